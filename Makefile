@@ -1,0 +1,45 @@
+# Two commands for a newcomer: `make demo` and `make test`. Everything is installed into .venv on first use.
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PYTHON ?= python3
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-slow lint types bench clean
+
+demo: $(STAMP)
+	$(VENV)/bin/featdyn demo --out demo
+
+test: $(STAMP)
+	$(PY) -m pytest
+
+test-slow: $(STAMP)
+	$(PY) -m pytest -m slow
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: $(STAMP)
+	$(PY) -m mypy
+
+bench: $(STAMP)
+	$(PY) -m pip install -q -c constraints.txt -e '.[bench]'
+	$(PY) -m bench
+
+clean:
+	rm -rf $(VENV) build demo
+
+$(PY):
+	$(PYTHON) -m venv $(VENV)
+
+# torchvision's wheel does not import beside a CPU-only torch and would replace it, so such a torch is left alone: no
+# `vision` extra, and no pinned torch.
+$(STAMP): pyproject.toml constraints.txt | $(PY)
+	@if $(PY) -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' 2>/dev/null; then \
+	  echo 'CPU-only torch found: kept, torchvision left out'; \
+	  grep -v -E '^(torch|torchvision|triton)==' constraints.txt > $(VENV)/constraints.txt; \
+	  $(PY) -m pip install -q -c $(VENV)/constraints.txt -e '.[dev]'; \
+	else \
+	  $(PY) -m pip install -q -c constraints.txt -e '.[dev,vision]'; \
+	fi
+	touch $(STAMP)

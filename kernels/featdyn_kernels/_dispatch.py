@@ -1,0 +1,82 @@
+"""From a public function to one of its implementations, and back to the caller's kind of array.
+
+``reference`` and ``cpu`` modules take and return numpy arrays, ``gpu`` modules torch tensors. The sibling modules of an
+operation hold functions of the same name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    Array: TypeAlias = np.ndarray[Any, Any] | torch.Tensor
+
+Backend: TypeAlias = Literal["reference", "cpu", "gpu"]
+BACKENDS = ("reference", "cpu", "gpu")
+
+
+def is_tensor(array: object) -> bool:
+    """Whether ``array`` is a torch tensor, without importing torch when nobody else has."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor)
+
+
+def interpreting() -> bool:
+    """Whether Triton kernels run under Triton's interpreter, on CPU tensors."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def choose(backend: str | None, *arrays: Any) -> str:
+    """Return the backend for these arrays: the override, else ``gpu`` for CUDA tensors and ``cpu`` for the rest."""
+    if backend is not None:
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        return backend
+    return "gpu" if any(is_tensor(a) and a.device.type == "cuda" for a in arrays) else "cpu"
+
+
+def implementation(operation: str, function: str, backend: str) -> Callable[..., Any]:
+    """Return ``featdyn_kernels.<operation>.<backend>.<function>``."""
+    module = importlib.import_module(f"featdyn_kernels.{operation}.{backend}")
+    found: Callable[..., Any] = getattr(module, function)
+    return found
+
+
+def to_numpy(array: Any, name: str = "array") -> np.ndarray[Any, Any]:
+    """Return a numpy array that shares memory with ``array`` where it can; bfloat16 becomes float32, exactly."""
+    if is_tensor(array):
+        array = array.detach()
+        if str(array.dtype) == "torch.bfloat16":
+            array = array.float()
+        result: np.ndarray[Any, Any] = array.cpu().numpy()
+        return result
+    result = np.asarray(array)
+    if result.dtype == object:
+        raise TypeError(f"{name} must be a numpy array or a torch tensor, got {type(array).__name__}")
+    return result
+
+
+def to_device(array: Any) -> torch.Tensor:
+    """Return a torch tensor where Triton kernels can read it: the CUDA device, or the CPU under the interpreter."""
+    import torch
+
+    tensor = array.detach() if is_tensor(array) else torch.from_numpy(np.ascontiguousarray(array))
+    return tensor if interpreting() else tensor.cuda()
+
+
+def like(result: Any, example: Any) -> Any:
+    """Return ``result`` as the kind of array that ``example`` is, on its device."""
+    if is_tensor(example):
+        import torch
+
+        tensor = result if is_tensor(result) else torch.from_numpy(np.ascontiguousarray(result))
+        return tensor.to(example.device)
+    return to_numpy(result)

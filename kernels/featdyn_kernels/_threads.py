@@ -1,0 +1,92 @@
+"""The one thread knob of the CPU kernels, and the loop that uses it.
+
+Numba's own ``parallel=True`` aborts the process when two threads enter it on the default threading layer, which is what
+Dask's threaded scheduler does (numba#9288). So every CPU kernel here is serial and releases the GIL, and this file spreads
+row blocks over a thread pool of ours: safe from any number of calling threads, and one kernel instead of two twins.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+_lock = threading.Lock()
+_local = threading.local()
+_pool: ThreadPoolExecutor | None = None
+_threads: int | None = None
+
+
+def get_threads() -> int:
+    """Return how many threads one CPU kernel call uses.
+
+    The value given to :func:`set_threads`, else the environment variable ``FEATDYN_THREADS``, else the processors that
+    this process may run on.
+    """
+    if _threads is not None:
+        return _threads
+    return int(os.environ.get("FEATDYN_THREADS", 0)) or len(os.sched_getaffinity(0))
+
+
+def set_threads(n: int | None) -> None:
+    """Set how many threads one CPU kernel call uses; 1 inside workers that are themselves parallel, None for the default."""
+    global _pool, _threads
+    if n is not None and n < 1:
+        raise ValueError(f"threads must be at least 1, got {n}")
+    with _lock:
+        _threads = n
+        _pool = None  # calls in flight keep their own reference; the old pool ends with the last of them
+
+
+def _shared_pool() -> ThreadPoolExecutor:
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(get_threads(), thread_name_prefix="featdyn", initializer=_mark_worker)
+        return _pool
+
+
+def _mark_worker() -> None:
+    _local.worker = True
+
+
+def _forget_pool() -> None:
+    global _pool, _lock
+    _pool, _lock = None, threading.Lock()
+
+
+# A forked child inherits the pool object but none of its threads: it must start its own.
+os.register_at_fork(after_in_child=_forget_pool)
+
+
+def parallel_blocks(work: Callable[[int, int], None], n: int, *, min_block: int = 1, align: int = 1) -> None:
+    """Call ``work(start, stop)`` for contiguous blocks that cover ``range(n)``, one per thread.
+
+    Parameters
+    ----------
+    work
+        Releases the GIL (``numba.njit(nogil=True)``) and writes only what belongs to its rows.
+    n
+        Number of rows.
+    min_block
+        A block is never shorter than this, so that tiny inputs stay on the calling thread.
+    align
+        Block limits are multiples of this, for kernels that work on tiles of rows.
+    """
+    threads = min(get_threads(), max(1, n // max(1, min_block)))
+    if threads == 1 or getattr(_local, "worker", False):  # nested calls run in place: waiting on the own pool deadlocks
+        if n:
+            work(0, n)
+        return
+    step = -(-n // threads)
+    step += -step % align
+    limits = [(start, min(start + step, n)) for start in range(0, n, step)]
+    futures = [_shared_pool().submit(work, *limit) for limit in limits[1:]]
+    try:
+        work(*limits[0])
+    finally:
+        for future in futures:
+            future.exception()  # wait for all: no block may still write when the caller sees an error
+    for future in futures:
+        future.result()
