@@ -11,7 +11,9 @@ from bench import ceilings, harness
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("operation", nargs="*", help=f"one or more of {', '.join(harness.operations())}; all by default")
+    parser.add_argument(
+        "operation", nargs="*", help=f"one or more of {', '.join(harness.operations())}; all by default"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", metavar="FILE", help="also write results and environment here")
     parser.add_argument("--repeats", type=int, help="timed calls of each contender, instead of each case's own number")

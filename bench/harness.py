@@ -61,7 +61,9 @@ def measure(case: Case, device: str, ceilings: dict[str, float], repeats: int | 
     for _ in range(repeats or case.repeats):
         for name, call in contenders.items():
             times[name].append(_seconds(call, device))
-    quantiles = {n: dict(zip(("p20", "p50", "p80"), np.quantile(t, (0.2, 0.5, 0.8)), strict=True)) for n, t in times.items()}
+    quantiles = {
+        n: dict(zip(("p20", "p50", "p80"), np.quantile(t, (0.2, 0.5, 0.8)), strict=True)) for n, t in times.items()
+    }
     # A ratio of neighbours in time, not of two medians: the speed of a shared machine drifts.
     ratios = {n: float(np.median(np.divide(times[n], times["ours"]))) for n in case.peers}
     result: dict[str, Any] = {

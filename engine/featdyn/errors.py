@@ -1,0 +1,25 @@
+"""What can go wrong in ways that a user can mend: each message is one line that says what to do."""
+
+
+class FeatdynError(Exception):
+    """An error that a user can mend; the command line prints its message without a traceback."""
+
+
+class StoreError(FeatdynError):
+    """A store that is missing, foreign, newer, damaged or locked, or a disk that is full."""
+
+
+class RecipeError(FeatdynError):
+    """A recipe that does not validate."""
+
+
+class DataError(FeatdynError):
+    """Data that is missing or unreadable."""
+
+
+class NetworkError(FeatdynError):
+    """An unknown network, layer or cut, or a module that cannot be cut."""
+
+
+class TrainingError(FeatdynError):
+    """Training that cannot go on, such as a loss that is not finite."""
