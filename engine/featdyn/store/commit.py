@@ -1,9 +1,9 @@
 """The commit protocol: data first, then one atomic publication.
 
-Every file of a commit is written and synced; then its manifest, the list of these files with size and crc32c; then the
-root ``zarr.json`` is replaced, which makes all of it visible at once. The root names each commit's manifest by size and
-checksum, so the root stays small at any number of shards (a list of all shards in the root would be rewritten, and parsed
-by every reader, at each checkpoint), and a manifest that was damaged is found like any other file.
+Every file of a commit is written and synced; then its manifest, the list of these files with size and crc32c; then
+the root ``zarr.json`` is replaced, which makes all of it visible at once. The root names each commit's manifest by size
+and checksum, so the root stays small at any number of shards (a list of all shards in the root would be rewritten, and
+parsed by every reader, at each checkpoint), and a manifest that was damaged is found like any other file.
 """
 
 from __future__ import annotations

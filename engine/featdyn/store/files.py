@@ -1,7 +1,7 @@
 """Durable files: what a commit stands on.
 
-A file that a commit names is written once, synced, and never changed afterwards; the one file that is replaced, the root
-metadata, is replaced atomically.
+A file that a commit names is written once, synced, and never changed afterwards; the one file that is replaced, the
+root metadata, is replaced atomically.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ NAME = ".featdyn.lock"
 
 
 class WriterLock:
-    """Exclusive right to write one store, as a context manager; a second writer is refused with a :class:`StoreError`."""
+    """Exclusive right to write one store, as a context manager; a second writer gets a :class:`StoreError`."""
 
     def __init__(self, store: Path) -> None:
         self._path = store / NAME

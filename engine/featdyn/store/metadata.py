@@ -82,7 +82,7 @@ def parse_array(path: str, document: Document) -> ArraySpec:
 
 def grows(document: Document) -> bool:
     """Whether this is an array with a checkpoint axis."""
-    return document["node_type"] == "array" and document["dimension_names"][:1] == ["checkpoint"]
+    return bool(document["node_type"] == "array" and document["dimension_names"][:1] == ["checkpoint"])
 
 
 def with_groups(nodes: Mapping[str, Document]) -> dict[str, Document]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Run:
     @property
     def layers(self) -> list[str]:
         """Recorded layers, in the order of the network."""
-        return [str(name) for name in self.tree["cube"]["layer"].values]
+        return [str(name) for name in self.array("cube/layer").values]
 
     @cached_property
     def coords(self) -> xr.Dataset:
@@ -70,17 +70,13 @@ class Run:
         """Return one array, lazily, such as ``layers/s1b1/activation``."""
         group, _, name = path.rpartition("/")
         try:
-            found: xr.DataArray = self.tree[group or "/"][name]
-        except KeyError:
+            return self.tree[group or "/"].to_dataset()[name]
+        except (KeyError, AttributeError):
             raise StoreError(f"{self.path}: no array {path}") from None
-        return found
 
     def block(self, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:
-        """Return one shard's samples at one checkpoint, read in one piece; axes as the array's after ``checkpoint``."""
-        spec = self.schema[path]
-        samples = self.schema.block_slice(block)
-        content = (self.path / metadata.chunk_key(spec, checkpoint, block)).read_bytes()
-        return shard.decode(content, spec, self.schema, samples.stop - samples.start)
+        """Return one shard's samples at one checkpoint, read in one piece, as stored."""
+        return read_block(self.path, self.schema, path, checkpoint, block)
 
     def results(self, name: str) -> list[str]:
         """Return the paths of an analysis's results, oldest first."""
@@ -91,7 +87,7 @@ class Run:
         found = self.results(name)
         if not found:
             raise StoreError(f"{self.path}: no result of {name} yet; run: featdyn analyze {self.path} {name}")
-        return self.tree[found[-1]].to_dataset(inherit=False)
+        return cast("xr.DataTree", self.tree[found[-1]]).to_dataset(inherit=False)
 
     def state(self, checkpoint: int, kind: str = "model") -> dict[str, torch.Tensor]:
         """Return the tensors of ``checkpoints/<checkpoint>/<kind>.safetensors``: parameters and buffers by name."""
@@ -105,6 +101,14 @@ class Run:
         except Exception as error:
             raise StoreError(f"{path}: cannot be read ({error}); run: featdyn verify {self.path}") from error
         return found
+
+
+def read_block(root: Path, schema: Schema, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:
+    """Return one shard's samples at one checkpoint, as stored: a ``scale_factor`` attribute is not applied."""
+    spec = schema[path]
+    samples = schema.block_slice(block)
+    content = (root / metadata.chunk_key(spec, checkpoint, block)).read_bytes()
+    return shard.decode(content, spec, schema, samples.stop - samples.start)
 
 
 def state_path(checkpoint: int, kind: str) -> str:

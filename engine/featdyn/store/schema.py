@@ -15,7 +15,7 @@ from featdyn.errors import StoreError
 Codec: TypeAlias = Literal["none", "zstd"]
 
 CHUNK_BYTES = 2**20  # an inner chunk: what a reader of a few samples has to read
-SHARD_BYTES = 2**26  # a shard: what one writer holds in memory; larger ones gained nothing over sequential disk writes
+SHARD_BYTES = 2**25  # a shard: what one writer holds in memory, for each array, twice
 SHARD_SAMPLES = 1024  # at most this many samples in a shard, so that runs of small layers still split over ranks
 
 _NAME = re.compile(r"^(?![._])[\w.\- ]+$")
@@ -88,12 +88,12 @@ class Schema:
 
     @classmethod
     def build(cls, arrays: Iterable[ArraySpec], samples: int, codec: Codec = "none") -> Schema:
-        """Choose the block: a power of two, at most 64 MiB of the largest layer."""
+        """Choose the block: a power of two, at most 32 MiB of the largest layer."""
         found = tuple(arrays)
         widest = max((a.sample_bytes for a in found if a.sample_axis is not None), default=1)
         fits = max(1, SHARD_BYTES // max(1, widest))
-        block = 2 ** int(math.log2(min(fits, SHARD_SAMPLES)))
-        return cls(found, samples, min(block, 2 ** math.ceil(math.log2(max(1, samples)))), codec)
+        block = 1 << (min(fits, SHARD_SAMPLES).bit_length() - 1)
+        return cls(found, samples, min(block, 1 << (max(1, samples) - 1).bit_length()), codec)
 
     @property
     def blocks(self) -> int:
@@ -108,7 +108,7 @@ class Schema:
     def chunk_samples(self, array: ArraySpec) -> int:
         """Return how many samples an inner chunk holds: a power of two that divides the block."""
         fits = max(1, CHUNK_BYTES // max(1, array.sample_bytes))
-        return min(2 ** int(math.log2(fits)), self.shard_samples)
+        return min(1 << (fits.bit_length() - 1), self.shard_samples)
 
     def __getitem__(self, path: str) -> ArraySpec:
         for array in self.arrays:

@@ -19,7 +19,7 @@ from featdyn.store.files import FileRecord
 from featdyn.store.lock import NAME as LOCK
 from featdyn.store.lock import WriterLock
 from featdyn.store.metadata import Document
-from featdyn.store.schema import ArraySpec, Schema, check_name
+from featdyn.store.schema import Schema, check_name
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -71,7 +71,7 @@ class RunWriter:
         if (root / commit.ROOT).exists():
             raise StoreError(f"{root}: a store is there already")
         if root.exists() and (
-            not root.is_dir() or any(p.name != LOCK for p in root.iterdir()) and not _left_over(root)
+            not root.is_dir() or (any(p.name != LOCK for p in root.iterdir()) and not _left_over(root))
         ):
             raise StoreError(f"{root}: not empty and not a featdyn store; choose another path")
         with _disk(root):
@@ -130,8 +130,8 @@ class RunWriter:
         """Commit what an analysis returned, at ``results/<name>/<commit>``; return that path.
 
         Each result is a node of its own and is never overwritten: a reader of an older one is not disturbed, and the
-        newest is the last. A result shares no dimension with the root (``checkpoint``, ``sample``): child dimensions must
-        equal the root's, which grow, so such a store could not be opened any more.
+        newest is the last. A result shares no dimension with the root (``checkpoint``, ``sample``): child dimensions
+        must equal the root's, which grow, so such a store could not be opened any more.
         """
         shared = {"checkpoint", "sample"} & {str(d) for d in dataset.dims}
         if shared:
