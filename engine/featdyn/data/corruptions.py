@@ -1,8 +1,8 @@
 """Corruptions of images, five severities each.
 
 Parameters are those of the published CIFAR-10-C generator (Hendrycks and Dietterich, 2019, `make_cifar_c.py`), tuned
-for 32 x 32 pixels; blur is in pixels and pixelation in fractions at any size. The images are made anew here, which is our
-own choice: other random numbers, and values are rounded where the generator truncates. To compare with published
+for 32 x 32 pixels; blur is in pixels and pixelation in fractions at any size. The images are made anew here, which is
+our own choice: other random numbers, and values are rounded where the generator truncates. To compare with published
 CIFAR-10-C figures read its arrays (`featdyn.data.cifar10c`).
 """
 
