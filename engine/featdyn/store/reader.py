@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -43,6 +44,11 @@ class Run:
             wrong = files.check(self.path, record, content=False)
             if wrong:
                 raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
+
+    @property
+    def nodes(self) -> Mapping[str, Document]:
+        """All groups and arrays below the root: path to its ``zarr.json``."""
+        return self._nodes
 
     @cached_property
     def tree(self) -> xr.DataTree:
