@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 
 from featdyn.capture import Probes, Recorder
 from featdyn.capture.tap import undisturbed
@@ -69,13 +71,8 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None) -> Ru
         _same_recipe(Run(store), recipe)
     options = recipe.training
     device = _device(options)
-    dataset = load(
-        recipe.data.name,
-        data_dir=recipe.data.data_dir,
-        download=recipe.data.download,
-        image_size=recipe.data.image_size,
-    )
-    labels = noisy_labels(dataset.train.labels, recipe.labels.noise, recipe.labels.seed).labels
+    dataset = load(**dict(recipe.data))
+    labels = noisy_labels(dataset.train.labels, recipe.labels.noise, recipe.labels.seed, len(dataset.classes)).labels
     probes = _probes(recipe, dataset, labels)
     torch.manual_seed(options.seed)
     model = build(recipe.network.name, classes=len(dataset.classes), shape=dataset.shape, **recipe.network.options)
@@ -182,7 +179,7 @@ def _optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimi
     )
 
 
-def _probes(recipe: Recipe, dataset: Dataset, labels: Tensor | object) -> Probes:
+def _probes(recipe: Recipe, dataset: Dataset, labels: NDArray[np.int64]) -> Probes:
     found = probe_set(
         dataset,
         **recipe.probes.model_dump(),
