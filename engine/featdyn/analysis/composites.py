@@ -1,8 +1,8 @@
 """Predictions of every composite network: the prefix of checkpoint t1 with the suffix of checkpoint t2.
 
-Loops are ordered so that no prefix is computed, and no feature read, more than once: for each batch of probes and each
-t1, the features at all cuts are made once and meet the suffixes of all t2 while they are at hand. Batches have the shape
-they had when the run was recorded, so that the diagonal repeats the plain model's own arithmetic.
+Loops are ordered so that no prefix is computed, and no feature read, more than once: for each batch of probes and
+each t1, the features at all cuts are made once and meet the suffixes of all t2 while they are at hand. Batches have the
+shape they had when the run was recorded, so that the diagonal repeats the plain model's own arithmetic.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from featdyn.analysis.source import Rates, Source
+from featdyn.capture import Probes
 from featdyn.networks import Cut, features_at
 from featdyn.store import Run
 
@@ -33,7 +34,7 @@ class Composites:
 
 @dataclass(frozen=True)
 class Batch:
-    """Probes that pass the network together, filled up to a fixed number of rows."""
+    """Probes that pass the network together: samples ``start:stop`` of one block, filled up to a fixed shape."""
 
     block: int
     start: int
@@ -44,15 +45,14 @@ class Batch:
 
 def batches(run: Run, device: torch.device) -> Iterator[Batch]:
     """Yield the probes in the batches in which they were recorded."""
-    dataset = run.tree["inputs"].to_dataset().load()
-    inputs, labels = torch.from_numpy(dataset["input"].values), torch.from_numpy(dataset["target"].values)
+    inputs, labels = run.values("inputs/input"), run.values("inputs/target")
+    probes = Probes(torch.from_numpy(inputs), torch.from_numpy(labels))
     size = min(run.attributes["capture"]["batch"], run.schema.shard_samples)
     for block in range(run.schema.blocks):
         samples = run.schema.block_slice(block)
         for start in range(samples.start, samples.stop, size):
             stop = min(start + size, samples.stop)
-            index = torch.arange(start, start + size).clamp(max=stop - 1)
-            yield Batch(block, start, stop, inputs[index].to(device), labels[index].to(device))
+            yield Batch(block, start, stop, *probes.batch(start, stop, size, device))
 
 
 def measure_rates(run: Run, model: nn.Module, cuts: Sequence[Cut], stored: set[str]) -> Rates:

@@ -77,7 +77,9 @@ def _sources(
 ) -> dict[str, source.Source]:
     if options.features != "auto":
         return source.forced(picked, stored, options.features)
-    widths = {cut.name: run.schema[f"layers/{cut.module}/activation"].sample_bytes for cut in picked if cut.name in stored}
+    widths = {
+        cut.name: run.schema[f"layers/{cut.module}/activation"].sample_bytes for cut in picked if cut.name in stored
+    }
     return source.choose(picked, stored, widths, composites.measure_rates(run, model, picked, stored))
 
 

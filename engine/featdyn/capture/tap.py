@@ -83,7 +83,9 @@ def run(
     def keep(name: str) -> Callable[[nn.Module, object, object], Tensor]:
         def hook(module: nn.Module, arguments: object, output: object) -> Tensor:
             if not isinstance(output, Tensor):
-                raise NetworkError(f"layer {name} returns {type(output).__name__}, not one tensor: record another layer")
+                raise NetworkError(
+                    f"layer {name} returns {type(output).__name__}, not one tensor: record another layer"
+                )
             if name in kept:
                 raise NetworkError(f"layer {name} runs twice in one forward pass: record a layer that runs once")
             kept[name] = output

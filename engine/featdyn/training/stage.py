@@ -38,7 +38,11 @@ class Running:
 
     def add(self, loss: float, correct: float, samples: int) -> None:
         """Add one batch with its mean loss and number of correct predictions."""
-        self.loss, self.correct, self.samples = self.loss + loss * samples, self.correct + correct, self.samples + samples
+        self.loss, self.correct, self.samples = (
+            self.loss + loss * samples,
+            self.correct + correct,
+            self.samples + samples,
+        )
 
     def means(self) -> tuple[float, float]:
         """Return mean loss and accuracy; NaN before the first step."""
@@ -56,9 +60,9 @@ class Events:
 def train(recipe: Recipe, store: str | Path, events: Events | None = None) -> Run:
     """Train as the recipe says and record into ``store``; continue after the last commit when it is there already.
 
-    Exact: data order, augmentation, dropout and learning rate follow from the recipe and the step alone, and parameters,
-    buffers and optimizer are restored, so a run that was stopped ends with the bits of one that was not (on the same
-    machine, with the same number of threads).
+    Exact: data order, augmentation, dropout and learning rate follow from the recipe and the step alone, and
+    parameters, buffers and optimizer are restored, so a run that was stopped ends with the bits of one that was not (on
+    the same machine, with the same number of threads).
 
     Raises
     ------
@@ -78,7 +82,7 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None) -> Ru
     model = build(recipe.network.name, classes=len(dataset.classes), shape=dataset.shape, **recipe.network.options)
     model = model.to(device)
     if options.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, options)
     batches = Batches(dataset, labels, options, device)
     total = options.epochs * batches.per_epoch
@@ -121,7 +125,9 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None) -> Ru
             loss, correct = _step(model, optimizer, batches, step, total, options)
             if not math.isfinite(loss):
                 kept = f"{recorder.checkpoints} checkpoints are kept"
-                raise TrainingError(f"the training loss is {loss} at step {step + 1}: try a smaller learning rate; {kept}")
+                raise TrainingError(
+                    f"the training loss is {loss} at step {step + 1}: try a smaller learning rate; {kept}"
+                )
             running.add(loss, correct, options.batch_size)
             events.step(step + 1, total, loss)
             if step + 1 in marks:
