@@ -103,7 +103,7 @@ def _brightness(pixels: Pixels, level: int, streams: list[Random]) -> Floats:
     # Adding to V of HSV with H and S kept scales all channels by the ratio of the new V to the old; black becomes grey.
     value = pixels.max(axis=1, keepdims=True).astype(np.float64)
     raised: Floats = np.minimum(value + 255 * (0.05, 0.1, 0.15, 0.2, 0.3)[level], 255)
-    return np.where(value == 0, raised, pixels * (raised / np.maximum(value, 1)))
+    return np.where(value == 0, raised, pixels * raised / np.maximum(value, 1))
 
 
 def _pixelate(pixels: Pixels, level: int, streams: list[Random]) -> Floats:

@@ -146,8 +146,8 @@ def _options(options: dict[str, Any]) -> ProbeOptions:
         return ProbeOptions(**options)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise DataError(f"probes: {field}: {first['msg']}, got {first['input']!r}") from error
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise DataError(f"probes: {where}{first['msg']}") from error
 
 
 def _choose(images: Images, count: int, seed: int, kind: str, among: npt.NDArray[np.bool_] | None = None) -> Indices:
