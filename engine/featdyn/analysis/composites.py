@@ -20,6 +20,7 @@ from torch.func import functional_call
 
 from featdyn.analysis.source import Rates, Source
 from featdyn.capture import Probes
+from featdyn.capture.tap import device_of
 from featdyn.networks import Cut, features_at
 from featdyn.store import Run
 
@@ -57,7 +58,7 @@ def batches(run: Run, device: torch.device) -> Iterator[Batch]:
 
 def measure_rates(run: Run, model: nn.Module, cuts: Sequence[Cut], stored: set[str]) -> Rates:
     """Time one prefix pass and one read, to choose between them."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     batch = next(batches(run, device))
     prefix = features_at(model, cuts)
     with torch.inference_mode():
@@ -96,7 +97,7 @@ def evaluate(
     progress
         Called with (pairs done, pairs in all).
     """
-    steps, device = len(states), next(model.parameters()).device
+    steps, device = len(states), device_of(model)
     shape = (len(cuts), steps, steps, run.schema.samples)
     prediction, loss = np.empty(shape, np.uint16), np.empty(shape, np.float32)
     suffix_states = [[{k: s[k] for k in cut.suffix.state_dict()} for s in states] for cut in cuts]

@@ -18,6 +18,7 @@ from featdyn.analysis import composites, source
 from featdyn.analysis.composites import Composites
 from featdyn.analysis.network import network, prepare, states
 from featdyn.analysis.options import ConsistencyOptions
+from featdyn.capture.tap import device_of
 from featdyn.networks import Cut, cuts, resolve
 from featdyn.store import Run
 from featdyn.validation import validate
@@ -62,7 +63,7 @@ def consistency(
     """
     chosen = validate(ConsistencyOptions, options, "consistency")
     model = network(run) if model is None else prepare(model, channels_last=False)
-    example = next(composites.batches(run, next(model.parameters()).device)).inputs[:1]
+    example = next(composites.batches(run, device_of(model))).inputs[:1]
     picked = resolve(cuts(model, example), chosen.cuts)
     stored = source.stored_layers(run, picked, exact=chosen.features == "auto")
     sources = _sources(run, model, picked, stored, chosen)

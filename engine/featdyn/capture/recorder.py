@@ -85,7 +85,7 @@ class Recorder:
         self._model = tap.plain(model)
         self._probes = probes
         self._loss = loss
-        self._device = next(self._model.parameters()).device
+        self._device = tap.device_of(self._model)
         self._coords = tuple(coords)
         example = probes.batch(0, 1, 1, self._device)
         self.layers = layers.select(self._model, *example, self.options.layers)
