@@ -67,6 +67,20 @@ def test_severities_grow(corruption, channels):
     assert 0 < change[0] < change[1] < change[2] < change[3] < change[4]
 
 
+NOISY = {
+    "gaussian_noise": [0, 0, 49, 79, 42, 124, 162, 146, 193, 205, 177, 255],
+    "shot_noise": [0, 15, 31, 51, 61, 112, 143, 128, 199, 235, 209, 224],
+    "impulse_noise": [0, 20, 0, 60, 80, 100, 120, 0, 255, 180, 200, 220],
+}
+
+
+def test_noise_is_the_same_in_every_version():
+    """A run that is resumed after an upgrade has to meet the same probes."""
+    pixels = np.arange(0, 240, 20, dtype=np.uint8).reshape(1, 1, 3, 4)
+    for corruption, wanted in NOISY.items():
+        assert corrupt(pixels, corruption, 5, indices=[17], seed=2).ravel().tolist() == wanted
+
+
 # --- each corruption against its definition ---
 
 

@@ -79,7 +79,7 @@ def cuts(module: nn.Module, example: Tensor, *, every: bool = False) -> list[Cut
         raise TypeError(f"example must be a tensor with a batch dimension, not {getattr(example, 'shape', example)}")
     traced = flow(trace(module), example)
     first, final = traced.trace.input, traced.trace.output.args[0]
-    names, modules = places.names(traced.trace), places.modules(traced.trace)
+    names, modules = places.names(traced), places.modules(traced.trace)
     groups: list[list[tuple[fx.Node, Part]]] = []
     for node in places.separating(traced):
         suffix = Part(traced, node, final)
@@ -113,7 +113,7 @@ def features_at(module: nn.Module, cuts: Sequence[Cut]) -> fx.GraphModule:
     Returns
     -------
     GraphModule
-        Maps an input batch to a tuple of tensors, (N, *cut.shape) each, in the order of `cuts`. It runs in eval mode and
+        Maps an input batch to a tuple of tensors, (N, *cut.shape) each, in the order of `cuts`. It runs in eval mode,
         only as far as the last cut, and shares the parameters and buffers of `module`.
 
     Raises

@@ -74,9 +74,7 @@ def flow(trace: Trace, example: Tensor) -> Flow:
         raise cannot_cut(trace.module, error) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
-    values = tuple(
-        {node: fx.node.map_aggregate(value, _describe) for node, value in run.env.items()} for run in runs
-    )
+    values = tuple({node: fx.node.map_aggregate(value, _describe) for node, value in run.env.items()} for run in runs)
     macs = {node: count // BATCHES[0] for node, count in runs[0].macs.items()}
     return Flow(trace, (values[0], values[1]), macs)
 
@@ -112,15 +110,15 @@ class _Run(fx.Interpreter):
         module = self.module.get_submodule(str(n.target)) if n.op == "call_module" else None
         if not isinstance(module, nn.RNNBase):
             return 0
-        steps = self.env[n.all_input_nodes[0]].shape[:-1].numel()
+        steps: int = self.env[n.all_input_nodes[0]].shape[:-1].numel()
         return steps * sum(weight.numel() for weight in module.parameters() if weight.ndim == 2)
 
 
-class _MetaDevice(TorchDispatchMode):
+class _MetaDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Makes every new tensor on the meta device and counts multiply-adds."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.macs = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

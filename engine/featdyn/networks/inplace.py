@@ -31,17 +31,18 @@ def functionalise(graph: fx.Graph, written: list[tuple[fx.Node, fx.Node]], value
     for writer, first in written:
         target = now.get(first, first)
         for node, value in values.items():
-            earlier = order[node] < order[writer] and node is not target
-            if earlier and isinstance(value, Tensor) and _shares(value, values[first]):
-                if any(order[user] > order[writer] for user in node.users):
-                    raise ValueError(f"{writer.name} writes in place into memory that {node.name} shares")
+            other = isinstance(value, Tensor) and order[node] < order[writer] and node is not target
+            if other and _shares(value, values[first]) and any(order[user] > order[writer] for user in node.users):
+                raise ValueError(f"{writer.name} writes in place into memory that {node.name} shares")
         _out_of_place(writer)
-        target.replace_all_uses_with(writer, lambda user, place=order[writer]: order[user] > place)
+        for user in list(target.users):
+            if order[user] > order[writer]:
+                user.replace_input_with(target, writer)
         now[first] = writer
 
 
 def _shares(one: Tensor, other: Tensor) -> bool:
-    return one.untyped_storage()._cdata == other.untyped_storage()._cdata
+    return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)
 
 
 def _out_of_place(node: fx.Node) -> None:

@@ -39,7 +39,7 @@ def _on_path(flow: Flow) -> list[fx.Node]:
     for node in reversed(trace.graph.nodes):
         if node in reached and any(user in used for user in node.users):
             used.add(node)
-    return [node for node in trace.graph.nodes if node in reached and node in used or node is trace.output]
+    return [node for node in trace.graph.nodes if (node in reached and node in used) or node is trace.output]
 
 
 def same_place(flow: Flow, one: fx.Node, other: fx.Node) -> bool:
@@ -64,11 +64,11 @@ def modules(trace: Trace) -> dict[fx.Node, str]:
     return found
 
 
-def names(trace: Trace) -> dict[fx.Node, str]:
-    """Name every node, uniquely: as its module (see `modules`), else by its own path such as ``layer3.add``."""
-    given = modules(trace)
+def names(flow: Flow) -> dict[fx.Node, str]:
+    """Name every tensor on the way, uniquely: as its module (see `modules`), else by its own path (``layer3.add``)."""
+    given = modules(flow.trace)
     taken = set(given.values())
-    for node in trace.graph.nodes:
+    for node in _on_path(flow)[:-1]:
         if node not in given:
             path = name = _path(node)
             repeat = 0
@@ -81,7 +81,7 @@ def names(trace: Trace) -> dict[fx.Node, str]:
 
 
 def _path(node: fx.Node) -> str:
-    if node.op in ("call_module", "get_attr"):
+    if node.op == "call_module":
         return str(node.target)
     own = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.name)
     *_, inner = node.meta.get("nn_module_stack", None) or [""]

@@ -14,8 +14,8 @@ _FRESH = {key for key in vars(nn.Module()) if "hook" in key}
 def eval_twin(module: nn.Module, tensor: Callable[[Tensor], Tensor] | None = None) -> nn.Module:
     """Copy a module tree in eval mode, with the same parameters and buffers.
 
-    Running or training the copy leaves the module's mode and hooks alone, and its containers too: substituting the state
-    of the copy (`torch.func.functional_call`) does not reach the module. Hooks are left out, but for those by which
+    Running or training the copy leaves the module's mode and hooks alone, and its containers too: substituting the
+    copy's state (`torch.func.functional_call`) does not reach the module. Hooks are left out, but for those by which
     ``torch.nn.utils`` computes weights. Operations in place become out of place, which gives the same bits, so that a
     tensor handed out at a cut is never overwritten.
 

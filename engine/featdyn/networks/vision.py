@@ -14,7 +14,7 @@ SMALL = 64
 
 
 def resnet18(classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    """torchvision's ResNet-18; up to 64 pixels the stem is a 3x3 convolution of stride 1 without max pooling."""
+    """Make torchvision's ResNet-18; up to 64 pixels the stem is a 3x3 convolution of stride 1 without max pooling."""
     network: nn.Module = _models().resnet18(num_classes=classes)
     if _small(shape):
         network.conv1 = _like(network.conv1, shape[0], kernel_size=3, stride=1, padding=1)
@@ -25,12 +25,12 @@ def resnet18(classes: int, shape: tuple[int, int, int]) -> nn.Module:
 
 
 def vgg16(classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    """torchvision's VGG-16; up to 64 pixels global pooling and one linear layer classify."""
+    """Make torchvision's VGG-16; up to 64 pixels global pooling and one linear layer classify."""
     return _vgg("vgg16", classes, shape)
 
 
 def vgg16_bn(classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    """torchvision's VGG-16 with BatchNorm; up to 64 pixels global pooling and one linear layer classify."""
+    """Make torchvision's VGG-16 with BatchNorm; up to 64 pixels global pooling and one linear layer classify."""
     return _vgg("vgg16_bn", classes, shape)
 
 
