@@ -103,10 +103,10 @@ class Recorder:
         """Committed checkpoints."""
         return self._writer.checkpoints
 
-    def plan(self, checkpoints: int, state: Mapping[str, Tensor] | None = None) -> Plan:
-        """Return what so many checkpoints will need; ``state`` is what is kept besides parameters and buffers."""
-        tensors = [*self._model.state_dict().values(), *(state or {}).values()]
-        return plan(self.schema, sum(t.nbytes for t in tensors), checkpoints, BUFFERS, self._writer.path)
+    def plan(self, checkpoints: int, state: int = 0) -> Plan:
+        """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
+        state += sum(t.nbytes for t in self._model.state_dict().values())
+        return plan(self.schema, state, checkpoints, BUFFERS, self._writer.path)
 
     def step(self, **coords: float) -> bool:
         """Count one training step and record when it is due; return whether it was."""
