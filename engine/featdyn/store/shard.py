@@ -9,6 +9,7 @@ for the commit record without reading the file again.
 from __future__ import annotations
 
 import math
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> byte
     return b"".join([*pieces, encoded, crc32c(encoded).to_bytes(4, "little")])
 
 
-def decode(content: bytes, spec: ArraySpec, schema: Schema, rows: int) -> np.ndarray[Any, Any]:
+def decode(content: bytes | mmap, spec: ArraySpec, schema: Schema, rows: int) -> np.ndarray[Any, Any]:
     """Return the block of ``rows`` samples that a shard holds; the inverse of :func:`encode`."""
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     axis = spec.sample_axis
@@ -63,10 +64,11 @@ def decode(content: bytes, spec: ArraySpec, schema: Schema, rows: int) -> np.nda
     chunk = schema.chunk_samples(spec)
     shape[axis] = chunk
     tail = schema.shard_samples // chunk * 16
-    index = np.frombuffer(content[-4 - tail : -4], "<u8").reshape(-1, 2)
+    view = memoryview(content)
+    index = np.frombuffer(view[-4 - tail : -4], "<u8").reshape(-1, 2)
     pieces = []
     for offset, size in index[: -(-rows // chunk)].tolist():
-        piece = content[offset : offset + size]
+        piece = view[offset : offset + size]
         raw = piece if schema.codec == "none" else decompress(piece)
         pieces.append(np.frombuffer(raw, dtype).reshape(shape))
     whole = np.concatenate(pieces, axis=axis)
