@@ -142,9 +142,9 @@ class Recorder:
             checkpoint.write("step", np.array(step, "int64"))
             for name in self._coords:
                 checkpoint.write(name, np.array(coords[name], "float64"))
-            checkpoint.put(state_path(checkpoint.index, "model"), tensors_to_bytes(self._model.state_dict()))
+            checkpoint.put(state_path(checkpoint.index, "model"), [tensors_to_bytes(self._model.state_dict())])
             if state is not None:
-                checkpoint.put(state_path(checkpoint.index, "optimizer"), tensors_to_bytes(state))
+                checkpoint.put(state_path(checkpoint.index, "optimizer"), [tensors_to_bytes(state)])
 
     def close(self) -> None:
         """Release the store."""
