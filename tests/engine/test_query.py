@@ -23,9 +23,21 @@ from featdyn.query import reduce as reduce_module
 from featdyn.query.cells import Cells
 from featdyn.query.reduce import Reduction, reduce
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
-from tests.engine.conftest import CHECKPOINTS, LAYERS, SAMPLES, SPLITS, write_run
+from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, SPLITS, write_run
 
 FUNCTIONS = ("mean", "sum", "min", "max", "std", "count", "median", "q0.9", "q0.25")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of 4 checkpoints, to be read only."""
+    return write_run(tmp_path_factory.mktemp("store") / "run.zarr")
+
+
+@pytest.fixture(scope="module")
+def zstd_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same run, compressed."""
+    return write_run(tmp_path_factory.mktemp("store") / "zstd.zarr", "zstd")
 
 
 def reference(values: np.ndarray[Any, Any], axes: tuple[int, ...], function: str) -> np.ndarray[Any, Any]:

@@ -24,8 +24,8 @@ from featdyn.store import ArraySpec, CheckpointWriter, RunWriter, Schema
 from featdyn.store.reader import read_block, state_path
 from featdyn.validation import validate
 
-# Gradients of samples that are fitted well are tiny: in float16 they would vanish. Stored 4096 times larger (as xarray's
-# scale_factor, which readers undo), the smallest is 1.5e-11 and the largest 16.
+# Gradients of samples that are fitted well are tiny: in float16 they would vanish. Stored 4096 times larger (xarray
+# undoes it through the attribute scale_factor), the smallest is 1.5e-11 and the largest 16.
 GRADIENT_SCALE = 4096.0
 
 
@@ -85,7 +85,7 @@ class Recorder:
         self._model = tap.plain(model)
         self._probes = probes
         self._loss = loss
-        self._device = next(self._model.parameters()).device
+        self._device = tap.device_of(self._model)
         self._coords = tuple(coords)
         example = probes.batch(0, 1, 1, self._device)
         self.layers = layers.select(self._model, *example, self.options.layers)
@@ -103,17 +103,17 @@ class Recorder:
         """Committed checkpoints."""
         return self._writer.checkpoints
 
-    def plan(self, checkpoints: int, state: Mapping[str, Tensor] | None = None) -> Plan:
-        """Return what so many checkpoints will need; ``state`` is what is kept besides parameters and buffers."""
-        tensors = [*self._model.state_dict().values(), *(state or {}).values()]
-        return plan(self.schema, sum(t.nbytes for t in tensors), checkpoints, BUFFERS, self._writer.path)
+    def plan(self, checkpoints: int, state: int = 0) -> Plan:
+        """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
+        state += sum(t.nbytes for t in self._model.state_dict().values())
+        return plan(self.schema, state, checkpoints, BUFFERS, self._writer.path)
 
     def step(self, **coords: float) -> bool:
         """Count one training step and record when it is due; return whether it was."""
         self.steps += 1
         due = self.steps % self.every == 0
         if due:
-            self.record(step=self.steps, **coords)
+            self.record(step=self.steps, state=None, **coords)
         return due
 
     def record(self, *, step: int, state: Mapping[str, Tensor] | None = None, **coords: float) -> None:
@@ -142,9 +142,9 @@ class Recorder:
             checkpoint.write("step", np.array(step, "int64"))
             for name in self._coords:
                 checkpoint.write(name, np.array(coords[name], "float64"))
-            checkpoint.put(state_path(checkpoint.index, "model"), tensors_to_bytes(self._model.state_dict()))
+            checkpoint.put(state_path(checkpoint.index, "model"), [tensors_to_bytes(self._model.state_dict())])
             if state is not None:
-                checkpoint.put(state_path(checkpoint.index, "optimizer"), tensors_to_bytes(state))
+                checkpoint.put(state_path(checkpoint.index, "optimizer"), [tensors_to_bytes(state)])
 
     def close(self) -> None:
         """Release the store."""
@@ -186,9 +186,13 @@ class Recorder:
             writer = RunWriter.open(path)
             if sorted(writer.schema.arrays, key=str) != sorted(self.schema.arrays, key=str):
                 writer.close()
-                raise StoreError(f"{path}: holds another recording (other layers, probes or options); choose another path")
+                raise StoreError(
+                    f"{path}: holds another recording (other layers, probes or options); choose another path"
+                )
             return writer
-        coords = {name: values if name == "sample" else ("sample", values) for name, values in self._probes.coords.items()}
+        coords = {
+            name: values if name == "sample" else ("sample", values) for name, values in self._probes.coords.items()
+        }
         inputs = self._probes.inputs.numpy()
         axes = ("probe", *layers.dims(inputs.shape[1:]))
         static = {
@@ -240,8 +244,8 @@ class Recorder:
             found["sketch"] = self._sketches[name](values)
             for key, value in found.items():
                 columns.setdefault(key, []).append(value)
-        for key, value in columns.items():
-            checkpoint.write(f"cube/{key}", torch.stack(value).numpy(), block.index)
+        for key, column in columns.items():
+            checkpoint.write(f"cube/{key}", torch.stack(column).numpy(), block.index)
 
     def _before(self, path: str, checkpoint: int, block: int) -> Tensor | None:
         if checkpoint == 0:

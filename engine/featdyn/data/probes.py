@@ -106,7 +106,7 @@ def probe_set(
     if chosen.corrupted:
         kinds += _corrupted(dataset, test[: chosen.corrupted], chosen)
     if chosen.shifted is not None and chosen.shifted_count:
-        kinds.append(_shifted(dataset, chosen, data_dir, download))
+        kinds.append(_shifted(dataset, chosen.shifted, chosen, data_dir, download))
     if not any(len(kind.indices) for kind in kinds):
         raise DataError("no probes were asked for: set train, test or shifted_count above 0")
     return _joined(kinds)
@@ -146,8 +146,8 @@ def _options(options: dict[str, Any]) -> ProbeOptions:
         return ProbeOptions(**options)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise DataError(f"probes: {field}: {first['msg']}, got {first['input']!r}") from error
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise DataError(f"probes: {where}{first['msg']}") from error
 
 
 def _choose(images: Images, count: int, seed: int, kind: str, among: npt.NDArray[np.bool_] | None = None) -> Indices:
@@ -178,12 +178,11 @@ def _corrupted(dataset: Dataset, indices: Indices, options: ProbeOptions) -> Ite
             )
 
 
-def _shifted(dataset: Dataset, options: ProbeOptions, data_dir: str | Path | None, download: bool) -> _Kind:
-    assert options.shifted is not None
+def _shifted(dataset: Dataset, name: str, options: ProbeOptions, data_dir: str | Path | None, download: bool) -> _Kind:
     _, height, width = dataset.shape
     # Only images of one size can be loaded as they are, and a folder of any others has to be resized on the way in.
-    image_size = height if options.shifted.startswith(FOLDER) and height == width else None
-    other = load(options.shifted, data_dir=data_dir, download=download, image_size=image_size)
+    image_size = height if name.startswith(FOLDER) and height == width else None
+    other = load(name, data_dir=data_dir, download=download, image_size=image_size)
     if other.name == dataset.name:
         raise DataError(
             f"shifted: {other.name} is the data set itself (image folders must differ in their folder's name)"

@@ -56,7 +56,7 @@ def write_manifest(root: Path, number: int, kind: Kind, name: str, written: Sequ
     """Write the manifest of these files and make all their names durable; after this the commit may be published."""
     ordered = sorted(written, key=lambda record: record.path)
     content = json.dumps({"commit": number, "files": [[r.path, r.size, r.crc32c] for r in ordered]}).encode()
-    manifest = files.write(root, f"commits/{number:06d}.json", content)
+    manifest = files.write(root, f"commits/{number:06d}.json", [content])
     files.sync_folders(root, [r.path for r in ordered] + [manifest.path])
     return Commit(number, kind, name, manifest)
 

@@ -22,6 +22,8 @@ def encode(dataset: xr.Dataset, path: str) -> tuple[dict[str, Document], dict[st
     from zarr.storage import MemoryStore
 
     held: dict[str, Any] = {}
+    # Fixed-width text has no Zarr v3 specification; text of any length has.
+    dataset = dataset.assign({n: v.astype(object) for n, v in dataset.variables.items() if v.dtype.kind == "U"})
     # Each chunk must be a file, also one that equals the fill value: the commit record lists it.
     with zarr.config.set({"array.write_empty_chunks": True}):
         dataset.to_zarr(

@@ -7,6 +7,7 @@ root metadata, is replaced atomically.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,16 +28,23 @@ def crc32c(content: bytes) -> int:
     return int(google_crc32c.value(content))
 
 
-def write(root: Path, path: str, content: bytes) -> FileRecord:
-    """Write and sync one new file below ``root``; its folder is synced later, by :func:`sync_folders`."""
+def write(root: Path, path: str, pieces: Iterable[bytes]) -> FileRecord:
+    """Write and sync one new file below ``root``; its folder is synced later, by :func:`sync_folders`.
+
+    Each piece is checksummed just before it is written, while it is in the processor's cache.
+    """
     target = root / path
     target.parent.mkdir(parents=True, exist_ok=True)
+    size = checksum = 0
     with open(target, "wb", buffering=0) as file:
-        view = memoryview(content)
-        while view:
-            view = view[file.write(view) :]
+        for piece in pieces:
+            checksum = int(google_crc32c.extend(checksum, piece))
+            size += len(piece)
+            view = memoryview(piece)
+            while view:
+                view = view[file.write(view) :]
         os.fsync(file.fileno())
-    return FileRecord(path, len(content), crc32c(content))
+    return FileRecord(path, size, checksum)
 
 
 def replace(root: Path, path: str, content: bytes, *, durable: bool = True) -> None:

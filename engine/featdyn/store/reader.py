@@ -66,7 +66,7 @@ class Run:
     @property
     def layers(self) -> list[str]:
         """Recorded layers, in the order of the network."""
-        return [str(name) for name in self.array("cube/layer").values]
+        return [str(name) for name in self.values("cube/layer")]
 
     @cached_property
     def coords(self) -> xr.Dataset:
@@ -80,6 +80,22 @@ class Run:
             return self.tree[group or "/"].to_dataset()[name]
         except (KeyError, AttributeError):
             raise StoreError(f"{self.path}: no array {path}") from None
+
+    def values(self, path: str) -> np.ndarray[Any, Any]:
+        """Return one whole array, loaded, such as ``split`` or ``train_loss``; for small arrays.
+
+        Without xarray, which imports dask where that is installed: ``featdyn info`` should not wait for it.
+        """
+        import zarr
+
+        if path not in self._nodes:
+            raise StoreError(f"{self.path}: no array {path}")
+        group = zarr.open_group(self.path, mode="r", use_consolidated=True)
+        return np.asarray(cast("zarr.Array[Any]", group[path])[...])
+
+    def paths(self, *dims: str) -> list[str]:
+        """Return the root's arrays with exactly these dimensions, such as the coordinates of ``checkpoint``."""
+        return [p for p, d in self._nodes.items() if "/" not in p and d.get("dimension_names") == list(dims)]
 
     def block(self, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:
         """Return one shard's samples at one checkpoint, as stored; where it can be, a view of the file."""

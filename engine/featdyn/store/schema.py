@@ -14,7 +14,7 @@ from featdyn.errors import StoreError
 
 Codec: TypeAlias = Literal["none", "zstd"]
 
-CHUNK_BYTES = 2**20  # an inner chunk: what a reader of a few samples has to read
+CHUNK_BYTES = 2**18  # an inner chunk: what a reader of a few samples has to read, and at most the padding of a shard
 SHARD_BYTES = 2**25  # a shard: what one writer holds in memory, for each array, twice
 SHARD_SAMPLES = 1024  # at most this many samples in a shard, so that runs of small layers still split over ranks
 

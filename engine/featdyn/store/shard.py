@@ -9,6 +9,7 @@ for the commit record without reading the file again.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from mmap import mmap
 from typing import Any
 
@@ -22,8 +23,8 @@ ABSENT = 2**64 - 1  # offset and length of an inner chunk that lies beyond the a
 ZSTD_LEVEL = 1
 
 
-def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> bytes:
-    """Return the bytes of one shard.
+def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> Iterator[bytes]:
+    """Yield the bytes of one shard, piece by piece.
 
     Parameters
     ----------
@@ -33,22 +34,22 @@ def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> byte
     little = np.ascontiguousarray(block, dtype=np.dtype(spec.dtype).newbyteorder("<"))
     axis = spec.sample_axis
     if axis is None:
-        return little.tobytes()
+        yield little.tobytes()
+        return
     chunk = schema.chunk_samples(spec)
-    pieces = []
-    for start in range(0, little.shape[axis], chunk):
+    index = np.full((schema.shard_samples // chunk, 2), ABSENT, dtype="<u8")
+    offset = 0
+    for i, start in enumerate(range(0, little.shape[axis], chunk)):
         piece = little[(slice(None),) * axis + (slice(start, start + chunk),)]
         short = chunk - piece.shape[axis]
         if short:  # zarr's chunks are always full: the edge is padded with the fill value
             piece = np.pad(piece, [(0, short if i == axis else 0) for i in range(piece.ndim)])
-        content = piece.tobytes()
-        pieces.append(content if schema.codec == "none" else compress(content, ZSTD_LEVEL))
-    index = np.full((schema.shard_samples // chunk, 2), ABSENT, dtype="<u8")
-    sizes = np.array([len(piece) for piece in pieces], dtype="<u8")
-    index[: len(pieces), 1] = sizes
-    index[: len(pieces), 0] = np.cumsum(sizes) - sizes
+        content = piece.tobytes() if schema.codec == "none" else compress(piece.tobytes(), ZSTD_LEVEL)
+        index[i] = offset, len(content)
+        offset += len(content)
+        yield content
     encoded = index.tobytes()
-    return b"".join([*pieces, encoded, crc32c(encoded).to_bytes(4, "little")])
+    yield encoded + crc32c(encoded).to_bytes(4, "little")
 
 
 def decode(content: bytes | mmap, spec: ArraySpec, schema: Schema, rows: int) -> np.ndarray[Any, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -139,7 +139,7 @@ class RunWriter:
         path = f"results/{check_name(name, 'result')}/{len(self.commits) + 1:06d}"
         documents, chunks = datasets.encode(dataset, path)
         with _disk(self.path, self.checkpoints):
-            written = [files.write(self.path, key, content) for key, content in chunks.items()]
+            written = [files.write(self.path, key, [content]) for key, content in chunks.items()]
             self._publish("result", path, written, documents)
         return path
 
@@ -172,7 +172,7 @@ class RunWriter:
             documents, chunks = datasets.encode(dataset, path)
             documents.pop("", None)
             self._nodes.update(documents)
-            self._pending += [files.write(self.path, key, content) for key, content in chunks.items()]
+            self._pending += [files.write(self.path, key, [content]) for key, content in chunks.items()]
         self._nodes = metadata.with_groups(self._nodes)
 
     def _publish(
@@ -246,10 +246,10 @@ class CheckpointWriter:
             )
         self.put(metadata.chunk_key(spec, self.index, block), shard.encode(values, spec, schema))
 
-    def put(self, path: str, content: bytes) -> None:
+    def put(self, path: str, pieces: Iterable[bytes]) -> None:
         """Write a file that is no array, such as weights, below ``checkpoints/<index>``."""
         with _disk(self._writer.path, self._writer.checkpoints):
-            record = files.write(self._writer.path, path, content)
+            record = files.write(self._writer.path, path, pieces)
         with self._guard:
             self._written[path] = record
 
