@@ -259,6 +259,10 @@ def test_recording_goes_on_in_the_same_store_and_refuses_another(tmp_path):
     assert Run(store).checkpoints == 2
     with pytest.raises(StoreError, match="another recording"):
         Recorder(net, make_probes(), store, layers=["5"])
+    other = make_probes()
+    other.coords["sample"][0] = "another"
+    with pytest.raises(StoreError, match="another recording"):
+        Recorder(net, other, store, layers=["0"])
     with (
         Recorder(net, make_probes(), store, layers=["0"]) as recorder,
         pytest.raises(ValueError, match="coords must be"),

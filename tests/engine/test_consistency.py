@@ -12,7 +12,6 @@ from featdyn.analysis.consistency import consistency
 from featdyn.analysis.network import network, states
 from featdyn.analysis.source import Rates, choose
 from featdyn.errors import FeatdynError, NetworkError, RecipeError
-from featdyn.networks import cuts
 from featdyn.store import Run
 
 
