@@ -85,7 +85,8 @@ def _cut(result: xr.Dataset) -> Cut:
 def _grid(result: xr.Dataset, sizes: list[int]) -> dict[str, Any]:
     """Return whole numbers of probes, by measure, cut, set, t1 and t2: exact, and shorter than shares."""
     measures = {
-        name: [[counts(values[s], n) for s, n in enumerate(sizes)] for values in result[name].values] for name in MEASURES
+        name: [[counts(values[s], n) for s, n in enumerate(sizes)] for values in result[name].values]
+        for name in MEASURES
     }
     extremes = {name: [_extremes(result[name].values[:, s]) for s in range(len(sizes))] for name in MEASURES}
     return {

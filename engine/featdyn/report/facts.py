@@ -101,7 +101,7 @@ def recipe_tables(run: Run) -> list[Table]:
     recipe = _mapping(run.attributes.get("recipe")) or {"capture": run.attributes.get("capture")}
     plain = {key: value for key, value in recipe.items() if not isinstance(value, Mapping)}
     tables = [Table(f"[{key}]", list(rows(value))) for key, value in recipe.items() if isinstance(value, Mapping)]
-    return [table for table in [Table("Recipe", list(rows(plain))), *tables] if table.rows]
+    return [table for table in [Table("", list(rows(plain))), *tables] if table.rows]
 
 
 def rows(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,8 +1,9 @@
-"""Line figures as plotly reads them: plain JSON, which the page's script draws in the reader's light or dark colours."""
+"""Line figures as plotly reads them: plain JSON, which the page's script draws in light or dark colours."""
 
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -19,15 +20,18 @@ NEUTRAL = "#8a8f98"
 _DEPTH = ((0x1F, 0x78, 0xC1), (0xB8, 0x6B, 0xA9), (0xE6, 0x9F, 0x00))  # shallow to deep: blue, mauve, orange
 
 TICKS = 9
+MARKED = 60  # points up to which each is marked
+INLINE = 14  # lines up to which the legend stands above the figure
 
 
 def line(name: str, y: ArrayLike, colour: str, **more: Any) -> dict[str, Any]:
     """Return one line; without ``x`` it runs over the run's checkpoints, and the page's script adds their steps."""
+    values = rounded(y)
     return {
         "type": "scatter",
-        "mode": "lines+markers",
+        "mode": "lines+markers" if len(values) <= MARKED else "lines",
         "name": text(name),
-        "y": rounded(y),
+        "y": values,
         "line": {"color": colour, "width": 2},
         "marker": {"size": 5},
         **more,
@@ -57,8 +61,15 @@ def figure(
     axis: dict[str, Any] = {"title": {"text": ", ".join(filter(None, [text(y), "log scale" if log else ""]))}}
     axis |= {"tickformat": ".0%", "hoverformat": ".1%"} if share else {"hoverformat": ".4~g"}
     if log:
-        axis |= {"type": "log", "dtick": "D2" if ratio < 1000 else 1, "tickformat": "~g"}
-    return {"data": list(lines), "layout": {"xaxis": xaxis, "yaxis": axis, "showlegend": len(lines) > 1}}
+        axis |= {
+            "type": "log",
+            "dtick": "D2" if ratio < 1000 else math.ceil(math.log10(ratio) / TICKS),
+            "tickformat": "~g",
+        }
+    above = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+    legend = above if len(lines) <= INLINE else {"y": 0.94}
+    layout = {"xaxis": xaxis, "yaxis": axis, "showlegend": len(lines) > 1, "legend": legend}
+    return {"data": list(lines), "layout": layout}
 
 
 def checkpoint_axis(checkpoints: NDArray[Any], steps: NDArray[Any]) -> dict[str, Any]:
@@ -101,4 +112,3 @@ def text(value: str) -> str:
 def _ratio(lines: Sequence[dict[str, Any]]) -> float:
     values = [v for trace in lines for v in trace["y"] if v is not None]
     return max(values) / min(values) if values and min(values) > 0 else 0.0
-

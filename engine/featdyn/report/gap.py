@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featdyn.report.figures import NEUTRAL, Figure, Figures, depth_colours, figure, line
-from featdyn.report.numbers import percent, wilson
+from featdyn.report.numbers import percent, rounded, wilson
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,11 @@ def _figure(result: xr.Dataset, name: str, title: str, distances: Distances, xax
 def _line(name: str, y: NDArray[np.float64], colour: str, distances: Distances, size: int) -> dict[str, Any]:
     bounds = zip(*wilson(y, size), distances.number.tolist(), strict=True)
     hover = [f"{percent(low)} to {percent(high)}, {n} pairs" if low == low else "" for low, high, n in bounds]
-    template = (
-        "<b>%{fullData.name}</b><br>distance %{x:,.4~r}<br>mean %{y}, 95 % interval %{text}<extra></extra>"
-    )
-    return line(name, y, colour, x=distances.position.tolist(), text=hover, hovertemplate=template)
+    template = "<b>%{fullData.name}</b><br>distance %{x:,.4~r}<br>mean %{y}, 95 % interval %{text}<extra></extra>"
+    return line(name, y, colour, x=rounded(distances.position), text=hover, hovertemplate=template)
 
 
-def _pairs(
-    first: NDArray[Any], second: NDArray[Any]
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+def _pairs(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
     """Return the index pairs with ``first <= second`` and their differences."""
     gap = second[None, :].astype(np.float64) - first[:, None]
     older, newer = np.nonzero(gap >= 0)

@@ -40,8 +40,8 @@ def layers(run: Run) -> Layers | None:
         means, spreads = _over_sets(run, array.path, np.stack(list(sets.values())))
         for s in range(len(sets)):
             lines = [
-                line(layer, means[:, l, s], colour, meta={"spread": rounded(spreads[:, l, s])}, hovertemplate=HOVER)
-                for l, (layer, colour) in enumerate(zip(names, colours, strict=True))
+                line(layer, mean, colour, meta={"spread": rounded(spread)}, hovertemplate=HOVER)
+                for layer, colour, mean, spread in zip(names, colours, means[s], spreads[s], strict=True)
             ]
             figures[f"{s}|{name}"] = figure(lines, name.replace("_", " "), xaxis=axis)
     return Layers({name: int(members.sum()) for name, members in sets.items()}, quantities, figures)
@@ -62,23 +62,23 @@ def probe_sets(run: Run) -> dict[str, NDArray[np.bool_]]:
     return {str(name): splits == name for name in dict.fromkeys(splits.tolist())}
 
 
-def _over_sets(
-    run: Run, path: str, members: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation over each set's finite values, ``(checkpoint, layer, set)``.
+def _over_sets(run: Run, path: str, members: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation over each set's finite values, ``(set, layer, checkpoint)``.
 
-    One checkpoint is in memory at a time.
+    One shard is in memory at a time. NaN where a set has no finite value.
     """
-    array, weights = run.array(path), members.T.astype(np.float64)
-    means, spreads = [], []
+    shape = (len(members), run.schema[path].shape[0], run.checkpoints)
+    number, total, squares = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for t in range(run.checkpoints):
-        values = array[t].values.astype(np.float64)
-        finite = np.isfinite(values)
-        values = np.where(finite, values, 0.0)
-        with np.errstate(invalid="ignore"):  # no finite value in a set: 0 / 0 is NaN
-            number = finite @ weights
-            mean = values @ weights / number
-            spread = np.sqrt(np.maximum(values**2 @ weights / number - mean**2, 0.0))
-        means.append(mean)
-        spreads.append(spread)
-    return np.stack(means), np.stack(spreads)
+        for block in range(run.schema.blocks):
+            values = run.block(path, t, block).astype(np.float64)
+            for s, chosen in enumerate(members[:, run.schema.block_slice(block)]):
+                part = values[:, chosen]
+                finite = np.isfinite(part)
+                part = np.where(finite, part, 0.0)
+                number[s, :, t] += finite.sum(1)
+                total[s, :, t] += part.sum(1)
+                squares[s, :, t] += (part * part).sum(1)
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        mean = total / number
+        return mean, np.sqrt(np.maximum(squares / number - mean**2, 0.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,12 @@ Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 
 def rounded(values: ArrayLike) -> Any:
     """Return the values as (nested) lists with four significant digits; None, JSON's null, where not finite."""
-    return _rounded(np.asarray(values, dtype=np.float64).tolist())
+    return _each(np.asarray(values, dtype=np.float64).tolist(), lambda value: float(f"{value:.{DIGITS}g}"))
 
 
 def counts(shares: ArrayLike, size: int) -> Any:
     """Return shares of ``size`` samples as (nested) lists of whole numbers; None where not finite."""
-    numbers = np.asarray(shares, dtype=np.float64) * size
-    found: Any = np.where(np.isfinite(numbers), np.rint(np.nan_to_num(numbers)).astype(int).astype(object), None).tolist()
-    return found
+    return _each(np.rint(np.asarray(shares, dtype=np.float64) * size).tolist(), int)
 
 
 def wilson(shares: ArrayLike, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -50,7 +49,7 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _rounded(value: Any) -> Any:
+def _each(value: Any, number: Callable[[float], float]) -> Any:
     if isinstance(value, list):
-        return [_rounded(v) for v in value]
-    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+        return [_each(v, number) for v in value]
+    return number(value) if math.isfinite(value) else None

@@ -55,10 +55,10 @@ def write_report(run: Run, path: str | Path) -> Path:
 
 
 def render(run: Run) -> str:
-    """Return the page.
+    """Return the page as HTML.
 
-    Names in a store are anybody's words: they reach the page as escaped HTML, or as JSON in which ``<``, ``>`` and ``&``
-    are escaped, and the page's policy runs no script but its own and loads nothing.
+    Names in a store are anybody's words: they reach the page as escaped HTML, or as JSON in which ``<``, ``>`` and
+    ``&`` are escaped, and the page's policy runs no script but its own and loads nothing.
     """
     from plotly.offline import get_plotlyjs
 

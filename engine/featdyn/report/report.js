@@ -20,7 +20,7 @@
       font: { family: "system-ui, sans-serif", size: 12, color: colour("soft") },
       margin: { l: 8, r: 8, t: 10, b: 8 },
       hoverlabel: { bgcolor: colour("paper"), bordercolor: colour("rule"), font: { color: colour("ink"), size: 12.5, family: "system-ui, sans-serif" }, align: "left", namelength: -1 },
-      legend: { font: { color: colour("ink") }, ...(own.legend || { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }) },
+      legend: { font: { color: colour("ink") }, ...own.legend },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("rule"), activecolor: colour("accent") },
       showlegend: own.showlegend,
       xaxis: merged(axis, own.xaxis),

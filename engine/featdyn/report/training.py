@@ -41,7 +41,17 @@ def panels(run: Run) -> list[Panel]:
         lines = []
         for split, name in sorted(quantities[quantity], key=lambda pair: _rank(pair[0])):
             lines.append(line(split or title, coords[name].values, COLOURS[_rank(split) % len(COLOURS)]))
-        found.append(Panel(title, figure(lines, xaxis=axis, share=quantity == "accuracy" and trained)))
+        found.append(
+            Panel(
+                title,
+                figure(
+                    lines,
+                    xaxis=axis,
+                    share=quantity == "accuracy" and trained,
+                    log=None if "loss" in quantity else False,
+                ),
+            )
+        )
     return found
 
 
