@@ -18,7 +18,7 @@ NEAR = 0.05
 def default_cuts(found: Sequence[Cut]) -> list[str]:
     """Choose up to three cuts that spread over the depth of a network.
 
-    Chosen are those whose suffixes cost closest to 2/3, 1/3 and none of the network's multiply-adds; of equals, the last.
+    Those are chosen whose suffixes cost closest to 2/3, 1/3 and none of the multiply-adds; the last of equals.
     A cut stands back for a later one that holds fewer values if their suffixes differ by at most 5% of the network.
 
     For resnet20 these are s1b3, s2b3 and pooled: the end of stage 1, the end of stage 2 and the pooled vector. The rule

@@ -69,7 +69,7 @@ def flow(trace: Trace, example: Tensor) -> Flow:
                     run.run(torch.empty((run.batch, *example.shape[1:]), dtype=example.dtype, device="meta"))
                 if not runs[0].written:
                     break
-                functionalise(trace.graph, runs[0].written, runs[0].env)
+                functionalise(trace, runs[0].written, runs[0].env)
     except Exception as error:
         raise cannot_cut(trace.module, error) from error
     finally:

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from featdyn.networks.trace import Trace
 
-def functionalise(graph: fx.Graph, written: list[tuple[fx.Node, fx.Node]], values: dict[fx.Node, Any]) -> None:
+
+def functionalise(trace: Trace, written: list[tuple[fx.Node, fx.Node]], values: dict[fx.Node, Any]) -> None:
     """Replace operations in place by their out-of-place form, which gives the same bits.
 
     Parameters
     ----------
-    graph
-        Changed in place.
+    trace
+        Its graph is changed, and with it what modules return.
     written
         Pairs of an operation and the node whose tensor it wrote into.
     values
@@ -26,10 +28,12 @@ def functionalise(graph: fx.Graph, written: list[tuple[fx.Node, fx.Node]], value
     ValueError
         The written memory is still read through another tensor (a view), or the operation has no out-of-place form.
     """
-    order = {node: place for place, node in enumerate(graph.nodes)}
+    order = {node: place for place, node in enumerate(trace.graph.nodes)}
     now: dict[fx.Node, fx.Node] = {}  # a node written into -> the node that holds the result
     for writer, first in written:
-        target = now.get(first, first)
+        target = first
+        while target in now:
+            target = now[target]
         for node, value in values.items():
             other = isinstance(value, Tensor) and order[node] < order[writer] and node is not target
             if other and _shares(value, values[first]) and any(order[user] > order[writer] for user in node.users):
@@ -38,7 +42,10 @@ def functionalise(graph: fx.Graph, written: list[tuple[fx.Node, fx.Node]], value
         for user in list(target.users):
             if order[user] > order[writer]:
                 user.replace_input_with(target, writer)
-        now[first] = writer
+        for path, node in trace.returned.items():
+            if node is target and path in writer.meta.get("nn_module_stack", {}):  # written before the module returned
+                trace.returned[path] = writer
+        now[target] = writer
 
 
 def _shares(one: Tensor, other: Tensor) -> bool:

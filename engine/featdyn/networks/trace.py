@@ -41,7 +41,7 @@ class Trace:
         """Make a module that runs `graph` with the tensors of `twin` (by default a twin of the traced module)."""
         twin = eval_twin(self.module) if twin is None else twin
         own = twin.state_dict().keys()
-        vars(twin).update(self.constants)
+        vars(twin).update(self.constants | vars(twin))
         part = fx.GraphModule(twin, graph)
         for path, owner in part.named_modules():
             for name in owner._buffers:  # literals and constants are no part of a checkpoint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ def _copy(module: nn.Module, tensor: Callable[[Tensor], Tensor] | None, done: di
         return done[id(module)]
     twin: nn.Module = object.__new__(type(module))
     done[id(module)] = twin
-    state: dict[str, Any] = dict(vars(module))
+    state = {key: _own(value, tensor) for key, value in vars(module).items()}
     for key in _FRESH & state.keys():
         if isinstance(state[key], dict):
             state[key] = OrderedDict(
@@ -44,10 +45,7 @@ def _copy(module: nn.Module, tensor: Callable[[Tensor], Tensor] | None, done: di
             )
     state.pop("_compiled_call_impl", None)
     for key in ("_parameters", "_buffers"):
-        state[key] = {
-            name: value if value is None or tensor is None else tensor(value) for name, value in state[key].items()
-        }
-    state["_non_persistent_buffers_set"] = set(state["_non_persistent_buffers_set"])
+        state[key] = {name: _own(value, tensor) for name, value in state[key].items()}
     state["_modules"] = {
         name: child if child is None else _copy(child, tensor, done) for name, child in state["_modules"].items()
     }
@@ -56,3 +54,13 @@ def _copy(module: nn.Module, tensor: Callable[[Tensor], Tensor] | None, done: di
         state["inplace"] = False
     vars(twin).update(state)
     return twin
+
+
+def _own(value: Any, tensor: Callable[[Tensor], Tensor] | None) -> Any:
+    """Copy containers, so that a forward function that fills a list fills the twin's; convert tensors."""
+    if isinstance(value, (list, dict)):
+        new = copy(value)
+        for key in range(len(value)) if isinstance(value, list) else value:
+            new[key] = _own(value[key], tensor)
+        return new
+    return tensor(value) if tensor is not None and isinstance(value, Tensor) else value
