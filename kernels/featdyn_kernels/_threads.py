@@ -8,10 +8,16 @@ twins.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
 _local = threading.local()
@@ -91,3 +97,23 @@ def parallel_blocks(work: Callable[[int, int], None], n: int, *, min_block: int 
             future.exception()  # wait for all: no block may still write when the caller sees an error
     for future in futures:
         future.result()
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Keep torch's own operations on the calling thread, so that threads of ours side by side do not each start a team.
+
+    ``torch.set_num_threads`` would not do: it also sets what threads started later begin with.
+    """
+    import torch
+
+    torch.get_num_threads()  # torch's set-up of a new thread, which would undo the limit if it came later
+    with _controller().limit(limits=1, user_api="openmp"):
+        yield
+
+
+@functools.cache
+def _controller() -> ThreadpoolController:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
