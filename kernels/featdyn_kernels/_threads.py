@@ -90,9 +90,11 @@ def parallel_blocks(work: Callable[[int, int], None], n: int, *, min_block: int 
     step += -step % align
     limits = [(start, min(start + step, n)) for start in range(0, n, step)]
     futures = [_shared_pool().submit(work, *limit) for limit in limits[1:]]
+    _local.worker = True  # the block that the caller takes itself must not queue behind the pool's
     try:
         work(*limits[0])
     finally:
+        _local.worker = False
         for future in futures:
             future.exception()  # wait for all: no block may still write when the caller sees an error
     for future in futures:

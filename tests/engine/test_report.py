@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
@@ -10,27 +9,20 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-import xarray as xr
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from featdyn.errors import FeatdynError
 from featdyn.report import write_report
 from featdyn.report.consistency import MEASURES, consistency
-from featdyn.report.facts import rows
-from featdyn.report.figures import TICKS, depth_colours, stride
-from featdyn.report.gap import Distances
-from featdyn.report.numbers import counts, percent, rounded, short, wilson
+from featdyn.report.numbers import percent
 from featdyn.store import Run
+from tests.engine.report_page import Page
 from tests.engine.synthetic_run import CUBE, CURVES, SETS, add_consistency, extend, make_run, steps
 
 RECIPE = {
@@ -47,52 +39,6 @@ ATTRIBUTES = {
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">%{x}{{ 7*7 }}&lt;"
 )
-
-
-class Page(HTMLParser):
-    """A page as a browser's parser sees it."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[tuple[dict[str, str | None], str]] = []
-        self.words: list[str] = []
-        self._open: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-        self.text = re.sub(r"\s+", " ", " ".join(self.words))
-        self.data = json.loads(next(body for attributes, body in self.scripts if attributes.get("id") == "data"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._open.append(tag)
-        if tag == "script":
-            self.scripts.append((dict(attrs), ""))
-
-    def handle_endtag(self, tag: str) -> None:
-        while self._open and self._open.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        if self._open[-1:] == ["script"]:
-            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
-        elif self._open[-1:] != ["style"]:
-            self.words.append(data)
-
-    def slots(self) -> Iterator[tuple[str, str]]:
-        """Every figure that a reader can call up, with the choices that show it."""
-        section: dict[str, list[str]] = {}
-        chooses: list[tuple[str, str, dict[str, list[str]]]] = []
-        for tag, attributes in self.tags:
-            if tag == "section":
-                section = {}
-            if tag == "input":
-                section.setdefault(str(attributes["name"]), []).append(str(attributes["value"]))
-            if tag == "div" and "data-slot" in attributes:
-                chooses.append((str(attributes["data-slot"]), attributes.get("data-by") or "", section))
-        for slot, by, options in chooses:
-            for choice in itertools.product(*(options[name] for name in by.split())):
-                yield slot, "|".join(choice)
 
 
 @pytest.fixture(scope="module")
@@ -218,34 +164,6 @@ def test_layer_means_leave_out_what_is_not_finite_and_span_blocks(tmp_path: Path
     np.testing.assert_allclose([t["y"] for t in traces], expected.T, rtol=1e-3)
 
 
-def _result(steps_: list[int], cuts: int = 1) -> xr.Dataset:
-    t = np.arange(len(steps_))
-    values = np.random.default_rng(len(t)).random((cuts, 1, len(t), len(t)))
-    coords = {"t1": t, "t2": t, "step1": ("t1", steps_), "step2": ("t2", steps_)}
-    return xr.Dataset({"accuracy": (("cut", "set", "t1", "t2"), values)}, coords=coords)
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.lists(st.integers(1, 1000), min_size=0, max_size=9))
-def test_gap_curves_average_all_pairs_of_a_distance(gaps: list[int]) -> None:
-    at = np.cumsum([0, *gaps]).tolist()
-    result = _result(at)
-    accuracy = result["accuracy"].values[0, 0]
-    by_checkpoint, by_step = Distances.by_checkpoint(result), Distances.by_step(result)
-    t = len(at)
-    assert by_checkpoint.position.tolist() == list(range(t))
-    expected = [np.mean([accuracy[t2 - s, t2] for t2 in range(s, t)]) for s in range(t)]
-    np.testing.assert_allclose(by_checkpoint.mean(accuracy[by_checkpoint.older, by_checkpoint.newer]), expected)
-
-    pairs = [(at[j] - at[i], accuracy[i, j]) for i in range(t) for j in range(i + 1, t)]
-    octaves = sorted({distance.bit_length() for distance, _ in pairs})
-    groups = [[pair for pair in pairs if pair[0].bit_length() == octave] for octave in octaves]
-    np.testing.assert_allclose(by_step.position, [np.mean([d for d, _ in group]) for group in groups])
-    expected = [np.mean([a for _, a in group]) for group in groups]
-    np.testing.assert_allclose(by_step.mean(accuracy[by_step.older, by_step.newer]), expected)
-    assert by_step.number.tolist() == [len(group) for group in groups]
-
-
 def test_gap_figures_start_at_the_trained_networks(run: Run, page: Page) -> None:
     figure = page.data["figures"]["gap-checkpoints"]["1|accuracy"]
     assert [trace["name"] for trace in figure["data"]] == ["trained network t2", "s1b3", "s2b3", "pooled"]
@@ -264,10 +182,18 @@ def test_missing_parts_say_how_to_get_them(bare: Run, tmp_path: Path) -> None:
     assert page.data["figures"] == {}
 
 
+def test_one_checkpoint_is_enough(tmp_path: Path) -> None:
+    run = add_consistency(make_run(tmp_path / "r.zarr", checkpoints=1, layers=("only",), sets={"test": 1}))
+    figures = Page(write_report(run, tmp_path / "r.html")).data["figures"]
+    assert figures["gap-checkpoints"]["0|accuracy"]["data"][1]["x"] == [0]
+    assert figures["gap-steps"]["0|accuracy"]["data"][1]["x"] == []
+
+
 def test_a_run_without_consistency_names_the_command(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "r.zarr", checkpoints=3, attributes={**ATTRIBUTES, "checkpoint_steps": [0, 1, 2, 3]})
+    path = tmp_path / "my run.zarr"
+    run = make_run(path, checkpoints=3, attributes={**ATTRIBUTES, "checkpoint_steps": [0, 1, 2, 3]})
     page = Page(write_report(run, tmp_path / "r.html"))
-    assert f"featdyn analyze {tmp_path / 'r.zarr'} consistency" in page.text
+    assert f"featdyn analyze '{path}' consistency" in page.text
     assert "it has 3 of 4 checkpoints" in page.text
 
 
@@ -312,6 +238,7 @@ def test_names_in_a_store_cannot_act(tmp_path: Path) -> None:
     assert layer.startswith("&lt;/script&gt;")
     raw = (tmp_path / "hostile.html").read_text()
     assert "</script><script>document" not in raw
+    assert not set("<>") & set(next(body for a, body in hostile.scripts if a.get("id") == "data"))
 
 
 def test_text_that_no_file_can_hold_is_replaced(tmp_path: Path) -> None:
@@ -364,34 +291,6 @@ def test_a_long_run_stays_small(tmp_path: Path) -> None:
     assert found is not None
     squares = 3 * len(SETS) * 20 * 20
     assert len(json.dumps(found.grid, separators=(",", ":"))) < 16 * squares
-
-
-@pytest.mark.parametrize("count", [1, 2, 9, 10, 16, 50, 200, 1000])
-def test_few_ticks_at_round_places(count: int) -> None:
-    step = stride(count)
-    assert len(range(0, count, step)) <= TICKS
-    assert step == 1 or len(range(0, count, step)) >= 3
-    assert step / 10 ** math.floor(math.log10(step)) in (1, 2, 5)
-
-
-def test_numbers_are_short_and_honest() -> None:
-    assert rounded([[1 / 3, np.nan], [123456.0, -np.inf]]) == [[0.3333, None], [123500.0, None]]
-    assert counts([0.2, np.nan, 1.0], 12345) == [2469, None, 12345]
-    assert [short(v) for v in (0, 999, 9999, 12_500, 40_560_000, 2e9, 0.01)] == [
-        "0", "999", "9999", "12.5k", "40.6M", "2G", "0.01",
-    ]  # fmt: skip
-    low, high = wilson(np.array([0.0, 1.0, np.nan]), 10)
-    assert low[0] == 0
-    assert high[1] == pytest.approx(1)
-    assert np.isnan(low[2])
-    assert len(set(depth_colours(11))) == 11
-    assert len(depth_colours(1)) == 1
-
-
-def test_rows_flatten_and_leave_out_what_is_empty() -> None:
-    value = {"a": {"b": 1, "c": None, "d": ""}, "e": [1, "x"], "f": [], "g": [[1], {"h": 2}], "i": False, "j": 0.0}
-    expected = [("a.b", "1"), ("e", "1, x"), ("g", '[[1], {"h": 2}]'), ("i", "false"), ("j", "0.0")]
-    assert list(rows(value)) == expected
 
 
 @pytest.mark.slow

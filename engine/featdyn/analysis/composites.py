@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -23,6 +22,7 @@ from featdyn.capture import Probes
 from featdyn.capture.tap import device_of
 from featdyn.networks import Cut, features_at
 from featdyn.store import Run
+from featdyn_kernels.stitch import SuffixBank
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Composites:
 
     prediction: NDArray[np.uint16]
     loss: NDArray[np.float32]
+    paths: list[str]  # how each cut's suffixes ran: "fused" or "general"
 
 
 @dataclass(frozen=True)
@@ -100,25 +101,22 @@ def evaluate(
     steps, device = len(states), device_of(model)
     shape = (len(cuts), steps, steps, run.schema.samples)
     prediction, loss = np.empty(shape, np.uint16), np.empty(shape, np.float32)
-    suffix_states = [[{k: s[k] for k in cut.suffix.state_dict()} for s in states] for cut in cuts]
+    banks = [SuffixBank.from_states(cut.suffix, states) for cut in cuts]
     features = _Features(run, model, cuts, states, sources)
     parts = list(batches(run, device))
     done, total = 0, len(parts) * steps
     with torch.inference_mode():
         for batch in parts:
-            rows = batch.stop - batch.start
+            rows, span = batch.stop - batch.start, slice(batch.start, batch.stop)
             for t1 in range(steps):
-                for c, (cut, z) in enumerate(zip(cuts, features(batch, t1), strict=True)):
-                    for t2 in range(steps):
-                        logits = functional_call(cut.suffix, suffix_states[c][t2], (z,))
-                        span = (c, t1, t2, slice(batch.start, batch.stop))
-                        prediction[span] = logits.argmax(1)[:rows].cpu().numpy()
-                        losses = F.cross_entropy(logits, batch.labels, reduction="none")
-                        loss[span] = losses[:rows].cpu().numpy()
+                for c, z in enumerate(features(batch, t1)):
+                    found = banks[c].run(z, batch.labels)
+                    prediction[c, t1, :, span] = found.predictions[:, :rows].cpu().numpy()
+                    loss[c, t1, :, span] = found.loss[:, :rows].cpu().numpy()
                 done += 1
                 if progress:
                     progress(done, total)
-    return Composites(prediction, loss)
+    return Composites(prediction, loss, [bank.path.name for bank in banks])
 
 
 class _Features:

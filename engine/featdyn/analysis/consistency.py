@@ -68,9 +68,9 @@ def consistency(
     stored = source.stored_layers(run, picked, exact=chosen.features == "auto")
     sources = _sources(run, model, picked, stored, chosen)
     found = composites.evaluate(run, model, picked, states(run, model), sources, progress)
-    return summarise(run, picked, found, {"source": [sources[cut.name] for cut in picked]}).assign_attrs(
-        options=chosen.model_dump(mode="json"), batchnorm=BATCHNORM
-    )
+    return summarise(
+        run, picked, found, {"source": [sources[cut.name] for cut in picked], "path": found.paths}
+    ).assign_attrs(options=chosen.model_dump(mode="json"), batchnorm=BATCHNORM)
 
 
 def _sources(

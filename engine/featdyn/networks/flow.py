@@ -57,11 +57,11 @@ def flow(trace: Trace, example: Tensor) -> Flow:
     NetworkError
         The module does not take such an input, or writes in place into memory that it still uses elsewhere.
     """
-    twin = eval_twin(trace.module, _to_meta)
-    vars(twin).update({name: _to_meta(value) for name, value in trace.constants.items()})
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its fused operator hides its matrix products
     try:
+        twin = eval_twin(trace.module, _to_meta)
+        vars(twin).update({name: _to_meta(value) for name, value in trace.constants.items()})
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             while True:
                 runs = [_Run(trace, twin, batch) for batch in BATCHES]
@@ -101,17 +101,9 @@ class _Run(fx.Interpreter):
         before = {node: self.env[node]._version for node in n.all_input_nodes if isinstance(self.env[node], Tensor)}
         with _MetaDevice() as mode:
             value = super().run_node(n)
-        self.macs[n] = mode.macs + self._recurrent_macs(n)
+        self.macs[n] = mode.macs
         self.written += [(n, node) for node, version in before.items() if self.env[node]._version != version]
         return value
-
-    def _recurrent_macs(self, n: fx.Node) -> int:
-        """Multiply-adds of torch's recurrent layers, which are one operator without a formula there."""
-        module = self.module.get_submodule(str(n.target)) if n.op == "call_module" else None
-        if not isinstance(module, nn.RNNBase):
-            return 0
-        steps: int = self.env[n.all_input_nodes[0]].shape[:-1].numel()
-        return steps * sum(weight.numel() for weight in module.parameters() if weight.ndim == 2)
 
 
 class _MetaDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from torch import fx
 
 from featdyn.networks.flow import Flow
@@ -40,19 +38,6 @@ def _on_path(flow: Flow) -> list[fx.Node]:
         if node in reached and any(user in used for user in node.users):
             used.add(node)
     return [node for node in trace.graph.nodes if (node in reached and node in used) or node is trace.output]
-
-
-def same_place(flow: Flow, one: fx.Node, other: fx.Node) -> bool:
-    """Whether two separating nodes, `one` first, are the same place to a user.
-
-    No multiply-add lies between them and they hold as many values, so that neither running a suffix nor storing the
-    tensor costs anything else: normalisation, activation, dropout, flattening.
-    """
-    first, second = flow.sample_shape(one), flow.sample_shape(other)
-    if first is None or second is None or prod(first) != prod(second):
-        return False
-    nodes = list(flow.trace.graph.nodes)
-    return not any(flow.macs[node] for node in nodes[nodes.index(one) + 1 : nodes.index(other) + 1])
 
 
 def modules(trace: Trace) -> dict[fx.Node, str]:

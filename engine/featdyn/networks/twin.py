@@ -44,8 +44,6 @@ def _copy(module: nn.Module, tensor: Callable[[Tensor], Tensor] | None, done: di
                 if type(hook).__module__.startswith("torch.nn.utils.")
             )
     state.pop("_compiled_call_impl", None)
-    for key in ("_parameters", "_buffers"):
-        state[key] = {name: _own(value, tensor) for name, value in state[key].items()}
     state["_modules"] = {
         name: child if child is None else _copy(child, tensor, done) for name, child in state["_modules"].items()
     }
@@ -58,8 +56,10 @@ def _copy(module: nn.Module, tensor: Callable[[Tensor], Tensor] | None, done: di
 
 def _own(value: Any, tensor: Callable[[Tensor], Tensor] | None) -> Any:
     """Copy containers, so that a forward function that fills a list fills the twin's; convert tensors."""
+    if isinstance(value, set):
+        return copy(value)
     if isinstance(value, (list, dict)):
-        new = copy(value)
+        new: Any = copy(value)
         for key in range(len(value)) if isinstance(value, list) else value:
             new[key] = _own(value[key], tensor)
         return new

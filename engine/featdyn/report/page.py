@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
@@ -70,6 +71,7 @@ def render(run: Run) -> str:
     figures |= stitched.figures if stitched else {}
     page: str = environment.from_string(_read("report.html.j2")).render(
         run=run,
+        store=shlex.quote(str(run.path)),
         head=head(run),
         training=training,
         consistency=stitched,
