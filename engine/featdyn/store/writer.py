@@ -151,13 +151,15 @@ class RunWriter:
 
     def close(self) -> None:
         """Give the lock back; without any commit, remove what was made."""
-        if not self._root.commits and not (self.path / roots.NAME).exists():
-            with suppress(OSError):
-                layout.remove_own(self.path)
-                (self.path / LOCK).unlink()
-                if self._made:
-                    os.rmdir(self.path)
-        self._lock.release()
+        try:
+            if not self._root.commits and not (self.path / roots.NAME).exists():
+                with suppress(OSError):
+                    layout.remove_own(self.path)
+                    (self.path / LOCK).unlink()
+                    if self._made:
+                        os.rmdir(self.path)
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> RunWriter:
         return self
