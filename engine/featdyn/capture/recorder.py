@@ -161,6 +161,7 @@ class Recorder:
         if (path / "zarr.json").exists():
             writer = RunWriter.open(path)
             same = sorted(writer.schema.arrays, key=str) == sorted(self.schema.arrays, key=str)
+            same = same and writer.schema.shard_samples == self.schema.shard_samples
             if not same or Run(path).values("sample").tolist() != self._probes.coords["sample"].tolist():
                 writer.close()
                 raise StoreError(
@@ -226,7 +227,7 @@ class Recorder:
     def _before(self, path: str, checkpoint: int, block: int) -> Tensor | None:
         if checkpoint == 0:
             return None
-        values = read_block(self._writer.path, self.schema, path, checkpoint - 1, block)
+        values = read_block(self._writer.path, self._writer.schema, path, checkpoint - 1, block)
         return torch.from_numpy(values.astype(np.float32)).flatten(1)
 
     def _finite(self, path: str, values: Tensor, checkpoint: int) -> None:

@@ -144,9 +144,7 @@ def _growing(run: Run, path: str) -> tuple[np.dtype[Any], Read]:
 
 def _whole(run: Run, path: str) -> tuple[np.dtype[Any], Read]:
     """Read a coordinate, an input or a result: a cell is a chunk, decoded by zarr."""
-    import zarr
-
-    array: Any = zarr.open_group(run.path, mode="r")[path]  # through the root, which alone says what is committed
+    array: Any = run.group[path]
     dtype = array.dtype if array.dtype.kind in "biufc" else np.dtype(object)
 
     def read(index: tuple[int, ...]) -> Array:
