@@ -1,16 +1,23 @@
 """The one thread knob of the CPU kernels, and the loop that uses it.
 
 Numba's own ``parallel=True`` aborts the process when two threads enter it on the default threading layer, which is what
-Dask's threaded scheduler does (numba#9288). So every CPU kernel here is serial and releases the GIL, and this file spreads
-row blocks over a thread pool of ours: safe from any number of calling threads, and one kernel instead of two twins.
+Dask's threaded scheduler does (numba#9288). So every CPU kernel here is serial and releases the GIL, and this file
+spreads row blocks over a thread pool of ours: safe from any number of calling threads, and one kernel instead of two
+twins.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
 _local = threading.local()
@@ -30,7 +37,7 @@ def get_threads() -> int:
 
 
 def set_threads(n: int | None) -> None:
-    """Set how many threads one CPU kernel call uses; 1 inside workers that are themselves parallel, None for the default."""
+    """Set how many threads one CPU kernel call uses: 1 inside workers that are themselves parallel, None: default."""
     global _pool, _threads
     if n is not None and n < 1:
         raise ValueError(f"threads must be at least 1, got {n}")
@@ -83,10 +90,32 @@ def parallel_blocks(work: Callable[[int, int], None], n: int, *, min_block: int 
     step += -step % align
     limits = [(start, min(start + step, n)) for start in range(0, n, step)]
     futures = [_shared_pool().submit(work, *limit) for limit in limits[1:]]
+    _local.worker = True  # the block that the caller takes itself must not queue behind the pool's
     try:
         work(*limits[0])
     finally:
+        _local.worker = False
         for future in futures:
             future.exception()  # wait for all: no block may still write when the caller sees an error
     for future in futures:
         future.result()
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Keep torch's own operations on the calling thread, so that threads of ours side by side do not each start a team.
+
+    ``torch.set_num_threads`` would not do: it also sets what threads started later begin with.
+    """
+    import torch
+
+    torch.get_num_threads()  # torch's set-up of a new thread, which would undo the limit if it came later
+    with _controller().limit(limits=1, user_api="openmp"):
+        yield
+
+
+@functools.cache
+def _controller() -> ThreadpoolController:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

@@ -1,0 +1,36 @@
+"""Questions about a run: one file each, every one a function from a :class:`featdyn.store.Run` to an ``xr.Dataset``."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from pydantic import BaseModel
+
+    from featdyn.store import Run
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One analysis: its name, its options and a line about it; its code is imported only when it runs."""
+
+    name: str
+    text: str
+    options: type[BaseModel]
+
+    def __call__(self, run: Run, progress: Callable[[int, int], None] | None = None, **options: Any) -> xr.Dataset:
+        """Run it; ``options`` are the fields of :attr:`options`."""
+        module = importlib.import_module(f"featdyn.analysis.{self.name}")
+        return cast("xr.Dataset", getattr(module, self.name)(run, progress=progress, **options))
+
+
+def analyses() -> dict[str, Analysis]:
+    """Return all analyses by name."""
+    from featdyn.analysis.options import ConsistencyOptions
+
+    text = "accuracy and agreement of prefix t1 with suffix t2, for all pairs of checkpoints"
+    return {"consistency": Analysis("consistency", text, ConsistencyOptions)}

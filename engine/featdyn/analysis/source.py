@@ -1,0 +1,64 @@
+"""Where the features at a cut come from: read from the store, or computed again, whichever is cheaper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from featdyn.errors import FeatdynError
+from featdyn.networks import Cut
+from featdyn.store import Run
+
+Source: TypeAlias = Literal["stored", "recomputed"]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What this machine does, measured."""
+
+    macs: float  # multiply-adds per second of a prefix pass
+    bytes: float  # per second, read from the store
+
+
+def stored_layers(run: Run, cuts: Sequence[Cut], exact: bool) -> set[str]:
+    """Return the cuts whose features the store holds; with ``exact`` only those that kept every bit (float32)."""
+    held = {a.path: a.dtype for a in run.schema.arrays}
+    paths = {cut.name: f"layers/{cut.module}/activation" for cut in cuts}
+    return {name for name, path in paths.items() if path in held and (held[path] == "float32" or not exact)}
+
+
+def choose(cuts: Sequence[Cut], stored: set[str], widths: Mapping[str, int], rates: Rates) -> dict[str, Source]:
+    """Return the cheapest source of each cut.
+
+    One prefix pass serves all cuts up to the deepest it goes to, so the choice is how deep to compute; what lies deeper
+    is read. A cut that is not stored must be computed.
+
+    Parameters
+    ----------
+    cuts
+        In the order of the network.
+    stored
+        The cuts that may be read.
+    widths
+        Bytes of one sample's stored features at each cut.
+    """
+    best: tuple[float, int] | None = None
+    for depth in range(len(cuts) + 1):
+        deeper = cuts[depth:]
+        if any(cut.name not in stored for cut in deeper):
+            continue
+        compute = cuts[depth - 1].prefix_macs / rates.macs if depth else 0.0
+        read = sum(widths[cut.name] for cut in deeper) / rates.bytes
+        if best is None or compute + read < best[0]:
+            best = compute + read, depth
+    assert best is not None  # computing all of them is always possible
+    return {cut.name: "recomputed" if i < best[1] else "stored" for i, cut in enumerate(cuts)}
+
+
+def forced(cuts: Sequence[Cut], stored: set[str], source: Source) -> dict[str, Source]:
+    """Return one source for every cut; raise when ``stored`` is asked for and is not there."""
+    missing = [cut.name for cut in cuts if cut.name not in stored]
+    if source == "stored" and missing:
+        raise FeatdynError(f"the store holds no activations at {', '.join(missing)}: leave --features at auto")
+    return {cut.name: source for cut in cuts}

@@ -1,0 +1,97 @@
+"""From the device to the store: one block of samples at a time, double-buffered, written in the background.
+
+While one block is being written, the next is filled; when both buffers are in use, the probe pass waits. On a GPU
+the buffers are pinned and the copies asynchronous: a buffer is read only after the event that was recorded behind its
+copies.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from featdyn.store import ArraySpec, Schema
+
+BUFFERS = 2
+
+
+@dataclass
+class Block:
+    """Host memory for one block of samples of every array, with samples as the first axis."""
+
+    arrays: dict[str, Tensor]
+    rows: int = 0
+    index: int = 0
+    event: torch.cuda.Event | None = field(default=None)
+
+    def fill(self, start: int, batch: dict[str, Tensor]) -> None:
+        """Copy a batch behind the rows that are there, converting to the storage dtype on the device."""
+        for path, values in batch.items():
+            target = self.arrays[path][start : start + len(values)]
+            target.copy_(values.to(target.dtype), non_blocking=True)
+        self.rows = start + len(next(iter(batch.values())))
+
+
+class BlockWriter:
+    """Hands out empty blocks and writes full ones on a thread of its own.
+
+    Parameters
+    ----------
+    schema
+        Gives the block length.
+    specs
+        The arrays that come from the probe pass; all have ``sample`` as their first axis.
+    device
+        Where batches come from.
+    """
+
+    def __init__(self, schema: Schema, specs: list[ArraySpec], device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._free: queue.Queue[Block] = queue.Queue()
+        for _ in range(BUFFERS if schema.blocks > 1 else 1):
+            self._free.put(Block({s.path: self._memory(schema, s) for s in specs}))
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="featdyn-writer")
+        self._pending: list[Future[None]] = []
+
+    def _memory(self, schema: Schema, spec: ArraySpec) -> Tensor:
+        rows = min(schema.shard_samples, schema.samples)
+        return torch.empty((rows, *spec.shape[1:]), dtype=getattr(torch, spec.dtype), pin_memory=self._cuda)
+
+    def empty(self, index: int) -> Block:
+        """Return a free block, waiting for the writer when there is none."""
+        block = self._free.get()
+        block.index, block.rows, block.event = index, 0, None
+        return block
+
+    def submit(self, block: Block, write: Callable[[Block], None]) -> None:
+        """Write a full block in the background; ``write`` sees its memory only after all copies have arrived."""
+        if self._cuda:
+            block.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            block.event.record()
+
+        def work() -> None:
+            try:
+                if block.event is not None:
+                    block.event.synchronize()
+                write(block)
+            finally:
+                self._free.put(block)
+
+        self._pending.append(self._thread.submit(work))
+
+    def finish(self) -> None:
+        """Wait until everything submitted is written; raise the first error."""
+        pending, self._pending = self._pending, []
+        for future in pending:
+            future.exception()
+        for future in pending:
+            future.result()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()

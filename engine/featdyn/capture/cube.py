@@ -1,0 +1,70 @@
+"""Per-sample summaries of one layer at one checkpoint: what lands in ``/cube``.
+
+They are computed from the values as they are stored (after rounding to the storage dtype), so anybody can compute them
+again from the store, and a resumed run gives the same bits as one that never stopped.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor
+
+ACTIVATION = ("activation_norm", "activation_mean", "activation_sparsity", "activation_cosine")
+GRADIENT = ("gradient_norm",)
+
+MEANING = {
+    "activation_norm": "Euclidean norm of the sample's activation",
+    "activation_mean": "mean of the sample's activation",
+    "activation_sparsity": "share of the sample's activation that is exactly zero",
+    "activation_cosine": "cosine between the sample's activation here and at the checkpoint before (NaN at the first)",
+    "gradient_norm": "Euclidean norm of the gradient of the sample's loss",
+    "sketch": "random projection of the sample's activation to a common width; keeps inner products on average",
+}
+
+
+def summaries(activation: Tensor, before: Tensor | None) -> dict[str, Tensor]:
+    """Return each of :data:`ACTIVATION` for a block of samples.
+
+    Parameters
+    ----------
+    activation
+        ``(rows, features)`` float32.
+    before
+        The same samples at the previous checkpoint, or None.
+
+    Returns
+    -------
+    dict
+        ``(rows,)`` float32 each.
+    """
+    norm = activation.norm(dim=1)
+    if before is None:
+        cosine = torch.full_like(norm, float("nan"))
+    else:
+        # A sample whose activation is zero has no direction: 0 / 0 stays NaN.
+        cosine = (activation * before).sum(1) / (norm * before.norm(dim=1))
+    sparsity = 1 - activation.count_nonzero(1) / activation.shape[1]
+    values = (norm, activation.mean(1), sparsity, cosine)
+    return dict(zip(ACTIVATION, values, strict=True))
+
+
+class Sketch:
+    """A fixed random projection of one layer to ``width`` components.
+
+    Features are shuffled, given random signs and summed in ``width`` equal groups (a balanced count sketch, our own
+    choice): ``E[sketch(x) . sketch(y)] = x . y``, in one pass and without a matrix of features x width.
+    """
+
+    def __init__(self, layer: str, features: int, width: int) -> None:
+        generator = torch.Generator().manual_seed(zlib.crc32(layer.encode()))  # the same layer, the same projection
+        self.width = width
+        self._order = torch.randperm(features, generator=generator)
+        self._signs = torch.randint(0, 2, (features,), generator=generator).float() * 2 - 1
+        self._padding = -features % width
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        """Project ``(rows, features)`` float32 to ``(rows, width)`` float32."""
+        signed = torch.nn.functional.pad(activation[:, self._order] * self._signs, (0, self._padding))
+        return signed.view(len(activation), -1, self.width).sum(1)

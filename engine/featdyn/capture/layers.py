@@ -1,0 +1,56 @@
+"""Which layers to record: from patterns to module names and the shapes they give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from featdyn.capture import tap
+from featdyn.errors import NetworkError
+from featdyn.networks import cuts, default_cuts
+
+
+def select(model: nn.Module, inputs: Tensor, labels: Tensor, patterns: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the layers that match, with the shape of one sample's output, in the order in which they run.
+
+    Parameters
+    ----------
+    patterns
+        Module names or patterns with ``*`` and ``?``; ``all`` stands for every cut of the network and ``default`` for
+        its default cuts. A module that cannot be traced has no cuts: then both stand for its direct children.
+
+    Raises
+    ------
+    NetworkError
+        A pattern matches nothing, or a layer cannot be recorded.
+    """
+    modules = [name for name, _ in model.named_modules() if name]
+    chosen: list[str] = []
+    for pattern in patterns:
+        if pattern in ("default", "all"):
+            chosen += _cut_layers(model, inputs, pattern)
+            continue
+        found = [name for name in modules if fnmatchcase(name, pattern)]
+        if not found:
+            near = [name for name in modules if "." not in name]
+            raise NetworkError(f"no layer {pattern!r}; the network has {', '.join(near[:20])} and modules inside them")
+        chosen += found
+    passed = tap.run(model, inputs, labels, list(dict.fromkeys(chosen)), gradients=False)
+    return {name: tuple(values.shape[1:]) for name, values in passed.activations.items()}
+
+
+def _cut_layers(model: nn.Module, inputs: Tensor, pattern: str) -> list[str]:
+    try:
+        found = cuts(model, inputs[:1])
+    except NetworkError:
+        return [name for name, child in model.named_children() if any(True for _ in child.parameters())]
+    wanted = set(default_cuts(found)) if pattern == "default" else {cut.name for cut in found}
+    return [cut.module for cut in found if cut.name in wanted and cut.module]
+
+
+def dims(shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Return axis names for one sample's output: features, tokens x features, or channels x height x width."""
+    known = {1: ("feature",), 2: ("token", "feature"), 3: ("channel", "height", "width")}
+    return known.get(len(shape)) or tuple(f"axis{i}" for i in range(len(shape)))

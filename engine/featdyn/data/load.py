@@ -1,0 +1,79 @@
+"""Data sets by name."""
+
+from pathlib import Path
+
+import numpy as np
+
+from featdyn.data.imagefolder import load_imagefolder
+from featdyn.data.images import Dataset, Images
+from featdyn.data.order import key, stratified_order
+from featdyn.data.resize import fit_pixels
+from featdyn.data.vision import READERS, load_torchvision
+from featdyn.errors import DataError
+
+FOLDER = "imagefolder:"
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that `load` knows, beside "imagefolder:PATH"."""
+    return ("digits", *READERS)
+
+
+def load(
+    name: str, *, data_dir: str | Path | None = None, download: bool = False, image_size: int | None = None
+) -> Dataset:
+    """Load a data set into memory.
+
+    Parameters
+    ----------
+    name : str
+        "digits" (1,797 images of 1 x 8 x 8 that scikit-learn ships), "mnist", "cifar10", "cifar100", "svhn" or "stl10"
+        (read through torchvision from `data_dir`), or "imagefolder:PATH" with PATH/{train,test}/<class>/<files>.
+    data_dir : path, optional
+        Where torchvision's data sets are.
+    download : bool
+        Fetch missing files into `data_dir`.
+    image_size : int, optional
+        Resize all images to this height and width.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    DataError
+        If the data set is unknown, missing or unreadable.
+    """
+    if name.startswith(FOLDER):
+        return load_imagefolder(Path(name.removeprefix(FOLDER)).expanduser(), image_size)
+    if name == "digits":
+        dataset = _digits()
+    elif name in READERS:
+        dataset = load_torchvision(name, None if data_dir is None else Path(data_dir).expanduser(), download)
+    else:
+        raise DataError(f"unknown data set {name!r}: use one of {', '.join(names())} or {FOLDER}PATH")
+    if image_size is None:
+        return dataset
+    shape = (dataset.shape[0], image_size, image_size)
+    train, test = (
+        Images(fit_pixels(i.pixels, shape), i.labels, i.name, i.split) for i in (dataset.train, dataset.test)
+    )
+    return Dataset(dataset.name, train, test, dataset.classes)
+
+
+def _digits() -> Dataset:
+    """Return scikit-learn's digits, values 0..16 scaled to 0..255; 36 test images of each class, by a fixed seed."""
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    pixels = np.rint(raw.images[:, None] * (255 / 16)).astype(np.uint8)
+    labels = raw.target.astype(np.int64)
+    order = stratified_order(labels, key("digits"))
+    test, train = np.sort(order[:360]), np.sort(order[360:])
+    return Dataset(
+        "digits",
+        Images(pixels[train], labels[train], "digits", "train"),
+        Images(pixels[test], labels[test], "digits", "test"),
+        tuple(str(c) for c in raw.target_names),
+    )

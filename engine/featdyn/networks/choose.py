@@ -1,0 +1,92 @@
+"""Choosing among the cuts of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from math import prod
+
+from featdyn.errors import NetworkError
+from featdyn.networks.cut import Cut
+
+SHARES = (2 / 3, 1 / 3, 0.0)
+"""Suffix shares of the multiply-adds near which a default cut lies: [I], our choice."""
+NEAR = 0.05
+"""Difference in suffix share up to which a smaller tensor is the better cut: [I], our choice."""
+
+
+def default_cuts(found: Sequence[Cut]) -> list[str]:
+    """Choose up to three cuts that spread over the depth of a network.
+
+    Those are chosen whose suffixes cost closest to 2/3, 1/3 and none of the multiply-adds; the last of equals.
+    A cut stands back for a later one that holds fewer values if their suffixes differ by at most 5% of the network.
+
+    For resnet20 these are s1b3, s2b3 and pooled: the end of stage 1, the end of stage 2 and the pooled vector. The rule
+    is this project's own choice ([I] in the method note).
+
+    Parameters
+    ----------
+    found
+        What `cuts` returns.
+
+    Returns
+    -------
+    list of str
+        Names, in execution order; empty only if `found` is.
+    """
+    worthy = [cut for place, cut in enumerate(found) if not any(_replaces(later, cut) for later in found[place + 1 :])]
+    worthy.reverse()  # min takes the first of equals
+    chosen = {min(worthy, key=lambda cut: abs(_suffix_share(cut) - share)).name for share in SHARES if worthy}
+    return [cut.name for cut in found if cut.name in chosen]
+
+
+def resolve(found: Sequence[Cut], patterns: Sequence[str]) -> list[Cut]:
+    """Pick cuts by name.
+
+    Parameters
+    ----------
+    found
+        What `cuts` returns.
+    patterns
+        Names, glob patterns such as ``s3*``, ``default`` or ``all``.
+
+    Returns
+    -------
+    list of Cut
+        Each once, in execution order.
+
+    Raises
+    ------
+    NetworkError
+        A pattern matches no cut.
+    """
+    chosen: set[str] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matches = _matches(found, pattern)
+        if not matches:
+            raise NetworkError(f"no cut {pattern!r}; there are {_shortened([cut.name for cut in found])}")
+        chosen.update(matches)
+    return [cut for cut in found if cut.name in chosen]
+
+
+def _matches(found: Sequence[Cut], pattern: str) -> list[str]:
+    every = [cut.name for cut in found]
+    if pattern in every:
+        return [pattern]
+    if pattern == "default":
+        return default_cuts(found)
+    return every if pattern == "all" else [name for name in every if fnmatchcase(name, pattern)]
+
+
+def _shortened(names: list[str], most: int = 16) -> str:
+    if len(names) <= most:
+        return ", ".join(names) or "none"
+    return ", ".join([*names[: most - 2], "...", names[-1]]) + f" ({len(names)} in all)"
+
+
+def _replaces(later: Cut, cut: Cut) -> bool:
+    return prod(later.shape) < prod(cut.shape) and _suffix_share(cut) - _suffix_share(later) <= NEAR
+
+
+def _suffix_share(cut: Cut) -> float:
+    return cut.suffix_macs / max(1, cut.prefix_macs + cut.suffix_macs)

@@ -1,0 +1,75 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from featdyn.errors import NetworkError
+from featdyn.networks import plain, resnet, vision
+
+_BUILDERS: dict[str, tuple[Callable[..., nn.Module], str]] = {
+    "resnet20": (resnet.resnet20, "ResNet-20 for small images, shortcuts without parameters (He et al.)"),
+    "mlp": (plain.mlp, "multilayer perceptron with ReLU, no BatchNorm"),
+    "cnn": (plain.cnn, "plain convolutional network, no BatchNorm, no skips"),
+    "resnet18": (vision.resnet18, "torchvision's ResNet-18, with a small-image stem up to 64 pixels"),
+    "vgg16": (vision.vgg16, "torchvision's VGG-16, with one linear layer as classifier up to 64 pixels"),
+    "vgg16_bn": (vision.vgg16_bn, "torchvision's VGG-16 with BatchNorm, otherwise as vgg16"),
+    "vit": (vision.vit, "small vision transformer (torchvision), patches fitted to the image"),
+}
+
+
+def names() -> dict[str, str]:
+    """Say which networks `build` knows: name to one line of description."""
+    return {name: text for name, (_, text) in _BUILDERS.items()}
+
+
+def build(name: str, *, classes: int, shape: tuple[int, int, int], **options: Any) -> nn.Module:
+    """Build a network with fresh random weights, drawn from torch's global generator.
+
+    Parameters
+    ----------
+    name
+        One of `names`.
+    classes
+        Number of outputs (logits).
+    shape
+        Channels, height and width of one image.
+    **options
+        The network's own options, such as ``widths`` of ``mlp``.
+
+    Returns
+    -------
+    nn.Module
+        In training mode; maps (N, C, H, W) to (N, classes).
+
+    Raises
+    ------
+    NetworkError
+        Unknown name or option, an option that does not fit, or torchvision missing.
+    """
+    if name not in _BUILDERS:
+        raise NetworkError(f"unknown network {name!r}; there are {', '.join(_BUILDERS)}")
+    if classes < 1:
+        raise NetworkError(f"{name}: classes must be at least 1, not {classes}")
+    if len(shape) != 3 or min(shape) < 1:
+        raise NetworkError(f"{name}: shape must be (channels, height, width), each at least 1, not {tuple(shape)}")
+    builder = _BUILDERS[name][0]
+    known = [p.name for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if unknown := sorted(set(options) - set(known)):
+        raise NetworkError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+    for option, value in options.items():
+        _check_option(name, option, value)
+    return builder(classes, (shape[0], shape[1], shape[2]), **options)
+
+
+def _check_option(name: str, option: str, value: Any) -> None:
+    """Options are positive integers, or (`widths`) lists of them."""
+    many = option == "widths"
+    values = value if many and isinstance(value, (list, tuple)) else [value]
+    if not all(type(item) is int and item > 0 for item in values) or (many and values is not value):
+        kind = "a list of positive integers" if many else "a positive integer"
+        raise NetworkError(f"{name}: {option} must be {kind}, not {value!r}")

@@ -1,0 +1,150 @@
+"""Read a run: lazily as xarray, or block by block for analyses."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from featdyn.errors import StoreError
+from featdyn.store import commit, files, metadata, shard
+from featdyn.store.commit import Commit
+from featdyn.store.metadata import Document
+from featdyn.store.schema import Schema
+
+if TYPE_CHECKING:
+    import torch
+    import xarray as xr
+
+
+class Run:
+    """One run, as of the commit that was the newest when it was opened.
+
+    ``run.tree`` is what ``xr.open_datatree(path, engine="zarr")`` gives; everything else here is convenience.
+
+    Raises
+    ------
+    StoreError
+        No store, a foreign or newer one, or one whose last commit is not complete on disk.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        document = commit.read_root(self.path)
+        self.attributes: dict[str, Any] = document["attributes"]
+        state = self.attributes[commit.KEY]
+        self.commits = [Commit.parse(entry) for entry in state["commits"]]
+        self._nodes: dict[str, Document] = document["consolidated_metadata"]["metadata"]
+        arrays = tuple(metadata.parse_array(p, d) for p, d in self._nodes.items() if metadata.grows(d))
+        self.schema = Schema(arrays, state["samples"], state["shard_samples"], state["codec"])
+        for record in self.commits[-1].files(self.path):
+            wrong = files.check(self.path, record, content=False)
+            if wrong:
+                raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
+
+    @property
+    def nodes(self) -> Mapping[str, Document]:
+        """All groups and arrays below the root: path to its ``zarr.json``."""
+        return self._nodes
+
+    @cached_property
+    def tree(self) -> xr.DataTree:
+        """The whole store as a lazy ``xr.DataTree``."""
+        import xarray as xr
+
+        return xr.open_datatree(self.path, engine="zarr", chunks=None)
+
+    @property
+    def checkpoints(self) -> int:
+        """Committed checkpoints."""
+        return sum(c.kind == "checkpoint" for c in self.commits)
+
+    @property
+    def layers(self) -> list[str]:
+        """Recorded layers, in the order of the network."""
+        return [str(name) for name in self.values("cube/layer")]
+
+    @cached_property
+    def coords(self) -> xr.Dataset:
+        """What is known of checkpoints and samples: the root's coordinates, loaded."""
+        return self.tree.to_dataset().load()
+
+    def array(self, path: str) -> xr.DataArray:
+        """Return one array, lazily, such as ``layers/s1b1/activation``."""
+        group, _, name = path.rpartition("/")
+        try:
+            return self.tree[group or "/"].to_dataset()[name]
+        except (KeyError, AttributeError):
+            raise StoreError(f"{self.path}: no array {path}") from None
+
+    def values(self, path: str) -> np.ndarray[Any, Any]:
+        """Return one whole array, loaded, such as ``split`` or ``train_loss``; for small arrays.
+
+        Without xarray, which imports dask where that is installed: ``featdyn info`` should not wait for it.
+        """
+        import zarr
+
+        if path not in self._nodes:
+            raise StoreError(f"{self.path}: no array {path}")
+        group = zarr.open_group(self.path, mode="r", use_consolidated=True)
+        return np.asarray(cast("zarr.Array[Any]", group[path])[...])
+
+    def paths(self, *dims: str) -> list[str]:
+        """Return the root's arrays with exactly these dimensions, such as the coordinates of ``checkpoint``."""
+        return [p for p, d in self._nodes.items() if "/" not in p and d.get("dimension_names") == list(dims)]
+
+    def block(self, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:
+        """Return one shard's samples at one checkpoint, as stored; where it can be, a view of the file."""
+        if not 0 <= checkpoint < self.checkpoints:  # beyond lies what a writer may be writing now
+            raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
+        return read_block(self.path, self.schema, path, checkpoint, block)
+
+    def results(self, name: str) -> list[str]:
+        """Return the paths of an analysis's results, oldest first."""
+        return [c.name for c in self.commits if c.kind == "result" and c.name.split("/")[1] == name]
+
+    def result(self, name: str) -> xr.Dataset:
+        """Return the newest result of an analysis."""
+        found = self.results(name)
+        if not found:
+            raise StoreError(f"{self.path}: no result of {name} yet; run: featdyn analyze {self.path} {name}")
+        return cast("xr.DataTree", self.tree[found[-1]]).to_dataset(inherit=False)
+
+    def state(self, checkpoint: int, kind: str = "model") -> dict[str, torch.Tensor]:
+        """Return the tensors of ``checkpoints/<checkpoint>/<kind>.safetensors``: parameters and buffers by name."""
+        from safetensors.torch import load_file
+
+        if not 0 <= checkpoint < self.checkpoints:
+            raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
+        path = self.path / state_path(checkpoint, kind)
+        try:
+            found: dict[str, torch.Tensor] = load_file(path)
+        except Exception as error:
+            raise StoreError(f"{path}: cannot be read ({error}); run: featdyn verify {self.path}") from error
+        return found
+
+
+def read_block(root: Path, schema: Schema, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:
+    """Return one shard's samples at one checkpoint, as stored: a ``scale_factor`` attribute is not applied.
+
+    The file is mapped, not copied: uncompressed it is read 3 to 4 times faster than by ``read`` (page cache, Zen 5),
+    and of a few samples only their pages. Committed shards never change, so the map stays true.
+    """
+    spec = schema[path]
+    samples = schema.block_slice(block)
+    key = metadata.chunk_key(spec, checkpoint, block)
+    try:
+        with open(root / key, "rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return shard.decode(content, spec, schema, samples.stop - samples.start)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise StoreError(f"{root}: {key} cannot be read ({error}); run: featdyn verify {root}") from error
+
+
+def state_path(checkpoint: int, kind: str) -> str:
+    """Return where the tensors of one checkpoint lie below the store."""
+    return f"checkpoints/{checkpoint:06d}/{kind}.safetensors"

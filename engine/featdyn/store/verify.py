@@ -1,0 +1,62 @@
+"""Read a store back against its commit records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from featdyn.errors import StoreError
+from featdyn.store import commit, files
+from featdyn.store.files import FileRecord
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What :func:`verify` found."""
+
+    commits: int
+    files: int
+    bytes: int
+    problems: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether every committed byte is as it was written."""
+        return not self.problems
+
+
+def verify(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Verdict:
+    """Check every file of every commit: there, of the recorded size, and with the recorded crc32c.
+
+    Parameters
+    ----------
+    path
+        A store.
+    progress
+        Called with (bytes done, bytes in all) after each file.
+
+    Raises
+    ------
+    StoreError
+        No store, or a root that cannot be read; anything else that is wrong is in the verdict.
+    """
+    root = Path(path)
+    state = commit.read_root(root)["attributes"][commit.KEY]
+    commits = [commit.Commit.parse(entry) for entry in state["commits"]]
+    problems: list[str] = []
+    records: list[FileRecord] = []
+    for entry in commits:
+        try:
+            records += [entry.manifest, *entry.files(root)]
+        except StoreError:
+            problems.append(files.check(root, entry.manifest) or f"{entry.manifest.path}: damaged")
+    total, done = sum(r.size for r in records), 0
+    for record in records:
+        wrong = files.check(root, record)
+        if wrong:
+            problems.append(wrong)
+        done += record.size
+        if progress:
+            progress(done, total)
+    return Verdict(len(commits), len(records), total, tuple(problems))

@@ -1,0 +1,85 @@
+"""Training batches, as a function of the step alone: a resumed run sees what it would have seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featdyn.data import Dataset, normalise
+from featdyn.errors import DataError
+from featdyn.training.options import TrainingOptions
+
+
+class Batches:
+    """The batches of one run.
+
+    Parameters
+    ----------
+    dataset
+        Its training images are used.
+    labels
+        ``(N,)`` the labels in use, which may be noisy.
+    """
+
+    def __init__(
+        self, dataset: Dataset, labels: NDArray[np.int64], options: TrainingOptions, device: torch.device
+    ) -> None:
+        if len(labels) < options.batch_size:
+            raise DataError(f"batch_size {options.batch_size} is more than the {len(labels)} training images")
+        self._dataset = dataset
+        self._pixels = torch.from_numpy(dataset.train.pixels)
+        self._labels = torch.from_numpy(labels)
+        self._options = options
+        self._device = device
+        self.per_epoch = len(labels) // options.batch_size
+        self._order: tuple[int, Tensor] | None = None
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the (inputs, labels) of one step, on the device."""
+        epoch, position = divmod(step, self.per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            generator = _generator(self._options.seed, 1, epoch)
+            self._order = epoch, torch.randperm(len(self._labels), generator=generator)
+        size = self._options.batch_size
+        index = self._order[1][position * size : (position + 1) * size]
+        pixels = self._pixels[index]
+        if self._options.augment:
+            pixels = augment(pixels, self._options.mirror, _generator(self._options.seed, 2, step))
+        inputs = normalise(pixels, self._dataset.mean, self._dataset.std).to(self._device)
+        if self._options.channels_last:
+            inputs = inputs.to(memory_format=torch.channels_last)
+        return inputs, self._labels[index].to(self._device)
+
+
+def augment(pixels: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
+    """Shift each image at random within a zero border of an eighth of its width, and mirror half of them.
+
+    For 32 x 32 images this is the usual crop after padding by 4. ``(N, C, H, W)`` in and out.
+    """
+    n, channels, height, width = pixels.shape
+    pad = max(1, width // 8)
+    padded = torch.nn.functional.pad(pixels, (pad, pad, pad, pad))
+    shift = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator)
+    rows = torch.arange(height) + shift[0]
+    columns = torch.arange(width) + shift[1]
+    if mirror:
+        flip = torch.rand(n, 1, generator=generator) < 0.5
+        columns = torch.where(flip, columns.flip(1), columns)
+    index = torch.arange(n)[:, None, None, None], torch.arange(channels)[None, :, None, None]
+    return padded[(*index, rows[:, None, :, None], columns[:, None, None, :])]
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed torch's own random numbers (dropout) for one step."""
+    torch.manual_seed(_mix(seed, 3, step))
+
+
+def _generator(seed: int, purpose: int, index: int) -> torch.Generator:
+    return torch.Generator().manual_seed(_mix(seed, purpose, index))
+
+
+def _mix(*parts: int) -> int:
+    """Return one seed from several numbers, independent of each other for any two that differ."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,117 @@
+"""A recipe: everything that determines a run, as a validated TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from featdyn.capture.options import CaptureOptions
+from featdyn.data.options import DataOptions, LabelOptions, ProbeOptions
+from featdyn.errors import RecipeError
+from featdyn.training.options import CheckpointOptions, NetworkOptions, TrainingOptions
+from featdyn.validation import validate
+
+
+class Recipe(BaseModel):
+    """Everything that determines a run; each field is a table of the TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str = Field("", description="one line about the run")
+    data: DataOptions = Field(default_factory=DataOptions)
+    labels: LabelOptions = Field(default_factory=LabelOptions)
+    network: NetworkOptions
+    training: TrainingOptions = Field(default_factory=TrainingOptions)
+    checkpoints: CheckpointOptions = Field(default_factory=CheckpointOptions)
+    probes: ProbeOptions = Field(default_factory=ProbeOptions)
+    capture: CaptureOptions = Field(default_factory=CaptureOptions)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The recipe as JSON-like values, without what may differ between a run and its continuation."""
+        values = self.model_dump(mode="json")
+        for field in ("data_dir", "download"):
+            values["data"].pop(field)
+        return values
+
+
+def shipped() -> dict[str, str]:
+    """Return the recipes that come with featdyn: name to description."""
+    folder = resources.files("featdyn.training") / "recipes"
+    names = sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    return {name: load(name).description for name in names}
+
+
+def load(source: str, changes: Sequence[str] = ()) -> Recipe:
+    """Return a recipe.
+
+    Parameters
+    ----------
+    source
+        The name of a shipped recipe, or the path of a TOML file.
+    changes
+        ``field=value`` with a dotted field, such as ``training.epochs=3``; values as in TOML, quotes may be left out.
+
+    Raises
+    ------
+    RecipeError
+        No such recipe, no TOML, or a field that is unknown or wrong.
+    """
+    built_in = resources.files("featdyn.training") / "recipes" / f"{source}.toml"
+    if Path(source).suffix != ".toml" and "/" not in source and built_in.is_file():
+        text = built_in.read_text()
+    else:
+        try:
+            text = Path(source).read_text()
+        except (OSError, UnicodeDecodeError):
+            raise RecipeError(
+                f"no recipe {source!r}: give a TOML file or a name that 'featdyn train --list' shows"
+            ) from None
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{source}: not valid TOML: {error}") from None
+    for change in changes:
+        _apply(values, change)
+    return validate(Recipe, values, source)
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    field, equals, text = change.partition("=")
+    if not equals or not field:
+        raise RecipeError(f"--set {change}: write field=value, such as training.epochs=3")
+    *tables, name = field.strip().split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"--set {change}: {table} is not a table")
+    try:
+        values[name] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        values[name] = text.strip()  # a word without quotes
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the fields in which two recipes differ, as ``field: one, other``."""
+    for key in sorted({*one, *other}):
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            yield from differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            yield f"{prefix}{key}: {a!r}, {b!r}"
+
+
+def fields(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield (field, default, description) for each field of a recipe."""
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from fields(annotation, f"{prefix}{name}.")
+        else:
+            default = "" if field.is_required() else repr(field.get_default(call_default_factory=True))
+            yield f"{prefix}{name}", default, field.description or ""

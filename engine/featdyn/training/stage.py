@@ -1,0 +1,126 @@
+"""The training stage: a recipe in, a recorded run out; the same call again continues it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from featdyn.capture import Probes, Recorder
+from featdyn.data import normalise, probe_set
+from featdyn.errors import RecipeError, TrainingError
+from featdyn.store import Run
+from featdyn.training.loop import Loop
+from featdyn.training.recipe import Recipe, differences
+from featdyn.training.schedule import checkpoint_steps
+from featdyn.training.state import optimizer_tensors, restore_optimizer
+
+COORDS = ("epoch", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+
+
+@dataclass
+class Events:
+    """What a caller may follow: the plan before the first step, and each step done."""
+
+    plan: Callable[[str], None] = field(default=lambda text: None)
+    step: Callable[[int, int, float], None] = field(default=lambda step, steps, loss: None)
+
+
+def train(recipe: Recipe, store: str | Path, events: Events | None = None) -> Run:
+    """Train as the recipe says and record into ``store``; continue after the last commit when it is there already.
+
+    Exact: data order, augmentation, dropout and learning rate follow from the recipe and the step alone, and
+    parameters, buffers and optimizer are restored, so a run that was stopped ends with the bits of one that was not (on
+    the same machine, with the same number of threads).
+
+    Raises
+    ------
+    FeatdynError
+        Bad data, network, layers or recipe, a store of another recipe, a full disk, or a loss that is not finite.
+    """
+    events = events or Events()
+    store = Path(store)
+    if (store / "zarr.json").exists():
+        _same_recipe(Run(store), recipe)
+    loop = Loop(recipe)
+    due = checkpoint_steps(loop.batches.per_epoch, recipe.training.epochs, recipe.checkpoints)
+    dataset = loop.dataset
+    attributes = {
+        "recipe": recipe.identity,
+        "dataset": {"name": dataset.name, "classes": list(dataset.classes), "shape": list(dataset.shape)},
+        "checkpoint_steps": due,
+    }
+    with Recorder(
+        loop.model, _probes(recipe, loop), store, coords=COORDS, attributes=attributes, **recipe.capture.model_dump()
+    ) as recorder:
+        moments = 1 if recipe.training.optimizer == "sgd" else 2
+        plan = recorder.plan(len(due), moments * sum(p.nbytes for p in loop.model.parameters()))
+        events.plan(str(plan))
+        plan.check(store)
+        _go(loop, recorder, set(due), _restore(Run(store), loop) if recorder.checkpoints else 0, events)
+    return Run(store)
+
+
+def _go(loop: Loop, recorder: Recorder, due: set[int], start: int, events: Events) -> None:
+    """Train from a step to the end, recording each checkpoint that is due."""
+    losses: list[float] = []  # since the last checkpoint, over the batches as they were seen
+    correct: list[int] = []
+
+    def record(step: int) -> None:
+        test_loss, test_accuracy = loop.evaluate()
+        recorder.record(
+            step=step,
+            state=optimizer_tensors(loop.model, loop.optimizer),
+            epoch=step / loop.batches.per_epoch,
+            learning_rate=loop.rate(max(0, step - 1)),
+            train_loss=math.fsum(losses) / len(losses) if losses else math.nan,
+            train_accuracy=sum(correct) / (len(correct) * loop.options.batch_size) if correct else math.nan,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+        )
+
+    if not recorder.checkpoints:
+        record(0)
+    for step in range(start, loop.steps):
+        loss, right = loop.step(step)
+        if not math.isfinite(loss):
+            kept = f"{recorder.checkpoints} checkpoints are kept"
+            raise TrainingError(f"the training loss is {loss} at step {step + 1}: try a smaller learning rate; {kept}")
+        losses.append(loss)
+        correct.append(right)
+        events.step(step + 1, loop.steps, loss)
+        if step + 1 in due:
+            record(step + 1)
+            losses.clear()
+            correct.clear()
+
+
+def _probes(recipe: Recipe, loop: Loop) -> Probes:
+    found = probe_set(
+        loop.dataset,
+        train_labels=loop.labels,
+        data_dir=recipe.data.data_dir,
+        download=recipe.data.download,
+        **dict(recipe.probes),
+    )
+    inputs = normalise(found.pixels, loop.dataset.mean, loop.dataset.std)
+    return Probes(inputs, torch.from_numpy(found.coords["label"]), dict(found.coords))
+
+
+def _same_recipe(run: Run, recipe: Recipe) -> None:
+    stored = run.attributes.get("recipe")
+    if stored is None:
+        raise RecipeError(f"{run.path}: was not made by 'featdyn train'; choose another path")
+    for difference in differences(stored, recipe.identity):
+        raise RecipeError(f"{run.path}: was made by another recipe ({difference}); choose another path")
+
+
+def _restore(run: Run, loop: Loop) -> int:
+    """Put model and optimizer back to the last commit; return its step."""
+    last = run.checkpoints - 1
+    loop.model.load_state_dict(run.state(last))
+    restore_optimizer(loop.model, loop.optimizer, run.state(last, "optimizer"))
+    return int(run.values("step")[last])

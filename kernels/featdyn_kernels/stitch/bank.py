@@ -1,0 +1,266 @@
+"""The public class: checks, the choice of an implementation, and a guard over the fused ones."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+
+from featdyn_kernels._check import require
+from featdyn_kernels._dispatch import choose, is_tensor, like, to_numpy
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from featdyn_kernels._dispatch import Array
+    from featdyn_kernels.stitch.runner import Path, Runner
+    from featdyn_kernels.stitch.score import Scores
+
+TRIAL = 4
+"""Samples on which the first run compares the fused path with the modules."""
+SAFETY = 10
+"""Bound on the distance of two logits that may swap, over the largest error expected or seen."""
+
+
+class Stitched(NamedTuple):
+    """Results of shape (checkpoint, sample), of the kind and on the device of the features."""
+
+    predictions: Any
+    """int64; the first of the largest logits."""
+    loss: Any
+    """float32 cross-entropy; None without labels."""
+    margin: Any
+    """float32, logit of the label minus the largest of the others; None without labels."""
+
+
+class SuffixBank:
+    """The suffixes of many checkpoints at one cut, ready to run on features from any checkpoint.
+
+    BatchNorm is folded into the weights (eval mode), and weights are laid out once. What is fused: a convolution or linear
+    layer with the BatchNorm, the residual and the ReLU behind it; 3x3 convolutions of stride 1 by Winograd's F(4x4, 3x3);
+    heads right behind the cut as one product for all checkpoints. Other operations run in torch between those. A suffix
+    that torch.fx cannot trace, or that normalises by batch statistics, runs as it stands.
+
+    Parameters
+    ----------
+    suffixes
+        One module per checkpoint, each from features (N, ...) to logits (N, classes). They are taken in eval mode whatever
+        their mode is, and left as they are. Weights are shared where they are float32 already: do not train on while
+        the bank lives. Samples must not see each other.
+    dtype
+        Of weights and activations: ``torch.float32`` or ``torch.bfloat16``; None is float32.
+    exact
+        Predictions equal those of the plain float32 module: samples whose two largest logits are closer than ``bound`` run
+        through that module too, and its results are taken. None is True for float32, False for bfloat16.
+    backend
+        ``cpu``, ``gpu``, or ``reference`` (float64, slow); None goes by the device of the weights.
+
+    Attributes
+    ----------
+    path : Path
+        ``name`` of the way it runs (``fused``, ``general``: every suffix as it stands, or ``reference``) and ``why``.
+    bound : float
+        Logits closer than this fraction of the checkpoint's largest logit may swap places in the fused arithmetic: ten
+        times the error that it is known for or, where that is larger, that it made on the first samples. 0 where
+        nothing is fused.
+    nbytes : int
+        Bytes of weights that the bank holds beside the modules' own.
+
+    Raises
+    ------
+    ValueError
+        There is no suffix.
+
+    Notes
+    -----
+    Feature dynamics, sections 1.1 (composites), 6.3 and 6.4. :meth:`run` may be called from any number of threads. The first
+    run compares the fused way with the modules, and leaves it for the general one should they disagree.
+    """
+
+    def __init__(
+        self,
+        suffixes: Sequence[nn.Module],
+        *,
+        dtype: torch.dtype | None = None,
+        exact: bool | None = None,
+        backend: str | None = None,
+    ) -> None:
+        require(len(suffixes) > 0, "suffixes must hold at least one module")
+        self._set_up([(suffix, None) for suffix in suffixes], dtype, exact, backend)
+
+    @classmethod
+    def from_states(
+        cls,
+        suffix: nn.Module,
+        states: Sequence[Mapping[str, Tensor]],
+        *,
+        dtype: torch.dtype | None = None,
+        exact: bool | None = None,
+        backend: str | None = None,
+    ) -> SuffixBank:
+        """Make a bank from one suffix and the parameters and buffers of every checkpoint.
+
+        Parameters
+        ----------
+        suffix
+            The architecture; it is left as it is.
+        states
+            One state dict per checkpoint. That of the whole network will do: keys that the suffix lacks are not read.
+        dtype, exact, backend
+            As for the class.
+
+        Raises
+        ------
+        ValueError
+            There is no checkpoint, or a tensor is missing or has another shape.
+        """
+        require(len(states) > 0, "states must hold at least one checkpoint")
+        bank = cls.__new__(cls)
+        bank._set_up([(suffix, state) for state in states], dtype, exact, backend)
+        return bank
+
+    def _set_up(
+        self,
+        parts: Sequence[tuple[nn.Module, Mapping[str, Tensor] | None]],
+        dtype: torch.dtype | None,
+        exact: bool | None,
+        backend: str | None,
+    ) -> None:
+        import torch
+
+        from featdyn_kernels.stitch.twin import twin
+
+        dtype = torch.float32 if dtype is None else dtype
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise TypeError(f"dtype must be torch.float32 or torch.bfloat16, got {dtype}")
+        weights = [*parts[0][0].parameters(), *(parts[0][1] or {}).values()]
+        backend = choose(backend, *weights)
+        self._device = torch.device("cuda" if backend == "gpu" else "cpu")
+        kept = torch.float64 if backend == "reference" else torch.float32
+        self._modules = [twin(module, state, kept, self._device) for module, state in parts]
+        self._exact = dtype == torch.float32 if exact is None else exact
+        self._lock, self._tried = threading.Lock(), False
+        self._runner = _runner(self._modules, dtype, backend)
+        self.bound = SAFETY * self._runner.error
+
+    def __len__(self) -> int:
+        """Return the number of checkpoints."""
+        return len(self._modules)
+
+    @property
+    def path(self) -> Path:
+        """Which implementation runs, and why."""
+        return self._runner.path
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights that the bank holds beside the modules' own."""
+        return self._runner.nbytes
+
+    def run(self, features: Array, labels: Array | None = None) -> Stitched:
+        """Run every suffix on one block of features.
+
+        Parameters
+        ----------
+        features
+            (N, ...) of any floating-point type. NaN and infinity give what the modules give for them.
+        labels
+            (N,) true classes, for loss and margin.
+
+        Returns
+        -------
+        Stitched
+            ``predictions``, ``loss`` and ``margin``, (checkpoint, N).
+
+        Raises
+        ------
+        ValueError
+            Features do not fit the suffix, labels do not fit the features, or the suffix returns no logits (N, classes).
+        TypeError
+            Features are not floating-point, or labels not integers.
+        """
+        import torch
+
+        from featdyn_kernels.stitch.exact import settle
+        from featdyn_kernels.stitch.score import Scores
+
+        given = features if is_tensor(features) else torch.from_numpy(np.ascontiguousarray(features))
+        if not given.is_floating_point():
+            raise TypeError(f"features must be floating-point, got {given.dtype} of shape {tuple(given.shape)}")
+        require(given.ndim >= 2, f"features must have shape (N, ...), got {tuple(given.shape)}")
+        given = given.detach().to(self._device)
+        scores = Scores(len(self), len(given), None if labels is None else _labels(labels, len(given)))
+        if len(given):
+            with self._lock:
+                self._try(given[:TRIAL])
+            self._runner.run(given, scores)
+            if self._exact and self.bound:
+                settle(self._modules, given, scores, self.bound)
+        if labels is None:
+            return Stitched(like(scores.prediction, features), None, None)
+        return Stitched(*(like(array, features) for array in (scores.prediction, scores.loss, scores.margin)))
+
+    def _try(self, features: Tensor) -> None:
+        """Compare the fused path with the modules, once; later runs rely on it."""
+        from featdyn_kernels.stitch.runner import General
+        from featdyn_kernels.stitch.score import Scores
+
+        if self._tried:
+            return
+        self._tried = True
+        general = General(self._modules, "")
+        plain, fused = (Scores(len(self), len(features), None) for _ in range(2))
+        try:
+            general.run(features, plain)
+        except (RuntimeError, TypeError, IndexError) as problem:
+            self._tried = False
+            reason = str(problem).strip().splitlines()[0]
+            raise ValueError(f"features of shape {tuple(features.shape)} do not fit the suffix: {reason}") from problem
+        if not self._runner.error:
+            return
+        self._runner.run(features, fused)
+        error = _difference(fused, plain)
+        if error > self._runner.tolerance:
+            why = f"fused, the first samples came out wrong by {error:.1e} of the largest logit"
+            self._runner, self.bound = General(self._modules, why), 0.0
+        else:
+            self.bound = max(self.bound, SAFETY * error)
+
+
+def _runner(modules: Sequence[nn.Module], dtype: torch.dtype, backend: str) -> Runner:
+    """Return the fastest way for these suffixes, modules in eval mode."""
+    from featdyn_kernels.stitch.plan import Unplannable, plan
+    from featdyn_kernels.stitch.runner import General, Reference
+
+    if backend == "reference":
+        return Reference(modules)
+    if any(str(module) != str(modules[0]) for module in modules[1:]):
+        return General(modules, "the suffixes are not all of one architecture")
+    try:
+        steps = plan(modules[0])
+    except Unplannable as reason:
+        return General(modules, str(reason))
+    fused = importlib.import_module(f"featdyn_kernels.stitch.{backend}").Fused
+    return cast("Runner", fused(steps, modules, dtype))
+
+
+def _difference(fused: Scores, plain: Scores) -> float:
+    """Return the largest difference between the two, over the checkpoint's largest logit; what is not finite is passed by."""
+    scale = plain.scale.max(axis=1, keepdims=True)
+    pairs = ((fused.gap, plain.gap), (fused.scale, plain.scale))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        differences = [np.abs(a - b) / scale for a, b in pairs]
+    return float(np.max([d[np.isfinite(d)].max(initial=0) for d in differences]))
+
+
+def _labels(labels: Array, samples: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    found = to_numpy(labels, "labels")
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got {found.dtype} of shape {found.shape}")
+    require(found.shape == (samples,), f"labels must have shape ({samples},) like the features, got {found.shape}")
+    require(not samples or found.min() >= 0, f"labels must not be negative, got {found.min() if samples else 0}")
+    return np.ascontiguousarray(found, dtype=np.int64)

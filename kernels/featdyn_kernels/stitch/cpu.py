@@ -1,0 +1,134 @@
+"""Suffixes of many checkpoints on the CPU: fused steps in Numba, anything else as torch runs it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featdyn_kernels._threads import get_threads, one_torch_thread, parallel_blocks
+from featdyn_kernels.stitch.layers import Layer, Linear, channels_last, prepare
+from featdyn_kernels.stitch.plan import Affine, Call, Plan
+from featdyn_kernels.stitch.runner import Path, checked
+from featdyn_kernels.stitch.score import Scores
+from featdyn_kernels.stitch.workspace import Workspace
+
+BLOCK_BYTES, MIN_BLOCK = 2**20, 8
+"""Features, and samples at least, that pass all suffixes together, so that activations stay in the second-level cache."""
+
+
+class Fused:
+    """A plan with the weights of every checkpoint laid out.
+
+    Parameters
+    ----------
+    plan
+        Steps that all suffixes share.
+    modules
+        The suffixes, in eval mode, float32.
+    """
+
+    error, tolerance = 1e-5, 1e-2
+
+    def __init__(self, plan: Plan, modules: Sequence[nn.Module], dtype: torch.dtype) -> None:
+        self.plan, self.modules = plan, modules
+        self._local = threading.local()
+        affine = [step for step in plan.own if isinstance(step, Affine)]
+        self.stacked = len(plan.own) == len(affine) == 1 and _stacks(affine[0], modules[0])
+        if self.stacked:  # all heads read the same features: one matrix product
+            self.layers: list[list[Layer]] = [[Linear(affine[0], *modules)]]
+        else:
+            self.layers = [[prepare(step, module) for step in affine] for module in modules]
+        self.slots, self.drops = _slots(plan), _drops(plan)
+        self.nbytes = sum(layer.nbytes for layers in self.layers for layer in layers)
+        self.path = Path("fused", self._describe())
+
+    def _describe(self) -> str:
+        kinds = Counter(layer.kind for layer in self.layers[0])
+        kinds["by torch"] = len(self.plan.own) + len(self.plan.shared) - kinds.total()
+        steps = ", ".join(f"{n} {kind}" for kind, n in kinds.items() if n)
+        return f"{steps}; one product for all checkpoints" if self.stacked else steps
+
+    def run(self, features: Tensor, scores: Scores) -> None:
+        """Run all suffixes on features (N, ...)."""
+        samples, rounds = len(features), len(self.layers)
+        size = min(max(MIN_BLOCK, BLOCK_BYTES // (4 * features[0].numel())), -(-samples // get_threads()))
+        blocks = -(-samples // size)
+
+        def work(start: int, stop: int) -> None:
+            # One range over (block, checkpoint): few samples, or few checkpoints, keep every thread busy too.
+            space, current, shared = self._workspace(), -1, {}
+            with torch.inference_mode(), one_torch_thread():
+                for block, t in (divmod(task, rounds) for task in range(start, stop)):
+                    rows = slice(block * size, min(samples, (block + 1) * size))
+                    if block != current:
+                        current, shared = block, self._shared(features[rows])
+                    logits = checked(self._own(t, dict(shared), space), rows.stop - rows.start)
+                    if self.stacked:
+                        logits = logits.reshape(len(logits), len(self.modules), -1)
+                    scores.put(logits, t, rows)
+
+        parallel_blocks(work, blocks * rounds)
+
+    def _workspace(self) -> Workspace:
+        if not hasattr(self._local, "space"):
+            self._local.space = Workspace()
+        space: Workspace = self._local.space
+        return space
+
+    def _shared(self, features: Tensor) -> dict[str, Any]:
+        values: dict[str, Any] = {self.plan.input: channels_last(features) if features.ndim == 4 else features.float()}
+        for step in self.plan.shared:
+            values[step.value] = step(self.modules[0], values)
+        return values
+
+    def _own(self, t: int, values: dict[str, Any], space: Workspace) -> Tensor:
+        layers = iter(self.layers[t])
+        for step, slot, drop in zip(self.plan.own, self.slots, self.drops, strict=True):
+            if isinstance(step, Affine):
+                residual = values[step.residual] if step.residual else None
+                values[step.value] = next(layers)(values[step.source], residual, space, slot)
+            else:
+                values[step.value] = step(self.modules[t], values)
+            for name in drop:
+                del values[name]
+        logits: Tensor = values[self.plan.output]
+        return logits
+
+
+def _stacks(step: Affine, module: nn.Module) -> bool:
+    return isinstance(module.get_submodule(step.layer), nn.Linear) and not (step.residual or step.relu)
+
+
+def _drops(plan: Plan) -> list[list[str]]:
+    """Return, for every own step, the values that no later one reads."""
+    last: dict[str, int] = {}
+    for place, step in enumerate(plan.own):
+        last |= dict.fromkeys([step.value, *step.sources], place)
+    last.pop(plan.output, None)
+    return [[name for name, place in last.items() if place == here] for here in range(len(plan.own))]
+
+
+def _slots(plan: Plan) -> list[int]:
+    """Return which buffer each own step writes; a buffer is used again once its value has met its last reader.
+
+    What torch reads keeps its buffer: the result may be a view of it.
+    """
+    seen = {name for step in plan.own if isinstance(step, Call) for name in step.sources}
+    drops, slots, free, held = _drops(plan), [], [], {}
+    count = 0
+    for step, drop in zip(plan.own, drops, strict=True):
+        if not free:
+            free.append(count)
+            count += 1
+        slots.append(free.pop())
+        if isinstance(step, Affine):
+            held[step.value] = slots[-1]
+        else:
+            free.append(slots[-1])
+        free += [held[name] for name in drop if name in held and name not in seen]
+    return slots

@@ -1,0 +1,83 @@
+"""Ways to run many suffixes: one of them fused, one as the modules stand, one in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featdyn_kernels._threads import one_torch_thread, parallel_blocks
+from featdyn_kernels.stitch import reference
+from featdyn_kernels.stitch.score import Scores
+
+
+class Path(NamedTuple):
+    """Which implementation runs."""
+
+    name: str
+    """``fused``, ``general`` (every suffix as it stands) or ``reference``."""
+    why: str
+
+
+class Runner(Protocol):
+    """What all of them offer."""
+
+    path: Path
+    nbytes: int
+    """Bytes of weights held beside the modules' own."""
+    error: float
+    """Expected error of a logit, as a fraction of the checkpoint's largest; 0: the module's own arithmetic."""
+    tolerance: float
+    """A larger error means that something is wrong."""
+
+    def run(self, features: Tensor, scores: Scores) -> None:
+        """Run all suffixes on features (N, ...), N > 0."""
+
+
+class General:
+    """Suffixes as they stand, each on the whole batch."""
+
+    nbytes, error, tolerance = 0, 0.0, 0.0
+
+    def __init__(self, modules: Sequence[nn.Module], why: str) -> None:
+        self.modules, self.path = modules, Path("general", why)
+
+    def run(self, features: Tensor, scores: Scores) -> None:
+        """Run all suffixes on features (N, ...)."""
+
+        def work(start: int, stop: int) -> None:
+            with torch.inference_mode(), one_torch_thread():
+                for t in range(start, stop):
+                    logits = self.modules[t](features.to(torch.float32, copy=True))  # a suffix may write into its input
+                    scores.put(checked(logits, len(features)), t, slice(None))
+
+        if features.device.type == "cpu":
+            parallel_blocks(work, len(self.modules))
+        else:
+            work(0, len(self.modules))
+
+
+class Reference:
+    """Float64."""
+
+    nbytes, error, tolerance = 0, 0.0, 0.0
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self.modules, self.path = modules, Path("reference", "asked for")
+
+    def run(self, features: Tensor, scores: Scores) -> None:
+        """Run all suffixes on features (N, ...)."""
+        scores.prediction, scores.loss, scores.margin = reference.run(self.modules, features, scores.labels)
+
+
+def checked(logits: Any, samples: int) -> NDArray[np.float32]:
+    """Return what a suffix returned as logits (sample, 1, class), a numpy array."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != samples:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"a suffix must return logits ({samples}, classes), got {got}")
+    found: NDArray[np.float32] = logits[:, None].float().cpu().numpy()
+    return found

@@ -1,0 +1,69 @@
+"""Copies of a module in eval mode that share its tensors, or hold those of another checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def twin(module: nn.Module, state: Mapping[str, Tensor] | None, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """Copy a module tree in eval mode, with nothing done in place; the module itself is left alone.
+
+    Parameters
+    ----------
+    module
+        Any module.
+    state
+        Parameters and buffers by name, as in a state dict; more than the module needs may be there. None shares those of
+        the module.
+    dtype, device
+        What floating-point tensors become, and where all go; tensors that are so already are shared.
+
+    Raises
+    ------
+    ValueError
+        A tensor is missing or has another shape.
+    """
+
+    def pick(name: str, own: Tensor, persistent: bool) -> Tensor:
+        tensor = own
+        if state is not None and persistent:
+            if name not in state:
+                raise ValueError(f"states have no {name!r}, which the suffix needs")
+            tensor = state[name]
+            if tensor.shape != own.shape:
+                raise ValueError(f"{name} must have shape {tuple(own.shape)}, got {tuple(tensor.shape)}")
+        return tensor.detach().to(device, dtype if tensor.is_floating_point() else None)
+
+    return _copy(module, pick, "", {})
+
+
+def _copy(
+    module: nn.Module, pick: Callable[[str, Tensor, bool], Tensor], prefix: str, done: dict[int, nn.Module]
+) -> nn.Module:
+    if id(module) in done:
+        return done[id(module)]
+    copy: nn.Module = object.__new__(type(module))
+    done[id(module)] = copy
+    fields: dict[str, Any] = dict(vars(module))
+    fields.pop("_compiled_call_impl", None)
+    passing = fields["_non_persistent_buffers_set"]
+    for kind in ("_parameters", "_buffers"):
+        fields[kind] = {
+            name: own if own is None else pick(prefix + name, own, name not in passing)
+            for name, own in fields[kind].items()
+        }
+    fields["_modules"] = {
+        name: child if child is None else _copy(child, pick, f"{prefix}{name}.", done)
+        for name, child in fields["_modules"].items()
+    }
+    fields["training"] = False
+    if fields.get("inplace") is True:
+        fields["inplace"] = False  # the same numbers, without writing into features that other checkpoints still need
+    vars(copy).update(fields)
+    if isinstance(copy, nn.RNNBase):  # keeps a second list of its weights
+        vars(copy)["_flat_weights"] = [getattr(copy, name, None) for name in copy._flat_weights_names]
+    return copy
