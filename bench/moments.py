@@ -1,8 +1,8 @@
 """Moments beside the matrix product that a user would write.
 
 Equal precision is ``1e-6 * sqrt(s_ii s_jj)`` in every element of a second moment, which every contender must pass. For
-raw moments a float32 product does. For centred ones, with means of ten standard deviations, only float64 or a first pass
-for the mean does. Ours is the same call in both: it returns mean and centred moments, and the raw ones follow.
+raw moments a float32 product does. For centred ones, with means of ten standard deviations, only float64 or a first
+pass for the mean does. Ours is the same call in both: it returns mean and centred moments, and the raw ones follow.
 """
 
 from __future__ import annotations
