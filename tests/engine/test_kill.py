@@ -13,7 +13,7 @@ import xarray as xr
 from featdyn.store import Run, verify
 from tests.engine.test_training import TINY, files_of
 
-RECIPE = (*TINY, "training.epochs=3", "checkpoints.first_epoch=3")
+RECIPE = (*TINY, "training.epochs=12", "checkpoints.first_epoch=3")
 
 
 def go(store: str) -> None:
