@@ -1,4 +1,4 @@
-"""All checkpoint pairs of a recorded run, beside the loops one would write: every pair anew, and with shared prefixes."""
+"""All checkpoint pairs of a recorded run, beside the loops one would write: each pair anew, and shared prefixes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.harness import Case
 from featdyn.analysis import composites
 from featdyn.analysis.consistency import consistency
 from featdyn.analysis.network import network, states
-from featdyn.networks import cuts, features_at, resolve
+from featdyn.networks import cuts, features_at, resolve, state_for
 from featdyn.training import load
 from featdyn.training.stage import train
 
@@ -46,15 +46,15 @@ def _case(store: Path, device: str) -> Case:
             for batch in batches:
                 for t1 in range(steps):
                     if shared:
-                        features = functional_call(prefix, _own(prefix, saved[t1]), (batch.inputs,))
+                        features = functional_call(prefix, state_for(prefix, saved[t1]), (batch.inputs,))
                     for c, cut in enumerate(picked):
                         for t2 in range(steps):
                             z = (
                                 features[c]
                                 if shared
-                                else functional_call(cut.prefix, _own(cut.prefix, saved[t1]), (batch.inputs,))
+                                else functional_call(cut.prefix, state_for(cut.prefix, saved[t1]), (batch.inputs,))
                             )
-                            logits = functional_call(cut.suffix, _own(cut.suffix, saved[t2]), (z,))
+                            logits = functional_call(cut.suffix, state_for(cut.suffix, saved[t2]), (z,))
                             rows = logits.argmax(1)[: batch.stop - batch.start]
                             found[c, t1, t2, batch.start : batch.stop] = rows.cpu().numpy()
         return found
@@ -68,7 +68,3 @@ def _case(store: Path, device: str) -> Case:
     peers = {"every pair anew": lambda: loop(False), "shared prefixes": lambda: loop(True)}
     name = f"digits recipe, resnet20, 3 default cuts, T={steps}, N={samples}, float32"
     return Case(name, lambda: consistency(run), peers, check, repeats=3)
-
-
-def _own(part: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: state[name] for name in part.state_dict()}

@@ -1,6 +1,7 @@
 """Cuts: where modules come apart, what each side costs, and that the two sides have the bits of the whole."""
 
 import operator
+import pickle
 import warnings
 from dataclasses import replace
 from functools import reduce
@@ -15,6 +16,9 @@ from torch.func import functional_call
 
 from featdyn.errors import NetworkError
 from featdyn.networks import build, cuts, default_cuts, features_at, resolve, state_for
+from featdyn.networks.flow import flow
+from featdyn.networks.places import separating
+from featdyn.networks.trace import trace
 
 # Section 6.1 of the method note: name, shape, prefix and suffix in MMAC, suffix share in %, prefix parameters.
 TABLE = """
@@ -179,6 +183,23 @@ def test_the_module_is_left_as_it_was():
     assert calls == [1, 2]
 
 
+def test_cuts_are_found_in_inference_mode_too():
+    module = InPlace()
+    with torch.inference_mode():
+        found = cuts(module, torch.zeros(2, 6))
+        assert_cut_exactly(module, torch.randn(2, 6), found)
+    z = found[0].prefix(torch.randn(2, 6))
+    found[0].suffix(z).sum().backward()
+    assert module.c.weight.grad is not None
+
+
+def test_parts_can_be_sent_to_other_processes():
+    network, x = resnet20(), torch.randn(2, 3, 32, 32)
+    cut = cuts(network, x)[-3]
+    sent = pickle.loads(pickle.dumps(cut.suffix))
+    assert torch.equal(sent(cut.prefix(x)), cut.suffix(cut.prefix(x)))
+
+
 # Random networks against the definition: a node separates if the output cannot be reached without it.
 
 
@@ -230,7 +251,7 @@ def dags(draw):
     return Dag(nodes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(dags())
 def test_cuts_are_the_nodes_that_every_path_passes(dag):
     x = torch.randn(2, 3)
@@ -238,6 +259,7 @@ def test_cuts_are_the_nodes_that_every_path_passes(dag):
     expected = [i for i in range(1, len(dag.inputs)) if not dag.reaches_output(without=i)]
     assert [cut.name for cut in every if "." not in cut.name] == [f"n{i}" for i in expected]
     assert [cut.prefix_macs for cut in every if "." not in cut.name] == [dag.macs(i) for i in expected]
+    assert len(separating(flow(trace(dag), x))) == len(every) + 2  # the sweep alone is exact; it keeps both ends
     assert_cut_exactly(dag, x, every)
     # Places with no multiply-add between them are one, and those that are as good as the input or the output are none.
     ends = {0, dag.macs(len(dag.inputs))}
@@ -312,6 +334,26 @@ class Permuted(nn.Module):
         return self.b(torch.tanh(self.a(x.permute(1, 0, 2)).permute(1, 0, 2)).mean(1))
 
 
+class Listed(nn.Module):
+    """Calls registered submodules through a list and a bound method of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = []
+        for name in ("a", "b", "c"):
+            self.add_module(name, linear())
+            self.steps.append(self.get_submodule(name))
+        self.run = self.run_all
+
+    def run_all(self, x):
+        for step in self.steps:
+            x = step(x)
+        return x
+
+    def forward(self, x):
+        return self.run(x)
+
+
 class Tokens(nn.Module):
     """A language model with tied embeddings and torch's own encoder layers."""
 
@@ -348,6 +390,7 @@ AWKWARD = {
         (4, 6),
         ["0", "1"],
     ),
+    "listed": (Listed, (4, 6), ["a", "b"]),
     "shared layer": (shared_layer, (4, 6), ["1", "3"]),
     "recurrent": (lambda: nn.Sequential(nn.Flatten(2), Recurrent(), linear()), (4, 5, 2, 3), ["1.getitem", "1"]),
     "nothing to cut": (nn.Identity, (4, 6), []),

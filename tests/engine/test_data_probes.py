@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featdyn.data import Dataset, Images, ProbeOptions, ProbeSet, corrupt, load, noisy_labels, probe_set
-from featdyn.errors import DataError
+from featdyn.errors import DataError, FeatdynError
 
 modest = settings(deadline=None, max_examples=40)
 
@@ -228,8 +228,8 @@ def test_published_arrays_are_used_where_they_fit(tmp_path):
         ({"test": 10, "corrupted": 11}, "corrupted = 11 .* of which there are 10"),
         ({"train": 0, "test": 0}, "no probes were asked for"),
         ({"train": -1}, "probes: train: .*greater than or equal to 0"),
-        ({"severities": (6,)}, "probes: severities: 0: "),
-        ({"trian": 5}, "probes: trian: "),
+        ({"severities": (6,)}, "probes: severities.0: "),
+        ({"trian": 5}, "probes: no field trian; there are train, "),
         ({"test": 5, "corrupted": 5, "corruptions": ("fogg",)}, "unknown corruption 'fogg'"),
         ({"shifted": "stl11"}, "unknown data set 'stl11'"),
         ({"test": 5, "corrupted": 5, "cifar10c": "nowhere"}, r"labels\.npy is missing"),
@@ -239,7 +239,7 @@ def test_published_arrays_are_used_where_they_fit(tmp_path):
     ],
 )
 def test_probe_set_refuses(options, message):
-    with pytest.raises(DataError, match=message) as error:
+    with pytest.raises(FeatdynError, match=message) as error:
         probe_set(TOY, **{"train": 5, "test": 5, **options})
     assert "\n" not in str(error.value)
 

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from featdyn.analysis.source import Rates, Source
 from featdyn.capture import Probes
 from featdyn.capture.tap import device_of
-from featdyn.networks import Cut, features_at
+from featdyn.networks import Cut, features_at, state_for
 from featdyn.store import Run
 from featdyn_kernels.stitch import SuffixBank
 
@@ -133,9 +133,7 @@ class _Features:
         self._run, self._cuts, self._sources = run, cuts, sources
         computed = [cut for cut in cuts if sources[cut.name] == "recomputed"]
         self._prefix = features_at(model, computed) if computed else None
-        names = self._prefix.state_dict() if self._prefix is not None else ()
-        self._states = [{name: state[name] for name in names} for state in states]
-        self._blocks: dict[tuple[str, int], tuple[int, Tensor]] = {}
+        self._states = [state_for(self._prefix, state) if self._prefix is not None else {} for state in states]
 
     def __call__(self, batch: Batch, t1: int) -> list[Tensor]:
         computed: Iterator[Tensor] = iter(())

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from featdyn.data.cifar10c import Cifar10C
 from featdyn.data.corruptions import corrupt
@@ -20,6 +19,7 @@ from featdyn.data.order import key, stratified_order
 from featdyn.data.resize import fit_pixels
 from featdyn.data.shift import shared_classes
 from featdyn.errors import DataError
+from featdyn.validation import validate
 
 Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
@@ -94,7 +94,7 @@ def probe_set(
     DataError
         If there are too few samples, or data are missing or do not fit.
     """
-    chosen = _options(options)
+    chosen = validate(ProbeOptions, options, "probes")
     kinds = [
         _Kind.of(dataset.train, _choose(dataset.train, chosen.train, chosen.seed, "train"), train_labels),
         _Kind.of(dataset.test, test := _choose(dataset.test, chosen.test, chosen.seed, "test")),
@@ -139,15 +139,6 @@ class _Kind:
     def samples(self) -> list[str]:
         tail = f"/{self.corruption}/{self.severity}" if self.corruption else ""
         return [f"{self.dataset}/{self.origin}/{index:05d}{tail}" for index in self.indices]
-
-
-def _options(options: dict[str, Any]) -> ProbeOptions:
-    try:
-        return ProbeOptions(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"{part}: " for part in first["loc"])
-        raise DataError(f"probes: {where}{first['msg']}") from error
 
 
 def _choose(images: Images, count: int, seed: int, kind: str, among: npt.NDArray[np.bool_] | None = None) -> Indices:

@@ -60,9 +60,9 @@ def flow(trace: Trace, example: Tensor) -> Flow:
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its fused operator hides its matrix products
     try:
-        twin = eval_twin(trace.module, _to_meta)
-        vars(twin).update({name: _to_meta(value) for name, value in trace.constants.items()})
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            twin = eval_twin(trace.module, _to_meta)
+            vars(twin).update({name: _to_meta(value) for name, value in trace.constants.items()})
             while True:
                 runs = [_Run(trace, twin, batch) for batch in BATCHES]
                 for run in runs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from copy import copy
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,40 +28,37 @@ def eval_twin(module: nn.Module, tensor: Callable[[Tensor], Tensor] | None = Non
     tensor
         Applied to every parameter and buffer; by default they are shared.
     """
-    return _copy(module, tensor, {})
+    return _twin(module, tensor, {})  # type: ignore[no-any-return]
 
 
-def _copy(module: nn.Module, tensor: Callable[[Tensor], Tensor] | None, done: dict[int, nn.Module]) -> nn.Module:
-    if id(module) in done:
-        return done[id(module)]
-    twin: nn.Module = object.__new__(type(module))
-    done[id(module)] = twin
-    state = {key: _own(value, tensor) for key, value in vars(module).items()}
-    for key in _FRESH & state.keys():
-        if isinstance(state[key], dict):
-            state[key] = OrderedDict(
-                (handle, hook)
-                for handle, hook in state[key].items()
-                if type(hook).__module__.startswith("torch.nn.utils.")
-            )
-    state.pop("_compiled_call_impl", None)
-    state["_modules"] = {
-        name: child if child is None else _copy(child, tensor, done) for name, child in state["_modules"].items()
-    }
-    state["training"] = False
-    if state.get("inplace") is True:
-        state["inplace"] = False
-    vars(twin).update(state)
-    return twin
-
-
-def _own(value: Any, tensor: Callable[[Tensor], Tensor] | None) -> Any:
-    """Copy containers, so that a forward function that fills a list fills the twin's; convert tensors."""
+def _twin(value: Any, tensor: Callable[[Tensor], Tensor] | None, done: dict[int, nn.Module]) -> Any:
+    """Copy what modules hold: submodules, also where a list or a bound method refers to them, containers, tensors."""
+    if isinstance(value, nn.Module):
+        return done[id(value)] if id(value) in done else _copy(value, tensor, done)
+    if isinstance(value, MethodType) and isinstance(value.__self__, nn.Module):
+        return MethodType(value.__func__, _twin(value.__self__, tensor, done))
     if isinstance(value, set):
         return copy(value)
     if isinstance(value, (list, dict)):
         new: Any = copy(value)
         for key in range(len(value)) if isinstance(value, list) else value:
-            new[key] = _own(value[key], tensor)
+            new[key] = _twin(value[key], tensor, done)
         return new
     return tensor(value) if tensor is not None and isinstance(value, Tensor) else value
+
+
+def _copy(module: nn.Module, tensor: Callable[[Tensor], Tensor] | None, done: dict[int, nn.Module]) -> nn.Module:
+    twin: nn.Module = object.__new__(type(module))
+    done[id(module)] = twin
+    state = dict(vars(module))
+    for key in _FRESH & state.keys():
+        if isinstance(state[key], dict):
+            hooks = state[key].items()
+            state[key] = OrderedDict(item for item in hooks if type(item[1]).__module__.startswith("torch.nn.utils."))
+    state.pop("_compiled_call_impl", None)
+    state = {key: _twin(value, tensor, done) for key, value in state.items()}
+    state["training"] = False
+    if state.get("inplace") is True:
+        state["inplace"] = False
+    vars(twin).update(state)
+    return twin

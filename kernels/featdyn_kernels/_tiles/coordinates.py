@@ -8,13 +8,13 @@ import numpy as np
 from numba import njit
 
 from featdyn_kernels._threads import parallel_blocks
+from featdyn_kernels._tiles.points import FAR, SPREAD
 from featdyn_kernels._tiles.registers import ROWS, padded_rows, panels, products
 
 Array = np.ndarray[Any, Any]
 
-SPREAD = 512.0  # coordinates of samples beyond which float32 rounding shows in 2**(-|a - b|^2): 3e-5 * |a - b|
+
 _GROUP = 64  # rows of a product that stay in the second-level cache while all columns pass
-_FAR = 1e15  # coordinates whose squares float32 can still sum
 
 
 def scaled_pair(queries: Array, samples: Array, scale: Array, spread: float = SPREAD) -> tuple[Array, Array]:
@@ -26,7 +26,7 @@ def scaled_pair(queries: Array, samples: Array, scale: Array, spread: float = SP
     single = queries.dtype == samples.dtype == np.float32
     points = _scaled(samples, centre, scale, samples.dtype if single else np.dtype(np.float64))
     rows = points if queries is samples else _scaled(queries, centre, scale, points.dtype)
-    if single and (_reach(points) > spread or _reach(rows) > _FAR):
+    if single and (_reach(points) > spread or _reach(rows) > FAR):
         return scaled_pair(queries.astype(np.float64), samples.astype(np.float64), scale)
     return rows, points
 

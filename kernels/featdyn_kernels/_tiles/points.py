@@ -9,6 +9,10 @@ import numpy as np
 from featdyn_kernels._check import require, require_ndim
 from featdyn_kernels._dispatch import is_tensor, to_device, to_numpy
 
+# Coordinates of samples, in units of the kernel 2**(-|a - b|^2), beyond which float32 rounding shows: 3e-5 * |a - b|.
+SPREAD = 512.0
+FAR = 1e15  # coordinates whose squares float32 can still sum
+
 
 def real(array: Any, name: str, backend: str, ndim: int, meaning: str) -> Any:
     """Return ``array`` as finite float32 or float64, a numpy array or (backend ``gpu``) a tensor.

@@ -10,7 +10,7 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 
 # No "ninf": masked entries may be infinite. "reassoc" is what lets a sum run in parallel lanes.
-_FAST = {"reassoc", "nnan", "nsz", "contract"}
+FAST = {"reassoc", "nnan", "nsz", "contract"}
 
 
 # 2**x on [-1/2, 1/2], constant first. Near-minimax in float32 (relative error 1.0e-7; after rounding a sixth degree
@@ -76,7 +76,7 @@ def smallest(tile: Any, r: int, stop: int) -> Any:
     return _bits(least)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
+@njit(nogil=True, cache=True, fastmath=FAST)
 def exp2_sum(tile: Any, r: int, stop: int, top: Any) -> Any:
     """Return ``sum_j 2**(top - tile[r, j])``, where no exponent is positive."""
     total = top - top  # a zero of the row's type: a wider sum would halve the vectors
@@ -85,7 +85,7 @@ def exp2_sum(tile: Any, r: int, stop: int, top: Any) -> Any:
     return total
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
+@njit(nogil=True, cache=True, fastmath=FAST)
 def exp2_in_place(tile: Any, r: int, stop: int, top: Any) -> None:
     """Replace the first entries of a row by ``2**(top - tile[r, j])``, where no exponent is positive."""
     for j in range(stop):
