@@ -40,22 +40,22 @@ class Stitched(NamedTuple):
 class SuffixBank:
     """The suffixes of many checkpoints at one cut, ready to run on features from any checkpoint.
 
-    BatchNorm is folded into the weights (eval mode), and weights are laid out once. What is fused: a convolution or linear
-    layer with the BatchNorm, the residual and the ReLU behind it; 3x3 convolutions of stride 1 by Winograd's F(4x4, 3x3);
-    heads right behind the cut as one product for all checkpoints. Other operations run in torch between those. A suffix
-    that torch.fx cannot trace, or that normalises by batch statistics, runs as it stands.
+    BatchNorm is folded into the weights (eval mode), and weights are laid out once. What is fused: a convolution or
+    linear layer with the BatchNorm, the residual and the ReLU behind it; 3x3 convolutions of stride 1 by Winograd's
+    F(4x4, 3x3); heads right behind the cut as one product for all checkpoints. Other operations run in torch between
+    those. A suffix that torch.fx cannot trace, or that normalises by batch statistics, runs as it stands.
 
     Parameters
     ----------
     suffixes
-        One module per checkpoint, each from features (N, ...) to logits (N, classes). They are taken in eval mode whatever
-        their mode is, and left as they are. Weights are shared where they are float32 already: do not train on while
-        the bank lives. Samples must not see each other.
+        One module per checkpoint, each from features (N, ...) to logits (N, classes). They are taken in eval mode
+        whatever their mode is, and left as they are. Weights are shared where they are float32 already: do not train
+        on while the bank lives. Samples must not see each other.
     dtype
         Of weights and activations: ``torch.float32`` or ``torch.bfloat16``; None is float32.
     exact
-        Predictions equal those of the plain float32 module: samples whose two largest logits are closer than ``bound`` run
-        through that module too, and its results are taken. None is True for float32, False for bfloat16.
+        Predictions equal those of the plain float32 module: samples whose two largest logits are closer than ``bound``
+        run through that module too, and its results are taken. None is True for float32, False for bfloat16.
     backend
         ``cpu``, ``gpu``, or ``reference`` (float64, slow); None goes by the device of the weights.
 
@@ -77,8 +77,8 @@ class SuffixBank:
 
     Notes
     -----
-    Feature dynamics, sections 1.1 (composites), 6.3 and 6.4. :meth:`run` may be called from any number of threads. The first
-    run compares the fused way with the modules, and leaves it for the general one should they disagree.
+    Feature dynamics, sections 1.1 (composites), 6.3 and 6.4. :meth:`run` may be called from any number of threads. The
+    first run compares the fused way with the modules, and leaves it for the general one should they disagree.
     """
 
     def __init__(
@@ -179,7 +179,8 @@ class SuffixBank:
         Raises
         ------
         ValueError
-            Features do not fit the suffix, labels do not fit the features, or the suffix returns no logits (N, classes).
+            Features do not fit the suffix, labels do not fit the features, or the suffix returns no logits (N,
+            classes).
         TypeError
             Features are not floating-point, or labels not integers.
         """
@@ -188,7 +189,7 @@ class SuffixBank:
         from featdyn_kernels.stitch.exact import settle
         from featdyn_kernels.stitch.score import Scores
 
-        given = features if is_tensor(features) else torch.from_numpy(np.ascontiguousarray(features))
+        given: Any = features if is_tensor(features) else torch.from_numpy(np.ascontiguousarray(features))
         if not given.is_floating_point():
             raise TypeError(f"features must be floating-point, got {given.dtype} of shape {tuple(given.shape)}")
         require(given.ndim >= 2, f"features must have shape (N, ...), got {tuple(given.shape)}")
@@ -249,7 +250,7 @@ def _runner(modules: Sequence[nn.Module], dtype: torch.dtype, backend: str) -> R
 
 
 def _difference(fused: Scores, plain: Scores) -> float:
-    """Return the largest difference between the two, over the checkpoint's largest logit; what is not finite is passed by."""
+    """Return the largest finite difference between the two, as a fraction of the checkpoint's largest logit."""
     scale = plain.scale.max(axis=1, keepdims=True)
     pairs = ((fused.gap, plain.gap), (fused.scale, plain.scale))
     with np.errstate(invalid="ignore", divide="ignore"):

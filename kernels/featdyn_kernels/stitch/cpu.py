@@ -15,10 +15,14 @@ from featdyn_kernels.stitch.layers import Layer, Linear, channels_last, prepare
 from featdyn_kernels.stitch.plan import Affine, Call, Plan
 from featdyn_kernels.stitch.runner import Path, checked
 from featdyn_kernels.stitch.score import Scores
+from featdyn_kernels.stitch.simd import BF16
 from featdyn_kernels.stitch.workspace import Workspace
 
-BLOCK_BYTES, MIN_BLOCK = 2**20, 8
-"""Features, and samples at least, that pass all suffixes together, so that activations stay in the second-level cache."""
+BLOCK_BYTES, MIN_BLOCK = 2**21, 8
+"""Features, and samples at least, that pass a suffix together: so few that activations stay in the second-level
+cache."""
+CHUNK = 4
+"""Blocks that meet one suffix before the next is taken: so many that its weights are worth fetching."""
 
 
 class Fused:
@@ -32,47 +36,56 @@ class Fused:
         The suffixes, in eval mode, float32.
     """
 
-    error, tolerance = 1e-5, 1e-2
-
     def __init__(self, plan: Plan, modules: Sequence[nn.Module], dtype: torch.dtype) -> None:
         self.plan, self.modules = plan, modules
         self._local = threading.local()
         affine = [step for step in plan.own if isinstance(step, Affine)]
         self.stacked = len(plan.own) == len(affine) == 1 and _stacks(affine[0], modules[0])
+        self.error, self.tolerance = (
+            (5e-3, 1e-1) if dtype == torch.bfloat16 and BF16 and not self.stacked else (1e-6, 1e-3)
+        )
         if self.stacked:  # all heads read the same features: one matrix product
-            self.layers: list[list[Layer]] = [[Linear(affine[0], *modules)]]
+            self.layers: list[list[Layer]] = [[Linear(affine[0], modules, torch.float32)]]
         else:
-            self.layers = [[prepare(step, module) for step in affine] for module in modules]
+            # What gives the logits stays in float32: it costs little and decides much.
+            types = [torch.float32 if step.value == plan.output else dtype for step in affine]
+            steps = list(zip(affine, types, strict=True))
+            self.layers = [[prepare(step, module, kind) for step, kind in steps] for module in modules]
         self.slots, self.drops = _slots(plan), _drops(plan)
         self.nbytes = sum(layer.nbytes for layers in self.layers for layer in layers)
-        self.path = Path("fused", self._describe())
+        self.path = Path("fused", self._describe(dtype))
 
-    def _describe(self) -> str:
+    def _describe(self, dtype: torch.dtype) -> str:
         kinds = Counter(layer.kind for layer in self.layers[0])
         kinds["by torch"] = len(self.plan.own) + len(self.plan.shared) - kinds.total()
-        steps = ", ".join(f"{n} {kind}" for kind, n in kinds.items() if n)
-        return f"{steps}; one product for all checkpoints" if self.stacked else steps
+        said = [", ".join(f"{n} {kind}" for kind, n in kinds.items() if n)]
+        if self.stacked:
+            said.append("one product for all checkpoints")
+        elif dtype == torch.bfloat16:
+            said.append("products of bfloat16" if BF16 else "in float32: this processor does not multiply bfloat16")
+        return "; ".join(said)
 
     def run(self, features: Tensor, scores: Scores) -> None:
         """Run all suffixes on features (N, ...)."""
         samples, rounds = len(features), len(self.layers)
-        size = min(max(MIN_BLOCK, BLOCK_BYTES // (4 * features[0].numel())), -(-samples // get_threads()))
-        blocks = -(-samples // size)
+        size = max(MIN_BLOCK, BLOCK_BYTES // (4 * features[0].numel()))
+        chunk = min(CHUNK * size, -(-samples // get_threads()))
+        chunks = -(-samples // chunk)
 
         def work(start: int, stop: int) -> None:
-            # One range over (block, checkpoint): few samples, or few checkpoints, keep every thread busy too.
-            space, current, shared = self._workspace(), -1, {}
+            # One range over (chunk, checkpoint): few samples, or few checkpoints, keep every thread busy too.
+            space, current, blocks = self._workspace(), -1, []
             with torch.inference_mode(), one_torch_thread():
-                for block, t in (divmod(task, rounds) for task in range(start, stop)):
-                    rows = slice(block * size, min(samples, (block + 1) * size))
-                    if block != current:
-                        current, shared = block, self._shared(features[rows])
-                    logits = checked(self._own(t, dict(shared), space), rows.stop - rows.start)
-                    if self.stacked:
-                        logits = logits.reshape(len(logits), len(self.modules), -1)
-                    scores.put(logits, t, rows)
+                for number, t in (divmod(task, rounds) for task in range(start, stop)):
+                    if number != current:
+                        first, last = number * chunk, min(samples, (number + 1) * chunk)
+                        rows = [slice(n, min(last, n + size)) for n in range(first, last, size)]
+                        current, blocks = number, [(r, self._shared(features[r])) for r in rows]
+                    for r, shared in blocks:
+                        logits = checked(self._own(t, dict(shared), space), r.stop - r.start)
+                        scores.put(logits.reshape(len(logits), len(self.modules) // rounds, -1), t, r)
 
-        parallel_blocks(work, blocks * rounds)
+        parallel_blocks(work, chunks * rounds)
 
     def _workspace(self) -> Workspace:
         if not hasattr(self._local, "space"):
@@ -119,8 +132,10 @@ def _slots(plan: Plan) -> list[int]:
     What torch reads keeps its buffer: the result may be a view of it.
     """
     seen = {name for step in plan.own if isinstance(step, Call) for name in step.sources}
-    drops, slots, free, held = _drops(plan), [], [], {}
-    count = 0
+    drops, count = _drops(plan), 0
+    slots: list[int] = []
+    free: list[int] = []
+    held: dict[str, int] = {}
     for step, drop in zip(plan.own, drops, strict=True):
         if not free:
             free.append(count)

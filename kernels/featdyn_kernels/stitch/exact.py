@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from featdyn_kernels._threads import one_torch_thread, parallel_blocks
 from featdyn_kernels.stitch.score import Scores
 
-TIE = 1e-6
+TIE = 2.5e-7
 """Logits closer than this fraction of the largest count as tied in float32."""
 
 

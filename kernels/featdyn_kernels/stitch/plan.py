@@ -1,10 +1,11 @@
-"""From a suffix as a torch.fx graph to a flat list of steps, with everything fused that one kernel can do in one pass."""
+"""From a suffix as a torch.fx graph to a flat list of steps, in which all is fused that one kernel can do."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,7 +17,16 @@ _RELUS: tuple[Any, ...] = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
 _NORMS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: nn.BatchNorm2d, nn.Linear: nn.BatchNorm1d}
 # What surely returns memory of its own.
 _FRESH: tuple[Any, ...] = (*_ADDS, *_RELUS, operator.mul, operator.sub, torch.mul, torch.cat, F.pad, F.conv2d, F.linear)
-_FRESH_MODULES = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.MaxPool2d, nn.ReLU)
+_FRESH_MODULES = (
+    nn.Conv2d,
+    nn.Linear,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.MaxPool2d,
+    nn.ReLU,
+)
 _OUT_OF_PLACE: dict[Any, Any] = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub}
 
 
@@ -58,10 +68,17 @@ class Call:
         fx.node.map_arg((self.args, self.kwargs), lambda node: found.append(node.name))
         return found
 
+    @cached_property
+    def nested(self) -> bool:
+        """Whether values are read from within lists, slices or keyword arguments."""
+        return len(self.sources) > sum(isinstance(arg, fx.Node) for arg in self.args)
+
     def __call__(self, module: nn.Module, values: dict[str, Any]) -> Any:
         """Return the value, with the weights of ``module``."""
-        args = fx.node.map_arg(self.args, lambda node: values[node.name])
-        kwargs = fx.node.map_arg(self.kwargs, lambda node: values[node.name])
+        args = tuple(values[arg.name] if isinstance(arg, fx.Node) else arg for arg in self.args)
+        kwargs = self.kwargs
+        if self.nested:
+            args, kwargs = fx.node.map_arg((self.args, self.kwargs), lambda node: values[node.name])
         if self.op == "call_function":
             return self.target(*args, **kwargs)
         if self.op == "call_method":
@@ -127,7 +144,7 @@ def _fuse(graph: fx.GraphModule, nodes: list[fx.Node]) -> list[Affine | Call]:
     fused: dict[fx.Node, Affine] = {}  # by the last node of each: there all that it reads has been computed
     for node in nodes:
         layer = _module(graph, node)
-        if type(layer) not in _NORMS or _hooked(layer):
+        if layer is None or type(layer) not in _NORMS or _hooked(layer):
             continue
         last, norm, residual, relu = node, None, None, False
         after = _only_user(last, taken)
@@ -179,7 +196,12 @@ def _only_user(node: fx.Node, taken: set[fx.Node]) -> fx.Node | None:
 
 def _other_term(node: fx.Node, term: fx.Node) -> fx.Node | None:
     """Return what ``node`` adds to ``term``, if it is a plain sum of two different tensors."""
-    if node.op not in ("call_function", "call_method") or node.target not in _ADDS or node.kwargs or len(node.args) != 2:
+    if (
+        node.op not in ("call_function", "call_method")
+        or node.target not in _ADDS
+        or node.kwargs
+        or len(node.args) != 2
+    ):
         return None
     others = [arg for arg in node.args if arg is not term]
     return others[0] if len(others) == 1 and isinstance(others[0], fx.Node) else None

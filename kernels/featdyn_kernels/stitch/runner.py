@@ -71,7 +71,9 @@ class Reference:
 
     def run(self, features: Tensor, scores: Scores) -> None:
         """Run all suffixes on features (N, ...)."""
-        scores.prediction, scores.loss, scores.margin = reference.run(self.modules, features, scores.labels)
+        scores.prediction, loss, margin = reference.run(self.modules, features, scores.labels)
+        if loss is not None and margin is not None:
+            scores.loss, scores.margin = loss.astype(np.float32), margin.astype(np.float32)
 
 
 def checked(logits: Any, samples: int) -> NDArray[np.float32]:

@@ -17,8 +17,8 @@ def twin(module: nn.Module, state: Mapping[str, Tensor] | None, dtype: torch.dty
     module
         Any module.
     state
-        Parameters and buffers by name, as in a state dict; more than the module needs may be there. None shares those of
-        the module.
+        Parameters and buffers by name, as in a state dict; more than the module needs may be there. None shares those
+        of the module.
     dtype, device
         What floating-point tensors become, and where all go; tensors that are so already are shared.
 
