@@ -121,6 +121,4 @@ def read(store: Path) -> bytes:
 
 def _intact(content: bytes) -> bool:
     found = _CHECKSUM.search(content)  # the first: ours is the first attribute
-    if found is None:
-        return b'"root_crc32c"' not in content  # the first stores had none
-    return int(found[1], 16) == files.crc32c(content.replace(found[0], _UNSET, 1))
+    return found is not None and int(found[1], 16) == files.crc32c(content.replace(found[0], _UNSET, 1))

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from featdyn.errors import StoreError
-from featdyn.store import commit, datasets, files, layout, metadata, shard
+from featdyn.store import commit, datasets, files, layout, metadata
 from featdyn.store import root as roots
+from featdyn.store.checkpoint import CheckpointWriter
 from featdyn.store.files import FileRecord
 from featdyn.store.lock import NAME as LOCK
 from featdyn.store.lock import WriterLock
@@ -40,7 +38,7 @@ class RunWriter:
         self._root = root
         self._pending: list[FileRecord] = []  # static files, published by the first commit
         self._made = False  # whether the folder is ours to remove
-        self.broken = False  # whether a commit failed half-way, so that only the disk knows if it was published
+        self._broken = False  # whether a commit failed half-way, so that only the disk knows if it was published
 
     @classmethod
     def create(
@@ -125,7 +123,14 @@ class RunWriter:
 
     def checkpoint(self) -> CheckpointWriter:
         """Return a context manager that writes the next checkpoint and commits it when it ends without an error."""
-        return CheckpointWriter(self)
+        index = self.checkpoints
+        return CheckpointWriter(
+            self.path,
+            self.schema,
+            index,
+            publish=lambda written: self._publish("checkpoint", str(index), written),
+            is_open=lambda: self.checkpoints == index and not self._broken,
+        )
 
     def result(self, name: str, dataset: xr.Dataset) -> str:
         """Commit what an analysis returned, at ``results/<name>/<commit>``; return that path.
@@ -194,14 +199,14 @@ class RunWriter:
     def _publish(
         self, kind: commit.Kind, name: str, written: list[FileRecord], added: Mapping[str, Document] | None = None
     ) -> None:
-        if self.broken:
+        if self._broken:
             raise StoreError(f"{self.path}: the commit before failed: open the store again")
-        self.broken = True
+        self._broken = True
         number = len(self._root.commits) + 1
         entry = commit.write_manifest(self.path, number, kind, name, [*self._pending, *written])
         before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {})
         files.replace(self.path, roots.NAME, after.encode())
-        self._root, self._pending, self.broken = after, [], False
+        self._root, self._pending, self._broken = after, [], False
         self._write_leaves({path: d for path, d in after.nodes.items() if before.get(path) != d})
 
     def _write_leaves(self, nodes: Mapping[str, Document]) -> None:
@@ -212,91 +217,6 @@ class RunWriter:
         """
         for path, document in nodes.items():
             files.replace(self.path, f"{path}/{roots.NAME}", metadata.encode(document), durable=False)
-
-
-class CheckpointWriter:
-    """Writes one checkpoint; methods may be called from several threads."""
-
-    def __init__(self, writer: RunWriter) -> None:
-        self._writer = writer
-        self._guard = threading.Lock()
-        self._written: dict[str, FileRecord] = {}
-        self.index = writer.checkpoints
-
-    def write(self, path: str, values: np.ndarray[Any, Any], block: int = 0) -> None:
-        """Write one shard.
-
-        Parameters
-        ----------
-        path
-            The array, as in the schema.
-        values
-            One block of samples with the axes of the array's ``dims``, in the array's dtype.
-        block
-            Which block of samples: 0 for arrays without a sample axis.
-        """
-        schema = self._writer.schema
-        spec = schema[path]
-        blocks = schema.blocks if spec.sample_axis is not None else 1
-        if not 0 <= block < blocks:
-            raise ValueError(f"{path}: block must be below {blocks}, got {block}")
-        expected = list(spec.shape)
-        if spec.sample_axis is not None:
-            samples = schema.block_slice(block)
-            expected[spec.sample_axis] = samples.stop - samples.start
-        if list(values.shape) != expected or values.dtype != np.dtype(spec.dtype):
-            raise ValueError(
-                f"{path}: block {block} must be {spec.dtype} of shape {tuple(expected)}, "
-                f"got {values.dtype} of shape {values.shape}"
-            )
-        self._put(metadata.chunk_key(spec, self.index, block), shard.encode(values, spec, schema))
-
-    def put(self, path: str, pieces: Iterable[bytes]) -> None:
-        """Write a file that is no array: tensors, as ``checkpoints/<index>/<kind>.safetensors``."""
-        folder, _, name = path.rpartition("/")
-        if folder != f"checkpoints/{self.index:06d}" or not check_name(name, "file").endswith(".safetensors"):
-            raise ValueError(f"path must be checkpoints/{self.index:06d}/<kind>.safetensors, got {path}")
-        self._put(path, pieces)
-
-    def _put(self, path: str, pieces: Iterable[bytes]) -> None:
-        writer = self._writer
-        if not self._open:
-            raise StoreError(f"{writer.path}: checkpoint {self.index} is committed, or its commit failed")
-        with files.disk(writer.path, writer.checkpoints):
-            record = files.write(writer.path, path, pieces)
-        with self._guard:
-            self._written[path] = record
-
-    @property
-    def _open(self) -> bool:
-        """Whether its files are not published yet for certain: published ones are never touched again."""
-        return self.index == self._writer.checkpoints and not self._writer.broken
-
-    def __enter__(self) -> CheckpointWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        writer = self._writer
-        missing = sorted(_keys(writer.schema, self.index) - set(self._written))
-        if error is None and not missing:
-            with files.disk(writer.path, writer.checkpoints):
-                writer._publish("checkpoint", str(self.index), list(self._written.values()))
-            return
-        for path in self._written if self._open else ():  # give the room back, on a full disk above all
-            with suppress(OSError):
-                (writer.path / path).unlink()
-        if error is None:
-            raise ValueError(f"checkpoint {self.index} is not complete: {missing[0]} was not written")
-
-
-def _keys(schema: Schema, checkpoint: int) -> set[str]:
-    return {
-        metadata.chunk_key(spec, checkpoint, block)
-        for spec in schema.arrays
-        for block in range(schema.blocks if spec.sample_axis is not None else 1)
-    }
 
 
 def _described(attributes: Mapping[str, Any]) -> dict[str, Any]:
