@@ -1,5 +1,7 @@
 """Distance tiles on the GPU: by differences for few dimensions or wide spreads, by matrix products otherwise."""
 
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from __future__ import annotations
 
 from typing import Any
@@ -51,13 +53,13 @@ def by_products(points: torch.Tensor) -> bool:
 
 
 def dot_precision(points: torch.Tensor) -> str:
-    """Return the ``input_precision`` of products: three TF32 products have float32's accuracy, float64 has no choice."""
+    """Return the ``input_precision`` of products: of float32 three in TF32, which together have its accuracy."""
     return "tf32x3" if points.dtype == torch.float32 else "ieee"
 
 
 def column_splits(m: int, n: int, block: int) -> int:
     """Return into how many parts to cut n columns, so that few rows fill a GPU too, and no float32 sum grows long."""
-    rows = -(-m // block)
+    rows = max(1, -(-m // block))
     return max(1, min(-(-n // 4096), -(-528 // rows)), -(-n // 2**16))  # 4 programs on each of 132 processors
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from featdyn_kernels._check import require, require_ndim
 from featdyn_kernels._dispatch import is_tensor, to_device, to_numpy
 
-# Coordinates of samples, in units of the kernel 2**(-|a - b|^2), beyond which float32 rounding shows: 3e-5 * |a - b|.
-SPREAD = 512.0
+# Coordinates of samples, in units of the kernel 2**(-|a - b|^2), beyond which float32 rounding shows: 1e-5 * |a - b|.
+SPREAD = 128.0
 FAR = 1e15  # coordinates whose squares float32 can still sum
 
 

@@ -6,9 +6,9 @@ symmetric root. It is a standard deviation, never a variance. :func:`scott` and 
 
 float16, bfloat16 and float32 arrays are computed in float32 and give float32; float64 and integer arrays are computed
 and returned in float64. Sums are taken relative to the nearest sample, so a query far from every sample gets its
-finite, correct log-density. In float32 a log is right to about ``1e-5 + 2e-6 |log|``. Where samples spread over more
-than 600 bandwidths, float32 coordinates would not do and float64 is used inside. NaN and infinite input is refused. No
-gradients flow.
+finite, correct log-density. In float32 a log is right to about ``2e-5 + 2e-6 |log|``. Where samples reach further than
+150 bandwidths from their centre, float32 coordinates would not do and float64 is used inside. NaN and infinite input is
+refused. No gradients flow.
 """
 
 from __future__ import annotations

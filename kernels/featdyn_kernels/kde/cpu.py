@@ -94,7 +94,7 @@ def _single_sums(
 ) -> None:
     """Add the samples into ``sums[i]``, in units of the ``2**-least[i]`` of the nearest sample so far."""
     width, depth = columns.shape[2], columns.shape[1]
-    step, group = panels_per_tile(depth, width), rows_per_tile(depth)
+    step, group = panels_per_tile(depth, width, rows.itemsize), rows_per_tile(depth)
     tile = np.empty((group, step * width), rows.dtype)
     for p in range(0, columns.shape[0], step):
         q = min(p + step, columns.shape[0])
@@ -116,7 +116,7 @@ def _single_sums(
 def _many_sums(rows: Any, columns: Any, start: Any, weights: Any, n: int, first: int, stop: int, result: Any) -> None:
     """Write the natural log of each weight vector's sum, NaN where float32 (float64) lost it to underflow."""
     width, depth = columns.shape[2], columns.shape[1]
-    step = panels_per_tile(depth, width)
+    step = panels_per_tile(depth, width, rows.itemsize)
     tile = np.empty((_GROUP, step * width), rows.dtype)
     stride = tile.shape[1]
     part = np.empty((ROWS, width), rows.dtype)

@@ -3,6 +3,8 @@
 Block sizes are untuned: no GPU figure exists yet.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from __future__ import annotations
 
 import math
@@ -92,7 +94,7 @@ def _joined(least: torch.Tensor, parts: torch.Tensor) -> tuple[torch.Tensor, tor
 def kde_log_sums(
     rows: torch.Tensor, points: torch.Tensor, start: torch.Tensor, leave_out_own: bool, products: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the minima of ``start[j] + |rows[i] - points[j]|^2`` and ``sum_j 2**(minimum - that)``, both (splits, M)."""
+    """Return the minima of ``s = start[j] + |rows[i] - points[j]|^2`` and ``sum_j 2**(minimum - s)``: (splits, M)."""
     m, n = len(rows), len(points)
     splits = column_splits(m, n, _BM)
     least, sums = rows.new_empty(splits, m), rows.new_empty(splits, m)

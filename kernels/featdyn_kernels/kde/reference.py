@@ -16,10 +16,13 @@ def _log_kernel(queries: Array, samples: Array, bandwidth: Any) -> Array:
     """Return ``log N(query; sample, H H^T)`` as (M, N)."""
     d = samples.shape[1]
     h = to_numpy(bandwidth).astype(np.float64)
-    factor = h if h.ndim == 2 else np.diag(np.broadcast_to(h, (d,)))
     difference = queries.astype(np.float64)[:, None, :] - samples.astype(np.float64)
-    scaled = np.linalg.solve(factor, difference.reshape(-1, d).T).T.reshape(difference.shape)
-    return np.asarray(-0.5 * (np.square(scaled).sum(-1) + d * np.log(2.0 * np.pi)) - np.linalg.slogdet(factor)[1])
+    if h.ndim == 2:
+        scaled = np.linalg.solve(h, difference.reshape(-1, d).T).T.reshape(difference.shape)
+        log_det = np.linalg.slogdet(h)[1]
+    else:
+        scaled, log_det = difference / h, np.log(np.broadcast_to(h, (d,))).sum()
+    return np.asarray(-0.5 * (np.square(scaled).sum(-1) + d * np.log(2.0 * np.pi)) - log_det)
 
 
 def _log_weights(weights: Array | None, n: int) -> Array:

@@ -1,11 +1,12 @@
 """Distances between two samples, from all their pairs, with none of the N x N matrices kept.
 
-:func:`mmd2` and :func:`energy_distance` are U-statistics: unbiased, so that they scatter around zero, and can be negative,
-when the two laws agree. The ``_many`` forms evaluate one pooled sample under many labellings and compute each pair once:
-what a permutation test needs. Values are float64 arrays (0-d, or one entry a labelling) of the kind that ``x`` is.
+:func:`mmd2` and :func:`energy_distance` are U-statistics: unbiased, so that they scatter around zero, and can be
+negative, when the two laws agree. The ``_many`` forms evaluate one pooled sample under many labellings and compute each
+pair once: what a permutation test needs. Values are float64 arrays (0-d, or one entry a labelling) of the kind that the
+first argument is.
 
-float16, bfloat16 and float32 points are computed in float32 and summed in float64, float64 and integer points in float64;
-coordinates are centred first. NaN and infinite input is refused. No gradients flow.
+float16, bfloat16 and float32 points are computed in float32 and summed in float64, float64 and integer points in
+float64; coordinates are centred first. NaN and infinite input is refused. No gradients flow.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from featdyn_kernels.pairwise.labels import labellings
 from featdyn_kernels.pairwise.sliced import sliced_wasserstein, sliced_wasserstein_many
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from featdyn_kernels._dispatch import Array, Backend
 
@@ -49,8 +50,8 @@ def mmd2(
     y : (M, d)
         Second sample, M >= 2.
     bandwidth
-        Of the kernel ``exp(-|x - y|^2 / (2 bandwidth^2))``. Several are summed (``s * 2.0 ** np.arange(-2, 3)`` are five
-        octaves). By default :func:`median_bandwidth` of both samples, on a subset of 1000 points.
+        Of the kernel ``exp(-|x - y|^2 / (2 bandwidth^2))``. Several are summed (``s * 2.0 ** np.arange(-2, 3)`` are
+        five octaves). By default :func:`median_bandwidth` of both samples, on a subset of 1000 points.
     backend
         ``"reference"``, ``"cpu"`` or ``"gpu"``; by default the device of the arrays decides.
 
@@ -62,10 +63,10 @@ def mmd2(
     Raises
     ------
     ValueError
-        If shapes do not match, a sample has fewer than two points, values are not finite or a bandwidth is not positive.
+        If shapes do not match, a sample has fewer than two points, values are not finite or a bandwidth is not
+        positive.
     """
-    bandwidths = _bandwidths(median_bandwidth(x, y) if bandwidth is None else bandwidth)
-    return _contrast(x, y, bandwidths, backend)
+    return _contrast(x, y, lambda a, b: _bandwidths(bandwidth, a, b), backend)
 
 
 def energy_distance(x: Array, y: Array, *, backend: Backend | None = None) -> Array:
@@ -87,7 +88,7 @@ def energy_distance(x: Array, y: Array, *, backend: Backend | None = None) -> Ar
     ()
         float64, the kind of array that ``x`` is.
     """
-    return -_contrast(x, y, None, backend)
+    return -_contrast(x, y, lambda a, b: None, backend)
 
 
 def mmd2_many(
@@ -104,8 +105,8 @@ def mmd2_many(
     points : (N, d)
         Both samples, pooled.
     members : (R, N) of bool
-        Each row marks the first sample; at least two points are marked and two are not. For a permutation test the first
-        row is the true labelling and the others shuffle it; paired samples are swapped within pairs.
+        Each row marks the first sample; at least two points are marked and two are not. For a permutation test the
+        first row is the true labelling and the others shuffle it; paired samples are swapped within pairs.
     bandwidth
         As for :func:`mmd2`; by default :func:`median_bandwidth` of the points, which no labelling changes.
     backend
@@ -116,38 +117,43 @@ def mmd2_many(
     (R,)
         float64, the kind of array that ``points`` is.
     """
-    bandwidths = _bandwidths(median_bandwidth(points) if bandwidth is None else bandwidth)
-    return _contrast_many(points, members, bandwidths, backend)
+    return _contrast_many(points, members, lambda a: _bandwidths(bandwidth, a), backend)
 
 
 def energy_distance_many(points: Array, members: Array, *, backend: Backend | None = None) -> Array:
     """Return :func:`energy_distance` for many labellings of pooled points; arguments as for :func:`mmd2_many`."""
-    return -_contrast_many(points, members, None, backend)
+    return -_contrast_many(points, members, lambda a: None, backend)
 
 
-def _bandwidths(bandwidth: Any) -> np.ndarray[Any, Any]:
+def _bandwidths(bandwidth: Any, *samples: Any) -> np.ndarray[Any, Any]:
+    if bandwidth is None:
+        return np.array([median_bandwidth(*samples)])
     found = np.atleast_1d(to_numpy(bandwidth, "bandwidth").astype(np.float64))
     require(found.ndim == 1 and found.size > 0, f"bandwidth must be a number or a sequence, got shape {found.shape}")
     require(bool((np.isfinite(found) & (found > 0)).all()), f"bandwidth must be positive and finite, got {found}")
     return found
 
 
-def _contrast(x: Array, y: Array, bandwidths: Any, backend: Backend | None) -> Any:
+def _contrast(x: Array, y: Array, bandwidths: Callable[[Any, Any], Any], backend: Backend | None) -> Array:
     chosen = choose(backend, x, y)
     a, b = pair(x, y, ("x", "y"), chosen)
     n, m = len(a), len(b)
     require(n > 1 and m > 1, f"x and y must hold at least two points each, got {tuple(a.shape)} and {tuple(b.shape)}")
-    xx, yy, xy = implementation("pairwise", "pair_sums", chosen)(a, b, bandwidths)
-    return like(_difference(xx, yy, xy, n, m), x).reshape(())  # like() may add an axis
+    xx, yy, xy = implementation("pairwise", "pair_sums", chosen)(a, b, bandwidths(a, b))
+    value: Array = like(_difference(xx, yy, xy, n, m), x)
+    return value.reshape(())  # like() may add an axis
 
 
-def _contrast_many(points: Array, members: Array, bandwidths: Any, backend: Backend | None) -> Any:
+def _contrast_many(points: Array, members: Array, bandwidths: Callable[[Any], Any], backend: Backend | None) -> Array:
     chosen = choose(backend, points)
     a, _ = pair(points, points, ("points", "points"), chosen)
     labels = labellings(members, len(a))
+    # Both sides count alike. The marked one is summed directly, the other is what remains: precise if that is more.
+    labels = labels ^ (2 * labels.sum(1, keepdims=True) > len(a))
+    xx, yy, xy = implementation("pairwise", "labelled_sums", chosen)(a, labels, bandwidths(a))
     n = like(labels.sum(1).astype(np.float64), a)
-    sums = implementation("pairwise", "labelled_sums", chosen)(a, labels, bandwidths)
-    return like(_difference(*sums, n, len(a) - n), points)
+    values: Array = like(_difference(xx, yy, xy, n, len(a) - n), points)
+    return values
 
 
 def _difference(xx: Any, yy: Any, xy: Any, n: Any, m: Any) -> Any:

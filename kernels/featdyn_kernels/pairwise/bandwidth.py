@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial.distance import pdist
 
 from featdyn_kernels._check import require, require_ndim
 from featdyn_kernels._dispatch import is_tensor, to_numpy
@@ -33,6 +32,8 @@ def median_bandwidth(*samples: Array, max_points: int = 1000, seed: int = 0) -> 
     ValueError
         If half of the points or more coincide, so that the median is zero.
     """
+    from scipy.spatial.distance import pdist  # slow to import, and few callers need it
+
     for x in samples:
         require_ndim(x, "samples", 2, "(N, d)")
     require(len({x.shape[1] for x in samples}) == 1, "samples must share their last axis")

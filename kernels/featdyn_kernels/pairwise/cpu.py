@@ -85,7 +85,7 @@ def _row_sums(
     One block from each end, because equal numbers of them are equal work in a triangle.
     """
     depth, width = columns.shape[1], columns.shape[2]
-    step, group = panels_per_tile(depth, width), rows_per_tile(depth)
+    step, group = panels_per_tile(depth, width, rows.itemsize), rows_per_tile(depth)
     tile = np.empty((group, step * width), rows.dtype)
     for p in range(0, columns.shape[0], step):
         q = min(p + step, columns.shape[0])
@@ -111,7 +111,7 @@ def _labelled(
 ) -> Any:
     """Return the sums over ordered pairs with both labels (for each vector), and over all partners (for each row)."""
     depth, width = columns.shape[1], columns.shape[2]
-    step = panels_per_tile(depth, width)
+    step = panels_per_tile(depth, width, rows.itemsize)
     tile = np.empty((_GROUP, step * width), rows.dtype)
     scratch = np.empty(step * width, rows.dtype)
     stride = tile.shape[1]

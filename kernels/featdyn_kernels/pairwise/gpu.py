@@ -3,6 +3,8 @@
 Block sizes are untuned: no GPU figure exists yet.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
 from __future__ import annotations
 
 from typing import Any
@@ -34,7 +36,8 @@ def pair_sums(x: torch.Tensor, y: torch.Tensor, bandwidths: Array | None) -> tup
 
     def total(rows: torch.Tensor, points: torch.Tensor, same: bool) -> torch.Tensor:
         everyone = points.new_ones(len(points), 1)
-        return unit * pairwise_sums(rows, points, everyone, factors, same, by_products(points)).double().sum()
+        sums: torch.Tensor = pairwise_sums(rows, points, everyone, factors, same, by_products(points))
+        return unit * sums.double().sum()
 
     return total(a, a, True), total(b, b, True), total(a, b, False)
 

@@ -14,8 +14,8 @@ Array = np.ndarray[Any, Any]
 def scaling(bandwidths: Array | None, extent: float) -> tuple[float, float, Array, float]:
     """Return the scale of coordinates, their largest spread in float32, the factors, and the unit of the sums.
 
-    With bandwidths the sum over pairs is that of ``sum_f 2**(-f s)``, s the squared scaled distance; without, of the root
-    of s times the unit. ``extent`` is some length among the points: it keeps squares of distances within float32.
+    With bandwidths the sum over pairs is that of ``sum_f 2**(-f s)``, s the squared scaled distance; without, of the
+    root of s times the unit. ``extent`` is some length among the points: it keeps squares of distances within float32.
     """
     if bandwidths is None:
         unit = extent or 1.0

@@ -26,9 +26,9 @@ def sliced_wasserstein(
 ) -> Array:
     """Return the sliced Wasserstein distance ``(mean_u W_p^p(x @ u, y @ u))**(1/p)`` of two samples.
 
-    Its p-th power is unbiased over the random directions u (uniform on the sphere), but not over the samples: like every
-    plug-in Wasserstein distance it is positive even when the two laws agree, more so for small samples. Compare it with
-    its values under relabelling, :func:`sliced_wasserstein_many`.
+    Its p-th power is unbiased over the random directions u (uniform on the sphere), but not over the samples: like
+    every plug-in Wasserstein distance it is positive even when the two laws agree, more so for small samples. Compare
+    it with its values under relabelling, :func:`sliced_wasserstein_many`.
 
     Parameters
     ----------
@@ -112,6 +112,6 @@ def _directions(directions: Any, d: int, seed: int) -> np.ndarray[Any, Any]:
     return np.asarray(u / lengths)
 
 
-def _root(powers: Any, p: float, example: Any) -> Any:
-    root = like(powers ** (1.0 / p), example)
-    return root if np.ndim(powers) else root.reshape(())
+def _root(powers: Any, p: float, example: Any) -> Array:
+    root: Array = like(powers ** (1.0 / p), example)
+    return root if np.ndim(powers) else root.reshape(())  # like() may add an axis

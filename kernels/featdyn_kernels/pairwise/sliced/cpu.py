@@ -48,7 +48,7 @@ def labelled_powers(points: Array, members: Array, directions: Array, p: float) 
 
 
 @njit(nogil=True, cache=True)
-def _transport(a: Any, b: Any, p: float) -> float:
+def _transport(a: Any, b: Any, p: float) -> Any:
     """Return ``W_p^p`` of two sorted samples: the integral over levels of the distance between their quantiles."""
     n, m = a.size, b.size
     i = j = level = 0  # levels in units of 1 / (n m), so that they are exact

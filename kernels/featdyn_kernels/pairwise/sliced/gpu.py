@@ -17,9 +17,9 @@ _BLOCK = 64  # directions projected at once, so that memory stays linear in the 
 def powers(x: torch.Tensor, y: torch.Tensor, directions: Array, p: float) -> torch.Tensor:
     """See :func:`featdyn_kernels.pairwise.sliced.reference.powers`."""
     a, b = scaled_pair(x, y, np.ones(x.shape[1]), np.inf)
-    costs = []
-    for u in _blocks(directions, b):
-        costs.append(_transport(_project(u, a).sort(1).values, _project(u, b).sort(1).values, p))
+    costs = [
+        _transport(_project(u, a).sort(1).values, _project(u, b).sort(1).values, p) for u in _blocks(directions, b)
+    ]
     return torch.cat(costs).mean()
 
 
@@ -54,4 +54,5 @@ def _transport(a: torch.Tensor, b: torch.Tensor, p: float) -> torch.Tensor:
     ends = steps.unique()
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
     gaps = (a[:, starts // m].double() - b[:, starts // n].double()).abs() ** p
-    return gaps @ (ends - starts).double() / (n * m)
+    cost: torch.Tensor = gaps @ (ends - starts).double() / (n * m)
+    return cost
