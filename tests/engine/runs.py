@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import xarray as xr
 
+from featdyn.errors import StoreError
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 
 CHECKPOINTS, SAMPLES, LAYERS = 4, 11, ("stem", "s1.b1", "s3b1")
@@ -85,3 +89,15 @@ def result_dataset(offset: float) -> xr.Dataset:
         },
         attrs={"note": "test"},
     )
+
+
+def tree(path: Path) -> dict[str, bytes | None]:
+    """Return all that lies below a folder."""
+    return {p.relative_to(path).as_posix(): None if p.is_dir() else p.read_bytes() for p in path.rglob("*")}
+
+
+def refused(call: Callable[[], Any], message: str) -> None:
+    """Check that a call is refused in one line."""
+    with pytest.raises(StoreError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)

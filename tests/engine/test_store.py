@@ -228,15 +228,15 @@ def test_verify_names_every_file_that_is_not_as_it_was_written(run: Run, tmp_pat
     verify(run.path, lambda done, total: seen.append((done, total)))
     assert seen[-1] == (verdict.bytes, verdict.bytes)
     rng = np.random.default_rng(0)
-    for file in files:
+    for number, file in enumerate(files):
         content = file.read_bytes()
         name = file.relative_to(run.path).as_posix()
         flipped = bytearray(content)
         flipped[rng.integers(len(content))] ^= 1 << rng.integers(8)
-        for damaged in (bytes(flipped), content[:-1], content + b"\0", None):
-            file.unlink() if damaged is None else file.write_bytes(damaged)
-            problems = verify(run.path).problems
-            assert len(problems) == 1
-            assert problems[0].startswith(f"{name}: ")
+        damaged = (bytes(flipped), content[:-1], bytes(flipped), content + b"\0", bytes(flipped), None)[number % 6]
+        file.unlink() if damaged is None else file.write_bytes(damaged)
+        problems = verify(run.path).problems
+        assert len(problems) == 1
+        assert problems[0].startswith(f"{name}: ")
         file.write_bytes(content)
     assert verify(run.path).sound

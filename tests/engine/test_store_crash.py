@@ -296,7 +296,7 @@ def killed_at_random(path: Path, checkpoints: int, kills: int, seed: int) -> Non
 
 
 def test_killed_processes(tmp_path: Path) -> None:
-    killed_at_random(tmp_path / "run.zarr", 10_000, kills=4, seed=1)
+    killed_at_random(tmp_path / "run.zarr", 10_000, kills=3, seed=1)
 
 
 @pytest.mark.slow
