@@ -14,11 +14,11 @@ from itertools import pairwise
 from operator import add
 from typing import Any
 
-import numba
 import numpy as np
 
 from featdyn_kernels._dispatch import to_numpy
 from featdyn_kernels._half import numeric, widen
+from featdyn_kernels._jit import njit
 from featdyn_kernels._simd import add_float64, aligned_empty, broadcast, lanes, load, splat, store
 from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels.moments.result import Moments
@@ -148,7 +148,7 @@ def _over_columns(kernel: Any, part: np.ndarray[Any, Any], *arguments: Any) -> N
     )
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@njit
 def _sums(x: Any, start: int, stop: int, index: Any, total: Any, class_sum: Any) -> None:
     """Add the rows of columns ``start:stop`` to ``total`` and, where there are classes, to their class."""
     total = total[start:stop]
@@ -162,7 +162,7 @@ def _sums(x: Any, start: int, stop: int, index: Any, total: Any, class_sum: Any)
                 class_total[j] += widen(row[j])
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@njit
 def _pack(x: Any, start: int, stop: int, packed: Any, width: int, first: int, high: Any, low: Any, reach: Any) -> None:
     """Write deviations as packed[panel, strip, row, column], zeros beyond the last column, and their reach."""
     padded = -(-(stop - start) // STRIP) * STRIP
@@ -183,7 +183,7 @@ def _pack(x: Any, start: int, stop: int, packed: Any, width: int, first: int, hi
             target += PANEL * STRIP
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@njit
 def _products(packed: Any, rows: int, width: int, start: int, stop: int, scatter: Any) -> None:
     """Add products to the tiles ``start:stop``, counted along the rows of the upper triangle of tiles."""
     sums = scatter.reshape(-1)
@@ -212,7 +212,7 @@ def _products(packed: Any, rows: int, width: int, start: int, stop: int, scatter
             tile_column = tile_row
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@njit
 def _register_tile(packed: Any, left: int, right: int, depth: int, sums: Any, target: int) -> None:
     """Add ``sum over k of packed[left + k * STRIP + (0..3)] * packed[right + k * STRIP + (three registers)]``."""
     zero = splat(packed.dtype.type(0), 3)
@@ -232,7 +232,7 @@ def _register_tile(packed: Any, left: int, right: int, depth: int, sums: Any, ta
     add_float64(sums, target + 3 * SIDE, t3)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@njit
 def _unpack(scatter: Any, width: int, first: int, second: int, start: int, stop: int, out: Any) -> None:
     """Write rows ``start:stop`` of ``out``, whose element (i, j) belongs to packed columns first + i and second + j."""
     tiles = -(-width // SIDE)
