@@ -7,6 +7,7 @@ operation hold functions of the same name.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -45,7 +46,12 @@ def choose(backend: str | None, *arrays: Any) -> str:
 
 def implementation(operation: str, function: str, backend: str) -> Callable[..., Any]:
     """Return ``featdyn_kernels.<operation>.<backend>.<function>``."""
-    module = importlib.import_module(f"featdyn_kernels.{operation}.{backend}")
+    name = f"featdyn_kernels.{operation}.{backend}"
+    if importlib.util.find_spec(name) is None:
+        raise ValueError(
+            f"{operation} has no {backend} implementation yet: pass backend='cpu' and arrays in host memory"
+        )
+    module = importlib.import_module(name)
     found: Callable[..., Any] = getattr(module, function)
     return found
 

@@ -82,7 +82,7 @@ def strided(
     lanes = simd.lanes(f)
     bit = low
     while bit < high:
-        width = min(widest, high - bit)
+        width = widest if high - bit >= widest else min(2, high - bit)
         stride = 1 << bit
         for group in range(start, start + (1 << high), stride << width):
             for run in range(group, group + stride, 1 << low):
@@ -96,16 +96,12 @@ def _butterflies(f: Any, i: int, stride: int, width: int, sign: Any, adjoint: bo
     if adjoint:
         if width == 4:
             butterflies(f, i, f, i, stride, sign, 16, False, True)
-        elif width == 3:
-            butterflies(f, i, f, i, stride, sign, 8, False, True)
         elif width == 2:
             butterflies(f, i, f, i, stride, sign, 4, False, True)
         else:
             butterflies(f, i, f, i, stride, sign, 2, False, True)
     elif width == 4:
         butterflies(f, i, f, i, stride, sign, 16, False, False)
-    elif width == 3:
-        butterflies(f, i, f, i, stride, sign, 8, False, False)
     elif width == 2:
         butterflies(f, i, f, i, stride, sign, 4, False, False)
     else:
