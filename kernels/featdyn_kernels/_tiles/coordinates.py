@@ -13,7 +13,7 @@ from featdyn_kernels._tiles.registers import ROWS, padded_rows, panels, products
 
 Array = np.ndarray[Any, Any]
 
-
+_SMALL = 2**22  # multiply-adds below which a second thread costs more than it saves
 _GROUP = 64  # rows of a product that stay in the second-level cache while all columns pass
 
 
@@ -35,7 +35,11 @@ def matmul_transposed(a: Array, b: Array) -> Array:
     """Return ``a (M, K) @ b (N, K).T`` in their common dtype, on the threads of this package."""
     rows, columns = padded_rows(a), panels(b)
     out = np.empty((len(rows), columns.shape[0] * columns.shape[2]), a.dtype)
-    parallel_blocks(lambda first, stop: _products(rows, columns, first * ROWS, stop * ROWS, out), len(rows) // ROWS)
+
+    def work(first: int, stop: int) -> None:
+        _products(rows, columns, first * ROWS, stop * ROWS, out)
+
+    parallel_blocks(work, len(rows) // ROWS, min_block=1 + _SMALL // (ROWS * b.size))
     return out[: len(a), : len(b)]
 
 

@@ -63,6 +63,14 @@ def column_splits(m: int, n: int, block: int) -> int:
     return max(1, min(-(-n // 4096), -(-528 // rows)), -(-n // 2**16))  # 4 programs on each of 132 processors
 
 
+def vector_block(vectors: int) -> int:
+    """Return for how many weight vectors one program keeps sums: a power of two that ``tl.dot`` takes, 128 at most."""
+    block = 16
+    while block < min(vectors, 128):
+        block *= 2
+    return block
+
+
 @triton.jit
 def squared_distances(
     a_ptr,  # (m, DEPTH)

@@ -134,7 +134,7 @@ def _weights(weights: Any, backend: str, shape: tuple[int | None, ...]) -> Any:
     require(w.shape[-1] == shape[-1], f"weights must have shape {meaning}, got {tuple(w.shape)}")
     require(not bool((w < 0).any()), f"weights {tuple(w.shape)} must not be negative")
     require(bool((w > 0).any(-1).all()), f"weights {tuple(w.shape)} must have a positive entry in every vector")
-    return w
+    return w.double() if is_tensor(w) else w.astype(np.float64, copy=False)
 
 
 def _result(logs: Any, single: bool, example: Any) -> Array:

@@ -126,7 +126,7 @@ def _many_sums(rows: Any, columns: Any, start: Any, weights: Any, n: int, first:
     for c in range(first, stop, _CHUNK):
         c_stop = min(c + _CHUNK, stop)
         sums = np.zeros((c_stop - c, weights.shape[0] * width))
-        least = np.full(c_stop - c, np.inf)
+        least = np.full(c_stop - c, np.float64(np.finfo(rows.dtype).max))
         for p in range(0, columns.shape[0], step):
             q = min(p + step, columns.shape[0])
             offset = p * width

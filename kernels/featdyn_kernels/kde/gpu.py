@@ -21,11 +21,11 @@ from featdyn_kernels._tiles.gpu import (
     launcher,
     scaled_pair,
     squared_distances,
+    vector_block,
 )
 from featdyn_kernels.kde.whitening import whitening
 
 _BM, _BN, _BK = 64, 128, 32
-_VECTORS = 128  # weight vectors, at most, whose sums one program keeps
 
 
 def log_density(
@@ -71,7 +71,7 @@ def _relative(weights: torch.Tensor | None, samples: torch.Tensor) -> torch.Tens
     """Return float64 weights, the largest of each vector 1."""
     if weights is None:
         return torch.ones(len(samples), dtype=torch.float64, device=samples.device)
-    return weights.double() / weights.double().amax(-1, keepdim=True)
+    return weights / weights.amax(-1, keepdim=True)
 
 
 def _log_sums(rows: torch.Tensor, points: torch.Tensor, weights: torch.Tensor, leave_out_own: bool) -> torch.Tensor:
@@ -117,7 +117,7 @@ def kde_many_sums(
     m, n, vectors = len(rows), len(points), weights.shape[1]
     splits = column_splits(m, n, _BM)
     least, sums = rows.new_empty(splits, m), rows.new_empty(splits, m, vectors)
-    block = min(_VECTORS, max(16, triton.next_power_of_2(vectors)))
+    block = vector_block(vectors)
     if m:
         launcher(_many_sums_kernel)[(triton.cdiv(m, _BM), splits, triton.cdiv(vectors, block))](
             rows, points, weights, least, sums, m, n, vectors, triton.cdiv(triton.cdiv(n, splits), _BN) * _BN,

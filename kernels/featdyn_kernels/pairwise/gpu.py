@@ -21,11 +21,11 @@ from featdyn_kernels._tiles.gpu import (
     launcher,
     scaled_pair,
     squared_distances,
+    vector_block,
 )
 from featdyn_kernels.pairwise.scaling import scaling
 
 _BM, _BN, _BK = 64, 128, 32
-_VECTORS = 128  # labellings, at most, whose sums one program keeps
 
 Array = np.ndarray[Any, Any]
 
@@ -73,7 +73,7 @@ def pairwise_sums(
     m, n, vectors = len(rows), len(points), weights.shape[1]
     splits = column_splits(m, n, _BM)
     sums = rows.new_empty(splits, m, vectors)
-    block = min(_VECTORS, max(16, triton.next_power_of_2(vectors)))
+    block = vector_block(vectors)
     launcher(_sums_kernel)[(triton.cdiv(m, _BM), splits, triton.cdiv(vectors, block))](
         rows, points, weights, factors, sums, m, n, vectors, triton.cdiv(triton.cdiv(n, splits), _BN) * _BN,
         FACTORS=len(factors), DEPTH=rows.shape[1], SAME=same, PRODUCTS=products, BM=_BM, BN=_BN, BK=_BK, BR=block,

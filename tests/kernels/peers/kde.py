@@ -47,7 +47,7 @@ def keops_sum(queries: torch.Tensor, samples: torch.Tensor, factor: torch.Tensor
     return sums.log() - _log_constant(factor, len(samples))
 
 
-def blocked_torch(queries: torch.Tensor, samples: torch.Tensor, factor: torch.Tensor, block: int = 512) -> torch.Tensor:
+def blocked_torch(queries: torch.Tensor, samples: torch.Tensor, factor: torch.Tensor, block: int = 256) -> torch.Tensor:
     """Matrix products block by block, everything after them in place."""
     centre = samples.mean(0)
     x, y = _whiten(queries - centre, factor), _whiten(samples - centre, factor)
