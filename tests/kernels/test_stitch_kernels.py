@@ -17,7 +17,7 @@ from featdyn_kernels.stitch import direct, winograd
 from featdyn_kernels.stitch.simd import BF16, LANES, pack
 
 GUARD = 64
-# Of outputs of variance 1 or so: float32 sums of a few hundred terms; products of bfloat16, five times that in Winograd.
+# Of outputs of variance 1 or so, by (bfloat16, Winograd): float32 sums of a few hundred terms, or products of bfloat16.
 TOLERANCE = {(False, False): 2e-5, (False, True): 5e-5, (True, False): 0.05, (True, True): 0.3}
 KINDS = [False, True] if BF16 else [False]
 

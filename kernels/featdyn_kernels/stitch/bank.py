@@ -213,7 +213,7 @@ class SuffixBank:
         if self._tried:
             return
         self._tried = True
-        general = General(self._modules, "")
+        general = General(self._modules, "") if self._runner.error else self._runner
         plain, fused = (Scores(len(self), len(features), None) for _ in range(2))
         try:
             general.run(features, plain)
@@ -223,10 +223,13 @@ class SuffixBank:
             raise ValueError(f"features of shape {tuple(features.shape)} do not fit the suffix: {reason}") from problem
         if not self._runner.error:
             return
-        self._runner.run(features, fused)
-        error = _difference(fused, plain)
-        if error > self._runner.tolerance:
+        try:
+            self._runner.run(features, fused)
+            error = _difference(fused, plain)
             why = f"fused, the first samples came out wrong by {error:.1e} of the largest logit"
+        except Exception as problem:  # the modules do run on these features, so the fault is the plan's
+            error, why = np.inf, f"fused, it fails: {problem}"
+        if error > self._runner.tolerance:
             self._runner, self.bound = General(self._modules, why), 0.0
         else:
             self.bound = max(self.bound, SAFETY * error)

@@ -119,7 +119,7 @@ def plan(module: nn.Module) -> Plan:
     for node in nodes:
         if _in_place(node) and not _sole_owner(graph, node.args[0]):
             raise Unplannable(f"{node.name} writes in place into a tensor that is read elsewhere")
-    state, free = graph.state_dict(), {first.name}
+    state, free = module.state_dict(), {first.name}  # not of the graph, where literals count as buffers
     shared: list[Call] = []
     own: list[Affine | Call] = []
     for step in _fuse(graph, nodes):

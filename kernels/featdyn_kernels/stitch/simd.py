@@ -20,7 +20,6 @@ intrinsic: Any = _intrinsic
 """Numba's decorator, whose own type forgets that the first argument is not passed."""
 
 
-
 def _features() -> set[str]:
     """Return what the processor that Numba compiles for can do: this one, or what NUMBA_CPU_FEATURES says."""
     if config.CPU_NAME is None and config.CPU_FEATURES is None:
@@ -33,9 +32,7 @@ WIDE = "avx512f" in FEATURES
 LANES = 16 if WIDE else 8
 """Floats in one vector."""
 
-BF16 = (
-    WIDE and "avx512bf16" in FEATURES and llvm.llvm_version_info[0] >= 16
-)  # older ones spell its types otherwise
+BF16 = WIDE and "avx512bf16" in FEATURES and llvm.llvm_version_info[0] >= 16  # older ones spell its types otherwise
 """Whether the processor sums products of bfloat16 numbers in float32."""
 
 PANELS = (4, 2, 1) if WIDE else (2, 1, 1)

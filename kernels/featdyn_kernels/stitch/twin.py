@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 
 def twin(module: nn.Module, state: Mapping[str, Tensor] | None, dtype: torch.dtype, device: torch.device) -> nn.Module:
@@ -38,7 +38,9 @@ def twin(module: nn.Module, state: Mapping[str, Tensor] | None, dtype: torch.dty
                 raise ValueError(f"{name} must have shape {tuple(own.shape)}, got {tuple(tensor.shape)}")
         return tensor.detach().to(device, dtype if tensor.is_floating_point() else None)
 
-    return _copy(module, pick, "", {})
+    copy = _copy(module, pick, "", {})
+    # torch.fx looks into the module that it traces: a layer of torch has to be inside of it to be seen as one.
+    return nn.Sequential(copy) if fx.Tracer().is_leaf_module(copy, "") else copy
 
 
 def _copy(
@@ -51,11 +53,14 @@ def _copy(
     fields: dict[str, Any] = dict(vars(module))
     fields.pop("_compiled_call_impl", None)
     passing = fields["_non_persistent_buffers_set"]
-    for kind in ("_parameters", "_buffers"):
-        fields[kind] = {
-            name: own if own is None else pick(prefix + name, own, name not in passing)
-            for name, own in fields[kind].items()
-        }
+    fields["_parameters"] = {
+        name: own if own is None else nn.Parameter(pick(prefix + name, own, True), requires_grad=False)
+        for name, own in fields["_parameters"].items()
+    }
+    fields["_buffers"] = {
+        name: own if own is None else pick(prefix + name, own, name not in passing)
+        for name, own in fields["_buffers"].items()
+    }
     fields["_modules"] = {
         name: child if child is None else _copy(child, pick, f"{prefix}{name}.", done)
         for name, child in fields["_modules"].items()

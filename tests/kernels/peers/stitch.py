@@ -6,10 +6,11 @@ equally long and share nothing, so the time of a row stands for that of the grid
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -17,7 +18,8 @@ Row = Callable[[], Tensor]  # predictions (cut, t2, sample)
 
 
 def load(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Give a module its part of a network's state, in eval mode."""
+    """Copy a module, in eval mode, with its part of a network's state."""
+    module = copy.deepcopy(module)
     module.load_state_dict({name: state[name] for name in module.state_dict()})
     return module.eval()
 
@@ -25,64 +27,82 @@ def load(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 def plain(prefixes: Sequence[nn.Module], suffixes: Sequence[Sequence[nn.Module]], x: Tensor, batch: int) -> Row:
     """Return the plain composite loop: for every cut and every t2, the whole composite, batch by batch."""
 
+    def composite(prefix: nn.Module, suffix: nn.Module) -> Tensor:
+        return torch.cat([suffix(prefix(part)).argmax(1) for part in x.split(batch)])
+
     def run() -> Tensor:
         with torch.inference_mode():
-            return torch.stack(
-                [
-                    torch.stack([torch.cat([s(prefix(b)).argmax(1) for b in x.split(batch)]) for s in bank])
-                    for prefix, bank in zip(prefixes, suffixes, strict=True)
-                ]
-            )
+            pairs = zip(prefixes, suffixes, strict=True)
+            return torch.stack([torch.stack([composite(prefix, s) for s in bank]) for prefix, bank in pairs])
 
     return run
 
 
-def shared(prefixes: Sequence[nn.Module], suffixes: Sequence[Sequence[nn.Module]], x: Tensor, batch: int) -> Row:
-    """Return the loop that computes the features of a batch once for all suffixes."""
+def shared(features: nn.Module, suffixes: Sequence[Sequence[nn.Module]], x: Tensor, batch: int) -> Row:
+    """Return the loop that computes the features of a batch, a tuple for all cuts, once for all suffixes."""
 
     def run() -> Tensor:
-        found = []
         with torch.inference_mode():
-            for prefix, bank in zip(prefixes, suffixes, strict=True):
-                blocks = [torch.stack([s(z).argmax(1) for s in bank]) for z in map(prefix, x.split(batch))]
-                found.append(torch.cat(blocks, 1))
-        return torch.stack(found)
+            found = []
+            for part in x.split(batch):
+                pairs = zip(features(part), suffixes, strict=True)
+                found.append(torch.stack([torch.stack([s(z).argmax(1) for s in bank]) for z, bank in pairs]))
+            return torch.cat(found, -1)
 
     return run
 
 
-def vmapped(prefixes: Sequence[nn.Module], suffixes: Sequence[Sequence[nn.Module]], x: Tensor, batch: int) -> Row:
-    """Return the loop that hands the suffixes of one cut to ``vmap``."""
+def vmapped(features: nn.Module, suffixes: Sequence[Sequence[nn.Module]], x: Tensor, batch: int) -> Row:
+    """Return the shared loop in which ``vmap`` runs the suffixes of a cut together."""
     stacks = [stack_module_state(list(bank)) for bank in suffixes]
 
+    def together(z: Tensor, suffix: nn.Module, stack: tuple[dict[str, Tensor], dict[str, Tensor]]) -> Tensor:
+        logits = vmap(lambda state: functional_call(suffix, state, (z,)))({**stack[0], **stack[1]})
+        return logits.argmax(-1)
+
+    def run() -> Tensor:
+        with torch.inference_mode():
+            found = []
+            for part in x.split(batch):
+                parts = zip(features(part), suffixes, stacks, strict=True)
+                found.append(torch.stack([together(z, bank[0], stack) for z, bank, stack in parts]))
+            return torch.cat(found, -1)
+
+    return run
+
+
+def captured(features: nn.Module, suffixes: Sequence[Sequence[nn.Module]], x: Tensor, batch: int) -> Row:
+    """Return the shared loop as one CUDA graph per batch shape, captured now."""
+    static = x[:batch].clone()
+    loop = shared(features, suffixes, static, batch)
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        loop()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = loop()
+
     def run() -> Tensor:
         found = []
-        with torch.inference_mode():
-            for prefix, bank, state in zip(prefixes, suffixes, stacks, strict=True):
-
-                def call(part: dict[str, Tensor], z: Tensor, suffix: nn.Module = bank[0]) -> Tensor:
-                    return functional_call(suffix, part, (z,))
-
-                blocks = [
-                    vmap(call, in_dims=(0, None))({**state[0], **state[1]}, z) for z in map(prefix, x.split(batch))
-                ]
-                found.append(torch.cat([logits.argmax(-1) for logits in blocks], 1))
-        return torch.stack(found)
+        for part in x.split(batch):
+            static[: len(part)] = part
+            graph.replay()
+            found.append(result[..., : len(part)].clone())
+        return torch.cat(found, -1)
 
     return run
 
 
 def folded(module: nn.Module) -> nn.Module:
-    """Fold BatchNorm into the convolution before it, channels-last: the best that plain torch modules do."""
-    graph = torch.fx.symbolic_trace(module) if not isinstance(module, torch.fx.GraphModule) else module
-    parts = dict(graph.named_modules())
+    """Copy a module with each BatchNorm folded into the convolution before it, in channels-last order."""
+    graph = copy.deepcopy(module if isinstance(module, fx.GraphModule) else fx.symbolic_trace(module))
     for node in list(graph.graph.nodes):
-        if node.op == "call_module" and isinstance(parts[node.target], nn.BatchNorm2d):
-            before = node.args[0]
-            if before.op == "call_module" and isinstance(parts[before.target], nn.Conv2d) and len(before.users) == 1:
-                owner, _, name = before.target.rpartition(".")
-                fused = fuse_conv_bn_eval(parts[before.target], parts[node.target])
-                setattr(graph.get_submodule(owner), name, fused)
+        before = node.args[0] if node.op == "call_module" else None
+        if isinstance(before, fx.Node) and before.op == "call_module" and len(before.users) == 1:
+            conv, norm = graph.get_submodule(before.target), graph.get_submodule(node.target)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                graph.set_submodule(before.target, fuse_conv_bn_eval(conv, norm))
                 node.replace_all_uses_with(before)
                 graph.graph.erase_node(node)
     graph.recompile()

@@ -1,0 +1,130 @@
+"""The grid of composites of resnet20: T = 16 checkpoints, N = 1,000 samples, the three default cuts.
+
+What is timed is a 64th of the grid: one checkpoint's prefix with the suffixes of all 16 at all cuts, on 250 samples. The parts
+cost the same and share nothing, in ours as in the peers, so ratios of parts are ratios of grids. Ours computes the features
+with the plain module, as the peers do, and hands them to the banks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from bench.harness import Case
+from featdyn.networks import build, cuts, features_at, resolve
+from featdyn_kernels import stitch
+from tests.kernels.peers import stitch as peers
+
+CHECKPOINTS, SAMPLES = 16, 250
+NO_FIGURE = "no GPU figure exists yet"
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    """Return scikit-learn's digits as images (1797, 3, 32, 32), shuffled, and their labels."""
+    data = load_digits()
+    order = np.random.default_rng(0).permutation(len(data.target))
+    images = torch.from_numpy(data.images[order] / 8 - 1).float()[:, None]
+    images = F.interpolate(images, size=(32, 32), mode="bilinear").expand(-1, 3, -1, -1).contiguous()
+    return images, torch.from_numpy(data.target[order])
+
+
+def train(x: Tensor, y: Tensor, device: str) -> tuple[nn.Module, list[dict[str, Tensor]]]:
+    """Train resnet20 for 150 steps; return it and its states at 16 steps, from the first weights on."""
+    torch.manual_seed(0)
+    network = build("resnet20", classes=10, shape=(3, 32, 32)).to(device)
+    optimizer = torch.optim.SGD(network.parameters(), 0.05, 0.9, weight_decay=1e-4)
+    kept, states = np.unique(np.geomspace(1, 151, 28).astype(int))[-CHECKPOINTS:], []
+    for step in range(1, 152):
+        if step in kept:
+            states.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        rows = torch.randint(len(x), (64,), device=device)
+        optimizer.zero_grad()
+        F.cross_entropy(network(x[rows]), y[rows]).backward()
+        optimizer.step()
+    return network.eval(), states
+
+
+class Row:
+    """A part of one row of the grid: the last checkpoint's prefix with the suffixes of all checkpoints, at all cuts."""
+
+    def __init__(self, device: str) -> None:
+        x, y = (tensor.to(device) for tensor in digits())
+        self.x = x[:SAMPLES]
+        network, self.states = train(x[SAMPLES:], y[SAMPLES:], device)
+        self.cuts = resolve(cuts(network, x[:1]), "default")
+        self.prefixes = [peers.load(cut.prefix, self.states[-1]) for cut in self.cuts]
+        self.suffixes = [[peers.load(cut.suffix, state) for state in self.states] for cut in self.cuts]
+        self.features = peers.load(features_at(network, self.cuts), self.states[-1])
+        macs = self.cuts[-1].prefix_macs + CHECKPOINTS * sum(cut.suffix_macs for cut in self.cuts)
+        self.macs = SAMPLES * macs
+        self.expected = peers.shared(self.features, self.suffixes, self.x, 250)().cpu()
+
+    def ours(self, dtype: torch.dtype, batch: int) -> Callable[[], Tensor]:
+        """Return our way."""
+        banks = [stitch.SuffixBank.from_states(cut.suffix, self.states, dtype=dtype) for cut in self.cuts]
+
+        def run() -> Tensor:
+            with torch.inference_mode():
+                parts = zip(*(self.features(part) for part in self.x.split(batch)), strict=True)
+                return torch.stack([b.run(torch.cat(z)).predictions for b, z in zip(banks, parts, strict=True)])
+
+        return run
+
+    def best_plain(self, batches: tuple[int, ...]) -> tuple[int, Callable[[], Tensor]]:
+        """Return the plain loop at the batch size that is fastest for two pairs."""
+        times = {}
+        for batch in batches:
+            some = peers.plain(self.prefixes[:1], [self.suffixes[0][:2]], self.x, batch)
+            some()
+            start = time.perf_counter()
+            some().cpu()
+            times[batch] = time.perf_counter() - start
+        best = min(times, key=lambda batch: times[batch])
+        return best, peers.plain(self.prefixes, self.suffixes, self.x, best)
+
+    def check(self, agreement: float) -> Callable[[Tensor], None]:
+        """Return the check that this fraction of predictions equals those of the plain modules, for every cut."""
+
+        def check(found: Tensor) -> None:
+            equal = (found.cpu() == self.expected).float().mean((1, 2))
+            assert (equal >= agreement).all(), f"predictions equal to the plain modules', per cut: {equal.tolist()}"
+
+        return check
+
+
+def cases(device: str) -> Iterator[Case]:
+    """Yield the cases of one device."""
+    row = Row(device)
+    size, plain = row.best_plain((32, 64, 128, 256) if device == "cpu" else (50, 125, 250))
+    folded = [[peers.folded(suffix) for suffix in bank] for bank in row.suffixes]
+    batch = 50 if device == "cpu" else 250
+    good = {"folded, shared": peers.shared(peers.folded(row.features), folded, row.x, batch)}
+    if device == "cuda":
+        compiled = [[torch.compile(suffix) for suffix in bank] for bank in row.suffixes]
+        good |= {
+            "torch.compile, shared": peers.shared(torch.compile(row.features), compiled, row.x, batch),
+            "CUDA graph, folded, shared": peers.captured(peers.folded(row.features), folded, row.x, batch),
+            "vmap, shared": peers.vmapped(row.features, row.suffixes, row.x, batch),
+        }
+    targets = {torch.float32: 5, torch.bfloat16: 15} if device == "cpu" else {torch.float32: 10, torch.bfloat16: 10}
+    for dtype, target in targets.items():
+        name = str(dtype).removeprefix("torch.")
+        wanted = {"plain": target, "ceiling": 0.8} if device == "cpu" else {"plain": target, "best": 1.5}
+        yield Case(
+            name=f"resnet20 T={CHECKPOINTS} N=1000 {'+'.join(cut.name for cut in row.cuts)} {name}, a 64th of the grid",
+            ours=row.ours(dtype, batch),
+            peers={"plain": plain, **good},
+            check=row.check(1 - 1e-4 if dtype == torch.float32 else 0.995),
+            ceiling=f"matmul-{name}",
+            amount=row.macs,
+            target=wanted,
+            repeats=3,
+            notes=f"peers in float32; plain in batches of {size}, the others of {batch}; multiply-adds are those of the "
+            f"direct sum with prefixes shared" + ("" if device == "cpu" else f"; {NO_FIGURE}"),
+        )
