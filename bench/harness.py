@@ -1,7 +1,7 @@
 """Time ours beside its peers: one process, interleaved, warm, results checked first.
 
-A file ``bench/<operation>.py`` yields :class:`Case` objects from ``cases(device)``. Peers come from ``tests/kernels/peers``,
-so that the tests check what the benchmark times.
+A file ``bench/<operation>.py`` yields :class:`Case` objects from ``cases(device)``. Peers come from
+``tests/kernels/peers``, so that the tests check what the benchmark times.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _seconds(call: Callable[[], Any], device: str) -> float:
 
 
 def measure(case: Case, device: str, ceilings: dict[str, float], repeats: int | None = None) -> dict[str, Any]:
-    """Check every contender, then time them in turn; times in seconds, ratios are peer / ours (above 1: ours is faster)."""
+    """Check every contender, then time them in turn: seconds, and ratios peer / ours (above 1: ours is faster)."""
     contenders = {"ours": case.ours, **case.peers}
     for call in contenders.values():  # the first call also compiles and warms
         case.check(call())

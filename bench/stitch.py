@@ -1,8 +1,8 @@
 """The grid of composites of resnet20: T = 16 checkpoints, N = 1,000 samples, the three default cuts.
 
-What is timed is a 64th of the grid: one checkpoint's prefix with the suffixes of all 16 at all cuts, on 250 samples. The parts
-cost the same and share nothing, in ours as in the peers, so ratios of parts are ratios of grids. Ours computes the features
-with the plain module, as the peers do, and hands them to the banks.
+What is timed is a 64th of the grid: one checkpoint's prefix with the suffixes of all 16 at all cuts, on 250 samples.
+The parts cost the same and share nothing, in ours as in the peers, so ratios of parts are ratios of grids. Ours
+computes the features with the plain module, as the peers do, and hands them to the banks.
 """
 
 from __future__ import annotations
@@ -125,6 +125,6 @@ def cases(device: str) -> Iterator[Case]:
             amount=row.macs,
             target=wanted,
             repeats=3,
-            notes=f"peers in float32; plain in batches of {size}, the others of {batch}; multiply-adds are those of the "
-            f"direct sum with prefixes shared" + ("" if device == "cpu" else f"; {NO_FIGURE}"),
+            notes=f"peers in float32; plain in batches of {size}, the others of {batch}; multiply-adds are those of "
+            f"the direct sum with prefixes shared" + ("" if device == "cpu" else f"; {NO_FIGURE}"),
         )

@@ -20,15 +20,15 @@ def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            return _unknown(model, first["loc"], what)
+            raise _unknown(model, first["loc"], what) from None
         given = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        raise RecipeError(f"{what}: {field}: {first['msg'].lower()}{given}") from None
+        raise RecipeError(f"{what}: {field}: {first['msg'].lower().replace('tuple', 'list')}{given}") from None
 
 
-def _unknown(model: type[BaseModel], location: tuple[int | str, ...], what: str) -> Any:
+def _unknown(model: type[BaseModel], location: tuple[int | str, ...], what: str) -> RecipeError:
     table: Any = model
     for part in location[:-1]:
         table = table.model_fields[str(part)].annotation if hasattr(table, "model_fields") else None
     known = ", ".join(table.model_fields) if hasattr(table, "model_fields") else ""
     field = ".".join(str(part) for part in location)
-    raise RecipeError(f"{what}: no field {field}" + (f"; there are {known}" if known else ""))
+    return RecipeError(f"{what}: no field {field}" + (f"; there are {known}" if known else ""))

@@ -1,8 +1,9 @@
 """The one thread knob of the CPU kernels, and the loop that uses it.
 
 Numba's own ``parallel=True`` aborts the process when two threads enter it on the default threading layer, which is what
-Dask's threaded scheduler does (numba#9288). So every CPU kernel here is serial and releases the GIL, and this file spreads
-row blocks over a thread pool of ours: safe from any number of calling threads, and one kernel instead of two twins.
+Dask's threaded scheduler does (numba#9288). So every CPU kernel here is serial and releases the GIL, and this file
+spreads row blocks over a thread pool of ours: safe from any number of calling threads, and one kernel instead of two
+twins.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def get_threads() -> int:
 
 
 def set_threads(n: int | None) -> None:
-    """Set how many threads one CPU kernel call uses; 1 inside workers that are themselves parallel, None for the default."""
+    """Set how many threads one CPU kernel call uses: 1 inside workers that are themselves parallel, None: default."""
     global _pool, _threads
     if n is not None and n < 1:
         raise ValueError(f"threads must be at least 1, got {n}")
@@ -89,9 +90,11 @@ def parallel_blocks(work: Callable[[int, int], None], n: int, *, min_block: int 
     step += -step % align
     limits = [(start, min(start + step, n)) for start in range(0, n, step)]
     futures = [_shared_pool().submit(work, *limit) for limit in limits[1:]]
+    _local.worker = True  # the block that the caller takes itself must not queue behind the pool's
     try:
         work(*limits[0])
     finally:
+        _local.worker = False
         for future in futures:
             future.exception()  # wait for all: no block may still write when the caller sees an error
     for future in futures:

@@ -1,8 +1,8 @@
 """Predictions of every composite network: the prefix of checkpoint t1 with the suffix of checkpoint t2.
 
-Loops are ordered so that no prefix is computed, and no feature read, more than once: for each batch of probes and each
-t1, the features at all cuts are made once and meet the suffixes of all t2 while they are at hand. Batches have the shape
-they had when the run was recorded, so that the diagonal repeats the plain model's own arithmetic.
+Loops are ordered so that no prefix is computed, and no feature read, more than once: for each batch of probes and
+each t1, the features at all cuts are made once and meet the suffixes of all t2 while they are at hand. Batches have the
+shape they had when the run was recorded, so that the diagonal repeats the plain model's own arithmetic.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from featdyn.analysis.source import Rates, Source
-from featdyn.networks import Cut, features_at
+from featdyn.capture import Probes
+from featdyn.capture.tap import device_of
+from featdyn.networks import Cut, features_at, state_for
 from featdyn.store import Run
+from featdyn_kernels.stitch import SuffixBank
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,12 @@ class Composites:
 
     prediction: NDArray[np.uint16]
     loss: NDArray[np.float32]
+    paths: list[str]  # how each cut's suffixes ran: "fused" or "general"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Probes that pass the network together, filled up to a fixed number of rows."""
+    """Probes that pass the network together: samples ``start:stop`` of one block, filled up to a fixed shape."""
 
     block: int
     start: int
@@ -44,20 +47,19 @@ class Batch:
 
 def batches(run: Run, device: torch.device) -> Iterator[Batch]:
     """Yield the probes in the batches in which they were recorded."""
-    dataset = run.tree["inputs"].to_dataset().load()
-    inputs, labels = torch.from_numpy(dataset["input"].values), torch.from_numpy(dataset["target"].values)
+    inputs, labels = run.values("inputs/input"), run.values("inputs/target")
+    probes = Probes(torch.from_numpy(inputs), torch.from_numpy(labels))
     size = min(run.attributes["capture"]["batch"], run.schema.shard_samples)
     for block in range(run.schema.blocks):
         samples = run.schema.block_slice(block)
         for start in range(samples.start, samples.stop, size):
             stop = min(start + size, samples.stop)
-            index = torch.arange(start, start + size).clamp(max=stop - 1)
-            yield Batch(block, start, stop, inputs[index].to(device), labels[index].to(device))
+            yield Batch(block, start, stop, *probes.batch(start, stop, size, device))
 
 
 def measure_rates(run: Run, model: nn.Module, cuts: Sequence[Cut], stored: set[str]) -> Rates:
     """Time one prefix pass and one read, to choose between them."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     batch = next(batches(run, device))
     prefix = features_at(model, cuts)
     with torch.inference_mode():
@@ -96,28 +98,25 @@ def evaluate(
     progress
         Called with (pairs done, pairs in all).
     """
-    steps, device = len(states), next(model.parameters()).device
+    steps, device = len(states), device_of(model)
     shape = (len(cuts), steps, steps, run.schema.samples)
     prediction, loss = np.empty(shape, np.uint16), np.empty(shape, np.float32)
-    suffix_states = [[{k: s[k] for k in cut.suffix.state_dict()} for s in states] for cut in cuts]
+    banks = [SuffixBank.from_states(cut.suffix, states) for cut in cuts]
     features = _Features(run, model, cuts, states, sources)
     parts = list(batches(run, device))
     done, total = 0, len(parts) * steps
     with torch.inference_mode():
         for batch in parts:
-            rows = batch.stop - batch.start
+            rows, span = batch.stop - batch.start, slice(batch.start, batch.stop)
             for t1 in range(steps):
-                for c, (cut, z) in enumerate(zip(cuts, features(batch, t1), strict=True)):
-                    for t2 in range(steps):
-                        logits = functional_call(cut.suffix, suffix_states[c][t2], (z,))
-                        span = (c, t1, t2, slice(batch.start, batch.stop))
-                        prediction[span] = logits.argmax(1)[:rows].cpu().numpy()
-                        losses = F.cross_entropy(logits, batch.labels, reduction="none")
-                        loss[span] = losses[:rows].cpu().numpy()
+                for c, z in enumerate(features(batch, t1)):
+                    found = banks[c].run(z, batch.labels)
+                    prediction[c, t1, :, span] = found.predictions[:, :rows].cpu().numpy()
+                    loss[c, t1, :, span] = found.loss[:, :rows].cpu().numpy()
                 done += 1
                 if progress:
                     progress(done, total)
-    return Composites(prediction, loss)
+    return Composites(prediction, loss, [bank.path.name for bank in banks])
 
 
 class _Features:
@@ -134,9 +133,7 @@ class _Features:
         self._run, self._cuts, self._sources = run, cuts, sources
         computed = [cut for cut in cuts if sources[cut.name] == "recomputed"]
         self._prefix = features_at(model, computed) if computed else None
-        names = self._prefix.state_dict() if self._prefix is not None else ()
-        self._states = [{name: state[name] for name in names} for state in states]
-        self._blocks: dict[tuple[str, int], tuple[int, Tensor]] = {}
+        self._states = [state_for(self._prefix, state) if self._prefix is not None else {} for state in states]
 
     def __call__(self, batch: Batch, t1: int) -> list[Tensor]:
         computed: Iterator[Tensor] = iter(())

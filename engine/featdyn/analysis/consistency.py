@@ -18,6 +18,7 @@ from featdyn.analysis import composites, source
 from featdyn.analysis.composites import Composites
 from featdyn.analysis.network import network, prepare, states
 from featdyn.analysis.options import ConsistencyOptions
+from featdyn.capture.tap import device_of
 from featdyn.networks import Cut, cuts, resolve
 from featdyn.store import Run
 from featdyn.validation import validate
@@ -62,14 +63,14 @@ def consistency(
     """
     chosen = validate(ConsistencyOptions, options, "consistency")
     model = network(run) if model is None else prepare(model, channels_last=False)
-    example = next(composites.batches(run, next(model.parameters()).device)).inputs[:1]
+    example = next(composites.batches(run, device_of(model))).inputs[:1]
     picked = resolve(cuts(model, example), chosen.cuts)
     stored = source.stored_layers(run, picked, exact=chosen.features == "auto")
     sources = _sources(run, model, picked, stored, chosen)
     found = composites.evaluate(run, model, picked, states(run, model), sources, progress)
-    return summarise(run, picked, found, {"source": [sources[cut.name] for cut in picked]}).assign_attrs(
-        options=chosen.model_dump(mode="json"), batchnorm=BATCHNORM
-    )
+    return summarise(
+        run, picked, found, {"source": [sources[cut.name] for cut in picked], "path": found.paths}
+    ).assign_attrs(options=chosen.model_dump(mode="json"), batchnorm=BATCHNORM)
 
 
 def _sources(
@@ -77,7 +78,9 @@ def _sources(
 ) -> dict[str, source.Source]:
     if options.features != "auto":
         return source.forced(picked, stored, options.features)
-    widths = {cut.name: run.schema[f"layers/{cut.module}/activation"].sample_bytes for cut in picked if cut.name in stored}
+    widths = {
+        cut.name: run.schema[f"layers/{cut.module}/activation"].sample_bytes for cut in picked if cut.name in stored
+    }
     return source.choose(picked, stored, widths, composites.measure_rates(run, model, picked, stored))
 
 

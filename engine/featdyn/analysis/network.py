@@ -30,7 +30,7 @@ def network(run: Run, device: torch.device | None = None) -> nn.Module:
 def prepare(model: nn.Module, *, channels_last: bool, device: torch.device | None = None) -> nn.Module:
     """Return a model in eval mode on its device, in the memory format asked for."""
     model = model.to(device or default_device()).eval()
-    return model.to(memory_format=torch.channels_last) if channels_last else model  # type: ignore[call-overload,no-any-return]
+    return model.to(memory_format=torch.channels_last) if channels_last else model
 
 
 def states(run: Run, model: nn.Module) -> list[dict[str, Tensor]]:

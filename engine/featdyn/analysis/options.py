@@ -15,6 +15,6 @@ class ConsistencyOptions(BaseModel):
     cuts: tuple[str, ...] = Field(("default",), description="cut names or patterns (s3*), 'default' or 'all'")
     features: Literal["auto", "stored", "recomputed"] = Field(
         "auto",
-        description="where features come from: auto takes the cheaper of reading and computing, reading only where every "
-        "bit was kept (float32); stored reads float16 too",
+        description="where features come from: auto takes the cheaper of reading and computing, and reads only where "
+        "every bit was kept (float32); stored reads float16 too",
     )

@@ -1,7 +1,8 @@
 """From the device to the store: one block of samples at a time, double-buffered, written in the background.
 
-While one block is being written, the next is filled; when both buffers are in use, the probe pass waits. On a GPU the
-buffers are pinned and the copies asynchronous: a buffer is read only after the event that was recorded behind its copies.
+While one block is being written, the next is filled; when both buffers are in use, the probe pass waits. On a GPU
+the buffers are pinned and the copies asynchronous: a buffer is read only after the event that was recorded behind its
+copies.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class BlockWriter:
     def submit(self, block: Block, write: Callable[[Block], None]) -> None:
         """Write a full block in the background; ``write`` sees its memory only after all copies have arrived."""
         if self._cuda:
-            block.event = torch.cuda.Event()
+            block.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             block.event.record()
 
         def work() -> None:

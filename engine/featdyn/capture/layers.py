@@ -18,8 +18,8 @@ def select(model: nn.Module, inputs: Tensor, labels: Tensor, patterns: Sequence[
     Parameters
     ----------
     patterns
-        Module names or patterns with ``*`` and ``?``; ``all`` stands for every cut of the network and ``default`` for its
-        default cuts. A module that cannot be traced has no cuts: then both stand for its direct children.
+        Module names or patterns with ``*`` and ``?``; ``all`` stands for every cut of the network and ``default`` for
+        its default cuts. A module that cannot be traced has no cuts: then both stand for its direct children.
 
     Raises
     ------

@@ -14,12 +14,16 @@ class CaptureOptions(BaseModel):
 
     layers: tuple[str, ...] = Field(
         ("default",),
-        description="module names or patterns (s3*); 'default' for the default cuts, 'all' for every cut of the network",
+        description="module names or patterns (s3*); 'default' for the default cuts, 'all' for every cut",
     )
     gradients: bool = Field(True, description="also record the gradient of each sample's loss, in eval mode")
     dtype: Literal["float16", "float32"] = Field(
         "float16", description="of stored activations and gradients; float32 keeps every bit of the forward pass"
     )
-    codec: Literal["none", "zstd"] = Field("none", description="compression of stored arrays; zstd is smaller and slower")
-    sketch: int = Field(64, ge=1, le=4096, description="components of the random projection of each layer's activations")
+    codec: Literal["none", "zstd"] = Field(
+        "none", description="compression of stored arrays; zstd is smaller and slower"
+    )
+    sketch: int = Field(
+        64, ge=1, le=4096, description="components of the random projection of each layer's activations"
+    )
     batch: int = Field(256, ge=1, description="probe samples per forward pass, the same shape every time")

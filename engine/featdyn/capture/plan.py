@@ -29,8 +29,8 @@ class Plan:
         rows = [f"  {name:<40} {size(n):>10}" for name, n in self.arrays.items() if n >= 2**10]
         return "\n".join(
             [
-                f"recording needs {size(self.disk)} on disk ({size(self.free)} free) for {self.checkpoints} checkpoints, "
-                f"{size(self.memory)} of memory for buffers; each checkpoint:",
+                f"recording needs {size(self.disk)} on disk ({size(self.free)} free) for {self.checkpoints} "
+                f"checkpoints and {size(self.memory)} of memory for buffers; each checkpoint:",
                 *rows,
                 f"  {'parameters and optimizer':<40} {size(self.state):>10}",
             ]
@@ -40,8 +40,8 @@ class Plan:
         """Raise :class:`StoreError` when the disk cannot hold it."""
         if self.disk > self.free:
             raise StoreError(
-                f"{path}: needs {size(self.disk)}, {size(self.free)} are free: record fewer layers, probes or checkpoints, "
-                "or leave gradients out"
+                f"{path}: needs {size(self.disk)}, {size(self.free)} are free: "
+                "record fewer layers, probes or checkpoints, or leave gradients out"
             )
 
 

@@ -14,19 +14,16 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from featdyn.capture import cube, layers, tap
+from featdyn.capture.arrays import arrays, gradient_scale
 from featdyn.capture.blocks import BUFFERS, Block, BlockWriter
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.plan import Plan, plan
 from featdyn.capture.probes import Probes
 from featdyn.errors import StoreError, TrainingError
 from featdyn.provenance import provenance
-from featdyn.store import ArraySpec, CheckpointWriter, RunWriter, Schema
+from featdyn.store import CheckpointWriter, Run, RunWriter, Schema
 from featdyn.store.reader import read_block, state_path
 from featdyn.validation import validate
-
-# Gradients of samples that are fitted well are tiny: in float16 they would vanish. Stored 4096 times larger (as xarray's
-# scale_factor, which readers undo), the smallest is 1.5e-11 and the largest 16.
-GRADIENT_SCALE = 4096.0
 
 
 class Recorder:
@@ -85,12 +82,13 @@ class Recorder:
         self._model = tap.plain(model)
         self._probes = probes
         self._loss = loss
-        self._device = next(self._model.parameters()).device
+        self._device = tap.device_of(self._model)
         self._coords = tuple(coords)
         example = probes.batch(0, 1, 1, self._device)
         self.layers = layers.select(self._model, *example, self.options.layers)
         logits = tap.run(self._model, *example, [], gradients=False, loss=loss).logits
-        self.schema = Schema.build(self._arrays(logits), len(probes), self.options.codec)
+        found = arrays(self.layers, tuple(logits.shape[1:]), len(probes), self.options, self._coords)
+        self.schema = Schema.build(found, len(probes), self.options.codec)
         self._attributes = {**(attributes or {}), "capture": self.options.model_dump(mode="json")}
         specs = [a for a in self.schema.arrays if a.dims[:1] == ("sample",)]
         self._blocks = BlockWriter(self.schema, specs, self._device)
@@ -103,17 +101,17 @@ class Recorder:
         """Committed checkpoints."""
         return self._writer.checkpoints
 
-    def plan(self, checkpoints: int, state: Mapping[str, Tensor] | None = None) -> Plan:
-        """Return what so many checkpoints will need; ``state`` is what is kept besides parameters and buffers."""
-        tensors = [*self._model.state_dict().values(), *(state or {}).values()]
-        return plan(self.schema, sum(t.nbytes for t in tensors), checkpoints, BUFFERS, self._writer.path)
+    def plan(self, checkpoints: int, state: int = 0) -> Plan:
+        """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
+        state += sum(t.nbytes for t in self._model.state_dict().values())
+        return plan(self.schema, state, checkpoints, BUFFERS, self._writer.path)
 
     def step(self, **coords: float) -> bool:
         """Count one training step and record when it is due; return whether it was."""
         self.steps += 1
         due = self.steps % self.every == 0
         if due:
-            self.record(step=self.steps, **coords)
+            self.record(step=self.steps, state=None, **coords)
         return due
 
     def record(self, *, step: int, state: Mapping[str, Tensor] | None = None, **coords: float) -> None:
@@ -142,9 +140,9 @@ class Recorder:
             checkpoint.write("step", np.array(step, "int64"))
             for name in self._coords:
                 checkpoint.write(name, np.array(coords[name], "float64"))
-            checkpoint.put(state_path(checkpoint.index, "model"), tensors_to_bytes(self._model.state_dict()))
+            checkpoint.put(state_path(checkpoint.index, "model"), [tensors_to_bytes(self._model.state_dict())])
             if state is not None:
-                checkpoint.put(state_path(checkpoint.index, "optimizer"), tensors_to_bytes(state))
+                checkpoint.put(state_path(checkpoint.index, "optimizer"), [tensors_to_bytes(state)])
 
     def close(self) -> None:
         """Release the store."""
@@ -159,36 +157,20 @@ class Recorder:
     ) -> None:
         self.close()
 
-    def _arrays(self, logits: Tensor) -> list[ArraySpec]:
-        samples, dtype = len(self._probes), self.options.dtype
-        found = [ArraySpec(name, (), (), "int64") for name in ("checkpoint", "step")]
-        found += [ArraySpec(name, (), (), "float64") for name in self._coords]
-        scaled = {"scale_factor": 1 / GRADIENT_SCALE} if dtype == "float16" else {}
-        for name, shape in self.layers.items():
-            axes, lengths = ("sample", *layers.dims(shape)), (samples, *shape)
-            found.append(ArraySpec(f"layers/{name}/activation", axes, lengths, dtype))
-            if self.options.gradients:
-                note = {"long_name": "gradient of the sample's loss, eval mode", **scaled}
-                found.append(ArraySpec(f"layers/{name}/gradient", axes, lengths, dtype, note))
-        axes = ("sample", "class") if logits.ndim == 2 else ("sample", *layers.dims(tuple(logits.shape[1:])))
-        found.append(ArraySpec("outputs/logits", axes, (samples, *logits.shape[1:]), "float32"))
-        found.append(ArraySpec("outputs/loss", ("sample",), (samples,), "float32"))
-        names = cube.ACTIVATION + (cube.GRADIENT if self.options.gradients else ())
-        lengths = (len(self.layers), samples)
-        for name in names:
-            found.append(ArraySpec(f"cube/{name}", ("layer", "sample"), lengths, "float32", _meaning(name)))
-        width = (*lengths, self.options.sketch)
-        found.append(ArraySpec("cube/sketch", ("layer", "sample", "component"), width, "float32", _meaning("sketch")))
-        return found
-
     def _open(self, path: Path) -> RunWriter:
         if (path / "zarr.json").exists():
             writer = RunWriter.open(path)
-            if sorted(writer.schema.arrays, key=str) != sorted(self.schema.arrays, key=str):
+            same = sorted(writer.schema.arrays, key=str) == sorted(self.schema.arrays, key=str)
+            same = same and writer.schema.shard_samples == self.schema.shard_samples
+            if not same or Run(path).values("sample").tolist() != self._probes.coords["sample"].tolist():
                 writer.close()
-                raise StoreError(f"{path}: holds another recording (other layers, probes or options); choose another path")
+                raise StoreError(
+                    f"{path}: holds another recording (other layers, probes or options); choose another path"
+                )
             return writer
-        coords = {name: values if name == "sample" else ("sample", values) for name, values in self._probes.coords.items()}
+        coords = {
+            name: values if name == "sample" else ("sample", values) for name, values in self._probes.coords.items()
+        }
         inputs = self._probes.inputs.numpy()
         axes = ("probe", *layers.dims(inputs.shape[1:]))
         static = {
@@ -218,7 +200,7 @@ class Recorder:
             self._blocks.finish()
 
     def _columns(self, passed: tap.Pass, rows: int) -> dict[str, Tensor]:
-        scale = GRADIENT_SCALE if self.options.dtype == "float16" else 1.0
+        scale = gradient_scale(self.options)
         found = {f"layers/{name}/activation": values[:rows] for name, values in passed.activations.items()}
         found |= {f"layers/{name}/gradient": values[:rows] * scale for name, values in passed.gradients.items()}
         return found | {"outputs/logits": passed.logits[:rows], "outputs/loss": passed.loss[:rows]}
@@ -235,18 +217,17 @@ class Recorder:
             found = cube.summaries(values, self._before(path, checkpoint.index, block.index))
             if self.options.gradients:
                 gradient = block.arrays[f"layers/{name}/gradient"][:rows].flatten(1).float()
-                scale = GRADIENT_SCALE if self.options.dtype == "float16" else 1.0
-                found["gradient_norm"] = gradient.norm(dim=1) / scale
+                found["gradient_norm"] = gradient.norm(dim=1) / gradient_scale(self.options)
             found["sketch"] = self._sketches[name](values)
             for key, value in found.items():
                 columns.setdefault(key, []).append(value)
-        for key, value in columns.items():
-            checkpoint.write(f"cube/{key}", torch.stack(value).numpy(), block.index)
+        for key, column in columns.items():
+            checkpoint.write(f"cube/{key}", torch.stack(column).numpy(), block.index)
 
     def _before(self, path: str, checkpoint: int, block: int) -> Tensor | None:
         if checkpoint == 0:
             return None
-        values = read_block(self._writer.path, self.schema, path, checkpoint - 1, block)
+        values = read_block(self._writer.path, self._writer.schema, path, checkpoint - 1, block)
         return torch.from_numpy(values.astype(np.float32)).flatten(1)
 
     def _finite(self, path: str, values: Tensor, checkpoint: int) -> None:
@@ -262,7 +243,3 @@ def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Return tensors as the content of a safetensors file; tied tensors are written once for each name."""
     content: bytes = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
     return content
-
-
-def _meaning(name: str) -> dict[str, str]:
-    return {"long_name": cube.MEANING[name]}

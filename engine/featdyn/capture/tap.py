@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,13 @@ def plain(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model's first parameter or buffer is; the CPU for a model without any."""
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
 
 
 @contextlib.contextmanager
@@ -83,7 +91,9 @@ def run(
     def keep(name: str) -> Callable[[nn.Module, object, object], Tensor]:
         def hook(module: nn.Module, arguments: object, output: object) -> Tensor:
             if not isinstance(output, Tensor):
-                raise NetworkError(f"layer {name} returns {type(output).__name__}, not one tensor: record another layer")
+                raise NetworkError(
+                    f"layer {name} returns {type(output).__name__}, not one tensor: record another layer"
+                )
             if name in kept:
                 raise NetworkError(f"layer {name} runs twice in one forward pass: record a layer that runs once")
             kept[name] = output

@@ -1,0 +1,5 @@
+"""The command line: thin commands, imported only when they run."""
+
+from featdyn.cli.main import main
+
+__all__ = ["main"]

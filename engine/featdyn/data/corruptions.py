@@ -16,7 +16,7 @@ from featdyn.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
-Random = np.random.Generator
+Random = np.random.RandomState  # unlike Generator's, its draws never change between versions of NumPy (NEP 19)
 
 _BLOCK = 256  # images at a time, to bound the memory of their float64 versions
 
@@ -60,7 +60,8 @@ def corrupt(
     out = np.empty(pixels.shape, np.uint8)
     for start in range(0, len(pixels), _BLOCK):
         block = slice(start, start + _BLOCK)
-        streams = [np.random.default_rng([seed, key(corruption), severity, int(i)]) for i in indices[block]]
+        seeds = [np.random.SeedSequence([seed, key(corruption), severity, int(i)]) for i in indices[block]]
+        streams = [Random(np.random.PCG64(one)) for one in seeds]
         values = CORRUPTIONS[corruption](pixels[block], severity - 1, streams)
         out[block] = np.rint(np.clip(values, 0, 255))
     return out
@@ -78,7 +79,7 @@ def _shot_noise(pixels: Pixels, level: int, streams: list[Random]) -> Floats:
 
 def _impulse_noise(pixels: Pixels, level: int, streams: list[Random]) -> Floats:
     amount = (0.01, 0.02, 0.03, 0.05, 0.07)[level]
-    draws = np.stack([r.random((2, *pixels.shape[1:])) for r in streams])
+    draws = np.stack([r.random_sample((2, *pixels.shape[1:])) for r in streams])
     salt_or_pepper = 255.0 * (draws[:, 1] < 0.5)
     return np.where(draws[:, 0] < amount, salt_or_pepper, pixels)
 
@@ -103,7 +104,7 @@ def _brightness(pixels: Pixels, level: int, streams: list[Random]) -> Floats:
     # Adding to V of HSV with H and S kept scales all channels by the ratio of the new V to the old; black becomes grey.
     value = pixels.max(axis=1, keepdims=True).astype(np.float64)
     raised: Floats = np.minimum(value + 255 * (0.05, 0.1, 0.15, 0.2, 0.3)[level], 255)
-    return np.where(value == 0, raised, pixels * (raised / np.maximum(value, 1)))
+    return np.where(value == 0, raised, pixels * raised / np.maximum(value, 1))
 
 
 def _pixelate(pixels: Pixels, level: int, streams: list[Random]) -> Floats:

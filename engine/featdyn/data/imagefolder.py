@@ -33,75 +33,79 @@ def load_imagefolder(path: Path, image_size: int | None) -> Dataset:
             f"{path}: train and test must have the same class folders, but only one of them has {_some(only)}"
         )
 
-    decoded = {split: _decode([f for fs in files[split].values() for f in fs], image_size) for split in files}
-    grey = all(image.ndim == 2 for images in decoded.values() for image in images)
+    decoded = {split: _decode([f for found in files[split].values() for f in found], image_size) for split in files}
+    channels = 1 if all(block.ndim == 3 for blocks in decoded.values() for block in blocks) else 3
     name = f"imagefolder:{path.resolve().name}"
 
     def images(split: str) -> Images:
-        labels = np.repeat(np.arange(len(classes)), [len(fs) for fs in files[split].values()])
-        return Images(_stack(decoded.pop(split), grey), labels, name, split)
+        labels = np.repeat(np.arange(len(classes)), [len(found) for found in files[split].values()])
+        return Images(_joined(decoded.pop(split), len(labels), channels), labels, name, split)
 
     return Dataset(name, images("train"), images("test"), classes)
 
 
-def _files(folder: Path) -> dict[str, list[Path]]:
+def _files(folder: Path) -> dict[str, list[str]]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: imagefolder:PATH needs PATH/train/<class>/ and PATH/test/<class>/")
-    classes = sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
+    classes = sorted(d.name for d in os.scandir(folder) if d.is_dir() and not d.name.startswith("."))
     if not classes:
-        raise DataError(
-            f"{folder} has no class folders: imagefolder:PATH needs PATH/{folder.name}/<class>/<image files>"
-        )
-    files = {c.name: sorted(f for f in c.iterdir() if _is_image(f)) for c in classes}
+        raise DataError(f"{folder} has no class folders: imagefolder:PATH needs PATH/{folder.name}/<class>/<files>")
+    files = {name: sorted(f.path for f in os.scandir(folder / name) if _is_image(f.name)) for name in classes}
     empty = [name for name, found in files.items() if not found]
     if empty:
         raise DataError(f"{folder} has no images of {_some(empty)} (it looks for {' '.join(SUFFIXES)})")
     return files
 
 
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _decode(files: list[Path], image_size: int | None) -> list[Pixels]:
-    first = _read(files[0], image_size).shape[:2]
+def _decode(files: list[str], image_size: int | None) -> list[Pixels]:
+    """Return blocks of images in order, (n, H, W) where all of a block are grey, else (n, H, W, 3)."""
+    height, width = _read(files[0], image_size).shape[:2]
 
-    def block(start: int) -> list[Pixels]:
+    def block(start: int) -> Pixels:
         images = []
         for file in files[start : start + _BLOCK]:
             image = _read(file, image_size)
-            if image.shape[:2] != first:
+            if image.shape[:2] != (height, width):
                 raise DataError(
-                    f"images differ in size: {files[0]} is {first[0]}x{first[1]}, {file} is "
+                    f"images differ in size: {files[0]} is {height}x{width}, {file} is "
                     f"{image.shape[0]}x{image.shape[1]}: set image_size to resize them"
                 )
             images.append(image)
-        return images
+        if any(image.ndim == 3 for image in images):
+            images = [np.broadcast_to(i[:, :, None], (height, width, 3)) if i.ndim == 2 else i for i in images]
+        return np.stack(images)
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return [image for images in pool.map(block, range(0, len(files), _BLOCK)) for image in images]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(block, range(0, len(files), _BLOCK)))
 
 
-def _read(file: Path, image_size: int | None) -> Pixels:
+def _read(file: str, image_size: int | None) -> Pixels:
     """Return one image, (H, W) if it is grey, else (H, W, 3)."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(file) as image:
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"{file} has more than 8 bits per channel: convert it to 8 bits")
-            flat = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+            mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+            flat = image if image.mode == mode else image.convert(mode)
+            return np.asarray(flat if image_size is None else fit(flat, image_size, image_size))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
         raise DataError(f"{file} cannot be read as an image: {error}") from error
-    return np.asarray(flat if image_size is None else fit(flat, image_size, image_size))
 
 
-def _stack(images: list[Pixels], grey: bool) -> Pixels:
-    out = np.empty((len(images), 1 if grey else 3, *images[0].shape[:2]), np.uint8)
-    for i, image in enumerate(images):
-        out[i] = image if image.ndim == 2 else image.transpose(2, 0, 1)
+def _joined(blocks: list[Pixels], count: int, channels: int) -> Pixels:
+    out = np.empty((count, channels, *blocks[0].shape[1:3]), np.uint8)
+    start = 0
+    for block in blocks:
+        out[start : start + len(block)] = block[:, None] if block.ndim == 3 else block.transpose(0, 3, 1, 2)
+        start += len(block)
     return out

@@ -129,7 +129,8 @@ def normalise(
     import torch
 
     if isinstance(pixels, np.ndarray):
-        pixels = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
+        # Torch has no read-only or reversed arrays; others are not copied.
+        pixels = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
     if pixels.dtype != torch.uint8 or pixels.ndim != 4:
         raise ValueError(f"pixels: needs uint8 (N, C, H, W), got {pixels.dtype} {tuple(pixels.shape)}")
     if len(mean) != pixels.shape[1] or len(std) != pixels.shape[1]:

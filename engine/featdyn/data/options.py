@@ -1,9 +1,9 @@
 """The settings of data, labels and probes, which a training recipe embeds as its tables [data], [labels], [probes]."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Severity = Annotated[int, Field(ge=1, le=5)]
 
@@ -61,3 +61,12 @@ class ProbeOptions(_Options):
     )
     shifted_count: int = Field(256, ge=0, description="test images of the shifted data set, only of the shared classes")
     seed: int = Field(0, ge=0, description="seed of the choice of probes and of their corruptions")
+
+    @model_validator(mode="after")
+    def _corruptions(self) -> Self:
+        for name, values in (("corruptions", self.corruptions), ("severities", self.severities)):
+            if self.corrupted and not values:
+                raise ValueError(f"{name} is empty, but corrupted = {self.corrupted}")
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} holds a value twice")
+        return self

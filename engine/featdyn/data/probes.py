@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from featdyn.data.cifar10c import Cifar10C
 from featdyn.data.corruptions import corrupt
@@ -20,6 +19,7 @@ from featdyn.data.order import key, stratified_order
 from featdyn.data.resize import fit_pixels
 from featdyn.data.shift import shared_classes
 from featdyn.errors import DataError
+from featdyn.validation import validate
 
 Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
@@ -94,7 +94,7 @@ def probe_set(
     DataError
         If there are too few samples, or data are missing or do not fit.
     """
-    chosen = _options(options)
+    chosen = validate(ProbeOptions, options, "probes")
     kinds = [
         _Kind.of(dataset.train, _choose(dataset.train, chosen.train, chosen.seed, "train"), train_labels),
         _Kind.of(dataset.test, test := _choose(dataset.test, chosen.test, chosen.seed, "test")),
@@ -106,7 +106,7 @@ def probe_set(
     if chosen.corrupted:
         kinds += _corrupted(dataset, test[: chosen.corrupted], chosen)
     if chosen.shifted is not None and chosen.shifted_count:
-        kinds.append(_shifted(dataset, chosen, data_dir, download))
+        kinds.append(_shifted(dataset, chosen.shifted, chosen, data_dir, download))
     if not any(len(kind.indices) for kind in kinds):
         raise DataError("no probes were asked for: set train, test or shifted_count above 0")
     return _joined(kinds)
@@ -141,15 +141,6 @@ class _Kind:
         return [f"{self.dataset}/{self.origin}/{index:05d}{tail}" for index in self.indices]
 
 
-def _options(options: dict[str, Any]) -> ProbeOptions:
-    try:
-        return ProbeOptions(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise DataError(f"probes: {field}: {first['msg']}, got {first['input']!r}") from error
-
-
 def _choose(images: Images, count: int, seed: int, kind: str, among: npt.NDArray[np.bool_] | None = None) -> Indices:
     candidates = np.arange(len(images)) if among is None else np.flatnonzero(among)
     if count > len(candidates):
@@ -178,12 +169,11 @@ def _corrupted(dataset: Dataset, indices: Indices, options: ProbeOptions) -> Ite
             )
 
 
-def _shifted(dataset: Dataset, options: ProbeOptions, data_dir: str | Path | None, download: bool) -> _Kind:
-    assert options.shifted is not None
+def _shifted(dataset: Dataset, name: str, options: ProbeOptions, data_dir: str | Path | None, download: bool) -> _Kind:
     _, height, width = dataset.shape
     # Only images of one size can be loaded as they are, and a folder of any others has to be resized on the way in.
-    image_size = height if options.shifted.startswith(FOLDER) and height == width else None
-    other = load(options.shifted, data_dir=data_dir, download=download, image_size=image_size)
+    image_size = height if name.startswith(FOLDER) and height == width else None
+    other = load(name, data_dir=data_dir, download=download, image_size=image_size)
     if other.name == dataset.name:
         raise DataError(
             f"shifted: {other.name} is the data set itself (image folders must differ in their folder's name)"

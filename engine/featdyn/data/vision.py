@@ -22,9 +22,9 @@ READERS = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn
 
 def load_torchvision(name: str, data_dir: Path | None, download: bool) -> Dataset:
     """Load one of `READERS` from `data_dir`, which is laid out as torchvision's `root`."""
-    datasets = _torchvision(name)
     if data_dir is None:
         raise DataError(f"{name} is read from files: set data_dir to their folder (and download to fetch them)")
+    datasets = _torchvision(name)
     reader = READERS[name]
 
     def read(split: str) -> tuple[Images, tuple[str, ...]]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from math import prod
 
 from featdyn.errors import NetworkError
 from featdyn.networks.cut import Cut
 
 SHARES = (2 / 3, 1 / 3, 0.0)
 """Suffix shares of the multiply-adds near which a default cut lies: [I], our choice."""
+NEAR = 0.05
+"""Difference in suffix share up to which a smaller tensor is the better cut: [I], our choice."""
 
 
 def default_cuts(found: Sequence[Cut]) -> list[str]:
     """Choose up to three cuts that spread over the depth of a network.
 
-    Candidates are the last cut of each shape (the end of a stage), or every cut where the shape changes fewer than three
-    times. Of them come those whose suffixes cost closest to 2/3, 1/3 and none of the network; between equals, the last.
+    Those are chosen whose suffixes cost closest to 2/3, 1/3 and none of the multiply-adds; the last of equals.
+    A cut stands back for a later one that holds fewer values if their suffixes differ by at most 5% of the network.
+
     For resnet20 these are s1b3, s2b3 and pooled: the end of stage 1, the end of stage 2 and the pooled vector. The rule
     is this project's own choice ([I] in the method note).
 
@@ -30,13 +34,9 @@ def default_cuts(found: Sequence[Cut]) -> list[str]:
     list of str
         Names, in execution order; empty only if `found` is.
     """
-    ends = list({cut.shape: cut for cut in found}.values())
-    candidates = ends if len(ends) >= len(SHARES) else found
-    chosen = {
-        min(reversed(candidates), key=lambda cut: abs(_suffix_share(cut) - share)).name
-        for share in SHARES
-        if candidates
-    }
+    worthy = [cut for place, cut in enumerate(found) if not any(_replaces(later, cut) for later in found[place + 1 :])]
+    worthy.reverse()  # min takes the first of equals
+    chosen = {min(worthy, key=lambda cut: abs(_suffix_share(cut) - share)).name for share in SHARES if worthy}
     return [cut.name for cut in found if cut.name in chosen]
 
 
@@ -82,6 +82,10 @@ def _shortened(names: list[str], most: int = 16) -> str:
     if len(names) <= most:
         return ", ".join(names) or "none"
     return ", ".join([*names[: most - 2], "...", names[-1]]) + f" ({len(names)} in all)"
+
+
+def _replaces(later: Cut, cut: Cut) -> bool:
+    return prod(later.shape) < prod(cut.shape) and _suffix_share(cut) - _suffix_share(later) <= NEAR
 
 
 def _suffix_share(cut: Cut) -> float:

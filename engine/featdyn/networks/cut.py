@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
+from math import prod
 
 from torch import Tensor, fx, nn
 
@@ -78,26 +80,23 @@ def cuts(module: nn.Module, example: Tensor, *, every: bool = False) -> list[Cut
     if not isinstance(example, Tensor) or example.ndim < 1:
         raise TypeError(f"example must be a tensor with a batch dimension, not {getattr(example, 'shape', example)}")
     traced = flow(trace(module), example)
-    first, final = traced.trace.input, traced.trace.output.args[0]
-    names, modules = places.names(traced.trace), places.modules(traced.trace)
-    groups: list[list[tuple[fx.Node, Part]]] = []
+    found = list(_separations(traced))
+    if not every:  # of places that cost the same to run and to store, the last stands for all
+        groups = [list(group) for _, group in groupby(found, key=lambda cut: (cut.prefix_macs, prod(cut.shape)))]
+        found = [group[-1] for group in groups if group[0]._node is not traced.trace.input]
+    ends = (traced.trace.input, traced.trace.output.args[0])
+    return [cut for cut in found if cut._node not in ends]
+
+
+def _separations(traced: Flow) -> Iterator[Cut]:
+    """Yield a cut for every node that separates, the input and the output among them."""
+    names, modules = places.names(traced), places.modules(traced.trace)
     for node in places.separating(traced):
-        suffix = Part(traced, node, final)
-        if traced.sample_shape(node) is None or not suffix.complete:
-            continue
-        if groups and not every and places.same_place(traced, groups[-1][-1][0], node):
-            groups[-1].append((node, suffix))
-        else:
-            groups.append([(node, suffix)])
-    found = []
-    for group in groups:
-        node, suffix = group[-1]
-        if group[0][0] is first or node is final:
-            continue
-        prefix = Part(traced, first, node)
-        costs = (prefix.macs, suffix.macs, prefix.params, suffix.params)
-        found.append(Cut(names[node], modules.get(node), traced.sample_shape(node) or (), *costs, traced, node))
-    return found
+        prefix, suffix = Part(traced, traced.trace.input, node), Part(traced, node, traced.trace.output.args[0])
+        shape = traced.sample_shape(node)
+        if shape is not None and suffix.complete:
+            costs = (prefix.macs, suffix.macs, prefix.params, suffix.params)
+            yield Cut(names[node], modules.get(node), shape, *costs, traced, node)
 
 
 def features_at(module: nn.Module, cuts: Sequence[Cut]) -> fx.GraphModule:
@@ -113,7 +112,7 @@ def features_at(module: nn.Module, cuts: Sequence[Cut]) -> fx.GraphModule:
     Returns
     -------
     GraphModule
-        Maps an input batch to a tuple of tensors, (N, *cut.shape) each, in the order of `cuts`. It runs in eval mode and
+        Maps an input batch to a tuple of tensors, (N, *cut.shape) each, in the order of `cuts`. It runs in eval mode,
         only as far as the last cut, and shares the parameters and buffers of `module`.
 
     Raises

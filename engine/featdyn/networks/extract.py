@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from operator import attrgetter
+from operator import attrgetter, mul
 from typing import Any
 
 import torch
@@ -43,6 +43,7 @@ class Part:
         for node in order:
             if node.op != "placeholder" and all(argument in direct for argument in node.all_input_nodes):
                 direct.add(node)
+        scratch = fx.Graph().placeholder("x")
         needed = {self.source}
         stack: list[fx.Node] = []
         fx.node.map_arg(self.result, stack.append)
@@ -52,7 +53,7 @@ class Part:
                 continue
             needed.add(node)
             if node not in direct and not self.flow.holds_tensor(node):
-                self.complete &= self._constant(node) is not None
+                self.complete &= self._remake(node, scratch) is not None
                 self.remade.add(node)
             elif node.op == "placeholder":
                 self.complete = False
@@ -60,10 +61,10 @@ class Part:
                 stack += node.all_input_nodes
         return [node for node in order if node in needed and node is not self.source]
 
-    def _constant(self, node: fx.Node, batch: Any = None) -> Any:
-        """Give a size without its inputs, with `batch` in place of the batch size; None where that cannot be."""
+    def _remake(self, node: fx.Node, source: fx.Node) -> Any:
+        """Give a size anew from a copy of the source, or None where that cannot be."""
         two, three = (values[node] for values in self.flow.values)
-        return _merge(two, three, batch if batch is not None else BATCHES[0])
+        return _merge(two, three, source)
 
     @property
     def macs(self) -> int:
@@ -83,10 +84,9 @@ class Part:
         """Copy the part into a graph of its own, whose only input is the source."""
         new = fx.Graph()
         copies = {self.source: new.placeholder("x")}
-        batch = new.call_method("size", (copies[self.source], 0)) if self.remade else None
         for node in self.nodes:
             if node in self.remade:
-                copies[node] = self._constant(node, batch)
+                copies[node] = self._remake(node, copies[self.source])
             else:
                 copies[node] = new.node_copy(node, copies.__getitem__)
         new.output(fx.node.map_arg(self.result, copies.__getitem__))
@@ -102,13 +102,19 @@ def _parameters(module: nn.Module, node: fx.Node) -> Iterable[nn.Parameter]:
     return []
 
 
-def _merge(two: Any, three: Any, batch: Any) -> Any:
-    """Join a value seen at both batch sizes: equal ones stay, the batch sizes themselves become `batch`."""
+def _merge(two: Any, three: Any, source: fx.Node) -> Any:
+    """Join a value seen at both batch sizes: multiples of the batch size are taken from `source`, equal values stay."""
     if isinstance(two, TensorOf) or type(two) is not type(three):
         return None
     if isinstance(two, (tuple, list)):
-        items = [_merge(a, b, batch) for a, b in zip(two, three, strict=True)] if len(two) == len(three) else [None]
+        items = [_merge(a, b, source) for a, b in zip(two, three, strict=True)] if len(two) == len(three) else [None]
         return None if any(item is None for item in items) else tuple(items)
-    if type(two) is int and (two, three) == BATCHES:
-        return batch
-    return two if isinstance(two, (bool, int, float, str, torch.dtype)) and two == three else None
+    if isinstance(two, torch.device):
+        return source.graph.call_function(getattr, (source, "device"))
+    if two == three:
+        return two if isinstance(two, (bool, int, float, str, torch.dtype)) else None
+    factor, rest = divmod(two, BATCHES[0]) if type(two) is int else (0, 1)
+    if rest or factor * BATCHES[1] != three:
+        return None
+    size = source.graph.call_method("size", (source, 0))
+    return size if factor == 1 else source.graph.call_function(mul, (size, factor))

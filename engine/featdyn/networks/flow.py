@@ -57,26 +57,24 @@ def flow(trace: Trace, example: Tensor) -> Flow:
     NetworkError
         The module does not take such an input, or writes in place into memory that it still uses elsewhere.
     """
-    twin = eval_twin(trace.module, _to_meta)
-    vars(twin).update({name: _to_meta(value) for name, value in trace.constants.items()})
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its fused operator hides its matrix products
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            twin = eval_twin(trace.module, _to_meta)
+            vars(twin).update({name: _to_meta(value) for name, value in trace.constants.items()})
             while True:
                 runs = [_Run(trace, twin, batch) for batch in BATCHES]
                 for run in runs:
                     run.run(torch.empty((run.batch, *example.shape[1:]), dtype=example.dtype, device="meta"))
                 if not runs[0].written:
                     break
-                functionalise(trace.graph, runs[0].written, runs[0].env)
+                functionalise(trace, runs[0].written, runs[0].env)
     except Exception as error:
         raise cannot_cut(trace.module, error) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
-    values = tuple(
-        {node: fx.node.map_aggregate(value, _describe) for node, value in run.env.items()} for run in runs
-    )
+    values = tuple({node: fx.node.map_aggregate(value, _describe) for node, value in run.env.items()} for run in runs)
     macs = {node: count // BATCHES[0] for node, count in runs[0].macs.items()}
     return Flow(trace, (values[0], values[1]), macs)
 
@@ -103,24 +101,16 @@ class _Run(fx.Interpreter):
         before = {node: self.env[node]._version for node in n.all_input_nodes if isinstance(self.env[node], Tensor)}
         with _MetaDevice() as mode:
             value = super().run_node(n)
-        self.macs[n] = mode.macs + self._recurrent_macs(n)
+        self.macs[n] = mode.macs
         self.written += [(n, node) for node, version in before.items() if self.env[node]._version != version]
         return value
 
-    def _recurrent_macs(self, n: fx.Node) -> int:
-        """Multiply-adds of torch's recurrent layers, which are one operator without a formula there."""
-        module = self.module.get_submodule(str(n.target)) if n.op == "call_module" else None
-        if not isinstance(module, nn.RNNBase):
-            return 0
-        steps = self.env[n.all_input_nodes[0]].shape[:-1].numel()
-        return steps * sum(weight.numel() for weight in module.parameters() if weight.ndim == 2)
 
-
-class _MetaDevice(TorchDispatchMode):
+class _MetaDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Makes every new tensor on the meta device and counts multiply-adds."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.macs = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from featdyn.networks.trace import Trace
 
-def functionalise(graph: fx.Graph, written: list[tuple[fx.Node, fx.Node]], values: dict[fx.Node, Any]) -> None:
+
+def functionalise(trace: Trace, written: list[tuple[fx.Node, fx.Node]], values: dict[fx.Node, Any]) -> None:
     """Replace operations in place by their out-of-place form, which gives the same bits.
 
     Parameters
     ----------
-    graph
-        Changed in place.
+    trace
+        Its graph is changed, and with it what modules return.
     written
         Pairs of an operation and the node whose tensor it wrote into.
     values
@@ -26,22 +28,28 @@ def functionalise(graph: fx.Graph, written: list[tuple[fx.Node, fx.Node]], value
     ValueError
         The written memory is still read through another tensor (a view), or the operation has no out-of-place form.
     """
-    order = {node: place for place, node in enumerate(graph.nodes)}
+    order = {node: place for place, node in enumerate(trace.graph.nodes)}
     now: dict[fx.Node, fx.Node] = {}  # a node written into -> the node that holds the result
     for writer, first in written:
-        target = now.get(first, first)
+        target = first
+        while target in now:
+            target = now[target]
         for node, value in values.items():
-            earlier = order[node] < order[writer] and node is not target
-            if earlier and isinstance(value, Tensor) and _shares(value, values[first]):
-                if any(order[user] > order[writer] for user in node.users):
-                    raise ValueError(f"{writer.name} writes in place into memory that {node.name} shares")
+            other = isinstance(value, Tensor) and order[node] < order[writer] and node is not target
+            if other and _shares(value, values[first]) and any(order[user] > order[writer] for user in node.users):
+                raise ValueError(f"{writer.name} writes in place into memory that {node.name} shares")
         _out_of_place(writer)
-        target.replace_all_uses_with(writer, lambda user, place=order[writer]: order[user] > place)
-        now[first] = writer
+        for user in list(target.users):
+            if order[user] > order[writer]:
+                user.replace_input_with(target, writer)
+        for path, node in trace.returned.items():
+            if node is target and path in writer.meta.get("nn_module_stack", {}):  # written before the module returned
+                trace.returned[path] = writer
+        now[target] = writer
 
 
 def _shares(one: Tensor, other: Tensor) -> bool:
-    return one.untyped_storage()._cdata == other.untyped_storage()._cdata
+    return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)
 
 
 def _out_of_place(node: fx.Node) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from torch import fx
 
 from featdyn.networks.flow import Flow
@@ -39,20 +37,7 @@ def _on_path(flow: Flow) -> list[fx.Node]:
     for node in reversed(trace.graph.nodes):
         if node in reached and any(user in used for user in node.users):
             used.add(node)
-    return [node for node in trace.graph.nodes if node in reached and node in used or node is trace.output]
-
-
-def same_place(flow: Flow, one: fx.Node, other: fx.Node) -> bool:
-    """Whether two separating nodes, `one` first, are the same place to a user.
-
-    No multiply-add lies between them and they hold as many values, so that neither running a suffix nor storing the
-    tensor costs anything else: normalisation, activation, dropout, flattening.
-    """
-    first, second = flow.sample_shape(one), flow.sample_shape(other)
-    if first is None or second is None or prod(first) != prod(second):
-        return False
-    nodes = list(flow.trace.graph.nodes)
-    return not any(flow.macs[node] for node in nodes[nodes.index(one) + 1 : nodes.index(other) + 1])
+    return [node for node in trace.graph.nodes if (node in reached and node in used) or node is trace.output]
 
 
 def modules(trace: Trace) -> dict[fx.Node, str]:
@@ -64,11 +49,11 @@ def modules(trace: Trace) -> dict[fx.Node, str]:
     return found
 
 
-def names(trace: Trace) -> dict[fx.Node, str]:
-    """Name every node, uniquely: as its module (see `modules`), else by its own path such as ``layer3.add``."""
-    given = modules(trace)
+def names(flow: Flow) -> dict[fx.Node, str]:
+    """Name every tensor on the way, uniquely: as its module (see `modules`), else by its own path (``layer3.add``)."""
+    given = modules(flow.trace)
     taken = set(given.values())
-    for node in trace.graph.nodes:
+    for node in _on_path(flow)[:-1]:
         if node not in given:
             path = name = _path(node)
             repeat = 0
@@ -81,7 +66,7 @@ def names(trace: Trace) -> dict[fx.Node, str]:
 
 
 def _path(node: fx.Node) -> str:
-    if node.op in ("call_module", "get_attr"):
+    if node.op == "call_module":
         return str(node.target)
     own = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.name)
     *_, inner = node.meta.get("nn_module_stack", None) or [""]

@@ -54,9 +54,7 @@ def resnet20(classes: int, shape: tuple[int, int, int], *, width: int = 16) -> n
     He, Zhang, Ren, Sun, "Deep residual learning for image recognition" (2016), section 4.2; initial weights as in their
     "Delving deep into rectifiers" (2015).
     """
-    stem = OrderedDict(
-        conv=nn.Conv2d(shape[0], width, 3, 1, 1, bias=False), bn=nn.BatchNorm2d(width), relu=nn.ReLU()
-    )
+    stem = OrderedDict(conv=nn.Conv2d(shape[0], width, 3, 1, 1, bias=False), bn=nn.BatchNorm2d(width), relu=nn.ReLU())
     parts: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(stem))
     channels = width
     for stage in (1, 2, 3):

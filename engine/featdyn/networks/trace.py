@@ -26,18 +26,22 @@ class Trace:
     @property
     def input(self) -> fx.Node:
         """The node of the module's input."""
-        return next(node for node in self.graph.nodes if node.op == "placeholder")
+        return self._first("placeholder")
 
     @property
     def output(self) -> fx.Node:
         """The graph's output node, whose arguments are what the module returns."""
-        return next(node for node in reversed(self.graph.nodes) if node.op == "output")
+        return self._first("output")
+
+    def _first(self, operation: str) -> fx.Node:
+        node: fx.Node = next(node for node in self.graph.nodes if node.op == operation)
+        return node
 
     def compile(self, graph: fx.Graph, twin: nn.Module | None = None) -> fx.GraphModule:
-        """Make a module that runs `graph`, with the parameters and buffers of `twin` (by default the traced module's)."""
+        """Make a module that runs `graph` with the tensors of `twin` (by default a twin of the traced module)."""
         twin = eval_twin(self.module) if twin is None else twin
         own = twin.state_dict().keys()
-        vars(twin).update(self.constants)
+        vars(twin).update(self.constants | vars(twin))
         part = fx.GraphModule(twin, graph)
         for path, owner in part.named_modules():
             for name in owner._buffers:  # literals and constants are no part of a checkpoint

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from featdyn.errors import NetworkError
+from featdyn.networks.resnet import initialise
 
 SMALL = 64
 """Images up to this side (pixels) get the small-image form: [I], our choice."""
 
 
 def resnet18(classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    """torchvision's ResNet-18; up to 64 pixels the stem is a 3x3 convolution of stride 1 without max pooling."""
+    """Make torchvision's ResNet-18; up to 64 pixels the stem is a 3x3 convolution of stride 1 without max pooling."""
     network: nn.Module = _models().resnet18(num_classes=classes)
     if _small(shape):
         network.conv1 = _like(network.conv1, shape[0], kernel_size=3, stride=1, padding=1)
@@ -25,12 +28,12 @@ def resnet18(classes: int, shape: tuple[int, int, int]) -> nn.Module:
 
 
 def vgg16(classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    """torchvision's VGG-16; up to 64 pixels global pooling and one linear layer classify."""
+    """Make torchvision's VGG-16; up to 64 pixels global pooling and one linear layer classify."""
     return _vgg("vgg16", classes, shape)
 
 
 def vgg16_bn(classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    """torchvision's VGG-16 with BatchNorm; up to 64 pixels global pooling and one linear layer classify."""
+    """Make torchvision's VGG-16 with BatchNorm; up to 64 pixels global pooling and one linear layer classify."""
     return _vgg("vgg16_bn", classes, shape)
 
 
@@ -83,7 +86,14 @@ def vit(
 
 
 def _vgg(name: str, classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    network: Any = getattr(_models(), name)(num_classes=classes)
+    models, small = _models(), _small(shape)
+    with torch.device("meta") if small else nullcontext():  # the large classifier, 120 million weights, is never drawn
+        network: Any = getattr(models, name)(num_classes=classes, init_weights=not small)
+    if small:
+        network.avgpool = nn.AdaptiveAvgPool2d(1)
+        network.classifier = nn.Linear(512, classes)
+        network.to_empty(device=torch.get_default_device())
+        _draw(network)
     if shape[0] != 3:
         network.features[0] = _like(network.features[0], shape[0])
     side = min(shape[1:])
@@ -93,12 +103,18 @@ def _vgg(name: str, classes: int, shape: tuple[int, int, int]) -> nn.Module:
             if side == 0:  # nothing left to pool
                 network.features[index] = nn.Identity()
                 side = 1
-    if _small(shape):
-        network.avgpool = nn.AdaptiveAvgPool2d(1)
-        network.classifier = nn.Linear(512, classes)
-        nn.init.normal_(network.classifier.weight, 0, 0.01)
-        nn.init.zeros_(network.classifier.bias)
     return network  # type: ignore[no-any-return]
+
+
+def _draw(network: nn.Module) -> None:
+    """Set initial weights as torchvision's VGG does."""
+    initialise(network)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.01)
+            nn.init.zeros_(module.bias)
 
 
 def _small(shape: tuple[int, int, int]) -> bool:
@@ -109,9 +125,7 @@ def _like(old: Any, channels: int, **changes: Any) -> nn.Conv2d:
     """Make a convolution like `old` for another number of input channels, with torchvision's initial weights."""
     keep = ("out_channels", "kernel_size", "stride", "padding")
     new = nn.Conv2d(channels, bias=old.bias is not None, **{key: getattr(old, key) for key in keep} | changes)
-    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
-    if new.bias is not None:
-        nn.init.zeros_(new.bias)
+    initialise(new)
     return new
 
 

@@ -1,0 +1,5 @@
+"""The report of a run: one HTML file that needs nothing else, not even a network."""
+
+from featdyn.report.page import write_report
+
+__all__ = ["write_report"]

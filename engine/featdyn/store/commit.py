@@ -18,10 +18,6 @@ from featdyn.errors import StoreError
 from featdyn.store import files
 from featdyn.store.files import FileRecord
 
-FORMAT = 1
-ROOT = "zarr.json"
-KEY = "featdyn"  # the root attribute that holds what is below
-
 Kind: TypeAlias = Literal["checkpoint", "result"]
 
 
@@ -56,29 +52,6 @@ def write_manifest(root: Path, number: int, kind: Kind, name: str, written: Sequ
     """Write the manifest of these files and make all their names durable; after this the commit may be published."""
     ordered = sorted(written, key=lambda record: record.path)
     content = json.dumps({"commit": number, "files": [[r.path, r.size, r.crc32c] for r in ordered]}).encode()
-    manifest = files.write(root, f"commits/{number:06d}.json", content)
+    manifest = files.write(root, f"commits/{number:06d}.json", [content])
     files.sync_folders(root, [r.path for r in ordered] + [manifest.path])
     return Commit(number, kind, name, manifest)
-
-
-def read_root(root: Path) -> dict[str, Any]:
-    """Return the root document of a store, or raise one clear :class:`StoreError`."""
-    try:
-        content = (root / ROOT).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        hint = (
-            "no such folder" if not root.exists() else "not a featdyn store, or one whose first checkpoint never came"
-        )
-        raise StoreError(f"{root}: {hint}") from None
-    except OSError as error:
-        raise StoreError(f"{root}: {error.strerror}") from error
-    try:
-        document = json.loads(content)
-        state = document["attributes"][KEY]
-        version = state["format"]
-    except (ValueError, KeyError, TypeError):
-        raise StoreError(f"{root}: not a featdyn store, or its {ROOT} is damaged") from None
-    if not isinstance(version, int) or version > FORMAT:
-        raise StoreError(f"{root}: store format {version} is newer than this featdyn reads ({FORMAT}): update featdyn")
-    parsed: dict[str, Any] = document
-    return parsed

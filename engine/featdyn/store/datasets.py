@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from featdyn.store.metadata import Document
+from featdyn.store.schema import check_name
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,7 +22,11 @@ def encode(dataset: xr.Dataset, path: str) -> tuple[dict[str, Document], dict[st
     import zarr
     from zarr.storage import MemoryStore
 
+    for part in (*filter(None, path.split("/")), *dataset.variables):
+        check_name(str(part), "variable")
     held: dict[str, Any] = {}
+    # Fixed-width text has no Zarr v3 specification; text of any length has.
+    dataset = dataset.assign({n: v.astype(object) for n, v in dataset.variables.items() if v.dtype.kind == "U"})
     # Each chunk must be a file, also one that equals the fill value: the commit record lists it.
     with zarr.config.set({"array.write_empty_chunks": True}):
         dataset.to_zarr(

@@ -6,11 +6,16 @@ root metadata, is replaced atomically.
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import google_crc32c
+
+from featdyn.errors import StoreError
 
 
 @dataclass(frozen=True)
@@ -27,29 +32,59 @@ def crc32c(content: bytes) -> int:
     return int(google_crc32c.value(content))
 
 
-def write(root: Path, path: str, content: bytes) -> FileRecord:
-    """Write and sync one new file below ``root``; its folder is synced later, by :func:`sync_folders`."""
-    target = root / path
+def inside(root: Path, path: str) -> Path:
+    """Return where a file of the store lies; raise :class:`StoreError` when its path leads out of the store."""
+    target = root
+    for part in path.split("/"):
+        if part in ("", ".", "..") or "\\" in part or "\0" in part:
+            raise StoreError(f"{root}: {path!r} is not a path inside a store")
+        target = target / part
+        if target.is_symlink():
+            raise StoreError(f"{root}: {target.relative_to(root)} is a symbolic link, which a store does not hold")
+    return target
+
+
+def write(root: Path, path: str, pieces: Iterable[bytes]) -> FileRecord:
+    """Write and sync one new file below ``root``; its folder is synced later, by :func:`sync_folders`.
+
+    Each piece is checksummed just before it is written, while it is in the processor's cache. A file that could not be
+    written to its end is removed: on a full disk its room is needed.
+    """
+    target = inside(root, path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target, "wb", buffering=0) as file:
-        view = memoryview(content)
-        while view:
-            view = view[file.write(view) :]
-        os.fsync(file.fileno())
-    return FileRecord(path, len(content), crc32c(content))
+    size = checksum = 0
+    try:
+        with open(target, "wb", buffering=0) as file:
+            for piece in pieces:
+                checksum = int(google_crc32c.extend(checksum, piece))
+                size += len(piece)
+                view = memoryview(piece)
+                while view:
+                    view = view[file.write(view) :]
+            os.fsync(file.fileno())
+    except BaseException:
+        with suppress(OSError):
+            target.unlink()
+        raise
+    return FileRecord(path, size, checksum)
 
 
 def replace(root: Path, path: str, content: bytes, *, durable: bool = True) -> None:
     """Replace one file so that a reader sees the old content or the new; when durable, also after a power cut."""
-    target = root / path
+    target = inside(root, path)
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.new")
-    with open(aside, "wb") as file:
-        file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.rename(aside, target)
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.rename(aside, target)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise
     if durable:
         sync_folder(target.parent)
 
@@ -75,17 +110,41 @@ def sync_folders(root: Path, paths: list[str]) -> None:
         sync_folder(folder)
 
 
+def _crc32c_of(path: Path) -> int:
+    checksum = 0
+    with open(path, "rb", buffering=0) as file:
+        while piece := file.read(2**22):
+            checksum = int(google_crc32c.extend(checksum, piece))
+    return checksum
+
+
 def check(root: Path, record: FileRecord, *, content: bool = True) -> str | None:
     """Return what is wrong with a committed file, or None; without ``content`` only that it is there in full size."""
-    target = root / record.path
     try:
+        target = inside(root, record.path)
         size = target.stat().st_size
         if size != record.size:
             return f"{record.path}: {size} bytes instead of {record.size}"
-        if content and crc32c(target.read_bytes()) != record.crc32c:
+        if content and _crc32c_of(target) != record.crc32c:
             return f"{record.path}: the content does not match its checksum"
+    except StoreError:
+        return f"{record.path}: leads out of the store or through a symbolic link"
     except FileNotFoundError:
         return f"{record.path}: missing"
     except OSError as error:
         return f"{record.path}: {error.strerror}"
     return None
+
+
+@contextmanager
+def disk(root: Path, checkpoints: int = 0) -> Iterator[None]:
+    """Turn errors of the file system into one line that says what is safe."""
+    try:
+        yield
+    except OSError as error:
+        kept = f"; its {checkpoints} committed checkpoints are safe" if checkpoints else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"{root}: the disk is full{kept}: free some room and run the same command again"
+            ) from error
+        raise StoreError(f"{root}: {error.strerror or error}{kept}") from error

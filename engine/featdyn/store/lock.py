@@ -32,6 +32,9 @@ class WriterLock:
             holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
             os.close(descriptor)
             raise StoreError(f"{self._path.parent} is being written by {holder}: wait for it or stop it") from error
+        if not self._path.exists() or os.fstat(descriptor).st_ino != self._path.stat().st_ino:
+            os.close(descriptor)  # removed meanwhile by a writer that ended without a commit: the lock guards nothing
+            raise StoreError(f"{self._path.parent} was given up by another writer just now: try again")
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         self._descriptor = descriptor

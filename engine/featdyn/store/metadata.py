@@ -44,7 +44,7 @@ def array(spec: ArraySpec, schema: Schema, checkpoints: int) -> Document:
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard}},
         # One folder an array: a shard is then one new name in one folder, and a commit syncs few folders.
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-        "fill_value": 0 if np.dtype(spec.dtype).kind in "iu" else 0.0,
+        "fill_value": np.zeros((), spec.dtype).item(),
         "codecs": codecs,
         "attributes": dict(spec.attrs),
         "dimension_names": ["checkpoint", *spec.dims],
@@ -77,7 +77,10 @@ def chunk_key(spec: ArraySpec, checkpoint: int, block: int) -> str:
 def parse_array(path: str, document: Document) -> ArraySpec:
     """Return the :class:`ArraySpec` that :func:`array` turned into this document."""
     dims = tuple(document["dimension_names"][1:])
-    return ArraySpec(path, dims, tuple(document["shape"][1:]), document["data_type"], document["attributes"])
+    chunk = None
+    if "sample" in dims:
+        chunk = document["codecs"][0]["configuration"]["chunk_shape"][1 + dims.index("sample")]
+    return ArraySpec(path, dims, tuple(document["shape"][1:]), document["data_type"], document["attributes"], chunk)
 
 
 def grows(document: Document) -> bool:

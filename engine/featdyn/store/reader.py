@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -9,20 +11,22 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from featdyn.errors import StoreError
-from featdyn.store import commit, files, metadata, shard
-from featdyn.store.commit import Commit
+from featdyn.store import files, metadata, root, shard
 from featdyn.store.metadata import Document
-from featdyn.store.schema import Schema
+from featdyn.store.root import Root
+from featdyn.store.schema import Schema, check_name
 
 if TYPE_CHECKING:
     import torch
     import xarray as xr
+    import zarr
 
 
 class Run:
     """One run, as of the commit that was the newest when it was opened.
 
-    ``run.tree`` is what ``xr.open_datatree(path, engine="zarr")`` gives; everything else here is convenience.
+    ``run.tree`` is what ``xr.open_datatree(path, engine="zarr")`` gives; everything else here is convenience. While the
+    run is being written nothing here changes: open it again to see what was committed since.
 
     Raises
     ------
@@ -32,34 +36,46 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        document = commit.read_root(self.path)
-        self.attributes: dict[str, Any] = document["attributes"]
-        state = self.attributes[commit.KEY]
-        self.commits = [Commit.parse(entry) for entry in state["commits"]]
-        self._nodes: dict[str, Document] = document["consolidated_metadata"]["metadata"]
-        arrays = tuple(metadata.parse_array(p, d) for p, d in self._nodes.items() if metadata.grows(d))
-        self.schema = Schema(arrays, state["samples"], state["shard_samples"], state["codec"])
+        self._content = root.read(self.path)
+        self._root = Root.decode(self._content, self.path)
+        self.attributes = self._root.group_attributes()
+        self.commits = self._root.commits
+        self.schema = self._root.schema
         for record in self.commits[-1].files(self.path):
             wrong = files.check(self.path, record, content=False)
             if wrong:
                 raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
+
+    @property
+    def nodes(self) -> Mapping[str, Document]:
+        """All groups and arrays below the root: path to its ``zarr.json``."""
+        return self._root.nodes
+
+    @cached_property
+    def group(self) -> zarr.Group:
+        """The store as zarr opens it, as of this run's commit."""
+        import zarr
+
+        from featdyn.store.snapshot import Snapshot
+
+        return zarr.open_group(Snapshot(self.path, self._content), mode="r", use_consolidated=True)
 
     @cached_property
     def tree(self) -> xr.DataTree:
         """The whole store as a lazy ``xr.DataTree``."""
         import xarray as xr
 
-        return xr.open_datatree(self.path, engine="zarr", chunks=None)
+        return xr.open_datatree(cast("Any", self.group.store), engine="zarr", chunks=None)
 
     @property
     def checkpoints(self) -> int:
         """Committed checkpoints."""
-        return sum(c.kind == "checkpoint" for c in self.commits)
+        return self._root.checkpoints
 
     @property
     def layers(self) -> list[str]:
         """Recorded layers, in the order of the network."""
-        return [str(name) for name in self.array("cube/layer").values]
+        return [str(name) for name in self.values("cube/layer")]
 
     @cached_property
     def coords(self) -> xr.Dataset:
@@ -74,8 +90,25 @@ class Run:
         except (KeyError, AttributeError):
             raise StoreError(f"{self.path}: no array {path}") from None
 
+    def values(self, path: str) -> np.ndarray[Any, Any]:
+        """Return one whole array, loaded, such as ``split`` or ``train_loss``; for small arrays.
+
+        Without xarray, which imports dask where that is installed: ``featdyn info`` should not wait for it.
+        """
+        if path not in self.nodes:
+            raise StoreError(f"{self.path}: no array {path}")
+        return np.asarray(cast("zarr.Array[Any]", self.group[path])[...])
+
+    def paths(self, *dims: str) -> list[str]:
+        """Return the root's arrays with exactly these dimensions, such as the coordinates of ``checkpoint``."""
+        return [p for p, d in self.nodes.items() if "/" not in p and d.get("dimension_names") == list(dims)]
+
     def block(self, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:
-        """Return one shard's samples at one checkpoint, read in one piece, as stored."""
+        """Return one shard's samples at one checkpoint, as stored; where it can be, a view of the file."""
+        if path not in self.nodes or not metadata.grows(self.nodes[path]):
+            raise StoreError(f"{self.path}: no array {path} that grows with the checkpoints")
+        if not 0 <= checkpoint < self.checkpoints:  # beyond lies what a writer may be writing now
+            raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
         return read_block(self.path, self.schema, path, checkpoint, block)
 
     def results(self, name: str) -> list[str]:
@@ -95,7 +128,7 @@ class Run:
 
         if not 0 <= checkpoint < self.checkpoints:
             raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
-        path = self.path / state_path(checkpoint, kind)
+        path = self.path / state_path(checkpoint, check_name(kind, "state"))
         try:
             found: dict[str, torch.Tensor] = load_file(path)
         except Exception as error:
@@ -103,12 +136,23 @@ class Run:
         return found
 
 
-def read_block(root: Path, schema: Schema, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:
-    """Return one shard's samples at one checkpoint, as stored: a ``scale_factor`` attribute is not applied."""
+def read_block(store: Path, schema: Schema, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:
+    """Return one shard's samples at one checkpoint, as stored: a ``scale_factor`` attribute is not applied.
+
+    The file is mapped, not copied: uncompressed it is read 3 to 4 times faster than by ``read`` (page cache, Zen 5),
+    and of a few samples only their pages. Committed shards never change, so the map stays true.
+    """
     spec = schema[path]
+    if not 0 <= block < (1 if spec.sample_axis is None else schema.blocks):
+        raise ValueError(f"block must be one of the {schema.blocks} of {path}, got {block}")
     samples = schema.block_slice(block)
-    content = (root / metadata.chunk_key(spec, checkpoint, block)).read_bytes()
-    return shard.decode(content, spec, schema, samples.stop - samples.start)
+    key = metadata.chunk_key(spec, checkpoint, block)
+    try:
+        with open(store / key, "rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return shard.decode(content, spec, schema, samples.stop - samples.start)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise StoreError(f"{store}: {key} cannot be read ({error}); run: featdyn verify {store}") from error
 
 
 def state_path(checkpoint: int, kind: str) -> str:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -14,17 +14,24 @@ from featdyn.errors import StoreError
 
 Codec: TypeAlias = Literal["none", "zstd"]
 
-CHUNK_BYTES = 2**20  # an inner chunk: what a reader of a few samples has to read
+INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+DTYPES = ("bool", *INTEGERS, "float16", "float32", "float64")
+
+CHUNK_BYTES = 2**18  # an inner chunk: what a reader of a few samples has to read, and at most the padding of a shard
 SHARD_BYTES = 2**25  # a shard: what one writer holds in memory, for each array, twice
 SHARD_SAMPLES = 1024  # at most this many samples in a shard, so that runs of small layers still split over ranks
 
-_NAME = re.compile(r"^(?![._])[\w.\- ]+$")
+_NAME = re.compile(r"(?!\.|__)[\w.\- ]+")  # Zarr v3 reserves a leading "__"
+NAME_BYTES = 200  # in UTF-8; file systems allow 255
 
 
 def check_name(name: str, what: str) -> str:
     """Return ``name`` when it can be a node of the store; raise :class:`StoreError` when it could lead elsewhere."""
-    if not _NAME.match(name) or ".." in name or name == "zarr.json":
-        raise StoreError(f"{what} {name!r} cannot be stored: use letters, digits, '.', '_', '-' and no leading dot")
+    if not _NAME.fullmatch(name) or ".." in name or name == "zarr.json" or len(name.encode()) > NAME_BYTES:
+        raise StoreError(
+            f"{what} {name!r} cannot be stored: use letters, digits, '.', '_', '-' and spaces, no leading '.' or '__', "
+            f"no '..', at most {NAME_BYTES} bytes"
+        )
     return name
 
 
@@ -51,6 +58,16 @@ class ArraySpec:
     shape: tuple[int, ...]
     dtype: str
     attrs: dict[str, Any] = field(default_factory=dict)
+    # Samples in an inner chunk: None in a new run, which chooses; of a stored array what its metadata say.
+    chunk: int | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"{self.path}: dtype must be one of {', '.join(DTYPES)}, got {self.dtype}")
+        if len(self.dims) != len(self.shape) or len(set(self.dims)) != len(self.dims) or "checkpoint" in self.dims:
+            raise ValueError(f"{self.path}: dims {self.dims} must be distinct, without checkpoint, one for each length")
+        if any(length < 1 for length in self.shape):
+            raise ValueError(f"{self.path}: each length must be at least 1, got shape {self.shape}")
 
     @property
     def itemsize(self) -> int:
@@ -86,6 +103,15 @@ class Schema:
     shard_samples: int
     codec: Codec = "none"
 
+    def __post_init__(self) -> None:
+        if self.codec not in get_args(Codec):
+            raise ValueError(f"codec must be none or zstd, got {self.codec}")
+        if self.shard_samples < 1 or self.shard_samples & (self.shard_samples - 1):
+            raise ValueError(f"shard_samples must be a power of two, got {self.shard_samples}")
+        for array in self.arrays:
+            if array.sample_axis is not None and array.shape[array.sample_axis] != self.samples:
+                raise ValueError(f"{array.path}: shape {array.shape} does not have the {self.samples} samples")
+
     @classmethod
     def build(cls, arrays: Iterable[ArraySpec], samples: int, codec: Codec = "none") -> Schema:
         """Choose the block: a power of two, at most 32 MiB of the largest layer."""
@@ -107,6 +133,8 @@ class Schema:
 
     def chunk_samples(self, array: ArraySpec) -> int:
         """Return how many samples an inner chunk holds: a power of two that divides the block."""
+        if array.chunk is not None:
+            return array.chunk
         fits = max(1, CHUNK_BYTES // max(1, array.sample_bytes))
         return min(1 << (fits.bit_length() - 1), self.shard_samples)
 

@@ -9,6 +9,8 @@ for the commit record without reading the file again.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,8 @@ ABSENT = 2**64 - 1  # offset and length of an inner chunk that lies beyond the a
 ZSTD_LEVEL = 1
 
 
-def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> bytes:
-    """Return the bytes of one shard.
+def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> Iterator[bytes]:
+    """Yield the bytes of one shard, piece by piece.
 
     Parameters
     ----------
@@ -32,42 +34,58 @@ def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> byte
     little = np.ascontiguousarray(block, dtype=np.dtype(spec.dtype).newbyteorder("<"))
     axis = spec.sample_axis
     if axis is None:
-        return little.tobytes()
+        yield little.tobytes()
+        return
     chunk = schema.chunk_samples(spec)
-    pieces = []
-    for start in range(0, little.shape[axis], chunk):
+    index = np.full((schema.shard_samples // chunk, 2), ABSENT, dtype="<u8")
+    offset = 0
+    for i, start in enumerate(range(0, little.shape[axis], chunk)):
         piece = little[(slice(None),) * axis + (slice(start, start + chunk),)]
         short = chunk - piece.shape[axis]
         if short:  # zarr's chunks are always full: the edge is padded with the fill value
             piece = np.pad(piece, [(0, short if i == axis else 0) for i in range(piece.ndim)])
-        content = piece.tobytes()
-        pieces.append(content if schema.codec == "none" else compress(content, ZSTD_LEVEL))
-    index = np.full((schema.shard_samples // chunk, 2), ABSENT, dtype="<u8")
-    sizes = np.array([len(piece) for piece in pieces], dtype="<u8")
-    index[: len(pieces), 1] = sizes
-    index[: len(pieces), 0] = np.cumsum(sizes) - sizes
+        content = piece.tobytes() if schema.codec == "none" else compress(piece.tobytes(), ZSTD_LEVEL)
+        index[i] = offset, len(content)
+        offset += len(content)
+        yield content
     encoded = index.tobytes()
-    return b"".join([*pieces, encoded, crc32c(encoded).to_bytes(4, "little")])
+    yield encoded + crc32c(encoded).to_bytes(4, "little")
 
 
-def decode(content: bytes, spec: ArraySpec, schema: Schema, rows: int) -> np.ndarray[Any, Any]:
-    """Return the block of ``rows`` samples that a shard holds; the inverse of :func:`encode`."""
+def decode(content: bytes | mmap, spec: ArraySpec, schema: Schema, rows: int) -> np.ndarray[Any, Any]:
+    """Return the block of ``rows`` samples that a shard holds, whoever wrote it, as a view where that is possible.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        The shard is damaged.
+    """
     dtype = np.dtype(spec.dtype).newbyteorder("<")
-    axis = spec.sample_axis
+    axis, shape, view = spec.sample_axis, list(spec.shape), memoryview(content)
     if axis is None:
-        return np.frombuffer(content, dtype).reshape(spec.shape)
-    shape = list(spec.shape)
-    if schema.codec == "none" and math.prod(shape[:axis]) == 1:  # the payload is the block itself: no copy
-        shape[axis] = rows
-        return np.frombuffer(content, dtype, math.prod(shape)).reshape(shape)
+        return np.frombuffer(view, dtype).reshape(shape)
     chunk = schema.chunk_samples(spec)
+    index = _index(view, schema.shard_samples // chunk)[: -(-rows // chunk)]
+    size = spec.sample_bytes * chunk
+    in_order = np.array_equal(index, np.stack([np.arange(len(index)) * size, np.full(len(index), size)], axis=1))
+    if schema.codec == "none" and in_order and math.prod(shape[:axis]) == 1:  # the payload is the block itself
+        shape[axis] = rows
+        return np.frombuffer(view, dtype, math.prod(shape)).reshape(shape)
     shape[axis] = chunk
-    tail = schema.shard_samples // chunk * 16
-    index = np.frombuffer(content[-4 - tail : -4], "<u8").reshape(-1, 2)
     pieces = []
-    for offset, size in index[: -(-rows // chunk)].tolist():
-        piece = content[offset : offset + size]
-        raw = piece if schema.codec == "none" else decompress(piece)
-        pieces.append(np.frombuffer(raw, dtype).reshape(shape))
+    for offset, length in index.tolist():
+        if offset == length == ABSENT:  # a chunk of fill values, which other writers leave out
+            pieces.append(np.zeros(shape, dtype))
+            continue
+        piece = view[offset : offset + length]
+        pieces.append(np.frombuffer(piece if schema.codec == "none" else decompress(piece), dtype).reshape(shape))
     whole = np.concatenate(pieces, axis=axis)
     return whole[(slice(None),) * axis + (slice(rows),)]
+
+
+def _index(view: memoryview, chunks: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Return offset and length of each inner chunk: what a shard ends with, before the checksum of just that."""
+    encoded = bytes(view[-4 - 16 * chunks : -4])
+    if len(encoded) != 16 * chunks or crc32c(encoded) != int.from_bytes(view[-4:], "little"):
+        raise ValueError("its index is damaged")
+    return np.frombuffer(encoded, "<u8").reshape(-1, 2)

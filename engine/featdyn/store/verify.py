@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featdyn.errors import StoreError
-from featdyn.store import commit, files
+from featdyn.store import files
 from featdyn.store.files import FileRecord
+from featdyn.store.root import Root
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         No store, or a root that cannot be read; anything else that is wrong is in the verdict.
     """
     root = Path(path)
-    state = commit.read_root(root)["attributes"][commit.KEY]
-    commits = [commit.Commit.parse(entry) for entry in state["commits"]]
+    commits = Root.read(root).commits
     problems: list[str] = []
     records: list[FileRecord] = []
     for entry in commits:

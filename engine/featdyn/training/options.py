@@ -13,7 +13,9 @@ class NetworkOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="resnet20, mlp, cnn, resnet18, vgg16, vgg16_bn or vit")
-    options: dict[str, Any] = Field(default_factory=dict, description="options of this network, such as widths of an mlp")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="options of this network, such as widths of an mlp"
+    )
 
 
 class TrainingOptions(BaseModel):

@@ -69,7 +69,9 @@ def load(source: str, changes: Sequence[str] = ()) -> Recipe:
         try:
             text = Path(source).read_text()
         except (OSError, UnicodeDecodeError):
-            raise RecipeError(f"no recipe {source!r}: give a TOML file or a name that 'featdyn train --list' shows") from None
+            raise RecipeError(
+                f"no recipe {source!r}: give a TOML file or a name that 'featdyn train --list' shows"
+            ) from None
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

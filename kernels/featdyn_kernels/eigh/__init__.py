@@ -1,0 +1,179 @@
+"""Eigenpairs of symmetric matrices, of one size or mixed sizes, and of Gram matrices through their smaller side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from featdyn_kernels._check import require
+from featdyn_kernels._dispatch import choose, implementation, is_tensor, like, to_device, to_numpy
+from featdyn_kernels.eigh.warning import PrecisionWarning
+
+if TYPE_CHECKING:
+    from featdyn_kernels._dispatch import Array, Backend
+
+__all__ = ["PrecisionWarning", "eigh", "gram_eigh"]
+
+
+@overload
+def eigh(
+    a: list[Array], k: int | None = None, *, backend: Backend | None = None
+) -> tuple[list[Array], list[Array]]: ...
+@overload
+def eigh(a: Array, k: int | None = None, *, backend: Backend | None = None) -> tuple[Array, Array]: ...
+def eigh(a: Any, k: int | None = None, *, backend: Backend | None = None) -> tuple[Any, Any]:
+    """Return eigenvalues, ascending, and orthonormal eigenvectors of symmetric matrices.
+
+    Parameters
+    ----------
+    a : array, shape (..., n, n), or a list of such arrays of any sizes
+        Only lower triangles are read. float16 and bfloat16 are computed in float32, integers in float64.
+    k : int, optional
+        Only the k largest eigenvalues (of every matrix of a list: at most k) and their vectors, still ascending.
+    backend : {"reference", "cpu", "gpu"}, optional
+        Override the choice by device.
+
+    Returns
+    -------
+    values : array, shape (..., k), or a list of them
+    vectors : array, shape (..., n, k), or a list of them
+        ``a @ vectors = vectors * values``; column j belongs to ``values[..., j]``. Errors are a small multiple of the
+        rounding error of the dtype times the largest eigenvalue, whatever the condition or the rank of the matrix.
+
+    Raises
+    ------
+    ValueError
+        Matrices that are not square, or ``k`` outside ``1..n``.
+    numpy.linalg.LinAlgError
+        A matrix did not converge in float64 either (none is known).
+
+    Warns
+    -----
+    PrecisionWarning
+        A matrix did not converge in its own precision and was solved again in float64.
+
+    Notes
+    -----
+    A matrix with NaN or infinity in its lower triangle has NaN for all its values and vectors; others are untouched.
+    """
+    require(k is None or k >= 1, f"k must be at least 1, got {k}")
+    if isinstance(a, list):
+        return _eigh_list(a, k, backend)
+    _check_square(a, "a")
+    n = a.shape[-1]
+    require(k is None or k <= n, f"k must be at most n = {n}, got {k} for a of shape {tuple(a.shape)}")
+    chosen = choose(backend, a)
+    given = to_device(a) if chosen == "gpu" else to_numpy(a, "a")
+    batch = _in_working_precision(given).reshape(-1, n, n)
+    values, vectors = implementation("eigh", "eigh", chosen)(batch, k or n)
+    shape = tuple(a.shape[:-2])
+    return like(values.reshape(*shape, k or n), a), like(vectors.reshape(*shape, n, k or n), a)
+
+
+def gram_eigh(x: Array, k: int | None = None, *, backend: Backend | None = None) -> tuple[Array, Array]:
+    """Return the largest eigenpairs of ``x^T x`` (the right singular pairs of x), through the smaller side of x.
+
+    Parameters
+    ----------
+    x : array, shape (..., N, F)
+        Kinds of numbers as in :func:`eigh`; their squares must be representable too.
+    k : int, optional
+        How many, at most and by default ``r = min(N, F)``: the other F - r eigenvalues are zero.
+    backend : {"reference", "cpu", "gpu"}, optional
+        Override the choice by device.
+
+    Returns
+    -------
+    values : array, shape (..., k)
+        Ascending, never negative. As of any Gram matrix, their errors are relative to the largest one.
+    vectors : array, shape (..., F, k)
+        Orthonormal, also those of zero eigenvalues.
+
+    Raises
+    ------
+    ValueError
+        x with fewer than two axes or no elements, or ``k`` outside ``1..r``.
+
+    Notes
+    -----
+    Precision, warnings, NaN and infinity as in :func:`eigh`.
+    """
+    require(x.ndim >= 2 and min(x.shape[-2:]) > 0, f"x must have shape (..., N, F), got {tuple(x.shape)}")
+    samples, features = x.shape[-2:]
+    most = min(samples, features)
+    require(k is None or 1 <= k <= most, f"k must be in 1..{most} for x of shape {tuple(x.shape)}, got {k}")
+    chosen = choose(backend, x)
+    given = _in_working_precision(to_device(x) if chosen == "gpu" else to_numpy(x, "x"))
+    turned = given.swapaxes(-1, -2)
+    if chosen == "reference":
+        values, vectors = implementation("eigh", "gram_eigh", chosen)(given, k or most)
+    elif features <= samples:
+        values, vectors = eigh(turned @ given, k, backend=backend)
+    else:
+        values, sides = eigh(given @ turned, k, backend=backend)
+        vectors = _orthonormal(turned @ sides)
+    return like(values.clip(0), x), like(vectors, x)
+
+
+def _orthonormal(columns: Any) -> Any:
+    """Orthonormalise columns, last one first, keeping their directions; a column of zeros gets one of its own."""
+    if is_tensor(columns):
+        import torch as library
+    else:
+        import numpy as library  # type: ignore[no-redef]
+    from_last = list(range(columns.shape[-1] - 1, -1, -1))
+    basis, triangle = library.linalg.qr(columns[..., from_last])
+    diagonal = triangle.diagonal(0, -2, -1)
+    signs = library.copysign(library.ones_like(diagonal), diagonal)
+    return (basis * signs[..., None, :])[..., from_last]
+
+
+def _eigh_list(arrays: list[Any], k: int | None, backend: Backend | None) -> tuple[list[Any], list[Any]]:
+    """Solve all arrays of one size, dtype and device together."""
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for i, a in enumerate(arrays):
+        _check_square(a, f"a[{i}]")
+        alike.setdefault((a.shape[-1], a.dtype, getattr(a, "device", None)), []).append(i)
+    values: list[Any] = [None] * len(arrays)
+    vectors: list[Any] = [None] * len(arrays)
+    for (n, *_), members in alike.items():
+        stacks = [arrays[i].reshape(-1, n, n) for i in members]
+        together = eigh(_concatenate(stacks), None if k is None else min(k, n), backend=backend)
+        start = 0
+        for i, stack in zip(members, stacks, strict=True):
+            for found, out in zip(together, (values, vectors), strict=True):
+                part = found[start : start + len(stack)]
+                out[i] = part.reshape(*arrays[i].shape[:-2], *part.shape[1:])
+            start += len(stack)
+    return values, vectors
+
+
+def _concatenate(stacks: list[Any]) -> Any:
+    if len(stacks) == 1:
+        return stacks[0]
+    if is_tensor(stacks[0]):
+        import torch
+
+        return torch.cat(stacks)
+    return np.concatenate(stacks)
+
+
+def _check_square(a: Any, name: str) -> None:
+    square = a.ndim >= 2 and a.shape[-1] == a.shape[-2] and a.shape[-1] > 0
+    require(square, f"{name} must have shape (..., n, n), got {tuple(a.shape)}")
+
+
+def _in_working_precision(a: Any) -> Any:
+    """Return ``a`` in float32 or float64."""
+    kind = str(a.dtype).removeprefix("torch.")
+    if kind in ("float32", "float64"):
+        return a
+    wanted = {"float16": "float32", "bfloat16": "float32"}.get(kind, "float64" if "int" in kind else None)
+    if wanted is None:
+        raise TypeError(f"a matrix must hold real numbers, got {kind}")
+    if is_tensor(a):
+        import torch
+
+        return a.to(getattr(torch, wanted))
+    return a.astype(wanted)

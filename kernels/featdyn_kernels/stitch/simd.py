@@ -22,9 +22,10 @@ intrinsic: Any = _intrinsic
 
 def _features() -> set[str]:
     """Return what the processor that Numba compiles for can do: this one, or what NUMBA_CPU_FEATURES says."""
-    if config.CPU_NAME is None and config.CPU_FEATURES is None:
+    asked: Any = config  # its settings are made when it is imported, so no type checker knows them
+    if asked.CPU_NAME is None and asked.CPU_FEATURES is None:
         return {name for name, there in llvm.get_host_cpu_features().items() if there}
-    return {name[1:] for name in (config.CPU_FEATURES or "").split(",") if name.startswith("+")}
+    return {name[1:] for name in (asked.CPU_FEATURES or "").split(",") if name.startswith("+")}
 
 
 FEATURES = _features()

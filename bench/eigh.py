@@ -1,0 +1,63 @@
+"""Batched eigendecompositions beside torch and numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from bench.harness import Case
+from featdyn_kernels import eigh
+from tests.kernels.peers import eigh as peers
+
+CPU = ((2000, 8), (1000, 32), (500, 64), (200, 128), (32, 256))
+CUDA = ((4000, 16), (2000, 32), (500, 64), (500, 100), (200, 128), (16, 512), (1, 4096))
+TARGETS = {"cpu": {64: {"best": 1.5}, 128: {"best": 1.5}}}
+LOOPED = {"torch.linalg.eigh": 10.0}  # torch loops over batches of matrices above n = 32 on CUDA (pytorch#174674)
+
+
+def cases(device: str) -> Iterator[Case]:
+    for batch, n in CPU if device == "cpu" else CUDA:
+        yield _batch(batch, n, device)
+    yield _gram(500, 2048, device)
+
+
+def _batch(batch: int, n: int, device: str) -> Case:
+    x = torch.randn(batch, n, 2 * n, generator=torch.Generator().manual_seed(0)).to(device)
+    a = x @ x.mT / n
+    on_gpu = LOOPED if batch > 1 and n > 32 else {"best": 1.0}
+    target = TARGETS["cpu"].get(n, {}) if device == "cpu" else on_gpu
+
+    def check(result: tuple[Any, Any]) -> None:
+        residual, distance = peers.errors(a.cpu(), *(part.cpu() for part in result))
+        assert max(residual, distance) < 10 * torch.finfo(a.dtype).eps * n**0.5, (residual, distance)
+
+    contenders = {name: call for name, call in peers.PEERS.items() if device == "cpu" or name.startswith("torch")}
+    return Case(
+        name=f"{batch} of {n}x{n} float32",
+        ours=lambda: eigh.eigh(a),
+        peers={name: lambda call=call: call(a) for name, call in contenders.items()},
+        check=check,
+        target=target,
+        repeats=15 if batch * n**3 < 5e8 else 7,
+        notes="" if device == "cpu" else "no GPU figure exists yet",
+    )
+
+
+def _gram(samples: int, features: int, device: str) -> Case:
+    x = torch.randn(samples, features, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def check(result: tuple[Any, Any]) -> None:
+        residual, distance = peers.errors((x.mT @ x).cpu(), *(part.cpu() for part in result))
+        assert max(residual, distance) < 10 * torch.finfo(x.dtype).eps * features**0.5, (residual, distance)
+
+    return Case(
+        name=f"gram_eigh, x {samples}x{features} float32",
+        ours=lambda: eigh.gram_eigh(x),
+        peers={name: lambda call=call: call(x) for name, call in peers.GRAM.items()},
+        check=check,
+        target={"best": 1.0},
+        repeats=7,
+        notes="" if device == "cpu" else "no GPU figure exists yet",
+    )

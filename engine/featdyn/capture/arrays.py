@@ -1,0 +1,62 @@
+"""The arrays of a recording: what each checkpoint adds to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from featdyn.capture import cube
+from featdyn.capture.layers import dims
+from featdyn.capture.options import CaptureOptions
+from featdyn.store import ArraySpec
+
+
+def gradient_scale(options: CaptureOptions) -> float:
+    """Return by how much stored gradients are larger than they are.
+
+    Gradients of samples that are fitted well are tiny: in float16 they would vanish. Stored 4096 times larger (xarray
+    undoes it through the attribute ``scale_factor``), the smallest is 1.5e-11 and the largest 16.
+    """
+    return 4096.0 if options.dtype == "float16" else 1.0
+
+
+def arrays(
+    layers: Mapping[str, tuple[int, ...]],
+    outputs: tuple[int, ...],
+    samples: int,
+    options: CaptureOptions,
+    coords: Sequence[str],
+) -> list[ArraySpec]:
+    """Return the arrays of a recording.
+
+    Parameters
+    ----------
+    layers
+        Name to the shape of one sample's activation.
+    outputs
+        Shape of one sample's output.
+    samples
+        Number of probes.
+    coords
+        Numbers given with each checkpoint besides ``step``.
+    """
+    found = [ArraySpec(name, (), (), "int64") for name in ("checkpoint", "step")]
+    found += [ArraySpec(name, (), (), "float64") for name in coords]
+    note = {"long_name": "gradient of the sample's loss, eval mode"}
+    scale = {} if gradient_scale(options) == 1 else {"scale_factor": 1 / gradient_scale(options)}
+    for name, shape in layers.items():
+        axes, lengths = ("sample", *dims(shape)), (samples, *shape)
+        found.append(ArraySpec(f"layers/{name}/activation", axes, lengths, options.dtype))
+        if options.gradients:
+            found.append(ArraySpec(f"layers/{name}/gradient", axes, lengths, options.dtype, {**note, **scale}))
+    axes = ("sample", "class") if len(outputs) == 1 else ("sample", *dims(outputs))
+    found.append(ArraySpec("outputs/logits", axes, (samples, *outputs), "float32"))
+    found.append(ArraySpec("outputs/loss", ("sample",), (samples,), "float32"))
+    names = cube.ACTIVATION + (cube.GRADIENT if options.gradients else ())
+    lengths = (len(layers), samples)
+    for name in names:
+        found.append(_cube(name, ("layer", "sample"), lengths))
+    return [*found, _cube("sketch", ("layer", "sample", "component"), (*lengths, options.sketch))]
+
+
+def _cube(name: str, axes: tuple[str, ...], lengths: tuple[int, ...]) -> ArraySpec:
+    return ArraySpec(f"cube/{name}", axes, lengths, "float32", {"long_name": cube.MEANING[name]})

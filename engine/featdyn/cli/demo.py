@@ -1,0 +1,37 @@
+"""``featdyn demo``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from featdyn.cli.progress import bar
+
+
+@click.command()
+@click.option("--out", type=click.Path(file_okay=False), default="demo", show_default=True, help="The folder.")
+def command(out: str) -> None:
+    """Train on scikit-learn's digits, stitch all checkpoint pairs, write OUT/run.zarr and OUT/report.html."""
+    from featdyn.analysis import analyses
+    from featdyn.analysis.record import record
+    from featdyn.report import write_report
+    from featdyn.store import Run
+    from featdyn.training import load
+    from featdyn.training.stage import Events, train
+
+    start = time.monotonic()
+    folder = Path(out)
+    store, report = folder / "run.zarr", folder / "report.html"
+    folder.mkdir(parents=True, exist_ok=True)
+    with bar("training", "step") as update:
+        events = Events(plan=click.echo, step=lambda step, steps, loss: update(step, steps))
+        run = train(load("digits"), store, events)
+    if not run.results("consistency"):
+        with bar("consistency") as update:
+            record(store, analyses()["consistency"], {}, update)
+    write_report(Run(store), report)
+    click.echo(
+        f"\nstore   {store}\nreport  {report}\ndone in {time.monotonic() - start:.0f} s; next: featdyn info {store}"
+    )

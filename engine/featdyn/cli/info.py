@@ -1,0 +1,67 @@
+"""``featdyn info``."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("store", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(store: str, as_json: bool) -> None:
+    """Show what STORE holds: checkpoints, layers, probes, results, sizes."""
+    from featdyn.store import Run
+
+    run = Run(store)
+    found = describe(run)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    probes = ", ".join(f"{n} {split}" for split, n in found["probes"].items())
+    click.echo(f"{store}: {found['checkpoints']} checkpoints, {len(found['layers'])} layers, probes: {probes}")
+    if found["description"]:
+        click.echo(found["description"])
+    click.echo(f"\n{'layer':<24} {'shape':<16} {'dtype':<8} per checkpoint")
+    for layer, about in found["layers"].items():
+        shape = " x ".join(map(str, about["shape"]))
+        click.echo(f"{layer:<24} {shape:<16} {about['dtype']:<8} {about['bytes'] / 2**20:.1f} MiB")
+    names = [n for n in found["history"][0] if n != "checkpoint"] if found["history"] else []
+    click.echo("\ncheckpoint " + " ".join(f"{n:>14}" for n in names))
+    for row in found["history"]:
+        click.echo(f"{row['checkpoint']:>10} " + " ".join(f"{_number(row[n]):>14}" for n in names))
+    click.echo("\nresults: " + (", ".join(found["results"]) or "none yet; see featdyn analyze --help"))
+
+
+def describe(run: Any) -> dict[str, Any]:
+    """Return what ``info`` prints, JSON-like."""
+    layers = {}
+    for name in run.layers:
+        spec = run.schema[f"layers/{name}/activation"]
+        size = sum(a.nbytes for a in run.schema.arrays if a.path.startswith(f"layers/{name}/"))
+        layers[name] = {"shape": list(spec.shape[1:]), "dtype": spec.dtype, "bytes": size}
+    has_split = "split" in run.paths("sample")
+    splits = run.values("split").tolist() if has_split else ["sample"] * run.schema.samples
+    columns = {name: run.values(name).tolist() for name in run.paths("checkpoint")}
+    history = [
+        {n: None if isinstance(v, float) and math.isnan(v) else v for n, v in zip(columns, row, strict=True)}
+        for row in zip(*columns.values(), strict=True)
+    ]
+    return {
+        "store": str(run.path),
+        "commit": run.commits[-1].number,
+        "checkpoints": run.checkpoints,
+        "description": run.attributes.get("recipe", {}).get("description", ""),
+        "layers": layers,
+        "probes": {split: splits.count(split) for split in dict.fromkeys(splits)},
+        "history": history,
+        "results": [c.name for c in run.commits if c.kind == "result"],
+        "provenance": run.attributes.get("provenance", {}),
+    }
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"

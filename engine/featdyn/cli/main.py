@@ -1,0 +1,82 @@
+"""``featdyn``: finds the command, runs it, and turns what can go wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+
+from featdyn import __version__
+from featdyn.errors import FeatdynError
+
+# Name to one line, so that --help imports no command.
+COMMANDS = {
+    "demo": "Train, record, stitch and report on data that needs no download.",
+    "train": "Train a recipe and record it; the same command again resumes.",
+    "info": "Show what a store holds.",
+    "query": "Select and reduce arrays of a store.",
+    "analyze": "Answer a question about a store, and keep the answer in it.",
+    "report": "Write a store's HTML report.",
+    "verify": "Check every committed byte of a store.",
+}
+
+
+class Commands(click.Group):
+    """The commands of :data:`COMMANDS`, each in the module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of a run's life."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"featdyn.cli.{cmd_name}")
+        command: click.Command = module.command
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="featdyn")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def featdyn(debug: bool) -> None:
+    """Record what happens inside a network while it trains, and ask questions about it afterwards."""
+
+
+def main() -> None:
+    """Run the command line and exit: 0 on success, 2 on wrong usage, 130 when interrupted, else 1."""
+    debug = "--debug" in sys.argv[1:2]
+    try:
+        featdyn.main(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; what was committed is safe", 130)
+    except BrokenPipeError:  # the reader of a pipe has gone, as in `featdyn query ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+            sys.exit(1)
+        known = isinstance(error, FeatdynError)
+        text = str(error) if known else f"{type(error).__name__}: {error} (unexpected: featdyn --debug shows where)"
+        _fail(" ".join(text.split()), 1)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"featdyn: {message}", err=True)
+    sys.exit(code)

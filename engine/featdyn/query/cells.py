@@ -1,0 +1,100 @@
+"""A lazy array: positions selected from storage cells, read one cell at a time.
+
+A cell is what the store reads in one piece (one checkpoint of one block of samples, or one chunk of a result), so
+whatever is done cell by cell needs the memory of one cell, however large the array is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Region = tuple[slice, ...]
+Read = Callable[[tuple[int, ...]], Array]  # from the index of a cell to its values
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Selected positions of an array that is stored in cells.
+
+    Attributes
+    ----------
+    dims
+        Names of the axes.
+    positions
+        For each axis the selected indices, ascending.
+    cell
+        For each axis the length of a cell.
+    dtype
+        Of the values that ``read`` returns.
+    read
+        From the index of a cell to its values.
+    """
+
+    dims: tuple[str, ...]
+    positions: tuple[NDArray[np.intp], ...]
+    cell: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Read
+
+    @classmethod
+    def held(cls, values: Array, dims: tuple[str, ...]) -> Cells:
+        """Return an array in memory as one cell."""
+        everything = tuple(np.arange(n) for n in values.shape)
+        return cls(dims, everything, tuple(max(1, n) for n in values.shape), values.dtype, lambda index: values)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes of the selection."""
+        return tuple(len(p) for p in self.positions)
+
+    def select(self, dim: str, positions: NDArray[np.intp]) -> Cells:
+        """Return the same array with other positions along one axis."""
+        axis = self.dims.index(dim)
+        return replace(self, positions=(*self.positions[:axis], positions, *self.positions[axis + 1 :]))
+
+    def pieces(self) -> Iterator[tuple[Region, Array]]:
+        """Yield the selection cell by cell: where it lies in the selection, and its values."""
+        axes = [list(_runs(p, n)) for p, n in zip(self.positions, self.cell, strict=True)]
+        for parts in product(*axes):
+            values = self.read(tuple(index for index, _, _ in parts))
+            for axis, (_, _, local) in enumerate(parts):
+                values = values[(slice(None),) * axis + (_as_slice(local),)]
+            yield tuple(region for _, region, _ in parts), values
+
+    def groups(self, dims: tuple[str, ...]) -> Iterator[tuple[Region, Cells]]:
+        """Split along some axes at the borders of cells; yield where along them, and the part."""
+        axes = [list(_runs(self.positions[a], self.cell[a])) for a in map(self.dims.index, dims)]
+        for parts in product(*axes):
+            found = self
+            for dim, (_, region, _) in zip(dims, parts, strict=True):
+                found = found.select(dim, self.positions[self.dims.index(dim)][region])
+            yield tuple(region for _, region, _ in parts), found
+
+    def load(self) -> Array:
+        """Return all selected values."""
+        whole = np.empty(self.shape, self.dtype)
+        for region, values in self.pieces():
+            whole[region] = values
+        return whole
+
+
+def _runs(positions: NDArray[np.intp], length: int) -> Iterator[tuple[int, slice, NDArray[np.intp]]]:
+    """Yield each cell that holds some positions: its index, where they lie in the selection, and where in the cell."""
+    cells = positions // length
+    starts = np.flatnonzero(np.diff(cells, prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(positions)], strict=True):
+        index = int(cells[start])
+        yield index, slice(int(start), int(stop)), positions[start:stop] - index * length
+
+
+def _as_slice(positions: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """Return positions without gaps as a slice, which takes a view instead of a copy."""
+    first, last = int(positions[0]), int(positions[-1])
+    return slice(first, last + 1) if last - first + 1 == len(positions) else positions

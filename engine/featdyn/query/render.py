@@ -1,0 +1,99 @@
+"""A table as text for people, or as csv, json or parquet for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+from featdyn.errors import FeatdynError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = ("table", "csv", "json", "parquet")
+SHOWN = 60  # rows of a table for people
+
+
+def render(frame: pd.DataFrame, format: str, out: TextIO | str | Path) -> None:
+    """Write a table.
+
+    Parameters
+    ----------
+    frame
+        What :func:`featdyn.query.query` returned.
+    format
+        ``table``: aligned, for people; numbers have 5 significant digits, and long tables are cut in the middle.
+        ``csv``: with a header; NaN is empty. ``json``: a list of records; what is not finite is null. ``parquet``:
+        binary. All but the first keep every digit.
+    out
+        A file, or an open stream; parquet needs a file or a stream that is not a terminal.
+
+    Raises
+    ------
+    FeatdynError
+        An unknown format, a file that cannot be written, or parquet for a terminal.
+    """
+    if format not in FORMATS:
+        raise FeatdynError(f"no format {format!r}; there are {', '.join(FORMATS)}")
+    if isinstance(out, (str, Path)):
+        try:
+            with open(out, "w", encoding="utf-8", newline="") as stream:
+                render(frame, format, stream)
+        except OSError as error:
+            raise FeatdynError(f"{out}: {error.strerror or error}") from error
+    elif format == "parquet":
+        frame.to_parquet(_binary(out), index=False)
+    elif format == "csv":
+        frame.to_csv(out, index=False, lineterminator="\n")
+    else:
+        for line in _json(frame) if format == "json" else _lines(frame):
+            out.write(line + "\n")
+
+
+def _binary(out: TextIO) -> BinaryIO:
+    raw: BinaryIO | None = getattr(out, "buffer", None)
+    if raw is None or out.isatty():
+        raise FeatdynError("parquet is binary: write it to a file with -o FILE, or send it on with > FILE")
+    return raw
+
+
+def _json(frame: pd.DataFrame) -> Iterator[str]:
+    names = [str(name) for name in frame.columns]
+    last = len(frame) - 1
+    yield "[" if len(frame) else "[]"
+    # Column by column through tolist: Python's own numbers, with every digit.
+    for i, row in enumerate(zip(*(frame[name].tolist() for name in frame.columns), strict=True)):
+        record = {name: _plain(value) for name, value in zip(names, row, strict=True)}
+        yield json.dumps(record, ensure_ascii=False) + ("," if i < last else "\n]")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _lines(frame: pd.DataFrame) -> Iterator[str]:
+    cut = len(frame) > SHOWN
+    half = SHOWN // 2
+    columns = []
+    for name in frame.columns:
+        column = frame[name]
+        values = [*column.iloc[:half].tolist(), *column.iloc[-half:].tolist()] if cut else column.tolist()
+        cells = [str(name), *(_cell(value) for value in values)]
+        if cut:
+            cells.insert(half + 1, "...")
+        width = max(map(len, cells))
+        text = all(isinstance(value, str) for value in values)
+        columns.append([cell.ljust(width) if text else cell.rjust(width) for cell in cells])
+    for row in zip(*columns, strict=True):
+        yield "  ".join(row).rstrip()
+    if cut:
+        yield f"{len(frame):,} rows, the first and last {half} shown; --format csv writes all of them"
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

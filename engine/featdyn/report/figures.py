@@ -1,0 +1,114 @@
+"""Line figures as plotly reads them: plain JSON, which the page's script draws in light or dark colours."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from numpy.typing import ArrayLike, NDArray
+
+from featdyn.report.numbers import rounded, short
+
+Figure: TypeAlias = dict[str, Any]
+Figures: TypeAlias = dict[str, Figure]  # by the choices that show it, joined by "|"; "" where there is no choice
+
+# Okabe and Ito's colours, told apart with any colour vision; their yellow and black vanish on light or dark paper.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+NEUTRAL = "#8a8f98"
+_DEPTH = ((0x1F, 0x78, 0xC1), (0xB8, 0x6B, 0xA9), (0xE6, 0x9F, 0x00))  # shallow to deep: blue, mauve, orange
+
+TICKS = 9
+MARKED = 60  # points up to which each is marked
+INLINE = 14  # lines up to which the legend stands above the figure
+
+
+def line(name: str, y: ArrayLike, colour: str, **more: Any) -> dict[str, Any]:
+    """Return one line; without ``x`` it runs over the run's checkpoints, and the page's script adds their steps."""
+    values = rounded(y)
+    return {
+        "type": "scatter",
+        "mode": "lines+markers" if len(values) <= MARKED else "lines",
+        "name": text(name),
+        "y": values,
+        "line": {"color": colour, "width": 2},
+        "marker": {"size": 5},
+        **more,
+    }
+
+
+def figure(
+    lines: Sequence[dict[str, Any]], y: str = "", *, xaxis: dict[str, Any], share: bool = False, log: bool | None = None
+) -> Figure:
+    """Return a figure of lines.
+
+    Parameters
+    ----------
+    lines
+        From :func:`line`.
+    y
+        Title of the y axis, where nothing beside the figure says it.
+    xaxis
+        As plotly has it.
+    share
+        Whether y is a share, shown as a percentage.
+    log
+        Whether the y axis is logarithmic; None: where the values span much.
+    """
+    ratio = _ratio(lines)
+    log = ratio > 20 if log is None else log
+    axis: dict[str, Any] = {"title": {"text": ", ".join(filter(None, [text(y), "log scale" if log else ""]))}}
+    axis |= {"tickformat": ".0%", "hoverformat": ".1%"} if share else {"hoverformat": ".4~g"}
+    if log:
+        axis |= {
+            "type": "log",
+            "dtick": "D2" if ratio < 1000 else math.ceil(math.log10(ratio) / TICKS),
+            "tickformat": "~g",
+        }
+    above = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+    legend = above if len(lines) <= INLINE else {"y": 0.94}
+    layout = {"xaxis": xaxis, "yaxis": axis, "showlegend": len(lines) > 1, "legend": legend}
+    return {"data": list(lines), "layout": layout}
+
+
+def checkpoint_axis(checkpoints: NDArray[Any], steps: NDArray[Any]) -> dict[str, Any]:
+    """Return an axis over checkpoints by position, a few of them labelled with number and step."""
+    shown = range(0, len(checkpoints), stride(len(checkpoints)))
+    return {
+        "title": {"text": "checkpoint / step"},
+        "tickvals": list(shown),
+        "ticktext": [f"{checkpoints[i]}<br>{short(float(steps[i]))}" for i in shown],
+        "range": [-0.5, len(checkpoints) - 0.5],
+    }
+
+
+def stride(count: int) -> int:
+    """Return the round distance (1, 2, 5, 10, ...) at which at most ``TICKS`` of ``count`` positions are labelled."""
+    scale = 1
+    while True:
+        for factor in (1, 2, 5):
+            if (count - 1) // (factor * scale) < TICKS:
+                return factor * scale
+        scale *= 10
+
+
+def depth_colours(count: int) -> list[str]:
+    """Return one colour for each layer, from shallow to deep."""
+    found = []
+    for i in range(count):
+        at = (len(_DEPTH) - 1) * i / max(1, count - 1)
+        below = min(int(at), len(_DEPTH) - 2)
+        mixed = (a + (b - a) * (at - below) for a, b in zip(_DEPTH[below], _DEPTH[below + 1], strict=True))
+        found.append("#" + "".join(f"{round(channel):02x}" for channel in mixed))
+    return found
+
+
+def text(value: str) -> str:
+    """Return text that plotly shows as it is: plotly reads tags and entities in names and titles."""
+    return html.escape(value, quote=False)
+
+
+def _ratio(lines: Sequence[dict[str, Any]]) -> float:
+    values = [v for trace in lines for v in trace["y"] if v is not None]
+    return max(values) / min(values) if values and min(values) > 0 else 0.0

@@ -1,0 +1,115 @@
+"""The files of one checkpoint, written shard by shard and then committed as a whole."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from featdyn.errors import StoreError
+from featdyn.store import files, metadata, shard
+from featdyn.store.files import FileRecord
+from featdyn.store.schema import Schema, check_name
+
+
+class CheckpointWriter:
+    """Writes one checkpoint; methods may be called from several threads.
+
+    Parameters
+    ----------
+    store, schema
+        Where, and which arrays.
+    index
+        Its number.
+    publish
+        Commits the files that were written.
+    is_open
+        Whether none of its files is published yet for certain: published ones are never touched again.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        schema: Schema,
+        index: int,
+        publish: Callable[[list[FileRecord]], None],
+        is_open: Callable[[], bool],
+    ) -> None:
+        self.index = index
+        self._store, self._schema = store, schema
+        self._publish, self._is_open = publish, is_open
+        self._guard = threading.Lock()
+        self._written: dict[str, FileRecord] = {}
+
+    def write(self, path: str, values: np.ndarray[Any, Any], block: int = 0) -> None:
+        """Write one shard.
+
+        Parameters
+        ----------
+        path
+            The array, as in the schema.
+        values
+            One block of samples with the axes of the array's ``dims``, in the array's dtype.
+        block
+            Which block of samples: 0 for arrays without a sample axis.
+        """
+        schema = self._schema
+        spec = schema[path]
+        blocks = schema.blocks if spec.sample_axis is not None else 1
+        if not 0 <= block < blocks:
+            raise ValueError(f"{path}: block must be below {blocks}, got {block}")
+        expected = list(spec.shape)
+        if spec.sample_axis is not None:
+            samples = schema.block_slice(block)
+            expected[spec.sample_axis] = samples.stop - samples.start
+        if list(values.shape) != expected or values.dtype != np.dtype(spec.dtype):
+            raise ValueError(
+                f"{path}: block {block} must be {spec.dtype} of shape {tuple(expected)}, "
+                f"got {values.dtype} of shape {values.shape}"
+            )
+        self._put(metadata.chunk_key(spec, self.index, block), shard.encode(values, spec, schema))
+
+    def put(self, path: str, pieces: Iterable[bytes]) -> None:
+        """Write a file that is no array: tensors, as ``checkpoints/<index>/<kind>.safetensors``."""
+        folder, _, name = path.rpartition("/")
+        if folder != f"checkpoints/{self.index:06d}" or not check_name(name, "file").endswith(".safetensors"):
+            raise ValueError(f"path must be checkpoints/{self.index:06d}/<kind>.safetensors, got {path}")
+        self._put(path, pieces)
+
+    def _put(self, path: str, pieces: Iterable[bytes]) -> None:
+        if not self._is_open():
+            raise StoreError(f"{self._store}: checkpoint {self.index} is committed, or its commit failed")
+        with files.disk(self._store, self.index):
+            record = files.write(self._store, path, pieces)
+        with self._guard:
+            self._written[path] = record
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        missing = sorted(_keys(self._schema, self.index) - set(self._written))
+        if error is None and not missing:
+            with files.disk(self._store, self.index):
+                self._publish(list(self._written.values()))
+            return
+        for path in self._written if self._is_open() else ():  # give the room back, on a full disk above all
+            with suppress(OSError):
+                (self._store / path).unlink()
+        if error is None:
+            raise ValueError(f"checkpoint {self.index} is not complete: {missing[0]} was not written")
+
+
+def _keys(schema: Schema, checkpoint: int) -> set[str]:
+    return {
+        metadata.chunk_key(spec, checkpoint, block)
+        for spec in schema.arrays
+        for block in range(schema.blocks if spec.sample_axis is not None else 1)
+    }

@@ -1,0 +1,84 @@
+"""What may lie where: names that every file system can hold, dimensions that xarray can align, files that are ours."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from featdyn.errors import StoreError
+from featdyn.store import lock
+from featdyn.store.metadata import Document
+from featdyn.store.schema import check_name
+
+RESERVED = ("results", "checkpoints", "commits")  # top-level names that no array or coordinate may take
+
+# Names of the files that a writer makes before its first commit, chunks of both key encodings among them.
+_OWN = re.compile(
+    r"(.+/)?(\.zarr\.json\.new|zarr\.json)|.+/c([./]\d+)*|commits/\d{6,}\.json|checkpoints/\d{6,}/[^/]+\.safetensors"
+)
+
+
+def check(nodes: Mapping[str, Document]) -> None:
+    """Raise when arrays could not be stored side by side, or not be opened by xarray as one tree.
+
+    Raises
+    ------
+    StoreError
+        A name that cannot be stored, two that differ in case only, or an array inside another.
+    ValueError
+        A dimension with different lengths in one group, or in a group and one above it.
+    """
+    seen: dict[str, str] = {}
+    for path, document in nodes.items():
+        for part in path.split("/"):
+            check_name(part, document["node_type"])
+        other = seen.setdefault(path.casefold(), path)
+        if other != path:
+            raise StoreError(f"{path!r} and {other!r} differ in case only: some file systems cannot hold both")
+        above = path.rpartition("/")[0]
+        if above in nodes and nodes[above]["node_type"] == "array":
+            raise StoreError(f"{path!r} lies inside the array {above!r}: rename one of them")
+    sizes: dict[tuple[str, str], int] = {}
+    for path, name, length in _dims(nodes):
+        if sizes.setdefault((path.rpartition("/")[0], name), length) != length:
+            raise ValueError(f"{path}: {name} has length {length}, elsewhere in its group another")
+    for path, name, length in _dims(nodes):
+        group = path.rpartition("/")[0]
+        while group:
+            group = group.rpartition("/")[0]
+            if sizes.get((group, name), length) != length:
+                raise ValueError(
+                    f"{path}: {name} has length {length}, but {sizes[group, name]} in {group or 'the root'}"
+                )
+
+
+def _dims(nodes: Mapping[str, Document]) -> Iterator[tuple[str, str, int]]:
+    for path, document in nodes.items():
+        for name, length in zip(document.get("dimension_names") or (), document.get("shape", ()), strict=False):
+            if name is not None:
+                yield path, name, length
+
+
+def foreign(root: Path) -> str | None:
+    """Return a file or link below a folder that no writer of ours made before its first commit, if there is one."""
+    for folder, folders, names in os.walk(root):
+        for name in (*names, *(n for n in folders if Path(folder, n).is_symlink())):
+            path = Path(folder, name).relative_to(root).as_posix()
+            if path != lock.NAME and (Path(folder, name).is_symlink() or not _OWN.fullmatch(path)):
+                return path
+    return None
+
+
+def remove_own(root: Path) -> None:
+    """Remove what a writer of ours made before its first commit, and folders that are empty then; nothing else."""
+    for folder, _, names in os.walk(root, topdown=False):
+        for name in names:
+            path = Path(folder, name)
+            if _OWN.fullmatch(path.relative_to(root).as_posix()):
+                path.unlink()
+        if Path(folder) != root:
+            with suppress(OSError):
+                os.rmdir(folder)

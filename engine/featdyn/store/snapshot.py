@@ -1,0 +1,41 @@
+"""A store as of one commit, for zarr and xarray: its root as it was read, everything else from disk.
+
+Chunks and results never change once they are committed, so the root alone decides what is seen: a run that is being
+written grows for those who open it again, not under the hands of those who have it open.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
+
+from featdyn.store.root import NAME
+
+
+class Snapshot(LocalStore):
+    """A read-only local store that answers for the root metadata from memory."""
+
+    def __init__(self, path: Path, content: bytes, *, read_only: bool = True) -> None:
+        super().__init__(path, read_only=read_only)
+        self._content = content
+
+    def with_read_only(self, read_only: bool = False) -> Snapshot:
+        """Return the same view with another mode."""
+        return type(self)(self.root, self._content, read_only=read_only)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is sent to another process has its metadata already, and should not carry the whole root.
+        return partial(LocalStore, read_only=True), (self.root,)
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Return a value: the root's from memory."""
+        if key != NAME or byte_range is not None or prototype is None:
+            return await super().get(key, prototype, byte_range)
+        return prototype.buffer.from_bytes(self._content)

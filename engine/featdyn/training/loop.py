@@ -1,0 +1,97 @@
+"""The training loop of a recipe, without any recording."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from featdyn.capture.tap import undisturbed
+from featdyn.data import load, noisy_labels, normalise
+from featdyn.errors import RecipeError
+from featdyn.networks import build
+from featdyn.training.batches import Batches, seed_step
+from featdyn.training.options import TrainingOptions
+from featdyn.training.recipe import Recipe
+from featdyn.training.schedule import learning_rate
+
+
+class Loop:
+    """Network, data and optimizer of a recipe, and the steps over them.
+
+    Each step is a function of the recipe, the step's number, and the tensors of model and optimizer: nothing else is
+    carried from step to step.
+
+    Raises
+    ------
+    FeatdynError
+        Missing data, an unknown network, or options that do not fit.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.options = options = recipe.training
+        self.device = _device(options)
+        self.dataset = load(**dict(recipe.data))
+        classes = len(self.dataset.classes)
+        self.labels = noisy_labels(self.dataset.train.labels, recipe.labels.noise, recipe.labels.seed, classes).labels
+        torch.manual_seed(options.seed)
+        model = build(recipe.network.name, classes=classes, shape=self.dataset.shape, **recipe.network.options)
+        model = model.to(self.device)
+        self.model = model.to(memory_format=torch.channels_last) if options.channels_last else model
+        self.optimizer = _optimizer(self.model, options)
+        self.batches = Batches(self.dataset, self.labels, options, self.device)
+        self.steps = options.epochs * self.batches.per_epoch
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        return learning_rate(step, self.steps, self.options)
+
+    def step(self, step: int) -> tuple[float, int]:
+        """Do one step; return the batch's mean loss and its number of correct predictions."""
+        inputs, labels = self.batches[step]
+        seed_step(self.options.seed, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(step)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            logits = self.model(inputs)
+        loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return float(loss.detach()), int((logits.argmax(1) == labels).sum())
+
+    def evaluate(self) -> tuple[float, float]:
+        """Return mean loss and accuracy on the whole test split, in eval mode, leaving the model as it was."""
+        test, loss, correct = self.dataset.test, 0.0, 0
+        with undisturbed(self.model), torch.inference_mode():
+            for start in range(0, len(test), 500):
+                pixels = torch.from_numpy(test.pixels[start : start + 500])
+                inputs = normalise(pixels, self.dataset.mean, self.dataset.std).to(self.device)
+                if self.options.channels_last:
+                    inputs = inputs.to(memory_format=torch.channels_last)
+                labels = torch.from_numpy(test.labels[start : start + 500]).to(self.device)
+                with self._autocast():
+                    logits = self.model(inputs).float()
+                loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+                correct += int((logits.argmax(1) == labels).sum())
+        return loss / len(test), correct / len(test)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16")
+
+
+def _optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    if options.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(), options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay
+    )
+
+
+def _device(options: TrainingOptions) -> torch.device:
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("training.device: cuda asked for, but no GPU is there; use auto or cpu")
+    if options.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(options.device)

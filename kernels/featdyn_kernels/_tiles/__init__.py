@@ -1,0 +1,1 @@
+"""Distance tiles that never leave the cache: what kde and pairwise are made of."""

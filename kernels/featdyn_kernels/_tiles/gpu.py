@@ -1,0 +1,102 @@
+"""Distance tiles on the GPU: by differences for few dimensions or wide spreads, by matrix products otherwise."""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+from featdyn_kernels._dispatch import interpreting
+from featdyn_kernels._tiles.points import FAR, SPREAD, single_precision
+
+_FEW = 16  # dimensions up to which differences cost no more than a product of padded tiles
+# |x|^2 + |y|^2 - 2 x.y is wrong by some 1e-7 of |y|^2: products only where that is below 2e-6 a dimension.
+_NEAR = 16.0
+
+
+def launcher(kernel: Any) -> Any:
+    """Return what launches a kernel inside a ``triton_op``: wrapped for tracing, or bare under Triton's interpreter.
+
+    ``wrap_triton`` takes compiled kernels only, which the interpreter's are not.
+    """
+    return kernel if interpreting() else torch.library.wrap_triton(kernel)
+
+
+def scaled_pair(
+    queries: torch.Tensor, samples: torch.Tensor, scale: np.ndarray[Any, Any], spread: float = SPREAD
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both sets of points around a place among the samples, as ``_tiles.coordinates.scaled_pair``."""
+    centre = samples[:: -(-len(samples) // 256)].double().mean(0)
+    factor = torch.from_numpy(np.ascontiguousarray(scale)).to(samples.device)
+
+    def scaled(x: torch.Tensor) -> torch.Tensor:
+        around = x.double() - centre
+        return around * factor if factor.ndim == 1 else around @ factor.T
+
+    points = scaled(samples)
+    rows = points if queries is samples else scaled(queries)
+    reach = [float(x.abs().max()) if len(x) else 0.0 for x in (points, rows)]
+    if single_precision(queries, samples) and reach[0] <= spread and reach[1] <= FAR:
+        points, rows = points.float(), rows.float()
+    return rows, points
+
+
+def by_products(points: torch.Tensor) -> bool:
+    """Whether distances to these points may be taken from matrix products."""
+    d = points.shape[1]
+    return d > _FEW and points.dtype == torch.float32 and float(points.square().sum(1).max()) <= _NEAR * d
+
+
+def dot_precision(points: torch.Tensor) -> str:
+    """Return the ``input_precision`` of products: of float32 three in TF32, which together have its accuracy."""
+    return "tf32x3" if points.dtype == torch.float32 else "ieee"
+
+
+def column_splits(m: int, n: int, block: int) -> int:
+    """Return into how many parts to cut n columns, so that few rows fill a GPU too, and no float32 sum grows long."""
+    rows = max(1, -(-m // block))
+    return max(1, min(-(-n // 4096), -(-528 // rows)), -(-n // 2**16))  # 4 programs on each of 132 processors
+
+
+@triton.jit
+def squared_distances(
+    a_ptr,  # (m, DEPTH)
+    b_ptr,  # (n, DEPTH)
+    rows,  # (BM,)
+    columns,  # (BN,)
+    m,
+    n,
+    DEPTH: tl.constexpr,
+    PRODUCTS: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    """Return |a - b|^2 as (BM, BN), infinite in columns beyond n."""
+    total = tl.zeros((BM, BN), a_ptr.dtype.element_ty)
+    a_row, b_row = a_ptr + rows.to(tl.int64) * DEPTH, b_ptr + columns.to(tl.int64) * DEPTH
+    row_mask, column_mask = rows < m, columns < n
+    if PRODUCTS:
+        a_norm = tl.zeros((BM,), tl.float32)
+        b_norm = tl.zeros((BN,), tl.float32)
+        for k0 in range(0, DEPTH, BK):
+            k = k0 + tl.arange(0, BK)
+            a = tl.load(a_row[:, None] + k[None, :], row_mask[:, None] & (k < DEPTH)[None, :], 0.0)
+            b = tl.load(b_row[None, :] + k[:, None], column_mask[None, :] & (k < DEPTH)[:, None], 0.0)
+            # Three TF32 products: float32's accuracy at a third of the tensor cores' speed, above plain float32's.
+            total = tl.dot(a, b, total, input_precision="tf32x3")
+            a_norm += tl.sum(a * a, 1)
+            b_norm += tl.sum(b * b, 0)
+        total = tl.maximum(a_norm[:, None] + b_norm[None, :] - 2.0 * total, 0.0)
+    else:
+        for k in range(DEPTH):
+            a = tl.load(a_row + k, row_mask, 0.0)
+            b = tl.load(b_row + k, column_mask, 0.0)
+            difference = a[:, None] - b[None, :]
+            total = tl.fma(difference, difference, total)
+    return tl.where(column_mask[None, :], total, float("inf"))

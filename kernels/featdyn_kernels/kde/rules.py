@@ -1,0 +1,45 @@
+"""Bandwidths by rule of thumb (D. W. Scott, Multivariate Density Estimation, 1992; B. W. Silverman, 1986)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featdyn_kernels._check import require, require_ndim
+from featdyn_kernels._dispatch import like, to_numpy
+
+if TYPE_CHECKING:
+    from featdyn_kernels._dispatch import Array
+
+
+def scott(samples: Array) -> Array:
+    """Return the factor ``n**(-1/(d+4)) L`` of samples ``(n, d)`` with sample covariance ``L L^T``: (d, d), float64."""
+    n, d = _shape(samples)
+    return _factor(samples, n ** (-1.0 / (d + 4)))
+
+
+def silverman(samples: Array) -> Array:
+    """Return the factor ``(n (d+2)/4)**(-1/(d+4)) L`` of samples ``(n, d)``, as :func:`scott`."""
+    n, d = _shape(samples)
+    return _factor(samples, (n * (d + 2) / 4.0) ** (-1.0 / (d + 4)))
+
+
+def _shape(samples: Any) -> tuple[int, int]:
+    require_ndim(samples, "samples", 2, "(n, d)")
+    n, d = samples.shape
+    require(n > d > 0, f"samples must have more rows than columns for a covariance of full rank, got {(n, d)}")
+    return n, d
+
+
+def _factor(samples: Any, scale: float) -> Array:
+    x = to_numpy(samples, "samples").astype(np.float64)
+    require(bool(np.isfinite(x).all()), "samples must be finite")
+    covariance = np.atleast_2d(np.cov(x, rowvar=False))
+    try:
+        factor: Array = like(scale * np.linalg.cholesky(covariance), samples)
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            f"samples {x.shape} lie in a lower-dimensional space: project them first, or give a bandwidth"
+        ) from None
+    return factor

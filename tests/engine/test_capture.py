@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import copy
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from featdyn.capture import Probes, Recorder, cube, tap
+from featdyn.capture.blocks import BlockWriter
+from featdyn.capture.layers import select
+from featdyn.errors import NetworkError, RecipeError, StoreError, TrainingError
+from featdyn.store import ArraySpec, Run, Schema
+
+
+def make_net() -> nn.Sequential:
+    """Everything a probe pass could disturb: batch statistics, dropout, an in-place step."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.3),
+        nn.Flatten(),
+        nn.Linear(4 * 25, 3),
+    )
+
+
+def make_probes(n: int = 11, shape: tuple[int, ...] = (1, 5, 5), classes: int = 3) -> Probes:
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(n, *shape, generator=generator)
+    labels = torch.randint(0, classes, (n,), generator=generator)
+    return Probes(inputs, labels)
+
+
+def train_steps(net: nn.Module, recorder: Recorder | None, steps: int = 4) -> dict[str, Tensor]:
+    torch.manual_seed(5)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
+    net.train()
+    for _ in range(steps):
+        inputs, labels = torch.randn(8, 1, 5, 5), torch.randint(0, 3, (8,))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(inputs), labels).backward()
+        if recorder:
+            recorder.step()  # between backward and step: gradients are there to be disturbed
+        optimizer.step()
+    return {**net.state_dict(), "random": torch.rand(3), "training": torch.tensor(net.training)}
+
+
+def test_recording_leaves_training_untouched(tmp_path):
+    plain = train_steps(make_net(), None)
+    net = make_net()
+    with Recorder(net, make_probes(), tmp_path / "r.zarr", layers=["*"], batch=4) as recorder:
+        recorded = train_steps(net, recorder)
+        assert recorder.checkpoints == 4
+    assert plain.keys() == recorded.keys()
+    for name in plain:
+        assert torch.equal(plain[name], recorded[name]), name
+
+
+def test_mixed_modes_are_restored():
+    net = make_net()
+    net[1].eval()
+    before = [m.training for m in net.modules()]
+    tap.run(net, torch.randn(2, 1, 5, 5), torch.tensor([0, 1]), ["0"], gradients=True)
+    assert [m.training for m in net.modules()] == before
+
+
+def test_activations_and_gradients_match_a_float64_reference():
+    net, probes = make_net(), make_probes()
+    found = tap.run(net, probes.inputs, probes.labels, ["0", "1", "2", "5"], gradients=True)
+    reference = copy.deepcopy(net).double().eval()
+    for i, label in enumerate(probes.labels):
+        x = probes.inputs[i : i + 1].double().requires_grad_()
+        conv = reference[0](x)
+        norm = reference[1](conv)
+        relu = torch.relu(norm)
+        logits = reference[5](relu.flatten(1))
+        loss = -torch.log_softmax(logits, 1)[0, label]
+        kept = {"0": conv, "1": norm, "2": relu, "5": logits}
+        gradients = torch.autograd.grad(loss, list(kept.values()))
+        for (name, value), gradient in zip(kept.items(), gradients, strict=True):
+            torch.testing.assert_close(found.activations[name][i].double(), value[0].detach(), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(found.gradients[name][i].double(), gradient[0], rtol=1e-4, atol=1e-7)
+        assert found.loss[i].item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_frozen_layers_have_gradients_too():
+    net = make_net().requires_grad_(False)
+    found = tap.run(net, torch.randn(3, 1, 5, 5), torch.tensor([0, 1, 2]), ["0"], gradients=True)
+    assert found.gradients["0"].abs().sum() > 0
+    assert all(p.grad is None for p in net.parameters())
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.unused, self.pair = nn.Linear(3, 3), nn.Linear(3, 3), Pair()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pair(self.inner(self.inner(x)))[0]
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"), [("inner", "runs twice"), ("unused", "does not run"), ("pair", "returns tuple")]
+)
+def test_layers_that_cannot_be_recorded(layer, message):
+    with pytest.raises(NetworkError, match=message):
+        tap.run(Twice(), torch.randn(2, 3), torch.tensor([0, 1]), [layer], gradients=False)
+
+
+class Untraceable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        return self.second(hidden if hidden.sum() > 0 else -hidden)
+
+
+def test_a_module_that_cannot_be_traced_is_recorded_by_its_children(tmp_path):
+    probes = make_probes(shape=(6,))
+    with Recorder(Untraceable(), probes, tmp_path / "r.zarr") as recorder:
+        recorder.record(step=0)
+        assert list(recorder.layers) == ["first", "second"]
+
+
+def test_layers_come_in_the_order_in_which_they_run():
+    probes = make_probes()
+    found = select(make_net(), probes.inputs, probes.labels, ["5", "0", "[12]"])
+    assert found == {"0": (4, 5, 5), "1": (4, 5, 5), "2": (4, 5, 5), "5": (3,)}
+    with pytest.raises(NetworkError, match="no layer 'conv'"):
+        select(make_net(), probes.inputs, probes.labels, ["conv"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_store_holds_what_passed_the_network(tmp_path, dtype):
+    net, probes = make_net(), make_probes()
+    store = tmp_path / "r.zarr"
+    with Recorder(net, probes, store, layers=["0", "5"], dtype=dtype, batch=4, coords=["loss"], sketch=7) as recorder:
+        recorder.record(step=0, loss=1.5)
+        expected = [tap.run(net, probes.inputs, probes.labels, ["0", "5"], gradients=True)]
+        train_steps(net, None)
+        recorder.record(step=4, loss=0.5)
+        expected.append(tap.run(net, probes.inputs, probes.labels, ["0", "5"], gradients=True))
+    tree = xr.open_datatree(store, engine="zarr")
+    assert tree["loss"].values.tolist() == [1.5, 0.5]
+    tolerance = {"float32": 1e-5, "float16": 2e-3}[dtype]
+    for t, passed in enumerate(expected):
+        for layer in ("0", "5"):
+            node = tree[f"layers/{layer}"]
+            activation = passed.activations[layer].numpy()
+            np.testing.assert_allclose(node["activation"][t], activation, rtol=tolerance, atol=1e-6)
+            gradient = passed.gradients[layer].numpy()
+            np.testing.assert_allclose(node["gradient"][t], gradient, rtol=tolerance, atol=1e-8)
+        np.testing.assert_allclose(tree["outputs/logits"][t], passed.logits, rtol=1e-5, atol=1e-6)
+    state = Run(store).state(1)
+    assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
+
+
+def test_cube_follows_from_the_stored_arrays(tmp_path):
+    net, probes, store = make_net(), make_probes(), tmp_path / "r.zarr"
+    with Recorder(net, probes, store, layers=["2", "5"], batch=4) as recorder:
+        recorder.record(step=0)
+        train_steps(net, None)
+        recorder.record(step=4)
+    tree = xr.open_datatree(store, engine="zarr")
+    assert tree["cube/activation_norm"].dims == ("checkpoint", "layer", "sample")
+    for position, layer in enumerate(("2", "5")):
+        values = tree[f"layers/{layer}/activation"].values.astype(np.float64).reshape(2, 11, -1)
+        gradient = tree[f"layers/{layer}/gradient"].values.astype(np.float64).reshape(2, 11, -1)
+        norm = np.linalg.norm(values, axis=-1)
+        cosine = (values[0] * values[1]).sum(-1) / (norm[0] * norm[1])
+        cell = tree["cube"].isel(layer=position)
+        np.testing.assert_allclose(cell["activation_norm"], norm, rtol=1e-5)
+        np.testing.assert_allclose(cell["activation_mean"], values.mean(-1), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(cell["activation_sparsity"], (values == 0).mean(-1), atol=1e-6)
+        np.testing.assert_allclose(cell["activation_cosine"][1], cosine, rtol=1e-4)
+        assert cell["activation_cosine"][0].isnull().all()
+        np.testing.assert_allclose(cell["gradient_norm"], np.linalg.norm(gradient, axis=-1), rtol=1e-4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(features=st.integers(1, 70), width=st.integers(1, 40))
+def test_sketch_is_a_linear_map_with_one_sign_per_feature(features, width):
+    sketch = cube.Sketch("layer", features, width)
+    matrix = sketch(torch.eye(features))
+    assert torch.equal(matrix.abs().sum(1), torch.ones(features))  # each feature lands in one component, once
+    assert matrix.abs().sum(0).max() <= -(-features // width)  # balanced
+    x = torch.randn(3, features)
+    torch.testing.assert_close(sketch(x), x @ matrix)
+
+
+def test_sketch_keeps_inner_products_on_average():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 200, generator=generator, dtype=torch.float32)
+    estimates = [
+        (a * b).sum().item() for a, b in (cube.Sketch(str(i), 200, 50)(torch.stack([x, y])) for i in range(400))
+    ]
+    spread = np.std(estimates) / np.sqrt(len(estimates))
+    assert abs(np.mean(estimates) - (x * y).sum().item()) < 4 * spread
+
+
+def test_float16_overflow_and_nan_are_refused_and_nothing_is_committed(tmp_path):
+    net = make_net()
+    with Recorder(net, make_probes(), tmp_path / "r.zarr", layers=["0"]) as recorder:
+        recorder.record(step=0)
+        with torch.no_grad():
+            net[0].weight.mul_(1e7)
+        with pytest.raises(TrainingError, match="does not fit float16"):
+            recorder.record(step=1)
+        with torch.no_grad():
+            net[0].weight.fill_(float("nan"))
+        with pytest.raises(TrainingError, match="not finite"):
+            recorder.record(step=1)
+        assert recorder.checkpoints == 1
+    assert Run(tmp_path / "r.zarr").checkpoints == 1
+
+
+def test_failure_before_the_first_commit_leaves_nothing(tmp_path):
+    net = make_net()
+    with torch.no_grad():
+        net[0].weight.fill_(float("nan"))
+    with (
+        pytest.raises(TrainingError),
+        Recorder(net, make_probes(), tmp_path / "r.zarr", layers=["0"]) as recorder,
+    ):
+        recorder.record(step=0)
+    assert not (tmp_path / "r.zarr").exists()
+
+
+def test_wrong_options_leave_nothing(tmp_path):
+    for options, error in (({"layers": ["nope"]}, NetworkError), ({"dtype": "bfloat16"}, RecipeError)):
+        with pytest.raises(error):
+            Recorder(make_net(), make_probes(), tmp_path / "r.zarr", **options)
+    assert not (tmp_path / "r.zarr").exists()
+
+
+def test_recording_goes_on_in_the_same_store_and_refuses_another(tmp_path):
+    net, store = make_net(), tmp_path / "r.zarr"
+    with Recorder(net, make_probes(), store, layers=["0"]) as recorder:
+        recorder.record(step=0)
+        with pytest.raises(StoreError, match="is being written"):
+            Recorder(net, make_probes(), store, layers=["0"])
+    with Recorder(net, make_probes(), store, layers=["0"]) as recorder:
+        recorder.record(step=1)
+    assert Run(store).checkpoints == 2
+    with pytest.raises(StoreError, match="another recording"):
+        Recorder(net, make_probes(), store, layers=["5"])
+    other = make_probes()
+    other.coords["sample"][0] = "another"
+    with pytest.raises(StoreError, match="another recording"):
+        Recorder(net, other, store, layers=["0"])
+    with (
+        Recorder(net, make_probes(), store, layers=["0"]) as recorder,
+        pytest.raises(ValueError, match="coords must be"),
+    ):
+        recorder.record(step=2, loss=1.0)
+
+
+def test_steps_are_recorded_when_due(tmp_path):
+    with Recorder(make_net(), make_probes(), tmp_path / "r.zarr", layers=["5"], every=3) as recorder:
+        assert [recorder.step() for _ in range(7)] == [False, False, True, False, False, True, False]
+    assert Run(tmp_path / "r.zarr").coords["step"].values.tolist() == [3, 6]
+
+
+def test_blocks_wait_for_the_writer_and_report_its_errors():
+    schema = Schema((ArraySpec("a", ("sample", "feature"), (64, 1000), "float32"),), 64, 16)
+    writer = BlockWriter(schema, list(schema.arrays), torch.device("cpu"))
+    seen, inside, most = [], 0, 0
+    guard = threading.Lock()
+
+    def slow(block):
+        nonlocal inside, most
+        with guard:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.005)
+        assert (block.arrays["a"] == block.index).all()  # nobody fills a block that is being written
+        seen.append(block.index)
+        with guard:
+            inside -= 1
+
+    for index in range(40):
+        block = writer.empty(index)
+        for start in range(0, 16, 4):
+            block.fill(start, {"a": torch.full((4, 1000), float(index))})
+        writer.submit(block, slow)
+    writer.finish()
+    assert seen == list(range(40))
+    assert most == 1
+
+    def fail(block):
+        raise OSError("no room")
+
+    writer.submit(writer.empty(0), fail)
+    with pytest.raises(OSError, match="no room"):
+        writer.finish()
+    writer.close()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_asynchronous_copies_are_complete_before_they_are_read():
+    rows, features = 256, 400_000  # large and repeated: small copies pass by luck
+    schema = Schema((ArraySpec("a", ("sample", "feature"), (rows * 2, features), "float16"),), rows * 2, rows)
+    writer = BlockWriter(schema, list(schema.arrays), torch.device("cuda"))
+
+    def check(block):
+        assert (block.arrays["a"] == block.index % 1000).all()
+
+    for index in range(30):
+        block = writer.empty(index)
+        for start in range(0, rows, 64):
+            block.fill(start, {"a": torch.full((64, features), float(index % 1000), device="cuda")})
+        writer.submit(block, check)
+    writer.finish()
+    writer.close()
+
+
+def test_probes_check_their_coordinates():
+    inputs, labels = torch.randn(3, 2), torch.tensor([0, 1, 0])
+    with pytest.raises(ValueError, match="labels must have shape"):
+        Probes(inputs, labels[:2])
+    with pytest.raises(ValueError, match="unique"):
+        Probes(inputs, labels, {"sample": np.array(["a", "a", "b"], dtype=object)})
+    with pytest.raises(ValueError, match="split must have length 3"):
+        Probes(inputs, labels, {"split": np.array(["a"], dtype=object)})
+    batch, _ = Probes(inputs, labels).batch(2, 3, 4, torch.device("cpu"))
+    assert torch.equal(batch, inputs[[2, 2, 2, 2]])

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from featdyn.cli import main
+from tests.engine.conftest import SMALL
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def featdyn(monkeypatch, capsys):
+    """Run the command line in this process: (exit code, standard output, standard error)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["featdyn", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def child(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+def test_help_is_light_and_complete():
+    code = """
+import resource, sys
+sys.argv = ["featdyn", "--help"]
+from featdyn.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+heavy = {"torch", "dask", "numba", "xarray", "zarr", "numpy", "pandas"} & set(sys.modules)
+print(heavy or "light", resource.getrusage(resource.RUSAGE_SELF).ru_utime)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1].startswith("light")
+    for name in ("demo", "train", "info", "query", "analyze", "report", "verify"):
+        assert f"  {name} " in run.stdout
+
+
+def test_import_featdyn_is_light():
+    code = "import sys, featdyn, featdyn_kernels; print({'torch', 'dask', 'numba'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("command", [["info"], ["query", "train_loss"], ["verify"]])
+def test_looking_at_a_store_imports_neither_torch_nor_dask_nor_numba(small_store, command):
+    arguments = [command[0], str(small_store), *command[1:]]
+    code = f"""
+import sys
+sys.argv = ["featdyn", *{arguments!r}]
+from featdyn.cli import main
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code
+print({{"torch", "dask", "numba"}} & set(sys.modules))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout.splitlines()[-1:] == ["set()"], run.stderr
+
+
+def test_the_life_of_a_run(featdyn, tmp_path):
+    store, page = tmp_path / "run.zarr", tmp_path / "report.html"
+    changes = [part for change in (*SMALL, "training.epochs=1") for part in ("--set", change)]
+    code, out, err = featdyn("train", "digits", "--store", store, *changes)
+    assert (code, err) == (0, "")
+    assert "recording needs" in out
+    code, out, _ = featdyn("train", "digits", "--store", store, *changes)  # again: nothing left to do
+    assert code == 0
+    code, out, _ = featdyn("analyze", store, "consistency", "--cuts", "s1b3,pooled")
+    assert code == 0
+    assert "results/consistency/" in out
+    code, out, _ = featdyn("report", store, "-o", page)
+    assert code == 0
+    assert "<html" in page.read_text()
+    code, out, _ = featdyn("verify", store, "--json")
+    assert code == 0
+    assert json.loads(out)["problems"] == []
+    where = ["--where", "cut=pooled", "--where", "set=test"]
+    code, out, _ = featdyn("query", store, "results.consistency.accuracy", *where, "--format", "json")
+    assert code == 0
+    assert len(json.loads(out)) == 16
+
+
+def test_the_issue_s_own_query(featdyn, small_store):
+    arguments = ["cube.activation_norm", "--where", "layer=s3*", "--where", "split=test", "--reduce", "mean:sample"]
+    for kind in ("table", "csv", "json"):
+        code, out, err = featdyn("query", small_store, *arguments, "--format", kind)
+        assert (code, err) == (0, "")
+        assert "s3b3" in out
+        assert "s2b3" not in out
+
+
+def test_info_tells_people_and_programs_the_same(featdyn, small_store):
+    _, text, _ = featdyn("info", small_store)
+    _, out, _ = featdyn("info", small_store, "--json")
+    found = json.loads(out)
+    assert found["probes"] == {"train": 40, "test": 33, "corrupted": 14}
+    assert list(found["layers"]) == ["stem", *(f"s{s}b{b}" for s in (1, 2, 3) for b in (1, 2, 3)), "pooled"]
+    assert f"{found['checkpoints']} checkpoints, 11 layers" in text
+    assert found["history"][0]["train_loss"] is None
+
+
+def test_lists(featdyn):
+    _, out, _ = featdyn("train", "--list")
+    assert "cifar10" in out
+    _, out, _ = featdyn("train", "--fields")
+    assert "labels.noise = 0.0" in out
+    code, out, _ = featdyn("analyze", "store", "consistency", "--help")
+    assert code == 0
+    assert "--features" in out
+
+
+def one_line(result: tuple[int, str, str], *words: str) -> None:
+    code, _, err = result
+    assert code != 0
+    assert err.startswith("featdyn: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+def test_bad_input_gets_one_line_and_leaves_nothing(featdyn, tmp_path):
+    store = tmp_path / "new.zarr"
+    bad = {
+        "no recipe": ["nope"],
+        "no field training.lr": ["digits", "--set", "training.lr=1"],
+        "no layer": ["digits", *SMALL_SET, "--set", "capture.layers=['nope*']"],
+        "imagefolder": ["digits", "--set", "data.name=imagefolder:nowhere"],
+        "there are": ["digits", "--set", "network.name=nope"],
+        "batch_size": ["digits", "--set", "training.batch_size=99999"],
+    }
+    for word, arguments in bad.items():
+        one_line(featdyn("train", *arguments, "--store", store), word)
+        assert not store.exists(), word
+    one_line(featdyn("train", "digits"), "--store")
+    one_line(featdyn("info", tmp_path / "nowhere"), "no such folder")
+    one_line(featdyn("info", tmp_path), "not a featdyn store")
+    one_line(featdyn("frobnicate"), "No such command")
+
+
+SMALL_SET = [part for change in SMALL for part in ("--set", change)]
+
+
+def test_a_store_that_is_damaged_newer_or_locked(featdyn, small_store, tmp_path):
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(small_store, copy)
+    shard = next((copy / "layers" / "stem" / "activation").glob("c.*"))
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    code, out, _ = featdyn("verify", copy)
+    assert code == 1
+    assert "stem/activation" in out
+    assert "1 problems" in out
+    root = copy / "zarr.json"
+    document = json.loads(root.read_text())
+    root.write_text(json.dumps({**document, "attributes": {"featdyn": {"format": 99}}}))
+    one_line(featdyn("info", copy), "newer")
+    root.write_text(root.read_text()[:50])
+    one_line(featdyn("info", copy), "damaged")
+    from featdyn.store import RunWriter
+
+    with RunWriter.open(small_store):
+        one_line(featdyn("analyze", small_store, "consistency"), "is being written by")
+
+
+def test_unknown_cut_leaves_the_store_as_it_was(featdyn, small_store):
+    before = (small_store / "zarr.json").read_bytes()
+    one_line(featdyn("analyze", small_store, "consistency", "--cuts", "s7b1"), "s7b1")
+    one_line(featdyn("analyze", small_store, "consistency", "--features", "x"), "--features")
+    one_line(featdyn("analyze", small_store, "nope"), "nope")
+    assert (small_store / "zarr.json").read_bytes() == before
+
+
+def test_a_full_disk_is_one_line_and_what_is_committed_stays(tmp_path):
+    """Written under a limit on file size, which the system enforces as it would a full disk."""
+    store = tmp_path / "run.zarr"
+    changes = [part for change in (*SMALL, "training.epochs=1") for part in ("--set", change)]
+    command = [sys.executable, str(ROOT / "cli.py"), "train", "digits", "--store", str(store), *changes]
+
+    def limit() -> None:
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    run = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
+    assert run.returncode == 1
+    assert run.stderr.count("\n") == 1
+    assert run.stderr.startswith("featdyn: ")
+    assert not store.exists()
+
+
+def test_a_bare_checkout_runs_and_a_closed_pipe_is_no_error(small_store):
+    run = child("info", small_store)
+    assert run.returncode == 0
+    assert "11 layers" in run.stdout
+    command = f"{sys.executable} {ROOT / 'cli.py'} query {small_store} cube.activation_norm --format csv | head -n 2"
+    run = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert run.stderr == ""
+    assert len(run.stdout.splitlines()) == 2
+
+
+def test_debug_shows_the_traceback(featdyn, tmp_path):
+    code, _, err = featdyn("--debug", "info", tmp_path / "nowhere")
+    assert code == 1
+    assert "Traceback" in err

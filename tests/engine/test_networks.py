@@ -1,0 +1,173 @@
+"""Networks by name: sizes, shapes, options, and what is said when something does not fit."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from featdyn.errors import NetworkError
+from featdyn.networks import build, names
+
+OURS = ["resnet20", "mlp", "cnn"]
+TORCHVISION = ["resnet18", "vgg16", "vgg16_bn", "vit"]
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_names_describe_every_network():
+    assert list(names()) == OURS + TORCHVISION
+    assert all("\n" not in text and text for text in names().values())
+
+
+def test_resnet20_has_the_parameters_of_the_paper():
+    assert parameters(build("resnet20", classes=10, shape=(3, 32, 32))) == 269_722
+    # One channel less in the stem: 2 * 16 * 9 weights.
+    assert parameters(build("resnet20", classes=10, shape=(1, 28, 28))) == 269_722 - 288
+
+
+def test_resnet20_names_its_blocks():
+    network = build("resnet20", classes=10, shape=(3, 32, 32))
+    blocks = [f"s{stage}b{block}" for stage in (1, 2, 3) for block in (1, 2, 3)]
+    assert [name for name, _ in network.named_children()] == ["stem", *blocks, "pooled", "fc"]
+
+
+def test_resnet20_shortcut_holds_no_parameters_and_pads_both_sides():
+    network = build("resnet20", classes=2, shape=(1, 7, 5), width=4)
+    block = network.s2b1.eval()
+    for convolution in (block.conv1, block.conv2):
+        nn.init.zeros_(convolution.weight)
+    x = torch.rand(3, 4, 7, 5)  # not negative: the last ReLU lets it pass
+    y = block(x)
+    assert y.shape == (3, 8, 4, 3)
+    assert torch.equal(y[:, 2:6], x[:, :, ::2, ::2])
+    assert not y[:, :2].any()
+    assert not y[:, 6:].any()
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 28), (2, 7, 5), (1, 1, 1)])
+def test_ours_take_any_image(name, shape):
+    network = build(name, classes=3, shape=shape).eval()
+    assert network(torch.zeros(2, *shape)).shape == (2, 3)
+
+
+def test_mlp_and_cnn_are_free_of_batchnorm():
+    for name in ("mlp", "cnn"):
+        network = build(name, classes=10, shape=(3, 32, 32))
+        assert not list(network.buffers())
+        assert not any(isinstance(module, nn.modules.batchnorm._NormBase) for module in network.modules())
+
+
+def test_widths_are_the_widths():
+    assert parameters(build("mlp", classes=10, shape=(1, 8, 8), widths=[5, 7])) == 65 * 5 + 6 * 7 + 8 * 10
+    assert parameters(build("mlp", classes=10, shape=(1, 8, 8), widths=[])) == 65 * 10
+    assert parameters(build("cnn", classes=10, shape=(1, 8, 8), widths=(4, 6))) == 10 * 4 + (36 + 1) * 6 + 70
+
+
+def test_weights_follow_the_global_seed():
+    torch.manual_seed(3)
+    first = build("resnet20", classes=10, shape=(1, 8, 8)).state_dict()
+    torch.manual_seed(3)
+    again = build("resnet20", classes=10, shape=(1, 8, 8)).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+# The counts are those that torchvision's documentation lists for 1000 classes and three channels.
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "count"),
+    [
+        ("resnet18", (3, 224, 224), 1000, 11_689_512),
+        ("resnet18", (3, 32, 32), 1000, 11_689_512 - 64 * 3 * (49 - 9)),
+        ("resnet18", (1, 28, 28), 10, 11_689_512 - 64 * (3 * 49 - 9) - 513 * 990),
+        ("vgg16", (3, 224, 224), 1000, 138_357_544),
+        ("vgg16", (3, 32, 32), 10, 14_714_688 + 5_130),
+        ("vgg16_bn", (3, 32, 32), 10, 14_714_688 + 2 * 4_224 + 5_130),
+        ("vit", (3, 32, 32), 10, 4 * 4 * 3 * 192 + 192 + 66 * 192 + 6 * 444_864 + 2 * 192 + 1_930),
+    ],
+)
+def test_torchvision_parameter_counts(name, shape, classes, count):
+    pytest.importorskip("torchvision")
+    with torch.device("meta"):
+        network = build(name, classes=classes, shape=shape)
+    assert parameters(network) == count
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 28), (3, 66, 66)])
+def test_torchvision_networks_take_any_image(name, shape):
+    pytest.importorskip("torchvision")
+    with torch.device("meta"):
+        network = build(name, classes=3, shape=shape).eval()
+        assert network(torch.zeros(2, *shape)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_small_torchvision_networks_start_finite_and_unequal(name):
+    pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    network = build(name, classes=4, shape=(1, 8, 8))
+    out = network(torch.randn(2, 1, 8, 8))
+    assert out.isfinite().all()
+    if name != "vit":  # torchvision's head starts at zero
+        assert out.std() > 0
+
+
+def test_resnet18_keeps_the_resolution_of_small_images():
+    pytest.importorskip("torchvision")
+    network = build("resnet18", classes=10, shape=(3, 32, 32)).eval()
+    assert network.layer1(network.maxpool(network.conv1(torch.zeros(1, 3, 32, 32)))).shape == (1, 64, 32, 32)
+
+
+@pytest.mark.parametrize(("side", "patch"), [(8, 1), (28, 4), (32, 4), (64, 8), (96, 8), (224, 16)])
+def test_vit_fits_its_patches(side, patch):
+    pytest.importorskip("torchvision")
+    with torch.device("meta"):
+        assert build("vit", classes=10, shape=(3, side, side)).patch_size == patch
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("resnet21", {}, "unknown network 'resnet21'; there are resnet20, mlp"),
+        ("mlp", {"width": 3}, "mlp has no option 'width'; it has widths"),
+        ("vgg16", {"depth": 3}, "vgg16 has no option 'depth'; it has none"),
+        ("mlp", {"widths": 3}, "mlp: widths must be a list of positive integers, not 3"),
+        ("cnn", {"widths": [8, 0]}, "cnn: widths must be a list of positive integers"),
+        ("resnet20", {"width": 1.5}, "resnet20: width must be a positive integer, not 1.5"),
+        ("resnet20", {"width": True}, "resnet20: width must be a positive integer, not True"),
+    ],
+)
+def test_what_does_not_fit_is_named(name, options, says):
+    with pytest.raises(NetworkError, match=says) as caught:
+        build(name, classes=10, shape=(3, 32, 32), **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("classes", "shape"), [(0, (3, 32, 32)), (10, (3, 0, 32)), (10, (32, 32))])
+def test_impossible_sizes_are_refused(classes, shape):
+    with pytest.raises(NetworkError, match="must be"):
+        build("cnn", classes=classes, shape=shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "says"),
+    [
+        ((3, 32, 24), {}, "square images, not 32x24"),
+        ((3, 32, 32), {"patch": 5}, "patch=5 does not divide"),
+        ((3, 32, 32), {"heads": 5}, "heads=5 does not divide width=192"),
+    ],
+)
+def test_vit_refuses_what_it_cannot_tile(shape, options, says):
+    with pytest.raises(NetworkError, match=says):
+        build("vit", classes=10, shape=shape, **options)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_without_torchvision_one_line_says_what_to_install(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(NetworkError, match=r"needs torchvision.*featdyn\[vision\]") as caught:
+        build(name, classes=10, shape=(3, 32, 32))
+    assert "\n" not in str(caught.value)

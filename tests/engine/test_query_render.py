@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featdyn.errors import FeatdynError
+from featdyn.query import render
+
+FRAME = pd.DataFrame(
+    {
+        "checkpoint": np.array([0, 1, 2]),
+        "layer": np.array(["stem", "s1.b1", "fc, last"], dtype=object),
+        "norm": np.array([np.nan, 0.1, 123456.789], np.float32),
+        "right": np.array([True, False, True]),
+    }
+)
+
+
+def text(frame: pd.DataFrame, form: str) -> str:
+    out = io.StringIO()
+    render(frame, form, out)
+    return out.getvalue()
+
+
+def test_a_table_is_aligned_numbers_to_the_right() -> None:
+    assert text(FRAME, "table").splitlines() == [
+        "checkpoint  layer           norm  right",
+        "         0  stem             nan   True",
+        "         1  s1.b1            0.1  False",
+        "         2  fc, last  1.2346e+05   True",
+    ]
+
+
+def test_a_long_table_is_cut_in_the_middle() -> None:
+    lines = text(pd.DataFrame({"sample": np.arange(12345), "loss": np.arange(12345) / 7}), "table").splitlines()
+    assert len(lines) == 1 + 60 + 1 + 1
+    assert lines[31].split() == ["...", "..."]
+    assert lines[-2].split() == ["12344", "1763.4"]
+    assert lines[-1] == "12,345 rows, the first and last 30 shown; --format csv writes all of them"
+
+
+def test_csv_reads_back() -> None:
+    assert text(FRAME, "csv").splitlines()[:2] == ["checkpoint,layer,norm,right", "0,stem,,True"]
+    back = pd.read_csv(io.StringIO(text(FRAME, "csv")))
+    np.testing.assert_array_equal(back["norm"].to_numpy(np.float32), FRAME["norm"])
+    assert back["layer"].tolist() == FRAME["layer"].tolist()
+
+
+def test_json_is_a_list_of_records_with_null_for_nan() -> None:
+    assert json.loads(text(FRAME, "json")) == [
+        {"checkpoint": 0, "layer": "stem", "norm": None, "right": True},
+        {"checkpoint": 1, "layer": "s1.b1", "norm": float(np.float32(0.1)), "right": False},
+        {"checkpoint": 2, "layer": "fc, last", "norm": float(np.float32(123456.789)), "right": True},
+    ]
+    assert json.loads(text(FRAME.head(0), "json")) == []
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    numbers=st.lists(st.floats(), max_size=6),
+    texts=st.lists(st.text("aé,\"' "), min_size=6, max_size=6),
+)
+def test_no_digit_is_lost(numbers: list[float], texts: list[str]) -> None:
+    frame = pd.DataFrame({"a": np.array(numbers, float), "b": np.array(texts[: len(numbers)], dtype=object)})
+    records = json.loads(text(frame, "json"))
+    assert [r["a"] for r in records] == [v if np.isfinite(v) else None for v in numbers]
+    assert [r["b"] for r in records] == texts[: len(numbers)]
+    back = list(csv.DictReader(io.StringIO(text(frame, "csv"))))
+    np.testing.assert_array_equal([float(r["a"] or "nan") for r in back], numbers)
+    assert [r["b"] for r in back] == texts[: len(numbers)]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8, bool])
+def test_parquet_reads_back_with_its_types(tmp_path: Path, dtype: type) -> None:
+    frame = FRAME.assign(norm=np.array([0, 1, 3]).astype(dtype))
+    render(frame, "parquet", tmp_path / "out.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out.parquet"), frame)
+
+
+def test_parquet_goes_down_a_pipe_but_not_to_a_terminal(tmp_path: Path) -> None:
+    code = (
+        "import sys, pandas as pd; from featdyn.query import render;"
+        "render(pd.DataFrame({'a': [1]}), 'parquet', sys.stdout)"
+    )
+    piped = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120).stdout
+    (tmp_path / "piped").write_bytes(piped)
+    assert pd.read_parquet(tmp_path / "piped")["a"].tolist() == [1]
+
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    for out in (Terminal(io.BytesIO()), io.StringIO()):
+        with pytest.raises(FeatdynError, match="parquet is binary: write it to a file"):
+            render(FRAME, "parquet", out)
+
+
+def test_a_file_that_cannot_be_written_gets_one_line(tmp_path: Path) -> None:
+    for out in (tmp_path / "no/such/folder.csv", str(tmp_path)):
+        with pytest.raises(FeatdynError, match=r"No such file|Is a directory"):
+            render(FRAME, "csv", out)
+    with pytest.raises(FeatdynError, match="no format 'xml'; there are table, csv, json, parquet"):
+        render(FRAME, "xml", tmp_path / "out.xml")
+    assert not list(tmp_path.iterdir())

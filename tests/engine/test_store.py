@@ -1,0 +1,242 @@
+"""What is written is read back equal, by everything that may read it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featdyn.store import ArraySpec, Run, RunWriter, Schema, shard, verify
+from featdyn.store import schema as schema_module
+from featdyn.store.metadata import chunk_key
+from featdyn.store.schema import DTYPES
+from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, result_dataset, write_run
+from tests.engine.spec_reader import SpecReader
+
+Values = dict[str, np.ndarray[Any, Any]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return write_run(tmp_path_factory.mktemp("store") / "run.zarr", "zstd")
+
+
+@st.composite
+def schemas(draw: st.DrawFn) -> Schema:
+    samples = draw(st.integers(1, 9))
+    lengths = st.integers(1, 4)
+    shapes = st.sampled_from([(), ("f",), ("sample",), ("sample", "f"), ("f", "sample"), ("f", "sample", "g")])
+    arrays = [ArraySpec("checkpoint", (), (), "int64")]
+    for i, dims in enumerate(draw(st.lists(shapes, min_size=1, max_size=3))):
+        shape = tuple(samples if dim == "sample" else draw(lengths) for dim in dims)
+        path = draw(st.sampled_from([f"layers/l.{i}/activation", f"cube {i}/x", f"_größe{i}"]))
+        arrays.append(ArraySpec(path, tuple(f"{d}{i}" if d != "sample" else d for d in dims), shape, draw(dtypes)))
+    return Schema(tuple(arrays), samples, draw(st.sampled_from([1, 2, 4, 16])), draw(st.sampled_from(["none", "zstd"])))
+
+
+dtypes = st.sampled_from(DTYPES)
+
+
+def random_values(schema: Schema, checkpoints: int, seed: int) -> Values:
+    """Return values of every bit pattern, and stretches of zeros, which other writers leave out."""
+    rng = np.random.default_rng(seed)
+    found = {"checkpoint": np.arange(checkpoints)}
+    for spec in schema.arrays[1:]:
+        raw = rng.bytes(checkpoints * spec.nbytes)
+        values = np.frombuffer(raw, "u1" if spec.dtype == "bool" else spec.dtype).reshape(checkpoints, *spec.shape)
+        values = values % 2 == 1 if spec.dtype == "bool" else values.copy()
+        found[spec.path] = np.where(
+            rng.random((checkpoints, *spec.shape[:1], *[1] * len(spec.shape[1:]))) < 0.4, 0, values
+        )
+        found[spec.path] = found[spec.path].astype(spec.dtype)
+    return found
+
+
+def write(path: Path, schema: Schema, values: Values, static: dict[str, xr.Dataset]) -> None:
+    with RunWriter.create(path, schema, static=static, attributes={"note": "å", "n": [1, None]}) as writer:
+        for t in range(len(values["checkpoint"])):
+            with writer.checkpoint() as checkpoint:
+                for spec, block, region in shards(schema):
+                    checkpoint.write(spec.path, values[spec.path][t][region], block)
+
+
+def shards(schema: Schema) -> list[tuple[ArraySpec, int, tuple[slice, ...]]]:
+    """Return each shard of a checkpoint: its array, its block, and where it lies in the checkpoint's values."""
+    found: list[tuple[ArraySpec, int, tuple[slice, ...]]] = []
+    for spec in schema.arrays:
+        axis = spec.sample_axis
+        if axis is None:
+            found.append((spec, 0, ()))
+        else:
+            before = (slice(None),) * axis
+            found += [(spec, b, (*before, schema.block_slice(b))) for b in range(schema.blocks)]
+    return found
+
+
+@settings(deadline=None, max_examples=25)
+@given(schema=schemas(), checkpoints=st.integers(1, 3), seed=st.integers(0, 999), chunk=st.sampled_from([1, 32, 2**18]))
+def test_everything_reads_back_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, schema: Schema, checkpoints: int, seed: int, chunk: int
+) -> None:
+    path = tmp_path_factory.mktemp("store") / "run.zarr"
+    values = random_values(schema, checkpoints, seed)
+    names = np.array([f"ü{i}" * (i % 3) + f"/{i}" for i in range(schema.samples)], dtype=object)
+    flags = ("sample", np.arange(schema.samples) % 2 == 0)
+    static = {"": xr.Dataset(coords={"sample": names, "even": flags})}
+    with mock.patch.object(schema_module, "CHUNK_BYTES", chunk):  # what reads must not depend on it
+        write(path, schema, values, static)
+
+    tree = xr.open_datatree(path, engine="zarr")
+    assert tree.attrs["note"] == "å"
+    assert tree["sample"].values.tolist() == names.tolist()
+    spec_reader = SpecReader(path)
+    spec_reader.check()
+    independent = spec_reader.arrays()
+    assert independent["sample"].tolist() == names.tolist()
+    run = Run(path)
+    assert run.checkpoints == checkpoints
+    for array, expected in values.items():
+        for found in (tree[array], zarr.open_array(path / array, mode="r")[...], independent[array]):
+            np.testing.assert_array_equal(np.asarray(found), expected)
+            assert np.asarray(found).dtype == expected.dtype
+    for t in range(checkpoints):
+        for spec, block, region in shards(schema):
+            np.testing.assert_array_equal(run.block(spec.path, t, block), values[spec.path][t][region])
+    assert {"sample", "even"} <= set(tree.coords)
+    assert verify(path).sound
+
+
+@settings(deadline=None, max_examples=15)
+@given(schema=schemas(), seed=st.integers(0, 999), chunk=st.sampled_from([1, 32]))
+def test_shards_that_zarr_wrote_are_decoded(
+    tmp_path_factory: pytest.TempPathFactory, schema: Schema, seed: int, chunk: int
+) -> None:
+    folder = tmp_path_factory.mktemp("zarr")
+    values = random_values(schema, 2, seed)
+    with mock.patch.object(schema_module, "CHUNK_BYTES", chunk):
+        write(folder / "ours.zarr", schema, values, {})
+        for spec in {s.path: s for s in schema.arrays}.values():
+            there = folder / "theirs.zarr" / spec.path
+            there.mkdir(parents=True)
+            (there / "zarr.json").write_bytes((folder / "ours.zarr" / spec.path / "zarr.json").read_bytes())
+            zarr.open_array(there, mode="r+")[...] = values[spec.path]
+        for t in range(2):
+            for spec, block, region in shards(schema):
+                file, expected = folder / "theirs.zarr" / chunk_key(spec, t, block), values[spec.path][t][region]
+                if not file.exists():  # zarr leaves shards of zeros out
+                    assert not expected.any()
+                    continue
+                rows = 0 if spec.sample_axis is None else expected.shape[spec.sample_axis]
+                np.testing.assert_array_equal(shard.decode(file.read_bytes(), spec, schema, rows), expected)
+
+
+def test_a_damaged_shard_is_never_decoded_in_silence(run: Run) -> None:
+    spec = run.schema["cube/activation_norm"]
+    content = (run.path / chunk_key(spec, 1, 0)).read_bytes()
+    expected = shard.decode(content, spec, run.schema, 4)
+    for length in range(len(content)):
+        with pytest.raises((ValueError, RuntimeError)):
+            shard.decode(content[:length], spec, run.schema, 4)
+    for place in range(len(content) - 20, len(content)):  # in the index
+        flipped = bytearray(content)
+        flipped[place] ^= 16
+        with pytest.raises(ValueError, match="index is damaged"):
+            shard.decode(bytes(flipped), spec, run.schema, 4)
+    np.testing.assert_array_equal(shard.decode(content, spec, run.schema, 4), expected)
+
+
+def test_gradients_are_scaled_back_by_xarray_and_stored_as_they_are(run: Run) -> None:
+    stored = run.block("layers/stem/gradient", 2, 1)
+    assert stored.dtype == np.float16
+    values = run.array("layers/stem/gradient")[2, 4:8]
+    np.testing.assert_array_equal(values, stored.astype(np.float32) / 4096)
+    np.testing.assert_array_equal(SpecReader(run.path).array("layers/stem/gradient")[2, 4:8], values)
+
+
+def test_the_specification_is_enough_to_read_everything(run: Run) -> None:
+    reader = SpecReader(run.path)
+    listed = reader.check()
+    tree = xr.open_datatree(run.path, engine="zarr")
+    arrays = reader.arrays()
+    assert set(tree["layers"].children) == set(LAYERS)
+    assert tree["cube/activation_norm"].dims == ("checkpoint", "layer", "sample")
+    assert len(arrays) == 39
+    for path, values in arrays.items():
+        np.testing.assert_array_equal(np.asarray(tree[path].values), values)
+    there = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
+    metadata = {p for p in there if p.endswith("zarr.json")}
+    manifests = {c["manifest"]["path"] for c in reader.state["commits"]}
+    assert there == {*listed, *metadata, *manifests, ".featdyn.lock"}
+
+
+@pytest.mark.filterwarnings("ignore:Object at:zarr.errors.ZarrUserWarning")  # weights and manifests are no nodes
+def test_each_node_can_be_opened_by_itself(run: Run) -> None:
+    root = zarr.open_group(run.path, mode="r", use_consolidated=False)
+    members = {name for name, _ in root.members(max_depth=None)}
+    assert members == set(run.nodes)
+    for path, document in run.nodes.items():
+        assert json.loads((run.path / path / "zarr.json").read_bytes()) == document
+
+
+def test_results_are_numbered_and_the_newest_is_given(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run.zarr", checkpoints=1)
+    old = run.results("consistency")
+    assert old == ["results/consistency/000002", "results/consistency/000003"]
+    with RunWriter.open(run.path) as writer:
+        path = writer.result("consistency", result_dataset(7.0))
+        assert writer.result("noise", result_dataset(0.0)) == "results/noise/000005"
+    xr.testing.assert_identical(run.result("consistency"), result_dataset(1.0).load())  # what was open does not move
+    again = Run(run.path)
+    assert again.results("consistency") == [*old, path]
+    np.testing.assert_array_equal(again.result("consistency")["accuracy"], result_dataset(7.0)["accuracy"])
+    np.testing.assert_array_equal(again.tree[old[0]]["accuracy"], result_dataset(0.0)["accuracy"])
+    assert again.result("consistency").attrs == {"note": "test"}
+    assert verify(run.path).sound
+
+
+def test_an_open_run_does_not_change_while_it_is_written(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run.zarr", checkpoints=2)
+    with RunWriter.open(run.path) as writer, writer.checkpoint() as checkpoint:
+        for spec, block, region in shards(run.schema):
+            checkpoint.write(spec.path, np.ones(spec.shape, spec.dtype)[region], block)
+    assert run.checkpoints == 2
+    assert run.tree.sizes["checkpoint"] == len(run.values("step")) == len(run.coords["epoch"]) == 2
+    sent = pickle.loads(pickle.dumps(run.array("cube/activation_norm")))  # as Dask sends it to another process
+    assert sent.shape == (2, len(LAYERS), SAMPLES)
+    np.testing.assert_array_equal(sent, run.array("cube/activation_norm"))
+    again = Run(run.path)
+    assert again.checkpoints == again.tree.sizes["checkpoint"] == 3
+    assert again.block("step", 2, 0) == 1
+
+
+def test_verify_names_every_file_that_is_not_as_it_was_written(run: Run, tmp_path: Path) -> None:
+    verdict = verify(run.path)
+    assert (verdict.sound, verdict.commits) == (True, CHECKPOINTS + 2)
+    files = [p for p in sorted(run.path.rglob("*")) if p.is_file() and p.name not in ("zarr.json", ".featdyn.lock")]
+    assert verdict.files == len(files)
+    assert verdict.bytes == sum(p.stat().st_size for p in files)
+    seen: list[tuple[int, int]] = []
+    verify(run.path, lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (verdict.bytes, verdict.bytes)
+    rng = np.random.default_rng(0)
+    for number, file in enumerate(files):
+        content = file.read_bytes()
+        name = file.relative_to(run.path).as_posix()
+        flipped = bytearray(content)
+        flipped[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        damaged = (bytes(flipped), content[:-1], bytes(flipped), content + b"\0", bytes(flipped), None)[number % 6]
+        file.unlink() if damaged is None else file.write_bytes(damaged)
+        problems = verify(run.path).problems
+        assert len(problems) == 1
+        assert problems[0].startswith(f"{name}: ")
+        file.write_bytes(content)
+    assert verify(run.path).sound

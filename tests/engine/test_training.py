@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featdyn.capture import options as capture_options
+from featdyn.data import load as load_data
+from featdyn.errors import DataError, RecipeError, TrainingError
+from featdyn.store import Run, verify
+from featdyn.training import load, shipped
+from featdyn.training.batches import Batches, augment
+from featdyn.training.options import CheckpointOptions, TrainingOptions
+from featdyn.training.recipe import fields
+from featdyn.training.schedule import checkpoint_steps, learning_rate
+from featdyn.training.stage import Events, train
+
+TINY = (
+    "network.name=mlp",
+    "training.epochs=2",
+    "training.batch_size=256",
+    "training.learning_rate=0.05",
+    "checkpoints.first_epoch=1",
+    "probes.train=10",
+    "probes.test=10",
+    "probes.corrupted=0",
+    "capture.layers=['all']",
+)
+
+
+def test_every_shipped_recipe_is_valid_and_described():
+    found = shipped()
+    assert {"digits", "mnist", "cifar10"} <= found.keys()
+    for name, text in found.items():
+        assert text
+        assert load(name).description == text
+
+
+def test_every_field_is_documented():
+    listed = list(fields())
+    assert all(text for _, _, text in listed)
+    names = {name for name, _, _ in listed}
+    assert {"labels.noise", "training.seed", "capture.dtype", "network.name", "probes.corruptions"} <= names
+    assert len(names) == len(listed)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.lr=3", "no field training.lr; there are epochs"),
+        ("trainin.epochs=3", "no field trainin; there are"),
+        ("training.epochs=0", "training.epochs: "),
+        ("training.optimizer=lion", "training.optimizer: .*'sgd' or 'adam'"),
+        ("labels.noise=1.5", "labels.noise: "),
+        ("training", "write field=value"),
+        ("description.x=1", "description is not a table"),
+        ("probes.severities=[7]", "probes.severities.0: "),
+    ],
+)
+def test_a_wrong_field_is_named_in_one_line(change, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        load("digits", [change])
+    assert "\n" not in str(caught.value)
+
+
+def test_recipes_come_from_files_and_changes_are_toml(tmp_path):
+    text = (resources.files("featdyn.training") / "recipes" / "digits.toml").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    recipe = load(str(path), ["training.milestones=[0.25, 0.5]", "network.options.widths=[8]", "data.name='mnist'"])
+    assert recipe.training.milestones == (0.25, 0.5)
+    assert recipe.network.options == {"widths": [8]}
+    assert recipe.data.name == "mnist"
+    assert recipe.identity.keys() == {*tomllib.loads(text), "labels"}
+    for source, content in (("no.toml", None), ("bad.toml", "a = "), ("binary.toml", "\x00\xff")):
+        if content:
+            (tmp_path / source).write_text(content, encoding="latin-1")
+        with pytest.raises(RecipeError):
+            load(str(tmp_path / source))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 2000), st.integers(1, 50), st.integers(0, 20), st.integers(1, 60))
+def test_checkpoints_are_at_initialisation_early_and_at_epoch_ends(per_epoch, epochs, first, every):
+    steps = checkpoint_steps(per_epoch, epochs, CheckpointOptions(first_epoch=first, every=every))
+    assert steps == sorted(set(steps))
+    assert steps[0] == 0
+    assert steps[-1] == per_epoch * epochs
+    late = [s for s in steps if s > per_epoch]
+    assert all(s % per_epoch == 0 for s in late)
+    assert sum(0 < s < per_epoch for s in steps) <= first
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["constant", "steps", "cosine"]), st.integers(1, 400), st.integers(0, 30))
+def test_learning_rate_stays_within_its_bounds(schedule, steps, warmup):
+    options = TrainingOptions(learning_rate=0.4, schedule=schedule, warmup=warmup)
+    rates = np.array([learning_rate(s, steps, options) for s in range(steps)])
+    assert (rates > 0).all()
+    assert (rates <= 0.4 + 1e-12).all()
+    after = rates[warmup:]
+    assert (np.diff(after) <= 1e-12).all()
+    if schedule == "steps" and steps >= 4 and not warmup:
+        assert rates[-1] == pytest.approx(0.004)
+
+
+def test_an_epoch_shows_every_sample_once_in_an_order_of_its_own():
+    dataset = load_data("digits")
+    options = TrainingOptions(batch_size=100)
+    numbered = np.arange(len(dataset.train), dtype=np.int64)
+    batches = Batches(dataset, numbered, options, torch.device("cpu"))
+    orders = [torch.cat([batches[e * batches.per_epoch + i][1] for i in range(batches.per_epoch)]) for e in range(2)]
+    for order in orders:
+        assert len(order) == len(order.unique()) == batches.per_epoch * 100
+    assert not torch.equal(*orders)
+    again = Batches(dataset, numbered, options, torch.device("cpu"))
+    assert torch.equal(again[batches.per_epoch + 3][1], batches[batches.per_epoch + 3][1])
+    with pytest.raises(DataError, match="batch_size 5000"):
+        Batches(dataset, numbered, TrainingOptions(batch_size=5000), torch.device("cpu"))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 5), st.sampled_from([1, 3]), st.integers(4, 13), st.booleans(), st.integers(0, 99))
+def test_augmentation_shifts_and_mirrors_whole_images(n, channels, side, mirror, seed):
+    pixels = torch.randint(1, 256, (n, channels, side, side), dtype=torch.uint8)
+    out = augment(pixels, mirror, torch.Generator().manual_seed(seed))
+    assert out.shape == pixels.shape
+    assert out.dtype == torch.uint8
+    pad = max(1, side // 8)
+    padded = torch.nn.functional.pad(pixels, (pad, pad, pad, pad))
+    for before, after in zip(padded, out, strict=True):
+        windows = [before[:, r : r + side, c : c + side] for r in range(2 * pad + 1) for c in range(2 * pad + 1)]
+        assert any(torch.equal(after, w) or (mirror and torch.equal(after, w.flip(2))) for w in windows)
+
+
+def files_of(store):
+    """All bytes of a store that do not tell the time."""
+    skip = {"zarr.json", ".featdyn.lock"}
+    return {str(p.relative_to(store)): p.read_bytes() for p in store.rglob("*") if p.is_file() and p.name not in skip}
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("stop", [1, 4, 5, 7])
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, optimizer, stop):
+    changes = [*TINY, f"training.optimizer={optimizer}", "training.learning_rate=0.01", "labels.noise=0.2"]
+    recipe = load("digits", changes)
+    whole, parts = tmp_path / "whole.zarr", tmp_path / "parts.zarr"
+    train(recipe, whole)
+
+    def interrupt(step, steps, loss):
+        if step == stop:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(recipe, parts, Events(step=interrupt))
+    assert Run(parts).checkpoints >= 1
+    train(recipe, parts)
+    expected, found = files_of(whole), files_of(parts)
+    assert expected.keys() == found.keys()
+    assert [name for name in expected if expected[name] != found[name]] == []
+    assert verify(parts).sound
+
+
+def test_a_finished_run_is_left_alone_and_another_recipe_refused(tmp_path):
+    store = tmp_path / "r.zarr"
+    train(load("digits", TINY), store)
+    before = (store / "zarr.json").read_bytes()
+    train(load("digits", TINY), store)
+    assert (store / "zarr.json").read_bytes() == before
+    with pytest.raises(RecipeError, match=r"another recipe \(training.seed: 0, 1\)"):
+        train(load("digits", [*TINY, "training.seed=1"]), store)
+
+
+def test_a_loss_that_is_not_finite_ends_with_one_line_and_a_sound_store(tmp_path):
+    store = tmp_path / "r.zarr"
+    changes = [*TINY, "training.learning_rate=1e20", "training.schedule=constant", "checkpoints.first_epoch=0"]
+    with pytest.raises(TrainingError, match="1 checkpoints are kept"):
+        train(load("digits", changes), store)
+    assert verify(store).sound
+
+
+def test_what_does_not_fit_the_disk_is_refused_before_anything_is_left(tmp_path, monkeypatch):
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("featdyn.capture.plan.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(Exception, match="1000 B are free"):
+        train(load("digits", TINY), tmp_path / "r.zarr")
+    assert not (tmp_path / "r.zarr").exists()
+
+
+def test_noisy_labels_are_what_the_probes_carry(tmp_path):
+    run = train(load("digits", [*TINY, "labels.noise=1.0", "training.epochs=1"]), tmp_path / "r.zarr")
+    coords = run.coords.where(run.coords["split"] == "train", drop=True)
+    assert (coords["label"] != coords["true_label"]).any()
+    test = run.coords.where(run.coords["split"] == "test", drop=True)
+    assert (test["label"] == test["true_label"]).all()
+
+
+def test_bfloat16_and_channels_last_train(tmp_path):
+    changes = [*TINY, "network.name=cnn", "training.precision=bfloat16", "training.channels_last=true"]
+    run = train(load("digits", [*changes, "training.epochs=1"]), tmp_path / "r.zarr")
+    assert np.isfinite(run.coords["test_loss"]).all()
+
+
+def test_capture_options_are_one_definition():
+    assert {f"capture.{name}" for name in capture_options.CaptureOptions.model_fields} <= {n for n, _, _ in fields()}
