@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featdyn_kernels.stitch import direct, winograd
-from featdyn_kernels.stitch.simd import BF16, LANES, pack
+from featdyn_kernels.stitch.emitter import BF16, LANES, pack
 
 GUARD = 64
 # Of outputs of variance 1 or so, by (bfloat16, Winograd): float32 sums of a few hundred terms, or products of bfloat16.
@@ -44,10 +44,10 @@ def _compute(kernel, case: dict, rounded: bool) -> tuple[np.ndarray, np.ndarray]
     floor = np.float32(0 if case["relu"] else -np.inf)
     if kernel is winograd:
         scratch = torch.full((winograd.scratch_size(c, k) + GUARD,), 1234.5)
-        kernel.convolve(*pointers, zero.data_ptr(), scratch.data_ptr(), n, h, w, c, k, rounded, floor)
+        kernel.convolve(*pointers, zero.data_ptr(), scratch.data_ptr(), n, h, w, c, k, int(rounded), floor)
     else:
         scratch = torch.full((direct.scratch_size(n * h * w, c, rounded) + GUARD,), 1234.5)
-        shape = (n, h, w, c, oh, ow, k, a, b, sa, sb, pa, pb, rounded)
+        shape = (n, h, w, c, oh, ow, k, a, b, sa, sb, pa, pb, int(rounded))
         kernel.convolve(*pointers, zero.data_ptr(), scratch.data_ptr(), *shape, floor)
     assert (out[:GUARD] == 1234.5).all()
     assert (out[-GUARD:] == 1234.5).all()

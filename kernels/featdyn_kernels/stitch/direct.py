@@ -10,19 +10,19 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from featdyn_kernels.stitch.simd import BF16, LANES, PANELS, WIDTHS, Emitter, intrinsic, pack
+from featdyn_kernels._jit import njit
+from featdyn_kernels.stitch.emitter import BF16, LANES, PANELS, WIDTHS, Emitter, intrinsic, pack
 
 COLUMNS = (4, 8, 8)
 """Neighbouring outputs that meet each width of panel in registers: 16 sums hide the latency of two multipliers and
 waste little on images that are 8 wide."""
 
 
-def transform_weight(weight: NDArray[Any], rounded: bool = False) -> NDArray[np.float32]:
+def transform_weight(weight: NDArray[Any], rounded: int = 0) -> NDArray[np.float32]:
     """Return weights in the kernel's order, flat, from (outputs, inputs, rows, columns).
 
     If they are to be ``rounded`` to bfloat16, which is left to the caller, inputs are laid out in pairs.
@@ -107,12 +107,12 @@ def _round(typing: Any, x: Any, y: Any) -> Any:
     return types.void(types.intp, types.intp), codegen
 
 
-def scratch_size(pixels: int, inputs: int, rounded: bool) -> int:
+def scratch_size(pixels: int, inputs: int, rounded: int) -> int:
     """Return how many floats of scratch memory one call needs, for inputs of so many pixels in all."""
     return LANES + (pixels * inputs // 2 if rounded else 0)
 
 
-@numba.njit(types.void(*[types.intp] * 21, types.float32), nogil=True, cache=True, error_model="numpy")
+@njit
 def convolve(
     x: int, u: int, bias: int, residual: int, y: int, zero: int, scratch: int,
     images: int, height: int, width: int, inputs: int, out_height: int, out_width: int, outputs: int,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from featdyn_kernels.stitch import direct, winograd
 from featdyn_kernels.stitch.fold import fold
 from featdyn_kernels.stitch.plan import Affine
-from featdyn_kernels.stitch.simd import BF16, LANES
+from featdyn_kernels.stitch.emitter import BF16, LANES
 from featdyn_kernels.stitch.workspace import Workspace
 
 WINOGRAD_LIMIT = 256 * 256
@@ -36,7 +36,7 @@ class Layer(ABC):
         self.relu = step.relu
         self.floor = np.float32(0) if step.relu else NO_FLOOR
 
-    def _lay_out(self, weight: NDArray[Any], bias: NDArray[Any], rounded: bool = False) -> None:
+    def _lay_out(self, weight: NDArray[Any], bias: NDArray[Any], rounded: int = 0) -> None:
         # A clone because numpy aligns to 16 bytes, torch to a cache line.
         self.weight = torch.from_numpy(weight).to(torch.bfloat16 if rounded else torch.float32).clone()
         self.bias = torch.from_numpy(bias).float().clone()
@@ -170,8 +170,8 @@ def prepare(step: Affine, module: nn.Module, dtype: torch.dtype) -> Layer:
     return Convolution(step, module, dtype) if _suits_direct(layer) else Plain(step, module)
 
 
-def _rounds(dtype: torch.dtype, inputs: int) -> bool:
-    return dtype == torch.bfloat16 and BF16 and inputs % LANES == 0
+def _rounds(dtype: torch.dtype, inputs: int) -> int:
+    return int(dtype == torch.bfloat16 and BF16 and inputs % LANES == 0)
 
 
 def _suits_direct(layer: Any) -> bool:

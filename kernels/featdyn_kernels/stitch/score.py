@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from featdyn_kernels._jit import njit
 
 
 class Scores:
@@ -45,17 +46,13 @@ class Scores:
         if len(labels) and int(labels.max()) >= classes:
             raise ValueError(f"labels must be below {classes}, the number of classes, got {int(labels.max())}")
         rows = slice(checkpoint, checkpoint + logits.shape[1])
-        prediction, gap, scale, loss, margin = score(logits, labels)
+        prediction, gap, scale, loss, margin = score(np.ascontiguousarray(logits), labels)
         self.prediction[rows, samples], self.gap[rows, samples], self.scale[rows, samples] = prediction, gap, scale
         if self.labels is not None:
             self.loss[rows, samples], self.margin[rows, samples] = loss, margin
 
 
-_RESULT = "Tuple((i8[:,::1], f4[:,::1], f4[:,::1], f4[:,::1], f4[:,::1]))"
-
-
-# Signatures spelt out: strided and contiguous arrays would else be compiled one by one.
-@numba.njit([f"{_RESULT}({kind}[:,:,:], i8[:])" for kind in ("f4", "f8")], nogil=True, cache=True)
+@njit
 def score(logits: Any, labels: Any) -> tuple[Any, Any, Any, Any, Any]:
     """Reduce logits (sample, checkpoint, class) to arrays (checkpoint, sample).
 

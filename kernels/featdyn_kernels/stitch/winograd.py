@@ -14,12 +14,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from featdyn_kernels.stitch.simd import BF16, LANES, PANELS, WIDE, WIDTHS, Emitter, intrinsic, pack
+from featdyn_kernels._jit import njit
+from featdyn_kernels.stitch.emitter import BF16, LANES, PANELS, WIDE, WIDTHS, Emitter, intrinsic, pack
 
 NEAR, FAR = 0.75, 1.5
 """The transform evaluates polynomials at 0, +-NEAR, +-FAR and infinity. The usual 1 and 2 make errors 2.3 times as
@@ -38,7 +38,7 @@ def _weight_transform() -> NDArray[np.float64]:
     return np.vstack([points[:, None] ** np.arange(3) / np.array(scale)[:, None], [0, 0, 1]])
 
 
-def transform_weight(weight: NDArray[Any], rounded: bool = False) -> NDArray[np.float32]:
+def transform_weight(weight: NDArray[Any], rounded: int = 0) -> NDArray[np.float32]:
     """Return the transformed weights of a convolution, (36 inputs outputs,), from (outputs, inputs, 3, 3).
 
     If they are to be ``rounded`` to bfloat16, which is left to the caller, inputs are laid out in pairs.
@@ -170,7 +170,7 @@ def _multiply(typing: Any, kind: Any, v: Any, u: Any, m: Any, inputs: Any, outpu
     return types.void(*[types.intp] * 6), codegen
 
 
-@numba.njit(types.void(*[types.intp] * 13, types.float32), nogil=True, cache=True, error_model="numpy")
+@njit
 def convolve(
     x: int, u: int, bias: int, residual: int, y: int, zero: int, scratch: int,
     images: int, height: int, width: int, inputs: int, outputs: int, rounded: int, floor: np.float32,

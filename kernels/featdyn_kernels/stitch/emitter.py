@@ -1,7 +1,8 @@
-"""Vectors of float32 for Numba: what the microkernels of this folder are written in.
+"""Vector instructions for the innermost kernels of this folder, which are Numba intrinsics that write LLVM's code.
 
-LLVM's loop vectoriser cannot keep a tile of a matrix product in registers, so the innermost kernels emit their vector
-instructions themselves. The intermediate code is LLVM's, not one machine's: LLVM turns it into AVX-512, AVX2 or NEON.
+``featdyn_kernels._simd`` makes vectors values of Numba's language, one name each. Kernels here hold 24 to 36 vectors at a
+time, in lists and loops that Python unrolls while the code is written, and variants of them differ in a flag. The code is
+LLVM's, not one machine's: LLVM turns it into AVX-512, AVX2 or NEON.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numba.extending import intrinsic as _intrinsic
 from numpy.typing import NDArray
 
 intrinsic: Any = _intrinsic
-"""Numba's decorator, whose own type forgets that the first argument is not passed."""
+"""Numba's decorator, whose own type forgets that the first argument is not passed on."""
 
 
 def _features() -> set[str]:
