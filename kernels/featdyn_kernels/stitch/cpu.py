@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from featdyn_kernels._threads import get_threads, one_torch_thread, parallel_blocks
+from featdyn_kernels.stitch.emitter import BF16
 from featdyn_kernels.stitch.layers import Layer, Linear, channels_last, prepare
 from featdyn_kernels.stitch.plan import Affine, Call, Plan
 from featdyn_kernels.stitch.runner import Path, checked
 from featdyn_kernels.stitch.score import Scores
-from featdyn_kernels.stitch.emitter import BF16
 from featdyn_kernels.stitch.workspace import Workspace
 
 BLOCK_BYTES, MIN_BLOCK = 2**21, 8

@@ -1,8 +1,8 @@
 """Vector instructions for the innermost kernels of this folder, which are Numba intrinsics that write LLVM's code.
 
-``featdyn_kernels._simd`` makes vectors values of Numba's language, one name each. Kernels here hold 24 to 36 vectors at a
-time, in lists and loops that Python unrolls while the code is written, and variants of them differ in a flag. The code is
-LLVM's, not one machine's: LLVM turns it into AVX-512, AVX2 or NEON.
+``featdyn_kernels._simd`` makes vectors values of Numba's language, one name each. Kernels here hold 24 to 36 vectors at
+a time, in lists and loops that Python unrolls while the code is written, and variants of them differ in a flag. The
+code is LLVM's, not one machine's: LLVM turns it into AVX-512, AVX2 or NEON.
 """
 
 from __future__ import annotations

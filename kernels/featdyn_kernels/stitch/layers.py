@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featdyn_kernels.stitch import direct, winograd
+from featdyn_kernels.stitch.emitter import BF16, LANES
 from featdyn_kernels.stitch.fold import fold
 from featdyn_kernels.stitch.plan import Affine
-from featdyn_kernels.stitch.emitter import BF16, LANES
 from featdyn_kernels.stitch.workspace import Workspace
 
 WINOGRAD_LIMIT = 256 * 256
