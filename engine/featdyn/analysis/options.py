@@ -18,3 +18,8 @@ class ConsistencyOptions(BaseModel):
         description="where features come from: auto takes the cheaper of reading and computing, and reads only where "
         "every bit was kept (float32); stored reads float16 too",
     )
+    window: float = Field(
+        0.5, gt=0, le=1, description="gap curves average over this last part of the checkpoints as t2 (our own choice)"
+    )
+    draws: int = Field(400, ge=2, description="bootstrap draws over probes, for the intervals")
+    seed: int = Field(0, ge=0, description="of these draws")
