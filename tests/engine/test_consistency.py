@@ -175,7 +175,7 @@ def test_another_checkpoint_costs_a_row_and_a_column(tmp_path, monkeypatch):
 
     with pytest.raises(Stop):
         train(recipe, store, Events(step=after))
-    record(store, analyses()["consistency"], {"cuts": ("all",)})
+    record(store, analyses()["consistency"], {"cuts": ("all",), "features": "recomputed"})
     old = Run(store).checkpoints
     run = train(recipe, store)
     new = run.checkpoints
@@ -189,22 +189,24 @@ def test_another_checkpoint_costs_a_row_and_a_column(tmp_path, monkeypatch):
         return bank_run(bank, *args)
 
     monkeypatch.setattr(composites.SuffixBank, "run", counted)
-    grown = consistency(run, cuts=("all",))
+    grown = consistency(run, cuts=("all",), features="recomputed")
     batches = len(list(features.batches(run, torch.device("cpu"))))
     assert sum(ran) == grown.sizes["cut"] * batches * (new**2 - old**2)
     monkeypatch.setattr(consistency_module, "_known", lambda *args: None)
-    fresh = consistency(run, cuts=("all",))
+    fresh = consistency(run, cuts=("all",), features="recomputed")
     xr.testing.assert_allclose(grown, fresh, rtol=1e-12)
     assert (grown["prediction"] == fresh["prediction"]).all()
 
     ran.clear()
     monkeypatch.undo()
-    record(store, analyses()["consistency"], {"cuts": ("all",)})
+    record(store, analyses()["consistency"], {"cuts": ("all",), "features": "recomputed"})
     monkeypatch.setattr(composites.SuffixBank, "run", counted)
-    again = consistency(Run(store), cuts=("all",), window=1.0)  # other options of the summary: no pair is new
+    again = consistency(
+        Run(store), cuts=("all",), features="recomputed", window=1.0
+    )  # other options of the summary: no pair is new
     assert not ran
     assert (again["prediction"] == fresh["prediction"]).all()
-    consistency(Run(store), cuts=("all",), features="recomputed")
+    consistency(Run(store), cuts=("all",))
     assert ran
 
 

@@ -6,18 +6,16 @@ each t1, the features at all cuts are made once and meet the suffixes of all t2 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from featdyn.analysis.features import Features, batches
-from featdyn.analysis.source import Source
+from featdyn.analysis.dissect import Dissected
+from featdyn.analysis.features import batches
 from featdyn.capture.tap import device_of
-from featdyn.networks import Cut
 from featdyn.store import Run
 from featdyn_kernels.stitch import SuffixBank
 
@@ -36,10 +34,7 @@ class Composites:
 
 def evaluate(
     run: Run,
-    model: nn.Module,
-    cuts: Sequence[Cut],
-    states: Sequence[dict[str, Tensor]],
-    sources: dict[str, Source],
+    parts: Dissected,
     members: NDArray[np.float64],
     known: Composites | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -48,13 +43,8 @@ def evaluate(
 
     Parameters
     ----------
-    model
-        The network in eval mode; the cuts are its own.
-    states
-        Parameters and buffers of each checkpoint. Buffers travel with their layers: a suffix brings the BatchNorm
-        statistics of its own checkpoint.
-    sources
-        Where the features at each cut come from.
+    parts
+        The network. Buffers travel with their layers: a suffix brings the BatchNorm statistics of its own checkpoint.
     members
         ``(probe, set)``, the weight of each probe in each set's mean.
     known
@@ -62,7 +52,8 @@ def evaluate(
     progress
         Called with (prefixes done, prefixes in all).
     """
-    steps, device = len(states), device_of(model)
+    cuts, states = parts.cuts, parts.states
+    steps = len(states)
     old = 0 if known is None else known.prediction.shape[1]
     logits = run.values("outputs/logits")
     prediction = np.zeros((len(cuts), steps, steps, len(members)), np.min_scalar_type(logits.shape[-1] - 1))
@@ -72,16 +63,15 @@ def evaluate(
         soft[..., :old, :old] = known.soft
     banks = [SuffixBank.from_states(cut.suffix, states) for cut in cuts]
     new = [SuffixBank.from_states(cut.suffix, states[old:]) for cut in cuts] if 0 < old < steps else banks
-    features = Features(run, model, cuts, states, sources)
-    parts = list(batches(run, device))
-    done, total = 0, len(parts) * steps
+    blocks = list(batches(run, device_of(parts.model)))
+    done, total = 0, len(blocks) * steps
     with torch.inference_mode():
-        for batch in parts if old < steps else ():
+        for batch in blocks if old < steps else ():
             rows, span = batch.stop - batch.start, slice(batch.start, batch.stop)
             own = np.repeat(logits[:, span], [1] * (rows - 1) + [1 + len(batch.inputs) - rows], axis=1)
             for t1 in range(steps):
                 first = old if t1 < old else 0
-                for c, z in enumerate(features(batch, t1)):
+                for c, z in enumerate(parts.features(batch, t1)):
                     found = (new if first else banks)[c].run(z, batch.labels, own[first:])
                     prediction[c, t1, first:, span] = found.predictions[:, :rows].cpu().numpy()
                     loss = found.loss[:, :rows].double()

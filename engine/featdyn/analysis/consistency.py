@@ -14,15 +14,13 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import nn
 
-from featdyn.analysis import composites, source
+from featdyn.analysis import composites
 from featdyn.analysis.composites import SOFT, Composites
-from featdyn.analysis.features import batches, measure_rates
+from featdyn.analysis.dissect import dissect
 from featdyn.analysis.measures import measures
-from featdyn.analysis.network import network, prepare, states
 from featdyn.analysis.options import ConsistencyOptions
 from featdyn.analysis.sets import Sets
-from featdyn.capture.tap import device_of
-from featdyn.networks import Cut, cuts, resolve
+from featdyn.networks import Cut
 from featdyn.store import Run
 from featdyn.validation import validate
 
@@ -70,29 +68,13 @@ def consistency(
         The network cannot be cut, or there is no such cut.
     """
     chosen = validate(ConsistencyOptions, options, "consistency")
-    model = network(run) if model is None else prepare(model, channels_last=False)
-    picked = resolve(cuts(model, next(batches(run, device_of(model))).inputs[:1]), chosen.cuts)
-    stored = source.stored_layers(run, picked, exact=chosen.features == "auto")
-    sources = _sources(run, model, picked, stored, chosen)
+    parts = dissect(run, model, chosen.cuts, chosen.features)
     sets = Sets.of(run)
-    known = _known(run, picked, chosen)
-    found = composites.evaluate(
-        run, model, picked, states(run, model), sources, sets.weights, known=known, progress=progress
-    )
-    per_cut: dict[str, list[str]] = {"source": [sources[cut.name] for cut in picked], "path": found.paths}
-    result = summarise(run, picked, found, sets, chosen, per_cut)
-    return result.assign_attrs(options=chosen.model_dump(mode="json"), batchnorm=BATCHNORM)
-
-
-def _sources(
-    run: Run, model: nn.Module, picked: Sequence[Cut], stored: set[str], options: ConsistencyOptions
-) -> dict[str, source.Source]:
-    if options.features != "auto":
-        return source.forced(picked, stored, options.features)
-    widths = {
-        cut.name: run.schema[f"layers/{cut.module}/activation"].sample_bytes for cut in picked if cut.name in stored
-    }
-    return source.choose(picked, stored, widths, measure_rates(run, model, picked, stored))
+    known = _known(run, parts.cuts, chosen)
+    found = composites.evaluate(run, parts, sets.weights, known=known, progress=progress)
+    result = summarise(run, found, sets, chosen, parts.coords(run, sets))
+    path = {"path": ("cut", np.array(found.paths, dtype=object))}
+    return result.assign_coords(path).assign_attrs(options=chosen.model_dump(mode="json"), batchnorm=BATCHNORM)
 
 
 def _known(run: Run, picked: Sequence[Cut], options: ConsistencyOptions) -> Composites | None:
@@ -112,19 +94,12 @@ def _known(run: Run, picked: Sequence[Cut], options: ConsistencyOptions) -> Comp
     return Composites(last["prediction"].transpose("cut", "t1", "t2", "probe").values, soft, [])
 
 
-def summarise(
-    run: Run,
-    picked: Sequence[Cut],
-    found: Composites,
-    sets: Sets,
-    options: ConsistencyOptions,
-    per_cut: dict[str, list[str]],
-) -> xr.Dataset:
-    """Return the result from per-probe predictions."""
-    coords, prediction = run.coords, found.prediction
+def summarise(run: Run, found: Composites, sets: Sets, options: ConsistencyOptions, coords: xr.Dataset) -> xr.Dataset:
+    """Return the result from per-probe predictions; ``coords`` are those of (cut, set, t1, t2)."""
+    probes, prediction = run.coords, found.prediction
     diagonal = np.einsum("cttn->ctn", prediction)
     plain = run.array("outputs/logits").values.argmax(-1)
-    labels = coords["label"].values
+    labels = probes["label"].values
     values: dict[str, Any] = {
         "prediction": (("cut", "t1", "t2", "probe"), prediction),
         "agreement": (PAIRS, _shares(prediction == diagonal[:, None], sets)),
@@ -133,27 +108,12 @@ def summarise(
         "plain_accuracy": (("set", "t1"), np.stack([(plain == labels)[:, m].mean(-1) for m in sets.members])),
         "diagonal_differences": ("cut", (diagonal != plain).sum((1, 2))),
     }
-    if "true_label" in coords and (coords["true_label"].values != labels).any():
+    if "true_label" in probes and (probes["true_label"].values != labels).any():
         # A network trained on wrong labels may still see the right ones.
-        values["accuracy_true"] = PAIRS, _shares(prediction == coords["true_label"].values, sets)
-    steps, checkpoints = coords["step"].values, np.arange(prediction.shape[1])
-    per_pair = measures(prediction == labels, labels, steps, sets, options)
-    return xr.Dataset(
-        values,
-        coords={
-            "cut": np.array([cut.name for cut in picked], dtype=object),
-            "set": np.array(sets.names, dtype=object),
-            "t1": checkpoints,
-            "t2": checkpoints,
-            "step1": ("t1", steps),
-            "step2": ("t2", steps),
-            "probe": coords["sample"].values,
-            "set_size": ("set", sets.sizes),
-            "prefix_macs": ("cut", [cut.prefix_macs for cut in picked]),
-            "suffix_macs": ("cut", [cut.suffix_macs for cut in picked]),
-            **{name: ("cut", np.array(column, dtype=object)) for name, column in per_cut.items()},
-        },
-    ).merge(per_pair)
+        values["accuracy_true"] = PAIRS, _shares(prediction == probes["true_label"].values, sets)
+    values["probe"] = "probe", probes["sample"].values
+    per_pair = measures(prediction == labels, labels, probes["step"].values, sets, options)
+    return coords.assign(values).set_coords("probe").merge(per_pair)
 
 
 def _shares(values: NDArray[np.bool_], sets: Sets) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -75,7 +76,7 @@ class Features:
         states: Sequence[dict[str, Tensor]],
         sources: dict[str, Source],
     ) -> None:
-        self._run, self._cuts, self._sources = run, cuts, sources
+        self._run, self._cuts, self._sources, self._device = run, cuts, sources, device_of(model)
         computed = [cut for cut in cuts if sources[cut.name] == "recomputed"]
         self._prefix = features_at(model, computed) if computed else None
         self._states = [state_for(self._prefix, state) if self._prefix is not None else {} for state in states]
@@ -88,6 +89,24 @@ class Features:
         return [
             self._read(cut, batch, t1) if self._sources[cut.name] == "stored" else next(computed) for cut in self._cuts
         ]
+
+    def whole(self, t1: int, kept: NDArray[np.intp]) -> list[Tensor]:
+        """Return the features of some probes ``(len(kept), ...)`` at each cut, made in the recorded batches.
+
+        All of them are in memory at once.
+        """
+        found: list[Tensor] = []
+        for batch in batches(self._run, self._device):
+            mine = np.flatnonzero((kept >= batch.start) & (kept < batch.stop))
+            if not len(mine):
+                continue
+            rows = torch.from_numpy(kept[mine] - batch.start).to(self._device)
+            with torch.inference_mode():
+                for c, z in enumerate(self(batch, t1)):
+                    if len(found) == c:
+                        found.append(torch.empty(len(kept), *z.shape[1:], device=self._device))
+                    found[c][torch.from_numpy(mine).to(self._device)] = z[rows].float()
+        return found
 
     def _read(self, cut: Cut, batch: Batch, t1: int) -> Tensor:
         values = self._run.block(f"layers/{cut.module}/activation", t1, batch.block)

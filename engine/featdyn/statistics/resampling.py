@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Mean = NDArray[np.float64]
+
 Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 
 
@@ -28,3 +30,18 @@ def bootstrap_weights(size: int, draws: int, seed: int) -> NDArray[np.float32]:
     """
     counts = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), draws)
     return (counts / size).astype(np.float32)
+
+
+def bootstrap_mean(values: NDArray[np.floating] | NDArray[np.bool_], weights: NDArray[np.float32]) -> tuple[Mean, Mean]:
+    """Return 95 % percentile bounds (lower, upper) ``(...)`` of the mean of ``values (..., size)``.
+
+    Give differences of paired observations to bound the difference of their means.
+
+    Parameters
+    ----------
+    weights
+        ``(draws, size)``, of :func:`bootstrap_weights`.
+    """
+    drawn = values.astype(np.float32) @ weights.T
+    low, high = np.quantile(drawn.astype(np.float64), (0.025, 0.975), axis=-1)
+    return low, high
