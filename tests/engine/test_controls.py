@@ -86,7 +86,7 @@ def test_controls(run, pairs):
     diagonal = np.einsum("kcstt->kcst", found["agreement"].values)
     assert (diagonal == 1).all()  # no drift, no perturbation
     assert (np.einsum("cstt->cst", found["motion"].values) == 0).all()
-    wanted = found["accuracy"].sel(kind="drift") - found["accuracy"]
+    wanted = (found["accuracy"].sel(kind="drift") - found["accuracy"]).transpose(*found["advantage"].dims)
     np.testing.assert_allclose(found["advantage"], wanted, atol=1e-12)
     np.testing.assert_array_equal(found["structured"], (found["advantage_low"].sel(kind=list(STRICT)) > 0).all("kind"))
     last = controls(run, draws=50, samples=20)
