@@ -58,3 +58,15 @@ class RewindOptions(_Options):
 
     cuts: tuple[str, ...] = Field(("all",), description="where layers end: cut names or patterns, 'default' or 'all'")
     t2: Suffixes = Field("last", description="the networks around the rewound layer: of the last checkpoint or of all")
+
+
+class ClaimOptions(BaseModel):
+    """Options of the table of claims; all of them are our own choice."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fit: float = Field(
+        0.99, gt=0, le=1, description="t2 is the first checkpoint that has this share of its training probes right"
+    )
+    age: float = Field(0.5, ge=0, lt=1, description="t1 is the last checkpoint before this fraction of t2's steps")
+    stable: float = Field(0.9, gt=0, le=1, description="predictions are stable where the agreement is at least this")
