@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from featdyn.training.loop import Loop
 from featdyn.training.recipe import Recipe, differences
 from featdyn.training.schedule import checkpoint_steps
 from featdyn.training.state import optimizer_tensors, restore_optimizer
+from featdyn.validation import validate
 
 COORDS = ("epoch", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
@@ -58,10 +60,19 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None) -> Ru
     ) as recorder:
         moments = 1 if recipe.training.optimizer == "sgd" else 2
         plan = recorder.plan(len(due), moments * sum(p.nbytes for p in loop.model.parameters()))
-        events.plan(str(plan))
+        events.plan(f"{plan}\n{loop.intervention}" if loop.intervention else str(plan))
         plan.check(store)
-        _go(loop, recorder, set(due), _restore(Run(store), loop) if recorder.checkpoints else 0, events)
+        run = Run(store) if recorder.checkpoints else None
+        if run is None or not finished(run):
+            _go(loop, recorder, set(due), 0 if run is None else _restore(run, loop), events)
     return Run(store)
+
+
+def finished(run: Run) -> bool:
+    """Return whether a run has all the checkpoints that its recipe asks for."""
+    until = run.attributes["recipe"]["training"].get("until")
+    fits = until is not None and bool(run.values("train_accuracy")[-1] >= until)
+    return fits or run.checkpoints == len(run.attributes["checkpoint_steps"])
 
 
 def _go(loop: Loop, recorder: Recorder, due: set[int], start: int, events: Events) -> None:
@@ -69,18 +80,20 @@ def _go(loop: Loop, recorder: Recorder, due: set[int], start: int, events: Event
     losses: list[float] = []  # since the last checkpoint, over the batches as they were seen
     correct: list[int] = []
 
-    def record(step: int) -> None:
+    def record(step: int) -> float:
         test_loss, test_accuracy = loop.evaluate()
+        train_accuracy = sum(correct) / (len(correct) * loop.options.batch_size) if correct else math.nan
         recorder.record(
             step=step,
             state=optimizer_tensors(loop.model, loop.optimizer),
             epoch=step / loop.batches.per_epoch,
             learning_rate=loop.rate(max(0, step - 1)),
             train_loss=math.fsum(losses) / len(losses) if losses else math.nan,
-            train_accuracy=sum(correct) / (len(correct) * loop.options.batch_size) if correct else math.nan,
+            train_accuracy=train_accuracy,
             test_loss=test_loss,
             test_accuracy=test_accuracy,
         )
+        return train_accuracy
 
     if not recorder.checkpoints:
         record(0)
@@ -93,7 +106,9 @@ def _go(loop: Loop, recorder: Recorder, due: set[int], start: int, events: Event
         correct.append(right)
         events.step(step + 1, loop.steps, loss)
         if step + 1 in due:
-            record(step + 1)
+            accuracy = record(step + 1)
+            if loop.options.until is not None and accuracy >= loop.options.until:
+                return
             losses.clear()
             correct.clear()
 
@@ -114,6 +129,8 @@ def _same_recipe(run: Run, recipe: Recipe) -> None:
     stored = run.attributes.get("recipe")
     if stored is None:
         raise RecipeError(f"{run.path}: was not made by 'featdyn train'; choose another path")
+    with contextlib.suppress(RecipeError):  # fields that came after that store have their defaults there
+        stored = validate(Recipe, stored, "recipe").identity
     for difference in differences(stored, recipe.identity):
         raise RecipeError(f"{run.path}: was made by another recipe ({difference}); choose another path")
 
