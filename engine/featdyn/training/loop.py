@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featdyn.capture.tap import undisturbed
-from featdyn.data import load, noisy_labels, normalise
+from featdyn.data import Dataset, load, noisy_labels, normalise
 from featdyn.errors import RecipeError
 from featdyn.networks import build
 from featdyn.training.batches import Batches, seed_step
@@ -21,7 +21,7 @@ class Loop:
     """Network, data and optimizer of a recipe, and the steps over them.
 
     Each step is a function of the recipe, the step's number, and the tensors of model and optimizer: nothing else is
-    carried from step to step.
+    carried from step to step. ``dataset`` is the recipe's, where it is in memory already.
 
     Raises
     ------
@@ -29,10 +29,10 @@ class Loop:
         Missing data, an unknown network, or options that do not fit.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, dataset: Dataset | None = None) -> None:
         self.options = options = recipe.training
         self.device = _device(options)
-        self.dataset = load(**dict(recipe.data))
+        self.dataset = load(**dict(recipe.data)) if dataset is None else dataset
         classes = len(self.dataset.classes)
         self._alpha: float = recipe.network.options.get("alpha", 1)
         if self._alpha != 1 and options.optimizer != "sgd":

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from featdyn.capture import Probes, Recorder
-from featdyn.data import normalise, probe_set
+from featdyn.capture import Probes, Recorder, layers
+from featdyn.data import Dataset, normalise, probe_set
 from featdyn.errors import RecipeError, TrainingError
 from featdyn.store import Run
 from featdyn.training.loop import Loop
@@ -31,12 +31,12 @@ class Events:
     step: Callable[[int, int, float], None] = field(default=lambda step, steps, loss: None)
 
 
-def train(recipe: Recipe, store: str | Path, events: Events | None = None) -> Run:
+def train(recipe: Recipe, store: str | Path, events: Events | None = None, *, dataset: Dataset | None = None) -> Run:
     """Train as the recipe says and record into ``store``; continue after the last commit when it is there already.
 
     Exact: data order, augmentation, dropout and learning rate follow from the recipe and the step alone, and
     parameters, buffers and optimizer are restored, so a run that was stopped ends with the bits of one that was not (on
-    the same machine, with the same number of threads).
+    the same machine, with the same number of threads). ``dataset`` is the recipe's, where it is in memory already.
 
     Raises
     ------
@@ -45,14 +45,13 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None) -> Ru
     """
     events = events or Events()
     store = Path(store)
-    if (store / "zarr.json").exists():
-        _same_recipe(Run(store), recipe)
-    loop = Loop(recipe)
+    same_recipe(store, recipe)
+    loop = Loop(recipe, dataset)
     due = checkpoint_steps(loop.batches.per_epoch, recipe.training.epochs, recipe.checkpoints)
-    dataset = loop.dataset
+    data = loop.dataset
     attributes = {
         "recipe": recipe.identity,
-        "dataset": {"name": dataset.name, "classes": list(dataset.classes), "shape": list(dataset.shape)},
+        "dataset": {"name": data.name, "classes": list(data.classes), "shape": list(data.shape)},
         "checkpoint_steps": due,
     }
     with Recorder(
@@ -66,6 +65,29 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None) -> Ru
         if run is None or not finished(run):
             _go(loop, recorder, set(due), 0 if run is None else _restore(run, loop), events)
     return Run(store)
+
+
+def same_recipe(store: Path, recipe: Recipe) -> None:
+    """Raise :class:`RecipeError` if there is a store of another recipe, or of none.
+
+    Fields that came after the store was made count with their defaults.
+    """
+    if not (store / "zarr.json").exists():
+        return
+    stored = Run(store).attributes.get("recipe")
+    if stored is None:
+        raise RecipeError(f"{store}: was not made by 'featdyn train'; choose another path")
+    with contextlib.suppress(RecipeError):
+        stored = validate(Recipe, stored, "recipe").identity
+    for difference in differences(stored, recipe.identity):
+        raise RecipeError(f"{store}: was made by another recipe ({difference}); choose another path")
+
+
+def check(recipe: Recipe, dataset: Dataset | None = None) -> None:
+    """Raise what :func:`train` would of data, network, intervention, probes or layers, without training."""
+    loop = Loop(recipe, dataset)
+    example = _probes(recipe, loop).batch(0, 1, 1, loop.device)
+    layers.select(loop.model, *example, recipe.capture.layers)
 
 
 def finished(run: Run) -> bool:
@@ -123,16 +145,6 @@ def _probes(recipe: Recipe, loop: Loop) -> Probes:
     )
     inputs = normalise(found.pixels, loop.dataset.mean, loop.dataset.std)
     return Probes(inputs, torch.from_numpy(found.coords["label"]), dict(found.coords))
-
-
-def _same_recipe(run: Run, recipe: Recipe) -> None:
-    stored = run.attributes.get("recipe")
-    if stored is None:
-        raise RecipeError(f"{run.path}: was not made by 'featdyn train'; choose another path")
-    with contextlib.suppress(RecipeError):  # fields that came after that store have their defaults there
-        stored = validate(Recipe, stored, "recipe").identity
-    for difference in differences(stored, recipe.identity):
-        raise RecipeError(f"{run.path}: was made by another recipe ({difference}); choose another path")
 
 
 def _restore(run: Run, loop: Loop) -> int:
