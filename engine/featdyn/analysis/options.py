@@ -58,3 +58,13 @@ class RewindOptions(_Options):
 
     cuts: tuple[str, ...] = Field(("all",), description="where layers end: cut names or patterns, 'default' or 'all'")
     t2: Suffixes = Field("last", description="the networks around the rewound layer: of the last checkpoint or of all")
+
+
+class AveragingOptions(BaseModel):
+    """Options of averaging over checkpoints."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    window: int = Field(10, ge=1, description="average the last checkpoints, up to so many; every number is shown")
+    draws: int = Field(400, ge=2, description="bootstrap draws over probes, for the intervals of changes")
+    seed: int = Field(0, ge=0, description="of these draws")
