@@ -41,5 +41,10 @@ def analyses() -> dict[str, Analysis]:
         Analysis("controls", "the drift of features beside perturbations of the same norm", options.ControlOptions),
         Analysis("batchnorm", "composites under three ways to treat BatchNorm", options.BatchNormOptions),
         Analysis("rewind", "one layer at a time put back to an earlier checkpoint", options.RewindOptions),
+        Analysis(
+            "averaging",
+            "averaged weights and averaged predictions of the last checkpoints, beside the last one",
+            options.AveragingOptions,
+        ),
     )
     return {analysis.name: analysis for analysis in found}

@@ -70,3 +70,13 @@ class ClaimOptions(BaseModel):
     )
     age: float = Field(0.5, ge=0, lt=1, description="t1 is the last checkpoint before this fraction of t2's steps")
     stable: float = Field(0.9, gt=0, le=1, description="predictions are stable where the agreement is at least this")
+
+
+class AveragingOptions(BaseModel):
+    """Options of averaging over checkpoints."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    window: int = Field(10, ge=1, description="average the last checkpoints, up to so many; every number is shown")
+    draws: int = Field(400, ge=2, description="bootstrap draws over probes, for the intervals of changes")
+    seed: int = Field(0, ge=0, description="of these draws")
