@@ -16,7 +16,7 @@ from featdyn.analysis.claims import claims
 from featdyn.analysis.controls import KINDS
 from featdyn.cli.main import featdyn
 from featdyn.errors import FeatdynError
-from featdyn.statistics.resampling import mean_difference, mean_estimate
+from featdyn.statistics.repeats import mean_difference, mean_estimate
 from featdyn.store import Run, RunWriter
 from tests.engine.synthetic_run import make_run, steps
 

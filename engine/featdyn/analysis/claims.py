@@ -16,7 +16,7 @@ import xarray as xr
 from featdyn.analysis.controls import STRICT
 from featdyn.analysis.options import ClaimOptions
 from featdyn.errors import FeatdynError
-from featdyn.statistics.resampling import Estimate, mean_difference, mean_estimate
+from featdyn.statistics.repeats import Estimate, mean_difference, mean_estimate
 from featdyn.store import Run
 from featdyn.validation import validate
 
