@@ -1,0 +1,107 @@
+"""Tests that survive heavy tails: directions alone, and an exact test given the lengths."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import stats
+
+from featdyn.statistics.centred import Centred
+from featdyn.statistics.gram import Draws, centred
+from featdyn.statistics.randomness import Rng, generator
+from featdyn.statistics.result import Center, TestResult
+from featdyn.statistics.wishart import bartlett
+
+ELLIPTICAL = "spherical directions, any lengths (heavy tails)"
+
+
+def sign_test(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> TestResult:
+    """Test sphericity by the directions of the draws (Hallin and Paindaveine 2006; Zou et al. 2014).
+
+    ``s_i = x_i / |x_i|``, ``Q = p/(n(n-1)) sum_{i != j} (s_i's_j)^2 - 1``;
+    ``Q / sqrt(4(p-1) / (n(n-1)(p+2))) -> N(0, 1)``.
+
+    Parameters
+    ----------
+    x : (n, p), Gram or Centred
+        Draws, or what several tests share of them.
+    center
+        ``"known"`` (zero): all draws. ``"estimated"``: the n // 2 differences of consecutive draws, whose centre is zero;
+        directions about an estimated centre are useless for p >> n. The result then depends on the order of the rows,
+        and a last odd one has no part.
+    rng
+        Not used.
+
+    Raises
+    ------
+    ValueError
+        If a draw (or a difference of a pair) is zero, or fewer than two rows are left.
+    """
+    c = _centre_free(x, center)
+    n, p = c.n, c.p
+    q = p * (_squared_products(c.directions) - n) / (n * (n - 1)) - 1
+    statistic = q / sign_deviation(n, p)
+    pvalue = float(stats.norm.sf(statistic))
+    return TestResult("sign_test", statistic, pvalue, n, p, center, "n large, any p", ELLIPTICAL, {"Q": q})
+
+
+def sign_deviation(n: int, p: int) -> float:
+    """Return the standard deviation of the sign statistic Q under the null."""
+    return math.sqrt(4 * (p - 1) / (n * (n - 1) * (p + 2)))
+
+
+def exact_norm_conditional(
+    x: Draws, *, center: Center = "estimated", rng: Rng = None, replicates: int = 999
+) -> TestResult:
+    """Test sphericity by John's U beside its exact law given the lengths of the draws.
+
+    Under a spherical law the directions are uniform and independent of the lengths: the lengths are kept and the
+    directions redrawn. ``p = (1 + #{U* >= U}) / (replicates + 1)``, exact for any n, p and tail.
+
+    Parameters
+    ----------
+    x, center
+        As for :func:`sign_test`; a known centre is used as it is, otherwise differences of pairs.
+    rng
+        Generator or seed of the redrawn directions; 0 by default, so that a call repeats.
+    replicates
+        The smallest p-value is ``1 / (replicates + 1)``. Cost: ``replicates * n * min(n, p)^2``.
+    """
+    c = _centre_free(x, center)
+    if replicates < 1:
+        raise ValueError(f"replicates must be at least 1, got {replicates}")
+    lengths = np.sqrt(c.square_norms)[:, None]
+    observed = _squared_products(c.rows)
+    null = []
+    for factors in bartlett(c.n, c.p, replicates, generator(rng)):
+        factors *= lengths / np.linalg.norm(factors, axis=2, keepdims=True)
+        null.append(_squared_products(factors))
+    reached = int((np.concatenate(null) >= observed * (1 - 1e-12)).sum())  # the lengths fix the trace: U orders alike
+    return TestResult(
+        "exact_norm_conditional",
+        c.p * observed / float(c.square_norms.sum()) ** 2 - 1,
+        (1 + reached) / (1 + replicates),
+        c.n,
+        c.p,
+        center,
+        "any n and p",
+        ELLIPTICAL,
+        {"replicates": replicates},
+    )
+
+
+def _centre_free(x: Draws, center: Center) -> Centred:
+    c = centred(x, center).centre_free
+    if c.n < 2:
+        raise ValueError(f"x must have at least 4 rows where the centre is estimated, got {c.n * 2 + 1}")
+    c.directions  # noqa: B018 -- raises for draws without a direction
+    return c
+
+
+def _squared_products(rows: np.ndarray) -> np.ndarray:
+    """Return the sum of all squared inner products of the rows, ``|X X'|^2 = |X' X|^2``, over the leading axes."""
+    n, r = rows.shape[-2:]
+    turned = rows.swapaxes(-1, -2)
+    side = turned @ rows if r <= n else rows @ turned
+    return np.square(side, out=side).sum(axis=(-1, -2))
