@@ -41,6 +41,9 @@ def analyses() -> dict[str, Analysis]:
         Analysis("controls", "the drift of features beside perturbations of the same norm", options.ControlOptions),
         Analysis("batchnorm", "composites under three ways to treat BatchNorm", options.BatchNormOptions),
         Analysis("rewind", "one layer at a time put back to an earlier checkpoint", options.RewindOptions),
+        Analysis("noise", "samples mini-batch gradients at fixed weights, for isotropy", options.NoiseOptions),
+        Analysis("isotropy", "is that noise isotropic, and does drift follow its directions", options.IsotropyOptions),
+        Analysis("density", "how far distributions of features have moved", options.DensityOptions),
         Analysis(
             "averaging",
             "averaged weights and averaged predictions of the last checkpoints, beside the last one",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jvp
 
-from featdyn.analysis.gradients import flat, unflattened
+from featdyn.analysis.gradients import flat
 
 
 def quotients(
@@ -34,17 +31,14 @@ def quotients(
 
     Notes
     -----
-    ``Hv`` is the derivative of the gradient along v (Pearlmutter 1994): two passes a direction, and no Hessian is formed.
+    ``Hv`` is the gradient of ``g'v`` (Pearlmutter 1994): one more pass a direction, and no Hessian is formed.
     """
-    tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    moving = {name: tensors[name] for name in names}
-    rest: Mapping[str, Tensor] = {**{k: v for k, v in tensors.items() if k not in moving}, **dict(model.named_buffers())}
-
-    def loss(at: dict[str, Tensor]) -> Tensor:
-        return F.cross_entropy(functional_call(model, {**rest, **at}, (inputs,)), labels)
-
+    moving = [dict(model.named_parameters())[name] for name in names]
+    first = torch.autograd.grad(F.cross_entropy(model(inputs), labels), moving, create_graph=True)
+    gradient = flat(dict(zip(names, first, strict=True)), names)
     found = np.empty(len(directions))
-    for i, v in enumerate(directions.float()):
-        _, along = jvp(grad(loss), (moving,), (unflattened(v, moving, names),))
-        found[i] = float(flat(along, names).double() @ v.double()) / float(v.double() @ v.double())
+    for i, v in enumerate(directions.to(gradient)):
+        second = torch.autograd.grad(gradient @ v, moving, retain_graph=True, materialize_grads=True)
+        along = flat(dict(zip(names, second, strict=True)), names)
+        found[i] = float(along.double() @ v.double()) / float(v.double() @ v.double())
     return found

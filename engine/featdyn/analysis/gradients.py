@@ -132,7 +132,7 @@ def flat(tensors: Mapping[str, Tensor], names: list[str]) -> Tensor:
 
 def unflattened(vector: Tensor, like: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
     """Return a vector as tensors of the shapes, types and places of ``like``."""
-    pieces = torch.split(vector, [like[name].numel() for name in names])  # type: ignore[no-untyped-call]
+    pieces = torch.split(vector, [like[name].numel() for name in names])
     return {name: piece.view(like[name].shape).to(like[name]) for name, piece in zip(names, pieces, strict=True)}
 
 

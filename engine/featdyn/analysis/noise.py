@@ -53,14 +53,14 @@ def noise(run: Run, *, progress: Callable[[int, int], None] | None = None, **opt
     Returns
     -------
     xarray.Dataset
-        The fields of :class:`featdyn.statistics.Gram` of the draws: ``parameter_...`` over (cut, t, ...), ``feature_...``
-        and ``control_...`` over (cut, t, probe, ...). ``gradient_norm (cut, t)`` of g. ``drift_dot (cut, t, draw)``:
-        products of xi_k with the way of the parameters to the next sampled checkpoint, and ``drift_square (cut, t)`` its
-        squared length; ``feature_drift_dot (cut, t, probe, draw)`` and ``feature_drift_square (cut, t, probe)`` of
-        features; NaN at the last checkpoint. ``directions_<cut> (t, direction, parameter_<cut>)``, float32, orthonormal,
-        largest variance first; with ``keep="raw"`` also ``draws_<cut> (t, draw, parameter_<cut>)``. With ``curvature``
-        also ``noise_curvature`` and ``isotropic_curvature (cut, t, draw)``, Rayleigh quotients of the Hessian along xi_k
-        and along random vectors.
+        The fields of :class:`featdyn.statistics.Gram` of the draws: ``parameter_...`` over (cut, t, ...),
+        ``feature_...`` and ``control_...`` over (cut, t, probe, ...). ``gradient_norm (cut, t)`` of g. ``drift_dot
+        (cut, t, draw)``: products of xi_k with the way of the parameters to the next sampled checkpoint, and
+        ``drift_square (cut, t)`` its squared length; ``feature_drift_dot (cut, t, probe, draw)`` and
+        ``feature_drift_square (cut, t, probe)`` of features; NaN at the last checkpoint. ``directions_<cut> (t,
+        direction, parameter_<cut>)``, float32, orthonormal, largest variance first; with ``keep="raw"`` also
+        ``draws_<cut> (t, draw, parameter_<cut>)``. With ``curvature`` also ``noise_curvature`` and
+        ``isotropic_curvature (cut, t, draw)``, Rayleigh quotients of the Hessian along xi_k and along random vectors.
 
     Raises
     ------
@@ -92,11 +92,15 @@ def noise(run: Run, *, progress: Callable[[int, int], None] | None = None, **opt
         "probe": run.coords["sample"].values[at.probes],
         "prefix_params": ("cut", [cut.prefix_params for cut in parts.cuts]),
     }
-    return common.assign(wide).assign_coords(coords).assign_attrs(
-        options=chosen.model_dump(mode="json") | {"data_dir": None},
-        batch_size=at.sampler.batch_size,
-        samples=at.sampler.samples,
-        center="estimated" if at.sampler.normalised or not chosen.replacement else "known",
+    return (
+        common.assign(wide)
+        .assign_coords(coords)
+        .assign_attrs(
+            options=chosen.model_dump(mode="json") | {"data_dir": None},
+            batch_size=at.sampler.batch_size,
+            samples=at.sampler.samples,
+            center="estimated" if at.sampler.normalised or not chosen.replacement else "known",
+        )
     )
 
 
@@ -125,11 +129,17 @@ class _Checkpoint:
         before = self._features(base)
         steps = [-rate * (flat(draw, whole).double() - flat(full, whole)) for draw in draws]
         shifted = self._shifts(base, steps, whole, before)
-        ways = None if later is None else self._shifts(state, [flat(later, whole) - flat(state, whole)], whole, self._features(state))
+        ways = (
+            None
+            if later is None
+            else self._shifts(state, [flat(later, whole) - flat(state, whole)], whole, self._features(state))
+        )
         for c, names in enumerate(self._names):
             g = flat(full, names)
             xi = torch.stack([flat(draw, names) for draw in draws]).double() - g
-            values = to_arrays("parameter", Gram.of(xi.numpy())) | {"gradient_norm": ((), float(g.norm()))}
+            values: dict[str, Any] = to_arrays("parameter", Gram.of(xi.numpy())) | {
+                "gradient_norm": ((), float(g.norm()))
+            }
             way = flat(later, names).double() - flat(state, names) if later is not None else g * torch.nan
             values |= {"drift_dot": ("draw", (xi @ way).numpy()), "drift_square": ((), float(way @ way))}
             if len(self.probes):

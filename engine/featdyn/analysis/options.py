@@ -105,3 +105,27 @@ class NoiseOptions(BaseModel):
     )
     data_dir: Path | None = Field(None, description="folder of downloaded data sets, as in training")
     seed: int = Field(0, ge=0, description="of all draws")
+
+
+class IsotropyOptions(BaseModel):
+    """Options of the tests of isotropy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    alpha: float = Field(0.05, gt=0, lt=1, description="level of the verdict")
+    seed: int = Field(0, ge=0, description="of exact tests, baselines and the split into halves")
+
+
+class DensityOptions(BaseModel):
+    """Options of the distances between feature distributions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cuts: tuple[str, ...] = Field(("default",), description="cut names or patterns (s3*), 'default' or 'all'")
+    components: Literal[1, 2, 3] = Field(2, description="dimensions of the common principal basis (our own choice)")
+    pairs: Literal["last", "consecutive", "all"] = Field(
+        "last", description="each checkpoint against the last one, against the one before, or all pairs"
+    )
+    permutations: int = Field(200, ge=19, description="labellings of the null, paired by probe")
+    samples: int = Field(2000, ge=12, description="at most this many probes of each set; their features are in memory")
+    seed: int = Field(0, ge=0, description="of the null, the halves and random directions")

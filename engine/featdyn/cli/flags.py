@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 import click
@@ -15,7 +17,12 @@ def flags(options: type[BaseModel]) -> list[click.Parameter]:
 
 
 def _flag(name: str, field: FieldInfo) -> click.Option:
-    kind, default = field.annotation, field.get_default()
+    kind: Any = field.annotation
+    default = field.get_default()
+    if isinstance(kind, UnionType):  # of a type and None, which is what leaving the flag out gives
+        (kind,) = (one for one in get_args(kind) if one is not NoneType)
+    if kind is Path:
+        kind = click.Path(path_type=Path)
     flag = f"--{name.replace('_', '-')}"
     shared: dict[str, Any] = {"help": field.description, "show_default": True}
     if get_origin(kind) is Literal:
