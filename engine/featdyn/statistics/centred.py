@@ -51,9 +51,7 @@ class Centred:
         return cls(rows, x.shape[1], center, float(squares @ squares))
 
     @classmethod
-    def of_products(
-        cls, products: NDArray[np.float64], p: int, center: Center, fourth: float, total: float
-    ) -> Centred:
+    def of_products(cls, products: NDArray[np.float64], p: int, center: Center, fourth: float, total: float) -> Centred:
         """Return draws from their inner products (n, n); ``total`` is the sum of squares before centring."""
         n = len(products)
         _require_spread(float(np.trace(products)), total, (n, p))
@@ -83,11 +81,12 @@ class Centred:
     @cached_property
     def eigenvalues(self) -> NDArray[np.float64]:
         """The min(m, p) largest eigenvalues of ``S = X'X / m``, descending; the others are zero."""
-        values = self.squares
-        if values is None:
-            n, r = self.rows.shape
-            values = np.linalg.eigvalsh(self.rows.T @ self.rows if r <= n else self.rows @ self.rows.T)
-        return np.asarray(np.sort(np.maximum(values, 0.0))[::-1][: min(self.m, self.p)] / self.m)
+        n, r = self.rows.shape
+        if self.squares is not None:
+            values = self.squares
+        else:
+            values = np.asarray(np.linalg.eigvalsh(self.rows.T @ self.rows if r <= n else self.rows @ self.rows.T))
+        return np.maximum(np.sort(values)[::-1][: min(self.m, self.p)], 0.0) / self.m
 
     def trace(self, k: int = 1) -> float:
         """Return ``t_k = tr S^k``."""

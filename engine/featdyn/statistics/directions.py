@@ -13,8 +13,8 @@ from featdyn.statistics.result import Center
 from featdyn.statistics.sphericity.largest_root import root_pvalue
 
 _NOTHING = 1e-12  # share of all squares that is rounding: float32 draws hold no smaller noise
-# Rounds of scaling and fitting. Tried on 25 data sets each with 1 to 10 directions, n = 64, p = 512, Gaussian and t3: one
-# leaves a direction too many among very strong ones, three and more let single draws pull directions to themselves.
+# Rounds of scaling and fitting. Tried on 25 data sets each with 1 to 10 directions, n = 64, p = 512, Gaussian and t3:
+# one leaves a direction too many among very strong ones, three and more let single draws pull directions to themselves.
 _ROUNDS = 2
 
 
@@ -39,8 +39,8 @@ def count_directions(x: Draws, *, center: Center = "estimated", alpha: float = 0
 
     With k directions found, every draw is divided by its length outside them, the directions are fitted again, and the
     largest root of what is left is tested in n - k rows and p - k coordinates; k grows until a test does not reject.
-    Sequential testing is that of Kritchman and Nadler (2009). Scaling by the length that is left, which keeps single long
-    draws from posing as directions and leaves Gaussian draws nearly as they are, is featdyn's own choice.
+    Sequential testing is that of Kritchman and Nadler (2009). Scaling by the length that is left, which keeps single
+    long draws from posing as directions and leaves Gaussian draws nearly as they are, is featdyn's own choice.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ def count_directions(x: Draws, *, center: Center = "estimated", alpha: float = 0
 
     Notes
     -----
-    A direction is found if its excess over the others is well above ``sqrt(p / n)`` of their variance, n the number of rows
-    used (the transition of Baik, Ben Arous and Péché 2005); draws may hold fewer.
+    A direction is found if its excess over the others is well above ``sqrt(p / n)`` of their variance, n the number of
+    rows used (the transition of Baik, Ben Arous and Péché 2005); draws may hold fewer.
     """
     checks.fraction(alpha, "alpha")
     c = centred(x, center).centre_free

@@ -23,8 +23,8 @@ _ANY: tuple[Tail, ...] = ("gaussian", "independent", "elliptical")
 class Rule:
     """When a test is computed and when its p-value is believed.
 
-    ``possible`` and ``accurate`` take (m, p); the limits of ``accurate`` are featdyn's own choice, where the measured size
-    at nominal 5 % stays within about 4 to 7 %.
+    ``possible`` and ``accurate`` take (m, p); the limits of ``accurate`` are featdyn's own choice, where the measured
+    size at nominal 5 % stays within about 4 to 7 %.
     """
 
     test: Callable[..., TestResult]
@@ -35,22 +35,26 @@ class Rule:
     regime: str = ""
 
 
+def _large(m: int, p: int) -> bool:
+    return min(m, p) >= 10
+
+
+_LARGE = "m and p of at least 10"
+
 FAMILY: dict[str, Rule] = {
     "mauchly": Rule(
         sphericity.mauchly, _GAUSSIAN, lambda m, p: p < m, "p < m", lambda m, p: p <= m / 5, "p at most m / 5"
     ),
-    "john": Rule(sphericity.john, _GAUSSIAN),
-    "ledoit_wolf": Rule(sphericity.ledoit_wolf, _GAUSSIAN),
-    "wang_yao": Rule(sphericity.wang_yao, _LINEAR),
-    "srivastava": Rule(sphericity.srivastava, _GAUSSIAN, lambda m, p: m > 1, "m > 1"),
-    "fisher": Rule(
-        sphericity.fisher, _GAUSSIAN, lambda m, p: m > 3, "m > 3", lambda m, p: m >= 20, "m of at least 20"
-    ),
-    "corrected_lrt": Rule(sphericity.corrected_lrt, _GAUSSIAN, lambda m, p: p < m, "p < m"),
+    "john": Rule(sphericity.john, _GAUSSIAN, accurate=lambda m, p: m >= 10, regime="m of at least 10"),
+    "ledoit_wolf": Rule(sphericity.ledoit_wolf, _GAUSSIAN, accurate=_large, regime=_LARGE),
+    "wang_yao": Rule(sphericity.wang_yao, _LINEAR, accurate=_large, regime=_LARGE),
+    "srivastava": Rule(sphericity.srivastava, _GAUSSIAN, accurate=_large, regime=_LARGE),
+    "fisher": Rule(sphericity.fisher, _GAUSSIAN, lambda m, p: m > 3, "m > 3", _large, _LARGE),
+    "corrected_lrt": Rule(sphericity.corrected_lrt, _GAUSSIAN, lambda m, p: p < m, "p < m", _large, _LARGE),
     "quasi_lrt": Rule(
         sphericity.quasi_lrt, _GAUSSIAN, lambda m, p: p > m, "p > m", lambda m, p: p >= 5 * m, "p of at least 5 m"
     ),
-    "chen_zhang_zhong": Rule(sphericity.chen_zhang_zhong, _LINEAR),
+    "chen_zhang_zhong": Rule(sphericity.chen_zhang_zhong, _LINEAR, accurate=_large, regime=_LARGE),
     "largest_root": Rule(sphericity.largest_root, _GAUSSIAN),
     "sign_test": Rule(sphericity.sign_test, _ANY),
     "exact_norm_conditional": Rule(sphericity.exact_norm_conditional, _ANY),

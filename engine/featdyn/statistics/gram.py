@@ -69,7 +69,7 @@ class Gram:
             x = x - mean
             np.square(x.ravel(), out=squares)
             fourth_centred = float(squares @ squares)
-            return cls(*x.shape, x @ x.T, x @ mean, float(mean @ mean), fourth_centred, fourth)
+            return cls(len(x), x.shape[1], x @ x.T, x @ mean, float(mean @ mean), fourth_centred, fourth)
 
     def __repr__(self) -> str:
         return f"Gram(n={self.n}, p={self.p})"
@@ -112,8 +112,8 @@ Draws: TypeAlias = ArrayLike | Gram | Centred
 def centred(x: Draws, center: Center) -> Centred:
     """Return the draws about their centre; what the tests take is checked here.
 
-    ``x`` is an array (n, p) with n >= 3 and p >= 2, its :class:`Gram`, or what an earlier call returned, so that several
-    tests share the work.
+    ``x`` is an array (n, p) with n >= 3 and p >= 2, its :class:`Gram`, or what an earlier call returned, so that
+    several tests share the work.
     """
     if isinstance(x, Centred):
         if x.center != center:

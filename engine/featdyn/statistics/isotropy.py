@@ -33,8 +33,8 @@ class Isotropy:
     directions : int or None
         Directions that stand out; 0 unless the verdict is anisotropic, None where they are too many to count.
     participation_ratio, participation_ratio_least : float
-        ``p / (1 + Q)`` of the sign test, an estimate of ``(tr)^2 / tr(.^2)`` of the covariance of directions, at most p, and
-        its lower confidence limit at level 1 - alpha under near-isotropy.
+        ``p / (1 + Q)`` of the sign test, an estimate of ``(tr)^2 / tr(.^2)`` of the covariance of directions, at most
+        p, and its lower confidence limit at level 1 - alpha under near-isotropy.
     tail : TailShape
     tests : tuple of Entry
         The family, in the order of :data:`featdyn.statistics.family.FAMILY`.
@@ -90,8 +90,8 @@ def isotropy(x: Draws, *, center: Center = "estimated", rng: Rng = None, alpha: 
     x : (n, p), Gram or Centred
         n noise draws of p coordinates, n >= 4 where the centre is estimated. All tests share one Gram matrix.
     center
-        ``"known"``: the mean of the law is zero, as that of mini-batch gradients minus the full gradient; twice the rows for
-        the robust tests. ``"estimated"``: it is not.
+        ``"known"``: the mean of the law is zero, as that of mini-batch gradients minus the full gradient; twice the
+        rows for the robust tests. ``"estimated"``: it is not.
     rng
         Generator or seed of the exact test; 0 by default.
     alpha
@@ -120,27 +120,28 @@ def isotropy(x: Draws, *, center: Center = "estimated", rng: Rng = None, alpha: 
     sign = robust["sign_test"].result
     assert sign is not None  # it raises where it cannot be computed
     q = max(0.0, sign.extras["Q"])
-    most = q + float(stats.norm.isf(alpha)) * sign_deviation(sign.n, c.p)
+    ratio = c.p / (1 + q)
+    least = c.p / (1 + q + float(stats.norm.isf(alpha)) * sign_deviation(sign.n, c.p))
     found: dict[str, Any] = {"directions": 0}
     rejecting = [e.name for e in tests if e.valid and e.holm <= alpha]
     pvalue = float(holm([e.result.pvalue for e in robust.values() if e.result is not None]).min())
     if pvalue <= alpha:
         found["verdict"] = "anisotropic"
         found["directions"] = count_directions(c, center=center, alpha=alpha).count
-        found["reason"] = _directions_text(found["directions"], pvalue, c.p / (1 + q))
+        found["reason"] = _directions_text(found["directions"], pvalue, ratio)
     elif rejecting:
         found["verdict"] = "undecided"
         found["reason"] = f"{', '.join(rejecting)} reject, but not the tests that allow for heavy tails"
-    elif 1 / (1 + most) < _ISOTROPIC_SHARE:
+    elif least < _ISOTROPIC_SHARE * c.p:
         found["verdict"] = "undecided"
-        found["reason"] = f"nothing rejects, but {sign.n} rows leave room for a participation ratio of {c.p / (1 + most):.3g}"
+        found["reason"] = f"nothing rejects, but {sign.n} rows leave room for a participation ratio of {least:.3g}"
     else:
         found["verdict"] = "isotropic"
-        found["reason"] = f"nothing rejects; the participation ratio of the directions is at least {c.p / (1 + most):.4g} of {c.p}"
+        found["reason"] = f"nothing rejects; the participation ratio of the directions is at least {least:.4g} of {c.p}"
     return Isotropy(
         **found,
-        participation_ratio=c.p / (1 + q),
-        participation_ratio_least=c.p / (1 + most),
+        participation_ratio=ratio,
+        participation_ratio_least=least,
         tail=tail,
         n=c.n,
         p=c.p,

@@ -25,7 +25,8 @@ def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
 def benjamini_hochberg(pvalues: ArrayLike) -> NDArray[np.float64]:
     """Return adjusted p-values: those up to alpha reject with false discovery rate at most alpha.
 
-    Benjamini and Hochberg (1995), by SciPy; valid for independent or positively dependent tests. NaN as in :func:`holm`.
+    Benjamini and Hochberg (1995), by SciPy; valid for independent or positively dependent tests. NaN as in
+    :func:`holm`.
     """
     return _adjust(pvalues, lambda p: np.asarray(stats.false_discovery_control(p)))
 

@@ -22,8 +22,8 @@ class TailShape:
     kind : {"gaussian", "independent", "elliptical"}
         As Gaussian draws; as independent coordinates of the measured kurtosis; neither (lengths vary as a whole).
     dispersion, gaussian_dispersion : float
-        Variance over squared mean of the squared lengths, and ``2 tr Sigma^2 / (tr Sigma)^2``, its value under a Gaussian
-        law.
+        Variance over squared mean of the squared lengths, and ``2 tr Sigma^2 / (tr Sigma)^2``, its value under a
+        Gaussian law.
     excess_kurtosis : float
         Of all entries, pooled.
     john_shift : float

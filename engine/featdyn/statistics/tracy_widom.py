@@ -16,8 +16,8 @@ _DEGREE = 80
 def survival(s: float) -> float:
     """Return ``P(TW1 > s)`` to a relative error below 1e-9, also far in the tail.
 
-    The Fredholm determinant ``F1(s) = det(1 - Ai(x + y + s))`` on ``L2(0, inf)`` (Ferrari and Spohn 2005) by Gauss-Legendre
-    quadrature, which converges exponentially (Bornemann 2010); between -9 and 12 interpolated.
+    The Fredholm determinant ``F1(s) = det(1 - Ai(x + y + s))`` on ``L2(0, inf)`` (Ferrari and Spohn 2005) by
+    Gauss-Legendre quadrature, which converges exponentially (Bornemann 2010); between -9 and 12 interpolated.
     """
     return _survival(s, 0.0)
 
@@ -25,8 +25,8 @@ def survival(s: float) -> float:
 def survival_without_trace(s: float, variance: float) -> float:
     """Return ``P(R > s)`` where ``R + N(0, variance)`` follows TW1, R and the Gaussian independent.
 
-    To first order in the variance ``F_R = F - variance F'' / 2`` (Nadler 2011); applied to the logarithm, so that it stays
-    positive in the tail.
+    To first order in the variance ``F_R = F - variance F'' / 2`` (Nadler 2011); applied to the logarithm, so that it
+    stays positive in the tail.
     """
     return _survival(s, variance)
 

@@ -25,29 +25,41 @@ def covariance_cosine(
     center
         ``"estimated"`` or ``"known"`` (zero), for both.
     remove_isotropic
-        First take ``(tr / p) I`` from both: what is left tells directions apart, also of nearly isotropic noise, which has
-        a cosine near one with any other otherwise.
+        First take ``(tr / p) I`` from both: what is left tells directions apart, also of nearly isotropic noise, which
+        has a cosine near one with any other otherwise.
 
     Notes
     -----
-    With few draws (n << p) both norms are inflated by sampling, which pulls the cosine towards zero: compare with that of
-    two halves of the same draws.
+    With few draws (n << p) both norms are inflated by sampling, which pulls the cosine towards zero: compare with that
+    of two halves of the same draws.
     """
     a = checks.finite(checks.matrix(x, "x", rows=2, columns=2), "x")
     b = checks.finite(checks.matrix(y, "y", rows=2, columns=2, shape="(m, p)"), "y")
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"x {a.shape} and y {b.shape} must share their columns")
     p = a.shape[1]
-    aa, bb, ab = (_products(*pair, center) for pair in ((a, a), (b, b), (a, b)))
+    if p < max(len(a), len(b)):  # |X Y'|^2 = <X'X, Y'Y>: the smaller side is that of the coordinates
+        aa, bb = (_scatter(z, center) for z in (a, b))
+        cross = np.vdot(aa, bb)
+    else:
+        aa, bb, ab = (_products(*pair, center) for pair in ((a, a), (b, b), (a, b)))
+        cross = np.vdot(ab, ab)
     traces = np.trace(aa), np.trace(bb)
     if min(traces) <= 0:
         raise ValueError(f"x {a.shape} and y {b.shape} must vary")
     removed = 1 / p if remove_isotropic else 0.0
-    numerator = np.vdot(ab, ab) - removed * traces[0] * traces[1]
+    numerator = cross - removed * traces[0] * traces[1]
     squares = [np.vdot(g, g) - removed * t * t for g, t in zip((aa, bb), traces, strict=True)]
     if min(squares[0] / traces[0] ** 2, squares[1] / traces[1] ** 2) < 1e-14:
         raise ValueError("one of the covariances is isotropic: nothing is left to compare")
     return float(numerator / np.sqrt(squares[0] * squares[1]))
+
+
+def _scatter(z: NDArray[np.floating], center: Center) -> NDArray[np.float64]:
+    rows = np.array(z, dtype=np.float64)
+    if center == "estimated":
+        rows -= rows.mean(axis=0)
+    return rows.T @ rows
 
 
 def _products(a: NDArray[np.floating], b: NDArray[np.floating], center: Center) -> NDArray[np.float64]:

@@ -74,9 +74,9 @@ def participation_ratio(x: Draws, *, center: Center = "estimated", unbiased: boo
     center
         ``"estimated"`` or ``"known"`` (zero).
     unbiased
-        False: of the sample covariance; at most m, near ``p / (1 + (p + 1) / m)`` for isotropic noise. True: ``T1^2 / T2``
-        from the unbiased estimates of Chen, Zhang and Zhong (2010), which estimates that of the true covariance; may
-        exceed p, and is infinite where T2 is not positive.
+        False: of the sample covariance; at most m, near ``p / (1 + (p + 1) / m)`` for isotropic noise. True: ``T1^2 /
+        T2`` from the unbiased estimates of Chen, Zhang and Zhong (2010), which estimates that of the true covariance;
+        may exceed p, and is infinite where T2 is not positive.
     """
     c = centred(x, center)
     if not unbiased:
@@ -85,9 +85,7 @@ def participation_ratio(x: Draws, *, center: Center = "estimated", unbiased: boo
     return t1**2 / t2 if t2 > 0 else math.inf
 
 
-def effective_rank(
-    x: Draws, *, center: Center = "estimated", of: Literal["matrix", "covariance"] = "matrix"
-) -> float:
+def effective_rank(x: Draws, *, center: Center = "estimated", of: Literal["matrix", "covariance"] = "matrix") -> float:
     """Return the exponential of the entropy of the normalised spectrum (Roy and Vetterli 2007).
 
     Parameters
@@ -96,8 +94,8 @@ def effective_rank(
     center
         ``"estimated"`` or ``"known"`` (zero).
     of
-        ``"matrix"``: of the singular values of the centred draws, as in the source. ``"covariance"``: of its eigenvalues,
-        their squares.
+        ``"matrix"``: of the singular values of the centred draws, as in the source. ``"covariance"``: of its
+        eigenvalues, their squares.
     """
     if of not in ("matrix", "covariance"):
         raise ValueError(f"of must be 'matrix' or 'covariance', got {of!r}")
@@ -123,8 +121,8 @@ class Spikes:
     edge : float
         ``(tr S / p)(1 + sqrt(p / m))^2``.
     detectable_excess : float
-        ``sqrt(p / m)``: a direction whose variance exceeds the others' by less than this many of theirs leaves no eigenvalue
-        outside the bulk (Baik, Ben Arous and Péché 2005).
+        ``sqrt(p / m)``: a direction whose variance exceeds the others' by less than this many of theirs leaves no
+        eigenvalue outside the bulk (Baik, Ben Arous and Péché 2005).
     """
 
     count: int

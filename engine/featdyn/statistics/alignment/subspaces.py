@@ -1,8 +1,8 @@
 """Subspaces beside each other and beside drift, with the law of a uniformly random subspace as the null.
 
-Estimate a subspace on other draws than those it is judged on: :func:`split_half_overlap` does. Drift vectors of different
-samples share one weight change; the null here takes their second moment as given and only the subspace as random, so it
-needs no independence. A random subspace is easily beaten: compare with structured ones too.
+Estimate a subspace on other draws than those it is judged on: :func:`split_half_overlap` does. Drift vectors of
+different samples share one weight change; the null here takes their second moment as given and only the subspace as
+random, so it needs no independence. A random subspace is easily beaten: compare with structured ones too.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class SubspaceShare:
     z : float
         ``(share - null_mean) / sqrt(null_variance)``.
     pvalue : float
-        P(share of a random subspace >= share), by the Beta law of this mean and variance: exact where drift lies along one
-        direction, otherwise featdyn's own approximation.
+        P(share of a random subspace >= share), by the Beta law of this mean and variance: exact where drift lies along
+        one direction, otherwise featdyn's own approximation.
     """
 
     share: float
@@ -46,8 +46,8 @@ class SubspaceShare:
 def drift_share(drift: ArrayLike, basis: ArrayLike) -> SubspaceShare:
     """Return how much of the drift lies in a subspace: ``R_k = tr(V' C V) / tr C``.
 
-    ``C`` is the second moment of the drift vectors. For a uniformly random subspace the mean is ``k / p`` and the variance
-    ``2k(p-k) / (p(p-1)(p+2)) [tr C^2 / (tr C)^2 - 1/p]``.
+    ``C`` is the second moment of the drift vectors. For a uniformly random subspace the mean is ``k / p`` and the
+    variance ``2k(p-k) / (p(p-1)(p+2)) [tr C^2 / (tr C)^2 - 1/p]``.
 
     Parameters
     ----------

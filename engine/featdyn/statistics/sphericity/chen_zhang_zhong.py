@@ -12,9 +12,9 @@ from featdyn.statistics.result import Center, TestResult
 def chen_zhang_zhong(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> TestResult:
     """Test sphericity by U-statistics for the first two spectral moments (Chen, Zhang and Zhong 2010).
 
-    ``n/2 (p T2 / T1^2 - 1) -> N(0, 1)``, T1 and T2 unbiased for ``tr Sigma`` and ``tr Sigma^2``: averages over tuples of
-    different draws, here in closed form from the Gram matrix. With a known centre the terms that remove the mean drop
-    out.
+    ``n/2 (p T2 / T1^2 - 1) -> N(0, 1)``, T1 and T2 unbiased for ``tr Sigma`` and ``tr Sigma^2``: averages over tuples
+    of different draws, here in closed form from the Gram matrix. With a known centre the terms that remove the mean
+    drop out.
 
     Parameters
     ----------

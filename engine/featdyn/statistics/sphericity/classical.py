@@ -16,7 +16,8 @@ GAUSSIAN = "Gaussian draws"
 def mauchly(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> TestResult:
     """Test sphericity by the likelihood ratio with Bartlett's correction (Mauchly 1940).
 
-    ``W = det S / (tr S / p)^p``; ``-m [1 - (2p^2 + p + 2)/(6pm)] ln W -> chi2`` with ``p(p+1)/2 - 1`` degrees of freedom.
+    ``W = det S / (tr S / p)^p``; ``-m [1 - (2p^2 + p + 2)/(6pm)] ln W -> chi2`` with ``p(p+1)/2 - 1``
+    degrees of freedom.
 
     Parameters
     ----------

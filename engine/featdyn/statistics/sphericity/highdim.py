@@ -31,7 +31,9 @@ def ledoit_wolf(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> T
         Not used.
     """
     c = centred(x, center)
-    return _standardised("ledoit_wolf", c, (c.m * c.departure - c.p - 1) / 2, "p in proportion to n; p > n too", GAUSSIAN)
+    return _standardised(
+        "ledoit_wolf", c, (c.m * c.departure - c.p - 1) / 2, "p in proportion to n; p > n too", GAUSSIAN
+    )
 
 
 def wang_yao(

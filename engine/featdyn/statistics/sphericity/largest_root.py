@@ -35,10 +35,11 @@ def largest_root(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> 
 
     Notes
     -----
-    For Gaussian draws. The halves are Ma's (2012), which halve the error of Johnstone's m - 1 and p. Dividing by the trace
-    takes away its share of the variance, so the plain limit law (``extras["tracy_widom_pvalue"]``) is conservative;
-    ``pvalue`` removes that share to first order (Nadler 2011). Where the share is large (min(m, p) below about 10)
-    ``pvalue`` is from 20,000 simulated Wishart matrices instead, never below 1/20,001. This combination is featdyn's own.
+    For Gaussian draws. The halves are Ma's (2012), which halve the error of Johnstone's m - 1 and p. Dividing by the
+    trace takes away its share of the variance, so the plain limit law (``extras["tracy_widom_pvalue"]``) is
+    conservative; ``pvalue`` removes that share to first order (Nadler 2011). Where the share is large (min(m, p) below
+    about 10) ``pvalue`` is from 20,000 simulated Wishart matrices instead, never below 1/20,001. This combination is
+    featdyn's own.
     """
     c = centred(x, center)
     share = float(c.eigenvalues[0]) / c.trace(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from featdyn.statistics.centred import Centred
@@ -20,16 +21,20 @@ def sign_test(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> Tes
     """Test sphericity by the directions of the draws (Hallin and Paindaveine 2006; Zou et al. 2014).
 
     ``s_i = x_i / |x_i|``, ``Q = p/(n(n-1)) sum_{i != j} (s_i's_j)^2 - 1``;
-    ``Q / sqrt(4(p-1) / (n(n-1)(p+2))) -> N(0, 1)``.
+    ``Q / sqrt(4(p-1) / (n(n-1)(p+2))) -> N(0, 1)``, which is ``extras["normal_pvalue"]``.
+
+    With few rows or few coordinates Q is skewed to the right: at n = 5, p = 512 the normal law rejects 2.6 % of the time at
+    nominal 1 %. ``pvalue`` is from the gamma law with the exact variance and skewness of Q, which is featdyn's own
+    refinement; with hundreds of rows and coordinates the two agree.
 
     Parameters
     ----------
     x : (n, p), Gram or Centred
         Draws, or what several tests share of them.
     center
-        ``"known"`` (zero): all draws. ``"estimated"``: the n // 2 differences of consecutive draws, whose centre is zero;
-        directions about an estimated centre are useless for p >> n. The result then depends on the order of the rows,
-        and a last odd one has no part.
+        ``"known"`` (zero): all draws. ``"estimated"``: the n // 2 differences of consecutive draws, whose centre is
+        zero; directions about an estimated centre are useless for p >> n. The result then depends on the order of the
+        rows, and a last odd one has no part.
     rng
         Not used.
 
@@ -40,15 +45,34 @@ def sign_test(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> Tes
     """
     c = _centre_free(x, center)
     n, p = c.n, c.p
-    q = p * (_squared_products(c.directions) - n) / (n * (n - 1)) - 1
+    q = p * (float(_squared_products(c.directions)) - n) / (n * (n - 1)) - 1
     statistic = q / sign_deviation(n, p)
-    pvalue = float(stats.norm.sf(statistic))
-    return TestResult("sign_test", statistic, pvalue, n, p, center, "n large, any p", ELLIPTICAL, {"Q": q})
+    shape = 4 / _sign_skewness(n, p) ** 2
+    pvalue = float(stats.gamma.sf(shape + statistic * math.sqrt(shape), shape))
+    extras = {"Q": q, "normal_pvalue": float(stats.norm.sf(statistic))}
+    return TestResult("sign_test", statistic, pvalue, n, p, center, "any n and p", ELLIPTICAL, extras)
 
 
 def sign_deviation(n: int, p: int) -> float:
     """Return the standard deviation of the sign statistic Q under the null."""
     return math.sqrt(4 * (p - 1) / (n * (n - 1) * (p + 2)))
+
+
+def _sign_skewness(n: int, p: int) -> float:
+    """Return the skewness of Q under the null: that of a sum over pairs of ``h = p (s's)^2 - 1``.
+
+    ``(s's)^2`` has a Beta law. The third cumulant of the sum has one term for each pair and six for each triangle, and h
+    as an operator has one eigenvalue, on the ``(p-1)(p+2)/2`` traceless symmetric matrices.
+    """
+    raw = [1.0]  # moments of p (s's)^2
+    for k in range(3):
+        raw.append(raw[-1] * p * (1 + 2 * k) / (p + 2 * k))
+    variance = raw[2] - 1
+    third = raw[3] - 3 * raw[2] + 2
+    triangle = variance**1.5 / math.sqrt((p - 1) * (p + 2) / 2)
+    pairs = n * (n - 1) / 2
+    cumulant = pairs * (third + 2 * (n - 2) * triangle)
+    return float(cumulant / (pairs * variance) ** 1.5)
 
 
 def exact_norm_conditional(
@@ -72,7 +96,7 @@ def exact_norm_conditional(
     if replicates < 1:
         raise ValueError(f"replicates must be at least 1, got {replicates}")
     lengths = np.sqrt(c.square_norms)[:, None]
-    observed = _squared_products(c.rows)
+    observed = float(_squared_products(c.rows))
     null = []
     for factors in bartlett(c.n, c.p, replicates, generator(rng)):
         factors *= lengths / np.linalg.norm(factors, axis=2, keepdims=True)
@@ -99,9 +123,9 @@ def _centre_free(x: Draws, center: Center) -> Centred:
     return c
 
 
-def _squared_products(rows: np.ndarray) -> np.ndarray:
+def _squared_products(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the sum of all squared inner products of the rows, ``|X X'|^2 = |X' X|^2``, over the leading axes."""
     n, r = rows.shape[-2:]
     turned = rows.swapaxes(-1, -2)
     side = turned @ rows if r <= n else rows @ turned
-    return np.square(side, out=side).sum(axis=(-1, -2))
+    return np.asarray(np.square(side, out=side).sum(axis=(-1, -2)))
