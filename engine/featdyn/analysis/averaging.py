@@ -25,7 +25,7 @@ from featdyn.analysis.options import AveragingOptions
 from featdyn.analysis.sets import Sets
 from featdyn.capture.tap import device_of
 from featdyn.errors import FeatdynError
-from featdyn.statistics.resampling import bootstrap_mean, bootstrap_weights, wilson
+from featdyn.statistics.resampling import bootstrap_bounds, bootstrap_weights, wilson
 from featdyn.store import Run
 from featdyn.validation import validate
 
@@ -85,7 +85,7 @@ def averaging(
         size = int(mine.sum())
         accuracy = right[..., mine].mean(-1)
         low, high = wilson(accuracy, size)
-        below, above = bootstrap_mean(change[..., mine], bootstrap_weights(size, chosen.draws, chosen.seed))
+        below, above = bootstrap_bounds(change[..., mine], bootstrap_weights(size, chosen.draws, chosen.seed))
         values = {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high, "loss": loss[..., mine].mean(-1)}
         values |= {"change": change[..., mine].mean(-1), "change_low": below, "change_high": above}
         for name, value in values.items():

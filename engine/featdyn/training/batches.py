@@ -56,11 +56,11 @@ class Batches:
 
     def inputs(self, step: int) -> Tensor:
         """Return the inputs of one step, augmented where the recipe says so."""
-        index = self.index(step)
-        if not self._options.augment:
-            return self.plain(index)
-        pixels = augment(self._pixels[index], self._options.mirror, _generator(self._options.seed, 2, step))
-        return self._normalised(pixels)
+        return self._seen(self.index(step), mixed_seed(self._options.seed, 2, step))
+
+    def of(self, index: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Return inputs, augmented where the recipe says so, and labels of any samples."""
+        return self._seen(index, seed), self._labels[index].to(self._device)
 
     def plain(self, index: Tensor) -> Tensor:
         """Return the inputs of samples, never augmented."""
@@ -72,6 +72,12 @@ class Batches:
         if self._options.channels_last and values.ndim == 4:
             values = values.to(memory_format=torch.channels_last)
         return values
+
+    def _seen(self, index: Tensor, seed: int) -> Tensor:
+        if not self._options.augment:
+            return self.plain(index)
+        random = torch.Generator().manual_seed(seed)
+        return self._normalised(augment(self._pixels[index], self._options.mirror, random))
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         return self.to_device(normalise(pixels, self._dataset.mean, self._dataset.std))
