@@ -122,6 +122,7 @@ def _go(loop: Loop, recorder: Recorder, due: set[int], start: int, events: Event
     for step in range(start, loop.steps):
         loss, right = loop.step(step)
         if not math.isfinite(loss):
+            recorder.wait()
             kept = f"{recorder.checkpoints} checkpoints are kept"
             raise TrainingError(f"the training loss is {loss} at step {step + 1}: try a smaller learning rate; {kept}")
         losses.append(loss)
