@@ -1,6 +1,7 @@
 """The features of a run's probes at its cuts, read from the store or computed again.
 
-Batches have the shape they had when the run was recorded, so that what follows repeats the plain model's own arithmetic.
+Batches have the shape they had when the run was recorded, so that what follows repeats the plain model's own
+arithmetic.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -74,18 +76,37 @@ class Features:
         states: Sequence[dict[str, Tensor]],
         sources: dict[str, Source],
     ) -> None:
-        self._run, self._cuts, self._sources = run, cuts, sources
+        self._run, self._cuts, self._sources, self._device = run, cuts, sources, device_of(model)
         computed = [cut for cut in cuts if sources[cut.name] == "recomputed"]
         self._prefix = features_at(model, computed) if computed else None
         self._states = [state_for(self._prefix, state) if self._prefix is not None else {} for state in states]
 
     def __call__(self, batch: Batch, t1: int) -> list[Tensor]:
+        """Return the features ``(N, ...)`` of a batch at each cut, of checkpoint ``t1``."""
         computed: Iterator[Tensor] = iter(())
         if self._prefix is not None:
             computed = iter(functional_call(self._prefix, self._states[t1], (batch.inputs,)))
         return [
             self._read(cut, batch, t1) if self._sources[cut.name] == "stored" else next(computed) for cut in self._cuts
         ]
+
+    def whole(self, t1: int, kept: NDArray[np.intp]) -> list[Tensor]:
+        """Return the features of some probes ``(len(kept), ...)`` at each cut, made in the recorded batches.
+
+        All of them are in memory at once.
+        """
+        found: list[Tensor] = []
+        for batch in batches(self._run, self._device):
+            mine = np.flatnonzero((kept >= batch.start) & (kept < batch.stop))
+            if not len(mine):
+                continue
+            rows = torch.from_numpy(kept[mine] - batch.start).to(self._device)
+            with torch.inference_mode():
+                for c, z in enumerate(self(batch, t1)):
+                    if len(found) == c:
+                        found.append(torch.empty(len(kept), *z.shape[1:], device=self._device))
+                    found[c][torch.from_numpy(mine).to(self._device)] = z[rows].float()
+        return found
 
     def _read(self, cut: Cut, batch: Batch, t1: int) -> Tensor:
         values = self._run.block(f"layers/{cut.module}/activation", t1, batch.block)

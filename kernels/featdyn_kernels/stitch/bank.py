@@ -35,6 +35,8 @@ class Stitched(NamedTuple):
     """float32 cross-entropy; None without labels."""
     margin: Any
     """float32, logit of the label minus the largest of the others; None without labels."""
+    divergence: Any
+    """float32, KL divergence from the distribution of the logits given as ``own``; None without them."""
 
 
 class SuffixBank:
@@ -161,7 +163,7 @@ class SuffixBank:
         """Bytes of weights that the bank holds beside the modules' own."""
         return self._runner.nbytes
 
-    def run(self, features: Array, labels: Array | None = None) -> Stitched:
+    def run(self, features: Array, labels: Array | None = None, own: Array | None = None) -> Stitched:
         """Run every suffix on one block of features.
 
         Parameters
@@ -170,11 +172,14 @@ class SuffixBank:
             (N, ...) of any floating-point type. NaN and infinity give what the modules give for them.
         labels
             (N,) true classes, for loss and margin.
+        own
+            (checkpoint, N, classes) logits, such as those of the networks that the suffixes are from, for the
+            divergence KL(softmax(own) || softmax(logits)).
 
         Returns
         -------
         Stitched
-            ``predictions``, ``loss`` and ``margin``, (checkpoint, N).
+            ``predictions``, ``loss``, ``margin`` and ``divergence``, (checkpoint, N).
 
         Raises
         ------
@@ -194,16 +199,21 @@ class SuffixBank:
             raise TypeError(f"features must be floating-point, got {given.dtype} of shape {tuple(given.shape)}")
         require(given.ndim >= 2, f"features must have shape (N, ...), got {tuple(given.shape)}")
         given = given.detach().to(self._device)
-        scores = Scores(len(self), len(given), None if labels is None else _labels(labels, len(given)))
+        scores = Scores(
+            len(self),
+            len(given),
+            None if labels is None else _labels(labels, len(given)),
+            None if own is None else _own(own, len(self), len(given)),
+        )
         if len(given):
             with self._lock:
                 self._try(given[:TRIAL])
             self._runner.run(given, scores)
             if self._exact and self.bound:
                 settle(self._modules, given, scores, self.bound)
-        if labels is None:
-            return Stitched(like(scores.prediction, features), None, None)
-        return Stitched(*(like(array, features) for array in (scores.prediction, scores.loss, scores.margin)))
+        soft = (scores.loss, scores.margin) if labels is not None else (None, None)
+        arrays = (scores.prediction, *soft, scores.divergence if own is not None else None)
+        return Stitched(*(None if array is None else like(array, features) for array in arrays))
 
     def _try(self, features: Tensor) -> None:
         """Compare the fused path with the modules, once; later runs rely on it."""
@@ -268,3 +278,11 @@ def _labels(labels: Array, samples: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     require(found.shape == (samples,), f"labels must have shape ({samples},) like the features, got {found.shape}")
     require(not samples or found.min() >= 0, f"labels must not be negative, got {found.min() if samples else 0}")
     return np.ascontiguousarray(found, dtype=np.int64)
+
+
+def _own(own: Array, checkpoints: int, samples: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    found = to_numpy(own, "own")
+    require(found.dtype.kind == "f", f"own must be floating-point logits, got {found.dtype}")
+    fits = found.ndim == 3 and found.shape[:2] == (checkpoints, samples)
+    require(fits, f"own must have shape ({checkpoints}, {samples}, classes), got {found.shape}")
+    return np.ascontiguousarray(found, dtype=np.float32)

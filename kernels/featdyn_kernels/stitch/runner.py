@@ -71,9 +71,9 @@ class Reference:
 
     def run(self, features: Tensor, scores: Scores) -> None:
         """Run all suffixes on features (N, ...)."""
-        scores.prediction, loss, margin = reference.run(self.modules, features, scores.labels)
-        if loss is not None and margin is not None:
-            scores.loss, scores.margin = loss.astype(np.float32), margin.astype(np.float32)
+        found = reference.run(self.modules, features, scores.labels, scores.own)
+        scores.prediction = found[0]
+        scores.loss, scores.margin, scores.divergence = (values.astype(np.float32) for values in found[1:])
 
 
 def checked(logits: Any, samples: int) -> NDArray[np.float32]:

@@ -20,11 +20,20 @@ class Scores:
         Numbers of rows and columns.
     labels
         True classes, (samples,); without them there is no loss and no margin.
+    own
+        Logits (checkpoints, samples, classes) to diverge from; without them there is no divergence.
     """
 
-    def __init__(self, checkpoints: int, samples: int, labels: NDArray[np.int64] | None) -> None:
+    def __init__(
+        self,
+        checkpoints: int,
+        samples: int,
+        labels: NDArray[np.int64] | None,
+        own: NDArray[np.float32] | None = None,
+    ) -> None:
         shape = checkpoints, samples
-        self.labels = labels
+        self.labels, self.own = labels, own
+        self.divergence = np.empty(shape, np.float32)
         self.prediction = np.empty(shape, np.int64)
         self.gap = np.empty(shape, np.float32)
         self.scale = np.empty(shape, np.float32)
@@ -50,6 +59,11 @@ class Scores:
         self.prediction[rows, samples], self.gap[rows, samples], self.scale[rows, samples] = prediction, gap, scale
         if self.labels is not None:
             self.loss[rows, samples], self.margin[rows, samples] = loss, margin
+        if self.own is not None:
+            own = self.own[rows, samples]
+            if own.shape[-1] != classes:
+                raise ValueError(f"own: the suffix returns {classes} classes, got logits of {own.shape[-1]}")
+            self.divergence[rows, samples] = divergence(np.ascontiguousarray(logits), np.ascontiguousarray(own))
 
 
 @njit
@@ -103,3 +117,34 @@ def score(logits: Any, labels: Any) -> tuple[Any, Any, Any, Any, Any]:
                 loss[t, n] = math.log(total) + first - own
                 margin[t, n] = own - (second if best == labels[n] else first) if nan < 0 else np.nan
     return prediction, gap, scale, loss, margin
+
+
+@njit
+def divergence(logits: Any, own: Any) -> Any:
+    """Return KL(softmax(own) || softmax(logits)) as float32 (checkpoint, sample), summed in float64.
+
+    Parameters
+    ----------
+    logits
+        (sample, checkpoint, class).
+    own
+        (checkpoint, sample, class).
+    """
+    samples, checkpoints, classes = logits.shape
+    found = np.empty((checkpoints, samples), np.float32)
+    for t in range(checkpoints):
+        for n in range(samples):
+            top_p, top_q = float(own[t, n, 0]), float(logits[n, t, 0])
+            for c in range(1, classes):
+                top_p, top_q = max(top_p, float(own[t, n, c])), max(top_q, float(logits[n, t, c]))
+            total_p, total_q, sum_ = 0.0, 0.0, 0.0
+            for c in range(classes):
+                p, q = float(own[t, n, c]) - top_p, float(logits[n, t, c]) - top_q
+                total_p += math.exp(p)
+                total_q += math.exp(q)
+                if p > -700.0:  # beyond, the probability is 0 and so is its term, whatever q
+                    sum_ += math.exp(p) * (p - q)
+            # Rounding may leave a tiny negative number where the two are equal; NaN stays NaN.
+            value = sum_ / total_p + math.log(total_q) - math.log(total_p)
+            found[t, n] = 0.0 if value < 0.0 else value
+    return found
