@@ -41,5 +41,6 @@ def analyses() -> dict[str, Analysis]:
         Analysis("controls", "the drift of features beside perturbations of the same norm", options.ControlOptions),
         Analysis("batchnorm", "composites under three ways to treat BatchNorm", options.BatchNormOptions),
         Analysis("rewind", "one layer at a time put back to an earlier checkpoint", options.RewindOptions),
+        Analysis("drift", "how far features and weights move, and what stays readable in them", options.DriftOptions),
     )
     return {analysis.name: analysis for analysis in found}

@@ -1,9 +1,10 @@
-"""Intervals: of proportions, and from resampled observations."""
+"""Intervals: of proportions, of means, and from resampled observations."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
 
 Mean = NDArray[np.float64]
 
@@ -21,6 +22,15 @@ def wilson(shares: ArrayLike, size: int) -> tuple[NDArray[np.float64], NDArray[n
     centre = (p + Z95**2 / (2 * size)) / shrink
     half = Z95 / shrink * np.sqrt(p * (1 - p) / size + Z95**2 / (4 * size**2))
     return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+
+
+def student(number: NDArray[np.float64], total: NDArray[np.float64], squares: NDArray[np.float64]) -> tuple[Mean, Mean]:
+    """Return the 95 % Student interval (lower, upper) of means, from counts, sums and sums of squares; NaN below 2."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = total / number
+        variance = np.maximum(squares / number - mean**2, 0) * number / (number - 1)
+        half = np.where(number > 1, stdtrit(number - 1, 0.975), np.nan) * np.sqrt(variance / number)
+    return mean - half, mean + half
 
 
 def bootstrap_weights(size: int, draws: int, seed: int) -> NDArray[np.float32]:
