@@ -99,10 +99,10 @@ def test_a_straight_path_that_grows(tmp_path):
 def test_features_that_vanish_are_counted_and_left_out(tmp_path):
     project = torch.zeros(WIDTH, WIDTH)
     project[0, 0] = 1.0
-    run, model, inputs = planted(tmp_path / "r.zarr", [torch.eye(WIDTH), torch.zeros(WIDTH, WIDTH), project])
+    run, model, _ = planted(tmp_path / "r.zarr", [torch.eye(WIDTH), torch.zeros(WIDTH, WIDTH), project])
     found = drift(run, model=model, cuts=("body",)).isel(cut=0)
     assert found["undefined"].sel(set="train").values.tolist() == [0, 12, 0]
-    assert (found["motion"][:, 0, 1] == 1).all()
+    np.testing.assert_allclose(found["motion"][:, 0, 1], 1, rtol=1e-6)
     assert np.isnan(found["motion"][:, 1]).all()
     assert np.isnan(found["cosine"][:, 0, 1]).all()
     assert np.isfinite(found["cosine"][:, 0, 2]).all()
@@ -125,7 +125,7 @@ def naive(run, cut):
 @pytest.fixture(scope="module")
 def recorded(small_store):
     run = Run(small_store)
-    return run, drift(run, cuts=("s1b3", "s3b2", "pooled"), features="recomputed")
+    return run, drift(run, cuts=("s1b3", "pooled"), features="recomputed")
 
 
 def test_a_recorded_network_matches_naive_loops(recorded):
@@ -161,12 +161,12 @@ def test_similarity_of_a_recorded_network(recorded):
         assert float(result["cka"].sel(cut=a, cut2=b)[t1, t2]) == pytest.approx(expected, abs=1e-4)
     swapped = result["cka_debiased"].rename(cut="cut2", cut2="cut", t1="t2", t2="t1").transpose(*result["cka"].dims)
     np.testing.assert_allclose(swapped, result["cka_debiased"], atol=1e-6)
-    own = result["cka_debiased"].values[range(3), range(3)]
+    own = result["cka_debiased"].values[range(2), range(2)]
     np.testing.assert_allclose(np.einsum("ctt->ct", own), 1, atol=1e-6)
 
 
 def test_a_probe_reads_what_the_network_has_learnt(recorded):
-    run, result = recorded
+    _, result = recorded
     accuracy = result["linear_accuracy"]
     assert accuracy.dims == ("cut", "set", "t")
     assert float(accuracy.sel(cut="pooled", set="test")[-1]) > 0.5  # digits: chance is 0.1
@@ -190,8 +190,8 @@ def test_parameters_of_a_recorded_network(recorded):
 
 def test_memory_limits_change_nothing(recorded, monkeypatch):
     run, result = recorded
-    monkeypatch.setattr(motion, "HELD", 4 * 5 * 3000 * 4)  # a few probes at a time
-    again = drift(run, cuts=("s1b3", "s3b2", "pooled"), features="recomputed")
+    monkeypatch.setattr(motion, "HELD", 4 * 5 * 64 * 21)  # 21 probes at a time
+    again, result = drift(run, cuts=("pooled",), features="recomputed"), result.sel(cut=["pooled"], cut2=["pooled"])
     for name in result.data_vars:
         np.testing.assert_allclose(again[name], result[name], rtol=1e-3, atol=1e-5, err_msg=name)
 

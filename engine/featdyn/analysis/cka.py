@@ -8,6 +8,7 @@ instead. Intervals of the debiased CKA by the jackknife over samples are our own
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import dataclass
 
@@ -41,10 +42,7 @@ class Grams:
     def __init__(self, matrices: int, samples: int) -> None:
         # [i, k, j]: what leaving out sample i needs lies together. Diagonals apart: their terms would drown the others.
         shape = samples, matrices, samples
-        self._file = tempfile.TemporaryFile() if 4 * matrices * samples**2 > HELD else None  # noqa: SIM115
-        self._outside: NDArray[np.float32] = (
-            np.zeros(shape, np.float32) if self._file is None else np.memmap(self._file, np.float32, "w+", shape=shape)
-        )
+        self._outside = _zeros(shape)
         self._diagonal = np.zeros((matrices, samples))
 
     def put(self, index: int, gram: NDArray[np.float32] | Values) -> None:
@@ -91,6 +89,13 @@ class Grams:
             second += off**2
         error: Values = np.sqrt(np.maximum((n - 1) / n * (second - first**2 / n), 0))
         return error
+
+
+def _zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if 4 * math.prod(shape) <= HELD:
+        return np.zeros(shape, np.float32)
+    with tempfile.TemporaryFile() as file:  # it has no name, and lives for as long as it is mapped
+        return np.memmap(file, np.float32, "w+", shape=shape)
 
 
 def _gram(part: NDArray[np.float32]) -> Values:
