@@ -42,5 +42,10 @@ def analyses() -> dict[str, Analysis]:
         Analysis("batchnorm", "composites under three ways to treat BatchNorm", options.BatchNormOptions),
         Analysis("rewind", "one layer at a time put back to an earlier checkpoint", options.RewindOptions),
         Analysis("drift", "how far features and weights move, and what stays readable in them", options.DriftOptions),
+        Analysis(
+            "averaging",
+            "averaged weights and averaged predictions of the last checkpoints, beside the last one",
+            options.AveragingOptions,
+        ),
     )
     return {analysis.name: analysis for analysis in found}

@@ -20,7 +20,7 @@ from featdyn.analysis.options import BatchNormOptions, suffixes
 from featdyn.analysis.sets import Sets
 from featdyn.errors import FeatdynError
 from featdyn.networks import state_for
-from featdyn.statistics.resampling import bootstrap_mean, bootstrap_weights
+from featdyn.statistics.resampling import bootstrap_bounds, bootstrap_weights
 from featdyn.store import Run
 from featdyn.validation import validate
 
@@ -93,7 +93,7 @@ def batchnorm(
                     change = right.astype(np.int8) - base[s]
                     found["accuracy"][cell], found["change"][cell] = right.mean(), change.mean()
                     found["agreement"][cell] = (mine == own[p, c][s]).mean()
-                    found["change_low"][cell], found["change_high"][cell] = bootstrap_mean(change, weights[s])
+                    found["change_low"][cell], found["change_high"][cell] = bootstrap_bounds(change, weights[s])
         if progress:
             progress(done, len(order))
     coords = parts.coords(run, sets).isel(t2=t2s).assign_coords(policy=np.array(POLICIES, dtype=object))

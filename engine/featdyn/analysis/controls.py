@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from featdyn.analysis.dissect import dissect
 from featdyn.analysis.options import ControlOptions, suffixes
 from featdyn.analysis.sets import Sets
-from featdyn.statistics.resampling import bootstrap_mean, bootstrap_weights
+from featdyn.statistics.resampling import bootstrap_bounds, bootstrap_weights
 from featdyn.store import Run
 from featdyn.validation import validate
 from featdyn_kernels.stitch import SuffixBank
@@ -91,7 +91,7 @@ def controls(
                         found["norm_error"][cell] = _norm_error(moved - z, size)
                         better = drift_right.astype(np.int8) - right
                         found["advantage"][cell] = better.mean()
-                        low, high = bootstrap_mean(better, weights)
+                        low, high = bootstrap_bounds(better, weights)
                         found["advantage_low"][cell], found["advantage_high"][cell] = low, high
                 if progress:
                     progress((j * len(kept) + s) * len(t1s) + t1 + 1, len(t2s) * len(kept) * len(t1s))

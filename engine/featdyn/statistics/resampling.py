@@ -42,7 +42,9 @@ def bootstrap_weights(size: int, draws: int, seed: int) -> NDArray[np.float32]:
     return (counts / size).astype(np.float32)
 
 
-def bootstrap_mean(values: NDArray[np.floating] | NDArray[np.bool_], weights: NDArray[np.float32]) -> tuple[Mean, Mean]:
+def bootstrap_bounds(
+    values: NDArray[np.floating] | NDArray[np.bool_], weights: NDArray[np.float32]
+) -> tuple[Mean, Mean]:
     """Return 95 % percentile bounds (lower, upper) ``(...)`` of the mean of ``values (..., size)``.
 
     Give differences of paired observations to bound the difference of their means.
