@@ -44,6 +44,7 @@ def analyses() -> dict[str, Analysis]:
         Analysis("noise", "samples mini-batch gradients at fixed weights, for isotropy", options.NoiseOptions),
         Analysis("isotropy", "is that noise isotropic, and does drift follow its directions", options.IsotropyOptions),
         Analysis("density", "how far distributions of features have moved", options.DensityOptions),
+        Analysis("drift", "how far features and weights move, and what stays readable in them", options.DriftOptions),
         Analysis(
             "averaging",
             "averaged weights and averaged predictions of the last checkpoints, beside the last one",

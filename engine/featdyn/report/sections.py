@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from featdyn.report import kinds
+from featdyn.report.drift import drift
 from featdyn.report.memory import memory
 from featdyn.report.section import Section
 from featdyn.store import Run
 
-SECTIONS = (memory, kinds.controls, kinds.batchnorm, kinds.rewind)
+SECTIONS = (memory, drift, kinds.controls, kinds.batchnorm, kinds.rewind)
 
 
 def sections(run: Run) -> list[Section]:

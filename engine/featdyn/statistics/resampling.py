@@ -12,6 +12,7 @@ from scipy import stats
 from featdyn.statistics import checks
 from featdyn.statistics.randomness import Rng, generator
 
+Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 _BLOCK = 2**22  # entries of one block of resampling weights
 
 
@@ -64,6 +65,17 @@ def wilson(shares: ArrayLike, size: int) -> tuple[NDArray[np.float64], NDArray[n
     """
     found = binomial_interval(np.asarray(shares, dtype=np.float64) * size, size)
     return found.low, found.high
+
+
+def student(
+    number: NDArray[np.float64], total: NDArray[np.float64], squares: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the 95 % Student interval (lower, upper) of means, from counts, sums and sums of squares; NaN below 2."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = total / number
+        variance = np.maximum(squares / number - mean**2, 0) * number / (number - 1)
+        half = np.where(number > 1, stats.t.ppf(0.975, number - 1), np.nan) * np.sqrt(variance / number)
+    return mean - half, mean + half
 
 
 def bootstrap_mean(
