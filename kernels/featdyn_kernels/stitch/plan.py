@@ -98,6 +98,15 @@ class Plan:
     own: tuple[Affine | Call, ...]
     """Steps that every checkpoint takes with its own weights."""
 
+    @cached_property
+    def drops(self) -> list[list[str]]:
+        """For every own step, the values that no later one reads."""
+        last: dict[str, int] = {}
+        for place, step in enumerate(self.own):
+            last |= dict.fromkeys([step.value, *step.sources], place)
+        last.pop(self.output, None)
+        return [[name for name, place in last.items() if place == here] for here in range(len(self.own))]
+
 
 def plan(module: nn.Module) -> Plan:
     """Compile a module in eval mode, such as :func:`featdyn_kernels.stitch.twin.twin` returns.

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from featdyn_kernels._jit import njit
+
+
+Reduce: TypeAlias = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+"""From logits (sample, checkpoint, class) and labels to predictions and figures, as :class:`Scores` keeps them."""
 
 
 class Scores:
@@ -19,19 +25,31 @@ class Scores:
     checkpoints, samples
         Numbers of rows and columns.
     labels
-        True classes, (samples,); without them there is no loss and no margin.
+        True classes, (samples,), int64; without them there is no loss and no margin.
+    device
+        Where results are kept, and labels go.
+    reduce
+        The kernel that reduces logits there.
     """
 
-    def __init__(self, checkpoints: int, samples: int, labels: NDArray[np.int64] | None) -> None:
-        shape = checkpoints, samples
-        self.labels = labels
-        self.prediction = np.empty(shape, np.int64)
-        self.gap = np.empty(shape, np.float32)
-        self.scale = np.empty(shape, np.float32)
-        self.loss = np.empty(shape, np.float32)
-        self.margin = np.empty(shape, np.float32)
+    def __init__(
+        self, checkpoints: int, samples: int, labels: Tensor | None, device: torch.device, reduce: Reduce
+    ) -> None:
+        self.labels = None if labels is None else labels.to(device)
+        self._highest = int(labels.max()) if labels is not None and len(labels) else -1
+        self._reduce = reduce
+        self.prediction = torch.empty((checkpoints, samples), dtype=torch.int64, device=device)
+        self.figures = torch.empty((4, checkpoints, samples), device=device)
+        self.gap, self.scale, self.loss, self.margin = self.figures.unbind()
 
-    def put(self, logits: NDArray[Any], checkpoint: int, samples: slice | NDArray[np.intp]) -> None:
+    def check(self, classes: int) -> None:
+        """Raise ``ValueError`` if these are no logits, or a label is not among the classes."""
+        if classes < 2:
+            raise ValueError(f"a suffix must return logits (N, classes) of two or more classes, got {classes}")
+        if self._highest >= classes:
+            raise ValueError(f"labels must be below {classes}, the number of classes, got {self._highest}")
+
+    def put(self, logits: Tensor, checkpoint: int, samples: slice | Tensor) -> None:
         """Reduce logits (sample, checkpoint, class) of these samples and of the checkpoints from ``checkpoint`` on.
 
         Raises
@@ -39,17 +57,21 @@ class Scores:
         ValueError
             These are no logits, or a label is not among the classes.
         """
-        classes = logits.shape[-1]
-        if classes < 2:
-            raise ValueError(f"a suffix must return logits (N, classes) of two or more classes, got {classes}")
-        labels = np.empty(0, np.int64) if self.labels is None else self.labels[samples]
-        if len(labels) and int(labels.max()) >= classes:
-            raise ValueError(f"labels must be below {classes}, the number of classes, got {int(labels.max())}")
-        rows = slice(checkpoint, checkpoint + logits.shape[1])
-        prediction, gap, scale, loss, margin = score(np.ascontiguousarray(logits), labels)
-        self.prediction[rows, samples], self.gap[rows, samples], self.scale[rows, samples] = prediction, gap, scale
-        if self.labels is not None:
-            self.loss[rows, samples], self.margin[rows, samples] = loss, margin
+        self.check(logits.shape[-1])
+        labels = None if self.labels is None else self.labels[samples]
+        self.write(*self._reduce(logits, labels), slice(checkpoint, checkpoint + logits.shape[1]), samples)
+
+    def write(self, prediction: Tensor, figures: Tensor, checkpoints: slice, samples: slice | Tensor) -> None:
+        """Keep what was reduced: gap and scale and, if there are labels, loss and margin are the figures."""
+        self.prediction[checkpoints, samples] = prediction
+        self.figures[: len(figures), checkpoints, samples] = figures
+
+
+def reduce(logits: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Reduce logits (sample, checkpoint, class) on the CPU."""
+    given = np.empty(0, np.int64) if labels is None else labels.numpy()
+    prediction, *figures = score(np.ascontiguousarray(logits.numpy()), given)
+    return torch.from_numpy(prediction), torch.from_numpy(np.stack(figures[: 2 if labels is None else 4]))
 
 
 @njit
