@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from featdyn_kernels._dispatch import interpreting
 from featdyn_kernels._threads import one_torch_thread, parallel_blocks
 from featdyn_kernels.stitch import reference
 from featdyn_kernels.stitch.score import Scores
@@ -72,14 +73,14 @@ class Reference:
 
 
 def each_checkpoint(work: Callable[[int], None], checkpoints: int, device: torch.device) -> None:
-    """Call ``work(t)`` for every checkpoint: on the CPU side by side, on a GPU, which a kernel fills, in turn."""
+    """Call ``work(t)`` for every checkpoint: on the CPU side by side, on a GPU in turn."""
 
     def block(start: int, stop: int) -> None:
         with torch.inference_mode(), one_torch_thread():
             for t in range(start, stop):
                 work(t)
 
-    if device.type == "cpu":
+    if device.type == "cpu" and not interpreting():  # Triton's interpreter bears no threads
         parallel_blocks(block, checkpoints)
     else:
         block(0, checkpoints)
