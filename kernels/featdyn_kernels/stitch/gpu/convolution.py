@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from featdyn_kernels._dispatch import interpreting
 from featdyn_kernels._tiles.gpu import dot_precision, launcher
 
 _FULL = 2 * 132
@@ -68,8 +69,8 @@ def convolution(
             x, weight, bias, added, y, rows, height, width, out_height, out_width, *_strides(x), *_strides(added),
             before, added.shape[2], INPUTS=inputs, OUTPUTS=outputs, TAPS_I=taps_i, TAPS_J=taps_j,
             STRIDE_I=stride[0], STRIDE_J=stride[1], PADDING_I=padding[0], PADDING_J=padding[1],
-            RESIDUAL=residual is not None, RELU=relu, PRECISION=dot_precision(weight), BM=bm, BN=bn, BK=bk,
-            num_warps=8 if bm * bn > 64 * 128 else 4, num_stages=3,
+            RESIDUAL=residual is not None, RELU=relu, PRECISION=dot_precision(weight),
+            WIDEN=interpreting(), BM=bm, BN=bn, BK=bk, num_warps=8 if bm * bn > 64 * 128 else 4, num_stages=3,
         )  # fmt: skip
     return y.permute(0, 1, 4, 2, 3)
 
@@ -119,6 +120,7 @@ def _convolution_kernel(
     RESIDUAL: tl.constexpr,
     RELU: tl.constexpr,
     PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,  # under Triton's interpreter, which cannot multiply bfloat16
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
@@ -130,19 +132,24 @@ def _convolution_kernel(
     k = tl.program_id(0) % columns * BN + tl.arange(0, BN)
     n = (row // (out_height * out_width)).to(tl.int64)
     i, j = row // out_width % out_height, row % out_width
-    x_row = x_ptr + t * x_t + n * x_n
-    w_column = w_ptr + t * (TAPS_I * TAPS_J * INPUTS * OUTPUTS) + k
+    # Where the first tap falls, which may be outside of the image.
+    from_i, from_j = i * STRIDE_I - PADDING_I, j * STRIDE_J - PADDING_J
+    channel = tl.arange(0, BK)
+    x_row = x_ptr + t * x_t + n * x_n + from_i.to(tl.int64) * x_i + from_j.to(tl.int64) * x_j
+    x_tile = x_row[:, None] + (channel * x_c)[None, :]
+    w_tile = w_ptr + t * (TAPS_I * TAPS_J * INPUTS * OUTPUTS) + (channel * OUTPUTS)[:, None] + k[None, :]
     total = tl.zeros((BM, BN), tl.float32)
     for step in range(TAPS_I * TAPS_J * chunks):
-        tap, c = step // chunks, step % chunks * BK + tl.arange(0, BK)
-        from_i = i * STRIDE_I - PADDING_I + tap // TAPS_J
-        from_j = j * STRIDE_J - PADDING_J + tap % TAPS_J
-        inside = (row < rows) & (from_i >= 0) & (from_i < height) & (from_j >= 0) & (from_j < width)
-        pixel = x_row + from_i.to(tl.int64) * x_i + from_j.to(tl.int64) * x_j
-        x = tl.load(pixel[:, None] + c[None, :] * x_c, inside[:, None] & (c < INPUTS)[None, :], 0.0)
-        w_mask = (c < INPUTS)[:, None] & (k < OUTPUTS)[None, :]
-        w = tl.load(w_column[None, :] + (tap * INPUTS + c)[:, None] * OUTPUTS, w_mask, 0.0)
-        total = tl.dot(x.to(w.dtype), w, total, input_precision=PRECISION)
+        tap, first = step // chunks, step % chunks * BK
+        tap_i, tap_j = tap // TAPS_J, tap % TAPS_J
+        inside = (from_i >= -tap_i) & (from_i < height - tap_i) & (from_j >= -tap_j) & (from_j < width - tap_j)
+        used = channel < INPUTS - first
+        x_mask, w_mask = (inside & (row < rows))[:, None] & used[None, :], used[:, None] & (k < OUTPUTS)[None, :]
+        x = tl.load(x_tile + (tap_i * x_i + tap_j * x_j + first * x_c), x_mask, 0.0).to(w_ptr.dtype.element_ty)
+        w = tl.load(w_tile + (tap * INPUTS + first) * OUTPUTS, w_mask, 0.0)
+        if WIDEN:
+            x, w = x.to(tl.float32), w.to(tl.float32)
+        total = tl.dot(x, w, total, input_precision=PRECISION)
     total += tl.load(bias_ptr + t * OUTPUTS + k, k < OUTPUTS, 0.0)[None, :]
     if RESIDUAL:
         c = k - before

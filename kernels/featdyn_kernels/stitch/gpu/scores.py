@@ -88,7 +88,7 @@ def _write_scores(
     LABELLED: tl.constexpr,
     BC: tl.constexpr,
 ):
-    inside = (n < samples)[:, None] & (c < classes)[None, :]
+    inside = tl.broadcast_to((c < classes)[None, :], z.shape)
     nan = inside & (z != z)
     usable = inside & (z == z)
     at = tl.where(inside, c[None, :], BC)
