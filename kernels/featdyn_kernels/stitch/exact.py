@@ -27,7 +27,6 @@ def settle(modules: Sequence[nn.Module], features: Tensor, scores: Scores, bound
     bound
         Largest difference of logits that is not trusted, as a fraction of the checkpoint's largest logit.
     """
-
     scale = scores.scale.amax(1, keepdim=True)
     # NaN counts as close. One transfer for all checkpoints, rather than a wait for the device at each.
     close = (~(scores.gap > bound * scale)).cpu()

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from featdyn_kernels._jit import njit
 
-
 Reduce: TypeAlias = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 """From logits (sample, checkpoint, class) and labels to predictions and figures, as :class:`Scores` keeps them."""
 

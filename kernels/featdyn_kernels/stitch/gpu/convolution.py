@@ -77,7 +77,7 @@ def convolution(
 
 def _block(n: int, most: int) -> int:
     """Return the power of two that covers n, of those that ``tl.dot`` takes."""
-    return max(16, min(triton.next_power_of_2(n), most))
+    return max(16, min(int(triton.next_power_of_2(n)), most))
 
 
 def _strides(x: torch.Tensor) -> tuple[int, ...]:

@@ -83,9 +83,10 @@ class Fused:
                 self._compute(self._cast(features[:1]), None, slice(0, 1))
             scores.check(self._classes)
             total, checkpoints = len(features), len(self.modules)
-            size = max(MIN_BLOCK, WORKSPACE // (self._bytes * checkpoints))
+            together = max(1, WORKSPACE // self._bytes)  # samples, each counted for each checkpoint that it meets
+            size = min(together, max(MIN_BLOCK, together // checkpoints))
             size = -(-total // -(-total // size))  # blocks of one size
-            step = max(1, min(checkpoints, WORKSPACE // (self._bytes * size)))
+            step = min(checkpoints, together // size)
             for start in range(0, total, size):
                 rows = slice(start, min(start + size, total))
                 labels = None if scores.labels is None else scores.labels[rows]
@@ -118,7 +119,8 @@ class Fused:
             got = type(logits).__name__ if logits is None else tuple(logits.shape[1:])
             raise ValueError(f"a suffix must return logits ({len(features)}, classes), got {got}")
         self._classes = logits.shape[-1]
-        return scores(logits.expand(len(modules), -1, -1), labels)
+        found: tuple[Tensor, Tensor] = scores(logits.expand(len(modules), -1, -1), labels)
+        return found
 
     def _shared(self, features: Tensor) -> dict[str, Any]:
         values: dict[str, Any] = {self.plan.input: features}

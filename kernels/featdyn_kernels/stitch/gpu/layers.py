@@ -81,7 +81,8 @@ class Convolution(Layer):
         """Return (T, N, outputs, out_height, out_width)."""
         images, before, _ = residual if isinstance(residual, Padded) else (residual, 0, 0)
         weights = self.weight[group], self.bias[group]
-        return convolution(x, *weights, images, before, self.stride, self.padding, self.relu)
+        y: Tensor = convolution(x, *weights, images, before, self.stride, self.padding, self.relu)
+        return y
 
 
 class Linear(Layer):
@@ -103,7 +104,7 @@ class Linear(Layer):
         if isinstance(residual, Padded):
             residual = residual.laid_out()
         pixels = None if residual is None else _pixels(residual)
-        y = convolution(_pixels(x), self.weight[group], self.bias[group], pixels, 0, [1, 1], [0, 0], self.relu)
+        y: Tensor = convolution(_pixels(x), self.weight[group], self.bias[group], pixels, 0, [1, 1], [0, 0], self.relu)
         return y.reshape(len(y), *self.shape(x))
 
 
@@ -123,7 +124,9 @@ class Heads:
             size = ", height, width" if self._pooled else ""
             got = type(x).__name__ if x is None else tuple(x.shape[1:])
             raise ValueError(f"the head takes (N, {self.inputs}{size}), got {got}")
-        return heads(x.flatten(3) if self._pooled else x[..., None], self._weight[group], self._bias[group], labels)
+        means = x.flatten(3) if self._pooled else x[..., None]
+        found: tuple[Tensor, Tensor] = heads(means, self._weight[group], self._bias[group], labels)
+        return found
 
 
 def prepare(

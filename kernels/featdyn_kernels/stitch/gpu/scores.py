@@ -23,7 +23,8 @@ _NUMBERS = 4096  # logits that one program reduces: 32 for each of 128 threads
 
 def reduce(logits: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Reduce logits (sample, checkpoint, class)."""
-    return scores(logits.transpose(0, 1), labels)
+    found: tuple[torch.Tensor, torch.Tensor] = scores(logits.transpose(0, 1), labels)
+    return found
 
 
 @torch.library.triton_op("featdyn::stitch_scores", mutates_args={})
@@ -133,9 +134,7 @@ def _scores_kernel(
     c = tl.arange(0, BC)
     row = logits_ptr + tl.program_id(1).to(tl.int64) * z_t + n.to(tl.int64) * z_n
     z = tl.load(row[:, None] + c.to(tl.int64)[None, :] * z_c, (n < samples)[:, None] & (c < classes)[None, :], 0.0)
-    _write_scores(
-        z.to(tl.float32), n, c, labels_ptr, prediction_ptr, figures_ptr, samples, classes, LABELLED, BC
-    )
+    _write_scores(z.to(tl.float32), n, c, labels_ptr, prediction_ptr, figures_ptr, samples, classes, LABELLED, BC)
 
 
 @triton.jit

@@ -1,7 +1,7 @@
 """Values of a suffix for many checkpoints at once.
 
-A value is stacked, (T, N, ...), or (1, N, ...) where all checkpoints share it; or it is a list with what each checkpoint
-has, where that is no tensor.
+A value is stacked, (T, N, ...), or (1, N, ...) where all checkpoints share it; or it is a list with what each
+checkpoint has, where that is no tensor.
 """
 
 from __future__ import annotations
