@@ -30,7 +30,21 @@ class Analysis:
 
 def analyses() -> dict[str, Analysis]:
     """Return all analyses by name."""
-    from featdyn.analysis.options import ConsistencyOptions
+    from featdyn.analysis import options
 
-    text = "accuracy and agreement of prefix t1 with suffix t2, for all pairs of checkpoints"
-    return {"consistency": Analysis("consistency", text, ConsistencyOptions)}
+    found = (
+        Analysis(
+            "consistency",
+            "accuracy and agreement of prefix t1 with suffix t2, for all pairs of checkpoints",
+            options.ConsistencyOptions,
+        ),
+        Analysis("controls", "the drift of features beside perturbations of the same norm", options.ControlOptions),
+        Analysis("batchnorm", "composites under three ways to treat BatchNorm", options.BatchNormOptions),
+        Analysis("rewind", "one layer at a time put back to an earlier checkpoint", options.RewindOptions),
+        Analysis(
+            "averaging",
+            "averaged weights and averaged predictions of the last checkpoints, beside the last one",
+            options.AveragingOptions,
+        ),
+    )
+    return {analysis.name: analysis for analysis in found}

@@ -19,6 +19,7 @@ COMMANDS = {
     "info": "Show what a store holds.",
     "query": "Select and reduce arrays of a store.",
     "analyze": "Answer a question about a store, and keep the answer in it.",
+    "claims": "Test the claims on temporal consistency on runs with clean and random labels.",
     "report": "Write a store's HTML report.",
     "verify": "Check every committed byte of a store.",
 }

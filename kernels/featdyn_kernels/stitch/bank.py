@@ -38,6 +38,8 @@ class Stitched(NamedTuple):
     """float32 cross-entropy; None without labels."""
     margin: Any
     """float32, logit of the label minus the largest of the others; None without labels."""
+    divergence: Any
+    """float32, KL divergence from the distribution of the logits given as ``own``; None without them."""
 
 
 class SuffixBank:
@@ -172,7 +174,7 @@ class SuffixBank:
         """Bytes of weights that the bank holds beside the modules' own."""
         return self._runner.nbytes
 
-    def run(self, features: Array, labels: Array | None = None) -> Stitched:
+    def run(self, features: Array, labels: Array | None = None, own: Array | None = None) -> Stitched:
         """Run every suffix on one block of features.
 
         Parameters
@@ -181,11 +183,14 @@ class SuffixBank:
             (N, ...) of any floating-point type. NaN and infinity give what the modules give for them.
         labels
             (N,) true classes, for loss and margin.
+        own
+            (checkpoint, N, classes) logits, such as those of the networks that the suffixes are from, for the
+            divergence KL(softmax(own) || softmax(logits)).
 
         Returns
         -------
         Stitched
-            ``predictions``, ``loss`` and ``margin``, (checkpoint, N).
+            ``predictions``, ``loss``, ``margin`` and ``divergence``, (checkpoint, N).
 
         Raises
         ------
@@ -204,18 +209,19 @@ class SuffixBank:
             raise TypeError(f"features must be floating-point, got {given.dtype} of shape {tuple(given.shape)}")
         require(given.ndim >= 2, f"features must have shape (N, ...), got {tuple(given.shape)}")
         classes = None if labels is None else torch.from_numpy(_labels(labels, len(given)))
+        logits = None if own is None else torch.from_numpy(_own(own, len(self), len(given)))
         with self._exclusive():
             given = given.detach().to(self._device)
-            scores = self._scores(len(given), classes)
+            scores = self._scores(len(given), classes, logits)
             if len(given):
                 with self._lock:
                     self._try(given[:TRIAL])
                 self._runner.run(given, scores)
                 if self._exact and self.bound:
                     settle(self._modules, given, scores, self.bound)
-        if labels is None:
-            return Stitched(like(scores.prediction, features), None, None)
-        return Stitched(*(like(array, features) for array in (scores.prediction, scores.loss, scores.margin)))
+        soft = (scores.loss, scores.margin) if labels is not None else (None, None)
+        arrays = (scores.prediction, *soft, scores.divergence if own is not None else None)
+        return Stitched(*(None if array is None else like(array, features) for array in arrays))
 
     def _exclusive(self) -> AbstractContextManager[None]:
         """Return what a run goes on in: on a GPU it shares neither buffers nor torch's settings with other runs."""
@@ -225,12 +231,12 @@ class SuffixBank:
 
         return exclusive(self._device)
 
-    def _scores(self, samples: int, labels: Tensor | None) -> Scores:
+    def _scores(self, samples: int, labels: Tensor | None = None, own: Tensor | None = None) -> Scores:
         from featdyn_kernels.stitch.score import Scores, reduce
 
         if self._backend == "gpu":
             from featdyn_kernels.stitch.gpu import reduce
-        return Scores(len(self), samples, labels, self._device, reduce)
+        return Scores(len(self), samples, labels, own, self._device, reduce)
 
     def _try(self, features: Tensor) -> None:
         """Compare the fused path with the modules, once; later runs rely on it."""
@@ -240,7 +246,7 @@ class SuffixBank:
             return
         self._tried = True
         general = General(self._modules, "") if self._runner.error else self._runner
-        plain, fused = (self._scores(len(features), None) for _ in range(2))
+        plain, fused = (self._scores(len(features)) for _ in range(2))
         try:
             general.run(features, plain)
         except (RuntimeError, TypeError, IndexError) as problem:
@@ -302,3 +308,11 @@ def _labels(labels: Array, samples: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     require(found.shape == (samples,), f"labels must have shape ({samples},) like the features, got {found.shape}")
     require(not samples or found.min() >= 0, f"labels must not be negative, got {found.min() if samples else 0}")
     return np.ascontiguousarray(found, dtype=np.int64)
+
+
+def _own(own: Array, checkpoints: int, samples: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    found = to_numpy(own, "own")
+    require(found.dtype.kind == "f", f"own must be floating-point logits, got {found.dtype}")
+    fits = found.ndim == 3 and found.shape[:2] == (checkpoints, samples)
+    require(fits, f"own must have shape ({checkpoints}, {samples}, classes), got {found.shape}")
+    return np.ascontiguousarray(found, dtype=np.float32)

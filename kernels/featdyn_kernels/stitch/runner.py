@@ -65,11 +65,12 @@ class Reference:
 
     def run(self, features: Tensor, scores: Scores) -> None:
         """Run all suffixes on features (N, ...)."""
-        labels = None if scores.labels is None else scores.labels.numpy()
-        prediction, loss, margin = reference.run(self.modules, features, labels)
+        given = [None if tensor is None else tensor.numpy() for tensor in (scores.labels, scores.own)]
+        prediction, *figures = reference.run(self.modules, features, *given)
         scores.prediction[:] = torch.from_numpy(prediction)
-        if loss is not None and margin is not None:
-            scores.loss[:], scores.margin[:] = torch.from_numpy(loss), torch.from_numpy(margin)
+        for kept, found in zip((scores.loss, scores.margin, scores.divergence), figures, strict=True):
+            if found.size:
+                kept[:] = torch.from_numpy(found)
 
 
 def each_checkpoint(work: Callable[[int], None], checkpoints: int, device: torch.device) -> None:

@@ -1,0 +1,31 @@
+"""Flags of the command line that are made from options: one definition serves both."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+
+def flags(options: type[BaseModel]) -> list[click.Parameter]:
+    """Return a flag for each field."""
+    return [_flag(name, field) for name, field in options.model_fields.items()]
+
+
+def _flag(name: str, field: FieldInfo) -> click.Option:
+    kind, default = field.annotation, field.get_default()
+    flag = f"--{name.replace('_', '-')}"
+    shared: dict[str, Any] = {"help": field.description, "show_default": True}
+    if get_origin(kind) is Literal:
+        return click.Option([flag], type=click.Choice(list(get_args(kind))), default=default, **shared)
+    if get_origin(kind) is tuple:
+
+        def split(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+
+        return click.Option([flag], default=",".join(map(str, default)), callback=split, metavar="A,B,...", **shared)
+    if kind is bool:
+        return click.Option([f"{flag}/--no-{flag[2:]}"], default=default, **shared)
+    return click.Option([flag], type=kind, default=default, **shared)
