@@ -18,6 +18,7 @@ from scipy.special import log_softmax
 from torch import nn
 
 from featdyn_kernels import set_threads, stitch
+from featdyn_kernels._dispatch import interpreting
 from featdyn_kernels.stitch import plan as planning
 from featdyn_kernels.stitch.score import divergence, score
 
@@ -484,6 +485,12 @@ def test_bad_input_is_named() -> None:
         stitch.SuffixBank([nn.Conv2d(16, 16, 3)]).run(x)
     with pytest.raises(ValueError, match=r"two or more classes"):
         stitch.SuffixBank([nn.Linear(4, 1)]).run(torch.zeros(3, 4))
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or interpreting(), reason="there is something to run it on")
+def test_a_gpu_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="backend='gpu' needs a CUDA device"):
+        stitch.SuffixBank(checkpoints("linear"), backend="gpu")
 
 
 def test_import_is_light() -> None:
