@@ -50,7 +50,7 @@ def isotropy(run: Run, *, progress: Callable[[int, int], None] | None = None, **
         For each space of :data:`SPACES`, over (cut, t) for parameters and (cut, t, probe) for features and control:
         ``<space>_statistic`` and ``_pvalue (test, ...)``, NaN where n and p do not allow the test; ``_valid``;
         ``_holm`` and ``_benjamini_hochberg``, p-values adjusted over all checkpoints, cuts and probes of a test;
-        ``_verdict`` ("isotropic", "anisotropic", "undecided") and ``_directions``, how many stand out (-1: too many to count);
+        ``_verdict`` ("isotropic", "anisotropic", "undecided") and ``_directions``, how many stand out (-1: too many);
         ``_participation_ratio`` (unbiased), ``_effective_rank`` (of the covariance), ``_stable_rank``; ``_share``,
         ``_share_isotropic`` and ``_share_isotropic_high (k, ...)``: variance along the k largest directions, and its
         mean and 95 % quantile for isotropic noise. For parameters and features ``_drift_share (k, ...)``: what part of
