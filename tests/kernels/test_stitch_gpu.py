@@ -94,16 +94,17 @@ def features(name: str, n: int = 3) -> torch.Tensor:
     return torch.randn(n, *NETS[name][1], device=DEVICE)
 
 
-def in_float64(modules: list[nn.Module], x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+def reference(modules: list[nn.Module], x: torch.Tensor, *compared: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """Return the scores of float64 modules."""
     doubles = [copy.deepcopy(module).double().cpu().eval() for module in modules]
     with torch.inference_mode():
-        return reduced(torch.stack([module(x.cpu().double()) for module in doubles]), labels)
+        return reduced(torch.stack([module(x.cpu().double()) for module in doubles]), *compared)
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_suffixes(name: str) -> None:
     modules, x, labels = checkpoints(name), features(name), torch.randint(CLASSES, (3,))
-    wanted = in_float64(modules, x, labels)
+    wanted = reference(modules, x, labels)
     bank = stitch.SuffixBank(modules, backend="gpu", exact=False)
     found = bank.run(x, labels.to(DEVICE))
     assert bank.path.name == "fused", bank.path.why
@@ -117,7 +118,7 @@ def test_suffixes(name: str) -> None:
 @pytest.mark.parametrize("name", ["projections", "mlp", "attention"])
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
     modules, x, labels = checkpoints(name), features(name), torch.randint(CLASSES, (3,))
-    wanted = in_float64(modules, x, labels)
+    wanted = reference(modules, x, labels)
     bank = stitch.SuffixBank(modules, dtype=dtype, backend="gpu")
     found = bank.run(x, labels)
     assert bank.path.name == "fused", bank.path.why
@@ -140,7 +141,7 @@ def test_close_calls_are_left_to_the_module() -> None:
 def test_nan_and_infinity_give_what_the_module_gives() -> None:
     modules, x, labels = checkpoints("projections"), features("projections"), torch.randint(CLASSES, (3,))
     x[1, 0, 0, 0], x[2, 3, 4, 3] = torch.nan, torch.inf
-    wanted = in_float64(modules, x, labels)
+    wanted = reference(modules, x, labels)
     for exact in (False, True):
         found = stitch.SuffixBank(modules, backend="gpu", exact=exact).run(x, labels)
         assert torch.equal(found.predictions.cpu(), wanted["prediction"])
@@ -152,20 +153,22 @@ def test_samples_and_checkpoints_are_split_to_bound_memory(monkeypatch: pytest.M
     from featdyn_kernels.stitch.gpu import fused
 
     modules, x, labels = checkpoints("mlp", 5), features("mlp", 11), torch.randint(CLASSES, (11,))
+    own = torch.randn(5, 11, CLASSES)
     bank = stitch.SuffixBank(modules, backend="gpu", exact=False)
-    wanted = bank.run(x, labels)
+    wanted = bank.run(x, labels, own)
     seen = []
     real = bank._runner._compute
     monkeypatch.setattr(fused, "MIN_BLOCK", 3)
     monkeypatch.setattr(fused, "WORKSPACE", bank._runner._bytes * 3 * 2)
     monkeypatch.setattr(
-        bank._runner._replays, "_run", lambda x, y, group: seen.append((len(x), group)) or real(x, y, group)
+        bank._runner._replays, "_run", lambda given, group: seen.append((len(given[0]), group)) or real(given, group)
     )
-    found = bank.run(x, labels)
+    found = bank.run(x, labels, own)
     assert {n for n, _ in seen} == {3, 2}
     assert [group for _, group in seen[:3]] == [slice(0, 2), slice(2, 4), slice(4, 5)]
     assert torch.equal(found.predictions, wanted.predictions)
     close(found.loss, wanted.loss.double().cpu(), torch.float32)
+    close(found.divergence, reference(modules, x, None, own)["divergence"], torch.float32)
     monkeypatch.setattr(fused, "WORKSPACE", 1)  # less than anything needs: one sample, one checkpoint at a time
     seen.clear()
     assert torch.equal(bank.run(x[:2]).predictions, wanted.predictions[:, :2])
@@ -183,7 +186,7 @@ def test_what_cannot_be_fused_runs_as_it_stands() -> None:
     modules = [Untraceable(nn.Linear(8, CLASSES)).to(DEVICE) for _ in range(3)]
     x, labels = torch.randn(5, 8, device=DEVICE), torch.randint(CLASSES, (5,))
     bank = stitch.SuffixBank(modules, backend="gpu")
-    found, wanted = bank.run(x, labels), in_float64(modules, x, labels)
+    found, wanted = bank.run(x, labels), reference(modules, x, labels)
     assert bank.path.name == "general"
     assert "cannot trace Untraceable" in bank.path.why
     assert torch.equal(found.predictions.cpu(), wanted["prediction"])
@@ -203,6 +206,8 @@ def test_arrays_in_arrays_out_and_bad_input_is_named() -> None:
     assert bank.nbytes == 2 * 4 * (37 * 20 + 20 + 20 * CLASSES + CLASSES)
     with pytest.raises(ValueError, match="labels must be below 10, the number of classes, got 10"):
         bank.run(x, torch.tensor([0, 10, 1]))
+    with pytest.raises(ValueError, match="own: the suffix returns 10 classes, got logits of 7"):
+        bank.run(x, own=torch.zeros(2, 3, 7))
     with pytest.raises(ValueError, match=r"a linear layer takes \(..., 37\), got \(3, 5\)"):
         bank.run(x[:, :5])
     with pytest.raises(ValueError, match="two or more classes"):

@@ -78,43 +78,69 @@ def test_convolution(shape: tuple, dtype: torch.dtype, residual: str) -> None:
     close(found, wanted.relu() if relu else wanted, dtype)
 
 
-def reduced(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+FIGURES = ("gap", "scale", "loss", "margin", "divergence")
+
+
+def reduced(
+    logits: torch.Tensor, labels: torch.Tensor | None = None, own: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
     """Return what scores mean, of float64 logits (T, N, classes)."""
-    top, own = logits.topk(2).values, logits.gather(-1, labels.expand(logits.shape[:2])[..., None])[..., 0]
-    others = logits.masked_fill(F.one_hot(labels, logits.shape[-1]).bool(), -torch.inf).amax(-1)
+    top, log_q = logits.topk(2).values, logits.log_softmax(-1)
     broken = logits.isnan().any(-1)
-    return {
+    missing = torch.full(broken.shape, torch.nan, dtype=torch.float64)
+    found = {
         "prediction": logits.argmax(-1),
         "gap": torch.where(broken, torch.nan, top[..., 0] - top[..., 1]),
         "scale": logits.nan_to_num(0.0, torch.inf, -torch.inf).abs().amax(-1),
-        "loss": logits.logsumexp(-1) - own,
-        "margin": torch.where(broken, torch.nan, own - others),
-    }
+    } | dict.fromkeys(FIGURES[2:], missing)
+    if labels is not None:
+        at = labels.expand(logits.shape[:2])[..., None]
+        others = logits.masked_fill(F.one_hot(labels, logits.shape[-1]).bool(), -torch.inf).amax(-1)
+        found["loss"] = -log_q.gather(-1, at)[..., 0]
+        found["margin"] = torch.where(broken, torch.nan, logits.gather(-1, at)[..., 0] - others)
+    if own is not None:
+        found["divergence"] = F.kl_div(log_q, own.double().log_softmax(-1), reduction="none", log_target=True).sum(-1)
+    return found
 
 
-def check(found: tuple[torch.Tensor, torch.Tensor], wanted: dict[str, torch.Tensor], labelled: bool) -> None:
+def check(found: tuple[torch.Tensor, torch.Tensor], wanted: dict[str, torch.Tensor], tolerance: float) -> None:
     prediction, figures = found
     assert torch.equal(prediction.cpu(), wanted["prediction"])
-    assert figures.shape == (4 if labelled else 2, *prediction.shape)
-    for name, figure in zip(("gap", "scale", "loss", "margin"), figures, strict=False):
-        torch.testing.assert_close(figure.double().cpu(), wanted[name], rtol=2e-6, atol=2e-6, equal_nan=True)
+    for name, figure in zip(FIGURES, figures, strict=True):
+        torch.testing.assert_close(
+            figure.double().cpu(), wanted[name], rtol=tolerance, atol=tolerance, equal_nan=True,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )  # fmt: skip
 
 
 @settings(max_examples=20, deadline=None)
 @given(
-    t=st.integers(1, 3), n=st.integers(1, 5), classes=st.sampled_from([2, 3, 10, 16, 5000]), labelled=st.booleans(),
+    t=st.integers(1, 3), n=st.integers(1, 5), classes=st.sampled_from([2, 3, 10, 16, 5000]), asked=st.integers(0, 3),
     seed=st.integers(0, 999), special=st.sampled_from([0.0, torch.nan, -torch.inf]),
 )  # fmt: skip
-def test_scores(t: int, n: int, classes: int, labelled: bool, seed: int, special: float) -> None:
+def test_scores(t: int, n: int, classes: int, asked: int, seed: int, special: float) -> None:
     from featdyn_kernels.stitch.gpu.scores import reduce
 
     draw = torch.Generator().manual_seed(seed)
     logits = torch.randint(-3, 3, (t, n, classes), generator=draw).double()  # integers tie often
     logits[torch.rand(logits.shape, generator=draw) < 0.1] = special
     logits[..., 0] = logits[..., 0].nan_to_num(0.0, 0.0, 0.0)  # not all of them minus infinity
-    labels = torch.randint(classes, (n,), generator=draw)
-    found = reduce(logits.float().transpose(0, 1).to(DEVICE), labels.to(DEVICE) if labelled else None)
-    check(found, reduced(logits, labels), labelled)
+    labels = torch.randint(classes, (n,), generator=draw) if asked & 1 else None
+    own = 3 * torch.randn(t, n, classes, generator=draw) if asked & 2 else None
+    given = [None if x is None else x.to(DEVICE) for x in (labels, own)]
+    check(reduce(logits.float().transpose(0, 1).to(DEVICE), *given), reduced(logits, labels, own), 5e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e30])
+def test_divergence_of_extreme_logits(scale: float) -> None:
+    from featdyn_kernels.stitch.gpu.scores import scores
+
+    own, logits = scale * torch.randn(2, 3, 7), scale * torch.randn(3, 2, 7).transpose(0, 1)
+    found = scores(logits.to(DEVICE), None, own.to(DEVICE))[1][4].double().cpu()
+    torch.testing.assert_close(found, reduced(logits.double(), None, own)["divergence"], rtol=1e-5, atol=1e-6)
+    same = scores(own.to(DEVICE), None, own.to(DEVICE))[1][4]
+    assert (same >= 0).all()
+    assert (same < 1e-6).all()
 
 
 @pytest.mark.parametrize(
@@ -126,13 +152,11 @@ def test_heads(t: int, n: int, inputs: int, pixels: int, classes: int, shared: b
 
     x = torch.randn(1 if shared else t, n, pixels, inputs).transpose(2, 3)
     weight, bias, labels = torch.randn(t, inputs, classes), torch.randn(t, classes), torch.randint(classes, (n,))
-    wanted = reduced(x.double().mean(-1) @ weight.double() + bias.double()[:, None], labels)
-    given = [tensor.to(DEVICE) for tensor in (x, weight, bias, labels)]
-    prediction, figures = heads(*given)
-    assert torch.equal(prediction.cpu(), wanted["prediction"])
-    for figure, name in zip(figures, ("gap", "scale", "loss", "margin"), strict=True):
-        close(figure, wanted[name], torch.float32)
-    assert torch.equal(heads(*given[:3], None)[1], figures[:2])
+    own = torch.randn(t, n, classes)
+    logits = x.double().mean(-1) @ weight.double() + bias.double()[:, None]
+    given = [tensor.to(DEVICE) for tensor in (x, weight, bias, labels, own)]
+    check(heads(*given), reduced(logits, labels, own), 3e-5)
+    check(heads(*given[:3], None, None), reduced(logits), 3e-5)
 
 
 @pytest.mark.gpu
@@ -146,5 +170,5 @@ def test_opcheck() -> None:
     torch.library.opcheck(convolution, (x, weight, bias, residual, 2, [2, 2], [1, 1], True))
     torch.library.opcheck(convolution, (x[:1], weight, bias, None, 0, [1, 1], [1, 1], False))
     labels = torch.randint(9, (3,), device="cuda")
-    torch.library.opcheck(heads, (x.flatten(3), weight[:, 0, 0], bias, labels))
-    torch.library.opcheck(scores, (torch.randn(2, 3, 9, device="cuda"), None))
+    torch.library.opcheck(heads, (x.flatten(3), weight[:, 0, 0], bias, labels, None))
+    torch.library.opcheck(scores, (torch.randn(2, 3, 9, device="cuda"), None, torch.randn(2, 3, 9, device="cuda")))

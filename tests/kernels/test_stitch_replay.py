@@ -29,7 +29,7 @@ class Graph:
     """Stands in for a CUDA graph: computes again from the same memory into the same memory."""
 
     def __init__(self, run, block, group) -> None:
-        self.run, self.results, self.replays = lambda: run(block.features, block.labels, group), None, 0
+        self.run, self.results, self.replays = lambda: run(block.inputs, group), None, 0
         self.results = self.run()
 
     def replay(self) -> None:
@@ -41,12 +41,12 @@ class Graph:
 def test_blocks_of_one_shape_are_captured_once_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     from featdyn_kernels.stitch.gpu.replay import SHAPES, Replays
 
-    eager, graphs = [], []
+    graphs = []
 
-    def run(x: torch.Tensor, labels: torch.Tensor | None, group: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        eager.append(x.shape)
+    def run(inputs: tuple, group: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        x, labels, own = inputs
         weights = torch.arange(5.0)[group]
-        return (weights[:, None] * x.sum(1)).long(), (weights[:, None] + labels)[None].float()
+        return (weights[:, None] * x.sum(1)).long(), (weights[:, None] + labels)[None].float() + own.sum((1, 2))
 
     def capture(replays: Replays, block, group):
         graphs.append(Graph(run, block, group))
@@ -57,14 +57,18 @@ def test_blocks_of_one_shape_are_captured_once_and_replayed(monkeypatch: pytest.
     replays.why_not = ""
     monkeypatch.setattr(Replays, "_capture", capture)
     for turn, n in enumerate([4, 4, 3, 1, 4]):
-        x, labels = torch.randint(9, (n, 2)).float(), torch.randint(9, (n,))
-        block = replays.start(x, labels, 4)
+        inputs = (
+            torch.randint(9, (n, 2)).float(),
+            torch.randint(9, (n,)),
+            torch.randint(9, (5, n, 3)).float().transpose(0, 1),
+        )
+        block = replays.start(inputs, 4)
         for group in (slice(0, 3), slice(3, 5)):
             found = [result.clone() for result in block(group)]
-            assert all(torch.equal(*pair) for pair in zip(found, run(x, labels, group), strict=True))
+            assert all(torch.equal(*pair) for pair in zip(found, run(inputs, group), strict=True))
         assert len(graphs) == (2 if turn else 0)
     assert [graph.replays for graph in graphs] == [4, 4]
     for size in range(5, 5 + SHAPES):
-        replays.start(torch.zeros(size, 2), None, size)
+        replays.start((torch.zeros(size, 2), None, None), size)
     assert len(replays._blocks) == SHAPES
     assert 4 not in {key[0] for key in replays._blocks}

@@ -98,8 +98,8 @@ def test_heads_and_scores_compile_for_an_h100(labelled, classes, pixels):
     triton = pytest.importorskip("triton")
     from featdyn_kernels.stitch.gpu import scores
 
-    results = {"labels_ptr": "i64", "prediction_ptr": "i64", "figures_ptr": "fp32"}
-    constants = {"LABELLED": labelled, "BC": 16 if classes == 10 else 128}
+    results = {"labels_ptr": "i64", "own_ptr": "fp32", "prediction_ptr": "i64", "figures_ptr": "fp32"}
+    constants = {"LABELLED": labelled, "OWN": labelled, "BC": 16 if classes == 10 else 128}
     for dtype in ("fp32", "bf16"):
         pointers = results | {"x_ptr": dtype, "w_ptr": "fp32", "bias_ptr": "fp32"}
         sizes = {"INPUTS": 64, "PRECISION": "tf32x3", "BN": 16, "BK": 64, "x_c": 1} | (
@@ -108,7 +108,7 @@ def test_heads_and_scores_compile_for_an_h100(labelled, classes, pixels):
         compiled(triton, scores._heads_kernel, pointers, constants | sizes, num_warps=4)
         pointers = results | {"logits_ptr": dtype}
         compiled(triton, scores._scores_kernel, pointers, constants | {"BN": 4096 // constants["BC"]}, num_warps=4)
-    wide = {"LABELLED": labelled, "BC": 2**15, "BN": 1, "z_c": 1}
+    wide = {"LABELLED": labelled, "OWN": labelled, "BC": 2**15, "BN": 1, "z_c": 1}
     compiled(triton, scores._scores_kernel, pointers, wide, num_warps=4)
 
 
@@ -141,7 +141,8 @@ def test_stitching_traces_with_fake_tensors():
             assert y.shape == (3, 5, 20, 5, 4)
             assert y.stride() == (2000, 400, 1, 80, 20)
             assert (y.dtype, y.device.type) == (half.dtype, "cuda")
-        for given, count in ((labels, 4), (None, 2)):
-            prediction, figures = heads(y.flatten(3), torch.empty(3, 20, 10, device="cuda"), bias[:, :10], given)
-            assert (prediction.shape, prediction.dtype, figures.shape) == ((3, 5), torch.int64, (count, 3, 5))
-            assert scores(torch.empty(3, 5, 300, device="cuda"), given)[1].shape == (count, 3, 5)
+        for given in (labels, None):
+            prediction, figures = heads(y.flatten(3), torch.empty(3, 20, 10, device="cuda"), bias[:, :10], given, None)
+            assert (prediction.shape, prediction.dtype, figures.shape) == ((3, 5), torch.int64, (5, 3, 5))
+            wide = torch.empty(3, 5, 300, device="cuda")
+            assert scores(wide, given, wide)[1].shape == (5, 3, 5)

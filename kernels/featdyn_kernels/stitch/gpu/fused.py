@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from featdyn_kernels.stitch.gpu.layers import Convolution, Heads, Linear, prepare
-from featdyn_kernels.stitch.gpu.replay import Replays
+from featdyn_kernels.stitch.gpu.replay import Inputs, Replays
 from featdyn_kernels.stitch.gpu.scores import MOST_CLASSES, scores
 from featdyn_kernels.stitch.gpu.values import Padded, Values
 from featdyn_kernels.stitch.patterns import head, paddings
@@ -80,7 +80,7 @@ class Fused:
         """Run all suffixes on features (N, ...)."""
         with torch.inference_mode():
             if not self._classes:  # one sample through one checkpoint tells what the others will need
-                self._compute(self._cast(features[:1]), None, slice(0, 1))
+                self._compute((self._cast(features[:1]), None, None), slice(0, 1))
             scores.check(self._classes)
             total, checkpoints = len(features), len(self.modules)
             together = max(1, WORKSPACE // self._bytes)  # samples, each counted for each checkpoint that it meets
@@ -90,7 +90,8 @@ class Fused:
             for start in range(0, total, size):
                 rows = slice(start, min(start + size, total))
                 labels = None if scores.labels is None else scores.labels[rows]
-                block = self._replays.start(self._cast(features[rows]), labels, size)
+                own = None if scores.own is None else scores.own[:, rows].transpose(0, 1)
+                block = self._replays.start((self._cast(features[rows]), labels, own), size)
                 for first in range(0, checkpoints, step):
                     group = slice(first, min(first + step, checkpoints))
                     scores.write(*block(group), group, rows)
@@ -99,8 +100,10 @@ class Fused:
         order = torch.channels_last if features.ndim == 4 else torch.contiguous_format
         return features.to(self._dtype, memory_format=order)
 
-    def _compute(self, features: Tensor, labels: Tensor | None, group: slice) -> tuple[Tensor, Tensor]:
+    def _compute(self, inputs: Inputs, group: slice) -> tuple[Tensor, Tensor]:
         """Return predictions and figures of a group of checkpoints."""
+        features, labels, own = inputs
+        own = None if own is None else own.transpose(0, 1)[group]
         modules = self.modules[group]
         values, held = Values(self._shared(features), len(modules)), 0
         for step, drop in zip(self.plan.own, self.plan.drops, strict=True):
@@ -113,13 +116,13 @@ class Fused:
         self._bytes = max(self._bytes, held // (len(features) * len(modules)), 1)
         if self._heads is not None:
             self._classes = self._heads.classes
-            return self._heads(values.stacked(self.plan.own[-1].sources[0]), labels, group)
+            return self._heads(values.stacked(self.plan.own[-1].sources[0]), labels, own, group)
         logits = values.stacked(self.plan.output)
         if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[1] != len(features):
             got = type(logits).__name__ if logits is None else tuple(logits.shape[1:])
             raise ValueError(f"a suffix must return logits ({len(features)}, classes), got {got}")
         self._classes = logits.shape[-1]
-        found: tuple[Tensor, Tensor] = scores(logits.expand(len(modules), -1, -1), labels)
+        found: tuple[Tensor, Tensor] = scores(logits.expand(len(modules), -1, -1), labels, own)
         return found
 
     def _shared(self, features: Tensor) -> dict[str, Any]:

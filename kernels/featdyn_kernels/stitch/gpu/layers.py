@@ -118,14 +118,14 @@ class Heads:
         self.inputs, self.classes = self._weight.shape[1:]
         self.nbytes = layer.nbytes
 
-    def __call__(self, x: Any, labels: Tensor | None, group: slice) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Any, labels: Tensor | None, own: Tensor | None, group: slice) -> tuple[Tensor, Tensor]:
         """Return predictions and figures of features (T or 1, N, inputs) or, pooled, (..., inputs, height, width)."""
         if not isinstance(x, Tensor) or x.ndim != (5 if self._pooled else 3) or x.shape[2] != self.inputs:
             size = ", height, width" if self._pooled else ""
             got = type(x).__name__ if x is None else tuple(x.shape[1:])
             raise ValueError(f"the head takes (N, {self.inputs}{size}), got {got}")
         means = x.flatten(3) if self._pooled else x[..., None]
-        found: tuple[Tensor, Tensor] = heads(means, self._weight[group], self._bias[group], labels)
+        found: tuple[Tensor, Tensor] = heads(means, self._weight[group], self._bias[group], labels, own)
         return found
 
 

@@ -9,8 +9,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-Run: TypeAlias = Callable[[Tensor, Tensor | None, slice], tuple[Tensor, Tensor]]
-"""From features (N, ...), labels (N,) and a group of checkpoints to predictions and figures (..., checkpoint, N)."""
+Inputs: TypeAlias = tuple[Tensor, Tensor | None, Tensor | None]
+"""Features (N, ...), labels (N,) and own logits (N, checkpoint, class)."""
+Run: TypeAlias = Callable[[Inputs, slice], tuple[Tensor, Tensor]]
+"""From inputs and a group of checkpoints to predictions and figures (..., checkpoint, N)."""
 
 SHAPES = 4
 """Shapes of feature blocks whose graphs are kept; the one that was used longest ago goes first."""
@@ -35,9 +37,9 @@ class Replays:
         self._blocks: OrderedDict[tuple[object, ...], _Block | None] = OrderedDict()
         self._pool = None if self.why_not else torch.cuda.graph_pool_handle()
 
-    def start(self, features: Tensor, labels: Tensor | None, size: int) -> Callable[[slice], tuple[Tensor, Tensor]]:
+    def start(self, inputs: Inputs, size: int) -> Callable[[slice], tuple[Tensor, Tensor]]:
         """Take one block of at most ``size`` samples; return what runs a group of checkpoints on it."""
-        key = size, features.shape[1:], features.dtype, labels is not None
+        key = size, *(None if tensor is None else tensor.shape[1:] for tensor in inputs)
         seen = key in self._blocks
         if seen:
             self._blocks.move_to_end(key)
@@ -45,11 +47,11 @@ class Replays:
         while len(self._blocks) > SHAPES:
             self._blocks.popitem(last=False)
         if self.why_not or not seen:
-            return lambda group: self._run(features, labels, group)
+            return lambda group: self._run(inputs, group)
         if block is None:
-            block = self._blocks[key] = _Block(features, labels, size)
-        block.fill(features, labels)
-        return lambda group: self._replay(block, group, len(features))
+            block = self._blocks[key] = _Block(inputs, size)
+        block.fill(inputs)
+        return lambda group: self._replay(block, group, len(inputs[0]))
 
     def _replay(self, block: _Block, group: slice, samples: int) -> tuple[Tensor, Tensor]:
         found = block.graphs.get((group.start, group.stop))
@@ -60,7 +62,7 @@ class Replays:
                 self.why_not = str(problem).strip().splitlines()[0]
                 self._blocks.clear()
         if found is None:
-            results = self._run(block.features, block.labels, group)
+            results = self._run(block.inputs, group)
         else:
             graph, results = found
             graph.replay()
@@ -71,7 +73,7 @@ class Replays:
         graph = torch.cuda.CUDAGraph()
         # Other threads, such as those that load data, may go on calling CUDA.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            results = self._run(block.features, block.labels, group)
+            results = self._run(block.inputs, group)
         block.graphs[group.start, group.stop] = graph, results
         return graph, results
 
@@ -79,15 +81,15 @@ class Replays:
 class _Block:
     """Memory from which the graphs of one shape read, and the graphs by their group of checkpoints."""
 
-    def __init__(self, features: Tensor, labels: Tensor | None, size: int) -> None:
-        self.features = features.new_zeros(size, *features.shape[1:])
-        if features.ndim == 4:
-            self.features = self.features.to(memory_format=torch.channels_last)
-        self.labels = None if labels is None else labels.new_zeros(size)
+    def __init__(self, inputs: Inputs, size: int) -> None:
+        features, labels, own = (None if x is None else x.new_zeros(size, *x.shape[1:]) for x in inputs)
+        assert features is not None
+        order = torch.channels_last if features.ndim == 4 else torch.contiguous_format
+        self.inputs: Inputs = features.to(memory_format=order), labels, own
         self.graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor]]] = {}
 
-    def fill(self, features: Tensor, labels: Tensor | None) -> None:
+    def fill(self, inputs: Inputs) -> None:
         """Copy a block in; rows beyond its end keep what they hold, and nobody reads their results."""
-        self.features[: len(features)].copy_(features)
-        if labels is not None and self.labels is not None:
-            self.labels[: len(labels)].copy_(labels)
+        for kept, given in zip(self.inputs, inputs, strict=True):
+            if kept is not None and given is not None:
+                kept[: len(given)].copy_(given)
