@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from featdyn_kernels._jit import njit
 from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels._tiles.points import FAR, SPREAD
 from featdyn_kernels._tiles.registers import ROWS, padded_rows, panels, products
@@ -58,14 +58,14 @@ def _reach(x: Array) -> float:
     return max(float(x.max(initial=0.0)), -float(x.min(initial=0.0)))
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _affine(x: Any, centre: Any, scale: Any, out: Any) -> None:
     for i in range(x.shape[0]):
         for k in range(x.shape[1]):
             out[i, k] = (x[i, k] - centre[k]) * scale[k]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _products(rows: Any, columns: Any, first: int, stop: int, out: Any) -> None:
     depth, width, stride = rows.shape[1], columns.shape[2], out.shape[1]
     zeros = np.zeros(width, rows.dtype)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from featdyn_kernels._jit import njit
 from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels._tiles.coordinates import scaled_pair
 from featdyn_kernels._tiles.registers import ROWS, fill, padded_rows, panels, panels_per_tile, products, rows_per_tile
@@ -88,7 +88,7 @@ def _log_sums(rows: Array, points: Array, weights: Array | None, leave_out_own: 
     return np.asarray(logs[: len(rows)])
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _single_sums(
     rows: Any, columns: Any, start: Any, n: int, first: int, stop: int, leave_out_own: bool, least: Any, sums: Any
 ) -> None:
@@ -112,7 +112,7 @@ def _single_sums(
                 sums[i] += exp2_sum(tile, i - g, count, least[i])
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _many_sums(rows: Any, columns: Any, start: Any, weights: Any, n: int, first: int, stop: int, result: Any) -> None:
     """Write the natural log of each weight vector's sum, NaN where float32 (float64) lost it to underflow."""
     width, depth = columns.shape[2], columns.shape[1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from featdyn_kernels._jit import njit
 from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels._tiles.coordinates import scaled_pair
 from featdyn_kernels._tiles.registers import ROWS, fill, padded_rows, panels, panels_per_tile, products, rows_per_tile
@@ -67,7 +67,7 @@ def _sum(a: Array, b: Array, same: bool, factors: Array) -> float:
     return float(sums[: len(a)].sum()) * (2.0 if same else 1.0)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _row_sums(
     rows: Any,
     columns: Any,
@@ -105,7 +105,7 @@ def _row_sums(
                     sums[i] += _gaussian_sum(tile, i - g, after, count, f)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _labelled(
     rows: Any, columns: Any, start: Any, labels: Any, n: int, first: int, stop: int, vectors: int, factors: Any
 ) -> Any:
@@ -146,7 +146,7 @@ def _labelled(
     return both[:vectors], row_sums
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def _gaussian_sum(tile: Any, r: int, first: int, stop: int, factor: Any) -> Any:
     total = factor - factor  # a zero of the tile's type
     for j in range(first, stop):
@@ -154,7 +154,7 @@ def _gaussian_sum(tile: Any, r: int, first: int, stop: int, factor: Any) -> Any:
     return total
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def _distance_sum(tile: Any, r: int, first: int, stop: int) -> Any:
     total = tile[r, 0] - tile[r, 0]
     for j in range(first, stop):
@@ -162,7 +162,7 @@ def _distance_sum(tile: Any, r: int, first: int, stop: int) -> Any:
     return total
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def _gaussians(tile: Any, r: int, stop: int, factors: Any, squares: Any) -> None:
     for j in range(stop):
         squares[j] = tile[r, j]
@@ -172,7 +172,7 @@ def _gaussians(tile: Any, r: int, stop: int, factors: Any, squares: Any) -> None
             tile[r, j] += exp2(-f * squares[j])
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def _distances(tile: Any, r: int, stop: int) -> None:
     for j in range(stop):
         tile[r, j] = np.sqrt(tile[r, j])
