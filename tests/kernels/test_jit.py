@@ -1,11 +1,13 @@
 """Cached machine code is dropped when any file that it was made of changes."""
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import pytest
 
 from featdyn_kernels import _jit
@@ -23,7 +25,7 @@ def fast(x):
 """
 
 
-@pytest.mark.parametrize("inner", ["operation.nested.inner", "operation.inner", "_shared.inner", "_shared.deep.inner"])
+@pytest.mark.parametrize("inner", ["operation.inner", "_shared.deep.inner"])
 def test_changes_in_any_file_that_an_operation_uses_are_seen(tmp_path, inner):
     root = tmp_path / "featdyn_kernels"
     for folder in ("operation/nested", "_shared/deep"):
@@ -39,12 +41,19 @@ def test_changes_in_any_file_that_an_operation_uses_are_seen(tmp_path, inner):
     }
     code = """from featdyn_kernels.operation.nested.outer import fast, outer
 print(outer(1), fast(1), *(sum(f.stats.cache_hits.values()) for f in (outer, fast)))"""
-    printed = []
-    for constant in (1, 1, 2):
+    printed, files = [], []
+    for constant in (1, 1, 2, 2):
         (root / inner.replace(".", "/")).with_suffix(".py").write_text(INNER.format(constant))
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
         printed.append(run.stdout.strip())
-    assert printed == ["2 2 0 0", "2 2 1 1", "3 3 0 0"]
+        if len(printed) == 3:
+            for index in (tmp_path / "cache").rglob("*.nbi"):  # of an older version, whose classes are gone
+                index.write_bytes(pickle.dumps(numba.__version__) + b"cgone\nGone\n.")
+        files.append({path.name for path in (tmp_path / "cache").rglob("outer.outer*.nbc")})
+    assert printed == ["2 2 0 0", "2 2 1 1", "3 3 0 0", "3 3 0 0"]
+    assert files[0] == files[1]
+    assert len(files[2]) == 1
+    assert files[0].isdisjoint(files[2])  # so that no process finds old code where the index promises new
 
 
 def test_no_kernel_is_cached_in_another_way():
