@@ -10,25 +10,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from numba.extending import register_jitable
 
 from featdyn_kernels._jit import njit
-from featdyn_kernels._simd import REGISTER, broadcast, load, store
+from featdyn_kernels._simd import REGISTER, WIDE, broadcast, load, store
 
 Array = np.ndarray[Any, Any]
 
 
-def _has_avx512() -> bool:
-    try:
-        return bool(llvm.get_host_cpu_features().get("avx512f"))
-    except RuntimeError:  # not every platform can tell
-        return False
-
-
 ROWS = 4  # rows of a register tile
-_REGISTERS = 4 if _has_avx512() else 1  # 4 x 4 sums and their operands fit in its 32 registers, 4 x 1 halved in 16
+_REGISTERS = 4 if WIDE else 1  # 4 x 4 sums and their operands fit in its 32 registers, 4 x 1 halved in 16
 
 # A tile of distances has _COLUMNS columns and _FLAT_ROWS rows, so that it stays in the first-level cache, and fewer
 # columns where their panels would exceed _PANEL_BYTES of the second. Above _DEPTH dimensions, these are taken in
