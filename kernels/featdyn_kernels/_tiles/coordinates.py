@@ -9,11 +9,10 @@ import numpy as np
 from featdyn_kernels._jit import njit
 from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels._tiles.points import FAR, SPREAD
-from featdyn_kernels._tiles.registers import ROWS, padded_rows, panels, products
+from featdyn_kernels._tiles.registers import ROWS, SMALL, padded_rows, panels, products
 
 Array = np.ndarray[Any, Any]
 
-_SMALL = 2**22  # multiply-adds below which a second thread costs more than it saves
 _GROUP = 64  # rows of a product that stay in the second-level cache while all columns pass
 
 
@@ -37,9 +36,9 @@ def matmul_transposed(a: Array, b: Array) -> Array:
     out = np.empty((len(rows), columns.shape[0] * columns.shape[2]), a.dtype)
 
     def work(first: int, stop: int) -> None:
-        _products(rows, columns, first * ROWS, stop * ROWS, out)
+        _products(rows, columns, first, stop, out)
 
-    parallel_blocks(work, len(rows) // ROWS, min_block=1 + _SMALL // (ROWS * b.size))
+    parallel_blocks(work, len(rows), min_block=1 + SMALL // b.size, align=ROWS)
     return out[: len(a), : len(b)]
 
 

@@ -20,6 +20,7 @@ Array = np.ndarray[Any, Any]
 
 
 ROWS = 4  # rows of a register tile
+SMALL = 2**22  # multiply-adds below which a second thread costs more than it saves
 _REGISTERS = 4 if WIDE else 1  # 4 x 4 sums and their operands fit in its 32 registers, 4 x 1 halved in 16
 
 # A tile of distances has _COLUMNS columns and _FLAT_ROWS rows, so that it stays in the first-level cache, and fewer
