@@ -6,10 +6,7 @@ import torch
 
 from featdyn_kernels._dispatch import interpreting
 
-pytestmark = [
-    pytest.mark.skipif(interpreting(), reason="the interpreter's kernels do not compile"),
-    pytest.mark.filterwarnings("ignore"),  # Triton 3.9 warns of a default that 3.10 changes
-]
+pytestmark = pytest.mark.skipif(interpreting(), reason="the interpreter's kernels do not compile")
 FLOAT = {np.float32: "fp32", np.float64: "fp64"}
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from featdyn_kernels._simd import BF16
 from featdyn_kernels._threads import get_threads, one_torch_thread, parallel_blocks
-from featdyn_kernels.stitch.emitter import BF16
 from featdyn_kernels.stitch.layers import Layer, Linear, channels_last, prepare
 from featdyn_kernels.stitch.plan import Affine, Call, Plan
 from featdyn_kernels.stitch.runner import Path, checked
