@@ -80,7 +80,7 @@ def render(run: Run) -> str:
         training=training,
         consistency=stitched,
         measures=MEASURES,
-        labels={"set": "Probes", "cut": "Cut after", "memory": "Measure"},
+        labels={"set": "Probes", "cut": "Cut after", "memory": "Measure", "measure": "Measure"},
         layers=recorded,
         sections=more,
         tables=tables(run, stitched, more),

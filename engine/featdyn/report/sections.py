@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from featdyn.report import kinds
+from featdyn.report.density import density
 from featdyn.report.drift import drift
+from featdyn.report.isotropy import isotropy
 from featdyn.report.memory import memory
 from featdyn.report.section import Section
 from featdyn.store import Run
 
-SECTIONS = (memory, drift, kinds.controls, kinds.batchnorm, kinds.rewind)
+SECTIONS = (memory, drift, kinds.controls, kinds.batchnorm, kinds.rewind, density, isotropy)
 
 
 def sections(run: Run) -> list[Section]:
