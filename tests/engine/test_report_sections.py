@@ -23,11 +23,14 @@ def run(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     shutil.copytree(small_store, path)
     for name in ("controls", "batchnorm", "rewind"):
         record(path, analyses()[name], {"draws": 20})
+    record(path, analyses()["density"], {"permutations": 19})
+    record(path, analyses()["noise"], {"draws": 12, "probes": 2, "every": 2})
+    record(path, analyses()["isotropy"], {})
     return Run(path)
 
 
 def test_every_result_has_its_section(run: Run, small_store: Path) -> None:
-    assert [s.name for s in sections(run)] == ["memory", "controls", "batchnorm", "rewind"]
+    assert [s.name for s in sections(run)] == ["memory", "controls", "batchnorm", "rewind", "density", "isotropy"]
     assert [s.name for s in sections(Run(small_store))] == ["memory"]
 
 
@@ -57,3 +60,14 @@ def test_lines_are_the_result_s(run: Run) -> None:
     retention = next(s for s in sections(run) if s.name == "memory").panels[0].figures["1|retention"]["data"]
     wanted = run.result("consistency")["retention"].isel(set=1, t2=-1)
     np.testing.assert_allclose(np.array([drawn["y"] for drawn in retention], float), wanted, rtol=1e-3)
+
+
+def test_the_table_of_noise_has_a_line_for_each_cut_and_checkpoint(run: Run) -> None:
+    result = run.result("isotropy")
+    (section,) = (s for s in sections(run) if s.name == "isotropy")
+    assert section.grid is not None
+    assert len(section.grid.rows) == result.sizes["cut"] * result.sizes["t"]
+    first = section.grid.rows[0]
+    assert len(first) == len(section.grid.header)
+    assert first[:2] == (str(result["cut"].values[0]), f"{int(result['step'].values[0]):,}")
+    assert first[2].startswith(str(result["parameter_verdict"].values[0, 0]))

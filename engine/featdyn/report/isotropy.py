@@ -18,7 +18,7 @@ TEXT = (
     "features by isotropic noise of the parameters, of the same norm: already that is not isotropic in features, so "
     "feature noise must be judged beside it.",
     "The verdict rests on tests that hold for any tail (sign test, exact test given the lengths): heavy tails alone "
-    "are not called anisotropic. Adjusted p-values are Holm’s over all checkpoints and cuts. Drift share: the part of the "
+    "are not called anisotropic. Adjusted p-values are Holm’s over checkpoints and cuts. Drift share: the part of the "
     "squared way to the next sampled checkpoint that lies along the ten largest directions of noise; a random subspace "
     "would hold 10/p. What is sampled, and which tests decide, are our own choice.",
 )
