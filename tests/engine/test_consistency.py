@@ -224,3 +224,16 @@ def test_soft_measures_follow_from_logits(run, recomputed):
         np.testing.assert_allclose(diagonal["divergence"], 0, atol=1e-6)
     off = recomputed["divergence"].isel(t1=1, t2=-1)
     assert (off > 0).all()
+
+
+def test_the_plan_is_said_and_what_cannot_fit_is_refused(run, monkeypatch, caplog):
+    from featdyn.analysis import plan
+
+    with caplog.at_level("INFO", "featdyn"):
+        consistency(run, cuts=("pooled",), features="recomputed")
+    steps, probes = run.checkpoints, run.schema.samples
+    assert f"1 cuts x {steps**2} pairs of checkpoints x {probes} probes" in caplog.text
+    monkeypatch.setattr(plan, "available", lambda: 1000)
+    with pytest.raises(FeatdynError, match=r"at most .* of memory .* but 1000 B are free: name fewer cuts"):
+        consistency(run, cuts=("pooled",), features="recomputed")
+    assert plan.Plan("work", {"a": 3, "b": 4}).peak == 7

@@ -226,3 +226,15 @@ def test_a_run_of_another_loop_has_no_training_data(tmp_path):
         noise(bare)
     with pytest.raises(FeatdynError, match="batch_size 5000 is more than the"):
         Sampler(train(load("digits", PLAIN), tmp_path / "r.zarr"), None, 5000, 0)
+
+
+def test_gradients_of_single_samples_average_to_the_full_gradient_of_a_network_with_batchnorm(tmp_path):
+    changes = [c for c in PLAIN if "network" not in c]
+    run = train(load("digits", changes), tmp_path / "r.zarr")
+    sampler = Sampler(run, None, 1, 0, stored_statistics=True)
+    assert not sampler.normalised
+    sampler.at(states(run, sampler.model)[-1])
+    full = sampler.full()
+    names = list(full)
+    each = torch.stack([flat(draw, names) for draw in sampler.draws(100, replacement=False)])
+    torch.testing.assert_close(each.double().mean(0), flat(full, names), rtol=1e-3, atol=1e-6)

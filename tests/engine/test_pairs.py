@@ -91,7 +91,7 @@ def test_measures_of_every_cut_and_set():
     labels = np.arange(30) % 3
     members = [np.arange(30) < 20, np.arange(30) >= 20]
     sets, steps = Sets(["train", "test"], members), np.array([0, 3, 9, 27])
-    found = measures(right, labels, steps, sets, ConsistencyOptions(draws=50))
+    found = measures(right, labels, steps, sets, ConsistencyOptions(draws=50), 4)
     for c in range(2):
         for s, m in enumerate(members):
             cell = found.isel(cut=c, set=s)
@@ -107,5 +107,18 @@ def test_measures_of_every_cut_and_set():
             horizon = pairs.horizon(right[c])[:, m].astype(float)
             own = [h[h >= 0].mean() for h in horizon]
             np.testing.assert_allclose(cell["horizon"], own)
-    again = measures(right, labels, steps, sets, ConsistencyOptions(draws=50))
+    again = measures(right, labels, steps, sets, ConsistencyOptions(draws=50), 4)
     assert found.identical(again)
+
+
+def test_gap_curves_of_the_constant_phase_leave_out_what_came_later():
+    rng = np.random.default_rng(3)
+    right, labels = rng.random((1, 5, 5, 12)) < 0.5, np.zeros(12, int)
+    sets, steps = Sets(["probes"], [np.ones(12, bool)]), np.arange(5)
+    options = ConsistencyOptions(draws=5, phase="constant", window=1.0)
+    found = measures(right, labels, steps, sets, options, 3)
+    alone = measures(right[:, :3, :3], labels, steps[:3], sets, options, 3)
+    for name in ("gap_accuracy", "gap_accuracy_low"):
+        np.testing.assert_array_equal(found[name], alone[name])
+    assert found["lag"].values.tolist() == [-2, -1, 0, 1, 2]
+    assert found.sizes["t1"] == 5

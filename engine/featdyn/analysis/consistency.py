@@ -7,6 +7,7 @@ those of arXiv 2509.20334.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,22 @@ from torch import nn
 
 from featdyn.analysis import composites
 from featdyn.analysis.composites import SOFT, Composites
-from featdyn.analysis.dissect import dissect
+from featdyn.analysis.dissect import Dissected, dissect
+from featdyn.analysis.features import batches
 from featdyn.analysis.measures import measures
 from featdyn.analysis.options import ConsistencyOptions
+from featdyn.analysis.plan import Plan
 from featdyn.analysis.sets import Sets
+from featdyn.capture.tap import device_of
 from featdyn.networks import Cut
 from featdyn.store import Run
 from featdyn.validation import validate
 
 BATCHNORM = "buffers travel with their layers: a suffix keeps the BatchNorm statistics of its own checkpoint"
+BANK = 6
+"""A bank of suffixes takes at most so many times its weights: kernels go from 3x3 to 6x6, and twins are kept."""
+LAYERS = 12
+"""So many copies of the widest features are held at once by layers and threads, at most."""
 PAIRS = ("cut", "set", "t1", "t2")
 
 
@@ -71,10 +79,27 @@ def consistency(
     parts = dissect(run, model, chosen.cuts, chosen.features)
     sets = Sets.of(run)
     known = _known(run, parts.cuts, chosen)
+    plan(run, parts, 0 if known is None else known.prediction.shape[1]).announce()
     found = composites.evaluate(run, parts, sets.weights, known=known, progress=progress)
     result = summarise(run, found, sets, chosen, parts.coords(run, sets))
     path = {"path": ("cut", np.array(found.paths, dtype=object))}
     return result.assign_coords(path).assign_attrs(options=chosen.model_dump(mode="json"), batchnorm=BATCHNORM)
+
+
+def plan(run: Run, parts: Dissected, known: int) -> Plan:
+    """Return what the pairs beyond those of the first ``known`` checkpoints will need."""
+    steps, probes, cuts = run.checkpoints, run.schema.samples, parts.cuts
+    weights = sum(tensor.nbytes for tensor in parts.states[0].values())
+    new, batch = steps**2 - known**2, next(batches(run, device_of(parts.model))).inputs
+    macs = probes * (steps * cuts[-1].prefix_macs + new * sum(cut.suffix_macs for cut in cuts))
+    widths = [prod(cut.shape) for cut in cuts]
+    memory = {
+        "weights": steps * (weights + BANK * sum(4 * cut.suffix_params for cut in cuts)),
+        "features": 4 * len(batch) * (sum(widths) + LAYERS * max(widths)),
+        "predictions": 4 * len(cuts) * steps**2 * probes,
+    }
+    work = f"{len(cuts)} cuts x {new:,} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T multiply-adds"
+    return Plan(work, memory)
 
 
 def _known(run: Run, picked: Sequence[Cut], options: ConsistencyOptions) -> Composites | None:
@@ -85,7 +110,10 @@ def _known(run: Run, picked: Sequence[Cut], options: ConsistencyOptions) -> Comp
     if not run.results("consistency"):
         return None
     last = run.result("consistency")
-    given, summary = options.model_dump(mode="json"), {"window": 0, "draws": 0, "seed": 0}  # which leave pairs alone
+    given, summary = (
+        options.model_dump(mode="json"),
+        {"window": 0, "draws": 0, "seed": 0, "phase": ""},
+    )  # which leave pairs alone
     same = last.attrs.get("options", {}) | summary == given | summary
     names = [cut.name for cut in picked]
     if not same or not {*SOFT} <= {*last.data_vars} or last["cut"].values.tolist() != names:
@@ -112,8 +140,17 @@ def summarise(run: Run, found: Composites, sets: Sets, options: ConsistencyOptio
         # A network trained on wrong labels may still see the right ones.
         values["accuracy_true"] = PAIRS, _shares(prediction == probes["true_label"].values, sets)
     values["probe"] = "probe", probes["sample"].values
-    per_pair = measures(prediction == labels, labels, probes["step"].values, sets, options)
+    constant = _constant(probes, prediction.shape[1])
+    per_pair = measures(prediction == labels, labels, probes["step"].values, sets, options, constant)
     return coords.assign(values).set_coords("probe").merge(per_pair)
+
+
+def _constant(probes: xr.Dataset, checkpoints: int) -> int:
+    """Return how many checkpoints came before the learning rate first fell; all where it was not recorded."""
+    if "learning_rate" not in probes:
+        return checkpoints
+    fell = np.flatnonzero(np.diff(probes["learning_rate"].values) < 0)
+    return int(fell[0]) + 1 if len(fell) else checkpoints
 
 
 def _shares(values: NDArray[np.bool_], sets: Sets) -> NDArray[np.float64]:

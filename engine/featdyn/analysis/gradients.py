@@ -22,8 +22,8 @@ class Sampler:
     """Draws gradients of a run's training loss with respect to all parameters.
 
     The network is in training mode and the arithmetic float32, so BatchNorm uses the statistics of each mini-batch as
-    it did in training, and rounding to bfloat16 adds no noise of its own. Augmentation, where the recipe has it, is
-    drawn anew for each batch and is part of the noise.
+    it did in training (unless told otherwise), and rounding to bfloat16 adds no noise of its own. Augmentation, where
+    the recipe has it, is drawn anew for each batch and is part of the noise.
 
     Parameters
     ----------
@@ -35,6 +35,8 @@ class Sampler:
         Of the draws; None is the recipe's.
     seed
         Of the draws.
+    stored_statistics
+        Run in eval mode, where BatchNorm has the checkpoint's statistics and dropout is off.
 
     Raises
     ------
@@ -42,7 +44,9 @@ class Sampler:
         The run has no recipe, its data are missing, or the batch is larger than the training set.
     """
 
-    def __init__(self, run: Run, data_dir: Path | None, batch_size: int | None, seed: int) -> None:
+    def __init__(
+        self, run: Run, data_dir: Path | None, batch_size: int | None, seed: int, stored_statistics: bool = False
+    ) -> None:
         stored = run.attributes.get("recipe")
         if stored is None:
             raise FeatdynError(f"{run.path}: was not made by 'featdyn train', so its training data are not known")
@@ -53,7 +57,7 @@ class Sampler:
         self.batch_size = batch_size or self._loop.options.batch_size
         if self.batch_size > self._batches.samples:
             raise FeatdynError(f"batch_size {self.batch_size} is more than the {self._batches.samples} training images")
-        self._seed = seed
+        self._seed, self._training = seed, not stored_statistics
 
     @property
     def samples(self) -> int:
@@ -63,12 +67,12 @@ class Sampler:
     @property
     def normalised(self) -> bool:
         """Whether a sample's gradient depends on its batch: then the mean over batches is not the full gradient."""
-        return any(isinstance(module, _BatchNorm) for module in self.model.modules())
+        return self._training and any(isinstance(module, _BatchNorm) for module in self.model.modules())
 
     def at(self, state: Mapping[str, Tensor]) -> None:
         """Put the network at a checkpoint."""
         self.model.load_state_dict(dict(state))
-        self.model.train()
+        self.model.train(self._training)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step of the training."""

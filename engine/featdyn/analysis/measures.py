@@ -26,6 +26,7 @@ def measures(
     steps: NDArray[np.int64],
     sets: Sets,
     options: ConsistencyOptions,
+    constant: int,
 ) -> xr.Dataset:
     """Return every measure of which composites are right.
 
@@ -37,6 +38,8 @@ def measures(
         ``(probe,)``.
     steps
         ``(t,)`` training steps of the checkpoints.
+    constant
+        Checkpoints before the learning rate first falls.
 
     Returns
     -------
@@ -49,8 +52,9 @@ def measures(
         are 95 % Wilson intervals; those of ``retention`` and ``gap_accuracy`` are percentiles over resampled probes.
     """
     checkpoints = right.shape[1]
-    window = range(min(checkpoints - 1, round(checkpoints * (1 - options.window))), checkpoints)
-    lags = range(window[0] + 1 - checkpoints, checkpoints)
+    shown = constant if options.phase == "constant" else checkpoints
+    window = range(min(shown - 1, round(shown * (1 - options.window))), shown)
+    lags = range(window[0] + 1 - shown, shown)
     classes = np.unique(labels)
     horizons = np.stack([pairs.horizon(of_cut) for of_cut in right])
     train = sets.members[sets.names.index("train")] if "train" in sets.names else None
@@ -59,7 +63,7 @@ def measures(
     def of_set(mine: pairs.Right, s: int) -> dict[str, NDArray[np.float64]]:
         accuracy, retained = pairs.accuracy(mine), pairs.bootstrap_retention(mine, drawn[s])
         low, high = wilson(accuracy, sets.sizes[s])
-        gaps = pairs.by_gap(mine, window, lags)
+        gaps = pairs.by_gap(mine[:shown, :shown], window, lags)
         gap_low, gap_high = np.quantile(drawn[s] @ gaps.T, (0.025, 0.975), axis=0)
         own = labels[sets.members[s]]
         return {

@@ -109,7 +109,7 @@ class _Checkpoint:
 
     def __init__(self, run: Run, parts: Dissected, sets: Sets, options: NoiseOptions) -> None:
         self._options, self._parts, self._steps = options, parts, run.values("step")
-        self.sampler = Sampler(run, options.data_dir, options.batch_size, options.seed)
+        self.sampler = Sampler(run, options.data_dir, options.batch_size, options.seed, options.statistics == "stored")
         first = sets.names.index("test") if "test" in sets.names else 0
         order = np.argsort(~sets.members[first], kind="stable")  # test probes first
         self.probes: NDArray[np.intp] = np.sort(order[: options.probes])
@@ -188,9 +188,6 @@ class _Checkpoint:
             return {}
         inputs, labels = self.sampler.subset(self._options.curvature)
         random = torch.randn(xi.shape, generator=self._random)
-        model = self.sampler.model.eval()  # the loss as a function of the parameters alone
-        try:
-            along = [quotients(model, inputs, labels, v, names) for v in (xi, random)]
-        finally:
-            model.train()
+        model = self.sampler.model.eval()  # the loss as a function of the parameters alone; at() sets the mode anew
+        along = [quotients(model, inputs, labels, v, names) for v in (xi, random)]
         return {"noise_curvature": ("draw", along[0]), "isotropic_curvature": ("draw", along[1])}

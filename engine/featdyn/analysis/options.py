@@ -36,6 +36,9 @@ class ConsistencyOptions(_Options, _SourceOptions):
     window: float = Field(
         0.5, gt=0, le=1, description="gap curves average over this last part of the checkpoints as t2 (our own choice)"
     )
+    phase: Literal["all", "constant"] = Field(
+        "all", description="gap curves over all checkpoints, or those before the learning rate first falls"
+    )
 
 
 Suffixes = Literal["last", "all"]
@@ -118,6 +121,11 @@ class NoiseOptions(BaseModel):
     directions: int = Field(10, ge=0, description="leading directions of the parameter noise to keep")
     curvature: int = Field(
         0, ge=0, description="training samples on which the Hessian is applied to the draws; 0 leaves curvature out"
+    )
+    statistics: Literal["batch", "stored"] = Field(
+        "batch",
+        description="BatchNorm's: of each batch, as in training, or those of the checkpoint, so that the gradient of "
+        "a sample does not depend on others (needed for single samples: --batch-size 1)",
     )
     data_dir: Path | None = Field(None, description="folder of downloaded data sets, as in training")
     seed: int = Field(0, ge=0, description="of all draws")

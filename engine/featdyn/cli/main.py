@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -57,6 +58,9 @@ def featdyn(debug: bool) -> None:
 def main() -> None:
     """Run the command line and exit: 0 on success, 2 on wrong usage, 130 when interrupted, else 1."""
     debug = "--debug" in sys.argv[1:2]
+    log = logging.getLogger("featdyn")  # what analyses say before they start
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
     try:
         featdyn.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
