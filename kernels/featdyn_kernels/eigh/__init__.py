@@ -8,6 +8,7 @@ import numpy as np
 
 from featdyn_kernels._check import require
 from featdyn_kernels._dispatch import choose, implementation, is_tensor, like, to_device, to_numpy
+from featdyn_kernels.eigh.cholesky_qr import orthonormal
 from featdyn_kernels.eigh.warning import PrecisionWarning
 
 if TYPE_CHECKING:
@@ -112,21 +113,8 @@ def gram_eigh(x: Array, k: int | None = None, *, backend: Backend | None = None)
         values, vectors = eigh(turned @ given, k, backend=backend)
     else:
         values, sides = eigh(given @ turned, k, backend=backend)
-        vectors = _orthonormal(turned @ sides)
+        vectors = orthonormal(turned @ sides)
     return like(values.clip(0), x), like(vectors, x)
-
-
-def _orthonormal(columns: Any) -> Any:
-    """Orthonormalise columns, last one first, keeping their directions; a column of zeros gets one of its own."""
-    if is_tensor(columns):
-        import torch as library
-    else:
-        import numpy as library  # type: ignore[no-redef]
-    from_last = list(range(columns.shape[-1] - 1, -1, -1))
-    basis, triangle = library.linalg.qr(columns[..., from_last])
-    diagonal = triangle.diagonal(0, -2, -1)
-    signs = library.copysign(library.ones_like(diagonal), diagonal)
-    return (basis * signs[..., None, :])[..., from_last]
 
 
 def _eigh_list(arrays: list[Any], k: int | None, backend: Backend | None) -> tuple[list[Any], list[Any]]:
