@@ -28,7 +28,7 @@ def compare(x, f=None, labels=None, classes=None, tolerance=1e-6):
 @pytest.mark.parametrize("mean", [0.0, -100.0])
 @pytest.mark.parametrize(
     ("n", "width", "outputs", "classes"),
-    [(0, 3, 2, 4), (1, 1, None, None), (2, 7, 1, 2), (131, 37, None, 5), (67, 5, 143, None), (300, 149, 10, 3)],
+    [(0, 3, 2, 4), (1, 1, None, None), (2, 7, 1, 2), (131, 37, None, 5), (67, 5, 143, None), (200, 149, 10, 3)],
 )
 def test_matches_the_reference(n, width, outputs, classes, mean, dtype):
     x = sample(n, width, dtype, mean)
@@ -39,8 +39,8 @@ def test_matches_the_reference(n, width, outputs, classes, mean, dtype):
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_more_rows_than_one_sum_takes(dtype):
-    found = compare(sample(4500, 3, dtype, 5.0), labels=np.arange(4500) % 7)
-    again = moments.accumulate(sample(4500, 3, dtype, 5.0), labels=np.arange(4500) % 7, backend="gpu")
+    found = compare(sample(2200, 3, dtype, 5.0), labels=np.arange(2200) % 7)
+    again = moments.accumulate(sample(2200, 3, dtype, 5.0), labels=np.arange(2200) % 7, backend="gpu")
     assert all(np.array_equal(value, again.to_dict()[name]) for name, value in found.to_dict().items())
 
 
@@ -88,6 +88,7 @@ def test_a_constant_column_has_no_scatter():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of numpy, which the interpreter calculates with
 def test_bad_numbers_stay_in_their_column(bad, dtype):
     x = sample(170, 5, dtype)
     good = moments.accumulate(x, backend="gpu")
