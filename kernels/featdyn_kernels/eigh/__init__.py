@@ -106,14 +106,21 @@ def gram_eigh(x: Array, k: int | None = None, *, backend: Backend | None = None)
     require(k is None or 1 <= k <= most, f"k must be in 1..{most} for x of shape {tuple(x.shape)}, got {k}")
     chosen = choose(backend, x)
     given = _in_working_precision(to_device(x) if chosen == "gpu" else to_numpy(x, "x"))
-    turned = given.swapaxes(-1, -2)
     if chosen == "reference":
         values, vectors = implementation("eigh", "gram_eigh", chosen)(given, k or most)
-    elif features <= samples:
-        values, vectors = eigh(turned @ given, k, backend=backend)
+        return like(values.clip(0), x), like(vectors, x)
+    # In float32 torch's settings and autocast may round a GPU's products to TF32 or halves; float64 they leave alone.
+    wide = given.double() if chosen == "gpu" else given
+    turned = wide.swapaxes(-1, -2)
+
+    def narrow(found: Any) -> Any:
+        return found.to(given.dtype) if chosen == "gpu" else found
+
+    if features <= samples:
+        values, vectors = eigh(narrow(turned @ wide), k, backend=backend)
     else:
-        values, sides = eigh(given @ turned, k, backend=backend)
-        vectors = orthonormal(turned @ sides)
+        values, sides = eigh(narrow(wide @ turned), k, backend=backend)
+        vectors = narrow(orthonormal(turned @ (sides.double() if chosen == "gpu" else sides)))
     return like(values.clip(0), x), like(vectors, x)
 
 

@@ -47,8 +47,9 @@ def _finite(a: torch.Tensor) -> torch.Tensor | None:
 
 def _jacobi(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     largest = a.tril().abs().amax((1, 2))
-    exponent = torch.frexp(largest).exponent.clamp(-120, 120)
-    size = torch.ldexp(torch.ones_like(largest), exponent)  # powers of two: nothing is rounded
+    farthest = 120 if a.dtype == torch.float32 else 1000
+    exponent = torch.frexp(largest).exponent.clamp(-farthest, farthest)
+    size = torch.ldexp(torch.ones_like(largest, dtype=torch.float64), exponent).to(a)  # a power of two
     values, rows, converged = eigh_jacobi((a / size[:, None, None]).contiguous(), LIMIT)
     values, order = values.sort(1)
     vectors = rows.gather(1, order[:, :, None].expand_as(rows))
@@ -60,7 +61,7 @@ def _torch(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         values, vectors = torch.linalg.eigh(a)
     except torch.linalg.LinAlgError:
         if len(a) == 1:
-            return a.new_zeros(1, a.shape[1]), a, torch.zeros(1, dtype=torch.bool, device=a.device)
+            return a.new_zeros(1, a.shape[1]), torch.zeros_like(a), a.new_zeros(1, dtype=torch.bool)
         found = zip(*map(_torch, a.split(1)), strict=True)  # one that fails takes the whole batch with it
         return tuple(map(torch.cat, found))  # type: ignore[return-value]
     return values, vectors, values.isfinite().all(1)
@@ -109,7 +110,7 @@ def _jacobi_kernel(
 
     In a round all rows are in pairs that no other round has ("circle method"), so that a sweep of n - 1 rounds, n even,
     meets all pairs. Row i goes with mate[i]; both find the same rotation, of opposite signs. Elements of ``W V^T`` are
-    inner products of rows, so that no columns are ever exchanged and values are Rayleigh quotients.
+    inner products of rows, so that no columns are ever exchanged, and values are Rayleigh quotients.
     """
     i, j = tl.arange(0, N), tl.arange(0, N)
     matrix = tl.program_id(0).to(tl.int64) * n * n
@@ -124,38 +125,32 @@ def _jacobi_kernel(
     rounds = players - 1
     sweep, turned = 0, 1
     while (turned > 0) & (sweep < limit):
-        turned = 0
+        here = tl.sum(w * v, 1)
+        floor = negligible * tl.max(tl.abs(here))
+        turning = tl.zeros((N,), tl.int32)
         for r in range(rounds):
             mate = (r - i + 2 * rounds) % rounds
             mate = tl.where(mate == i, rounds, mate)
             mate = tl.where(i == rounds, (r * (players // 2)) % rounds, tl.where(i > rounds, i, mate))
             index = tl.broadcast_to(mate[:, None], (N, N))
             other = tl.gather(v, index, 0)
-            here, coupling = tl.sum(w * v, 1), tl.sum(w * other, 1)
-            there = tl.gather(here, mate, 0)
+            coupling = tl.sum(w * other, 1)
             coupling = tl.where(i < mate, coupling, tl.gather(coupling, mate, 0))
-            turns = tl.abs(coupling) > negligible * tl.max(tl.abs(here))
-            ratio = _quotient(there - here, tl.where(turns, 2.0 * coupling, 1.0))
-            away = tl.abs(ratio) + _root(1.0 + ratio * ratio)
-            tangent = _quotient(tl.where((ratio > 0) | ((ratio == 0) & (i < mate)), 1.0, -1.0).to(kind), away)
-            tangent = tl.where(turns, tangent, 0.0)
-            cosine = _quotient(tl.full((N,), 1.0, kind), _root(1.0 + tangent * tangent))
-            sine = (cosine * tangent)[:, None]
-            v = cosine[:, None] * v - sine * other
-            w = cosine[:, None] * w - sine * tl.gather(w, index, 0)
-            turned += tl.sum(turns.to(tl.int32))
+            turns = tl.abs(coupling) > floor
+            turning += turns.to(tl.int32)
+            ratio = (tl.gather(here, mate, 0) - here) / tl.where(turns, 2.0 * coupling, 1.0)
+            sign = tl.where((ratio > 0) | ((ratio == 0) & (i < mate)), 1.0, -1.0).to(kind)
+            tangent = tl.where(turns, sign / (tl.abs(ratio) + tl.sqrt(1.0 + ratio * ratio)), 0.0)
+            here -= tangent * coupling
+            # Any angle will do, but sine and half must belong to the same one, or rows lose their length: so the one
+            # division is exact, and Rutishauser's form of "cosine v - sine other" has no cosine to round.
+            half = tangent / (1.0 + tl.sqrt(1.0 + tangent * tangent))  # the tangent of half the angle
+            twice, square = half + half, 1.0 + half * half
+            sine = tl.div_rn(twice, square) if kind == tl.float32 else twice / square
+            v -= sine[:, None] * (other + half[:, None] * v)
+            w -= sine[:, None] * (tl.gather(w, index, 0) + half[:, None] * w)
+        turned = tl.sum(turning)
         sweep += 1
     tl.store(values_ptr + tl.program_id(0).to(tl.int64) * n + i, tl.sum(w * v, 1), i < n)
     tl.store(vectors_ptr + matrix + i[:, None] * n + j[None, :], v, inside)
     tl.store(converged_ptr + tl.program_id(0), turned == 0)
-
-
-@triton.jit
-def _quotient(a, b):
-    """Divide and round to nearest: Triton's own float32 division is faster, but rotations must be orthogonal."""
-    return tl.div_rn(a, b) if a.dtype == tl.float32 else a / b
-
-
-@triton.jit
-def _root(a):
-    return tl.sqrt_rn(a) if a.dtype == tl.float32 else tl.sqrt(a)
