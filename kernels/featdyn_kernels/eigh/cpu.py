@@ -23,7 +23,7 @@ def eigh(a: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any], np.ndar
     if failed.size:
         warn_of_retry(failed.size, a.shape, str(a.dtype))
         for i in failed:
-            values[i], vectors[i] = _insist(a[i].astype(np.float64), k)
+            values[i], vectors[i] = insist(a[i].astype(np.float64), k)
     return values, vectors.transpose(0, 2, 1)
 
 
@@ -45,8 +45,8 @@ def _solve(a: np.ndarray[Any, Any], k: int) -> tuple[Any, Any, Any]:
     return values, vectors, converged
 
 
-def _insist(a: np.ndarray[Any, Any], k: int) -> tuple[Any, Any]:
-    """Return the eigenpairs of one float64 matrix from whichever of the two ways gets there."""
+def insist(a: np.ndarray[Any, Any], k: int) -> tuple[Any, Any]:
+    """Return the largest k eigenvalues of one float64 matrix, and vectors as rows, by whichever way gets there."""
     values, vectors = np.empty(k), np.empty((k, len(a)))
     if lapack.solve(a, values, vectors):
         return values, vectors

@@ -7,7 +7,6 @@ On CUDA ``torch.linalg.eigh`` solves batches together up to n = 32 only, and one
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -74,9 +73,8 @@ def _insist(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return values[0], vectors[0]
     from featdyn_kernels.eigh import cpu
 
-    found = cpu.eigh(np.asarray(a.cpu()), a.shape[1])
-    values, vectors = (torch.from_numpy(np.ascontiguousarray(part)).to(a) for part in found)
-    return values[0], vectors[0]
+    values, rows = (torch.from_numpy(part).to(a) for part in cpu.insist(a[0].cpu().numpy(), a.shape[1]))
+    return values, rows.T
 
 
 @torch.library.triton_op("featdyn::eigh_jacobi", mutates_args={})
