@@ -58,7 +58,7 @@ def _jacobi(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def _torch(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     try:
         values, vectors = torch.linalg.eigh(a)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         if len(a) == 1:
             return a.new_zeros(1, a.shape[1]), torch.zeros_like(a), a.new_zeros(1, dtype=torch.bool)
         found = zip(*map(_torch, a.split(1)), strict=True)  # one that fails takes the whole batch with it
