@@ -1,4 +1,4 @@
-"""Triton kernels of kde, pairwise and stitch compile for an H100 and trace with fake tensors; none needs a device."""
+"""The Triton kernels compile for an H100 and trace with fake tensors; neither needs a device."""
 
 import numpy as np
 import pytest
@@ -48,6 +48,11 @@ def compiled(triton, kernel, pointers, constants, divisible=(), **options):
     built = triton.compile(source, target=triton.backends.compiler.GPUTarget("cuda", 90, 32), options=options)
     assert built.metadata.shared <= 227 * 1024
     return built
+
+
+def pointers(kernel, others, named):
+    """Return the type that each pointer is to; ``others`` is that of those not named."""
+    return {n: named.get(n, others) for n in kernel.arg_names if n.endswith("_ptr")}
 
 
 @pytest.mark.slow
@@ -109,6 +114,39 @@ def test_heads_and_scores_compile_for_an_h100(labelled, classes, pixels):
     compiled(triton, scores._scores_kernel, pointers, wide, num_warps=4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+@pytest.mark.parametrize(("same", "right"), [(True, 128), (False, 16)])
+def test_moments_compile_for_an_h100(same, right, dtype):
+    triton = pytest.importorskip("triton")
+    from featdyn_kernels.moments import gpu
+
+    left_right = {"left_ptr": dtype, "right_ptr": dtype, "scatter_ptr": "fp64"}
+    tile = {"SAME": same, "BL": 128, "BR": right}
+    kernel, warps = gpu._products_kernel, 8 if same else 4
+    built = compiled(triton, kernel, pointers(kernel, "fp32", left_right), {**tile, "STEP": gpu.STEP}, num_warps=warps)
+    # Three products of halves, on the tensor cores; their sum is added to the longer one by ordinary additions.
+    assert built.asm["ttgir"].count("warp_group_dot ") == 3
+    assert "arith.addf" in built.asm["ttgir"]
+    kernel = gpu._add_kernel
+    compiled(triton, kernel, pointers(kernel, "fp32", left_right), {**tile, "STRIP": gpu._STRIP}, num_warps=4)
+    kernel, found = gpu._sums_kernel, {"x_ptr": dtype, "found_ptr": "fp64"}
+    sizes = {"ORDERED": same, "ROWS": 16, "COLUMNS": 128}
+    compiled(triton, kernel, pointers(kernel, "i64", found), sizes, num_warps=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "side", "warps"), [("fp32", 64, 4), ("fp32", 128, 16), ("fp64", 64, 8)])
+def test_jacobi_compiles_for_an_h100(dtype, side, warps):
+    triton = pytest.importorskip("triton")
+    from featdyn_kernels.eigh import gpu
+
+    kernel = gpu._jacobi_kernel
+    built = compiled(triton, kernel, pointers(kernel, dtype, {"converged_ptr": "i1"}), {"N": side}, num_warps=warps)
+    # Rows change places by shuffles within a warp: the matrices stay in registers.
+    assert built.asm["ttgir"].count("efficient_layout") == 2
+
+
 def test_operators_trace_with_fake_tensors():
     pytest.importorskip("triton")
     from featdyn_kernels.kde.gpu import kde_log_sums, kde_many_sums
@@ -143,3 +181,21 @@ def test_stitching_traces_with_fake_tensors():
             assert (prediction.shape, prediction.dtype, figures.shape) == ((3, 5), torch.int64, (5, 3, 5))
             wide = torch.empty(3, 5, 300, device="cuda")
             assert scores(wide, given, wide)[1].shape == (5, 3, 5)
+
+
+def test_moments_and_eigh_trace_with_fake_tensors():
+    pytest.importorskip("triton")
+    with torch._subclasses.FakeTensorMode():
+        from featdyn_kernels.eigh.gpu import eigh_jacobi
+        from featdyn_kernels.moments.gpu import moments_products, moments_sums
+
+        x, f, limits = (torch.empty(*shape, device="cuda") for shape in ((300, 150), (300, 10), (4,)))
+        assert moments_sums(x, None, limits.long()).shape == (3, 3, 150)
+        shifts = [torch.empty(3, width, device="cuda") for width in (150, 10)]
+        scatter = moments_products(x, f, *shifts, False)
+        assert scatter.shape == (150, 10)
+        assert scatter.dtype == torch.float64
+        values, vectors, converged = eigh_jacobi(torch.empty(5, 37, 37, device="cuda"), 30)
+        assert values.shape == (5, 37)
+        assert vectors.shape == (5, 37, 37)
+        assert converged.dtype == torch.bool
