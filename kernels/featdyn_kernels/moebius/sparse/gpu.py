@@ -22,7 +22,7 @@ from featdyn_kernels.moebius.sparse.gpu_kernels import (
     look_kernel, solve_kernel, step_kernel,
 )  # fmt: skip
 
-_SAMPLES = 32  # that share a block's vectors
+_SAMPLES, _PART = 32, 16  # samples that a program solves for, and eigenvectors it takes at a time
 _PER_WARP = 2**12  # bytes of a sample
 
 
@@ -64,7 +64,7 @@ def solve(
 def _tables(n: int, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
     found = blocks(n)
     real = (found.high, found.low, found.vectors, found.spectrum)
-    return torch.from_numpy(found.places).to(device), *(torch.from_numpy(x).to(device, dtype) for x in real)
+    return torch.from_numpy(found.places).to(device), *(torch.from_numpy(x).to(device, dtype).contiguous() for x in real)
 
 
 @torch.library.triton_op("featdyn::moebius_sparse_round", mutates_args={"work", "numbers"})
@@ -87,7 +87,7 @@ def moebius_sparse_round(
         )
         launcher(solve_kernel)[(triton.cdiv(count, _SAMPLES), len(places))](
             running, work, numbers, places, vectors, spectrum, batch, count, size, SAMPLES=_SAMPLES,
-            WIDTH=places.shape[1], PRECISION=shape["PRECISION"], num_warps=4,
+            WIDTH=places.shape[1], PART=_PART, PRECISION=shape["PRECISION"], num_warps=4,
         )  # fmt: skip
         pending = relaxation
     launcher(look_kernel)[(count,)](

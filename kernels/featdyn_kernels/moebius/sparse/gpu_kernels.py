@@ -87,6 +87,7 @@ def solve_kernel(
     size,
     SAMPLES: tl.constexpr,
     WIDTH: tl.constexpr,
+    PART: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Replace residuals x by the solutions of ``(step * (Z Z^T + Z^T Z) + slack_step * I) move = x``."""
@@ -96,12 +97,17 @@ def solve_kernel(
     place = tl.load(places_ptr + block * WIDTH + column)
     move = work_ptr + _MOVE * (batch.to(tl.int64) * size)
     at, mask = move + sample[:, None] * size + place[None, :], inside[:, None] & (place >= 0)[None, :]
-    vectors = tl.load(vectors_ptr + (block * WIDTH + column)[:, None] * WIDTH + column[None, :])
     step = tl.load(numbers_ptr + _STEP * batch + sample, inside, 1.0)
     slack_step = tl.load(numbers_ptr + _SLACK_STEP * batch + sample, inside, 1.0)
-    eigenvalues = step[:, None] * tl.load(spectrum_ptr + block * WIDTH + column)[None, :] + slack_step[:, None]
-    x = _product(tl.load(at, mask, 0.0), vectors, PRECISION) / eigenvalues
-    tl.store(at, _product(x, tl.trans(vectors), PRECISION), mask)
+    x = tl.load(at, mask, 0.0)
+    solution = tl.zeros_like(x)
+    for first in range(0, WIDTH, PART):
+        part = first + tl.arange(0, PART)
+        vectors = tl.load(vectors_ptr + (block * WIDTH + column)[:, None] * WIDTH + part[None, :])
+        eigenvalues = step[:, None] * tl.load(spectrum_ptr + block * WIDTH + part)[None, :] + slack_step[:, None]
+        along = _product(x, vectors, PRECISION) / eigenvalues
+        solution += _product(along, tl.trans(vectors), PRECISION)
+    tl.store(at, solution, mask)
 
 
 @triton.jit
