@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.statistics import checks
+from featdyn.statistics.blas import one_thread
+from featdyn.statistics.centred import Centred
 from featdyn.statistics.gram import Draws, centred
 from featdyn.statistics.result import Center
 from featdyn.statistics.sphericity.largest_root import root_pvalue
@@ -58,6 +60,11 @@ def count_directions(x: Draws, *, center: Center = "estimated", alpha: float = 0
     """
     checks.fraction(alpha, "alpha")
     c = centred(x, center).centre_free
+    with one_thread(c.n):
+        return _count(c, alpha)
+
+
+def _count(c: Centred, alpha: float) -> Directions:
     most = min(c.n, c.p) // 2
     pvalues: list[float] = []
     for k in range(most + 1):
