@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featdyn.statistics.blas import one_thread
 from featdyn.statistics.result import Center
 
 _NOTHING = (8 * np.finfo(np.float64).eps) ** 2  # share of squared deviations that is rounding
@@ -55,7 +56,8 @@ class Centred:
         """Return draws from their inner products (n, n); ``total`` is the sum of squares before centring."""
         n = len(products)
         _require_spread(float(np.trace(products)), total, (n, p))
-        values, vectors = np.linalg.eigh(products)
+        with one_thread(n):
+            values, vectors = np.linalg.eigh(products)
         kept = slice(max(0, n - p), None)
         values = np.maximum(values[kept], 0.0)
         return cls(vectors[:, kept] * np.sqrt(values), p, center, fourth, values)

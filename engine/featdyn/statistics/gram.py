@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featdyn.statistics import checks
+from featdyn.statistics.blas import one_thread
 from featdyn.statistics.centred import Centred
 from featdyn.statistics.result import Center
 
@@ -52,9 +53,10 @@ class Gram:
         rows = checks.matrix(x, "x", rows=3, columns=1)
         n, p = rows.shape
         width = max(1, _BLOCK // n)
-        gram = cls._of_block(rows[:, :width])
-        for start in range(width, p, width):
-            gram = gram + cls._of_block(rows[:, start : start + width])
+        with one_thread(n):
+            gram = cls._of_block(rows[:, :width])
+            for start in range(width, p, width):
+                gram = gram + cls._of_block(rows[:, start : start + width])
         if not np.isfinite([gram.fourth, gram.fourth_centred]).all():  # fourth powers see what any entry holds
             raise ValueError(f"x {rows.shape} must be finite, with fourth powers in the range of float64")
         return gram

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.polynomial import Chebyshev
 from scipy.special import airy
 
+from featdyn.statistics.blas import one_thread
+
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 _LOW, _HIGH = -9.0, 12.0  # survival is 1 - 1e-16 and 4e-15 there
 _DEGREE = 80
@@ -48,7 +50,8 @@ def _survival(s: float, variance: float) -> float:
 @cache
 def _log_series() -> tuple[Chebyshev, Chebyshev, Chebyshev]:
     """Return the logarithm of the survival function and its first two derivatives, as series."""
-    series = Chebyshev.interpolate(np.vectorize(_log_determinant), _DEGREE, domain=[_LOW, _HIGH])
+    with one_thread(len(_NODES)):
+        series = Chebyshev.interpolate(np.vectorize(_log_determinant), _DEGREE, domain=[_LOW, _HIGH])
     return series, series.deriv(), series.deriv(2)
 
 

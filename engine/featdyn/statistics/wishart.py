@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 2**22  # entries held at once, 32 MiB
+from featdyn.statistics.blas import one_thread
+
+_BLOCK = 2**19  # entries held at once, 4 MiB: a block stays in the cache
 
 
 def bartlett(n: int, p: int, count: int, rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
@@ -29,4 +31,6 @@ def bartlett(n: int, p: int, count: int, rng: np.random.Generator) -> Iterator[N
 def eigenvalues(m: int, p: int, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return the min(m, p) non-zero eigenvalues of ``count`` Wishart matrices, ascending: (count, min(m, p))."""
     small, large = min(m, p), max(m, p)
-    return np.concatenate([np.linalg.eigvalsh(f @ f.transpose(0, 2, 1)) for f in bartlett(small, large, count, rng)])
+    with one_thread(small):
+        blocks = bartlett(small, large, count, rng)
+        return np.concatenate([np.linalg.eigvalsh(f @ f.transpose(0, 2, 1)) for f in blocks])

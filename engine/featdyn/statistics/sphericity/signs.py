@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from featdyn.statistics.blas import one_thread
 from featdyn.statistics.centred import Centred
 from featdyn.statistics.gram import Draws, centred
 from featdyn.statistics.randomness import Rng, generator
@@ -15,6 +16,7 @@ from featdyn.statistics.result import Center, TestResult
 from featdyn.statistics.wishart import bartlett
 
 ELLIPTICAL = "spherical directions, any lengths (heavy tails)"
+_ENOUGH = 50  # exceedances: p-values below 5 % are never cut short at 999 replicates
 
 
 def sign_test(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> TestResult:
@@ -23,9 +25,9 @@ def sign_test(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> Tes
     ``s_i = x_i / |x_i|``, ``Q = p/(n(n-1)) sum_{i != j} (s_i's_j)^2 - 1``;
     ``Q / sqrt(4(p-1) / (n(n-1)(p+2))) -> N(0, 1)``, which is ``extras["normal_pvalue"]``.
 
-    With few rows or few coordinates Q is skewed to the right: at n = 5, p = 512 the normal law rejects 2.6 % of the time at
-    nominal 1 %. ``pvalue`` is from the gamma law with the exact variance and skewness of Q, which is featdyn's own
-    refinement; with hundreds of rows and coordinates the two agree.
+    With few rows or few coordinates Q is skewed to the right: at n = 5, p = 512 the normal law rejects 2.6 % of the time
+    at nominal 1 %. ``pvalue`` is from the gamma law with the exact variance and skewness of Q, which is featdyn's own
+    refinement. With hundreds of rows and coordinates the two agree.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ def sign_deviation(n: int, p: int) -> float:
 def _sign_skewness(n: int, p: int) -> float:
     """Return the skewness of Q under the null: that of a sum over pairs of ``h = p (s's)^2 - 1``.
 
-    ``(s's)^2`` has a Beta law. The third cumulant of the sum has one term for each pair and six for each triangle, and h
+    ``(s's)^2`` has a Beta law. The third cumulant of the sum has one term for each pair and six for each triangle; h
     as an operator has one eigenvalue, on the ``(p-1)(p+2)/2`` traceless symmetric matrices.
     """
     raw = [1.0]  # moments of p (s's)^2
@@ -81,7 +83,8 @@ def exact_norm_conditional(
     """Test sphericity by John's U beside its exact law given the lengths of the draws.
 
     Under a spherical law the directions are uniform and independent of the lengths: the lengths are kept and the
-    directions redrawn. ``p = (1 + #{U* >= U}) / (replicates + 1)``, exact for any n, p and tail.
+    directions redrawn. ``p = (1 + #{U* >= U}) / (replicates + 1)``, exact for any n, p and tail. Redrawing stops at the
+    50th ``U* >= U``, at the l-th draw say, with ``p = 50 / l``, exact too (Besag and Clifford 1991).
 
     Parameters
     ----------
@@ -95,24 +98,37 @@ def exact_norm_conditional(
     c = _centre_free(x, center)
     if replicates < 1:
         raise ValueError(f"replicates must be at least 1, got {replicates}")
-    lengths = np.sqrt(c.square_norms)[:, None]
     observed = float(_squared_products(c.rows))
-    null = []
-    for factors in bartlett(c.n, c.p, replicates, generator(rng)):
-        factors *= lengths / np.linalg.norm(factors, axis=2, keepdims=True)
-        null.append(_squared_products(factors))
-    reached = int((np.concatenate(null) >= observed * (1 - 1e-12)).sum())  # the lengths fix the trace: U orders alike
+    with one_thread(c.n):
+        reached, drawn = _redraw(c, observed * (1 - 1e-12), replicates, generator(rng))
     return TestResult(
         "exact_norm_conditional",
         c.p * observed / float(c.square_norms.sum()) ** 2 - 1,
-        (1 + reached) / (1 + replicates),
+        _ENOUGH / drawn if reached == _ENOUGH else (1 + reached) / (1 + drawn),
         c.n,
         c.p,
         center,
         "any n and p",
         ELLIPTICAL,
-        {"replicates": replicates},
+        {"replicates": drawn},
     )
+
+
+def _redraw(c: Centred, observed: float, replicates: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Return how many redrawn sums of squares reached the observed one, of how many; at most ``_ENOUGH``.
+
+    The lengths fix the trace, so these sums order as U does.
+    """
+    lengths = np.sqrt(c.square_norms)[:, None]
+    reached = drawn = 0
+    for factors in bartlett(c.n, c.p, replicates, rng):
+        factors *= lengths / np.linalg.norm(factors, axis=2, keepdims=True)
+        hits = np.flatnonzero(_squared_products(factors) >= observed)
+        if reached + len(hits) >= _ENOUGH:
+            return _ENOUGH, drawn + int(hits[_ENOUGH - reached - 1]) + 1
+        reached += len(hits)
+        drawn += len(factors)
+    return reached, drawn
 
 
 def _centre_free(x: Draws, center: Center) -> Centred:
