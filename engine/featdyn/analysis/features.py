@@ -53,8 +53,10 @@ def measure_rates(run: Run, model: nn.Module, cuts: Sequence[Cut], stored: set[s
     prefix = features_at(model, cuts)
     with torch.inference_mode():
         prefix(batch.inputs)
+        _wait(device)
         start = time.perf_counter()
         prefix(batch.inputs)
+        _wait(device)
     macs = cuts[-1].prefix_macs * len(batch.inputs) / (time.perf_counter() - start)
     rate = float("inf")
     for cut in cuts:
@@ -63,6 +65,12 @@ def measure_rates(run: Run, model: nn.Module, cuts: Sequence[Cut], stored: set[s
             rate = run.block(f"layers/{cut.module}/activation", 0, 0).nbytes / (time.perf_counter() - start)
             break
     return Rates(macs, rate)
+
+
+def _wait(device: torch.device) -> None:
+    """Wait for what a GPU was given to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 class Features:
