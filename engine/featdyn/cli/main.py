@@ -21,6 +21,7 @@ COMMANDS = {
     "query": "Select and reduce arrays of a store.",
     "analyze": "Answer a question about a store, and keep the answer in it.",
     "claims": "Test the claims on temporal consistency on runs with clean and random labels.",
+    "compare": "Put runs side by side, in one table and one figure.",
     "report": "Write a store's HTML report.",
     "verify": "Check every committed byte of a store.",
 }
