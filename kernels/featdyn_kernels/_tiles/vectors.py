@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload
+
+from featdyn_kernels._jit import njit
 
 # No "ninf": masked entries may be infinite. "reassoc" is what lets a sum run in parallel lanes.
 FAST = {"reassoc", "nnan", "nsz", "contract"}
@@ -64,7 +66,7 @@ def _exp2(x):  # type: ignore[no-untyped-def]
     return single if x == types.float32 else double
 
 
-@njit(nogil=True, cache=True)
+@njit
 def smallest(tile: Any, r: int, stop: int) -> Any:
     """Return the smallest of the first entries of a row, all >= 0: their order is that of their bits.
 
@@ -76,7 +78,7 @@ def smallest(tile: Any, r: int, stop: int) -> Any:
     return _bits(least)
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def exp2_sum(tile: Any, r: int, stop: int, top: Any) -> Any:
     """Return ``sum_j 2**(top - tile[r, j])``, where no exponent is positive."""
     total = top - top  # a zero of the row's type: a wider sum would halve the vectors
@@ -85,7 +87,7 @@ def exp2_sum(tile: Any, r: int, stop: int, top: Any) -> Any:
     return total
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def exp2_in_place(tile: Any, r: int, stop: int, top: Any) -> None:
     """Replace the first entries of a row by ``2**(top - tile[r, j])``, where no exponent is positive."""
     for j in range(stop):
