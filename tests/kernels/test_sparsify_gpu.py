@@ -32,7 +32,11 @@ def assert_same(got, expected, v):
     ("n", "batch", "dtype"),
     [(1, 3, "float64"), (3, 3, "float32"), (4, 2, "float64"), (5, 1, "float32"), (8, 1, "float64"), (9, 1, "float32")],
 )
-def test_takes_the_iterations_of_the_cpu(n, batch, dtype):
+def test_takes_the_iterations_of_the_cpu(n, batch, dtype, monkeypatch):
+    from featdyn_kernels.moebius.sparse import gpu
+
+    if interpreting():
+        monkeypatch.setattr(gpu, "_SAMPLES", 2)  # so that a few tables fill more than one program
     v, bound = tables(n, batch, dtype)
     options = {"bound": bound, "tolerance": 0.0, "iterations": 20}
     assert_same(moebius.sparsify(v, **options, backend="gpu"), moebius.sparsify(v, **options, backend="cpu"), v)

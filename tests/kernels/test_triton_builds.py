@@ -39,9 +39,10 @@ def test_compiles_for_an_h100(name, dtype, depth, products):
         assert "wgmma" in built.asm["ptx"]
 
 
-def compiled(triton, kernel, pointers, constants, divisible=(), **options):
-    """Compile for an H100; integers are 32 bits wide, and some a multiple of 16, as pointers are."""
-    types = {n: f"*{pointers[n]}" if n in pointers else "i32" for n in kernel.arg_names if n not in constants}
+def compiled(triton, kernel, pointers, constants, divisible=(), scalars=None, **options):
+    """Compile for an H100; scalars are integers of 32 bits or as named, and some a multiple of 16, as pointers are."""
+    others = {n: (scalars or {}).get(n, "i32") for n in kernel.arg_names}
+    types = {n: f"*{pointers[n]}" if n in pointers else others[n] for n in kernel.arg_names if n not in constants}
     hints = {(kernel.arg_names.index(n),): [["tt.divisibility", 16]] for n in (*pointers, *divisible)}
     signature = types | dict.fromkeys(constants, "constexpr")
     source = triton.compiler.ASTSource(kernel, signature=signature, constexprs=constants, attrs=hints)
@@ -147,6 +148,39 @@ def test_jacobi_compiles_for_an_h100(dtype, side, warps):
     assert built.asm["ttgir"].count("efficient_layout") == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("low", "high", "first"), [(0, 10, 0), (0, 12, 0), (12, 16, 8), (12, 19, 5)])
+def test_a_transform_stays_in_the_registers_of_a_warp(low, high, first):
+    triton = pytest.importorskip("triton")
+    from featdyn_kernels.moebius.gpu import _pass_kernel as kernel
+
+    constants = {"LOW": low, "HIGH": high, "FIRST": first, "TILE": 2**12, "SIGN": -1.0, "ADJOINT": 1}
+    built = compiled(triton, kernel, pointers(kernel, "fp32", {}), constants, scalars={"elements": "i64"}, num_warps=1)
+    assert built.metadata.shared == 0
+    assert "bar.sync" not in built.asm["ptx"]
+    assert ".v4" in built.asm["ptx"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["step", "look", "solve"])
+@pytest.mark.parametrize("n", [4, 7, 10])
+def test_sparsify_compiles_for_an_h100(name, dtype, n):
+    triton = pytest.importorskip("triton")
+    from featdyn_kernels.moebius.sparse import gpu, gpu_kernels
+    from featdyn_kernels.moebius.sparse.blocks import WHOLE, blocks
+
+    kernel = getattr(gpu_kernels, f"{name}_kernel")
+    constants = {"PRECISION": "tf32x3" if dtype == np.float32 else "ieee"}
+    if name == "solve":
+        constants |= {"SAMPLES": gpu._SAMPLES, "PART": gpu._PART, "WIDTH": blocks(n).places.shape[1]}
+    else:
+        constants |= {"HIGH": n // 2, "LOW": n - n // 2} if n > WHOLE else {"HIGH": 0, "LOW": n}
+    named = {"running_ptr": "i64", "places_ptr": "i32", "unsolved_ptr": "i1"}
+    scalars = {"adapt": "i1", **dict.fromkeys(("pending", "relaxation", "tolerance"), "fp32")}
+    compiled(triton, kernel, pointers(kernel, FLOAT[dtype], named), constants, scalars=scalars, num_warps=4)
+
+
 def test_operators_trace_with_fake_tensors():
     pytest.importorskip("triton")
     from featdyn_kernels.kde.gpu import kde_log_sums, kde_many_sums
@@ -199,3 +233,24 @@ def test_moments_and_eigh_trace_with_fake_tensors():
         assert values.shape == (5, 37)
         assert vectors.shape == (5, 37, 37)
         assert converged.dtype == torch.bool
+
+
+def test_moebius_operators_trace_with_fake_tensors():
+    pytest.importorskip("triton")
+    from featdyn_kernels.moebius.gpu import moebius_transform
+    from featdyn_kernels.moebius.sparse.blocks import blocks
+    from featdyn_kernels.moebius.sparse.gpu import moebius_sparse_round
+    from featdyn_kernels.moebius.sparse.gpu_kernels import ARRAYS, NUMBERS
+
+    found = blocks(8)
+    with torch._subclasses.FakeTensorMode():
+        f = torch.empty(600, 2**14, device="cuda")
+        assert moebius_transform(f, torch.empty_like(f), 1.0, True) is None
+        work, numbers = torch.empty(ARRAYS, 5, 2**8, device="cuda"), torch.empty(NUMBERS, 5, device="cuda")
+        constants = (found.places, found.high, found.low, found.vectors, found.spectrum)
+        tables = [torch.empty(x.shape, device="cuda") for x in constants]
+        running = torch.empty(3, dtype=torch.int64, device="cuda")
+        unsolved = moebius_sparse_round(running, work, numbers, *tables, 0.01, True)
+        assert unsolved.shape == (3,)
+        assert unsolved.dtype == torch.bool
+        assert unsolved.device.type == "cuda"

@@ -11,6 +11,8 @@ figure exists yet.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import triton
 import triton.language as tl
@@ -36,7 +38,7 @@ def moebius_transform(f: torch.Tensor, out: torch.Tensor, sign: float, adjoint: 
     rows = batch if len(limits) == 2 else max(1, _CACHED // (size * f.element_size()))
     for start in range(0, batch, max(1, rows)):
         source, target = f[start : start + rows], out[start : start + rows]
-        for low, high in zip(limits[:-1], limits[1:], strict=True):
+        for low, high in itertools.pairwise(limits):
             launcher(_pass_kernel)[(triton.cdiv(source.numel(), 1 << tile),)](
                 source, target, source.numel(), LOW=low, HIGH=high, FIRST=tile - (high - low) if low else 0,
                 TILE=1 << tile, SIGN=sign, ADJOINT=int(adjoint), num_warps=1,

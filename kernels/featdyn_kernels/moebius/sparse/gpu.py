@@ -1,4 +1,4 @@
-"""The sparsification solver on the GPU: one warp a sample for the steps, and products of small matrices for the inverse.
+"""The sparsification solver on the GPU: a warp a sample for the steps, products of small matrices for the inverse.
 
 A launch serves all samples that are still running; after every round of iterations one number, how many these are,
 crosses to the host. The sizes of programs are untuned: no GPU figure exists yet.
@@ -18,9 +18,22 @@ from featdyn_kernels.moebius.gpu import moebius_transform
 from featdyn_kernels.moebius.sparse import settings
 from featdyn_kernels.moebius.sparse.blocks import blocks
 from featdyn_kernels.moebius.sparse.gpu_kernels import (
-    ARRAYS, BOUND, COEFFICIENTS, FIRST_STEP, NUMBERS, PRICE, ROUNDING, SLACK, SLACK_STEP, SPLIT, STEP, VALUES,
-    look_kernel, solve_kernel, step_kernel,
-)  # fmt: skip
+    ARRAYS,
+    BOUND,
+    COEFFICIENTS,
+    FIRST_STEP,
+    NUMBERS,
+    PRICE,
+    ROUNDING,
+    SLACK,
+    SLACK_STEP,
+    SPLIT,
+    STEP,
+    VALUES,
+    look_kernel,
+    solve_kernel,
+    step_kernel,
+)
 
 _SAMPLES, _PART = 32, 16  # samples that a program solves for, and eigenvectors it takes at a time
 _PER_WARP = 2**12  # bytes of a sample
@@ -64,7 +77,9 @@ def solve(
 def _tables(n: int, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:
     found = blocks(n)
     real = (found.high, found.low, found.vectors, found.spectrum)
-    return torch.from_numpy(found.places).to(device), *(torch.from_numpy(x).to(device, dtype).contiguous() for x in real)
+    return torch.from_numpy(found.places).to(device), *(
+        torch.from_numpy(x).to(device, dtype).contiguous() for x in real
+    )
 
 
 @torch.library.triton_op("featdyn::moebius_sparse_round", mutates_args={"work", "numbers"})
