@@ -83,7 +83,7 @@ def _count(c: Centred, alpha: float) -> Directions:
 
 
 def _roots_outside(c: Centred, k: int) -> tuple[NDArray[np.float64], float]:
-    """Return all but the k largest roots of the draws, scaled by their lengths outside, and the squares left."""
+    """Return the roots after the k largest, of draws scaled by their lengths outside those, and the squares left."""
     squares, scaled = c.square_norms, c.directions
     for remaining in range(_ROUNDS if k else 0, -1, -1):
         sides, values, _ = np.linalg.svd(scaled, full_matrices=False)
