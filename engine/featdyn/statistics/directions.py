@@ -92,7 +92,7 @@ def _roots_outside(c: Centred, k: int) -> tuple[NDArray[np.float64], float]:
         left = float(squares @ outside)
         if not remaining or left <= _NOTHING * c.square_norms.sum():
             break
-        # A fitted direction also takes noise from the draws it is fitted to, in proportion to their part in it: give that
+        # A fitted direction also takes noise from the draws it is fitted to, in proportion to their part in it: give it
         # back, or the draws that lie along it would seem to hold less noise than others.
         noise = roots[k:].sum() / ((c.n - k) * (c.p - k)) * (c.n - k + c.p - k)
         outside += shares[:, :k] @ np.minimum(noise, roots[:k])

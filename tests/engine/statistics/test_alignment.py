@@ -76,7 +76,7 @@ def test_principal_directions_are_the_planted_ones() -> None:
         np.testing.assert_allclose(v.T @ v, np.eye(2), atol=1e-9)
         assert (np.abs(v[[3, 7], [0, 1]]) > 0.9).all()
     tall = alignment.principal_directions(x.T, 2, center="known")
-    values, vectors = np.linalg.eigh(x @ x.T)
+    _, vectors = np.linalg.eigh(x @ x.T)
     assert np.abs(np.sum(tall * vectors[:, [-1, -2]], axis=0)) == pytest.approx(1)
 
 

@@ -80,9 +80,8 @@ def test_planted_directions_are_found_and_counted(
     rng = np.random.default_rng([n, p, k])
     found = isotropy(laws.planted(rng, n, p, k, excess, df), center=center)  # type: ignore[arg-type]
     assert found.verdict == "anisotropic"
-    counts = [found.directions]
-    for _ in range(5):
-        counts.append(count_directions(laws.planted(rng, n, p, k, excess, df), center=center).count)  # type: ignore[arg-type]
+    more = (laws.planted(rng, n, p, k, excess, df) for _ in range(5))
+    counts = [found.directions, *(count_directions(x, center=center).count for x in more)]  # type: ignore[arg-type]
     assert counts.count(k) >= 4, counts  # each step's level is 5 %
     assert min(c for c in counts if c is not None) >= k
 

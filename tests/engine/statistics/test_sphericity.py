@@ -13,7 +13,7 @@ from scipy import stats
 from featdyn.statistics import Gram, TestResult, sphericity, tracy_widom
 from featdyn.statistics.gram import centred
 from featdyn.statistics.sphericity.highdim import fourth_moment, second_moment
-from tests.engine.statistics import laws, reference
+from tests.engine.statistics import laws, peers, reference
 
 TESTS: dict[str, Callable[..., TestResult]] = {name: getattr(sphericity, name) for name in sphericity.__all__}
 CENTERS = st.sampled_from(["estimated", "known"])
@@ -178,3 +178,9 @@ def test_sign_test_holds_small_levels_with_few_rows_or_coordinates(n: int, p: in
     )
     assert np.mean(pvalues <= 0.01) == pytest.approx(0.01, abs=4 * np.sqrt(0.01 / 3000))
     assert np.mean(normal <= 0.01) > 0.015
+
+
+def test_peers_of_the_benchmark_agree() -> None:
+    x = np.random.default_rng(9).standard_normal((12, 40))
+    for name, expected in peers.statistics(peers.gram(x), 40).items():
+        assert TESTS[name](x, center="known").statistic == pytest.approx(expected, rel=1e-9)

@@ -1,4 +1,4 @@
-"""Two-sample tests: the note's table, SciPy where it has the same quantity, nulls that are exact, pairs that stay pairs."""
+"""Two-sample tests: the note's table, SciPy where it has the same quantity, exact nulls, pairs that stay pairs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from featdyn.statistics.two_sample import TwoSampleResult
 from featdyn.statistics.two_sample.kde_tv import total_variations
 from featdyn.statistics.two_sample.permutation import labellings
 from featdyn_kernels import kde
-from tests.engine.statistics import reference
+from tests.engine.statistics import peers, reference
 
 TESTS: dict[str, Callable[..., TwoSampleResult]] = {
     "kde_total_variation": two_sample.kde_total_variation,
@@ -191,3 +191,11 @@ def test_total_variation_refuses_many_dimensions_and_few_points() -> None:
         two_sample.kde_total_variation(x[:5, :3], x[:, :3])
     with pytest.raises(ValueError, match="lower-dimensional"):
         two_sample.kde_total_variation(x[:, [0, 0]], x[:, [0, 0]])
+
+
+def test_peers_of_the_benchmark_agree() -> None:
+    rng = np.random.default_rng(7)
+    x, y = rng.standard_normal((60, 2)), rng.standard_normal((50, 2)) + 0.5
+    ours = total_variations(x, y, False, 3, 0)
+    np.testing.assert_allclose(peers.total_variations(x, y, 3, 0), ours, rtol=1e-8)
+    np.testing.assert_allclose(peers.scipy_total_variations(x, y, 3, 0), ours, rtol=1e-8)
