@@ -77,7 +77,7 @@ def scipy_total_variations(x: Array, y: Array, permutations: int, seed: int) -> 
 
 
 def _shared(x: Array, y: Array, permutations: int, seed: int) -> tuple[Array, list[Array], Array, Array]:
-    """Return pooled points, halves, labellings (the first is the true one) and the factor of the kernel's covariance."""
+    """Return pooled points, halves, labellings (the true one first) and the factor of the kernel's covariance."""
     rng = np.random.default_rng(seed)
     n, m, d = len(x), len(y), x.shape[1]
     first, second = rng.permutation(n), rng.permutation(m)
