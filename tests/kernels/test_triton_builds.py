@@ -111,7 +111,7 @@ def test_heads_and_scores_compile_for_an_h100(labelled, classes, pixels):
         compiled(triton, scores._heads_kernel, pointers, constants | sizes, num_warps=4)
         pointers = results | {"logits_ptr": dtype}
         compiled(triton, scores._scores_kernel, pointers, constants | {"BN": 4096 // constants["BC"]}, num_warps=4)
-    wide = {"LABELLED": labelled, "OWN": labelled, "BC": 2**15, "BN": 1, "z_c": 1}
+    wide = {"LABELLED": labelled, "OWN": labelled, "BC": 2**12, "BN": 1, "z_c": 1}
     compiled(triton, scores._scores_kernel, pointers, wide, num_warps=4)
 
 
