@@ -30,8 +30,8 @@ def main() -> None:
         for result in harness.run(operation, options.device, found, options.repeats):
             results[operation].append(result)
             print(harness.show(operation, result), flush=True)
-        if options.json:
-            harness.save(options.json, options.device, found, results)
+            if options.json:
+                harness.save(options.json, options.device, found, results)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -133,10 +133,13 @@ def operations() -> list[str]:
     return sorted(p.stem for p in here.glob("*.py") if p.stem not in {"__init__", "__main__", "harness", "ceilings"})
 
 
-def run(operation: str, device: str, ceilings: dict[str, float], repeats: int | None = None) -> list[dict[str, Any]]:
-    """Measure every case of one operation."""
+def run(
+    operation: str, device: str, ceilings: dict[str, float], repeats: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Measure the cases of one operation, one by one."""
     module = importlib.import_module(f"bench.{operation}")
-    return [measure(case, device, ceilings, repeats) for case in module.cases(device)]
+    for case in module.cases(device):
+        yield measure(case, device, ceilings, repeats)
 
 
 def show(operation: str, result: dict[str, Any]) -> str:

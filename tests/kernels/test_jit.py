@@ -1,24 +1,61 @@
 """Cached machine code is dropped when any file that it was made of changes."""
 
 import os
+import pickle
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
-FIRST = "import numba\n@numba.njit\ndef inner(x):\n    return x + {}\n"
-SECOND = "from featdyn_kernels._jit import njit\nfrom inner import inner\n@njit\ndef outer(x):\n    return inner(x)\n"
+import numba
+import pytest
+
+from featdyn_kernels import _jit
+
+INNER = "from featdyn_kernels._jit import njit\n@njit\ndef inner(x):\n    return x + {}\n"
+OUTER = """
+from featdyn_kernels._jit import njit
+from featdyn_kernels.{} import inner
+@njit
+def outer(x):
+    return inner(x)
+@njit(fastmath=True)
+def fast(x):
+    return inner(x)
+"""
 
 
-def test_changes_in_another_file_of_the_operation_are_seen(tmp_path):
-    (tmp_path / "outer.py").write_text(SECOND)
+@pytest.mark.parametrize("inner", ["operation.inner", "_shared.deep.inner"])
+def test_changes_in_any_file_that_an_operation_uses_are_seen(tmp_path, inner):
+    root = tmp_path / "featdyn_kernels"
+    for folder in ("operation/nested", "_shared/deep"):
+        (root / folder).mkdir(parents=True)
+    (root / "__init__.py").touch()
+    shutil.copy(_jit.__file__, root)
+    (root / "operation/nested/outer.py").write_text(OUTER.format(inner))
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
     }
-    code = "from outer import outer; print(outer(1), sum(outer.stats.cache_hits.values()))"
-    printed = []
-    for constant in (1, 1, 2):
-        (tmp_path / "inner.py").write_text(FIRST.format(constant))
+    code = """from featdyn_kernels.operation.nested.outer import fast, outer
+print(outer(1), fast(1), *(sum(f.stats.cache_hits.values()) for f in (outer, fast)))"""
+    printed, files = [], []
+    for constant in (1, 1, 2, 2):
+        (root / inner.replace(".", "/")).with_suffix(".py").write_text(INNER.format(constant))
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
         printed.append(run.stdout.strip())
-    assert printed == ["2 0", "2 1", "3 0"]
+        if len(printed) == 3:
+            for index in (tmp_path / "cache").rglob("*.nbi"):  # of an older version, whose classes are gone
+                index.write_bytes(pickle.dumps(numba.__version__) + b"cgone\nGone\n.")
+        files.append({path.name for path in (tmp_path / "cache").rglob("outer.outer*.nbc")})
+    assert printed == ["2 2 0 0", "2 2 1 1", "3 3 0 0", "3 3 0 0"]
+    assert files[0] == files[1]
+    assert len(files[2]) == 1
+    assert files[0].isdisjoint(files[2])  # so that no process finds old code where the index promises new
+
+
+def test_no_kernel_is_cached_in_another_way():
+    files = [path for path in Path(_jit.PACKAGE).rglob("*.py") if path.name != "_jit.py"]
+    assert not [path for path in files if "cache=True" in path.read_text()]

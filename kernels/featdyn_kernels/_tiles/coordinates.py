@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from featdyn_kernels._jit import njit
 from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels._tiles.points import FAR, SPREAD
-from featdyn_kernels._tiles.registers import ROWS, padded_rows, panels, products
+from featdyn_kernels._tiles.registers import ROWS, SMALL, padded_rows, panels, products
 
 Array = np.ndarray[Any, Any]
 
-_SMALL = 2**22  # multiply-adds below which a second thread costs more than it saves
 _GROUP = 64  # rows of a product that stay in the second-level cache while all columns pass
 
 
@@ -37,9 +36,9 @@ def matmul_transposed(a: Array, b: Array) -> Array:
     out = np.empty((len(rows), columns.shape[0] * columns.shape[2]), a.dtype)
 
     def work(first: int, stop: int) -> None:
-        _products(rows, columns, first * ROWS, stop * ROWS, out)
+        _products(rows, columns, first, stop, out)
 
-    parallel_blocks(work, len(rows) // ROWS, min_block=1 + _SMALL // (ROWS * b.size))
+    parallel_blocks(work, len(rows), min_block=1 + SMALL // b.size, align=ROWS)
     return out[: len(a), : len(b)]
 
 
@@ -58,14 +57,14 @@ def _reach(x: Array) -> float:
     return max(float(x.max(initial=0.0)), -float(x.min(initial=0.0)))
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _affine(x: Any, centre: Any, scale: Any, out: Any) -> None:
     for i in range(x.shape[0]):
         for k in range(x.shape[1]):
             out[i, k] = (x[i, k] - centre[k]) * scale[k]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _products(rows: Any, columns: Any, first: int, stop: int, out: Any) -> None:
     depth, width, stride = rows.shape[1], columns.shape[2], out.shape[1]
     zeros = np.zeros(width, rows.dtype)

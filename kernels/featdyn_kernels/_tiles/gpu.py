@@ -14,6 +14,7 @@ import triton.language as tl
 from featdyn_kernels._dispatch import interpreting
 from featdyn_kernels._tiles.points import FAR, SPREAD, single_precision
 
+BM, BN, BK = 64, 128, 32  # rows, columns and dimensions of a tile; untuned: no GPU figure exists yet
 _FEW = 16  # dimensions up to which differences cost no more than a product of padded tiles
 # |x|^2 + |y|^2 - 2 x.y is wrong by some 1e-7 of |y|^2: products only where that is below 2e-6 a dimension.
 _NEAR = 16.0
@@ -57,18 +58,41 @@ def dot_precision(points: torch.Tensor) -> str:
     return "tf32x3" if points.dtype == torch.float32 else "ieee"
 
 
-def column_splits(m: int, n: int, block: int) -> int:
+def column_splits(m: int, n: int) -> int:
     """Return into how many parts to cut n columns, so that few rows fill a GPU too, and no float32 sum grows long."""
-    rows = max(1, -(-m // block))
+    rows = max(1, -(-m // BM))
     return max(1, min(-(-n // 4096), -(-528 // rows)), -(-n // 2**16))  # 4 programs on each of 132 processors
 
 
-def vector_block(vectors: int) -> int:
-    """Return for how many weight vectors one program keeps sums: a power of two that ``tl.dot`` takes, 128 at most."""
-    block = 16
-    while block < min(vectors, 128):
-        block *= 2
-    return block
+def reduce_tiles(
+    kernel: Any,
+    splits: int,
+    rows: torch.Tensor,
+    points: torch.Tensor,
+    tensors: tuple[torch.Tensor, ...],
+    vectors: int = 0,
+    **constants: Any,
+) -> None:
+    """Run a kernel over all pairs, a program for each block of rows, part of the columns and block of weight vectors.
+
+    Arguments of the kernel: ``rows``, ``points``, the tensors; m, n, ``vectors`` where there are some, and the span of
+    a part; constants.
+    """
+    m, n = len(rows), len(points)
+    if not m:
+        return
+    sizes, block = [m, n], 1
+    if vectors:
+        while block < min(vectors, 128):
+            block *= 2
+        block = max(block, 16)  # the least that tl.dot takes
+        sizes.append(vectors)
+        constants |= {"BR": block, "PRECISION": dot_precision(points)}
+    span = triton.cdiv(triton.cdiv(n, splits), BN) * BN
+    grid = triton.cdiv(m, BM), splits, triton.cdiv(max(1, vectors), block)
+    launcher(kernel)[grid](
+        rows, points, *tensors, *sizes, span, DEPTH=rows.shape[1], BM=BM, BN=BN, BK=BK, num_warps=4, **constants
+    )
 
 
 @triton.jit
@@ -108,3 +132,17 @@ def squared_distances(
             difference = a[:, None] - b[None, :]
             total = tl.fma(difference, difference, total)
     return tl.where(column_mask[None, :], total, float("inf"))
+
+
+@triton.jit
+def load_weights(weights_ptr, columns, v, n, vectors):
+    """Return the weights (n, vectors) of these columns and vectors, 0 beyond either."""
+    mask = (columns < n)[:, None] & (v < vectors)[None, :]
+    return tl.load(weights_ptr + columns[:, None].to(tl.int64) * vectors + v[None, :], mask, 0.0)
+
+
+@triton.jit
+def store_sums(sums_ptr, sums, rows, v, m, vectors):
+    """Write sums (splits, m, vectors) of these rows and vectors, and of the program's own split."""
+    at = tl.program_id(1).to(tl.int64) * m + rows
+    tl.store(sums_ptr + at[:, None] * vectors + v[None, :], sums, (rows < m)[:, None] & (v < vectors)[None, :])

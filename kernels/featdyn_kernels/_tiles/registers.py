@@ -10,24 +10,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
-from numba import njit
+from numba.extending import register_jitable
 
-from featdyn_kernels._simd import REGISTER, broadcast, load, store
+from featdyn_kernels._jit import njit
+from featdyn_kernels._simd import REGISTER, WIDE, broadcast, load, store
 
 Array = np.ndarray[Any, Any]
 
 
-def _has_avx512() -> bool:
-    try:
-        return bool(llvm.get_host_cpu_features().get("avx512f"))
-    except RuntimeError:  # not every platform can tell
-        return False
-
-
 ROWS = 4  # rows of a register tile
-_REGISTERS = 4 if _has_avx512() else 1  # 4 x 4 sums and their operands fit in its 32 registers, 4 x 1 halved in 16
+SMALL = 2**22  # multiply-adds below which a second thread costs more than it saves
+REGISTERS = 4 if WIDE else 1  # 4 x 4 sums and their operands fit in its 32 registers, 4 x 1 halved in 16
 
 # A tile of distances has _COLUMNS columns and _FLAT_ROWS rows, so that it stays in the first-level cache, and fewer
 # columns where their panels would exceed _PANEL_BYTES of the second. Above _DEPTH dimensions, these are taken in
@@ -42,7 +36,7 @@ _DEEP_ROWS = 64
 
 def panels(x: Array) -> Array:
     """Return the rows of ``x (N, K)`` as ``(ceil(N / P), K, P)``, P the width of a register tile, zero-padded."""
-    width = _REGISTERS * REGISTER // x.itemsize
+    width = REGISTERS * REGISTER // x.itemsize
     packed = np.zeros((-(-len(x) // width), x.shape[1], width), x.dtype)
     _pack(x, packed)
     return packed
@@ -53,19 +47,19 @@ def padded_rows(x: Array) -> Array:
     return np.pad(x, ((0, -len(x) % ROWS), (0, 0))) if len(x) % ROWS else np.ascontiguousarray(x)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def panels_per_tile(depth: int, width: int, itemsize: int) -> int:
     """Return how many panels of ``width`` columns a tile of distances over ``depth`` dimensions takes."""
     return max(1, min(_COLUMNS, _PANEL_BYTES // (depth * itemsize)) // width)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def rows_per_tile(depth: int) -> int:
     """Return how many rows a tile of distances over ``depth`` dimensions takes."""
     return _FLAT_ROWS if depth <= _DEPTH else _DEEP_ROWS
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _pack(x: Any, packed: Any) -> None:
     width = packed.shape[2]
     for i in range(x.shape[0]):
@@ -80,22 +74,22 @@ def _register_tile(term: Any) -> Any:
     two atomic reference counts, several times the tile itself when few dimensions are summed.
     """
 
-    @njit(nogil=True)
+    @register_jitable
     def tile(
         a: Any, a_at: int, a_stride: int, b: Any, b_at: int, start: Any, start_at: int, start_stride: int, out: Any,
         out_at: int, out_stride: int, depth: int,
     ) -> None:  # fmt: skip
         width = b.shape[b.ndim - 1]
-        sum0 = load(start, start_at, _REGISTERS)
-        sum1 = load(start, start_at + start_stride, _REGISTERS)
-        sum2 = load(start, start_at + 2 * start_stride, _REGISTERS)
-        sum3 = load(start, start_at + 3 * start_stride, _REGISTERS)
+        sum0 = load(start, start_at, REGISTERS)
+        sum1 = load(start, start_at + start_stride, REGISTERS)
+        sum2 = load(start, start_at + 2 * start_stride, REGISTERS)
+        sum3 = load(start, start_at + 3 * start_stride, REGISTERS)
         for k in range(depth):
-            column = load(b, b_at + k * width, _REGISTERS)
-            sum0 = sum0 + term(broadcast(a, a_at + k, _REGISTERS), column)
-            sum1 = sum1 + term(broadcast(a, a_at + a_stride + k, _REGISTERS), column)
-            sum2 = sum2 + term(broadcast(a, a_at + 2 * a_stride + k, _REGISTERS), column)
-            sum3 = sum3 + term(broadcast(a, a_at + 3 * a_stride + k, _REGISTERS), column)
+            column = load(b, b_at + k * width, REGISTERS)
+            sum0 = sum0 + term(broadcast(a, a_at + k, REGISTERS), column)
+            sum1 = sum1 + term(broadcast(a, a_at + a_stride + k, REGISTERS), column)
+            sum2 = sum2 + term(broadcast(a, a_at + 2 * a_stride + k, REGISTERS), column)
+            sum3 = sum3 + term(broadcast(a, a_at + 3 * a_stride + k, REGISTERS), column)
         store(out, out_at, sum0)
         store(out, out_at + out_stride, sum1)
         store(out, out_at + 2 * out_stride, sum2)
@@ -104,12 +98,12 @@ def _register_tile(term: Any) -> Any:
     return tile
 
 
-@njit(nogil=True)
+@njit
 def _squared_difference(x: Any, y: Any) -> Any:
     return (x - y) * (x - y)
 
 
-@njit(nogil=True)
+@njit
 def _product(x: Any, y: Any) -> Any:
     return x * y
 
@@ -118,7 +112,7 @@ squared_differences = _register_tile(_squared_difference)
 products = _register_tile(_product)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def fill(
     rows: Any, first: int, stop: int, columns: Any, first_panel: int, stop_panel: int, start: Any, tile: Any
 ) -> None:

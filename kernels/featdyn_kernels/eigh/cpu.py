@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from featdyn_kernels._simd import REGISTER
 from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels.eigh import lanes, lapack
 from featdyn_kernels.eigh.warning import warn_of_retry
@@ -30,7 +31,7 @@ def eigh(a: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any], np.ndar
 def _solve(a: np.ndarray[Any, Any], k: int) -> tuple[Any, Any, Any]:
     batch, n, _ = a.shape
     values, vectors, converged = np.empty((batch, k), a.dtype), np.empty((batch, k, n), a.dtype), np.ones(batch, bool)
-    width = 64 // a.itemsize
+    width = REGISTER // a.itemsize
     rest = batch % width
     # A group that is not full costs as much as a full one.
     together = 0 if n > LARGEST else batch if rest >= 2 + n // 32 else batch - rest

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from featdyn_kernels._jit import njit
-from featdyn_kernels._simd import aligned_empty, lanes
+from featdyn_kernels._simd import REGISTER, aligned_empty, lanes
 from featdyn_kernels.eigh.ql import BLOCK, SWEEPS, iterate
 from featdyn_kernels.eigh.tridiagonal import accumulate, tridiagonalise
 
@@ -38,7 +38,7 @@ def solve(a: Any, values: Any, vectors: Any, converged: Any, limit: int = LIMIT)
     limit : int
         For the tests.
     """
-    n, width = a.shape[1], 64 // a.itemsize
+    n, width = a.shape[1], REGISTER // a.itemsize
     stride = stride_of(n)
     matrix, basis = (aligned_empty(stride * stride * width, a.dtype) for _ in range(2))
     rotations = aligned_empty(SWEEPS * n * 2 * width, a.dtype)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from featdyn_kernels._jit import njit
 from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels._tiles.coordinates import scaled_pair
-from featdyn_kernels._tiles.registers import ROWS, fill, padded_rows, panels, panels_per_tile, products, rows_per_tile
-from featdyn_kernels._tiles.vectors import exp2_in_place, exp2_sum, smallest
+from featdyn_kernels._tiles.registers import ROWS, SMALL, panels, rows_per_tile
+from featdyn_kernels._tiles.tiles import GROUP, fill_tile, pairs, tile_of, tiles, weigh
+from featdyn_kernels._tiles.vectors import exp2_in_place, exp2_sum, nearest
 from featdyn_kernels.kde.whitening import whitening
 
 Array = np.ndarray[Any, Any]
 
-_GROUP = 64  # queries that share one pass over the weights
 _CHUNK = 1024  # queries whose sums are held at once: 8 KiB for each weight vector
-_SMALL = 2**22  # multiply-adds below which a second thread costs more than it saves
 
 
 def log_density(queries: Array, samples: Array, bandwidth: Any, weights: Array | None) -> Array:
@@ -42,16 +41,14 @@ def log_density_many(queries: Array, samples: Array, bandwidth: Any, weights: Ar
     white = whitening(bandwidth, samples.shape[1])
     rows, points = scaled_pair(queries, samples, white.scale)
     relative = weights / weights.max(axis=1, keepdims=True)
-    columns, weight_panels = panels(points), panels(relative.astype(points.dtype))
-    start = panels(np.zeros((len(points), 1), points.dtype))
-    padded = padded_rows(rows)
-    result = np.empty((len(weights), len(padded)))
+    found, columns = pairs(rows, points), panels(relative.astype(points.dtype))
+    result = np.empty((len(weights), len(found.rows)))
 
     def work(first: int, stop: int) -> None:
-        _many_sums(padded, columns, start, weight_panels, len(points), first * ROWS, stop * ROWS, result)
+        _many_sums(found, columns, first, stop, result)
 
-    cost = ROWS * len(points) * (points.shape[1] + len(weights))
-    parallel_blocks(work, len(padded) // ROWS, min_block=1 + _SMALL // cost)
+    cost = len(points) * (points.shape[1] + len(weights))
+    parallel_blocks(work, len(found.rows), min_block=1 + SMALL // cost, align=ROWS)
     result = result[:, : len(rows)]
     for r in np.flatnonzero(np.isnan(result).any(axis=1)):  # a weight vector that is zero near some queries
         lost = np.isnan(result[r])
@@ -68,85 +65,66 @@ def sums_of_others(weights: Array) -> Array:
 
 def _log_sums(rows: Array, points: Array, weights: Array | None, leave_out_own: bool) -> Array:
     """Return the natural log of ``sum_j weights[j] 2**(-|rows[i] - points[j]|^2)``; weights at most 1."""
-    n, d = points.shape
-    dtype = points.dtype
-    start = np.zeros((n, 1), dtype)
+    dtype, start = points.dtype, None
     if weights is not None:
         with np.errstate(divide="ignore"):
-            start[:, 0] = np.minimum(0.0 - np.log2(weights), np.finfo(dtype).max)
-    columns, start, padded = panels(points), panels(start), padded_rows(rows)
-    least = np.full(len(padded), np.finfo(dtype).max, dtype)
-    sums = np.zeros(len(padded))
+            start = np.minimum(0.0 - np.log2(weights), np.finfo(dtype).max).astype(dtype)
+    found = pairs(rows, points, start)
+    least = np.full(len(found.rows), np.finfo(dtype).max, dtype)
+    sums = np.zeros(len(found.rows))
 
     def work(first: int, stop: int) -> None:
-        _single_sums(padded, columns, start, n, first * ROWS, stop * ROWS, leave_out_own, least, sums)
+        _single_sums(found, first, stop, leave_out_own, least, sums)
 
-    parallel_blocks(work, len(padded) // ROWS, min_block=1 + _SMALL // (ROWS * n * d))
+    parallel_blocks(work, len(found.rows), min_block=1 + SMALL // points.size, align=ROWS)
     far = least == np.finfo(dtype).max  # a distance beyond float64: its log is -inf, rightly rounded
     with np.errstate(divide="ignore"):
         logs = np.log(np.where(far, 0.0, sums)) - np.log(2.0) * least.astype(np.float64)
     return np.asarray(logs[: len(rows)])
 
 
-@njit(nogil=True, cache=True)
-def _single_sums(
-    rows: Any, columns: Any, start: Any, n: int, first: int, stop: int, leave_out_own: bool, least: Any, sums: Any
-) -> None:
+@njit
+def _single_sums(pairs: Any, first: int, stop: int, leave_out_own: bool, least: Any, sums: Any) -> None:
     """Add the samples into ``sums[i]``, in units of the ``2**-least[i]`` of the nearest sample so far."""
-    width, depth = columns.shape[2], columns.shape[1]
-    step, group = panels_per_tile(depth, width, rows.itemsize), rows_per_tile(depth)
-    tile = np.empty((group, step * width), rows.dtype)
-    for p in range(0, columns.shape[0], step):
-        q = min(p + step, columns.shape[0])
-        offset = p * width
-        count = min(q * width, n) - offset
-        for g in range(first, stop, group):
-            fill(rows, g, min(g + group, stop), columns, p, q, start, tile)
-            for i in range(g, min(g + group, stop)):
-                if leave_out_own and 0 <= i - offset < count:
-                    tile[i - g, i - offset] = np.inf
-                near = smallest(tile, i - g, count)
-                if near < least[i]:
-                    sums[i] *= 2.0 ** (np.float64(near) - np.float64(least[i]))
-                    least[i] = near
-                sums[i] += exp2_sum(tile, i - g, count, least[i])
+    tile, one = tile_of(pairs, rows_per_tile(pairs.rows.shape[1])), pairs.rows.dtype.type(1)
+    for k in range(tiles(pairs, first, stop, tile)):
+        g, g_stop, offset, count = fill_tile(pairs, first, stop, k, tile, np.inf, False)
+        for i in range(g, g_stop):
+            if leave_out_own and 0 <= i - offset < count:
+                tile[i - g, i - offset] = np.inf
+            near = nearest(tile, i - g, count)
+            if near < least[i]:
+                sums[i] *= 2.0 ** (np.float64(near) - np.float64(least[i]))
+                least[i] = near
+            sums[i] += exp2_sum(tile, i - g, count, least[i], one)
 
 
-@njit(nogil=True, cache=True)
-def _many_sums(rows: Any, columns: Any, start: Any, weights: Any, n: int, first: int, stop: int, result: Any) -> None:
+@njit
+def _many_sums(pairs: Any, weights: Any, first: int, stop: int, result: Any) -> None:
     """Write the natural log of each weight vector's sum, NaN where float32 (float64) lost it to underflow."""
-    width, depth = columns.shape[2], columns.shape[1]
-    step = panels_per_tile(depth, width, rows.itemsize)
-    tile = np.empty((_GROUP, step * width), rows.dtype)
-    stride = tile.shape[1]
-    part = np.empty((ROWS, width), rows.dtype)
-    zeros = np.zeros(width, rows.dtype)
+    width, number = weights.shape[2], pairs.rows.dtype.type
+    tile, part = tile_of(pairs, GROUP), np.empty((ROWS, width), pairs.rows.dtype)
+    one = np.ones(1, pairs.rows.dtype)
     # Each term is right to 2**-126 (2**-1022) of the nearest sample's: below this sum that is not precise enough.
-    lost = n * 2.0 ** (-100 if rows.itemsize == 4 else -965)
+    lost = pairs.n * 2.0 ** (-100 if pairs.rows.itemsize == 4 else -965)
     for c in range(first, stop, _CHUNK):
         c_stop = min(c + _CHUNK, stop)
         sums = np.zeros((c_stop - c, weights.shape[0] * width))
-        least = np.full(c_stop - c, np.float64(np.finfo(rows.dtype).max))
-        for p in range(0, columns.shape[0], step):
-            q = min(p + step, columns.shape[0])
-            offset = p * width
-            count = min(q * width, n) - offset
-            for g in range(c, c_stop, _GROUP):
-                g_stop = min(g + _GROUP, c_stop)
-                fill(rows, g, g_stop, columns, p, q, start, tile)
-                for i in range(g, g_stop):
-                    near = smallest(tile, i - g, count)
-                    if near < least[i - c]:
-                        sums[i - c] *= 2.0 ** (near - least[i - c])
-                        least[i - c] = near
-                    exp2_in_place(tile, i - g, count, rows.dtype.type(least[i - c]))
-                for v in range(weights.shape[0]):
-                    for i in range(g, g_stop, ROWS):
-                        at = (v * n + offset) * width
-                        products(tile, (i - g) * stride, stride, weights, at, zeros, 0, 0, part, 0, width, count)
-                        for r in range(ROWS):
-                            for w in range(width):
-                                sums[i - c + r, v * width + w] += part[r, w]
+        least = np.full(c_stop - c, np.float64(np.finfo(pairs.rows.dtype).max))
+        for k in range(tiles(pairs, c, c_stop, tile)):
+            g, g_stop, offset, count = fill_tile(pairs, c, c_stop, k, tile, np.inf, False)
+            for i in range(g, g_stop):
+                near = nearest(tile, i - g, count)
+                if near < least[i - c]:
+                    sums[i - c] *= 2.0 ** (near - least[i - c])
+                    least[i - c] = near
+                exp2_in_place(tile, i - g, count, number(least[i - c]), one)
+            for v in range(weights.shape[0]):
+                for i in range(g, g_stop, ROWS):
+                    weigh(tile, i - g, count, weights, v, offset, part)
+                    for r in range(ROWS):
+                        for w in range(width):
+                            sums[i - c + r, v * width + w] += part[r, w]
         for i in range(c, c_stop):
             for r in range(result.shape[0]):
                 total = sums[i - c, r]

@@ -1,7 +1,4 @@
-"""Gaussian kernel sums on the GPU: one pass over distance tiles with an online minimum, as attention takes its maximum.
-
-Block sizes are untuned: no GPU figure exists yet.
-"""
+"""Gaussian kernel sums on the GPU: one pass over tiles with an online minimum, as attention takes its maximum."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
@@ -17,15 +14,13 @@ import triton.language as tl
 from featdyn_kernels._tiles.gpu import (
     by_products,
     column_splits,
-    dot_precision,
-    launcher,
+    load_weights,
+    reduce_tiles,
     scaled_pair,
     squared_distances,
-    vector_block,
+    store_sums,
 )
 from featdyn_kernels.kde.whitening import whitening
-
-_BM, _BN, _BK = 64, 128, 32
 
 
 def log_density(
@@ -95,14 +90,10 @@ def kde_log_sums(
     rows: torch.Tensor, points: torch.Tensor, start: torch.Tensor, leave_out_own: bool, products: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the minima of ``s = start[j] + |rows[i] - points[j]|^2`` and ``sum_j 2**(minimum - s)``: (splits, M)."""
-    m, n = len(rows), len(points)
-    splits = column_splits(m, n, _BM)
+    m = len(rows)
+    splits = column_splits(m, len(points))
     least, sums = rows.new_empty(splits, m), rows.new_empty(splits, m)
-    if m:
-        launcher(_log_sums_kernel)[(triton.cdiv(m, _BM), splits)](
-            rows, points, start, least, sums, m, n, triton.cdiv(triton.cdiv(n, splits), _BN) * _BN,
-            DEPTH=rows.shape[1], OWN=leave_out_own, PRODUCTS=products, BM=_BM, BN=_BN, BK=_BK, num_warps=4,
-        )  # fmt: skip
+    reduce_tiles(_log_sums_kernel, splits, rows, points, (start, least, sums), OWN=leave_out_own, PRODUCTS=products)
     return least, sums
 
 
@@ -114,16 +105,10 @@ def kde_many_sums(
 
     The sums ``sum_j weights[j, r] 2**(minimum - |rows[i] - points[j]|^2)`` are (splits, M, R).
     """
-    m, n, vectors = len(rows), len(points), weights.shape[1]
-    splits = column_splits(m, n, _BM)
+    m, vectors = len(rows), weights.shape[1]
+    splits = column_splits(m, len(points))
     least, sums = rows.new_empty(splits, m), rows.new_empty(splits, m, vectors)
-    block = vector_block(vectors)
-    if m:
-        launcher(_many_sums_kernel)[(triton.cdiv(m, _BM), splits, triton.cdiv(vectors, block))](
-            rows, points, weights, least, sums, m, n, vectors, triton.cdiv(triton.cdiv(n, splits), _BN) * _BN,
-            DEPTH=rows.shape[1], PRODUCTS=products, BM=_BM, BN=_BN, BK=_BK, BR=block,
-            PRECISION=dot_precision(points), num_warps=4,
-        )  # fmt: skip
+    reduce_tiles(_many_sums_kernel, splits, rows, points, (weights, least, sums), vectors, PRODUCTS=products)
     return least, sums
 
 
@@ -159,8 +144,8 @@ def _log_sums_kernel(
         finite = tl.where(near == float("inf"), 0.0, near)
         total = total * tl.exp2(tl.where(near == least, 0.0, finite - least)) + tl.sum(tl.exp2(finite[:, None] - d2), 1)
         least = near
-    tl.store(least_ptr + tl.program_id(1) * m + rows, least, rows < m)
-    tl.store(sums_ptr + tl.program_id(1) * m + rows, total, rows < m)
+    tl.store(least_ptr + tl.program_id(1).to(tl.int64) * m + rows, least, rows < m)
+    tl.store(sums_ptr + tl.program_id(1).to(tl.int64) * m + rows, total, rows < m)
 
 
 @triton.jit
@@ -193,11 +178,9 @@ def _many_sums_kernel(
         d2 = squared_distances(a_ptr, b_ptr, rows, columns, m, n, DEPTH, PRODUCTS, BM, BN, BK)
         near = tl.minimum(least, tl.min(d2, 1))
         finite = tl.where(near == float("inf"), 0.0, near)
-        w_mask = (columns < n)[:, None] & (v < vectors)[None, :]
-        w = tl.load(weights_ptr + columns[:, None].to(tl.int64) * vectors + v[None, :], w_mask, 0.0)
+        w = load_weights(weights_ptr, columns, v, n, vectors)
         total *= tl.exp2(tl.where(near == least, 0.0, finite - least))[:, None]
         total = tl.dot(tl.exp2(finite[:, None] - d2), w, total, input_precision=PRECISION, out_dtype=kind)
         least = near
-    at = tl.program_id(1).to(tl.int64) * m + rows
-    tl.store(least_ptr + at, least, rows < m)
-    tl.store(sums_ptr + at[:, None] * vectors + v[None, :], total, (rows < m)[:, None] & (v < vectors)[None, :])
+    tl.store(least_ptr + tl.program_id(1).to(tl.int64) * m + rows, least, rows < m)
+    store_sums(sums_ptr, total, rows, v, m, vectors)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+from numba.extending import register_jitable
 
 from featdyn_kernels import _simd as simd
+from featdyn_kernels._jit import njit
 from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels.moebius.butterflies import butterflies, prefetch
 
@@ -47,7 +48,7 @@ def transform(f: Array, out: Array, sign: float, adjoint: bool) -> None:
         parallel_blocks(columns, len(f) * per_row)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def _blocks(source: Any, target: Any, n: int, start: int, stop: int, sign: Any, adjoint: bool) -> None:
     """Transform blocks ``start`` to ``stop`` of ``2**n`` elements each."""
     lanes = simd.lanes(source)
@@ -71,7 +72,7 @@ def _blocks(source: Any, target: Any, n: int, start: int, stop: int, sign: Any, 
         strided(target, block, first, n, 0, 1 << first, 2, sign, adjoint)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def strided(
     f: Any, start: int, low: int, high: int, first: int, last: int, widest: int, sign: Any, adjoint: bool
 ) -> None:
@@ -91,7 +92,7 @@ def strided(
         bit += width
 
 
-@numba.njit(nogil=True, inline="always")
+@register_jitable(inline="always")
 def _butterflies(f: Any, i: int, stride: int, width: int, sign: Any, adjoint: bool) -> None:
     if adjoint:
         if width == 4:
@@ -108,7 +109,7 @@ def _butterflies(f: Any, i: int, stride: int, width: int, sign: Any, adjoint: bo
         butterflies(f, i, f, i, stride, sign, 2, False, False)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def _short(source: Any, target: Any, n: int, start: int, stop: int, sign: Any, adjoint: bool) -> None:
     """Transform blocks of less than a tile."""
     target[start << n : stop << n] = source[start << n : stop << n]

@@ -1,7 +1,4 @@
-"""Sums over all pairs on the GPU: distance tiles, reduced as they are made.
-
-Block sizes are untuned: no GPU figure exists yet.
-"""
+"""Sums over all pairs on the GPU: distance tiles, reduced as they are made."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
 
@@ -17,15 +14,13 @@ import triton.language as tl
 from featdyn_kernels._tiles.gpu import (
     by_products,
     column_splits,
-    dot_precision,
-    launcher,
+    load_weights,
+    reduce_tiles,
     scaled_pair,
     squared_distances,
-    vector_block,
+    store_sums,
 )
 from featdyn_kernels.pairwise.scaling import scaling
-
-_BM, _BN, _BK = 64, 128, 32
 
 Array = np.ndarray[Any, Any]
 
@@ -70,14 +65,12 @@ def pairwise_sums(
 
     ``g(s) = sum_f 2**(-f s)``, or the root of s where there are no factors.
     """
-    m, n, vectors = len(rows), len(points), weights.shape[1]
-    splits = column_splits(m, n, _BM)
-    sums = rows.new_empty(splits, m, vectors)
-    block = vector_block(vectors)
-    launcher(_sums_kernel)[(triton.cdiv(m, _BM), splits, triton.cdiv(vectors, block))](
-        rows, points, weights, factors, sums, m, n, vectors, triton.cdiv(triton.cdiv(n, splits), _BN) * _BN,
-        FACTORS=len(factors), DEPTH=rows.shape[1], SAME=same, PRODUCTS=products, BM=_BM, BN=_BN, BK=_BK, BR=block,
-        PRECISION=dot_precision(points), num_warps=4,
+    vectors = weights.shape[1]
+    splits = column_splits(len(rows), len(points))
+    sums = rows.new_empty(splits, len(rows), vectors)
+    reduce_tiles(
+        _sums_kernel, splits, rows, points, (weights, factors, sums), vectors,
+        FACTORS=len(factors), SAME=same, PRODUCTS=products,
     )  # fmt: skip
     return sums
 
@@ -120,8 +113,6 @@ def _sums_kernel(
         kept = (columns < n)[None, :]
         if SAME:
             kept = kept & (rows[:, None] != columns[None, :])
-        w_mask = (columns < n)[:, None] & (v < vectors)[None, :]
-        w = tl.load(weights_ptr + columns[:, None].to(tl.int64) * vectors + v[None, :], w_mask, 0.0)
+        w = load_weights(weights_ptr, columns, v, n, vectors)
         total = tl.dot(tl.where(kept, g, 0.0), w, total, input_precision=PRECISION, out_dtype=kind)
-    at = tl.program_id(1).to(tl.int64) * m + rows
-    tl.store(sums_ptr + at[:, None] * vectors + v[None, :], total, (rows < m)[:, None] & (v < vectors)[None, :])
+    store_sums(sums_ptr, total, rows, v, m, vectors)

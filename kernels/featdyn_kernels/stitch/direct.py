@@ -15,7 +15,9 @@ from numba import types
 from numpy.typing import NDArray
 
 from featdyn_kernels._jit import njit
-from featdyn_kernels.stitch.emitter import BF16, LANES, PANELS, WIDTHS, Emitter, intrinsic, pack
+from featdyn_kernels._simd import BF16
+from featdyn_kernels._simd.emitter import intrinsic
+from featdyn_kernels.stitch.panels import LANES, PANELS, WIDTHS, emitter, pack
 
 COLUMNS = (4, 8, 8)
 """Neighbouring outputs that meet each width of panel in registers: 16 sums hide the latency of two multipliers and
@@ -43,7 +45,7 @@ def _tile(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind, x, i, j, height, width, inputs, outputs, taps_i, taps_j, stride, u, bias, residual, least, y, *rest = args
         valid, zero, trash = rest
-        e = Emitter(builder)
+        e = emitter(builder)
 
         def inside(value: Any, limit: Any) -> Any:
             return builder.icmp_unsigned("<", value, limit)  # a negative number is a huge unsigned one
@@ -100,7 +102,7 @@ def _round(typing: Any, x: Any, y: Any) -> Any:
     """Copy one vector of float32 as bfloat16."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        e = Emitter(builder)
+        e = emitter(builder)
         (e.store_rounded if BF16 else e.store)(e.load(args[0]), args[1])
         return context.get_dummy_value()
 

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from featdyn_kernels._simd import BF16
 from featdyn_kernels.stitch import direct, winograd
-from featdyn_kernels.stitch.emitter import BF16, LANES
 from featdyn_kernels.stitch.fold import fold
+from featdyn_kernels.stitch.panels import LANES
 from featdyn_kernels.stitch.plan import Affine
 from featdyn_kernels.stitch.workspace import Workspace
 

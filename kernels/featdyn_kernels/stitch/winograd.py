@@ -19,7 +19,9 @@ from numba import types
 from numpy.typing import NDArray
 
 from featdyn_kernels._jit import njit
-from featdyn_kernels.stitch.emitter import BF16, LANES, PANELS, WIDE, WIDTHS, Emitter, intrinsic, pack
+from featdyn_kernels._simd import BF16, WIDE
+from featdyn_kernels._simd.emitter import Emitter, intrinsic
+from featdyn_kernels.stitch.panels import LANES, PANELS, WIDTHS, emitter, pack
 
 NEAR, FAR = 0.75, 1.5
 """The transform evaluates polynomials at 0, +-NEAR, +-FAR and infinity. The usual 1 and 2 make errors 2.3 times as
@@ -68,8 +70,8 @@ def _backward(e: Emitter, m: list[Any]) -> list[Any]:
     p, q, r, s = e.add(m[1], m[2]), e.sub(m[1], m[2]), e.add(m[3], m[4]), e.sub(m[3], m[4])
     return [
         e.add(e.add(m[0], p), r),
-        e.fma(NEAR, q, e.scale(FAR, s)),
-        e.fma(NEAR**2, p, e.scale(FAR**2, r)),
+        e.fma(NEAR, q, e.mul(FAR, s)),
+        e.fma(NEAR**2, p, e.mul(FAR**2, r)),
         e.fma(NEAR**3, q, e.fma(FAR**3, s, m[5])),
     ]
 
@@ -86,7 +88,7 @@ def _transform_input(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind, x, row, column, rows, columns, zero, v, plane = args
-        e = Emitter(builder)
+        e = emitter(builder)
 
         def transform(border: bool, rounded: bool) -> None:
             half = []
@@ -116,7 +118,7 @@ def _transform_output(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind, m, plane, bias, residual, residual_row, residual_column, least, y, row, column, *rest = args
         rows, columns, zero, trash = rest
-        e = Emitter(builder)
+        e = emitter(builder)
 
         def transform(border: bool) -> None:
             half = [_backward(e, [e.load(e.at(m, plane, 6 * i + j)) for i in range(6)]) for j in range(6)]
@@ -142,7 +144,7 @@ def _multiply(typing: Any, kind: Any, v: Any, u: Any, m: Any, inputs: Any, outpu
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind, v, u, m, inputs, outputs = args
-        e = Emitter(builder)
+        e = emitter(builder)
 
         def multiply(vectors: int, rows: int, rounded: bool) -> None:
             load, broadcast, fma = (e.load_pairs, e.broadcast_pair, e.dot) if rounded else (e.load, e.broadcast, e.fma)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from featdyn_kernels import _simd as simd
+from featdyn_kernels._jit import njit
 from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels.moebius.sparse import settings
 from featdyn_kernels.moebius.sparse.look import look
@@ -76,7 +76,7 @@ def solve(
     return taken
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def _solve(
     arrays: Any, limits: Any, iterations: int, tables: Any, spectrum: Any, work: Any, numbers: Any, inverse: Any
 ) -> None:
@@ -119,7 +119,7 @@ def _solve(
                 busy -= 1
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def _enter(arrays: Any, sample: int, work: Any, numbers: Any, lane: int, rounding: Any) -> None:
     """Put a sample into a lane, and what its coefficients start from into the arrays to compute in."""
     values, bound, split, slack, prices, _ = arrays
@@ -140,7 +140,7 @@ def _enter(arrays: Any, sample: int, work: Any, numbers: Any, lane: int, roundin
     numbers[ROUNDING, lane] = rounding * reach
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def _start(work: Any, n: int, entered: Any) -> None:
     """Set the coefficients of the lanes that were entered."""
     any_entered = False
@@ -158,7 +158,7 @@ def _start(work: Any, n: int, entered: Any) -> None:
             work[OR, i] = -work[RIGHT, i]
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def _invert(numbers: Any, spectrum: Any, inverse: Any) -> None:
     """Set ``inverse`` to ``1 / (step * eigenvalue + slack_step)``."""
     lanes = simd.lanes(inverse)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from featdyn_kernels import _simd as simd
+from featdyn_kernels._jit import njit
 from featdyn_kernels.moebius.sparse import settings
 from featdyn_kernels.moebius.sparse.step import (
     AND,
@@ -34,7 +34,7 @@ _FACTORS = settings.COEFFICIENT_STEP, settings.SLACK_STEP
 _RANGE = settings.STEP_RANGE
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def look(work: Any, numbers: Any, n: int, tolerance: Any, enough: Any, gap: Any) -> None:
     """Set ``gap`` and the gap that is small ``enough`` of every lane, the split of that gap, and the next steps."""
     lanes = simd.lanes(work)
@@ -56,7 +56,7 @@ def look(work: Any, numbers: Any, n: int, tolerance: Any, enough: Any, gap: Any)
     _next(numbers[SLACK_STEP], numbers[NEXT_SLACK_STEP], first, _FACTORS[1], slack_size, price_size)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def _primal(work: Any, n: int) -> Any:
     """Set the split, and return its L1 and the sum of the coefficients' sizes.
 
@@ -91,7 +91,7 @@ def _primal(work: Any, n: int) -> Any:
     return l1, size
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def _dual(work: Any, n: int, bound: Any, nearest: Any) -> Any:
     """Return the lower bound less ``|nearest|``, and the sum of the reduced prices' sizes.
 
@@ -121,7 +121,7 @@ def _dual(work: Any, n: int, bound: Any, nearest: Any) -> Any:
     return (worth + (simd.load(prices, 0, 1) - everything) * nearest) / largest, reduced
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def _next(steps: Any, following: Any, first: Any, factor: float, primal: Any, dual: Any) -> None:
     """Move steps half way, on a log scale, to ``factor`` times the size of the primal over that of the dual."""
     sizes = np.empty((2, steps.size), steps.dtype)

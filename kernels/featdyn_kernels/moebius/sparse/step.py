@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
+from numba.extending import register_jitable
 
 from featdyn_kernels import _simd as simd
+from featdyn_kernels._jit import njit
 from featdyn_kernels.moebius.cpu import FIRST, strided
 from featdyn_kernels.moebius.sparse.leaf import solve as solve_leaf
 from featdyn_kernels.moebius.sparse.schur import ROTATE, SOLVE
@@ -20,7 +21,7 @@ BOUND, STEP, SLACK_STEP, FIRST_STEP, NEXT_STEP, NEXT_SLACK_STEP, ROUNDING, NUMBE
 _ROTATE, _SOLVE = ROTATE, SOLVE  # what Numba compiles in must be a global of the module
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def log2(size: int) -> int:
     """Return the number of bits of a power of two, less one."""
     n = 0
@@ -29,7 +30,7 @@ def log2(size: int) -> int:
     return n
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def transform(f: Any, n: int, sign: Any, adjoint: bool) -> None:
     """Transform a row of the workspace."""
     for start in range(0, 1 << n, 1 << min(n, FIRST)):
@@ -37,7 +38,7 @@ def transform(f: Any, n: int, sign: Any, adjoint: bool) -> None:
     _high(f, n, sign, adjoint)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def _low(f: Any, start: int, n: int, sign: Any, adjoint: bool) -> None:
     """Transform the variables that a block of the first-level cache holds, in the block at entry ``start``."""
     lanes = simd.lanes(f)
@@ -45,28 +46,28 @@ def _low(f: Any, start: int, n: int, sign: Any, adjoint: bool) -> None:
     strided(f, start * lanes, lane_bits, lane_bits + min(n, FIRST), 0, lanes, 4, sign, adjoint)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def _high(f: Any, n: int, sign: Any, adjoint: bool) -> None:
     lane_bits = log2(simd.lanes(f))
     first = lane_bits + min(n, FIRST)
     strided(f, 0, first, lane_bits + n, 0, 1 << first, 2, sign, adjoint)
 
 
-@numba.njit(nogil=True, inline="always")
+@register_jitable(inline="always")
 def copy(source: Any, target: Any) -> None:
     """Copy whole registers."""
     for i in range(0, source.size, simd.lanes(source)):
         simd.store(target, i, simd.load(source, i, 1))
 
 
-@numba.njit(nogil=True, inline="always")
+@register_jitable(inline="always")
 def clip(x: Any, low: Any, high: Any) -> Any:
     """Return every lane of x, held between those of ``low`` and ``high``."""
     above = simd.where_less(x, low, low, x)
     return simd.where_less(high, above, high, above)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def iterate(work: Any, numbers: Any, inverse: Any, tables: Any, n: int, relaxation: Any) -> None:
     """Take one step of the method that :mod:`featdyn_kernels.moebius.sparse` describes."""
     one = work.dtype.type(1)
@@ -81,7 +82,7 @@ def iterate(work: Any, numbers: Any, inverse: Any, tables: Any, n: int, relaxati
         simd.store(prices, i, factor * simd.load(left, i, 1) + simd.load(prices, i, 1))
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def _coefficients(
     prices: Any, target: Any, coefficients: Any, step: Any, n: int, free: int, sign: Any, adjoint: bool, relaxation: Any
 ) -> None:
@@ -110,7 +111,7 @@ def _coefficients(
     _high(target, n, one, adjoint)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def _residual(work: Any, numbers: Any, relaxation: Any) -> None:
     """Step the slack q and set ``left`` to ``left - right - (2 q_new - q_old) - values``."""
     values, slack, prices, left, right = work[VALUES], work[SLACK], work[PRICE], work[LEFT], work[RIGHT]
@@ -130,7 +131,7 @@ def _residual(work: Any, numbers: Any, relaxation: Any) -> None:
         simd.store(left, i, simd.load(left, i, 1) - simd.load(right, i, 1) - (new + change) - value)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit
 def _solve_coupled(f: Any, inverse: Any, tables: Any) -> None:
     """Replace f by the solution x of ``(step * (Z Z^T + Z^T Z) + slack_step * I) x = f``."""
     operations, pairs, turns, places, vectors, spectrum_at, vectors_at = tables

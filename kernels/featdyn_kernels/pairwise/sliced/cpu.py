@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from featdyn_kernels._jit import njit
 from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels._tiles.coordinates import matmul_transposed, scaled_pair
 
@@ -47,7 +47,7 @@ def labelled_powers(points: Array, members: Array, directions: Array, p: float) 
     return np.asarray(costs.mean(0))
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _transport(a: Any, b: Any, p: float) -> Any:
     """Return ``W_p^p`` of two sorted samples: the integral over levels of the distance between their quantiles."""
     n, m = a.size, b.size
@@ -65,7 +65,7 @@ def _transport(a: Any, b: Any, p: float) -> Any:
     return total / (n * m)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _labelled(values: Any, order: Any, members: Any, p: float, costs: Any) -> None:
     """Write the cost of each labelling of one sorted pooled row."""
     a, b = np.empty_like(values), np.empty_like(values)
