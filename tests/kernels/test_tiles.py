@@ -56,7 +56,7 @@ def test_row_functions_stop_at_the_last_panel(n, dtype, seed):
     tile = (rng.random((3, stop + width)) * 40).astype(dtype)
     tile[:, n:] = np.inf
     wide, other = tile[1, :n].astype(np.float64), tile[[0, 2]].copy()
-    near, one = nearest(tile, 1, n), dtype(1)
+    near, one = dtype(nearest(tile, 1, n)), dtype(1)
     assert near == tile[1, :n].min()
     powers = np.exp2(near - wide)
     assert exp2_sum(tile, 1, n, near, one) == pytest.approx(powers.sum(), rel=1e-6)
