@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featdyn_kernels import moebius
-from tests.kernels.peers.sparsify import highs_as_printed, planted
+from featdyn_kernels.moebius.sparse.blocks import blocks
+from tests.kernels.peers.sparsify import highs_as_printed, numpy_iterations, planted
 
 
 def l1_by_hand(v, p, q):
@@ -68,6 +69,32 @@ def test_the_reference_is_exact():
     fast = moebius.sparsify(table, bound=bound, tolerance=1e-6, iterations=50_000)
     np.testing.assert_allclose(exact.gap, 0, atol=1e-9 * exact.l1.max())
     np.testing.assert_allclose(fast.l1, exact.l1, rtol=2e-6)
+
+
+@pytest.mark.parametrize("inverse", ["dense", "blocks"])
+@pytest.mark.parametrize(("n", "dtype", "atol"), [(3, "float64", 1e-11), (6, "float32", 1e-4), (9, "float64", 1e-11)])
+def test_peer_takes_the_same_iterations(n, dtype, atol, inverse):
+    table = planted(n, 5, terms=4, orders=(1, n - 1), seed=n)[0].astype(dtype)
+    bound = (0.02 * np.abs(table[:, -1] - table[:, 0])).astype(dtype)
+    found = moebius.sparsify(table, bound=bound, tolerance=0.0, iterations=60, fold=0)
+    p, q, prices = numpy_iterations(table, bound, 60, inverse)
+    np.testing.assert_allclose(q, found.q, atol=atol)
+    np.testing.assert_allclose(prices, found.prices, atol=atol)
+    # Folding moves what is constant among the OR interactions, and no other value of p.
+    np.testing.assert_allclose(p - p[:, :1], found.p - found.p[:, :1], atol=10 * atol)
+
+
+@pytest.mark.parametrize("n", [1, 3, 6, 8, 11])
+def test_blocks_invert_the_operator(n):
+    found, step, slack_step = blocks(n), 0.3, 0.05
+    assert sorted(found.places[found.places >= 0]) == list(range(2**n))
+    x = np.random.default_rng(n).normal(size=2**n)
+    coupled = np.append((found.high.T @ x.reshape(len(found.high), -1) @ found.low).ravel(), 0.0)
+    inner = np.einsum("kij,ki->kj", found.vectors, coupled[found.places]) / (step * found.spectrum + slack_step)
+    coupled[found.places] = np.einsum("kij,kj->ki", found.vectors, inner)
+    y = (found.high @ coupled[:-1].reshape(len(found.high), -1) @ found.low.T).ravel()
+    applied = moebius.zeta(moebius.zeta_adjoint(y)) + moebius.zeta_adjoint(moebius.zeta(y))
+    np.testing.assert_allclose(step * applied + slack_step * y, x, atol=1e-9)
 
 
 def test_interactions_reconstruct_the_table():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -10,6 +11,7 @@ from scipy.optimize import linprog
 
 from featdyn_kernels.moebius import reference
 from featdyn_kernels.moebius.sparse import settings
+from featdyn_kernels.moebius.sparse.blocks import blocks
 
 
 def _transformed(f: np.ndarray, sign: float, adjoint: bool = False) -> np.ndarray:
@@ -59,54 +61,96 @@ def highs_as_printed(table: np.ndarray, bound: float) -> float:
     return float(result.fun)
 
 
-@functools.lru_cache(maxsize=4)
-def _operator(size: int, kind: np.dtype) -> tuple[np.ndarray, ...]:
-    zeta = _transformed(np.eye(size), 1.0).T
-    values, vectors = np.linalg.eigh(zeta @ zeta.T + zeta.T @ zeta)
-    return tuple(array.astype(kind) for array in (zeta, values, vectors))
-
-
 def numpy_iterations(
-    values: np.ndarray, bound: np.ndarray, iterations: int
+    values: np.ndarray, bound: np.ndarray, iterations: int, inverse: str = "blocks"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same iterations from p = q = 0 as matrix products over the batch; returns p, q and prices."""
-    zeta, spectrum, vectors = _operator(values.shape[1], values.dtype)
-    v, b = values, bound[:, None]
-    left = np.array(_transformed(v / 2, -1.0), values.dtype)
-    right = np.array(-_transformed(v / 2, -1.0, adjoint=True), values.dtype)
+    """The solver's iterations from p = q = 0, vectorised over tables and entries; returns p, q and prices.
+
+    ``inverse`` is how the operator is inverted: in a dense basis of eigenvectors, or in our blocks.
+    """
+    solve = {"dense": _dense_inverse, "blocks": _block_inverse}[inverse](values.shape[1], values.dtype)
+    v = np.ascontiguousarray(values.T)  # (2**n, batch): what a variable adds, it adds to contiguous memory
+    x, z = _butterflies(v / 2, -1.0, False), -_butterflies(v / 2, -1.0, True)
     q, y = np.zeros_like(v), np.zeros_like(v)
-    first = settings.FIRST_STEP * np.abs(v - v[:, :1]).max(1, keepdims=True)
-    step, slack_step = first.copy(), first.copy()
+    first = settings.FIRST_STEP * np.abs(v - v[0]).max(0)
+    step, slack_step = first, first
 
-    def soft(x: np.ndarray, free: int) -> np.ndarray:
-        result = x - np.clip(x, -step, step)
-        result[:, free] = x[:, free]
-        return result
+    def soft(changed: np.ndarray, free: int) -> np.ndarray:
+        kept = changed[free].copy()
+        changed -= np.clip(changed, -step, step)
+        changed[free] = kept
+        return changed
 
-    def moved(step: np.ndarray, factor: float, primal: np.ndarray, dual: np.ndarray) -> np.ndarray:
-        ratio = factor * np.abs(primal).sum(1, keepdims=True) / np.abs(dual).sum(1, keepdims=True)
-        return np.sqrt(step * np.clip(ratio, first / settings.STEP_RANGE, first * settings.STEP_RANGE))
+    def moved(step: np.ndarray, factor: float, primal: float, dual: float) -> np.ndarray:
+        return np.sqrt(step * np.clip(factor * primal / dual, first / settings.STEP_RANGE, first * settings.STEP_RANGE))
 
     for k in range(1, iterations + 1):
         looking = k % settings.CHECK == 0
-        relaxation = values.dtype.type(1.0 if looking else settings.RELAXATION)
-        new_left = soft(left + step * (y @ zeta), 0)
-        new_right = soft(right - step * (y @ zeta.T), -1)
+        relaxation = 1.0 if looking else settings.RELAXATION
+        new_x = soft(x + step * _butterflies(y, 1.0, True), 0)
+        new_z = soft(z - step * _butterflies(y, 1.0, False), -1)
         new_q = q - slack_step * y
-        empty = v[:, :1] + new_q[:, :1]
-        new_q[:, :1] = empty - np.clip(empty, -slack_step, slack_step) - v[:, :1]
-        new_q = np.clip(new_q, -b, b)
-        residual = (2 * new_left - left) @ zeta.T - (2 * new_right - right) @ zeta - (2 * new_q - q) - v
-        move = ((residual @ vectors) / (step * spectrum + slack_step)) @ vectors.T
-        left += relaxation * (new_left - left)
-        right += relaxation * (new_right - right)
+        empty = v[0] + new_q[0]
+        new_q[0] -= np.clip(empty, -slack_step, slack_step)
+        np.clip(new_q, -bound, bound, out=new_q)
+        residual = _butterflies(2 * new_x - x, 1.0, False)
+        residual -= _butterflies(2 * new_z - z, 1.0, True)
+        residual -= 2 * new_q - q
+        residual -= v
+        y -= relaxation * solve(residual, step, slack_step)
+        x += relaxation * (new_x - x)
+        z += relaxation * (new_z - z)
         q += relaxation * (new_q - q)
-        y -= relaxation * move
         if looking and k <= settings.ADAPTING:
-            reduced = np.concatenate([(y @ zeta)[:, 1:], (y @ zeta.T)[:, :-1] - (y @ zeta.T)[:, -1:]], 1)
-            coefficients = np.concatenate([left[:, 1:], right[:, :-1]], 1)
+            up, down = _butterflies(y, 1.0, False), _butterflies(y, 1.0, True)
+            dual = np.abs(down[1:]).sum(0) + np.abs(up[:-1] - up[-1]).sum(0)
+            primal = np.abs(x[1:]).sum(0) + np.abs(z[:-1]).sum(0)
             step, slack_step = (
-                moved(step, settings.COEFFICIENT_STEP, coefficients, reduced),
-                moved(slack_step, settings.SLACK_STEP, q, y),
+                moved(step, settings.COEFFICIENT_STEP, primal, dual),
+                moved(slack_step, settings.SLACK_STEP, np.abs(q).sum(0), np.abs(y).sum(0)),
             )
-    return (left @ zeta.T + right @ zeta) / 2, q, y
+    p = (_butterflies(x, 1.0, False) + _butterflies(z, 1.0, True)) / 2
+    return p.T, q.T, y.T
+
+
+def _butterflies(f: np.ndarray, sign: float, adjoint: bool) -> np.ndarray:
+    """Transform (2**n, batch), one vectorised step per variable."""
+    result = f.copy()
+    for variable in range(len(f).bit_length() - 1):
+        pairs = result.reshape(-1, 2, result.shape[1] << variable)
+        absent, present = pairs[:, 0], pairs[:, 1]
+        receiver, giver = (absent, present) if adjoint else (present, absent)
+        if sign > 0:
+            receiver += giver
+        else:
+            receiver -= giver
+    return result
+
+
+@functools.lru_cache(maxsize=4)
+def _dense_inverse(size: int, kind: np.dtype) -> Any:
+    zeta = _butterflies(np.eye(size), 1.0, False)
+    values, vectors = (array.astype(kind) for array in np.linalg.eigh(zeta @ zeta.T + zeta.T @ zeta))
+
+    def solve(x: np.ndarray, step: np.ndarray, slack_step: np.ndarray) -> np.ndarray:
+        return vectors @ ((vectors.T @ x) / (step * values[:, None] + slack_step))
+
+    return solve
+
+
+@functools.lru_cache(maxsize=4)
+def _block_inverse(size: int, kind: np.dtype) -> Any:
+    found = blocks(size.bit_length() - 1)
+    high, low, vectors, values = (
+        np.ascontiguousarray(array, kind) for array in (found.high, found.low, found.vectors, found.spectrum)
+    )
+
+    def solve(x: np.ndarray, step: np.ndarray, slack_step: np.ndarray) -> np.ndarray:
+        batch = x.shape[1]
+        halves = np.zeros((size + 1, batch), kind)  # place -1 of a block that is not full reads zero
+        halves[:size] = (low.T @ (high.T @ x.reshape(len(high), -1)).reshape(len(high), -1, batch)).reshape(size, batch)
+        inner = (vectors.transpose(0, 2, 1) @ halves[found.places]) / (step * values[..., None] + slack_step)
+        halves[found.places] = vectors @ inner
+        return (high @ (low @ halves[:size].reshape(len(high), -1, batch)).reshape(len(high), -1)).reshape(size, batch)
+
+    return solve
