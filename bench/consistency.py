@@ -13,8 +13,8 @@ import xarray as xr
 from torch.func import functional_call
 
 from bench.harness import Case
-from featdyn.analysis import composites
 from featdyn.analysis.consistency import consistency
+from featdyn.analysis.features import batches as batches_of
 from featdyn.analysis.network import network, states
 from featdyn.networks import cuts, features_at, resolve, state_for
 from featdyn.training import load
@@ -35,7 +35,7 @@ def _case(store: Path, device: str) -> Case:
     run = train(load("digits", [f"training.epochs={EPOCHS}", f"training.device={device}"]), store)
     model = network(run, torch.device(device))
     saved = states(run, model)
-    batches = list(composites.batches(run, torch.device(device)))
+    batches = list(batches_of(run, torch.device(device)))
     picked = resolve(cuts(model, batches[0].inputs[:1]), ["default"])
     steps, samples = run.checkpoints, run.schema.samples
 

@@ -16,7 +16,8 @@ from featdyn.capture import Probes, Recorder, cube, tap
 from featdyn.capture.blocks import BlockWriter
 from featdyn.capture.layers import select
 from featdyn.errors import NetworkError, RecipeError, StoreError, TrainingError
-from featdyn.store import ArraySpec, Run, Schema
+from featdyn.store import ArraySpec, Run, RunWriter, Schema
+from tests.engine.runs import tree
 
 
 def make_net() -> nn.Sequential:
@@ -58,6 +59,7 @@ def test_recording_leaves_training_untouched(tmp_path):
     net = make_net()
     with Recorder(net, make_probes(), tmp_path / "r.zarr", layers=["*"], batch=4) as recorder:
         recorded = train_steps(net, recorder)
+        recorder.wait()
         assert recorder.checkpoints == 4
     assert plain.keys() == recorded.keys()
     for name in plain:
@@ -219,12 +221,14 @@ def test_float16_overflow_and_nan_are_refused_and_nothing_is_committed(tmp_path)
         recorder.record(step=0)
         with torch.no_grad():
             net[0].weight.mul_(1e7)
+        recorder.record(step=1)
         with pytest.raises(TrainingError, match="does not fit float16"):
-            recorder.record(step=1)
+            recorder.wait()
         with torch.no_grad():
             net[0].weight.fill_(float("nan"))
+        recorder.record(step=1)
         with pytest.raises(TrainingError, match="not finite"):
-            recorder.record(step=1)
+            recorder.record(step=2)
         assert recorder.checkpoints == 1
     assert Run(tmp_path / "r.zarr").checkpoints == 1
 
@@ -276,6 +280,56 @@ def test_steps_are_recorded_when_due(tmp_path):
     assert Run(tmp_path / "r.zarr").coords["step"].values.tolist() == [3, 6]
 
 
+def test_a_checkpoint_is_committed_behind_training_and_holds_what_was_there(tmp_path, monkeypatch):
+    net, go, order = make_net(), threading.Event(), []
+    publish = RunWriter._publish
+
+    def slow(self, *arguments, **options):
+        assert go.wait(30)
+        order.append("committed")
+        publish(self, *arguments, **options)
+
+    monkeypatch.setattr(RunWriter, "_publish", slow)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    logits = net.eval()(make_probes().inputs).detach()
+    with Recorder(net, make_probes(), tmp_path / "r.zarr", layers=["0"], dtype="float32") as recorder:
+        recorder.record(step=0)
+        assert recorder.checkpoints == 0
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.zero_()
+        order.append("trained")
+        threading.Timer(0.1, go.set).start()
+        recorder.record(step=1)  # waits for the one before
+        assert order[:2] == ["trained", "committed"]
+        recorder.wait()
+        assert recorder.checkpoints == 2
+    run = Run(tmp_path / "r.zarr")
+    assert all(torch.equal(run.state(0)[name], value) for name, value in before.items())
+    np.testing.assert_allclose(run.array("outputs/logits")[0].values, logits.numpy(), rtol=1e-5, atol=1e-6)
+    assert not run.array("outputs/logits")[1].values.any()
+
+
+def test_a_probe_pass_that_fails_takes_its_files_away(tmp_path, monkeypatch):
+    net = make_net()
+    with Recorder(net, make_probes(), tmp_path / "r.zarr", layers=["0"]) as recorder:
+        recorder.record(step=0)
+        recorder.wait()
+        committed = tree(tmp_path / "r.zarr")
+        with monkeypatch.context() as patched:
+            patched.setattr("featdyn.capture.tap.run", lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                recorder.record(step=1)
+        assert tree(tmp_path / "r.zarr") == committed
+        recorder.record(step=1)
+    assert Run(tmp_path / "r.zarr").checkpoints == 2
+
+
+def results(futures):
+    for future in futures:
+        future.result()
+
+
 def test_blocks_wait_for_the_writer_and_report_its_errors():
     schema = Schema((ArraySpec("a", ("sample", "feature"), (64, 1000), "float32"),), 64, 16)
     writer = BlockWriter(schema, list(schema.arrays), torch.device("cpu"))
@@ -298,7 +352,7 @@ def test_blocks_wait_for_the_writer_and_report_its_errors():
         for start in range(0, 16, 4):
             block.fill(start, {"a": torch.full((4, 1000), float(index))})
         writer.submit(block, slow)
-    writer.finish()
+    writer.then(results).result()
     assert seen == list(range(40))
     assert most == 1
 
@@ -307,7 +361,7 @@ def test_blocks_wait_for_the_writer_and_report_its_errors():
 
     writer.submit(writer.empty(0), fail)
     with pytest.raises(OSError, match="no room"):
-        writer.finish()
+        writer.then(results).result()
     writer.close()
 
 
@@ -326,7 +380,7 @@ def test_asynchronous_copies_are_complete_before_they_are_read():
         for start in range(0, rows, 64):
             block.fill(start, {"a": torch.full((64, features), float(index % 1000), device="cuda")})
         writer.submit(block, check)
-    writer.finish()
+    writer.then(results).result()
     writer.close()
 
 

@@ -5,11 +5,15 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featdyn.analysis import analyses, composites, features
+from featdyn.analysis import consistency as consistency_module
 from featdyn.analysis.consistency import consistency
 from featdyn.analysis.network import network, states
+from featdyn.analysis.record import record
 from featdyn.analysis.source import Rates, choose
 from featdyn.errors import FeatdynError, NetworkError, RecipeError
 from featdyn.store import Run
@@ -152,3 +156,84 @@ def test_the_chosen_sources_are_the_cheapest(data):
     found = choose(parts, stored, widths, rates)
     assert found in possible
     assert cost(found) == pytest.approx(min(cost(o) for o in possible))
+
+
+def test_another_checkpoint_costs_a_row_and_a_column(tmp_path, monkeypatch):
+    from featdyn.training import load
+    from featdyn.training.stage import Events, train
+    from tests.engine.conftest import SMALL
+
+    recipe = load("digits", [*SMALL, "training.epochs=3", "network.name=mlp"])
+    store = tmp_path / "r.zarr"
+
+    class Stop(Exception):
+        pass
+
+    def after(step, steps, loss):
+        if step > 25:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(recipe, store, Events(step=after))
+    record(store, analyses()["consistency"], {"cuts": ("all",), "features": "recomputed"})
+    old = Run(store).checkpoints
+    run = train(recipe, store)
+    new = run.checkpoints
+    assert 0 < old < new
+
+    ran = []
+    bank_run = composites.SuffixBank.run
+
+    def counted(bank, *args):
+        ran.append(len(bank))
+        return bank_run(bank, *args)
+
+    monkeypatch.setattr(composites.SuffixBank, "run", counted)
+    grown = consistency(run, cuts=("all",), features="recomputed")
+    batches = len(list(features.batches(run, torch.device("cpu"))))
+    assert sum(ran) == grown.sizes["cut"] * batches * (new**2 - old**2)
+    monkeypatch.setattr(consistency_module, "_known", lambda *args: None)
+    fresh = consistency(run, cuts=("all",), features="recomputed")
+    xr.testing.assert_allclose(grown, fresh, rtol=1e-12)
+    assert (grown["prediction"] == fresh["prediction"]).all()
+
+    ran.clear()
+    monkeypatch.undo()
+    record(store, analyses()["consistency"], {"cuts": ("all",), "features": "recomputed"})
+    monkeypatch.setattr(composites.SuffixBank, "run", counted)
+    again = consistency(
+        Run(store), cuts=("all",), features="recomputed", window=1.0
+    )  # other options of the summary: no pair is new
+    assert not ran
+    assert (again["prediction"] == fresh["prediction"]).all()
+    consistency(Run(store), cuts=("all",))
+    assert ran
+
+
+def test_soft_measures_follow_from_logits(run, recomputed):
+    """On the diagonal they are those of the recorded logits."""
+    logits = torch.from_numpy(run.values("outputs/logits")).double()
+    labels = torch.from_numpy(run.coords["label"].values)
+    test = run.coords["split"].values == "test"
+    own = logits[:, test].log_softmax(-1).gather(-1, labels[test].expand(len(logits), -1)[..., None])[..., 0]
+    for cut in range(recomputed.sizes["cut"]):
+        cell = recomputed.isel(cut=cut).sel(set="test")
+        diagonal = {name: np.diagonal(cell[name].values) for name in ("loss", "probability", "divergence")}
+        np.testing.assert_allclose(diagonal["loss"], -own.mean(-1), rtol=1e-4)
+        np.testing.assert_allclose(diagonal["probability"], own.exp().mean(-1), rtol=1e-4)
+        np.testing.assert_allclose(diagonal["divergence"], 0, atol=1e-6)
+    off = recomputed["divergence"].isel(t1=1, t2=-1)
+    assert (off > 0).all()
+
+
+def test_the_plan_is_said_and_what_cannot_fit_is_refused(run, monkeypatch, caplog):
+    from featdyn.analysis import plan
+
+    with caplog.at_level("INFO", "featdyn"):
+        consistency(run, cuts=("pooled",), features="recomputed")
+    steps, probes = run.checkpoints, run.schema.samples
+    assert f"1 cuts x {steps**2} pairs of checkpoints x {probes} probes" in caplog.text
+    monkeypatch.setattr(plan, "available", lambda: 1000)
+    with pytest.raises(FeatdynError, match=r"at most .* of memory .* but 1000 B are free: name fewer cuts"):
+        consistency(run, cuts=("pooled",), features="recomputed")
+    assert plan.Plan("work", {"a": 3, "b": 4}).peak == 7

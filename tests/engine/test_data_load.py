@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featdyn.data import load, names
+from featdyn.data import load, names, probe_set
 from featdyn.errors import DataError
 
 
@@ -285,3 +285,17 @@ def test_imagefolder_refuses_what_it_cannot_read(tmp_path):
     for file in (tmp_path / "train" / "dog").iterdir():
         file.unlink()
     refused(r"train has no images of dog")
+
+
+def test_train_size_keeps_the_same_images_balanced_and_named_as_in_the_whole():
+    whole, half, small = load("digits"), load("digits", train_size=700), load("digits", train_size=30)
+    assert np.bincount(small.train.labels).tolist() == [3] * 10
+    assert set(small.train.numbers) < set(half.train.numbers)
+    np.testing.assert_array_equal(half.train.pixels, whole.train.pixels[half.train.numbers])
+    np.testing.assert_array_equal(half.test.pixels, whole.test.pixels)
+    probes = probe_set(small, train=10, test=0)
+    numbers = probes.coords["dataset_index"]
+    np.testing.assert_array_equal(probes.pixels, whole.train.pixels[numbers])
+    assert probes.coords["sample"][0] == f"digits/train/{numbers[0]:05d}"
+    with pytest.raises(DataError, match=r"train_size: 5000 is more than the 1437 training images of digits"):
+        load("digits", train_size=5000)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from featdyn.report.facts import rows
 from featdyn.report.figures import TICKS, depth_colours, stride
 from featdyn.report.gap import Distances
-from featdyn.report.numbers import counts, rounded, short, wilson
+from featdyn.report.numbers import counts, rounded, short
+from featdyn.statistics.resampling import wilson
 
 
 def _result(steps_: list[int], cuts: int = 1) -> xr.Dataset:

@@ -76,7 +76,7 @@ def test_recipes_come_from_files_and_changes_are_toml(tmp_path):
     assert recipe.training.milestones == (0.25, 0.5)
     assert recipe.network.options == {"widths": [8]}
     assert recipe.data.name == "mnist"
-    assert recipe.identity.keys() == {*tomllib.loads(text), "labels"}
+    assert recipe.identity.keys() == {*tomllib.loads(text), "labels", "intervention"}
     for source, content in (("no.toml", None), ("bad.toml", "a = "), ("binary.toml", "\x00\xff")):
         if content:
             (tmp_path / source).write_text(content, encoding="latin-1")

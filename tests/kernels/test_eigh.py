@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featdyn_kernels import eigh, set_threads
-from featdyn_kernels.eigh import cpu, lanes, lapack
+from featdyn_kernels.eigh import cholesky_qr, cpu, lanes, lapack
 from tests.kernels.peers import eigh as peers
 
 LARGE = cpu.LARGEST + 3  # for LAPACK
@@ -302,6 +302,19 @@ def test_gram_matrices(shape, dtype, rank):
     top = max(1, most // 2)
     assert_eigenpairs(gram, *eigh.gram_eigh(x, top), allowed)
     assert_eigenpairs(gram, *eigh.gram_eigh(x, top, backend="reference"), allowed)
+
+
+@pytest.mark.parametrize("decay", ["flat", "power", "exponential", "centred"])
+@pytest.mark.parametrize("rounds", [0, cholesky_qr.ROUNDS])  # 0: by a QR decomposition
+def test_gram_of_decaying_spectra(decay, rounds, monkeypatch):
+    monkeypatch.setattr(cholesky_qr, "ROUNDS", rounds)
+    rng = np.random.default_rng(0)
+    place = np.arange(40)
+    sizes = {"power": (1.0 + place) ** -2, "exponential": np.exp(-place / 2)}.get(decay, np.ones(40))
+    x = orthogonal(rng, 40) * sizes @ orthogonal(rng, 71)[:40]
+    x = (x - x.mean(0) * (decay == "centred")).astype(np.float32)
+    gram = x.astype(np.float64).T @ x.astype(np.float64)
+    assert_eigenpairs(gram, *eigh.gram_eigh(x), 10 * np.finfo(np.float32).eps * np.sqrt(71))
 
 
 def test_gram_of_tensors_and_of_bad_numbers():

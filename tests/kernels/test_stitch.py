@@ -14,11 +14,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import log_softmax
 from torch import nn
 
 from featdyn_kernels import set_threads, stitch
+from featdyn_kernels._dispatch import interpreting
 from featdyn_kernels.stitch import plan as planning
-from featdyn_kernels.stitch.score import score
+from featdyn_kernels.stitch.score import divergence, score
 
 CLASSES = 10
 
@@ -233,6 +235,31 @@ def test_scores(n: int, t: int, classes: int, labelled: bool, seed: int, special
         hidden = np.where(np.arange(classes) == labels[:, None], -np.inf, tensor.numpy())
         with np.errstate(invalid="ignore"):
             np.testing.assert_array_equal(margin, np.where(broken, np.nan, own - hidden.max(-1)))
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_divergence_is_torch_s(backend: str | None) -> None:
+    modules, x = checkpoints("resnet"), features("resnet", 33)
+    own = 4 * torch.randn(len(modules), 33, CLASSES)
+    found = stitch.SuffixBank(modules, backend=backend).run(x, own=own)
+    log_q, log_p = plain(modules, x).double().log_softmax(-1), own.double().log_softmax(-1)
+    wanted = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+    torch.testing.assert_close(found.divergence, wanted.float(), rtol=1e-4, atol=1e-5)
+    assert found.loss is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 4), t=st.integers(1, 3), classes=st.integers(2, 5), scale=st.sampled_from([1.0, 1e3, 1e30]))
+def test_divergence_of_any_logits(n: int, t: int, classes: int, scale: float) -> None:
+    rng = np.random.default_rng(n + 10 * t)
+    own = (scale * rng.standard_normal((t, n, classes))).astype(np.float32)
+    assert (divergence(own.swapaxes(0, 1).copy(), own) == 0).all()
+    logits = (scale * rng.standard_normal((n, t, classes))).astype(np.float32)
+    log_p, log_q = log_softmax(own.astype(np.float64), -1), log_softmax(logits.astype(np.float64), -1)
+    wanted = (np.exp(log_p) * (log_p - log_q.swapaxes(0, 1))).sum(-1)
+    np.testing.assert_allclose(divergence(logits, own), wanted, rtol=1e-6, atol=1e-6)
+    logits[0, 0, 0] = np.nan
+    assert np.isnan(divergence(logits, own)[0, 0])
 
 
 def test_close_calls_are_left_to_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,6 +485,12 @@ def test_bad_input_is_named() -> None:
         stitch.SuffixBank([nn.Conv2d(16, 16, 3)]).run(x)
     with pytest.raises(ValueError, match=r"two or more classes"):
         stitch.SuffixBank([nn.Linear(4, 1)]).run(torch.zeros(3, 4))
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or interpreting(), reason="there is something to run it on")
+def test_a_gpu_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="backend='gpu' needs a CUDA device"):
+        stitch.SuffixBank(checkpoints("linear"), backend="gpu")
 
 
 def test_import_is_light() -> None:

@@ -30,7 +30,25 @@ class Analysis:
 
 def analyses() -> dict[str, Analysis]:
     """Return all analyses by name."""
-    from featdyn.analysis.options import ConsistencyOptions
+    from featdyn.analysis import options
 
-    text = "accuracy and agreement of prefix t1 with suffix t2, for all pairs of checkpoints"
-    return {"consistency": Analysis("consistency", text, ConsistencyOptions)}
+    found = (
+        Analysis(
+            "consistency",
+            "accuracy and agreement of prefix t1 with suffix t2, for all pairs of checkpoints",
+            options.ConsistencyOptions,
+        ),
+        Analysis("controls", "the drift of features beside perturbations of the same norm", options.ControlOptions),
+        Analysis("batchnorm", "composites under three ways to treat BatchNorm", options.BatchNormOptions),
+        Analysis("rewind", "one layer at a time put back to an earlier checkpoint", options.RewindOptions),
+        Analysis("noise", "samples mini-batch gradients at fixed weights, for isotropy", options.NoiseOptions),
+        Analysis("isotropy", "is that noise isotropic, and does drift follow its directions", options.IsotropyOptions),
+        Analysis("density", "how far distributions of features have moved", options.DensityOptions),
+        Analysis("drift", "how far features and weights move, and what stays readable in them", options.DriftOptions),
+        Analysis(
+            "averaging",
+            "averaged weights and averaged predictions of the last checkpoints, beside the last one",
+            options.AveragingOptions,
+        ),
+    )
+    return {analysis.name: analysis for analysis in found}

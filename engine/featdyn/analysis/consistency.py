@@ -7,6 +7,7 @@ those of arXiv 2509.20334.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,25 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import nn
 
-from featdyn.analysis import composites, source
-from featdyn.analysis.composites import Composites
-from featdyn.analysis.network import network, prepare, states
+from featdyn.analysis import composites
+from featdyn.analysis.composites import SOFT, Composites
+from featdyn.analysis.dissect import Dissected, dissect
+from featdyn.analysis.features import batches
+from featdyn.analysis.measures import measures
 from featdyn.analysis.options import ConsistencyOptions
+from featdyn.analysis.plan import Plan
+from featdyn.analysis.sets import Sets
 from featdyn.capture.tap import device_of
-from featdyn.networks import Cut, cuts, resolve
+from featdyn.networks import Cut
 from featdyn.store import Run
 from featdyn.validation import validate
 
 BATCHNORM = "buffers travel with their layers: a suffix keeps the BatchNorm statistics of its own checkpoint"
+BANK = 6
+"""A bank of suffixes takes at most so many times its weights: kernels go from 3x3 to 6x6, and twins are kept."""
+LAYERS = 12
+"""So many copies of the widest features are held at once by layers and threads, at most."""
+PAIRS = ("cut", "set", "t1", "t2")
 
 
 def consistency(
@@ -34,6 +44,8 @@ def consistency(
     **options: Any,
 ) -> xr.Dataset:
     """Evaluate the composites of all pairs of checkpoints on all probes.
+
+    What an earlier result of the same options holds is kept: after another checkpoint only a row and a column are new.
 
     Parameters
     ----------
@@ -51,10 +63,12 @@ def consistency(
     xarray.Dataset
         With t1 the checkpoint of the prefix (shallow half) and t2 of the suffix (deep half):
         ``prediction (cut, t1, t2, probe)`` predicted class;
-        ``accuracy``, ``agreement`` (with t2's own network), ``agreement_prefix`` (with t1's own network) and mean
-        ``loss``, each ``(cut, set, t1, t2)``; ``plain_accuracy (set, t1)`` of the recorded networks;
+        ``accuracy``, ``agreement`` (with t2's own network), ``agreement_prefix`` (with t1's own network), the means
+        ``loss``, ``margin`` (logits), ``probability`` (of the label) and ``divergence`` (KL in nats, from t2's own
+        network), each ``(cut, set, t1, t2)``; ``plain_accuracy (set, t1)`` of the recorded networks;
         ``diagonal_differences (cut)``: predictions on the diagonal that differ from the recorded network's, 0 where
-        features kept every bit.
+        features kept every bit; and memory, forgetting, horizons, transferability and gap curves as in
+        :mod:`featdyn.analysis.measures`.
 
     Raises
     ------
@@ -62,67 +76,82 @@ def consistency(
         The network cannot be cut, or there is no such cut.
     """
     chosen = validate(ConsistencyOptions, options, "consistency")
-    model = network(run) if model is None else prepare(model, channels_last=False)
-    example = next(composites.batches(run, device_of(model))).inputs[:1]
-    picked = resolve(cuts(model, example), chosen.cuts)
-    stored = source.stored_layers(run, picked, exact=chosen.features == "auto")
-    sources = _sources(run, model, picked, stored, chosen)
-    found = composites.evaluate(run, model, picked, states(run, model), sources, progress)
-    return summarise(
-        run, picked, found, {"source": [sources[cut.name] for cut in picked], "path": found.paths}
-    ).assign_attrs(options=chosen.model_dump(mode="json"), batchnorm=BATCHNORM)
+    parts = dissect(run, model, chosen.cuts, chosen.features)
+    sets = Sets.of(run)
+    known = _known(run, parts.cuts, chosen)
+    plan(run, parts, 0 if known is None else known.prediction.shape[1]).announce()
+    found = composites.evaluate(run, parts, sets.weights, known=known, progress=progress)
+    result = summarise(run, found, sets, chosen, parts.coords(run, sets))
+    path = {"path": ("cut", np.array(found.paths, dtype=object))}
+    return result.assign_coords(path).assign_attrs(options=chosen.model_dump(mode="json"), batchnorm=BATCHNORM)
 
 
-def _sources(
-    run: Run, model: nn.Module, picked: Sequence[Cut], stored: set[str], options: ConsistencyOptions
-) -> dict[str, source.Source]:
-    if options.features != "auto":
-        return source.forced(picked, stored, options.features)
-    widths = {
-        cut.name: run.schema[f"layers/{cut.module}/activation"].sample_bytes for cut in picked if cut.name in stored
+def plan(run: Run, parts: Dissected, known: int) -> Plan:
+    """Return what the pairs beyond those of the first ``known`` checkpoints will need."""
+    steps, probes, cuts = run.checkpoints, run.schema.samples, parts.cuts
+    weights = sum(tensor.nbytes for tensor in parts.states[0].values())
+    new, batch = steps**2 - known**2, next(batches(run, device_of(parts.model))).inputs
+    macs = probes * (steps * cuts[-1].prefix_macs + new * sum(cut.suffix_macs for cut in cuts))
+    widths = [prod(cut.shape) for cut in cuts]
+    memory = {
+        "weights": steps * (weights + BANK * sum(4 * cut.suffix_params for cut in cuts)),
+        "features": 4 * len(batch) * (sum(widths) + LAYERS * max(widths)),
+        "predictions": 4 * len(cuts) * steps**2 * probes,
     }
-    return source.choose(picked, stored, widths, composites.measure_rates(run, model, picked, stored))
+    work = f"{len(cuts)} cuts x {new:,} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T multiply-adds"
+    return Plan(work, memory)
 
 
-def summarise(run: Run, picked: Sequence[Cut], found: Composites, per_cut: dict[str, list[str]]) -> xr.Dataset:
-    """Return per-set accuracy and agreement from per-probe predictions."""
-    coords = run.coords
-    labels = coords["label"].values
-    splits = coords["split"].values if "split" in coords else np.full(len(labels), "probes", dtype=object)
-    sets = list(dict.fromkeys(splits.tolist()))
-    members = [splits == name for name in sets]
-    prediction = found.prediction
+def _known(run: Run, picked: Sequence[Cut], options: ConsistencyOptions) -> Composites | None:
+    """Return what the newest result says of the first checkpoints, if it was made with the same options.
+
+    Probes never change, and checkpoints are only ever added.
+    """
+    if not run.results("consistency"):
+        return None
+    last = run.result("consistency")
+    given, summary = (
+        options.model_dump(mode="json"),
+        {"window": 0, "draws": 0, "seed": 0, "phase": ""},
+    )  # which leave pairs alone
+    same = last.attrs.get("options", {}) | summary == given | summary
+    names = [cut.name for cut in picked]
+    if not same or not {*SOFT} <= {*last.data_vars} or last["cut"].values.tolist() != names:
+        return None
+    soft = np.stack([last[name].transpose(*PAIRS).values for name in SOFT])
+    return Composites(last["prediction"].transpose("cut", "t1", "t2", "probe").values, soft, [])
+
+
+def summarise(run: Run, found: Composites, sets: Sets, options: ConsistencyOptions, coords: xr.Dataset) -> xr.Dataset:
+    """Return the result from per-probe predictions; ``coords`` are those of (cut, set, t1, t2)."""
+    probes, prediction = run.coords, found.prediction
     diagonal = np.einsum("cttn->ctn", prediction)
     plain = run.array("outputs/logits").values.argmax(-1)
-    right = prediction == labels
+    labels = probes["label"].values
     values: dict[str, Any] = {
-        "prediction": (("cut", "t1", "t2", "probe"), prediction.astype(np.min_scalar_type(int(prediction.max())))),
-        "accuracy": _per_set(right, members),
-        "agreement": _per_set(prediction == diagonal[:, None], members),
-        "agreement_prefix": _per_set(prediction == diagonal[:, :, None], members),
-        "loss": _per_set(found.loss, members),
-        "plain_accuracy": (("set", "t1"), np.stack([(plain == labels)[:, m].mean(-1) for m in members])),
+        "prediction": (("cut", "t1", "t2", "probe"), prediction),
+        "agreement": (PAIRS, _shares(prediction == diagonal[:, None], sets)),
+        "agreement_prefix": (PAIRS, _shares(prediction == diagonal[:, :, None], sets)),
+        **{name: (PAIRS, array) for name, array in zip(SOFT, found.soft, strict=True)},
+        "plain_accuracy": (("set", "t1"), np.stack([(plain == labels)[:, m].mean(-1) for m in sets.members])),
         "diagonal_differences": ("cut", (diagonal != plain).sum((1, 2))),
     }
-    steps, checkpoints = coords["step"].values, np.arange(prediction.shape[1])
-    return xr.Dataset(
-        values,
-        coords={
-            "cut": np.array([cut.name for cut in picked], dtype=object),
-            "set": np.array(sets, dtype=object),
-            "t1": checkpoints,
-            "t2": checkpoints,
-            "step1": ("t1", steps),
-            "step2": ("t2", steps),
-            "probe": coords["sample"].values,
-            "set_size": ("set", [int(m.sum()) for m in members]),
-            "prefix_macs": ("cut", [cut.prefix_macs for cut in picked]),
-            "suffix_macs": ("cut", [cut.suffix_macs for cut in picked]),
-            **{name: ("cut", np.array(column, dtype=object)) for name, column in per_cut.items()},
-        },
-    )
+    if "true_label" in probes and (probes["true_label"].values != labels).any():
+        # A network trained on wrong labels may still see the right ones.
+        values["accuracy_true"] = PAIRS, _shares(prediction == probes["true_label"].values, sets)
+    values["probe"] = "probe", probes["sample"].values
+    constant = _constant(probes, prediction.shape[1])
+    per_pair = measures(prediction == labels, labels, probes["step"].values, sets, options, constant)
+    return coords.assign(values).set_coords("probe").merge(per_pair)
 
 
-def _per_set(values: NDArray[Any], members: Sequence[NDArray[np.bool_]]) -> tuple[tuple[str, ...], NDArray[Any]]:
-    means = [values[..., m].mean(-1, dtype=np.float64) for m in members]
-    return ("cut", "set", "t1", "t2"), np.stack(means, axis=1)
+def _constant(probes: xr.Dataset, checkpoints: int) -> int:
+    """Return how many checkpoints came before the learning rate first fell; all where it was not recorded."""
+    if "learning_rate" not in probes:
+        return checkpoints
+    fell = np.flatnonzero(np.diff(probes["learning_rate"].values) < 0)
+    return int(fell[0]) + 1 if len(fell) else checkpoints
+
+
+def _shares(values: NDArray[np.bool_], sets: Sets) -> NDArray[np.float64]:
+    return np.stack([values[..., m].mean(-1, dtype=np.float64) for m in sets.members], axis=1)

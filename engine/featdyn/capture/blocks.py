@@ -8,8 +8,9 @@ copies.
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -68,6 +69,17 @@ class BlockWriter:
         block.index, block.rows, block.event = index, 0, None
         return block
 
+    @contextmanager
+    def filling(self, index: int, write: Callable[[Block], None]) -> Iterator[Block]:
+        """Lend a free block; submit it at the end, unless filling it failed."""
+        block = self.empty(index)
+        try:
+            yield block
+        except BaseException:
+            self._free.put(block)
+            raise
+        self.submit(block, write)
+
     def submit(self, block: Block, write: Callable[[Block], None]) -> None:
         """Write a full block in the background; ``write`` sees its memory only after all copies have arrived."""
         if self._cuda:
@@ -84,13 +96,10 @@ class BlockWriter:
 
         self._pending.append(self._thread.submit(work))
 
-    def finish(self) -> None:
-        """Wait until everything submitted is written; raise the first error."""
+    def then(self, work: Callable[[list[Future[None]]], None]) -> Future[None]:
+        """Call ``work`` in the background behind all blocks submitted so far, with the futures of these, all done."""
         pending, self._pending = self._pending, []
-        for future in pending:
-            future.exception()
-        for future in pending:
-            future.result()
+        return self._thread.submit(work, pending)
 
     def close(self) -> None:
         """End the thread."""

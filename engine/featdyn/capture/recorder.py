@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -94,11 +95,12 @@ class Recorder:
         self._blocks = BlockWriter(self.schema, specs, self._device)
         features = {name: int(np.prod(shape)) for name, shape in self.layers.items()}
         self._sketches = {name: cube.Sketch(name, n, self.options.sketch) for name, n in features.items()}
+        self._commit: Future[None] | None = None
         self._writer = self._open(Path(store))  # last: what fails above leaves no folder and no lock behind
 
     @property
     def checkpoints(self) -> int:
-        """Committed checkpoints."""
+        """Committed checkpoints; one more may be on its way, see :meth:`wait`."""
         return self._writer.checkpoints
 
     def plan(self, checkpoints: int, state: int = 0) -> Plan:
@@ -115,7 +117,10 @@ class Recorder:
         return due
 
     def record(self, *, step: int, state: Mapping[str, Tensor] | None = None, **coords: float) -> None:
-        """Record and commit one checkpoint.
+        """Record one checkpoint; it is written and committed in the background while training goes on.
+
+        The next call waits until it is committed, and so do :meth:`wait` and :meth:`close`; what went wrong in the
+        background is raised there. Everything is copied before this returns.
 
         Parameters
         ----------
@@ -133,21 +138,45 @@ class Recorder:
         """
         if set(coords) != set(self._coords):
             raise ValueError(f"coords must be {', '.join(self._coords) or 'none'}, got {', '.join(coords) or 'none'}")
+        self.wait()
         self.steps = step
-        with self._writer.checkpoint() as checkpoint:
+        checkpoint = self._writer.checkpoint()
+        values = {"checkpoint": np.array(checkpoint.index, "int64"), "step": np.array(step, "int64")}
+        values |= {name: np.array(coords[name], "float64") for name in self._coords}
+        states = {"model": tensors_to_bytes(self._model.state_dict())}
+        if state is not None:
+            states["optimizer"] = tensors_to_bytes(state)
+
+        def commit(blocks: list[Future[None]]) -> None:
+            with checkpoint:
+                for block in blocks:
+                    block.result()
+                for name, value in values.items():
+                    checkpoint.write(name, value)
+                for kind, content in states.items():
+                    checkpoint.put(state_path(checkpoint.index, kind), [content])
+
+        try:
             self._probe(checkpoint)
-            checkpoint.write("checkpoint", np.array(checkpoint.index, "int64"))
-            checkpoint.write("step", np.array(step, "int64"))
-            for name in self._coords:
-                checkpoint.write(name, np.array(coords[name], "float64"))
-            checkpoint.put(state_path(checkpoint.index, "model"), [tensors_to_bytes(self._model.state_dict())])
-            if state is not None:
-                checkpoint.put(state_path(checkpoint.index, "optimizer"), [tensors_to_bytes(state)])
+        except BaseException as error:
+            failed = type(error), error, None
+            self._blocks.then(lambda blocks: checkpoint.__exit__(*failed)).result()  # takes its files away
+            raise
+        self._commit = self._blocks.then(commit)
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is committed; raise what went wrong with it."""
+        commit, self._commit = self._commit, None
+        if commit is not None:
+            commit.result()
 
     def close(self) -> None:
-        """Release the store."""
-        self._blocks.close()
-        self._writer.close()
+        """Wait for the last checkpoint and release the store."""
+        try:
+            self.wait()
+        finally:
+            self._blocks.close()
+            self._writer.close()
 
     def __enter__(self) -> Recorder:
         return self
@@ -182,12 +211,11 @@ class Recorder:
         return RunWriter.create(path, self.schema, static=static, attributes=attributes)
 
     def _probe(self, checkpoint: CheckpointWriter) -> None:
-        """Run the probe pass of one checkpoint, block by block, and wait until all of it is on disk."""
+        """Run the probe pass of one checkpoint, handing over block by block."""
         size = min(self.options.batch, self.schema.shard_samples)
-        try:
-            for index in range(self.schema.blocks):
-                samples = self.schema.block_slice(index)
-                block = self._blocks.empty(index)
+        for index in range(self.schema.blocks):
+            samples = self.schema.block_slice(index)
+            with self._blocks.filling(index, lambda full: self._write(full, checkpoint)) as block:
                 for start in range(samples.start, samples.stop, size):
                     stop = min(start + size, samples.stop)
                     batch = self._probes.batch(start, stop, size, self._device)
@@ -195,9 +223,6 @@ class Recorder:
                         self._model, *batch, list(self.layers), gradients=self.options.gradients, loss=self._loss
                     )
                     block.fill(start - samples.start, self._columns(passed, stop - start))
-                self._blocks.submit(block, lambda full: self._write(full, checkpoint))
-        finally:
-            self._blocks.finish()
 
     def _columns(self, passed: tap.Pass, rows: int) -> dict[str, Tensor]:
         scale = gradient_scale(self.options)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from featdyn.cli.flags import flags
 from featdyn.cli.progress import bar
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
     from featdyn.analysis import Analysis
 
 
@@ -48,22 +47,4 @@ def _command(analysis: Analysis) -> click.Command:
             path = record(store, analysis, options, update)
         click.echo(f"{store}: {path} committed; look at it with: featdyn report {store} -o report.html")
 
-    flags: list[click.Parameter] = [_flag(name, field) for name, field in analysis.options.model_fields.items()]
-    return click.Command(analysis.name, callback=run, params=flags, help=analysis.text)
-
-
-def _flag(name: str, field: FieldInfo) -> click.Option:
-    kind, default = field.annotation, field.get_default()
-    flag = f"--{name.replace('_', '-')}"
-    shared: dict[str, Any] = {"help": field.description, "show_default": True}
-    if get_origin(kind) is Literal:
-        return click.Option([flag], type=click.Choice(list(get_args(kind))), default=default, **shared)
-    if get_origin(kind) is tuple:
-
-        def split(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-
-        return click.Option([flag], default=",".join(map(str, default)), callback=split, metavar="A,B,...", **shared)
-    if kind is bool:
-        return click.Option([f"{flag}/--no-{flag[2:]}"], default=default, **shared)
-    return click.Option([flag], type=kind, default=default, **shared)
+    return click.Command(analysis.name, callback=run, params=flags(analysis.options), help=analysis.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -19,6 +20,8 @@ COMMANDS = {
     "info": "Show what a store holds.",
     "query": "Select and reduce arrays of a store.",
     "analyze": "Answer a question about a store, and keep the answer in it.",
+    "claims": "Test the claims on temporal consistency on runs with clean and random labels.",
+    "compare": "Put runs side by side, in one table and one figure.",
     "report": "Write a store's HTML report.",
     "verify": "Check every committed byte of a store.",
 }
@@ -56,6 +59,9 @@ def featdyn(debug: bool) -> None:
 def main() -> None:
     """Run the command line and exit: 0 on success, 2 on wrong usage, 130 when interrupted, else 1."""
     debug = "--debug" in sys.argv[1:2]
+    log = logging.getLogger("featdyn")  # what analyses say before they start
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
     try:
         featdyn.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

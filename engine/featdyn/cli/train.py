@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import click
 
 from featdyn.cli.progress import bar
@@ -11,6 +14,14 @@ from featdyn.cli.progress import bar
 @click.argument("recipe", required=False)
 @click.option("--store", type=click.Path(), help="Where to record; an existing store of this recipe is continued.")
 @click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, as training.epochs=3.")
+@click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    metavar="FIELD=V1,V2",
+    help="Train a grid: one store per point in the folder of --store; several multiply. Finished stores are skipped.",
+)
+@click.option("--seeds", type=click.IntRange(min=1), help="So many runs of each point (training.seed and labels.seed).")
 @click.option("--data-dir", type=click.Path(), help="Folder of downloaded data sets.")
 @click.option("--download", is_flag=True, help="Download missing data into the folder.")
 @click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come with featdyn.")
@@ -19,6 +30,8 @@ def command(
     recipe: str | None,
     store: str | None,
     changes: tuple[str, ...],
+    sweeps: tuple[str, ...],
+    seeds: int | None,
     data_dir: str | None,
     download: bool,
     list_recipes: bool,
@@ -41,6 +54,9 @@ def command(
         changes = (*changes, f"data.data_dir={data_dir}")
     if download:
         changes = (*changes, "data.download=true")
+    if sweeps or seeds:
+        _sweep(recipe, store, sweeps, changes, seeds)
+        return
     chosen = recipes.load(recipe, changes)
 
     from featdyn.training.stage import Events, train
@@ -51,3 +67,43 @@ def command(
     last = run.coords.isel(checkpoint=-1)
     accuracy = float(last["test_accuracy"])
     click.echo(f"{store}: {run.checkpoints} checkpoints, test accuracy {accuracy:.4f} after {int(last['step'])} steps")
+
+
+def _sweep(recipe: str, folder: str, sweeps: tuple[str, ...], changes: tuple[str, ...], seeds: int | None) -> None:
+    import pandas as pd
+
+    from featdyn.errors import FeatdynError
+    from featdyn.query import render
+    from featdyn.training.stage import Events
+    from featdyn.training.sweep import Sweep, points
+
+    sweep, rows = Sweep(points(recipe, folder, sweeps, changes, seeds)), []
+    click.echo(f"{len(sweep.points)} runs in {folder}")
+    measured = ("step", "train_accuracy", "test_loss", "test_accuracy")
+    for number, point in enumerate(sweep.points, 1):
+        row: dict[str, Any] = {
+            **point.values,
+            "checkpoints": 0,
+            **dict.fromkeys(measured, float("nan")),
+            "state": "done",
+        }
+        with bar(f"{number}/{len(sweep.points)} {point.store.stem}", "step") as update:
+            try:
+                events = Events(step=lambda step, steps, loss: update(step, steps))
+                if number == 1:  # the others need much the same
+                    events.plan = click.echo
+                run = sweep.run(point, events)
+                row |= {"checkpoints": run.checkpoints, **{name: run.values(name)[-1].item() for name in measured}}
+            except FeatdynError as error:  # a grid may reach where training diverges: the other points still run
+                row["state"] = str(error)
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    render(table, "table", sys.stdout)
+    axes = [name for name in sweep.points[0].values if name != "seed"]
+    if seeds and seeds > 1 and axes:
+        click.echo(f"\nmean and standard deviation of test_accuracy over {seeds} seeds")
+        groups = table.groupby(axes, sort=False)["test_accuracy"].agg(["mean", "std", "count"])
+        render(groups.reset_index(), "table", sys.stdout)
+    failed = sum(row["state"] != "done" for row in rows)
+    if failed:
+        raise FeatdynError(f"{failed} of {len(rows)} runs did not finish; the same command again goes on with them")

@@ -28,12 +28,15 @@ class Images:
         The data set's name, such as "cifar10".
     split : str
         "train" or "test".
+    numbers : int64 array, shape (N,), optional
+        Each image's position in the whole split, where only some of its images are here.
     """
 
     pixels: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     name: str
     split: str
+    numbers: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4 or self.pixels.size == 0:
@@ -43,6 +46,14 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def part(self, indices: npt.NDArray[np.int64]) -> Images:
+        """Return these images alone; they keep their numbers."""
+        return Images(self.pixels[indices], self.labels[indices], self.name, self.split, self.numbered(indices))
+
+    def numbered(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the positions of these images in the whole split, which name them in every run."""
+        return indices if self.numbers is None else self.numbers[indices]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Data sets by name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,12 @@ def names() -> tuple[str, ...]:
 
 
 def load(
-    name: str, *, data_dir: str | Path | None = None, download: bool = False, image_size: int | None = None
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    image_size: int | None = None,
+    train_size: int | None = None,
 ) -> Dataset:
     """Load a data set into memory.
 
@@ -35,6 +41,8 @@ def load(
         Fetch missing files into `data_dir`.
     image_size : int, optional
         Resize all images to this height and width.
+    train_size : int, optional
+        Keep this many training images: always the same ones, balanced over classes, and among those of any larger size.
 
     Returns
     -------
@@ -43,8 +51,19 @@ def load(
     Raises
     ------
     DataError
-        If the data set is unknown, missing or unreadable.
+        If the data set is unknown, missing, unreadable, or smaller than asked for.
     """
+    dataset = _whole(name, data_dir, download, image_size)
+    if train_size is None:
+        return dataset
+    train = dataset.train
+    if train_size > len(train):
+        raise DataError(f"train_size: {train_size} is more than the {len(train)} training images of {dataset.name}")
+    kept = stratified_order(train.labels, key("train_size"))[:train_size]
+    return replace(dataset, train=train.part(np.sort(kept)))
+
+
+def _whole(name: str, data_dir: str | Path | None, download: bool, image_size: int | None) -> Dataset:
     if name.startswith(FOLDER):
         return load_imagefolder(Path(name.removeprefix(FOLDER)).expanduser(), image_size)
     if name == "digits":

@@ -27,6 +27,9 @@ class DataOptions(_Options):
     image_size: int | None = Field(
         None, ge=1, description="resize every image to this height and width (centre crop where not square)"
     )
+    train_size: int | None = Field(
+        None, ge=1, description="train on this many of the training images, as many of each class as possible"
+    )
 
 
 class LabelOptions(_Options):

@@ -134,7 +134,8 @@ class _Kind:
             raise ValueError(f"train_labels: needs shape {images.labels.shape}, got {labels.shape}")
         true_labels = images.labels[indices]
         split = images.split
-        return _Kind(images.pixels[indices], images.name, split, split, indices, labels[indices], true_labels)
+        numbers = images.numbered(indices)
+        return _Kind(images.pixels[indices], images.name, split, split, numbers, labels[indices], true_labels)
 
     def samples(self) -> list[str]:
         tail = f"/{self.corruption}/{self.severity}" if self.corruption else ""

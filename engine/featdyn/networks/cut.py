@@ -131,6 +131,27 @@ def features_at(module: nn.Module, cuts: Sequence[Cut]) -> fx.GraphModule:
         raise NetworkError(f"{type(module).__name__} is not the module that was cut: {error}") from error
 
 
+def segments(cuts: Sequence[Cut]) -> list[fx.GraphModule]:
+    """Make the pieces between neighbouring cuts: from the input to the first, from cut to cut, from the last on.
+
+    Parameters
+    ----------
+    cuts
+        Cuts of one call of `cuts`, in its order.
+
+    Returns
+    -------
+    list of GraphModule
+        One more than there are cuts; one after the other they are the module in eval mode, with shared parameters.
+    """
+    if len({id(cut._flow) for cut in cuts}) != 1:
+        raise NetworkError("segments needs the cuts of one module")
+    traced = cuts[0]._flow
+    starts = [traced.trace.input, *(cut._node for cut in cuts)]
+    ends = [*(cut._node for cut in cuts), traced.trace.output.args[0]]
+    return [traced.trace.compile(Part(traced, a, b).graph()) for a, b in zip(starts, ends, strict=True)]
+
+
 def state_for(part: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Select from the state of a whole module what a prefix or suffix needs, for `torch.func.functional_call`.
 

@@ -8,10 +8,13 @@ from math import prod
 
 from torch import nn
 
+from featdyn.networks.lazy import lazy
 from featdyn.networks.resnet import initialise
 
 
-def mlp(classes: int, shape: tuple[int, int, int], *, widths: Sequence[int] = (256, 128)) -> nn.Module:
+def mlp(
+    classes: int, shape: tuple[int, int, int], *, widths: Sequence[int] = (256, 128), alpha: float | None = None
+) -> nn.Module:
     """Multilayer perceptron with ReLU: modules ``flatten``, ``hidden1``, ``hidden2``, ..., ``fc``.
 
     Parameters
@@ -22,6 +25,8 @@ def mlp(classes: int, shape: tuple[int, int, int], *, widths: Sequence[int] = (2
         Channels, height and width of one image.
     widths
         Units of each hidden layer.
+    alpha
+        See :func:`featdyn.networks.lazy.lazy`.
     """
     parts: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     units = prod(shape)
@@ -29,10 +34,13 @@ def mlp(classes: int, shape: tuple[int, int, int], *, widths: Sequence[int] = (2
         parts[f"hidden{depth}"] = nn.Sequential(OrderedDict(linear=nn.Linear(units, width), relu=nn.ReLU()))
         units = width
     parts["fc"] = nn.Linear(units, classes)
-    return nn.Sequential(parts)
+    network = nn.Sequential(parts)
+    return network if alpha is None else lazy(network, alpha)
 
 
-def cnn(classes: int, shape: tuple[int, int, int], *, widths: Sequence[int] = (32, 64, 128)) -> nn.Module:
+def cnn(
+    classes: int, shape: tuple[int, int, int], *, widths: Sequence[int] = (32, 64, 128), alpha: float | None = None
+) -> nn.Module:
     """Plain convolutional network: modules ``conv1``, ``pool1``, ``conv2``, ``pool2``, ..., ``pooled``, ``fc``.
 
     Parameters
@@ -43,6 +51,8 @@ def cnn(classes: int, shape: tuple[int, int, int], *, widths: Sequence[int] = (3
         Channels, height and width of one image; any height and width will do.
     widths
         Channels of each 3x3 convolution with ReLU; each is followed by 2x2 max pooling.
+    alpha
+        See :func:`featdyn.networks.lazy.lazy`.
     """
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     channels = shape[0]
@@ -55,4 +65,4 @@ def cnn(classes: int, shape: tuple[int, int, int], *, widths: Sequence[int] = (3
     parts["fc"] = nn.Linear(channels, classes)
     network = nn.Sequential(parts)
     initialise(network)
-    return network
+    return network if alpha is None else lazy(network, alpha)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -67,7 +68,11 @@ def build(name: str, *, classes: int, shape: tuple[int, int, int], **options: An
 
 
 def _check_option(name: str, option: str, value: Any) -> None:
-    """Options are positive integers, or (`widths`) lists of them."""
+    """Options are positive integers, lists of them (`widths`), or a positive number (`alpha`)."""
+    if option == "alpha":
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise NetworkError(f"{name}: alpha must be a positive number, not {value!r}")
+        return
     many = option == "widths"
     values = value if many and isinstance(value, (list, tuple)) else [value]
     if not all(type(item) is int and item > 0 for item in values) or (many and values is not value):

@@ -10,7 +10,8 @@ import xarray as xr
 
 from featdyn.report.figures import checkpoint_axis
 from featdyn.report.gap import gap_figures
-from featdyn.report.numbers import counts, rounded, short, wilson
+from featdyn.report.numbers import counts, rounded, short
+from featdyn.statistics.resampling import wilson
 from featdyn.store import Run
 
 NAME = "consistency"

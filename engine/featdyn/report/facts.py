@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from featdyn.provenance import provenance
 from featdyn.report.consistency import Consistency
 from featdyn.report.layers import probe_sets
 from featdyn.report.numbers import percent
+from featdyn.report.section import Section
 from featdyn.report.training import steps
 from featdyn.store import Run
 
@@ -69,7 +70,7 @@ def _numbers(run: Run) -> Iterator[tuple[str, str, str]]:
     yield str(len({a.path.split("/")[1] for a in layers})), "layers", " and ".join(f"{k}s" for k in kinds)
 
 
-def tables(run: Run, consistency: Consistency | None) -> list[Table]:
+def tables(run: Run, consistency: Consistency | None, sections: Sequence[Section] = ()) -> list[Table]:
     """Return where the run, its results and this page come from."""
     attributes, state, newest = run.attributes, run.attributes["featdyn"], run.commits[-1]
     found = [
@@ -90,6 +91,10 @@ def tables(run: Run, consistency: Consistency | None) -> list[Table]:
     if consistency is not None:
         source = [("path", consistency.path), *rows(consistency.attributes)]
         found.append(Table("Consistency result", source))
+    for section in sections:
+        own = [("path", section.path), *rows(section.attributes)]
+        if section.path and (consistency is None or section.path != consistency.path):
+            found.append(Table(f"{section.title}: result", own))
     found.append(Table("This page", list(rows(provenance()))))
     notes = {key: value for key, value in attributes.items() if key not in KNOWN}
     found.append(Table("Notes", list(rows(notes))))

@@ -72,6 +72,27 @@ def figure(
     return {"data": list(lines), "layout": layout}
 
 
+def heatmap(z: ArrayLike, rows: dict[str, Any], columns: dict[str, Any]) -> Figure:
+    """Return a heatmap of ``z (t1, t2)``; ``rows`` and ``columns`` are from :func:`checkpoint_axis`."""
+    values = rounded(z)
+    trace = {
+        "type": "heatmap",
+        "x": list(range(len(values[0]))),
+        "y": list(range(len(values))),
+        "z": values,
+        "colorscale": "Cividis",
+        "colorbar": {"thickness": 9, "outlinewidth": 0, "nticks": 6, "xpad": 6},
+        "hovertemplate": "t1: checkpoint %{y}<br>t2: checkpoint %{x}<br><b>%{z}</b><extra></extra>",
+    }
+    axes = {"showgrid": False, "constrain": "domain"}
+    layout = {
+        "xaxis": {**columns, **axes, "title": {"text": "t2: checkpoint / step"}},
+        "yaxis": {**rows, **axes, "title": {"text": "t1: checkpoint / step"}, "scaleanchor": "x"},
+        "showlegend": False,
+    }
+    return {"data": [trace], "layout": layout}
+
+
 def checkpoint_axis(checkpoints: NDArray[Any], steps: NDArray[Any]) -> dict[str, Any]:
     """Return an axis over checkpoints by position, a few of them labelled with number and step."""
     shown = range(0, len(checkpoints), stride(len(checkpoints)))

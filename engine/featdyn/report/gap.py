@@ -15,7 +15,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featdyn.report.figures import NEUTRAL, Figure, Figures, depth_colours, figure, line
-from featdyn.report.numbers import percent, rounded, wilson
+from featdyn.report.numbers import percent, rounded
+from featdyn.statistics.resampling import wilson
 
 
 @dataclass(frozen=True)

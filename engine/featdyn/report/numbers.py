@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 DIGITS = 4
-Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 
 
 def rounded(values: ArrayLike) -> Any:
@@ -21,19 +20,6 @@ def rounded(values: ArrayLike) -> Any:
 def counts(shares: ArrayLike, size: int) -> Any:
     """Return shares of ``size`` samples as (nested) lists of whole numbers; None where not finite."""
     return _each(np.rint(np.asarray(shares, dtype=np.float64) * size).tolist(), int)
-
-
-def wilson(shares: ArrayLike, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the 95 % Wilson score interval (lower, upper) of proportions seen in ``size`` samples.
-
-    Wilson, J. Am. Stat. Assoc. 22 (1927) 209. It also covers the mean of several proportions over the same samples,
-    which varies no more than one proportion of that size does.
-    """
-    p = np.asarray(shares, dtype=np.float64)
-    shrink = 1 + Z95**2 / size
-    centre = (p + Z95**2 / (2 * size)) / shrink
-    half = Z95 / shrink * np.sqrt(p * (1 - p) / size + Z95**2 / (4 * size**2))
-    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
 
 
 def percent(share: float) -> str:

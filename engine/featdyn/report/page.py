@@ -16,6 +16,7 @@ from featdyn.errors import FeatdynError
 from featdyn.report.consistency import MEASURES, consistency
 from featdyn.report.facts import head, recipe_tables, tables
 from featdyn.report.layers import layers
+from featdyn.report.sections import sections
 from featdyn.report.training import panels, steps
 from featdyn.store import Run
 from featdyn.store.files import replace
@@ -69,6 +70,9 @@ def render(run: Run) -> str:
     figures: dict[str, Any] = {f"training-{i}": {"": panel.figure} for i, panel in enumerate(training)}
     figures |= {"layers": recorded.figures} if recorded else {}
     figures |= stitched.figures if stitched else {}
+    more = sections(run)
+    for section in more:
+        figures |= section.slots()
     page: str = environment.from_string(_read("report.html.j2")).render(
         run=run,
         store=shlex.quote(str(run.path)),
@@ -76,8 +80,10 @@ def render(run: Run) -> str:
         training=training,
         consistency=stitched,
         measures=MEASURES,
+        labels={"set": "Probes", "cut": "Cut after", "memory": "Measure", "measure": "Measure"},
         layers=recorded,
-        tables=tables(run, stitched),
+        sections=more,
+        tables=tables(run, stitched, more),
         recipe=recipe_tables(run),
         data={"steps": steps(run).tolist(), "figures": figures, "grid": stitched.grid if stitched else None},
         nonce=secrets.token_urlsafe(16),

@@ -34,23 +34,53 @@ class Batches:
         self._options = options
         self._device = device
         self.per_epoch = len(labels) // options.batch_size
+        self.samples = len(labels)
         self._order: tuple[int, Tensor] | None = None
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the (inputs, labels) of one step, on the device."""
+        return self.inputs(step), self.labels(step)
+
+    def index(self, step: int) -> Tensor:
+        """Return which samples a step sees."""
         epoch, position = divmod(step, self.per_epoch)
         if self._order is None or self._order[0] != epoch:
             generator = _generator(self._options.seed, 1, epoch)
-            self._order = epoch, torch.randperm(len(self._labels), generator=generator)
+            self._order = epoch, torch.randperm(self.samples, generator=generator)
         size = self._options.batch_size
-        index = self._order[1][position * size : (position + 1) * size]
-        pixels = self._pixels[index]
-        if self._options.augment:
-            pixels = augment(pixels, self._options.mirror, _generator(self._options.seed, 2, step))
-        inputs = normalise(pixels, self._dataset.mean, self._dataset.std).to(self._device)
-        if self._options.channels_last:
-            inputs = inputs.to(memory_format=torch.channels_last)
-        return inputs, self._labels[index].to(self._device)
+        return self._order[1][position * size : (position + 1) * size]
+
+    def labels(self, step: int) -> Tensor:
+        """Return the labels of one step."""
+        return self._labels[self.index(step)].to(self._device)
+
+    def inputs(self, step: int) -> Tensor:
+        """Return the inputs of one step, augmented where the recipe says so."""
+        return self._seen(self.index(step), mixed_seed(self._options.seed, 2, step))
+
+    def of(self, index: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Return inputs, augmented where the recipe says so, and labels of any samples."""
+        return self._seen(index, seed), self._labels[index].to(self._device)
+
+    def plain(self, index: Tensor) -> Tensor:
+        """Return the inputs of samples, never augmented."""
+        return self._normalised(self._pixels[index])
+
+    def to_device(self, values: Tensor) -> Tensor:
+        """Return inputs or features where the network takes them, in its memory format."""
+        values = values.to(self._device)
+        if self._options.channels_last and values.ndim == 4:
+            values = values.to(memory_format=torch.channels_last)
+        return values
+
+    def _seen(self, index: Tensor, seed: int) -> Tensor:
+        if not self._options.augment:
+            return self.plain(index)
+        random = torch.Generator().manual_seed(seed)
+        return self._normalised(augment(self._pixels[index], self._options.mirror, random))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return self.to_device(normalise(pixels, self._dataset.mean, self._dataset.std))
 
 
 def augment(pixels: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
@@ -73,13 +103,13 @@ def augment(pixels: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
 
 def seed_step(seed: int, step: int) -> None:
     """Seed torch's own random numbers (dropout) for one step."""
-    torch.manual_seed(_mix(seed, 3, step))
+    torch.manual_seed(mixed_seed(seed, 3, step))
 
 
 def _generator(seed: int, purpose: int, index: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_mix(seed, purpose, index))
+    return torch.Generator().manual_seed(mixed_seed(seed, purpose, index))
 
 
-def _mix(*parts: int) -> int:
+def mixed_seed(*parts: int) -> int:
     """Return one seed from several numbers, independent of each other for any two that differ."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from featdyn.capture.tap import undisturbed
-from featdyn.data import load, noisy_labels, normalise
+from featdyn.data import Dataset, load, noisy_labels, normalise
 from featdyn.errors import RecipeError
 from featdyn.networks import build
 from featdyn.training.batches import Batches, seed_step
+from featdyn.training.intervention import Intervention
 from featdyn.training.options import TrainingOptions
 from featdyn.training.recipe import Recipe
 from featdyn.training.schedule import learning_rate
@@ -20,7 +21,7 @@ class Loop:
     """Network, data and optimizer of a recipe, and the steps over them.
 
     Each step is a function of the recipe, the step's number, and the tensors of model and optimizer: nothing else is
-    carried from step to step.
+    carried from step to step. ``dataset`` is the recipe's, where it is in memory already.
 
     Raises
     ------
@@ -28,38 +29,58 @@ class Loop:
         Missing data, an unknown network, or options that do not fit.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, dataset: Dataset | None = None) -> None:
         self.options = options = recipe.training
         self.device = _device(options)
-        self.dataset = load(**dict(recipe.data))
+        self.dataset = load(**dict(recipe.data)) if dataset is None else dataset
         classes = len(self.dataset.classes)
+        self._alpha: float = recipe.network.options.get("alpha", 1)
+        if self._alpha != 1 and options.optimizer != "sgd":
+            raise RecipeError(
+                "network.options.alpha needs training.optimizer sgd: Adam's steps do not follow the scale"
+            )
         self.labels = noisy_labels(self.dataset.train.labels, recipe.labels.noise, recipe.labels.seed, classes).labels
-        torch.manual_seed(options.seed)
-        model = build(recipe.network.name, classes=classes, shape=self.dataset.shape, **recipe.network.options)
-        model = model.to(self.device)
+
+        def fresh(seed: int) -> nn.Module:
+            torch.manual_seed(seed)
+            return build(recipe.network.name, classes=classes, shape=self.dataset.shape, **recipe.network.options)
+
+        model = fresh(options.seed).to(self.device)
         self.model = model.to(memory_format=torch.channels_last) if options.channels_last else model
         self.optimizer = _optimizer(self.model, options)
         self.batches = Batches(self.dataset, self.labels, options, self.device)
         self.steps = options.epochs * self.batches.per_epoch
+        self.intervention = Intervention(recipe, self.model, self.batches, fresh) if recipe.intervention.cut else None
 
     def rate(self, step: int) -> float:
-        """Return the learning rate of a step."""
-        return learning_rate(step, self.steps, self.options)
+        """Return the learning rate of a step: the schedule's, over alpha^2 for a lazy network.
+
+        With the loss taken of the scaled output, this makes the scaled function move as fast for any alpha (Chizat et
+        al. 2019 divide the loss instead; for SGD without weight decay that is the same).
+        """
+        return learning_rate(step, self.steps, self.options) / float(self._alpha) ** 2
 
     def step(self, step: int) -> tuple[float, int]:
         """Do one step; return the batch's mean loss and its number of correct predictions."""
-        inputs, labels = self.batches[step]
+        if self.intervention is not None:
+            self.intervention.begin(step, self.optimizer)
+        labels = self.batches.labels(step)
         seed_step(self.options.seed, step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast():
-            logits = self.model(inputs)
+            logits = self._logits(step)
         loss = F.cross_entropy(logits.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return float(loss.detach()), int((logits.argmax(1) == labels).sum())
+
+    def _logits(self, step: int) -> Tensor:
+        if self.intervention is not None and step in self.intervention.steps:
+            return self.intervention.logits(step)
+        return self.model(self.batches.inputs(step))  # type: ignore[no-any-return]
 
     def evaluate(self) -> tuple[float, float]:
         """Return mean loss and accuracy on the whole test split, in eval mode, leaving the model as it was."""
@@ -67,9 +88,7 @@ class Loop:
         with undisturbed(self.model), torch.inference_mode():
             for start in range(0, len(test), 500):
                 pixels = torch.from_numpy(test.pixels[start : start + 500])
-                inputs = normalise(pixels, self.dataset.mean, self.dataset.std).to(self.device)
-                if self.options.channels_last:
-                    inputs = inputs.to(memory_format=torch.channels_last)
+                inputs = self.batches.to_device(normalise(pixels, self.dataset.mean, self.dataset.std))
                 labels = torch.from_numpy(test.labels[start : start + 500]).to(self.device)
                 with self._autocast():
                     logits = self.model(inputs).float()

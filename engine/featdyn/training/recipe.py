@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from featdyn.capture.options import CaptureOptions
 from featdyn.data.options import DataOptions, LabelOptions, ProbeOptions
 from featdyn.errors import RecipeError
-from featdyn.training.options import CheckpointOptions, NetworkOptions, TrainingOptions
+from featdyn.training.options import CheckpointOptions, InterventionOptions, NetworkOptions, TrainingOptions
 from featdyn.validation import validate
 
 
@@ -27,6 +27,7 @@ class Recipe(BaseModel):
     labels: LabelOptions = Field(default_factory=LabelOptions)
     network: NetworkOptions
     training: TrainingOptions = Field(default_factory=TrainingOptions)
+    intervention: InterventionOptions = Field(default_factory=InterventionOptions)
     checkpoints: CheckpointOptions = Field(default_factory=CheckpointOptions)
     probes: ProbeOptions = Field(default_factory=ProbeOptions)
     capture: CaptureOptions = Field(default_factory=CaptureOptions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,14 +10,15 @@ from pathlib import Path
 
 import torch
 
-from featdyn.capture import Probes, Recorder
-from featdyn.data import normalise, probe_set
+from featdyn.capture import Probes, Recorder, layers
+from featdyn.data import Dataset, normalise, probe_set
 from featdyn.errors import RecipeError, TrainingError
 from featdyn.store import Run
 from featdyn.training.loop import Loop
 from featdyn.training.recipe import Recipe, differences
 from featdyn.training.schedule import checkpoint_steps
 from featdyn.training.state import optimizer_tensors, restore_optimizer
+from featdyn.validation import validate
 
 COORDS = ("epoch", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
@@ -29,12 +31,12 @@ class Events:
     step: Callable[[int, int, float], None] = field(default=lambda step, steps, loss: None)
 
 
-def train(recipe: Recipe, store: str | Path, events: Events | None = None) -> Run:
+def train(recipe: Recipe, store: str | Path, events: Events | None = None, *, dataset: Dataset | None = None) -> Run:
     """Train as the recipe says and record into ``store``; continue after the last commit when it is there already.
 
     Exact: data order, augmentation, dropout and learning rate follow from the recipe and the step alone, and
     parameters, buffers and optimizer are restored, so a run that was stopped ends with the bits of one that was not (on
-    the same machine, with the same number of threads).
+    the same machine, with the same number of threads). ``dataset`` is the recipe's, where it is in memory already.
 
     Raises
     ------
@@ -43,14 +45,13 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None) -> Ru
     """
     events = events or Events()
     store = Path(store)
-    if (store / "zarr.json").exists():
-        _same_recipe(Run(store), recipe)
-    loop = Loop(recipe)
+    same_recipe(store, recipe)
+    loop = Loop(recipe, dataset)
     due = checkpoint_steps(loop.batches.per_epoch, recipe.training.epochs, recipe.checkpoints)
-    dataset = loop.dataset
+    data = loop.dataset
     attributes = {
         "recipe": recipe.identity,
-        "dataset": {"name": dataset.name, "classes": list(dataset.classes), "shape": list(dataset.shape)},
+        "dataset": {"name": data.name, "classes": list(data.classes), "shape": list(data.shape)},
         "checkpoint_steps": due,
     }
     with Recorder(
@@ -58,10 +59,42 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None) -> Ru
     ) as recorder:
         moments = 1 if recipe.training.optimizer == "sgd" else 2
         plan = recorder.plan(len(due), moments * sum(p.nbytes for p in loop.model.parameters()))
-        events.plan(str(plan))
+        events.plan(f"{plan}\n{loop.intervention}" if loop.intervention else str(plan))
         plan.check(store)
-        _go(loop, recorder, set(due), _restore(Run(store), loop) if recorder.checkpoints else 0, events)
+        run = Run(store) if recorder.checkpoints else None
+        if run is None or not finished(run):
+            _go(loop, recorder, set(due), 0 if run is None else _restore(run, loop), events)
     return Run(store)
+
+
+def same_recipe(store: Path, recipe: Recipe) -> None:
+    """Raise :class:`RecipeError` if there is a store of another recipe, or of none.
+
+    Fields that came after the store was made count with their defaults.
+    """
+    if not (store / "zarr.json").exists():
+        return
+    stored = Run(store).attributes.get("recipe")
+    if stored is None:
+        raise RecipeError(f"{store}: was not made by 'featdyn train'; choose another path")
+    with contextlib.suppress(RecipeError):
+        stored = validate(Recipe, stored, "recipe").identity
+    for difference in differences(stored, recipe.identity):
+        raise RecipeError(f"{store}: was made by another recipe ({difference}); choose another path")
+
+
+def check(recipe: Recipe, dataset: Dataset | None = None) -> None:
+    """Raise what :func:`train` would of data, network, intervention, probes or layers, without training."""
+    loop = Loop(recipe, dataset)
+    example = _probes(recipe, loop).batch(0, 1, 1, loop.device)
+    layers.select(loop.model, *example, recipe.capture.layers)
+
+
+def finished(run: Run) -> bool:
+    """Return whether a run has all the checkpoints that its recipe asks for."""
+    until = run.attributes["recipe"]["training"].get("until")
+    fits = until is not None and bool(run.values("train_accuracy")[-1] >= until)
+    return fits or run.checkpoints == len(run.attributes["checkpoint_steps"])
 
 
 def _go(loop: Loop, recorder: Recorder, due: set[int], start: int, events: Events) -> None:
@@ -69,31 +102,36 @@ def _go(loop: Loop, recorder: Recorder, due: set[int], start: int, events: Event
     losses: list[float] = []  # since the last checkpoint, over the batches as they were seen
     correct: list[int] = []
 
-    def record(step: int) -> None:
+    def record(step: int) -> float:
         test_loss, test_accuracy = loop.evaluate()
+        train_accuracy = sum(correct) / (len(correct) * loop.options.batch_size) if correct else math.nan
         recorder.record(
             step=step,
             state=optimizer_tensors(loop.model, loop.optimizer),
             epoch=step / loop.batches.per_epoch,
             learning_rate=loop.rate(max(0, step - 1)),
             train_loss=math.fsum(losses) / len(losses) if losses else math.nan,
-            train_accuracy=sum(correct) / (len(correct) * loop.options.batch_size) if correct else math.nan,
+            train_accuracy=train_accuracy,
             test_loss=test_loss,
             test_accuracy=test_accuracy,
         )
+        return train_accuracy
 
     if not recorder.checkpoints:
         record(0)
     for step in range(start, loop.steps):
         loss, right = loop.step(step)
         if not math.isfinite(loss):
+            recorder.wait()
             kept = f"{recorder.checkpoints} checkpoints are kept"
             raise TrainingError(f"the training loss is {loss} at step {step + 1}: try a smaller learning rate; {kept}")
         losses.append(loss)
         correct.append(right)
         events.step(step + 1, loop.steps, loss)
         if step + 1 in due:
-            record(step + 1)
+            accuracy = record(step + 1)
+            if loop.options.until is not None and accuracy >= loop.options.until:
+                return
             losses.clear()
             correct.clear()
 
@@ -108,14 +146,6 @@ def _probes(recipe: Recipe, loop: Loop) -> Probes:
     )
     inputs = normalise(found.pixels, loop.dataset.mean, loop.dataset.std)
     return Probes(inputs, torch.from_numpy(found.coords["label"]), dict(found.coords))
-
-
-def _same_recipe(run: Run, recipe: Recipe) -> None:
-    stored = run.attributes.get("recipe")
-    if stored is None:
-        raise RecipeError(f"{run.path}: was not made by 'featdyn train'; choose another path")
-    for difference in differences(stored, recipe.identity):
-        raise RecipeError(f"{run.path}: was made by another recipe ({difference}); choose another path")
 
 
 def _restore(run: Run, loop: Loop) -> int:

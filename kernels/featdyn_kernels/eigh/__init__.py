@@ -8,6 +8,7 @@ import numpy as np
 
 from featdyn_kernels._check import require
 from featdyn_kernels._dispatch import choose, implementation, is_tensor, like, to_device, to_numpy
+from featdyn_kernels.eigh.cholesky_qr import orthonormal
 from featdyn_kernels.eigh.warning import PrecisionWarning
 
 if TYPE_CHECKING:
@@ -105,28 +106,22 @@ def gram_eigh(x: Array, k: int | None = None, *, backend: Backend | None = None)
     require(k is None or 1 <= k <= most, f"k must be in 1..{most} for x of shape {tuple(x.shape)}, got {k}")
     chosen = choose(backend, x)
     given = _in_working_precision(to_device(x) if chosen == "gpu" else to_numpy(x, "x"))
-    turned = given.swapaxes(-1, -2)
     if chosen == "reference":
         values, vectors = implementation("eigh", "gram_eigh", chosen)(given, k or most)
-    elif features <= samples:
-        values, vectors = eigh(turned @ given, k, backend=backend)
+        return like(values.clip(0), x), like(vectors, x)
+    # In float32 torch's settings and autocast may round a GPU's products to TF32 or halves; float64 they leave alone.
+    wide = given.double() if chosen == "gpu" else given
+    turned = wide.swapaxes(-1, -2)
+
+    def narrow(found: Any) -> Any:
+        return found.to(given.dtype) if chosen == "gpu" else found
+
+    if features <= samples:
+        values, vectors = eigh(narrow(turned @ wide), k, backend=backend)
     else:
-        values, sides = eigh(given @ turned, k, backend=backend)
-        vectors = _orthonormal(turned @ sides)
+        values, sides = eigh(narrow(wide @ turned), k, backend=backend)
+        vectors = narrow(orthonormal(turned @ (sides.double() if chosen == "gpu" else sides)))
     return like(values.clip(0), x), like(vectors, x)
-
-
-def _orthonormal(columns: Any) -> Any:
-    """Orthonormalise columns, last one first, keeping their directions; a column of zeros gets one of its own."""
-    if is_tensor(columns):
-        import torch as library
-    else:
-        import numpy as library  # type: ignore[no-redef]
-    from_last = list(range(columns.shape[-1] - 1, -1, -1))
-    basis, triangle = library.linalg.qr(columns[..., from_last])
-    diagonal = triangle.diagonal(0, -2, -1)
-    signs = library.copysign(library.ones_like(diagonal), diagonal)
-    return (basis * signs[..., None, :])[..., from_last]
 
 
 def _eigh_list(arrays: list[Any], k: int | None, backend: Backend | None) -> tuple[list[Any], list[Any]]:

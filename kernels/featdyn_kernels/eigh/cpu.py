@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from featdyn_kernels._simd import REGISTER
 from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels.eigh import lanes, lapack
-from featdyn_kernels.eigh.warning import PrecisionWarning
+from featdyn_kernels.eigh.warning import warn_of_retry
 
 # Above this size a group of matrices leaves the caches, and LAPACK's divide and conquer does less arithmetic than QL.
 # On 2 Zen 5 cores, float32, per core: 5.5 times torch.linalg.eigh at n = 64, 3.5 at 128 and 200, 2 at 256.
@@ -23,10 +22,9 @@ def eigh(a: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any], np.ndar
     values, vectors, converged = _solve(a, k)
     failed = np.flatnonzero(~converged)
     if failed.size:
-        message = f"{failed.size} of {len(a)} matrices of shape {a.shape[1:]} did not converge in {a.dtype}: "
-        warnings.warn(message + "solved again in float64", PrecisionWarning, stacklevel=3)
+        warn_of_retry(failed.size, a.shape, str(a.dtype))
         for i in failed:
-            values[i], vectors[i] = _insist(a[i].astype(np.float64), k)
+            values[i], vectors[i] = insist(a[i].astype(np.float64), k)
     return values, vectors.transpose(0, 2, 1)
 
 
@@ -48,8 +46,8 @@ def _solve(a: np.ndarray[Any, Any], k: int) -> tuple[Any, Any, Any]:
     return values, vectors, converged
 
 
-def _insist(a: np.ndarray[Any, Any], k: int) -> tuple[Any, Any]:
-    """Return the eigenpairs of one float64 matrix from whichever of the two ways gets there."""
+def insist(a: np.ndarray[Any, Any], k: int) -> tuple[Any, Any]:
+    """Return the largest k eigenvalues of one float64 matrix, and vectors as rows, by whichever way gets there."""
     values, vectors = np.empty(k), np.empty((k, len(a)))
     if lapack.solve(a, values, vectors):
         return values, vectors

@@ -69,8 +69,8 @@ def _transform(f: Array, out: Array | None, backend: str | None, sign: float, ad
     chosen = choose(backend, f)
     values = subset_values(f, "f", chosen)
     target = _empty_like(values) if out is None else _checked_out(out, values, f, chosen)
-    if _address(values) != _address(target) and isinstance(values, np.ndarray) and np.may_share_memory(values, target):
-        values = values.copy()
+    if 0 < abs(_address(values) - _address(target)) < values.nbytes:  # they overlap
+        values = values + 0
     rows = (-1, values.shape[-1])
     implementation("moebius", "transform", chosen)(values.reshape(rows), target.reshape(rows), sign, adjoint)
     result: Array = like(target, f) if out is None else out

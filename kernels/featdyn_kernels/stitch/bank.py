@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from featdyn_kernels._check import require
-from featdyn_kernels._dispatch import choose, is_tensor, like, to_numpy
+from featdyn_kernels._dispatch import choose, interpreting, is_tensor, like, to_numpy
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import torch
     from torch import Tensor, nn
 
@@ -35,15 +38,19 @@ class Stitched(NamedTuple):
     """float32 cross-entropy; None without labels."""
     margin: Any
     """float32, logit of the label minus the largest of the others; None without labels."""
+    divergence: Any
+    """float32, KL divergence from the distribution of the logits given as ``own``; None without them."""
 
 
 class SuffixBank:
     """The suffixes of many checkpoints at one cut, ready to run on features from any checkpoint.
 
     BatchNorm is folded into the weights (eval mode), and weights are laid out once. What is fused: a convolution or
-    linear layer with the BatchNorm, the residual and the ReLU behind it; 3x3 convolutions of stride 1 by Winograd's
-    F(4x4, 3x3); heads right behind the cut as one product for all checkpoints. Other operations run in torch between
-    those. A suffix that torch.fx cannot trace, or that normalises by batch statistics, runs as it stands.
+    linear layer with the BatchNorm, the residual and the ReLU behind it; heads right behind the cut as one product for
+    all checkpoints. On the CPU, 3x3 convolutions of stride 1 go by Winograd's F(4x4, 3x3). On a GPU one launch serves
+    all checkpoints, shortcuts that stride and zero-pad are read in place, and pooling, head and scores are one kernel;
+    the second block of features of one shape is captured as a CUDA graph, later ones replay it. Other operations run in
+    torch between those. A suffix that torch.fx cannot trace, or that normalises by batch statistics, runs as it stands.
 
     Parameters
     ----------
@@ -52,12 +59,15 @@ class SuffixBank:
         whatever their mode is, and left as they are. Weights are shared where they are float32 already: do not train
         on while the bank lives. Samples must not see each other.
     dtype
-        Of weights and activations: ``torch.float32`` or ``torch.bfloat16``; None is float32.
+        Of weights and activations: ``torch.float32``, ``torch.bfloat16`` or, on a GPU, ``torch.float16``; None is
+        float32.
     exact
         Predictions equal those of the plain float32 module: samples whose two largest logits are closer than ``bound``
-        run through that module too, and its results are taken. None is True for float32, False for bfloat16.
+        run through that module too, and its results are taken. None is True for float32, False for the others.
     backend
         ``cpu``, ``gpu``, or ``reference`` (float64, slow); None goes by the device of the weights.
+
+        Float32 is IEEE's: on a GPU no product of this class is of TF32 numbers, whatever torch is set to.
 
     Attributes
     ----------
@@ -73,12 +83,14 @@ class SuffixBank:
     Raises
     ------
     ValueError
-        There is no suffix.
+        There is no suffix, or no GPU.
 
     Notes
     -----
-    Feature dynamics, sections 1.1 (composites), 6.3 and 6.4. :meth:`run` may be called from any number of threads. The
-    first run compares the fused way with the modules, and leaves it for the general one should they disagree.
+    Feature dynamics, sections 1.1 (composites), 6.3 and 6.4. :meth:`run` may be called from any number of threads; a
+    GPU takes one call at a time. The first run compares the fused way with the modules, and leaves it for the general
+    one should they disagree. On a GPU, samples and checkpoints are split so that activations take no more than 512 MiB,
+    twice with a graph, beside weights and features; a single sample of a single checkpoint is not split.
     """
 
     def __init__(
@@ -135,11 +147,12 @@ class SuffixBank:
         from featdyn_kernels.stitch.twin import twin
 
         dtype = torch.float32 if dtype is None else dtype
-        if dtype not in (torch.float32, torch.bfloat16):
-            raise TypeError(f"dtype must be torch.float32 or torch.bfloat16, got {dtype}")
         weights = [*parts[0][0].parameters(), *(parts[0][1] or {}).values()]
-        backend = choose(backend, *weights)
-        self._device = torch.device("cuda" if backend == "gpu" else "cpu")
+        self._backend = backend = choose(backend, *weights)
+        types = [torch.float32, torch.bfloat16, *[torch.float16] * (backend == "gpu")]
+        if dtype not in types:
+            raise TypeError(f"dtype must be {' or '.join(map(str, types))}, got {dtype}")
+        self._device = _device(weights) if backend == "gpu" else torch.device("cpu")
         kept = torch.float64 if backend == "reference" else torch.float32
         self._modules = [twin(module, state, kept, self._device) for module, state in parts]
         self._exact = dtype == torch.float32 if exact is None else exact
@@ -161,7 +174,7 @@ class SuffixBank:
         """Bytes of weights that the bank holds beside the modules' own."""
         return self._runner.nbytes
 
-    def run(self, features: Array, labels: Array | None = None) -> Stitched:
+    def run(self, features: Array, labels: Array | None = None, own: Array | None = None) -> Stitched:
         """Run every suffix on one block of features.
 
         Parameters
@@ -170,11 +183,14 @@ class SuffixBank:
             (N, ...) of any floating-point type. NaN and infinity give what the modules give for them.
         labels
             (N,) true classes, for loss and margin.
+        own
+            (checkpoint, N, classes) logits, such as those of the networks that the suffixes are from, for the
+            divergence KL(softmax(own) || softmax(logits)).
 
         Returns
         -------
         Stitched
-            ``predictions``, ``loss`` and ``margin``, (checkpoint, N).
+            ``predictions``, ``loss``, ``margin`` and ``divergence``, (checkpoint, N).
 
         Raises
         ------
@@ -187,34 +203,50 @@ class SuffixBank:
         import torch
 
         from featdyn_kernels.stitch.exact import settle
-        from featdyn_kernels.stitch.score import Scores
 
         given: Any = features if is_tensor(features) else torch.from_numpy(np.ascontiguousarray(features))
         if not given.is_floating_point():
             raise TypeError(f"features must be floating-point, got {given.dtype} of shape {tuple(given.shape)}")
         require(given.ndim >= 2, f"features must have shape (N, ...), got {tuple(given.shape)}")
-        given = given.detach().to(self._device)
-        scores = Scores(len(self), len(given), None if labels is None else _labels(labels, len(given)))
-        if len(given):
-            with self._lock:
-                self._try(given[:TRIAL])
-            self._runner.run(given, scores)
-            if self._exact and self.bound:
-                settle(self._modules, given, scores, self.bound)
-        if labels is None:
-            return Stitched(like(scores.prediction, features), None, None)
-        return Stitched(*(like(array, features) for array in (scores.prediction, scores.loss, scores.margin)))
+        classes = None if labels is None else torch.from_numpy(_labels(labels, len(given)))
+        logits = None if own is None else torch.from_numpy(_own(own, len(self), len(given)))
+        with self._exclusive():
+            given = given.detach().to(self._device)
+            scores = self._scores(len(given), classes, logits)
+            if len(given):
+                with self._lock:
+                    self._try(given[:TRIAL])
+                self._runner.run(given, scores)
+                if self._exact and self.bound:
+                    settle(self._modules, given, scores, self.bound)
+        soft = (scores.loss, scores.margin) if labels is not None else (None, None)
+        arrays = (scores.prediction, *soft, scores.divergence if own is not None else None)
+        return Stitched(*(None if array is None else like(array, features) for array in arrays))
+
+    def _exclusive(self) -> AbstractContextManager[None]:
+        """Return what a run goes on in: on a GPU it shares neither buffers nor torch's settings with other runs."""
+        if self._backend != "gpu":
+            return nullcontext()
+        from featdyn_kernels.stitch.gpu import exclusive
+
+        return exclusive(self._device)
+
+    def _scores(self, samples: int, labels: Tensor | None = None, own: Tensor | None = None) -> Scores:
+        from featdyn_kernels.stitch.score import Scores, reduce
+
+        if self._backend == "gpu":
+            from featdyn_kernels.stitch.gpu import reduce
+        return Scores(len(self), samples, labels, own, self._device, reduce)
 
     def _try(self, features: Tensor) -> None:
         """Compare the fused path with the modules, once; later runs rely on it."""
         from featdyn_kernels.stitch.runner import General
-        from featdyn_kernels.stitch.score import Scores
 
         if self._tried:
             return
         self._tried = True
         general = General(self._modules, "") if self._runner.error else self._runner
-        plain, fused = (Scores(len(self), len(features), None) for _ in range(2))
+        plain, fused = (self._scores(len(features)) for _ in range(2))
         try:
             general.run(features, plain)
         except (RuntimeError, TypeError, IndexError) as problem:
@@ -254,11 +286,19 @@ def _runner(modules: Sequence[nn.Module], dtype: torch.dtype, backend: str) -> R
 
 def _difference(fused: Scores, plain: Scores) -> float:
     """Return the largest finite difference between the two, as a fraction of the checkpoint's largest logit."""
-    scale = plain.scale.max(axis=1, keepdims=True)
     pairs = ((fused.gap, plain.gap), (fused.scale, plain.scale))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        differences = [np.abs(a - b) / scale for a, b in pairs]
-    return float(np.max([d[np.isfinite(d)].max(initial=0) for d in differences]))
+    differences = [(a - b).abs() / plain.scale.amax(1, keepdim=True) for a, b in pairs]
+    return max(float(d.nan_to_num(0.0, 0.0, 0.0).max()) for d in differences)
+
+
+def _device(weights: Sequence[Tensor]) -> torch.device:
+    import torch
+
+    if interpreting():
+        return torch.device("cpu")
+    require(torch.cuda.is_available(), "backend='gpu' needs a CUDA device, and torch finds none")
+    found = [tensor.device for tensor in weights if tensor.device.type == "cuda"]
+    return found[0] if found else torch.device("cuda", torch.cuda.current_device())
 
 
 def _labels(labels: Array, samples: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -268,3 +308,11 @@ def _labels(labels: Array, samples: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     require(found.shape == (samples,), f"labels must have shape ({samples},) like the features, got {found.shape}")
     require(not samples or found.min() >= 0, f"labels must not be negative, got {found.min() if samples else 0}")
     return np.ascontiguousarray(found, dtype=np.int64)
+
+
+def _own(own: Array, checkpoints: int, samples: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    found = to_numpy(own, "own")
+    require(found.dtype.kind == "f", f"own must be floating-point logits, got {found.dtype}")
+    fits = found.ndim == 3 and found.shape[:2] == (checkpoints, samples)
+    require(fits, f"own must have shape ({checkpoints}, {samples}, classes), got {found.shape}")
+    return np.ascontiguousarray(found, dtype=np.float32)

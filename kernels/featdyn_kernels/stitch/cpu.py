@@ -51,7 +51,7 @@ class Fused:
             types = [torch.float32 if step.value == plan.output else dtype for step in affine]
             steps = list(zip(affine, types, strict=True))
             self.layers = [[prepare(step, module, kind) for step, kind in steps] for module in modules]
-        self.slots, self.drops = _slots(plan), _drops(plan)
+        self.slots = _slots(plan)
         self.nbytes = sum(layer.nbytes for layers in self.layers for layer in layers)
         self.path = Path("fused", self._describe(dtype))
 
@@ -101,7 +101,7 @@ class Fused:
 
     def _own(self, t: int, values: dict[str, Any], space: Workspace) -> Tensor:
         layers = iter(self.layers[t])
-        for step, slot, drop in zip(self.plan.own, self.slots, self.drops, strict=True):
+        for step, slot, drop in zip(self.plan.own, self.slots, self.plan.drops, strict=True):
             if isinstance(step, Affine):
                 residual = values[step.residual] if step.residual else None
                 values[step.value] = next(layers)(values[step.source], residual, space, slot)
@@ -117,26 +117,17 @@ def _stacks(step: Affine, module: nn.Module) -> bool:
     return isinstance(module.get_submodule(step.layer), nn.Linear) and not (step.residual or step.relu)
 
 
-def _drops(plan: Plan) -> list[list[str]]:
-    """Return, for every own step, the values that no later one reads."""
-    last: dict[str, int] = {}
-    for place, step in enumerate(plan.own):
-        last |= dict.fromkeys([step.value, *step.sources], place)
-    last.pop(plan.output, None)
-    return [[name for name, place in last.items() if place == here] for here in range(len(plan.own))]
-
-
 def _slots(plan: Plan) -> list[int]:
     """Return which buffer each own step writes; a buffer is used again once its value has met its last reader.
 
     What torch reads keeps its buffer: the result may be a view of it.
     """
     seen = {name for step in plan.own if isinstance(step, Call) for name in step.sources}
-    drops, count = _drops(plan), 0
+    count = 0
     slots: list[int] = []
     free: list[int] = []
     held: dict[str, int] = {}
-    for step, drop in zip(plan.own, drops, strict=True):
+    for step, drop in zip(plan.own, plan.drops, strict=True):
         if not free:
             free.append(count)
             count += 1

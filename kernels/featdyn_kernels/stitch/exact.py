@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from featdyn_kernels._threads import one_torch_thread, parallel_blocks
+from featdyn_kernels.stitch.runner import each_checkpoint
 from featdyn_kernels.stitch.score import Scores
 
 TIE = 2.5e-7
@@ -29,21 +27,20 @@ def settle(modules: Sequence[nn.Module], features: Tensor, scores: Scores, bound
     bound
         Largest difference of logits that is not trusted, as a fraction of the checkpoint's largest logit.
     """
+    scale = scores.scale.amax(1, keepdim=True)
+    # NaN counts as close. One transfer for all checkpoints, rather than a wait for the device at each.
+    close = (~(scores.gap > bound * scale)).cpu()
 
-    def work(start: int, stop: int) -> None:
-        with torch.inference_mode(), one_torch_thread():
-            for t in range(start, stop):
-                scale = scores.scale[t].max()
-                close = np.flatnonzero(~(scores.gap[t] > bound * scale))  # NaN counts as close
-                if len(close):
-                    _rerun(modules[t], features, scores, t, close)
-                    # Even the plain module's own answer depends on how a batch is laid out where logits all but tie.
-                    if len(close) < len(features) and not (scores.gap[t, close] > TIE * scale).all():
-                        _rerun(modules[t], features, scores, t, np.arange(len(features)))
+    def work(t: int) -> None:
+        samples = close[t].nonzero()[:, 0].to(features.device)
+        if len(samples):
+            _rerun(modules[t], features, scores, t, samples)
+            # Even the plain module's own answer depends on how a batch is laid out where logits all but tie.
+            if len(samples) < len(features) and not (scores.gap[t, samples] > TIE * scale[t]).all():
+                _rerun(modules[t], features, scores, t, slice(None))
 
-    parallel_blocks(work, len(modules))
+    each_checkpoint(work, len(modules), features.device)
 
 
-def _rerun(module: nn.Module, features: Tensor, scores: Scores, t: int, samples: np.ndarray) -> None:
-    logits = module(features[torch.from_numpy(samples).to(features.device)].float())
-    scores.put(logits[:, None].cpu().numpy(), t, samples)
+def _rerun(module: nn.Module, features: Tensor, scores: Scores, t: int, samples: Tensor | slice) -> None:
+    scores.put(module(features[samples].float())[:, None], t, samples)

@@ -50,6 +50,15 @@ class Affine:
         """Names of the values it reads."""
         return [name for name in (self.source, self.residual) if name]
 
+    def __call__(self, module: nn.Module, values: dict[str, Any]) -> Any:
+        """Return the value as torch computes it, with the weights of ``module``."""
+        value = module.get_submodule(self.layer)(values[self.source])
+        if self.norm:
+            value = module.get_submodule(self.norm)(value)
+        if self.residual:
+            value = value + values[self.residual]
+        return F.relu(value) if self.relu else value
+
 
 @dataclass(frozen=True)
 class Call:
@@ -98,6 +107,15 @@ class Plan:
     own: tuple[Affine | Call, ...]
     """Steps that every checkpoint takes with its own weights."""
 
+    @cached_property
+    def drops(self) -> list[list[str]]:
+        """For every own step, the values that no later one reads."""
+        last: dict[str, int] = {}
+        for place, step in enumerate(self.own):
+            last |= dict.fromkeys([step.value, *step.sources], place)
+        last.pop(self.output, None)
+        return [[name for name, place in last.items() if place == here] for here in range(len(self.own))]
+
 
 def plan(module: nn.Module) -> Plan:
     """Compile a module in eval mode, such as :func:`featdyn_kernels.stitch.twin.twin` returns.
@@ -123,7 +141,7 @@ def plan(module: nn.Module) -> Plan:
     shared: list[Call] = []
     own: list[Affine | Call] = []
     for step in _fuse(graph, nodes):
-        if isinstance(step, Call) and free.issuperset(step.sources) and not _reads(step, state):
+        if isinstance(step, Call) and free.issuperset(step.sources) and not reads(step, state):
             free.add(step.value)
             shared.append(step)
         else:
@@ -213,8 +231,8 @@ def _is_relu(graph: fx.GraphModule, node: fx.Node) -> bool:
     return node.op in ("call_function", "call_method") and node.target in _RELUS
 
 
-def _reads(call: Call, state: Mapping[str, Any]) -> bool:
-    """Whether a call depends on weights."""
+def reads(call: Call, state: Mapping[str, Any]) -> bool:
+    """Whether a call depends on the weights in the state of its module."""
     prefix = f"{call.target}."
     return call.op in ("get_attr", "call_module") and any(key == call.target or key.startswith(prefix) for key in state)
 

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from torch import Tensor, nn
 
 
 def run(
-    modules: Sequence[nn.Module], features: Tensor, labels: NDArray[np.int64] | None
-) -> tuple[NDArray[np.int64], NDArray[np.float64] | None, NDArray[np.float64] | None]:
-    """Return predictions, losses and margins (checkpoint, sample) of float64 suffixes on features (N, ...)."""
+    modules: Sequence[nn.Module],
+    features: Tensor,
+    labels: NDArray[np.int64] | None,
+    own: NDArray[np.float32] | None = None,
+) -> tuple[NDArray[Any], ...]:
+    """Return predictions, then with labels losses and margins, then with own logits divergences, (checkpoint, sample).
+
+    They are float64, of float64 suffixes on features (N, ...); what was not asked for is empty.
+    """
     with torch.inference_mode():
         logits = np.stack([m(features.to("cpu", torch.float64, copy=True)).numpy() for m in modules])
     prediction = torch.from_numpy(logits).argmax(-1).numpy()
+    log_q, none = log_softmax(logits, axis=-1), np.empty(0)
+    divergence = none
+    if own is not None:
+        log_p = log_softmax(own.astype(np.float64), axis=-1)
+        divergence = (np.exp(log_p) * (log_p - log_q)).sum(-1)
     if labels is None:
-        return prediction, None, None
-    own = np.take_along_axis(logits, labels[None, :, None], -1)
+        return prediction, none, none, divergence
+    picked = np.take_along_axis(logits, labels[None, :, None], -1)[..., 0]
     others = np.where(np.arange(logits.shape[-1]) == labels[:, None], -np.inf, logits)
-    loss = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)) + logits.max(-1) - own[..., 0]
-    return prediction, loss, own[..., 0] - others.max(-1)
+    loss = -np.take_along_axis(log_q, labels[None, :, None], -1)[..., 0]
+    return prediction, loss, picked - others.max(-1), divergence

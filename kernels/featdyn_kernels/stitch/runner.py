@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from featdyn_kernels._dispatch import interpreting
 from featdyn_kernels._threads import one_torch_thread, parallel_blocks
 from featdyn_kernels.stitch import reference
 from featdyn_kernels.stitch.score import Scores
@@ -49,16 +48,11 @@ class General:
     def run(self, features: Tensor, scores: Scores) -> None:
         """Run all suffixes on features (N, ...)."""
 
-        def work(start: int, stop: int) -> None:
-            with torch.inference_mode(), one_torch_thread():
-                for t in range(start, stop):
-                    logits = self.modules[t](features.to(torch.float32, copy=True))  # a suffix may write into its input
-                    scores.put(checked(logits, len(features)), t, slice(None))
+        def work(t: int) -> None:
+            logits = self.modules[t](features.to(torch.float32, copy=True))  # a suffix may write into its input
+            scores.put(checked(logits, len(features)), t, slice(None))
 
-        if features.device.type == "cpu":
-            parallel_blocks(work, len(self.modules))
-        else:
-            work(0, len(self.modules))
+        each_checkpoint(work, len(self.modules), features.device)
 
 
 class Reference:
@@ -71,15 +65,31 @@ class Reference:
 
     def run(self, features: Tensor, scores: Scores) -> None:
         """Run all suffixes on features (N, ...)."""
-        scores.prediction, loss, margin = reference.run(self.modules, features, scores.labels)
-        if loss is not None and margin is not None:
-            scores.loss, scores.margin = loss.astype(np.float32), margin.astype(np.float32)
+        given = [None if tensor is None else tensor.numpy() for tensor in (scores.labels, scores.own)]
+        prediction, *figures = reference.run(self.modules, features, *given)
+        scores.prediction[:] = torch.from_numpy(prediction)
+        for kept, found in zip((scores.loss, scores.margin, scores.divergence), figures, strict=True):
+            if found.size:
+                kept[:] = torch.from_numpy(found)
 
 
-def checked(logits: Any, samples: int) -> NDArray[np.float32]:
-    """Return what a suffix returned as logits (sample, 1, class), a numpy array."""
+def each_checkpoint(work: Callable[[int], None], checkpoints: int, device: torch.device) -> None:
+    """Call ``work(t)`` for every checkpoint: on the CPU side by side, on a GPU in turn."""
+
+    def block(start: int, stop: int) -> None:
+        with torch.inference_mode(), one_torch_thread():
+            for t in range(start, stop):
+                work(t)
+
+    if device.type == "cpu" and not interpreting():  # Triton's interpreter bears no threads
+        parallel_blocks(block, checkpoints)
+    else:
+        block(0, checkpoints)
+
+
+def checked(logits: Any, samples: int) -> Tensor:
+    """Return what a suffix returned as logits (sample, 1, class)."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != samples:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"a suffix must return logits ({samples}, classes), got {got}")
-    found: NDArray[np.float32] = logits[:, None].float().cpu().numpy()
-    return found
+    return logits[:, None].float()

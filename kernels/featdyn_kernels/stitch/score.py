@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from featdyn_kernels._jit import njit
+
+Reduce: TypeAlias = Callable[[Tensor, Tensor | None, Tensor | None], tuple[Tensor, Tensor]]
+"""From logits (sample, checkpoint, class), labels (sample,) and own logits (checkpoint, sample, class) to predictions
+and (5, checkpoint, sample): gap, scale, loss, margin and divergence, NaN where labels or own logits lack."""
 
 
 class Scores:
@@ -19,37 +25,71 @@ class Scores:
     checkpoints, samples
         Numbers of rows and columns.
     labels
-        True classes, (samples,); without them there is no loss and no margin.
+        True classes, (samples,), int64; without them there is no loss and no margin.
+    own
+        Logits (checkpoints, samples, classes), float32, to diverge from; without them there is no divergence.
+    device
+        Where results are kept, and labels and logits go.
+    reduce
+        The kernel that reduces logits there.
     """
 
-    def __init__(self, checkpoints: int, samples: int, labels: NDArray[np.int64] | None) -> None:
-        shape = checkpoints, samples
-        self.labels = labels
-        self.prediction = np.empty(shape, np.int64)
-        self.gap = np.empty(shape, np.float32)
-        self.scale = np.empty(shape, np.float32)
-        self.loss = np.empty(shape, np.float32)
-        self.margin = np.empty(shape, np.float32)
+    def __init__(
+        self,
+        checkpoints: int,
+        samples: int,
+        labels: Tensor | None,
+        own: Tensor | None,
+        device: torch.device,
+        reduce: Reduce,
+    ) -> None:
+        self.labels, self.own = (None if given is None else given.to(device) for given in (labels, own))
+        self._highest = int(labels.max()) if labels is not None and len(labels) else -1
+        self._reduce = reduce
+        self.prediction = torch.empty((checkpoints, samples), dtype=torch.int64, device=device)
+        self._figures = torch.empty((5, checkpoints, samples), device=device)
+        self.gap, self.scale, self.loss, self.margin, self.divergence = self._figures.unbind()
 
-    def put(self, logits: NDArray[Any], checkpoint: int, samples: slice | NDArray[np.intp]) -> None:
+    def check(self, classes: int) -> None:
+        """Raise ``ValueError`` if these are no logits, or labels or own logits are of other classes."""
+        if classes < 2:
+            raise ValueError(f"a suffix must return logits (N, classes) of two or more classes, got {classes}")
+        if self._highest >= classes:
+            raise ValueError(f"labels must be below {classes}, the number of classes, got {self._highest}")
+        if self.own is not None and self.own.shape[-1] != classes:
+            raise ValueError(f"own: the suffix returns {classes} classes, got logits of {self.own.shape[-1]}")
+
+    def put(self, logits: Tensor, checkpoint: int, samples: slice | Tensor) -> None:
         """Reduce logits (sample, checkpoint, class) of these samples and of the checkpoints from ``checkpoint`` on.
 
         Raises
         ------
         ValueError
-            These are no logits, or a label is not among the classes.
+            These are no logits, or labels or own logits are of other classes.
         """
-        classes = logits.shape[-1]
-        if classes < 2:
-            raise ValueError(f"a suffix must return logits (N, classes) of two or more classes, got {classes}")
-        labels = np.empty(0, np.int64) if self.labels is None else self.labels[samples]
-        if len(labels) and int(labels.max()) >= classes:
-            raise ValueError(f"labels must be below {classes}, the number of classes, got {int(labels.max())}")
+        self.check(logits.shape[-1])
         rows = slice(checkpoint, checkpoint + logits.shape[1])
-        prediction, gap, scale, loss, margin = score(np.ascontiguousarray(logits), labels)
-        self.prediction[rows, samples], self.gap[rows, samples], self.scale[rows, samples] = prediction, gap, scale
-        if self.labels is not None:
-            self.loss[rows, samples], self.margin[rows, samples] = loss, margin
+        labels = None if self.labels is None else self.labels[samples]
+        own = None if self.own is None else self.own[rows, samples]
+        self.write(*self._reduce(logits, labels, own), rows, samples)
+
+    def write(self, prediction: Tensor, figures: Tensor, checkpoints: slice, samples: slice | Tensor) -> None:
+        """Keep what was reduced."""
+        self.prediction[checkpoints, samples] = prediction
+        self._figures[:, checkpoints, samples] = figures
+
+
+def reduce(logits: Tensor, labels: Tensor | None, own: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Reduce logits (sample, checkpoint, class) on the CPU."""
+    given = np.ascontiguousarray(logits.numpy())
+    prediction, *found = score(given, np.empty(0, np.int64) if labels is None else labels.numpy())
+    figures = torch.full((5, *prediction.shape), torch.nan)
+    for figure, array in zip(figures, found, strict=False):
+        if array.size:
+            figure[:] = torch.from_numpy(array)
+    if own is not None:
+        figures[4] = torch.from_numpy(divergence(given, np.ascontiguousarray(own.numpy())))
+    return torch.from_numpy(prediction), figures
 
 
 @njit
@@ -103,3 +143,34 @@ def score(logits: Any, labels: Any) -> tuple[Any, Any, Any, Any, Any]:
                 loss[t, n] = math.log(total) + first - own
                 margin[t, n] = own - (second if best == labels[n] else first) if nan < 0 else np.nan
     return prediction, gap, scale, loss, margin
+
+
+@njit
+def divergence(logits: Any, own: Any) -> Any:
+    """Return KL(softmax(own) || softmax(logits)) as float32 (checkpoint, sample), summed in float64.
+
+    Parameters
+    ----------
+    logits
+        (sample, checkpoint, class).
+    own
+        (checkpoint, sample, class).
+    """
+    samples, checkpoints, classes = logits.shape
+    found = np.empty((checkpoints, samples), np.float32)
+    for t in range(checkpoints):
+        for n in range(samples):
+            top_p, top_q = float(own[t, n, 0]), float(logits[n, t, 0])
+            for c in range(1, classes):
+                top_p, top_q = max(top_p, float(own[t, n, c])), max(top_q, float(logits[n, t, c]))
+            total_p, total_q, sum_ = 0.0, 0.0, 0.0
+            for c in range(classes):
+                p, q = float(own[t, n, c]) - top_p, float(logits[n, t, c]) - top_q
+                total_p += math.exp(p)
+                total_q += math.exp(q)
+                if p > -700.0:  # beyond, the probability is 0 and so is its term, whatever q
+                    sum_ += math.exp(p) * (p - q)
+            # Rounding may leave a tiny negative number where the two are equal; NaN stays NaN.
+            value = sum_ / total_p + math.log(total_q) - math.log(total_p)
+            found[t, n] = 0.0 if value < 0.0 else value
+    return found

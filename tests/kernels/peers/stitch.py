@@ -7,7 +7,10 @@ equally long and share nothing, so the time of a row stands for that of the grid
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -38,7 +41,9 @@ def plain(prefixes: Sequence[nn.Module], suffixes: Sequence[Sequence[nn.Module]]
     return run
 
 
-def shared(features: nn.Module, suffixes: Sequence[Sequence[nn.Module]], x: Tensor, batch: int) -> Row:
+def shared(
+    features: Callable[..., Any], suffixes: Sequence[Sequence[Callable[[Tensor], Tensor]]], x: Tensor, batch: int
+) -> Row:
     """Return the loop that computes the features of a batch, a tuple for all cuts, once for all suffixes."""
 
     def run() -> Tensor:
@@ -71,6 +76,18 @@ def vmapped(features: nn.Module, suffixes: Sequence[Sequence[nn.Module]], x: Ten
     return run
 
 
+def compiled(
+    features: nn.Module, suffixes: Sequence[Sequence[nn.Module]], x: Tensor, batch: int, backend: str = "inductor"
+) -> Row:
+    """Return the shared loop through ``torch.compile``; the suffixes of a cut share what it makes."""
+
+    def together(bank: Sequence[nn.Module]) -> list[Callable[[Tensor], Tensor]]:
+        call = torch.compile(lambda state, z: functional_call(bank[0], state, (z,)), backend=backend)
+        return [partial(call, suffix.state_dict()) for suffix in bank]
+
+    return shared(torch.compile(features, backend=backend), [together(bank) for bank in suffixes], x, batch)
+
+
 def captured(features: nn.Module, suffixes: Sequence[Sequence[nn.Module]], x: Tensor, batch: int) -> Row:
     """Return the shared loop as one CUDA graph per batch shape, captured now."""
     static = x[:batch].clone()
@@ -90,6 +107,30 @@ def captured(features: nn.Module, suffixes: Sequence[Sequence[nn.Module]], x: Te
             graph.replay()
             found.append(result[..., : len(part)].clone())
         return torch.cat(found, -1)
+
+    return run
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Multiply float32 numbers on a GPU as they are (``ieee``) or rounded (``tf32``)."""
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [switch.fp32_precision for switch in switches]
+    for switch in switches:
+        switch.fp32_precision = name
+    try:
+        yield
+    finally:
+        for switch, kept in zip(switches, before, strict=True):
+            switch.fp32_precision = kept
+
+
+def rounding(row: Row, name: str) -> Row:
+    """Return a loop that runs in this precision."""
+
+    def run() -> Tensor:
+        with precision(name):
+            return row()
 
     return run
 

@@ -193,7 +193,7 @@ def _bounds(bound: Any, lead: tuple[int, ...], table: Any, xp: Any) -> Any:
     found = np.asarray(bound.detach().cpu() if is_tensor(bound) else bound, dtype=np.float64)
     require(found.ndim == 0 or found.shape == lead, f"bound must be a scalar or have shape {lead}, got {found.shape}")
     require(bool((found >= 0).all() and np.isfinite(found).all()), "bound must be finite and not negative")
-    each = np.ascontiguousarray(np.broadcast_to(found, lead).reshape(-1))
+    each = np.array(np.broadcast_to(found, lead)).reshape(-1)
     return each if xp is np else xp.from_numpy(each).to(table.device)
 
 

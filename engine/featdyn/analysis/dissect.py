@@ -1,0 +1,100 @@
+"""A recorded network taken apart: its cuts, the weights of its checkpoints, and where its features come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featdyn.analysis import source
+from featdyn.analysis.features import Features, batches, measure_rates
+from featdyn.analysis.network import network, prepare, states
+from featdyn.analysis.sets import Sets
+from featdyn.analysis.source import Source
+from featdyn.capture.tap import device_of
+from featdyn.networks import Cut, cuts, resolve
+from featdyn.store import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Dissected:
+    """What every analysis of composites starts from.
+
+    Attributes
+    ----------
+    model
+        In eval mode.
+    cuts
+        Those asked for, in the order of the network.
+    states
+        Parameters and buffers of each checkpoint.
+    sources
+        By name of the cut, whether its features are read or computed.
+    features
+        Gives them.
+    """
+
+    model: nn.Module
+    cuts: list[Cut]
+    states: list[dict[str, Tensor]]
+    sources: dict[str, Source]
+    features: Features
+
+    def coords(self, run: Run, sets: Sets) -> xr.Dataset:
+        """Return the coordinates of results over (cut, set, t1, t2)."""
+        known, steps = run.coords, range(run.checkpoints)
+        found: dict[str, list[Any]] = {
+            "cut": [cut.name for cut in self.cuts],
+            "set": sets.names,
+            "t1": list(steps),
+            "t2": list(steps),
+        }
+        result = xr.Dataset(coords={name: (name, _column(values)) for name, values in found.items()})
+        for end in ("1", "2"):
+            for name, column in (("step", "step"), ("rate", "learning_rate")):
+                if column in known:
+                    result[f"{name}{end}"] = f"t{end}", known[column].values
+        result["set_size"] = "set", sets.sizes
+        result["prefix_macs"] = "cut", [cut.prefix_macs for cut in self.cuts]
+        result["suffix_macs"] = "cut", [cut.suffix_macs for cut in self.cuts]
+        result["source"] = "cut", _column([self.sources[cut.name] for cut in self.cuts])
+        return result.set_coords(list(result.data_vars))
+
+
+def dissect(run: Run, model: nn.Module | None, patterns: Sequence[str], features: str = "auto") -> Dissected:
+    """Take a run's network apart.
+
+    Parameters
+    ----------
+    model
+        The network, where it is not one of featdyn's.
+    patterns
+        Names or patterns of cuts, "default" or "all".
+    features
+        "auto" takes the cheaper of reading and computing, and reads only float32; "stored" or "recomputed" take that.
+
+    Raises
+    ------
+    NetworkError
+        The network cannot be cut, or there is no such cut.
+    """
+    model = network(run) if model is None else prepare(model, channels_last=False)
+    picked = resolve(cuts(model, next(batches(run, device_of(model))).inputs[:1]), patterns)
+    stored = source.stored_layers(run, picked, exact=features == "auto")
+    if features == "auto":
+        held = [cut for cut in picked if cut.name in stored]
+        widths = {cut.name: run.schema[f"layers/{cut.module}/activation"].sample_bytes for cut in held}
+        sources = source.choose(picked, stored, widths, measure_rates(run, model, picked, stored))
+    else:
+        sources = source.forced(picked, stored, "stored" if features == "stored" else "recomputed")
+    found = states(run, model)
+    return Dissected(model, picked, found, sources, Features(run, model, picked, found, sources))
+
+
+def _column(values: Sequence[Any]) -> NDArray[Any]:
+    return np.array(values, dtype=object if isinstance(values[0], str) else None)

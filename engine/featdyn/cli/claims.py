@@ -1,0 +1,32 @@
+"""``featdyn claims``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from featdyn.analysis.options import ClaimOptions
+from featdyn.cli.flags import flags
+
+
+@click.command()
+@click.argument("stores", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--format", "kind", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
+)
+@click.option("-o", "--out", type=click.Path(dir_okay=False), help="Write to this file instead of standard output.")
+def command(stores: tuple[str, ...], kind: str, out: str | None, **options: Any) -> None:
+    """Test the five claims on temporal consistency on STORES.
+
+    Give runs with clean labels, with random ones (labels.noise=1) and with a frozen part, of some seeds each.
+    """
+    from featdyn.analysis.claims import claims
+    from featdyn.query import render
+    from featdyn.store import Run
+
+    render(claims([Run(store) for store in stores], **options), kind, out or sys.stdout)
+
+
+command.params += flags(ClaimOptions)

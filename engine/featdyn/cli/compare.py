@@ -1,0 +1,59 @@
+"""``featdyn compare``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+DEFAULT = tuple(f"results.consistency.{name}" for name in ("accuracy", "agreement", "retention"))
+
+
+@click.command()
+@click.argument("stores", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--quantity",
+    "quantities",
+    multiple=True,
+    default=DEFAULT,
+    show_default=True,
+    metavar="VARIABLE",
+    help="What to compare, a dotted path as for query; may be repeated.",
+)
+@click.option("--where", multiple=True, metavar="COORD=PATTERN", help="Keep what matches: set=test, cut=s3*, ...")
+@click.option("--reduce", multiple=True, metavar="HOW:DIM", help="Reduce over axes: mean:probe, max:cut, ...")
+@click.option(
+    "--t1", type=float, default=0.5, show_default=True, help="The last checkpoint before this fraction of t2's steps."
+)
+@click.option(
+    "--t2", type=float, default=1.0, show_default=True, help="The last checkpoint before this fraction of all steps."
+)
+@click.option("--fit", type=float, help="t2: the first checkpoint that has this share of its training probes right.")
+@click.option(
+    "--format", "kind", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
+)
+@click.option("-o", "--out", type=click.Path(dir_okay=False), help="Also write a figure, an HTML file.")
+def command(
+    stores: tuple[str, ...],
+    quantities: tuple[str, ...],
+    where: tuple[str, ...],
+    reduce: tuple[str, ...],
+    t1: float,
+    t2: float,
+    fit: float | None,
+    kind: str,
+    out: str | None,
+) -> None:
+    """Put STORES side by side, in groups by what differs in their recipes; seeds are repeats.
+
+    Values have 95 % intervals: low and high over the runs of a group, probes_low and probes_high over the probes of one
+    run.
+    """
+    from featdyn.query import render
+    from featdyn.report.compare import compare, write
+    from featdyn.store import Run
+
+    table = compare([Run(s) for s in stores], quantities, where=where, reduce=reduce, t1=t1, t2=t2, fit=fit)
+    if out is not None:
+        write(table, out)
+    render(table, kind, sys.stdout)

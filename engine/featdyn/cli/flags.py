@@ -1,0 +1,38 @@
+"""Flags of the command line that are made from options: one definition serves both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+
+def flags(options: type[BaseModel]) -> list[click.Parameter]:
+    """Return a flag for each field."""
+    return [_flag(name, field) for name, field in options.model_fields.items()]
+
+
+def _flag(name: str, field: FieldInfo) -> click.Option:
+    kind: Any = field.annotation
+    default = field.get_default()
+    if isinstance(kind, UnionType):  # of a type and None, which is what leaving the flag out gives
+        (kind,) = (one for one in get_args(kind) if one is not NoneType)
+    if kind is Path:
+        kind = click.Path(path_type=Path)
+    flag = f"--{name.replace('_', '-')}"
+    shared: dict[str, Any] = {"help": field.description, "show_default": True}
+    if get_origin(kind) is Literal:
+        return click.Option([flag], type=click.Choice(list(get_args(kind))), default=default, **shared)
+    if get_origin(kind) is tuple:
+
+        def split(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+
+        return click.Option([flag], default=",".join(map(str, default)), callback=split, metavar="A,B,...", **shared)
+    if kind is bool:
+        return click.Option([f"{flag}/--no-{flag[2:]}"], default=default, **shared)
+    return click.Option([flag], type=kind, default=default, **shared)

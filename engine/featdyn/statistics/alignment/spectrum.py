@@ -1,0 +1,173 @@
+"""How concentrated a spectrum is, beside what isotropic noise of the same n and p shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featdyn.statistics import checks, wishart
+from featdyn.statistics.gram import Draws, centred
+from featdyn.statistics.randomness import Rng, generator
+from featdyn.statistics.result import Center
+
+
+@dataclass(frozen=True)
+class ExplainedShares:
+    """Shares of the variance along the k largest directions, each (len(k),).
+
+    Attributes
+    ----------
+    k : number of directions
+    share : ``s_k``, the sum of the k largest eigenvalues over the trace
+    baseline, baseline_high : mean and 95 % quantile of ``s_k`` for isotropic Gaussian noise of the same m and p
+    """
+
+    k: NDArray[np.int64]
+    share: NDArray[np.float64]
+    baseline: NDArray[np.float64]
+    baseline_high: NDArray[np.float64]
+
+
+def explained_shares(
+    x: Draws, k: Sequence[int] = (1, 5, 10), *, center: Center = "estimated", rng: Rng = None, replicates: int = 200
+) -> ExplainedShares:
+    """Return the shares of the k largest directions beside the isotropic baseline, which few draws raise far above k/p.
+
+    Parameters
+    ----------
+    x : (n, p), Gram or Centred
+    k
+        Numbers of directions, each from 1 to p.
+    center
+        ``"estimated"`` or ``"known"`` (zero).
+    rng
+        Generator or seed of the baseline; 0 by default.
+    replicates
+        Simulated Wishart matrices of the baseline.
+    """
+    c = centred(x, center)
+    ks = np.asarray(k, dtype=np.int64)
+    if ks.ndim != 1 or len(ks) == 0 or (ks < 1).any() or (ks > c.p).any():
+        raise ValueError(f"k must name numbers of directions from 1 to p = {c.p}, got {tuple(k)}")
+    if replicates < 1:
+        raise ValueError(f"replicates must be at least 1, got {replicates}")
+    null = _shares(wishart.eigenvalues(c.m, c.p, replicates, generator(rng))[:, ::-1], ks)
+    return ExplainedShares(ks, _shares(c.eigenvalues, ks), null.mean(axis=0), np.quantile(null, 0.95, axis=0))
+
+
+def _shares(eigenvalues: NDArray[np.float64], k: NDArray[np.int64]) -> NDArray[np.float64]:
+    sums = np.cumsum(eigenvalues, axis=-1)
+    return np.asarray(sums[..., np.minimum(k, eigenvalues.shape[-1]) - 1] / sums[..., -1:])
+
+
+def participation_ratio(x: Draws, *, center: Center = "estimated", unbiased: bool = False) -> float:
+    """Return ``(tr S)^2 / tr S^2``: how many directions of equal variance the noise amounts to.
+
+    Parameters
+    ----------
+    x : (n, p), Gram or Centred
+    center
+        ``"estimated"`` or ``"known"`` (zero).
+    unbiased
+        False: of the sample covariance; at most m, near ``p / (1 + (p + 1) / m)`` for isotropic noise. True: ``T1^2 /
+        T2`` from the unbiased estimates of Chen, Zhang and Zhong (2010), which estimates that of the true covariance;
+        may exceed p, and is infinite where T2 is not positive.
+    """
+    c = centred(x, center)
+    if not unbiased:
+        return c.trace(1) ** 2 / c.trace(2)
+    t1, t2 = c.unbiased_traces
+    return t1**2 / t2 if t2 > 0 else math.inf
+
+
+def effective_rank(x: Draws, *, center: Center = "estimated", of: Literal["matrix", "covariance"] = "matrix") -> float:
+    """Return the exponential of the entropy of the normalised spectrum (Roy and Vetterli 2007).
+
+    Parameters
+    ----------
+    x : (n, p), Gram or Centred
+    center
+        ``"estimated"`` or ``"known"`` (zero).
+    of
+        ``"matrix"``: of the singular values of the centred draws, as in the source. ``"covariance"``: of its
+        eigenvalues, their squares.
+    """
+    if of not in ("matrix", "covariance"):
+        raise ValueError(f"of must be 'matrix' or 'covariance', got {of!r}")
+    values = centred(x, center).eigenvalues
+    weights = np.sqrt(values) if of == "matrix" else values
+    q = weights[weights > 0] / weights.sum()
+    return float(np.exp(-(q * np.log(q)).sum()))
+
+
+def stable_rank(x: Draws, *, center: Center = "estimated") -> float:
+    """Return ``tr S / l_1``."""
+    c = centred(x, center)
+    return c.trace(1) / float(c.eigenvalues[0])
+
+
+@dataclass(frozen=True)
+class Spikes:
+    """Eigenvalues beyond the Marchenko-Pastur edge.
+
+    Attributes
+    ----------
+    count : int
+    edge : float
+        ``(tr S / p)(1 + sqrt(p / m))^2``.
+    detectable_excess : float
+        ``sqrt(p / m)``: a direction whose variance exceeds the others' by less than this many of theirs leaves no
+        eigenvalue outside the bulk (Baik, Ben Arous and Péché 2005).
+    """
+
+    count: int
+    edge: float
+    detectable_excess: float
+
+
+def spikes(x: Draws, *, center: Center = "estimated") -> Spikes:
+    """Count the eigenvalues of S above the edge of the spectrum of isotropic Gaussian noise.
+
+    A description, not a test: isotropic noise has an eigenvalue beyond the edge about every sixth time, heavy tails put
+    more there, and strong spikes raise the edge for weaker ones.
+    :func:`~featdyn.statistics.directions.count_directions` allows for all three.
+
+    Parameters
+    ----------
+    x : (n, p), Gram or Centred
+    center
+        ``"estimated"`` or ``"known"`` (zero).
+    """
+    c = centred(x, center)
+    threshold = math.sqrt(c.p / c.m)
+    edge = c.trace(1) / c.p * (1 + threshold) ** 2
+    return Spikes(int((c.eigenvalues > edge).sum()), edge, threshold)
+
+
+def principal_directions(x: NDArray[np.floating], k: int, *, center: Center = "estimated") -> NDArray[np.float64]:
+    """Return orthonormal directions of the k largest variances, largest first: (p, k).
+
+    Parameters
+    ----------
+    x : (n, p)
+        The draws themselves.
+    k
+        From 1 to the degrees of freedom, at most p.
+    center
+        ``"estimated"`` or ``"known"`` (zero).
+    """
+    rows = checks.finite(checks.matrix(x, "x", rows=2, columns=2), "x").astype(np.float64)
+    most = min(len(rows) - (center == "estimated"), rows.shape[1])
+    if not 1 <= k <= most:
+        raise ValueError(f"k must lie between 1 and {most} for x of shape {rows.shape}, got {k}")
+    if center == "estimated":
+        rows -= rows.mean(axis=0)
+    from featdyn_kernels.eigh import gram_eigh
+
+    _, vectors = gram_eigh(rows, k)
+    return np.ascontiguousarray(np.asarray(vectors)[:, ::-1])

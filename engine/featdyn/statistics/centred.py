@@ -1,0 +1,157 @@
+"""Draws about their centre, reduced to the smaller of their two sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featdyn.statistics.blas import one_thread
+from featdyn.statistics.result import Center
+
+_NOTHING = (8 * np.finfo(np.float64).eps) ** 2  # share of squared deviations that is rounding
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Centred:
+    """Draws about their centre, in min(n, p) coordinates: every test here depends on their inner products alone.
+
+    Attributes
+    ----------
+    rows : (n, r)
+        In some orthonormal basis of the space that the draws span; r <= min(n, p).
+    p : int
+        Coordinates of the draws themselves.
+    center : {"estimated", "known"}
+    fourth : float
+        Sum of the fourth powers of all n * p entries; NaN where it is not known.
+    squares : (r,), optional
+        Eigenvalues of ``rows' rows``, where they are known.
+    """
+
+    rows: NDArray[np.float64]
+    p: int
+    center: Center
+    fourth: float = float("nan")
+    squares: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of_rows(cls, x: NDArray[Any], center: Center) -> Centred:
+        """Return draws ``x (n, p)`` about their mean or about zero."""
+        if center not in ("estimated", "known"):
+            raise ValueError(f"center must be 'estimated' or 'known', got {center!r}")
+        rows = np.array(x, dtype=np.float64)
+        total = np.vdot(rows, rows)
+        if center == "estimated":
+            rows -= rows.mean(axis=0)
+        squares = np.square(rows).ravel()
+        _require_spread(float(squares.sum()), float(total), x.shape)
+        return cls(rows, x.shape[1], center, float(squares @ squares))
+
+    @classmethod
+    def of_products(cls, products: NDArray[np.float64], p: int, center: Center, fourth: float, total: float) -> Centred:
+        """Return draws from their inner products (n, n); ``total`` is the sum of squares before centring."""
+        n = len(products)
+        _require_spread(float(np.trace(products)), total, (n, p))
+        with one_thread(n):
+            values, vectors = np.linalg.eigh(products)
+        kept = slice(max(0, n - p), None)
+        values = np.maximum(values[kept], 0.0)
+        return cls(vectors[:, kept] * np.sqrt(values), p, center, fourth, values)
+
+    def __repr__(self) -> str:
+        return f"Centred(n={self.n}, p={self.p}, center={self.center!r})"
+
+    @property
+    def n(self) -> int:
+        """Draws."""
+        return len(self.rows)
+
+    @property
+    def m(self) -> int:
+        """Degrees of freedom: n about a known centre, n - 1 about the mean."""
+        return self.n - (self.center == "estimated")
+
+    @cached_property
+    def square_norms(self) -> NDArray[np.float64]:
+        """Squared length of each draw, (n,)."""
+        return np.asarray(np.einsum("ij,ij->i", self.rows, self.rows))
+
+    @cached_property
+    def eigenvalues(self) -> NDArray[np.float64]:
+        """The min(m, p) largest eigenvalues of ``S = X'X / m``, descending; the others are zero."""
+        n, r = self.rows.shape
+        if self.squares is not None:
+            values = self.squares
+        else:
+            values = np.asarray(np.linalg.eigvalsh(self.rows.T @ self.rows if r <= n else self.rows @ self.rows.T))
+        return np.maximum(np.sort(values)[::-1][: min(self.m, self.p)], 0.0) / self.m
+
+    def trace(self, k: int = 1) -> float:
+        """Return ``t_k = tr S^k``."""
+        return float((self.eigenvalues**k).sum())
+
+    @property
+    def departure(self) -> float:
+        """John's ``U = p t_2 / t_1^2 - 1``: 0 where the sample covariance is a multiple of the identity."""
+        return self.p * self.trace(2) / self.trace(1) ** 2 - 1.0
+
+    @cached_property
+    def unbiased_traces(self) -> tuple[float, float]:
+        """Unbiased estimates (T1, T2) of ``tr Sigma`` and ``tr Sigma^2`` for any law (Chen, Zhang and Zhong 2010).
+
+        The U-statistics over tuples of different draws, in closed form. About the mean ``sum_j G_ij = 0`` for every i,
+        which leaves only the lengths of the draws and the sum of all ``G_ij^2``.
+        """
+        n, w = self.n, self.square_norms
+        squares = self.m**2 * self.trace(2) - float(w @ w)  # q: G_ij^2 over i != j
+        trace, pairs = float(w.sum()), n * (n - 1)
+        if self.center == "known":
+            return trace / n, squares / pairs
+        if n < 4:
+            raise ValueError(f"x must have at least 4 rows where the centre is estimated, got {n}")
+        threes = float(w @ w) - squares  # S3: G_ij G_ik over different i, j, k
+        fours = trace**2 - 2 * squares - 4 * threes  # S4: G_ij G_kl over different i, j, k, l
+        triples, quadruples = pairs * (n - 2), pairs * (n - 2) * (n - 3)
+        return trace / n + trace / pairs, squares / pairs - 2 * threes / triples + fours / quadruples
+
+    @property
+    def excess_kurtosis(self) -> float:
+        """Excess kurtosis of the entries, all coordinates pooled: what their common law has if they are independent.
+
+        About the mean the fourth cumulant and the variance of a deviation are known multiples of the entries' own.
+        """
+        n, size = self.n, self.n * self.p
+        pooled = size * self.fourth / float(self.square_norms.sum()) ** 2 - 3.0
+        if self.center == "known":
+            return pooled
+        kept = 1.0 - 1.0 / n
+        return pooled * kept**2 / (kept**4 + (n - 1) / n**4)
+
+    @cached_property
+    def centre_free(self) -> Centred:
+        """Rows whose law is centred without an estimate: the draws, or ``x_1 - x_2, x_3 - x_4, ...`` (n // 2 rows).
+
+        Deviations from an estimated centre share it: with p >> n that drowns tests that look at directions only.
+        """
+        if self.center == "known":
+            return self
+        pairs = self.rows[: self.n // 2 * 2]
+        return Centred(pairs[::2] - pairs[1::2], self.p, "known")
+
+    @cached_property
+    def directions(self) -> NDArray[np.float64]:
+        """The rows at unit length, (n, r)."""
+        lost = self.n * np.finfo(np.float64).eps * self.square_norms.max()  # rounding of the roots of a Gram matrix
+        zero = np.flatnonzero(self.square_norms <= lost)
+        if len(zero):
+            raise ValueError(f"x has draws (or pairs of draws) without a direction, such as {int(zero[0])} of {self.n}")
+        return np.asarray(self.rows / np.sqrt(self.square_norms)[:, None])
+
+
+def _require_spread(squares: float, total: float, shape: tuple[int, ...]) -> None:
+    if not squares > _NOTHING * total:
+        raise ValueError(f"x {shape} does not vary: all its rows are the centre")

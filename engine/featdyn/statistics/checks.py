@@ -1,0 +1,33 @@
+"""Input checks: one line that names the argument and its shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def matrix(x: Any, name: str, *, rows: int, columns: int, shape: str = "(n, p)") -> NDArray[Any]:
+    """Return ``x`` as a real matrix of at least that many rows and columns; values are not looked at."""
+    array = np.asarray(x)
+    if array.ndim != 2 or array.shape[0] < rows or array.shape[1] < columns:
+        wanted = f"{shape} with at least {rows} rows and {columns} column{'s' if columns > 1 else ''}"
+        raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
+    return array
+
+
+def finite(array: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return ``array``, all of whose values are finite."""
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} {array.shape} must be finite, it holds NaN or infinity")
+    return array
+
+
+def fraction(value: float, name: str) -> float:
+    """Return ``value``, which lies strictly between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, got {value}")
+    return value

@@ -1,0 +1,160 @@
+"""Is noise isotropic? The family of tests, which of them hold here, and a verdict that heavy tails do not fool."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from scipy import stats
+
+from featdyn.statistics import checks
+from featdyn.statistics.directions import count_directions
+from featdyn.statistics.family import ROBUST, Entry, run_family
+from featdyn.statistics.gram import Draws, centred
+from featdyn.statistics.multiplicity import holm
+from featdyn.statistics.randomness import Rng
+from featdyn.statistics.result import Center
+from featdyn.statistics.sphericity.signs import sign_deviation
+from featdyn.statistics.tails import TailShape, tail_shape
+
+Verdict = Literal["isotropic", "anisotropic", "undecided"]
+_ISOTROPIC_SHARE = 0.9  # of p: participation ratio that "isotropic" has to establish
+
+
+@dataclass(frozen=True)
+class Isotropy:
+    """What :func:`isotropy` found; ``print`` shows it as a table.
+
+    Attributes
+    ----------
+    verdict : {"isotropic", "anisotropic", "undecided"}
+    reason : str
+        One sentence.
+    directions : int or None
+        Directions that stand out; 0 unless the verdict is anisotropic, None where they are too many to count.
+    participation_ratio, participation_ratio_least : float
+        ``p / (1 + Q)`` of the sign test, an estimate of ``(tr)^2 / tr(.^2)`` of the covariance of directions, at most
+        p, and its lower confidence limit at level 1 - alpha under near-isotropy.
+    tail : TailShape
+    tests : tuple of Entry
+        The family, in the order of :data:`featdyn.statistics.family.FAMILY`.
+    """
+
+    verdict: Verdict
+    reason: str
+    directions: int | None
+    participation_ratio: float
+    participation_ratio_least: float
+    tail: TailShape
+    n: int
+    p: int
+    center: Center
+    alpha: float
+    tests: tuple[Entry, ...] = field(repr=False)
+
+    def __getitem__(self, name: str) -> Entry:
+        """Return the entry of a test."""
+        for entry in self.tests:
+            if entry.name == name:
+                return entry
+        raise KeyError(f"no test {name}; there are {', '.join(e.name for e in self.tests)}")
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one flat dictionary a test, for a data frame."""
+        return [entry.record() for entry in self.tests]
+
+    def summary(self) -> dict[str, Any]:
+        """Return all but the tests as one flat dictionary."""
+        own = {k: v for k, v in self.__dict__.items() if k not in ("tests", "tail")}
+        return own | {f"tail_{k}": v for k, v in asdict(self.tail).items()}
+
+    def __str__(self) -> str:
+        head = f"{self.verdict}: {self.reason}\nn={self.n} p={self.p} centre {self.center}, {self.tail.kind} lengths"
+        row = "{:<24} {:>11} {:>9} {:>9} {:>9}  {}".format
+        lines = [row("test", "statistic", "p", "Holm", "BH", "holds here")]
+        for e in self.tests:
+            if e.result is None:
+                lines.append(row(e.name, "-", "-", "-", "-", f"not computed: {e.reason}"))
+                continue
+            adjusted = (f"{e.holm:.3g}", f"{e.benjamini_hochberg:.3g}") if e.valid else ("-", "-")
+            note = "yes" if e.valid else f"no: {e.reason}"
+            lines.append(row(e.name, f"{e.result.statistic:.4g}", f"{e.result.pvalue:.3g}", *adjusted, note))
+        return "\n".join([head, *lines])
+
+
+def isotropy(x: Draws, *, center: Center = "estimated", rng: Rng = None, alpha: float = 0.05) -> Isotropy:
+    """Test whether the covariance of draws is a multiple of the identity, by every test at hand.
+
+    Parameters
+    ----------
+    x : (n, p), Gram or Centred
+        n noise draws of p coordinates, n >= 4 where the centre is estimated. All tests share one Gram matrix.
+    center
+        ``"known"``: the mean of the law is zero, as that of mini-batch gradients minus the full gradient; twice the
+        rows for the robust tests. ``"estimated"``: it is not.
+    rng
+        Generator or seed of the exact test; 0 by default.
+    alpha
+        Level of the verdict.
+
+    Returns
+    -------
+    Isotropy
+
+    Notes
+    -----
+    Which test holds here, the adjustment (Holm, Benjamini and Hochberg, over the tests that hold) and the verdict are
+    featdyn's own choice:
+
+    - *anisotropic* where the sign test or the exact test given the lengths rejects, by Holm over the two. Others reject
+      isotropic noise with heavy tails.
+    - *isotropic* where no test that holds rejects (Holm) and the sign test bounds the participation ratio of the
+      directions below by 0.9 p. A single direction may still hide below the threshold of detection.
+    - *undecided* otherwise: too few draws, or tests that disagree.
+    """
+    checks.fraction(alpha, "alpha")
+    c = centred(x, center)
+    tail = tail_shape(c, center=center)
+    tests = run_family(c, tail.kind, rng)
+    robust = {e.name: e for e in tests if e.name in ROBUST}
+    sign = robust["sign_test"].result
+    assert sign is not None  # it raises where it cannot be computed
+    q = max(0.0, sign.extras["Q"])
+    ratio = c.p / (1 + q)
+    least = c.p / (1 + q + float(stats.norm.isf(alpha)) * sign_deviation(sign.n, c.p))
+    found: dict[str, Any] = {"directions": 0}
+    rejecting = [e.name for e in tests if e.valid and e.holm <= alpha]
+    pvalue = float(holm([e.result.pvalue for e in robust.values() if e.result is not None]).min())
+    if pvalue <= alpha:
+        found["verdict"] = "anisotropic"
+        found["directions"] = count_directions(c, center=center, alpha=alpha).count
+        found["reason"] = _directions_text(found["directions"], pvalue, ratio)
+    elif rejecting:
+        found["verdict"] = "undecided"
+        found["reason"] = f"{', '.join(rejecting)} reject, but not the tests that allow for heavy tails"
+    elif least < _ISOTROPIC_SHARE * c.p:
+        found["verdict"] = "undecided"
+        found["reason"] = f"nothing rejects, but {sign.n} rows leave room for a participation ratio of {least:.3g}"
+    else:
+        found["verdict"] = "isotropic"
+        found["reason"] = f"nothing rejects; the participation ratio of the directions is at least {least:.4g} of {c.p}"
+    return Isotropy(
+        **found,
+        participation_ratio=ratio,
+        participation_ratio_least=least,
+        tail=tail,
+        n=c.n,
+        p=c.p,
+        center=center,
+        alpha=alpha,
+        tests=tests,
+    )
+
+
+def _directions_text(count: int | None, pvalue: float, ratio: float) -> str:
+    lead = f"p = {pvalue:.2g} whatever the tails; "
+    if count is None:
+        return lead + f"no small set of directions, participation ratio {ratio:.3g}"
+    if count == 0:
+        return lead + f"no single direction stands out, participation ratio {ratio:.3g}"
+    return lead + f"{count} direction{'s stand' if count > 1 else ' stands'} out"

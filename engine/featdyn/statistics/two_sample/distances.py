@@ -1,0 +1,101 @@
+"""Distances with permutation nulls that hold in any number of dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from featdyn.statistics.randomness import Rng, generator
+from featdyn.statistics.two_sample.permutation import labellings, outcome, samples
+from featdyn.statistics.two_sample.result import TwoSampleResult
+from featdyn_kernels import pairwise
+
+
+def mmd(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    bandwidth: float | Sequence[float] | None = None,
+    paired: bool = False,
+    permutations: int = 200,
+    rng: Rng = None,
+) -> TwoSampleResult:
+    """Test by the squared maximum mean discrepancy, unbiased (Gretton et al. 2012).
+
+    Parameters
+    ----------
+    x, y : (n, d), (m, d)
+        Samples of at least two rows.
+    bandwidth
+        Of the Gaussian kernel ``exp(-|x - y|^2 / (2 bandwidth^2))``; several are summed. By default the median distance
+        of the pooled points.
+    paired
+        Row i of both is the same item: the null swaps x_i with y_i.
+    permutations
+        Labellings of the null; the smallest p-value is ``1 / (permutations + 1)``.
+    rng
+        Generator or seed of the null; 0 by default.
+    """
+    return _test("mmd", x, y, paired, permutations, rng, lambda z, labels: pairwise.mmd2_many(z, labels, bandwidth))
+
+
+def energy(
+    x: ArrayLike, y: ArrayLike, *, paired: bool = False, permutations: int = 200, rng: Rng = None
+) -> TwoSampleResult:
+    """Test by the energy distance ``2 E|X - Y| - E|X - X'| - E|Y - Y'|``, unbiased (Székely and Rizzo 2013).
+
+    Parameters
+    ----------
+    x, y, paired, permutations, rng
+        As for :func:`mmd`.
+    """
+    return _test("energy", x, y, paired, permutations, rng, pairwise.energy_distance_many)
+
+
+def sliced_wasserstein(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    p: float = 2.0,
+    directions: int = 256,
+    paired: bool = False,
+    permutations: int = 200,
+    rng: Rng = None,
+) -> TwoSampleResult:
+    """Test by the sliced Wasserstein distance ``(mean_u W_p^p(u'x, u'y))^(1/p)`` over random directions u.
+
+    Biased upwards for small samples: report ``excess``.
+
+    Parameters
+    ----------
+    x, y, paired, permutations, rng
+        As for :func:`mmd`; the generator also draws the directions.
+    p
+        Order, at least 1.
+    directions
+        How many random directions.
+    """
+    draw = generator(rng)
+    seed = int(draw.integers(2**32))
+
+    def distances(points: NDArray[Any], labels: NDArray[np.bool_]) -> Any:
+        return pairwise.sliced_wasserstein_many(points, labels, p=p, directions=directions, seed=seed)
+
+    return _test("sliced_wasserstein", x, y, paired, permutations, draw, distances)
+
+
+def _test(
+    name: str,
+    x: ArrayLike,
+    y: ArrayLike,
+    paired: bool,
+    permutations: int,
+    rng: Rng,
+    distances: Callable[[NDArray[Any], NDArray[np.bool_]], Any],
+) -> TwoSampleResult:
+    a, b = samples(x, y, paired)
+    labels = labellings(len(a), len(b), permutations, generator(rng), paired=paired)
+    return outcome(name, np.asarray(distances(np.concatenate([a, b]), labels)), (a.shape, b.shape), paired)

@@ -1,0 +1,36 @@
+"""Draws from the spherical Gaussian law at the cost of their smaller side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featdyn.statistics.blas import one_thread
+
+_BLOCK = 2**19  # entries held at once, 4 MiB: a block stays in the cache
+
+
+def bartlett(n: int, p: int, count: int, rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+    """Yield ``count`` factors of n standard Gaussian vectors in p coordinates, in blocks (b, n, min(n, p)).
+
+    Their rows have the inner products of such vectors: the triangular factor of a Gaussian matrix has independent
+    entries, normal below the diagonal and chi with p, p - 1, ... degrees of freedom on it (Bartlett 1933).
+    """
+    r = min(n, p)
+    block = max(1, _BLOCK // (n * r))
+    diagonal = np.arange(r)
+    for start in range(0, count, block):
+        b = min(block, count - start)
+        factors = np.tril(rng.standard_normal((b, n, r)), -1)
+        factors[:, diagonal, diagonal] = np.sqrt(rng.chisquare(p - diagonal, size=(b, r)))
+        yield factors
+
+
+def eigenvalues(m: int, p: int, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return the min(m, p) non-zero eigenvalues of ``count`` Wishart matrices, ascending: (count, min(m, p))."""
+    small, large = min(m, p), max(m, p)
+    with one_thread(small):
+        blocks = bartlett(small, large, count, rng)
+        return np.concatenate([np.linalg.eigvalsh(f @ f.transpose(0, 2, 1)) for f in blocks])

@@ -1,0 +1,186 @@
+"""Each test beside its definition, its invariances, and its null law."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from featdyn.statistics import Gram, TestResult, sphericity, tracy_widom
+from featdyn.statistics.gram import centred
+from featdyn.statistics.sphericity.highdim import fourth_moment, second_moment
+from tests.engine.statistics import laws, peers, reference
+
+TESTS: dict[str, Callable[..., TestResult]] = {name: getattr(sphericity, name) for name in sphericity.__all__}
+CENTERS = st.sampled_from(["estimated", "known"])
+
+
+def run(name: str, x: np.ndarray | Gram, center: str) -> TestResult | None:
+    n, p = (x.n, x.p) if isinstance(x, Gram) else x.shape
+    m = n - (center == "estimated")
+    if (name in ("mauchly", "corrected_lrt") and p >= m) or (name == "quasi_lrt" and p <= m):
+        return None
+    return TESTS[name](x, center=center, **({"replicates": 19} if name.startswith("exact") else {}))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.tuples(st.integers(7, 20), st.integers(2, 30)), st.integers(0, 20), CENTERS)
+def test_statistics_are_those_of_the_covariance_matrix(shape: tuple[int, int], seed: int, center: str) -> None:
+    x = np.random.default_rng(seed).standard_normal(shape) * np.linspace(1, 2, shape[1]) + 0.3
+    for name, expected in reference.statistics(x, center).items():
+        assert TESTS[name](x, center=center).statistic == pytest.approx(expected, rel=1e-7, abs=1e-7)
+
+
+def test_quasi_lrt_is_that_of_the_dual_covariance() -> None:
+    x = np.random.default_rng(0).standard_normal((9, 60))
+    assert sphericity.quasi_lrt(x).statistic == pytest.approx(reference.quasi_lrt(x), rel=1e-9)
+
+
+@pytest.mark.parametrize("p", [3, 7, 40])
+def test_chen_zhang_zhong_equals_the_quadruple_sum(p: int) -> None:
+    x = np.random.default_rng(p).standard_normal((7, p)) * np.linspace(1, 3, p) + 2
+    result = sphericity.chen_zhang_zhong(x)
+    t1, t2 = reference.czz_sums(x)
+    assert result.extras["T1"] == pytest.approx(t1, rel=1e-12)
+    assert result.extras["T2"] == pytest.approx(t2, rel=1e-11)
+    assert result.statistic == pytest.approx(7 / 2 * (p * t2 / t1**2 - 1), rel=1e-9)
+    known = sphericity.chen_zhang_zhong(x, center="known")
+    products = x @ x.T
+    assert known.extras["T2"] == pytest.approx((np.sum(products**2) - np.sum(np.diag(products) ** 2)) / 42, rel=1e-12)
+
+
+def test_sign_and_exact_statistics_are_those_of_the_draws() -> None:
+    x = laws.elliptical(np.random.default_rng(0), 11, 30)
+    for center, rows in (("known", x), ("estimated", x[0:10:2] - x[1:10:2])):
+        n, s = len(rows), rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        c = s @ s.T
+        q = 30 / (n * (n - 1)) * (np.sum(c**2) - n) - 1
+        sign = sphericity.sign_test(x, center=center)  # type: ignore[arg-type]
+        assert sign.extras["Q"] == pytest.approx(q, rel=1e-9)
+        assert sign.n == n
+        _, p, t = reference.traces(rows, "known")
+        exact = sphericity.exact_norm_conditional(x, center=center)  # type: ignore[arg-type]
+        assert exact.statistic == pytest.approx(p * t[2] / t[1] ** 2 - 1, rel=1e-9)
+
+
+@pytest.mark.parametrize("scales", [np.ones(12), np.linspace(0.5, 2, 12)])
+def test_moments_are_unbiased(scales: np.ndarray) -> None:
+    rng = np.random.default_rng(4)
+    found = []
+    for _ in range(4000):
+        c = centred(rng.standard_normal((9, 12)) * np.sqrt(scales), "estimated")
+        found.append([*c.unbiased_traces, second_moment(c), fourth_moment(c)])
+    truth = [scales.sum(), (scales**2).sum(), (scales**2).mean(), (scales**4).mean()]
+    error = np.std(found, axis=0) / np.sqrt(len(found))
+    assert (np.abs(np.mean(found, axis=0) - truth) < 4 * error).all()
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.tuples(st.integers(8, 15), st.integers(2, 40)), st.integers(0, 9), CENTERS, st.floats(1e-3, 1e3))
+def test_rotation_and_scale_change_nothing(shape: tuple[int, int], seed: int, center: str, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(shape) * np.linspace(1, 2, shape[1])
+    rotation = stats.ortho_group.rvs(shape[1], random_state=seed)
+    for name in set(TESTS) - {"wang_yao"}:  # its kurtosis is that of the coordinates as they are
+        first, second = run(name, x, center), run(name, scale * x @ rotation, center)
+        if first is not None and second is not None:
+            assert second.statistic == pytest.approx(first.statistic, rel=1e-6, abs=1e-6)
+    a, b = (sphericity.wang_yao(z, center=center).statistic for z in (x, scale * x))  # type: ignore[arg-type]
+    assert a == pytest.approx(b, rel=1e-6, abs=1e-6)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.tuples(st.integers(8, 15), st.integers(2, 40)), st.integers(0, 9), CENTERS)
+def test_order_and_shift_change_nothing(shape: tuple[int, int], seed: int, center: str) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(shape)
+    moved = x[:, rng.permutation(shape[1])]
+    order, shift = rng.permutation(shape[0]), rng.standard_normal(shape[1])
+    moved = moved[order] if center == "known" else moved + shift  # differences of pairs depend on the order
+    for name in TESTS:
+        first, second = run(name, x, center), run(name, moved, center)
+        if first is not None and second is not None:
+            assert second.statistic == pytest.approx(first.statistic, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("center", ["estimated", "known"])
+def test_one_gram_gives_what_the_array_gives(center: str) -> None:
+    x = np.random.default_rng(5).standard_normal((30, 12)).astype(np.float32)
+    gram = Gram.of(x[:, :5]) + Gram.of(x[:, 5:])
+    for name in TESTS:
+        first, second = run(name, x, center), run(name, gram, center)  # type: ignore[arg-type]
+        assert (first is None) == (second is None)
+        if first is not None and second is not None:
+            assert second.statistic == pytest.approx(first.statistic, rel=1e-8)
+            assert 0 <= second.pvalue <= 1
+
+
+def test_pvalues_are_uniform_under_the_null() -> None:
+    rng = np.random.default_rng(6)
+    names = ("john", "ledoit_wolf", "wang_yao", "srivastava", "fisher", "chen_zhang_zhong", "largest_root", "sign_test")
+    found: dict[str, list[float]] = {name: [] for name in (*names, "exact_norm_conditional")}
+    for i in range(300):
+        c = Gram.of(laws.gaussian(rng, 48, 160)).about("known")
+        for name in names:
+            found[name].append(TESTS[name](c, center="known").pvalue)
+        if i < 150:
+            small = laws.elliptical(rng, 12, 20, 3)
+            found["exact_norm_conditional"].append(TESTS["exact_norm_conditional"](small, center="known", rng=i).pvalue)
+    for name, pvalues in found.items():
+        assert stats.kstest(pvalues, "uniform").pvalue > 1e-3, name
+
+
+def test_the_exact_test_repeats_and_counts_its_draws() -> None:
+    x = laws.gaussian(np.random.default_rng(0), 20, 8)
+    first, second = (sphericity.exact_norm_conditional(x) for _ in range(2))
+    assert first == second
+    spiked = sphericity.exact_norm_conditional(x * np.array([30, *[1] * 7]), replicates=99)
+    assert (spiked.pvalue, spiked.extras["replicates"]) == (0.01, 99)
+    assert first.extras["replicates"] < 999  # fifty exceedances end it
+    with pytest.raises(ValueError, match="replicates"):
+        sphericity.exact_norm_conditional(x, replicates=0)
+
+
+def test_tracy_widom_quantiles() -> None:
+    for quantile, level in ((0.4501, 0.1), (0.9793, 0.05), (2.0234, 0.01), (3.2724, 0.001)):
+        assert tracy_widom.survival(quantile) == pytest.approx(level, rel=1e-3)
+    # Mean of TW1, Bornemann (2010); 1 - F integrates to it.
+    grid = np.linspace(-8, 8, 1601)
+    tail = np.array([tracy_widom.survival(s) for s in grid])
+    assert tail.sum() * 0.01 - 8 == pytest.approx(-1.2065335745820, abs=6e-3)
+    # Far in the tail 1 - F is half the integral of the Airy function.
+    from scipy.integrate import quad
+    from scipy.special import airy
+
+    for s in (8.0, 11.9, 12.1, 20.0):
+        assert tracy_widom.survival(s) == pytest.approx(quad(lambda t: airy(t)[0], s, s + 20)[0] / 2, rel=1e-5)
+    values = [tracy_widom.survival_without_trace(s, 0.3) for s in np.linspace(-12, 60, 200)]
+    assert (values[1:] <= np.array(values[:-1]) * (1 + 1e-6)).all()  # the two ways of computing meet at 12
+
+
+@pytest.mark.parametrize(("n", "p"), [(4, 3), (9, 10), (30, 200), (400, 5)])
+def test_largest_root_holds_its_level_from_tiny_to_large(n: int, p: int) -> None:
+    rng = np.random.default_rng(7)
+    pvalues = [sphericity.largest_root(laws.gaussian(rng, n, p)).pvalue for _ in range(600)]
+    assert np.mean(np.array(pvalues) <= 0.05) == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 600))
+
+
+@pytest.mark.parametrize(("n", "p"), [(5, 300), (6, 2), (40, 3)])
+def test_sign_test_holds_small_levels_with_few_rows_or_coordinates(n: int, p: int) -> None:
+    rng = np.random.default_rng(8)
+    results = [sphericity.sign_test(laws.elliptical(rng, n, p, 2), center="known") for _ in range(3000)]
+    pvalues, normal = (
+        np.array([f(r) for r in results]) for f in (lambda r: r.pvalue, lambda r: r.extras["normal_pvalue"])
+    )
+    assert np.mean(pvalues <= 0.01) == pytest.approx(0.01, abs=4 * np.sqrt(0.01 / 3000))
+    assert np.mean(normal <= 0.01) > 0.015
+
+
+def test_peers_of_the_benchmark_agree() -> None:
+    x = np.random.default_rng(9).standard_normal((12, 40))
+    for name, expected in peers.statistics(peers.gram(x), 40).items():
+        assert TESTS[name](x, center="known").statistic == pytest.approx(expected, rel=1e-9)

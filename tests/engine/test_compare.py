@@ -1,0 +1,118 @@
+"""Runs side by side: planted differences are read back with the intervals that seeds and probes give them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from click.testing import CliRunner
+
+from featdyn.cli.main import featdyn
+from featdyn.errors import FeatdynError
+from featdyn.report.compare import compare, draw, groups, write
+from featdyn.statistics.repeats import mean_estimate
+from featdyn.statistics.resampling import wilson
+from featdyn.store import Run
+from tests.engine.test_claims import planted
+
+AGREEMENT = "results.consistency.agreement"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare")
+    found = []
+    for seed in range(3):
+        found.append(planted(folder / f"clean{seed}.zarr", agreement=0.9 + 0.02 * seed, fits=5, seed=seed))
+        found.append(planted(folder / f"random{seed}.zarr", agreement=0.3 + 0.1 * seed, fits=5, noise=1.0, seed=seed))
+    return found
+
+
+def test_groups_are_what_differs_without_seeds(runs, tmp_path):
+    assert groups(runs) == ["labels.noise=0.0", "labels.noise=1.0"] * 3
+    assert groups(runs[::2]) == ["all runs"] * 3
+    frozen = planted(tmp_path / "f.zarr", agreement=0.5, fits=5, noise=1.0, frozen="s1b3")
+    assert groups([runs[0], frozen]) == [
+        "labels.noise=0.0",
+        "labels.noise=1.0, intervention.cut=s1b3, intervention.freeze_at=2.0",
+    ]
+
+
+def test_planted_values_and_their_intervals(runs):
+    table = compare(runs, [AGREEMENT], where=["cut=pooled", "set=test"])
+    assert table["group"].tolist() == ["labels.noise=0.0", "labels.noise=1.0"]
+    assert table["runs"].tolist() == [3, 3]
+    for row, values in zip(table.itertuples(), ([0.9, 0.92, 0.94], [0.3, 0.4, 0.5]), strict=True):
+        expected = mean_estimate(values)
+        assert (row.value, row.low, row.high) == pytest.approx((expected.value, expected.low, expected.high))
+        bounds = np.mean([wilson(v, 4) for v in values], axis=0)
+        assert (row.probes_low, row.probes_high) == pytest.approx(tuple(bounds))
+
+
+def test_one_run_has_an_interval_over_probes_only(runs):
+    table = compare(runs[:1], [AGREEMENT])
+    assert len(table) == 4  # cuts x sets
+    assert table[["low", "high"]].isna().all().all()
+    assert np.allclose(table["probes_low"], wilson(0.9, 4)[0])
+
+
+def test_checkpoints_are_chosen_by_steps_or_by_training_accuracy(runs):
+    assert compare(runs, [AGREEMENT], t1=0.0)["value"].max() == 0  # agreement was planted at half of the steps only
+    plain = compare(runs[:1], ["results.consistency.plain_accuracy"], where=["set=train"], t1=1.0)
+    assert plain["value"].tolist() == [1.0]
+    curve = compare(runs, ["train_accuracy", "test_accuracy"], t2=0.0)
+    assert curve["quantity"].tolist() == ["train_accuracy"] * 2 + ["test_accuracy"] * 2
+    assert curve["value"].isna().tolist() == [True, True, False, False]
+
+
+def test_a_recorded_run_at_matched_accuracy(small_store):
+    run = Run(small_store)
+    logits, train = run.values("outputs/logits"), run.values("split") == "train"
+    accuracy = (logits.argmax(-1) == run.values("label"))[:, train].mean(1)
+    level = float(np.sort(accuracy)[-2])
+    first = int(np.flatnonzero(accuracy >= level)[0])
+    table = compare([run], ["results.consistency.accuracy"], where=["cut=pooled", "set=train"], t1=1.0, fit=level)
+    result = run.result("consistency").sel(cut="pooled", set="train").isel(t1=first, t2=first)
+    assert table["value"].tolist() == [pytest.approx(float(result["accuracy"]))]
+    assert table["probes_low"].tolist() == [pytest.approx(float(result["accuracy_low"]))]
+    with pytest.raises(FeatdynError, match="no checkpoint fits 1 of its training probes"):
+        compare([run], ["test_accuracy"], fit=1.0 if accuracy.max() < 1 else 1.0001)
+
+
+def test_the_figure_shows_the_table(runs, tmp_path):
+    table = compare(runs, [AGREEMENT, "test_accuracy"])
+    figure = draw(table)
+    assert isinstance(figure, go.Figure)
+    first = figure.data[0]
+    assert first.name == "labels.noise=0.0"
+    np.testing.assert_allclose(first.y, table[table["group"] == first.name]["value"][:4])
+    np.testing.assert_allclose(np.add(first.y, first.error_y.array), table[table["group"] == first.name]["high"][:4])
+    write(table, tmp_path / "f.html")
+    assert "plotly" in (tmp_path / "f.html").read_text(encoding="utf-8")
+    with pytest.raises(FeatdynError, match="cannot be written"):
+        write(table, tmp_path)
+
+
+def test_names_cannot_harm_the_figure(runs, tmp_path):
+    table = compare(runs[:2], ["test_accuracy"]).assign(group=["</script><script>alert(1)</script>", "<b>x</b>"])
+    write(table, tmp_path / "f.html")
+    assert "<script>alert" not in (tmp_path / "f.html").read_text(encoding="utf-8")
+
+
+def test_command(runs, tmp_path):
+    stores = [str(run.path) for run in runs]
+    arguments = ["compare", *stores, "--quantity", AGREEMENT, "--where", "set=test", "--format", "json"]
+    found = CliRunner().invoke(featdyn, [*arguments, "-o", str(tmp_path / "f.html")])
+    assert found.exit_code == 0, found.output
+    rows = json.loads(found.output)
+    assert {row["group"] for row in rows} == {"labels.noise=0.0", "labels.noise=1.0"}
+    assert (tmp_path / "f.html").exists()
+
+
+def test_what_cannot_be_compared(runs):
+    with pytest.raises(FeatdynError, match="no variable"):
+        compare(runs, ["results.drift.motion"])
+    with pytest.raises(FeatdynError, match="t1 must lie between 0 and 1"):
+        compare(runs, [AGREEMENT], t1=3)

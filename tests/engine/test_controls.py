@@ -1,0 +1,183 @@
+"""Norm-matched controls, BatchNorm policies and rewound layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.func import functional_call
+
+from featdyn.analysis.batchnorm import batchnorm
+from featdyn.analysis.consistency import consistency
+from featdyn.analysis.controls import KINDS, STRICT, controls, perturbed
+from featdyn.analysis.network import network, states
+from featdyn.analysis.rewind import rewind
+from featdyn.networks import cuts, resolve, segments, state_for
+from featdyn.store import Run
+from featdyn.training import load
+from featdyn.training.stage import train
+from tests.engine.conftest import SMALL
+
+
+@pytest.fixture(scope="module")
+def run(small_store):
+    return Run(small_store)
+
+
+@pytest.fixture(scope="module")
+def pairs(run):
+    return consistency(run, features="recomputed")
+
+
+@pytest.fixture(scope="module")
+def bn_free(tmp_path_factory):
+    return train(load("digits", [*SMALL, "network.name=mlp"]), tmp_path_factory.mktemp("mlp") / "r.zarr")
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.integers(2, 9), shape=st.sampled_from([(1,), (5,), (3, 2, 2)]), seed=st.integers(0, 99),
+    scale=st.sampled_from([1e-3, 1.0, 50.0]),
+)  # fmt: skip
+def test_perturbations_have_the_norm_of_the_drift(n, shape, seed, scale):
+    random = torch.Generator().manual_seed(seed)
+    new = torch.randn(n, *shape, generator=random)
+    old = new + scale * torch.randn(n, *shape, generator=random)
+    labels = np.random.default_rng(seed).integers(0, 3, n)
+    size = (old - new).flatten(1).double().norm(dim=1)
+    for kind, moved in zip(KINDS, perturbed(old, new, labels, seed), strict=True):
+        e = (moved - new).flatten(1).double()
+        measured = e.norm(dim=1)
+        alone = torch.tensor([
+            (kind == "same_class" and (labels == k).sum() == 1) or (kind == "other_class" and (labels == k).all())
+            for k in labels
+        ])  # fmt: skip
+        # Adding e to features of size 1 rounds it by 6e-8 times their size.
+        torch.testing.assert_close(measured[~alone], size[~alone], rtol=1e-4, atol=1e-6 * len(e[0]))
+        assert (measured[alone] == 0).all()
+        if kind.endswith("class"):
+            drift = (old - new).flatten(1).double()
+            for i in torch.nonzero(~alone)[:, 0].tolist():
+                mine = [j for j in range(n) if j != i and (labels[j] == labels[i]) == (kind == "same_class")]
+                cosines = [torch.cosine_similarity(e[i], drift[j], dim=0) for j in mine]
+                assert max(cosines) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_gaussian_has_the_covariance_of_the_drift():
+    random = torch.Generator().manual_seed(0)
+    axis = torch.tensor([[3.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.1]])
+    drift = torch.randn(2000, 3, generator=random) @ axis
+    drift = drift / drift.norm(dim=1, keepdim=True)  # so that matching norms changes no direction's share
+    moved = list(perturbed(drift, torch.zeros(2000, 3), np.zeros(2000, int), 1))[KINDS.index("gaussian")]
+    share = (moved**2).sum(0) / (moved**2).sum()
+    # Unit-length draws of a Gaussian of that covariance, by plain simulation.
+    plain = torch.randn(200_000, 3, generator=random) @ torch.linalg.cholesky(torch.cov(drift.T)).T
+    plain = plain / plain.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(share, (plain**2).mean(0), atol=0.02, rtol=0)
+
+
+def test_controls(run, pairs):
+    found = controls(run, t2="all", draws=50)
+    np.testing.assert_array_equal(found["accuracy"].sel(kind="drift"), pairs["accuracy"])
+    np.testing.assert_array_equal(found["agreement"].sel(kind="drift"), pairs["agreement"])
+    assert (found["norm_error"] < 1e-3).all()
+    diagonal = np.einsum("kcstt->kcst", found["agreement"].values)
+    assert (diagonal == 1).all()  # no drift, no perturbation
+    assert (np.einsum("cstt->cst", found["motion"].values) == 0).all()
+    wanted = (found["accuracy"].sel(kind="drift") - found["accuracy"]).transpose(*found["advantage"].dims)
+    np.testing.assert_allclose(found["advantage"], wanted, atol=1e-12)
+    np.testing.assert_array_equal(found["structured"], (found["advantage_low"].sel(kind=list(STRICT)) > 0).all("kind"))
+    last = controls(run, draws=50, samples=20)
+    assert last["t2"].values.tolist() == [run.checkpoints - 1]
+    assert last["set_size"].values.max() == 20
+
+
+def test_policies(run, pairs):
+    found = batchnorm(run, t2="all", draws=50)
+    np.testing.assert_array_equal(found["accuracy"].sel(policy="travel"), pairs["accuracy"])
+    assert (found["diagonal_differences"].sel(policy="travel") == 0).all()
+    assert found["norms"].values[-1] == 0
+    assert (found["diagonal_differences"].sel(cut="pooled") == 0).all()
+    assert (found["change"].sel(cut="pooled") == 0).all()
+    assert (found["change"].sel(cut="s1b3") != 0).any()
+    assert (np.einsum("pcstt->pcst", found["agreement"].values) == 1).all()
+
+
+def test_policies_agree_with_modules_set_by_hand(run):
+    model = network(run)
+    saved = states(run, model)
+    inputs = torch.from_numpy(run.values("inputs/input"))
+    split, labels = run.coords["split"].values, run.coords["label"].values
+    (cut,) = resolve(cuts(model, inputs[:1]), ["s2b3"])
+    t1, t2 = 2, run.checkpoints - 1
+    z = functional_call(cut.prefix, state_for(cut.prefix, saved[t1]), (inputs,)).detach()
+    size = run.attributes["capture"]["batch"]
+    found = batchnorm(run, cuts=("s2b3",), draws=2)
+
+    def score(name, reestimate):
+        import copy
+
+        suffix = copy.deepcopy(cut.suffix)
+        suffix.load_state_dict(state_for(suffix, saved[t2]))
+        for module in suffix.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.momentum = None
+        suffix.train()
+        with torch.no_grad():
+            if reestimate:
+                for block in z[split == "train"].split(size):
+                    suffix(block)
+                suffix.eval()
+            logits = torch.cat([suffix(block) for block in z[split == name].split(size)])
+        return (logits.argmax(1).numpy() == labels[split == name]).mean()
+
+    for policy in ("reestimated", "batch"):
+        for name in ("train", "test"):
+            cell = found["accuracy"].sel(policy=policy, cut="s2b3", set=name).isel(t1=t1, t2=0)
+            assert cell == pytest.approx(score(name, policy == "reestimated"), abs=1.01 / (split == name).sum())
+
+
+def test_without_batchnorm_all_policies_are_one(bn_free):
+    found = batchnorm(bn_free, cuts=("all",), t2="all", draws=2)
+    assert (found["diagonal_differences"] == 0).all()
+    assert (found["change"] == 0).all()
+    assert (found["norms"] == 0).all()
+
+
+def test_segments_are_the_module(run):
+    model = network(run)
+    inputs = torch.from_numpy(run.values("inputs/input"))[:4]
+    z = inputs
+    with torch.no_grad():
+        for piece in segments(resolve(cuts(model, inputs[:1]), ["all"])):
+            z = piece(z)
+        assert torch.equal(z, model(inputs))
+
+
+def test_rewind(run, pairs):
+    found = rewind(run, t2="all")
+    assert found["segment"].values.tolist()[-1] == "head"
+    diagonal = np.einsum("gstt->gst", found["agreement"].values)
+    assert (diagonal == 1).all()
+    assert (np.einsum("gstt->gst", found["drop"].values) == 0).all()
+    # With one cut the first segment is the prefix, and the head the suffix: the two triangles of the pairs.
+    two = rewind(run, cuts=("s2b3",), t2="all")
+    of_cut = pairs["accuracy"].sel(cut="s2b3")
+    np.testing.assert_array_equal(two["accuracy"].sel(segment="s2b3"), of_cut)
+    np.testing.assert_array_equal(two["accuracy"].sel(segment="head"), of_cut.transpose("set", "t2", "t1"))
+
+
+def test_a_rewound_layer_is_the_network_with_that_layer_s_old_weights(run):
+    found = rewind(run)
+    model = network(run)
+    saved = states(run, model)
+    inputs, labels = torch.from_numpy(run.values("inputs/input")), run.coords["label"].values
+    test = run.coords["split"].values == "test"
+    t1 = 1
+    model.load_state_dict({k: saved[t1 if k.startswith("s2b2.") else -1][k] for k in saved[0]})
+    with torch.no_grad():
+        right = (model(inputs[test]).argmax(1).numpy() == labels[test]).mean()
+    assert found["accuracy"].sel(segment="s2b2", set="test").isel(t1=t1, t2=0) == pytest.approx(right, abs=1 / 33)

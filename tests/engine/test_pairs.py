@@ -1,0 +1,124 @@
+"""Measures over pairs of checkpoints: planted memory is read back, and definitions hold word for word."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from featdyn.analysis import pairs
+from featdyn.analysis.measures import measures
+from featdyn.analysis.options import ConsistencyOptions
+from featdyn.analysis.sets import Sets
+from featdyn.statistics.resampling import bootstrap_weights
+
+RIGHT = st.tuples(st.integers(1, 5), st.integers(1, 7)).flatmap(lambda s: arrays(np.bool_, (s[0], s[0], s[1])))
+
+
+def planted(memory: np.ndarray, learnt: np.ndarray, checkpoints: int) -> np.ndarray:
+    """Probe n is right from checkpoint learnt[n] on, with prefixes no more than memory[n] checkpoints old."""
+    t1, t2 = np.arange(checkpoints)[:, None, None], np.arange(checkpoints)[None, :, None]
+    return (t2 >= learnt) & (np.abs(t2 - t1) <= memory)
+
+
+def test_a_planted_horizon_is_read_back():
+    rng = np.random.default_rng(0)
+    memory, learnt = rng.integers(0, 9, 50), rng.integers(0, 6, 50)
+    found = pairs.horizon(planted(memory, learnt, 8))
+    t2 = np.arange(8)[:, None]
+    np.testing.assert_array_equal(found, np.where(t2 < learnt, -1, np.minimum(memory, t2)))
+    steps = np.array([0, 1, 4, 10, 20, 40, 80, 160])
+    wanted = np.where(found < 0, np.nan, steps[t2] - steps[np.clip(t2 - found, 0, 7)])
+    np.testing.assert_array_equal(pairs.horizon_steps(found, steps), wanted)
+
+
+def test_planted_forgetting_is_read_back():
+    # Checkpoint 0 has all ten right; with the suffix of checkpoint 1 its prefix loses three of them and no more.
+    right = np.ones((2, 2, 10), bool)
+    right[0, 1, :3] = False
+    np.testing.assert_allclose(pairs.forgetting(right), [[0, 0.3], [0, 0]])
+    np.testing.assert_allclose(pairs.particle_forgetting(right), [[0, 0.3], [0, 0]])
+    np.testing.assert_allclose(pairs.retention(right), [[1, 0.7], [1, 1]])
+    np.testing.assert_allclose(pairs.transferability(right[..., 3:], right), [[1, 1 / 0.7], [1, 1]])
+
+
+def test_particles_may_be_forgotten_where_accuracy_is_not():
+    right = np.array([[[1, 0], [0, 1]], [[1, 1], [0, 1]]], bool)  # the prefix of 0 has one right with either suffix
+    assert pairs.forgetting(right)[0, 1] == 0
+    assert pairs.particle_forgetting(right)[0, 1] == 0.5
+
+
+@settings(deadline=None, max_examples=60)
+@given(RIGHT)
+def test_definitions(right):
+    t, _, n = right.shape
+    horizon = pairs.horizon(right)
+    for t2 in range(t):
+        for i in range(n):
+            s = horizon[t2, i]
+            assert all(right[t2 - k, t2, i] for k in range(s + 1))
+            assert s == t2 or not right[t2 - s - 1, t2, i]
+    gap = pairs.by_gap(right, range(t), range(1 - t, t))
+    for k, s in enumerate(range(1 - t, t)):
+        own = [right[t2 - s, t2].mean() for t2 in range(t) if 0 <= t2 - s < t]
+        assert gap[k].mean() == pytest.approx(np.mean(own))
+    assert (pairs.particle_forgetting(right) >= pairs.forgetting(right) - 1e-12).all()
+    assert (np.diagonal(pairs.forgetting(right)) == 0).all()
+
+
+def test_empty_sets_and_networks_that_are_never_right():
+    assert np.isnan(pairs.accuracy(np.zeros((2, 2, 0), bool))).all()
+    assert np.isnan(pairs.retention(np.zeros((2, 2, 3), bool))).all()
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    rng, draws = np.random.default_rng(1), bootstrap_weights(200, 300, 0)
+    np.testing.assert_allclose(draws.sum(1), 1, rtol=1e-5)
+    hits = []
+    for _ in range(200):
+        own = rng.random(200) < 0.8
+        right = np.stack([own, own & (rng.random(200) < 0.75)])[None].repeat(2, 0)  # retention 0.75
+        low, high = pairs.bootstrap_retention(right, draws)
+        hits.append(low[0, 1] <= 0.75 <= high[0, 1])
+    assert 0.9 <= np.mean(hits) <= 0.99
+
+
+def test_measures_of_every_cut_and_set():
+    rng = np.random.default_rng(2)
+    right = rng.random((2, 4, 4, 30)) < 0.6
+    labels = np.arange(30) % 3
+    members = [np.arange(30) < 20, np.arange(30) >= 20]
+    sets, steps = Sets(["train", "test"], members), np.array([0, 3, 9, 27])
+    found = measures(right, labels, steps, sets, ConsistencyOptions(draws=50), 4)
+    for c in range(2):
+        for s, m in enumerate(members):
+            cell = found.isel(cut=c, set=s)
+            mine = right[c][..., m]
+            np.testing.assert_allclose(cell["accuracy"], mine.mean(-1))
+            assert (cell["accuracy_low"] <= cell["accuracy"] + 1e-12).all()
+            assert (cell["accuracy"] <= cell["accuracy_high"] + 1e-12).all()
+            np.testing.assert_allclose(cell["class_accuracy"].sel({"class": 1}), mine[..., labels[m] == 1].mean(-1))
+            np.testing.assert_allclose(cell["transferability"], mine.mean(-1) / right[c][..., members[0]].mean(-1))
+            # The window is the last half: t2 = 2 and 3.
+            assert cell["gap_accuracy"].sel(lag=-1) == pytest.approx(mine[3, 2].mean())
+            assert cell["gap_accuracy"].sel(lag=1) == pytest.approx((mine[1, 2].mean() + mine[2, 3].mean()) / 2)
+            horizon = pairs.horizon(right[c])[:, m].astype(float)
+            own = [h[h >= 0].mean() for h in horizon]
+            np.testing.assert_allclose(cell["horizon"], own)
+    again = measures(right, labels, steps, sets, ConsistencyOptions(draws=50), 4)
+    assert found.identical(again)
+
+
+def test_gap_curves_of_the_constant_phase_leave_out_what_came_later():
+    rng = np.random.default_rng(3)
+    right, labels = rng.random((1, 5, 5, 12)) < 0.5, np.zeros(12, int)
+    sets, steps = Sets(["probes"], [np.ones(12, bool)]), np.arange(5)
+    options = ConsistencyOptions(draws=5, phase="constant", window=1.0)
+    found = measures(right, labels, steps, sets, options, 3)
+    alone = measures(right[:, :3, :3], labels, steps[:3], sets, options, 3)
+    for name in ("gap_accuracy", "gap_accuracy_low"):
+        np.testing.assert_array_equal(found[name], alone[name])
+    assert found["lag"].values.tolist() == [-2, -1, 0, 1, 2]
+    assert found.sizes["t1"] == 5
