@@ -97,8 +97,8 @@ def test_null_of_drift_share_and_overlap_match_simulation(p: int, k: int, rank: 
         assert abs(shares.mean() - null.null_mean) < 4 * error
         assert shares.var() == pytest.approx(null.null_variance, rel=0.15)
         pvalues = np.array([r.pvalue for r in results])
-        # The Beta law has the right first two moments; beyond half of the dimensions that is not enough for its tail.
-        assert np.mean(pvalues <= 0.05) == pytest.approx(0.05, abs=0.02 if 2 * k <= p else 0.05)
+        # The Beta law has the right first two moments; its range is too wide where k is close to p.
+        assert np.mean(pvalues <= 0.05) == pytest.approx(0.05, abs=0.02 if k < p / 2 else 0.05)
     if rank == 1:  # one direction: exactly Beta(k/2, (p-k)/2)
         shares = [r[0].share for r in found]
         assert stats.kstest(shares, stats.beta(k / 2, (p - k) / 2).cdf).pvalue > 1e-3

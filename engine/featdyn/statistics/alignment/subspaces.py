@@ -33,8 +33,7 @@ class SubspaceShare:
         ``(share - null_mean) / sqrt(null_variance)``.
     pvalue : float
         P(share of a random subspace >= share), by the Beta law of this mean and variance: exact where drift lies along
-        one direction, otherwise featdyn's own approximation (at 5 %, 8 of 9 dimensions and drift along all, it rejects
-        9 % of the time; within 2 points of 5 % for k up to p / 2).
+        one direction, otherwise featdyn's own approximation, for k well below p.
     """
 
     share: float
