@@ -159,7 +159,8 @@ def test_tracy_widom_quantiles() -> None:
     for s in (8.0, 11.9, 12.1, 20.0):
         assert tracy_widom.survival(s) == pytest.approx(quad(lambda t: airy(t)[0], s, s + 20)[0] / 2, rel=1e-5)
     values = [tracy_widom.survival_without_trace(s, 0.3) for s in np.linspace(-12, 60, 200)]
-    assert (np.diff(values) <= 0).all()
+    assert (np.diff(values) < 1e-9).all()  # rounding where the value is 1
+    assert (np.diff(values[40:]) < 0).all()
 
 
 @pytest.mark.parametrize(("n", "p"), [(4, 3), (9, 10), (30, 200), (400, 5)])
