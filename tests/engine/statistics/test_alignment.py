@@ -87,7 +87,7 @@ def test_null_of_drift_share_and_overlap_match_simulation(p: int, k: int, rank: 
     target = basis(rng, p, 4)
     found = [
         (alignment.drift_share(drift, v), alignment.subspace_overlap(v, target))
-        for v in (basis(rng, p, k) for _ in range(3000))
+        for v in (basis(rng, p, k) for _ in range(1500))
     ]
     for results in zip(*found, strict=True):
         shares = np.array([r.share for r in results])
