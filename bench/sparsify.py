@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_info
 
 from bench.harness import Case
 from featdyn_kernels import moebius
@@ -73,7 +74,8 @@ def _against_numpy(v: np.ndarray, bound: np.ndarray) -> Case:
         check=check,
         target={"numpy": 20.0, "numpy-dense": 20.0},
         repeats=5,
-        notes="numpy inverts the operator by our blocks, or in a dense basis of its eigenvectors",
+        notes="numpy inverts the operator by our blocks, or in a dense basis of its eigenvectors; "
+        f"BLAS threads: {max(pool['num_threads'] for pool in threadpool_info() if pool['user_api'] == 'blas')}",
     )
 
 
