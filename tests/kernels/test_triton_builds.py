@@ -155,7 +155,8 @@ def test_a_transform_stays_in_the_registers_of_a_warp(low, high, first):
     from featdyn_kernels.moebius.gpu import _pass_kernel as kernel
 
     constants = {"LOW": low, "HIGH": high, "FIRST": first, "TILE": 2**12, "SIGN": -1.0, "ADJOINT": 1}
-    built = compiled(triton, kernel, pointers(kernel, "fp32", {}), constants, ["elements"], scalars={"elements": "i64"}, num_warps=1)
+    scalars = {"elements": "i64"}
+    built = compiled(triton, kernel, pointers(kernel, "fp32", {}), constants, scalars, scalars=scalars, num_warps=1)
     assert built.metadata.shared == 0
     assert "bar.sync" not in built.asm["ptx"]
     assert ".v4" in built.asm["ptx"]
