@@ -25,10 +25,16 @@ def compare(x, f=None, labels=None, classes=None, tolerance=1e-6):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("mean", [0.0, -100.0])
 @pytest.mark.parametrize(
-    ("n", "width", "outputs", "classes"),
-    [(0, 3, 2, 4), (1, 1, None, None), (2, 7, 1, 2), (131, 37, None, 5), (67, 5, 143, None), (200, 149, 10, 3)],
+    ("n", "width", "outputs", "classes", "mean"),
+    [
+        (0, 3, 2, 4, 0.0),
+        (1, 1, None, None, 3.0),
+        (2, 7, 1, 2, -100.0),
+        (131, 37, None, 5, 0.0),
+        (67, 5, 143, None, 3.0),
+        (101, 149, 10, 3, -100.0),
+    ],
 )
 def test_matches_the_reference(n, width, outputs, classes, mean, dtype):
     x = sample(n, width, dtype, mean)
@@ -37,10 +43,9 @@ def test_matches_the_reference(n, width, outputs, classes, mean, dtype):
     compare(x, f, labels, classes, 1e-11 if dtype == "float64" else 1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_more_rows_than_one_sum_takes(dtype):
-    found = compare(sample(2200, 3, dtype, 5.0), labels=np.arange(2200) % 7)
-    again = moments.accumulate(sample(2200, 3, dtype, 5.0), labels=np.arange(2200) % 7, backend="gpu")
+def test_more_rows_than_one_sum_takes():
+    found = compare(sample(700, 3, mean=5.0), labels=np.arange(700) % 7)
+    again = moments.accumulate(sample(700, 3, mean=5.0), labels=np.arange(700) % 7, backend="gpu")
     assert all(np.array_equal(value, again.to_dict()[name]) for name, value in found.to_dict().items())
 
 
@@ -48,13 +53,13 @@ def test_more_rows_than_are_summed_at_a_time(monkeypatch):
     from featdyn_kernels.moments import gpu
 
     monkeypatch.setattr(gpu, "WORK_BYTES", 1)
-    compare(sample(700, 140, mean=5.0))
+    compare(sample(150, 140, mean=5.0))
     compare(sample(90, 14, "float64", 5.0), tolerance=1e-11)
 
 
 @pytest.mark.parametrize("ratio", [1e2, 1e4, 1e6])
 def test_large_means_cost_no_digits(ratio):
-    x = (ratio + np.random.default_rng(0).standard_normal((1001, 20))).astype(np.float32)
+    x = (ratio + np.random.default_rng(0).standard_normal((401, 20))).astype(np.float32)
     compare(x)
     compare(x + np.linspace(0, 50 * ratio, len(x), dtype=np.float32)[:, None])
     parts = [moments.accumulate(part, backend="gpu") for part in np.array_split(x, 3)]
@@ -67,7 +72,7 @@ def test_squares_outside_float32(scale):
 
 
 def test_columns_with_rare_large_values():
-    x = sample(900, 6)
+    x = sample(300, 6)
     x[7, :3] *= 1e6
     x[:, 4] = 0
     x[13, 4] = -1e-20
@@ -75,7 +80,7 @@ def test_columns_with_rare_large_values():
 
 
 def test_few_distinct_values_do_not_round_the_same_way():
-    compare((np.round(16 * np.random.default_rng(0).standard_normal((3000, 20)) + 1600) / 16).astype(np.float16))
+    compare((np.round(16 * np.random.default_rng(0).standard_normal((1500, 20)) + 1600) / 16).astype(np.float16))
 
 
 def test_a_constant_column_has_no_scatter():

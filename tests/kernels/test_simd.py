@@ -49,6 +49,40 @@ def test_add_float64_touches_its_elements_only(dtype):
     np.testing.assert_array_equal(total, np.concatenate([[0.5], 0.5 + a.astype(np.float64), [0.5]]))
 
 
+@numba.njit
+def _reduce(a):
+    return simd.total(simd.load(a, 1, 3)), simd.smallest(simd.load(a, 1, 3))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_all_lanes_are_reduced(dtype):
+    n = 3 * 64 // np.dtype(dtype).itemsize
+    a = np.full(n + 2, -99, dtype)
+    a[1:-1] = np.random.default_rng(0).permutation(n)
+    assert _reduce(a) == (n * (n - 1) // 2, 0)
+    a[1:-1] = np.inf
+    assert _reduce(a) == (np.inf, np.inf)
+
+
+@numba.njit
+def _exp2(x, out):
+    for i in range(0, x.size, simd.lanes(x)):
+        simd.store(out, i, simd.exp2(simd.load(x, i, 1)))
+
+
+@pytest.mark.parametrize(("dtype", "least", "error"), [(np.float32, -126, 3e-7), (np.float64, -1022, 4e-16)])
+def test_exp2(dtype, least, error):
+    x = np.concatenate([-np.geomspace(1e-12, -least, 20_000), [0.0, least], np.arange(least, 1) + 0.5, [0.25]])
+    x = np.minimum(np.pad(x, (0, -len(x) % 16)), 0.0).astype(dtype)
+    out = np.empty_like(x)
+    _exp2(x, out)
+    np.testing.assert_allclose(out, np.exp2(x.astype(np.float64)), rtol=error)
+    x[:3] = least - 1, -1e30, -np.inf
+    _exp2(x, out)
+    assert (out[:3] <= 1.001 * 2.0**least).all()
+    assert (out[:3] >= 0).all()
+
+
 @pytest.mark.parametrize("n", [0, 1, 17])
 def test_aligned_empty(n):
     array = simd.aligned_empty(n, np.float32)

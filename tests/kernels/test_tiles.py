@@ -1,6 +1,5 @@
 """The tiles that kde and pairwise are made of."""
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 from featdyn_kernels._tiles.coordinates import matmul_transposed, scaled_pair
 from featdyn_kernels._tiles.points import SPREAD
 from featdyn_kernels._tiles.registers import ROWS, fill, padded_rows, panels
-from featdyn_kernels._tiles.vectors import exp2, exp2_in_place, exp2_sum, smallest
+from featdyn_kernels._tiles.vectors import exp2_in_place, exp2_sum, nearest, root_in_place, root_sum
 
 DTYPES = (np.float32, np.float64)
 DEPTHS = st.sampled_from((1, 2, 3, 5, 17, 511, 512, 513, 1030))
@@ -48,43 +47,29 @@ def test_padding_is_zero(n):
     assert padded_rows(x).sum() == panels(x).sum() == x.size
 
 
-@numba.njit
-def _exp2(x, out):
-    for i in range(x.size):
-        out[i] = exp2(x[i])
-
-
-@pytest.mark.parametrize(("dtype", "least", "error"), [(np.float32, -126, 3e-7), (np.float64, -1022, 5e-16)])
-def test_exp2(dtype, least, error):
-    x = np.concatenate([-np.geomspace(1e-12, -least, 20_000), [0.0, least], np.arange(least, 1) + 0.5, [0.25]])
-    x = np.minimum(x, 0.0).astype(dtype)
-    out = np.empty_like(x)
-    _exp2(x, out)
-    np.testing.assert_allclose(out, np.exp2(x.astype(np.float64)), rtol=error)
-    _exp2(np.array([least - 1, -1e30, -np.inf], dtype), out[:3])
-    assert (out[:3] <= 1.001 * 2.0**least).all()
-    assert (out[:3] >= 0).all()
-
-
 @settings(deadline=None, max_examples=25)
 @given(n=st.integers(1, 200), dtype=st.sampled_from(DTYPES), seed=st.integers(0, 99))
-def test_row_functions_stop_where_told(n, dtype, seed):
+def test_row_functions_stop_at_the_last_panel(n, dtype, seed):
     rng = np.random.default_rng(seed)
-    tile = (rng.random((2, n + 7)) * 40).astype(dtype)
-    tile[:, n:] = 0.0  # smaller than all the others
-    near = smallest(tile, 1, n)
+    width = panels(np.zeros((1, 1), dtype)).shape[2]
+    stop = -(-n // width) * width
+    tile = (rng.random((3, stop + width)) * 40).astype(dtype)
+    tile[:, n:] = np.inf
+    wide, other = tile[1, :n].astype(np.float64), tile[[0, 2]].copy()
+    near, one = dtype(nearest(tile, 1, n)), dtype(1)
     assert near == tile[1, :n].min()
-    powers = np.exp2(near - tile[1, :n].astype(np.float64))
-    assert exp2_sum(tile, 1, n, near) == pytest.approx(powers.sum(), rel=1e-6)
-    exp2_in_place(tile, 1, n, near)
-    np.testing.assert_allclose(tile[1, :n], powers, rtol=3e-6)
-    assert not tile[:, n:].any()
-
-
-def test_an_infinite_entry_is_never_the_smallest():
-    tile = np.array([[np.inf, 3.0, np.inf]], np.float32)
-    assert smallest(tile, 0, 3) == 3.0
-    assert exp2_sum(tile, 0, 3, np.float32(3.0)) == pytest.approx(1.0)
+    powers = np.exp2(near - wide)
+    assert exp2_sum(tile, 1, n, near, one) == pytest.approx(powers.sum(), rel=1e-6)
+    assert exp2_sum(tile, 1, n, dtype(0), dtype(0.5)) == pytest.approx(np.exp2(-0.5 * wide).sum(), rel=1e-6)
+    exp2_in_place(tile, 1, n, near, np.array([1, 2], dtype))
+    np.testing.assert_allclose(tile[1, :n], powers + np.exp2(near - 2 * wide), rtol=3e-6)
+    assert (tile[1, n:stop] < 1e-30).all()
+    tile[1, :n], tile[1, n:stop] = wide, 0
+    assert root_sum(tile, 1, n) == pytest.approx(np.sqrt(wide).sum(), rel=1e-6)
+    root_in_place(tile, 1, n)
+    np.testing.assert_allclose(tile[1, :n], np.sqrt(wide), rtol=1e-6)
+    assert np.isinf(tile[:, stop:]).all()
+    np.testing.assert_array_equal(tile[[0, 2]], other)
 
 
 def test_float64_takes_over_where_float32_coordinates_would_not_do():

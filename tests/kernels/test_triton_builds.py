@@ -111,7 +111,7 @@ def test_heads_and_scores_compile_for_an_h100(labelled, classes, pixels):
         compiled(triton, scores._heads_kernel, pointers, constants | sizes, num_warps=4)
         pointers = results | {"logits_ptr": dtype}
         compiled(triton, scores._scores_kernel, pointers, constants | {"BN": 4096 // constants["BC"]}, num_warps=4)
-    wide = {"LABELLED": labelled, "OWN": labelled, "BC": 2**15, "BN": 1, "z_c": 1}
+    wide = {"LABELLED": labelled, "OWN": labelled, "BC": 2**12, "BN": 1, "z_c": 1}
     compiled(triton, scores._scores_kernel, pointers, wide, num_warps=4)
 
 
@@ -155,7 +155,7 @@ def test_a_transform_stays_in_the_registers_of_a_warp(low, high, first):
     from featdyn_kernels.moebius.gpu import _pass_kernel as kernel
 
     constants = {"LOW": low, "HIGH": high, "FIRST": first, "TILE": 2**12, "SIGN": -1.0, "ADJOINT": 1}
-    built = compiled(triton, kernel, pointers(kernel, "fp32", {}), constants, scalars={"elements": "i64"}, num_warps=1)
+    built = compiled(triton, kernel, pointers(kernel, "fp32", {}), constants, ["elements"], scalars={"elements": "i64"}, num_warps=1)
     assert built.metadata.shared == 0
     assert "bar.sync" not in built.asm["ptx"]
     assert ".v4" in built.asm["ptx"]

@@ -205,6 +205,8 @@ def write(table: pd.DataFrame, path: str | Path) -> None:
     """
     target = Path(path)
     page: str = draw(table).to_html(include_plotlyjs=True, full_html=True)
+    if target.is_dir():
+        raise FeatdynError(f"{target}: the figure cannot be written: is a folder, give a file")
     try:
         replace(target.parent, target.name, page.encode("utf-8", errors="replace"))
     except OSError as error:

@@ -145,11 +145,11 @@ class Centred:
     @cached_property
     def directions(self) -> NDArray[np.float64]:
         """The rows at unit length, (n, r)."""
-        lengths = np.sqrt(self.square_norms)
-        zero = np.flatnonzero(lengths <= np.finfo(np.float64).eps * lengths.max())
+        lost = self.n * np.finfo(np.float64).eps * self.square_norms.max()  # rounding of the roots of a Gram matrix
+        zero = np.flatnonzero(self.square_norms <= lost)
         if len(zero):
             raise ValueError(f"x has draws (or pairs of draws) without a direction, such as {int(zero[0])} of {self.n}")
-        return np.asarray(self.rows / lengths[:, None])
+        return np.asarray(self.rows / np.sqrt(self.square_norms)[:, None])
 
 
 def _require_spread(squares: float, total: float, shape: tuple[int, ...]) -> None:

@@ -15,8 +15,8 @@ from featdyn.statistics.result import Center
 from featdyn.statistics.sphericity.largest_root import root_pvalue
 
 _NOTHING = 1e-12  # share of all squares that is rounding: float32 draws hold no smaller noise
-# Rounds of scaling and fitting, by 25 data sets each of 1 to 10 directions of excess 20 to 1e5, Gaussian and t3, 64 x
-# 512 to 300 x 12: one round counts up to six directions too many among very strong ones, two to five are alike.
+# Rounds of scaling and fitting. Tried on 25 data sets each of 1 to 10 directions of excess 20 to 1e5, Gaussian and t3,
+# from 64 x 512 to 300 x 12: one round counts up to six too many among very strong directions, two to five are alike.
 _ROUNDS = 3
 
 
@@ -83,7 +83,7 @@ def _count(c: Centred, alpha: float) -> Directions:
 
 
 def _roots_outside(c: Centred, k: int) -> tuple[NDArray[np.float64], float]:
-    """Return all but the k largest roots of the draws, scaled by their lengths outside those, and what these sum to."""
+    """Return the roots after the k largest, of draws scaled by their lengths outside those, and the squares left."""
     squares, scaled = c.square_norms, c.directions
     for remaining in range(_ROUNDS if k else 0, -1, -1):
         sides, values, _ = np.linalg.svd(scaled, full_matrices=False)
@@ -92,7 +92,7 @@ def _roots_outside(c: Centred, k: int) -> tuple[NDArray[np.float64], float]:
         left = float(squares @ outside)
         if not remaining or left <= _NOTHING * c.square_norms.sum():
             break
-        # A fitted direction also takes noise from the draws it is fitted to, in proportion to their part in it: give that
+        # A fitted direction also takes noise from the draws it is fitted to, in proportion to their part in it: give it
         # back, or the draws that lie along it would seem to hold less noise than others.
         noise = roots[k:].sum() / ((c.n - k) * (c.p - k)) * (c.n - k + c.p - k)
         outside += shares[:, :k] @ np.minimum(noise, roots[:k])

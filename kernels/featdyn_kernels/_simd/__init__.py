@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from featdyn_kernels._simd.exp2 import exp2
 from featdyn_kernels._simd.processor import BF16, NATIVE, REGISTER, WIDE
 from featdyn_kernels._simd.values import (
     absolute,
@@ -18,10 +19,12 @@ from featdyn_kernels._simd.values import (
     broadcast,
     lanes,
     load,
+    smallest,
     splat,
     sqrt,
     store,
     tile,
+    total,
     where_less,
 )
 
@@ -34,12 +37,15 @@ __all__ = [
     "add_float64",
     "aligned_empty",
     "broadcast",
+    "exp2",
     "lanes",
     "load",
+    "smallest",
     "splat",
     "sqrt",
     "store",
     "tile",
+    "total",
     "where_less",
 ]
 

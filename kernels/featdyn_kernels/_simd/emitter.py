@@ -79,7 +79,13 @@ class Emitter:
 
     def call(self, name: str, *registers: Any) -> Any:
         """Return ``llvm.<name>`` of registers, lane by lane."""
-        return self._call(f"llvm.{name}.v{self.lanes}f{8 * self.size}", self.register, *registers)
+        return self.function(f"llvm.{name}.v{self.lanes}f{8 * self.size}", self.register, *registers)
+
+    def function(self, name: str, result: Any, *arguments: Any) -> Any:
+        """Call one of LLVM's functions, which gives something of type ``result``."""
+        find: Any = cgutils.get_or_insert_function
+        function = find(self.builder.module, ir.FunctionType(result, [a.type for a in arguments]), name)
+        return self.builder.call(function, arguments)
 
     def fma(self, x: Any, y: Any, z: Any) -> Any:
         """Return ``x * y + z``, rounded once where the processor can; ``x`` may be a Python number."""
@@ -101,6 +107,15 @@ class Emitter:
         """Return the larger of ``x`` and ``floor``; NaN in ``x`` stays NaN."""
         return self.builder.select(self.builder.fcmp_ordered("<", x, floor), floor, x)
 
+    def fold(self, combine: Callable[[Any, Any], Any], x: Any) -> Any:
+        """Return all lanes of a register combined, two by two: a number."""
+        width = self.lanes // 2
+        while width:
+            order = ir.Constant(ir.VectorType(_I32, self.lanes), [lane ^ width for lane in range(self.lanes)])
+            x = combine(x, self.builder.shuffle_vector(x, x, order))
+            width //= 2
+        return self.builder.extract_element(x, _I32(0))
+
     def load_pairs(self, address: Any) -> Any:
         """Load two bfloat16 numbers per lane."""
         return self.load(address, ir.VectorType(_I32, self.lanes))
@@ -111,13 +126,13 @@ class Emitter:
 
     def store_rounded(self, value: Any, address: Any) -> None:
         """Store a register as bfloat16."""
-        rounded = self._call("llvm.x86.avx512bf16.cvtneps2bf16.512", ir.VectorType(_BFloat(), self.lanes), value)
+        rounded = self.function("llvm.x86.avx512bf16.cvtneps2bf16.512", ir.VectorType(_BFloat(), self.lanes), value)
         self.store(self.builder.bitcast(rounded, ir.VectorType(ir.IntType(16), self.lanes)), address)
 
     def dot(self, x: Any, y: Any, z: Any) -> Any:
         """Return ``z`` plus the two products in each lane of ``x`` and ``y``, pairs of bfloat16 numbers."""
         x, y = (self.builder.bitcast(pairs, ir.VectorType(_BFloat(), 2 * self.lanes)) for pairs in (x, y))
-        return self._call("llvm.x86.avx512bf16.dpbf16ps.512", self.register, z, x, y)
+        return self.function("llvm.x86.avx512bf16.dpbf16ps.512", self.register, z, x, y)
 
     def switch(self, kind: Any, bodies: Sequence[Callable[[], None]], first: int = 0) -> None:
         """Emit ``bodies[kind - first]()``: one function of Numba then serves several variants of a kernel."""
@@ -162,8 +177,3 @@ class Emitter:
     def _pointer(self, address: Any, kind: Any) -> Any:
         convert = self.builder.inttoptr if isinstance(address.type, ir.IntType) else self.builder.bitcast
         return convert(address, kind.as_pointer())
-
-    def _call(self, name: str, result: Any, *arguments: Any) -> Any:
-        find: Any = cgutils.get_or_insert_function
-        function = find(self.builder.module, ir.FunctionType(result, [a.type for a in arguments]), name)
-        return self.builder.call(function, arguments)

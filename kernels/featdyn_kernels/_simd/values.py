@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -49,7 +50,7 @@ def _split(builder: Any, value: Any) -> list[Any]:
     return [builder.extract_value(value, k) for k in range(value.type.count)]
 
 
-def _lane_by_lane(builder: Any, instruction: Callable[..., Any], *values: Any) -> Any:
+def lane_by_lane(builder: Any, instruction: Callable[..., Any], *values: Any) -> Any:
     """Apply ``instruction(register, ...)`` to every register of the vectors."""
     return _join(builder, map(instruction, *(_split(builder, value) for value in values)))
 
@@ -64,7 +65,7 @@ def _register_operator(function: Any, instruction: str) -> None:
 
     @lower_builtin(function, Vector, Vector)
     def _lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _lane_by_lane(builder, lambda a, b: getattr(builder, instruction)(a, b, flags=("contract",)), *args)
+        return lane_by_lane(builder, lambda a, b: getattr(builder, instruction)(a, b, flags=("contract",)), *args)
 
 
 _register_operator(operator.add, "fadd")
@@ -173,7 +174,7 @@ def sqrt(typingctx, value):
 
     def codegen(context, builder, sig, args):
         e = emitter(context, builder, value.dtype)
-        return _lane_by_lane(builder, lambda a: e.call("sqrt", a), *args)
+        return lane_by_lane(builder, lambda a: e.call("sqrt", a), *args)
 
     return value(value), codegen
 
@@ -184,7 +185,7 @@ def absolute(typingctx, value):
 
     def codegen(context, builder, sig, args):
         e = emitter(context, builder, value.dtype)
-        return _lane_by_lane(builder, lambda a: e.call("fabs", a), *args)
+        return lane_by_lane(builder, lambda a: e.call("fabs", a), *args)
 
     return value(value), codegen
 
@@ -197,9 +198,33 @@ def where_less(typingctx, a, b, yes, no):
         def choose(a, b, yes, no):
             return builder.select(builder.fcmp_ordered("<", a, b), yes, no)
 
-        return _lane_by_lane(builder, choose, *args)
+        return lane_by_lane(builder, choose, *args)
 
     return yes(a, b, yes, no), codegen
+
+
+@intrinsic
+def total(typingctx, value):
+    """Return the sum of all lanes, always in the same order."""
+
+    def codegen(context, builder, sig, args):
+        e = emitter(context, builder, value.dtype)
+        return e.fold(e.add, reduce(e.add, _split(builder, args[0])))
+
+    return value.dtype(value), codegen
+
+
+@intrinsic
+def smallest(typingctx, value):
+    """Return the smallest of all lanes, none of them NaN."""
+
+    def codegen(context, builder, sig, args):
+        def lesser(a, b):
+            return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+        return emitter(context, builder, value.dtype).fold(lesser, reduce(lesser, _split(builder, args[0])))
+
+    return value.dtype(value), codegen
 
 
 @intrinsic

@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 
 ROWS = 4  # rows of a register tile
 SMALL = 2**22  # multiply-adds below which a second thread costs more than it saves
-_REGISTERS = 4 if WIDE else 1  # 4 x 4 sums and their operands fit in its 32 registers, 4 x 1 halved in 16
+REGISTERS = 4 if WIDE else 1  # 4 x 4 sums and their operands fit in its 32 registers, 4 x 1 halved in 16
 
 # A tile of distances has _COLUMNS columns and _FLAT_ROWS rows, so that it stays in the first-level cache, and fewer
 # columns where their panels would exceed _PANEL_BYTES of the second. Above _DEPTH dimensions, these are taken in
@@ -36,7 +36,7 @@ _DEEP_ROWS = 64
 
 def panels(x: Array) -> Array:
     """Return the rows of ``x (N, K)`` as ``(ceil(N / P), K, P)``, P the width of a register tile, zero-padded."""
-    width = _REGISTERS * REGISTER // x.itemsize
+    width = REGISTERS * REGISTER // x.itemsize
     packed = np.zeros((-(-len(x) // width), x.shape[1], width), x.dtype)
     _pack(x, packed)
     return packed
@@ -80,16 +80,16 @@ def _register_tile(term: Any) -> Any:
         out_at: int, out_stride: int, depth: int,
     ) -> None:  # fmt: skip
         width = b.shape[b.ndim - 1]
-        sum0 = load(start, start_at, _REGISTERS)
-        sum1 = load(start, start_at + start_stride, _REGISTERS)
-        sum2 = load(start, start_at + 2 * start_stride, _REGISTERS)
-        sum3 = load(start, start_at + 3 * start_stride, _REGISTERS)
+        sum0 = load(start, start_at, REGISTERS)
+        sum1 = load(start, start_at + start_stride, REGISTERS)
+        sum2 = load(start, start_at + 2 * start_stride, REGISTERS)
+        sum3 = load(start, start_at + 3 * start_stride, REGISTERS)
         for k in range(depth):
-            column = load(b, b_at + k * width, _REGISTERS)
-            sum0 = sum0 + term(broadcast(a, a_at + k, _REGISTERS), column)
-            sum1 = sum1 + term(broadcast(a, a_at + a_stride + k, _REGISTERS), column)
-            sum2 = sum2 + term(broadcast(a, a_at + 2 * a_stride + k, _REGISTERS), column)
-            sum3 = sum3 + term(broadcast(a, a_at + 3 * a_stride + k, _REGISTERS), column)
+            column = load(b, b_at + k * width, REGISTERS)
+            sum0 = sum0 + term(broadcast(a, a_at + k, REGISTERS), column)
+            sum1 = sum1 + term(broadcast(a, a_at + a_stride + k, REGISTERS), column)
+            sum2 = sum2 + term(broadcast(a, a_at + 2 * a_stride + k, REGISTERS), column)
+            sum3 = sum3 + term(broadcast(a, a_at + 3 * a_stride + k, REGISTERS), column)
         store(out, out_at, sum0)
         store(out, out_at + out_stride, sum1)
         store(out, out_at + 2 * out_stride, sum2)

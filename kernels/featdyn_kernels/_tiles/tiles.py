@@ -44,10 +44,13 @@ def tiles(pairs: Any, first: int, stop: int, tile: Any) -> Any:
 
 
 @njit
-def fill_tile(pairs: Any, first: int, stop: int, k: int, tile: Any, above: bool) -> tuple[int, int, int, int]:
+def fill_tile(
+    pairs: Any, first: int, stop: int, k: int, tile: Any, beyond: float, above: bool
+) -> tuple[int, int, int, int]:
     """Fill tile k of those, and return its rows from and to, its first column, and how many there are.
 
-    Tiles of the same columns follow each other. ``above``: one without a column beyond its first row has no rows.
+    Tiles of the same columns follow each other. Up to a whole panel, what lies behind the last column is ``beyond``.
+    ``above``: a tile without a column beyond its first row has no rows.
     """
     group, columns = tile.shape
     width = pairs.columns.shape[2]
@@ -58,6 +61,9 @@ def fill_tile(pairs: Any, first: int, stop: int, k: int, tile: Any, above: bool)
         return g, g, offset, count
     g_stop, p = min(g + group, stop), offset // width
     fill(pairs.rows, g, g_stop, pairs.columns, p, p + -(-count // width), pairs.start, tile)
+    for i in range(g_stop - g):
+        for j in range(count, -(-count // width) * width):
+            tile[i, j] = beyond
     return g, g_stop, offset, count
 
 

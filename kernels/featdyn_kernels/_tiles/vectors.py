@@ -1,94 +1,65 @@
-"""Loops over one row of a tile, written so that LLVM turns them into full-width vector code."""
+"""What is done with one row of a tile: whole panels of it, so what lies behind the last column counts too.
+
+Sums are taken register by register, in an order of our own. Left to LLVM (``fastmath``), the order changes with whether
+code was just compiled or comes from the disk, and the last bits with it.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
-from numba import types
-from numba.extending import intrinsic, overload
-
 from featdyn_kernels._jit import njit
-
-# No "ninf": masked entries may be infinite. "reassoc" is what lets a sum run in parallel lanes.
-FAST = {"reassoc", "nnan", "nsz", "contract"}
-
-
-# 2**x on [-1/2, 1/2], constant first. Near-minimax in float32 (relative error 1.0e-7; after rounding a sixth degree
-# gains nothing); Taylor in float64, where coefficients from interpolation are not exact enough.
-_SERIES = np.polynomial.chebyshev.Chebyshev.interpolate(np.exp2, 5, domain=[-0.5, 0.5])
-_C32 = tuple(np.float32(c) for c in _SERIES.convert(kind=np.polynomial.Polynomial).coef)
-_C64 = tuple(math.log(2.0) ** k / math.factorial(k) for k in range(14))
-
-
-def _bitcast(_context, x):  # type: ignore[no-untyped-def]
-    """Return the bits of a float as an integer of its size, or the other way round."""
-    pairs: dict[Any, Any] = {types.float32: types.int32, types.float64: types.int64, types.int32: types.float32}
-    other = pairs.get(x, types.float64)
-
-    def codegen(context, builder, _signature, args):  # type: ignore[no-untyped-def]
-        return builder.bitcast(args[0], context.get_value_type(other))
-
-    return other(x), codegen
-
-
-_bits: Any = intrinsic(_bitcast)
-
-
-def exp2(x: Any) -> Any:
-    """Return 2**x for x <= 0 in compiled code: relative error below 3e-7 (float32) or 4e-16 (float64).
-
-    Arguments below -126 (float32) or -1022 (float64) count as that: a sum that holds a term of 1 does not see it.
-    """
-    raise NotImplementedError
-
-
-@overload(exp2, inline="always")
-def _exp2(x):  # type: ignore[no-untyped-def]
-    def single(x):  # type: ignore[no-untyped-def]
-        x = x if x > np.float32(-126) else np.float32(-126)
-        whole = np.rint(x)
-        f = x - whole
-        p = _C32[4] + f * _C32[5]
-        p = _C32[0] + f * (_C32[1] + f * (_C32[2] + f * (_C32[3] + f * p)))
-        return _bits(np.int32(_bits(p) + (np.int32(whole) << np.int32(23))))
-
-    def double(x):  # type: ignore[no-untyped-def]
-        x = x if x > -1022.0 else -1022.0
-        whole = np.rint(x)
-        f = x - whole
-        p = _C64[9] + f * (_C64[10] + f * (_C64[11] + f * (_C64[12] + f * _C64[13])))
-        p = _C64[4] + f * (_C64[5] + f * (_C64[6] + f * (_C64[7] + f * (_C64[8] + f * p))))
-        p = _C64[0] + f * (_C64[1] + f * (_C64[2] + f * (_C64[3] + f * p)))
-        return _bits(_bits(p) + (np.int64(whole) << np.int64(52)))
-
-    return single if x == types.float32 else double
+from featdyn_kernels._simd import exp2, lanes, load, smallest, splat, sqrt, store, total, where_less
+from featdyn_kernels._tiles.registers import REGISTERS
 
 
 @njit
-def smallest(tile: Any, r: int, stop: int) -> Any:
-    """Return the smallest of the first entries of a row, all >= 0: their order is that of their bits.
-
-    LLVM makes vectors of a minimum of integers, not of Numba's minimum of floats.
-    """
-    least = _bits(tile[r, 0])
-    for j in range(stop):
-        least = min(least, _bits(tile[r, j]))
-    return _bits(least)
-
-
-@njit(fastmath=FAST)
-def exp2_sum(tile: Any, r: int, stop: int, top: Any) -> Any:
-    """Return ``sum_j 2**(top - tile[r, j])``, where no exponent is positive."""
-    total = top - top  # a zero of the row's type: a wider sum would halve the vectors
-    for j in range(stop):
-        total += exp2(top - tile[r, j])
-    return total
+def nearest(tile: Any, r: int, stop: int) -> Any:
+    """Return the smallest of the first entries of a row."""
+    at, width = r * tile.shape[1], REGISTERS * lanes(tile)
+    found = load(tile, at, REGISTERS)
+    for j in range(at + width, at + stop, width):
+        entries = load(tile, j, REGISTERS)
+        found = where_less(entries, found, entries, found)
+    return smallest(found)
 
 
-@njit(fastmath=FAST)
-def exp2_in_place(tile: Any, r: int, stop: int, top: Any) -> None:
-    """Replace the first entries of a row by ``2**(top - tile[r, j])``, where no exponent is positive."""
-    for j in range(stop):
-        tile[r, j] = exp2(top - tile[r, j])
+@njit
+def exp2_sum(tile: Any, r: int, stop: int, top: Any, factor: Any) -> Any:
+    """Return ``sum_j 2**(top - factor * tile[r, j])``, where no exponent is positive."""
+    at, width = r * tile.shape[1], REGISTERS * lanes(tile)
+    tops, factors, found = splat(top, REGISTERS), splat(factor, REGISTERS), splat(top - top, REGISTERS)
+    for j in range(at, at + stop, width):
+        found = found + exp2(tops - factors * load(tile, j, REGISTERS))
+    return total(found)
+
+
+@njit
+def exp2_in_place(tile: Any, r: int, stop: int, top: Any, factors: Any) -> None:
+    """Replace the first entries of a row by ``sum_f 2**(top - f * tile[r, j])``, where no exponent is positive."""
+    at, width = r * tile.shape[1], REGISTERS * lanes(tile)
+    tops = splat(top, REGISTERS)
+    for j in range(at, at + stop, width):
+        entries = load(tile, j, REGISTERS)
+        found = splat(top - top, REGISTERS)
+        for factor in factors:
+            found = found + exp2(tops - splat(factor, REGISTERS) * entries)
+        store(tile, j, found)
+
+
+@njit
+def root_sum(tile: Any, r: int, stop: int) -> Any:
+    """Return ``sum_j sqrt(tile[r, j])``."""
+    at, width = r * tile.shape[1], REGISTERS * lanes(tile)
+    found = splat(tile.dtype.type(0), REGISTERS)
+    for j in range(at, at + stop, width):
+        found = found + sqrt(load(tile, j, REGISTERS))
+    return total(found)
+
+
+@njit
+def root_in_place(tile: Any, r: int, stop: int) -> None:
+    """Replace the first entries of a row by their roots."""
+    at, width = r * tile.shape[1], REGISTERS * lanes(tile)
+    for j in range(at, at + stop, width):
+        store(tile, j, sqrt(load(tile, j, REGISTERS)))

@@ -11,7 +11,7 @@ from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels._tiles.coordinates import scaled_pair
 from featdyn_kernels._tiles.registers import ROWS, SMALL, panels, rows_per_tile
 from featdyn_kernels._tiles.tiles import GROUP, fill_tile, pairs, tile_of, tiles, weigh
-from featdyn_kernels._tiles.vectors import exp2_in_place, exp2_sum, smallest
+from featdyn_kernels._tiles.vectors import exp2_in_place, exp2_sum, nearest
 from featdyn_kernels.kde.whitening import whitening
 
 Array = np.ndarray[Any, Any]
@@ -86,17 +86,17 @@ def _log_sums(rows: Array, points: Array, weights: Array | None, leave_out_own: 
 @njit
 def _single_sums(pairs: Any, first: int, stop: int, leave_out_own: bool, least: Any, sums: Any) -> None:
     """Add the samples into ``sums[i]``, in units of the ``2**-least[i]`` of the nearest sample so far."""
-    tile = tile_of(pairs, rows_per_tile(pairs.rows.shape[1]))
+    tile, one = tile_of(pairs, rows_per_tile(pairs.rows.shape[1])), pairs.rows.dtype.type(1)
     for k in range(tiles(pairs, first, stop, tile)):
-        g, g_stop, offset, count = fill_tile(pairs, first, stop, k, tile, False)
+        g, g_stop, offset, count = fill_tile(pairs, first, stop, k, tile, np.inf, False)
         for i in range(g, g_stop):
             if leave_out_own and 0 <= i - offset < count:
                 tile[i - g, i - offset] = np.inf
-            near = smallest(tile, i - g, count)
+            near = nearest(tile, i - g, count)
             if near < least[i]:
                 sums[i] *= 2.0 ** (np.float64(near) - np.float64(least[i]))
                 least[i] = near
-            sums[i] += exp2_sum(tile, i - g, count, least[i])
+            sums[i] += exp2_sum(tile, i - g, count, least[i], one)
 
 
 @njit
@@ -104,6 +104,7 @@ def _many_sums(pairs: Any, weights: Any, first: int, stop: int, result: Any) -> 
     """Write the natural log of each weight vector's sum, NaN where float32 (float64) lost it to underflow."""
     width, number = weights.shape[2], pairs.rows.dtype.type
     tile, part = tile_of(pairs, GROUP), np.empty((ROWS, width), pairs.rows.dtype)
+    one = np.ones(1, pairs.rows.dtype)
     # Each term is right to 2**-126 (2**-1022) of the nearest sample's: below this sum that is not precise enough.
     lost = pairs.n * 2.0 ** (-100 if pairs.rows.itemsize == 4 else -965)
     for c in range(first, stop, _CHUNK):
@@ -111,13 +112,13 @@ def _many_sums(pairs: Any, weights: Any, first: int, stop: int, result: Any) -> 
         sums = np.zeros((c_stop - c, weights.shape[0] * width))
         least = np.full(c_stop - c, np.float64(np.finfo(pairs.rows.dtype).max))
         for k in range(tiles(pairs, c, c_stop, tile)):
-            g, g_stop, offset, count = fill_tile(pairs, c, c_stop, k, tile, False)
+            g, g_stop, offset, count = fill_tile(pairs, c, c_stop, k, tile, np.inf, False)
             for i in range(g, g_stop):
-                near = smallest(tile, i - g, count)
+                near = nearest(tile, i - g, count)
                 if near < least[i - c]:
                     sums[i - c] *= 2.0 ** (near - least[i - c])
                     least[i - c] = near
-                exp2_in_place(tile, i - g, count, number(least[i - c]))
+                exp2_in_place(tile, i - g, count, number(least[i - c]), one)
             for v in range(weights.shape[0]):
                 for i in range(g, g_stop, ROWS):
                     weigh(tile, i - g, count, weights, v, offset, part)

@@ -25,7 +25,9 @@ from featdyn_kernels._tiles.gpu import launcher
 from featdyn_kernels.moments.result import Moments
 
 TILE = 128  # side of a tile of the scatter
-STEP, SPAN = 64, 2048  # rows of one product of tiles, and of one float32 sum
+# Rows of one product of tiles, and of one float32 sum. With 64 a step registers spill (Triton 3.6 and 3.9, compiled for
+# an H100).
+STEP, SPAN = 32, 1024
 UNITS = 14  # deviations stay below 2**14, so that both halves of all but negligible ones are normal float16 numbers
 PROGRAMS = 1056  # eight on each of 132 processors
 WORK_BYTES = 2**28  # float32 sums kept at a time

@@ -11,7 +11,7 @@ from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels._tiles.coordinates import scaled_pair
 from featdyn_kernels._tiles.registers import ROWS, SMALL, panels, rows_per_tile
 from featdyn_kernels._tiles.tiles import GROUP, fill_tile, pairs, tile_of, tiles, weigh
-from featdyn_kernels._tiles.vectors import FAST, exp2
+from featdyn_kernels._tiles.vectors import exp2_in_place, exp2_sum, root_in_place, root_sum
 from featdyn_kernels.pairwise.scaling import scaling
 
 Array = np.ndarray[Any, Any]
@@ -69,15 +69,17 @@ def _sum(a: Array, b: Array, same: bool, factors: Array) -> float:
 @njit
 def _row_sums(pairs: Any, first: int, stop: int, same: bool, factors: Any, sums: Any) -> None:
     """Sum over the columns, ``same``: over those after the row."""
-    tile = tile_of(pairs, rows_per_tile(pairs.rows.shape[1]))
+    tile, zero = tile_of(pairs, rows_per_tile(pairs.rows.shape[1])), pairs.rows.dtype.type(0)
+    nothing = np.inf if factors.size else 0.0
     for k in range(tiles(pairs, first, stop, tile)):
-        g, g_stop, offset, count = fill_tile(pairs, first, stop, k, tile, same)
+        g, g_stop, offset, count = fill_tile(pairs, first, stop, k, tile, nothing, same)
         for i in range(g, g_stop):
-            after = max(0, i + 1 - offset) if same else 0
+            if same:
+                tile[i - g, : max(0, min(count, i + 1 - offset))] = nothing
             if factors.size == 0:
-                sums[i] += _distance_sum(tile, i - g, after, count)
+                sums[i] += root_sum(tile, i - g, count)
             for f in factors:
-                sums[i] += _gaussian_sum(tile, i - g, after, count, f)
+                sums[i] += exp2_sum(tile, i - g, count, zero, f)
 
 
 @njit
@@ -87,14 +89,14 @@ def _labelled(pairs: Any, labels: Any, first: int, stop: int, vectors: int, fact
     tile, part = tile_of(pairs, GROUP), np.empty((ROWS, width), pairs.rows.dtype)
     both = np.zeros(labels.shape[0] * width)
     row_sums = np.zeros(stop - first)
-    everyone, column = vectors // width, vectors % width
+    zero, everyone, column = pairs.rows.dtype.type(0), vectors // width, vectors % width
     for k in range(tiles(pairs, first, stop, tile)):
-        g, g_stop, offset, count = fill_tile(pairs, first, stop, k, tile, False)
+        g, g_stop, offset, count = fill_tile(pairs, first, stop, k, tile, 0.0, False)
         for i in range(g, g_stop):
             if factors.size == 0:
-                _distances(tile, i - g, count)
+                root_in_place(tile, i - g, count)
             else:
-                _gaussians(tile, i - g, count, factors)
+                exp2_in_place(tile, i - g, count, zero, factors)
             if 0 <= i - offset < count:
                 tile[i - g, i - offset] = 0.0
         for v in range(labels.shape[0]):
@@ -106,34 +108,3 @@ def _labelled(pairs: Any, labels: Any, first: int, stop: int, vectors: int, fact
                     if v == everyone:
                         row_sums[i + r - first] += part[r, column]
     return both[:vectors], row_sums
-
-
-@njit(fastmath=FAST)
-def _gaussian_sum(tile: Any, r: int, first: int, stop: int, factor: Any) -> Any:
-    total = factor - factor  # a zero of the tile's type
-    for j in range(first, stop):
-        total += exp2(-factor * tile[r, j])
-    return total
-
-
-@njit(fastmath=FAST)
-def _distance_sum(tile: Any, r: int, first: int, stop: int) -> Any:
-    total = tile[r, 0] - tile[r, 0]
-    for j in range(first, stop):
-        total += np.sqrt(tile[r, j])
-    return total
-
-
-@njit(fastmath=FAST)
-def _gaussians(tile: Any, r: int, stop: int, factors: Any) -> None:
-    squares = tile[r, :stop].copy()
-    tile[r, :stop] = 0.0
-    for f in factors:
-        for j in range(stop):
-            tile[r, j] += exp2(-f * squares[j])
-
-
-@njit(fastmath=FAST)
-def _distances(tile: Any, r: int, stop: int) -> None:
-    for j in range(stop):
-        tile[r, j] = np.sqrt(tile[r, j])

@@ -33,7 +33,7 @@ class SubspaceShare:
         ``(share - null_mean) / sqrt(null_variance)``.
     pvalue : float
         P(share of a random subspace >= share), by the Beta law of this mean and variance: exact where drift lies along
-        one direction, otherwise featdyn's own approximation.
+        one direction, otherwise featdyn's own approximation, for k well below p.
     """
 
     share: float

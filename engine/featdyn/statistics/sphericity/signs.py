@@ -25,8 +25,8 @@ def sign_test(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> Tes
     ``s_i = x_i / |x_i|``, ``Q = p/(n(n-1)) sum_{i != j} (s_i's_j)^2 - 1``;
     ``Q / sqrt(4(p-1) / (n(n-1)(p+2))) -> N(0, 1)``, which is ``extras["normal_pvalue"]``.
 
-    With few rows or few coordinates Q is skewed to the right: at n = 5, p = 512 the normal law rejects 2.6 % of the time
-    at nominal 1 %. ``pvalue`` is from the gamma law with the exact variance and skewness of Q, which is featdyn's own
+    With few rows or few coordinates Q is skewed to the right: at n = 5, p = 512 the normal law rejects 2.6 % of the
+    time at nominal 1 %. ``pvalue`` is from the gamma law with the exact variance and skewness of Q, featdyn's own
     refinement. With hundreds of rows and coordinates the two agree.
 
     Parameters

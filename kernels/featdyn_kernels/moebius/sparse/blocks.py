@@ -65,7 +65,7 @@ def blocks(n: int) -> Blocks:
 
 
 def _size(a: slice, b: slice) -> int:
-    return int((a.stop - a.start) * (b.stop - b.start))
+    return int(a.stop - a.start) * int(b.stop - b.start)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,177 @@
+"""The verdict: heavy tails do not fool it, planted directions are found and counted, adjustments are right."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from featdyn.statistics import Gram, count_directions, isotropy, multiplicity, tail_shape
+from featdyn.statistics.family import FAMILY
+from tests.engine.statistics import laws
+
+NULLS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "gaussian": lambda rng: laws.gaussian(rng, 64, 256),
+    "gaussian, n > p": lambda rng: laws.gaussian(rng, 100, 10),
+    "elliptical t3": lambda rng: laws.elliptical(rng, 64, 256, 3),
+    "elliptical t1.5": lambda rng: laws.elliptical(rng, 64, 256, 1.5),
+    "elliptical t5, n > p": lambda rng: laws.elliptical(rng, 80, 40, 5),
+    "t5 coordinates": lambda rng: laws.heavy_coordinates(rng, 64, 256, 5),
+    "t3 coordinates": lambda rng: laws.heavy_coordinates(rng, 64, 256, 3),
+    "few draws": lambda rng: laws.elliptical(rng, 10, 256, 3),
+}
+REPEATS = 16
+
+
+@pytest.mark.parametrize(
+    ("law", "center"), [*((law, "known") for law in NULLS), ("elliptical t3", "estimated"), ("few draws", "estimated")]
+)
+def test_isotropic_noise_is_not_called_anisotropic(law: str, center: str) -> None:
+    rng = np.random.default_rng(len(law))
+    found = Counter(isotropy(NULLS[law](rng), center=center, rng=i).verdict for i in range(REPEATS))  # type: ignore[arg-type]
+    assert found["anisotropic"] <= stats.binom.isf(1e-4, REPEATS, 0.05)
+    if center == "known":
+        assert found["undecided" if law == "few draws" else "isotropic"] >= REPEATS * 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("center", ["known", "estimated"])
+@pytest.mark.parametrize("law", NULLS)
+def test_rate_of_false_verdicts(law: str, center: str) -> None:
+    rng = np.random.default_rng(len(law))
+    found = Counter(isotropy(NULLS[law](rng), center=center, rng=i).verdict for i in range(500))  # type: ignore[arg-type]
+    print(law, center, dict(found))
+    assert found["anisotropic"] <= stats.binom.isf(1e-4, 500, 0.05)
+
+
+def test_gaussian_theory_alone_would_call_it_so() -> None:
+    x = laws.elliptical(np.random.default_rng(1), 128, 64)
+    found = isotropy(x, center="known")
+    assert found["john"].result is not None
+    assert found["john"].result.pvalue < 1e-6
+    assert not found["john"].valid
+    assert "lengths" in found["john"].reason
+    assert np.isnan(found["john"].holm)
+    assert found.verdict == "isotropic"
+
+
+@pytest.mark.parametrize("center", ["known", "estimated"])
+@pytest.mark.parametrize(
+    ("n", "p", "k", "excess", "df"),
+    [
+        (128, 512, 1, 60, None),
+        (128, 512, 3, 60, None),
+        (128, 512, 5, 200, 3),
+        (128, 512, 10, 300, 5),
+        (128, 512, 3, 1e5, None),
+        (128, 4096, 2, 1600, 3),
+        (200, 12, 2, 20, None),
+        (200, 12, 2, 20, 3),
+    ],
+)
+def test_planted_directions_are_found_and_counted(
+    n: int, p: int, k: int, excess: float, df: float | None, center: str
+) -> None:
+    rng = np.random.default_rng([n, p, k])
+    found = isotropy(laws.planted(rng, n, p, k, excess, df), center=center)  # type: ignore[arg-type]
+    assert found.verdict == "anisotropic"
+    more = (laws.planted(rng, n, p, k, excess, df) for _ in range(5))
+    counts = [found.directions, *(count_directions(x, center=center).count for x in more)]  # type: ignore[arg-type]
+    assert counts.count(k) >= 4, counts  # each step's level is 5 %
+    assert min(c for c in counts if c is not None) >= k
+
+
+def test_noise_of_unequal_and_of_no_bulk() -> None:
+    rng = np.random.default_rng(1)
+    x = laws.gaussian(rng, 100, 300)
+    x[:, 0] *= 60
+    x[:, 1] *= 20
+    x[:, 2] *= 8
+    assert isotropy(x, center="known").directions == 3
+    assert isotropy(laws.planted(rng, 60, 200, 4, 1.0, bulk=0.0), center="known").directions == 4
+    spread = isotropy(laws.planted(rng, 64, 512, 200, 1.0, bulk=0.0), center="known")  # more directions than draws
+    assert spread.verdict == "anisotropic"
+    assert spread.directions is None
+    assert spread.participation_ratio == pytest.approx(200, rel=0.2)
+
+
+def test_isotropic_verdict_needs_enough_draws() -> None:
+    rng = np.random.default_rng(2)
+    few, many = (isotropy(laws.gaussian(rng, n, 200), center="known") for n in (12, 100))
+    assert (few.verdict, many.verdict) == ("undecided", "isotropic")
+    assert few.participation_ratio_least < 180 <= many.participation_ratio_least
+
+
+@pytest.mark.parametrize(
+    ("law", "kind"),
+    [
+        (laws.gaussian, "gaussian"),
+        (lambda rng, n, p: rng.laplace(size=(n, p)), "independent"),
+        (lambda rng, n, p: rng.uniform(-1, 1, (n, p)), "independent"),
+        (laws.elliptical, "elliptical"),
+        (lambda rng, n, p: laws.planted(rng, n, p, 2, 500.0), "gaussian"),
+    ],
+)
+def test_kinds_of_tail(law: Callable[..., np.ndarray], kind: str) -> None:
+    rng = np.random.default_rng(3)
+    kinds = Counter(tail_shape(law(rng, 120, 200), center="known").kind for _ in range(20))
+    assert kinds[kind] >= 18, kinds
+
+
+def test_table_and_records() -> None:
+    x = laws.gaussian(np.random.default_rng(4), 40, 30)
+    found = isotropy(Gram.of(x), rng=1)
+    assert [e.name for e in found.tests] == list(FAMILY)
+    assert found == isotropy(x, rng=1) or found.verdict == isotropy(x, rng=1).verdict
+    text = str(found)
+    assert text.startswith(found.verdict)
+    assert all(name in text for name in FAMILY)
+    assert [r["test"] for r in found.records()] == list(FAMILY)
+    assert found["quasi_lrt"].result is None
+    assert "needs p > m" in found["quasi_lrt"].reason
+    assert found.summary()["tail_kind"] == found.tail.kind
+    with pytest.raises(KeyError, match="no test"):
+        found["pearson"]
+    with pytest.raises(ValueError, match="alpha"):
+        isotropy(x, alpha=1.5)
+    with pytest.raises(ValueError, match="at least 4 rows"):
+        isotropy(x[:3])
+    assert isotropy(x[:4]).verdict in ("isotropic", "anisotropic", "undecided")
+    valid = [e for e in found.tests if e.valid]
+    raw = [e.result.pvalue for e in valid if e.result is not None]
+    np.testing.assert_allclose([e.benjamini_hochberg for e in valid], stats.false_discovery_control(raw))
+    np.testing.assert_allclose([e.holm for e in valid], multiplicity.holm(raw))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.sampled_from([0.01, 0.05, 0.3]))
+def test_holm_rejects_what_the_step_down_rejects(pvalues: list[float], alpha: float) -> None:
+    rejected = np.zeros(len(pvalues), dtype=bool)
+    for step, i in enumerate(np.argsort(pvalues, kind="stable")):
+        if pvalues[i] * (len(pvalues) - step) > alpha:
+            break
+        rejected[i] = True
+    np.testing.assert_array_equal(multiplicity.holm(pvalues) <= alpha, rejected)
+    adjusted = multiplicity.benjamini_hochberg([*pvalues, np.nan])
+    assert np.isnan(adjusted[-1])
+    np.testing.assert_allclose(adjusted[:-1], stats.false_discovery_control(pvalues))
+
+
+def test_multiplicity_of_a_grid_and_refusals() -> None:
+    grid = np.array([[0.01, 0.02], [np.nan, 0.5]])
+    assert multiplicity.holm(grid).shape == (2, 2)
+    assert multiplicity.holm(grid)[0, 0] == pytest.approx(0.03)
+    assert np.isnan(multiplicity.holm([np.nan])).all()
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        multiplicity.holm([1.5])
+
+
+def test_counting_has_its_level() -> None:
+    rng = np.random.default_rng(5)
+    counts = [count_directions(laws.elliptical(rng, 60, 200, 3), center="known").count for _ in range(60)]
+    assert sum(c != 0 for c in counts) <= stats.binom.isf(1e-4, 60, 0.05)
