@@ -20,7 +20,7 @@ VALUES, COEFFICIENTS, SLACK, PRICE, MOVE, SPLIT, ARRAYS = 0, 1, 3, 4, 5, 6, 7
 # Rows of the samples' own numbers (NUMBERS, batch).
 BOUND, STEP, SLACK_STEP, FIRST_STEP, ROUNDING, NUMBERS = range(6)
 
-# What a kernel reads must be a constant expression.
+# What a kernel reads must be a constant expression. (An argument of 1 is one too, and has no `.to`.)
 _VALUES, _COEFFICIENTS, _SLACK = tl.constexpr(VALUES), tl.constexpr(COEFFICIENTS), tl.constexpr(SLACK)
 _PRICE, _MOVE, _SPLIT = tl.constexpr(PRICE), tl.constexpr(MOVE), tl.constexpr(SPLIT)
 _BOUND, _STEP, _SLACK_STEP = tl.constexpr(BOUND), tl.constexpr(STEP), tl.constexpr(SLACK_STEP)
@@ -47,7 +47,7 @@ def step_kernel(
     N: tl.constexpr = HIGH + LOW
     SIZE: tl.constexpr = 1 << N
     sample = tl.load(running_ptr + tl.program_id(0))
-    work, array = work_ptr + sample * SIZE, batch.to(tl.int64) * SIZE
+    work, array = work_ptr + sample * SIZE, tl.full((), SIZE, tl.int64) * batch
     own = numbers_ptr + sample
     entry, kind = tl.arange(0, SIZE), tl.arange(0, 2)
     y = _moved_prices(work, array, high_ptr, low_ptr, pending, HIGH, LOW, PRECISION)
@@ -95,7 +95,7 @@ def solve_kernel(
     inside = row < running
     sample = tl.load(running_ptr + row, inside, 0)
     place = tl.load(places_ptr + block * WIDTH + column)
-    move = work_ptr + _MOVE * (batch.to(tl.int64) * size)
+    move = work_ptr + tl.full((), _MOVE, tl.int64) * batch * size
     at, mask = move + sample[:, None] * size + place[None, :], inside[:, None] & (place >= 0)[None, :]
     step = tl.load(numbers_ptr + _STEP * batch + sample, inside, 1.0)
     slack_step = tl.load(numbers_ptr + _SLACK_STEP * batch + sample, inside, 1.0)
@@ -130,7 +130,7 @@ def look_kernel(
     N: tl.constexpr = HIGH + LOW
     SIZE: tl.constexpr = 1 << N
     sample = tl.load(running_ptr + tl.program_id(0))
-    work, array = work_ptr + sample * SIZE, batch.to(tl.int64) * SIZE
+    work, array = work_ptr + sample * SIZE, tl.full((), SIZE, tl.int64) * batch
     own = numbers_ptr + sample
     entry, kind = tl.arange(0, SIZE), tl.arange(0, 2)
     y = _moved_prices(work, array, high_ptr, low_ptr, pending, HIGH, LOW, PRECISION)
