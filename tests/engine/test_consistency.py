@@ -190,7 +190,7 @@ def test_another_checkpoint_costs_a_row_and_a_column(tmp_path, monkeypatch):
 
     monkeypatch.setattr(composites.SuffixBank, "run", counted)
     grown = consistency(run, cuts=("all",), features="recomputed")
-    batches = len(list(features.batches(run, torch.device("cpu"))))
+    batches = len(features.Batches(run, torch.device("cpu")))
     assert sum(ran) == grown.sizes["cut"] * batches * (new**2 - old**2)
     monkeypatch.setattr(consistency_module, "_known", lambda *args: None)
     fresh = consistency(run, cuts=("all",), features="recomputed")
@@ -227,13 +227,12 @@ def test_soft_measures_follow_from_logits(run, recomputed):
 
 
 def test_the_plan_is_said_and_what_cannot_fit_is_refused(run, monkeypatch, caplog):
-    from featdyn.analysis import plan
+    from featdyn.compute import serial
 
     with caplog.at_level("INFO", "featdyn"):
         consistency(run, cuts=("pooled",), features="recomputed")
     steps, probes = run.checkpoints, run.schema.samples
     assert f"1 cuts x {steps**2} pairs of checkpoints x {probes} probes" in caplog.text
-    monkeypatch.setattr(plan, "available", lambda: 1000)
-    with pytest.raises(FeatdynError, match=r"at most .* of memory .* but 1000 B are free: name fewer cuts"):
+    monkeypatch.setattr(serial, "available", lambda: 1000)
+    with pytest.raises(FeatdynError, match=r"needs .* of memory .* but 1000 B are allowed or free: .* fewer cuts"):
         consistency(run, cuts=("pooled",), features="recomputed")
-    assert plan.Plan("work", {"a": 3, "b": 4}).peak == 7

@@ -209,10 +209,10 @@ def test_a_subset_takes_every_kind_of_probe(tmp_path, recorded):
     run, _ = recorded
     found = drift(run, cuts=("pooled",), samples=6)
     assert found["used"].values.tolist() == [6, 6, 6]
-    from featdyn.analysis.drift import _spread
+    from featdyn.analysis.sets import Sets, spread
 
-    kinds = run.coords["corruption"].values
-    chosen = _spread(run, run.coords["split"].values == "corrupted", 6)
+    kinds, sets = run.coords["corruption"].values, Sets.of(run)
+    chosen = spread(run, sets, 6)[sets.names.index("corrupted")]
     assert sorted(kinds[chosen].tolist()) == ["contrast"] * 3 + ["gaussian_noise"] * 3
 
 

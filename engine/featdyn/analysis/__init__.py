@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from pydantic import BaseModel
 
+    from featdyn.compute import Workers
     from featdyn.store import Run
 
 
@@ -22,10 +23,17 @@ class Analysis:
     text: str
     options: type[BaseModel]
 
-    def __call__(self, run: Run, progress: Callable[[int, int], None] | None = None, **options: Any) -> xr.Dataset:
+    def __call__(
+        self,
+        run: Run,
+        progress: Callable[[int, int], None] | None = None,
+        workers: Workers | None = None,
+        **options: Any,
+    ) -> xr.Dataset:
         """Run it; ``options`` are the fields of :attr:`options`."""
         module = importlib.import_module(f"featdyn.analysis.{self.name}")
-        return cast("xr.Dataset", getattr(module, self.name)(run, progress=progress, **options))
+        where = {} if workers is None else {"workers": workers}
+        return cast("xr.Dataset", getattr(module, self.name)(run, progress=progress, **where, **options))
 
 
 def analyses() -> dict[str, Analysis]:

@@ -19,7 +19,7 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from featdyn.analysis.features import batches
+from featdyn.analysis.features import Batches
 from featdyn.analysis.network import network, prepare, states
 from featdyn.analysis.options import AveragingOptions
 from featdyn.analysis.sets import Sets
@@ -110,7 +110,7 @@ def _weights(run: Run, model: nn.Module, sets: Sets, most: int) -> Iterator[NDAr
     """Yield the log-probabilities of all probes under the mean of the last 1, 2, ... networks."""
     train = _train(run, model, sets)
     mean: dict[str, Tensor] = {}
-    blocks = list(batches(run, device_of(model)))
+    blocks = Batches(run, device_of(model))
     for count, state in enumerate(reversed(states(run, model)[-most:]), 1):
         for name, value in state.items():
             if count == 1 or not value.is_floating_point():

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from featdyn.analysis.dissect import dissect
 from featdyn.analysis.options import BatchNormOptions, suffixes
-from featdyn.analysis.sets import Sets
+from featdyn.analysis.sets import Sets, spread
 from featdyn.errors import FeatdynError
 from featdyn.networks import state_for
 from featdyn.statistics.resampling import bootstrap_bounds, bootstrap_weights
@@ -64,7 +64,7 @@ def batchnorm(
     parts, sets = dissect(run, model, chosen.cuts), Sets.of(run)
     if "train" not in sets.names:
         raise FeatdynError(f"{run.path}: holds no training probes, on which to estimate BatchNorm statistics anew")
-    kept = [np.flatnonzero(member)[: chosen.samples] for member in sets.members]
+    kept = spread(run, sets, chosen.samples)
     ends = np.cumsum([len(mine) for mine in kept])[:-1]
     labels = np.split(run.coords["label"].values[np.concatenate(kept)], ends)
     plain = run.values("outputs/logits").argmax(-1)[:, np.concatenate(kept)]

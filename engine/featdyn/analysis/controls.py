@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from featdyn.analysis.dissect import dissect
 from featdyn.analysis.options import ControlOptions, suffixes
-from featdyn.analysis.sets import Sets
+from featdyn.analysis.sets import Sets, spread
 from featdyn.statistics.resampling import bootstrap_bounds, bootstrap_weights
 from featdyn.store import Run
 from featdyn.validation import validate
@@ -61,7 +61,7 @@ def controls(
     """
     chosen = validate(ControlOptions, options, "controls")
     parts, sets = dissect(run, model, chosen.cuts), Sets.of(run)
-    kept = [np.flatnonzero(member)[: chosen.samples] for member in sets.members]
+    kept = spread(run, sets, chosen.samples)
     labels = run.coords["label"].values
     t2s, t1s = suffixes(run, chosen.t2), range(run.checkpoints)
     shape = len(parts.cuts), len(sets.names), len(t1s), len(t2s)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featdyn.analysis import source
-from featdyn.analysis.features import Features, batches, measure_rates
+from featdyn.analysis.features import Batches, Features, measure_rates
 from featdyn.analysis.network import network, prepare, states
 from featdyn.analysis.sets import Sets
 from featdyn.analysis.source import Source
@@ -44,6 +45,13 @@ class Dissected:
     states: list[dict[str, Tensor]]
     sources: dict[str, Source]
     features: Features
+    again: Callable[[], Dissected] = field(repr=False)
+    """Takes the same network apart in the same way, on a worker."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of one checkpoint's parameters and buffers."""
+        return sum(tensor.nbytes for tensor in self.states[0].values())
 
     def coords(self, run: Run, sets: Sets) -> xr.Dataset:
         """Return the coordinates of results over (cut, set, t1, t2)."""
@@ -66,7 +74,9 @@ class Dissected:
         return result.set_coords(list(result.data_vars))
 
 
-def dissect(run: Run, model: nn.Module | None, patterns: Sequence[str], features: str = "auto") -> Dissected:
+def dissect(
+    run: Run, model: nn.Module | None, patterns: Sequence[str], features: str | Mapping[str, Source] = "auto"
+) -> Dissected:
     """Take a run's network apart.
 
     Parameters
@@ -76,24 +86,29 @@ def dissect(run: Run, model: nn.Module | None, patterns: Sequence[str], features
     patterns
         Names or patterns of cuts, "default" or "all".
     features
-        "auto" takes the cheaper of reading and computing, and reads only float32; "stored" or "recomputed" take that.
+        "auto" takes the cheaper of reading and computing, and reads only float32; "stored" or "recomputed" take that;
+        a source for each cut was chosen before.
 
     Raises
     ------
     NetworkError
         The network cannot be cut, or there is no such cut.
     """
+    given = model
     model = network(run) if model is None else prepare(model, channels_last=False)
-    picked = resolve(cuts(model, next(batches(run, device_of(model))).inputs[:1]), patterns)
+    picked = resolve(cuts(model, Batches(run, device_of(model))[0].inputs[:1]), patterns)
     stored = source.stored_layers(run, picked, exact=features == "auto")
-    if features == "auto":
+    if not isinstance(features, str):
+        sources = dict(features)
+    elif features == "auto":
         held = [cut for cut in picked if cut.name in stored]
         widths = {cut.name: run.schema[f"layers/{cut.module}/activation"].sample_bytes for cut in held}
         sources = source.choose(picked, stored, widths, measure_rates(run, model, picked, stored))
     else:
         sources = source.forced(picked, stored, "stored" if features == "stored" else "recomputed")
     found = states(run, model)
-    return Dissected(model, picked, found, sources, Features(run, model, picked, found, sources))
+    again = partial(dissect, run, given, [cut.name for cut in picked], sources)
+    return Dissected(model, picked, found, sources, Features(run, model, picked, found, sources), again)
 
 
 def _column(values: Sequence[Any]) -> NDArray[Any]:

@@ -21,7 +21,7 @@ from featdyn.analysis.motion import motion
 from featdyn.analysis.options import DriftOptions
 from featdyn.analysis.parameters import parameter_distance
 from featdyn.analysis.probing import fit
-from featdyn.analysis.sets import Sets
+from featdyn.analysis.sets import Sets, spread
 from featdyn.statistics.resampling import wilson
 from featdyn.store import Run
 from featdyn.validation import validate
@@ -65,7 +65,7 @@ def drift(
     """
     chosen = validate(DriftOptions, options, "drift")
     parts, sets = dissect(run, model, chosen.cuts, chosen.features), Sets.of(run)
-    kept = [_spread(run, member, chosen.samples) for member in sets.members]
+    kept = spread(run, sets, chosen.samples)
     done, total = 0, run.checkpoints * (run.schema.samples + sum(map(len, kept)))
 
     def count(probes: int) -> None:
@@ -142,18 +142,3 @@ def _inner(a: Tensor, b: Tensor) -> NDArray[np.float32]:
 
 def _similar(sets: Sets) -> str:
     return "test" if "test" in sets.names else sets.names[0]
-
-
-def _spread(run: Run, member: NDArray[np.bool_], samples: int) -> NDArray[np.intp]:
-    """Return at most so many probes of a set: the first of each corruption and severity, as far as these are known."""
-    places = np.flatnonzero(member)
-    if len(places) <= samples:
-        return places
-    coords = run.coords
-    kinds = [coords[name].values[places].tolist() for name in ("corruption", "severity") if name in coords]
-    rank: dict[tuple[Any, ...], int] = {}
-    order = []  # how many of its kind came before
-    for kind in zip(*kinds, strict=True) if kinds else [()] * len(places):
-        order.append(rank.setdefault(kind, 0))
-        rank[kind] += 1
-    return np.sort(places[np.argsort(order, kind="stable")[:samples]])

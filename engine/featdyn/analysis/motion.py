@@ -13,9 +13,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featdyn.analysis.dissect import Dissected
-from featdyn.analysis.features import Batch, batches
+from featdyn.analysis.features import Batch
 from featdyn.analysis.sets import Sets
-from featdyn.capture.tap import device_of
 from featdyn.statistics.resampling import student
 from featdyn.store import Run
 from featdyn_kernels.paths import squared_distances
@@ -34,7 +33,7 @@ def held_rows(parts: Dissected) -> int:
 def pieces(run: Run, parts: Dissected) -> Iterator[Batch]:
     """Yield the recorded batches, cut into parts of at most :func:`held_rows` probes and without their padding."""
     rows = held_rows(parts)
-    for batch in batches(run, device_of(parts.model)):
+    for batch in parts.features.batches:
         for start in range(batch.start, batch.stop, rows):
             stop = min(start + rows, batch.stop)
             mine = slice(start - batch.start, stop - batch.start)

@@ -16,10 +16,8 @@ from torch import nn
 from torch.func import functional_call
 
 from featdyn.analysis.dissect import dissect
-from featdyn.analysis.features import batches
 from featdyn.analysis.options import RewindOptions, suffixes
 from featdyn.analysis.sets import Sets
-from featdyn.capture.tap import device_of
 from featdyn.networks import segments, state_for
 from featdyn.statistics.resampling import wilson
 from featdyn.store import Run
@@ -60,7 +58,7 @@ def rewind(
     states = [[state_for(piece, state) for state in parts.states] for piece in pieces]
     labels = run.coords["label"].values
     prediction = np.empty((len(pieces), len(t1s), len(t2s), len(labels)), np.int64)
-    blocks = list(batches(run, device_of(parts.model)))
+    blocks = parts.features.batches
     for j, t2 in enumerate(t2s):
         banks = [SuffixBank.from_states(cut.suffix, [parts.states[t2]]) for cut in parts.cuts]
         for b, batch in enumerate(blocks):

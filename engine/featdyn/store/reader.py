@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import zarr
 
 
+ALL = slice(None)
+
+
 class Run:
     """One run, as of the commit that was the newest when it was opened.
 
@@ -45,6 +48,9 @@ class Run:
             wrong = files.check(self.path, record, content=False)
             if wrong:
                 raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Run, (self.path,)  # a worker reads the root itself: committed checkpoints never change
 
     @property
     def nodes(self) -> Mapping[str, Document]:
@@ -90,14 +96,15 @@ class Run:
         except (KeyError, AttributeError):
             raise StoreError(f"{self.path}: no array {path}") from None
 
-    def values(self, path: str) -> np.ndarray[Any, Any]:
-        """Return one whole array, loaded, such as ``split`` or ``train_loss``; for small arrays.
+    def values(self, path: str, rows: slice = ALL) -> np.ndarray[Any, Any]:
+        """Return an array, or some places of its first axis, loaded, such as ``split`` or ``train_loss``.
 
         Without xarray, which imports dask where that is installed: ``featdyn info`` should not wait for it.
         """
         if path not in self.nodes:
             raise StoreError(f"{self.path}: no array {path}")
-        return np.asarray(cast("zarr.Array[Any]", self.group[path])[...])
+        array = cast("zarr.Array[Any]", self.group[path])
+        return np.asarray(array[rows] if array.ndim else array[...])
 
     def paths(self, *dims: str) -> list[str]:
         """Return the root's arrays with exactly these dimensions, such as the coordinates of ``checkpoint``."""
