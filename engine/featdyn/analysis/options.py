@@ -140,16 +140,22 @@ class IsotropyOptions(BaseModel):
     seed: int = Field(0, ge=0, description="of exact tests, baselines and the split into halves")
 
 
-class DensityOptions(BaseModel):
+class DensityOptions(_SourceOptions):
     """Options of the distances between feature distributions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    cuts: tuple[str, ...] = Field(("default",), description="cut names or patterns (s3*), 'default' or 'all'")
     components: Literal[1, 2, 3] = Field(2, description="dimensions of the common principal basis (our own choice)")
     pairs: Literal["last", "consecutive", "all"] = Field(
         "last", description="each checkpoint against the last one, against the one before, or all pairs"
     )
     permutations: int = Field(200, ge=19, description="labellings of the null, paired by probe")
-    samples: int = Field(2000, ge=12, description="at most this many probes of each set; their features are in memory")
+    samples: int = Field(2000, ge=12, description="at most this many probes of each set")
     seed: int = Field(0, ge=0, description="of the null, the halves and random directions")
+
+
+class SpectraOptions(BaseModel):
+    """Options of the spectra of features."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: tuple[str, ...] = Field(("*",), description="names or patterns of recorded layers")
+    of: Literal["activation", "gradient"] = Field("activation", description="which of a layer's arrays")

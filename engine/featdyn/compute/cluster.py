@@ -17,7 +17,7 @@ from distributed.comm.core import CommClosedError
 from featdyn.compute import local
 from featdyn.compute.options import ComputeOptions
 from featdyn.compute.plan import Plan, available, resident
-from featdyn.compute.state import Prepare, state
+from featdyn.compute.state import Prepare, hold, state
 from featdyn.compute.tree import fold, runs
 from featdyn.compute.workers import Item, Result, Stage, State, Value, Workers
 from featdyn.errors import ComputeError
@@ -89,6 +89,8 @@ class Cluster(Workers):
     def stage(self, state: State, rebuild: Callable[[], State]) -> Iterator[Stage]:
         """See :meth:`Workers.stage`."""
         plugin = Prepare(f"{os.getpid()}-{next(self._names)}", rebuild)
+        if self._here:
+            hold(plugin, rebuild, self.threads, state)
         self.client.register_plugin(plugin)
         try:
             yield _Stage(self.client, plugin.key, AHEAD * self.threads)
@@ -153,12 +155,13 @@ class _Stage(Stage):
 
 
 def _apply(key: str, function: Callable[[Any, Any], Any], item: Any) -> Any:
-    return function(state(key), item)
+    with state(key) as held:
+        return function(held, item)
 
 
 def _fold(key: str, function: Callable[[Any, Any], Any], items: list[Any], combine: Callable[[Any, Any], Any]) -> Any:
-    held = state(key)
-    return fold(combine, (function(held, item) for item in items))
+    with state(key) as held:
+        return fold(combine, (function(held, item) for item in items))
 
 
 def _libraries() -> int:
