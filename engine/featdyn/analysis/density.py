@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -20,7 +20,7 @@ from torch import nn
 from featdyn.analysis.dissect import Dissected, dissect
 from featdyn.analysis.options import DensityOptions
 from featdyn.analysis.sets import Sets, spread
-from featdyn.compute import SERIAL, Plan, Workers
+from featdyn.compute import SERIAL, Plan, Workers, same
 from featdyn.statistics import two_sample
 from featdyn.statistics.multiplicity import benjamini_hochberg, holm
 from featdyn.statistics.two_sample import TwoSampleResult
@@ -45,7 +45,6 @@ PAIRS = 4
 DIMS = ("measure", "cut", "set", "pair")
 
 Points: TypeAlias = NDArray[np.float32]
-State = TypeVar("State")
 
 
 def density(
@@ -106,7 +105,7 @@ def density(
         (c, s, start) for s in range(len(kept)) for c in range(len(parts.cuts)) for start in range(0, len(pairs), PAIRS)
     ]
     state = points, pairs, chosen
-    with workers.stage(state, partial(_same, state)) as stage:
+    with workers.stage(state, partial(same, state)) as stage:
         for (c, s, start), values in zip(items, stage.map(_distances, items), strict=True):
             for name, value in zip(FIELDS, values, strict=True):
                 found[name][:, c, s, start : start + PAIRS] = value
@@ -235,10 +234,6 @@ def _project(
         for points, basis, z in zip(found, bases[s], features, strict=True):
             points[mine] = (z.flatten(1).cpu().numpy() - basis.mean) @ basis.axes
     return found
-
-
-def _same(state: State) -> State:
-    return state
 
 
 def _distances(

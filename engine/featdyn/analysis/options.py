@@ -152,10 +152,22 @@ class DensityOptions(_SourceOptions):
     seed: int = Field(0, ge=0, description="of the null, the halves and random directions")
 
 
-class SpectraOptions(BaseModel):
-    """Options of the spectra of features."""
-
+class _LayerOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    layers: tuple[str, ...] = Field(("*",), description="names or patterns of recorded layers")
+    layers: tuple[str, ...] = Field(("*",), description="names or patterns (s3*) of recorded layers")
+
+
+class SpectraOptions(_LayerOptions):
+    """Options of the spectra of features."""
+
     of: Literal["activation", "gradient"] = Field("activation", description="which of a layer's arrays")
+
+
+class LayerIsotropyOptions(_LayerOptions):
+    """Options of the tests of isotropy on recorded layers."""
+
+    of: Literal["gradient", "activation"] = Field("gradient", description="which of a layer's arrays")
+    samples: int = Field(128, ge=4, description="at most this many probes of each set are draws")
+    alpha: float = Field(0.05, gt=0, lt=1, description="level of the verdict")
+    seed: int = Field(0, ge=0, description="of exact tests and baselines")

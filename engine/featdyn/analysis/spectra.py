@@ -7,7 +7,6 @@ covariance has a size that fits memory. This is our own choice.
 from __future__ import annotations
 
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -16,9 +15,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featdyn.analysis.options import SpectraOptions
+from featdyn.analysis.recorded import layer_coords, recorded
 from featdyn.analysis.sets import Sets
-from featdyn.compute import SERIAL, Plan, Workers
-from featdyn.errors import FeatdynError
+from featdyn.compute import SERIAL, Plan, Workers, same
 from featdyn.statistics.alignment.spectrum import entropy_rank
 from featdyn.store import ArraySpec, Run
 from featdyn.validation import validate
@@ -53,8 +52,8 @@ def spectra(
     Returns
     -------
     xarray.Dataset
-        Over (layer, set, t): ``eigenvalue (layer, set, t, rank)`` of the covariance about the set's mean, largest first,
-        NaN beyond a layer's width; ``variance``, their sum; ``mean_norm``, the length of the mean;
+        Over (layer, set, t): ``eigenvalue (layer, set, t, rank)`` of the covariance about the set's mean, largest
+        first, NaN beyond a layer's width; ``variance``, their sum; ``mean_norm``, the length of the mean;
         ``effective_rank``, the exponential of the entropy of the spectrum; ``participation_ratio``; ``stable_rank``;
         NaN where nothing varies. Coordinates ``width (layer)``, the number of variables, and ``observations (layer,
         set)``.
@@ -65,7 +64,7 @@ def spectra(
         No recorded layer matches.
     """
     chosen = validate(SpectraOptions, options, "spectra")
-    specs, sets = _specs(run, chosen), Sets.of(run)
+    specs, sets = recorded(run, chosen.layers, chosen.of), Sets.of(run)
     widths = [_width(spec) for spec in specs]
     workers.admit(plan(run, specs, len(sets.names)))
     groups = [[(c, t, b) for b in range(run.schema.blocks)] for c in range(len(specs)) for t in range(run.checkpoints)]
@@ -73,7 +72,7 @@ def spectra(
     found: dict[str, NDArray[Any]] = {}
     counts = np.zeros(shape[:2], np.int64)
     state = run, specs, sets.members
-    with workers.stage(state, partial(_state, *state)) as stage:
+    with workers.stage(state, partial(same, state)) as stage:
         for done, of_sets in enumerate(stage.fold(_moments, groups, _merged, _spectra), 1):
             c, t, _ = groups[done - 1][0]
             scale = float(specs[c].attrs.get("scale_factor", 1.0))
@@ -87,11 +86,7 @@ def spectra(
                 progress(done, len(groups))
     result = xr.Dataset({name: ((*DIMS, "rank")[: array.ndim], array) for name, array in found.items()})
     coords = {
-        "layer": np.array([spec.path.split("/")[1] for spec in specs], dtype=object),
-        "set": np.array(sets.names, dtype=object),
-        "set_size": ("set", sets.sizes),
-        "t": np.arange(run.checkpoints),
-        "step": ("t", run.values("step")),
+        **layer_coords(run, specs, sets),
         "width": ("layer", widths),
         "observations": (("layer", "set"), counts),
     }
@@ -116,19 +111,6 @@ def plan(run: Run, specs: list[ArraySpec], sets: int) -> Plan:
     )
 
 
-def _specs(run: Run, options: SpectraOptions) -> list[ArraySpec]:
-    found = []
-    held = {a.path: a for a in run.schema.arrays}
-    for layer in run.layers:
-        spec = held.get(f"layers/{layer}/{options.of}")
-        if spec is not None and any(fnmatchcase(layer, pattern) for pattern in options.layers):
-            found.append(spec)
-    if not found:
-        layers = ", ".join(run.layers)
-        raise FeatdynError(f"{run.path}: no {options.of} of {', '.join(options.layers)}; recorded layers are {layers}")
-    return found
-
-
 def _axis(spec: ArraySpec) -> int:
     """Return the axis of a block that holds the variables: channels of maps, else the last one."""
     return spec.dims.index("channel") if "channel" in spec.dims else len(spec.dims) - 1
@@ -139,10 +121,6 @@ def _width(spec: ArraySpec) -> int:
 
 
 State: TypeAlias = tuple[Run, list[ArraySpec], list[NDArray[np.bool_]]]
-
-
-def _state(run: Run, specs: list[ArraySpec], members: list[NDArray[np.bool_]]) -> State:
-    return run, specs, members
 
 
 def _moments(state: State, item: tuple[int, int, int]) -> Total:
