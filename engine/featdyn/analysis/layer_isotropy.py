@@ -1,8 +1,8 @@
 """Are a layer's gradients, or its features, isotropic over the probes, and along how many directions do they lie?
 
 The tests are those of :mod:`featdyn.analysis.isotropy`, here on what was recorded, so that neither training data nor
-the network are needed. That each probe is a draw, the gradient of its own loss at the layer's output, is our own choice,
-and so is :data:`SMALLEST`.
+the network are needed. That each probe is a draw, the gradient of its own loss at the layer's output, is our own
+choice, and so is :data:`SMALLEST`.
 """
 
 from __future__ import annotations

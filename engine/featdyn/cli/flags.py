@@ -7,7 +7,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 import click
-from pydantic import BaseModel
+from pydantic import BaseModel, ByteSize
 from pydantic.fields import FieldInfo
 
 
@@ -21,8 +21,7 @@ def _flag(name: str, field: FieldInfo) -> click.Option:
     default = field.get_default()
     if isinstance(kind, UnionType):  # of a type and None, which is what leaving the flag out gives
         (kind,) = (one for one in get_args(kind) if one is not NoneType)
-    if kind is Path:
-        kind = click.Path(path_type=Path)
+    kind = {Path: click.Path(path_type=Path), ByteSize: str}.get(kind, kind)
     flag = f"--{name.replace('_', '-')}"
     shared: dict[str, Any] = {"help": field.description, "show_default": True}
     if get_origin(kind) is Literal:
