@@ -9,7 +9,7 @@ import click
 
 from featdyn.cli.flags import flags
 from featdyn.cli.progress import bar
-from featdyn.cli.workers import opened, worker_flags
+from featdyn.cli.workers import compute_flags, opened
 from featdyn.errors import FeatdynError
 
 if TYPE_CHECKING:
@@ -23,13 +23,14 @@ class Analyses(click.Group):
         """Take what comes before the name of an analysis for stores."""
         names = self.list_commands(ctx)
         at = next((i for i, arg in enumerate(args) if arg in names), len(args))
-        ctx.obj = [arg for arg in args[:at] if not arg.startswith("-")]
-        rest = super().parse_args(ctx, [arg for arg in args[:at] if arg.startswith("-")] + args[at:])
-        if not ctx.obj:
-            raise click.UsageError("name a store before the analysis", ctx)
-        if at == len(args):
-            raise click.UsageError(f"no analysis in {' '.join(args)}; there are {', '.join(names)}", ctx)
-        return rest
+        if at == len(args) or not at:
+            if at and not args[0].startswith("-"):
+                raise click.UsageError(f"no analysis in '{' '.join(args)}': there are {', '.join(names)}", ctx)
+            if args and not at:
+                raise click.UsageError(f"name a store before {args[0]}", ctx)
+            return super().parse_args(ctx, args)  # help
+        ctx.obj = args[:at]
+        return super().parse_args(ctx, args[at:])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the analyses."""
@@ -75,5 +76,5 @@ def _command(analysis: Analysis) -> click.Command:
             sys.exit(1)
 
     return click.Command(
-        analysis.name, callback=run, params=[*flags(analysis.options), *worker_flags()], help=analysis.text
+        analysis.name, callback=run, params=[*flags(analysis.options), *compute_flags()], help=analysis.text
     )

@@ -21,6 +21,7 @@ from featdyn.compute.state import Prepare, hold, state
 from featdyn.compute.tree import fold, runs
 from featdyn.compute.workers import Item, Result, Stage, State, Value, Workers
 from featdyn.errors import ComputeError
+from featdyn.sizes import size
 
 LOG = logging.getLogger("featdyn")
 
@@ -82,7 +83,11 @@ class Cluster(Workers):
     def admit(self, plan: Plan) -> None:
         """See :meth:`Workers.admit`."""
         limits, threads = [n for n in self._each("memory_limit") if n], max(self._each("nthreads"))
-        base = max(self.client.run(_libraries).values())
+        try:
+            base = max(self.client.run(_libraries).values())
+        except CommClosedError as error:
+            limit = min(limits, default=0)
+            raise ComputeError(f"a worker ended as it loaded libraries, with {size(limit)} of memory") from error
         plan.announce(min(limits, default=available()), base, threads=threads, here=self._here)
 
     @contextmanager
