@@ -236,3 +236,11 @@ def test_the_plan_is_said_and_what_cannot_fit_is_refused(run, monkeypatch, caplo
     monkeypatch.setattr(serial, "available", lambda: 1000)
     with pytest.raises(FeatdynError, match=r"needs .* of memory .* but 1000 B are allowed or free: .* fewer cuts"):
         consistency(run, cuts=("pooled",), features="recomputed")
+
+
+def test_the_same_on_workers(run, clusters):
+    here = consistency(run, cuts=("pooled", "s1b1"), features="recomputed")
+    for workers in clusters.values():
+        found = consistency(run, cuts=("pooled", "s1b1"), features="recomputed", workers=workers)
+        assert (found["prediction"] == here["prediction"]).all()
+        xr.testing.assert_allclose(found, here, rtol=1e-4, atol=1e-6)  # convolutions sum differently on one thread

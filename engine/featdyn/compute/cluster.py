@@ -26,6 +26,8 @@ from featdyn.sizes import size
 LOG = logging.getLogger("featdyn")
 
 LIBRARIES = ("numba", "scipy.stats", "torch.fx", "xarray", "zarr")
+PATIENCE = 10.0
+"""Seconds to wait for a cluster that should exist."""
 AHEAD = 2
 """Tasks per thread that are handed out before their results are taken: none waits, and results do not pile up."""
 
@@ -56,9 +58,9 @@ class Cluster(Workers):
         if options.scheduler is not None and "://" in options.scheduler:
             if options.workers is not None or options.memory_limit is not None:
                 raise ComputeError(f"{options.scheduler} has its own workers and limits: leave these options out")
-            client = Client(options.scheduler, timeout=10, set_as_default=False)
+            client = Client(options.scheduler, timeout=PATIENCE, set_as_default=False)
             self._stack.callback(client.close)
-            client.wait_for_workers(1, timeout=30)
+            client.wait_for_workers(1, timeout=PATIENCE)
             return client
         cluster: LocalCluster = self._stack.enter_context(local.cluster(options))
         client = Client(cluster, set_as_default=False)
