@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from featdyn.analysis.features import Batches
-from featdyn.analysis.network import network, prepare, states
+from featdyn.analysis.network import network, prepare, States
 from featdyn.analysis.options import AveragingOptions
 from featdyn.analysis.sets import Sets
 from featdyn.capture.tap import device_of
@@ -111,7 +111,8 @@ def _weights(run: Run, model: nn.Module, sets: Sets, most: int) -> Iterator[NDAr
     train = _train(run, model, sets)
     mean: dict[str, Tensor] = {}
     blocks = Batches(run, device_of(model))
-    for count, state in enumerate(reversed(states(run, model)[-most:]), 1):
+    saved = States(run, model)
+    for count, state in enumerate((saved[t] for t in reversed(range(len(saved) - most, len(saved)))), 1):
         for name, value in state.items():
             if count == 1 or not value.is_floating_point():
                 mean.setdefault(name, value.double() if value.is_floating_point() else value)

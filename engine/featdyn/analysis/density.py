@@ -140,7 +140,7 @@ def plan(run: Run, parts: Dissected, kept: list[NDArray[np.intp]], pairs: int) -
             "rows to fit": 4 * FITTED * sum(widths) + 16 * FITTED * max(widths),
         },
         state={
-            "weights": steps * parts.weight_bytes,
+            "weights": parts.weight_bytes,
             "blocks": parts.features.block_bytes,
             "axes": 4 * WIDTH * sets * sum(widths),
         },
