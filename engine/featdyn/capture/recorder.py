@@ -4,27 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from featdyn.capture import cube, layers, tap
 from featdyn.capture.arrays import arrays, gradient_scale
 from featdyn.capture.blocks import BUFFERS, Block, BlockWriter
+from featdyn.capture.opening import fingerprint, open_run, same
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.plan import Plan, plan
 from featdyn.capture.probes import Probes
-from featdyn.errors import StoreError, TrainingError
-from featdyn.provenance import provenance
-from featdyn.store import CheckpointWriter, Run, RunWriter, Schema
+from featdyn.capture.ranks import Ranks
+from featdyn.capture.replica import buffers, checksums, with_buffers
+from featdyn.errors import TrainingError
+from featdyn.store import CheckpointWriter, RunPart, Schema
+from featdyn.store.checkpoint import CheckpointFiles
+from featdyn.store.files import FileRecord
 from featdyn.store.reader import read_block, state_path
 from featdyn.validation import validate
+
+_ALIKE = "make the Recorder with the same arguments on every rank"
+_ONE_NETWORK = "every rank must record the same whole network, as DistributedDataParallel has it, at the same steps"
+
+
+@dataclass
+class _Work:
+    """One checkpoint on its way."""
+
+    files: CheckpointFiles | None = None
+    values: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)  # on rank 0, as are the states
+    states: dict[str, bytes] = field(default_factory=dict)
+    failure: BaseException | None = None
+
+    def discard(self) -> None:
+        if self.files is not None:
+            self.files.discard()
 
 
 class Recorder:
@@ -77,6 +98,26 @@ class Recorder:
         attributes: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        self._ranks = Ranks()  # first of all: whatever fails below on one rank, the others hear of it
+        try:
+            same(self._ranks.all(lambda: self._set_up(model, probes, every, coords, loss, options)), _ALIKE)
+            attributes = {**(attributes or {}), "capture": self.options.model_dump(mode="json")}
+            # The store comes last: what fails above leaves no folder and no lock behind.
+            self._run = open_run(self._ranks, Path(store), self.schema, probes, self.layers, attributes)
+        except BaseException:
+            self._ranks.close()
+            raise
+
+    def _set_up(
+        self,
+        model: nn.Module,
+        probes: Probes,
+        every: int,
+        coords: Sequence[str],
+        loss: Callable[[Tensor, Tensor], Tensor] | None,
+        options: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Make ready all but the store; return what must be the same on all ranks."""
         self.options = validate(CaptureOptions, options, "capture")
         self.every = every
         self.steps = 0
@@ -90,23 +131,24 @@ class Recorder:
         logits = tap.run(self._model, *example, [], gradients=False, loss=loss).logits
         found = arrays(self.layers, tuple(logits.shape[1:]), len(probes), self.options, self._coords)
         self.schema = Schema.build(found, len(probes), self.options.codec)
-        self._attributes = {**(attributes or {}), "capture": self.options.model_dump(mode="json")}
+        self._share = range(self._ranks.rank, self.schema.blocks, self._ranks.size)
         specs = [a for a in self.schema.arrays if a.dims[:1] == ("sample",)]
-        self._blocks = BlockWriter(self.schema, specs, self._device)
+        self._blocks = BlockWriter(self.schema, specs, self._device, len(self._share))
         features = {name: int(np.prod(shape)) for name, shape in self.layers.items()}
         self._sketches = {name: cube.Sketch(name, n, self.options.sketch) for name, n in features.items()}
         self._commit: Future[None] | None = None
-        self._writer = self._open(Path(store))  # last: what fails above leaves no folder and no lock behind
+        claims = {"options": self.options, "every": every, "coords": self._coords, "layers": self.layers}
+        return claims | {"arrays": self.schema, "probes": fingerprint(probes) if self._ranks.several else 0}
 
     @property
     def checkpoints(self) -> int:
         """Committed checkpoints; one more may be on its way, see :meth:`wait`."""
-        return self._writer.checkpoints
+        return self._run.checkpoints
 
     def plan(self, checkpoints: int, state: int = 0) -> Plan:
         """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
         state += sum(t.nbytes for t in self._model.state_dict().values())
-        return plan(self.schema, state, checkpoints, BUFFERS, self._writer.path)
+        return plan(self.schema, state, checkpoints, BUFFERS, self._run.path)
 
     def step(self, **coords: float) -> bool:
         """Count one training step and record when it is due; return whether it was."""
@@ -136,33 +178,18 @@ class Recorder:
         TrainingError
             An activation or gradient is not finite, or does not fit float16.
         """
-        if set(coords) != set(self._coords):
-            raise ValueError(f"coords must be {', '.join(self._coords) or 'none'}, got {', '.join(coords) or 'none'}")
         self.wait()
-        self.steps = step
-        checkpoint = self._writer.checkpoint()
-        values = {"checkpoint": np.array(checkpoint.index, "int64"), "step": np.array(step, "int64")}
-        values |= {name: np.array(coords[name], "float64") for name in self._coords}
-        states = {"model": tensors_to_bytes(self._model.state_dict())}
-        if state is not None:
-            states["optimizer"] = tensors_to_bytes(state)
-
-        def commit(blocks: list[Future[None]]) -> None:
-            with checkpoint:
-                for block in blocks:
-                    block.result()
-                for name, value in values.items():
-                    checkpoint.write(name, value)
-                for kind, content in states.items():
-                    checkpoint.put(state_path(checkpoint.index, kind), [content])
-
+        work = _Work()
         try:
-            self._probe(checkpoint)
+            same(self._ranks.all(lambda: self._begin(work, step, state, coords)), _ONE_NETWORK)
+            # It is also the answer that a part of a checkpoint waits for before it writes: rank 0 has the lock.
+            theirs = self._ranks.first(lambda: buffers(self._model) if self._ranks.several else {})
+            self._ranks.all(lambda: self._probe(work, theirs))
         except BaseException as error:
-            failed = type(error), error, None
-            self._blocks.then(lambda blocks: checkpoint.__exit__(*failed)).result()  # takes its files away
-            raise
-        self._commit = self._blocks.then(commit)
+            work.failure = error
+        self._commit = self._blocks.then(lambda blocks: self._finish(work, blocks))
+        if work.failure is not None:
+            self.wait()
 
     def wait(self) -> None:
         """Wait until the last checkpoint is committed; raise what went wrong with it."""
@@ -176,7 +203,8 @@ class Recorder:
             self.wait()
         finally:
             self._blocks.close()
-            self._writer.close()
+            self._run.close()
+            self._ranks.close()
 
     def __enter__(self) -> Recorder:
         return self
@@ -186,43 +214,71 @@ class Recorder:
     ) -> None:
         self.close()
 
-    def _open(self, path: Path) -> RunWriter:
-        if (path / "zarr.json").exists():
-            writer = RunWriter.open(path)
-            same = sorted(writer.schema.arrays, key=str) == sorted(self.schema.arrays, key=str)
-            same = same and writer.schema.shard_samples == self.schema.shard_samples
-            if not same or Run(path).values("sample").tolist() != self._probes.coords["sample"].tolist():
-                writer.close()
-                raise StoreError(
-                    f"{path}: holds another recording (other layers, probes or options); choose another path"
-                )
-            return writer
-        coords = {
-            name: values if name == "sample" else ("sample", values) for name, values in self._probes.coords.items()
-        }
-        inputs = self._probes.inputs.numpy()
-        axes = ("probe", *layers.dims(inputs.shape[1:]))
-        static = {
-            "": xr.Dataset(coords=coords),
-            "cube": xr.Dataset(coords={"layer": np.array(list(self.layers), dtype=object)}),
-            "inputs": xr.Dataset({"input": (axes, inputs), "target": ("probe", self._probes.labels.numpy())}),
-        }
-        attributes = {**self._attributes, "provenance": provenance()}
-        return RunWriter.create(path, self.schema, static=static, attributes=attributes)
+    def _begin(
+        self, work: _Work, step: int, state: Mapping[str, Tensor] | None, coords: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """Start a checkpoint; return what must be the same on all ranks."""
+        if set(coords) != set(self._coords):
+            raise ValueError(f"coords must be {', '.join(self._coords) or 'none'}, got {', '.join(coords) or 'none'}")
+        work.files = self._run.checkpoint()
+        self.steps = step
+        if self._ranks.rank == 0:
+            work.values = {"checkpoint": np.array(work.files.index, "int64"), "step": np.array(step, "int64")}
+            work.values |= {name: np.array(coords[name], "float64") for name in self._coords}
+            work.states["model"] = tensors_to_bytes(self._model.state_dict())
+            if state is not None:
+                work.states["optimizer"] = tensors_to_bytes(state)
+        return {"step": step, "parameter": checksums(self._model) if self._ranks.several else {}}
 
-    def _probe(self, checkpoint: CheckpointWriter) -> None:
-        """Run the probe pass of one checkpoint, handing over block by block."""
+    def _finish(self, work: _Work, blocks: list[Future[None]]) -> None:
+        """Commit a checkpoint, or take its files away if anything failed on any rank; in the background."""
+
+        def settle() -> list[FileRecord]:
+            try:
+                for block in blocks:
+                    block.result()
+                if work.failure is not None:
+                    raise work.failure
+                assert work.files is not None
+                for name, value in work.values.items():
+                    work.files.write(name, value)
+                for kind, content in work.states.items():
+                    work.files.put(state_path(work.files.index, kind), [content])
+                return work.files.hand_over()
+            except BaseException:
+                work.discard()  # before the others hear of it: then rank 0 can clear what is left
+                raise
+
+        def publish() -> int:
+            assert isinstance(work.files, CheckpointWriter)
+            work.files.commit(record for part in handed for record in part)
+            return self._run.checkpoints
+
+        try:
+            handed = self._ranks.all(settle)
+        except BaseException:
+            work.discard()
+            raise
+        checkpoints = self._ranks.first(publish)
+        if isinstance(self._run, RunPart):
+            self._run.checkpoints = checkpoints
+
+    def _probe(self, work: _Work, theirs: Mapping[str, Tensor]) -> None:
+        """Run the probe pass of one checkpoint over this rank's blocks, handing over block by block."""
         size = min(self.options.batch, self.schema.shard_samples)
-        for index in range(self.schema.blocks):
-            samples = self.schema.block_slice(index)
-            with self._blocks.filling(index, lambda full: self._write(full, checkpoint)) as block:
-                for start in range(samples.start, samples.stop, size):
-                    stop = min(start + size, samples.stop)
-                    batch = self._probes.batch(start, stop, size, self._device)
-                    passed = tap.run(
-                        self._model, *batch, list(self.layers), gradients=self.options.gradients, loss=self._loss
-                    )
-                    block.fill(start - samples.start, self._columns(passed, stop - start))
+        files = work.files
+        assert files is not None
+        with with_buffers(self._model, theirs):
+            for index in self._share:
+                samples = self.schema.block_slice(index)
+                with self._blocks.filling(index, lambda full: self._write(full, files)) as block:
+                    for start in range(samples.start, samples.stop, size):
+                        stop = min(start + size, samples.stop)
+                        batch = self._probes.batch(start, stop, size, self._device)
+                        passed = tap.run(
+                            self._model, *batch, list(self.layers), gradients=self.options.gradients, loss=self._loss
+                        )
+                        block.fill(start - samples.start, self._columns(passed, stop - start))
 
     def _columns(self, passed: tap.Pass, rows: int) -> dict[str, Tensor]:
         scale = gradient_scale(self.options)
@@ -230,7 +286,7 @@ class Recorder:
         found |= {f"layers/{name}/gradient": values[:rows] * scale for name, values in passed.gradients.items()}
         return found | {"outputs/logits": passed.logits[:rows], "outputs/loss": passed.loss[:rows]}
 
-    def _write(self, block: Block, checkpoint: CheckpointWriter) -> None:
+    def _write(self, block: Block, checkpoint: CheckpointFiles) -> None:
         rows = block.rows
         for path, memory in block.arrays.items():
             self._finite(path, memory[:rows], checkpoint.index)
@@ -252,7 +308,7 @@ class Recorder:
     def _before(self, path: str, checkpoint: int, block: int) -> Tensor | None:
         if checkpoint == 0:
             return None
-        values = read_block(self._writer.path, self._writer.schema, path, checkpoint - 1, block)
+        values = read_block(self._run.path, self._run.schema, path, checkpoint - 1, block)
         return torch.from_numpy(values.astype(np.float32)).flatten(1)
 
     def _finite(self, path: str, values: Tensor, checkpoint: int) -> None:
