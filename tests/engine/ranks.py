@@ -6,6 +6,7 @@ import multiprocessing
 import pickle
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from featdyn.capture import Probes, Recorder
+from featdyn.store import schema
 
 WAIT = 90  # seconds until processes count as hung
 _number = count()
@@ -59,6 +61,13 @@ def ends(processes: list[BaseProcess], wait: float = WAIT) -> list[Any]:
     return [pickle.loads(p.outcome.read_bytes()) if p.outcome.exists() else None for p in processes]
 
 
+def wait_for(paths: list[Path]) -> None:
+    until = time.monotonic() + WAIT
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < until, "the ranks do not get ready"
+        time.sleep(0.002)
+
+
 def launch(folder: Path, world: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
     return ends(start(folder, world, work, *arguments))
 
@@ -66,11 +75,14 @@ def launch(folder: Path, world: int, work: Callable[..., Any], *arguments: Any) 
 def _go(init: Path, end: Path, rank: int, world: int, work: Callable[..., Any], arguments: Any) -> None:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
+    schema.SHARD_SAMPLES = 4  # so that few samples are several blocks
     dist.init_process_group(
         "gloo", init_method=f"file://{init}", rank=rank, world_size=world, timeout=timedelta(seconds=WAIT)
     )
     try:
         outcome = work(rank, world, *arguments)
+    except AssertionError:
+        outcome = traceback.format_exc()
     except Exception as error:
         outcome = f"{type(error).__name__}: {error}"
     aside = end.with_name(f"{end.name}-{rank}.new")
@@ -133,7 +145,7 @@ def twin(store: Path, world: int, samples: int, steps: int = 6) -> None:
     with Recorder(nets[0], make_probes(samples), store, **OPTIONS) as recorder:
         for step in range(steps):
             losses = []
-            for rank, net in enumerate(nets):
+            for net in nets:
                 for own, first in zip(net.buffers(), nets[0].buffers(), strict=True):
                     own.copy_(first)
             for rank, (net, optimizer) in enumerate(zip(nets, optimizers, strict=True)):
@@ -150,6 +162,33 @@ def twin(store: Path, world: int, samples: int, steps: int = 6) -> None:
                     parameter.grad.copy_(mean)
             for optimizer in optimizers:
                 optimizer.step()
+
+
+def set_to(net: nn.Module, step: int, rank: int) -> None:
+    """Give a network the parameters of a step, as if it had been trained, and buffers of the rank's own."""
+    generator = torch.Generator().manual_seed(step)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        for name, values in net.named_buffers():
+            if values.is_floating_point():
+                values.copy_(torch.rand(values.shape, generator=generator) + rank + ("var" in name))
+
+
+def drift(
+    rank: int, world: int, store: Path, samples: int, last: int, ready: Path | None = None, **options: Any
+) -> int:
+    """Record steps up to the last from where the store stands; the ranks meet at each, as in training."""
+    net = make_net()
+    with Recorder(net, make_probes(samples), store, **{"layers": ["*"], "batch": 3, **options}) as recorder:
+        if ready:
+            ready.with_name(f"{ready.name}-{rank}").touch()
+        for step in range(recorder.checkpoints, last):
+            if world > 1:
+                dist.all_reduce(torch.zeros(1))
+            set_to(net, step, rank)
+            recorder.record(step=step, state={"momentum": torch.full((3,), float(step))})
+    return recorder.checkpoints
 
 
 if __name__ == "__main__":  # under torchrun

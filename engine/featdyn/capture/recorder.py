@@ -4,52 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from featdyn.capture import cube, layers, tap
+from featdyn.capture import layers, tap
 from featdyn.capture.arrays import arrays, gradient_scale
-from featdyn.capture.blocks import BUFFERS, Block, BlockWriter
+from featdyn.capture.blocks import BUFFERS, BlockWriter
 from featdyn.capture.opening import fingerprint, open_run, same
 from featdyn.capture.options import CaptureOptions
+from featdyn.capture.pending import Pending
 from featdyn.capture.plan import Plan, plan
 from featdyn.capture.probes import Probes
 from featdyn.capture.ranks import Ranks
 from featdyn.capture.replica import buffers, checksums, with_buffers
-from featdyn.errors import TrainingError
-from featdyn.store import CheckpointWriter, RunPart, Schema
-from featdyn.store.checkpoint import CheckpointFiles
-from featdyn.store.files import FileRecord
-from featdyn.store.reader import read_block, state_path
+from featdyn.capture.shards import Shards
+from featdyn.store import RunPart, Schema
 from featdyn.validation import validate
 
 _ALIKE = "make the Recorder with the same arguments on every rank"
 _ONE_NETWORK = "every rank must record the same whole network, as DistributedDataParallel has it, at the same steps"
 
 
-@dataclass
-class _Work:
-    """One checkpoint on its way."""
-
-    files: CheckpointFiles | None = None
-    values: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)  # on rank 0, as are the states
-    states: dict[str, bytes] = field(default_factory=dict)
-    failure: BaseException | None = None
-
-    def discard(self) -> None:
-        if self.files is not None:
-            self.files.discard()
-
-
 class Recorder:
     """Record activations and gradients of probe samples, outputs and weights, checkpoint by checkpoint.
+
+    Where ``torch.distributed`` is initialised, all ranks record one run together: each makes the recorder with the same
+    arguments and calls it at the same steps. Each runs the probe pass of its own blocks of samples (``schema.blocks``
+    of at most 1024; rank r has blocks r, r + ranks, ...; with fewer blocks than ranks some have none) and writes their
+    shards. Rank 0 alone holds the lock and commits, and what there is one of is rank 0's: weights, buffers, ``state``
+    and ``coords``. What fails on one rank is an error on all, and leaves no part of the checkpoint.
 
     Parameters
     ----------
@@ -75,7 +63,10 @@ class Recorder:
     NetworkError
         A layer that does not exist or cannot be recorded.
     StoreError
-        The store holds another recording, is being written by somebody else, or cannot be written.
+        The store holds another recording, is being written by somebody else, or cannot be written or, by all ranks,
+        be seen.
+    TrainingError
+        Ranks whose arguments differ.
 
     Examples
     --------
@@ -104,6 +95,7 @@ class Recorder:
             attributes = {**(attributes or {}), "capture": self.options.model_dump(mode="json")}
             # The store comes last: what fails above leaves no folder and no lock behind.
             self._run = open_run(self._ranks, Path(store), self.schema, probes, self.layers, attributes)
+            self._shards = Shards(self._run.path, self._run.schema, self.layers, self.options)
         except BaseException:
             self._ranks.close()
             raise
@@ -134,8 +126,6 @@ class Recorder:
         self._share = range(self._ranks.rank, self.schema.blocks, self._ranks.size)
         specs = [a for a in self.schema.arrays if a.dims[:1] == ("sample",)]
         self._blocks = BlockWriter(self.schema, specs, self._device, len(self._share))
-        features = {name: int(np.prod(shape)) for name, shape in self.layers.items()}
-        self._sketches = {name: cube.Sketch(name, n, self.options.sketch) for name, n in features.items()}
         self._commit: Future[None] | None = None
         claims = {"options": self.options, "every": every, "coords": self._coords, "layers": self.layers}
         return claims | {"arrays": self.schema, "probes": fingerprint(probes) if self._ranks.several else 0}
@@ -176,19 +166,20 @@ class Recorder:
         Raises
         ------
         TrainingError
-            An activation or gradient is not finite, or does not fit float16.
+            An activation or gradient is not finite, or does not fit float16; parameters differ between ranks, or a rank
+            has ended.
         """
         self.wait()
-        work = _Work()
+        pending = Pending()
         try:
-            same(self._ranks.all(lambda: self._begin(work, step, state, coords)), _ONE_NETWORK)
+            same(self._ranks.all(lambda: self._begin(pending, step, state, coords)), _ONE_NETWORK)
             # It is also the answer that a part of a checkpoint waits for before it writes: rank 0 has the lock.
             theirs = self._ranks.first(lambda: buffers(self._model) if self._ranks.several else {})
-            self._ranks.all(lambda: self._probe(work, theirs))
+            self._ranks.all(lambda: self._probe(pending, theirs))
         except BaseException as error:
-            work.failure = error
-        self._commit = self._blocks.then(lambda blocks: self._finish(work, blocks))
-        if work.failure is not None:
+            pending.failure = error
+        self._commit = self._blocks.then(lambda blocks: self._finish(pending, blocks))
+        if pending.failure is not None:
             self.wait()
 
     def wait(self) -> None:
@@ -215,63 +206,35 @@ class Recorder:
         self.close()
 
     def _begin(
-        self, work: _Work, step: int, state: Mapping[str, Tensor] | None, coords: Mapping[str, float]
+        self, pending: Pending, step: int, state: Mapping[str, Tensor] | None, coords: Mapping[str, float]
     ) -> dict[str, Any]:
         """Start a checkpoint; return what must be the same on all ranks."""
         if set(coords) != set(self._coords):
             raise ValueError(f"coords must be {', '.join(self._coords) or 'none'}, got {', '.join(coords) or 'none'}")
-        work.files = self._run.checkpoint()
+        pending.files = self._run.checkpoint()
         self.steps = step
         if self._ranks.rank == 0:
-            work.values = {"checkpoint": np.array(work.files.index, "int64"), "step": np.array(step, "int64")}
-            work.values |= {name: np.array(coords[name], "float64") for name in self._coords}
-            work.states["model"] = tensors_to_bytes(self._model.state_dict())
+            pending.values = {"checkpoint": np.array(pending.files.index, "int64"), "step": np.array(step, "int64")}
+            pending.values |= {name: np.array(coords[name], "float64") for name in self._coords}
+            pending.states["model"] = tensors_to_bytes(self._model.state_dict())
             if state is not None:
-                work.states["optimizer"] = tensors_to_bytes(state)
+                pending.states["optimizer"] = tensors_to_bytes(state)
         return {"step": step, "parameter": checksums(self._model) if self._ranks.several else {}}
 
-    def _finish(self, work: _Work, blocks: list[Future[None]]) -> None:
-        """Commit a checkpoint, or take its files away if anything failed on any rank; in the background."""
-
-        def settle() -> list[FileRecord]:
-            try:
-                for block in blocks:
-                    block.result()
-                if work.failure is not None:
-                    raise work.failure
-                assert work.files is not None
-                for name, value in work.values.items():
-                    work.files.write(name, value)
-                for kind, content in work.states.items():
-                    work.files.put(state_path(work.files.index, kind), [content])
-                return work.files.hand_over()
-            except BaseException:
-                work.discard()  # before the others hear of it: then rank 0 can clear what is left
-                raise
-
-        def publish() -> int:
-            assert isinstance(work.files, CheckpointWriter)
-            work.files.commit(record for part in handed for record in part)
-            return self._run.checkpoints
-
-        try:
-            handed = self._ranks.all(settle)
-        except BaseException:
-            work.discard()
-            raise
-        checkpoints = self._ranks.first(publish)
+    def _finish(self, pending: Pending, blocks: list[Future[None]]) -> None:
+        checkpoints = pending.finish(self._ranks, blocks)
         if isinstance(self._run, RunPart):
             self._run.checkpoints = checkpoints
 
-    def _probe(self, work: _Work, theirs: Mapping[str, Tensor]) -> None:
+    def _probe(self, pending: Pending, theirs: Mapping[str, Tensor]) -> None:
         """Run the probe pass of one checkpoint over this rank's blocks, handing over block by block."""
         size = min(self.options.batch, self.schema.shard_samples)
-        files = work.files
+        files = pending.files
         assert files is not None
         with with_buffers(self._model, theirs):
             for index in self._share:
                 samples = self.schema.block_slice(index)
-                with self._blocks.filling(index, lambda full: self._write(full, files)) as block:
+                with self._blocks.filling(index, lambda full: self._shards.write(full, files)) as block:
                     for start in range(samples.start, samples.stop, size):
                         stop = min(start + size, samples.stop)
                         batch = self._probes.batch(start, stop, size, self._device)
@@ -285,39 +248,6 @@ class Recorder:
         found = {f"layers/{name}/activation": values[:rows] for name, values in passed.activations.items()}
         found |= {f"layers/{name}/gradient": values[:rows] * scale for name, values in passed.gradients.items()}
         return found | {"outputs/logits": passed.logits[:rows], "outputs/loss": passed.loss[:rows]}
-
-    def _write(self, block: Block, checkpoint: CheckpointFiles) -> None:
-        rows = block.rows
-        for path, memory in block.arrays.items():
-            self._finite(path, memory[:rows], checkpoint.index)
-            checkpoint.write(path, memory[:rows].numpy(), block.index)
-        columns: dict[str, list[Tensor]] = {}
-        for name in self.layers:
-            path = f"layers/{name}/activation"
-            values = block.arrays[path][:rows].flatten(1).float()
-            found = cube.summaries(values, self._before(path, checkpoint.index, block.index))
-            if self.options.gradients:
-                gradient = block.arrays[f"layers/{name}/gradient"][:rows].flatten(1).float()
-                found["gradient_norm"] = gradient.norm(dim=1) / gradient_scale(self.options)
-            found["sketch"] = self._sketches[name](values)
-            for key, value in found.items():
-                columns.setdefault(key, []).append(value)
-        for key, column in columns.items():
-            checkpoint.write(f"cube/{key}", torch.stack(column).numpy(), block.index)
-
-    def _before(self, path: str, checkpoint: int, block: int) -> Tensor | None:
-        if checkpoint == 0:
-            return None
-        values = read_block(self._run.path, self._run.schema, path, checkpoint - 1, block)
-        return torch.from_numpy(values.astype(np.float32)).flatten(1)
-
-    def _finite(self, path: str, values: Tensor, checkpoint: int) -> None:
-        if bool(torch.isfinite(values).all()):
-            return
-        where = f"{path} at checkpoint {checkpoint}"
-        if bool(values.isnan().any()) or values.dtype == torch.float32:
-            raise TrainingError(f"{where} is not finite: training has diverged, try a smaller learning rate")
-        raise TrainingError(f"{where} does not fit float16 (largest 65504): record with dtype float32")
 
 
 def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
