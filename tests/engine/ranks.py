@@ -26,20 +26,17 @@ WAIT = 90  # seconds until processes count as hung
 _number = count()
 
 
-def context() -> Any:
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(
-        ["featdyn.training.stage", "torch.distributed", "xarray", "zarr", "tests.engine.ranks"]
-    )
-    return found
+# The fork server imports them once; test_kill uses the same server.
+PRELOAD = ["featdyn.training.stage", "sklearn.datasets", "torch._dynamo", "torch.distributed.tensor", "dask.array"]
 
 
 def start(folder: Path, world: int, work: Callable[..., Any], *arguments: Any) -> list[BaseProcess]:
     """Start ``work(rank, world, *arguments)`` on so many ranks; what each returns or raises lands in a file."""
-    number = next(_number)
+    context, number = multiprocessing.get_context("forkserver"), next(_number)
+    context.set_forkserver_preload([*PRELOAD, "tests.engine.ranks"])
     processes = []
     for rank in range(world):
-        process = context().Process(
+        process = context.Process(
             target=_go, args=(folder / f"init-{number}", folder / f"end-{number}", rank, world, work, arguments)
         )
         process.outcome = folder / f"end-{number}-{rank}"
