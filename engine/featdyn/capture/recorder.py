@@ -21,7 +21,7 @@ from featdyn.capture.pending import Pending
 from featdyn.capture.plan import Plan, plan
 from featdyn.capture.probes import Probes
 from featdyn.capture.ranks import Ranks
-from featdyn.capture.replica import buffers, checksums, with_buffers
+from featdyn.capture.replica import buffers, check_whole, checksums, with_buffers
 from featdyn.capture.shards import Shards
 from featdyn.store import RunPart, Schema
 from featdyn.validation import validate
@@ -114,6 +114,8 @@ class Recorder:
         self.every = every
         self.steps = 0
         self._model = tap.plain(model)
+        if self._ranks.several:
+            check_whole(self._model)
         self._probes = probes
         self._loss = loss
         self._device = tap.device_of(self._model)

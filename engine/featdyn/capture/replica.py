@@ -17,13 +17,8 @@ from featdyn.errors import NetworkError
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def checksums(model: nn.Module) -> dict[str, int]:
-    """Return for each parameter the sum of its values' bits taken as integers.
-
-    Exact in any order, computed where the parameter is, and only one number leaves the device. Values that differ have
-    equal sums by a chance of about one in 2^32, or by being the same values in another order. Raises
-    :class:`NetworkError` for a parameter that is sharded over ranks.
-    """
+def check_whole(model: nn.Module) -> None:
+    """Raise :class:`NetworkError` for a parameter that is sharded over ranks: a probe pass would need all of them."""
     from torch.distributed.tensor import DTensor
 
     for name, parameter in model.named_parameters():
@@ -31,6 +26,14 @@ def checksums(model: nn.Module) -> dict[str, int]:
             raise NetworkError(
                 f"parameter {name} is sharded over ranks: record a network that each rank has as a whole"
             )
+
+
+def checksums(model: nn.Module) -> dict[str, int]:
+    """Return for each parameter the sum of its values' bits taken as integers.
+
+    Exact in any order, computed where the parameter is, and only one number leaves the device. Values that differ have
+    equal sums by a chance of about one in 2^32, or by being the same values in another order.
+    """
     return {name: _checksum(parameter) for name, parameter in model.named_parameters()}
 
 
