@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -315,29 +316,31 @@ def test_no_writer_starts_while_a_rank_of_a_killed_one_still_writes(tmp_path):
 
 
 def soak(folder: Path, kills: int) -> None:
-    last, samples, rng = 10, 11, random.Random(0)
+    last, samples, rng = 16, 11, random.Random(0)
     whole = folder / "whole.zarr"
     ranks.drift(0, 1, whole, samples, last)
     committed = content(whole)
-    begun = time.monotonic()
-    ranks.launch(folder, 2, ranks.drift, folder / "two.zarr", samples, last)
-    equal(folder / "two.zarr", whole)
+
+    def begin(store: Path, world: int) -> list[BaseProcess]:
+        ready = folder / f"ready-{time.monotonic_ns()}"
+        processes = ranks.start(folder, world, ranks.drift, store, samples, last, ready)
+        ranks.wait_for([ready.with_name(f"{ready.name}-{rank}") for rank in range(world)])
+        return processes
+
+    processes, begun = begin(folder / "timed.zarr", 2), time.monotonic()
+    ranks.ends(processes)
     duration = time.monotonic() - begun
     done, number, seen = 0, 0, set()
     while done < kills:
         number += 1
         store = folder / f"{number}.zarr"
         while True:
-            world, ready = rng.choice([2, 3]), folder / f"ready-{number}-{done}"
-            processes = ranks.start(folder, world, ranks.drift, store, samples, last, ready)
+            processes = begin(store, rng.choice([2, 3]))
             if done < kills:
-                ranks.wait_for([ready.with_name(f"{ready.name}-{rank}") for rank in range(world)])
-                time.sleep(rng.uniform(0, duration / 2))
-                processes[rng.randrange(world)].kill()
-                done += 1
+                time.sleep(rng.uniform(0, duration))
+                rng.choice(processes).kill()
             ends = ranks.ends(processes)
-            if all(end == last for end in ends):
-                break
+            done += None in ends
             # Who was not killed says that the others are gone: in training's own words, or in ours.
             assert all(end in (None, last) or "lost the others" in end or "Connection" in end for end in ends), ends
             if not (store / "zarr.json").exists():
@@ -349,8 +352,10 @@ def soak(folder: Path, kills: int) -> None:
             for commit in run.commits:
                 for record in commit.files(store):
                     assert (store / record.path).read_bytes() == committed[record.path]
+            if all(end == last for end in ends):
+                break
         equal(store, whole)
-    assert kills < 10 or len(seen) > 3
+    assert kills < 20 or len(seen) > 5  # the kills did fall at different moments
 
 
 def test_three_killed_ranks(tmp_path):
