@@ -36,7 +36,7 @@ ASSUMED = {
     "GPUs": 8,
     "bfloat16 multiply-adds per second and GPU": 2e14,  # 40 % of an H100's dense peak
     "float32 multiply-adds per second and GPU": 1.5e13,  # half of its peak
-    "float64 multiply-adds of eigendecompositions per second and GPU": 5e11,  # 1.5 % of its peak: little of it is products
+    "float64 multiply-adds of eigendecompositions per second and GPU": 5e11,  # 1.5 % of its peak
     "bytes read per second": 1e10,  # of the node, from local NVMe
     "bytes of memory per GPU": 80e9,
 }
