@@ -7,6 +7,7 @@ it stands a plain read of the same files by as many threads, as cold. ``workers`
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import resource
@@ -67,6 +68,7 @@ def child(store: str, analysis: str, options: dict[str, Any], where: dict[str, A
     from featdyn.compute import workers
     from featdyn.store import Run
 
+    importlib.import_module(f"featdyn.analysis.{analysis}")  # libraries take a second or two, whatever the store
     with workers(**where) as found:
         run = Run(store)
         start = time.perf_counter()

@@ -27,6 +27,8 @@ from featdyn_kernels.moments import Moments, accumulate
 DIMS = ("layer", "set", "t")
 UNITS = {"eigenvalue": 2, "variance": 2, "mean_norm": 1}
 """Powers of the features' unit; gradients are stored scaled."""
+AHEAD = 4
+"""Blocks that are read ahead."""
 COPIES = 3
 """A task holds so many copies of a block: as it was stored, one set's, and with its variables last."""
 
@@ -127,6 +129,9 @@ def _moments(state: State, item: tuple[int, int, int]) -> Total:
     """Return the moments of each set's probes in one block."""
     run, specs, members = state
     c, t, block = item
+    later = divmod(t * run.schema.blocks + block + AHEAD, run.schema.blocks)
+    if later[0] < run.checkpoints:
+        run.announce(specs[c].path, *later)
     values = run.block(specs[c].path, t, block)
     samples = run.schema.block_slice(block)
     found: Total = []
