@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from featdyn.analysis.features import Batches
-from featdyn.analysis.network import network, prepare, States
+from featdyn.analysis.network import States, network, prepare
 from featdyn.analysis.options import AveragingOptions
 from featdyn.analysis.sets import Sets
 from featdyn.capture.tap import device_of
