@@ -21,16 +21,16 @@ from featdyn.analysis.dissect import Dissected, dissect
 from featdyn.analysis.options import DensityOptions
 from featdyn.analysis.sets import Sets, spread
 from featdyn.compute import SERIAL, Plan, Workers, same
-from featdyn.statistics import two_sample
+from featdyn.statistics import Gram, two_sample
 from featdyn.statistics.multiplicity import benjamini_hochberg, holm
 from featdyn.statistics.two_sample import TwoSampleResult
 from featdyn.store import Run
 from featdyn.validation import validate
-from featdyn_kernels.eigh import gram_eigh
+from featdyn_kernels.eigh import eigh
 
 WIDTH = 50
 """Principal components in which the distances of more than three dimensions are taken."""
-FITTED = 2000
+FITTED = 1000
 """Rows, evenly over checkpoints, that the common basis is fitted on."""
 MEASURES: dict[str, Callable[..., TwoSampleResult]] = {
     "total_variation": two_sample.kde_total_variation,
@@ -137,7 +137,7 @@ def plan(run: Run, parts: Dissected, kept: list[NDArray[np.intp]], pairs: int) -
         reads=2 * parts.features.stored_bytes * steps,
         task={
             "features": 12 * parts.features.batches.size * sum(widths),
-            "rows to fit": 4 * FITTED * sum(widths) + 16 * FITTED * max(widths),
+            "rows to fit": 4 * FITTED * (sum(widths) + max(widths)) + 3 * 8 * FITTED**2,
         },
         state={
             "weights": parts.weight_bytes,
@@ -166,13 +166,15 @@ class _Basis:
 
     @classmethod
     def of(cls, rows: NDArray[np.float32]) -> _Basis:
-        """Fit the basis to rows ``(n, F)`` of all checkpoints."""
-        x = rows.astype(np.float64)
-        mean = x.mean(0)
-        x -= mean
-        values, vectors = gram_eigh(x, min(WIDTH, *x.shape))
-        axes = np.asarray(vectors)[:, ::-1].astype(np.float32)
-        return cls(mean.astype(np.float32), axes, np.asarray(values)[::-1] / np.vdot(x, x))
+        """Fit the basis to rows ``(n, F)`` of all checkpoints, by their inner products: no copy of them is made."""
+        products = Gram.of(rows).centred
+        values, vectors = (np.asarray(found)[..., ::-1] for found in eigh(products, min(WIDTH, *rows.shape)))
+        kept = values > values[0] * len(rows) * np.finfo(np.float64).eps
+        kept[0] = True  # also where nothing varies
+        combination = vectors[:, kept] / np.sqrt(np.where(values > 0, values, 1.0)[kept])
+        # Its columns sum to zero, as those of centred products do, so the mean need not be taken from the rows.
+        axes = rows.T @ (combination - combination.mean(0)).astype(np.float32)
+        return cls(rows.mean(0, dtype=np.float64).astype(np.float32), axes, values[kept] / (np.trace(products) or 1.0))
 
 
 def _bases(
@@ -197,16 +199,19 @@ def _bases(
     return found
 
 
-def _rows(parts: Dissected, item: tuple[int, NDArray[np.intp]]) -> list[NDArray[np.float32]]:
-    return [z.flatten(1).cpu().numpy() for z in parts.features.whole(*item)]
+Rows: TypeAlias = list[list[NDArray[np.float32]]]  # of each cut, a checkpoint's after the other
 
 
-def _joined(a: list[NDArray[np.float32]], b: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    return [np.concatenate(pair) for pair in zip(a, b, strict=True)]
+def _rows(parts: Dissected, item: tuple[int, NDArray[np.intp]]) -> Rows:
+    return [[z.flatten(1).cpu().numpy()] for z in parts.features.whole(*item)]
 
 
-def _fitted(parts: Dissected, rows: list[NDArray[np.float32]]) -> list[_Basis]:
-    return [_Basis.of(x) for x in rows]
+def _joined(a: Rows, b: Rows) -> Rows:
+    return [of_cut + more for of_cut, more in zip(a, b, strict=True)]
+
+
+def _fitted(parts: Dissected, rows: Rows) -> list[_Basis]:
+    return [_Basis.of(np.concatenate(of_cut)) for of_cut in rows]
 
 
 def _projected(
