@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from torch import nn
 
 from featdyn.analysis.spectra import spectra
 from featdyn.capture import Probes, Recorder
+from featdyn.compute import workers
 from featdyn.errors import ComputeError, FeatdynError
 from featdyn.store import Run
 
@@ -77,6 +81,19 @@ def test_the_same_on_workers(run, clusters):
     here = spectra(run, layers=("0", "4"))
     for found in clusters.values():
         assert spectra(run, layers=("0", "4"), workers=found).identical(here)
+
+
+def test_a_worker_killed_in_the_middle_changes_nothing(run):
+    here, killed = spectra(run), []
+
+    def kill(done: int, total: int) -> None:
+        if done == 2:
+            killed.extend(found.client.run(os.getpid).values())
+            os.kill(killed[0], signal.SIGKILL)
+
+    with workers(scheduler="processes", workers=2) as found:
+        assert spectra(run, workers=found, progress=kill).identical(here)
+        assert killed[0] not in found.client.run(os.getpid).values()
 
 
 def test_features_that_do_not_vary(tmp_path):

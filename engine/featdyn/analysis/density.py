@@ -160,8 +160,8 @@ def _pairs(checkpoints: int, which: str) -> list[tuple[int, int]]:
 class _Basis:
     """The common principal basis of all checkpoints of one cut and set."""
 
-    mean: NDArray[np.float32]
     axes: NDArray[np.float32]  # (F, components), largest variance first
+    offset: NDArray[np.float32]  # (components,), of the mean of the rows that it was fitted to
     explained: NDArray[np.float64]
 
     @classmethod
@@ -174,7 +174,8 @@ class _Basis:
         combination = vectors[:, kept] / np.sqrt(np.where(values > 0, values, 1.0)[kept])
         # Its columns sum to zero, as those of centred products do, so the mean need not be taken from the rows.
         axes = rows.T @ (combination - combination.mean(0)).astype(np.float32)
-        return cls(rows.mean(0, dtype=np.float64).astype(np.float32), axes, values[kept] / (np.trace(products) or 1.0))
+        offset = rows.mean(0, dtype=np.float64) @ axes
+        return cls(axes, offset.astype(np.float32), values[kept] / (np.trace(products) or 1.0))
 
 
 def _bases(
@@ -237,7 +238,7 @@ def _project(
     found = [np.empty((len(kept[s]), basis.axes.shape[1]), np.float32) for basis in bases[s]]
     for mine, features in parts.features.over(t, kept[s]):  # all of a checkpoint's features at once would not fit
         for points, basis, z in zip(found, bases[s], features, strict=True):
-            points[mine] = (z.flatten(1).cpu().numpy() - basis.mean) @ basis.axes
+            points[mine] = z.flatten(1).cpu().numpy() @ basis.axes - basis.offset
     return found
 
 
