@@ -70,8 +70,8 @@ class Dissected:
     @property
     def pass_bytes(self) -> int:
         """Bytes of one recorded batch on its way through the network: its features, and those between, at most."""
-        between = BETWEEN * 4 * max(prod(cut.shape) for cut in self.cuts)
-        return self.features.batches.size * (self.sample_bytes + between)
+        widest = max(prod(cut.shape) for cut in self.cuts)
+        return int(self.features.batches.size * (self.sample_bytes + BETWEEN * 4 * widest))
 
     def coords(self, run: Run, sets: Sets) -> xr.Dataset:
         """Return the coordinates of results over (cut, set, t1, t2)."""

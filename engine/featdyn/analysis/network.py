@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -36,13 +38,15 @@ def prepare(model: nn.Module, *, channels_last: bool, device: torch.device | Non
 def states(run: Run, model: nn.Module) -> list[dict[str, Tensor]]:
     """Return the parameters and buffers of every checkpoint, each like the model's own in device and memory format."""
     own = model.state_dict()
-    found = []
-    for checkpoint in range(run.checkpoints):
-        stored = run.state(checkpoint)
-        if stored.keys() != own.keys() or any(stored[name].shape != own[name].shape for name in own):
-            raise NetworkError(f"{run.path}: the weights of checkpoint {checkpoint} do not fit this network")
-        found.append({name: torch.empty_like(own[name]).copy_(stored[name]) for name in own})
-    return found
+    return [state(run, own, checkpoint) for checkpoint in range(run.checkpoints)]
+
+
+def state(run: Run, own: Mapping[str, Tensor], checkpoint: int) -> dict[str, Tensor]:
+    """Return the parameters and buffers of one checkpoint, each like the model's ``own``."""
+    stored = run.state(checkpoint)
+    if stored.keys() != own.keys() or any(stored[name].shape != own[name].shape for name in own):
+        raise NetworkError(f"{run.path}: the weights of checkpoint {checkpoint} do not fit this network")
+    return {name: torch.empty_like(own[name]).copy_(stored[name]) for name in own}
 
 
 def default_device() -> torch.device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -16,19 +16,26 @@ from featdyn_kernels.paths import squared_distances
 HELD = 2**27  # bytes of one parameter at all checkpoints that are compared at a time
 
 
-def parameter_distance(parts: Dissected) -> xr.Dataset:
+def names(parts: Dissected) -> list[str]:
+    """Return the names of all trained parameters; BatchNorm's running statistics are none."""
+    return sorted(set().union(*(_names(half) for cut in parts.cuts for half in (cut.prefix, cut.suffix))))
+
+
+def parameter_distance(parts: Dissected, each: Mapping[str, NDArray[np.float64]]) -> xr.Dataset:
     """Return ``prefix_distance`` and ``suffix_distance``, ``|p(t2) - p(t1)| / |p(t1)|``, each ``(cut, t1, t2)``.
 
-    Of trained parameters; BatchNorm's running statistics are none. NaN where a half has no parameters.
+    Of trained parameters, ``each`` as :func:`squared` gives it. NaN where a half has no parameters.
     """
     halves = {
         "prefix_distance": [_names(cut.prefix) for cut in parts.cuts],
         "suffix_distance": [_names(cut.suffix) for cut in parts.cuts],
     }
-    each = {name: _squared(parts, name) for name in sorted(set().union(*(n for half in halves.values() for n in half)))}
     values = {}
     for half, of_cuts in halves.items():
-        values[half] = ("cut", "t1", "t2"), np.stack([_relative([each[n] for n in names], parts) for names in of_cuts])
+        values[half] = (
+            ("cut", "t1", "t2"),
+            np.stack([_relative([each[n] for n in sorted(mine)], parts) for mine in of_cuts]),
+        )
     return xr.Dataset(values)
 
 
@@ -36,7 +43,7 @@ def _names(part: nn.Module) -> set[str]:
     return {name for name, _ in part.named_parameters()}
 
 
-def _squared(parts: Dissected, name: str) -> NDArray[np.float64]:
+def squared(parts: Dissected, name: str) -> NDArray[np.float64]:
     """Return the squared distances ``(T + 1, T + 1)`` of one parameter between checkpoints, and last from zero."""
     values = [state[name].flatten() for state in parts.states]
     total = np.zeros((len(values) + 1, len(values) + 1))
