@@ -13,7 +13,7 @@ from featdyn.analysis import dissect
 from featdyn.analysis.batchnorm import batchnorm
 from featdyn.analysis.consistency import consistency
 from featdyn.analysis.controls import KINDS, STRICT, controls, perturbed
-from featdyn.analysis.network import network, states
+from featdyn.analysis.network import States, network
 from featdyn.analysis.rewind import rewind
 from featdyn.analysis.source import Rates
 from featdyn.networks import cuts, resolve, segments, state_for
@@ -110,7 +110,7 @@ def test_policies(run, pairs):
 
 def test_policies_agree_with_modules_set_by_hand(run):
     model = network(run)
-    saved = states(run, model)
+    saved = States(run, model)
     inputs = torch.from_numpy(run.values("inputs/input"))
     split, labels = run.coords["split"].values, run.coords["label"].values
     (cut,) = resolve(cuts(model, inputs[:1]), ["s2b3"])
@@ -176,7 +176,7 @@ def test_rewind(run, pairs):
 def test_a_rewound_layer_is_the_network_with_that_layer_s_old_weights(run):
     found = rewind(run)
     model = network(run)
-    saved = states(run, model)
+    saved = States(run, model)
     inputs, labels = torch.from_numpy(run.values("inputs/input")), run.coords["label"].values
     test = run.coords["split"].values == "test"
     t1 = 1

@@ -10,7 +10,7 @@ from torch import nn
 
 from featdyn.analysis import analyses, motion
 from featdyn.analysis.drift import drift
-from featdyn.analysis.network import network, states
+from featdyn.analysis.network import States, network
 from featdyn.analysis.record import record
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import NetworkError, RecipeError
@@ -116,7 +116,7 @@ def naive(run, cut):
     """Features by hooks, everything else in float64 by numpy, one pair at a time."""
     model = network(run)
     inputs, kept = torch.from_numpy(run.values("inputs/input")), []
-    for state in states(run, model):
+    for state in States(run, model):
         model.load_state_dict(state)
         with torch.no_grad(), model.get_submodule(cut).register_forward_hook(lambda m, a, o: kept.append(o)):
             model(inputs)
@@ -181,7 +181,7 @@ def test_parameters_of_a_recorded_network(recorded):
     model = network(run)
     example = torch.from_numpy(run.values("inputs/input")[:1])
     cut = next(cut for cut in cuts(model, example) if cut.name == "s1b3")
-    first, last = states(run, model)[0], states(run, model)[-1]
+    first, last = States(run, model)[0], States(run, model)[-1]
     for half, part in (("prefix_distance", cut.prefix), ("suffix_distance", cut.suffix)):
         names = [name for name, _ in part.named_parameters()]
         a, b = (torch.cat([state[n].flatten().double() for n in names]) for state in (first, last))

@@ -18,7 +18,7 @@ from featdyn.analysis import grams
 from featdyn.analysis.curvature import quotients
 from featdyn.analysis.gradients import Sampler, flat, moved, parameters, unflattened
 from featdyn.analysis.isotropy import SHARES, drift_in_noise, half_overlap, isotropy
-from featdyn.analysis.network import network, states
+from featdyn.analysis.network import States, network
 from featdyn.analysis.noise import noise
 from featdyn.analysis.record import record
 from featdyn.errors import FeatdynError
@@ -48,7 +48,7 @@ def sample(run):
 
 def test_gradients_are_autograd_s(run):
     sampler = Sampler(run, None, None, 0)
-    state = states(run, network(run))[-1]
+    state = States(run, network(run))[-1]
     sampler.at(state)
     recipe = load("digits", PLAIN)
     from featdyn.training.loop import Loop
@@ -73,7 +73,7 @@ def test_noise_shrinks_with_the_batch_as_it_must(run):
     scale = {}
     for size, replacement in itertools.product((10, 50), (True, False)):
         sampler = Sampler(run, None, size, 1)
-        sampler.at(states(run, network(run))[-1])
+        sampler.at(States(run, network(run))[-1])
         full = sampler.full()
         names = list(full)
         draws = torch.stack([flat(d, names) for d in sampler.draws(200, replacement)]).double() - flat(full, names)
@@ -86,7 +86,7 @@ def test_noise_shrinks_with_the_batch_as_it_must(run):
 def test_sampling_leaves_buffers_and_repeats(small_store):
     run = Run(small_store)
     sampler = Sampler(run, None, 64, 3)
-    state = states(run, sampler.model)[-1]
+    state = States(run, sampler.model)[-1]
     sampler.at(state)
     first = next(sampler.draws(1, True))
     for name, tensor in sampler.model.state_dict().items():
@@ -100,7 +100,7 @@ def test_the_sample_is_what_it_says(run, sample):
     assert sample.attrs["center"] == "known"
     assert sample["t"].values.tolist() == list(range(run.checkpoints))
     assert sample.sizes["probe"] == 3
-    saved = states(run, network(run))
+    saved = States(run, network(run))
     for c, cut in enumerate(sample["cut"].values):
         draws = sample[f"draws_{cut}"].values
         assert draws.shape[-1] == sample["prefix_params"].values[c]
@@ -123,7 +123,7 @@ def test_the_sample_is_what_it_says(run, sample):
 def test_feature_noise_is_one_step_of_sgd(run, sample):
     """The same by hand, for one draw, probe and cut."""
     model = network(run)
-    state = states(run, model)[1]
+    state = States(run, model)[1]
     sampler = Sampler(run, None, None, 0)
     sampler.at(state)
     rate = sampler.rate(int(run.values("step")[1]))
@@ -234,7 +234,7 @@ def test_gradients_of_single_samples_average_to_the_full_gradient_of_a_network_w
     run = train(load("digits", changes), tmp_path / "r.zarr")
     sampler = Sampler(run, None, 1, 0, stored_statistics=True)
     assert not sampler.normalised
-    sampler.at(states(run, sampler.model)[-1])
+    sampler.at(States(run, sampler.model)[-1])
     full = sampler.full()
     names = list(full)
     each = torch.stack([flat(draw, names) for draw in sampler.draws(100, replacement=False)])

@@ -51,7 +51,13 @@ def analyses() -> dict[str, Analysis]:
         Analysis("rewind", "one layer at a time put back to an earlier checkpoint", options.RewindOptions),
         Analysis("noise", "samples mini-batch gradients at fixed weights, for isotropy", options.NoiseOptions),
         Analysis("isotropy", "is that noise isotropic, and does drift follow its directions", options.IsotropyOptions),
+        Analysis(
+            "layer_isotropy",
+            "are recorded gradients or features isotropic over the probes, layer by layer",
+            options.LayerIsotropyOptions,
+        ),
         Analysis("density", "how far distributions of features have moved", options.DensityOptions),
+        Analysis("spectra", "how many directions features use: spectra of their covariance", options.SpectraOptions),
         Analysis("drift", "how far features and weights move, and what stays readable in them", options.DriftOptions),
         Analysis(
             "averaging",

@@ -22,7 +22,7 @@ from torch.func import functional_call
 
 from featdyn.analysis.dissect import BETWEEN
 from featdyn.analysis.features import Batches, inputs_of
-from featdyn.analysis.network import network, prepare, state
+from featdyn.analysis.network import States, network, prepare
 from featdyn.analysis.norms import norms, reestimated
 from featdyn.analysis.options import AveragingOptions
 from featdyn.analysis.sets import Sets
@@ -125,6 +125,7 @@ class _Networks:
     def __init__(self, run: Run, model: nn.Module | None, sets: Sets) -> None:
         self._run = run
         self._model = eval_twin(network(run) if model is None else prepare(model, channels_last=False))
+        self._states = States(run, self._model)
         self._labels = run.coords["label"].values
         self._train: NDArray[np.intp] = np.array([], np.intp)
         if norms(self._model):
@@ -136,7 +137,7 @@ class _Networks:
 
     def plan(self, windows: int) -> Plan:
         """Return what so many windows will need."""
-        run, own = self._run, sum(tensor.nbytes for tensor in self._model.state_dict().values())
+        run, own = self._run, self._states.nbytes
         batches = Batches(run, device_of(self._model))
         inputs, logits = 4 * prod(run.nodes["inputs/input"]["shape"][1:]), run.schema["outputs/logits"]
         layers = BETWEEN * 4 * _widest(self._model, batches[0].inputs[:1])
@@ -149,7 +150,7 @@ class _Networks:
                 "batches": batches.size * (layers + 2 * inputs),
                 "logits": 6 * 8 * run.schema.shard_samples * logits.shape[-1],
             },
-            state={"network": own, "blocks": run.schema.shard_samples * inputs},
+            state={"weights": (1 + self._states.room) * own, "blocks": run.schema.shard_samples * inputs},
             result={"predictions": 4 * 16 * windows * run.schema.samples},
         )
 
@@ -187,7 +188,7 @@ class _Networks:
         """Return the mean of the last states, of their floating-point tensors."""
         own, mean = self._model.state_dict(), dict[str, Tensor]()
         for count in range(1, window + 1):
-            for name, value in state(self._run, own, self._run.checkpoints - count).items():
+            for name, value in self._states[len(self._states) - count].items():
                 if count == 1:
                     mean[name] = value.double() if value.is_floating_point() else value
                 elif value.is_floating_point():

@@ -27,8 +27,6 @@ from featdyn.store import Run
 from featdyn.validation import validate
 
 BATCHNORM = "buffers travel with their layers: a suffix keeps the BatchNorm statistics of its own checkpoint"
-BANK = 6
-"""A bank of suffixes takes at most so many times its weights: kernels go from 3x3 to 6x6, and twins are kept."""
 LAYERS = 12
 """So many copies of the widest features are held at once by layers and threads, at most."""
 PAIRS = ("cut", "set", "t1", "t2")
@@ -92,18 +90,18 @@ def plan(run: Run, parts: Dissected, known: int) -> Plan:
     steps, probes, cuts = run.checkpoints, run.schema.samples, parts.cuts
     new, batches = steps**2 - known**2, parts.features.batches
     macs = probes * (steps * cuts[-1].prefix_macs + new * sum(cut.suffix_macs for cut in cuts))
-    widths = [prod(cut.shape) for cut in cuts]
+    widths, groups = [prod(cut.shape) for cut in cuts], composites.suffix_groups(parts, known) if new else []
     logits = run.schema["outputs/logits"].sample_bytes
     return Plan(
         f"{len(cuts)} cuts x {new:,} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T multiply-adds",
-        tasks=run.schema.blocks * steps if new else 0,
-        reads=parts.features.stored_bytes * steps if new else 0,
+        tasks=run.schema.blocks * steps * len(groups),
+        reads=parts.features.stored_bytes * steps * len(groups),
         task={
             "features": 4 * batches.size * (sum(widths) + LAYERS * max(widths)),
             "logits": steps * run.schema.shard_samples * logits,
         },
         state={
-            "weights": steps * (parts.weight_bytes + BANK * sum(4 * cut.suffix_params for cut in cuts)),
+            "weights": parts.weight_bytes + max(map(len, groups), default=0) * composites.bank_bytes(parts),
             "blocks": parts.features.block_bytes,
         },
         result={"predictions": 4 * len(cuts) * steps**2 * probes},

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from featdyn.analysis import source
 from featdyn.analysis.features import Batches, Features, measure_rates
-from featdyn.analysis.network import network, prepare, states
+from featdyn.analysis.network import States, network, prepare
 from featdyn.analysis.sets import Sets
 from featdyn.analysis.source import Source
 from featdyn.capture.tap import device_of
@@ -46,7 +46,7 @@ class Dissected:
 
     model: nn.Module
     cuts: list[Cut]
-    states: list[dict[str, Tensor]]
+    states: States
     sources: dict[str, Source]
     features: Features
     again: Callable[[], Dissected] = field(repr=False)
@@ -54,13 +54,13 @@ class Dissected:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of one checkpoint's parameters and buffers."""
-        return sum(tensor.nbytes for tensor in self.states[0].values())
+        """Bytes of the parameters and buffers that are held."""
+        return self.states.room * self.states.nbytes
 
     @property
     def held(self) -> dict[str, int]:
-        """Bytes that a process holds for this: weights of all checkpoints, and blocks of inputs and features."""
-        return {"weights": len(self.states) * self.weight_bytes, "blocks": self.features.block_bytes}
+        """Bytes that a process holds for this: weights of checkpoints, and blocks of inputs and features."""
+        return {"weights": self.weight_bytes, "blocks": self.features.block_bytes}
 
     @property
     def sample_bytes(self) -> int:
@@ -126,7 +126,7 @@ def dissect(
         sources = source.choose(picked, stored, widths, measure_rates(run, model, picked, stored))
     else:
         sources = source.forced(picked, stored, "stored" if features == "stored" else "recomputed")
-    found = states(run, model)
+    found = States(run, model)
     again = partial(dissect, run, given, [cut.name for cut in picked], sources)
     return Dissected(model, picked, found, sources, Features(run, model, picked, found, sources), again)
 

@@ -18,8 +18,7 @@ from torch import nn
 from featdyn.analysis.dissect import Dissected, dissect
 from featdyn.analysis.motion import Moves, held_rows, motion, moves
 from featdyn.analysis.options import DriftOptions
-from featdyn.analysis.parameters import names as parameter_names
-from featdyn.analysis.parameters import parameter_distance, squared
+from featdyn.analysis.parameters import groups, parameter_distance, squared, task_bytes
 from featdyn.analysis.sets import Sets, spread
 from featdyn.analysis.similarity import Found, Similarity
 from featdyn.compute import SERIAL, Plan, Workers
@@ -85,8 +84,9 @@ def drift(
                 progress(done, total)
 
     with workers.stage(tasks, partial(_again, run, parts.again, sets, kept)) as stage:
-        names = parameter_names(parts)
-        squares = dict(zip(names, stage.map(_Tasks.squared, names), strict=True))
+        squares = dict[str, NDArray[np.float64]]()
+        for some in stage.map(_Tasks.squared, groups(parts)):
+            squares |= some
         rows = [(stop - start) * steps for _, start, stop in batches.spans]
         moved = motion(counted(stage.map(_Tasks.moves, range(len(batches))), rows))
         passes = [sum(map(len, kept))] * steps
@@ -109,9 +109,12 @@ def _plan(run: Run, tasks: _Tasks) -> Plan:
     motion = rows * (steps * parts.sample_bytes + MATRICES * 8 * steps**2) + 6 * pairs
     return Plan(
         f"{len(cuts)} cuts x {steps} checkpoints x {probes:,} probes, at most {macs / 1e12:.3g} T multiply-adds",
-        tasks=len(parts.features.batches) + steps + len(parameter_names(parts)),
+        tasks=len(parts.features.batches) + steps + len(groups(parts)),
         reads=2 * steps * parts.features.stored_bytes,
-        task={"features": max(motion, tasks.similarity.task_bytes), "batches": parts.pass_bytes},
+        task={
+            "features or parameters": max(motion, tasks.similarity.task_bytes, task_bytes(parts)),
+            "batches": parts.pass_bytes,
+        },
         state=parts.held,
         result={
             "sums": 3 * 6 * pairs,
@@ -127,9 +130,9 @@ class _Tasks:
     def __init__(self, run: Run, parts: Dissected, sets: Sets, kept: list[NDArray[np.intp]]) -> None:
         self.parts, self.sets, self.similarity = parts, sets, Similarity(run, parts, sets, kept)
 
-    def squared(self, name: str) -> NDArray[np.float64]:
-        """Return how far one parameter moves."""
-        return squared(self.parts, name)
+    def squared(self, names: list[str]) -> dict[str, NDArray[np.float64]]:
+        """Return how far some parameters move."""
+        return squared(self.parts, names)
 
     def moves(self, index: int) -> Moves:
         """Return how the probes of one batch move."""

@@ -134,7 +134,7 @@ class Features:
         self.batches = Batches(run, self._device)
         computed = [cut for cut in cuts if sources[cut.name] == "recomputed"]
         self._prefix = features_at(model, computed) if computed else None
-        self._states = [state_for(self._prefix, state) if self._prefix is not None else {} for state in states]
+        self._states = states
 
     @property
     def stored_bytes(self) -> int:
@@ -152,7 +152,7 @@ class Features:
         """Return the features ``(N, ...)`` of a batch at each cut, of checkpoint ``t1``."""
         computed: Iterator[Tensor] = iter(())
         if self._prefix is not None:
-            computed = iter(functional_call(self._prefix, self._states[t1], (batch.inputs,)))
+            computed = iter(functional_call(self._prefix, state_for(self._prefix, self._states[t1]), (batch.inputs,)))
         return [
             self._read(cut, batch, t1) if self._sources[cut.name] == "stored" else next(computed) for cut in self._cuts
         ]

@@ -145,7 +145,7 @@ class _Checkpoint:
             tasks=tasks,
             reads=0,
             task={
-                "gradients": (n + 4) * self._parts.weight_bytes + sampler.pass_bytes(options.curvature),
+                "gradients": (n + 4) * self._parts.states.nbytes + sampler.pass_bytes(options.curvature),
                 "noise": 8 * n * max(params) + 3 * 8 * max(params) * min(options.directions, n - 1),
                 "features": 3 * probes * n * self._parts.sample_bytes,
                 "of its result": found,

@@ -116,7 +116,6 @@ class _Segments:
 
     def __init__(self, run: Run, parts: Dissected, sets: Sets) -> None:
         self._parts, self._pieces = parts, segments(parts.cuts)
-        self._states = [[state_for(piece, state) for state in parts.states] for piece in self._pieces]
         self._members, self._labels = np.stack(sets.members), run.coords["label"].values
         self._banks: tuple[int, list[SuffixBank]] | None = None
 
@@ -131,9 +130,10 @@ class _Segments:
         with torch.inference_mode():
             inputs = [batch.inputs, *self._parts.features(batch, t2)]
             own = banks[0].run(inputs[1]).predictions[0, :rows].cpu().numpy()
-            for k, piece in enumerate(self._pieces):
-                for i, t1 in enumerate(t1s):
-                    z = functional_call(piece, self._states[k][t1], (inputs[k].clone(),))
+            for i, t1 in enumerate(t1s):
+                state = self._parts.states[t1]
+                for k, piece in enumerate(self._pieces):
+                    z = functional_call(piece, state_for(piece, state), (inputs[k].clone(),))
                     found = banks[k].run(z).predictions[0] if k < len(banks) else z.argmax(1)
                     said[k, i] = found[:rows].cpu().numpy()
         member, labels = self._members[:, batch.start : batch.stop], self._labels[batch.start : batch.stop]

@@ -49,12 +49,14 @@ class BlockWriter:
         The arrays that come from the probe pass; all have ``sample`` as their first axis.
     device
         Where batches come from.
+    blocks
+        How many blocks of a checkpoint come through here; all of them when None.
     """
 
-    def __init__(self, schema: Schema, specs: list[ArraySpec], device: torch.device) -> None:
+    def __init__(self, schema: Schema, specs: list[ArraySpec], device: torch.device, blocks: int | None = None) -> None:
         self._cuda = device.type == "cuda"
         self._free: queue.Queue[Block] = queue.Queue()
-        for _ in range(BUFFERS if schema.blocks > 1 else 1):
+        for _ in range(min(BUFFERS, schema.blocks if blocks is None else blocks)):
             self._free.put(Block({s.path: self._memory(schema, s) for s in specs}))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="featdyn-writer")
         self._pending: list[Future[None]] = []

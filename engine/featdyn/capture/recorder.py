@@ -9,26 +9,35 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
-import xarray as xr
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from featdyn.capture import cube, layers, tap
+from featdyn.capture import layers, tap
 from featdyn.capture.arrays import arrays, gradient_scale
-from featdyn.capture.blocks import BUFFERS, Block, BlockWriter
+from featdyn.capture.blocks import BUFFERS, BlockWriter
+from featdyn.capture.opening import fingerprint, open_run, same
 from featdyn.capture.options import CaptureOptions
+from featdyn.capture.pending import Pending
 from featdyn.capture.plan import Plan, plan
 from featdyn.capture.probes import Probes
-from featdyn.errors import StoreError, TrainingError
-from featdyn.provenance import provenance
-from featdyn.store import CheckpointWriter, Run, RunWriter, Schema
-from featdyn.store.reader import read_block, state_path
+from featdyn.capture.ranks import Ranks
+from featdyn.capture.replica import buffers, check_whole, checksums, with_buffers
+from featdyn.capture.shards import Shards
+from featdyn.store import RunPart, Schema
 from featdyn.validation import validate
+
+_ALIKE = "make the Recorder with the same arguments on every rank"
+_ONE_NETWORK = "every rank must record the same whole network, as DistributedDataParallel has it, at the same steps"
 
 
 class Recorder:
     """Record activations and gradients of probe samples, outputs and weights, checkpoint by checkpoint.
+
+    Where ``torch.distributed`` is initialised, all ranks record one run together: each makes the recorder with the same
+    arguments and calls it at the same steps. Each runs the probe pass of its own blocks of samples (``schema.blocks``
+    of at most 1024; rank r has blocks r, r + ranks, ...; with fewer blocks than ranks some have none) and writes their
+    shards. Rank 0 alone holds the lock and commits, and what there is one of is rank 0's: weights, buffers, ``state``
+    and ``coords``. What fails on one rank is an error on all, and leaves no part of the checkpoint.
 
     Parameters
     ----------
@@ -54,7 +63,10 @@ class Recorder:
     NetworkError
         A layer that does not exist or cannot be recorded.
     StoreError
-        The store holds another recording, is being written by somebody else, or cannot be written.
+        The store holds another recording, is being written by somebody else, or cannot be written or, by all ranks,
+        be seen.
+    TrainingError
+        Ranks whose arguments differ.
 
     Examples
     --------
@@ -77,10 +89,33 @@ class Recorder:
         attributes: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        self._ranks = Ranks()  # first of all: whatever fails below on one rank, the others hear of it
+        try:
+            same(self._ranks.all(lambda: self._set_up(model, probes, every, coords, loss, options)), _ALIKE)
+            attributes = {**(attributes or {}), "capture": self.options.model_dump(mode="json")}
+            # The store comes last: what fails above leaves no folder and no lock behind.
+            self._run = open_run(self._ranks, Path(store), self.schema, probes, self.layers, attributes)
+            self._shards = Shards(self._run.path, self._run.schema, self.layers, self.options)
+        except BaseException:
+            self._ranks.close()
+            raise
+
+    def _set_up(
+        self,
+        model: nn.Module,
+        probes: Probes,
+        every: int,
+        coords: Sequence[str],
+        loss: Callable[[Tensor, Tensor], Tensor] | None,
+        options: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Make ready all but the store; return what must be the same on all ranks."""
         self.options = validate(CaptureOptions, options, "capture")
         self.every = every
         self.steps = 0
         self._model = tap.plain(model)
+        if self._ranks.several:
+            check_whole(self._model)
         self._probes = probes
         self._loss = loss
         self._device = tap.device_of(self._model)
@@ -90,23 +125,22 @@ class Recorder:
         logits = tap.run(self._model, *example, [], gradients=False, loss=loss).logits
         found = arrays(self.layers, tuple(logits.shape[1:]), len(probes), self.options, self._coords)
         self.schema = Schema.build(found, len(probes), self.options.codec)
-        self._attributes = {**(attributes or {}), "capture": self.options.model_dump(mode="json")}
+        self._share = range(self._ranks.rank, self.schema.blocks, self._ranks.size)
         specs = [a for a in self.schema.arrays if a.dims[:1] == ("sample",)]
-        self._blocks = BlockWriter(self.schema, specs, self._device)
-        features = {name: int(np.prod(shape)) for name, shape in self.layers.items()}
-        self._sketches = {name: cube.Sketch(name, n, self.options.sketch) for name, n in features.items()}
+        self._blocks = BlockWriter(self.schema, specs, self._device, len(self._share))
         self._commit: Future[None] | None = None
-        self._writer = self._open(Path(store))  # last: what fails above leaves no folder and no lock behind
+        claims = {"options": self.options, "every": every, "coords": self._coords, "layers": self.layers}
+        return claims | {"arrays": self.schema, "probes": fingerprint(probes) if self._ranks.several else 0}
 
     @property
     def checkpoints(self) -> int:
         """Committed checkpoints; one more may be on its way, see :meth:`wait`."""
-        return self._writer.checkpoints
+        return self._run.checkpoints
 
     def plan(self, checkpoints: int, state: int = 0) -> Plan:
         """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
         state += sum(t.nbytes for t in self._model.state_dict().values())
-        return plan(self.schema, state, checkpoints, BUFFERS, self._writer.path)
+        return plan(self.schema, state, checkpoints, BUFFERS, self._run.path)
 
     def step(self, **coords: float) -> bool:
         """Count one training step and record when it is due; return whether it was."""
@@ -134,35 +168,21 @@ class Recorder:
         Raises
         ------
         TrainingError
-            An activation or gradient is not finite, or does not fit float16.
+            An activation or gradient is not finite, or does not fit float16; parameters differ between ranks, or a rank
+            has ended.
         """
-        if set(coords) != set(self._coords):
-            raise ValueError(f"coords must be {', '.join(self._coords) or 'none'}, got {', '.join(coords) or 'none'}")
         self.wait()
-        self.steps = step
-        checkpoint = self._writer.checkpoint()
-        values = {"checkpoint": np.array(checkpoint.index, "int64"), "step": np.array(step, "int64")}
-        values |= {name: np.array(coords[name], "float64") for name in self._coords}
-        states = {"model": tensors_to_bytes(self._model.state_dict())}
-        if state is not None:
-            states["optimizer"] = tensors_to_bytes(state)
-
-        def commit(blocks: list[Future[None]]) -> None:
-            with checkpoint:
-                for block in blocks:
-                    block.result()
-                for name, value in values.items():
-                    checkpoint.write(name, value)
-                for kind, content in states.items():
-                    checkpoint.put(state_path(checkpoint.index, kind), [content])
-
+        pending = Pending()
         try:
-            self._probe(checkpoint)
+            same(self._ranks.all(lambda: self._begin(pending, step, state, coords)), _ONE_NETWORK)
+            # It is also the answer that a part of a checkpoint waits for before it writes: rank 0 has the lock.
+            theirs = self._ranks.first(lambda: buffers(self._model) if self._ranks.several else {})
+            self._ranks.all(lambda: self._probe(pending, theirs))
         except BaseException as error:
-            failed = type(error), error, None
-            self._blocks.then(lambda blocks: checkpoint.__exit__(*failed)).result()  # takes its files away
-            raise
-        self._commit = self._blocks.then(commit)
+            pending.failure = error
+        self._commit = self._blocks.then(lambda blocks: self._finish(pending, blocks))
+        if pending.failure is not None:
+            self.wait()
 
     def wait(self) -> None:
         """Wait until the last checkpoint is committed; raise what went wrong with it."""
@@ -176,7 +196,8 @@ class Recorder:
             self.wait()
         finally:
             self._blocks.close()
-            self._writer.close()
+            self._run.close()
+            self._ranks.close()
 
     def __enter__(self) -> Recorder:
         return self
@@ -186,82 +207,49 @@ class Recorder:
     ) -> None:
         self.close()
 
-    def _open(self, path: Path) -> RunWriter:
-        if (path / "zarr.json").exists():
-            writer = RunWriter.open(path)
-            same = sorted(writer.schema.arrays, key=str) == sorted(self.schema.arrays, key=str)
-            same = same and writer.schema.shard_samples == self.schema.shard_samples
-            if not same or Run(path).values("sample").tolist() != self._probes.coords["sample"].tolist():
-                writer.close()
-                raise StoreError(
-                    f"{path}: holds another recording (other layers, probes or options); choose another path"
-                )
-            return writer
-        coords = {
-            name: values if name == "sample" else ("sample", values) for name, values in self._probes.coords.items()
-        }
-        inputs = self._probes.inputs.numpy()
-        axes = ("probe", *layers.dims(inputs.shape[1:]))
-        static = {
-            "": xr.Dataset(coords=coords),
-            "cube": xr.Dataset(coords={"layer": np.array(list(self.layers), dtype=object)}),
-            "inputs": xr.Dataset({"input": (axes, inputs), "target": ("probe", self._probes.labels.numpy())}),
-        }
-        attributes = {**self._attributes, "provenance": provenance()}
-        return RunWriter.create(path, self.schema, static=static, attributes=attributes)
+    def _begin(
+        self, pending: Pending, step: int, state: Mapping[str, Tensor] | None, coords: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """Start a checkpoint; return what must be the same on all ranks."""
+        if set(coords) != set(self._coords):
+            raise ValueError(f"coords must be {', '.join(self._coords) or 'none'}, got {', '.join(coords) or 'none'}")
+        pending.files = self._run.checkpoint()
+        self.steps = step
+        if self._ranks.rank == 0:
+            pending.values = {"checkpoint": np.array(pending.files.index, "int64"), "step": np.array(step, "int64")}
+            pending.values |= {name: np.array(coords[name], "float64") for name in self._coords}
+            pending.states["model"] = tensors_to_bytes(self._model.state_dict())
+            if state is not None:
+                pending.states["optimizer"] = tensors_to_bytes(state)
+        return {"step": step, "parameter": checksums(self._model) if self._ranks.several else {}}
 
-    def _probe(self, checkpoint: CheckpointWriter) -> None:
-        """Run the probe pass of one checkpoint, handing over block by block."""
+    def _finish(self, pending: Pending, blocks: list[Future[None]]) -> None:
+        checkpoints = pending.finish(self._ranks, blocks)
+        if isinstance(self._run, RunPart):
+            self._run.checkpoints = checkpoints
+
+    def _probe(self, pending: Pending, theirs: Mapping[str, Tensor]) -> None:
+        """Run the probe pass of one checkpoint over this rank's blocks, handing over block by block."""
         size = min(self.options.batch, self.schema.shard_samples)
-        for index in range(self.schema.blocks):
-            samples = self.schema.block_slice(index)
-            with self._blocks.filling(index, lambda full: self._write(full, checkpoint)) as block:
-                for start in range(samples.start, samples.stop, size):
-                    stop = min(start + size, samples.stop)
-                    batch = self._probes.batch(start, stop, size, self._device)
-                    passed = tap.run(
-                        self._model, *batch, list(self.layers), gradients=self.options.gradients, loss=self._loss
-                    )
-                    block.fill(start - samples.start, self._columns(passed, stop - start))
+        files = pending.files
+        assert files is not None
+        with with_buffers(self._model, theirs):
+            for index in self._share:
+                samples = self.schema.block_slice(index)
+                with self._blocks.filling(index, lambda full: self._shards.write(full, files)) as block:
+                    for start in range(samples.start, samples.stop, size):
+                        stop = min(start + size, samples.stop)
+                        batch = self._probes.batch(start, stop, size, self._device)
+                        passed = tap.run(
+                            self._model, *batch, list(self.layers), gradients=self.options.gradients, loss=self._loss
+                        )
+                        block.fill(start - samples.start, self._columns(passed, stop - start))
 
     def _columns(self, passed: tap.Pass, rows: int) -> dict[str, Tensor]:
         scale = gradient_scale(self.options)
         found = {f"layers/{name}/activation": values[:rows] for name, values in passed.activations.items()}
         found |= {f"layers/{name}/gradient": values[:rows] * scale for name, values in passed.gradients.items()}
         return found | {"outputs/logits": passed.logits[:rows], "outputs/loss": passed.loss[:rows]}
-
-    def _write(self, block: Block, checkpoint: CheckpointWriter) -> None:
-        rows = block.rows
-        for path, memory in block.arrays.items():
-            self._finite(path, memory[:rows], checkpoint.index)
-            checkpoint.write(path, memory[:rows].numpy(), block.index)
-        columns: dict[str, list[Tensor]] = {}
-        for name in self.layers:
-            path = f"layers/{name}/activation"
-            values = block.arrays[path][:rows].flatten(1).float()
-            found = cube.summaries(values, self._before(path, checkpoint.index, block.index))
-            if self.options.gradients:
-                gradient = block.arrays[f"layers/{name}/gradient"][:rows].flatten(1).float()
-                found["gradient_norm"] = gradient.norm(dim=1) / gradient_scale(self.options)
-            found["sketch"] = self._sketches[name](values)
-            for key, value in found.items():
-                columns.setdefault(key, []).append(value)
-        for key, column in columns.items():
-            checkpoint.write(f"cube/{key}", torch.stack(column).numpy(), block.index)
-
-    def _before(self, path: str, checkpoint: int, block: int) -> Tensor | None:
-        if checkpoint == 0:
-            return None
-        values = read_block(self._writer.path, self._writer.schema, path, checkpoint - 1, block)
-        return torch.from_numpy(values.astype(np.float32)).flatten(1)
-
-    def _finite(self, path: str, values: Tensor, checkpoint: int) -> None:
-        if bool(torch.isfinite(values).all()):
-            return
-        where = f"{path} at checkpoint {checkpoint}"
-        if bool(values.isnan().any()) or values.dtype == torch.float32:
-            raise TrainingError(f"{where} is not finite: training has diverged, try a smaller learning rate")
-        raise TrainingError(f"{where} does not fit float16 (largest 65504): record with dtype float32")
 
 
 def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:

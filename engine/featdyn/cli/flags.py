@@ -21,10 +21,7 @@ def _flag(name: str, field: FieldInfo) -> click.Option:
     default = field.get_default()
     if get_origin(kind) in (UnionType, Union):  # of a type and None, which is what leaving the flag out gives
         (kind,) = (one for one in get_args(kind) if one is not NoneType)
-    if kind is Path:
-        kind = click.Path(path_type=Path)
-    if kind is ByteSize:
-        kind = str  # with its unit, which validation understands
+    kind = {Path: click.Path(path_type=Path), ByteSize: str}.get(kind, kind)  # validation understands units
     flag = f"--{name.replace('_', '-')}"
     shared: dict[str, Any] = {"help": field.description, "show_default": True}
     if get_origin(kind) is Literal:

@@ -5,6 +5,6 @@ from featdyn.compute.options import ComputeOptions
 from featdyn.compute.plan import Plan
 from featdyn.compute.serial import SERIAL
 from featdyn.compute.tree import fold
-from featdyn.compute.workers import Stage, Workers
+from featdyn.compute.workers import Stage, Workers, same
 
-__all__ = ["SERIAL", "ComputeOptions", "Plan", "Stage", "Workers", "fold", "workers"]
+__all__ = ["SERIAL", "ComputeOptions", "Plan", "Stage", "Workers", "fold", "same", "workers"]

@@ -17,14 +17,17 @@ from distributed.comm.core import CommClosedError
 from featdyn.compute import local
 from featdyn.compute.options import ComputeOptions
 from featdyn.compute.plan import Plan, available, resident
-from featdyn.compute.state import Prepare, state
+from featdyn.compute.state import Prepare, hold, state
 from featdyn.compute.tree import fold, runs
 from featdyn.compute.workers import Item, Result, Stage, State, Value, Workers
 from featdyn.errors import ComputeError
+from featdyn.sizes import size
 
 LOG = logging.getLogger("featdyn")
 
 LIBRARIES = ("numba", "scipy.stats", "torch.fx", "xarray", "zarr")
+PATIENCE = 10.0
+"""Seconds to wait for a cluster that should exist."""
 AHEAD = 2
 """Tasks per thread that are handed out before their results are taken: none waits, and results do not pile up."""
 
@@ -55,9 +58,9 @@ class Cluster(Workers):
         if options.scheduler is not None and "://" in options.scheduler:
             if options.workers is not None or options.memory_limit is not None:
                 raise ComputeError(f"{options.scheduler} has its own workers and limits: leave these options out")
-            client = Client(options.scheduler, timeout=10, set_as_default=False)
+            client = Client(options.scheduler, timeout=PATIENCE, set_as_default=False)
             self._stack.callback(client.close)
-            client.wait_for_workers(1, timeout=30)
+            client.wait_for_workers(1, timeout=PATIENCE)
             return client
         cluster: LocalCluster = self._stack.enter_context(local.cluster(options))
         client = Client(cluster, set_as_default=False)
@@ -82,13 +85,19 @@ class Cluster(Workers):
     def admit(self, plan: Plan) -> None:
         """See :meth:`Workers.admit`."""
         limits, threads = [n for n in self._each("memory_limit") if n], max(self._each("nthreads"))
-        base = max(self.client.run(_libraries).values())
+        try:
+            base = max(self.client.run(_libraries).values())
+        except CommClosedError as error:
+            limit = min(limits, default=0)
+            raise ComputeError(f"a worker ended as it loaded libraries, with {size(limit)} of memory") from error
         plan.announce(min(limits, default=available()), base, threads=threads, here=self._here)
 
     @contextmanager
     def stage(self, state: State, rebuild: Callable[[], State]) -> Iterator[Stage]:
         """See :meth:`Workers.stage`."""
         plugin = Prepare(f"{os.getpid()}-{next(self._names)}", rebuild)
+        if self._here:
+            hold(plugin, rebuild, self.threads, state)
         self.client.register_plugin(plugin)
         try:
             yield _Stage(self.client, plugin.key, AHEAD * self.threads)
@@ -153,12 +162,13 @@ class _Stage(Stage):
 
 
 def _apply(key: str, function: Callable[[Any, Any], Any], item: Any) -> Any:
-    return function(state(key), item)
+    with state(key) as held:
+        return function(held, item)
 
 
 def _fold(key: str, function: Callable[[Any, Any], Any], items: list[Any], combine: Callable[[Any, Any], Any]) -> Any:
-    held = state(key)
-    return fold(combine, (function(held, item) for item in items))
+    with state(key) as held:
+        return fold(combine, (function(held, item) for item in items))
 
 
 def _libraries() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator
 
 
 class ComputeOptions(BaseModel):
@@ -14,7 +14,6 @@ class ComputeOptions(BaseModel):
 
     scheduler: str | None = Field(
         None,
-        pattern=r"^(threads|processes|(tcp|tls|ucx|ws|wss|inproc)://.+)$",
         description="run on Dask: threads of this process, processes of this machine, or tcp://... of a cluster",
     )
     workers: int | None = Field(None, ge=1, description="threads, or processes; as many as there are cores by default")
@@ -24,3 +23,10 @@ class ComputeOptions(BaseModel):
         gt=0,
         description="memory of each worker process, such as 2GiB; an analysis that needs more is refused",
     )
+
+    @field_validator("scheduler")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and value not in ("threads", "processes") and "://" not in value:
+            raise ValueError("must be threads, processes or an address such as tcp://host:8786")
+        return value

@@ -17,8 +17,8 @@ from featdyn.store.files import FileRecord
 from featdyn.store.schema import Schema, check_name
 
 
-class CheckpointWriter:
-    """Writes one checkpoint; methods may be called from several threads.
+class CheckpointFiles:
+    """Writes files of one checkpoint; methods may be called from several threads.
 
     Parameters
     ----------
@@ -26,23 +26,13 @@ class CheckpointWriter:
         Where, and which arrays.
     index
         Its number.
-    publish
-        Commits the files that were written.
     is_open
         Whether none of its files is published yet for certain: published ones are never touched again.
     """
 
-    def __init__(
-        self,
-        store: Path,
-        schema: Schema,
-        index: int,
-        publish: Callable[[list[FileRecord]], None],
-        is_open: Callable[[], bool],
-    ) -> None:
+    def __init__(self, store: Path, schema: Schema, index: int, is_open: Callable[[], bool]) -> None:
         self.index = index
-        self._store, self._schema = store, schema
-        self._publish, self._is_open = publish, is_open
+        self._store, self._schema, self._is_open = store, schema, is_open
         self._guard = threading.Lock()
         self._written: dict[str, FileRecord] = {}
 
@@ -89,22 +79,61 @@ class CheckpointWriter:
         with self._guard:
             self._written[path] = record
 
+    def hand_over(self) -> list[FileRecord]:
+        """Return what was written; what becomes of it is for the one who commits it."""
+        return list(self._written.values())
+
+    def discard(self) -> None:
+        """Remove what was written, unless it may be published: to give the room back, on a full disk above all."""
+        self._remove(self._written)
+
+    def _remove(self, paths: Iterable[str]) -> None:
+        for path in paths if self._is_open() else ():
+            with suppress(OSError):
+                (self._store / path).unlink()
+
+
+class CheckpointWriter(CheckpointFiles):
+    """Writes one checkpoint and, as a context manager, commits it at the end or, after an error, removes it.
+
+    ``publish`` commits the files that were written.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        schema: Schema,
+        index: int,
+        publish: Callable[[list[FileRecord]], None],
+        is_open: Callable[[], bool],
+    ) -> None:
+        super().__init__(store, schema, index, is_open)
+        self._publish = publish
+
+    def commit(self, handed: Iterable[FileRecord] = ()) -> None:
+        """Publish the checkpoint: what was written here, and what other processes wrote and handed over."""
+        self._written |= {record.path: record for record in handed}
+        missing = sorted(_keys(self._schema, self.index) - set(self._written))
+        if missing:
+            self.discard()
+            raise ValueError(f"checkpoint {self.index} is not complete: {missing[0]} was not written")
+        with files.disk(self._store, self.index):
+            self._publish(list(self._written.values()))
+
+    def discard(self) -> None:
+        """Remove what was written for this checkpoint, here or by processes that have ended or handed it over."""
+        self._remove(_keys(self._schema, self.index) | self._written.keys())
+
     def __enter__(self) -> CheckpointWriter:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        missing = sorted(_keys(self._schema, self.index) - set(self._written))
-        if error is None and not missing:
-            with files.disk(self._store, self.index):
-                self._publish(list(self._written.values()))
-            return
-        for path in self._written if self._is_open() else ():  # give the room back, on a full disk above all
-            with suppress(OSError):
-                (self._store / path).unlink()
         if error is None:
-            raise ValueError(f"checkpoint {self.index} is not complete: {missing[0]} was not written")
+            self.commit()
+        else:
+            self.discard()
 
 
 def _keys(schema: Schema, checkpoint: int) -> set[str]:

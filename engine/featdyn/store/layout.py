@@ -67,7 +67,7 @@ def foreign(root: Path) -> str | None:
     for folder, folders, names in os.walk(root):
         for name in (*names, *(n for n in folders if Path(folder, n).is_symlink())):
             path = Path(folder, name).relative_to(root).as_posix()
-            if path != lock.NAME and (Path(folder, name).is_symlink() or not _OWN.fullmatch(path)):
+            if path not in (lock.NAME, lock.RANKS) and (Path(folder, name).is_symlink() or not _OWN.fullmatch(path)):
                 return path
     return None
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -117,6 +119,12 @@ class Run:
         if not 0 <= checkpoint < self.checkpoints:  # beyond lies what a writer may be writing now
             raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
         return read_block(self.path, self.schema, path, checkpoint, block)
+
+    def announce(self, path: str, checkpoint: int, block: int) -> None:
+        """Ask the system to read a shard ahead, which :meth:`block` will be asked for soon."""
+        key = metadata.chunk_key(self.schema[path], checkpoint, block)
+        with suppress(OSError, AttributeError), open(self.path / key, "rb") as file:  # not every system can
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def results(self, name: str) -> list[str]:
         """Return the paths of an analysis's results, oldest first."""

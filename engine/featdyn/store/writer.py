@@ -154,10 +154,16 @@ class RunWriter:
             self._publish("result", path, written, documents)
         return path
 
+    def invite(self) -> str:
+        """Let other processes write shards too; return the token for their :class:`featdyn.store.part.RunPart`."""
+        with files.disk(self.path, self.checkpoints):
+            return self._lock.invite()
+
     def close(self) -> None:
         """Give the lock back; without any commit, remove what was made."""
         try:
-            if not self._root.commits and not (self.path / roots.NAME).exists():
+            alone = self._lock.alone()  # else another process may be writing yet: its files are for the next writer
+            if alone and not self._root.commits and not (self.path / roots.NAME).exists():
                 with suppress(OSError):
                     layout.remove_own(self.path)
                     (self.path / LOCK).unlink()

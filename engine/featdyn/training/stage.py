@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from featdyn.capture import Probes, Recorder, layers
 from featdyn.data import Dataset, normalise, probe_set
@@ -43,6 +45,7 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None, *, da
     FeatdynError
         Bad data, network, layers or recipe, a store of another recipe, a full disk, or a loss that is not finite.
     """
+    _one_process()
     events = events or Events()
     store = Path(store)
     same_recipe(store, recipe)
@@ -85,6 +88,7 @@ def same_recipe(store: Path, recipe: Recipe) -> None:
 
 def check(recipe: Recipe, dataset: Dataset | None = None) -> None:
     """Raise what :func:`train` would of data, network, intervention, probes or layers, without training."""
+    _one_process()
     loop = Loop(recipe, dataset)
     example = _probes(recipe, loop).batch(0, 1, 1, loop.device)
     layers.select(loop.model, *example, recipe.capture.layers)
@@ -134,6 +138,15 @@ def _go(loop: Loop, recorder: Recorder, due: set[int], start: int, events: Event
                 return
             losses.clear()
             correct.clear()
+
+
+def _one_process() -> None:
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    if several or int(os.environ.get("WORLD_SIZE") or 1) > 1:  # as torchrun sets it
+        raise TrainingError(
+            "recipes train in one process, here are several: start without torchrun, "
+            "or record a distributed loop of your own with featdyn.capture.Recorder"
+        )
 
 
 def _probes(recipe: Recipe, loop: Loop) -> Probes:

@@ -1,0 +1,79 @@
+"""From a full block of samples to its shards: the arrays as they passed the network, and the cube that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featdyn.capture import cube
+from featdyn.capture.arrays import gradient_scale
+from featdyn.capture.blocks import Block
+from featdyn.capture.options import CaptureOptions
+from featdyn.errors import TrainingError
+from featdyn.store import Schema
+from featdyn.store.checkpoint import CheckpointFiles
+from featdyn.store.reader import read_block
+
+
+class Shards:
+    """Writes blocks of a recording.
+
+    Parameters
+    ----------
+    store, schema
+        Where the checkpoint before can be read.
+    layers
+        Name to the shape of one sample's activation.
+    """
+
+    def __init__(
+        self, store: Path, schema: Schema, layers: Mapping[str, tuple[int, ...]], options: CaptureOptions
+    ) -> None:
+        self._store, self._schema, self._options = store, schema, options
+        features = {name: int(np.prod(shape)) for name, shape in layers.items()}
+        self._sketches = {name: cube.Sketch(name, n, options.sketch) for name, n in features.items()}
+
+    def write(self, block: Block, files: CheckpointFiles) -> None:
+        """Write every shard of a block.
+
+        Raises
+        ------
+        TrainingError
+            A value is not finite, or does not fit float16.
+        """
+        rows = block.rows
+        for path, memory in block.arrays.items():
+            _finite(path, memory[:rows], files.index)
+            files.write(path, memory[:rows].numpy(), block.index)
+        columns: dict[str, list[Tensor]] = {}
+        for name, sketch in self._sketches.items():
+            path = f"layers/{name}/activation"
+            values = block.arrays[path][:rows].flatten(1).float()
+            found = cube.summaries(values, self._before(path, files.index, block.index))
+            if self._options.gradients:
+                gradient = block.arrays[f"layers/{name}/gradient"][:rows].flatten(1).float()
+                found["gradient_norm"] = gradient.norm(dim=1) / gradient_scale(self._options)
+            found["sketch"] = sketch(values)
+            for key, value in found.items():
+                columns.setdefault(key, []).append(value)
+        for key, column in columns.items():
+            files.write(f"cube/{key}", torch.stack(column).numpy(), block.index)
+
+    def _before(self, path: str, checkpoint: int, block: int) -> Tensor | None:
+        if checkpoint == 0:
+            return None
+        values = read_block(self._store, self._schema, path, checkpoint - 1, block)
+        return torch.from_numpy(values.astype(np.float32)).flatten(1)
+
+
+def _finite(path: str, values: Tensor, checkpoint: int) -> None:
+    if bool(torch.isfinite(values).all()):
+        return
+    where = f"{path} at checkpoint {checkpoint}"
+    if bool(values.isnan().any()) or values.dtype == torch.float32:
+        raise TrainingError(f"{where} is not finite: training has diverged, try a smaller learning rate")
+    raise TrainingError(f"{where} does not fit float16 (largest 65504): record with dtype float32")

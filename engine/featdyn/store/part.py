@@ -1,0 +1,61 @@
+"""What other processes do for the one writer of a run: write shards, and hand them over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from featdyn.store.checkpoint import CheckpointFiles
+from featdyn.store.files import FileRecord
+from featdyn.store.lock import RankLock
+from featdyn.store.schema import Schema
+
+
+class RunPart:
+    """A run as a process sees it that writes shards for the run's :class:`RunWriter`, in another process.
+
+    Parameters
+    ----------
+    path
+        The store.
+    schema, checkpoints
+        The writer's.
+    token
+        What its ``invite`` returned.
+
+    Raises
+    ------
+    StoreError
+        Not the folder of that writer.
+    """
+
+    def __init__(self, path: Path, schema: Schema, checkpoints: int, token: str) -> None:
+        self.path, self.schema, self.checkpoints = path, schema, checkpoints
+        self._token = token
+        self.checkpoint().discard()  # can it?
+
+    def checkpoint(self) -> CheckpointPart:
+        """Return what writes shards of the next checkpoint, as soon as the writer has answered once more."""
+        return CheckpointPart(self.path, self.schema, self.checkpoints, RankLock(self.path, self._token))
+
+    def close(self) -> None:
+        """Nothing is held between checkpoints."""
+
+
+class CheckpointPart(CheckpointFiles):
+    """Some shards of one checkpoint: until they are handed over or discarded no other writer can start."""
+
+    def __init__(self, store: Path, schema: Schema, index: int, lock: RankLock) -> None:
+        super().__init__(store, schema, index, is_open=lambda: self._own)
+        self._lock, self._own = lock, True
+        lock.acquire()
+
+    def hand_over(self) -> list[FileRecord]:
+        """Return what was written; whether it is published or removed is for the writer from now on."""
+        self._own = False
+        self._lock.release()
+        return super().hand_over()
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        super().discard()
+        self.hand_over()
