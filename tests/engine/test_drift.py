@@ -16,6 +16,7 @@ from featdyn.capture import Probes, Recorder
 from featdyn.errors import NetworkError, RecipeError
 from featdyn.networks import cuts
 from featdyn.store import Run
+from tests.engine.on_workers import own_run, plans, same_on
 
 WIDTH, STEPS, ANGLE = 6, 5, 0.2
 
@@ -245,3 +246,15 @@ def test_it_is_an_analysis_like_the_others(small_store, tmp_path):
         drift(Run(copy), cuts=("s9",))
     with pytest.raises(RecipeError, match="samples"):
         drift(Run(copy), samples=1)
+
+
+@pytest.mark.parametrize("source", ["stored", "recomputed"])
+def test_workers_change_nothing(tmp_path, source, clusters):
+    run, model = own_run(tmp_path / "r.zarr")
+    alone = drift(run, model=model, features=source, samples=12)
+    same_on(clusters, drift, alone, run, model=model, features=source, samples=12)
+
+
+def test_what_it_needs_is_said_first(tmp_path, caplog):
+    run, model = own_run(tmp_path / "r.zarr")
+    plans(drift, run, caplog, model=model, features="stored")

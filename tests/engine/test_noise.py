@@ -29,6 +29,7 @@ from featdyn.store import Run
 from featdyn.training import load
 from featdyn.training.stage import train
 from tests.engine.conftest import SMALL
+from tests.engine.on_workers import plans, same_on
 from tests.engine.synthetic_run import make_run
 
 PLAIN = [*SMALL, "network.name=mlp", "data.train_size=100", "training.batch_size=20", "training.epochs=1"]
@@ -238,3 +239,54 @@ def test_gradients_of_single_samples_average_to_the_full_gradient_of_a_network_w
     names = list(full)
     each = torch.stack([flat(draw, names) for draw in sampler.draws(100, replacement=False)])
     torch.testing.assert_close(each.double().mean(0), flat(full, names), rtol=1e-3, atol=1e-6)
+
+
+OPTIONS = {"draws": 5, "probes": 3, "curvature": 20, "keep": "raw", "directions": 2}
+
+
+def test_workers_change_nothing_and_what_they_need_is_said_first(run, clusters, caplog):
+    alone = noise(run, **OPTIONS)
+    same_on(clusters, noise, alone, run, **OPTIONS)
+    plans(noise, run, caplog, **OPTIONS)
+
+
+def test_a_convolution_s_gradient_sees_how_many_threads_sum_it_but_not_where(tmp_path, clusters):
+    changes = [c for c in PLAIN if "network" not in c] + ["network.name=cnn"]
+    run = train(load("digits", changes), tmp_path / "r.zarr")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = noise(run, **OPTIONS, every=2)
+    torch.set_num_threads(2)
+    more = noise(run, **OPTIONS, every=2)
+    torch.set_num_threads(threads)
+    same_on(clusters, noise, alone, run, **OPTIONS, every=2)
+    for name in ("parameter_centred", "feature_centred", "noise_curvature"):
+        scale = float(np.abs(alone[name]).max())
+        np.testing.assert_allclose(more[name] / scale, alone[name] / scale, atol=1e-4)
+
+
+def test_draws_of_a_checkpoint_do_not_depend_on_others(run):
+    every, some = noise(run, **OPTIONS), noise(run, **OPTIONS, every=2)
+    for name in ("control_centred", "isotropic_curvature", "parameter_centred"):
+        np.testing.assert_array_equal(every[name].sel(t=some["t"]), some[name])
+    seconds = noise(run, **OPTIONS | {"curvature": 0})
+    np.testing.assert_array_equal(every["control_centred"], seconds["control_centred"])
+
+
+def test_dropout_draws_the_same_whoever_else_draws(run):
+    """Its generator is the process's."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def sampler():
+        found = Sampler(run, None, 10, 0)
+        found.model.append(torch.nn.Dropout(0.5))
+        found._dropout = True
+        return found
+
+    def drawn(one):
+        return torch.stack([flat(draw, list(draw)) for draw in one.draws(20, True)])
+
+    alone = drawn(sampler())
+    with ThreadPoolExecutor(2) as pool:
+        for together in pool.map(drawn, [sampler(), sampler()]):
+            assert torch.equal(together, alone)

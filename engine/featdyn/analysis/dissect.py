@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from featdyn.analysis.source import Source
 from featdyn.capture.tap import device_of
 from featdyn.networks import Cut, cuts, resolve
 from featdyn.store import Run
+
+BETWEEN = 12
+"""So many copies of the widest features are held at once by layers and threads, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,22 @@ class Dissected:
     def weight_bytes(self) -> int:
         """Bytes of the parameters and buffers that are held."""
         return self.states.room * self.states.nbytes
+
+    @property
+    def held(self) -> dict[str, int]:
+        """Bytes that a process holds for this: weights of checkpoints, and blocks of inputs and features."""
+        return {"weights": self.weight_bytes, "blocks": self.features.block_bytes}
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one probe's features at all cuts, float32."""
+        return 4 * sum(prod(cut.shape) for cut in self.cuts)
+
+    @property
+    def pass_bytes(self) -> int:
+        """Bytes of one recorded batch on its way through the network: its features, and those between, at most."""
+        widest = max(prod(cut.shape) for cut in self.cuts)
+        return int(self.features.batches.size * (self.sample_bytes + BETWEEN * 4 * widest))
 
     def coords(self, run: Run, sets: Sets) -> xr.Dataset:
         """Return the coordinates of results over (cut, set, t1, t2)."""

@@ -79,6 +79,17 @@ class Batches(Sequence[Batch]):
         return [i for i, span in enumerate(self.spans) if span[0] == block]
 
 
+def inputs_of(run: Run, places: NDArray[np.intp]) -> Tensor:
+    """Return the inputs of some probes, ascending, in their order: beside them one block of inputs is in memory."""
+    found = [run.values("inputs/input", slice(0, 0))]
+    for block in range(run.schema.blocks):
+        samples = run.schema.block_slice(block)
+        mine = places[(places >= samples.start) & (places < samples.stop)] - samples.start
+        if len(mine):
+            found.append(run.values("inputs/input", samples)[mine])
+    return torch.from_numpy(np.concatenate(found))
+
+
 def measure_rates(run: Run, model: nn.Module, cuts: Sequence[Cut], stored: set[str]) -> Rates:
     """Time one prefix pass and one read, to choose between them."""
     device = device_of(model)
