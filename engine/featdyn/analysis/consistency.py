@@ -97,13 +97,10 @@ def plan(run: Run, parts: Dissected, known: int) -> Plan:
         tasks=run.schema.blocks * steps * len(groups),
         reads=parts.features.stored_bytes * steps * len(groups),
         task={
-            "features": 4 * batches.size * (sum(widths) + LAYERS * max(widths)),
+            "features": parts.pass_bytes + 4 * batches.size * LAYERS * max(widths),
             "logits": steps * run.schema.shard_samples * logits,
         },
-        state={
-            "weights": parts.weight_bytes + max(map(len, groups), default=0) * composites.bank_bytes(parts),
-            "blocks": parts.features.block_bytes,
-        },
+        state=parts.held | {"suffixes": max(map(len, groups), default=0) * composites.bank_bytes(parts)},
         result={"predictions": 4 * len(cuts) * steps**2 * probes},
     )
 

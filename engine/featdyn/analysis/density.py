@@ -130,21 +130,17 @@ def density(
 def plan(run: Run, parts: Dissected, kept: list[NDArray[np.intp]], pairs: int) -> Plan:
     """Return what the distances of so many pairs will need."""
     widths, rows = [prod(cut.shape) for cut in parts.cuts], max(map(len, kept))
-    sets, steps = len(kept), run.checkpoints
+    sets, steps, probes = len(kept), run.checkpoints, sum(map(len, kept))
     return Plan(
         f"{len(parts.cuts)} cuts x {sets} sets of up to {rows:,} probes x {pairs} pairs of checkpoints",
         tasks=2 * sets * steps + sets * len(parts.cuts) * -(-pairs // PAIRS),
-        reads=2 * parts.features.stored_bytes * steps,
+        reads=parts.features.stored_bytes * (steps * probes + sets * FITTED) // run.schema.samples,
         task={
-            "features": 12 * parts.features.batches.size * sum(widths),
+            "features": parts.pass_bytes,
             "rows to fit": 4 * FITTED * (sum(widths) + max(widths)) + 3 * 8 * FITTED**2,
         },
-        state={
-            "weights": parts.weight_bytes,
-            "blocks": parts.features.block_bytes,
-            "axes": 4 * WIDTH * sets * sum(widths),
-        },
-        result={"points": 4 * WIDTH * len(widths) * steps * sum(map(len, kept))},
+        state=parts.held | {"axes": 4 * WIDTH * sets * sum(widths)},
+        result={"points": 4 * WIDTH * len(widths) * steps * probes},
     )
 
 

@@ -69,9 +69,10 @@ class Dissected:
 
     @property
     def pass_bytes(self) -> int:
-        """Bytes of one recorded batch on its way through the network: its features, and those between, at most."""
-        widest = max(prod(cut.shape) for cut in self.cuts)
-        return int(self.features.batches.size * (self.sample_bytes + BETWEEN * 4 * widest))
+        """Bytes of one recorded batch on its way to the cuts: features, and those between or as they were stored."""
+        widest = 4 * max(prod(cut.shape) for cut in self.cuts)
+        between = BETWEEN * widest if "recomputed" in self.sources.values() else widest
+        return int(self.features.batches.size * (self.sample_bytes + between))
 
     def coords(self, run: Run, sets: Sets) -> xr.Dataset:
         """Return the coordinates of results over (cut, set, t1, t2)."""

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from featdyn.compute import Plan, Workers
+from featdyn.compute import Plan, Workers, same
 from featdyn.store import Run
 
 Asked = TypeVar("Asked")
@@ -22,13 +22,9 @@ def each(
 ) -> list[Value]:
     """Return ``function(asked, run)`` of every run, in their order; a store is a task, and paths are opened by it."""
     workers.admit(Plan(f"{work} of {len(runs)} stores", tasks=len(runs), reads=0, task={"an open store": OPEN}))
-    with workers.stage(asked, partial(_same, asked)) as stage:
+    with workers.stage(asked, partial(same, asked)) as stage:
         return list(stage.map(partial(_open, function), runs))
 
 
 def _open(function: Callable[[Asked, Run], Value], asked: Asked, store: Run | str | Path) -> Value:
     return function(asked, store if isinstance(store, Run) else Run(store))
-
-
-def _same(asked: Asked) -> Asked:
-    return asked
