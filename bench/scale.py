@@ -31,7 +31,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "spectra of gradients": ("spectra", {"of": "gradient"}, GRADIENTS),
     "density": ("density", {**FEATURES, "samples": 4000, "permutations": 50}, ACTIVATIONS),
     "isotropy": ("layer_isotropy", {"samples": 128}, GRADIENTS),
-    "consistency": ("consistency", {**FEATURES}, ACTIVATIONS),
+    "consistency": ("consistency", {**FEATURES, "cuts": ("s2b3", "pooled")}, "layers/[sp]*[2o]*/activation"),
 }
 SCALING = {
     "moments": ("spectra", {"layers": ("s2b3", "pooled")}),
