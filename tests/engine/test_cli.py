@@ -45,7 +45,6 @@ def test_help_is_light_and_complete():
 import resource, sys
 sys.argv = ["featdyn", "--help"]
 from featdyn.cli import main
-from featdyn.store import Run
 try:
     main()
 except SystemExit:
