@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 from bench import harness
-from featdyn.analysis import spectra
+from featdyn.analysis import composites, spectra
 from featdyn.compute import SERIAL, Workers, same, workers
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from featdyn.store.commit import Commit
@@ -163,7 +163,9 @@ def on_paper() -> dict[str, Any]:
         },
         "hours": {name: value / 3600 for name, value in seconds.items()},
         "multiply-adds": {name: macs for name, (macs, _, _) in work.items()},
-        "suffixes that fit a GPU": ASSUMED["bytes of memory per GPU"] // (weights / 2),
+        # What breaks first: a suffix of half the network is planned in float32, several times over.
+        "bytes planned for one suffix": composites.BANK * 4 * PARAMETERS / 2,
+        "suffixes that would fit a GPU in bfloat16, once": ASSUMED["bytes of memory per GPU"] // (weights / 2),
     }
 
 
