@@ -15,7 +15,7 @@ from torch.func import functional_call
 from bench.harness import Case
 from featdyn.analysis.consistency import consistency
 from featdyn.analysis.features import batches as batches_of
-from featdyn.analysis.network import network, states
+from featdyn.analysis.network import States, network
 from featdyn.networks import cuts, features_at, resolve, state_for
 from featdyn.training import load
 from featdyn.training.stage import train
@@ -34,7 +34,7 @@ def cases(device: str) -> Iterator[Case]:
 def _case(store: Path, device: str) -> Case:
     run = train(load("digits", [f"training.epochs={EPOCHS}", f"training.device={device}"]), store)
     model = network(run, torch.device(device))
-    saved = states(run, model)
+    saved = States(run, model)
     batches = list(batches_of(run, torch.device(device)))
     picked = resolve(cuts(model, batches[0].inputs[:1]), ["default"])
     steps, samples = run.checkpoints, run.schema.samples

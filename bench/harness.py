@@ -130,7 +130,11 @@ def _git(*arguments: str) -> str:
 def operations() -> list[str]:
     """Return the names of the benchmark files."""
     here = Path(__file__).parent
-    return sorted(p.stem for p in here.glob("*.py") if p.stem not in {"__init__", "__main__", "harness", "ceilings"})
+    return sorted(
+        p.stem
+        for p in here.glob("*.py")
+        if p.stem not in {"__init__", "__main__", "harness", "ceilings", "scale", "paper"}
+    )
 
 
 def run(

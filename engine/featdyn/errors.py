@@ -23,3 +23,7 @@ class NetworkError(FeatdynError):
 
 class TrainingError(FeatdynError):
     """Training that cannot go on, such as a loss that is not finite."""
+
+
+class ComputeError(FeatdynError):
+    """Work that does not fit into memory, or workers that cannot be had or were lost."""

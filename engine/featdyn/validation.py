@@ -22,7 +22,8 @@ def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:
         if first["type"] == "extra_forbidden":
             raise _unknown(model, first["loc"], what) from None
         given = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        raise RecipeError(f"{what}: {field}: {first['msg'].lower().replace('tuple', 'list')}{given}") from None
+        text = first["msg"].lower().removeprefix("value error, ").replace("tuple", "list")
+        raise RecipeError(f"{what}: {field}: {text}{given}") from None
 
 
 def _unknown(model: type[BaseModel], location: tuple[int | str, ...], what: str) -> RecipeError:

@@ -110,12 +110,13 @@ def one_torch_thread() -> Iterator[None]:
     import torch
 
     torch.get_num_threads()  # torch's set-up of a new thread, which would undo the limit if it came later
-    with _controller().limit(limits=1, user_api="openmp"):
+    with controller().limit(limits=1, user_api="openmp"):
         yield
 
 
 @functools.cache
-def _controller() -> ThreadpoolController:
+def controller() -> ThreadpoolController:
+    """Return the threads of BLAS and OpenMP; to find their libraries takes milliseconds."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

@@ -16,6 +16,7 @@ from featdyn.store import Run
 from featdyn.training import load
 from featdyn.training.stage import train
 from tests.engine.conftest import SMALL
+from tests.engine.on_workers import own_run, plans, same_on
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,13 @@ def test_what_cannot_be_averaged_is_refused(tmp_path, run):
     run = train(load("digits", changes), tmp_path / "r.zarr")
     with pytest.raises(FeatdynError, match="no training probes"):
         averaging(run)
+
+
+def test_workers_change_nothing_and_what_they_need_is_said_first(tmp_path, clusters, caplog):
+    run, model = own_run(tmp_path / "r.zarr")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    alone = averaging(run, model=model, draws=20)
+    same_on(clusters, averaging, alone, run, model=model, draws=20)
+    plans(averaging, run, caplog, model=model)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(module.momentum == 0.1 for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from featdyn.cli import main
+from featdyn.store import Run
 from tests.engine.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +71,7 @@ def test_looking_at_a_store_imports_neither_torch_nor_dask_nor_numba(small_store
 import sys
 sys.argv = ["featdyn", *{arguments!r}]
 from featdyn.cli import main
+from featdyn.store import Run
 try:
     main()
 except SystemExit as stop:
@@ -226,3 +229,39 @@ def test_debug_shows_the_traceback(featdyn, tmp_path):
     code, _, err = featdyn("--debug", "info", tmp_path / "nowhere")
     assert code == 1
     assert "Traceback" in err
+
+
+def test_many_stores_are_analysed_on_the_same_workers(featdyn, small_store, tmp_path):
+    stores = [tmp_path / f"{i}.zarr" for i in range(2)]
+    for store in stores:
+        shutil.copytree(small_store, store)
+    code, out, err = featdyn(
+        "analyze", stores[0], tmp_path / "none.zarr", stores[1], "spectra", "--scheduler", "threads"
+    )
+    assert code == 1
+    assert out.count("results/spectra/") == 2
+    for line in ("none.zarr: no such folder", "1 of 3 stores failed", "dashboard: http://", "tasks, "):
+        assert line in err
+    first, second = (Run(store).result("spectra").load() for store in stores)
+    assert first.drop_attrs().identical(second.drop_attrs())
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--memory-limit", "1MB"), r"needs .* of memory .*, but 976\.6 KiB are allowed or free"),
+        (("--scheduler", "dask"), "scheduler: must be threads, processes or an address"),
+        (("--workers", "2"), "--workers needs --scheduler"),
+    ],
+)
+def test_what_does_not_fit_or_is_wrong_is_refused_before_any_work(featdyn, small_store, flags, line):
+    before = (small_store / "zarr.json").read_bytes()
+    code, _, err = featdyn("analyze", small_store, "spectra", *flags)
+    assert code == 1
+    assert re.search(f"^featdyn: .*{line}", err, re.MULTILINE)
+    assert (small_store / "zarr.json").read_bytes() == before
+
+
+def test_a_missing_store_or_analysis_is_wrong_usage(featdyn, small_store):
+    one_line(featdyn("analyze", "density"), "name a store before density")
+    assert "STORE... ANALYSIS" in featdyn("analyze", "--help")[1]

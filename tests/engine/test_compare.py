@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from click.testing import CliRunner
@@ -116,3 +117,19 @@ def test_what_cannot_be_compared(runs):
         compare(runs, ["results.drift.motion"])
     with pytest.raises(FeatdynError, match="t1 must lie between 0 and 1"):
         compare(runs, [AGREEMENT], t1=3)
+
+
+def test_many_stores_are_read_by_workers(runs, clusters):
+    alone = compare(runs, [AGREEMENT, "test_accuracy"])
+    for workers in clusters.values():
+        found = compare([run.path for run in runs], [AGREEMENT, "test_accuracy"], workers=workers)
+        pd.testing.assert_frame_equal(found, alone, check_exact=True)
+        with pytest.raises(FeatdynError, match="no variable"):
+            compare(runs, ["results.drift.motion"], workers=workers)
+
+
+def test_the_command_line_opens_workers(runs):
+    arguments = ["compare", *(str(run.path) for run in runs), "--quantity", AGREEMENT, "--format", "json"]
+    found = CliRunner().invoke(featdyn, [*arguments, "--scheduler", "threads"])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout) == json.loads(CliRunner().invoke(featdyn, arguments).stdout)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from featdyn.analysis import analyses, composites, features
 from featdyn.analysis import consistency as consistency_module
 from featdyn.analysis.consistency import consistency
-from featdyn.analysis.network import network, states
+from featdyn.analysis.network import States, network
 from featdyn.analysis.record import record
 from featdyn.analysis.source import Rates, choose
 from featdyn.errors import FeatdynError, NetworkError, RecipeError
@@ -53,7 +53,7 @@ def test_stored_and_recomputed_features_agree(run, recomputed):
 def test_composites_match_two_models_joined_by_hand(run, recomputed):
     """An independent route: run t2's whole network, but put t1's activation in place of its own at the cut."""
     shallow, deep = network(run), network(run)
-    saved = states(run, shallow)
+    saved = States(run, shallow)
     inputs = torch.from_numpy(run.values("inputs/input"))
     pairs = [(0, 4), (4, 0), (2, 3), (3, 3)]
     for cut, (t1, t2) in itertools.product(("stem", "s2b2", "pooled"), pairs):
@@ -190,7 +190,7 @@ def test_another_checkpoint_costs_a_row_and_a_column(tmp_path, monkeypatch):
 
     monkeypatch.setattr(composites.SuffixBank, "run", counted)
     grown = consistency(run, cuts=("all",), features="recomputed")
-    batches = len(list(features.batches(run, torch.device("cpu"))))
+    batches = len(features.Batches(run, torch.device("cpu")))
     assert sum(ran) == grown.sizes["cut"] * batches * (new**2 - old**2)
     monkeypatch.setattr(consistency_module, "_known", lambda *args: None)
     fresh = consistency(run, cuts=("all",), features="recomputed")
@@ -227,13 +227,35 @@ def test_soft_measures_follow_from_logits(run, recomputed):
 
 
 def test_the_plan_is_said_and_what_cannot_fit_is_refused(run, monkeypatch, caplog):
-    from featdyn.analysis import plan
+    from featdyn.compute import serial
 
     with caplog.at_level("INFO", "featdyn"):
         consistency(run, cuts=("pooled",), features="recomputed")
     steps, probes = run.checkpoints, run.schema.samples
     assert f"1 cuts x {steps**2} pairs of checkpoints x {probes} probes" in caplog.text
-    monkeypatch.setattr(plan, "available", lambda: 1000)
-    with pytest.raises(FeatdynError, match=r"at most .* of memory .* but 1000 B are free: name fewer cuts"):
+    monkeypatch.setattr(serial, "available", lambda: 1000)
+    with pytest.raises(FeatdynError, match=r"needs .* of memory .* but 1000 B are allowed or free: .* fewer cuts"):
         consistency(run, cuts=("pooled",), features="recomputed")
-    assert plan.Plan("work", {"a": 3, "b": 4}).peak == 7
+
+
+def test_the_same_on_workers(run, clusters):
+    here = consistency(run, cuts=("pooled", "s1b1"), features="recomputed")
+    for workers in clusters.values():
+        found = consistency(run, cuts=("pooled", "s1b1"), features="recomputed", workers=workers)
+        assert (found["prediction"] == here["prediction"]).all()
+        xr.testing.assert_allclose(found, here, rtol=1e-4, atol=1e-6)  # convolutions sum differently on one thread
+
+
+@pytest.mark.parametrize("old", [0, 2])
+def test_suffixes_and_weights_that_do_not_fit_come_in_groups(run, monkeypatch, old):
+    from featdyn.analysis import network as networks
+
+    here = consistency(run, cuts=("pooled", "s1b1"), features="recomputed")
+    parts = consistency_module.dissect(run, None, ("pooled", "s1b1"), "recomputed")
+    monkeypatch.setattr(composites, "HELD", 3 * composites.bank_bytes(parts))
+    monkeypatch.setattr(networks, "HELD", 0)
+    groups = composites.suffix_groups(parts, old)
+    assert [t2 for group in groups for t2 in group] == list(range(run.checkpoints))
+    assert max(map(len, groups)) == min(3, run.checkpoints)
+    found = consistency(run, cuts=("pooled", "s1b1"), features="recomputed")
+    assert found.drop_attrs().identical(here.drop_attrs())

@@ -9,16 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import functional_call
 
+from featdyn.analysis import dissect
 from featdyn.analysis.batchnorm import batchnorm
 from featdyn.analysis.consistency import consistency
 from featdyn.analysis.controls import KINDS, STRICT, controls, perturbed
-from featdyn.analysis.network import network, states
+from featdyn.analysis.network import States, network
 from featdyn.analysis.rewind import rewind
+from featdyn.analysis.source import Rates
 from featdyn.networks import cuts, resolve, segments, state_for
 from featdyn.store import Run
 from featdyn.training import load
 from featdyn.training.stage import train
 from tests.engine.conftest import SMALL
+from tests.engine.on_workers import own_run, plans, same_on
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +110,7 @@ def test_policies(run, pairs):
 
 def test_policies_agree_with_modules_set_by_hand(run):
     model = network(run)
-    saved = states(run, model)
+    saved = States(run, model)
     inputs = torch.from_numpy(run.values("inputs/input"))
     split, labels = run.coords["split"].values, run.coords["label"].values
     (cut,) = resolve(cuts(model, inputs[:1]), ["s2b3"])
@@ -173,7 +176,7 @@ def test_rewind(run, pairs):
 def test_a_rewound_layer_is_the_network_with_that_layer_s_old_weights(run):
     found = rewind(run)
     model = network(run)
-    saved = states(run, model)
+    saved = States(run, model)
     inputs, labels = torch.from_numpy(run.values("inputs/input")), run.coords["label"].values
     test = run.coords["split"].values == "test"
     t1 = 1
@@ -181,3 +184,29 @@ def test_a_rewound_layer_is_the_network_with_that_layer_s_old_weights(run):
     with torch.no_grad():
         right = (model(inputs[test]).argmax(1).numpy() == labels[test]).mean()
     assert found["accuracy"].sel(segment="s2b2", set="test").isel(t1=t1, t2=0) == pytest.approx(right, abs=1 / 33)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    return own_run(tmp_path_factory.mktemp("own") / "r.zarr")
+
+
+@pytest.fixture(scope="module", params=[(controls, {"draws": 30}), (batchnorm, {"draws": 30}), (rewind, {})])
+def alone(request, own):
+    """What one process finds with a user's own network, all suffixes."""
+    analysis, options = request.param
+    options = {"t2": "all", "model": own[1]} | options
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dissect, "measure_rates", lambda *_: Rates(1e9, 1e9))  # sources by the clock could differ
+        return analysis, options, analysis(own[0], **options)
+
+
+def test_workers_change_nothing(own, alone, clusters, monkeypatch):
+    monkeypatch.setattr(dissect, "measure_rates", lambda *_: Rates(1e9, 1e9))
+    analysis, options, found = alone
+    same_on(clusters, analysis, found, own[0], **options)
+
+
+def test_what_they_need_is_said_first(own, alone, caplog):
+    analysis, options, _ = alone
+    plans(analysis, own[0], caplog, **options)

@@ -10,12 +10,13 @@ from torch import nn
 
 from featdyn.analysis import analyses, motion
 from featdyn.analysis.drift import drift
-from featdyn.analysis.network import network, states
+from featdyn.analysis.network import States, network
 from featdyn.analysis.record import record
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import NetworkError, RecipeError
 from featdyn.networks import cuts
 from featdyn.store import Run
+from tests.engine.on_workers import own_run, plans, same_on
 
 WIDTH, STEPS, ANGLE = 6, 5, 0.2
 
@@ -115,7 +116,7 @@ def naive(run, cut):
     """Features by hooks, everything else in float64 by numpy, one pair at a time."""
     model = network(run)
     inputs, kept = torch.from_numpy(run.values("inputs/input")), []
-    for state in states(run, model):
+    for state in States(run, model):
         model.load_state_dict(state)
         with torch.no_grad(), model.get_submodule(cut).register_forward_hook(lambda m, a, o: kept.append(o)):
             model(inputs)
@@ -180,7 +181,7 @@ def test_parameters_of_a_recorded_network(recorded):
     model = network(run)
     example = torch.from_numpy(run.values("inputs/input")[:1])
     cut = next(cut for cut in cuts(model, example) if cut.name == "s1b3")
-    first, last = states(run, model)[0], states(run, model)[-1]
+    first, last = States(run, model)[0], States(run, model)[-1]
     for half, part in (("prefix_distance", cut.prefix), ("suffix_distance", cut.suffix)):
         names = [name for name, _ in part.named_parameters()]
         a, b = (torch.cat([state[n].flatten().double() for n in names]) for state in (first, last))
@@ -209,10 +210,10 @@ def test_a_subset_takes_every_kind_of_probe(tmp_path, recorded):
     run, _ = recorded
     found = drift(run, cuts=("pooled",), samples=6)
     assert found["used"].values.tolist() == [6, 6, 6]
-    from featdyn.analysis.drift import _spread
+    from featdyn.analysis.sets import Sets, spread
 
-    kinds = run.coords["corruption"].values
-    chosen = _spread(run, run.coords["split"].values == "corrupted", 6)
+    kinds, sets = run.coords["corruption"].values, Sets.of(run)
+    chosen = spread(run, sets, 6)[sets.names.index("corrupted")]
     assert sorted(kinds[chosen].tolist()) == ["contrast"] * 3 + ["gaussian_noise"] * 3
 
 
@@ -245,3 +246,15 @@ def test_it_is_an_analysis_like_the_others(small_store, tmp_path):
         drift(Run(copy), cuts=("s9",))
     with pytest.raises(RecipeError, match="samples"):
         drift(Run(copy), samples=1)
+
+
+@pytest.mark.parametrize("source", ["stored", "recomputed"])
+def test_workers_change_nothing(tmp_path, source, clusters):
+    run, model = own_run(tmp_path / "r.zarr")
+    alone = drift(run, model=model, features=source, samples=12)
+    same_on(clusters, drift, alone, run, model=model, features=source, samples=12)
+
+
+def test_what_it_needs_is_said_first(tmp_path, caplog):
+    run, model = own_run(tmp_path / "r.zarr")
+    plans(drift, run, caplog, model=model, features="stored")

@@ -18,7 +18,7 @@ from featdyn.analysis import grams
 from featdyn.analysis.curvature import quotients
 from featdyn.analysis.gradients import Sampler, flat, moved, parameters, unflattened
 from featdyn.analysis.isotropy import SHARES, drift_in_noise, half_overlap, isotropy
-from featdyn.analysis.network import network, states
+from featdyn.analysis.network import States, network
 from featdyn.analysis.noise import noise
 from featdyn.analysis.record import record
 from featdyn.errors import FeatdynError
@@ -29,6 +29,7 @@ from featdyn.store import Run
 from featdyn.training import load
 from featdyn.training.stage import train
 from tests.engine.conftest import SMALL
+from tests.engine.on_workers import plans, same_on
 from tests.engine.synthetic_run import make_run
 
 PLAIN = [*SMALL, "network.name=mlp", "data.train_size=100", "training.batch_size=20", "training.epochs=1"]
@@ -47,7 +48,7 @@ def sample(run):
 
 def test_gradients_are_autograd_s(run):
     sampler = Sampler(run, None, None, 0)
-    state = states(run, network(run))[-1]
+    state = States(run, network(run))[-1]
     sampler.at(state)
     recipe = load("digits", PLAIN)
     from featdyn.training.loop import Loop
@@ -72,7 +73,7 @@ def test_noise_shrinks_with_the_batch_as_it_must(run):
     scale = {}
     for size, replacement in itertools.product((10, 50), (True, False)):
         sampler = Sampler(run, None, size, 1)
-        sampler.at(states(run, network(run))[-1])
+        sampler.at(States(run, network(run))[-1])
         full = sampler.full()
         names = list(full)
         draws = torch.stack([flat(d, names) for d in sampler.draws(200, replacement)]).double() - flat(full, names)
@@ -85,7 +86,7 @@ def test_noise_shrinks_with_the_batch_as_it_must(run):
 def test_sampling_leaves_buffers_and_repeats(small_store):
     run = Run(small_store)
     sampler = Sampler(run, None, 64, 3)
-    state = states(run, sampler.model)[-1]
+    state = States(run, sampler.model)[-1]
     sampler.at(state)
     first = next(sampler.draws(1, True))
     for name, tensor in sampler.model.state_dict().items():
@@ -99,7 +100,7 @@ def test_the_sample_is_what_it_says(run, sample):
     assert sample.attrs["center"] == "known"
     assert sample["t"].values.tolist() == list(range(run.checkpoints))
     assert sample.sizes["probe"] == 3
-    saved = states(run, network(run))
+    saved = States(run, network(run))
     for c, cut in enumerate(sample["cut"].values):
         draws = sample[f"draws_{cut}"].values
         assert draws.shape[-1] == sample["prefix_params"].values[c]
@@ -122,7 +123,7 @@ def test_the_sample_is_what_it_says(run, sample):
 def test_feature_noise_is_one_step_of_sgd(run, sample):
     """The same by hand, for one draw, probe and cut."""
     model = network(run)
-    state = states(run, model)[1]
+    state = States(run, model)[1]
     sampler = Sampler(run, None, None, 0)
     sampler.at(state)
     rate = sampler.rate(int(run.values("step")[1]))
@@ -233,8 +234,59 @@ def test_gradients_of_single_samples_average_to_the_full_gradient_of_a_network_w
     run = train(load("digits", changes), tmp_path / "r.zarr")
     sampler = Sampler(run, None, 1, 0, stored_statistics=True)
     assert not sampler.normalised
-    sampler.at(states(run, sampler.model)[-1])
+    sampler.at(States(run, sampler.model)[-1])
     full = sampler.full()
     names = list(full)
     each = torch.stack([flat(draw, names) for draw in sampler.draws(100, replacement=False)])
     torch.testing.assert_close(each.double().mean(0), flat(full, names), rtol=1e-3, atol=1e-6)
+
+
+OPTIONS = {"draws": 5, "probes": 3, "curvature": 20, "keep": "raw", "directions": 2}
+
+
+def test_workers_change_nothing_and_what_they_need_is_said_first(run, clusters, caplog):
+    alone = noise(run, **OPTIONS)
+    same_on(clusters, noise, alone, run, **OPTIONS)
+    plans(noise, run, caplog, **OPTIONS)
+
+
+def test_a_convolution_s_gradient_sees_how_many_threads_sum_it_but_not_where(tmp_path, clusters):
+    changes = [c for c in PLAIN if "network" not in c] + ["network.name=cnn"]
+    run = train(load("digits", changes), tmp_path / "r.zarr")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = noise(run, **OPTIONS, every=2)
+    torch.set_num_threads(2)
+    more = noise(run, **OPTIONS, every=2)
+    torch.set_num_threads(threads)
+    same_on(clusters, noise, alone, run, **OPTIONS, every=2)
+    for name in ("parameter_centred", "feature_centred", "noise_curvature"):
+        scale = float(np.abs(alone[name]).max())
+        np.testing.assert_allclose(more[name] / scale, alone[name] / scale, atol=1e-4)
+
+
+def test_draws_of_a_checkpoint_do_not_depend_on_others(run):
+    every, some = noise(run, **OPTIONS), noise(run, **OPTIONS, every=2)
+    for name in ("control_centred", "isotropic_curvature", "parameter_centred"):
+        np.testing.assert_array_equal(every[name].sel(t=some["t"]), some[name])
+    seconds = noise(run, **OPTIONS | {"curvature": 0})
+    np.testing.assert_array_equal(every["control_centred"], seconds["control_centred"])
+
+
+def test_dropout_draws_the_same_whoever_else_draws(run):
+    """Its generator is the process's."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def sampler():
+        found = Sampler(run, None, 10, 0)
+        found.model.append(torch.nn.Dropout(0.5))
+        found._dropout = True
+        return found
+
+    def drawn(one):
+        return torch.stack([flat(draw, list(draw)) for draw in one.draws(20, True)])
+
+    alone = drawn(sampler())
+    with ThreadPoolExecutor(2) as pool:
+        for together in pool.map(drawn, [sampler(), sampler()]):
+            assert torch.equal(together, alone)

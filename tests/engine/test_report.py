@@ -211,7 +211,7 @@ def test_curves_of_a_bare_loop_keep_their_own_names(tmp_path: Path) -> None:
     page = Page(write_report(run, tmp_path / "r.html"))
     drawn = [[t["name"] for t in page.data["figures"][f"training-{i}"][""]["data"]] for i in range(2)]
     assert drawn == [["train", "val"], ["Grad norm"]]
-    assert "all (15)" in page.text
+    assert "probes (15)" in page.text
 
 
 def test_names_in_a_store_cannot_act(tmp_path: Path) -> None:

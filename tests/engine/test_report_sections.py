@@ -26,11 +26,15 @@ def run(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     record(path, analyses()["density"], {"permutations": 19})
     record(path, analyses()["noise"], {"draws": 12, "probes": 2, "every": 2})
     record(path, analyses()["isotropy"], {})
+    record(path, analyses()["spectra"], {})
+    record(path, analyses()["layer_isotropy"], {"samples": 16, "layers": ("pooled",)})
     return Run(path)
 
 
 def test_every_result_has_its_section(run: Run, small_store: Path) -> None:
-    assert [s.name for s in sections(run)] == ["memory", "controls", "batchnorm", "rewind", "density", "isotropy"]
+    assert [s.name for s in sections(run)] == [
+        "memory", "controls", "batchnorm", "rewind", "density", "spectra", "isotropy", "layer_isotropy",
+    ]  # fmt: skip
     assert [s.name for s in sections(Run(small_store))] == ["memory"]
 
 
@@ -71,3 +75,14 @@ def test_the_table_of_noise_has_a_line_for_each_cut_and_checkpoint(run: Run) -> 
     assert len(first) == len(section.grid.header)
     assert first[:2] == (str(result["cut"].values[0]), f"{int(result['step'].values[0]):,}")
     assert first[2].startswith(str(result["parameter_verdict"].values[0, 0]))
+
+
+def test_directions_are_the_result_s(run: Run) -> None:
+    result = run.result("spectra")
+    (section,) = (s for s in sections(run) if s.name == "spectra")
+    shown = section.panels[0].figures["1|participation_ratio"]["data"][0]["y"]
+    np.testing.assert_allclose(shown, result["participation_ratio"].isel(layer=0, set=1), rtol=1e-3)
+    (tests,) = (s for s in sections(run) if s.name == "layer_isotropy")
+    assert tests.grid is not None
+    for row in tests.grid.rows:
+        assert sum(map(int, row[2:5])) == run.checkpoints

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from pydantic import BaseModel
 
+    from featdyn.compute import Workers
     from featdyn.store import Run
 
 
@@ -22,10 +23,17 @@ class Analysis:
     text: str
     options: type[BaseModel]
 
-    def __call__(self, run: Run, progress: Callable[[int, int], None] | None = None, **options: Any) -> xr.Dataset:
+    def __call__(
+        self,
+        run: Run,
+        progress: Callable[[int, int], None] | None = None,
+        workers: Workers | None = None,
+        **options: Any,
+    ) -> xr.Dataset:
         """Run it; ``options`` are the fields of :attr:`options`."""
         module = importlib.import_module(f"featdyn.analysis.{self.name}")
-        return cast("xr.Dataset", getattr(module, self.name)(run, progress=progress, **options))
+        where = {} if workers is None else {"workers": workers}
+        return cast("xr.Dataset", getattr(module, self.name)(run, progress=progress, **where, **options))
 
 
 def analyses() -> dict[str, Analysis]:
@@ -43,7 +51,13 @@ def analyses() -> dict[str, Analysis]:
         Analysis("rewind", "one layer at a time put back to an earlier checkpoint", options.RewindOptions),
         Analysis("noise", "samples mini-batch gradients at fixed weights, for isotropy", options.NoiseOptions),
         Analysis("isotropy", "is that noise isotropic, and does drift follow its directions", options.IsotropyOptions),
+        Analysis(
+            "layer_isotropy",
+            "are recorded gradients or features isotropic over the probes, layer by layer",
+            options.LayerIsotropyOptions,
+        ),
         Analysis("density", "how far distributions of features have moved", options.DensityOptions),
+        Analysis("spectra", "how many directions features use: spectra of their covariance", options.SpectraOptions),
         Analysis("drift", "how far features and weights move, and what stays readable in them", options.DriftOptions),
         Analysis(
             "averaging",

@@ -5,19 +5,22 @@ arXiv 2509.20334 does not say; the three policies are our own choice (feature dy
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from featdyn.analysis.dissect import dissect
+from featdyn.analysis.dissect import Dissected, dissect
+from featdyn.analysis.norms import by_batch, norms, reestimated
 from featdyn.analysis.options import BatchNormOptions, suffixes
-from featdyn.analysis.sets import Sets
+from featdyn.analysis.sets import Sets, spread
+from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.errors import FeatdynError
 from featdyn.networks import state_for
 from featdyn.statistics.resampling import bootstrap_bounds, bootstrap_weights
@@ -29,19 +32,23 @@ POLICIES = ("travel", "reestimated", "batch")
 of the batch."""
 DIMS = ("policy", "cut", "set", "t1", "t2")
 
+Places: TypeAlias = NDArray[np.intp]
+Predictions: TypeAlias = NDArray[np.unsignedinteger]
+
 
 def batchnorm(
     run: Run,
     *,
     model: nn.Module | None = None,
     progress: Callable[[int, int], None] | None = None,
+    workers: Workers = SERIAL,
     **options: Any,
 ) -> xr.Dataset:
     """Evaluate composites under each BatchNorm policy.
 
     Parameters
     ----------
-    run, model, progress
+    run, model, progress, workers
         As for :func:`featdyn.analysis.consistency.consistency`.
     **options
         Fields of :class:`featdyn.analysis.options.BatchNormOptions`.
@@ -64,43 +71,37 @@ def batchnorm(
     parts, sets = dissect(run, model, chosen.cuts), Sets.of(run)
     if "train" not in sets.names:
         raise FeatdynError(f"{run.path}: holds no training probes, on which to estimate BatchNorm statistics anew")
-    kept = [np.flatnonzero(member)[: chosen.samples] for member in sets.members]
-    ends = np.cumsum([len(mine) for mine in kept])[:-1]
-    labels = np.split(run.coords["label"].values[np.concatenate(kept)], ends)
-    plain = run.values("outputs/logits").argmax(-1)[:, np.concatenate(kept)]
-    t2s, t1s = suffixes(run, chosen.t2), range(run.checkpoints)
+    kept = spread(run, sets, chosen.samples)
+    labels = [run.coords["label"].values[mine] for mine in kept]
     weights = [bootstrap_weights(len(mine), chosen.draws, chosen.seed) for mine in kept]
-    shape = len(POLICIES), len(parts.cuts), len(sets.names), len(t1s), len(t2s)
-    names = ("accuracy", "agreement", "change", "change_low", "change_high")
-    found = {name: np.full(shape, np.nan) for name in names}
+    t2s = suffixes(run, chosen.t2)
+    shape = len(POLICIES), len(parts.cuts), len(sets.names), run.checkpoints, len(t2s)
+    found = {name: np.full(shape, np.nan) for name in ("accuracy", "agreement", "change", "change_low", "change_high")}
     differences = np.zeros(shape[:2], np.int64)
-    size = min(run.attributes["capture"]["batch"], run.schema.shard_samples)
-    order = [(t2, t1) for t2 in t2s for t1 in (t2, *(t for t in t1s if t != t2))]  # its own network first
-    own: dict[tuple[int, int], list[np.ndarray[Any, Any]]] = {}
-    for done, (t2, t1) in enumerate(order, 1):
-        features = parts.features.whole(t1, np.concatenate(kept))
-        for c, (cut, z) in enumerate(zip(parts.cuts, features, strict=True)):
-            blocks = [torch.split(block, size) for block in torch.split(z, [len(mine) for mine in kept])]
-            train, base = blocks[sets.names.index("train")], []
-            for p, predicted in enumerate(_predictions(cut.suffix, parts.states[t2], blocks, train)):
-                if t1 == t2:
-                    own[p, c] = predicted
-                    differences[p, c] += int((np.concatenate(predicted) != plain[t2]).sum())
-                for s, mine in enumerate(predicted):
-                    cell = p, c, s, t1, t2s.index(t2)
-                    right = mine == labels[s]
-                    base.append(right)
-                    change = right.astype(np.int8) - base[s]
-                    found["accuracy"][cell], found["change"][cell] = right.mean(), change.mean()
-                    found["agreement"][cell] = (mine == own[p, c][s]).mean()
-                    found["change_low"][cell], found["change_high"][cell] = bootstrap_bounds(change, weights[s])
-        if progress:
-            progress(done, len(order))
+    items = [(t2, t1) for t2 in t2s for t1 in (t2, *(t for t in range(run.checkpoints) if t != t2))]
+    workers.admit(_plan(run, parts, kept, len(items)))
+    own: list[Predictions] = []  # of t2's own network, which comes first
+    train = sets.names.index("train")
+    with workers.stage(_Policies(run, parts, kept, train), partial(_again, run, parts.again, kept, train)) as stage:
+        for done, predicted in enumerate(stage.map(_Policies.composite, items), 1):
+            t2, t1 = items[done - 1]
+            if t1 == t2:
+                own = predicted
+                plain = _recorded(run, t2)
+                differences += sum((mine != plain[places]).sum(-1) for mine, places in zip(own, kept, strict=True))
+            for s, mine in enumerate(predicted):  # (policy, cut, probe)
+                cell = ..., s, t1, t2s.index(t2)
+                right = (mine == labels[s]).astype(np.int8)
+                change = right - right[0]
+                found["accuracy"][cell], found["change"][cell] = right.mean(-1), change.mean(-1)
+                found["agreement"][cell] = (mine == own[s]).mean(-1)
+                found["change_low"][cell], found["change_high"][cell] = bootstrap_bounds(change, weights[s])
+            if progress:
+                progress(done, len(items))
     coords = parts.coords(run, sets).isel(t2=t2s).assign_coords(policy=np.array(POLICIES, dtype=object))
     coords["set_size"] = "set", [len(mine) for mine in kept]
-    norms = [sum(isinstance(m, _BatchNorm) for m in cut.suffix.modules()) for cut in parts.cuts]
     return (
-        coords.assign_coords(norms=("cut", norms))
+        coords.assign_coords(norms=("cut", [len(norms(cut.suffix)) for cut in parts.cuts]))
         .assign(
             {name: (DIMS, values) for name, values in found.items()}
             | {"diagonal_differences": (("policy", "cut"), differences)}
@@ -109,36 +110,55 @@ def batchnorm(
     )
 
 
-def _predictions(
-    suffix: nn.Module, state: dict[str, Tensor], sets: list[tuple[Tensor, ...]], train: tuple[Tensor, ...]
-) -> Any:
-    """Yield, for each of :data:`POLICIES`, the predictions of each set."""
-    norms = [module for module in suffix.modules() if isinstance(module, _BatchNorm)]
-    state = {name: tensor.clone() for name, tensor in state_for(suffix, state).items()}  # statistics change in place
-    momenta = [module.momentum for module in norms]
+def _plan(run: Run, parts: Dissected, kept: list[Places], tasks: int) -> Plan:
+    probes, cuts = sum(map(len, kept)), parts.cuts
+    macs = tasks * probes * (cuts[-1].prefix_macs + len(POLICIES) * sum(cut.suffix_macs for cut in cuts))
+    return Plan(
+        f"{len(cuts)} cuts x {tasks} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T multiply-adds",
+        tasks=tasks,
+        reads=tasks * parts.features.stored_bytes,
+        task={"features": max(map(len, kept)) * parts.sample_bytes, "batches": parts.pass_bytes},
+        state=parts.held,
+        result={"predictions": 2 * len(POLICIES) * len(cuts) * probes},
+    )
 
-    def run(blocks: tuple[Tensor, ...]) -> np.ndarray[Any, Any]:
-        with torch.inference_mode():
-            return torch.cat([functional_call(suffix, state, (z,)).argmax(1) for z in blocks]).cpu().numpy()
 
-    yield [run(blocks) for blocks in sets]
-    try:
-        for module in norms:
-            module.train()
-            module.momentum = None  # a plain average over the batches
-        for name, tensor in state.items():
-            if name.endswith(("running_mean", "num_batches_tracked")):
-                tensor.zero_()
-            elif name.endswith("running_var"):
-                tensor.fill_(1)
-        run(train)
-        for module in norms:
-            module.eval()
-        yield [run(blocks) for blocks in sets]
-        for module in norms:
-            module.train()
-        yield [run(blocks) for blocks in sets]
-    finally:
-        for module, momentum in zip(norms, momenta, strict=True):
-            module.eval()
-            module.momentum = momentum
+class _Policies:
+    """What tasks need."""
+
+    def __init__(self, run: Run, parts: Dissected, kept: list[Places], train: int) -> None:
+        self._parts, self._kept, self._train = parts, kept, train
+        self._kind = np.min_scalar_type(run.schema["outputs/logits"].shape[-1] - 1)
+
+    def composite(self, item: tuple[int, int]) -> list[Predictions]:
+        """Return what the composite of (t2, t1) predicts for each set, ``(policy, cut, probe)``."""
+        t2, t1 = item
+        suffixes = [cut.suffix for cut in self._parts.cuts]
+        travelling = [state_for(suffix, self._parts.states[t2]) for suffix in suffixes]
+        anew: list[dict[str, Tensor]] = []
+        found = [np.empty((len(POLICIES), len(suffixes), len(mine)), self._kind) for mine in self._kept]
+        # The training probes first: statistics come of them. Features of one set are in memory.
+        for s in sorted(range(len(found)), key=lambda s: s != self._train):
+            for c, z in enumerate(self._parts.features.whole(t1, self._kept[s])):
+                blocks = torch.split(z, self._parts.features.batches.size)
+                if s == self._train:
+                    anew.append(reestimated(suffixes[c], travelling[c], blocks))
+                found[s][0, c] = _predictions(suffixes[c], travelling[c], blocks)
+                found[s][1, c] = _predictions(suffixes[c], anew[c], blocks)
+                with by_batch(suffixes[c]):
+                    found[s][2, c] = _predictions(suffixes[c], anew[c], blocks)
+        return found
+
+
+def _again(run: Run, parts: Callable[[], Dissected], kept: list[Places], train: int) -> _Policies:
+    return _Policies(run, parts(), kept, train)
+
+
+def _predictions(suffix: nn.Module, state: dict[str, Tensor], blocks: Sequence[Tensor]) -> NDArray[np.int64]:
+    with torch.inference_mode():
+        return torch.cat([functional_call(suffix, state, (z,)).argmax(1) for z in blocks]).cpu().numpy()
+
+
+def _recorded(run: Run, t: int) -> NDArray[np.int64]:
+    blocks = range(run.schema.blocks)
+    return np.concatenate([run.block("outputs/logits", t, block).argmax(-1) for block in blocks])

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from featdyn.statistics.blas import one_thread
 from featdyn.statistics.resampling import Z95
 
 HELD = 2**30  # bytes of Gram matrices in memory; more go to a scratch file
@@ -82,7 +83,7 @@ class Grams:
         single = np.ascontiguousarray(rows.T, np.float32)
         for i, part in enumerate(self._outside):
             own = _gram(part)
-            cross = (single @ part.T).astype(np.float64)
+            cross = _product(single, part)
             without = squares - np.outer(rows[i], rows[i]) - cross - cross.T + own
             off = _normalised(_unbiased_hsic(n - 1, products - 2 * own, without, sums - 2 * rows[i])) - full
             first += off
@@ -99,7 +100,12 @@ def _zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _gram(part: NDArray[np.float32]) -> Values:
-    return (part @ part.T).astype(np.float64)
+    return _product(part, part)
+
+
+def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> Values:
+    with one_thread(len(a)):
+        return (a @ b.T).astype(np.float64)
 
 
 def _unbiased_hsic(n: int, products: Values, squares: Values, sums: Values) -> Values:

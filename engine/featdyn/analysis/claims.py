@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import xarray as xr
 
 from featdyn.analysis.controls import STRICT
 from featdyn.analysis.options import ClaimOptions
+from featdyn.analysis.stores import each
+from featdyn.compute import SERIAL, Workers
 from featdyn.errors import FeatdynError
 from featdyn.statistics.repeats import Estimate, mean_difference, mean_estimate
 from featdyn.store import Run
@@ -48,7 +51,7 @@ class Row:
     verdict: str
 
 
-def claims(runs: Sequence[Run], **options: Any) -> pd.DataFrame:
+def claims(runs: Sequence[Run | str | Path], *, workers: Workers = SERIAL, **options: Any) -> pd.DataFrame:
     """Test the claims on runs of which some have clean labels, some random ones, and some a frozen shallow part.
 
     Composites have the suffix of t2, the first checkpoint that fits its training probes (so that runs are compared at
@@ -57,8 +60,11 @@ def claims(runs: Sequence[Run], **options: Any) -> pd.DataFrame:
     Parameters
     ----------
     runs
-        Each with a ``consistency`` result; those with clean labels with a ``controls`` result too. A run is frozen when
-        its recipe has an intervention, else random when at least half of its labels are noise, else clean when none is.
+        Runs, or where they are, to be opened by those who read them. Each has a ``consistency`` result; those with
+        clean labels a ``controls`` result too. A run is frozen when its recipe has an intervention, else random when at
+        least half of its labels are noise, else clean when none is.
+    workers
+        Who reads the stores, as :func:`featdyn.compute.workers` gives them; one store is a task.
     **options
         Fields of :class:`featdyn.analysis.options.ClaimOptions`.
 
@@ -76,28 +82,57 @@ def claims(runs: Sequence[Run], **options: Any) -> pd.DataFrame:
     import pandas as pd
 
     chosen = validate(ClaimOptions, options, "claims")
-    datasets = dict.fromkeys(_dataset(run) for run in runs)
-    tables = [_Table(name, [run for run in runs if _dataset(run) == name], chosen) for name in datasets]
+    facts = each(_facts, chosen, runs, workers, "claims")
+    datasets = dict.fromkeys(fact.dataset for fact in facts)
+    tables = [_Table(name, [fact for fact in facts if fact.dataset == name], chosen) for name in datasets]
     return pd.DataFrame([asdict(row) for table in tables for row in table.rows()])
+
+
+@dataclass(frozen=True, eq=False)
+class _Facts:
+    """What claims need of one run."""
+
+    dataset: str
+    seed: int
+    kind: str  # "frozen", "clean", "random", or "" for neither
+    frozen: str  # which part, and from when
+    final: float  # test accuracy
+    pair: xr.Dataset | None = None  # of clean and of random runs: composites of one pair, over (cut, set)
+    drift: xr.Dataset | None = None  # of clean runs: controls of one pair, over (kind, cut, set)
+
+
+def _facts(options: ClaimOptions, run: Run) -> _Facts:
+    recipe = run.attributes.get("recipe")
+    if recipe is None:
+        raise FeatdynError(f"{run.path}: was not made by 'featdyn train', so nothing says what its labels are")
+    what, noise = recipe.get("intervention") or {}, float(recipe["labels"]["noise"])
+    kind = "frozen" if what.get("cut") else "clean" if noise == 0 else "random" if noise >= 0.5 else ""
+    return _Facts(
+        dataset=str(run.attributes.get("dataset", {}).get("name", run.path.name)),
+        seed=int(recipe["training"]["seed"]),
+        kind=kind,
+        frozen=f"{what['cut']} from epoch {what['freeze_at']:g}" if kind == "frozen" else "",
+        final=float(run.values("test_accuracy")[-1]),
+        pair=_pair(run, options) if kind in ("clean", "random") else None,
+        drift=_drift(run, options) if kind == "clean" else None,
+    )
 
 
 class _Table:
     """The claims on the runs of one data set."""
 
-    def __init__(self, dataset: str, runs: Sequence[Run], options: ClaimOptions) -> None:
+    def __init__(self, dataset: str, runs: Sequence[_Facts], options: ClaimOptions) -> None:
         self._dataset, self._options = dataset, options
-        self._frozen = [run for run in runs if _intervention(run)]
-        free = [run for run in runs if not _intervention(run)]
-        self._clean = [run for run in free if _noise(run) == 0]
-        self._random = [run for run in free if _noise(run) >= 0.5]
+        self._clean, self._random, self._frozen = (
+            [run for run in runs if run.kind == kind] for kind in ("clean", "random", "frozen")
+        )
         if not self._clean:
             raise FeatdynError(f"{dataset}: every claim needs a run with clean labels and no intervention")
-        self._pairs = {run.path: _pair(run, options) for run in (*self._clean, *self._random)}
-        self._controls = [_drift(run, options) for run in self._clean]
 
     def rows(self) -> Iterator[Row]:
         """Yield the lines, claim by claim."""
-        first = self._pairs[self._clean[0].path]
+        first = self._clean[0].pair
+        assert first is not None  # a clean run has one
         cells = [(str(cut), str(probes)) for cut in first["cut"].values for probes in first["set"].values]
         least = self._options.stable
         for cell in cells:
@@ -111,24 +146,22 @@ class _Table:
             yield self._row(COLLAPSES, cell, "agreement, clean minus random", found, found)
         for cell in cells:
             for kind in STRICT:
-                values = [float(c["advantage"].sel(cut=cell[0], set=cell[1], kind=kind)) for c in self._controls]
+                values = [_value(run.drift, "advantage", cell, kind=kind) for run in self._clean]
                 found = mean_estimate(values)
                 yield self._row(NO_ARTEFACT, cell, f"accuracy, drift minus {kind.replace('_', ' ')}", found, found)
         for what, values in self._losses().items():
             found = mean_estimate(values)
             yield self._row(FREEZING, (what, "test"), "accuracy lost by freezing", found, found)
 
-    def _agreements(self, runs: Sequence[Run], cell: tuple[str, str]) -> list[float]:
-        return [float(self._pairs[run.path]["agreement"].sel(cut=cell[0], set=cell[1])) for run in runs]
+    def _agreements(self, runs: Sequence[_Facts], cell: tuple[str, str]) -> list[float]:
+        return [_value(run.pair, "agreement", cell) for run in runs]
 
     def _losses(self) -> dict[str, list[float]]:
         """Return by intervention the final test accuracy of each free twin minus that of the frozen run."""
-        twins, found = {_seed(run): run for run in self._clean}, dict[str, list[float]]()
+        twins, found = {run.seed: run for run in self._clean}, dict[str, list[float]]()
         for run in self._frozen:
-            if _seed(run) in twins:
-                what = _intervention(run)
-                name = f"{what['cut']} from epoch {what['freeze_at']:g}"
-                found.setdefault(name, []).append(_final(twins[_seed(run)]) - _final(run))
+            if run.seed in twins:
+                found.setdefault(run.frozen, []).append(twins[run.seed].final - run.final)
         return found
 
     def _row(
@@ -164,29 +197,6 @@ def _before(steps: np.ndarray[Any, Any], t2: int, age: float) -> int:
     return max(0, int(np.searchsorted(steps, age * steps[t2], side="right")) - 1)
 
 
-def _recipe(run: Run) -> dict[str, Any]:
-    found = run.attributes.get("recipe")
-    if found is None:
-        raise FeatdynError(f"{run.path}: was not made by 'featdyn train', so nothing says what its labels are")
-    return dict(found)
-
-
-def _dataset(run: Run) -> str:
-    return str(run.attributes.get("dataset", {}).get("name", run.path.name))
-
-
-def _intervention(run: Run) -> dict[str, Any]:
-    found: dict[str, Any] = _recipe(run).get("intervention") or {}
-    return found if found.get("cut") else {}
-
-
-def _noise(run: Run) -> float:
-    return float(_recipe(run)["labels"]["noise"])
-
-
-def _seed(run: Run) -> int:
-    return int(_recipe(run)["training"]["seed"])
-
-
-def _final(run: Run) -> float:
-    return float(run.values("test_accuracy")[-1])
+def _value(cells: xr.Dataset | None, name: str, cell: tuple[str, str], **more: str) -> float:
+    assert cells is not None  # runs of this kind have them
+    return float(cells[name].sel({"cut": cell[0], "set": cell[1], **more}))

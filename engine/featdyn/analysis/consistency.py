@@ -18,19 +18,15 @@ from torch import nn
 from featdyn.analysis import composites
 from featdyn.analysis.composites import SOFT, Composites
 from featdyn.analysis.dissect import Dissected, dissect
-from featdyn.analysis.features import batches
 from featdyn.analysis.measures import measures
 from featdyn.analysis.options import ConsistencyOptions
-from featdyn.analysis.plan import Plan
 from featdyn.analysis.sets import Sets
-from featdyn.capture.tap import device_of
+from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.networks import Cut
 from featdyn.store import Run
 from featdyn.validation import validate
 
 BATCHNORM = "buffers travel with their layers: a suffix keeps the BatchNorm statistics of its own checkpoint"
-BANK = 6
-"""A bank of suffixes takes at most so many times its weights: kernels go from 3x3 to 6x6, and twins are kept."""
 LAYERS = 12
 """So many copies of the widest features are held at once by layers and threads, at most."""
 PAIRS = ("cut", "set", "t1", "t2")
@@ -41,6 +37,7 @@ def consistency(
     *,
     model: nn.Module | None = None,
     progress: Callable[[int, int], None] | None = None,
+    workers: Workers = SERIAL,
     **options: Any,
 ) -> xr.Dataset:
     """Evaluate the composites of all pairs of checkpoints on all probes.
@@ -55,6 +52,8 @@ def consistency(
         The network, where it is not one of featdyn's.
     progress
         Called with (done, total).
+    workers
+        Where the work is done, as :func:`featdyn.compute.workers` gives them; in this process by default.
     **options
         Fields of :class:`featdyn.analysis.options.ConsistencyOptions`.
 
@@ -79,8 +78,8 @@ def consistency(
     parts = dissect(run, model, chosen.cuts, chosen.features)
     sets = Sets.of(run)
     known = _known(run, parts.cuts, chosen)
-    plan(run, parts, 0 if known is None else known.prediction.shape[1]).announce()
-    found = composites.evaluate(run, parts, sets.weights, known=known, progress=progress)
+    workers.admit(plan(run, parts, 0 if known is None else known.prediction.shape[1]))
+    found = composites.evaluate(run, parts, sets.weights, known=known, progress=progress, workers=workers)
     result = summarise(run, found, sets, chosen, parts.coords(run, sets))
     path = {"path": ("cut", np.array(found.paths, dtype=object))}
     return result.assign_coords(path).assign_attrs(options=chosen.model_dump(mode="json"), batchnorm=BATCHNORM)
@@ -89,17 +88,21 @@ def consistency(
 def plan(run: Run, parts: Dissected, known: int) -> Plan:
     """Return what the pairs beyond those of the first ``known`` checkpoints will need."""
     steps, probes, cuts = run.checkpoints, run.schema.samples, parts.cuts
-    weights = sum(tensor.nbytes for tensor in parts.states[0].values())
-    new, batch = steps**2 - known**2, next(batches(run, device_of(parts.model))).inputs
+    new, batches = steps**2 - known**2, parts.features.batches
     macs = probes * (steps * cuts[-1].prefix_macs + new * sum(cut.suffix_macs for cut in cuts))
-    widths = [prod(cut.shape) for cut in cuts]
-    memory = {
-        "weights": steps * (weights + BANK * sum(4 * cut.suffix_params for cut in cuts)),
-        "features": 4 * len(batch) * (sum(widths) + LAYERS * max(widths)),
-        "predictions": 4 * len(cuts) * steps**2 * probes,
-    }
-    work = f"{len(cuts)} cuts x {new:,} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T multiply-adds"
-    return Plan(work, memory)
+    widths, groups = [prod(cut.shape) for cut in cuts], composites.suffix_groups(parts, known) if new else []
+    logits = run.schema["outputs/logits"].sample_bytes
+    return Plan(
+        f"{len(cuts)} cuts x {new:,} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T multiply-adds",
+        tasks=run.schema.blocks * steps * len(groups),
+        reads=parts.features.stored_bytes * steps * len(groups),
+        task={
+            "features": parts.pass_bytes + 4 * batches.size * LAYERS * max(widths),
+            "logits": steps * run.schema.shard_samples * logits,
+        },
+        state=parts.held | {"suffixes": max(map(len, groups), default=0) * composites.bank_bytes(parts)},
+        result={"predictions": 4 * len(cuts) * steps**2 * probes},
+    )
 
 
 def _known(run: Run, picked: Sequence[Cut], options: ConsistencyOptions) -> Composites | None:
@@ -126,7 +129,8 @@ def summarise(run: Run, found: Composites, sets: Sets, options: ConsistencyOptio
     """Return the result from per-probe predictions; ``coords`` are those of (cut, set, t1, t2)."""
     probes, prediction = run.coords, found.prediction
     diagonal = np.einsum("cttn->ctn", prediction)
-    plain = run.array("outputs/logits").values.argmax(-1)
+    recorded = run.array("outputs/logits")
+    plain = np.stack([recorded[t].values.argmax(-1) for t in range(run.checkpoints)])
     labels = probes["label"].values
     values: dict[str, Any] = {
         "prediction": (("cut", "t1", "t2", "probe"), prediction),

@@ -8,6 +8,8 @@ isotropic noise and than other probes' drift, are our own choice (feature dynami
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featdyn.analysis.dissect import dissect
+from featdyn.analysis.dissect import Dissected, dissect
 from featdyn.analysis.options import ControlOptions, suffixes
-from featdyn.analysis.sets import Sets
+from featdyn.analysis.sets import Sets, spread
+from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.statistics.resampling import bootstrap_bounds, bootstrap_weights
 from featdyn.store import Run
 from featdyn.validation import validate
@@ -29,6 +32,10 @@ KINDS = ("drift", "isotropic", "gaussian", "same_class", "other_class")
 and of another one."""
 STRICT = ("isotropic", "same_class", "other_class")
 """What drift has to beat to count as structured."""
+SHARES = ("accuracy", "agreement", "norm_error", "advantage", "advantage_low", "advantage_high")
+COPIES = 8
+"""So many copies of the widest features are held by the arithmetic of perturbations and by suffixes, at most."""
+BANK = 6
 DIMS = ("kind", "cut", "set", "t1", "t2")
 
 
@@ -37,6 +44,7 @@ def controls(
     *,
     model: nn.Module | None = None,
     progress: Callable[[int, int], None] | None = None,
+    workers: Workers = SERIAL,
     **options: Any,
 ) -> xr.Dataset:
     """Compare the drift of features with perturbations of the same norm.
@@ -45,7 +53,7 @@ def controls(
 
     Parameters
     ----------
-    run, model, progress
+    run, model, progress, workers
         As for :func:`featdyn.analysis.consistency.consistency`.
     **options
         Fields of :class:`featdyn.analysis.options.ControlOptions`.
@@ -61,47 +69,91 @@ def controls(
     """
     chosen = validate(ControlOptions, options, "controls")
     parts, sets = dissect(run, model, chosen.cuts), Sets.of(run)
-    kept = [np.flatnonzero(member)[: chosen.samples] for member in sets.members]
-    labels = run.coords["label"].values
-    t2s, t1s = suffixes(run, chosen.t2), range(run.checkpoints)
-    shape = len(parts.cuts), len(sets.names), len(t1s), len(t2s)
-    found = {name: np.full((len(KINDS), *shape), np.nan) for name in ("accuracy", "agreement", "norm_error")}
-    found |= {name: np.full((len(KINDS), *shape), np.nan) for name in ("advantage", "advantage_low", "advantage_high")}
-    motion = np.full(shape, np.nan)
-    for j, t2 in enumerate(t2s):
-        banks = [SuffixBank.from_states(cut.suffix, [parts.states[t2]]) for cut in parts.cuts]
-        for s, mine in enumerate(kept):
-            target = torch.from_numpy(labels[mine])
-            weights = bootstrap_weights(len(mine), chosen.draws, chosen.seed)
-            new = parts.features.whole(t2, mine)
-            own = [bank.run(z).predictions[0] for bank, z in zip(banks, new, strict=True)]
-            for t1 in t1s:
-                for c, (old, z) in enumerate(zip(parts.features.whole(t1, mine), new, strict=True)):
-                    size = torch.linalg.vector_norm((old - z).flatten(1), dim=1)
-                    motion[c, s, t1, j] = float((size / torch.linalg.vector_norm(z.flatten(1), dim=1)).mean())
-                    drift_right = None
-                    seed = np.random.SeedSequence([chosen.seed, t1, t2, c, s]).generate_state(1)[0]
-                    for k, moved in enumerate(perturbed(old, z, labels[mine], int(seed))):
-                        cell = k, c, s, t1, j
-                        predicted = banks[c].run(moved).predictions[0]
-                        right = (predicted.cpu() == target).numpy()
-                        drift_right = right if drift_right is None else drift_right
-                        found["accuracy"][cell] = right.mean()
-                        found["agreement"][cell] = float((predicted == own[c]).double().mean())
-                        found["norm_error"][cell] = _norm_error(moved - z, size)
-                        better = drift_right.astype(np.int8) - right
-                        found["advantage"][cell] = better.mean()
-                        low, high = bootstrap_bounds(better, weights)
-                        found["advantage_low"][cell], found["advantage_high"][cell] = low, high
-                if progress:
-                    progress((j * len(kept) + s) * len(t1s) + t1 + 1, len(t2s) * len(kept) * len(t1s))
+    cells = _Cells(run, parts, sets, chosen)
+    t2s = suffixes(run, chosen.t2)
+    shape = len(t2s), len(sets.names), run.checkpoints
+    items = [(t2s[j], s, t1) for j, s, t1 in np.ndindex(shape)]
+    workers.admit(_plan(run, parts, cells, len(items)))
+    found = []
+    with workers.stage(cells, partial(_again, run, parts.again, sets, chosen)) as stage:
+        for values in stage.map(_Cells.cell, items):
+            found.append(values)
+            if progress:
+                progress(len(found), len(items))
     coords = parts.coords(run, sets).isel(t2=t2s).assign_coords(kind=np.array(KINDS, dtype=object))
-    coords["set_size"] = "set", [len(mine) for mine in kept]
+    coords["set_size"] = "set", [len(mine) for mine in cells.kept]
+    for name in found[0]:
+        grid = np.stack([values[name] for values in found], -1)  # ([kind,] cut, item)
+        grid = np.moveaxis(grid.reshape(*grid.shape[:-1], *shape), -3, -1)  # ([kind,] cut, set, t1, t2)
+        coords[name] = DIMS[-grid.ndim :], grid
     strict = [KINDS.index(kind) for kind in STRICT]
-    return coords.assign(
-        {name: (DIMS, values) for name, values in found.items()}
-        | {"motion": (DIMS[1:], motion), "structured": (DIMS[1:], (found["advantage_low"][strict] > 0).all(0))}
-    ).assign_attrs(options=chosen.model_dump(mode="json"))
+    structured = (coords["advantage_low"].values[strict] > 0).all(0)
+    return coords.assign(structured=(DIMS[1:], structured)).assign_attrs(options=chosen.model_dump(mode="json"))
+
+
+def _plan(run: Run, parts: Dissected, cells: _Cells, tasks: int) -> Plan:
+    probes, cuts = max(map(len, cells.kept)), parts.cuts
+    macs = tasks * probes * (cuts[-1].prefix_macs + len(KINDS) * sum(cut.suffix_macs for cut in cuts))
+    return Plan(
+        f"{len(cuts)} cuts x {tasks} cells of up to {probes:,} probes, {macs / 1e12:.3g} T multiply-adds",
+        tasks=tasks,
+        reads=tasks * parts.features.stored_bytes,
+        task={
+            "features": 2 * probes * parts.sample_bytes,  # of t1 and of t2
+            "perturbed": COPIES * 4 * probes * max(prod(cut.shape) for cut in cuts) + 9 * probes**2,
+            "batches": parts.pass_bytes,
+        },
+        state=parts.held | {"banks": BANK * sum(4 * cut.suffix_params for cut in cuts)},
+    )
+
+
+class _Cells:
+    """What tasks need; the newest t2's side of a cell is kept for the next t1."""
+
+    def __init__(self, run: Run, parts: Dissected, sets: Sets, options: ControlOptions) -> None:
+        self._parts, self._options = parts, options
+        self.kept = spread(run, sets, options.samples)
+        self._labels = run.coords["label"].values
+        self._new: tuple[tuple[int, int], list[SuffixBank], list[Tensor], list[Tensor]] | None = None
+
+    def cell(self, item: tuple[int, int, int]) -> dict[str, NDArray[np.float64]]:
+        """Return the values of one (t2, set, t1), each over (kind, cut), or ``motion`` over (cut)."""
+        t2, s, t1 = item
+        mine, options = self.kept[s], self._options
+        labels = self._labels[mine]
+        target = torch.from_numpy(labels)
+        weights = bootstrap_weights(len(mine), options.draws, options.seed)
+        banks, new, own = self._suffixes(t2, s)
+        found = {name: np.full((len(KINDS), len(banks)), np.nan) for name in SHARES}
+        motion = np.full(len(banks), np.nan)
+        for c, (old, z) in enumerate(zip(self._parts.features.whole(t1, mine), new, strict=True)):
+            size = torch.linalg.vector_norm((old - z).flatten(1), dim=1)
+            motion[c] = float((size / torch.linalg.vector_norm(z.flatten(1), dim=1)).mean())
+            seed = np.random.SeedSequence([options.seed, t1, t2, c, s]).generate_state(1)[0]
+            right = np.empty((len(KINDS), len(mine)), np.int8)
+            for k, moved in enumerate(perturbed(old, z, labels, int(seed))):
+                predicted = banks[c].run(moved).predictions[0]
+                right[k] = (predicted.cpu() == target).numpy()
+                found["agreement"][k, c] = float((predicted == own[c]).double().mean())
+                found["norm_error"][k, c] = _norm_error(moved - z, size)
+            better = right[KINDS.index("drift")] - right
+            found["accuracy"][:, c], found["advantage"][:, c] = right.mean(1), better.mean(1)
+            found["advantage_low"][:, c], found["advantage_high"][:, c] = bootstrap_bounds(better, weights)
+        return found | {"motion": motion}
+
+    def _suffixes(self, t2: int, s: int) -> tuple[list[SuffixBank], list[Tensor], list[Tensor]]:
+        """Return the suffixes of t2, its own features of a set, and what it predicts."""
+        if self._new is None or self._new[0] != (t2, s):
+            self._new = None  # before there are others
+            banks = [SuffixBank.from_states(cut.suffix, [self._parts.states[t2]]) for cut in self._parts.cuts]
+            new = self._parts.features.whole(t2, self.kept[s])
+            own = [bank.run(z).predictions[0] for bank, z in zip(banks, new, strict=True)]
+            self._new = (t2, s), banks, new, own
+        return self._new[1:]
+
+
+def _again(run: Run, parts: Callable[[], Dissected], sets: Sets, options: ControlOptions) -> _Cells:
+    return _Cells(run, parts(), sets, options)
 
 
 def perturbed(old: Tensor, new: Tensor, labels: NDArray[np.integer[Any]], seed: int) -> Iterator[Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,7 @@ from featdyn.analysis.gradients import flat
 
 
 def quotients(
-    model: nn.Module, inputs: Tensor, labels: Tensor, directions: Tensor, names: list[str]
+    model: nn.Module, inputs: Tensor, labels: Tensor, directions: Iterable[Tensor], names: list[str]
 ) -> NDArray[np.float64]:
     """Return the Rayleigh quotients ``v'Hv / v'v`` of the Hessian of the mean loss.
 
@@ -23,7 +25,7 @@ def quotients(
     inputs, labels
         The samples of the mean.
     directions
-        ``(n, p)``; p parameters, those of ``names`` one after the other.
+        n of them, ``(p,)``; p parameters, those of ``names`` one after the other.
 
     Returns
     -------
@@ -36,9 +38,10 @@ def quotients(
     moving = [dict(model.named_parameters())[name] for name in names]
     first = torch.autograd.grad(F.cross_entropy(model(inputs), labels), moving, create_graph=True)
     gradient = flat(dict(zip(names, first, strict=True)), names)
-    found = np.empty(len(directions))
-    for i, v in enumerate(directions.to(gradient)):
+    found = []
+    for v in directions:
+        v = v.to(gradient)
         second = torch.autograd.grad(gradient @ v, moving, retain_graph=True, materialize_grads=True)
         along = flat(dict(zip(names, second, strict=True)), names)
-        found[i] = float(along.double() @ v.double()) / float(v.double() @ v.double())
-    return found
+        found.append(float(along.double() @ v.double()) / float(v.double() @ v.double()))
+    return np.array(found)

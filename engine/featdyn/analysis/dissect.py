@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from featdyn.analysis import source
-from featdyn.analysis.features import Features, batches, measure_rates
-from featdyn.analysis.network import network, prepare, states
+from featdyn.analysis.features import Batches, Features, measure_rates
+from featdyn.analysis.network import States, network, prepare
 from featdyn.analysis.sets import Sets
 from featdyn.analysis.source import Source
 from featdyn.capture.tap import device_of
 from featdyn.networks import Cut, cuts, resolve
 from featdyn.store import Run
+
+BETWEEN = 12
+"""So many copies of the widest features are held at once by layers and threads, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +46,33 @@ class Dissected:
 
     model: nn.Module
     cuts: list[Cut]
-    states: list[dict[str, Tensor]]
+    states: States
     sources: dict[str, Source]
     features: Features
+    again: Callable[[], Dissected] = field(repr=False)
+    """Takes the same network apart in the same way, on a worker."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the parameters and buffers that are held."""
+        return self.states.room * self.states.nbytes
+
+    @property
+    def held(self) -> dict[str, int]:
+        """Bytes that a process holds for this: weights of checkpoints, and blocks of inputs and features."""
+        return {"weights": self.weight_bytes, "blocks": self.features.block_bytes}
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one probe's features at all cuts, float32."""
+        return 4 * sum(prod(cut.shape) for cut in self.cuts)
+
+    @property
+    def pass_bytes(self) -> int:
+        """Bytes of one recorded batch on its way to the cuts: features, and those between or as they were stored."""
+        widest = 4 * max(prod(cut.shape) for cut in self.cuts)
+        between = BETWEEN * widest if "recomputed" in self.sources.values() else widest
+        return int(self.features.batches.size * (self.sample_bytes + between))
 
     def coords(self, run: Run, sets: Sets) -> xr.Dataset:
         """Return the coordinates of results over (cut, set, t1, t2)."""
@@ -66,7 +95,9 @@ class Dissected:
         return result.set_coords(list(result.data_vars))
 
 
-def dissect(run: Run, model: nn.Module | None, patterns: Sequence[str], features: str = "auto") -> Dissected:
+def dissect(
+    run: Run, model: nn.Module | None, patterns: Sequence[str], features: str | Mapping[str, Source] = "auto"
+) -> Dissected:
     """Take a run's network apart.
 
     Parameters
@@ -76,24 +107,29 @@ def dissect(run: Run, model: nn.Module | None, patterns: Sequence[str], features
     patterns
         Names or patterns of cuts, "default" or "all".
     features
-        "auto" takes the cheaper of reading and computing, and reads only float32; "stored" or "recomputed" take that.
+        "auto" takes the cheaper of reading and computing, and reads only float32; "stored" or "recomputed" take that;
+        a source for each cut was chosen before.
 
     Raises
     ------
     NetworkError
         The network cannot be cut, or there is no such cut.
     """
+    given = model
     model = network(run) if model is None else prepare(model, channels_last=False)
-    picked = resolve(cuts(model, next(batches(run, device_of(model))).inputs[:1]), patterns)
+    picked = resolve(cuts(model, Batches(run, device_of(model))[0].inputs[:1]), patterns)
     stored = source.stored_layers(run, picked, exact=features == "auto")
-    if features == "auto":
+    if not isinstance(features, str):
+        sources = dict(features)
+    elif features == "auto":
         held = [cut for cut in picked if cut.name in stored]
         widths = {cut.name: run.schema[f"layers/{cut.module}/activation"].sample_bytes for cut in held}
         sources = source.choose(picked, stored, widths, measure_rates(run, model, picked, stored))
     else:
         sources = source.forced(picked, stored, "stored" if features == "stored" else "recomputed")
-    found = states(run, model)
-    return Dissected(model, picked, found, sources, Features(run, model, picked, found, sources))
+    found = States(run, model)
+    again = partial(dissect, run, given, [cut.name for cut in picked], sources)
+    return Dissected(model, picked, found, sources, Features(run, model, picked, found, sources), again)
 
 
 def _column(values: Sequence[Any]) -> NDArray[Any]:

@@ -6,25 +6,29 @@ it is our own choice (feature dynamics, section 2.2 item 9, and the tunnel effec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from featdyn.analysis.cka import Grams
 from featdyn.analysis.dissect import Dissected, dissect
-from featdyn.analysis.motion import motion
+from featdyn.analysis.motion import Moves, held_rows, motion, moves
 from featdyn.analysis.options import DriftOptions
-from featdyn.analysis.parameters import parameter_distance
-from featdyn.analysis.probing import fit
-from featdyn.analysis.sets import Sets
-from featdyn.statistics.resampling import wilson
+from featdyn.analysis.parameters import groups, parameter_distance, squared, task_bytes
+from featdyn.analysis.sets import Sets, spread
+from featdyn.analysis.similarity import Found, Similarity
+from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.store import Run
 from featdyn.validation import validate
+
+MATRICES = 10
+"""So many float64 matrices over (t1, t2) are held for each probe that moves, at most."""
+
+Value = TypeVar("Value")
 
 
 def drift(
@@ -32,18 +36,19 @@ def drift(
     *,
     model: nn.Module | None = None,
     progress: Callable[[int, int], None] | None = None,
+    workers: Workers = SERIAL,
     **options: Any,
 ) -> xr.Dataset:
     """Measure how features and weights drift over training.
 
-    In memory are at most: for motion, features of one recorded batch at all cuts and checkpoints or 1 GiB, whichever
+    In memory are at most: for motion, features of one recorded batch at all cuts and checkpoints or 512 MiB, whichever
     is less; then, checkpoint by checkpoint, features of ``samples`` probes of each set at all cuts; and for CKA
-    ``4 * cuts * T * samples^2`` bytes of Gram matrices, which go to a scratch file beyond 1 GiB. A prefix that is
-    recomputed runs once for motion, and once more for the batches that hold those ``samples``.
+    ``4 * cuts * T * samples^2`` bytes of Gram matrices where results are collected, which go to a scratch file beyond
+    1 GiB. A prefix that is recomputed runs once for motion, and once more for the batches that hold those ``samples``.
 
     Parameters
     ----------
-    run, model, progress
+    run, model, progress, workers
         As for :func:`featdyn.analysis.consistency.consistency`.
     **options
         Fields of :class:`featdyn.analysis.options.DriftOptions`.
@@ -65,95 +70,78 @@ def drift(
     """
     chosen = validate(DriftOptions, options, "drift")
     parts, sets = dissect(run, model, chosen.cuts, chosen.features), Sets.of(run)
-    kept = [_spread(run, member, chosen.samples) for member in sets.members]
-    done, total = 0, run.checkpoints * (run.schema.samples + sum(map(len, kept)))
+    kept = spread(run, sets, chosen.samples)
+    tasks, batches, steps = _Tasks(run, parts, sets, kept), parts.features.batches, run.checkpoints
+    workers.admit(_plan(run, tasks))
+    done, total = 0, steps * (run.schema.samples + sum(map(len, kept)))
 
-    def count(probes: int) -> None:
+    def counted(found: Iterable[Value], probes: Iterable[int]) -> Iterator[Value]:
         nonlocal done
-        done += probes
-        if progress:
-            progress(done, total)
+        for one, passes in zip(found, probes, strict=True):
+            yield one
+            done += passes
+            if progress:
+                progress(done, total)
 
-    result = xr.merge([parts.coords(run, sets), motion(run, parts, sets, count), parameter_distance(parts)])
-    result = result.merge(_similarity(run, parts, sets, kept, count))
-    coords, names = run.coords, result["cut"].values
+    with workers.stage(tasks, partial(_again, run, parts.again, sets, kept)) as stage:
+        squares = dict[str, NDArray[np.float64]]()
+        for some in stage.map(_Tasks.squared, groups(parts)):
+            squares |= some
+        rows = [(stop - start) * steps for _, start, stop in batches.spans]
+        moved = motion(counted(stage.map(_Tasks.moves, range(len(batches))), rows))
+        passes = [sum(map(len, kept))] * steps
+        alike = tasks.similarity.collect(counted(stage.map(_Tasks.similar, range(steps)), passes))
+    coords = run.coords
+    result = xr.merge([parts.coords(run, sets), moved, parameter_distance(parts, squares), alike])
     result = result.assign_coords(
-        t=np.arange(run.checkpoints), step=("t", coords["step"].values), cut2=names, probe=coords["sample"].values
+        t=np.arange(steps), step=("t", coords["step"].values), cut2=result["cut"].values, probe=coords["sample"].values
     )
     if "split" in coords:
         result = result.assign_coords(split=("probe", coords["split"].values))
-    return result.assign_attrs(options=chosen.model_dump(mode="json"), cka_set=_similar(sets))
+    return result.assign_attrs(options=chosen.model_dump(mode="json"), cka_set=tasks.similarity.name)
 
 
-def _similarity(
-    run: Run, parts: Dissected, sets: Sets, kept: list[NDArray[np.intp]], count: Callable[[int], None]
-) -> xr.Dataset:
-    """Return CKA and linear probes: one checkpoint at a time, all its features at once."""
-    cuts, steps = len(parts.cuts), len(parts.states)
-    alike = sets.names.index(_similar(sets))
-    train = sets.names.index("train") if "train" in sets.names else None
-    coords = run.coords
-    labels = coords["true_label" if "true_label" in coords else "label"].values
-    grams = Grams(cuts * steps, len(kept[alike]))
-    right = np.full((cuts, len(kept), steps), np.nan)
-    penalty = np.full((cuts, steps), np.nan)
-    for t in range(steps):
-        for c, features in enumerate(_centred(parts, t, kept, train if train is not None else alike)):
-            grams.put(c * steps + t, _inner(features[alike], features[alike]))
-            if train is None:
-                continue
-            own = _inner(features[train], features[train])
-            if not np.isfinite(own).all():
-                continue
-            probe = fit(own, labels[kept[train]])
-            penalty[c, t] = probe.penalty
-            for s, mine in enumerate(kept):
-                said = probe.left_out if s == train else probe.predict(_inner(features[s], features[train]))
-                right[c, s, t] = (said == labels[mine]).mean()
-        count(sum(map(len, kept)))
-    found = xr.Dataset({"used": ("set", [len(mine) for mine in kept])}).set_coords("used")
-    alignment = grams.alignment()
-    named = {"": alignment.debiased, "_low": alignment.low, "_high": alignment.high}
-    for name, values in {"cka": alignment.biased, **{f"cka_debiased{e}": v for e, v in named.items()}}.items():
-        square = values.reshape(cuts, steps, cuts, steps).transpose(0, 2, 1, 3)
-        found[name] = ("cut", "cut2", "t1", "t2"), square
-    if train is not None:
-        bounds = [wilson(right[:, s], len(mine)) for s, mine in enumerate(kept)]
-        found["linear_accuracy"] = ("cut", "set", "t"), right
-        found["linear_accuracy_low"] = ("cut", "set", "t"), np.stack([low for low, _ in bounds], 1)
-        found["linear_accuracy_high"] = ("cut", "set", "t"), np.stack([high for _, high in bounds], 1)
-        found["linear_penalty"] = ("cut", "t"), penalty
-    return found
+def _plan(run: Run, tasks: _Tasks) -> Plan:
+    parts, steps, probes, sets = tasks.parts, run.checkpoints, run.schema.samples, len(tasks.sets.names)
+    cuts, pairs = parts.cuts, 8 * len(parts.cuts) * sets * steps**2
+    rows = min(held_rows(parts), parts.features.batches.size)
+    macs = 2 * steps * probes * cuts[-1].prefix_macs + steps**2 * probes * parts.sample_bytes / 8
+    motion = rows * (steps * parts.sample_bytes + MATRICES * 8 * steps**2) + 6 * pairs
+    return Plan(
+        f"{len(cuts)} cuts x {steps} checkpoints x {probes:,} probes, at most {macs / 1e12:.3g} T multiply-adds",
+        tasks=len(parts.features.batches) + steps + len(groups(parts)),
+        reads=2 * steps * parts.features.stored_bytes,
+        task={
+            "features or parameters": max(motion, tasks.similarity.task_bytes, task_bytes(parts)),
+            "batches": parts.pass_bytes,
+        },
+        state=parts.held,
+        result={
+            "sums": 3 * 6 * pairs,
+            "paths": 3 * 4 * len(cuts) * (steps + 6) * probes,
+            "similarity": tasks.similarity.result_bytes,
+        },
+    )
 
 
-def _centred(parts: Dissected, t: int, kept: list[NDArray[np.intp]], centre: int) -> Iterator[list[Tensor]]:
-    """Yield for each cut the features ``(n, F)`` of each set, from which the mean of one set was taken."""
-    sizes = [len(mine) for mine in kept]
-    for z in parts.features.whole(t, np.concatenate(kept)):
-        of_sets: Sequence[Tensor] = torch.split(z.flatten(1), sizes)
-        mean = of_sets[centre].mean(0)
-        yield [part - mean for part in of_sets]
+class _Tasks:
+    """What tasks need."""
+
+    def __init__(self, run: Run, parts: Dissected, sets: Sets, kept: list[NDArray[np.intp]]) -> None:
+        self.parts, self.sets, self.similarity = parts, sets, Similarity(run, parts, sets, kept)
+
+    def squared(self, names: list[str]) -> dict[str, NDArray[np.float64]]:
+        """Return how far some parameters move."""
+        return squared(self.parts, names)
+
+    def moves(self, index: int) -> Moves:
+        """Return how the probes of one batch move."""
+        return moves(self.parts, self.sets, index)
+
+    def similar(self, t: int) -> list[Found]:
+        """Return what similarity needs of one checkpoint."""
+        return self.similarity.at(t)
 
 
-def _inner(a: Tensor, b: Tensor) -> NDArray[np.float32]:
-    product: NDArray[np.float32] = (a @ b.T).cpu().numpy()
-    return product
-
-
-def _similar(sets: Sets) -> str:
-    return "test" if "test" in sets.names else sets.names[0]
-
-
-def _spread(run: Run, member: NDArray[np.bool_], samples: int) -> NDArray[np.intp]:
-    """Return at most so many probes of a set: the first of each corruption and severity, as far as these are known."""
-    places = np.flatnonzero(member)
-    if len(places) <= samples:
-        return places
-    coords = run.coords
-    kinds = [coords[name].values[places].tolist() for name in ("corruption", "severity") if name in coords]
-    rank: dict[tuple[Any, ...], int] = {}
-    order = []  # how many of its kind came before
-    for kind in zip(*kinds, strict=True) if kinds else [()] * len(places):
-        order.append(rank.setdefault(kind, 0))
-        rank[kind] += 1
-    return np.sort(places[np.argsort(order, kind="stable")[:samples]])
+def _again(run: Run, parts: Callable[[], Dissected], sets: Sets, kept: list[NDArray[np.intp]]) -> _Tasks:
+    return _Tasks(run, parts(), sets, kept)

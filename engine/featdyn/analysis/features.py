@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -34,22 +36,64 @@ class Batch:
     labels: Tensor
 
 
-def batches(run: Run, device: torch.device) -> Iterator[Batch]:
-    """Yield the probes in the batches in which they were recorded."""
-    inputs, labels = run.values("inputs/input"), run.values("inputs/target")
-    probes = Probes(torch.from_numpy(inputs), torch.from_numpy(labels))
-    size = min(run.attributes["capture"]["batch"], run.schema.shard_samples)
+class Batches(Sequence[Batch]):
+    """The probes in the batches in which they were recorded; in memory is one block of their inputs.
+
+    Parameters
+    ----------
+    device
+        Where batches go.
+    """
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self._run, self._device = run, device
+        self.size = min(run.attributes["capture"]["batch"], run.schema.shard_samples)
+        self.spans: list[tuple[int, int, int]] = []  # block, start, stop
+        for block in range(run.schema.blocks):
+            samples = run.schema.block_slice(block)
+            for start in range(samples.start, samples.stop, self.size):
+                self.spans.append((block, start, min(start + self.size, samples.stop)))
+        self._held: tuple[int, Probes] | None = None
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Batch]: ...
+    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        block, start, stop = self.spans[index]
+        samples = self._run.schema.block_slice(block)
+        if self._held is None or self._held[0] != block:
+            inputs, labels = (torch.from_numpy(self._run.values(f"inputs/{n}", samples)) for n in ("input", "target"))
+            self._held = block, Probes(inputs, labels)
+        first = samples.start
+        inputs, labels = self._held[1].batch(start - first, stop - first, self.size, self._device)
+        return Batch(block, start, stop, inputs, labels)
+
+    def of_block(self, block: int) -> list[int]:
+        """Return the places of a block's batches."""
+        return [i for i, span in enumerate(self.spans) if span[0] == block]
+
+
+def inputs_of(run: Run, places: NDArray[np.intp]) -> Tensor:
+    """Return the inputs of some probes, ascending, in their order: beside them one block of inputs is in memory."""
+    found = [run.values("inputs/input", slice(0, 0))]
     for block in range(run.schema.blocks):
         samples = run.schema.block_slice(block)
-        for start in range(samples.start, samples.stop, size):
-            stop = min(start + size, samples.stop)
-            yield Batch(block, start, stop, *probes.batch(start, stop, size, device))
+        mine = places[(places >= samples.start) & (places < samples.stop)] - samples.start
+        if len(mine):
+            found.append(run.values("inputs/input", samples)[mine])
+    return torch.from_numpy(np.concatenate(found))
 
 
 def measure_rates(run: Run, model: nn.Module, cuts: Sequence[Cut], stored: set[str]) -> Rates:
     """Time one prefix pass and one read, to choose between them."""
     device = device_of(model)
-    batch = next(batches(run, device))
+    batch = Batches(run, device)[0]
     prefix = features_at(model, cuts)
     with torch.inference_mode():
         prefix(batch.inputs)
@@ -85,39 +129,65 @@ class Features:
         sources: dict[str, Source],
     ) -> None:
         self._run, self._cuts, self._sources, self._device = run, cuts, sources, device_of(model)
+        self._stored = [f"layers/{cut.module}/activation" for cut in cuts if sources[cut.name] == "stored"]
+        self._blocks: dict[str, tuple[tuple[int, int], NDArray[Any]]] = {}
+        self.batches = Batches(run, self._device)
         computed = [cut for cut in cuts if sources[cut.name] == "recomputed"]
         self._prefix = features_at(model, computed) if computed else None
-        self._states = [state_for(self._prefix, state) if self._prefix is not None else {} for state in states]
+        self._states = states
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes read from the store for all probes at one checkpoint."""
+        return sum(self._run.schema[path].nbytes for path in self._stored)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of the blocks that are held: inputs, and what is read of each stored cut."""
+        rows = self._run.schema.shard_samples
+        inputs: list[int] = self._run.nodes["inputs/input"]["shape"]
+        return rows * (4 * prod(inputs[1:]) + sum(self._run.schema[path].sample_bytes for path in self._stored))
 
     def __call__(self, batch: Batch, t1: int) -> list[Tensor]:
         """Return the features ``(N, ...)`` of a batch at each cut, of checkpoint ``t1``."""
         computed: Iterator[Tensor] = iter(())
         if self._prefix is not None:
-            computed = iter(functional_call(self._prefix, self._states[t1], (batch.inputs,)))
+            computed = iter(functional_call(self._prefix, state_for(self._prefix, self._states[t1]), (batch.inputs,)))
         return [
             self._read(cut, batch, t1) if self._sources[cut.name] == "stored" else next(computed) for cut in self._cuts
         ]
 
-    def whole(self, t1: int, kept: NDArray[np.intp]) -> list[Tensor]:
-        """Return the features of some probes ``(len(kept), ...)`` at each cut, made in the recorded batches.
-
-        All of them are in memory at once.
+    def over(self, t1: int, kept: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], list[Tensor]]]:
+        """Yield the features of some probes batch by batch, made in the recorded batches: places in ``kept``, and the
+        features ``(places, ...)`` at each cut, float32.
         """
-        found: list[Tensor] = []
-        for batch in batches(self._run, self._device):
-            mine = np.flatnonzero((kept >= batch.start) & (kept < batch.stop))
+        for i, (_, start, stop) in enumerate(self.batches.spans):
+            mine = np.flatnonzero((kept >= start) & (kept < stop))
             if not len(mine):
                 continue
-            rows = torch.from_numpy(kept[mine] - batch.start).to(self._device)
+            rows = kept[mine] - start
+            together = len(rows) == rows[-1] - rows[0] + 1  # as most sets are: no copy then
+            index = slice(rows[0], rows[-1] + 1) if together else torch.from_numpy(rows).to(self._device)
             with torch.inference_mode():
-                for c, z in enumerate(self(batch, t1)):
-                    if len(found) == c:
-                        found.append(torch.empty(len(kept), *z.shape[1:], device=self._device))
-                    found[c][torch.from_numpy(mine).to(self._device)] = z[rows].float()
+                yield mine, [z[index].float() for z in self(self.batches[i], t1)]
+
+    def whole(self, t1: int, kept: NDArray[np.intp]) -> list[Tensor]:
+        """Return the features of some probes ``(len(kept), ...)`` at each cut: all of them are in memory at once."""
+        found: list[Tensor] = []
+        for mine, features in self.over(t1, kept):
+            for c, z in enumerate(features):
+                if len(found) == c:
+                    found.append(torch.empty(len(kept), *z.shape[1:], device=self._device))
+                found[c][torch.from_numpy(mine).to(self._device)] = z
         return found
 
     def _read(self, cut: Cut, batch: Batch, t1: int) -> Tensor:
-        values = self._run.block(f"layers/{cut.module}/activation", t1, batch.block)
+        held, values = self._blocks.get(cut.name, (None, None))
+        if values is None or held != (t1, batch.block):  # several batches share a block, which may be compressed
+            values = self._run.block(f"layers/{cut.module}/activation", t1, batch.block)
+            self._blocks[cut.name] = (t1, batch.block), values
         first = self._run.schema.block_slice(batch.block).start
-        index = np.minimum(np.arange(batch.start, batch.start + len(batch.inputs)), batch.stop - 1) - first
-        return torch.from_numpy(values[index].astype(np.float32)).to(batch.inputs.device)
+        part = values[batch.start - first : batch.stop - first]
+        short = len(batch.inputs) - len(part)
+        whole = np.concatenate([part, np.repeat(part[-1:], short, axis=0)]) if short else part.copy()
+        return torch.from_numpy(whole).to(batch.inputs.device).float()  # torch converts halves faster than numpy

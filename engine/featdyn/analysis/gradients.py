@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from math import prod
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
+from featdyn.analysis.norms import norms
 from featdyn.errors import FeatdynError
+from featdyn.networks import cuts
 from featdyn.store import Run
 from featdyn.training.batches import mixed_seed, seed_step
 from featdyn.training.loop import Loop
 from featdyn.training.recipe import Recipe
 from featdyn.validation import validate
+
+GRADIENT, SECOND = 12, 30
+"""So many times the features of all cuts are held for a gradient, and for one of a gradient, at most."""
+_RANDOM = threading.Lock()
+"""For dropout, which draws from the one generator that all threads share."""
 
 
 class Sampler:
@@ -58,6 +68,7 @@ class Sampler:
         if self.batch_size > self._batches.samples:
             raise FeatdynError(f"batch_size {self.batch_size} is more than the {self._batches.samples} training images")
         self._seed, self._training = seed, not stored_statistics
+        self._dropout = any(isinstance(module, _DropoutNd) for module in self.model.modules())
 
     @property
     def samples(self) -> int:
@@ -67,7 +78,20 @@ class Sampler:
     @property
     def normalised(self) -> bool:
         """Whether a sample's gradient depends on its batch: then the mean over batches is not the full gradient."""
-        return self._training and any(isinstance(module, _BatchNorm) for module in self.model.modules())
+        return self._training and bool(norms(self.model))
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of the data set."""
+        data = self._loop.dataset
+        return int(data.train.pixels.nbytes + data.test.pixels.nbytes)
+
+    def pass_bytes(self, curvature: int) -> int:
+        """Bytes of a batch and of all that its gradient needs of the layers; of so many samples for the curvature."""
+        shape = self._loop.dataset.shape
+        places = cuts(self.model, torch.zeros(1, *shape, device=self._loop.device))
+        widths = 4 * (sum(prod(cut.shape) for cut in places) + prod(shape))
+        return widths * max(GRADIENT * self.batch_size, SECOND * min(curvature, self.samples))
 
     def at(self, state: Mapping[str, Tensor]) -> None:
         """Put the network at a checkpoint."""
@@ -116,10 +140,11 @@ class Sampler:
     def _gradient(self, index: Tensor, purpose: tuple[int, int]) -> dict[str, Tensor]:
         draw = mixed_seed(self._seed, *purpose)
         inputs, labels = self._batches.of(index, draw)
-        seed_step(self._seed, draw % 2**31)  # of dropout
         named = dict(self.model.named_parameters())
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        loss = F.cross_entropy(self.model(inputs), labels)
+        with _RANDOM if self._dropout else nullcontext():
+            seed_step(self._seed, draw % 2**31)
+            loss = F.cross_entropy(self.model(inputs), labels)
         found = torch.autograd.grad(loss, list(named.values()))
         for name, buffer in self.model.named_buffers():
             buffer.copy_(buffers[name])  # a forward pass in training mode moves BatchNorm's running statistics

@@ -6,7 +6,8 @@ section 3): the tests of arXiv 2509.20334 were not found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -17,6 +18,7 @@ from scipy import stats
 
 from featdyn.analysis.grams import of
 from featdyn.analysis.options import IsotropyOptions
+from featdyn.compute import SERIAL, Plan, Workers, same
 from featdyn.errors import FeatdynError
 from featdyn.statistics import Gram
 from featdyn.statistics import isotropy as test_isotropy
@@ -28,11 +30,15 @@ from featdyn.store import Run
 from featdyn.validation import validate
 
 SHARES = (1, 5, 10)
+SQUARES = 20
+"""So many matrices of draws x draws are held by the tests of one Gram matrix, at most."""
 SPACES = ("parameter", "feature", "control")
 """Noise of the parameters before a cut; what it moves features by; what isotropic noise of its norm moves them by."""
 
 
-def isotropy(run: Run, *, progress: Callable[[int, int], None] | None = None, **options: Any) -> xr.Dataset:
+def isotropy(
+    run: Run, *, progress: Callable[[int, int], None] | None = None, workers: Workers = SERIAL, **options: Any
+) -> xr.Dataset:
     """Test the newest noise sample of a run.
 
     Parameters
@@ -41,6 +47,8 @@ def isotropy(run: Run, *, progress: Callable[[int, int], None] | None = None, **
         With a result of ``noise``.
     progress
         Called with (Gram matrices done, in all).
+    workers
+        As for :func:`featdyn.analysis.consistency.consistency`.
     **options
         Fields of :class:`featdyn.analysis.options.IsotropyOptions`.
 
@@ -69,22 +77,21 @@ def isotropy(run: Run, *, progress: Callable[[int, int], None] | None = None, **
         raise FeatdynError(f"{run.path}: no noise was sampled yet; run: featdyn analyze {run.path} noise")
     sample = run.result("noise")
     center: Center = "known" if sample.attrs["center"] == "known" else "estimated"
-    spaces = [space for space in SPACES if f"{space}_p" in sample]
     small = sample[[name for name in sample.data_vars if not str(name).startswith(("directions_", "draws_"))]].load()
-    total = sum(int(np.prod([small.sizes[d] for d in _outer(space)])) for space in spaces)
-    values: dict[str, Any] = {}
-    done = 0
-    for space in spaces:
-        outer = _outer(space)
-        shape = [small.sizes[dim] for dim in outer]
-        cells = np.empty(shape, dtype=object)
-        for index in product(*map(range, shape)):
-            cell = small.isel(dict(zip(outer, index, strict=True)))
-            cells[index] = dict(_cell(cell, space, center, chosen))
-            done += 1
+    shapes = {space: tuple(small.sizes[dim] for dim in _outer(space)) for space in SPACES if f"{space}_p" in sample}
+    items = [(space, index) for space, shape in shapes.items() for index in product(*map(range, shape))]
+    state = small, center, chosen
+    workers.admit(plan(small, len(items)))
+    cells = {space: np.empty(shape, dtype=object) for space, shape in shapes.items()}
+    with workers.stage(state, partial(same, state)) as stage:
+        for done, found in enumerate(stage.map(_cell, items), 1):
+            space, index = items[done - 1]
+            cells[space][index] = found
             if progress:
-                progress(done, total)
-        values |= _stacked(space, cells, outer)
+                progress(done, len(items))
+    values: dict[str, Any] = {}
+    for space, of_space in cells.items():
+        values |= stacked(space, of_space, _outer(space))
     if "noise_curvature" in small:
         means = [small[f"{kind}_curvature"].mean("draw") for kind in ("noise", "isotropic")]
         values["curvature_ratio"] = means[0] / means[1]
@@ -99,29 +106,66 @@ def _outer(space: str) -> tuple[str, ...]:
     return ("cut", "t") if space == "parameter" else ("cut", "t", "probe")
 
 
-def _cell(cell: xr.Dataset, space: str, center: Center, options: IsotropyOptions) -> Iterator[tuple[str, Any]]:
-    """Yield what is found for one Gram matrix: name to a number, or to an array over tests or k."""
+def plan(small: xr.Dataset, cells: int) -> Plan:
+    """Return what the tests of so many Gram matrices will need."""
+    draws = small.sizes["draw"]
+    return Plan(
+        f"{cells:,} Gram matrices of {draws} draws",
+        tasks=cells,
+        reads=small.nbytes,
+        task={"matrices": SQUARES * 8 * draws**2},
+        state={"Gram matrices": small.nbytes},
+        result={"results": 1024 * cells},
+    )
+
+
+def _cell(state: tuple[xr.Dataset, Center, IsotropyOptions], item: tuple[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Return what is found for one Gram matrix: name to a number, or to an array over tests or k."""
+    small, center, options = state
+    space, index = item
+    cell = small.isel(dict(zip(_outer(space), index, strict=True)))
     gram = of(cell, space)
-    found = test_isotropy(gram, center=center, rng=options.seed, alpha=options.alpha)
-    results = [entry.result for entry in found.tests]
-    yield "statistic", np.array([np.nan if r is None else r.statistic for r in results])
-    yield "pvalue", np.array([np.nan if r is None else r.pvalue for r in results])
-    yield "valid", np.array([entry.valid for entry in found.tests])
-    yield "verdict", found.verdict
-    yield "directions", -1 if found.directions is None else found.directions
-    yield "participation_ratio", participation_ratio(gram, center=center, unbiased=True)
-    yield "effective_rank", effective_rank(gram, center=center, of="covariance")
-    yield "stable_rank", stable_rank(gram, center=center)
-    ks = [min(k, gram.p) for k in SHARES]
-    shares = explained_shares(gram, ks, center=center, rng=options.seed)
-    yield "share", shares.share
-    yield "share_isotropic", shares.baseline
-    yield "share_isotropic_high", shares.baseline_high
+    found = tested(gram, center, options.alpha, options.seed)
     if space != "control":
         prefix = "drift" if space == "parameter" else "feature_drift"
         dots, square = cell[f"{prefix}_dot"].values, float(cell[f"{prefix}_square"])
-        yield from drift_in_noise(gram, dots, square).items()
-        yield "half_overlap", half_overlap(gram, options.seed)
+        found |= drift_in_noise(gram, dots, square)
+        found["half_overlap"] = half_overlap(gram, options.seed)
+    return found
+
+
+def tested(gram: Gram, center: Center, alpha: float, seed: int) -> dict[str, Any]:
+    """Return tests, verdict and spectrum of one Gram matrix: name to a number, or to an array over tests or k."""
+    found = test_isotropy(gram, center=center, rng=seed, alpha=alpha)
+    results = [entry.result for entry in found.tests]
+    shares = explained_shares(gram, [min(k, gram.p) for k in SHARES], center=center, rng=seed)
+    return {
+        "statistic": np.array([np.nan if r is None else r.statistic for r in results]),
+        "pvalue": np.array([np.nan if r is None else r.pvalue for r in results]),
+        "valid": np.array([entry.valid for entry in found.tests]),
+        "verdict": found.verdict,
+        "directions": -1 if found.directions is None else found.directions,
+        "participation_ratio": participation_ratio(gram, center=center, unbiased=True),
+        "effective_rank": effective_rank(gram, center=center, of="covariance"),
+        "stable_rank": stable_rank(gram, center=center),
+        "share": shares.share,
+        "share_isotropic": shares.baseline,
+        "share_isotropic_high": shares.baseline_high,
+    }
+
+
+def untested() -> dict[str, Any]:
+    """Return what :func:`tested` would of draws that cannot be tested."""
+    tests, ks, none = np.full(len(FAMILY), np.nan), np.full(len(SHARES), np.nan), np.nan
+    return {
+        "statistic": tests,
+        "pvalue": tests,
+        "valid": np.zeros(len(FAMILY), bool),
+        "verdict": "undecided",
+        "directions": -1,
+        **dict.fromkeys(("participation_ratio", "effective_rank", "stable_rank"), none),
+        **dict.fromkeys(("share", "share_isotropic", "share_isotropic_high"), ks),
+    }
 
 
 def drift_in_noise(gram: Gram, dots: NDArray[np.float64], square: float) -> dict[str, NDArray[np.float64]]:
@@ -175,7 +219,7 @@ def half_overlap(gram: Gram, seed: int) -> NDArray[np.float64]:
     ])  # fmt: skip
 
 
-def _stacked(space: str, cells: NDArray[Any], outer: tuple[str, ...]) -> dict[str, Any]:
+def stacked(space: str, cells: NDArray[Any], outer: tuple[str, ...]) -> dict[str, Any]:
     """Return arrays over tests or k and the cells, with p-values adjusted over all cells of a test."""
     found: dict[str, Any] = {}
     flat = cells.ravel()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from math import prod
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,41 +12,80 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featdyn.analysis.dissect import Dissected
-from featdyn.analysis.features import Batch, batches
 from featdyn.analysis.sets import Sets
-from featdyn.capture.tap import device_of
 from featdyn.statistics.resampling import student
-from featdyn.store import Run
 from featdyn_kernels.paths import squared_distances
 
-HELD = 2**30  # bytes of features in memory: some probes at all cuts and all checkpoints
+HELD = 2**29  # bytes of features in memory: some probes at all cuts and all checkpoints
+MEANS = ("motion", "cosine")
 PAIRS = ("cut", "set", "t1", "t2")
 
 Values = NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Moves:
+    """What the probes of one batch add."""
+
+    sums: Values
+    """``(MEANS, 3, cut, set, t1, t2)``: number, sum and sum of squares of what is defined."""
+    undefined: NDArray[np.int64]  # (cut, set, t)
+    step_length: NDArray[np.float32]  # (cut, t, probe)
+    path_length: Values  # (cut, probe)
+    displacement: Values  # (cut, probe)
+
+
 def held_rows(parts: Dissected) -> int:
     """Return how many probes' features at all cuts and checkpoints fit into :data:`HELD` bytes; at least one."""
-    return max(1, HELD // (4 * len(parts.states) * sum(prod(cut.shape) for cut in parts.cuts)))
+    return max(1, HELD // (len(parts.states) * parts.sample_bytes))
 
 
-def pieces(run: Run, parts: Dissected) -> Iterator[Batch]:
-    """Yield the recorded batches, cut into parts of at most :func:`held_rows` probes and without their padding."""
-    rows = held_rows(parts)
-    for batch in batches(run, device_of(parts.model)):
-        for start in range(batch.start, batch.stop, rows):
-            stop = min(start + rows, batch.stop)
-            mine = slice(start - batch.start, stop - batch.start)
-            yield replace(batch, start=start, stop=stop, inputs=batch.inputs[mine], labels=batch.labels[mine])
+def moves(parts: Dissected, sets: Sets, index: int) -> Moves:
+    """Follow the probes of one recorded batch, at most :func:`held_rows` at a time, each prefix computed once."""
+    batch, rows, steps = parts.features.batches[index], held_rows(parts), len(parts.states)
+    shape = len(parts.cuts), len(sets.names), steps
+    probes = batch.stop - batch.start
+    found = Moves(
+        np.zeros((len(MEANS), 3, *shape, steps)),
+        np.zeros(shape, np.int64),
+        np.full((len(parts.cuts), steps, probes), np.nan, np.float32),
+        *np.empty((2, len(parts.cuts), probes)),
+    )
+    for start in range(0, probes, rows):
+        span = slice(start, min(start + rows, probes))
+        piece = replace(
+            batch, start=batch.start + span.start, stop=batch.start + span.stop,
+            inputs=batch.inputs[span], labels=batch.labels[span],
+        )  # fmt: skip
+        member = np.stack([m[piece.start : piece.stop] for m in sets.members]).astype(np.float64)
+        held: list[torch.Tensor] = []
+        with torch.inference_mode():
+            for t in range(steps):
+                for c, z in enumerate(parts.features(piece, t)):
+                    if t == 0:
+                        held.append(torch.empty(len(z), steps, z[0].numel(), device=z.device))
+                    held[c][:, t] = z.flatten(1)
+        for c, z in enumerate(held):
+            norm = torch.linalg.vector_norm(z, dim=2, dtype=torch.float64).cpu().numpy()
+            distance = np.sqrt(torch.as_tensor(squared_distances(z)).cpu().numpy())
+            relative, cosine = _compare(norm, distance)
+            nonzero = norm != 0
+            _add(found.sums[0, :, c], relative, np.broadcast_to(nonzero[:, :, None], relative.shape), member)
+            _add(found.sums[1, :, c], cosine, nonzero[:, :, None] & nonzero[:, None], member)
+            found.undefined[c] += np.rint(member @ ~nonzero).astype(np.int64)
+            lengths = np.diagonal(distance, 1, 1, 2)
+            found.step_length[c, 1:, span] = lengths.T
+            found.path_length[c, span], found.displacement[c, span] = lengths.sum(1), distance[:, 0, -1]
+    return found
 
 
-def motion(run: Run, parts: Dissected, sets: Sets, done: Callable[[int], None] = lambda probes: None) -> xr.Dataset:
-    """Measure the motion of every probe's features, each prefix computed once.
+def motion(found: Iterable[Moves]) -> xr.Dataset:
+    """Measure the motion of every probe's features.
 
     Parameters
     ----------
-    done
-        Called with the number of probes that went through one prefix.
+    found
+        Of all batches, in their order.
 
     Returns
     -------
@@ -58,45 +96,24 @@ def motion(run: Run, parts: Dissected, sets: Sets, done: Callable[[int], None] =
         probe)``, the distance from the checkpoint before (NaN at the first); ``path_length``, their sum;
         ``displacement``, from the first checkpoint to the last; ``straightness``, displacement over path length.
     """
-    steps, probes = len(parts.states), len(sets.weights)
-    means = {name: _Means(len(parts.cuts), len(sets.names), steps) for name in ("motion", "cosine")}
-    undefined = np.zeros((len(parts.cuts), len(sets.names), steps), np.int64)
-    step_length = np.full((len(parts.cuts), steps, probes), np.nan, np.float32)
-    path_length, displacement = np.empty((2, len(parts.cuts), probes))
-    for batch in pieces(run, parts):
-        rows, span = batch.stop - batch.start, slice(batch.start, batch.stop)
-        member = np.stack([m[span] for m in sets.members]).astype(np.float64)
-        held: list[torch.Tensor] = []
-        with torch.inference_mode():
-            for t in range(steps):
-                for c, z in enumerate(parts.features(batch, t)):
-                    if t == 0:
-                        held.append(torch.empty(rows, steps, z[0].numel(), device=z.device))
-                    held[c][:, t] = z.flatten(1)
-                done(rows)
-        for c, z in enumerate(held):
-            norm = torch.linalg.vector_norm(z, dim=2, dtype=torch.float64).cpu().numpy()
-            distance = np.sqrt(torch.as_tensor(squared_distances(z)).cpu().numpy())
-            relative, cosine = _compare(norm, distance)
-            means["motion"].add(c, relative, np.broadcast_to((norm != 0)[:, :, None], relative.shape), member)
-            means["cosine"].add(c, cosine, (norm != 0)[:, :, None] & (norm != 0)[:, None], member)
-            undefined[c] += np.rint(member @ (norm == 0)).astype(np.int64)
-            lengths = np.diagonal(distance, 1, 1, 2)
-            step_length[c, 1:, span] = lengths.T
-            path_length[c, span], displacement[c, span] = lengths.sum(1), distance[:, 0, -1]
-    with np.errstate(invalid="ignore"):
-        straightness = displacement / path_length  # NaN for a probe that never moved
-    found: dict[str, Any] = {
-        "undefined": (("cut", "set", "t"), undefined),
-        "step_length": (("cut", "t", "probe"), step_length),
-        "path_length": (("cut", "probe"), path_length),
-        "displacement": (("cut", "probe"), displacement),
-        "straightness": (("cut", "probe"), straightness),
-    }
-    for name, mean in means.items():
-        for end, values in mean.intervals().items():
-            found[f"{name}{end}"] = PAIRS, values
-    return xr.Dataset(found)
+    of_probes: dict[str, list[NDArray[Any]]] = {"step_length": [], "path_length": [], "displacement": []}
+    sums: Any = 0.0
+    undefined: Any = 0
+    for mine in found:  # in order: sums of float64 keep their bits
+        sums, undefined = sums + mine.sums, undefined + mine.undefined
+        for name, values in of_probes.items():
+            values.append(getattr(mine, name))
+    joined = {name: np.concatenate(values, -1) for name, values in of_probes.items()}
+    with np.errstate(invalid="ignore"):  # NaN for a probe that never moved
+        joined["straightness"] = joined["displacement"] / joined["path_length"]
+    result: dict[str, Any] = {"undefined": (("cut", "set", "t"), undefined)}
+    result |= {name: (("cut", "t", "probe") if v.ndim == 3 else ("cut", "probe"), v) for name, v in joined.items()}
+    for name, (number, total, squares) in zip(MEANS, sums, strict=True):
+        low, high = student(number, total, squares)
+        with np.errstate(invalid="ignore"):
+            mean = total / number
+        result |= {name: (PAIRS, mean), f"{name}_low": (PAIRS, low), f"{name}_high": (PAIRS, high)}
+    return xr.Dataset(result)
 
 
 def _compare(norm: Values, distance: Values) -> tuple[Values, Values]:
@@ -106,20 +123,8 @@ def _compare(norm: Values, distance: Values) -> tuple[Values, Values]:
         return distance / one, (one**2 + two**2 - distance**2) / (2 * one * two)
 
 
-class _Means:
-    """Sums over probes for each cut, set, t1 and t2."""
-
-    def __init__(self, cuts: int, sets: int, steps: int) -> None:
-        self._number, self._sum, self._squares = np.zeros((3, cuts, sets, steps, steps))
-
-    def add(self, c: int, values: Values, defined: NDArray[np.bool_], member: Values) -> None:
-        """Add ``values (probe, t1, t2)`` of cut c, as far as they are defined; ``member (set, probe)``."""
-        known = np.where(defined, values, 0.0)
-        for total, terms in ((self._number, defined), (self._sum, known), (self._squares, known**2)):
-            total[c] += np.tensordot(member, terms.astype(np.float64, copy=False), 1)
-
-    def intervals(self) -> dict[str, Values]:
-        """Return means and bounds by the ending of their name."""
-        low, high = student(self._number, self._sum, self._squares)
-        with np.errstate(invalid="ignore"):
-            return {"": self._sum / self._number, "_low": low, "_high": high}
+def _add(sums: Values, values: Values, defined: NDArray[np.bool_], member: Values) -> None:
+    """Add number, sum and squares of ``values (probe, t1, t2)`` where they are defined; ``member (set, probe)``."""
+    known = np.where(defined, values, 0.0)
+    for total, terms in zip(sums, (defined, known, known**2), strict=True):
+        total += np.tensordot(member, terms.astype(np.float64, copy=False), 1)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import overload
+
 import torch
 from torch import Tensor, nn
 
 from featdyn.errors import NetworkError
 from featdyn.networks import build
 from featdyn.store import Run
+
+HELD = 2**30
+"""Bytes of weights in memory, for each model that takes them."""
 
 
 def network(run: Run, device: torch.device | None = None) -> nn.Module:
@@ -33,16 +40,45 @@ def prepare(model: nn.Module, *, channels_last: bool, device: torch.device | Non
     return model.to(memory_format=torch.channels_last) if channels_last else model
 
 
-def states(run: Run, model: nn.Module) -> list[dict[str, Tensor]]:
-    """Return the parameters and buffers of every checkpoint, each like the model's own in device and memory format."""
-    own = model.state_dict()
-    found = []
-    for checkpoint in range(run.checkpoints):
-        stored = run.state(checkpoint)
+class States(Sequence[dict[str, Tensor]]):
+    """Parameters and buffers of every checkpoint, each like the model's own in device and memory format.
+
+    They are read when they are asked for; the last ones are kept, up to :data:`HELD` bytes.
+    """
+
+    def __init__(self, run: Run, model: nn.Module) -> None:
+        self._run, self._own = run, model.state_dict()
+        self.nbytes: int = sum(tensor.nbytes for tensor in self._own.values())
+        """Of one checkpoint."""
+        self.room = min(run.checkpoints, max(2, HELD // max(1, self.nbytes)))
+        """How many are kept."""
+        self._held: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
+        for t in (0, run.checkpoints - 1):  # what does not fit is said before any work
+            self[t]
+
+    def __len__(self) -> int:
+        return self._run.checkpoints
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Tensor]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Tensor]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        if isinstance(index, slice):
+            return [self[t] for t in range(*index.indices(len(self)))]
+        t = range(len(self))[index]
+        if t not in self._held:
+            while len(self._held) >= self.room:
+                self._held.popitem(last=False)
+            self._held[t] = self._read(t)
+        self._held.move_to_end(t)
+        return self._held[t]
+
+    def _read(self, checkpoint: int) -> dict[str, Tensor]:
+        own, stored = self._own, self._run.state(checkpoint)
         if stored.keys() != own.keys() or any(stored[name].shape != own[name].shape for name in own):
-            raise NetworkError(f"{run.path}: the weights of checkpoint {checkpoint} do not fit this network")
-        found.append({name: torch.empty_like(own[name]).copy_(stored[name]) for name in own})
-    return found
+            raise NetworkError(f"{self._run.path}: the weights of checkpoint {checkpoint} do not fit this network")
+        return {name: torch.empty_like(own[name]).copy_(stored[name]) for name in own}
 
 
 def default_device() -> torch.device:

@@ -7,7 +7,8 @@ sampled is our own choice (feature dynamics, section 3.2): that of arXiv 2509.20
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,17 @@ from torch.func import functional_call
 
 from featdyn.analysis.curvature import quotients
 from featdyn.analysis.dissect import Dissected, dissect
+from featdyn.analysis.features import inputs_of
 from featdyn.analysis.gradients import Sampler, flat, moved, parameters
 from featdyn.analysis.grams import stacked, to_arrays
 from featdyn.analysis.options import NoiseOptions
 from featdyn.analysis.sets import Sets
+from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.networks import features_at, state_for
 from featdyn.statistics import Gram
+from featdyn.statistics.blas import one_thread
 from featdyn.store import Run
+from featdyn.training.batches import mixed_seed
 from featdyn.validation import validate
 from featdyn_kernels.eigh import gram_eigh
 
@@ -33,7 +38,9 @@ WIDE = ("directions", "draws")
 """Arrays as long as the parameters, which differ from cut to cut."""
 
 
-def noise(run: Run, *, progress: Callable[[int, int], None] | None = None, **options: Any) -> xr.Dataset:
+def noise(
+    run: Run, *, progress: Callable[[int, int], None] | None = None, workers: Workers = SERIAL, **options: Any
+) -> xr.Dataset:
     """Sample the noise of mini-batch gradients at a run's checkpoints.
 
     For the parameters before each cut: ``xi_k = g_k - g``, gradients of the mean loss of mini-batches minus that of the
@@ -47,6 +54,10 @@ def noise(run: Run, *, progress: Callable[[int, int], None] | None = None, **opt
         Made by ``featdyn train``; its training data must be at hand.
     progress
         Called with (checkpoints done, in all).
+    workers
+        As for :func:`featdyn.analysis.consistency.consistency`. A CPU sums gradients of convolutions in an order that
+        depends on how many threads a process has, so results of processes with as many threads have the same bits, and
+        others those of float32 within rounding.
     **options
         Fields of :class:`featdyn.analysis.options.NoiseOptions`.
 
@@ -71,12 +82,15 @@ def noise(run: Run, *, progress: Callable[[int, int], None] | None = None, **opt
     parts, sets = dissect(run, None, chosen.cuts, "recomputed"), Sets.of(run)
     at = _Checkpoint(run, parts, sets, chosen)
     times = list(range(run.checkpoints - 1, -1, -chosen.every))[::-1]
+    items = list(zip(times, [*times[1:], None], strict=True))
+    workers.admit(at.plan(len(items)))
     by_cut: list[list[xr.Dataset]] = [[] for _ in parts.cuts]
-    for done, t in enumerate(times, 1):
-        for mine, found in zip(by_cut, at(t, times[done] if done < len(times) else None), strict=True):
-            mine.append(found)
-        if progress:
-            progress(done, len(times))
+    with workers.stage(at, partial(_again, run, parts.again, sets, chosen)) as stage:
+        for done, found in enumerate(stage.map(_Checkpoint.sample, items), 1):
+            for mine, of_t in zip(by_cut, found, strict=True):
+                mine.append(of_t)
+            if progress:
+                progress(done, len(items))
     of_cut = [xr.concat(found, "t") for found in by_cut]
     wide = {
         f"{name}_{cut.name}": found[name].rename(parameter=f"parameter_{cut.name}")
@@ -105,7 +119,7 @@ def noise(run: Run, *, progress: Callable[[int, int], None] | None = None, **opt
 
 
 class _Checkpoint:
-    """Samples one checkpoint."""
+    """Samples one checkpoint after the other."""
 
     def __init__(self, run: Run, parts: Dissected, sets: Sets, options: NoiseOptions) -> None:
         self._options, self._parts, self._steps = options, parts, run.values("step")
@@ -113,44 +127,71 @@ class _Checkpoint:
         first = sets.names.index("test") if "test" in sets.names else 0
         order = np.argsort(~sets.members[first], kind="stable")  # test probes first
         self.probes: NDArray[np.intp] = np.sort(order[: options.probes])
-        self._inputs = torch.from_numpy(run.values("inputs/input")[self.probes])
+        self._inputs = inputs_of(run, self.probes)
         self._names = [parameters(cut.prefix) for cut in parts.cuts]
         self._prefix = features_at(parts.model, parts.cuts)
-        self._random = torch.Generator().manual_seed(options.seed)
 
-    def __call__(self, t: int, next_t: int | None) -> Iterator[xr.Dataset]:
-        """Yield what is found for each cut; ``next_t`` is the checkpoint to which drift is measured."""
+    def plan(self, tasks: int) -> Plan:
+        """Return what all checkpoints will need."""
+        options, cuts, sampler = self._options, self._parts.cuts, self.sampler
+        n, probes, params = options.draws, len(self.probes), [cut.prefix_params for cut in cuts]
+        passes = sampler.samples / sampler.batch_size + n * (1 + bool(options.curvature))
+        macs = 3 * tasks * passes * sampler.batch_size * (cuts[0].prefix_macs + cuts[0].suffix_macs)
+        wide = 4 * (min(options.directions, n - 1) + n * (options.keep == "raw"))
+        found = sum(8 * n * (n + 3) * (1 + 2 * probes) + wide * p for p in params)
+        return Plan(
+            f"{tasks} checkpoints x {n} gradients of {sampler.batch_size} samples at {len(cuts)} cuts, about "
+            f"{macs / 1e12:.3g} T multiply-adds",
+            tasks=tasks,
+            reads=0,
+            task={
+                "gradients": (n + 4) * self._parts.states.nbytes + sampler.pass_bytes(options.curvature),
+                "noise": 8 * n * max(params) + 3 * 8 * max(params) * min(options.directions, n - 1),
+                "features": 3 * probes * n * self._parts.sample_bytes,
+                "of its result": found,
+            },
+            state=self._parts.held | {"training data": sampler.data_bytes},
+            result={"result": 2 * tasks * found},
+        )
+
+    def sample(self, item: tuple[int, int | None]) -> list[xr.Dataset]:
+        """Return what is found for each cut at t; the other number is the checkpoint to which drift is measured."""
+        t, next_t = item
         state, rate = self._parts.states[t], self.sampler.rate(int(self._steps[t]))
         later = None if next_t is None else self._parts.states[next_t]
         self.sampler.at(state)
         full, draws = self.sampler.full(), list(self.sampler.draws(self._options.draws, self._options.replacement))
         whole = self._names[-1]
-        base = moved(state, -rate * flat(full, whole), whole)
-        before = self._features(base)
-        steps = [-rate * (flat(draw, whole).double() - flat(full, whole)) for draw in draws]
-        shifted = self._shifts(base, steps, whole, before)
-        ways = (
-            None
-            if later is None
-            else self._shifts(state, [flat(later, whole) - flat(state, whole)], whole, self._features(state))
-        )
+        g = flat(full, whole)
+        base = moved(state, -rate * g, whole)
+        before, every = self._features(base), range(len(self._names))
+        shifted = self._shifts(base, (-rate * (flat(draw, whole).double() - g) for draw in draws), whole, before, every)
+        ways: list[Tensor] = []
+        if later is not None:
+            way = flat(later, whole) - flat(state, whole)
+            ways = self._shifts(state, [way], whole, self._features(state), every)
+        found = []
         for c, names in enumerate(self._names):
             g = flat(full, names)
-            xi = torch.stack([flat(draw, names) for draw in draws]).double() - g
+            xi = torch.empty(len(draws), len(g), dtype=torch.float64, device=g.device)
+            for row, draw in zip(xi, draws, strict=True):
+                torch.sub(flat(draw, names).double(), g, out=row)
             values: dict[str, Any] = to_arrays("parameter", Gram.of(xi.numpy())) | {
                 "gradient_norm": ((), float(g.norm()))
             }
             way = flat(later, names).double() - flat(state, names) if later is not None else g * torch.nan
             values |= {"drift_dot": ("draw", (xi @ way).numpy()), "drift_square": ((), float(way @ way))}
             if len(self.probes):
+                steps = self._isotropic(rate * xi.norm(dim=1), xi.shape[1], t, c)
+                (control,) = self._shifts(base, steps, names, before, [c])
                 values |= stacked("feature", [Gram.of(z.numpy()) for z in shifted[c]])
-                values |= stacked("control", [Gram.of(z.numpy()) for z in self._control(base, xi * rate, c, before)])
-                d = ways[c][:, 0].double() if ways is not None else shifted[c][:, 0].double() * torch.nan
-                dots = torch.einsum("pdf,pf->pd", shifted[c].double(), d)
+                values |= stacked("control", [Gram.of(z.numpy()) for z in control])
+                d = ways[c][:, 0].double() if ways else shifted[c][:, 0].double() * torch.nan
+                dots = torch.stack([one.double() @ along for one, along in zip(shifted[c], d, strict=True)])
                 values["feature_drift_dot"] = ("probe", "draw"), dots.numpy()
                 values["feature_drift_square"] = "probe", (d * d).sum(1).numpy()
-            values |= self._wide(xi) | self._curvature(xi, names)
-            yield xr.Dataset(values)
+            found.append(xr.Dataset(values | self._curvature(xi, names, t, c) | self._wide(xi)))
+        return found
 
     def _features(self, state: dict[str, Tensor]) -> list[Tensor]:
         """Return the probes' features at each cut, ``(probe, feature)``."""
@@ -159,35 +200,49 @@ class _Checkpoint:
         return [z.flatten(1) for z in found]
 
     def _shifts(
-        self, state: dict[str, Tensor], steps: list[Tensor], names: list[str], before: list[Tensor]
-    ) -> list[Tensor]:
-        """Return how far features move for each step of the parameters, by cut, ``(probe, step, feature)``."""
+        self, state: dict[str, Tensor], steps: Iterable[Tensor], names: list[str], before: list[Tensor],
+        at: Sequence[int],
+    ) -> list[Tensor]:  # fmt: skip
+        """Return how far features at some cuts move for each step of the parameters, ``(probe, step, feature)``."""
         if not len(self.probes):
             return []
-        after = [self._features(moved(state, step, names)) for step in steps]
-        return [torch.stack([z[c] - before[c] for z in after], 1) for c in range(len(before))]
+        moves: list[list[Tensor]] = [[] for _ in at]
+        for step in steps:
+            after = self._features(moved(state, step, names))
+            for mine, c in zip(moves, at, strict=True):
+                mine.append(after[c] - before[c])
+        return [torch.stack(mine, 1) for mine in moves]
 
-    def _control(self, base: dict[str, Tensor], scaled: Tensor, c: int, before: list[Tensor]) -> Tensor:
-        """Return the same for isotropic steps, each as long as one of ``scaled``, of the parameters before cut c."""
-        steps = torch.randn(scaled.shape, generator=self._random, dtype=torch.float64)
-        steps *= scaled.norm(dim=1, keepdim=True) / steps.norm(dim=1, keepdim=True)
-        return self._shifts(base, list(steps), self._names[c], before)[c]
+    def _isotropic(self, lengths: Tensor, size: int, t: int, c: int) -> Iterator[Tensor]:
+        """Yield random steps ``(size,)`` of these lengths."""
+        random = torch.Generator().manual_seed(mixed_seed(self._options.seed, 6, t, c))
+        for length in lengths:
+            step = torch.randn(size, generator=random, dtype=torch.float64)
+            yield step * (length / step.norm())
 
-    def _wide(self, xi: Tensor) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        kept = min(self._options.directions, len(xi) - 1, xi.shape[1])
-        if kept:
-            _, vectors = gram_eigh((xi - xi.mean(0)).numpy(), kept)
-            found["directions"] = ("direction", "parameter"), np.asarray(vectors)[:, ::-1].T.astype(np.float32)
-        if self._options.keep == "raw":
-            found["draws"] = ("draw", "parameter"), xi.float().numpy()
-        return found
-
-    def _curvature(self, xi: Tensor, names: list[str]) -> dict[str, Any]:
+    def _curvature(self, xi: Tensor, names: list[str], t: int, c: int) -> dict[str, Any]:
         if not self._options.curvature:
             return {}
         inputs, labels = self.sampler.subset(self._options.curvature)
-        random = torch.randn(xi.shape, generator=self._random)
+        random = torch.Generator().manual_seed(mixed_seed(self._options.seed, 7, t, c))
+        isotropic = (torch.randn(xi.shape[1], generator=random) for _ in xi)
         model = self.sampler.model.eval()  # the loss as a function of the parameters alone; at() sets the mode anew
-        along = [quotients(model, inputs, labels, v, names) for v in (xi, random)]
+        along = [quotients(model, inputs, labels, v, names) for v in (xi, isotropic)]
         return {"noise_curvature": ("draw", along[0]), "isotropic_curvature": ("draw", along[1])}
+
+    def _wide(self, xi: Tensor) -> dict[str, Any]:
+        """Return what is as long as the parameters; the last to see ``xi``, which is centred in place."""
+        found: dict[str, Any] = {}
+        kept = min(self._options.directions, len(xi) - 1, xi.shape[1])
+        if self._options.keep == "raw":
+            found["draws"] = ("draw", "parameter"), xi.float().numpy()
+        if kept:
+            xi -= xi.mean(0)
+            with one_thread(len(xi)):
+                _, vectors = gram_eigh(xi.numpy(), kept)
+            found["directions"] = ("direction", "parameter"), np.asarray(vectors)[:, ::-1].T.astype(np.float32)
+        return found
+
+
+def _again(run: Run, parts: Callable[[], Dissected], sets: Sets, options: NoiseOptions) -> _Checkpoint:
+    return _Checkpoint(run, parts(), sets, options)

@@ -140,16 +140,34 @@ class IsotropyOptions(BaseModel):
     seed: int = Field(0, ge=0, description="of exact tests, baselines and the split into halves")
 
 
-class DensityOptions(BaseModel):
+class DensityOptions(_SourceOptions):
     """Options of the distances between feature distributions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    cuts: tuple[str, ...] = Field(("default",), description="cut names or patterns (s3*), 'default' or 'all'")
     components: Literal[1, 2, 3] = Field(2, description="dimensions of the common principal basis (our own choice)")
     pairs: Literal["last", "consecutive", "all"] = Field(
         "last", description="each checkpoint against the last one, against the one before, or all pairs"
     )
     permutations: int = Field(200, ge=19, description="labellings of the null, paired by probe")
-    samples: int = Field(2000, ge=12, description="at most this many probes of each set; their features are in memory")
+    samples: int = Field(2000, ge=12, description="at most this many probes of each set")
     seed: int = Field(0, ge=0, description="of the null, the halves and random directions")
+
+
+class _LayerOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: tuple[str, ...] = Field(("*",), description="names or patterns (s3*) of recorded layers")
+
+
+class SpectraOptions(_LayerOptions):
+    """Options of the spectra of features."""
+
+    of: Literal["activation", "gradient"] = Field("activation", description="which of a layer's arrays")
+
+
+class LayerIsotropyOptions(_LayerOptions):
+    """Options of the tests of isotropy on recorded layers."""
+
+    of: Literal["gradient", "activation"] = Field("gradient", description="which of a layer's arrays")
+    samples: int = Field(128, ge=4, description="at most this many probes of each set are draws")
+    alpha: float = Field(0.05, gt=0, lt=1, description="level of the verdict")
+    seed: int = Field(0, ge=0, description="of exact tests and baselines")

@@ -86,8 +86,9 @@ def bootstrap_retention(right: Right, weights: NDArray[np.float32]) -> tuple[Val
         ``(draw, n)``, the share of each probe in each draw: the same for both accuracies, which are paired.
     """
     bounds = np.empty((2, *right.shape[:2]))
+    counts = np.rint(weights * weights.shape[1])  # whole numbers: their sums are exact, on any number of threads
     for t1, of_t1 in enumerate(right):  # one row at a time: (draw, t2) and no more
-        drawn = (weights @ of_t1.T.astype(np.float32)).astype(np.float64)
+        drawn = (counts @ of_t1.T.astype(np.float32)).astype(np.float64)
         ratios = _ratio(drawn, drawn[:, t1, None])
         bounds[:, t1] = np.quantile(ratios, (0.025, 0.975), axis=0)
     return bounds[0], bounds[1]

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featdyn.analysis import Analysis
 from featdyn.provenance import provenance
 from featdyn.store import Run, RunWriter
 
+if TYPE_CHECKING:
+    from featdyn.compute import Workers
+
 
 def record(
-    path: str | Path, analysis: Analysis, options: dict[str, Any], progress: Callable[[int, int], None] | None = None
+    path: str | Path,
+    analysis: Analysis,
+    options: dict[str, Any],
+    progress: Callable[[int, int], None] | None = None,
+    workers: Workers | None = None,
 ) -> str:
     """Run an analysis on a store and commit its result there; return the path of the result in the store."""
     with RunWriter.open(path) as writer:  # first, so that a store in use is refused before any work
         run = Run(path)
-        found = analysis(run, progress, **options)
+        found = analysis(run, progress, workers, **options)
         found.attrs |= {"input_commit": run.commits[-1].number, "provenance": provenance()}
         return writer.result(analysis.name, found)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featdyn.errors import StoreError
+from featdyn.sizes import size
 from featdyn.store import Schema
 
 
@@ -54,12 +55,3 @@ def plan(schema: Schema, state: int, checkpoints: int, buffers: int, path: Path)
         there = there.parent
     arrays = {a.path: a.nbytes for a in schema.arrays}
     return Plan(arrays, state, checkpoints, memory, shutil.disk_usage(there).free)
-
-
-def size(n: float) -> str:
-    """Return a number of bytes for people: 1.5 GiB."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if n < 1024 or unit == "TiB":
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1024
-    raise AssertionError

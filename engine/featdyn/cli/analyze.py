@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from featdyn.cli.flags import flags
 from featdyn.cli.progress import bar
+from featdyn.cli.workers import compute_flags, opened
+from featdyn.errors import FeatdynError
 
 if TYPE_CHECKING:
     from featdyn.analysis import Analysis
 
 
 class Analyses(click.Group):
-    """The analyses as subcommands."""
+    """The analyses as subcommands, behind any number of stores."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take what comes before the name of an analysis for stores."""
+        names = self.list_commands(ctx)
+        at = next((i for i, arg in enumerate(args) if arg in names), len(args))
+        if at == len(args) or not at:
+            if at and not args[0].startswith("-"):
+                raise click.UsageError(f"no analysis in '{' '.join(args)}': there are {', '.join(names)}", ctx)
+            if args and not at:
+                raise click.UsageError(f"name a store before {args[0]}", ctx)
+            return super().parse_args(ctx, args)  # help
+        ctx.obj = args[:at]
+        return super().parse_args(ctx, args[at:])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the analyses."""
@@ -30,21 +46,35 @@ class Analyses(click.Group):
         return None if found is None else _command(found)
 
 
-@click.group(cls=Analyses, subcommand_metavar="ANALYSIS [OPTIONS]")
-@click.argument("store", type=click.Path())
-@click.pass_context
-def command(ctx: click.Context, store: str) -> None:
-    """Run an analysis on STORE and commit its result there."""
-    ctx.obj = store
+@click.group(cls=Analyses, subcommand_metavar="STORE... ANALYSIS [OPTIONS]", options_metavar="", no_args_is_help=True)
+def command() -> None:
+    """Run an analysis on each STORE and commit its result there.
+
+    An analysis that fails on one store is run on the others; the exit code is then 1.
+    """
 
 
 def _command(analysis: Analysis) -> click.Command:
     def run(**options: Any) -> None:
         from featdyn.analysis.record import record
 
-        store = click.get_current_context().obj
-        with bar(analysis.name) as update:
-            path = record(store, analysis, options, update)
-        click.echo(f"{store}: {path} committed; look at it with: featdyn report {store} -o report.html")
+        stores, failed = click.get_current_context().obj, 0
+        with opened(options) as workers:
+            for store in stores:
+                try:
+                    with bar(analysis.name) as update:
+                        path = record(store, analysis, options, update, workers)
+                except FeatdynError as error:
+                    if len(stores) == 1:
+                        raise
+                    click.echo(f"featdyn: {error}", err=True)
+                    failed += 1
+                    continue
+                click.echo(f"{store}: {path} committed; look at it with: featdyn report {store} -o report.html")
+        if failed:
+            click.echo(f"{failed} of {len(stores)} stores failed", err=True)
+            sys.exit(1)
 
-    return click.Command(analysis.name, callback=run, params=flags(analysis.options), help=analysis.text)
+    return click.Command(
+        analysis.name, callback=run, params=[*flags(analysis.options), *compute_flags()], help=analysis.text
+    )

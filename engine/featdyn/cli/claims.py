@@ -9,6 +9,7 @@ import click
 
 from featdyn.analysis.options import ClaimOptions
 from featdyn.cli.flags import flags
+from featdyn.cli.workers import compute_flags, opened
 
 
 @click.command()
@@ -24,9 +25,10 @@ def command(stores: tuple[str, ...], kind: str, out: str | None, **options: Any)
     """
     from featdyn.analysis.claims import claims
     from featdyn.query import render
-    from featdyn.store import Run
 
-    render(claims([Run(store) for store in stores], **options), kind, out or sys.stdout)
+    with opened(options) as workers:
+        table = claims(stores, workers=workers, **options)
+    render(table, kind, out or sys.stdout)
 
 
-command.params += flags(ClaimOptions)
+command.params += flags(ClaimOptions) + compute_flags()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
+
+from featdyn.cli.workers import compute_flags, opened
 
 DEFAULT = tuple(f"results.consistency.{name}" for name in ("accuracy", "agreement", "retention"))
 
@@ -43,6 +46,7 @@ def command(
     fit: float | None,
     kind: str,
     out: str | None,
+    **options: Any,
 ) -> None:
     """Put STORES side by side, in groups by what differs in their recipes; seeds are repeats.
 
@@ -51,9 +55,12 @@ def command(
     """
     from featdyn.query import render
     from featdyn.report.compare import compare, write
-    from featdyn.store import Run
 
-    table = compare([Run(s) for s in stores], quantities, where=where, reduce=reduce, t1=t1, t2=t2, fit=fit)
+    with opened(options) as workers:
+        table = compare(stores, quantities, workers=workers, where=where, reduce=reduce, t1=t1, t2=t2, fit=fit)
     if out is not None:
         write(table, out)
     render(table, kind, sys.stdout)
+
+
+command.params += compute_flags()

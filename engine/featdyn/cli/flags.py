@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import click
-from pydantic import BaseModel
+from pydantic import BaseModel, ByteSize
 from pydantic.fields import FieldInfo
 
 
@@ -19,10 +19,9 @@ def flags(options: type[BaseModel]) -> list[click.Parameter]:
 def _flag(name: str, field: FieldInfo) -> click.Option:
     kind: Any = field.annotation
     default = field.get_default()
-    if isinstance(kind, UnionType):  # of a type and None, which is what leaving the flag out gives
+    if get_origin(kind) in (UnionType, Union):  # of a type and None, which is what leaving the flag out gives
         (kind,) = (one for one in get_args(kind) if one is not NoneType)
-    if kind is Path:
-        kind = click.Path(path_type=Path)
+    kind = {Path: click.Path(path_type=Path), ByteSize: str}.get(kind, kind)  # validation understands units
     flag = f"--{name.replace('_', '-')}"
     shared: dict[str, Any] = {"help": field.description, "show_default": True}
     if get_origin(kind) is Literal:

@@ -7,12 +7,15 @@ matching runs by training accuracy, are our own choice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from featdyn.analysis.stores import each
+from featdyn.compute import SERIAL, Workers
 from featdyn.errors import FeatdynError
 from featdyn.query import query
 from featdyn.query.variable import find
@@ -32,9 +35,10 @@ NUMBERS = ("value", "low", "high", "runs", "probes_low", "probes_high")
 
 
 def compare(
-    runs: Sequence[Run],
+    runs: Sequence[Run | str | Path],
     quantities: Sequence[str],
     *,
+    workers: Workers = SERIAL,
     where: Sequence[str] = (),
     reduce: Sequence[str] = (),
     t1: float = 0.5,
@@ -46,9 +50,12 @@ def compare(
     Parameters
     ----------
     runs
-        Grouped by the fields in which their recipes differ, seeds left out; a run without recipe is a group.
+        Runs, or where they are, to be opened by those who read them. Grouped by the fields in which their recipes
+        differ, seeds left out; a run without recipe is a group.
     quantities
         Dotted names, as for :func:`featdyn.query.query`.
+    workers
+        Who reads the stores, as :func:`featdyn.compute.workers` gives them; one store is a task.
     where, reduce
         As for :func:`featdyn.query.query`.
     t1
@@ -77,11 +84,11 @@ def compare(
     for name, share in (("t1", t1), ("t2", t2), ("fit", 0.5 if fit is None else fit)):
         if not 0 <= share <= 1:
             raise FeatdynError(f"{name} must lie between 0 and 1, got {share:g}")
-    cells = []
-    for run, group in zip(runs, groups(runs), strict=True):
-        at = _places(run, t1, t2, fit)
-        cells += [_cells(run, quantity, at, where, reduce).assign(group=group) for quantity in quantities]
-    table = pd.concat(cells, ignore_index=True)
+    asked = _Asked(tuple(quantities), tuple(where), tuple(reduce), t1, t2, fit)
+    read = each(_Asked.of, asked, runs, workers, f"{len(quantities)} quantities")
+    named = _names([recipe for recipe, _ in read])
+    table = pd.concat([cells.assign(group=group) for (_, cells), group in zip(read, named, strict=True)])
+    table = table.reset_index(drop=True)
     labels = [c for c in table.columns if c not in ("group", "value", "probes_low", "probes_high")]
     table[labels] = table[labels].astype(object).where(table[labels].notna(), "")
     rows = []
@@ -96,14 +103,39 @@ def compare(
     return result.iloc[np.argsort(cell, kind="stable")].reset_index(drop=True)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What to read of every run: the parameters of :func:`compare`."""
+
+    quantities: tuple[str, ...]
+    where: tuple[str, ...]
+    reduce: tuple[str, ...]
+    t1: float
+    t2: float
+    fit: float | None
+
+    def of(self, run: Run) -> tuple[dict[str, Any], pd.DataFrame]:
+        """Return a run's recipe, flat, and its cells."""
+        at = _places(run, self.t1, self.t2, self.fit)
+        cells = [_cells(run, quantity, at, self.where, self.reduce) for quantity in self.quantities]
+        return _recipe(run), pd.concat(cells, ignore_index=True)
+
+
 def groups(runs: Sequence[Run]) -> list[str]:
     """Name each run by the fields of its recipe in which the runs differ; seeds do not count."""
-    recipes = [dict(_flat(run.attributes.get("recipe") or {"store": run.path.name})) for run in runs]
+    return _names([_recipe(run) for run in runs])
+
+
+def _names(recipes: Sequence[dict[str, Any]]) -> list[str]:
     keys = list(dict.fromkeys(key for recipe in recipes for key in recipe))
     kept = [key for key in keys if key.rpartition(".")[2] not in ("seed", "description")]
     differ = [key for key in kept if len({repr(recipe.get(key)) for recipe in recipes}) > 1]
     named = [", ".join(f"{key}={recipe[key]}" for key in differ if key in recipe) for recipe in recipes]
     return [name or "all runs" for name in named]
+
+
+def _recipe(run: Run) -> dict[str, Any]:
+    return dict(_flat(run.attributes.get("recipe") or {"store": run.path.name}))
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -130,12 +162,14 @@ def _fits(run: Run, level: float) -> int:
     train = np.flatnonzero(split == "train")
     if not len(train):
         raise FeatdynError(f"{run.path}: holds no training probes, by which runs are matched")
-    right = run.values("outputs/logits")[:, train].argmax(-1) == run.values("label")[train]
-    reached = np.flatnonzero(right.mean(1) >= level)
-    if not len(reached):
-        best = right.mean(1).max()
-        raise FeatdynError(f"{run.path}: no checkpoint fits {level:g} of its training probes (best: {best:.3f})")
-    return int(reached[0])
+    labels, best = run.values("label")[train], 0.0
+    for t in range(run.checkpoints):
+        logits = run.values("outputs/logits", slice(t, t + 1))[0, train]
+        right = float((logits.argmax(-1) == labels).mean())
+        if right >= level:
+            return t
+        best = max(best, right)
+    raise FeatdynError(f"{run.path}: no checkpoint fits {level:g} of its training probes (best: {best:.3f})")
 
 
 def _cells(run: Run, quantity: str, at: Mapping[str, int], where: Sequence[str], reduce: Sequence[str]) -> pd.DataFrame:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from featdyn.analysis.sets import Sets
 from featdyn.provenance import provenance
 from featdyn.report.consistency import Consistency
-from featdyn.report.layers import probe_sets
 from featdyn.report.numbers import percent
 from featdyn.report.section import Section
 from featdyn.report.training import steps
@@ -62,7 +62,8 @@ def _numbers(run: Run) -> Iterator[tuple[str, str, str]]:
         yield value, "final test accuracy", "whole test set, last checkpoint" if trained else "as recorded"
     epochs = f", {float(coords['epoch'].values[-1]):.4g} epochs" if "epoch" in coords else ""
     yield str(run.checkpoints), "checkpoints", f"to step {int(steps(run)[-1]):,}{epochs}"
-    sizes = {name: int(members.sum()) for name, members in probe_sets(run).items()}
+    sets = Sets.of(run)
+    sizes = dict(zip(sets.names, sets.sizes, strict=True))
     split = ", ".join(f"{n:,} {name}" for name, n in sizes.items()) if len(sizes) > 1 else "fixed samples"
     yield f"{run.schema.samples:,}", "probes", split
     layers = [a for a in run.schema.arrays if a.path.startswith("layers/")]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from featdyn.analysis.sets import Sets
 from featdyn.report.figures import Figures, checkpoint_axis, depth_colours, figure, line
 from featdyn.report.numbers import rounded
 from featdyn.report.training import steps
@@ -29,7 +30,7 @@ def layers(run: Run) -> Layers | None:
     arrays = [a for a in run.schema.arrays if a.path.startswith("cube/") and a.dims == ("layer", "sample")]
     if not arrays:
         return None
-    sets = probe_sets(run)
+    sets = Sets.of(run)
     axis = checkpoint_axis(run.coords["checkpoint"].values, steps(run))
     names = run.layers
     colours = depth_colours(len(names))
@@ -37,29 +38,20 @@ def layers(run: Run) -> Layers | None:
     for array in sorted(arrays, key=lambda a: a.path != f"cube/{FIRST}"):
         name = array.path.removeprefix("cube/")
         quantities[name] = str(array.attrs.get("long_name", name.replace("_", " ")))
-        means, spreads = _over_sets(run, array.path, np.stack(list(sets.values())))
-        for s in range(len(sets)):
+        means, spreads = _over_sets(run, array.path, np.stack(sets.members))
+        for s in range(len(sets.names)):
             lines = [
                 line(layer, mean, colour, meta={"spread": rounded(spread)}, hovertemplate=HOVER)
                 for layer, colour, mean, spread in zip(names, colours, means[s], spreads[s], strict=True)
             ]
             figures[f"{s}|{name}"] = figure(lines, name.replace("_", " "), xaxis=axis)
-    return Layers({name: int(members.sum()) for name, members in sets.items()}, quantities, figures)
+    return Layers(dict(zip(sets.names, sets.sizes, strict=True)), quantities, figures)
 
 
 HOVER = (
     "<b>%{fullData.name}</b><br>checkpoint %{x}, step %{customdata[0]:,}<br>"
     "mean %{y}<br>standard deviation %{customdata[1]:.3g}<extra></extra>"
 )
-
-
-def probe_sets(run: Run) -> dict[str, NDArray[np.bool_]]:
-    """Return which probes belong to each split, in the order of the store; all of them where there are no splits."""
-    coords = run.coords
-    if "split" not in coords:
-        return {"all": np.ones(run.schema.samples, dtype=bool)}
-    splits = coords["split"].values
-    return {str(name): splits == name for name in dict.fromkeys(splits.tolist())}
 
 
 def _over_sets(run: Run, path: str, members: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from featdyn.report import kinds
+from featdyn.report import directions, kinds
 from featdyn.report.density import density
 from featdyn.report.drift import drift
 from featdyn.report.isotropy import isotropy
@@ -10,7 +10,10 @@ from featdyn.report.memory import memory
 from featdyn.report.section import Section
 from featdyn.store import Run
 
-SECTIONS = (memory, drift, kinds.controls, kinds.batchnorm, kinds.rewind, density, isotropy)
+SECTIONS = (
+    memory, drift, kinds.controls, kinds.batchnorm, kinds.rewind, density, directions.spectra, isotropy,
+    directions.layer_isotropy,
+)  # fmt: skip
 
 
 def sections(run: Run) -> list[Section]:

@@ -146,8 +146,9 @@ def bootstrap_bounds(
     weights
         ``(draws, size)``, of :func:`bootstrap_weights`.
     """
-    drawn = values.astype(np.float32) @ weights.T
-    low, high = np.quantile(drawn.astype(np.float64), (0.025, 0.975), axis=-1)
+    counts = np.rint(weights * weights.shape[1])  # whole numbers: of such values sums are exact, on any threads
+    drawn = (values.astype(np.float32) @ counts.T).astype(np.float64) / weights.shape[1]
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=-1)
     return low, high
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     import torch
     import xarray as xr
     import zarr
+
+
+ALL = slice(None)
 
 
 class Run:
@@ -45,6 +50,9 @@ class Run:
             wrong = files.check(self.path, record, content=False)
             if wrong:
                 raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Run, (self.path,)  # a worker reads the root itself: committed checkpoints never change
 
     @property
     def nodes(self) -> Mapping[str, Document]:
@@ -90,14 +98,15 @@ class Run:
         except (KeyError, AttributeError):
             raise StoreError(f"{self.path}: no array {path}") from None
 
-    def values(self, path: str) -> np.ndarray[Any, Any]:
-        """Return one whole array, loaded, such as ``split`` or ``train_loss``; for small arrays.
+    def values(self, path: str, rows: slice = ALL) -> np.ndarray[Any, Any]:
+        """Return an array, or some places of its first axis, loaded, such as ``split`` or ``train_loss``.
 
         Without xarray, which imports dask where that is installed: ``featdyn info`` should not wait for it.
         """
         if path not in self.nodes:
             raise StoreError(f"{self.path}: no array {path}")
-        return np.asarray(cast("zarr.Array[Any]", self.group[path])[...])
+        array = cast("zarr.Array[Any]", self.group[path])
+        return np.asarray(array[rows] if array.ndim else array[...])
 
     def paths(self, *dims: str) -> list[str]:
         """Return the root's arrays with exactly these dimensions, such as the coordinates of ``checkpoint``."""
@@ -110,6 +119,12 @@ class Run:
         if not 0 <= checkpoint < self.checkpoints:  # beyond lies what a writer may be writing now
             raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
         return read_block(self.path, self.schema, path, checkpoint, block)
+
+    def announce(self, path: str, checkpoint: int, block: int) -> None:
+        """Ask the system to read a shard ahead, which :meth:`block` will be asked for soon."""
+        key = metadata.chunk_key(self.schema[path], checkpoint, block)
+        with suppress(OSError, AttributeError), open(self.path / key, "rb") as file:  # not every system can
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def results(self, name: str) -> list[str]:
         """Return the paths of an analysis's results, oldest first."""

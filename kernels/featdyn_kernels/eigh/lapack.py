@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from featdyn_kernels._threads import get_threads
+from featdyn_kernels._threads import controller, get_threads
 
 # LAPACK's route to a few eigenpairs pays up to this share of all: on 2 Zen 5 cores, 10 of 1,024 took 0.2 to 0.3, and a
 # quarter of them 1.2 to 1.5, of the time of torch.linalg.eigh.
@@ -73,12 +73,11 @@ def _threads() -> Iterator[None]:
         yield
         return
     import torch
-    from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
     torch.set_num_threads(wanted)
     try:
-        with threadpool_limits(wanted):
+        with controller().limit(limits=wanted):
             yield
     finally:
         torch.set_num_threads(before)

@@ -100,7 +100,11 @@ def effective_rank(x: Draws, *, center: Center = "estimated", of: Literal["matri
     if of not in ("matrix", "covariance"):
         raise ValueError(f"of must be 'matrix' or 'covariance', got {of!r}")
     values = centred(x, center).eigenvalues
-    weights = np.sqrt(values) if of == "matrix" else values
+    return entropy_rank(np.sqrt(values) if of == "matrix" else values)
+
+
+def entropy_rank(weights: NDArray[np.float64]) -> float:
+    """Return the exponential of the entropy of nonnegative weights ``(n,)``, not all of them zero."""
     q = weights[weights > 0] / weights.sum()
     return float(np.exp(-(q * np.log(q)).sum()))
 

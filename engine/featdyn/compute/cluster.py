@@ -1,0 +1,190 @@
+"""The workers of Dask: threads, processes, GPUs, or a cluster that exists."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from typing import Any
+
+from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed.comm.core import CommClosedError
+
+from featdyn.compute import local
+from featdyn.compute.options import ComputeOptions
+from featdyn.compute.plan import Plan, available, resident
+from featdyn.compute.state import Prepare, hold, state
+from featdyn.compute.tree import fold, runs
+from featdyn.compute.workers import Item, Result, Stage, State, Value, Workers
+from featdyn.errors import ComputeError
+from featdyn.sizes import size
+
+LOG = logging.getLogger("featdyn")
+
+LIBRARIES = ("numba", "scipy.stats", "torch.fx", "xarray", "zarr")
+PATIENCE = 10.0
+"""Seconds to wait for a cluster that should exist."""
+AHEAD = 2
+"""Tasks per thread that are handed out before their results are taken: none waits, and results do not pile up."""
+
+
+class Cluster(Workers):
+    """A Dask cluster, ours or one that exists.
+
+    Parameters
+    ----------
+    options
+        With ``scheduler`` or ``gpus``.
+    """
+
+    def __init__(self, options: ComputeOptions) -> None:
+        self._stack, self._names = ExitStack(), count()
+        self._here = options.scheduler == "threads"
+        try:
+            with self._stack:
+                self.client = self._connect(options)
+                self._check()
+                self._stack = self._stack.pop_all()
+        except (OSError, TimeoutError, CommClosedError) as error:
+            raise ComputeError(f"{options.scheduler or 'GPUs'}: no workers ({_line(error)})") from error
+        self.threads = sum(self._each("nthreads"))
+        LOG.info("%d threads on %d workers; dashboard: %s", self.threads, self.workers, self.client.dashboard_link)
+
+    def _connect(self, options: ComputeOptions) -> Client:
+        if options.scheduler is not None and "://" in options.scheduler:
+            if options.workers is not None or options.memory_limit is not None:
+                raise ComputeError(f"{options.scheduler} has its own workers and limits: leave these options out")
+            client = Client(options.scheduler, timeout=PATIENCE, set_as_default=False)
+            self._stack.callback(client.close)
+            client.wait_for_workers(1, timeout=PATIENCE)
+            return client
+        cluster: LocalCluster = self._stack.enter_context(local.cluster(options))
+        client = Client(cluster, set_as_default=False)
+        self._stack.callback(client.close)
+        return client
+
+    def _check(self) -> None:
+        from featdyn import __version__
+
+        for address, version in self.client.run(_version).items():
+            if version != __version__:
+                raise ComputeError(f"worker {address} has featdyn {version}, here is {__version__}: make them the same")
+
+    def _each(self, name: str) -> list[int]:
+        return [int(worker[name]) for worker in self.client.scheduler_info(n_workers=-1)["workers"].values()]
+
+    @property
+    def workers(self) -> int:
+        """Number of workers."""
+        return len(self._each("nthreads"))
+
+    def admit(self, plan: Plan) -> None:
+        """See :meth:`Workers.admit`."""
+        limits, threads = [n for n in self._each("memory_limit") if n], max(self._each("nthreads"))
+        try:
+            base = max(self.client.run(_libraries).values())
+        except CommClosedError as error:
+            limit = min(limits, default=0)
+            raise ComputeError(f"a worker ended as it loaded libraries, with {size(limit)} of memory") from error
+        plan.announce(min(limits, default=available()), base, threads=threads, here=self._here)
+
+    @contextmanager
+    def stage(self, state: State, rebuild: Callable[[], State]) -> Iterator[Stage]:
+        """See :meth:`Workers.stage`."""
+        plugin = Prepare(f"{os.getpid()}-{next(self._names)}", rebuild)
+        if self._here:
+            hold(plugin, rebuild, self.threads, state)
+        self.client.register_plugin(plugin)
+        try:
+            yield _Stage(self.client, plugin.key, AHEAD * self.threads)
+        finally:
+            self.client.unregister_worker_plugin(plugin.name)
+
+    def close(self) -> None:
+        """End the workers, if they are ours."""
+        self._stack.close()
+
+
+class _Stage(Stage):
+    def __init__(self, client: Client, key: str, ahead: int) -> None:
+        self._client, self._key, self._ahead = client, key, ahead
+
+    def map(self, function: Callable[[Any, Item], Value], items: Iterable[Item]) -> Iterator[Value]:
+        submitted = (self._submit(_apply, self._key, function, item) for item in items)
+        yield from self._results(submitted, self._ahead)
+
+    def fold(
+        self,
+        function: Callable[[Any, Item], Value],
+        groups: Iterable[Sequence[Item]],
+        combine: Callable[[Value, Value], Value],
+        finish: Callable[[Any, Value], Result],
+    ) -> Iterator[Result]:
+        def total(group: Sequence[Item]) -> Future[Any]:
+            # In the order of the tree: a sum is taken before more terms are made.
+            leaves = [[group[i] for i in run] for run in runs(len(group), -(-len(group) // self._ahead))]
+            terms = (self._submit(_fold, self._key, function, leaf, combine) for leaf in leaves)
+            whole = fold(lambda a, b: self._submit(combine, a, b), terms)
+            return self._submit(_apply, self._key, finish, whole)
+
+        yield from self._results(map(total, groups), self._ahead)
+
+    def _submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        return self._client.submit(function, *args, pure=False)
+
+    def _results(self, submitted: Iterator[Future[Any]], ahead: int) -> Iterator[Any]:
+        """Yield results in order, with so many on their way."""
+        waiting: deque[Future[Any]] = deque()
+        try:
+            for future in submitted:
+                waiting.append(future)
+                if len(waiting) > ahead:
+                    yield self._result(waiting.popleft())
+            while waiting:
+                yield self._result(waiting.popleft())
+        finally:
+            self._client.cancel(list(waiting))
+
+    def _result(self, future: Future[Any]) -> Any:
+        try:
+            return future.result()
+        except KilledWorker as error:
+            raise ComputeError(
+                "a task ended every worker that took it, most likely for want of memory: raise --memory-limit or use "
+                "fewer --workers"
+            ) from error
+        except CommClosedError as error:
+            raise ComputeError(f"the connection to the cluster was lost ({_line(error)})") from error
+
+
+def _apply(key: str, function: Callable[[Any, Any], Any], item: Any) -> Any:
+    with state(key) as held:
+        return function(held, item)
+
+
+def _fold(key: str, function: Callable[[Any, Any], Any], items: list[Any], combine: Callable[[Any, Any], Any]) -> Any:
+    with state(key) as held:
+        return fold(combine, (function(held, item) for item in items))
+
+
+def _libraries() -> int:
+    """Load the libraries that analyses use; return the bytes that a process has then."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    return resident()
+
+
+def _version() -> str:
+    try:
+        from featdyn import __version__
+    except ImportError:
+        return "none"
+    return __version__
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,130 @@
+"""Dask clusters of this machine: threads of this process, processes, or one process for each GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import dask
+from distributed import LocalCluster, Nanny, SpecCluster
+from distributed.scheduler import Scheduler
+
+import featdyn_kernels
+from featdyn.compute.options import ComputeOptions
+from featdyn.errors import ComputeError
+
+# Freed memory goes back to the system: a worker's size is what its limit is held against. glibc would keep blocks of
+# up to 32 MiB in an arena for each thread (density on two threads: 1.4 GB instead of 2.1).
+RETURNED = 2**22
+MALLOPT = {"MMAP_THRESHOLD": -3, "TRIM_THRESHOLD": -1}
+DASHBOARD = "127.0.0.1:0"
+# Memory is planned before the work starts, and there is nothing to spill: what a task holds it needs. A worker beyond
+# its limit is stopped and its task goes to another one.
+MEMORY = {f"distributed.worker.memory.{stage}": False for stage in ("target", "spill", "pause")}
+
+
+@contextmanager
+def cluster(options: ComputeOptions) -> Iterator[Any]:
+    """Start a cluster and end it."""
+    cores = len(os.sched_getaffinity(0))
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set(MEMORY))
+        if options.gpus is not None:
+            yield stack.enter_context(_gpus(options))
+            return
+        workers = options.workers or cores
+        limit = options.memory_limit or "auto"
+        if options.scheduler == "threads":
+            return_memory()
+            stack.enter_context(_serial_kernels())
+            yield stack.enter_context(
+                LocalCluster(
+                    n_workers=1, threads_per_worker=workers, processes=False, memory_limit=limit,
+                    dashboard_address=DASHBOARD, silence_logs=logging.CRITICAL,
+                )
+            )  # fmt: skip
+            return
+        stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": _environment(cores // workers)}))
+        yield stack.enter_context(
+            LocalCluster(
+                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=limit,
+                dashboard_address=DASHBOARD, silence_logs=logging.CRITICAL,
+            )
+        )  # fmt: skip
+
+
+@contextmanager
+def _gpus(options: ComputeOptions) -> Iterator[Any]:
+    """Start one worker process for each GPU, by dask-cuda where it is installed."""
+    devices = visible_gpus()
+    if not devices:
+        raise ComputeError("--gpus all: torch finds no GPU here")
+    limit = options.memory_limit or "auto"
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError:
+        threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
+        workers = {
+            device: {
+                "cls": Nanny,
+                "options": {
+                    "nthreads": 1,
+                    "memory_limit": limit,
+                    "env": {"CUDA_VISIBLE_DEVICES": device, **_environment(threads)},
+                },
+            }
+            for device in devices
+        }
+        scheduler = {"cls": Scheduler, "options": {"dashboard_address": DASHBOARD}}
+        with SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as found:
+            yield found
+        return
+    with LocalCUDACluster(
+        CUDA_VISIBLE_DEVICES=devices, memory_limit=limit, dashboard_address=DASHBOARD, silence_logs=logging.CRITICAL
+    ) as found:
+        yield found
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return named.split(",")[:count] if named else [str(i) for i in range(count)]
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Return what a worker process starts with: so many threads for kernels, torch and BLAS."""
+    n = str(max(1, threads))
+    names = ("FEATDYN_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {**dict.fromkeys(names, n), **{f"MALLOC_{name}_": str(RETURNED) for name in MALLOPT}}
+
+
+def return_memory() -> None:
+    """Let this process give back what it frees; nothing where the C library is not glibc."""
+    with suppress(AttributeError, OSError):
+        libc = ctypes.CDLL(None)
+        for option in MALLOPT.values():
+            libc.mallopt(option, RETURNED)
+
+
+@contextmanager
+def _serial_kernels() -> Iterator[None]:
+    """Keep kernels, torch and BLAS on the thread that calls them."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    featdyn_kernels.set_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        featdyn_kernels.set_threads(None)
+        torch.set_num_threads(threads)

@@ -1,0 +1,95 @@
+"""What an analysis will need, said before it starts; one that cannot fit is refused."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from featdyn.errors import ComputeError
+from featdyn.sizes import size
+
+LOG = logging.getLogger("featdyn")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tasks, bytes read, and bytes of memory by what they are for.
+
+    Attributes
+    ----------
+    work
+        In words.
+    tasks
+        How many run, and each holds ``task`` while it does.
+    reads
+        Bytes read from the store, in all.
+    task, state, result
+        Bytes held by each task, once by every thread of a worker, and by the process that collects.
+    """
+
+    work: str
+    tasks: int
+    reads: int
+    task: dict[str, int] = field(default_factory=dict)
+    state: dict[str, int] = field(default_factory=dict)
+    result: dict[str, int] = field(default_factory=dict)
+
+    def peak(self, threads: int = 1, *, here: bool = True) -> int:
+        """Return the bytes held at once by a worker of so many threads, which also collects when it is ``here``."""
+        parts = threads * (sum(self.task.values()) + sum(self.state.values()))
+        return parts + (sum(self.result.values()) if here else 0)
+
+    def announce(self, limit: int | None, base: int, *, threads: int, here: bool) -> None:
+        """Log the plan.
+
+        Parameters
+        ----------
+        limit
+            Bytes that a worker may take; None where nobody knows.
+        base
+            Bytes that it has taken already, for libraries above all.
+        threads
+            Tasks that it runs at once.
+        here
+            Whether it is the process that collects the results.
+
+        Raises
+        ------
+        ComputeError
+            It would take more.
+        """
+        peak = base + self.peak(threads, here=here)
+        held = self.task | self.state | (self.result if here else {})
+        parts = ", ".join(f"{size(n)} {name}" for name, n in held.items() if n)
+        each = f"{threads} at once, each " if threads > 1 else ""
+        libraries = f"{size(base)} of it is taken already; " if base else ""
+        LOG.info(
+            "%s; %d tasks, %s to read; at most %s of memory in a process (%s%s%s)",
+            self.work, self.tasks, size(self.reads), size(peak), libraries, each, parts,
+        )  # fmt: skip
+        if limit is not None and peak > limit:
+            raise ComputeError(
+                f"{self.work}: needs {size(peak)} of memory in a process ({libraries}{each}{parts}), but {size(limit)} "
+                "are allowed or free: raise --memory-limit, use fewer --workers, or name fewer cuts, layers or samples"
+            )
+
+
+def available() -> int | None:
+    """Return the bytes of memory that can be had without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else None
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process has; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,81 @@
+"""What an analysis sees of the workers that do its work."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+from featdyn.compute.plan import Plan
+
+State = TypeVar("State")
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+
+
+class Stage(ABC):
+    """Workers that hold what a kind of task needs.
+
+    Functions are module-level, or partials of such, and depend on their arguments alone: a task whose worker is lost
+    runs again on another one.
+    """
+
+    @abstractmethod
+    def map(self, function: Callable[[Any, Item], Value], items: Iterable[Item]) -> Iterator[Value]:
+        """Yield ``function(state, item)`` in the order of the items; a few are ahead of what was taken."""
+
+    @abstractmethod
+    def fold(
+        self,
+        function: Callable[[Any, Item], Value],
+        groups: Iterable[Sequence[Item]],
+        combine: Callable[[Value, Value], Value],
+        finish: Callable[[Any, Value], Result],
+    ) -> Iterator[Result]:
+        """Yield ``finish(state, total)`` for each group, the total combined as :func:`featdyn.compute.fold` does.
+
+        Neither items nor totals come here, only what ``finish`` returns. An empty group is an error.
+        """
+
+
+class Workers(ABC):
+    """Workers, as a context manager."""
+
+    @abstractmethod
+    def admit(self, plan: Plan) -> None:
+        """Log a plan before it runs.
+
+        Raises
+        ------
+        ComputeError
+            It cannot fit into the memory of a worker, or of this process.
+        """
+
+    @abstractmethod
+    def stage(self, state: State, rebuild: Callable[[], State]) -> AbstractContextManager[Stage]:
+        """Return workers for tasks that need ``state``.
+
+        Parameters
+        ----------
+        state
+            What this process has of it.
+        rebuild
+            Makes the same state on a worker, once for each of its threads; it can be pickled.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let the workers go."""
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def same(state: State) -> State:
+    """Return what is given: ``partial(same, state)`` rebuilds a state that is sent as it is."""
+    return state

@@ -1,0 +1,258 @@
+"""Work on workers: the same results wherever it is done, within the memory that was planned."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import operator
+import os
+import signal
+import time
+from pathlib import Path
+
+import distributed
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import featdyn_kernels
+from featdyn.compute import SERIAL, Plan, Workers, fold, same, workers
+from featdyn.compute.serial import Serial
+from featdyn.compute.tree import runs
+from featdyn.errors import ComputeError, FeatdynError, RecipeError
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.integers(1, 64))
+def test_a_fold_is_one_tree_however_it_is_cut(count, length):
+    def joined(a, b):
+        return f"({a} {b})"
+
+    whole = fold(joined, map(str, range(count)))
+    parts = [fold(joined, map(str, run)) for run in runs(count, length)]
+    assert fold(joined, parts) == whole
+    assert [i for run in runs(count, length) for i in run] == list(range(count))
+    assert whole.count("(") == count - 1
+
+
+def test_a_fold_holds_few_values():
+    held = most = 0
+
+    def make(i):
+        nonlocal held, most
+        held += 1
+        most = max(most, held)
+        return i
+
+    def combine(a, b):
+        nonlocal held
+        held -= 1
+        return a + b
+
+    assert fold(combine, map(make, range(1000))) == sum(range(1000))
+    assert most <= 11
+    with pytest.raises(ValueError, match="no values"):
+        fold(combine, [])
+
+
+def scaled(state: float, item: float) -> float:
+    return state * item
+
+
+def total(state: float, value: float) -> tuple[float, float]:
+    return state, value
+
+
+GROUPS = [[0.1 * i + j for i in range(n)] for j, n in enumerate((1, 2, 7, 64, 101))]
+
+
+@pytest.mark.parametrize("where", ["serial", "threads", "processes"])
+def test_map_and_fold_are_the_same_everywhere(clusters, where):
+    found = SERIAL if where == "serial" else clusters[where]
+    with found.stage(1.1, functools.partial(same, 1.1)) as stage:
+        assert list(stage.map(scaled, range(50))) == [1.1 * i for i in range(50)]
+        sums = list(stage.fold(scaled, GROUPS, operator.add, total))
+        assert sums == [(1.1, fold(operator.add, (1.1 * x for x in group))) for group in GROUPS]
+        assert list(stage.map(scaled, [])) == []
+
+
+def failing(state: int, item: int) -> int:
+    if item == state:
+        raise FeatdynError(f"item {item}")
+    return item
+
+
+def test_an_error_of_a_task_arrives_as_it_was(clusters):
+    for found in clusters.values():
+        with found.stage(3, functools.partial(same, 3)) as stage:
+            results = stage.map(failing, range(100))
+            assert [next(results) for _ in range(3)] == [0, 1, 2]
+            with pytest.raises(FeatdynError, match="item 3"):
+                next(results)
+
+
+def threads_here(state: None, item: int) -> tuple[int, int]:
+    import torch
+
+    return featdyn_kernels.get_threads(), torch.get_num_threads()
+
+
+def test_kernels_are_serial_on_workers_that_are_parallel_themselves(clusters):
+    for found in clusters.values():
+        with found.stage(None, functools.partial(same, None)) as stage:
+            assert set(stage.map(threads_here, range(4))) == {(1, 1)}
+
+
+def test_threads_leave_kernels_as_they_were():
+    before = featdyn_kernels.get_threads()
+    with workers(scheduler="threads", workers=2):
+        assert featdyn_kernels.get_threads() == 1
+    assert featdyn_kernels.get_threads() == before
+
+
+class Lent:
+    """A state that notices two tasks at once."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        Lent.made += 1
+        self.used = False
+
+
+def used(state: Lent, item: int) -> bool:
+    assert not state.used
+    state.used = True
+    time.sleep(0.005)
+    state.used = False
+    return True
+
+
+def test_each_thread_has_a_state_of_its_own():
+    with workers(scheduler="threads", workers=3) as found:
+        Lent.made = 0
+        with found.stage(Lent(), Lent) as stage:
+            assert all(stage.map(used, range(40)))
+        assert Lent.made == 3
+
+
+def slow(state: Path, item: int) -> tuple[int, int]:
+    time.sleep(0.05)
+    (state / f"{item}-{os.getpid()}").touch()
+    return item, os.getpid()
+
+
+def test_a_worker_killed_in_the_middle_changes_nothing(tmp_path):
+    with workers(scheduler="processes", workers=2) as found:
+        with found.stage(tmp_path, functools.partial(same, tmp_path)) as stage:
+            results = stage.map(slow, range(60))
+            first = [next(results) for _ in range(5)]
+            os.kill(first[-1][1], signal.SIGKILL)
+            rest = list(results)
+        assert [item for item, _ in first + rest] == list(range(60))
+        assert len({pid for _, pid in first + rest}) == 3  # a new worker took the place, and found the state
+
+
+def dying(state: None, item: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_task_that_ends_every_worker_is_one_line():
+    with (
+        workers(scheduler="processes", workers=1) as found,
+        found.stage(None, functools.partial(same, None)) as stage,
+        pytest.raises(ComputeError, match=r"ended every worker that took it.* --memory-limit"),
+    ):
+        list(stage.map(dying, [0]))
+
+
+def test_a_cluster_that_exists_is_used_and_left_alone():
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        with workers(scheduler=cluster.scheduler_address) as found:
+            with found.stage(2, functools.partial(same, 2)) as stage:
+                assert list(stage.map(scaled, range(4))) == [0, 2, 4, 6]
+            with pytest.raises(ComputeError, match="own workers and limits"):
+                workers(scheduler=cluster.scheduler_address, workers=3)
+        assert client.submit(operator.add, 1, 2).result() == 3
+    featdyn_kernels.set_threads(None)
+
+
+def visible(state: None, item: int) -> str:
+    time.sleep(0.02)
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_one_worker_for_each_gpu(monkeypatch):
+    from featdyn.compute import local
+
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["2", "5"])
+    with workers(gpus="all") as found, found.stage(None, functools.partial(same, None)) as stage:
+        assert set(stage.map(visible, range(20))) == {"2", "5"}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "line"),
+    [
+        ({"scheduler": "dask"}, RecipeError, "must be threads, processes or an address"),
+        ({"scheduler": "threads", "gpus": "all"}, ComputeError, "leave --scheduler out"),
+        ({"workers": 2}, ComputeError, "--workers needs --scheduler"),
+        ({"workers": 0, "scheduler": "threads"}, RecipeError, "workers"),
+        ({"memory_limit": "much"}, RecipeError, "memory_limit"),
+        ({"scheduler": "tcp://127.0.0.1:1"}, ComputeError, "no workers"),
+    ],
+)
+def test_options_that_are_wrong_are_one_line(options, error, line, monkeypatch):
+    monkeypatch.setattr("featdyn.compute.cluster.PATIENCE", 0.5)
+    with pytest.raises(error, match=line) as caught:
+        workers(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_dask_there_is_one_line(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ComputeError, match=r"pip install 'featdyn\[scale\]'"):
+        workers(scheduler="threads")
+
+
+PLAN = Plan("work", tasks=3, reads=10, task={"blocks": 100}, state={"weights": 20}, result={"points": 5})
+
+
+def test_what_a_plan_adds_up_to():
+    assert PLAN.peak() == 125
+    assert PLAN.peak(4) == 4 * 120 + 5
+    assert PLAN.peak(4, here=False) == 4 * 120
+
+
+def test_a_plan_is_said_and_refused_where_it_does_not_fit(clusters, caplog):
+    with caplog.at_level(logging.INFO, "featdyn"):
+        SERIAL.admit(PLAN)
+        for found in clusters.values():
+            found.admit(PLAN)
+    assert caplog.text.count("work; 3 tasks, 10 B to read; at most") == 3
+    large = Plan("work", 1, 0, task={"blocks": 2**50})
+    everywhere: list[Workers] = [SERIAL, Serial(2**20), *clusters.values()]
+    for found in everywhere:
+        with pytest.raises(
+            ComputeError, match=r"work: needs (1024|2048)\.0 TiB of memory .*blocks.* raise --memory-limit"
+        ):
+            found.admit(large)
+
+
+def test_a_limit_counts_what_the_process_has_already():
+    with pytest.raises(ComputeError, match="taken already"):
+        Serial(1000).admit(Plan("work", 1, 0))
+
+
+def test_results_keep_their_dtype_and_size(clusters):
+    values = np.arange(7, dtype=np.float16)
+    for found in clusters.values():
+        with found.stage(values, functools.partial(same, values)) as stage:
+            for array in stage.map(operator.mul, [np.float16(2)] * 3):
+                assert array.dtype == np.float16
+                np.testing.assert_array_equal(array, 2 * values)
