@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -154,14 +153,6 @@ def is_a_prefix(path: Path, whole: dict[str, bytes]) -> bool:
         np.testing.assert_array_equal(run.block("layers/a/activation", t, 1), [[t, 2]])
     np.testing.assert_array_equal(run.values("checkpoint"), np.arange(run.checkpoints))
     return verify(path).sound and all(whole[name] == content for name, content in found.items() if name != "zarr.json")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder in memory where there is one: thousands of small files come and go here."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as name:
-        yield Path(name)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ COMMANDS = {
     "claims": "Test the claims on temporal consistency on runs with clean and random labels.",
     "compare": "Put runs side by side, in one table and one figure.",
     "report": "Write a store's HTML report.",
-    "verify": "Check every committed byte of a store.",
+    "verify": "Check every committed byte of a store; drop what is damaged.",
+    "gc": "Remove from a store what no commit names.",
 }
 
 

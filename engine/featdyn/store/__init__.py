@@ -1,9 +1,23 @@
 """The store: one run as one Zarr v3 group that xarray reads, committed checkpoint by checkpoint. See SPEC.md."""
 
 from featdyn.store.checkpoint import CheckpointWriter
+from featdyn.store.garbage import Garbage, gc
 from featdyn.store.reader import Run
+from featdyn.store.repair import Repair, repair
 from featdyn.store.schema import ArraySpec, Schema
 from featdyn.store.verify import Verdict, verify
 from featdyn.store.writer import RunWriter
 
-__all__ = ["ArraySpec", "CheckpointWriter", "Run", "RunWriter", "Schema", "Verdict", "verify"]
+__all__ = [
+    "ArraySpec",
+    "CheckpointWriter",
+    "Garbage",
+    "Repair",
+    "Run",
+    "RunWriter",
+    "Schema",
+    "Verdict",
+    "gc",
+    "repair",
+    "verify",
+]

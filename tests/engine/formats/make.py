@@ -26,8 +26,8 @@ SAMPLES, CHECKPOINTS, LAYERS = 5, 2, ("stem", "fc.1")
 
 def main() -> None:
     """Write both files."""
-    recorded = {}
-    with TemporaryDirectory() as folder, zipfile.ZipFile(HERE / f"format-{FORMAT}.zip", "x", zipfile.ZIP_DEFLATED) as out:
+    recorded, archive = {}, HERE / f"format-{FORMAT}.zip"
+    with TemporaryDirectory() as folder, zipfile.ZipFile(archive, "x", zipfile.ZIP_DEFLATED) as out:
         for codec in ("none", "zstd"):
             path = Path(folder, f"{codec}.zarr")
             recorded[codec] = write(path, codec)
