@@ -6,14 +6,17 @@ import builtins
 import errno
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 from unittest import mock
 
@@ -22,7 +25,7 @@ import pytest
 import xarray as xr
 
 from featdyn.errors import StoreError
-from featdyn.store import ArraySpec, CheckpointWriter, Run, RunWriter, Schema, datasets, files, verify
+from featdyn.store import ArraySpec, CheckpointWriter, Run, RunWriter, Schema, datasets, files, repair, verify
 from tests.engine.spec_reader import SpecReader
 
 SAMPLES, CHECKPOINTS = 3, 2
@@ -46,15 +49,19 @@ class Killed(BaseException):
 class Faults:
     """Counts changes to the file system and lets the chosen one fail: by an error, or with the process.
 
-    After a kill nothing changes the disk any more, whatever the code still tries.
+    After a kill nothing changes the disk any more, whatever the code still tries. A write ``cut`` in silence stops half
+    way and says that it did not; nothing else fails then.
     """
 
-    def __init__(self, at: int = 0, *, kill: bool = False, code: int = errno.EIO) -> None:
-        self.at, self.kill, self.code = at, kill, code
+    def __init__(self, at: int = 0, *, kill: bool = False, code: int = errno.EIO, cut: int = 0) -> None:
+        self.at, self.kill, self.code, self.cut = at, kill, code, cut
         self.count, self.dead = 0, False
 
-    def change(self, partly: Callable[[], object] | None = None) -> None:
-        """Be called before each change; ``partly`` does some of it, which a fault may leave behind."""
+    def change(self, partly: Callable[[], object] | None = None) -> bool:
+        """Be called before each change; ``partly`` does some of it, which a fault may leave behind.
+
+        Returns whether that is all that shall be done.
+        """
         if self.dead:
             raise Killed
         self.count += 1
@@ -63,6 +70,10 @@ class Faults:
                 partly()
             self.dead = self.kill
             raise Killed if self.kill else OSError(self.code, os.strerror(self.code))
+        if self.count == self.cut and partly is not None:
+            partly()
+            return True
+        return False
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -96,8 +107,8 @@ class FaultyFile:
         self.file = builtins.open(path, "wb", buffering=0)  # noqa: SIM115
 
     def write(self, content: bytes) -> int:
-        self.faults.change(lambda: self.file.write(bytes(content)[: len(content) // 2]))
-        return self.file.write(content)
+        done = self.faults.change(lambda: self.file.write(bytes(content)[: len(content) // 2]))
+        return len(content) if done else self.file.write(content)
 
     def flush(self) -> None:
         pass
@@ -202,6 +213,109 @@ def test_a_fault_at_every_single_operation(folder: Path, whole: tuple[dict[str, 
         assert committed(path) == expected, at
         assert not list(path.rglob("*.new")), at
     assert ends == {Killed if fault == "kill" else StoreError}
+
+
+@pytest.mark.parametrize("dies_after", [1, 6, 10_000])
+def test_a_write_that_stops_half_way_in_silence(
+    folder: Path, whole: tuple[dict[str, bytes], int], dies_after: int
+) -> None:
+    expected, operations = whole
+    seen = set()
+    for cut in range(1, operations + 1):
+        path = folder / f"{cut}.zarr"
+        with suppress(Killed, StoreError), Faults(cut + dies_after, kill=True, cut=cut).installed():
+            record(path)
+        try:
+            problems = verify(path).problems
+        except StoreError:  # no store yet, or a root that was cut
+            problems = ("the root",) if (path / "zarr.json").exists() else ()
+        assert len(problems) <= 1
+        seen.add(len(problems))
+        message = ""
+        try:
+            if problems:
+                repair(path)
+        except StoreError as error:
+            message = str(error)
+        if message:
+            assert re.search("reaches the first commit|no whole copy", message)
+            continue
+        assert is_a_prefix(path, expected), cut
+        record(path)
+        assert committed(path) == expected, cut
+    assert seen == ({0, 1} if dies_after > 1 else {0})
+
+
+class Disk(Faults):
+    """A disk that loses its power: it keeps what was synced, and of the rest nothing, or torn files.
+
+    A file's content is kept once the file is synced, a name once its folder is.
+    """
+
+    def __init__(self, at: int) -> None:
+        super().__init__(at, kill=True)
+        self.contents: dict[int, bytes] = {}
+        self.names: dict[int, dict[str, tuple[int, bool]]] = {}
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        with mock.patch.object(os, "fsync", self.sync), super().installed():
+            yield
+
+    def sync(self, descriptor: int) -> None:
+        about = os.fstat(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if S_ISDIR(about.st_mode):
+            self.names[about.st_ino] = {p.name: (p.stat().st_ino, p.is_dir()) for p in path.iterdir()}
+        else:
+            self.contents[about.st_ino] = path.read_bytes()
+
+    def lose_power(self, path: Path, torn: bool) -> None:
+        """Leave below a folder what the disk kept; with ``torn`` all names, but half of what was not synced."""
+        kept = self.torn(path) if torn else self.durable(path.stat().st_ino)
+        shutil.rmtree(path)
+        build(path, kept)
+
+    def durable(self, folder: int) -> dict[str, Any]:
+        found = self.names.get(folder, {}).items()
+        return {n: self.durable(ino) if is_folder else self.contents.get(ino, b"") for n, (ino, is_folder) in found}
+
+    def torn(self, path: Path) -> dict[str, Any]:
+        return {p.name: self.torn(p) if p.is_dir() else self.content(p) for p in path.iterdir()}
+
+    def content(self, path: Path) -> bytes:
+        content = path.read_bytes()
+        return self.contents.get(path.stat().st_ino, content[: len(content) // 2])
+
+
+def build(path: Path, tree: dict[str, Any]) -> None:
+    path.mkdir()
+    for name, content in tree.items():
+        if isinstance(content, bytes):
+            (path / name).write_bytes(content)
+        else:
+            build(path / name, content)
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_power_cut_at_every_single_operation(folder: Path, whole: tuple[dict[str, bytes], int], torn: bool) -> None:
+    expected, operations = whole
+    known = 0
+    for at in range(1, operations + 2):
+        (folder / f"{at}").mkdir()
+        path, disk = folder / f"{at}" / "run.zarr", Disk(at)
+        with suppress(Killed), disk.installed():
+            record(path)
+        before = len(Run(path).commits) if (path / "zarr.json").exists() else 0
+        disk.lose_power(folder / f"{at}", torn)
+        assert is_a_prefix(path, expected), at
+        after = len(Run(path).commits) if (path / "zarr.json").exists() else 0
+        assert before - 1 <= after <= before  # only the commit whose publication was not synced yet may be lost
+        assert known <= after, at  # what had returned earlier is there
+        known = after
+        record(path)
+        assert committed(path) == expected, at
+    assert known == CHECKPOINTS + 1
 
 
 def test_two_faults_in_a_row(folder: Path, whole: tuple[dict[str, bytes], int]) -> None:
