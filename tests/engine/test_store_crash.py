@@ -8,11 +8,6 @@ import os
 import random
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,21 +20,9 @@ import pytest
 import xarray as xr
 
 from featdyn.errors import StoreError
-from featdyn.store import ArraySpec, CheckpointWriter, Run, RunWriter, Schema, datasets, files, repair, verify
+from featdyn.store import Run, RunWriter, datasets, files, repair, verify
+from tests.engine.small_run import CHECKPOINTS, RESULT, fill, record
 from tests.engine.spec_reader import SpecReader
-
-SAMPLES, CHECKPOINTS = 3, 2
-SCHEMA = Schema(
-    (
-        ArraySpec("checkpoint", (), (), "int64"),
-        ArraySpec("layers/a/activation", ("sample", "feature"), (SAMPLES, 2), "float32"),
-    ),
-    SAMPLES,
-    2,
-)
-NAMES = np.array([f"s{i}" for i in range(SAMPLES)], dtype=object)
-STATIC = {"": xr.Dataset(coords={"sample": NAMES})}
-RESULT = xr.Dataset({"value": ("probe", np.arange(3.0))})
 
 
 class Killed(BaseException):
@@ -121,29 +104,6 @@ class FaultyFile:
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
-
-
-def fill(checkpoint: CheckpointWriter) -> None:
-    """Write one checkpoint: five files."""
-    t = checkpoint.index
-    checkpoint.write("checkpoint", np.array(t))
-    for block in range(SCHEMA.blocks):
-        rows = range(SAMPLES)[SCHEMA.block_slice(block)]
-        checkpoint.write("layers/a/activation", np.array([[t, row] for row in rows], np.float32), block)
-    checkpoint.put(f"checkpoints/{t:06d}/model.safetensors", [b"weights", b" %d" % t])
-
-
-def record(path: Path, at_most: int = CHECKPOINTS) -> None:
-    """Record, or go on recording: the whole life of a small run."""
-    begun = (path / "zarr.json").exists()
-    with (
-        RunWriter.open(path) if begun else RunWriter.create(path, SCHEMA, static=STATIC, attributes={"n": 1}) as writer
-    ):
-        while writer.checkpoints < at_most:
-            with writer.checkpoint() as checkpoint:
-                fill(checkpoint)
-        if at_most == CHECKPOINTS and not Run(path).results("r"):
-            writer.result("r", RESULT)
 
 
 def committed(path: Path) -> dict[str, bytes]:
@@ -336,7 +296,7 @@ def test_two_faults_in_a_row(folder: Path, whole: tuple[dict[str, bytes], int]) 
 
 def test_a_full_disk_keeps_what_is_committed_and_gives_back_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
-    record(path, 1)
+    record(path, "c")
     before = {p for p in path.rglob("*") if p.is_file()}
     with RunWriter.open(path) as writer:
         line = "disk is full; its 1 committed checkpoints are safe: free some room"
@@ -354,7 +314,7 @@ def test_a_full_disk_keeps_what_is_committed_and_gives_back_the_rest(tmp_path: P
 
 def test_after_a_commit_that_failed_the_writer_goes_no_further(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
-    record(path, 1)
+    record(path, "c")
     with RunWriter.open(path) as writer:
         broken = mock.patch.object(files, "replace", side_effect=OSError(errno.EIO, os.strerror(errno.EIO)))
         with broken, pytest.raises(StoreError, match="Input/output error"), writer.checkpoint() as checkpoint:
@@ -364,47 +324,3 @@ def test_after_a_commit_that_failed_the_writer_goes_no_further(tmp_path: Path) -
         with pytest.raises(StoreError, match="its commit failed"):
             writer.checkpoint().write("checkpoint", np.array(1))
     assert Run(path).checkpoints == 1
-
-
-LOOP = """
-import sys
-from pathlib import Path
-from tests.engine import test_store_crash as crash
-crash.CHECKPOINTS = int(sys.argv[2])
-print("ready", flush=True)
-crash.record(Path(sys.argv[1]), crash.CHECKPOINTS)
-"""
-
-
-def killed_at_random(path: Path, checkpoints: int, kills: int, seed: int) -> None:
-    """Record in child processes that are killed at random moments, and check the store after each."""
-    generator = random.Random(seed)
-    command = [sys.executable, "-c", textwrap.dedent(LOOP), str(path), str(checkpoints)]
-    seen = 0
-    for _ in range(kills):
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"ready\n"
-        time.sleep(generator.uniform(0, 0.4))
-        child.send_signal(signal.SIGKILL)
-        child.communicate(timeout=60)
-        if (path / "zarr.json").exists():
-            assert verify(path).sound
-            run = Run(path)
-            assert run.checkpoints >= seen
-            seen = run.checkpoints
-            np.testing.assert_array_equal(run.tree["checkpoint"].values, np.arange(seen))
-            np.testing.assert_array_equal(run.tree["layers/a/activation"][:, 2], [[t, 2] for t in range(seen)])
-    record(path, seen + 1)
-    record(path.with_name("undisturbed.zarr"), seen + 1)
-    assert committed(path) == committed(path.with_name("undisturbed.zarr"))
-
-
-def test_killed_processes(tmp_path: Path) -> None:
-    killed_at_random(tmp_path / "run.zarr", 10_000, kills=3, seed=1)
-
-
-@pytest.mark.slow
-def test_many_killed_processes(tmp_path: Path) -> None:
-    for trial in range(10):
-        killed_at_random(tmp_path / f"{trial}" / "run.zarr", 10_000, kills=5, seed=trial)

@@ -21,7 +21,8 @@ from featdyn.store import Run, RunWriter, gc, repair, verify
 from featdyn.store.lock import NAME as LOCK
 from featdyn.store.root import COPY, Root
 from tests.engine.runs import refused
-from tests.engine.test_store_crash import SCHEMA, STATIC, Faults, Killed, fill
+from tests.engine.small_run import SCHEMA, STATIC, fill
+from tests.engine.test_store_crash import Faults, Killed
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 idle = precondition(lambda self: self.writer is None and self.model)

@@ -23,6 +23,7 @@ from featdyn.store.lock import NAME as LOCK
 from featdyn.store.root import Root
 from tests.engine import test_store_crash as crash
 from tests.engine.runs import refused, tree
+from tests.engine.small_run import SCHEMA, STATIC, fill
 from tests.engine.spec_reader import SpecReader
 
 # Checkpoints are commits 1, 2, 4 and 6; results 3, 5, 7 and 8, which were computed from commits 2, 4, 4 and 7.
@@ -39,13 +40,13 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The store after each commit: ``stages[n]`` has n commits."""
     folder = tmp_path_factory.mktemp("stages")
     path, found = folder / "run.zarr", [folder]
-    writer = RunWriter.create(path, crash.SCHEMA, static=crash.STATIC, attributes={"n": 1})
+    writer = RunWriter.create(path, SCHEMA, static=STATIC, attributes={"n": 1})
     for number in range(1, 9):
         if number in INPUTS:
             writer.result("r" if number != 7 else "s", dataset(number))
         else:
             with writer.checkpoint() as checkpoint:
-                crash.fill(checkpoint)
+                fill(checkpoint)
         found.append(Path(shutil.copytree(path, folder / f"{number}.zarr")))
     writer.close()
     return found
@@ -112,7 +113,7 @@ def test_a_repaired_run_goes_on_to_the_same_bits(store: Path, stages: list[Path]
     with RunWriter.open(store) as writer:
         assert writer.checkpoints == 3
         with writer.checkpoint() as checkpoint:
-            crash.fill(checkpoint)
+            fill(checkpoint)
     undisturbed, again = SpecReader(stages[8]), SpecReader(store)
     again.check()
     for name, values in again.arrays().items():
@@ -188,7 +189,7 @@ def test_a_damaged_root_is_made_anew_from_its_copy(store: Path, stages: list[Pat
         command = f"zarr.json is .*; run: featdyn verify {store} --repair"
         for call in (Run, RunWriter.open, verify, gc):
             refused(lambda call=call: call(store), command)
-        create = lambda: RunWriter.create(store, crash.SCHEMA, static=crash.STATIC, attributes={})  # noqa: E731
+        create = lambda: RunWriter.create(store, SCHEMA, static=STATIC, attributes={})  # noqa: E731
         refused(create, "a store is there already|is missing")  # and does not clear what is left of it
         found = repair(store)
         assert (found.source, found.verdict.lost) == ("commits/root.json", ())
@@ -332,7 +333,7 @@ def test_what_was_mapped_before_a_repair_stays_readable(store: Path) -> None:
     flip(store / "checkpoint/c.3")
     repair(store)
     with mock.patch.object(os, "fsync"), RunWriter.open(store) as writer, writer.checkpoint() as checkpoint:
-        crash.fill(checkpoint)
+        fill(checkpoint)
     assert (store / path).exists()
     np.testing.assert_array_equal(mapped, [[3, 0], [3, 1]])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -35,9 +36,10 @@ class WriterLock:
         if not self._path.exists() or os.fstat(descriptor).st_ino != self._path.stat().st_ino:
             os.close(descriptor)  # removed meanwhile by a writer that ended without a commit: the lock guards nothing
             raise StoreError(f"{self._path.parent} was given up by another writer just now: try again")
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         self._descriptor = descriptor
+        with suppress(OSError):  # for people only: on a full disk the lock holds without it
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
     def release(self) -> None:
         """Give the lock back."""

@@ -78,7 +78,13 @@ class RunWriter:
             where.mkdir(parents=True, exist_ok=True)
         writer = cls(where, WriterLock(where), Root(described, schema, {}))
         writer._made = made
-        writer._lock.acquire()
+        try:
+            writer._lock.acquire()
+        except BaseException:
+            if made:
+                with suppress(OSError):
+                    os.rmdir(where)
+            raise
         try:
             _vacant(where)  # again, now that nobody else can change it
             with files.disk(where):
