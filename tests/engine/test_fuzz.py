@@ -1,4 +1,4 @@
-"""Recipes and command lines of anything: what is wrong gets one clear line and the right exit code, never a traceback."""
+"""Recipes and command lines of anything: what is wrong gets one clear line and an exit code, never a traceback."""
 
 from __future__ import annotations
 
@@ -27,23 +27,22 @@ WORDS = [
     "",
     "0",
     "-1",
-    "1",
     "3",
     "0.5",
     "1e9",
     "1e400",
     "nan",
-    "inf",
     "nope",
     "..",
     "/",
     "a=b",
     "=",
-    "a=",
     "[",
     "'",
-    "\n",
     "é",
+    "\n",
+    "\r",
+    "a\nb",
 ]
 WORDS += [
     "s3*",
@@ -55,18 +54,9 @@ WORDS += [
     ":",
     "std:layer",
     "cube.activation_norm",
-    "\0",
-]
-WORDS += [
-    "train_loss",
-    "results.consistency.accuracy",
-    "results.consistency",
-    "layers",
-    "table",
     "csv",
-    "json",
-    "digits",
 ]
+WORDS += ["train_loss", "results.consistency.accuracy", "results.consistency", "layers", "table", "json", "digits"]
 NAMES = [name for name, _, _ in fields()]
 
 
@@ -76,7 +66,9 @@ NAMES = [name for name, _, _ in fields()]
         st.tuples(
             st.sampled_from([*NAMES, "training", "x", "", "a.b.c", "network.options.width"]),
             st.one_of(
-                st.sampled_from([*WORDS, "true", "1_0", "[1, 2]", "{a = 1}", "1979-05-27", '"x"', "'''", "10" * 2000]),
+                st.sampled_from(
+                    [*WORDS, "true", "1_0", "[1, 2]", "{a = 1}", "1979-05-27", '"x"', "'''", "10" * 2000, "[" * 5000]
+                ),
                 st.text(max_size=8),
                 st.floats().map(repr),
                 st.integers().map(str),
@@ -126,7 +118,8 @@ def command_lines(draw: st.DrawFn, store: str) -> list[str]:
     if name in COMMANDS:
         command = importlib.import_module(f"featdyn.cli.{name}").command
         options += [flag for p in command.params for flag in p.opts if flag.startswith("-")]
-    value = st.one_of(st.sampled_from([store, store, *WORDS]), st.text(max_size=5))
+    letters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])  # what a system can pass
+    value = st.one_of(st.sampled_from([store, store, *WORDS]), st.text(letters, max_size=5))
     words = draw(st.lists(st.one_of(st.just(store), st.sampled_from(options), value), max_size=6))
     if name == "analyze":
         words = [store, draw(st.sampled_from(["drift", "isotropy", "nope"])), *words]
@@ -137,13 +130,13 @@ def command_lines(draw: st.DrawFn, store: str) -> list[str]:
 
 def run(arguments: list[str]) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
-    with mock.patch.object(sys, "argv", ["featdyn", *arguments]), contextlib.redirect_stdout(out):
-        with contextlib.redirect_stderr(err):
-            try:
-                main()
-                code = 0
-            except SystemExit as stop:
-                code = int(stop.code or 0)
+    argv = mock.patch.object(sys, "argv", ["featdyn", *arguments])
+    with argv, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
     return code, out.getvalue(), err.getvalue()
 
 
