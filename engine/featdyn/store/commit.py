@@ -9,6 +9,7 @@ parsed by every reader, at each checkpoint), and a manifest that was damaged is 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,12 @@ from featdyn.errors import StoreError
 from featdyn.store import files
 from featdyn.store.files import FileRecord
 
-Kind: TypeAlias = Literal["checkpoint", "result"]
+Kind: TypeAlias = Literal["checkpoint", "result"]  # that are written; readers skip others, "dropped" among them
+
+DROPPED = "dropped"  # the kind of an entry that holds the place of a commit that a repair gave up
+_EMPTY = json.dumps({"commit": None, "files": []}).encode()
+NOTHING = FileRecord("commits/dropped.json", len(_EMPTY), files.crc32c(_EMPTY))  # the manifest of all of these
+_RESULT = re.compile(r"results/[^/]+/\d{6,}")
 
 
 @dataclass(frozen=True)
@@ -26,9 +32,14 @@ class Commit:
     """One entry of the root's commit list."""
 
     number: int
-    kind: Kind
+    kind: str
     name: str  # the checkpoint's number, or the path of the result
     manifest: FileRecord
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return f"checkpoint {self.name}" if self.kind == "checkpoint" else self.name
 
     def document(self) -> dict[str, Any]:
         """Return the entry as JSON."""
@@ -37,15 +48,29 @@ class Commit:
     @classmethod
     def parse(cls, document: dict[str, Any]) -> Commit:
         """Return the entry that :meth:`document` wrote."""
-        return cls(document["number"], document["kind"], document["name"], FileRecord(**document["manifest"]))
+        number, kind, name, manifest = (document[key] for key in ("number", "kind", "name", "manifest"))
+        if not (isinstance(number, int) and isinstance(kind, str) and isinstance(name, str)):
+            raise ValueError("no commit")
+        if kind == "result" and not _RESULT.fullmatch(name):
+            raise ValueError("no result")
+        return cls(number, kind, name, FileRecord.parse(manifest["path"], manifest["size"], manifest["crc32c"]))
 
     def files(self, root: Path) -> list[FileRecord]:
         """Return the files of this commit, as its manifest lists them."""
         wrong = files.check(root, self.manifest)
         if wrong:
             raise StoreError(f"{root}: {wrong}; run: featdyn verify {root}")
-        listed = json.loads((root / self.manifest.path).read_bytes())
-        return [FileRecord(*entry) for entry in listed["files"]]
+        try:
+            listed = json.loads(files.read(root, self.manifest.path))
+            return [FileRecord.parse(*entry[:3]) for entry in listed["files"]]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            raise StoreError(f"{root}: {self.manifest.path} cannot be read; run: featdyn verify {root}") from None
+
+
+def write_nothing(root: Path) -> None:
+    """Write the manifest that lists no files, unless it is there."""
+    if files.check(root, NOTHING):
+        files.replace(root, NOTHING.path, _EMPTY)
 
 
 def write_manifest(root: Path, number: int, kind: Kind, name: str, written: Sequence[FileRecord]) -> Commit:

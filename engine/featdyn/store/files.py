@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
+from typing import Any
 
 import google_crc32c
 
@@ -25,6 +27,13 @@ class FileRecord:
     path: str
     size: int
     crc32c: int
+
+    @classmethod
+    def parse(cls, path: Any, size: Any, crc32c: Any) -> FileRecord:
+        """Return what JSON said of a file, or raise ValueError."""
+        if not (isinstance(path, str) and isinstance(size, int) and isinstance(crc32c, int)):
+            raise ValueError("no record of a file")
+        return cls(path, size, crc32c)
 
 
 def crc32c(content: bytes) -> int:
@@ -52,6 +61,9 @@ def write(root: Path, path: str, pieces: Iterable[bytes]) -> FileRecord:
     """
     target = inside(root, path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(
+        missing_ok=True
+    )  # a reader may have mapped what a repair dropped here: cut short, it would die of that
     size = checksum = 0
     try:
         with open(target, "wb", buffering=0) as file:
@@ -87,6 +99,39 @@ def replace(root: Path, path: str, content: bytes, *, durable: bool = True) -> N
         raise
     if durable:
         sync_folder(target.parent)
+
+
+def read(root: Path, path: str) -> bytes:
+    """Return the content of one file."""
+    return inside(root, path).read_bytes()
+
+
+def exists(root: Path, path: str) -> bool:
+    """Whether there is a file or folder of this name."""
+    return inside(root, path).exists()
+
+
+def listing(root: Path) -> dict[str, int | None]:
+    """Return every file below ``root``: path to size in bytes, None for links and what else is no plain file."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found: dict[str, int | None] = {}
+    for folder, folders, names in os.walk(root, onerror=fail):
+        for name in (*names, *(n for n in folders if Path(folder, n).is_symlink())):
+            about = Path(folder, name).lstat()
+            found[Path(folder, name).relative_to(root).as_posix()] = about.st_size if S_ISREG(about.st_mode) else None
+    return found
+
+
+def remove(root: Path, path: str) -> None:
+    """Remove one file, and the folders above it that are empty then."""
+    target = inside(root, path)
+    target.unlink()
+    with suppress(OSError):
+        while (target := target.parent) != root:
+            os.rmdir(target)
 
 
 def sync_folder(folder: Path) -> None:

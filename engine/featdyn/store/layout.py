@@ -15,9 +15,11 @@ from featdyn.store.schema import check_name
 
 RESERVED = ("results", "checkpoints", "commits")  # top-level names that no array or coordinate may take
 
-# Names of the files that a writer makes before its first commit, chunks of both key encodings among them.
+# Names of the files that a writer makes, chunks of both key encodings among them.
 _OWN = re.compile(
-    r"(.+/)?(\.zarr\.json\.new|zarr\.json)|.+/c([./]\d+)*|commits/\d{6,}\.json|checkpoints/\d{6,}/[^/]+\.safetensors"
+    r"((?P<node>.+)/)?(\.zarr\.json\.new|zarr\.json)|(?P<array>.+)/c([./]\d+)*"
+    r"|commits/(\d{6,}|dropped|root|root\.\d+)\.json|commits/\.(dropped|root)\.json\.new"
+    r"|checkpoints/\d{6,}/[^/]+\.safetensors"
 )
 
 
@@ -60,6 +62,15 @@ def _dims(nodes: Mapping[str, Document]) -> Iterator[tuple[str, str, int]]:
         for name, length in zip(document.get("dimension_names") or (), document.get("shape", ()), strict=False):
             if name is not None:
                 yield path, name, length
+
+
+def is_own(path: str, nodes: Mapping[str, Document]) -> bool:
+    """Whether a file may be from a writer of the store of these nodes: by its name, at a node or among results."""
+    match = _OWN.fullmatch(path)
+    if match is None:
+        return False
+    node = match["node"] or match["array"]
+    return node is None or node in nodes or node.split("/")[0] == "results"
 
 
 def foreign(root: Path) -> str | None:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import secrets
 import socket
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -48,8 +49,9 @@ class WriterLock:
         if not self.alone():
             self.release()
             raise StoreError(f"{store} is being written by a process of a run that was stopped: wait for it or stop it")
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        with suppress(OSError):  # for people only: on a full disk the lock holds without it
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
     def alone(self) -> bool:
         """Return whether this process has the lock and no other writes for it; from then on none can."""

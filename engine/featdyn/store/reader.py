@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -58,14 +59,16 @@ class Run:
 
         from featdyn.store.snapshot import Snapshot
 
-        return zarr.open_group(Snapshot(self.path, self._content), mode="r", use_consolidated=True)
+        with _readable(self.path, root.NAME):
+            return zarr.open_group(Snapshot(self.path, self._content), mode="r", use_consolidated=True)
 
     @cached_property
     def tree(self) -> xr.DataTree:
         """The whole store as a lazy ``xr.DataTree``."""
         import xarray as xr
 
-        return xr.open_datatree(cast("Any", self.group.store), engine="zarr", chunks=None)
+        with _readable(self.path, root.NAME):
+            return xr.open_datatree(cast("Any", self.group.store), engine="zarr", chunks=None)
 
     @property
     def checkpoints(self) -> int:
@@ -80,7 +83,8 @@ class Run:
     @cached_property
     def coords(self) -> xr.Dataset:
         """What is known of checkpoints and samples: the root's coordinates, loaded."""
-        return self.tree.to_dataset().load()
+        with _readable(self.path, "coordinates"):
+            return self.tree.to_dataset().load()
 
     def array(self, path: str) -> xr.DataArray:
         """Return one array, lazily, such as ``layers/s1b1/activation``."""
@@ -97,7 +101,8 @@ class Run:
         """
         if path not in self.nodes:
             raise StoreError(f"{self.path}: no array {path}")
-        return np.asarray(cast("zarr.Array[Any]", self.group[path])[...])
+        with _readable(self.path, path):
+            return np.asarray(cast("zarr.Array[Any]", self.group[path])[...])
 
     def paths(self, *dims: str) -> list[str]:
         """Return the root's arrays with exactly these dimensions, such as the coordinates of ``checkpoint``."""
@@ -128,12 +133,15 @@ class Run:
 
         if not 0 <= checkpoint < self.checkpoints:
             raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
-        path = self.path / state_path(checkpoint, check_name(kind, "state"))
-        try:
-            found: dict[str, torch.Tensor] = load_file(path)
-        except Exception as error:
-            raise StoreError(f"{path}: cannot be read ({error}); run: featdyn verify {self.path}") from error
-        return found
+        path = state_path(checkpoint, check_name(kind, "state"))
+        commit = next(c for c in self.commits if c.kind == "checkpoint" and c.name == str(checkpoint))
+        wrong = [files.check(self.path, record) for record in commit.files(self.path) if record.path == path]
+        if wrong != [None]:  # a flipped bit of a weight would be taken for a weight, and trained on
+            found = wrong[0] if wrong else f"{path}: not in the store"
+            raise StoreError(f"{self.path}: {found}; run: featdyn verify {self.path}")
+        with _readable(self.path, path):
+            tensors: dict[str, torch.Tensor] = load_file(self.path / path)
+        return tensors
 
 
 def read_block(store: Path, schema: Schema, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:
@@ -147,12 +155,22 @@ def read_block(store: Path, schema: Schema, path: str, checkpoint: int, block: i
         raise ValueError(f"block must be one of the {schema.blocks} of {path}, got {block}")
     samples = schema.block_slice(block)
     key = metadata.chunk_key(spec, checkpoint, block)
-    try:
-        with open(store / key, "rb") as file:
+    with _readable(store, key):
+        with open(files.inside(store, key), "rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return shard.decode(content, spec, schema, samples.stop - samples.start)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise StoreError(f"{store}: {key} cannot be read ({error}); run: featdyn verify {store}") from error
+
+
+@contextmanager
+def _readable(store: Path, path: str) -> Iterator[None]:
+    """Turn whatever a library raises about damaged content, which is of any kind, into one line."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise StoreError(f"{store}: {path} cannot be read ({reason}); run: featdyn verify {store}") from error
 
 
 def state_path(checkpoint: int, kind: str) -> str:

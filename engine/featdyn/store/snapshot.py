@@ -14,6 +14,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
+from featdyn.store import files
 from featdyn.store.root import NAME
 
 
@@ -37,5 +38,6 @@ class Snapshot(LocalStore):
     ) -> Buffer | None:
         """Return a value: the root's from memory."""
         if key != NAME or byte_range is not None or prototype is None:
+            files.inside(self.root, key)
             return await super().get(key, prototype, byte_range)
         return prototype.buffer.from_bytes(self._content)

@@ -78,7 +78,13 @@ class RunWriter:
             where.mkdir(parents=True, exist_ok=True)
         writer = cls(where, WriterLock(where), Root(described, schema, {}))
         writer._made = made
-        writer._lock.acquire()
+        try:
+            writer._lock.acquire()
+        except BaseException:
+            if made:
+                with suppress(OSError):
+                    os.rmdir(where)
+            raise
         try:
             _vacant(where)  # again, now that nobody else can change it
             with files.disk(where):
@@ -99,13 +105,14 @@ class RunWriter:
         lock = WriterLock(where)
         lock.acquire()
         try:
-            writer = cls(where, lock, Root.read(where))
+            content = roots.read(where)
+            writer = cls(where, lock, Root.decode(content, where))
             for record in writer._root.commits[-1].files(where):
                 wrong = files.check(where, record, content=False)
                 if wrong:
                     raise StoreError(f"{where}: {wrong}; run: featdyn verify {where}")
             with files.disk(where, writer.checkpoints):
-                writer._write_leaves(writer._root.nodes)
+                writer._repeat(content, writer._root.nodes)
         except BaseException:
             lock.release()
             raise
@@ -211,18 +218,15 @@ class RunWriter:
         number = len(self._root.commits) + 1
         entry = commit.write_manifest(self.path, number, kind, name, [*self._pending, *written])
         before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {})
-        files.replace(self.path, roots.NAME, after.encode())
+        content = after.encode()
+        files.replace(self.path, roots.NAME, content)
         self._root, self._pending, self._broken = after, [], False
-        self._write_leaves({path: d for path, d in after.nodes.items() if before.get(path) != d})
+        self._repeat(content, {path: d for path, d in after.nodes.items() if before.get(path) != d})
 
-    def _write_leaves(self, nodes: Mapping[str, Document]) -> None:
-        """Write nodes' own zarr.json, for readers that open one array by itself.
-
-        After the commit, never before: such a reader must not see a checkpoint that is not committed. They follow from
-        the root, so they are not synced and no commit names them; a killed writer's are mended on the next open.
-        """
-        for path, document in nodes.items():
-            files.replace(self.path, f"{path}/{roots.NAME}", metadata.encode(document), durable=False)
+    def _repeat(self, content: bytes, nodes: Mapping[str, Document]) -> None:
+        """Write what follows from the root, after it: its copy and these nodes."""
+        files.replace(self.path, roots.COPY, content, durable=False)
+        roots.write_leaves(self.path, nodes)
 
 
 def _described(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,6 +244,8 @@ def _vacant(path: Path) -> None:
     """Raise unless a run can start here: nothing there, or only what a writer killed before its first commit left."""
     if (path / roots.NAME).exists():
         raise StoreError(f"{path}: a store is there already")
+    if roots.lost(path):
+        roots.read(path)  # says so
     if not path.exists():
         return
     try:
