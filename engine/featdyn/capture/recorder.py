@@ -22,7 +22,7 @@ from featdyn.capture.plan import Plan, plan
 from featdyn.capture.probes import Probes
 from featdyn.errors import StoreError, TrainingError
 from featdyn.provenance import provenance
-from featdyn.store import CheckpointWriter, Run, RunWriter, Schema
+from featdyn.store import CheckpointWriter, Run, RunWriter, Schema, exists
 from featdyn.store.reader import read_block, state_path
 from featdyn.validation import validate
 
@@ -37,7 +37,8 @@ class Recorder:
     probes
         The fixed samples.
     store
-        A new folder, or the store of the same recording, which is then continued after its last commit.
+        A new folder or URL (``s3://bucket/run.zarr``), or the store of the same recording, which is then continued
+        after its last commit.
     every
         :meth:`step` records at each such step.
     coords
@@ -96,7 +97,7 @@ class Recorder:
         features = {name: int(np.prod(shape)) for name, shape in self.layers.items()}
         self._sketches = {name: cube.Sketch(name, n, self.options.sketch) for name, n in features.items()}
         self._commit: Future[None] | None = None
-        self._writer = self._open(Path(store))  # last: what fails above leaves no folder and no lock behind
+        self._writer = self._open(store)  # last: what fails above leaves no folder and no lock behind
 
     @property
     def checkpoints(self) -> int:
@@ -106,7 +107,7 @@ class Recorder:
     def plan(self, checkpoints: int, state: int = 0) -> Plan:
         """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
         state += sum(t.nbytes for t in self._model.state_dict().values())
-        return plan(self.schema, state, checkpoints, BUFFERS, self._writer.path)
+        return plan(self.schema, state, checkpoints, BUFFERS, self._writer.place)
 
     def step(self, **coords: float) -> bool:
         """Count one training step and record when it is due; return whether it was."""
@@ -186,8 +187,8 @@ class Recorder:
     ) -> None:
         self.close()
 
-    def _open(self, path: Path) -> RunWriter:
-        if (path / "zarr.json").exists():
+    def _open(self, path: str | Path) -> RunWriter:
+        if exists(path):
             writer = RunWriter.open(path)
             same = sorted(writer.schema.arrays, key=str) == sorted(self.schema.arrays, key=str)
             same = same and writer.schema.shard_samples == self.schema.shard_samples
@@ -252,7 +253,7 @@ class Recorder:
     def _before(self, path: str, checkpoint: int, block: int) -> Tensor | None:
         if checkpoint == 0:
             return None
-        values = read_block(self._writer.path, self._writer.schema, path, checkpoint - 1, block)
+        values = read_block(self._writer.place, self._writer.schema, path, checkpoint - 1, block)
         return torch.from_numpy(values.astype(np.float32)).flatten(1)
 
     def _finite(self, path: str, values: Tensor, checkpoint: int) -> None:

@@ -50,7 +50,7 @@ def head(run: Run) -> Head:
         subtitle += f" · {recipe['description']}" if subtitle else str(recipe["description"])
     planned = run.attributes.get("checkpoint_steps")
     return Head(
-        run.path.resolve().name, subtitle, list(_numbers(run)), len(planned) if isinstance(planned, list) else 0
+        run.name, subtitle, list(_numbers(run)), len(planned) if isinstance(planned, list) else 0
     )
 
 

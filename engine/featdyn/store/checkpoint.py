@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from featdyn.errors import StoreError
-from featdyn.store import files, metadata, shard
-from featdyn.store.files import FileRecord
+from featdyn.store import metadata, shard
+from featdyn.store.place import FileRecord, Place, disk
 from featdyn.store.schema import Schema, check_name
 
 
@@ -22,7 +21,7 @@ class CheckpointWriter:
 
     Parameters
     ----------
-    store, schema
+    place, schema
         Where, and which arrays.
     index
         Its number.
@@ -34,14 +33,14 @@ class CheckpointWriter:
 
     def __init__(
         self,
-        store: Path,
+        place: Place,
         schema: Schema,
         index: int,
         publish: Callable[[list[FileRecord]], None],
         is_open: Callable[[], bool],
     ) -> None:
         self.index = index
-        self._store, self._schema = store, schema
+        self._place, self._schema = place, schema
         self._publish, self._is_open = publish, is_open
         self._guard = threading.Lock()
         self._written: dict[str, FileRecord] = {}
@@ -83,9 +82,9 @@ class CheckpointWriter:
 
     def _put(self, path: str, pieces: Iterable[bytes]) -> None:
         if not self._is_open():
-            raise StoreError(f"{self._store}: checkpoint {self.index} is committed, or its commit failed")
-        with files.disk(self._store, self.index):
-            record = files.write(self._store, path, pieces)
+            raise StoreError(f"{self._place}: checkpoint {self.index} is committed, or its commit failed")
+        with disk(self._place, self.index):
+            record = self._place.write(path, pieces)
         with self._guard:
             self._written[path] = record
 
@@ -97,12 +96,12 @@ class CheckpointWriter:
     ) -> None:
         missing = sorted(_keys(self._schema, self.index) - set(self._written))
         if error is None and not missing:
-            with files.disk(self._store, self.index):
+            with disk(self._place, self.index):
                 self._publish(list(self._written.values()))
             return
         for path in self._written if self._is_open() else ():  # give the room back, on a full disk above all
             with suppress(OSError):
-                (self._store / path).unlink()
+                self._place.give_up(path)
         if error is None:
             raise ValueError(f"checkpoint {self.index} is not complete: {missing[0]} was not written")
 

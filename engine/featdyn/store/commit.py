@@ -11,12 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from featdyn.errors import StoreError
-from featdyn.store import files
-from featdyn.store.files import FileRecord
+from featdyn.store.locate import Store, locate
+from featdyn.store.place import FileRecord, Place, disk
 
 Kind: TypeAlias = Literal["checkpoint", "result"]
 
@@ -39,19 +38,21 @@ class Commit:
         """Return the entry that :meth:`document` wrote."""
         return cls(document["number"], document["kind"], document["name"], FileRecord(**document["manifest"]))
 
-    def files(self, root: Path) -> list[FileRecord]:
+    def files(self, store: Store) -> list[FileRecord]:
         """Return the files of this commit, as its manifest lists them."""
-        wrong = files.check(root, self.manifest)
+        place = locate(store)
+        wrong = place.check(self.manifest)
         if wrong:
-            raise StoreError(f"{root}: {wrong}; run: featdyn verify {root}")
-        listed = json.loads((root / self.manifest.path).read_bytes())
+            raise StoreError(f"{place}: {wrong}; run: featdyn verify {place}")
+        with disk(place):
+            listed = json.loads(place.read(self.manifest.path))
         return [FileRecord(*entry) for entry in listed["files"]]
 
 
-def write_manifest(root: Path, number: int, kind: Kind, name: str, written: Sequence[FileRecord]) -> Commit:
+def write_manifest(place: Place, number: int, kind: Kind, name: str, written: Sequence[FileRecord]) -> Commit:
     """Write the manifest of these files and make all their names durable; after this the commit may be published."""
     ordered = sorted(written, key=lambda record: record.path)
     content = json.dumps({"commit": number, "files": [[r.path, r.size, r.crc32c] for r in ordered]}).encode()
-    manifest = files.write(root, f"commits/{number:06d}.json", [content])
-    files.sync_folders(root, [r.path for r in ordered] + [manifest.path])
+    manifest = place.write(f"commits/{number:06d}.json", [content])
+    place.settle([r.path for r in ordered] + [manifest.path])
     return Commit(number, kind, name, manifest)

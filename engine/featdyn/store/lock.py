@@ -16,6 +16,8 @@ NAME = ".featdyn.lock"
 class WriterLock:
     """Exclusive right to write one store, as a context manager; a second writer gets a :class:`StoreError`."""
 
+    taken_over = False  # the system gives the lock of a process away only when the process is gone
+
     def __init__(self, store: Path) -> None:
         self._path = store / NAME
         self._descriptor: int | None = None
@@ -39,7 +41,7 @@ class WriterLock:
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         self._descriptor = descriptor
 
-    def release(self) -> None:
+    def release(self, *, sure: bool = True) -> None:
         """Give the lock back."""
         if self._descriptor is not None:
             os.close(self._descriptor)  # closing drops the lock

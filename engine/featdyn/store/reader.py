@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from featdyn.errors import StoreError
-from featdyn.store import files, metadata, root, shard
+from featdyn.store import metadata, root, shard
+from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
 from featdyn.store.root import Root
 from featdyn.store.schema import Schema, check_name
@@ -28,23 +27,38 @@ class Run:
     ``run.tree`` is what ``xr.open_datatree(path, engine="zarr")`` gives; everything else here is convenience. While the
     run is being written nothing here changes: open it again to see what was committed since.
 
+    Parameters
+    ----------
+    store
+        A folder, or a URL such as ``s3://bucket/run.zarr``.
+
+    Attributes
+    ----------
+    path
+        What was given: prints as that, and opens the store again.
+
     Raises
     ------
     StoreError
         No store, a foreign or newer one, or one whose last commit is not complete on disk.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._content = root.read(self.path)
-        self._root = Root.decode(self._content, self.path)
+    def __init__(self, store: Store) -> None:
+        self.place = locate(store)
+        self.path = self.place.path
+        self._content = root.read(self.place)
+        self._root = Root.decode(self._content, self.place)
         self.attributes = self._root.group_attributes()
         self.commits = self._root.commits
         self.schema = self._root.schema
-        for record in self.commits[-1].files(self.path):
-            wrong = files.check(self.path, record, content=False)
-            if wrong:
-                raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
+        wrong = self.place.incomplete(self.commits[-1].files(self.place))
+        if wrong:
+            raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.place.name
 
     @property
     def nodes(self) -> Mapping[str, Document]:
@@ -56,9 +70,9 @@ class Run:
         """The store as zarr opens it, as of this run's commit."""
         import zarr
 
-        from featdyn.store.snapshot import Snapshot
+        from featdyn.store.snapshot import snapshot
 
-        return zarr.open_group(Snapshot(self.path, self._content), mode="r", use_consolidated=True)
+        return zarr.open_group(snapshot(self.place, self._content), mode="r", use_consolidated=True)
 
     @cached_property
     def tree(self) -> xr.DataTree:
@@ -109,7 +123,7 @@ class Run:
             raise StoreError(f"{self.path}: no array {path} that grows with the checkpoints")
         if not 0 <= checkpoint < self.checkpoints:  # beyond lies what a writer may be writing now
             raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
-        return read_block(self.path, self.schema, path, checkpoint, block)
+        return read_block(self.place, self.schema, path, checkpoint, block)
 
     def results(self, name: str) -> list[str]:
         """Return the paths of an analysis's results, oldest first."""
@@ -124,35 +138,33 @@ class Run:
 
     def state(self, checkpoint: int, kind: str = "model") -> dict[str, torch.Tensor]:
         """Return the tensors of ``checkpoints/<checkpoint>/<kind>.safetensors``: parameters and buffers by name."""
-        from safetensors.torch import load_file
-
         if not 0 <= checkpoint < self.checkpoints:
             raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
-        path = self.path / state_path(checkpoint, check_name(kind, "state"))
+        path = state_path(checkpoint, check_name(kind, "state"))
         try:
-            found: dict[str, torch.Tensor] = load_file(path)
+            return self.place.tensors(path)
         except Exception as error:
-            raise StoreError(f"{path}: cannot be read ({error}); run: featdyn verify {self.path}") from error
-        return found
+            raise StoreError(
+                f"{self.path}/{path}: cannot be read ({error}); run: featdyn verify {self.path}"
+            ) from error
 
 
-def read_block(store: Path, schema: Schema, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:
+def read_block(store: Store, schema: Schema, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:
     """Return one shard's samples at one checkpoint, as stored: a ``scale_factor`` attribute is not applied.
 
-    The file is mapped, not copied: uncompressed it is read 3 to 4 times faster than by ``read`` (page cache, Zen 5),
-    and of a few samples only their pages. Committed shards never change, so the map stays true.
+    A file is mapped, not copied: uncompressed it is read 3 to 4 times faster than by ``read`` (page cache, Zen 5), and
+    of a few samples only their pages. Committed shards never change, so the map stays true. An object is read whole.
     """
-    spec = schema[path]
+    place, spec = locate(store), schema[path]
     if not 0 <= block < (1 if spec.sample_axis is None else schema.blocks):
         raise ValueError(f"block must be one of the {schema.blocks} of {path}, got {block}")
     samples = schema.block_slice(block)
     key = metadata.chunk_key(spec, checkpoint, block)
     try:
-        with open(store / key, "rb") as file:
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return shard.decode(content, spec, schema, samples.stop - samples.start)
+        return shard.decode(place.view(key), spec, schema, samples.stop - samples.start)
     except (OSError, ValueError, RuntimeError) as error:
-        raise StoreError(f"{store}: {key} cannot be read ({error}); run: featdyn verify {store}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"{place}: {key} cannot be read ({why}); run: featdyn verify {place}") from error
 
 
 def state_path(checkpoint: int, kind: str) -> str:

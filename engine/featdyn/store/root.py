@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from featdyn.errors import StoreError
-from featdyn.store import files, metadata
+from featdyn.store import metadata
 from featdyn.store.commit import Commit
+from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
+from featdyn.store.place import Place, Version, crc32c, disk
 from featdyn.store.schema import Schema
 
 NAME = "zarr.json"
@@ -20,6 +21,7 @@ KEY = "featdyn"  # the root attribute that holds what is ours
 FORMAT = 1
 _CHECKSUM = re.compile(rb'"root_crc32c": "([0-9a-f]{8})"')
 _UNSET = b'"root_crc32c": "00000000"'
+_FENCE = b'{"takeovers": '
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,15 @@ class Root:
         All groups and arrays below the root: path to ``zarr.json``.
     commits
         Oldest first.
+    takeovers
+        How often a writer in a bucket took over from one whose lease ran out; it tells roots apart that are else equal.
     """
 
     attributes: dict[str, Any]
     schema: Schema
     nodes: dict[str, Document]
     commits: tuple[Commit, ...] = ()
+    takeovers: int = 0
 
     @property
     def checkpoints(self) -> int:
@@ -64,7 +69,7 @@ class Root:
             "shard_samples": self.schema.shard_samples,
             "codec": self.schema.codec,
             "commits": [entry.document() for entry in self.commits],
-        }
+        } | ({"takeovers": self.takeovers} if self.takeovers else {})
         return {KEY: state, **self.attributes, "coordinates": " ".join(loose)}
 
     def encode(self) -> bytes:
@@ -72,15 +77,16 @@ class Root:
         attributes = self.group_attributes()
         attributes[KEY] = {"root_crc32c": "00000000", **attributes[KEY]}
         content = metadata.encode(metadata.root(attributes, self.nodes))
-        return content.replace(_UNSET, b'"root_crc32c": "%08x"' % files.crc32c(content), 1)
+        return content.replace(_UNSET, b'"root_crc32c": "%08x"' % crc32c(content), 1)
 
     @classmethod
-    def read(cls, store: Path) -> Root:
+    def read(cls, store: Store) -> Root:
         """Return the root of a store."""
-        return cls.decode(read(store), store)
+        place = locate(store)
+        return cls.decode(read(place), place)
 
     @classmethod
-    def decode(cls, content: bytes, store: Path) -> Root:
+    def decode(cls, content: bytes, store: Store) -> Root:
         """Return what :meth:`encode` wrote, or raise one clear :class:`StoreError`."""
         try:
             document = json.loads(content)
@@ -101,24 +107,50 @@ class Root:
             commits = tuple(Commit.parse(entry) for entry in state["commits"])
             if not commits:
                 raise ValueError("no commit")
+            takeovers = int(state.get("takeovers", 0))
+            place = locate(store)
             for path in nodes:
-                files.inside(store, path)
+                place.inside(path)
         except (ValueError, KeyError, TypeError, IndexError):
             raise StoreError(f"{store}: its {NAME} is damaged") from None
-        return cls(attributes, schema, nodes, commits)
+        return cls(attributes, schema, nodes, commits, takeovers)
 
 
-def read(store: Path) -> bytes:
+def read(place: Place) -> bytes:
     """Return the content of the root of a store."""
-    try:
-        return (store / NAME).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        hint = "not a featdyn store, or one whose first checkpoint never came" if store.exists() else "no such folder"
-        raise StoreError(f"{store}: {hint}") from None
-    except OSError as error:
-        raise StoreError(f"{store}: {error.strerror}") from error
+    return fetch(place)[0]
+
+
+def fetch(place: Place) -> tuple[bytes, Version]:
+    """Return the content of the root of a store, and which version of the file that is."""
+    with disk(place):
+        found = place.fetch(NAME)
+        if found is not None and not found[0].startswith(_FENCE):
+            return found
+        there = not place.empty()
+    hint = "not a featdyn store, or one whose first checkpoint never came" if there else place.absent
+    raise StoreError(f"{place}: {hint}")
+
+
+def exists(store: Store) -> bool:
+    """Whether there is a store, or something else that has a root ``zarr.json``."""
+    place = locate(store)
+    with disk(place):
+        found = place.fetch(NAME)
+    return found is not None and not found[0].startswith(_FENCE)
+
+
+def fence(takeovers: int) -> bytes:
+    """Return what stands in place of a root while there is no commit, to change the version that a writer expects."""
+    return _FENCE + b"%d}" % takeovers
+
+
+def fenced(place: Place) -> tuple[int, Version]:
+    """Return the number in what :func:`fence` returned, 0 when it is not there, and its version."""
+    content, version = place.fetch(NAME) or (b"", None)
+    return (int(content[len(_FENCE) : -1]) if content.startswith(_FENCE) else 0), version
 
 
 def _intact(content: bytes) -> bool:
     found = _CHECKSUM.search(content)  # the first: ours is the first attribute
-    return found is not None and int(found[1], 16) == files.crc32c(content.replace(found[0], _UNSET, 1))
+    return found is not None and int(found[1], 16) == crc32c(content.replace(found[0], _UNSET, 1))

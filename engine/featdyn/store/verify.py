@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from featdyn.errors import StoreError
-from featdyn.store import files
-from featdyn.store.files import FileRecord
+from featdyn.store.locate import Store, locate
+from featdyn.store.place import FileRecord
 from featdyn.store.root import Root
 
 
@@ -27,13 +26,13 @@ class Verdict:
         return not self.problems
 
 
-def verify(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Verdict:
+def verify(store: Store, progress: Callable[[int, int], None] | None = None) -> Verdict:
     """Check every file of every commit: there, of the recorded size, and with the recorded crc32c.
 
     Parameters
     ----------
-    path
-        A store.
+    store
+        Its path or URL.
     progress
         Called with (bytes done, bytes in all) after each file.
 
@@ -42,18 +41,17 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
     StoreError
         No store, or a root that cannot be read; anything else that is wrong is in the verdict.
     """
-    root = Path(path)
-    commits = Root.read(root).commits
+    place = locate(store)
+    commits = Root.read(place).commits
     problems: list[str] = []
     records: list[FileRecord] = []
     for entry in commits:
         try:
-            records += [entry.manifest, *entry.files(root)]
+            records += [entry.manifest, *entry.files(place)]
         except StoreError:
-            problems.append(files.check(root, entry.manifest) or f"{entry.manifest.path}: damaged")
+            problems.append(place.check(entry.manifest) or f"{entry.manifest.path}: damaged")
     total, done = sum(r.size for r in records), 0
-    for record in records:
-        wrong = files.check(root, record)
+    for record, wrong in zip(records, place.each(place.check, records), strict=True):
         if wrong:
             problems.append(wrong)
         done += record.size

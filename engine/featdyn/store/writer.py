@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from featdyn.errors import StoreError
-from featdyn.store import commit, datasets, files, layout, metadata
+from featdyn.store import commit, datasets, layout, metadata
 from featdyn.store import root as roots
 from featdyn.store.checkpoint import CheckpointWriter
-from featdyn.store.files import FileRecord
+from featdyn.store.locate import Store, locate
 from featdyn.store.lock import NAME as LOCK
-from featdyn.store.lock import WriterLock
 from featdyn.store.metadata import Document
+from featdyn.store.place import FileRecord, Lock, Place, Version, disk
 from featdyn.store.root import Root
 from featdyn.store.schema import Schema, check_name
 
@@ -32,18 +30,20 @@ class RunWriter:
     Nothing is visible before the first checkpoint is committed; a run that fails before that leaves no store behind.
     """
 
-    def __init__(self, path: Path, lock: WriterLock, root: Root) -> None:
-        self.path = path
+    def __init__(self, place: Place, lock: Lock, root: Root, version: Version = None) -> None:
+        self.place = place
+        self.path = place.path
         self._lock = lock
         self._root = root
+        self._version = version  # of the root's file
         self._pending: list[FileRecord] = []  # static files, published by the first commit
-        self._made = False  # whether the folder is ours to remove
-        self._broken = False  # whether a commit failed half-way, so that only the disk knows if it was published
+        self._made = False  # whether the place is ours to remove
+        self._broken = False  # whether a commit failed half-way, so that only the place knows if it was published
 
     @classmethod
     def create(
         cls,
-        path: str | Path,
+        store: Store,
         schema: Schema,
         *,
         static: Mapping[str, xr.Dataset],
@@ -53,8 +53,8 @@ class RunWriter:
 
         Parameters
         ----------
-        path
-            A folder that does not exist yet, or is empty.
+        store
+            A folder that does not exist yet, or is empty; or a URL such as ``s3://bucket/run.zarr``.
         schema
             The arrays that grow with the checkpoints.
         static
@@ -65,26 +65,27 @@ class RunWriter:
         Raises
         ------
         StoreError
-            The folder holds something already, cannot be written, or another writer has it; or a name that cannot be
+            It holds something already, cannot be written, or another writer has it; or a name that cannot be
             stored.
         ValueError
             Arrays that do not fit together, or attributes that are not JSON.
         """
-        where = Path(path)
+        place = locate(store)
         described = _described(attributes)
-        _vacant(where)  # before a lock file appears in it
-        made = not where.exists()
-        with files.disk(where):
-            where.mkdir(parents=True, exist_ok=True)
-        writer = cls(where, WriterLock(where), Root(described, schema, {}))
+        _vacant(place)  # before a lock file appears in it
+        with disk(place):
+            made = place.make()
+        writer = cls(place, place.lock(), Root(described, schema, {}))
         writer._made = made
         writer._lock.acquire()
         try:
-            _vacant(where)  # again, now that nobody else can change it
-            with files.disk(where):
-                layout.remove_own(where)
-                with suppress(PermissionError):  # to write in a folder is not to read it
-                    files.sync_folder(where.absolute().parent)
+            _vacant(place)  # again, now that nobody else can change it
+            with disk(place):
+                place.clear(layout.is_own)
+                place.anchor()
+                takeovers, writer._version = roots.fenced(place)
+                writer._root = replace(writer._root, takeovers=takeovers)
+                writer._take_over()
                 writer._prepare(static)
         except BaseException:
             writer.close()
@@ -92,19 +93,20 @@ class RunWriter:
         return writer
 
     @classmethod
-    def open(cls, path: str | Path) -> RunWriter:
+    def open(cls, store: Store) -> RunWriter:
         """Continue a run from its last commit; what a killed writer left beyond it is overwritten."""
-        where = Path(path)
-        Root.read(where)  # a foreign folder is refused before a lock file appears in it
-        lock = WriterLock(where)
+        place = locate(store)
+        Root.read(place)  # a foreign folder is refused before a lock file appears in it
+        lock = place.lock()
         lock.acquire()
         try:
-            writer = cls(where, lock, Root.read(where))
-            for record in writer._root.commits[-1].files(where):
-                wrong = files.check(where, record, content=False)
+            content, version = roots.fetch(place)
+            writer = cls(place, lock, Root.decode(content, place), version)
+            with disk(place, writer.checkpoints):
+                wrong = place.incomplete(writer._root.commits[-1].files(place))
                 if wrong:
-                    raise StoreError(f"{where}: {wrong}; run: featdyn verify {where}")
-            with files.disk(where, writer.checkpoints):
+                    raise StoreError(f"{place}: {wrong}; run: featdyn verify {place}")
+                writer._take_over()
                 writer._write_leaves(writer._root.nodes)
         except BaseException:
             lock.release()
@@ -125,7 +127,7 @@ class RunWriter:
         """Return a context manager that writes the next checkpoint and commits it when it ends without an error."""
         index = self.checkpoints
         return CheckpointWriter(
-            self.path,
+            self.place,
             self.schema,
             index,
             publish=lambda written: self._publish("checkpoint", str(index), written),
@@ -149,22 +151,20 @@ class RunWriter:
         layout.check({**self._root.nodes, **documents})
         for document in documents.values():
             metadata.encode(document)  # attributes that are not JSON fail here, before anything is written
-        with files.disk(self.path, self.checkpoints):
-            written = [files.write(self.path, key, [content]) for key, content in chunks.items()]
+        with disk(self.place, self.checkpoints):
+            written = self._write_all(chunks)
             self._publish("result", path, written, documents)
         return path
 
     def close(self) -> None:
         """Give the lock back; without any commit, remove what was made."""
         try:
-            if not self._root.commits and not (self.path / roots.NAME).exists():
+            if not self._root.commits and not roots.exists(self.place):
                 with suppress(OSError):
-                    layout.remove_own(self.path)
-                    (self.path / LOCK).unlink()
-                    if self._made:
-                        os.rmdir(self.path)
+                    self.place.clear(layout.is_own)
+                    self.place.unmake(self._made)
         finally:
-            self._lock.release()
+            self._lock.release(sure=not self._broken)
 
     def __enter__(self) -> RunWriter:
         return self
@@ -194,7 +194,20 @@ class RunWriter:
         layout.check(nodes)
         self._root = replace(self._root, nodes=nodes)
         self._root.encode()  # what is not JSON fails here, before anything is written
-        self._pending = [files.write(self.path, key, [content]) for key, content in contents.items()]
+        self._pending = self._write_all(contents)
+
+    def _write_all(self, contents: Mapping[str, bytes]) -> list[FileRecord]:
+        return list(self.place.each(lambda item: self.place.write(item[0], [item[1]]), contents.items()))
+
+    def _take_over(self) -> None:
+        """Change the version of the root if the writer before may be about to replace it.
+
+        It believes that it holds the lock; what it is about to name in a root may be what we write anew now.
+        """
+        if self._lock.taken_over:
+            self._root = replace(self._root, takeovers=self._root.takeovers + 1)
+            content = self._root.encode() if self._root.commits else roots.fence(self._root.takeovers)
+            self._version = self.place.publish(roots.NAME, content, self._version)
 
     def _publish(
         self, kind: commit.Kind, name: str, written: list[FileRecord], added: Mapping[str, Document] | None = None
@@ -203,9 +216,9 @@ class RunWriter:
             raise StoreError(f"{self.path}: the commit before failed: open the store again")
         self._broken = True
         number = len(self._root.commits) + 1
-        entry = commit.write_manifest(self.path, number, kind, name, [*self._pending, *written])
+        entry = commit.write_manifest(self.place, number, kind, name, [*self._pending, *written])
         before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {})
-        files.replace(self.path, roots.NAME, after.encode())
+        self._version = self.place.publish(roots.NAME, after.encode(), self._version)
         self._root, self._pending, self._broken = after, [], False
         self._write_leaves({path: d for path, d in after.nodes.items() if before.get(path) != d})
 
@@ -215,8 +228,11 @@ class RunWriter:
         After the commit, never before: such a reader must not see a checkpoint that is not committed. They follow from
         the root, so they are not synced and no commit names them; a killed writer's are mended on the next open.
         """
-        for path, document in nodes.items():
-            files.replace(self.path, f"{path}/{roots.NAME}", metadata.encode(document), durable=False)
+
+        def write(path: str) -> None:
+            self.place.replace(f"{path}/{roots.NAME}", metadata.encode(nodes[path]), durable=False)
+
+        list(self.place.each(write, nodes))
 
 
 def _described(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,15 +246,10 @@ def _described(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return described
 
 
-def _vacant(path: Path) -> None:
+def _vacant(place: Place) -> None:
     """Raise unless a run can start here: nothing there, or only what a writer killed before its first commit left."""
-    if (path / roots.NAME).exists():
-        raise StoreError(f"{path}: a store is there already")
-    if not path.exists():
-        return
-    try:
-        entries = {p.name for p in path.iterdir()} if path.is_dir() else {"itself"}
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from error
-    if entries and (LOCK not in entries or layout.foreign(path)):
-        raise StoreError(f"{path}: not empty and not a featdyn store; choose another path")
+    if roots.exists(place):
+        raise StoreError(f"{place}: a store is there already")
+    with disk(place):
+        if not place.empty() and (not place.exists(LOCK) or layout.foreign(place)):
+            raise StoreError(f"{place}: not empty and not a featdyn store; choose another path")
