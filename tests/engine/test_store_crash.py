@@ -23,7 +23,7 @@ import pytest
 import xarray as xr
 
 from featdyn.errors import StoreError
-from featdyn.store import ArraySpec, CheckpointWriter, Run, RunWriter, Schema, datasets, files, verify
+from featdyn.store import ArraySpec, CheckpointWriter, Run, RunWriter, Schema, datasets, exists, files, verify
 from tests.engine.spec_reader import SpecReader
 
 SAMPLES, CHECKPOINTS = 3, 2
@@ -123,9 +123,9 @@ def fill(checkpoint: CheckpointWriter) -> None:
     checkpoint.put(f"checkpoints/{t:06d}/model.safetensors", [b"weights", b" %d" % t])
 
 
-def record(path: Path, at_most: int = CHECKPOINTS) -> None:
+def record(path: str | Path, at_most: int = CHECKPOINTS) -> None:
     """Record, or go on recording: the whole life of a small run."""
-    begun = (path / "zarr.json").exists()
+    begun = exists(path)
     with (
         RunWriter.open(path) if begun else RunWriter.create(path, SCHEMA, static=STATIC, attributes={"n": 1}) as writer
     ):

@@ -20,7 +20,6 @@ from featdyn.store.place import FileRecord, Found, Item, Place, Version, crc32c
 
 if TYPE_CHECKING:
     import torch
-    from typing_extensions import Buffer
 
 AT_ONCE = 16  # requests
 SINGLE = 2**28  # bytes: what is larger is put in parts, which cannot be conditional
@@ -78,13 +77,9 @@ class Bucket(Place):
         found = self._client.get(path)
         if found is None:
             return None
-        return bytes(found.content) if found.size <= PART else self.read(path), found.version
+        return found.content if found.size <= PART else self.read(path), found.version
 
     def read(self, path: str) -> bytes:
-        """Return the content of an object."""
-        return bytes(self.view(path))
-
-    def view(self, path: str) -> Buffer:
         """Return the content of an object, a large one read in parts at the same time."""
         found = self._client.get(path)
         if found is None:
@@ -93,7 +88,11 @@ class Bucket(Place):
             return found.content
         return b"".join(self.each(lambda start: self._part(path, start, found.size), range(0, found.size, PART)))
 
-    def pieces(self, path: str) -> Iterator[Buffer]:
+    def view(self, path: str) -> bytes:
+        """Return the content of an object: there is nothing to map."""
+        return self.read(path)
+
+    def pieces(self, path: str) -> Iterator[bytes]:
         """Yield the content of an object, part by part."""
         found = self._client.get(path)
         if found is None:
@@ -104,7 +103,7 @@ class Bucket(Place):
         for start in range(0, found.size, PART):
             yield self._part(path, start, found.size)
 
-    def _part(self, path: str, start: int, size: int) -> Buffer:
+    def _part(self, path: str, start: int, size: int) -> bytes:
         return self._client.part(path, start, min(PART, size - start))
 
     def tensors(self, path: str) -> dict[str, torch.Tensor]:
@@ -140,24 +139,30 @@ class Bucket(Place):
         """
         self.inside(path)
         content = b"".join(pieces)
-        lease = self._writing()
-        before = self._mine.get(path)
+        lease, before = self._writing(), self._mine.get(path)
         for _ in range(3):
             try:
-                if len(content) <= SINGLE:
-                    self._mine[path] = self._client.put_if(path, content, before)
-                    return FileRecord(path, len(content), crc32c(content))
-                found = self._client.head(path)
+                self._mine[path] = self._put(path, content, before)
+                return FileRecord(path, len(content), crc32c(content))
             except Refused:
                 found = self._client.head(path)
             # What lies there since before our lease is what a writer left that did not commit it.
-            if found is not None and found.version != before and (lease.since is None or found.modified > lease.since):
+            if found is not None and (lease.since is None or found.modified > lease.since):
                 break
-            if len(content) > SINGLE:
-                self._mine[path] = self._client.put(path, content)
-                return FileRecord(path, len(content), crc32c(content))
             before = None if found is None else found.version
         raise StoreError(f"{self}: {path} was written by another writer just now: open the store again")
+
+    def _put(self, path: str, content: bytes, before: Version) -> Version:
+        if len(content) <= SINGLE:
+            return self._client.put_if(path, content, before)
+        there = self._client.head(path)
+        if there is not None and there.version != before:
+            raise Refused
+        self._client.put(path, content)
+        put = self._client.head(
+            path
+        )  # the answer to a put in parts has another version than the object, here and there
+        return None if put is None else put.version
 
     def settle(self, paths: list[str]) -> None:
         """Do nothing: what was acknowledged is durable."""

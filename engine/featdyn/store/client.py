@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from featdyn.errors import StoreError
 from featdyn.store.place import Version
@@ -18,9 +18,6 @@ try:
     from obstore.store import MemoryStore, from_url
 except ImportError as missing:
     raise StoreError("stores in a bucket need obstore: pip install 'featdyn[cloud]'") from missing
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 PART = 2**26  # larger objects are read in parts, so that none has to come within one request's time
 
@@ -52,7 +49,7 @@ class Refused(Exception):
 class Object(NamedTuple):
     """An object as it was read."""
 
-    content: Buffer
+    content: bytes
     size: int
     version: Version
     modified: datetime  # by the clock of the object store
@@ -70,15 +67,14 @@ class Client:
             with plainly():
                 found = self._store.get(path)
                 about = found.meta
-                return Object(found.bytes() if about["size"] <= PART else b"", about["size"], *_version(about))
+                return Object(bytes(found.bytes()) if about["size"] <= PART else b"", about["size"], *_version(about))
         except FileNotFoundError:
             return None
 
-    def part(self, path: str, start: int, length: int) -> Buffer:
+    def part(self, path: str, start: int, length: int) -> bytes:
         """Return some bytes of an object."""
         with plainly():
-            found: Buffer = self._store.get_range(path, start=start, length=length)
-            return found
+            return bytes(self._store.get_range(path, start=start, length=length))
 
     def head(self, path: str) -> Object | None:
         """Return what is known of an object without its content, or None."""
@@ -96,10 +92,10 @@ class Client:
                 for about in batch:
                     yield about["path"], about["size"]
 
-    def put(self, path: str, content: bytes) -> Version:
+    def put(self, path: str, content: bytes) -> None:
         """Write an object, whatever is there; a large one in parts."""
         with plainly():
-            return _version(self._store.put(path, content, chunk_size=PART, max_concurrency=4))[0]
+            self._store.put(path, content, chunk_size=PART, max_concurrency=4)
 
     def put_if(self, path: str, content: bytes, before: Version) -> Version:
         """Write an object if what is there is still the version ``before`` (None: nothing); return the new version.
@@ -122,7 +118,7 @@ class Client:
                 found = self.get(path)
             except OSError:
                 raise error from None
-            if found is not None and found.size == len(content) and bytes(found.content) == content:
+            if found is not None and found.size == len(content) and found.content == content:
                 return found.version
             raise
 
@@ -155,7 +151,7 @@ def connect(url: str, how: dict[str, int]) -> Any:
 
 
 def _version(about: Any) -> tuple[Version, Any]:
-    return {"e_tag": about["e_tag"], "version": about["version"]}, about.get("last_modified")
+    return {key: about[key] for key in ("e_tag", "version") if about[key] is not None}, about.get("last_modified")
 
 
 @contextmanager

@@ -121,7 +121,7 @@ class Lease:
 
     def _parse(self, found: Object) -> dict[str, Any]:
         try:
-            held = json.loads(bytes(found.content))
+            held = json.loads(found.content)
             return {"holder": str(held["holder"]), "id": held["id"]} | {
                 "expires": float(held["expires"]),
                 "released": bool(held["released"]),

@@ -112,7 +112,7 @@ class Place(ABC):
         """Return the content of a committed file, mapped where that is possible."""
 
     @abstractmethod
-    def pieces(self, path: str) -> Iterator[Buffer]:
+    def pieces(self, path: str) -> Iterator[bytes]:
         """Yield the content of a file of any size."""
 
     @abstractmethod
@@ -175,10 +175,10 @@ class Place(ABC):
         """Return what is wrong with a committed file, or None; without ``content`` only that it is there in full."""
         try:
             self.inside(record.path)
-            size = self.size(record.path)
+            size, checksum = self._measure(record.path) if content else (self.size(record.path), record.crc32c)
             if size != record.size:
                 return f"{record.path}: {size} bytes instead of {record.size}"
-            if content and self._crc32c(record.path) != record.crc32c:
+            if checksum != record.crc32c:
                 return f"{record.path}: the content does not match its checksum"
         except StoreError:
             return f"{record.path}: leads out of the store or through a symbolic link"
@@ -192,11 +192,12 @@ class Place(ABC):
         """Return what is wrong with the first of these that is not there in full size."""
         return next(filter(None, self.each(lambda record: self.check(record, content=False), records)), None)
 
-    def _crc32c(self, path: str) -> int:
-        checksum = 0
+    def _measure(self, path: str) -> tuple[int, int]:
+        size = checksum = 0
         for piece in self.pieces(path):
+            size += len(piece)
             checksum = int(google_crc32c.extend(checksum, piece))
-        return checksum
+        return size, checksum
 
 
 @contextmanager

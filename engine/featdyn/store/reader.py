@@ -72,14 +72,14 @@ class Run:
 
         from featdyn.store.snapshot import snapshot
 
-        return zarr.open_group(snapshot(self.place, self._content), mode="r", use_consolidated=True)
+        return zarr.open_group(snapshot(self.place, self._content), mode="r", use_consolidated=True, zarr_format=3)
 
     @cached_property
     def tree(self) -> xr.DataTree:
         """The whole store as a lazy ``xr.DataTree``."""
         import xarray as xr
 
-        return xr.open_datatree(cast("Any", self.group.store), engine="zarr", chunks=None)
+        return xr.open_datatree(cast("Any", self.group.store), engine="zarr", chunks=None, zarr_format=3)
 
     @property
     def checkpoints(self) -> int:

@@ -1,0 +1,84 @@
+"""Stores in buckets, for tests: a bucket in memory that fails on demand, and time that passes on demand."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+from obstore.exceptions import GenericError
+from obstore.store import MemoryStore
+
+from featdyn.store import bucket, bucket_snapshot, lease, locate
+
+NAMES = itertools.count()
+
+
+class Killed(BaseException):
+    """The process is gone: not an Exception, so that nothing handles it."""
+
+
+class Faults:
+    """An object store in memory, of whose requests the chosen one fails.
+
+    Parameters
+    ----------
+    at
+        Which request, counted from 1; 0 for none.
+    how
+        ``error``: not done, an error. ``lost``: done, but the answer is lost and an error comes instead. ``repeated``:
+        likewise, but the client repeats it by itself and answers with what comes of that. ``kill``: not done, and the
+        process is gone. ``done``: done, then the process is gone.
+    """
+
+    def __init__(self, store: MemoryStore, at: int = 0, how: str = "error") -> None:
+        self.store, self.at, self.how = store, at, how
+        self.count, self.dead = 0, False
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*args: Any, **keywords: Any) -> Any:
+            if self.dead:
+                raise Killed
+            self.count += 1
+            request = getattr(self.store, name)
+            if self.count != self.at:
+                return request(*args, **keywords)
+            if self.how in ("lost", "repeated", "done"):
+                request(*args, **keywords)
+            if self.how == "repeated":
+                return request(*args, **keywords)
+            self.dead = self.how in ("kill", "done")
+            raise Killed if self.dead else GenericError("Generic test error: kind: Connect")
+
+        return call
+
+    @contextmanager
+    def installed(self) -> Iterator[str]:
+        """Let all buckets be this one; yields a URL."""
+        with (
+            mock.patch.object(bucket, "connect", lambda url, how: self),
+            mock.patch.object(bucket_snapshot, "connect", lambda url, how: self.store),
+        ):
+            yield "s3://runs/run.zarr"
+
+
+class Clock:
+    """What time it is for leases."""
+
+    def __init__(self) -> None:
+        self.time = 1e9
+
+    def __call__(self) -> float:
+        return self.time
+
+    def expire(self) -> None:
+        """Let every lease run out that is not renewed."""
+        self.time += lease.SECONDS + 1
+
+
+def contents(store: Any) -> dict[str, bytes]:
+    """Return every object of a store, without the lock."""
+    place = locate(store)
+    return {path: place.read(path) for path in place.listing() if path != ".featdyn.lock"}
