@@ -58,8 +58,8 @@ class Faults:
     def installed(self) -> Iterator[str]:
         """Let all buckets be this one; yields a URL."""
         with (
-            mock.patch.object(bucket, "connect", lambda url, how: self),
-            mock.patch.object(bucket_snapshot, "connect", lambda url, how: self.store),
+            mock.patch.object(bucket, "connect", return_value=self),
+            mock.patch.object(bucket_snapshot, "connect", return_value=self.store),
         ):
             yield "s3://runs/run.zarr"
 

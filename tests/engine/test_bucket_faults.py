@@ -170,7 +170,7 @@ def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 def test_no_request_of_a_writer_that_was_stopped_spoils_what_the_next_one_commits(
     clock: Clock, other: Callable[[], None], monkeypatch: pytest.MonkeyPatch, arrival: int
 ) -> None:
-    """Each request in turn is held back, another writer takes over and writes other values, and meanwhile it arrives."""
+    """Each request in turn is held back; another writer takes over and writes other values; meanwhile it arrives."""
     mine, at, stopped = crash.fill, 0, 0
     while True:
         at += 1
@@ -203,7 +203,7 @@ def test_no_request_of_a_writer_that_was_stopped_spoils_what_the_next_one_commit
                     crash.record(url)
                 break
             except StoreError as error:
-                assert re.search("open the store again|is being written|a store is there already", str(error))
+                assert re.search("open the store again|is being written|a store is there already", str(error))  # noqa: PT017
                 stopped += 1
                 clock.expire()
         if not late.arrived:
