@@ -166,7 +166,7 @@ def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     return lambda: monkeypatch.setattr(crash, "fill", fill)
 
 
-@pytest.mark.parametrize("arrival", [1, 5, 10, 14, 17, 20, 23, 26, 29, 35, 45, 10**6])
+@pytest.mark.parametrize("arrival", [1, 10, 17, 20, 24, 29, 40, 10**6])
 def test_no_request_of_a_writer_that_was_stopped_spoils_what_the_next_one_commits(
     clock: Clock, other: Callable[[], None], monkeypatch: pytest.MonkeyPatch, arrival: int
 ) -> None:
