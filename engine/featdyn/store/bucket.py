@@ -50,6 +50,10 @@ class Bucket(Place):
         if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in path.split("/")):
             raise StoreError(f"{self}: {path!r} is not a path inside a store")
 
+    def there(self) -> bool:
+        """Whether anything is below the prefix."""
+        return not self.empty()
+
     def empty(self) -> bool:
         """Whether nothing is below the prefix."""
         return next(self._client.list(), None) is None

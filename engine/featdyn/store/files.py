@@ -52,6 +52,10 @@ class Folder(Place):
                 raise StoreError(f"{self}: {link} is a symbolic link, which a store does not hold")
         return target
 
+    def there(self) -> bool:
+        """Whether there is such a folder, or a file in its place."""
+        return self.path.exists()
+
     def empty(self) -> bool:
         """Whether there is no such folder, or nothing in it."""
         return not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))

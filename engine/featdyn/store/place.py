@@ -61,7 +61,7 @@ class Place(ABC):
     path: str | Path
     """As the user gave it; opens the same place again."""
     absent: str
-    """What to say when nothing is there."""
+    """What to say when there is no such place."""
 
     def __str__(self) -> str:
         return str(self.path)
@@ -78,8 +78,12 @@ class Place(ABC):
     # What is there
 
     @abstractmethod
+    def there(self) -> bool:
+        """Whether there is such a place."""
+
+    @abstractmethod
     def empty(self) -> bool:
-        """Whether nothing is here."""
+        """Whether nothing is in it."""
 
     @abstractmethod
     def listing(self) -> dict[str, int | None]:

@@ -127,7 +127,7 @@ def fetch(place: Place) -> tuple[bytes, Version]:
         found = place.fetch(NAME)
         if found is not None and not found[0].startswith(_FENCE):
             return found
-        there = not place.empty()
+        there = place.there()
     hint = "not a featdyn store, or one whose first checkpoint never came" if there else place.absent
     raise StoreError(f"{place}: {hint}")
 
