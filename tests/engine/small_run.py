@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from featdyn.errors import StoreError
-from featdyn.store import ArraySpec, CheckpointWriter, Run, RunWriter, Schema
+from featdyn.store import ArraySpec, CheckpointWriter, Run, RunWriter, Schema, exists
 
 PLAN = "ccr"  # the commits of a run: checkpoints and results
 SAMPLES, CHECKPOINTS = 3, PLAN.count("c")
@@ -50,9 +50,9 @@ def check(run: Run) -> None:
         np.testing.assert_array_equal(run.tree[name]["value"], np.arange(3.0))
 
 
-def record(path: Path, plan: str = PLAN) -> None:
+def record(path: str | Path, plan: str = PLAN) -> None:
     """Record, or go on recording, until the commits are those of the plan: the whole life of a small run."""
-    begun = (path / "zarr.json").exists()
+    begun = exists(path)
     with (
         RunWriter.open(path) if begun else RunWriter.create(path, SCHEMA, static=STATIC, attributes={"n": 1}) as writer
     ):

@@ -316,7 +316,7 @@ def test_after_a_commit_that_failed_the_writer_goes_no_further(tmp_path: Path) -
     path = tmp_path / "run.zarr"
     record(path, "c")
     with RunWriter.open(path) as writer:
-        broken = mock.patch.object(files, "replace", side_effect=OSError(errno.EIO, os.strerror(errno.EIO)))
+        broken = mock.patch.object(files.Folder, "replace", side_effect=OSError(errno.EIO, os.strerror(errno.EIO)))
         with broken, pytest.raises(StoreError, match="Input/output error"), writer.checkpoint() as checkpoint:
             fill(checkpoint)
         with pytest.raises(StoreError, match="open the store again"):

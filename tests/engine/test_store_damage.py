@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featdyn.store import Run, RunWriter, gc, repair, verify
-from featdyn.store.files import FileRecord
 from featdyn.store.lock import NAME as LOCK
+from featdyn.store.place import FileRecord
 from featdyn.store.root import Root
 from tests.engine.runs import refused, result_dataset, tree, write_run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import sys
 from contextlib import suppress
@@ -98,6 +99,34 @@ def test_a_damaged_checkpoint_takes_what_comes_after_it_and_the_rest_is_as_it_wa
     assert all(
         (store / p / "zarr.json").read_bytes() == (stages[1] / p / "zarr.json").read_bytes() for p in Run(store).nodes
     )
+
+
+def test_a_run_as_of_each_commit_is_the_run_as_it_was_then(store: Path, stages: list[Path]) -> None:
+    for number in range(1, 9):
+        then, now = Run(stages[number]), Run(store, number)
+        assert Root.read(store).until(number).encode() == (stages[number] / "zarr.json").read_bytes()
+        assert (now.commits, now.checkpoints, now.nodes) == (then.commits, then.checkpoints, then.nodes)
+        assert now.tree.identical(then.tree)
+        assert [now.results(name) for name in "rs"] == [then.results(name) for name in "rs"]
+
+
+def test_a_run_that_is_sent_elsewhere_is_there_what_it_is_here(store: Path, stages: list[Path], tmp_path: Path) -> None:
+    path = Path(shutil.copytree(stages[4], tmp_path / "growing.zarr"))
+    run, sent = Run(path), pickle.dumps(Run(path))
+    with RunWriter.open(path) as writer, writer.checkpoint() as checkpoint:
+        fill(checkpoint)
+    assert len(Run(path).commits) == 5
+    there = pickle.loads(sent)
+    assert there.commits == run.commits == pickle.loads(pickle.dumps(there)).commits
+    refused(lambda: there.block("checkpoint", 3, 0), "no checkpoint 3, there are 3")
+    for number in (-1, 0, 6):
+        refused(lambda number=number: Run(path, number), f"there is no commit {number}, or a repair has dropped it")
+    flip(store / SHARDS[6])
+    repair(store)
+    assert Run(store, 7).results("s") == ["results/s/000007"]
+    assert Run(store, 5).checkpoints == 3
+    for number in (6, 8):
+        refused(lambda number=number: Run(store, number), f"there is no commit {number}, or a repair has dropped it")
 
 
 @pytest.mark.parametrize("clear", [False, True])

@@ -192,7 +192,7 @@ def test_what_does_not_fit_the_disk_is_refused_before_anything_is_left(tmp_path,
     import shutil
 
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr("featdyn.capture.plan.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("featdyn.store.files.shutil.disk_usage", lambda path: usage)
     with pytest.raises(Exception, match="1000 B are free"):
         train(load("digits", TINY), tmp_path / "r.zarr")
     assert not (tmp_path / "r.zarr").exists()

@@ -172,7 +172,7 @@ def _recipe(run: Run) -> dict[str, Any]:
 
 
 def _dataset(run: Run) -> str:
-    return str(run.attributes.get("dataset", {}).get("name", run.path.name))
+    return str(run.attributes.get("dataset", {}).get("name", run.name))
 
 
 def _intervention(run: Run) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from featdyn.report.figures import COLOURS, text
 from featdyn.statistics.repeats import mean_estimate
 from featdyn.statistics.resampling import wilson
 from featdyn.store import Run
-from featdyn.store.files import replace
+from featdyn.store.files import Folder
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -98,7 +98,7 @@ def compare(
 
 def groups(runs: Sequence[Run]) -> list[str]:
     """Name each run by the fields of its recipe in which the runs differ; seeds do not count."""
-    recipes = [dict(_flat(run.attributes.get("recipe") or {"store": run.path.name})) for run in runs]
+    recipes = [dict(_flat(run.attributes.get("recipe") or {"store": run.name})) for run in runs]
     keys = list(dict.fromkeys(key for recipe in recipes for key in recipe))
     kept = [key for key in keys if key.rpartition(".")[2] not in ("seed", "description")]
     differ = [key for key in kept if len({repr(recipe.get(key)) for recipe in recipes}) > 1]
@@ -208,6 +208,6 @@ def write(table: pd.DataFrame, path: str | Path) -> None:
     if target.is_dir():
         raise FeatdynError(f"{target}: the figure cannot be written: is a folder, give a file")
     try:
-        replace(target.parent, target.name, page.encode("utf-8", errors="replace"))
+        Folder(target.parent).replace(target.name, page.encode("utf-8", errors="replace"))
     except OSError as error:
         raise FeatdynError(f"{target}: the figure cannot be written: {error.strerror}") from error

@@ -2,9 +2,11 @@
 
 from featdyn.store.checkpoint import CheckpointWriter
 from featdyn.store.garbage import Garbage, gc
+from featdyn.store.locate import below, locate
 from featdyn.store.part import CheckpointPart, RunPart
 from featdyn.store.reader import Run
 from featdyn.store.repair import Repair, repair
+from featdyn.store.root import exists
 from featdyn.store.schema import ArraySpec, Schema
 from featdyn.store.verify import Verdict, verify
 from featdyn.store.writer import RunWriter
@@ -20,7 +22,10 @@ __all__ = [
     "RunWriter",
     "Schema",
     "Verdict",
+    "below",
+    "exists",
     "gc",
+    "locate",
     "repair",
     "verify",
 ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from featdyn.store import files, layout, lock
+from featdyn.errors import StoreError
+from featdyn.store import layout, lock
 from featdyn.store import root as roots
-from featdyn.store.lock import WriterLock
-from featdyn.store.root import Root
+from featdyn.store.locate import Store, locate
+from featdyn.store.place import disk
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Garbage:
         return sum(self.removed.values())
 
 
-def gc(path: str | Path, *, dry_run: bool = False) -> Garbage:
+def gc(store: Store, *, dry_run: bool = False) -> Garbage:
     """Remove the files that a writer of this store may have made and that no commit names.
 
     Readers of the newest commit are not disturbed; who still has a commit open that a repair dropped is. The roots that
@@ -40,8 +40,8 @@ def gc(path: str | Path, *, dry_run: bool = False) -> Garbage:
 
     Parameters
     ----------
-    path
-        A store that nobody writes.
+    store
+        A path or URL that nobody writes.
     dry_run
         Only say what would be removed.
 
@@ -50,20 +50,22 @@ def gc(path: str | Path, *, dry_run: bool = False) -> Garbage:
     StoreError
         No store, one in use, or one whose root or manifests are damaged: then nothing tells what is garbage.
     """
-    store = Path(path)
-    roots.read(store)  # a foreign folder is refused before a lock file appears in it
-    with WriterLock(store):
-        root = Root.read(store)
+    place = locate(store)
+    roots.read(place)  # a foreign folder is refused before a lock file appears in it
+    with place.lock() as held, disk(place):
+        root, content, _ = roots.owned(place, held)
         named = {roots.NAME, roots.COPY, lock.NAME, lock.RANKS, *(f"{node}/{roots.NAME}" for node in root.nodes)}
         for commit in root.commits:
-            named |= {commit.manifest.path, *(record.path for record in commit.files(store))}
+            named |= {commit.manifest.path, *(record.path for record in commit.files(place))}
         removed, foreign = {}, []
-        with files.disk(store):
-            for name, size in sorted(files.listing(store).items()):
-                if size is None or not (name in named or layout.is_own(name, root.nodes)):
-                    foreign.append(name)
-                elif name not in named:
-                    removed[name] = size
-            for name in () if dry_run else removed:
-                files.remove(store, name)
+        for name, size in sorted(place.listing().items()):
+            if size is None or not (name in named or layout.is_own(name, root.nodes)):
+                foreign.append(name)
+            elif name not in named:
+                removed[name] = size
+        if not dry_run:
+            if roots.read(place) != content:
+                raise StoreError(f"{place}: another writer has come meanwhile: nothing was removed, try again")
+            for _ in place.each(place.remove, removed):
+                pass
         return Garbage(removed, tuple(foreign))

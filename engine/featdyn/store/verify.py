@@ -6,11 +6,10 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from featdyn.errors import StoreError
-from featdyn.store import files
-from featdyn.store.files import FileRecord
+from featdyn.store.locate import Store, locate
+from featdyn.store.place import FileRecord, Place
 from featdyn.store.root import Root
 
 
@@ -52,7 +51,7 @@ class Verdict:
 
 
 def verify(
-    path: str | Path,
+    store: Store,
     progress: Callable[[int, int], None] | None = None,
     *,
     sample: float | None = None,
@@ -62,8 +61,8 @@ def verify(
 
     Parameters
     ----------
-    path
-        A store.
+    store
+        Its path or URL.
     progress
         Called with (bytes done, bytes in all) after each file.
     sample
@@ -76,12 +75,12 @@ def verify(
     StoreError
         No store, or a root that cannot be read; anything else that is wrong is in the verdict.
     """
-    store = Path(path)
-    return inspect(store, Root.read(store), progress, sample=sample, seed=seed)
+    place = locate(store)
+    return inspect(place, Root.read(place), progress, sample=sample, seed=seed)
 
 
 def inspect(
-    store: Path,
+    place: Place,
     root: Root,
     progress: Callable[[int, int], None] | None = None,
     *,
@@ -93,9 +92,9 @@ def inspect(
     records: list[tuple[FileRecord, int]] = []
     for entry in root.commits:
         try:
-            records += [(record, entry.number) for record in entry.files(store)]
+            records += [(record, entry.number) for record in entry.files(place)]
         except StoreError:
-            problems[files.check(store, entry.manifest) or f"{entry.manifest.path}: damaged"] = entry.number
+            problems[place.check(entry.manifest) or f"{entry.manifest.path}: damaged"] = entry.number
     of = len(root.commits) + len(records)
     if sample is not None:
         if not 0 < sample <= 1:
@@ -104,8 +103,8 @@ def inspect(
         records = random.Random(seed).sample(records, math.ceil(sample * len(records)))
     done = sum(entry.manifest.size for entry in root.commits)
     total = done + sum(record.size for record, _ in records)
-    for record, number in records:
-        wrong = files.check(store, record)
+    checked = place.each(lambda item: place.check(item[0]), records)
+    for (record, number), wrong in zip(records, checked, strict=True):
         if wrong:
             problems[wrong] = number
         done += record.size
