@@ -2,7 +2,13 @@
 
 
 class FeatdynError(Exception):
-    """An error that a user can mend; the command line prints its message without a traceback."""
+    """An error that a user can mend; the command line prints its message without a traceback.
+
+    Its message is one line, whatever it quotes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))
 
 
 class StoreError(FeatdynError):

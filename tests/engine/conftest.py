@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,14 @@ SMALL = (
     "probes.corrupted=7",
     "capture.batch=32",
 )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder in memory where there is one, for tests in which thousands of small files come and go."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +64,35 @@ def clusters(processes: Workers) -> Iterator[dict[str, Workers]]:
 
     with workers(scheduler="threads", workers=2) as threads:
         yield {"threads": threads, "processes": processes}
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """A bucket on an S3-compatible server of this process, and the environment that leads there."""
+    import logging
+    import urllib.request
+
+    pytest.importorskip("obstore")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/runs", method="PUT")).close()
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "tester",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "us-east-1",
+        }.items():
+            environment.setenv(name, value)
+        yield "s3://runs"
+    server.stop()
+
+
+@pytest.fixture
+def url(s3: str, request: pytest.FixtureRequest) -> str:
+    """A prefix of its own for each test, with what keys may hold."""
+    return f"{s3}/größe a=0.5,[x] {abs(hash(request.node.nodeid))}/run.zarr"

@@ -48,11 +48,11 @@ def content(store: Path) -> dict[str, bytes]:
     """Every file of a store, without what tells the time: the lock, and of the root the provenance."""
     found = {p.relative_to(store).as_posix(): p.read_bytes() for p in store.rglob("*") if p.is_file()}
     found.pop(".featdyn.lock", None)
-    if "zarr.json" in found:
-        root = json.loads(found["zarr.json"])
+    for name in {"zarr.json", "commits/root.json"} & found.keys():
+        root = json.loads(found[name])
         root["attributes"].pop("provenance")
         root["attributes"]["featdyn"].pop("root_crc32c")
-        found["zarr.json"] = json.dumps(root).encode()
+        found[name] = json.dumps(root).encode()
     return found
 
 
@@ -130,16 +130,16 @@ def attempt(recorder: Recorder, step: int) -> str | None:
 def failing_disk(rank: int, world: int, store: Path, victim: int) -> list[str | None]:
     """Let each write of one rank's part of a checkpoint fail, one after the other."""
     net, errors, left = ranks.make_net(), [], -1
-    write = files.write
+    write = files.Folder.write
 
-    def failing(root, path, pieces):
+    def failing(place, path, pieces):
         nonlocal left
         left -= rank == victim and not path.startswith("commits/")
         if left == 0:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(root, path, pieces)
+        return write(place, path, pieces)
 
-    files.write = failing
+    files.Folder.write = failing
     with Recorder(net, ranks.make_probes(11), store, layers=["0", "5"]) as recorder:
         recorder.record(step=0)
         recorder.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import xarray as xr
 
 from featdyn.store import Run, verify
+from tests.engine.forked import start
 from tests.engine.test_training import TINY, files_of
 
 RECIPE = (*TINY, "training.epochs=12", "checkpoints.first_epoch=3")
@@ -24,20 +24,6 @@ def go(store: str) -> None:
 
     torch.set_num_threads(1)
     train(load("digits", RECIPE), store)
-
-
-@pytest.fixture(scope="module")
-def start():
-    """Start a run in a process of its own, forked from one that has imported everything already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["featdyn.training.stage", "sklearn.datasets", "torch"])
-
-    def call(store: Path):
-        process = context.Process(target=go, args=(str(store),))
-        process.start()
-        return process
-
-    return call
 
 
 def check_prefix(store: Path, whole: dict[str, bytes], steps: list[int]) -> int:
@@ -56,12 +42,12 @@ def check_prefix(store: Path, whole: dict[str, bytes], steps: list[int]) -> int:
     return run.checkpoints
 
 
-def soak(folder: Path, start, kills: int) -> None:
+def soak(folder: Path, kills: int) -> None:
     undisturbed = folder / "whole.zarr"
-    first = start(undisturbed)
+    first = start(go, str(undisturbed))
     first.join()
     begun = time.monotonic()  # the fork server is warm now: time a second run
-    second = start(folder / "timed.zarr")
+    second = start(go, str(folder / "timed.zarr"))
     second.join()
     duration = time.monotonic() - begun
     whole = files_of(undisturbed)
@@ -72,7 +58,7 @@ def soak(folder: Path, start, kills: int) -> None:
         store = folder / f"{number}.zarr"
         number += 1
         while True:
-            process = start(store)
+            process = start(go, str(store))
             process.join(rng.uniform(0, duration) if done < kills else None)
             if process.exitcode is not None:
                 assert process.exitcode == 0
@@ -86,14 +72,14 @@ def soak(folder: Path, start, kills: int) -> None:
     assert kills < 20 or len(seen) > 3  # the kills did fall at different moments
 
 
-def test_five_kills(tmp_path, start):
-    soak(tmp_path, start, 5)
+def test_five_kills(tmp_path):
+    soak(tmp_path, 5)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_fifty_kills(tmp_path, start):
-    soak(tmp_path, start, 50)
+def test_fifty_kills(tmp_path):
+    soak(tmp_path, 50)
 
 
 def test_a_flipped_byte_in_any_file_is_named(tmp_path, small_store):

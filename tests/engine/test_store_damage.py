@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featdyn.store import Run, RunWriter, verify
-from featdyn.store.files import FileRecord
+from featdyn.store import Run, RunWriter, gc, repair, verify
 from featdyn.store.lock import NAME as LOCK
+from featdyn.store.place import FileRecord
 from featdyn.store.root import Root
 from tests.engine.runs import refused, result_dataset, tree, write_run
+
+
+class Stop(Exception):
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +115,42 @@ def test_a_layer_behind_a_link_is_not_followed(store: Path, tmp_path: Path) -> N
     assert tree(tmp_path / "elsewhere") == before
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["layers/stem/activation/c.1.0.0.0", "split/c/0", "checkpoints/000001/model.safetensors", "commits/000002.json"],
+)
+def test_a_file_that_is_a_link_is_neither_read_nor_written_nor_removed(store: Path, tmp_path: Path, path: str) -> None:
+    secret = Path(shutil.copy(store / path, tmp_path / "secret"))
+    content = secret.read_bytes()
+    (store / path).unlink()
+    (store / path).symlink_to(secret)
+    link = "through a symbolic link|is a symbolic link"
+    run = Run(store)
+    for call, reads in [
+        (lambda: run.block("layers/stem/activation", 1, 0), "layers"),
+        (lambda: run.values("layers/stem/activation"), "layers"),
+        (lambda: run.values("split"), "split"),
+        (lambda: run.state(1), "c"),
+        (lambda: gc(store), "commits"),
+    ]:
+        if path.startswith(reads):
+            refused(call, link)
+    assert [problem.partition(": ")[0] for problem in verify(store).problems] == [path]
+    if path.startswith("split"):
+        refused(lambda: repair(store), "reaches the first commit")
+    else:
+        assert repair(store).checkpoints == 1
+        assert gc(store).foreign == (path,)
+        with suppress(Stop), RunWriter.open(store) as writer, writer.checkpoint() as checkpoint:
+            if path.startswith("layers"):
+                refused(lambda: checkpoint.write("layers/stem/activation", np.ones((4, 3, 2), "float16"), 0), link)
+            elif path.startswith("checkpoints"):
+                refused(lambda: checkpoint.put(path, [b"x"]), link)
+            raise Stop
+    assert (store / path).is_symlink()
+    assert secret.read_bytes() == content
+
+
 def test_a_link_to_a_store_is_fine(store: Path, tmp_path: Path) -> None:
     (tmp_path / "link.zarr").symlink_to(store)
     assert Run(tmp_path / "link.zarr").checkpoints == 2
@@ -128,6 +170,6 @@ def test_what_a_run_does_not_hold(original: Path) -> None:
     refused(lambda: run.result("noise"), "no result of noise yet; run: featdyn analyze")
     refused(lambda: run.state(7), "no checkpoint 7")
     refused(lambda: run.state(0, "../model"), "cannot be stored")
-    refused(lambda: run.state(0), r"model\.safetensors: cannot be read")  # what was written there is no such file
+    refused(lambda: run.state(0), r"model\.safetensors cannot be read")  # what was written there is no such file
     with pytest.raises(ValueError, match=r"block must be one of the 3 of outputs/loss, got 3"):
         run.block("outputs/loss", 0, 3)

@@ -140,7 +140,7 @@ def test_augmentation_shifts_and_mirrors_whole_images(n, channels, side, mirror,
 
 def files_of(store):
     """All bytes of a store that do not tell the time."""
-    skip = {"zarr.json", ".featdyn.lock"}
+    skip = {"zarr.json", "root.json", ".featdyn.lock"}
     return {str(p.relative_to(store)): p.read_bytes() for p in store.rglob("*") if p.is_file() and p.name not in skip}
 
 
@@ -192,7 +192,7 @@ def test_what_does_not_fit_the_disk_is_refused_before_anything_is_left(tmp_path,
     import shutil
 
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr("featdyn.capture.plan.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("featdyn.store.files.shutil.disk_usage", lambda path: usage)
     with pytest.raises(Exception, match="1000 B are free"):
         train(load("digits", TINY), tmp_path / "r.zarr")
     assert not (tmp_path / "r.zarr").exists()

@@ -108,7 +108,7 @@ def _facts(options: ClaimOptions, run: Run) -> _Facts:
     what, noise = recipe.get("intervention") or {}, float(recipe["labels"]["noise"])
     kind = "frozen" if what.get("cut") else "clean" if noise == 0 else "random" if noise >= 0.5 else ""
     return _Facts(
-        dataset=str(run.attributes.get("dataset", {}).get("name", run.path.name)),
+        dataset=str(run.attributes.get("dataset", {}).get("name", run.name)),
         seed=int(recipe["training"]["seed"]),
         kind=kind,
         frozen=f"{what['cut']} from epoch {what['freeze_at']:g}" if kind == "frozen" else "",

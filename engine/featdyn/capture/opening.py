@@ -15,7 +15,7 @@ from featdyn.capture.probes import Probes
 from featdyn.capture.ranks import Ranks
 from featdyn.errors import StoreError, TrainingError
 from featdyn.provenance import provenance
-from featdyn.store import Run, RunPart, RunWriter, Schema
+from featdyn.store import Run, RunPart, RunWriter, Schema, exists, locate
 
 
 def fingerprint(probes: Probes) -> int:
@@ -39,26 +39,33 @@ def same(claims: Sequence[Mapping[str, Any]], rule: str) -> None:
 
 
 def open_run(
-    ranks: Ranks, path: Path, schema: Schema, probes: Probes, names: Iterable[str], attributes: Mapping[str, Any]
+    ranks: Ranks,
+    store: str | Path,
+    schema: Schema,
+    probes: Probes,
+    names: Iterable[str],
+    attributes: Mapping[str, Any],
 ) -> RunWriter | RunPart:
     """Return the run's writer on rank 0, which alone holds the lock, and a part of it on all others.
 
     Raises
     ------
     StoreError
-        On every rank: the store holds another recording, has a writer, cannot be written, or another rank does not see
-        it.
+        On every rank: the store holds another recording, has a writer, cannot be written, or not by several ranks, or
+        another rank does not see it.
     """
     opened: list[RunWriter | RunPart] = []
 
     def begin() -> tuple[Schema, int, str]:
-        writer = _writer(path, schema, probes, names, attributes)
+        if ranks.several:
+            locate(store).check_several()
+        writer = _writer(store, schema, probes, names, attributes)
         opened.append(writer)
         return writer.schema, writer.checkpoints, writer.invite() if ranks.several else ""
 
     def join() -> None:
         if not opened:
-            opened.append(RunPart(path, *shared))
+            opened.append(RunPart(store, *shared))
 
     try:
         shared = ranks.first(begin)
@@ -71,15 +78,15 @@ def open_run(
 
 
 def _writer(
-    path: Path, schema: Schema, probes: Probes, names: Iterable[str], attributes: Mapping[str, Any]
+    store: str | Path, schema: Schema, probes: Probes, names: Iterable[str], attributes: Mapping[str, Any]
 ) -> RunWriter:
-    if (path / "zarr.json").exists():
-        writer = RunWriter.open(path)
+    if exists(store):
+        writer = RunWriter.open(store)
         same = sorted(writer.schema.arrays, key=str) == sorted(schema.arrays, key=str)
         same = same and writer.schema.shard_samples == schema.shard_samples
-        if not same or Run(path).values("sample").tolist() != probes.coords["sample"].tolist():
+        if not same or Run(store).values("sample").tolist() != probes.coords["sample"].tolist():
             writer.close()
-            raise StoreError(f"{path}: holds another recording (other layers, probes or options); choose another path")
+            raise StoreError(f"{store}: holds another recording (other layers, probes or options); choose another path")
         return writer
     coords = {name: values if name == "sample" else ("sample", values) for name, values in probes.coords.items()}
     inputs = probes.inputs.numpy()
@@ -89,4 +96,4 @@ def _writer(
         "cube": xr.Dataset(coords={"layer": np.array(list(names), dtype=object)}),
         "inputs": xr.Dataset({"input": (axes, inputs), "target": ("probe", probes.labels.numpy())}),
     }
-    return RunWriter.create(path, schema, static=static, attributes={**attributes, "provenance": provenance()})
+    return RunWriter.create(store, schema, static=static, attributes={**attributes, "provenance": provenance()})

@@ -12,7 +12,7 @@ import numpy as np
 from featdyn.capture.ranks import Ranks
 from featdyn.store import CheckpointWriter
 from featdyn.store.checkpoint import CheckpointFiles
-from featdyn.store.files import FileRecord
+from featdyn.store.place import FileRecord
 from featdyn.store.reader import state_path
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 from featdyn.errors import StoreError
 from featdyn.sizes import size
 from featdyn.store import Schema
+from featdyn.store.place import Place
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Plan:
     state: int  # parameters, buffers and optimizer of one checkpoint
     checkpoints: int
     memory: int
-    free: int
+    free: int | None  # None in a bucket, which does not say
 
     @property
     def disk(self) -> int:
@@ -28,30 +27,29 @@ class Plan:
 
     def __str__(self) -> str:
         rows = [f"  {name:<40} {size(n):>10}" for name, n in self.arrays.items() if n >= 2**10]
+        room = "on disk" if self.free is not None else "in the bucket"
+        free = f"{size(self.free)} free" if self.free is not None else "what is free there is not known"
         return "\n".join(
             [
-                f"recording needs {size(self.disk)} on disk ({size(self.free)} free) for {self.checkpoints} "
+                f"recording needs {size(self.disk)} {room} ({free}) for {self.checkpoints} "
                 f"checkpoints and {size(self.memory)} of memory for buffers; each checkpoint:",
                 *rows,
                 f"  {'parameters and optimizer':<40} {size(self.state):>10}",
             ]
         )
 
-    def check(self, path: Path) -> None:
+    def check(self, store: object) -> None:
         """Raise :class:`StoreError` when the disk cannot hold it."""
-        if self.disk > self.free:
+        if self.free is not None and self.disk > self.free:
             raise StoreError(
-                f"{path}: needs {size(self.disk)}, {size(self.free)} are free: "
+                f"{store}: needs {size(self.disk)}, {size(self.free)} are free: "
                 "record fewer layers, probes or checkpoints, or leave gradients out"
             )
 
 
-def plan(schema: Schema, state: int, checkpoints: int, buffers: int, path: Path) -> Plan:
-    """Return the plan of recording so many checkpoints at ``path``."""
+def plan(schema: Schema, state: int, checkpoints: int, buffers: int, place: Place) -> Plan:
+    """Return the plan of recording so many checkpoints there."""
     rows = min(schema.shard_samples, schema.samples)
     memory = buffers * rows * sum(a.sample_bytes for a in schema.arrays if a.dims[:1] == ("sample",))
-    there = path.absolute()
-    while not there.exists():
-        there = there.parent
     arrays = {a.path: a.nbytes for a in schema.arrays}
-    return Plan(arrays, state, checkpoints, memory, shutil.disk_usage(there).free)
+    return Plan(arrays, state, checkpoints, memory, place.free())

@@ -46,7 +46,8 @@ class Recorder:
     probes
         The fixed samples.
     store
-        A new folder, or the store of the same recording, which is then continued after its last commit.
+        A new folder or URL (``s3://bucket/run.zarr``), or the store of the same recording, which is then continued
+        after its last commit. Several ranks need a folder.
     every
         :meth:`step` records at each such step.
     coords
@@ -94,8 +95,8 @@ class Recorder:
             same(self._ranks.all(lambda: self._set_up(model, probes, every, coords, loss, options)), _ALIKE)
             attributes = {**(attributes or {}), "capture": self.options.model_dump(mode="json")}
             # The store comes last: what fails above leaves no folder and no lock behind.
-            self._run = open_run(self._ranks, Path(store), self.schema, probes, self.layers, attributes)
-            self._shards = Shards(self._run.path, self._run.schema, self.layers, self.options)
+            self._run = open_run(self._ranks, store, self.schema, probes, self.layers, attributes)
+            self._shards = Shards(self._run.place, self._run.schema, self.layers, self.options)
         except BaseException:
             self._ranks.close()
             raise
@@ -140,7 +141,7 @@ class Recorder:
     def plan(self, checkpoints: int, state: int = 0) -> Plan:
         """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
         state += sum(t.nbytes for t in self._model.state_dict().values())
-        return plan(self.schema, state, checkpoints, BUFFERS, self._run.path)
+        return plan(self.schema, state, checkpoints, BUFFERS, self._run.place)
 
     def step(self, **coords: float) -> bool:
         """Count one training step and record when it is due; return whether it was."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from featdyn.capture.options import CaptureOptions
 from featdyn.errors import TrainingError
 from featdyn.store import Schema
 from featdyn.store.checkpoint import CheckpointFiles
+from featdyn.store.place import Place
 from featdyn.store.reader import read_block
 
 
@@ -24,16 +24,16 @@ class Shards:
 
     Parameters
     ----------
-    store, schema
+    place, schema
         Where the checkpoint before can be read.
     layers
         Name to the shape of one sample's activation.
     """
 
     def __init__(
-        self, store: Path, schema: Schema, layers: Mapping[str, tuple[int, ...]], options: CaptureOptions
+        self, place: Place, schema: Schema, layers: Mapping[str, tuple[int, ...]], options: CaptureOptions
     ) -> None:
-        self._store, self._schema, self._options = store, schema, options
+        self._place, self._schema, self._options = place, schema, options
         features = {name: int(np.prod(shape)) for name, shape in layers.items()}
         self._sketches = {name: cube.Sketch(name, n, options.sketch) for name, n in features.items()}
 
@@ -66,7 +66,7 @@ class Shards:
     def _before(self, path: str, checkpoint: int, block: int) -> Tensor | None:
         if checkpoint == 0:
             return None
-        values = read_block(self._store, self._schema, path, checkpoint - 1, block)
+        values = read_block(self._place, self._schema, path, checkpoint - 1, block)
         return torch.from_numpy(values.astype(np.float32)).flatten(1)
 
 

@@ -23,7 +23,8 @@ COMMANDS = {
     "claims": "Test the claims on temporal consistency on runs with clean and random labels.",
     "compare": "Put runs side by side, in one table and one figure.",
     "report": "Write a store's HTML report.",
-    "verify": "Check every committed byte of a store.",
+    "verify": "Check every committed byte of a store; drop what is damaged.",
+    "gc": "Remove from a store what no commit names.",
 }
 
 
@@ -80,9 +81,9 @@ def main() -> None:
             sys.exit(1)
         known = isinstance(error, FeatdynError)
         text = str(error) if known else f"{type(error).__name__}: {error} (unexpected: featdyn --debug shows where)"
-        _fail(" ".join(text.split()), 1)
+        _fail(text, 1)
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"featdyn: {message}", err=True)
+    click.echo(f"featdyn: {' '.join(message.split())}", err=True)
     sys.exit(code)

@@ -12,7 +12,11 @@ from featdyn.cli.progress import bar
 
 @click.command()
 @click.argument("recipe", required=False)
-@click.option("--store", type=click.Path(), help="Where to record; an existing store of this recipe is continued.")
+@click.option(
+    "--store",
+    type=click.Path(),
+    help="Where to record, a folder or s3://bucket/path; an existing store of this recipe is continued.",
+)
 @click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Change a field, as training.epochs=3.")
 @click.option(
     "--sweep",
@@ -87,7 +91,7 @@ def _sweep(recipe: str, folder: str, sweeps: tuple[str, ...], changes: tuple[str
             **dict.fromkeys(measured, float("nan")),
             "state": "done",
         }
-        with bar(f"{number}/{len(sweep.points)} {point.store.stem}", "step") as update:
+        with bar(f"{number}/{len(sweep.points)} {point.name.removesuffix('.zarr')}", "step") as update:
             try:
                 events = Events(step=lambda step, steps, loss: update(step, steps))
                 if number == 1:  # the others need much the same

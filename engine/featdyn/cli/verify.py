@@ -13,21 +13,43 @@ from featdyn.cli.progress import bar
 
 @click.command()
 @click.argument("store", type=click.Path())
+@click.option("--sample", type=click.FloatRange(0, 1, min_open=True), help="Check this fraction of the files only.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the sample; by default another each time.")
+@click.option("--repair", "mend", is_flag=True, help="Drop what is damaged and what follows from it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(store: str, as_json: bool) -> None:
-    """Check every committed byte of STORE against its commit records; exit code 1 when something is wrong."""
-    from featdyn.store import verify
+def command(store: str, sample: float | None, seed: int | None, mend: bool, as_json: bool) -> None:
+    """Check every committed byte of STORE against its commit records; exit code 1 when something is wrong.
 
+    With --repair, damaged results are dropped, and damaged checkpoints with all later ones and with what was computed
+    from them. The same featdyn train goes on from there. Nothing is deleted: see featdyn gc.
+    """
+    from featdyn.store import repair, verify
+
+    if sample is None and seed is not None:
+        raise click.UsageError("--seed is of a --sample")
+    if mend and sample is not None:
+        raise click.UsageError("--repair checks everything: leave --sample out")
     with bar("verifying", "B") as update:
-        verdict = verify(store, update)
+        repaired = repair(store, update) if mend else None
+        verdict = repaired.verdict if repaired else verify(store, update, sample=sample, seed=seed)
     if as_json:
-        click.echo(json.dumps(asdict(verdict), indent=1))
+        found = asdict(repaired) if repaired else asdict(verdict)
+        click.echo(json.dumps(found, indent=1))
     else:
         for problem in verdict.problems:
             click.echo(problem)
+        drawn = "" if verdict.seed is None else f" of {verdict.of}, drawn with seed {verdict.seed}"
         state = "sound" if verdict.sound else f"{len(verdict.problems)} problems"
-        click.echo(
-            f"{store}: {verdict.commits} commits, {verdict.files} files, {verdict.bytes / 2**20:.1f} MiB: {state}"
-        )
-    if not verdict.sound:
+        size = f"{verdict.bytes / 2**20:.1f} MiB"
+        click.echo(f"{store}: {verdict.commits} commits, {verdict.files} files{drawn}, {size}: {state}")
+        what = ", ".join(verdict.lost) or "nothing"
+        if repaired is None and not verdict.sound:
+            click.echo(f"featdyn verify {store} --repair would drop: {what}")
+        elif repaired is not None and repaired.changed:
+            click.echo(f"{store}: dropped: {what}; {repaired.checkpoints} checkpoints are left")
+            if repaired.source != "zarr.json":
+                click.echo(f"{store}: zarr.json was made anew from {repaired.source}")
+            if repaired.aside:
+                click.echo(f"{store}: the old zarr.json is {repaired.aside}; to free the room: featdyn gc {store}")
+    if not (verdict.sound or repaired):
         sys.exit(1)

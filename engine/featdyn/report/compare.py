@@ -23,7 +23,7 @@ from featdyn.report.figures import COLOURS, text
 from featdyn.statistics.repeats import mean_estimate
 from featdyn.statistics.resampling import wilson
 from featdyn.store import Run
-from featdyn.store.files import replace
+from featdyn.store.files import Folder
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -135,7 +135,7 @@ def _names(recipes: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _recipe(run: Run) -> dict[str, Any]:
-    return dict(_flat(run.attributes.get("recipe") or {"store": run.path.name}))
+    return dict(_flat(run.attributes.get("recipe") or {"store": run.name}))
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -242,6 +242,6 @@ def write(table: pd.DataFrame, path: str | Path) -> None:
     if target.is_dir():
         raise FeatdynError(f"{target}: the figure cannot be written: is a folder, give a file")
     try:
-        replace(target.parent, target.name, page.encode("utf-8", errors="replace"))
+        Folder(target.parent).replace(target.name, page.encode("utf-8", errors="replace"))
     except OSError as error:
         raise FeatdynError(f"{target}: the figure cannot be written: {error.strerror}") from error

@@ -49,9 +49,7 @@ def head(run: Run) -> Head:
     if recipe.get("description"):
         subtitle += f" · {recipe['description']}" if subtitle else str(recipe["description"])
     planned = run.attributes.get("checkpoint_steps")
-    return Head(
-        run.path.resolve().name, subtitle, list(_numbers(run)), len(planned) if isinstance(planned, list) else 0
-    )
+    return Head(run.name, subtitle, list(_numbers(run)), len(planned) if isinstance(planned, list) else 0)
 
 
 def _numbers(run: Run) -> Iterator[tuple[str, str, str]]:

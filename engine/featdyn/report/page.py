@@ -19,7 +19,7 @@ from featdyn.report.layers import layers
 from featdyn.report.sections import sections
 from featdyn.report.training import panels, steps
 from featdyn.store import Run
-from featdyn.store.files import replace
+from featdyn.store.files import Folder
 
 
 def write_report(run: Run, path: str | Path) -> Path:
@@ -48,7 +48,7 @@ def write_report(run: Run, path: str | Path) -> Path:
     try:
         if target.is_dir():
             raise IsADirectoryError(0, "is a folder, give a file")
-        replace(target.parent, target.name, content)
+        Folder(target.parent).replace(target.name, content)
     except OSError as error:
         with suppress(OSError):
             target.with_name(f".{target.name}.new").unlink()

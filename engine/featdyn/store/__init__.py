@@ -1,8 +1,12 @@
 """The store: one run as one Zarr v3 group that xarray reads, committed checkpoint by checkpoint. See SPEC.md."""
 
 from featdyn.store.checkpoint import CheckpointWriter
+from featdyn.store.garbage import Garbage, gc
+from featdyn.store.locate import below, locate
 from featdyn.store.part import CheckpointPart, RunPart
 from featdyn.store.reader import Run
+from featdyn.store.repair import Repair, repair
+from featdyn.store.root import exists
 from featdyn.store.schema import ArraySpec, Schema
 from featdyn.store.verify import Verdict, verify
 from featdyn.store.writer import RunWriter
@@ -11,10 +15,17 @@ __all__ = [
     "ArraySpec",
     "CheckpointPart",
     "CheckpointWriter",
+    "Garbage",
+    "Repair",
     "Run",
     "RunPart",
     "RunWriter",
     "Schema",
     "Verdict",
+    "below",
+    "exists",
+    "gc",
+    "locate",
+    "repair",
     "verify",
 ]

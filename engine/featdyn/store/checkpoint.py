@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from featdyn.errors import StoreError
-from featdyn.store import files, metadata, shard
-from featdyn.store.files import FileRecord
+from featdyn.store import metadata, shard
+from featdyn.store.place import FileRecord, Place, disk
 from featdyn.store.schema import Schema, check_name
 
 
@@ -22,7 +21,7 @@ class CheckpointFiles:
 
     Parameters
     ----------
-    store, schema
+    place, schema
         Where, and which arrays.
     index
         Its number.
@@ -30,9 +29,9 @@ class CheckpointFiles:
         Whether none of its files is published yet for certain: published ones are never touched again.
     """
 
-    def __init__(self, store: Path, schema: Schema, index: int, is_open: Callable[[], bool]) -> None:
+    def __init__(self, place: Place, schema: Schema, index: int, is_open: Callable[[], bool]) -> None:
         self.index = index
-        self._store, self._schema, self._is_open = store, schema, is_open
+        self._place, self._schema, self._is_open = place, schema, is_open
         self._guard = threading.Lock()
         self._written: dict[str, FileRecord] = {}
 
@@ -73,9 +72,9 @@ class CheckpointFiles:
 
     def _put(self, path: str, pieces: Iterable[bytes]) -> None:
         if not self._is_open():
-            raise StoreError(f"{self._store}: checkpoint {self.index} is committed, or its commit failed")
-        with files.disk(self._store, self.index):
-            record = files.write(self._store, path, pieces)
+            raise StoreError(f"{self._place}: checkpoint {self.index} is committed, or its commit failed")
+        with disk(self._place, self.index):
+            record = self._place.write(path, pieces)
         with self._guard:
             self._written[path] = record
 
@@ -84,30 +83,30 @@ class CheckpointFiles:
         return list(self._written.values())
 
     def discard(self) -> None:
-        """Remove what was written, unless it may be published: to give the room back, on a full disk above all."""
-        self._remove(self._written)
+        """Give up what was written, unless it may be published: for its room, on a full disk above all."""
+        self._give_up(self._written)
 
-    def _remove(self, paths: Iterable[str]) -> None:
+    def _give_up(self, paths: Iterable[str]) -> None:
         for path in paths if self._is_open() else ():
-            with suppress(OSError):
-                (self._store / path).unlink()
+            with suppress(OSError, StoreError):
+                self._place.give_up(path)
 
 
 class CheckpointWriter(CheckpointFiles):
-    """Writes one checkpoint and, as a context manager, commits it at the end or, after an error, removes it.
+    """Writes one checkpoint and, as a context manager, commits it at the end or, after an error, gives it up.
 
     ``publish`` commits the files that were written.
     """
 
     def __init__(
         self,
-        store: Path,
+        place: Place,
         schema: Schema,
         index: int,
         publish: Callable[[list[FileRecord]], None],
         is_open: Callable[[], bool],
     ) -> None:
-        super().__init__(store, schema, index, is_open)
+        super().__init__(place, schema, index, is_open)
         self._publish = publish
 
     def commit(self, handed: Iterable[FileRecord] = ()) -> None:
@@ -117,12 +116,12 @@ class CheckpointWriter(CheckpointFiles):
         if missing:
             self.discard()
             raise ValueError(f"checkpoint {self.index} is not complete: {missing[0]} was not written")
-        with files.disk(self._store, self.index):
+        with disk(self._place, self.index):
             self._publish(list(self._written.values()))
 
     def discard(self) -> None:
-        """Remove what was written for this checkpoint, here or by processes that have ended or handed it over."""
-        self._remove(_keys(self._schema, self.index) | self._written.keys())
+        """Give up what was written for this checkpoint, here or by processes that have ended or handed it over."""
+        self._give_up(_keys(self._schema, self.index) | self._written.keys())
 
     def __enter__(self) -> CheckpointWriter:
         return self

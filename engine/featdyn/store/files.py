@@ -1,4 +1,4 @@
-"""Durable files: what a commit stands on.
+"""A store in a folder: durable files, which is what a commit stands on.
 
 A file that a commit names is written once, synced, and never changed afterwards; the one file that is replaced, the
 root metadata, is replaced atomically.
@@ -6,87 +6,232 @@ root metadata, is replaced atomically.
 
 from __future__ import annotations
 
-import errno
+import mmap
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 
 from featdyn.errors import StoreError
+from featdyn.store.lock import WriterLock
+from featdyn.store.place import FileRecord, Place, Version
+
+if TYPE_CHECKING:
+    import torch
 
 
-@dataclass(frozen=True)
-class FileRecord:
-    """One committed file: its path below the store (with ``/``), its size in bytes and the crc32c of its content."""
+class Folder(Place):
+    """A folder of a local or network file system."""
 
-    path: str
-    size: int
-    crc32c: int
+    path: Path
+    absent = "no such folder"
 
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
 
-def crc32c(content: bytes) -> int:
-    """Return the CRC-32C (Castagnoli) of some bytes, as zarr uses it."""
-    return int(google_crc32c.value(content))
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
 
+    def inside(self, path: str) -> Path:
+        """Return where a file of the store lies; raise :class:`StoreError` when its path leads out of the store."""
+        target = self.path
+        for part in path.split("/"):
+            if part in ("", ".", "..") or "\\" in part or "\0" in part:
+                raise StoreError(f"{self}: {path!r} is not a path inside a store")
+            target = target / part
+            if target.is_symlink():
+                link = target.relative_to(self.path)
+                raise StoreError(f"{self}: {link} is a symbolic link, which a store does not hold")
+        return target
 
-def inside(root: Path, path: str) -> Path:
-    """Return where a file of the store lies; raise :class:`StoreError` when its path leads out of the store."""
-    target = root
-    for part in path.split("/"):
-        if part in ("", ".", "..") or "\\" in part or "\0" in part:
-            raise StoreError(f"{root}: {path!r} is not a path inside a store")
-        target = target / part
-        if target.is_symlink():
-            raise StoreError(f"{root}: {target.relative_to(root)} is a symbolic link, which a store does not hold")
-    return target
+    def there(self) -> bool:
+        """Whether there is such a folder, or a file in its place."""
+        return self.path.exists()
 
+    def empty(self) -> bool:
+        """Whether there is no such folder, or nothing in it."""
+        return not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
 
-def write(root: Path, path: str, pieces: Iterable[bytes]) -> FileRecord:
-    """Write and sync one new file below ``root``; its folder is synced later, by :func:`sync_folders`.
+    def listing(self) -> dict[str, int | None]:
+        """Return every file: path to size in bytes, None for links and what else is no plain file."""
 
-    Each piece is checksummed just before it is written, while it is in the processor's cache. A file that could not be
-    written to its end is removed: on a full disk its room is needed.
-    """
-    target = inside(root, path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    size = checksum = 0
-    try:
-        with open(target, "wb", buffering=0) as file:
-            for piece in pieces:
-                checksum = int(google_crc32c.extend(checksum, piece))
-                size += len(piece)
-                view = memoryview(piece)
-                while view:
-                    view = view[file.write(view) :]
-            os.fsync(file.fileno())
-    except BaseException:
-        with suppress(OSError):
-            target.unlink()
-        raise
-    return FileRecord(path, size, checksum)
+        def fail(error: OSError) -> None:
+            raise error
 
+        found: dict[str, int | None] = {}
+        for folder, folders, names in os.walk(self.path, onerror=fail):
+            for name in (*names, *(n for n in folders if Path(folder, n).is_symlink())):
+                about = Path(folder, name).lstat()
+                size = about.st_size if S_ISREG(about.st_mode) else None
+                found[Path(folder, name).relative_to(self.path).as_posix()] = size
+        return found
 
-def replace(root: Path, path: str, content: bytes, *, durable: bool = True) -> None:
-    """Replace one file so that a reader sees the old content or the new; when durable, also after a power cut."""
-    target = inside(root, path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.new")
-    try:
-        with open(aside, "wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+        return self.inside(path).exists()
+
+    def size(self, path: str) -> int:
+        """Return the bytes of a file."""
+        return self.inside(path).stat().st_size
+
+    def free(self) -> int:
+        """Return the free bytes of the disk."""
+        there = self.path.absolute()
+        while not there.exists():
+            there = there.parent
+        return shutil.disk_usage(there).free
+
+    def fetch(self, path: str) -> tuple[bytes, Version] | None:
+        """Return the content of a file, if there is one."""
+        try:
+            return self.read(path), None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def version(self, path: str) -> Version:
+        """Return None: under the lock nobody else writes."""
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file."""
+        return self.inside(path).read_bytes()
+
+    def view(self, path: str) -> mmap.mmap:
+        """Map a file."""
+        with open(self.inside(path), "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def announce(self, path: str) -> None:
+        """Ask the system to read a file ahead."""
+        with suppress(OSError, AttributeError), open(self.inside(path), "rb") as file:  # not every system can
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """Yield the content of a file."""
+        with open(self.inside(path), "rb", buffering=0) as file:
+            while piece := file.read(2**22):
+                yield piece
+
+    def tensors(self, record: FileRecord) -> dict[str, torch.Tensor]:
+        """Return what a safetensors file holds, or raise :class:`StoreError` where it is not as it was written."""
+        from safetensors.torch import load_file
+
+        wrong = self.check(record)
+        if wrong:
+            raise StoreError(f"{self}: {wrong}")
+        found: dict[str, torch.Tensor] = load_file(self.path / record.path)
+        return found
+
+    def lock(self) -> WriterLock:
+        """Return the lock of this store."""
+        return WriterLock(self.path)
+
+    def make(self) -> bool:
+        """Make the folder; return whether it was not there."""
+        made = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        return made
+
+    def unmake(self) -> None:
+        """Remove the folder, if nothing is in it."""
+        os.rmdir(self.path)
+
+    def anchor(self) -> None:
+        """Make the folder's own name durable."""
+        with suppress(PermissionError):  # to write in a folder is not to read it
+            sync_folder(self.path.absolute().parent)
+
+    def write(self, path: str, pieces: Iterable[bytes]) -> FileRecord:
+        """Write and sync one new file; its folder is synced later, by :meth:`settle`.
+
+        Each piece is checksummed just before it is written, while it is in the processor's cache. A file that could not
+        be written to its end is removed: on a full disk its room is needed.
+        """
+        target = self.inside(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A reader may have mapped what a repair dropped here: cut short, it would die of that.
+        target.unlink(missing_ok=True)
+        size = checksum = 0
+        try:
+            with open(target, "wb", buffering=0) as file:
+                for piece in pieces:
+                    checksum = int(google_crc32c.extend(checksum, piece))
+                    size += len(piece)
+                    view = memoryview(piece)
+                    while view:
+                        view = view[file.write(view) :]
                 os.fsync(file.fileno())
-        os.rename(aside, target)
-    except BaseException:
+        except BaseException:
+            with suppress(OSError):
+                target.unlink()
+            raise
+        return FileRecord(path, size, checksum)
+
+    def settle(self, paths: list[str]) -> None:
+        """Make the names of these files durable, and those of the folders that lead to them."""
+        folders = {self.path}
+        for path in paths:
+            folder = (self.path / path).parent
+            while folder != self.path and folder not in folders:
+                folders.add(folder)
+                folder = folder.parent
+        for folder in sorted(folders, reverse=True):
+            sync_folder(folder)
+
+    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True) -> Version:
+        """Replace one file; under the lock nobody else does."""
+        self.replace(path, content, durable=durable)
+
+    def replace(self, path: str, content: bytes, *, durable: bool = True) -> None:
+        """Replace one file so that a reader sees the old content or the new; when durable, also after a power cut."""
+        target = self.inside(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.new")
+        try:
+            with open(aside, "wb") as file:
+                file.write(content)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.rename(aside, target)
+        except BaseException:
+            with suppress(OSError):
+                aside.unlink()
+            raise
+        if durable:
+            sync_folder(target.parent)
+
+    def give_up(self, path: str) -> None:
+        """Remove a file that no commit will name."""
+        self.inside(path).unlink()
+
+    def clear(self, own: Callable[[str], Any]) -> None:
+        """Remove all files that ``own`` accepts, and folders that are empty then."""
+        for folder, _, names in os.walk(self.path, topdown=False):
+            for name in names:
+                path = Path(folder, name)
+                if own(path.relative_to(self.path).as_posix()):
+                    path.unlink()
+            if Path(folder) != self.path:
+                with suppress(OSError):
+                    os.rmdir(folder)
+
+    def remove(self, path: str) -> None:
+        """Remove one file, and the folders above it that are empty then."""
+        target = self.inside(path)
+        target.unlink()
         with suppress(OSError):
-            aside.unlink()
-        raise
-    if durable:
-        sync_folder(target.parent)
+            while (target := target.parent) != self.path:
+                os.rmdir(target)
+
+    def check_several(self) -> None:
+        """Do nothing: processes that see the folder can write there together."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -96,55 +241,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sync_folders(root: Path, paths: list[str]) -> None:
-    """Make the names of these files durable, and those of the folders that lead to them."""
-    folders = {root}
-    for path in paths:
-        folder = (root / path).parent
-        while folder != root and folder not in folders:
-            folders.add(folder)
-            folder = folder.parent
-    for folder in sorted(folders, reverse=True):
-        sync_folder(folder)
-
-
-def _crc32c_of(path: Path) -> int:
-    checksum = 0
-    with open(path, "rb", buffering=0) as file:
-        while piece := file.read(2**22):
-            checksum = int(google_crc32c.extend(checksum, piece))
-    return checksum
-
-
-def check(root: Path, record: FileRecord, *, content: bool = True) -> str | None:
-    """Return what is wrong with a committed file, or None; without ``content`` only that it is there in full size."""
-    try:
-        target = inside(root, record.path)
-        size = target.stat().st_size
-        if size != record.size:
-            return f"{record.path}: {size} bytes instead of {record.size}"
-        if content and _crc32c_of(target) != record.crc32c:
-            return f"{record.path}: the content does not match its checksum"
-    except StoreError:
-        return f"{record.path}: leads out of the store or through a symbolic link"
-    except FileNotFoundError:
-        return f"{record.path}: missing"
-    except OSError as error:
-        return f"{record.path}: {error.strerror}"
-    return None
-
-
-@contextmanager
-def disk(root: Path, checkpoints: int = 0) -> Iterator[None]:
-    """Turn errors of the file system into one line that says what is safe."""
-    try:
-        yield
-    except OSError as error:
-        kept = f"; its {checkpoints} committed checkpoints are safe" if checkpoints else ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"{root}: the disk is full{kept}: free some room and run the same command again"
-            ) from error
-        raise StoreError(f"{root}: {error.strerror or error}{kept}") from error

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from pathlib import Path
 
 from featdyn.errors import StoreError
 from featdyn.store import lock
 from featdyn.store.metadata import Document
+from featdyn.store.place import Place
 from featdyn.store.schema import check_name
 
 RESERVED = ("results", "checkpoints", "commits")  # top-level names that no array or coordinate may take
 
-# Names of the files that a writer makes before its first commit, chunks of both key encodings among them.
+# Names of the files that a writer makes, chunks of both key encodings among them.
 _OWN = re.compile(
-    r"(.+/)?(\.zarr\.json\.new|zarr\.json)|.+/c([./]\d+)*|commits/\d{6,}\.json|checkpoints/\d{6,}/[^/]+\.safetensors"
+    r"((?P<node>.+)/)?(\.zarr\.json\.new|zarr\.json)|(?P<array>.+)/c([./]\d+)*"
+    r"|commits/(\d{6,}|dropped|root|root\.\d+)\.json|commits/\.(dropped|root)\.json\.new"
+    r"|checkpoints/\d{6,}/[^/]+\.safetensors"
 )
 
 
@@ -62,23 +62,18 @@ def _dims(nodes: Mapping[str, Document]) -> Iterator[tuple[str, str, int]]:
                 yield path, name, length
 
 
-def foreign(root: Path) -> str | None:
-    """Return a file or link below a folder that no writer of ours made before its first commit, if there is one."""
-    for folder, folders, names in os.walk(root):
-        for name in (*names, *(n for n in folders if Path(folder, n).is_symlink())):
-            path = Path(folder, name).relative_to(root).as_posix()
-            if path not in (lock.NAME, lock.RANKS) and (Path(folder, name).is_symlink() or not _OWN.fullmatch(path)):
-                return path
+def foreign(place: Place) -> str | None:
+    """Return a file or link of a place that no writer of ours made before its first commit, if there is one."""
+    for path, size in place.listing().items():
+        if path not in (lock.NAME, lock.RANKS) and (size is None or not is_own(path)):
+            return path
     return None
 
 
-def remove_own(root: Path) -> None:
-    """Remove what a writer of ours made before its first commit, and folders that are empty then; nothing else."""
-    for folder, _, names in os.walk(root, topdown=False):
-        for name in names:
-            path = Path(folder, name)
-            if _OWN.fullmatch(path.relative_to(root).as_posix()):
-                path.unlink()
-        if Path(folder) != root:
-            with suppress(OSError):
-                os.rmdir(folder)
+def is_own(path: str, nodes: Mapping[str, Document] | None = None) -> bool:
+    """Whether a file may be a writer's of ours, by its name: at one of these nodes or among results, or at any node."""
+    match = _OWN.fullmatch(path)
+    if match is None:
+        return False
+    node = match["node"] or match["array"]
+    return nodes is None or node is None or node in nodes or node.split("/")[0] == "results"

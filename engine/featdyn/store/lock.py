@@ -12,17 +12,21 @@ import fcntl
 import os
 import secrets
 import socket
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from featdyn.errors import StoreError
+from featdyn.store.place import Lock
 
 NAME = ".featdyn.lock"
 RANKS = ".featdyn.ranks"  # there while a writer of several processes is at work
 
 
-class WriterLock:
-    """Exclusive right to write one store, as a context manager; a second writer gets a :class:`StoreError`."""
+class WriterLock(Lock):
+    """Exclusive right to write one store; a second writer gets a :class:`StoreError`.
+
+    It is never taken over: the system gives the lock of a process away only when the process is gone.
+    """
 
     def __init__(self, store: Path) -> None:
         self._path = store / NAME
@@ -48,8 +52,9 @@ class WriterLock:
         if not self.alone():
             self.release()
             raise StoreError(f"{store} is being written by a process of a run that was stopped: wait for it or stop it")
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        with suppress(OSError):  # for people only: on a full disk the lock holds without it
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
     def alone(self) -> bool:
         """Return whether this process has the lock and no other writes for it; from then on none can."""
@@ -75,20 +80,15 @@ class WriterLock:
         self._path.with_name(RANKS).write_text(token)
         return token
 
+    def remove(self) -> None:
+        """Remove the lock's file; until it is released nobody can mistake another for it."""
+        self._path.unlink()
+
     def release(self) -> None:
         """Give the lock back."""
         if self._descriptor is not None:
             os.close(self._descriptor)  # closing drops the lock
             self._descriptor = None
-
-    def __enter__(self) -> WriterLock:
-        self.acquire()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 class RankLock:

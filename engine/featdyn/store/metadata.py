@@ -80,12 +80,14 @@ def parse_array(path: str, document: Document) -> ArraySpec:
     chunk = None
     if "sample" in dims:
         chunk = document["codecs"][0]["configuration"]["chunk_shape"][1 + dims.index("sample")]
-    return ArraySpec(path, dims, tuple(document["shape"][1:]), document["data_type"], document["attributes"], chunk)
+    return ArraySpec(
+        path, dims, tuple(document["shape"][1:]), document["data_type"], document.get("attributes", {}), chunk
+    )
 
 
 def grows(document: Document) -> bool:
     """Whether this is an array with a checkpoint axis."""
-    return bool(document["node_type"] == "array" and document["dimension_names"][:1] == ["checkpoint"])
+    return bool(document["node_type"] == "array" and (document.get("dimension_names") or [])[:1] == ["checkpoint"])
 
 
 def with_groups(nodes: Mapping[str, Document]) -> dict[str, Document]:

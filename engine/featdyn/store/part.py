@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from featdyn.store.checkpoint import CheckpointFiles
-from featdyn.store.files import FileRecord
+from featdyn.store.locate import Store, locate
 from featdyn.store.lock import RankLock
+from featdyn.store.place import FileRecord, Place
 from featdyn.store.schema import Schema
 
 
@@ -15,8 +16,8 @@ class RunPart:
 
     Parameters
     ----------
-    path
-        The store.
+    store
+        Its folder.
     schema, checkpoints
         The writer's.
     token
@@ -25,17 +26,20 @@ class RunPart:
     Raises
     ------
     StoreError
-        Not the folder of that writer.
+        Not the folder of that writer, or in a bucket.
     """
 
-    def __init__(self, path: Path, schema: Schema, checkpoints: int, token: str) -> None:
-        self.path, self.schema, self.checkpoints = path, schema, checkpoints
+    def __init__(self, store: Store, schema: Schema, checkpoints: int, token: str) -> None:
+        self.place = locate(store)
+        self.schema, self.checkpoints = schema, checkpoints
         self._token = token
+        self.place.check_several()
         self.checkpoint().discard()  # can it?
 
     def checkpoint(self) -> CheckpointPart:
         """Return what writes shards of the next checkpoint, as soon as the writer has answered once more."""
-        return CheckpointPart(self.path, self.schema, self.checkpoints, RankLock(self.path, self._token))
+        lock = RankLock(Path(self.place.path), self._token)
+        return CheckpointPart(self.place, self.schema, self.checkpoints, lock)
 
     def close(self) -> None:
         """Nothing is held between checkpoints."""
@@ -44,8 +48,8 @@ class RunPart:
 class CheckpointPart(CheckpointFiles):
     """Some shards of one checkpoint: until they are handed over or discarded no other writer can start."""
 
-    def __init__(self, store: Path, schema: Schema, index: int, lock: RankLock) -> None:
-        super().__init__(store, schema, index, is_open=lambda: self._own)
+    def __init__(self, place: Place, schema: Schema, index: int, lock: RankLock) -> None:
+        super().__init__(place, schema, index, is_open=lambda: self._own)
         self._lock, self._own = lock, True
         lock.acquire()
 
@@ -56,6 +60,6 @@ class CheckpointPart(CheckpointFiles):
         return super().hand_over()
 
     def discard(self) -> None:
-        """Remove what was written."""
+        """Give up what was written."""
         super().discard()
         self.hand_over()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import mmap
-import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from featdyn.errors import StoreError
-from featdyn.store import files, metadata, root, shard
+from featdyn.store import metadata, root, shard
+from featdyn.store.commit import DROPPED
+from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
+from featdyn.store.place import Place
 from featdyn.store.root import Root
 from featdyn.store.schema import Schema, check_name
 
@@ -33,26 +33,47 @@ class Run:
     ``run.tree`` is what ``xr.open_datatree(path, engine="zarr")`` gives; everything else here is convenience. While the
     run is being written nothing here changes: open it again to see what was committed since.
 
+    Parameters
+    ----------
+    store
+        A folder, or a URL such as ``s3://bucket/run.zarr``.
+    commit
+        Open it as of the commit of this number instead. A run that is sent to another process is opened there as of its
+        own last commit, so that both see the same.
+
+    Attributes
+    ----------
+    path
+        What was given: prints as that, and opens the store again.
+
     Raises
     ------
     StoreError
-        No store, a foreign or newer one, or one whose last commit is not complete on disk.
+        No store, a foreign or newer one, one without that commit, or one whose last commit is not complete on disk.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._content = root.read(self.path)
-        self._root = Root.decode(self._content, self.path)
+    def __init__(self, store: Store, commit: int | None = None) -> None:
+        self.place = locate(store)
+        self.path = self.place.path
+        self._content = root.read(self.place)
+        self._root = Root.decode(self._content, self.place)
+        if commit is not None and commit != len(self._root.commits):
+            self._root = self._until(commit)
+            self._content = self._root.encode()
         self.attributes = self._root.group_attributes()
         self.commits = self._root.commits
         self.schema = self._root.schema
-        for record in self.commits[-1].files(self.path):
-            wrong = files.check(self.path, record, content=False)
-            if wrong:
-                raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
+        wrong = self.place.incomplete(self.commits[-1].files(self.place))
+        if wrong:
+            raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Run, (self.path,)  # a worker reads the root itself: committed checkpoints never change
+        return Run, (self.path, self.commits[-1].number)
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.place.name
 
     @property
     def nodes(self) -> Mapping[str, Document]:
@@ -64,16 +85,19 @@ class Run:
         """The store as zarr opens it, as of this run's commit."""
         import zarr
 
-        from featdyn.store.snapshot import Snapshot
+        from featdyn.store.snapshot import snapshot
 
-        return zarr.open_group(Snapshot(self.path, self._content), mode="r", use_consolidated=True)
+        store = snapshot(self.place, self._content)
+        with _readable(self.place, root.NAME):
+            return zarr.open_group(store, mode="r", use_consolidated=True, zarr_format=3)
 
     @cached_property
     def tree(self) -> xr.DataTree:
         """The whole store as a lazy ``xr.DataTree``."""
         import xarray as xr
 
-        return xr.open_datatree(cast("Any", self.group.store), engine="zarr", chunks=None)
+        with _readable(self.place, root.NAME):
+            return xr.open_datatree(cast("Any", self.group.store), engine="zarr", chunks=None, zarr_format=3)
 
     @property
     def checkpoints(self) -> int:
@@ -88,7 +112,8 @@ class Run:
     @cached_property
     def coords(self) -> xr.Dataset:
         """What is known of checkpoints and samples: the root's coordinates, loaded."""
-        return self.tree.to_dataset().load()
+        with _readable(self.place, "coordinates"):
+            return self.tree.to_dataset().load()
 
     def array(self, path: str) -> xr.DataArray:
         """Return one array, lazily, such as ``layers/s1b1/activation``."""
@@ -105,8 +130,9 @@ class Run:
         """
         if path not in self.nodes:
             raise StoreError(f"{self.path}: no array {path}")
-        array = cast("zarr.Array[Any]", self.group[path])
-        return np.asarray(array[rows] if array.ndim else array[...])
+        with _readable(self.place, path):
+            array = cast("zarr.Array[Any]", self.group[path])
+            return np.asarray(array[rows] if array.ndim else array[...])
 
     def paths(self, *dims: str) -> list[str]:
         """Return the root's arrays with exactly these dimensions, such as the coordinates of ``checkpoint``."""
@@ -118,13 +144,11 @@ class Run:
             raise StoreError(f"{self.path}: no array {path} that grows with the checkpoints")
         if not 0 <= checkpoint < self.checkpoints:  # beyond lies what a writer may be writing now
             raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
-        return read_block(self.path, self.schema, path, checkpoint, block)
+        return read_block(self.place, self.schema, path, checkpoint, block)
 
     def announce(self, path: str, checkpoint: int, block: int) -> None:
         """Ask the system to read a shard ahead, which :meth:`block` will be asked for soon."""
-        key = metadata.chunk_key(self.schema[path], checkpoint, block)
-        with suppress(OSError, AttributeError), open(self.path / key, "rb") as file:  # not every system can
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+        self.place.announce(metadata.chunk_key(self.schema[path], checkpoint, block))
 
     def results(self, name: str) -> list[str]:
         """Return the paths of an analysis's results, oldest first."""
@@ -139,37 +163,50 @@ class Run:
 
     def state(self, checkpoint: int, kind: str = "model") -> dict[str, torch.Tensor]:
         """Return the tensors of ``checkpoints/<checkpoint>/<kind>.safetensors``: parameters and buffers by name."""
-        from safetensors.torch import load_file
-
         if not 0 <= checkpoint < self.checkpoints:
             raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
-        path = self.path / state_path(checkpoint, check_name(kind, "state"))
-        try:
-            found: dict[str, torch.Tensor] = load_file(path)
-        except Exception as error:
-            raise StoreError(f"{path}: cannot be read ({error}); run: featdyn verify {self.path}") from error
-        return found
+        path = state_path(checkpoint, check_name(kind, "state"))
+        commit = next(c for c in self.commits if c.kind == "checkpoint" and c.name == str(checkpoint))
+        record = next((record for record in commit.files(self.place) if record.path == path), None)
+        if record is None:
+            raise StoreError(f"{self.path}: {path} was not recorded")
+        with _readable(self.place, path):
+            return self.place.tensors(record)  # checked: a flipped bit would be taken for a weight, and trained on
+
+    def _until(self, commit: int) -> Root:
+        found = self._root.commits
+        if not 0 < commit <= len(found) or found[commit - 1].kind == DROPPED:
+            raise StoreError(f"{self.path}: there is no commit {commit}, or a repair has dropped it")
+        return self._root.until(commit)
 
 
-def read_block(store: Path, schema: Schema, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:
+def read_block(store: Store, schema: Schema, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:
     """Return one shard's samples at one checkpoint, as stored: a ``scale_factor`` attribute is not applied.
 
-    The file is mapped, not copied: uncompressed it is read 3 to 4 times faster than by ``read`` (page cache, Zen 5),
-    and of a few samples only their pages. Committed shards never change, so the map stays true.
+    A file is mapped, not copied: uncompressed it is read 3 to 4 times faster than by ``read`` (page cache, Zen 5), and
+    of a few samples only their pages. Committed shards never change, so the map stays true. An object is read whole.
     """
-    spec = schema[path]
+    place, spec = locate(store), schema[path]
     if not 0 <= block < (1 if spec.sample_axis is None else schema.blocks):
         raise ValueError(f"block must be one of the {schema.blocks} of {path}, got {block}")
     samples = schema.block_slice(block)
     key = metadata.chunk_key(spec, checkpoint, block)
-    try:
-        with open(store / key, "rb") as file:
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return shard.decode(content, spec, schema, samples.stop - samples.start)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise StoreError(f"{store}: {key} cannot be read ({error}); run: featdyn verify {store}") from error
+    with _readable(place, key):
+        return shard.decode(place.view(key), spec, schema, samples.stop - samples.start)
 
 
 def state_path(checkpoint: int, kind: str) -> str:
     """Return where the tensors of one checkpoint lie below the store."""
     return f"checkpoints/{checkpoint:06d}/{kind}.safetensors"
+
+
+@contextmanager
+def _readable(place: Place, path: str) -> Iterator[None]:
+    """Turn whatever a library raises about damaged content, which is of any kind, into one line."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+        raise StoreError(f"{place}: {path} cannot be read ({reason}); run: featdyn verify {place}") from error

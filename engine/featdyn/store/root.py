@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from featdyn.errors import StoreError
-from featdyn.store import files, metadata
-from featdyn.store.commit import Commit
+from featdyn.store import metadata
+from featdyn.store.commit import DROPPED, NOTHING, Commit
+from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
+from featdyn.store.place import Lock, Place, Version, crc32c, disk
 from featdyn.store.schema import Schema
 
 NAME = "zarr.json"
+COPY = "commits/root.json"  # the root once more, for a repair; it may be one commit behind
 KEY = "featdyn"  # the root attribute that holds what is ours
 FORMAT = 1
 _CHECKSUM = re.compile(rb'"root_crc32c": "([0-9a-f]{8})"')
 _UNSET = b'"root_crc32c": "00000000"'
+_FENCE = b'{"takeovers": '
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,15 @@ class Root:
         All groups and arrays below the root: path to ``zarr.json``.
     commits
         Oldest first.
+    takeovers
+        How often a writer in a bucket took over from one whose lease ran out; it tells roots apart that are else equal.
     """
 
     attributes: dict[str, Any]
     schema: Schema
     nodes: dict[str, Document]
     commits: tuple[Commit, ...] = ()
+    takeovers: int = 0
 
     @property
     def checkpoints(self) -> int:
@@ -50,9 +56,53 @@ class Root:
 
     def after(self, entry: Commit, added: Mapping[str, Document]) -> Root:
         """Return the root after one more commit, which may add nodes."""
-        found = replace(self, commits=(*self.commits, entry))
-        grown = {spec.path: metadata.array(spec, self.schema, found.checkpoints) for spec in self.schema.arrays}
-        return replace(found, nodes=metadata.with_groups({**self.nodes, **added, **grown}))
+        return replace(self, commits=(*self.commits, entry), nodes={**self.nodes, **added})._grown()
+
+    def lost(self, damaged: Collection[int]) -> tuple[Commit, ...]:
+        """Return the commits that cannot stay when those of these numbers are damaged.
+
+        A checkpoint takes all later ones with it, as training cannot go on across a gap, and what was computed from any
+        of them; a result nothing but itself.
+        """
+        first = min((c.number for c in self.commits if c.kind == "checkpoint" and c.number in damaged), default=None)
+
+        def stands(commit: Commit) -> bool:
+            if commit.number in damaged:
+                return False
+            return first is None or (commit.number if commit.kind == "checkpoint" else self._input(commit)) < first
+
+        return tuple(c for c in self.commits if c.kind != DROPPED and not stands(c))
+
+    def _input(self, commit: Commit) -> int:
+        """Return the commit that a result was computed from: the one before it, where it does not say."""
+        found = self.nodes.get(commit.name, {}).get("attributes", {}).get("input_commit")
+        return found if isinstance(found, int) else commit.number - 1
+
+    def without(self, lost: Collection[Commit]) -> Root:
+        """Return the root without these commits, as it was before them.
+
+        What stays keeps its number: an entry that lists no files holds the place of what was dropped before it.
+        """
+        commits = [replace(c, kind=DROPPED, manifest=NOTHING) if c in lost else c for c in self.commits]
+        while commits and commits[-1].kind == DROPPED:
+            commits.pop()
+        results = [c.name for c in commits if c.kind == "result"]
+        kept = {path for name in results for path in ("results", name.rpartition("/")[0], name)}
+        nodes = {
+            path: document
+            for path, document in self.nodes.items()
+            if path.split("/")[0] != "results" or "/".join(path.split("/")[:3]) in kept
+        }
+        return replace(self, commits=tuple(commits), nodes=nodes)._grown()
+
+    def until(self, number: int) -> Root:
+        """Return the root as of the commit of this number."""
+        return self.without(self.commits[number:])
+
+    def _grown(self) -> Root:
+        """Return this root with the groups that lead to its nodes, and arrays as long as it has checkpoints."""
+        grown = {spec.path: metadata.array(spec, self.schema, self.checkpoints) for spec in self.schema.arrays}
+        return replace(self, nodes=metadata.with_groups({**self.nodes, **grown}))
 
     def group_attributes(self) -> dict[str, Any]:
         """Return the attributes of the root group: ours, the run's own, and what xarray needs."""
@@ -64,7 +114,7 @@ class Root:
             "shard_samples": self.schema.shard_samples,
             "codec": self.schema.codec,
             "commits": [entry.document() for entry in self.commits],
-        }
+        } | ({"takeovers": self.takeovers} if self.takeovers else {})
         return {KEY: state, **self.attributes, "coordinates": " ".join(loose)}
 
     def encode(self) -> bytes:
@@ -72,53 +122,142 @@ class Root:
         attributes = self.group_attributes()
         attributes[KEY] = {"root_crc32c": "00000000", **attributes[KEY]}
         content = metadata.encode(metadata.root(attributes, self.nodes))
-        return content.replace(_UNSET, b'"root_crc32c": "%08x"' % files.crc32c(content), 1)
+        return content.replace(_UNSET, b'"root_crc32c": "%08x"' % crc32c(content), 1)
 
     @classmethod
-    def read(cls, store: Path) -> Root:
+    def read(cls, store: Store) -> Root:
         """Return the root of a store."""
-        return cls.decode(read(store), store)
+        place = locate(store)
+        return cls.decode(read(place), place)
 
     @classmethod
-    def decode(cls, content: bytes, store: Path) -> Root:
+    def decode(cls, content: bytes, store: Store) -> Root:
         """Return what :meth:`encode` wrote, or raise one clear :class:`StoreError`."""
+        place = locate(store)
         try:
             document = json.loads(content)
             attributes = document["attributes"]
             state = attributes.pop(KEY)
             version = state["format"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise StoreError(f"{store}: not a featdyn store, or its {NAME} is damaged") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise StoreError(f"{place}: not a featdyn store, or its {NAME} is damaged{_help(place)}") from None
         if not isinstance(version, int) or version > FORMAT:
-            raise StoreError(f"{store}: format {version} is newer than this featdyn reads ({FORMAT}): update featdyn")
+            raise StoreError(f"{place}: format {version} is newer than this featdyn reads ({FORMAT}): update featdyn")
         try:
-            if not _intact(content):
+            if not intact(content):
                 raise ValueError("checksum")
             attributes.pop("coordinates")
             nodes = document["consolidated_metadata"]["metadata"]
             arrays = tuple(metadata.parse_array(p, d) for p, d in nodes.items() if metadata.grows(d))
             schema = Schema(arrays, state["samples"], state["shard_samples"], state["codec"])
             commits = tuple(Commit.parse(entry) for entry in state["commits"])
-            if not commits:
-                raise ValueError("no commit")
+            _check(schema, nodes, commits)
+            takeovers = state.get("takeovers", 0)
+            if not isinstance(takeovers, int):
+                raise ValueError("takeovers")
             for path in nodes:
-                files.inside(store, path)
-        except (ValueError, KeyError, TypeError, IndexError):
-            raise StoreError(f"{store}: its {NAME} is damaged") from None
-        return cls(attributes, schema, nodes, commits)
+                place.inside(path)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            raise StoreError(f"{place}: its {NAME} is damaged{_help(place)}") from None
+        return cls(attributes, schema, nodes, commits, takeovers)
 
 
-def read(store: Path) -> bytes:
+def read(place: Place) -> bytes:
     """Return the content of the root of a store."""
-    try:
-        return (store / NAME).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        hint = "not a featdyn store, or one whose first checkpoint never came" if store.exists() else "no such folder"
-        raise StoreError(f"{store}: {hint}") from None
-    except OSError as error:
-        raise StoreError(f"{store}: {error.strerror}") from error
+    return fetch(place)[0]
 
 
-def _intact(content: bytes) -> bool:
+def fetch(place: Place) -> tuple[bytes, Version]:
+    """Return the content of the root of a store, and which version of the file that is."""
+    with disk(place):
+        found = place.fetch(NAME)
+        if found is not None and not found[0].startswith(_FENCE):
+            return found
+        there = place.there()
+    if lost(place):
+        raise StoreError(f"{place}: its {NAME} is missing{_help(place)}")
+    hint = "not a featdyn store, or one whose first checkpoint never came" if there else place.absent
+    raise StoreError(f"{place}: {hint}")
+
+
+def exists(store: Store) -> bool:
+    """Whether there is a store, or something else that has a root ``zarr.json``."""
+    place = locate(store)
+    with disk(place):
+        found = place.fetch(NAME)
+    return found is not None and not found[0].startswith(_FENCE)
+
+
+def lost(place: Place) -> bool:
+    """Whether this was a store, and its root is gone: there is a copy, which nobody writes before the first commit."""
+    with disk(place):
+        return not exists(place) and place.exists(COPY)
+
+
+def owned(place: Place, lock: Lock) -> tuple[Root, bytes, Version]:
+    """Return the root, its content and its version, for who has just got the lock and will write.
+
+    Where the writer before may be about to replace the root, as it believes that it holds the lock, the root gets
+    another version first: what that writer would name may be what is written anew, or removed, from now on.
+    """
+    content, version = fetch(place)
+    root = Root.decode(content, place)
+    if lock.taken_over:
+        root = replace(root, takeovers=root.takeovers + 1)
+        content = root.encode()
+        with disk(place, root.checkpoints):
+            version = place.publish(NAME, content, version)
+    return root, content, version
+
+
+def repeat(place: Place, content: bytes, nodes: Mapping[str, Document], *, durable: bool = False) -> None:
+    """Write what follows from a root of this content: its copy, and these nodes' own zarr.json.
+
+    After a commit, never before: who opens one array by itself must not see a checkpoint that is not committed. No
+    commit names these files; a killed writer's are mended on the next open.
+    """
+    place.publish(COPY, content, place.version(COPY), durable=durable)
+
+    def write(path: str) -> None:
+        place.replace(f"{path}/{NAME}", metadata.encode(nodes[path]), durable=False)
+
+    for _ in place.each(write, nodes):
+        pass
+
+
+def fenced(place: Place, lock: Lock) -> tuple[int, Version]:
+    """Return the number of takeovers and the version of the root's file, as :func:`owned` does, before any commit."""
+    content, version = place.fetch(NAME) or (b"", None)
+    takeovers = int(content[len(_FENCE) : -1]) if content.startswith(_FENCE) else 0
+    if lock.taken_over:  # what stands in place of a root changes the version that the writer before expects
+        takeovers += 1
+        version = place.publish(NAME, _FENCE + b"%d}" % takeovers, version)
+    return takeovers, version
+
+
+def intact(content: bytes) -> bool:
+    """Whether these are the bytes of a root, as its checksum says."""
     found = _CHECKSUM.search(content)  # the first: ours is the first attribute
-    return found is not None and int(found[1], 16) == files.crc32c(content.replace(found[0], _UNSET, 1))
+    return found is not None and int(found[1], 16) == crc32c(content.replace(found[0], _UNSET, 1))
+
+
+def _check(schema: Schema, nodes: Mapping[str, Document], commits: tuple[Commit, ...]) -> None:
+    """Raise ValueError or TypeError unless commits and arrays go together as SPEC.md says."""
+    names = [c.name for c in commits if c.kind == "checkpoint"]
+    if [c.number for c in commits] != list(range(1, len(commits) + 1)) or names != [str(t) for t in range(len(names))]:
+        raise ValueError("commits out of order")
+    if not commits or commits[0].kind != "checkpoint":
+        raise ValueError("the first commit is no checkpoint")
+    if any(not isinstance(document.get("attributes", {}), dict) for document in nodes.values()):
+        raise ValueError("attributes that are none")
+    for spec in schema.arrays:
+        lengths = (*spec.shape, schema.samples, schema.shard_samples, schema.chunk_samples(spec))
+        if any(not isinstance(n, int) or n < 1 for n in lengths) or schema.shard_samples % lengths[-1]:
+            raise ValueError(f"{spec.path}: lengths that cannot be")
+        if nodes[spec.path]["shape"][0] != len(names):
+            raise ValueError(f"{spec.path}: another length than commits")
+
+
+def _help(place: Place) -> str:
+    with disk(place):
+        return f"; run: featdyn verify {place} --repair" if place.exists(COPY) else ""

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from mmap import mmap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numcodecs.zstd import compress, decompress
 
-from featdyn.store.files import crc32c
+from featdyn.store.place import crc32c
 from featdyn.store.schema import ArraySpec, Schema
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 ABSENT = 2**64 - 1  # offset and length of an inner chunk that lies beyond the array's edge
 ZSTD_LEVEL = 1
@@ -52,7 +54,7 @@ def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> Iter
     yield encoded + crc32c(encoded).to_bytes(4, "little")
 
 
-def decode(content: bytes | mmap, spec: ArraySpec, schema: Schema, rows: int) -> np.ndarray[Any, Any]:
+def decode(content: Buffer, spec: ArraySpec, schema: Schema, rows: int) -> np.ndarray[Any, Any]:
     """Return the block of ``rows`` samples that a shard holds, whoever wrote it, as a view where that is possible.
 
     Raises

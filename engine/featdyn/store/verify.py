@@ -2,61 +2,122 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from featdyn.errors import StoreError
-from featdyn.store import files
-from featdyn.store.files import FileRecord
+from featdyn.store.locate import Store, locate
+from featdyn.store.place import FileRecord, Place
 from featdyn.store.root import Root
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What :func:`verify` found."""
+    """What :func:`verify` found.
+
+    Attributes
+    ----------
+    commits
+        In all.
+    files, bytes
+        That were checked, manifests included.
+    problems
+        A line for each file that is not as it was written.
+    damaged
+        Numbers of the commits that have such files, in order.
+    lost
+        What :func:`~featdyn.store.repair` would drop for that: checkpoints and results.
+    of
+        Files in all.
+    seed
+        Of the sample; None where every file was checked.
+    """
 
     commits: int
     files: int
     bytes: int
     problems: tuple[str, ...]
+    damaged: tuple[int, ...]
+    lost: tuple[str, ...]
+    of: int
+    seed: int | None
 
     @property
     def sound(self) -> bool:
-        """Whether every committed byte is as it was written."""
+        """Whether every byte that was checked is as it was written."""
         return not self.problems
 
 
-def verify(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Verdict:
-    """Check every file of every commit: there, of the recorded size, and with the recorded crc32c.
+def verify(
+    store: Store,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    sample: float | None = None,
+    seed: int | None = None,
+) -> Verdict:
+    """Check the files of every commit: there, of the recorded size, and with the recorded crc32c.
 
     Parameters
     ----------
-    path
-        A store.
+    store
+        Its path or URL.
     progress
         Called with (bytes done, bytes in all) after each file.
+    sample
+        Check only this fraction of the files (above 0, at most 1), drawn at random; root and manifests always.
+    seed
+        Of the draw; by default another each time, which the verdict says.
 
     Raises
     ------
     StoreError
         No store, or a root that cannot be read; anything else that is wrong is in the verdict.
     """
-    root = Path(path)
-    commits = Root.read(root).commits
-    problems: list[str] = []
-    records: list[FileRecord] = []
-    for entry in commits:
+    place = locate(store)
+    return inspect(place, Root.read(place), progress, sample=sample, seed=seed)
+
+
+def inspect(
+    place: Place,
+    root: Root,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    sample: float | None = None,
+    seed: int | None = None,
+) -> Verdict:
+    """Check what a root names, as :func:`verify` does."""
+    problems: dict[str, int] = {}  # to the number of the commit
+    records: list[tuple[FileRecord, int]] = []
+    for entry in root.commits:
         try:
-            records += [entry.manifest, *entry.files(root)]
+            records += [(record, entry.number) for record in entry.files(place)]
         except StoreError:
-            problems.append(files.check(root, entry.manifest) or f"{entry.manifest.path}: damaged")
-    total, done = sum(r.size for r in records), 0
-    for record in records:
-        wrong = files.check(root, record)
+            problems[place.check(entry.manifest) or f"{entry.manifest.path}: damaged"] = entry.number
+    of = len(root.commits) + len(records)
+    if sample is not None:
+        if not 0 < sample <= 1:
+            raise ValueError(f"sample must be above 0 and at most 1, got {sample}")
+        seed = random.randrange(2**32) if seed is None else seed
+        records = random.Random(seed).sample(records, math.ceil(sample * len(records)))
+    done = sum(entry.manifest.size for entry in root.commits)
+    total = done + sum(record.size for record, _ in records)
+    checked = place.each(lambda item: place.check(item[0]), records)
+    for (record, number), wrong in zip(records, checked, strict=True):
         if wrong:
-            problems.append(wrong)
+            problems[wrong] = number
         done += record.size
         if progress:
             progress(done, total)
-    return Verdict(len(commits), len(records), total, tuple(problems))
+    damaged = sorted(set(problems.values()))
+    return Verdict(
+        len(root.commits),
+        len(root.commits) + len(records),
+        total,
+        tuple(problems),
+        tuple(damaged),
+        tuple(c.label for c in root.lost(damaged)),
+        of,
+        seed if sample is not None else None,
+    )

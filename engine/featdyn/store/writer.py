@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from featdyn.errors import StoreError
-from featdyn.store import commit, datasets, files, layout, metadata
+from featdyn.store import commit, datasets, layout, metadata
 from featdyn.store import root as roots
 from featdyn.store.checkpoint import CheckpointWriter
-from featdyn.store.files import FileRecord
+from featdyn.store.locate import Store, locate
 from featdyn.store.lock import NAME as LOCK
-from featdyn.store.lock import WriterLock
 from featdyn.store.metadata import Document
+from featdyn.store.place import FileRecord, Lock, Place, Version, disk
 from featdyn.store.root import Root
 from featdyn.store.schema import Schema, check_name
 
@@ -32,18 +30,20 @@ class RunWriter:
     Nothing is visible before the first checkpoint is committed; a run that fails before that leaves no store behind.
     """
 
-    def __init__(self, path: Path, lock: WriterLock, root: Root) -> None:
-        self.path = path
+    def __init__(self, place: Place, lock: Lock, root: Root, version: Version = None) -> None:
+        self.place = place
+        self.path = place.path
         self._lock = lock
         self._root = root
+        self._version = version  # of the root's file
         self._pending: list[FileRecord] = []  # static files, published by the first commit
-        self._made = False  # whether the folder is ours to remove
-        self._broken = False  # whether a commit failed half-way, so that only the disk knows if it was published
+        self._made = False  # whether the place is ours to remove
+        self._broken = False  # whether a commit failed half-way, so that only the place knows if it was published
 
     @classmethod
     def create(
         cls,
-        path: str | Path,
+        store: Store,
         schema: Schema,
         *,
         static: Mapping[str, xr.Dataset],
@@ -53,8 +53,8 @@ class RunWriter:
 
         Parameters
         ----------
-        path
-            A folder that does not exist yet, or is empty.
+        store
+            A folder that does not exist yet, or is empty; or a URL such as ``s3://bucket/run.zarr``.
         schema
             The arrays that grow with the checkpoints.
         static
@@ -65,26 +65,30 @@ class RunWriter:
         Raises
         ------
         StoreError
-            The folder holds something already, cannot be written, or another writer has it; or a name that cannot be
+            It holds something already, cannot be written, or another writer has it; or a name that cannot be
             stored.
         ValueError
             Arrays that do not fit together, or attributes that are not JSON.
         """
-        where = Path(path)
+        place = locate(store)
         described = _described(attributes)
-        _vacant(where)  # before a lock file appears in it
-        made = not where.exists()
-        with files.disk(where):
-            where.mkdir(parents=True, exist_ok=True)
-        writer = cls(where, WriterLock(where), Root(described, schema, {}))
+        _vacant(place)  # before a lock file appears in it
+        with disk(place):
+            made = place.make()
+        writer = cls(place, place.lock(), Root(described, schema, {}))
         writer._made = made
-        writer._lock.acquire()
         try:
-            _vacant(where)  # again, now that nobody else can change it
-            with files.disk(where):
-                layout.remove_own(where)
-                with suppress(PermissionError):  # to write in a folder is not to read it
-                    files.sync_folder(where.absolute().parent)
+            writer._lock.acquire()
+        except BaseException:
+            writer._unmake()
+            raise
+        try:
+            _vacant(place)  # again, now that nobody else can change it
+            with disk(place):
+                place.clear(layout.is_own)
+                place.anchor()
+                takeovers, writer._version = roots.fenced(place, writer._lock)
+                writer._root = replace(writer._root, takeovers=takeovers)
                 writer._prepare(static)
         except BaseException:
             writer.close()
@@ -92,20 +96,20 @@ class RunWriter:
         return writer
 
     @classmethod
-    def open(cls, path: str | Path) -> RunWriter:
+    def open(cls, store: Store) -> RunWriter:
         """Continue a run from its last commit; what a killed writer left beyond it is overwritten."""
-        where = Path(path)
-        Root.read(where)  # a foreign folder is refused before a lock file appears in it
-        lock = WriterLock(where)
+        place = locate(store)
+        Root.read(place)  # a foreign folder is refused before a lock file appears in it
+        lock = place.lock()
         lock.acquire()
         try:
-            writer = cls(where, lock, Root.read(where))
-            for record in writer._root.commits[-1].files(where):
-                wrong = files.check(where, record, content=False)
+            root, content, version = roots.owned(place, lock)
+            writer = cls(place, lock, root, version)
+            with disk(place, writer.checkpoints):
+                wrong = place.incomplete(writer._root.commits[-1].files(place))
                 if wrong:
-                    raise StoreError(f"{where}: {wrong}; run: featdyn verify {where}")
-            with files.disk(where, writer.checkpoints):
-                writer._write_leaves(writer._root.nodes)
+                    raise StoreError(f"{place}: {wrong}; run: featdyn verify {place}")
+                roots.repeat(place, content, root.nodes)
         except BaseException:
             lock.release()
             raise
@@ -125,7 +129,7 @@ class RunWriter:
         """Return a context manager that writes the next checkpoint and commits it when it ends without an error."""
         index = self.checkpoints
         return CheckpointWriter(
-            self.path,
+            self.place,
             self.schema,
             index,
             publish=lambda written: self._publish("checkpoint", str(index), written),
@@ -149,28 +153,33 @@ class RunWriter:
         layout.check({**self._root.nodes, **documents})
         for document in documents.values():
             metadata.encode(document)  # attributes that are not JSON fail here, before anything is written
-        with files.disk(self.path, self.checkpoints):
-            written = [files.write(self.path, key, [content]) for key, content in chunks.items()]
+        with disk(self.place, self.checkpoints):
+            written = self._write_all(chunks)
             self._publish("result", path, written, documents)
         return path
 
     def invite(self) -> str:
         """Let other processes write shards too; return the token for their :class:`featdyn.store.part.RunPart`."""
-        with files.disk(self.path, self.checkpoints):
+        self.place.check_several()
+        with disk(self.place, self.checkpoints):
             return self._lock.invite()
 
     def close(self) -> None:
         """Give the lock back; without any commit, remove what was made."""
         try:
             alone = self._lock.alone()  # else another process may be writing yet: its files are for the next writer
-            if alone and not self._root.commits and not (self.path / roots.NAME).exists():
+            if alone and not self._root.commits and not roots.exists(self.place):
                 with suppress(OSError):
-                    layout.remove_own(self.path)
-                    (self.path / LOCK).unlink()
-                    if self._made:
-                        os.rmdir(self.path)
+                    self.place.clear(layout.is_own)
+                    self._lock.remove()
+                self._unmake()
         finally:
             self._lock.release()
+
+    def _unmake(self) -> None:
+        if self._made:
+            with suppress(OSError):
+                self.place.unmake()
 
     def __enter__(self) -> RunWriter:
         return self
@@ -200,7 +209,10 @@ class RunWriter:
         layout.check(nodes)
         self._root = replace(self._root, nodes=nodes)
         self._root.encode()  # what is not JSON fails here, before anything is written
-        self._pending = [files.write(self.path, key, [content]) for key, content in contents.items()]
+        self._pending = self._write_all(contents)
+
+    def _write_all(self, contents: Mapping[str, bytes]) -> list[FileRecord]:
+        return list(self.place.each(lambda item: self.place.write(item[0], [item[1]]), contents.items()))
 
     def _publish(
         self, kind: commit.Kind, name: str, written: list[FileRecord], added: Mapping[str, Document] | None = None
@@ -209,20 +221,12 @@ class RunWriter:
             raise StoreError(f"{self.path}: the commit before failed: open the store again")
         self._broken = True
         number = len(self._root.commits) + 1
-        entry = commit.write_manifest(self.path, number, kind, name, [*self._pending, *written])
+        entry = commit.write_manifest(self.place, number, kind, name, [*self._pending, *written])
         before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {})
-        files.replace(self.path, roots.NAME, after.encode())
+        content = after.encode()
+        self._version = self.place.publish(roots.NAME, content, self._version)
         self._root, self._pending, self._broken = after, [], False
-        self._write_leaves({path: d for path, d in after.nodes.items() if before.get(path) != d})
-
-    def _write_leaves(self, nodes: Mapping[str, Document]) -> None:
-        """Write nodes' own zarr.json, for readers that open one array by itself.
-
-        After the commit, never before: such a reader must not see a checkpoint that is not committed. They follow from
-        the root, so they are not synced and no commit names them; a killed writer's are mended on the next open.
-        """
-        for path, document in nodes.items():
-            files.replace(self.path, f"{path}/{roots.NAME}", metadata.encode(document), durable=False)
+        roots.repeat(self.place, content, {path: d for path, d in after.nodes.items() if before.get(path) != d})
 
 
 def _described(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,15 +240,12 @@ def _described(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return described
 
 
-def _vacant(path: Path) -> None:
+def _vacant(place: Place) -> None:
     """Raise unless a run can start here: nothing there, or only what a writer killed before its first commit left."""
-    if (path / roots.NAME).exists():
-        raise StoreError(f"{path}: a store is there already")
-    if not path.exists():
-        return
-    try:
-        entries = {p.name for p in path.iterdir()} if path.is_dir() else {"itself"}
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from error
-    if entries and (LOCK not in entries or layout.foreign(path)):
-        raise StoreError(f"{path}: not empty and not a featdyn store; choose another path")
+    if roots.exists(place):
+        raise StoreError(f"{place}: a store is there already")
+    if roots.lost(place):
+        roots.read(place)  # says so
+    with disk(place):
+        if not place.empty() and (not place.exists(LOCK) or layout.foreign(place)):
+            raise StoreError(f"{place}: not empty and not a featdyn store; choose another path")

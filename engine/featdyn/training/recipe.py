@@ -75,7 +75,7 @@ def load(source: str, changes: Sequence[str] = ()) -> Recipe:
             ) from None
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"{source}: not valid TOML: {error}") from None
     for change in changes:
         _apply(values, change)
@@ -93,7 +93,7 @@ def _apply(values: dict[str, Any], change: str) -> None:
             raise RecipeError(f"--set {change}: {table} is not a table")
     try:
         values[name] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         values[name] = text.strip()  # a word without quotes
 
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from featdyn.capture import Probes, Recorder, layers
 from featdyn.data import Dataset, normalise, probe_set
 from featdyn.errors import RecipeError, TrainingError
-from featdyn.store import Run
+from featdyn.store import Run, exists
 from featdyn.training.loop import Loop
 from featdyn.training.recipe import Recipe, differences
 from featdyn.training.schedule import checkpoint_steps
@@ -47,7 +47,6 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None, *, da
     """
     _one_process()
     events = events or Events()
-    store = Path(store)
     same_recipe(store, recipe)
     loop = Loop(recipe, dataset)
     due = checkpoint_steps(loop.batches.per_epoch, recipe.training.epochs, recipe.checkpoints)
@@ -70,12 +69,12 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None, *, da
     return Run(store)
 
 
-def same_recipe(store: Path, recipe: Recipe) -> None:
+def same_recipe(store: str | Path, recipe: Recipe) -> None:
     """Raise :class:`RecipeError` if there is a store of another recipe, or of none.
 
     Fields that came after the store was made count with their defaults.
     """
-    if not (store / "zarr.json").exists():
+    if not exists(store):
         return
     stored = Run(store).attributes.get("recipe")
     if stored is None:

@@ -12,7 +12,7 @@ from featdyn.data import Dataset
 from featdyn.data import load as load_data
 from featdyn.data.options import DataOptions
 from featdyn.errors import FeatdynError, RecipeError
-from featdyn.store import Run
+from featdyn.store import Run, below, exists, locate
 from featdyn.training.recipe import Recipe, load
 from featdyn.training.stage import Events, check, finished, same_recipe, train
 
@@ -24,7 +24,12 @@ class Point:
     values: dict[str, str]
     """Swept field to value, as given; ``seed`` among them where there are several seeds."""
     recipe: Recipe
-    store: Path
+    store: str | Path
+
+    @property
+    def name(self) -> str:
+        """What its store is called."""
+        return locate(self.store).name
 
 
 def points(
@@ -49,7 +54,7 @@ def points(
     RecipeError
         A field or value that a recipe does not take, a value given twice, or a folder that is a store itself.
     """
-    if (Path(folder) / "zarr.json").exists():
+    if exists(folder):
         raise RecipeError(f"{folder}: is a store; give a folder for the stores of the grid")
     axes = [_axis(sweep) for sweep in sweeps]
     if seeds is not None:
@@ -64,7 +69,7 @@ def points(
         name = re.sub(r"[^\w.,=+\-\[\]]+", "_", ",".join(f"{field}={value}" for field, value in corner))
         if name in found:
             raise RecipeError(f"--sweep: {name} is there twice")
-        found[name] = Point(values, load(source, [*changes, *own, *seeded]), Path(folder) / f"{name}.zarr")
+        found[name] = Point(values, load(source, [*changes, *own, *seeded]), below(folder, f"{name}.zarr"))
     return list(found.values())
 
 
@@ -92,11 +97,11 @@ class Sweep:
                     check(point.recipe, self._data(point))
                 checked.add(apart)
             except FeatdynError as error:
-                raise type(error)(f"{point.store.name}: {error}") from error
+                raise type(error)(f"{point.name}: {error}") from error
 
     def run(self, point: Point, events: Events | None = None) -> Run:
         """Train one point, or go on where it stands; return its run at once if it is finished."""
-        if (point.store / "zarr.json").exists():
+        if exists(point.store):
             run = Run(point.store)
             if finished(run):
                 return run

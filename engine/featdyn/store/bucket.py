@@ -1,0 +1,233 @@
+"""A store in a bucket: objects below a prefix, through obstore.
+
+A put is atomic, and durable once it is acknowledged, so there is nothing to sync. What a file system's lock does for a
+folder is done by conditions here: every object of a commit is put only if nothing is there, or what is there was left
+by a writer before this one; the root only if it is the one that this writer read or wrote last. So whatever happens to
+be under way when a lease changes hands, no object that a commit names is ever overwritten, and none is deleted.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from featdyn.errors import StoreError
+from featdyn.store.client import BRIEF, PART, PATIENT, QUICK, Client, Refused, connect
+from featdyn.store.lease import Lease
+from featdyn.store.place import FileRecord, Found, Item, Place, Version, crc32c
+
+if TYPE_CHECKING:
+    import torch
+
+AT_ONCE = 16  # requests
+LASTING = 30.0  # seconds that the lease must have to run before a delete, which takes 20 at most
+SINGLE = 2**28  # bytes: what is larger is put in parts, which cannot be conditional
+
+
+class Bucket(Place):
+    """A prefix of a bucket; requests may be made from several threads."""
+
+    path: str
+    absent = "nothing there"
+
+    def __init__(self, url: str) -> None:
+        self.path = url
+        self._client = self._brief = Client(connect(url, QUICK))
+        self._lease: Lease | None = None
+        self._mine: dict[str, Version] = {}  # objects that this writer put and has not committed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Bucket, (self.path,)  # credentials are those of the process that opens it
+
+    @property
+    def name(self) -> str:
+        """The last part of the URL."""
+        return posixpath.basename(self.path.rstrip("/"))
+
+    def inside(self, path: str) -> None:
+        """Raise :class:`StoreError` when a path is not one below the prefix."""
+        if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in path.split("/")):
+            raise StoreError(f"{self}: {path!r} is not a path inside a store")
+
+    def there(self) -> bool:
+        """Whether anything is below the prefix."""
+        return not self.empty()
+
+    def empty(self) -> bool:
+        """Whether nothing is below the prefix."""
+        return next(self._client.list(), None) is None
+
+    def listing(self) -> dict[str, int | None]:
+        """Return every object: path to size in bytes."""
+        return dict(self._client.list())
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such an object."""
+        return self._client.head(path) is not None
+
+    def size(self, path: str) -> int:
+        """Return the bytes of an object."""
+        found = self._client.head(path)
+        if found is None:
+            raise FileNotFoundError(2, "missing")
+        return found.size
+
+    def free(self) -> None:
+        """Return None: a bucket does not say."""
+
+    def fetch(self, path: str) -> tuple[bytes, Version] | None:
+        """Return the content of an object and which version of it that is; None when there is none."""
+        found = self._client.get(path)
+        if found is None:
+            return None
+        return found.content if found.size <= PART else self.read(path), found.version
+
+    def version(self, path: str) -> Version:
+        """Return which version of an object is there, None when there is none."""
+        found = self._client.head(path)
+        return None if found is None else found.version
+
+    def read(self, path: str) -> bytes:
+        """Return the content of an object, a large one read in parts at the same time."""
+        found = self._client.get(path)
+        if found is None:
+            raise FileNotFoundError(2, "missing")
+        if found.size <= PART:
+            return found.content
+        return b"".join(self.each(lambda start: self._part(path, start, found.size), range(0, found.size, PART)))
+
+    def view(self, path: str) -> bytes:
+        """Return the content of an object: there is nothing to map."""
+        return self.read(path)
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """Yield the content of an object, part by part."""
+        found = self._client.get(path)
+        if found is None:
+            raise FileNotFoundError(2, "missing")
+        if found.size <= PART:
+            yield found.content
+            return
+        for start in range(0, found.size, PART):
+            yield self._part(path, start, found.size)
+
+    def _part(self, path: str, start: int, size: int) -> bytes:
+        return self._client.part(path, start, min(PART, size - start))
+
+    def tensors(self, record: FileRecord) -> dict[str, torch.Tensor]:
+        """Return what a safetensors object holds, or raise :class:`StoreError` where it is not as it was written."""
+        from safetensors.torch import load
+
+        content = self.read(record.path)
+        wrong = record.differs(len(content), crc32c(content))
+        if wrong:
+            raise StoreError(f"{self}: {wrong}")
+        found: dict[str, torch.Tensor] = load(content)
+        return found
+
+    def lock(self) -> Lease:
+        """Return the lease of this store."""
+        self._lease = Lease(self._client, self)
+        self._client, self._brief = Client(connect(self.path, PATIENT)), Client(connect(self.path, BRIEF))
+        return self._lease
+
+    def make(self) -> bool:
+        """Do nothing: a prefix is there when something is below it."""
+        return False
+
+    def unmake(self) -> None:
+        """Do nothing."""
+
+    def anchor(self) -> None:
+        """Do nothing."""
+
+    def write(self, path: str, pieces: Iterable[bytes]) -> FileRecord:
+        """Put one object of the commit at hand, durable when this returns.
+
+        Raises
+        ------
+        StoreError
+            The lease is lost, or another writer put something else there since this one has its lease.
+        """
+        self.inside(path)
+        content = b"".join(pieces)
+        lease, before = self._writing(), self._mine.get(path)
+        for _ in range(3):
+            try:
+                self._mine[path] = self._put(path, content, before)
+                return FileRecord(path, len(content), crc32c(content))
+            except Refused:
+                found = self._client.head(path)
+            # What lies there since before our lease is what a writer left that did not commit it.
+            if found is not None and (lease.since is None or found.modified > lease.since):
+                break
+            before = None if found is None else found.version
+        raise StoreError(f"{self}: {path} was written by another writer just now: open the store again")
+
+    def _put(self, path: str, content: bytes, before: Version) -> Version:
+        if len(content) <= SINGLE:
+            return self._client.put_if(path, content, before)
+        there = self._client.head(path)
+        if there is not None and there.version != before:
+            raise Refused
+        self._client.put(path, content)
+        put = self._client.head(path)  # a put in parts answers with another version than the object's, here and there
+        return None if put is None else put.version
+
+    def settle(self, paths: list[str]) -> None:
+        """Do nothing: what was acknowledged is durable."""
+
+    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True) -> Version:
+        """Replace one object if it is still in the version ``before``; return the new one."""
+        lease = self._writing()
+        lease.sure = False
+        try:
+            version = self._client.put_if(path, content, before)
+        except Refused:
+            raise StoreError(
+                f"{self}: another writer has committed meanwhile: nothing of it is lost, open the store again"
+            ) from None
+        lease.sure = True
+        self._mine.clear()
+        return version
+
+    def replace(self, path: str, content: bytes, *, durable: bool = True) -> None:
+        """Replace one object, whatever is there."""
+        self.inside(path)
+        self._writing()
+        self._client.put(path, content)
+
+    def give_up(self, path: str) -> None:
+        """Do nothing: the next writer overwrites it.
+
+        To delete has no condition. A writer that was stopped just before, and goes on when another has put and
+        committed an object of this name, would delete that.
+        """
+
+    def clear(self, own: Callable[[str], object]) -> None:
+        """Do nothing, likewise."""
+
+    def remove(self, path: str) -> None:
+        """Delete one object, in less time than the lease has still to run: a delete has no condition."""
+        self.inside(path)
+        self._writing(LASTING)
+        self._brief.delete(path)
+
+    def check_several(self) -> None:
+        """Raise :class:`StoreError`: who writes for another would have to hold the lease with it."""
+        raise StoreError(
+            f"{self}: several processes cannot record into one store in a bucket: give a folder that all ranks share"
+        )
+
+    def each(self, call: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
+        """Yield ``call(item)`` of each item, in their order; some are made at the same time."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            yield from pool.map(call, items)
+
+    def _writing(self, lasting: float = 0.0) -> Lease:
+        if self._lease is None:
+            raise StoreError(f"{self} is not open for writing")
+        self._lease.check(lasting)
+        return self._lease

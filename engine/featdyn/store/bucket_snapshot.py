@@ -1,0 +1,42 @@
+"""What :mod:`featdyn.store.snapshot` is, of a store in a bucket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import ObjectStore
+
+from featdyn.errors import StoreError
+from featdyn.store.client import QUICK, connect, plainly
+from featdyn.store.root import NAME
+
+
+class BucketSnapshot(ObjectStore[Any]):
+    """A read-only prefix of a bucket that answers for the root metadata from memory."""
+
+    def __init__(self, url: str, content: bytes, *, read_only: bool = True) -> None:
+        super().__init__(connect(url, QUICK), read_only=read_only)
+        self._url, self._content = url, content
+
+    def with_read_only(self, read_only: bool = False) -> BucketSnapshot:
+        """Return the same view with another mode."""
+        return type(self)(self._url, self._content, read_only=read_only)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (self._url,)  # without the root, as above
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Return a value: the root's from memory."""
+        if key == NAME and byte_range is None:
+            return prototype.buffer.from_bytes(self._content)
+        try:
+            with plainly():
+                return await super().get(key, prototype, byte_range)
+        except OSError as error:
+            raise StoreError(f"{self._url}: {key} cannot be read ({error.strerror})") from error
+
+
+def _opened(url: str) -> ObjectStore[Any]:
+    return ObjectStore(connect(url, QUICK), read_only=True)

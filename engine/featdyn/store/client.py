@@ -1,0 +1,182 @@
+"""Requests to an object store: obstore with bounded patience, conditional puts, and errors of one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from featdyn.errors import StoreError
+from featdyn.store.place import Version
+
+try:
+    from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+    from obstore.store import MemoryStore, from_url
+except ImportError as missing:
+    raise StoreError("stores in a bucket need obstore: pip install 'featdyn[cloud]'") from missing
+
+PART = 2**26  # larger objects are read in parts, so that none has to come within one request's time
+
+# What one request may take, and for how long it is repeated. At the first contact somebody waits for the answer; a
+# training run that has begun should live through a short outage. What has no condition must be over before a lease is.
+QUICK = {"timeout": 60, "retries": 3, "during": 10}
+PATIENT = {"timeout": 300, "retries": 12, "during": 180}
+BRIEF = {"timeout": 10, "retries": 3, "during": 10}
+
+_MEMORY: dict[str, MemoryStore] = {}  # memory://name is one store for the whole process
+
+_HINTS = {
+    "NoSuchBucket": "no such bucket",
+    "MissingAccessKeyId": "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "MissingSecretAccessKey": "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "MissingAccount": "no account: set AZURE_STORAGE_ACCOUNT_NAME",
+    "TokenRequest": "no credentials: set those of the object store in the environment",
+    "169.254.169.254": "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "BadScheme": "its endpoint is http, not https: set AWS_ALLOW_HTTP=true to allow that",
+    "Unrecognised": "not a URL of a bucket: write s3://bucket/path",
+    "kind: Connect": "cannot be reached: check the network, and AWS_ENDPOINT_URL if it is set",
+    "kind: Timeout": "no answer in time: check the network",
+}
+
+
+class Refused(Exception):
+    """A conditional put whose condition does not hold."""
+
+
+class Object(NamedTuple):
+    """An object as it was read."""
+
+    content: bytes
+    size: int
+    version: Version
+    modified: datetime  # by the clock of the object store
+
+
+class Client:
+    """One prefix of a bucket; methods raise OSError with a ``strerror`` of one line."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def get(self, path: str) -> Object | None:
+        """Return an object, or None; of one that is larger than a part only its description."""
+        try:
+            with plainly():
+                found = self._store.get(path)
+                about = found.meta
+                return Object(bytes(found.bytes()) if about["size"] <= PART else b"", about["size"], *_version(about))
+        except FileNotFoundError:
+            return None
+
+    def part(self, path: str, start: int, length: int) -> bytes:
+        """Return some bytes of an object."""
+        with plainly():
+            return bytes(self._store.get_range(path, start=start, length=length))
+
+    def head(self, path: str) -> Object | None:
+        """Return what is known of an object without its content, or None."""
+        try:
+            with plainly():
+                about = self._store.head(path)
+                return Object(b"", about["size"], *_version(about))
+        except FileNotFoundError:
+            return None
+
+    def list(self) -> Iterator[tuple[str, int]]:
+        """Yield path and size of all objects."""
+        with plainly():
+            for batch in self._store.list():
+                for about in batch:
+                    yield about["path"], about["size"]
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write an object, whatever is there; a large one in parts."""
+        with plainly():
+            self._store.put(path, content, chunk_size=PART, max_concurrency=4)
+
+    def put_if(self, path: str, content: bytes, before: Version) -> Version:
+        """Write an object if what is there is still the version ``before`` (None: nothing); return the new version.
+
+        The answer to a put can be lost; then nobody knows whether it was done, and one that was done and is repeated is
+        refused. So the object is read back, and if it is what was to be written it is taken as written.
+
+        Raises
+        ------
+        Refused
+            It is another version.
+        OSError
+            The request failed, and nobody knows yet whether it will still be done.
+        """
+        try:
+            with plainly():
+                return _version(self._store.put(path, content, mode=before or "create", use_multipart=False))[0]
+        except (Refused, OSError) as error:
+            try:
+                found = self.get(path)
+            except OSError:
+                raise error from None
+            if found is not None and found.size == len(content) and found.content == content:
+                return found.version
+            raise
+
+    def delete(self, path: str) -> None:
+        """Remove an object."""
+        with plainly():
+            self._store.delete(path)
+
+
+def connect(url: str, how: dict[str, int]) -> Any:
+    """Return the obstore of a URL; credentials, region and endpoint come from the environment."""
+    if url.startswith("memory://"):
+        return _MEMORY.setdefault(url, MemoryStore())
+    http = any(
+        os.environ.get(f"{p}_ALLOW_HTTP", "").lower() in ("1", "true", "yes") for p in ("AWS", "AZURE", "GOOGLE")
+    )
+    try:
+        with plainly():
+            return from_url(
+                url,
+                client_options={"allow_http": http, "connect_timeout": "5s", "timeout": f"{how['timeout']}s"},
+                retry_config={
+                    "max_retries": how["retries"],
+                    "retry_timeout": timedelta(seconds=how["during"]),
+                    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15)},
+                },
+            )
+    except OSError as error:
+        raise StoreError(f"{url}: {error.strerror}") from error
+
+
+def _version(about: Any) -> tuple[Version, Any]:
+    return {key: about[key] for key in ("e_tag", "version") if about[key] is not None}, about.get("last_modified")
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Turn obstore's errors into :class:`Refused`, FileNotFoundError, or OSError with a line of text."""
+    try:
+        yield
+    except (AlreadyExistsError, PreconditionError) as error:
+        raise Refused from error
+    except (FileNotFoundError, BaseError, ValueError) as error:
+        text = str(error)
+        if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
+            raise FileNotFoundError(errno.ENOENT, "missing") from error
+        raise OSError(errno.EIO, _line(text)) from error
+
+
+def _line(text: str) -> str:
+    status = re.search(r"status code: (\d+ [\w ]+)", text)
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    for mark, hint in _HINTS.items():
+        if mark in text:
+            return hint
+    if status is not None:
+        why = f"{status[1]}: {code[1]}" if code else status[1]
+        denied = status[1][:3] in ("401", "403")
+        return f"access denied ({why}): check the credentials" if denied else f"the object store answered {why}"
+    return text.partition("\n")[0][:200]

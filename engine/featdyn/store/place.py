@@ -1,0 +1,262 @@
+"""Where a store lies: a folder (:mod:`featdyn.store.files`) or a prefix of a bucket (:mod:`featdyn.store.bucket`)."""
+
+from __future__ import annotations
+
+import errno
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import google_crc32c
+
+from featdyn.errors import StoreError
+
+if TYPE_CHECKING:
+    import torch
+    from typing_extensions import Buffer
+
+Version: TypeAlias = Any  # which of the contents that a file had one after another; None: it was not there
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One committed file: its path below the store (with ``/``), its size in bytes and the crc32c of its content."""
+
+    path: str
+    size: int
+    crc32c: int
+
+    @classmethod
+    def parse(cls, path: Any, size: Any, crc32c: Any) -> FileRecord:
+        """Return what JSON said of a file, or raise ValueError."""
+        if not (isinstance(path, str) and isinstance(size, int) and isinstance(crc32c, int)):
+            raise ValueError("no record of a file")
+        return cls(path, size, crc32c)
+
+    def differs(self, size: int, checksum: int) -> str | None:
+        """Return what is wrong with a file of this size and checksum, or None."""
+        if size != self.size:
+            return f"{self.path}: {size} bytes instead of {self.size}"
+        return None if checksum == self.crc32c else f"{self.path}: the content does not match its checksum"
+
+
+def crc32c(content: bytes) -> int:
+    """Return the CRC-32C (Castagnoli) of some bytes, as zarr uses it."""
+    return int(google_crc32c.value(content))
+
+
+class Lock(ABC):
+    """The exclusive right to write a store, as a context manager."""
+
+    taken_over = False
+    """Whether the writer before may still be at work: on its last request, as it thinks that it holds the lock."""
+
+    @abstractmethod
+    def acquire(self) -> None:
+        """Take it or raise :class:`StoreError`."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give it back."""
+
+    @abstractmethod
+    def alone(self) -> bool:
+        """Return whether this process has it and no other writes for it; from then on none can."""
+
+    @abstractmethod
+    def invite(self) -> str:
+        """Let other processes write too; return what they have to know."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Remove its file: there is no store to be locked."""
+
+    def __enter__(self) -> Lock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Place(ABC):
+    """A store's files, by their paths below it.
+
+    Methods raise OSError, whose ``strerror`` says in a line what is wrong, and :class:`StoreError` for paths that lead
+    out of the store, also through links, and for what another writer did. Files that no commit names may come and go;
+    those that one names are only read.
+    """
+
+    path: str | Path
+    """As the user gave it; opens the same place again."""
+    absent: str
+    """What to say when there is no such place."""
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The last part of the path."""
+
+    @abstractmethod
+    def inside(self, path: str) -> Any:
+        """Raise :class:`StoreError` when a path leads out of the store."""
+
+    # What is there
+
+    @abstractmethod
+    def there(self) -> bool:
+        """Whether there is such a place."""
+
+    @abstractmethod
+    def empty(self) -> bool:
+        """Whether nothing is in it."""
+
+    @abstractmethod
+    def listing(self) -> dict[str, int | None]:
+        """Return every file: path to size in bytes, None for links and what else is no plain file."""
+
+    @abstractmethod
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+
+    @abstractmethod
+    def size(self, path: str) -> int:
+        """Return the bytes of a file."""
+
+    @abstractmethod
+    def free(self) -> int | None:
+        """Return the bytes that can still be written, None where nobody knows."""
+
+    # Reading
+
+    @abstractmethod
+    def fetch(self, path: str) -> tuple[bytes, Version] | None:
+        """Return the content of a file and which version of it that is; None when there is none."""
+
+    @abstractmethod
+    def version(self, path: str) -> Version:
+        """Return which version of a file is there; it need not tell them apart where nobody else can write."""
+
+    @abstractmethod
+    def read(self, path: str) -> bytes:
+        """Return the content of a file."""
+
+    @abstractmethod
+    def view(self, path: str) -> Buffer:
+        """Return the content of a committed file, mapped where that is possible."""
+
+    def announce(self, path: str) -> None:  # noqa: B027  an offer, which not every place has a use for
+        """Say that a file will be viewed soon."""
+
+    @abstractmethod
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """Yield the content of a file of any size."""
+
+    @abstractmethod
+    def tensors(self, record: FileRecord) -> dict[str, torch.Tensor]:
+        """Return what a safetensors file holds, or raise :class:`StoreError` where it is not as it was written."""
+
+    # Writing: only by who holds the lock
+
+    @abstractmethod
+    def lock(self) -> Lock:
+        """Return the lock of this store."""
+
+    @abstractmethod
+    def make(self) -> bool:
+        """Let files be written here; return whether there is something now that was not there."""
+
+    @abstractmethod
+    def unmake(self) -> None:
+        """Take back what :meth:`make` made, if nothing is in it."""
+
+    @abstractmethod
+    def anchor(self) -> None:
+        """Make the place itself durable."""
+
+    @abstractmethod
+    def write(self, path: str, pieces: Iterable[bytes]) -> FileRecord:
+        """Write one new file of the commit at hand; its name is durable after :meth:`settle`."""
+
+    @abstractmethod
+    def settle(self, paths: list[str]) -> None:
+        """Make what :meth:`write` wrote durable, names and all."""
+
+    @abstractmethod
+    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True) -> Version:
+        """Do as :meth:`replace`, if the file is still in the version ``before``; return the new one."""
+
+    @abstractmethod
+    def replace(self, path: str, content: bytes, *, durable: bool = True) -> None:
+        """Replace one file so that a reader sees the old content or the new; when durable, also after a power cut."""
+
+    @abstractmethod
+    def give_up(self, path: str) -> None:
+        """Give the room of a file back that :meth:`write` wrote and no commit will name, where room is scarce."""
+
+    @abstractmethod
+    def clear(self, own: Callable[[str], object]) -> None:
+        """Do so with all files whose paths ``own`` accepts."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Remove one file, and the folders above it that are empty then."""
+
+    @abstractmethod
+    def check_several(self) -> None:
+        """Raise :class:`StoreError` where only one process can write."""
+
+    # For all places
+
+    def each(self, call: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
+        """Yield ``call(item)`` of each item, in their order; at the same time where waiting is what takes the time."""
+        return map(call, items)
+
+    def check(self, record: FileRecord, *, content: bool = True) -> str | None:
+        """Return what is wrong with a committed file, or None; without ``content`` only that it is there in full."""
+        try:
+            self.inside(record.path)
+            size, checksum = self._measure(record.path) if content else (self.size(record.path), record.crc32c)
+            return record.differs(size, checksum)
+        except StoreError:
+            return f"{record.path}: leads out of the store or through a symbolic link"
+        except FileNotFoundError:
+            return f"{record.path}: missing"
+        except OSError as error:
+            return f"{record.path}: {error.strerror}"
+
+    def incomplete(self, records: Iterable[FileRecord]) -> str | None:
+        """Return what is wrong with the first of these that is not there in full size."""
+        return next(filter(None, self.each(lambda record: self.check(record, content=False), records)), None)
+
+    def _measure(self, path: str) -> tuple[int, int]:
+        size = checksum = 0
+        for piece in self.pieces(path):
+            size += len(piece)
+            checksum = int(google_crc32c.extend(checksum, piece))
+        return size, checksum
+
+
+@contextmanager
+def disk(store: object, checkpoints: int = 0) -> Iterator[None]:
+    """Turn errors of a place into one line that says what is safe."""
+    try:
+        yield
+    except OSError as error:
+        kept = f"; its {checkpoints} committed checkpoints are safe" if checkpoints else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"{store}: the disk is full{kept}: free some room and run the same command again"
+            ) from error
+        raise StoreError(f"{store}: {error.strerror or error}{kept}") from error

@@ -1,0 +1,116 @@
+"""Drop what is damaged and as little else as possible, by publishing a root that no longer names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count, takewhile
+
+from featdyn.errors import StoreError
+from featdyn.store import commit
+from featdyn.store import root as roots
+from featdyn.store.locate import Store, locate
+from featdyn.store.place import Lock, Place, Version, disk
+from featdyn.store.root import COPY, NAME, Root
+from featdyn.store.verify import Verdict, inspect
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What :func:`repair` did.
+
+    Attributes
+    ----------
+    verdict
+        What was wrong with the files of the root that it started from.
+    source
+        That root's file: ``zarr.json``, or what was left of it elsewhere when it was damaged.
+    aside
+        Where the root of before was put; None when there was none.
+    changed
+        Whether anything had to be done.
+    checkpoints
+        That the store holds now.
+    """
+
+    verdict: Verdict
+    source: str
+    aside: str | None
+    checkpoints: int
+    changed: bool
+
+
+def repair(store: Store, progress: Callable[[int, int], None] | None = None) -> Repair:
+    """Check a whole store; drop damaged results, and damaged checkpoints with all that follows from them.
+
+    No file is removed (:func:`~featdyn.store.gc` does that) and the root of before stays aside: putting it back undoes
+    this, until the run goes on or is cleared. A root that is damaged itself is made anew from its copy.
+
+    Parameters
+    ----------
+    store
+        A path or URL that nobody writes.
+    progress
+        As for :func:`~featdyn.store.verify`.
+
+    Raises
+    ------
+    StoreError
+        No store, or one in use; damage in the first checkpoint, on which all else stands; or a root of which no copy is
+        left. Nothing is changed then.
+    """
+    place = locate(store)
+    if not roots.lost(place):
+        roots.read(place)  # what is no store is refused before a lock file appears in it
+    with place.lock() as lock, disk(place):
+        source, root, version = _newest(place, lock)
+        verdict = inspect(place, root, progress)
+        if 1 in verdict.damaged:
+            raise StoreError(
+                f"{place}: the damage reaches the first commit, on which all others stand ({verdict.problems[0]}): "
+                "nothing was changed; put this file back from a backup, or record the run again"
+            )
+        if verdict.sound and source == NAME:
+            return Repair(verdict, source, None, root.checkpoints, changed=False)
+        aside = _put_aside(place)
+        after = root.without(root.lost(verdict.damaged))
+        if any(entry.kind == commit.DROPPED for entry in after.commits):
+            commit.write_nothing(place)
+        content = after.encode()
+        # Before the root: the one whole root that is left may be .zarr.json.new, and nodes must not be ahead of the
+        # root, while here they shrink.
+        roots.repeat(place, content, after.nodes, durable=True)
+        place.publish(NAME, content, version)
+        return Repair(verdict, source, aside, after.checkpoints, changed=True)
+
+
+def _newest(place: Place, lock: Lock) -> tuple[str, Root, Version]:
+    """Return the root, or when it is damaged the best that is left of it; its file, and the version of the root's."""
+    found = place.fetch(NAME)
+    if found is not None and roots.intact(found[0]):
+        root, _, version = roots.owned(place, lock)
+        return NAME, root, version
+    for name in (COPY, f".{NAME}.new", *reversed(_asides(place))):
+        other = place.fetch(name)
+        if other is not None and roots.intact(other[0]):
+            root = Root.decode(other[0], place)
+            return name, replace(root, takeovers=root.takeovers + lock.taken_over), found and found[1]
+    raise StoreError(
+        f"{place}: its {NAME} is damaged, and there is no whole copy of it, so nothing was changed: put it back from a "
+        "backup; each array can still be opened by its own folder, and checkpoints/*/*.safetensors by torch"
+    )
+
+
+def _asides(place: Place) -> list[str]:
+    names = (f"commits/root.{number}.json" for number in count(1))
+    return list(takewhile(place.exists, names))
+
+
+def _put_aside(place: Place) -> str | None:
+    found = place.fetch(NAME)
+    if found is None:
+        return None
+    name = f"commits/root.{len(_asides(place)) + 1}.json"
+    place.write(name, [found[0]])
+    place.settle([name])
+    return name

@@ -1,0 +1,117 @@
+"""Stores in buckets, for tests: a bucket in memory that fails on demand, and time that passes on demand."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionError
+from obstore.store import MemoryStore
+
+from featdyn.store import bucket, bucket_snapshot, lease, locate
+from featdyn.store.root import Root
+
+NAMES = itertools.count()
+
+
+class Killed(BaseException):
+    """The process is gone: not an Exception, so that nothing handles it."""
+
+
+class Faults:
+    """An object store in memory, of whose requests the chosen one fails.
+
+    Parameters
+    ----------
+    at
+        Which request, counted from 1; 0 for none.
+    how
+        ``error``: not done, an error. ``lost``: done, but the answer is lost and an error comes instead. ``repeated``:
+        likewise, but the client repeats it by itself and answers with what comes of that. ``kill``: not done, and the
+        process is gone. ``done``: done, then the process is gone.
+    """
+
+    def __init__(self, store: MemoryStore, at: int = 0, how: str = "error") -> None:
+        self.store, self.at, self.how = store, at, how
+        self.count, self.dead = 0, False
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*args: Any, **keywords: Any) -> Any:
+            if self.dead:
+                raise Killed
+            self.count += 1
+            request = getattr(self.store, name)
+            if self.count != self.at:
+                return request(*args, **keywords)
+            if self.how in ("lost", "repeated", "done"):
+                request(*args, **keywords)
+            if self.how == "repeated":
+                return request(*args, **keywords)
+            self.dead = self.how in ("kill", "done")
+            raise Killed if self.dead else GenericError("Generic test error: kind: Connect")
+
+        return call
+
+    @contextmanager
+    def installed(self) -> Iterator[str]:
+        """Let all buckets be this one; yields a URL."""
+        with (
+            mock.patch.object(bucket, "connect", return_value=self),
+            mock.patch.object(bucket_snapshot, "connect", return_value=self.store),
+        ):
+            yield "s3://runs/run.zarr"
+
+
+class Late(Faults):
+    """Holds the chosen put back, as if the process had been stopped in the middle of it."""
+
+    arrived = False
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = super().__getattr__(name)
+
+        def late(*args: Any, **keywords: Any) -> Any:
+            if self.count + 1 == self.at and not self.dead:
+                self.dead = True
+                self.held = name, args, keywords
+                raise Killed
+            return call(*args, **keywords)
+
+        return late
+
+    def arrive(self) -> None:
+        """Let the object store have it now, whatever has happened since."""
+        self.arrived = True
+        name, args, keywords = self.held
+        if name == "put":
+            with suppress(PreconditionError, AlreadyExistsError):
+                self.store.put(*args, **keywords)
+
+
+class Clock:
+    """What time it is for leases."""
+
+    def __init__(self) -> None:
+        self.time = 1e9
+
+    def __call__(self) -> float:
+        return self.time
+
+    def expire(self) -> None:
+        """Let every lease run out that is not renewed."""
+        self.time += lease.SECONDS + 1
+
+
+def contents(store: Any) -> dict[str, bytes]:
+    """Return every object of a store, without the lock."""
+    place = locate(store)
+    return {path: place.read(path) for path in place.listing() if path != ".featdyn.lock"}
+
+
+def without_takeovers(content: bytes) -> bytes:
+    """Return a root as it would be if no writer had ever taken over from another."""
+    return replace(Root.decode(content, "memory://any"), takeovers=0).encode()

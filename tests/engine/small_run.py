@@ -1,0 +1,78 @@
+"""A run of a few small files a commit, which can be written, and continued, in any process: no pytest in here."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from featdyn.errors import StoreError
+from featdyn.store import ArraySpec, CheckpointWriter, Run, RunWriter, Schema, exists
+
+PLAN = "ccr"  # the commits of a run: checkpoints and results
+SAMPLES, CHECKPOINTS = 3, PLAN.count("c")
+SCHEMA = Schema(
+    (
+        ArraySpec("checkpoint", (), (), "int64"),
+        ArraySpec("layers/a/activation", ("sample", "feature"), (SAMPLES, 2), "float32"),
+    ),
+    SAMPLES,
+    2,
+)
+NAMES = np.array([f"s{i}" for i in range(SAMPLES)], dtype=object)
+STATIC = {"": xr.Dataset(coords={"sample": NAMES})}
+RESULT = xr.Dataset({"value": ("probe", np.arange(3.0))})
+
+
+def fill(checkpoint: CheckpointWriter) -> None:
+    """Write one checkpoint: five files."""
+    t = checkpoint.index
+    checkpoint.write("checkpoint", np.array(t))
+    for block in range(SCHEMA.blocks):
+        rows = range(SAMPLES)[SCHEMA.block_slice(block)]
+        checkpoint.write("layers/a/activation", np.array([[t, row] for row in rows], np.float32), block)
+    checkpoint.put(f"checkpoints/{t:06d}/model.safetensors", [b"weights", b" %d" % t])
+
+
+def check(run: Run) -> None:
+    """Check that a run holds its checkpoints whole: each number in each array, and nothing beyond."""
+    t = np.arange(run.checkpoints)
+    np.testing.assert_array_equal(run.values("checkpoint"), t)
+    np.testing.assert_array_equal(run.tree["layers/a/activation"][:, 2], np.stack([t, np.full(len(t), 2)], axis=1))
+    for checkpoint in t.tolist():
+        np.testing.assert_array_equal(
+            run.block("layers/a/activation", checkpoint, 0), [[checkpoint, 0], [checkpoint, 1]]
+        )
+    for name in run.results("r"):
+        np.testing.assert_array_equal(run.tree[name]["value"], np.arange(3.0))
+
+
+def record(path: str | Path, plan: str = PLAN) -> None:
+    """Record, or go on recording, until the commits are those of the plan: the whole life of a small run."""
+    begun = exists(path)
+    with (
+        RunWriter.open(path) if begun else RunWriter.create(path, SCHEMA, static=STATIC, attributes={"n": 1}) as writer
+    ):
+        for kind in plan[len(Run(path).commits) if begun else 0 :]:
+            if kind == "r":
+                writer.result("r", RESULT)
+            else:
+                with writer.checkpoint() as checkpoint:
+                    fill(checkpoint)
+
+
+def record_patiently(path: str, plan: str, log: str) -> None:
+    """Record beside others who do the same: one commit at a time, and on when another has the store."""
+    refusals = set()
+    for number in range(1, len(plan) + 1):
+        while True:
+            try:
+                record(Path(path), plan[:number])
+                break
+            except StoreError as error:
+                refusals.add(str(error).replace(path, "STORE"))
+                time.sleep(0.001)
+    Path(log, str(os.getpid())).write_text("\n".join(refusals))

@@ -1,0 +1,289 @@
+"""A writer in a bucket that dies or fails at any request leaves whole commits, and can be continued."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from featdyn.errors import StoreError
+from featdyn.store import Run, RunWriter, datasets, exists, lease, verify
+from tests.engine import small_run
+from tests.engine.buckets import Clock, Faults, Killed, Late, contents, without_takeovers
+from tests.engine.runs import refused
+
+from obstore.store import MemoryStore  # isort: skip
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Let time pass on demand, no lease be renewed in the background, and zarr encode each dataset once."""
+    encode, known = datasets.encode, {}
+
+    def encoded(dataset: xr.Dataset, path: str) -> Any:
+        if path not in known:
+            known[path] = encode(dataset, path)
+        return known[path]
+
+    found = Clock()
+    monkeypatch.setattr(datasets, "encode", encoded)
+    monkeypatch.setattr(lease, "now", found)
+    monkeypatch.setattr(lease, "RENEWED", 1e6)
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Every file of the same run in a folder."""
+    path = tmp_path_factory.mktemp("whole") / "run.zarr"
+    small_run.record(path)
+    return contents(path)
+
+
+def check(url: str, whole: dict[str, bytes]) -> int:
+    """Check that a store holds some commits of the whole run; return how many."""
+    if not exists(url):
+        refused(lambda: Run(url), "nothing there|first checkpoint never came")
+        return 0
+    run = Run(url)
+    for t in range(run.checkpoints):
+        np.testing.assert_array_equal(run.block("layers/a/activation", t, 1), [[t, 2]])
+    np.testing.assert_array_equal(run.values("checkpoint"), np.arange(run.checkpoints))
+    assert verify(url).sound
+    for commit in run.commits:
+        for record in (commit.manifest, *commit.files(url)):
+            assert run.place.read(record.path) == whole[record.path]
+    return len(run.commits)
+
+
+def equal(url: str, whole: dict[str, bytes]) -> bool:
+    found = contents(url)
+    for name in ("zarr.json", "commits/root.json"):
+        found[name] = without_takeovers(found[name])
+    return found == whole
+
+
+HOW = ["error", "lost", "repeated", "kill", "done"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_fault_at_every_single_request(clock: Clock, whole: dict[str, bytes], how: str) -> None:
+    at, seen = 0, set()
+    while True:
+        at += 1
+        store = MemoryStore()
+        faults, message = Faults(store, at, how), ""
+        try:
+            with faults.installed() as url:
+                small_run.record(url)
+        except (Killed, StoreError) as error:
+            message = str(error) or "killed"
+        if faults.count < at:  # all are done
+            break
+        assert how != "repeated" or not message  # what the client repeats by itself is no error
+        assert "\n" not in message
+        assert message in ("", "killed") or "cannot be reached" in message, message
+        with Faults(store).installed() as url:
+            seen.add(check(url, whole))
+            clock.expire()
+            small_run.record(url)
+            assert equal(url, whole), at
+    assert at > 50
+    assert seen == ({3} if how == "repeated" else {0, 1, 2, 3})
+
+
+def test_faults_in_a_row(clock: Clock, whole: dict[str, bytes]) -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(40):
+        store = MemoryStore()
+        for _ in range(4):
+            try:
+                with Faults(store, int(generator.integers(1, 120)), str(generator.choice(HOW))).installed() as url:
+                    small_run.record(url)
+            except (Killed, StoreError):
+                pass
+            with Faults(store).installed() as url:
+                check(url, whole)
+            clock.expire()
+        with Faults(store).installed() as url:
+            small_run.record(url)
+            assert equal(url, whole)
+
+
+@pytest.fixture
+def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Let what is recorded from now on have other values."""
+
+    def fill(checkpoint: Any) -> None:
+        t = checkpoint.index
+        checkpoint.write("checkpoint", np.array(t))
+        for block in range(small_run.SCHEMA.blocks):
+            rows = range(small_run.SAMPLES)[small_run.SCHEMA.block_slice(block)]
+            checkpoint.write("layers/a/activation", np.array([[7, row] for row in rows], np.float32), block)
+        checkpoint.put(f"checkpoints/{t:06d}/model.safetensors", [b"other weights %d" % t])
+
+    return lambda: monkeypatch.setattr(small_run, "fill", fill)
+
+
+@pytest.mark.parametrize("arrival", [1, 10, 17, 20, 24, 29, 40, 10**6])
+def test_no_request_of_a_writer_that_was_stopped_spoils_what_the_next_one_commits(
+    clock: Clock, other: Callable[[], None], monkeypatch: pytest.MonkeyPatch, arrival: int
+) -> None:
+    """Each request in turn is held back; another writer takes over and writes other values; meanwhile it arrives."""
+    mine, at, stopped = small_run.fill, 0, 0
+    while True:
+        at += 1
+        monkeypatch.setattr(small_run, "fill", mine)
+        store = MemoryStore()
+        late = Late(store, at)
+        try:
+            with late.installed() as url:
+                small_run.record(url)
+            break
+        except Killed:
+            pass
+        clock.expire()
+        other()
+
+        class During(Faults):
+            def __getattr__(self, name: str) -> Callable[..., Any]:
+                call = super().__getattr__(name)
+
+                def arriving(*args: Any, **keywords: Any) -> Any:
+                    if self.count + 1 == arrival and not late.arrived:  # noqa: B023
+                        late.arrive()  # noqa: B023
+                    return call(*args, **keywords)
+
+                return arriving
+
+        for _ in range(3):  # who finds an object of a writer that is still there stops, and is started again
+            try:
+                with During(store).installed() as url:
+                    small_run.record(url)
+                break
+            except StoreError as error:
+                assert re.search("open the store again|is being written|a store is there already", str(error))  # noqa: PT017
+                stopped += 1
+                clock.expire()
+        if not late.arrived:
+            late.arrive()
+        with Faults(store).installed() as url:
+            run = Run(url)
+            assert verify(url).sound, (at, late.held)
+            assert run.checkpoints == small_run.CHECKPOINTS
+    assert at > 50
+    assert stopped <= 12  # it is rare that the next writer has to be started again
+
+
+def test_a_writer_that_lost_its_lease_stops(clock: Clock) -> None:
+    with Faults(MemoryStore()).installed() as url:
+        small_run.record(url, "c")
+        with RunWriter.open(url) as writer:
+            refused(
+                lambda: RunWriter.open(url), r"is being written by process \d+ on .*\(if it is gone already, try aga"
+            )
+            clock.expire()
+            with RunWriter.open(url) as second:
+                before = contents(url)
+                refused(lambda: writer.checkpoint().write("checkpoint", np.array(1)), "this writer's lease ended")
+                with pytest.raises(StoreError, match="this writer's lease ended"), writer.checkpoint() as checkpoint:
+                    small_run.fill(checkpoint)
+                refused(lambda: writer.result("r", small_run.RESULT), "this writer's lease ended")
+                assert contents(url) == before
+                with second.checkpoint() as checkpoint:
+                    small_run.fill(checkpoint)
+        assert Run(url).checkpoints == 2
+        assert verify(url).sound
+
+
+def test_a_writer_that_slept_goes_on_if_nobody_came(clock: Clock) -> None:
+    with Faults(MemoryStore()).installed() as url:
+        small_run.record(url, "c")
+        with RunWriter.open(url) as writer:
+            clock.expire()
+            with writer.checkpoint() as checkpoint:
+                small_run.fill(checkpoint)
+        RunWriter.open(url).close()  # given back, so at once
+        assert Run(url).checkpoints == 2
+
+
+def test_a_lease_is_renewed_while_its_process_works(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    monkeypatch.setattr(lease, "RENEWED", 0.005)
+    renewed, renew = threading.Event(), lease.Lease._renew
+
+    def renewing(self: lease.Lease) -> None:
+        renew(self)
+        renewed.set()
+
+    monkeypatch.setattr(lease.Lease, "_renew", renewing)
+    with Faults(MemoryStore()).installed() as url:
+        small_run.record(url, "c")
+        with RunWriter.open(url):
+            for _ in range(4):
+                clock.time += lease.SECONDS / 2
+                renewed.clear()
+                assert renewed.wait(30)
+                renewed.clear()
+                assert renewed.wait(30)  # one that began after the clock was set
+                refused(lambda: RunWriter.open(url), "is being written by")
+
+
+def test_a_server_without_conditional_puts_is_refused() -> None:
+    class Careless(Faults):
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            call = super().__getattr__(name)
+            if name != "put":
+                return call
+            return lambda *args, mode=None, **keywords: call(*args, **keywords)
+
+    with Careless(MemoryStore()).installed() as url:
+        refused(lambda: small_run.record(url), "this object store has no conditional puts")
+        assert contents(url) == {}
+
+
+def test_after_a_commit_that_failed_the_writer_goes_no_further(clock: Clock) -> None:
+    store = MemoryStore()
+    with Faults(store).installed() as url:
+        small_run.record(url, "c")
+        with RunWriter.open(url) as writer:
+            faults = Faults(store, 1)
+            writer.place._client._store = faults
+            # Nobody knows whether the root was put: the request for it fails, and so does the one to read it back.
+            faults.__dict__["put"] = _failing_root(store)
+            faults.__dict__["get"] = _failing
+            with pytest.raises(StoreError, match="cannot be reached"), writer.checkpoint() as checkpoint:
+                small_run.fill(checkpoint)
+            refused(lambda: writer.result("r", small_run.RESULT), "open the store again")
+        refused(lambda: RunWriter.open(url), "is being written by")  # a put may be under way: the lease runs out
+        clock.expire()
+        small_run.record(url)
+        assert Run(url).checkpoints == 2
+        assert verify(url).sound
+
+
+def _failing(*args: Any, **keywords: Any) -> Any:
+    from obstore.exceptions import GenericError
+
+    raise GenericError("kind: Connect")
+
+
+def _failing_root(store: MemoryStore) -> Callable[..., Any]:
+    def put(path: str, *args: Any, **keywords: Any) -> Any:
+        return _failing() if path == "zarr.json" else store.put(path, *args, **keywords)
+
+    return put
+
+
+@pytest.mark.parametrize("plan", ["c", "ccr"])
+def test_the_two_places_hold_the_same(tmp_path: Path, plan: str) -> None:
+    with Faults(MemoryStore()).installed() as url:
+        small_run.record(url, plan)
+        small_run.record(tmp_path / "run.zarr", plan)
+        assert contents(url) == contents(tmp_path / "run.zarr")
