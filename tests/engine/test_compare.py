@@ -107,7 +107,7 @@ def test_command(runs, tmp_path):
     arguments = ["compare", *stores, "--quantity", AGREEMENT, "--where", "set=test", "--format", "json"]
     found = CliRunner().invoke(featdyn, [*arguments, "-o", str(tmp_path / "f.html")])
     assert found.exit_code == 0, found.output
-    rows = json.loads(found.output)
+    rows = json.loads(found.stdout)
     assert {row["group"] for row in rows} == {"labels.noise=0.0", "labels.noise=1.0"}
     assert (tmp_path / "f.html").exists()
 

@@ -61,7 +61,8 @@ def main() -> None:
     """Run the command line and exit: 0 on success, 2 on wrong usage, 130 when interrupted, else 1."""
     debug = "--debug" in sys.argv[1:2]
     log = logging.getLogger("featdyn")  # what analyses say before they start
-    log.addHandler(logging.StreamHandler())
+    if not log.handlers:
+        log.addHandler(_Echo())
     log.setLevel(logging.INFO)
     try:
         featdyn.main(standalone_mode=False)
@@ -82,6 +83,13 @@ def main() -> None:
         known = isinstance(error, FeatdynError)
         text = str(error) if known else f"{type(error).__name__}: {error} (unexpected: featdyn --debug shows where)"
         _fail(text, 1)
+
+
+class _Echo(logging.Handler):
+    """Writes to standard error, whatever that is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
 
 
 def _fail(message: str, code: int) -> None:
