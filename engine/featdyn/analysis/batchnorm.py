@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from featdyn.analysis.dissect import Dissected, dissect
+from featdyn.analysis.dissect import BETWEEN, Dissected, dissect
 from featdyn.analysis.norms import by_batch, norms, reestimated
 from featdyn.analysis.options import BatchNormOptions, suffixes
 from featdyn.analysis.sets import Sets, spread
@@ -112,12 +113,13 @@ def batchnorm(
 
 def _plan(run: Run, parts: Dissected, kept: list[Places], tasks: int) -> Plan:
     probes, cuts = sum(map(len, kept)), parts.cuts
+    layers = BETWEEN * 4 * parts.features.batches.size * max(prod(cut.shape) for cut in cuts)  # of suffixes
     macs = tasks * probes * (cuts[-1].prefix_macs + len(POLICIES) * sum(cut.suffix_macs for cut in cuts))
     return Plan(
         f"{len(cuts)} cuts x {tasks} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T multiply-adds",
         tasks=tasks,
         reads=tasks * parts.features.stored_bytes,
-        task={"features": max(map(len, kept)) * parts.sample_bytes, "batches": parts.pass_bytes},
+        task={"features": max(map(len, kept)) * parts.sample_bytes, "batches": parts.pass_bytes + layers},
         state=parts.held,
         result={"predictions": 2 * len(POLICIES) * len(cuts) * probes},
     )

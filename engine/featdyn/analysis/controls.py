@@ -18,6 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from featdyn.analysis.composites import bank_bytes
 from featdyn.analysis.dissect import Dissected, dissect
 from featdyn.analysis.options import ControlOptions, suffixes
 from featdyn.analysis.sets import Sets, spread
@@ -35,7 +36,6 @@ STRICT = ("isotropic", "same_class", "other_class")
 SHARES = ("accuracy", "agreement", "norm_error", "advantage", "advantage_low", "advantage_high")
 COPIES = 8
 """So many copies of the widest features are held by the arithmetic of perturbations and by suffixes, at most."""
-BANK = 6
 DIMS = ("kind", "cut", "set", "t1", "t2")
 
 
@@ -103,7 +103,7 @@ def _plan(run: Run, parts: Dissected, cells: _Cells, tasks: int) -> Plan:
             "perturbed": COPIES * 4 * probes * max(prod(cut.shape) for cut in cuts) + 9 * probes**2,
             "batches": parts.pass_bytes,
         },
-        state=parts.held | {"banks": BANK * sum(4 * cut.suffix_params for cut in cuts)},
+        state=parts.held | {"suffixes": bank_bytes(parts)},
     )
 
 

@@ -66,7 +66,8 @@ def moves(parts: Dissected, sets: Sets, index: int) -> Moves:
                         held.append(torch.empty(len(z), steps, z[0].numel(), device=z.device))
                     held[c][:, t] = z.flatten(1)
         for c, z in enumerate(held):
-            norm = torch.linalg.vector_norm(z, dim=2, dtype=torch.float64).cpu().numpy()
+            each = [torch.linalg.vector_norm(z[:, t], dim=1, dtype=torch.float64) for t in range(steps)]  # copies
+            norm = torch.stack(each, 1).cpu().numpy()
             distance = np.sqrt(torch.as_tensor(squared_distances(z)).cpu().numpy())
             relative, cosine = _compare(norm, distance)
             nonzero = norm != 0

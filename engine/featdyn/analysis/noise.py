@@ -25,6 +25,7 @@ from featdyn.analysis.gradients import Sampler, flat, moved, parameters
 from featdyn.analysis.grams import stacked, to_arrays
 from featdyn.analysis.options import NoiseOptions
 from featdyn.analysis.sets import Sets
+from featdyn.capture.tap import device_of
 from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.networks import features_at, state_for
 from featdyn.statistics import Gram
@@ -127,7 +128,7 @@ class _Checkpoint:
         first = sets.names.index("test") if "test" in sets.names else 0
         order = np.argsort(~sets.members[first], kind="stable")  # test probes first
         self.probes: NDArray[np.intp] = np.sort(order[: options.probes])
-        self._inputs = inputs_of(run, self.probes)
+        self._inputs = inputs_of(run, self.probes).to(device_of(parts.model))
         self._names = [parameters(cut.prefix) for cut in parts.cuts]
         self._prefix = features_at(parts.model, parts.cuts)
 
@@ -173,14 +174,14 @@ class _Checkpoint:
         found = []
         for c, names in enumerate(self._names):
             g = flat(full, names)
-            xi = torch.empty(len(draws), len(g), dtype=torch.float64, device=g.device)
+            xi = torch.empty(len(draws), len(g), dtype=torch.float64)  # where there is most memory
             for row, draw in zip(xi, draws, strict=True):
-                torch.sub(flat(draw, names).double(), g, out=row)
+                row.copy_(flat(draw, names).double() - g)
             values: dict[str, Any] = to_arrays("parameter", Gram.of(xi.numpy())) | {
                 "gradient_norm": ((), float(g.norm()))
             }
             way = flat(later, names).double() - flat(state, names) if later is not None else g * torch.nan
-            values |= {"drift_dot": ("draw", (xi @ way).numpy()), "drift_square": ((), float(way @ way))}
+            values |= {"drift_dot": ("draw", (xi @ way.cpu()).numpy()), "drift_square": ((), float(way @ way))}
             if len(self.probes):
                 steps = self._isotropic(rate * xi.norm(dim=1), xi.shape[1], t, c)
                 (control,) = self._shifts(base, steps, names, before, [c])
@@ -211,7 +212,7 @@ class _Checkpoint:
             after = self._features(moved(state, step, names))
             for mine, c in zip(moves, at, strict=True):
                 mine.append(after[c] - before[c])
-        return [torch.stack(mine, 1) for mine in moves]
+        return [torch.stack(mine, 1).cpu() for mine in moves]
 
     def _isotropic(self, lengths: Tensor, size: int, t: int, c: int) -> Iterator[Tensor]:
         """Yield random steps ``(size,)`` of these lengths."""

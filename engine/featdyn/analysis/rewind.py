@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call
 
+from featdyn.analysis.composites import bank_bytes
 from featdyn.analysis.dissect import Dissected, dissect
 from featdyn.analysis.options import RewindOptions, suffixes
 from featdyn.analysis.sets import Sets
@@ -31,7 +32,6 @@ HEAD = "head"
 """The last segment, behind the last cut; every other is named by the cut where it ends."""
 TOGETHER = 8
 """Checkpoints t1 of one task: they share the pass of t2, which costs less than one of them."""
-BANK = 6
 DIMS = ("segment", "set", "t1", "t2")
 
 Counts: TypeAlias = NDArray[np.int64]
@@ -107,7 +107,7 @@ def _plan(run: Run, parts: Dissected, tasks: int, t2s: int) -> Plan:
         tasks=tasks,
         reads=0,
         task={"features": parts.pass_bytes},
-        state=parts.held | {"banks": BANK * sum(4 * cut.suffix_params for cut in cuts)},
+        state=parts.held | {"suffixes": bank_bytes(parts)},
     )
 
 
