@@ -64,6 +64,13 @@ def record(path: str | Path, plan: str = PLAN) -> None:
                     fill(checkpoint)
 
 
+def record_slowly(path: Path, plan: str) -> None:
+    """Record with a break after each commit, for as long as somebody wants to see a run grow."""
+    for number in range(1, len(plan) + 1):
+        record(path, plan[:number])
+        time.sleep(0.05)
+
+
 def record_patiently(path: str, plan: str, log: str) -> None:
     """Record beside others who do the same: one commit at a time, and on when another has the store."""
     refusals = set()
