@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
+import tempfile
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +66,37 @@ def record(path: str | Path, plan: str = PLAN) -> None:
             else:
                 with writer.checkpoint() as checkpoint:
                     fill(checkpoint)
+
+
+def record_in_short_lives(plan: str, asked: Connection) -> None:
+    """For each (path, seconds) that is asked, record in a process that is killed after so long; answer how it ended.
+
+    They are forked from this process, which has done it all before: they start with their first touch of the disk.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        record(Path(folder, "run.zarr"), plan)
+    while True:
+        path, seconds = asked.recv()
+        child = os.fork()
+        if not child:
+            try:
+                record(path, plan)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        ended = os.pidfd_open(child)
+        select.select([ended], [], [], seconds)
+        os.kill(child, signal.SIGKILL)  # one that has ended feels nothing, and is not yet gone
+        os.close(ended)
+        asked.send(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def record_until(path: Path, stop: Path) -> None:
+    """Record until there is a file ``stop``."""
+    plan = ""
+    while not stop.exists():
+        plan += "ccr"[len(plan) % 3]
+        record(path, plan)
 
 
 def record_patiently(path: str, plan: str, log: str) -> None:

@@ -125,8 +125,9 @@ def test_a_fault_at_every_request_of_a_repair_and_of_gc(clock: Clock, whole: Pat
 
 
 @pytest.mark.parametrize("tool", [gc, repair])
-def test_no_request_of_a_writer_that_was_stopped_spoils_what_is_cleared_or_repaired(clock: Clock, tool) -> None:
-    """Each request of a writer in turn is held back, arrives after gc or a repair, and the run goes on."""
+@pytest.mark.parametrize("soon", [True, False])
+def test_no_request_of_a_writer_that_was_stopped_spoils_what_comes_after_it(clock: Clock, tool, soon: bool) -> None:
+    """Each request of a writer in turn is held back; it arrives after gc or a repair, or when the run has gone on."""
     at = 0
     while True:
         at += 1
@@ -142,12 +143,50 @@ def test_no_request_of_a_writer_that_was_stopped_spoils_what_is_cleared_or_repai
             clock.expire()
         with Faults(store).installed() as url:
             tool(url)
-            commits = len(Run(url).commits)
+            if not soon:
+                small_run.record(url, "ccr")
+            before = contents(url)
             late.arrive()
-            assert (len(Run(url).commits), verify(url).sound) == (commits, True), (at, late.held)
+            after = contents(url)
+            assert after["zarr.json"] == before["zarr.json"], (at, late.held)
+            assert soon or after["commits/root.json"] == before["commits/root.json"], (at, late.held)
             small_run.record(url, "ccr")
             assert (Run(url).checkpoints, verify(url).sound) == (2, True)
+            assert locate(url).read("zarr.json") == locate(url).read("commits/root.json")
     assert at > 25
+
+
+def test_who_fails_while_it_takes_over_leaves_the_next_one_a_warning(clock: Clock) -> None:
+    at = 0
+    while True:
+        at += 1
+        store = MemoryStore()
+        with Faults(store).installed() as url:
+            small_run.record(url, "c")
+        late = LateRoot(store)
+        with suppress(Killed), late.installed() as url:
+            small_run.record(url, "cc")
+        clock.expire()
+        faults = Faults(store, at)
+        with suppress(StoreError), faults.installed() as url:
+            RunWriter.open(url).close()
+        clock.expire()
+        with Faults(store).installed() as url:
+            gc(url)
+            late.arrive()
+            assert (Run(url).checkpoints, verify(url).sound) == (1, True), at
+        if faults.count < at:
+            break
+    assert at > 10
+
+
+def test_a_delete_needs_a_lease_that_outlasts_it(clock: Clock, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Faults(upload(whole)).installed() as url, RunWriter.open(url) as writer:
+        clock.time += lease.SECONDS - 20
+        monkeypatch.setattr(lease.Lease, "_renew", lambda self: None)  # it does not get through
+        writer.place.replace("notes.txt", b"a put may still be made")
+        refused(lambda: writer.place.remove("notes.txt"), "this writer's lease ended")
+        assert writer.place.exists("notes.txt")
 
 
 def test_gc_and_repair_wait_for_the_writer(whole: Path) -> None:
@@ -185,6 +224,20 @@ def test_gc_removes_nothing_without_its_lease_or_of_another_root(
         found = contents(url)
         assert found.keys() == before.keys()
         assert all(found[name] == before[name] for name in found if name not in ROOTS)
+
+
+class LateRoot(Late):
+    """Holds the first replacement of a root back."""
+
+    def __getattr__(self, name):
+        call = super().__getattr__(name)
+
+        def late(path=None, *args, **keywords):
+            if name == "put" and path == "zarr.json" and not self.dead:
+                self.at = self.count + 1
+            return call(path, *args, **keywords) if path is not None else call(*args, **keywords)
+
+        return late
 
 
 class Several(Ranks):
