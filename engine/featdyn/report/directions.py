@@ -30,7 +30,7 @@ def spectra(run: Run) -> Section | None:
     result, path = found
     result = result.load()
     choices = choices_of(result, "set") | {"quantity": {name: name.replace("_", " ") for name in QUANTITIES}}
-    header = ("Layer", "Probes", "Observations", "Width", *choices["quantity"].values())
+    header = ("Layer", "Probes", "Observations", "Width", *(name.capitalize() for name in choices["quantity"].values()))
     rows = [
         (
             str(cell["layer"].item()),
