@@ -7,14 +7,18 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    ["featdyn.training.stage", "featdyn.store", "sklearn.datasets", "torch", "xarray", "zarr", "zarr.storage"]
-)
+# One server for all tests: the first to start a process decides what it has imported.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    [
+        "featdyn.training.stage", "featdyn.store", "sklearn.datasets", "xarray", "zarr", "zarr.storage", "dask.array",
+        "torch._dynamo", "torch.distributed.tensor",
+    ]
+)  # fmt: skip
 
 
 def start(target: Callable[..., object], *arguments: Any) -> BaseProcess:
     """Start a process that calls a function of a light module."""
-    process = _CONTEXT.Process(target=target, args=arguments)
+    process = CONTEXT.Process(target=target, args=arguments)
     process.start()
     return process

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import pickle
 import sys
 import time
@@ -21,22 +20,17 @@ from torch import Tensor, nn
 
 from featdyn.capture import Probes, Recorder
 from featdyn.store import schema
+from tests.engine.forked import CONTEXT
 
 WAIT = 90  # seconds until processes count as hung
 _number = count()
 
 
-# The fork server imports them once; test_kill uses the same server.
-PRELOAD = ["featdyn.training.stage", "sklearn.datasets", "torch._dynamo", "torch.distributed.tensor", "dask.array"]
-
-
 def start(folder: Path, world: int, work: Callable[..., Any], *arguments: Any) -> list[BaseProcess]:
     """Start ``work(rank, world, *arguments)`` on so many ranks; what each returns or raises lands in a file."""
-    context, number = multiprocessing.get_context("forkserver"), next(_number)
-    context.set_forkserver_preload([*PRELOAD, "tests.engine.ranks"])
-    processes = []
+    number, processes = next(_number), []
     for rank in range(world):
-        process = context.Process(
+        process = CONTEXT.Process(
             target=_go, args=(folder / f"init-{number}", folder / f"end-{number}", rank, world, work, arguments)
         )
         process.outcome = folder / f"end-{number}-{rank}"

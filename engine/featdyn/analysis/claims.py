@@ -82,7 +82,7 @@ def claims(runs: Sequence[Run | str | Path], *, workers: Workers = SERIAL, **opt
     import pandas as pd
 
     chosen = validate(ClaimOptions, options, "claims")
-    facts = each(_facts, chosen, runs, workers, "claims")
+    facts = each(_facts, chosen, runs, workers)
     datasets = dict.fromkeys(fact.dataset for fact in facts)
     tables = [_Table(name, [fact for fact in facts if fact.dataset == name], chosen) for name in datasets]
     return pd.DataFrame([asdict(row) for table in tables for row in table.rows()])

@@ -7,21 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from featdyn.compute import Plan, Workers, same
+from featdyn.compute import Workers, same
 from featdyn.store import Run
 
 Asked = TypeVar("Asked")
 Value = TypeVar("Value")
 
-OPEN = 2**25
-"""Bytes that an open store takes, with its coordinates and the tables of a result, at most."""
-
 
 def each(
-    function: Callable[[Asked, Run], Value], asked: Asked, runs: Sequence[Run | str | Path], workers: Workers, work: str
+    function: Callable[[Asked, Run], Value], asked: Asked, runs: Sequence[Run | str | Path], workers: Workers
 ) -> list[Value]:
     """Return ``function(asked, run)`` of every run, in their order; a store is a task, and paths are opened by it."""
-    workers.admit(Plan(f"{work} of {len(runs)} stores", tasks=len(runs), reads=0, task={"an open store": OPEN}))
     with workers.stage(asked, partial(same, asked)) as stage:
         return list(stage.map(partial(_open, function), runs))
 

@@ -85,7 +85,7 @@ def compare(
         if not 0 <= share <= 1:
             raise FeatdynError(f"{name} must lie between 0 and 1, got {share:g}")
     asked = _Asked(tuple(quantities), tuple(where), tuple(reduce), t1, t2, fit)
-    read = each(_Asked.of, asked, runs, workers, f"{len(quantities)} quantities")
+    read = each(_Asked.of, asked, runs, workers)
     named = _names([recipe for recipe, _ in read])
     table = pd.concat([cells.assign(group=group) for (_, cells), group in zip(read, named, strict=True)])
     table = table.reset_index(drop=True)
