@@ -34,7 +34,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "consistency": ("consistency", {**FEATURES, "cuts": ("s2b3", "pooled")}, "layers/[sp]*[2o]*/activation"),
 }
 SCALING = {
-    "moments": ("spectra", {"layers": ("s2b3", "pooled")}),
+    "moments": ("spectra", {}),
     "kde": ("density", {**FEATURES, "cuts": ("pooled",), "samples": 2000, "permutations": 200}),
 }
 
@@ -65,10 +65,12 @@ def read(files: list[Path], threads: int) -> float:
 def child(store: str, analysis: str, options: dict[str, Any], where: dict[str, Any]) -> dict[str, Any]:
     """Run an analysis in this process; return its seconds, and the largest size of this process and of a worker."""
     from featdyn.analysis import analyses
-    from featdyn.compute import workers
+    from featdyn.compute import local, workers
     from featdyn.store import Run
 
     importlib.import_module(f"featdyn.analysis.{analysis}")  # libraries take a second or two, whatever the store
+    one = local.environment(1)
+    local.environment = lambda threads: one  # a lone worker would else give its kernels all cores
     with workers(**where) as found:
         run = Run(store)
         start = time.perf_counter()

@@ -48,7 +48,7 @@ def cluster(options: ComputeOptions) -> Iterator[Any]:
                 )
             )  # fmt: skip
             return
-        stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": _environment(cores // workers)}))
+        stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": environment(cores // workers)}))
         yield stack.enter_context(
             LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=True, memory_limit=limit,
@@ -74,7 +74,7 @@ def _gpus(options: ComputeOptions) -> Iterator[Any]:
                 "options": {
                     "nthreads": 1,
                     "memory_limit": limit,
-                    "env": {"CUDA_VISIBLE_DEVICES": device, **_environment(threads)},
+                    "env": {"CUDA_VISIBLE_DEVICES": device, **environment(threads)},
                 },
             }
             for device in devices
@@ -98,7 +98,7 @@ def visible_gpus() -> list[str]:
     return named.split(",")[:count] if named else [str(i) for i in range(count)]
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     """Return what a worker process starts with: so many threads for kernels, torch and BLAS."""
     n = str(max(1, threads))
     names = ("FEATDYN_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
