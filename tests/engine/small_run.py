@@ -92,11 +92,12 @@ def record_in_short_lives(plan: str, asked: Connection) -> None:
 
 
 def record_until(path: Path, stop: Path) -> None:
-    """Record until there is a file ``stop``."""
+    """Record until there is a file ``stop``, slowly enough for others to look on."""
     plan = ""
     while not stop.exists():
         plan += "ccr"[len(plan) % 3]
         record(path, plan)
+        time.sleep(0.05)
 
 
 def record_patiently(path: str, plan: str, log: str) -> None:

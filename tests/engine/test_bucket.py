@@ -37,7 +37,7 @@ def download(store: str, folder: Path) -> Path:
     return folder
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(schema=schemas(), checkpoints=st.integers(1, 3), seed=st.integers(0, 999))
 def test_the_same_files_as_in_a_folder(
     s3: str, tmp_path_factory: pytest.TempPathFactory, schema: Schema, checkpoints: int, seed: int

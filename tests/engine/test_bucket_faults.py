@@ -99,7 +99,7 @@ def test_a_fault_at_every_single_request(clock: Clock, whole: dict[str, bytes], 
 
 def test_faults_in_a_row(clock: Clock, whole: dict[str, bytes]) -> None:
     generator = np.random.default_rng(0)
-    for _ in range(40):
+    for _ in range(20):
         store = MemoryStore()
         for _ in range(4):
             try:

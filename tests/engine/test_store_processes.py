@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ def test_readers_while_another_process_writes(folder: Path) -> None:
             kept: list[Run] = []
             while len(seen[number]) < 8 and writer.is_alive():
                 if not (path / "zarr.json").exists():
+                    time.sleep(0.01)
                     continue
                 run = Run(path)
                 check(run)
