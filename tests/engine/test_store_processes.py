@@ -72,6 +72,7 @@ def test_writers_in_several_processes_take_turns(folder: Path) -> None:
 
 
 def as_nobody(path: str, log: str) -> None:
+    check(Run(path))  # imports what reading needs, from folders that nobody may not read
     os.setgid(65534)
     os.setuid(65534)
     store, lines = Path(path), []
