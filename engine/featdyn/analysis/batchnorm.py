@@ -6,7 +6,6 @@ arXiv 2509.20334 does not say; the three policies are our own choice (feature dy
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from math import prod
 from typing import Any, TypeAlias
 
@@ -20,6 +19,7 @@ from torch.func import functional_call
 from featdyn.analysis.dissect import BETWEEN, Dissected, dissect
 from featdyn.analysis.norms import by_batch, norms, reestimated
 from featdyn.analysis.options import BatchNormOptions, suffixes
+from featdyn.analysis.recorded import recorded_classes
 from featdyn.analysis.sets import Sets, spread
 from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.errors import FeatdynError
@@ -83,12 +83,12 @@ def batchnorm(
     workers.admit(_plan(run, parts, kept, len(items)))
     own: list[Predictions] = []  # of t2's own network, which comes first
     train = sets.names.index("train")
-    with workers.stage(_Policies(run, parts, kept, train), partial(_again, run, parts.again, kept, train)) as stage:
+    with workers.stage(_Policies(run, parts, kept, train), parts.around(_Policies, run, kept, train)) as stage:
         for done, predicted in enumerate(stage.map(_Policies.composite, items), 1):
             t2, t1 = items[done - 1]
             if t1 == t2:
                 own = predicted
-                plain = _recorded(run, t2)
+                plain = recorded_classes(run, t2)
                 differences += sum((mine != plain[places]).sum(-1) for mine, places in zip(own, kept, strict=True))
             for s, mine in enumerate(predicted):  # (policy, cut, probe)
                 cell = ..., s, t1, t2s.index(t2)
@@ -152,15 +152,6 @@ class _Policies:
         return found
 
 
-def _again(run: Run, parts: Callable[[], Dissected], kept: list[Places], train: int) -> _Policies:
-    return _Policies(run, parts(), kept, train)
-
-
 def _predictions(suffix: nn.Module, state: dict[str, Tensor], blocks: Sequence[Tensor]) -> NDArray[np.int64]:
     with torch.inference_mode():
         return torch.cat([functional_call(suffix, state, (z,)).argmax(1) for z in blocks]).cpu().numpy()
-
-
-def _recorded(run: Run, t: int) -> NDArray[np.int64]:
-    blocks = range(run.schema.blocks)
-    return np.concatenate([run.block("outputs/logits", t, block).argmax(-1) for block in blocks])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -73,7 +72,7 @@ def evaluate(
         for block in blocks
         for t1 in range(old if t2s.stop <= old else 0, steps)
     ]
-    with workers.stage(_Grid(run, parts, members), partial(_again, run, parts.again, members)) as stage:
+    with workers.stage(_Grid(run, parts, members), parts.around(_Grid, run, members)) as stage:
         for done, found in enumerate(stage.map(_Grid.block, items), 1):
             block, t1, t2s = items[done - 1]
             span = slice(t2s.start, t2s.stop)
@@ -136,7 +135,3 @@ class _Grid:
                     for k, values in enumerate(kept):
                         soft[k, c] += (values.double().cpu().numpy() @ members).T
         return prediction, soft
-
-
-def _again(run: Run, parts: Callable[[], Dissected], members: NDArray[np.float64]) -> _Grid:
-    return _Grid(run, parts(), members)

@@ -17,9 +17,10 @@ from torch import nn
 
 from featdyn.analysis import composites
 from featdyn.analysis.composites import SOFT, Composites
-from featdyn.analysis.dissect import Dissected, dissect
+from featdyn.analysis.dissect import BETWEEN, Dissected, dissect
 from featdyn.analysis.measures import measures
 from featdyn.analysis.options import ConsistencyOptions
+from featdyn.analysis.recorded import recorded_classes
 from featdyn.analysis.sets import Sets
 from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.networks import Cut
@@ -27,8 +28,6 @@ from featdyn.store import Run
 from featdyn.validation import validate
 
 BATCHNORM = "buffers travel with their layers: a suffix keeps the BatchNorm statistics of its own checkpoint"
-LAYERS = 12
-"""So many copies of the widest features are held at once by layers and threads, at most."""
 PAIRS = ("cut", "set", "t1", "t2")
 
 
@@ -97,7 +96,7 @@ def plan(run: Run, parts: Dissected, known: int) -> Plan:
         tasks=run.schema.blocks * steps * len(groups),
         reads=parts.features.stored_bytes * steps * len(groups),
         task={
-            "features": parts.pass_bytes + 4 * batches.size * LAYERS * max(widths),
+            "features": parts.pass_bytes + 4 * batches.size * BETWEEN * max(widths),
             "logits": steps * run.schema.shard_samples * logits,
         },
         state=parts.held | {"suffixes": max(map(len, groups), default=0) * composites.bank_bytes(parts)},
@@ -129,8 +128,7 @@ def summarise(run: Run, found: Composites, sets: Sets, options: ConsistencyOptio
     """Return the result from per-probe predictions; ``coords`` are those of (cut, set, t1, t2)."""
     probes, prediction = run.coords, found.prediction
     diagonal = np.einsum("cttn->ctn", prediction)
-    recorded = run.array("outputs/logits")
-    plain = np.stack([recorded[t].values.argmax(-1) for t in range(run.checkpoints)])
+    plain = np.stack([recorded_classes(run, t) for t in range(run.checkpoints)])
     labels = probes["label"].values
     values: dict[str, Any] = {
         "prediction": (("cut", "t1", "t2", "probe"), prediction),

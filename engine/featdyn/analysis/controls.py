@@ -8,7 +8,6 @@ isotropic noise and than other probes' drift, are our own choice (feature dynami
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -75,7 +74,7 @@ def controls(
     items = [(t2s[j], s, t1) for j, s, t1 in np.ndindex(shape)]
     workers.admit(_plan(run, parts, cells, len(items)))
     found = []
-    with workers.stage(cells, partial(_again, run, parts.again, sets, chosen)) as stage:
+    with workers.stage(cells, parts.around(_Cells, run, sets, chosen)) as stage:
         for values in stage.map(_Cells.cell, items):
             found.append(values)
             if progress:
@@ -150,10 +149,6 @@ class _Cells:
             own = [bank.run(z).predictions[0] for bank, z in zip(banks, new, strict=True)]
             self._new = (t2, s), banks, new, own
         return self._new[1:]
-
-
-def _again(run: Run, parts: Callable[[], Dissected], sets: Sets, options: ControlOptions) -> _Cells:
-    return _Cells(run, parts(), sets, options)
 
 
 def perturbed(old: Tensor, new: Tensor, labels: NDArray[np.integer[Any]], seed: int) -> Iterator[Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,8 @@ from featdyn.analysis.source import Source
 from featdyn.capture.tap import device_of
 from featdyn.networks import Cut, cuts, resolve
 from featdyn.store import Run
+
+Made = TypeVar("Made")
 
 BETWEEN = 12
 """So many copies of the widest features are held at once by layers and threads, at most."""
@@ -51,6 +53,10 @@ class Dissected:
     features: Features
     again: Callable[[], Dissected] = field(repr=False)
     """Takes the same network apart in the same way, on a worker."""
+
+    def around(self, make: Callable[..., Made], run: Run, *rest: Any) -> Callable[[], Made]:
+        """Return the recipe of ``make(run, self, *rest)`` on a worker, where the network is taken apart again."""
+        return partial(_around, make, run, self.again, *rest)
 
     @property
     def weight_bytes(self) -> int:
@@ -130,6 +136,10 @@ def dissect(
     found = States(run, model)
     again = partial(dissect, run, given, [cut.name for cut in picked], sources)
     return Dissected(model, picked, found, sources, Features(run, model, picked, found, sources), again)
+
+
+def _around(make: Callable[..., Made], run: Run, again: Callable[[], Dissected], *rest: Any) -> Made:
+    return make(run, again(), *rest)
 
 
 def _column(values: Sequence[Any]) -> NDArray[Any]:

@@ -7,7 +7,6 @@ it is our own choice (feature dynamics, section 2.2 item 9, and the tunnel effec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -83,7 +82,7 @@ def drift(
             if progress:
                 progress(done, total)
 
-    with workers.stage(tasks, partial(_again, run, parts.again, sets, kept)) as stage:
+    with workers.stage(tasks, parts.around(_Tasks, run, sets, kept)) as stage:
         squares = dict[str, NDArray[np.float64]]()
         for some in stage.map(_Tasks.squared, groups(parts)):
             squares |= some
@@ -141,7 +140,3 @@ class _Tasks:
     def similar(self, t: int) -> list[Found]:
         """Return what similarity needs of one checkpoint."""
         return self.similarity.at(t)
-
-
-def _again(run: Run, parts: Callable[[], Dissected], sets: Sets, kept: list[NDArray[np.intp]]) -> _Tasks:
-    return _Tasks(run, parts(), sets, kept)

@@ -8,7 +8,6 @@ sampled is our own choice (feature dynamics, section 3.2): that of arXiv 2509.20
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -86,7 +85,7 @@ def noise(
     items = list(zip(times, [*times[1:], None], strict=True))
     workers.admit(at.plan(len(items)))
     by_cut: list[list[xr.Dataset]] = [[] for _ in parts.cuts]
-    with workers.stage(at, partial(_again, run, parts.again, sets, chosen)) as stage:
+    with workers.stage(at, parts.around(_Checkpoint, run, sets, chosen)) as stage:
         for done, found in enumerate(stage.map(_Checkpoint.sample, items), 1):
             for mine, of_t in zip(by_cut, found, strict=True):
                 mine.append(of_t)
@@ -243,7 +242,3 @@ class _Checkpoint:
                 _, vectors = gram_eigh(xi.numpy(), kept)
             found["directions"] = ("direction", "parameter"), np.asarray(vectors)[:, ::-1].T.astype(np.float32)
         return found
-
-
-def _again(run: Run, parts: Callable[[], Dissected], sets: Sets, options: NoiseOptions) -> _Checkpoint:
-    return _Checkpoint(run, parts(), sets, options)

@@ -1,4 +1,4 @@
-"""What was recorded of layers, for analyses that need no network."""
+"""What was recorded, for analyses that need no network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featdyn.analysis.sets import Sets
 from featdyn.errors import FeatdynError
@@ -40,3 +41,9 @@ def layer_coords(run: Run, specs: Sequence[ArraySpec], sets: Sets) -> dict[str, 
         "t": np.arange(run.checkpoints),
         "step": ("t", run.values("step")),
     }
+
+
+def recorded_classes(run: Run, t: int) -> NDArray[np.int64]:
+    """Return the classes ``(probe,)`` that the recorded network of a checkpoint predicts."""
+    blocks = range(run.schema.blocks)
+    return np.concatenate([run.block("outputs/logits", t, block).argmax(-1) for block in blocks])

@@ -7,7 +7,6 @@ Bengio, Singer, "Are all layers created equal?", JMLR 2022, do this with one lay
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -67,7 +66,7 @@ def rewind(
     right, same = np.zeros((2, pieces, len(sets.names), steps, len(t2s)), np.int64)
     own = np.zeros((len(sets.names), len(t2s)), np.int64)
     workers.admit(_plan(run, parts, len(items), len(t2s)))
-    with workers.stage(_Segments(run, parts, sets), partial(_again, run, parts.again, sets)) as stage:
+    with workers.stage(_Segments(run, parts, sets), parts.around(_Segments, run, sets)) as stage:
         for done, counts in enumerate(stage.map(_Segments.rewound, items), 1):
             t2, _, t1 = items[done - 1]
             cell = ..., slice(t1, t1 + TOGETHER), t2s.index(t2)
@@ -146,7 +145,3 @@ class _Segments:
             state = self._parts.states[t2]
             self._banks = t2, [SuffixBank.from_states(cut.suffix, [state]) for cut in self._parts.cuts]
         return self._banks[1]
-
-
-def _again(run: Run, parts: Callable[[], Dissected], sets: Sets) -> _Segments:
-    return _Segments(run, parts(), sets)
