@@ -70,6 +70,71 @@ def test_matches_the_reference(n, width, outputs, classes, dtype, mean):
     assert_close(found, expected, 1e-11 if dtype == "float64" else 1e-6)
 
 
+def maps(n, width, positions, *args, **kwargs):
+    """A :func:`sample` of ``n * positions`` rows as maps, channels first, each sample around a mean of its own."""
+    x = torch.as_tensor(sample(n * positions, width, *args, **kwargs)).reshape(n, positions, width)
+    shift = torch.arange(n).reshape(n, 1, 1) % 3
+    return (x + shift.to(x.dtype)).swapaxes(1, 2).contiguous()
+
+
+def rows_of(x):
+    return x.swapaxes(1, 2).reshape(-1, x.shape[1])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.integers(0, 70),
+    width=st.integers(1, 140),
+    positions=st.integers(0, 90) | st.sampled_from([256, 1024, 1100]),
+    dtype=st.sampled_from(DTYPES),
+    mean=st.sampled_from([0.0, 3.0, -100.0]),
+)
+def test_maps_are_rows_of_positions(n, width, positions, dtype, mean):
+    x = maps(n % 9 if positions > 90 else n, width, positions, dtype, mean)
+    found = moments.accumulate(x)
+    assert found.count == len(x) * positions
+    assert_close(found, moments.accumulate(rows_of(x), backend="reference"), 1e-11 if dtype == "float64" else 1e-6)
+    assert_close(moments.accumulate(x, backend="reference"), moments.accumulate(rows_of(x), backend="reference"), 0)
+
+
+@pytest.mark.parametrize("shape", [(300, 16, 1024), (1500, 18, 49), (37, 7, 5000)])
+def test_maps_sum_alike_on_any_number_of_threads(shape):
+    x = maps(*shape, "float16", 3.0).numpy()
+    found = []
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        found.append(moments.accumulate(x))
+    assert_close(found[0], moments.accumulate(rows_of(x), backend="reference"), 1e-6)
+    for other in found[1:]:
+        assert np.array_equal(found[0].scatter, other.scatter)
+        assert np.array_equal(found[0].mean, other.mean)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1.0, 1e18, 1e30])
+@pytest.mark.parametrize("offset", [0, 1e4])
+def test_maps_of_any_size_around_any_mean(scale, offset):
+    x = (maps(20, 6, 300, "float32", offset).numpy() * np.float32(scale)).astype(np.float32)
+    assert_close(moments.accumulate(x), moments.accumulate(rows_of(x), backend="reference"), 1e-6)
+
+
+def test_maps_of_few_distinct_values():
+    values = np.random.default_rng(0).standard_normal((30, 16, 1024))
+    x = (np.round(16 * values + 1600) / 16).astype(np.float16)
+    assert_close(moments.accumulate(x), moments.accumulate(rows_of(x), backend="reference"), 1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_bad_numbers_stay_in_their_channel(bad):
+    x = maps(20, 5, 70).numpy()
+    good = moments.accumulate(x)
+    x[7, 3, 69] = bad
+    found, reference = (moments.accumulate(x, backend=backend) for backend in ("cpu", "reference"))
+    assert np.array_equal(np.isnan(reference.scatter), np.isnan(found.scatter))
+    assert np.array_equal(np.isfinite(found.mean), np.arange(5) != 3)
+    others = np.ix_(np.arange(5) != 3, np.arange(5) != 3)
+    assert np.array_equal(found.scatter[others], good.scatter[others])
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(1300, 601), (20011, 33)])  # tiles shared out, and rows shared out
@@ -250,7 +315,8 @@ X = np.zeros((3, 2))
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"features": np.zeros(3)}, r"features must have shape \(N, F\), got \(3,\)"),
+        ({"features": np.zeros(3)}, r"features must have shape \(N, F\) or \(N, F, P\), got \(3,\)"),
+        ({"features": np.zeros((3, 2, 4)), "outputs": X}, r"features \(N, F, P\) go without outputs and labels"),
         ({"features": X, "outputs": np.zeros(3)}, r"outputs must have shape \(N, C\), got \(3,\)"),
         ({"features": X, "outputs": np.zeros((4, 1))}, r"outputs must have 3 rows .* got shape \(4, 1\)"),
         ({"features": X, "labels": np.zeros((3, 1), int)}, r"labels must have shape \(N,\), got \(3, 1\)"),

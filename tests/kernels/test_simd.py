@@ -50,6 +50,18 @@ def test_add_float64_touches_its_elements_only(dtype):
 
 
 @numba.njit
+def _to_float64(a, out):
+    simd.store(out, 1, simd.widened(simd.load(a, 1, 2)))
+
+
+def test_widened_keeps_the_order():
+    a = np.random.default_rng(0).standard_normal(34).astype(np.float32)
+    out = np.full(34, -1.0)
+    _to_float64(a, out)
+    np.testing.assert_array_equal(out, [-1, *a[1:33].astype(np.float64), -1])
+
+
+@numba.njit
 def _reduce(a):
     return simd.total(simd.load(a, 1, 3)), simd.smallest(simd.load(a, 1, 3))
 

@@ -113,13 +113,13 @@ def plan(run: Run, specs: list[ArraySpec], sets: int) -> Plan:
     )
 
 
-def _axis(spec: ArraySpec) -> int:
-    """Return the axis of a block that holds the variables: channels of maps, else the last one."""
-    return spec.dims.index("channel") if "channel" in spec.dims else len(spec.dims) - 1
+def _is_maps(spec: ArraySpec) -> bool:
+    """Whether the variables are channels, which come before the positions; else they are the last axis."""
+    return "channel" in spec.dims
 
 
 def _width(spec: ArraySpec) -> int:
-    return spec.shape[_axis(spec)]
+    return spec.shape[1 if _is_maps(spec) else -1]
 
 
 State: TypeAlias = tuple[Run, list[ArraySpec], list[NDArray[np.bool_]]]
@@ -140,10 +140,9 @@ def _moments(state: State, item: tuple[int, int, int]) -> Total:
         if not mine.any():
             found.append(None)
             continue
-        own = np.moveaxis(values if mine.all() else values[mine], _axis(specs[c]), -1)
-        moments = accumulate(np.ascontiguousarray(own).reshape(-1, own.shape[-1]))
-        assert isinstance(moments, Moments)
-        found.append(moments)
+        own = values if mine.all() else values[mine]
+        shape = (*own.shape[:2], -1) if _is_maps(specs[c]) else (-1, own.shape[-1])
+        found.append(accumulate(own.reshape(shape)))
     return found
 
 

@@ -26,6 +26,7 @@ from featdyn_kernels._simd.values import (
     tile,
     total,
     where_less,
+    widened,
 )
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "tile",
     "total",
     "where_less",
+    "widened",
 ]
 
 

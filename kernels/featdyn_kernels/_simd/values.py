@@ -134,6 +134,21 @@ def add_float64(typingctx, array, offset, value):
 
 
 @intrinsic
+def widened(typingctx, value):
+    """Return a float32 vector as float64, in twice as many registers."""
+    vector = Vector(types.float64, 2 * value.registers)
+
+    def codegen(context, builder, sig, args):
+        half = ir.VectorType(ir.DoubleType(), vector.lanes)
+        registers = _split(builder, args[0])
+        places = [range(vector.lanes), range(vector.lanes, value.lanes)]
+        masks = [ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), list(some)) for some in places]
+        return _join(builder, (builder.fpext(builder.shuffle_vector(r, r, m), half) for r in registers for m in masks))
+
+    return vector(value), codegen
+
+
+@intrinsic
 def broadcast(typingctx, array, offset, registers):
     """Return ``registers`` registers whose lanes all hold element ``offset``."""
     vector = Vector(array.dtype, registers.literal_value)

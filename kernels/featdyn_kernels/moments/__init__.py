@@ -28,8 +28,9 @@ def accumulate(
 
     Parameters
     ----------
-    features : array, shape (N, F)
-        float16, bfloat16, float32 or float64; numpy or torch.
+    features : array, shape (N, F) or (N, F, P)
+        float16, bfloat16, float32 or float64; numpy or torch. With a third axis, as maps have whose channels come
+        first, every position of a sample is an observation of its own, and neither outputs nor labels go with it.
     outputs : array, shape (N, C), optional
         The same kinds of numbers. Any second set of variables will do, such as the features of another checkpoint.
     labels : integer array, shape (N,), optional
@@ -58,7 +59,10 @@ def accumulate(
     NaN and infinity are propagated: a column that holds one has NaN in its row and column of every scatter matrix, and
     the other columns are untouched. No sample is ever dropped.
     """
-    require_ndim(features, "features", 2, "(N, F)")
+    if features.ndim == 3:
+        require(outputs is None and labels is None, "features (N, F, P) go without outputs and labels")
+        return _maps(features, choose(backend, features))
+    require_ndim(features, "features", 2, "(N, F) or (N, F, P)")
     n = features.shape[0]
     if outputs is not None:
         require_ndim(outputs, "outputs", 2, "(N, C)")
@@ -69,7 +73,23 @@ def accumulate(
     elif classes is not None:
         raise ValueError("classes needs labels")
     chosen = choose(backend, features, outputs, labels)
-    result: Moments = implementation("moments", "accumulate", chosen)(features, outputs, labels, found)
+    return _like(implementation("moments", "accumulate", chosen)(features, outputs, labels, found), features)
+
+
+def _maps(features: Array, backend: Any) -> Moments:
+    """Return the moments of maps; as rows, unless the CPU takes them as they are."""
+    if backend == "cpu":
+        from featdyn_kernels.moments import maps  # only now: it loads Numba
+
+        result = maps.accumulate(features)
+        if result is not None:
+            return _like(result, features)
+    n, width, positions = features.shape
+    return accumulate(features.swapaxes(1, 2).reshape(n * positions, width), backend=backend)
+
+
+def _like(result: Moments, features: Array) -> Moments:
+    """Return moments as the kind of array that the features are."""
     return Moments(**{k: v if k == "count" else like(v, features) for k, v in vars(result).items() if v is not None})
 
 

@@ -53,6 +53,10 @@ class Moments:
         if not isinstance(other, Moments):
             return NotImplemented
         _require_mergeable(self, other)
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are propagated in silence
+            return self._merged(other)
+
+    def _merged(self, other: Moments) -> Moments:
         count = self.count + other.count
         weight = other.count / count if count else 0.0
         step = other.mean - self.mean
