@@ -1,7 +1,8 @@
 """Analyses of a store that is larger than their memory: ``python -m bench.scale STORE [name ...] --json FILE``.
 
-Each runs in a process of its own, held to ``--limit`` bytes, with the store's files out of the page cache first; beside
-it stands a plain read of the same files by as many threads, as cold. ``workers`` compares one worker process with two.
+Each runs in a process of its own, held to ``--limit`` bytes, with the store's files out of the page cache first; before
+it the same process plainly reads the same files by as many threads, as cold. ``workers`` compares one worker process
+with two.
 """
 
 from __future__ import annotations
@@ -45,11 +46,17 @@ SCALING = {
 }
 
 
+PAUSE = 10.0
+"""Seconds after files left the page cache: a virtual machine gives its free memory back by and by, and takes some of
+the time of whoever fills it again."""
+
+
 def evict(files: list[Path]) -> None:
     """Take files out of the page cache, as far as they are clean."""
     for path in files:
         with open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    time.sleep(PAUSE)
 
 
 def read(files: list[Path], threads: int) -> float:
@@ -68,11 +75,13 @@ def read(files: list[Path], threads: int) -> float:
     return time.perf_counter() - start
 
 
-def child(store: str, analysis: str, options: dict[str, Any], where: dict[str, Any]) -> dict[str, Any]:
+def child(
+    store: str, analysis: str, options: dict[str, Any], where: dict[str, Any], pattern: str | None = None
+) -> dict[str, Any]:
     """Run an analysis in this process; return its seconds, and the largest size of this process and of a worker.
 
     It runs on a little first: that workers load libraries and kernels takes seconds, whatever the store, and is told
-    apart as ``loading``.
+    apart as ``loading``. With a pattern of files, a plain read of them comes between, and both find them on disk.
     """
     from featdyn.analysis import analyses
     from featdyn.compute import local, workers
@@ -85,18 +94,29 @@ def child(store: str, analysis: str, options: dict[str, Any], where: dict[str, A
         run = Run(store)
         start = time.perf_counter()
         analyses()[analysis](run, None, found, **options | WARM[analysis])
-        warm = time.perf_counter()
+        timed = {"loading": time.perf_counter() - start}
+        if pattern is not None:
+            files = matching(store, pattern)
+            evict(files)
+            timed["read"] = read(files, where["workers"])
+            evict(files)
+        start = time.perf_counter()
         result = analyses()[analysis](run, None, found, **options).load()
-        end = time.perf_counter()
+        timed["seconds"] = time.perf_counter() - start
     peaks = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     values = {n: v.values for n, v in sorted(result.data_vars.items()) if v.dtype.kind in "fiub"}
     digest = [float(np.nansum(np.abs(v.astype(np.float64)))) for v in values.values()]
-    return {"loading": warm - start, "seconds": end - warm, "peak": peaks[0], "worker_peak": peaks[1], "digest": digest}
+    return {**timed, "peak": peaks[0], "worker_peak": peaks[1], "digest": digest}
 
 
-def run_child(store: str, analysis: str, options: dict[str, Any], where: dict[str, Any]) -> dict[str, Any]:
+def matching(store: str, pattern: str) -> list[Path]:
+    """Return the shards of some arrays."""
+    return sorted(Path(store).glob(f"{pattern}/c.*"))
+
+
+def run_child(*arguments: Any) -> dict[str, Any]:
     """Run :func:`child` in a new process."""
-    task = json.dumps([store, analysis, options, where])
+    task = json.dumps(arguments)
     done = subprocess.run(
         [sys.executable, "-m", "bench.scale", "--child", task], check=True, stdout=subprocess.PIPE, text=True
     )
@@ -107,16 +127,10 @@ def run_child(store: str, analysis: str, options: dict[str, Any], where: dict[st
 def beyond_memory(store: str, name: str, limit: str, repeats: int, threads: int) -> dict[str, Any]:
     """Time one analysis beside a plain read of what it reads, both cold."""
     analysis, options, pattern = CASES[name]
-    files = sorted(p for p in Path(store).glob(f"{pattern}/c.*"))
-    rows = []
-    for _ in range(repeats):
-        evict(files)
-        plain = read(files, threads)
-        evict(files)
-        where = {"scheduler": "threads", "workers": threads, "memory_limit": limit}
-        rows.append({"read": plain, **run_child(store, analysis, options, where)})
+    where = {"scheduler": "threads", "workers": threads, "memory_limit": limit}
+    rows = [run_child(store, analysis, options, where, pattern) for _ in range(repeats)]
     ratio = float(np.median([row["read"] / row["seconds"] for row in rows]))
-    size = sum(p.stat().st_size for p in files)
+    size = sum(p.stat().st_size for p in matching(store, pattern))
     return {"case": name, "options": options, "bytes": size, "limit": limit, "runs": rows, "speed over reading": ratio}
 
 

@@ -129,9 +129,9 @@ def _moments(state: State, item: tuple[int, int, int]) -> Total:
     """Return the moments of each set's probes in one block."""
     run, specs, members = state
     c, t, block = item
-    later = divmod(t * run.schema.blocks + block + AHEAD, run.schema.blocks)
-    if later[0] < run.checkpoints:
-        run.announce(specs[c].path, *later)
+    for later in range(1, AHEAD + 1) if block == 0 else (AHEAD,):
+        if block + later < run.schema.blocks:  # the next checkpoint is some other thread's
+            run.announce(specs[c].path, t, block + later)
     values = run.block(specs[c].path, t, block)
     samples = run.schema.block_slice(block)
     found: Total = []

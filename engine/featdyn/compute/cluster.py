@@ -30,6 +30,8 @@ PATIENCE = 10.0
 """Seconds to wait for a cluster that should exist."""
 AHEAD = 2
 """Tasks per thread that are handed out before their results are taken: none waits, and results do not pile up."""
+EVEN = 4
+"""So many times that: as many tasks keep all threads busy to the end, and more would only cost time."""
 
 
 class Cluster(Workers):
@@ -120,13 +122,17 @@ class _Stage(Stage):
     def fold(
         self,
         function: Callable[[Any, Item], Value],
-        groups: Iterable[Sequence[Item]],
+        groups: Sequence[Sequence[Item]],
         combine: Callable[[Value, Value], Value],
         finish: Callable[[Any, Value], Result],
     ) -> Iterator[Result]:
+        share = -(-EVEN * self._ahead // max(1, len(groups)))  # tasks that a group is cut into: one, where groups do
+
         def total(group: Sequence[Item]) -> Future[Any]:
+            leaves = [[group[i] for i in run] for run in runs(len(group), -(-len(group) // share))]
+            if len(leaves) == 1:
+                return self._submit(_finish, self._key, function, group, combine, finish)
             # In the order of the tree: a sum is taken before more terms are made.
-            leaves = [[group[i] for i in run] for run in runs(len(group), -(-len(group) // self._ahead))]
             terms = (self._submit(_fold, self._key, function, leaf, combine) for leaf in leaves)
             whole = fold(lambda a, b: self._submit(combine, a, b), terms)
             return self._submit(_apply, self._key, finish, whole)
@@ -166,9 +172,21 @@ def _apply(key: str, function: Callable[[Any, Any], Any], item: Any) -> Any:
         return function(held, item)
 
 
-def _fold(key: str, function: Callable[[Any, Any], Any], items: list[Any], combine: Callable[[Any, Any], Any]) -> Any:
+def _fold(
+    key: str, function: Callable[[Any, Any], Any], items: Sequence[Any], combine: Callable[[Any, Any], Any]
+) -> Any:
     with state(key) as held:
         return fold(combine, (function(held, item) for item in items))
+
+
+def _finish(
+    key: str,
+    function: Callable[[Any, Any], Any],
+    items: Sequence[Any],
+    combine: Callable[[Any, Any], Any],
+    finish: Callable[[Any, Any], Any],
+) -> Any:
+    return _apply(key, finish, _fold(key, function, items, combine))
 
 
 def _libraries() -> int:

@@ -50,7 +50,7 @@ class _Here(Stage):
     def fold(
         self,
         function: Callable[[Any, Item], Value],
-        groups: Iterable[Sequence[Item]],
+        groups: Sequence[Sequence[Item]],
         combine: Callable[[Value, Value], Value],
         finish: Callable[[Any, Value], Result],
     ) -> Iterator[Result]:
