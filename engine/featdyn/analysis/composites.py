@@ -124,7 +124,7 @@ class _Grid:
         soft = np.zeros((len(SOFT), len(banks), self._members.shape[1], len(logits)))
         for batch in map(batches.__getitem__, batches.of_block(index)):
             rows, span = batch.stop - batch.start, slice(batch.start - samples.start, batch.stop - samples.start)
-            own = np.repeat(logits[:, span], [1] * (rows - 1) + [1 + len(batch.inputs) - rows], axis=1)
+            own = np.repeat(logits[:, span], [1] * (rows - 1) + [1 + batch.rows - rows], axis=1)
             members = self._members[batch.start : batch.stop]
             with torch.inference_mode():
                 for c, z in enumerate(self._parts.features(batch, t1)):

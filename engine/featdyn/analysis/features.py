@@ -7,8 +7,9 @@ arithmetic.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from math import prod
 from typing import Any, overload
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from featdyn.analysis.source import Rates, Source
-from featdyn.capture import Probes
+from featdyn.capture.probes import filled
 from featdyn.capture.tap import device_of
 from featdyn.networks import Cut, features_at, state_for
 from featdyn.store import Run
@@ -27,13 +28,31 @@ from featdyn.store import Run
 
 @dataclass(frozen=True)
 class Batch:
-    """Probes that pass the network together: samples ``start:stop`` of one block, filled up to a fixed shape."""
+    """Probes that pass the network together: samples ``start:stop`` of one block, filled up to so many rows."""
 
     block: int
     start: int
     stop: int
-    inputs: Tensor
-    labels: Tensor
+    rows: int
+    load: Callable[[str], Tensor] = field(repr=False)
+    """Reads what is recorded of them under ``inputs``, when it is asked for: stored features need no inputs."""
+
+    @cached_property
+    def inputs(self) -> Tensor:
+        """What the network takes."""
+        return self.load("input")
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """The labels in use."""
+        return self.load("target")
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return some of its probes, counted from its first, and no rows to fill up."""
+        return Batch(
+            self.block, self.start + start, self.start + stop, stop - start,
+            lambda name: self.load(name)[start:stop],
+        )  # fmt: skip
 
 
 class Batches(Sequence[Batch]):
@@ -53,7 +72,7 @@ class Batches(Sequence[Batch]):
             samples = run.schema.block_slice(block)
             for start in range(samples.start, samples.stop, self.size):
                 self.spans.append((block, start, min(start + self.size, samples.stop)))
-        self._held: tuple[int, Probes] | None = None
+        self._held: dict[str, tuple[int, Tensor]] = {}  # block, and its values
 
     def __len__(self) -> int:
         return len(self.spans)
@@ -65,14 +84,16 @@ class Batches(Sequence[Batch]):
     def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        block, start, stop = self.spans[index]
+        span = self.spans[index]
+        return Batch(*span, self.size, partial(self._load, *span))
+
+    def _load(self, block: int, start: int, stop: int, name: str) -> Tensor:
         samples = self._run.schema.block_slice(block)
-        if self._held is None or self._held[0] != block:
-            inputs, labels = (torch.from_numpy(self._run.values(f"inputs/{n}", samples)) for n in ("input", "target"))
-            self._held = block, Probes(inputs, labels)
-        first = samples.start
-        inputs, labels = self._held[1].batch(start - first, stop - first, self.size, self._device)
-        return Batch(block, start, stop, inputs, labels)
+        held, values = self._held.get(name, (None, None))
+        if values is None or held != block:
+            values = torch.from_numpy(self._run.values(f"inputs/{name}", samples))
+            self._held[name] = block, values
+        return filled(values, start - samples.start, stop - samples.start, self.size).to(self._device)
 
     def of_block(self, block: int) -> list[int]:
         """Return the places of a block's batches."""
@@ -188,6 +209,6 @@ class Features:
             self._blocks[cut.name] = (t1, batch.block), values
         first = self._run.schema.block_slice(batch.block).start
         part = values[batch.start - first : batch.stop - first]
-        short = len(batch.inputs) - len(part)
+        short = batch.rows - len(part)
         whole = np.concatenate([part, np.repeat(part[-1:], short, axis=0)]) if short else part.copy()
-        return torch.from_numpy(whole).to(batch.inputs.device).float()  # torch converts halves faster than numpy
+        return torch.from_numpy(whole).to(self._device).float()  # torch converts halves faster than numpy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,10 +53,7 @@ def moves(parts: Dissected, sets: Sets, index: int) -> Moves:
     )
     for start in range(0, probes, rows):
         span = slice(start, min(start + rows, probes))
-        piece = replace(
-            batch, start=batch.start + span.start, stop=batch.start + span.stop,
-            inputs=batch.inputs[span], labels=batch.labels[span],
-        )  # fmt: skip
+        piece = batch.part(span.start, span.stop)
         member = np.stack([m[piece.start : piece.stop] for m in sets.members]).astype(np.float64)
         held: list[torch.Tensor] = []
         with torch.inference_mode():

@@ -49,5 +49,9 @@ class Probes:
 
         The same sample in batches of different shapes does not give the same bits.
         """
-        index = torch.arange(start, start + size).clamp(max=stop - 1)
-        return self.inputs[index].to(device), self.labels[index].to(device)
+        return filled(self.inputs, start, stop, size).to(device), filled(self.labels, start, stop, size).to(device)
+
+
+def filled(values: Tensor, start: int, stop: int, size: int) -> Tensor:
+    """Return the rows ``start:stop``, the last one again until there are ``size``."""
+    return values[torch.arange(start, start + size).clamp(max=stop - 1)]

@@ -13,6 +13,7 @@ from featdyn.statistics.blas import one_thread
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 _LOW, _HIGH = -9.0, 12.0  # survival is 1 - 1e-16 and 4e-15 there
 _DEGREE = 80
+_NEVER = 120.0  # survival is about exp(-2/3 s^(3/2)): from 109 on float64 has no number for it
 
 
 def survival(s: float) -> float:
@@ -36,6 +37,8 @@ def survival_without_trace(s: float, variance: float) -> float:
 def _survival(s: float, variance: float) -> float:
     if s <= _LOW:
         return 1.0
+    if s >= _NEVER:
+        return 0.0
     if s < _HIGH:
         log, slope, curvature = (float(f(s)) for f in _log_series())
     else:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.statistics.blas import one_thread
+from featdyn.statistics.randomness import Rng, generator
 
 _BLOCK = 2**19  # entries held at once, 4 MiB: a block stays in the cache
 
@@ -28,9 +30,25 @@ def bartlett(n: int, p: int, count: int, rng: np.random.Generator) -> Iterator[N
         yield factors
 
 
-def eigenvalues(m: int, p: int, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return the min(m, p) non-zero eigenvalues of ``count`` Wishart matrices, ascending: (count, min(m, p))."""
+def eigenvalues(m: int, p: int, count: int, rng: Rng) -> NDArray[np.float64]:
+    """Return the min(m, p) non-zero eigenvalues of ``count`` Wishart matrices, ascending: (count, min(m, p)).
+
+    Those of a seed are kept, read-only: a store has thousands of samples of one size, whose baselines are the same.
+    """
     small, large = min(m, p), max(m, p)
+    if isinstance(rng, np.random.Generator):
+        return _drawn(small, large, count, rng)
+    return _kept(small, large, count, 0 if rng is None else rng)
+
+
+@lru_cache(maxsize=16)
+def _kept(small: int, large: int, count: int, seed: int) -> NDArray[np.float64]:
+    found = _drawn(small, large, count, generator(seed))
+    found.flags.writeable = False
+    return found
+
+
+def _drawn(small: int, large: int, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     with one_thread(small):
         blocks = bartlett(small, large, count, rng)
         return np.concatenate([np.linalg.eigvalsh(f @ f.transpose(0, 2, 1)) for f in blocks])

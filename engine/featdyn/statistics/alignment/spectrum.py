@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featdyn.statistics import checks, wishart
 from featdyn.statistics.gram import Draws, centred
-from featdyn.statistics.randomness import Rng, generator
+from featdyn.statistics.randomness import Rng
 from featdyn.statistics.result import Center
 
 
@@ -56,7 +56,7 @@ def explained_shares(
         raise ValueError(f"k must name numbers of directions from 1 to p = {c.p}, got {tuple(k)}")
     if replicates < 1:
         raise ValueError(f"replicates must be at least 1, got {replicates}")
-    null = _shares(wishart.eigenvalues(c.m, c.p, replicates, generator(rng))[:, ::-1], ks)
+    null = _shares(wishart.eigenvalues(c.m, c.p, replicates, rng)[:, ::-1], ks)
     return ExplainedShares(ks, _shares(c.eigenvalues, ks), null.mean(axis=0), np.quantile(null, 0.95, axis=0))
 
 
