@@ -26,6 +26,7 @@ from featdyn.statistics.alignment import effective_rank, explained_shares, parti
 from featdyn.statistics.family import FAMILY
 from featdyn.statistics.multiplicity import benjamini_hochberg, holm
 from featdyn.statistics.result import Center
+from featdyn.statistics.wishart import KEPT, SIZES
 from featdyn.store import Run
 from featdyn.validation import validate
 
@@ -113,10 +114,15 @@ def plan(small: xr.Dataset, cells: int) -> Plan:
         f"{cells:,} Gram matrices of {draws} draws",
         tasks=cells,
         reads=small.nbytes,
-        task={"matrices": SQUARES * 8 * draws**2},
+        task=test_bytes(draws),
         state={"Gram matrices": small.nbytes},
         result={"results": 1024 * cells},
     )
+
+
+def test_bytes(draws: int) -> dict[str, int]:
+    """Return the bytes that :func:`tested` holds, by what they are for."""
+    return {"matrices": SQUARES * 8 * draws**2, "random directions": SIZES * KEPT}
 
 
 def _cell(state: tuple[xr.Dataset, Center, IsotropyOptions], item: tuple[str, tuple[int, ...]]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from featdyn.analysis.isotropy import SHARES, SQUARES, stacked, tested, untested
+from featdyn.analysis.isotropy import SHARES, stacked, test_bytes, tested, untested
 from featdyn.analysis.options import LayerIsotropyOptions
 from featdyn.analysis.recorded import layer_coords, recorded
 from featdyn.analysis.sets import Sets, spread
@@ -90,7 +90,7 @@ def plan(run: Run, specs: list[ArraySpec], kept: list[NDArray[np.intp]]) -> Plan
         f"{len(specs)} layers x {len(kept)} sets of up to {rows} probes x {run.checkpoints} checkpoints",
         tasks=cells,
         reads=run.checkpoints * sum(map(len, kept)) * sum(spec.sample_bytes for spec in specs),
-        task={"draws": 8 * rows * widest, "matrices": SQUARES * 8 * rows**2},
+        task={"draws": 8 * rows * widest} | test_bytes(rows),
         result={"results": 1024 * cells},
     )
 

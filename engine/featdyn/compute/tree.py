@@ -35,6 +35,6 @@ def fold(combine: Callable[[Value, Value], Value], values: Iterable[Value]) -> V
 
 
 def runs(count: int, length: int) -> list[range]:
-    """Cut ``range(count)`` into aligned runs of the largest power of two up to ``length``; into one, if that is enough."""
+    """Cut ``range(count)`` into aligned runs of the largest power of two up to ``length``, or not at all."""
     step = count if length >= count else 1 << max(0, length.bit_length() - 1)
     return [range(start, min(start + step, count)) for start in range(0, count, max(1, step))]

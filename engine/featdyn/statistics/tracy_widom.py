@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 from numpy.polynomial import Chebyshev
-from scipy.special import airy
+from scipy.special import airy, airye
 
 from featdyn.statistics.blas import one_thread
 
@@ -43,9 +43,7 @@ def _survival(s: float, variance: float) -> float:
         log, slope, curvature = (float(f(s)) for f in _log_series())
     else:
         step = 0.02
-        below, log, above = (_log_determinant(s + d) for d in (-step, 0.0, step))
-        if not np.isfinite([below, log, above]).all():
-            return 0.0
+        below, log, above = (_log_tail(s + d) for d in (-step, 0.0, step))
         slope, curvature = (above - below) / (2 * step), (above - 2 * log + below) / step**2
     return min(1.0, float(np.exp(log - variance / 2 * (slope**2 + curvature))))
 
@@ -59,9 +57,21 @@ def _log_series() -> tuple[Chebyshev, Chebyshev, Chebyshev]:
 
 
 def _log_determinant(s: float) -> float:
-    half = max(13.0 - s, 8.0) / 2  # beyond, the kernel is below 1e-16 of its largest entry
+    half = _half(s)
     x, w = half * (_NODES + 1), np.sqrt(half * _WEIGHTS)
     kernel = w[:, None] * w * airy(x[:, None] + x + s)[0]
     with np.errstate(divide="ignore"):
         # 1 - det(1 - K) from the eigenvalues keeps every digit where they are tiny.
         return float(np.log(-np.expm1(np.log1p(-np.linalg.eigvalsh(kernel)).sum())))
+
+
+def _log_tail(s: float) -> float:
+    """Return the same beyond :data:`_HIGH`, where ``1 - det(1 - K)`` is the trace of K but for 4e-15 of it."""
+    half = _half(s)
+    z = 2 * half * (_NODES + 1) + s
+    scaled = airye(z)[0] * np.exp(2 / 3 * (s**1.5 - z**1.5))  # Ai(z) itself leaves the range of float64 at 104
+    return float(np.log(half * _WEIGHTS @ scaled) - 2 / 3 * s**1.5)
+
+
+def _half(s: float) -> float:
+    return max(13.0 - s, 8.0) / 2  # beyond, the kernel is below 1e-16 of its largest entry

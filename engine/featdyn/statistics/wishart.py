@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +12,7 @@ from featdyn.statistics.blas import one_thread
 from featdyn.statistics.randomness import Rng, generator
 
 _BLOCK = 2**19  # entries held at once, 4 MiB: a block stays in the cache
+KEPT, SIZES = 2**25, 2  # bytes of directions that are kept, of so many sizes: 999 sets of 64 in 64 coordinates or more
 
 
 def bartlett(n: int, p: int, count: int, rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
@@ -30,6 +31,29 @@ def bartlett(n: int, p: int, count: int, rng: np.random.Generator) -> Iterator[N
         yield factors
 
 
+def directions(n: int, p: int, count: int, rng: Rng) -> Iterable[NDArray[np.float64]]:
+    """Return ``count`` sets of n independent uniform directions in p coordinates, in blocks (b, n, min(n, p)).
+
+    As :func:`bartlett`, each row divided by its length. Small ones of a seed are kept, as :func:`eigenvalues` are.
+    """
+    if isinstance(rng, np.random.Generator) or 8 * count * n * min(n, p) > KEPT:
+        return map(_scaled, bartlett(n, p, count, generator(rng)))
+    return _kept_directions(n, p, count, 0 if rng is None else rng)
+
+
+def _scaled(factors: NDArray[np.float64]) -> NDArray[np.float64]:
+    factors /= np.linalg.norm(factors, axis=2, keepdims=True)
+    return factors
+
+
+@lru_cache(SIZES)
+def _kept_directions(n: int, p: int, count: int, seed: int) -> tuple[NDArray[np.float64], ...]:
+    blocks = tuple(map(_scaled, bartlett(n, p, count, generator(seed))))
+    for block in blocks:
+        block.flags.writeable = False
+    return blocks
+
+
 def eigenvalues(m: int, p: int, count: int, rng: Rng) -> NDArray[np.float64]:
     """Return the min(m, p) non-zero eigenvalues of ``count`` Wishart matrices, ascending: (count, min(m, p)).
 
@@ -38,11 +62,11 @@ def eigenvalues(m: int, p: int, count: int, rng: Rng) -> NDArray[np.float64]:
     small, large = min(m, p), max(m, p)
     if isinstance(rng, np.random.Generator):
         return _drawn(small, large, count, rng)
-    return _kept(small, large, count, 0 if rng is None else rng)
+    return _kept_eigenvalues(small, large, count, 0 if rng is None else rng)
 
 
 @lru_cache(maxsize=16)
-def _kept(small: int, large: int, count: int, seed: int) -> NDArray[np.float64]:
+def _kept_eigenvalues(small: int, large: int, count: int, seed: int) -> NDArray[np.float64]:
     found = _drawn(small, large, count, generator(seed))
     found.flags.writeable = False
     return found

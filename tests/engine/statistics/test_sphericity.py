@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from featdyn.statistics import Gram, TestResult, sphericity, tracy_widom
+from featdyn.statistics import Gram, TestResult, alignment, sphericity, tracy_widom
 from featdyn.statistics.gram import centred
 from featdyn.statistics.sphericity.highdim import fourth_moment, second_moment
 from tests.engine.statistics import laws, peers, reference
@@ -156,8 +156,9 @@ def test_tracy_widom_quantiles() -> None:
     from scipy.integrate import quad
     from scipy.special import airy
 
-    for s in (8.0, 11.9, 12.1, 20.0):
+    for s in (8.0, 11.9, 12.1, 20.0, 60.0, 100.0):
         assert tracy_widom.survival(s) == pytest.approx(quad(lambda t: airy(t)[0], s, s + 20)[0] / 2, rel=1e-5)
+    assert [tracy_widom.survival(s) for s in (119.0, 1e3, 1e9)] == [0, 0, 0]
     values = [tracy_widom.survival_without_trace(s, 0.3) for s in np.linspace(-12, 60, 200)]
     assert (np.diff(values) < 1e-9).all()  # rounding where the value is 1
     assert (np.diff(values[40:]) < 0).all()
@@ -185,3 +186,15 @@ def test_peers_of_the_benchmark_agree() -> None:
     x = np.random.default_rng(9).standard_normal((12, 40))
     for name, expected in peers.statistics(peers.gram(x), 40).items():
         assert TESTS[name](x, center="known").statistic == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [40, 200])  # whose redrawn directions are kept, and are not
+def test_a_seed_and_its_generator_draw_the_same(n: int) -> None:
+    x = laws.gaussian(np.random.default_rng(3), n, 300) * np.linspace(1, 1.3, 300)
+    for known in ("known", "estimated"):
+        once, again, other = (
+            sphericity.exact_norm_conditional(x, center=known, rng=rng) for rng in (5, 5, np.random.default_rng(5))
+        )
+        assert once == again == other
+        shares = [alignment.explained_shares(x, center=known, rng=rng) for rng in (5, 5, np.random.default_rng(5))]
+        assert len({share.baseline.tobytes() for share in shares}) == 1

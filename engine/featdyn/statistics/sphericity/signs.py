@@ -11,9 +11,9 @@ from scipy import stats
 from featdyn.statistics.blas import one_thread
 from featdyn.statistics.centred import Centred
 from featdyn.statistics.gram import Draws, centred
-from featdyn.statistics.randomness import Rng, generator
+from featdyn.statistics.randomness import Rng
 from featdyn.statistics.result import Center, TestResult
-from featdyn.statistics.wishart import bartlett
+from featdyn.statistics.wishart import directions
 
 ELLIPTICAL = "spherical directions, any lengths (heavy tails)"
 _ENOUGH = 50  # exceedances: p-values below 5 % are never cut short at 999 replicates
@@ -100,7 +100,7 @@ def exact_norm_conditional(
         raise ValueError(f"replicates must be at least 1, got {replicates}")
     observed = float(_squared_products(c.rows))
     with one_thread(c.n):
-        reached, drawn = _redraw(c, observed * (1 - 1e-12), replicates, generator(rng))
+        reached, drawn = _redraw(c, observed * (1 - 1e-12), replicates, rng)
     return TestResult(
         "exact_norm_conditional",
         c.p * observed / float(c.square_norms.sum()) ** 2 - 1,
@@ -114,20 +114,19 @@ def exact_norm_conditional(
     )
 
 
-def _redraw(c: Centred, observed: float, replicates: int, rng: np.random.Generator) -> tuple[int, int]:
+def _redraw(c: Centred, observed: float, replicates: int, rng: Rng) -> tuple[int, int]:
     """Return how many redrawn sums of squares reached the observed one, of how many; at most ``_ENOUGH``.
 
     The lengths fix the trace, so these sums order as U does.
     """
     lengths = np.sqrt(c.square_norms)[:, None]
     reached = drawn = 0
-    for factors in bartlett(c.n, c.p, replicates, rng):
-        factors *= lengths / np.linalg.norm(factors, axis=2, keepdims=True)
-        hits = np.flatnonzero(_squared_products(factors) >= observed)
+    for uniform in directions(c.n, c.p, replicates, rng):
+        hits = np.flatnonzero(_squared_products(lengths * uniform) >= observed)
         if reached + len(hits) >= _ENOUGH:
             return _ENOUGH, drawn + int(hits[_ENOUGH - reached - 1]) + 1
         reached += len(hits)
-        drawn += len(factors)
+        drawn += len(uniform)
     return reached, drawn
 
 
