@@ -17,6 +17,7 @@ from featdyn_kernels import moments
 from tests.kernels.peers import moments as peers
 
 N, F = 20_000, 2_048
+MAPS = (1_000, 16, 1_024), (1_000, 32, 256), (500, 128, 64)  # the layers of a ResNet, as they are stored
 GPU = ", in ours three of halves, so that it may pass the ceiling; no GPU figure exists yet"
 
 
@@ -28,6 +29,29 @@ def cases(device: str) -> Iterator[Case]:
     x = noise + 10
     deviation = x.double() - x.double().mean(0)
     yield _case(x, "centred, mean of 10 standard deviations", peers.SCATTER, "scatter", deviation.T @ deviation)
+    for n, width, positions in MAPS:
+        yield _maps(n, width, positions, device)
+
+
+def _maps(n: int, width: int, positions: int, device: str) -> Case:
+    x = torch.relu(torch.randn(n, width, positions, generator=torch.Generator().manual_seed(0)) + 0.5).half().to(device)
+    expected = moments.accumulate(x, backend="reference").scatter.cpu().numpy()
+
+    def check(result: Any) -> None:
+        found = result.scatter if isinstance(result, moments.Moments) else result
+        error = peers.error(found.cpu().numpy(), expected)
+        assert error < 1e-6, f"relative error {error:.1e}"
+
+    return Case(
+        name=f"N={n} F={width} P={positions} float16, centred, channels first",
+        ours=lambda: moments.accumulate(x),
+        peers={peer: lambda call=call: call(x) for peer, call in peers.MAPS.items()},
+        check=check,
+        ceiling="copy",
+        amount=2 * x.numel(),
+        target={"best": 1.5},
+        notes="bytes read once",
+    )
 
 
 def _case(x: torch.Tensor, name: str, contenders: dict[str, Callable], moment: str, expected: torch.Tensor) -> Case:

@@ -309,6 +309,12 @@ def test_peers(name):
     assert peers.error((peers.RAW | peers.SCATTER)[name](torch.from_numpy(x)), expected) < 1e-6
 
 
+@pytest.mark.parametrize("name", peers.MAPS)
+def test_peers_of_maps(name):
+    x = maps(20, 8, 49, "float16")
+    assert peers.error(peers.MAPS[name](x), moments.accumulate(x, backend="reference").scatter.numpy()) < 1e-6
+
+
 X = np.zeros((3, 2))
 
 
