@@ -110,8 +110,8 @@ def test_maps_sum_alike_on_any_number_of_threads(shape):
         assert np.array_equal(found[0].mean, other.mean)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1.0, 1e18, 1e30])
-@pytest.mark.parametrize("offset", [0, 1e4])
+@pytest.mark.parametrize("scale", [1e-30, 2e-21, 1e-18, 1.0, 1e18, 1e30])
+@pytest.mark.parametrize("offset", [0, 1e4, 1e6])
 def test_maps_of_any_size_around_any_mean(scale, offset):
     x = (maps(20, 6, 300, "float32", offset).numpy() * np.float32(scale)).astype(np.float32)
     assert_close(moments.accumulate(x), moments.accumulate(rows_of(x), backend="reference"), 1e-6)

@@ -99,10 +99,9 @@ def plan(run: Run, specs: list[ArraySpec], sets: int) -> Plan:
     """Return what one pass over these arrays will need."""
     block = min(run.schema.shard_samples, run.schema.samples)
     square = 8 * max(_width(spec) for spec in specs) ** 2
-    tasks = len(specs) * run.checkpoints * run.schema.blocks
     return Plan(
         f"{len(specs)} layers x {run.checkpoints} checkpoints x {run.schema.samples:,} probes",
-        tasks=tasks,
+        tasks=len(specs) * run.checkpoints,  # or more, smaller ones, where these are few
         reads=run.checkpoints * sum(spec.nbytes for spec in specs),
         task={
             "blocks": COPIES * block * max(spec.sample_bytes for spec in specs),

@@ -93,6 +93,7 @@ def _add_maps(x: Any, side: int, together: int, packed: Any, means: Any, scatter
                     sums = sums + widened(load(target, j, 2))
                 mean = total(sums) / positions
                 means[first + i, c] = mean
+                target[positions:] = target[0]  # of no effect on the largest deviation
                 reach[c] = max(reach[c], _centre(target, mean))
                 target[positions:] = 0
         for start in range(0, samples * side, PANEL):
