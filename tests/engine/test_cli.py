@@ -58,6 +58,15 @@ print(heavy or "light", resource.getrusage(resource.RUSAGE_SELF).ru_utime)
         assert f"  {name} " in run.stdout
 
 
+@pytest.mark.parametrize("command", [["report"], ["query", "train_loss"], ["compare"], ["claims"]])
+def test_what_is_written_is_a_file_of_this_machine(featdyn, small_store, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = featdyn(command[0], small_store, *command[1:], "-o", "s3://bucket/x.html")
+    assert (code, out) == (1, "")
+    assert err == "featdyn: s3://bucket/x.html: stores may lie in a bucket, what -o names is a file of this machine\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_import_featdyn_is_light():
     code = "import sys, featdyn, featdyn_kernels; print({'torch', 'dask', 'numba'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

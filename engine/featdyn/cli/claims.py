@@ -9,6 +9,7 @@ import click
 
 from featdyn.analysis.options import ClaimOptions
 from featdyn.cli.flags import flags
+from featdyn.cli.out import out_file
 from featdyn.cli.workers import compute_flags, opened
 
 
@@ -17,7 +18,7 @@ from featdyn.cli.workers import compute_flags, opened
 @click.option(
     "--format", "kind", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
 )
-@click.option("-o", "--out", type=click.Path(dir_okay=False), help="Write to this file instead of standard output.")
+@out_file("Write to this file instead of standard output.")
 def command(stores: tuple[str, ...], kind: str, out: str | None, **options: Any) -> None:
     """Test the five claims on temporal consistency on STORES.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from featdyn.cli.out import out_file
 from featdyn.cli.workers import compute_flags, opened
 
 DEFAULT = tuple(f"results.consistency.{name}" for name in ("accuracy", "agreement", "retention"))
@@ -35,7 +36,7 @@ DEFAULT = tuple(f"results.consistency.{name}" for name in ("accuracy", "agreemen
 @click.option(
     "--format", "kind", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
 )
-@click.option("-o", "--out", type=click.Path(dir_okay=False), help="Also write a figure, an HTML file.")
+@out_file("Also write a figure, an HTML file.")
 def command(
     stores: tuple[str, ...],
     quantities: tuple[str, ...],

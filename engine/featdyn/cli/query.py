@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from featdyn.cli.out import out_file
+
 
 @click.command()
 @click.argument("store", type=click.Path())
@@ -18,7 +20,7 @@ import click
 @click.option(
     "--format", "kind", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
 )
-@click.option("-o", "--out", type=click.Path(dir_okay=False), help="Write to this file instead of standard output.")
+@out_file("Write to this file instead of standard output.")
 def command(
     store: str,
     variable: str,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
+from featdyn.cli.out import out_file
+
 
 @click.command()
 @click.argument("store", type=click.Path())
-@click.option(
-    "-o", "--out", type=click.Path(dir_okay=False), default="report.html", show_default=True, help="The file."
-)
+@out_file("The file.", "report.html")
 def command(store: str, out: str) -> None:
     """Write the report of STORE: one HTML file that works offline."""
     from featdyn.report import write_report
