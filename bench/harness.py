@@ -36,6 +36,7 @@ class Case:
     target: dict[str, float] = field(default_factory=dict)  # peer (or "best", "ceiling") -> wanted ratio
     repeats: int = 15
     notes: str = ""
+    prepare: Callable[[], None] = lambda: None  # before each timed call, and not timed
 
 
 def _seconds(call: Callable[[], Any], device: str) -> float:
@@ -60,6 +61,7 @@ def measure(case: Case, device: str, ceilings: dict[str, float], repeats: int | 
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats or case.repeats):
         for name, call in contenders.items():
+            case.prepare()
             times[name].append(_seconds(call, device))
     quantiles = {
         n: dict(zip(("p20", "p50", "p80"), np.quantile(t, (0.2, 0.5, 0.8)), strict=True)) for n, t in times.items()
