@@ -35,18 +35,12 @@ def cases(device: str) -> Iterator[Case]:
 
 def _maps(n: int, width: int, positions: int, device: str) -> Case:
     x = torch.relu(torch.randn(n, width, positions, generator=torch.Generator().manual_seed(0)) + 0.5).half().to(device)
-    expected = moments.accumulate(x, backend="reference").scatter.cpu().numpy()
-
-    def check(result: Any) -> None:
-        found = result.scatter if isinstance(result, moments.Moments) else result
-        error = peers.error(found.cpu().numpy(), expected)
-        assert error < 1e-6, f"relative error {error:.1e}"
-
+    expected = moments.accumulate(x, backend="reference").scatter
     return Case(
         name=f"N={n} F={width} P={positions} float16, centred, channels first",
         ours=lambda: moments.accumulate(x),
         peers={peer: lambda call=call: call(x) for peer, call in peers.MAPS.items()},
-        check=check,
+        check=_check("scatter", expected),
         ceiling="copy",
         amount=2 * x.numel(),
         target={"best": 1.5},
@@ -55,6 +49,20 @@ def _maps(n: int, width: int, positions: int, device: str) -> Case:
 
 
 def _case(x: torch.Tensor, name: str, contenders: dict[str, Callable], moment: str, expected: torch.Tensor) -> Case:
+    return Case(
+        name=f"N={N} F={F} float32, {name}",
+        ours=lambda: moments.accumulate(x),
+        peers={peer: lambda call=call: call(x) for peer, call in contenders.items()},
+        check=_check(moment, expected),
+        ceiling="matmul-float32",
+        amount=N * F * (F + 1) / 2,
+        target={"ceiling": 0.8} if x.is_cuda else {"best": 1.5, "ceiling": 0.8},
+        repeats=7,
+        notes="multiply-adds: one per symmetric pair" + (GPU if x.is_cuda else ""),
+    )
+
+
+def _check(moment: str, expected: torch.Tensor) -> Callable[[Any], None]:
     expected = expected.cpu().numpy()
 
     def check(result: Any) -> None:
@@ -62,14 +70,4 @@ def _case(x: torch.Tensor, name: str, contenders: dict[str, Callable], moment: s
         error = peers.error(found.cpu().numpy(), expected)
         assert error < 1e-6, f"relative error {error:.1e}"
 
-    return Case(
-        name=f"N={N} F={F} float32, {name}",
-        ours=lambda: moments.accumulate(x),
-        peers={peer: lambda call=call: call(x) for peer, call in contenders.items()},
-        check=check,
-        ceiling="matmul-float32",
-        amount=N * F * (F + 1) / 2,
-        target={"ceiling": 0.8} if x.is_cuda else {"best": 1.5, "ceiling": 0.8},
-        repeats=7,
-        notes="multiply-adds: one per symmetric pair" + (GPU if x.is_cuda else ""),
-    )
+    return check

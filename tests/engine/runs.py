@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from featdyn.errors import StoreError
-from featdyn.store import ArraySpec, Run, RunWriter, Schema
+from featdyn.store import ArraySpec, Run, RunWriter, Schema, datasets
 
 CHECKPOINTS, SAMPLES, LAYERS = 4, 11, ("stem", "s1.b1", "s3b1")
 SPLITS = ("train", "test", "corrupted")
@@ -101,3 +101,15 @@ def refused(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(StoreError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def encode_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let zarr encode the dataset of a path once, for tests that write hundreds of equal runs."""
+    encode, known = datasets.encode, {}
+
+    def encoded(dataset: xr.Dataset, path: str) -> Any:
+        if path not in known:
+            known[path] = encode(dataset, path)
+        return known[path]
+
+    monkeypatch.setattr(datasets, "encode", encoded)

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from featdyn.errors import StoreError
-from featdyn.store import Run, RunWriter, datasets, exists, lease, verify
+from featdyn.store import Run, RunWriter, exists, lease, verify
 from tests.engine import small_run
 from tests.engine.buckets import Clock, Faults, Killed, Late, contents, without_takeovers
-from tests.engine.runs import refused
+from tests.engine.runs import encode_once, refused
 
 from obstore.store import MemoryStore  # isort: skip
 
@@ -23,15 +22,8 @@ from obstore.store import MemoryStore  # isort: skip
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Let time pass on demand, no lease be renewed in the background, and zarr encode each dataset once."""
-    encode, known = datasets.encode, {}
-
-    def encoded(dataset: xr.Dataset, path: str) -> Any:
-        if path not in known:
-            known[path] = encode(dataset, path)
-        return known[path]
-
     found = Clock()
-    monkeypatch.setattr(datasets, "encode", encoded)
+    encode_once(monkeypatch)
     monkeypatch.setattr(lease, "now", found)
     monkeypatch.setattr(lease, "RENEWED", 1e6)
     return found

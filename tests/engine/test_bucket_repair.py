@@ -124,6 +124,14 @@ def test_a_fault_at_every_request_of_a_repair_and_of_gc(clock: Clock, whole: Pat
     assert seen == {1, 4}
 
 
+def begun() -> MemoryStore:
+    """Return a bucket that holds a run of one checkpoint."""
+    store = MemoryStore()
+    with Faults(store).installed() as url:
+        small_run.record(url, "c")
+    return store
+
+
 @pytest.mark.parametrize("tool", [gc, repair])
 @pytest.mark.parametrize("soon", [True, False])
 def test_no_request_of_a_writer_that_was_stopped_spoils_what_comes_after_it(clock: Clock, tool, soon: bool) -> None:
@@ -131,9 +139,7 @@ def test_no_request_of_a_writer_that_was_stopped_spoils_what_comes_after_it(cloc
     at = 0
     while True:
         at += 1
-        store = MemoryStore()
-        with Faults(store).installed() as url:
-            small_run.record(url, "c")
+        store = begun()
         late = Late(store, at)
         try:
             with late.installed() as url:
@@ -160,9 +166,7 @@ def test_who_fails_while_it_takes_over_leaves_the_next_one_a_warning(clock: Cloc
     at = 0
     while True:
         at += 1
-        store = MemoryStore()
-        with Faults(store).installed() as url:
-            small_run.record(url, "c")
+        store = begun()
         late = LateRoot(store)
         with suppress(Killed), late.installed() as url:
             small_run.record(url, "cc")

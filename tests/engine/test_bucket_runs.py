@@ -23,7 +23,6 @@ from featdyn.training import load
 from tests.engine import small_run
 from tests.engine.buckets import contents
 from tests.engine.runs import refused, result_dataset, write_run
-from tests.engine.test_cli import featdyn as featdyn
 from tests.engine.test_training import TINY, files_of
 
 

@@ -11,28 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from featdyn.cli import main
 from featdyn.store import Run
 from tests.engine.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def featdyn(monkeypatch, capsys):
-    """Run the command line in this process: (exit code, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["featdyn", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def child(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

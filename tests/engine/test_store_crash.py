@@ -17,10 +17,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from featdyn.errors import StoreError
-from featdyn.store import Run, RunWriter, datasets, files, repair, verify
+from featdyn.store import Run, RunWriter, files, repair, verify
+from tests.engine.runs import encode_once
 from tests.engine.small_run import CHECKPOINTS, RESULT, fill, record
 from tests.engine.spec_reader import SpecReader
 
@@ -138,14 +138,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], i
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sync nothing, and let zarr encode each dataset once: hundreds of runs are written here."""
-    encode, known = datasets.encode, {}
-
-    def encoded(dataset: xr.Dataset, path: str) -> Any:
-        if path not in known:
-            known[path] = encode(dataset, path)
-        return known[path]
-
-    monkeypatch.setattr(datasets, "encode", encoded)
+    encode_once(monkeypatch)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 

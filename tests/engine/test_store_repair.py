@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import shutil
-import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from unittest import mock
@@ -17,7 +17,6 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featdyn.cli import main
 from featdyn.store import Run, RunWriter, gc, repair, verify
 from featdyn.store.commit import DROPPED
 from featdyn.store.lock import NAME as LOCK
@@ -367,17 +366,7 @@ def test_what_was_mapped_before_a_repair_stays_readable(store: Path) -> None:
     np.testing.assert_array_equal(mapped, [[3, 0], [3, 1]])
 
 
-def test_the_commands(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def featdyn(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["featdyn", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
+def test_the_commands(store: Path, featdyn: Callable[..., tuple[int, str, str]]) -> None:
     name = str(store)
     flip(store / "results/r/000005/value/c/0")
     flip(store / SHARDS[6])

@@ -9,7 +9,7 @@ from featdyn.store import Run
 from featdyn.training import load
 from featdyn.training.stage import Events, train
 from featdyn.training.sweep import Sweep, points
-from tests.engine.test_cli import featdyn, one_line  # noqa: F401
+from tests.engine.test_cli import one_line
 from tests.engine.test_training import TINY, Stop, files_of
 
 SHORT = (*TINY, "training.epochs=1", "checkpoints.first_epoch=0", "capture.layers=['hidden1']")
@@ -117,7 +117,7 @@ def test_a_sweep_goes_on_where_it_stands(tmp_path):
     assert (grid.points[0].store / "zarr.json").stat().st_mtime_ns == done
 
 
-def test_the_command_makes_a_store_per_point_and_a_table(featdyn, tmp_path):  # noqa: F811
+def test_the_command_makes_a_store_per_point_and_a_table(featdyn, tmp_path):
     arguments = ["train", "digits", "--store", tmp_path, *SET, "--sweep", "labels.noise=0,1", "--seeds", "2"]
     code, out, err = featdyn(*arguments)
     assert (code, err) == (0, "")
@@ -145,7 +145,7 @@ def test_the_command_makes_a_store_per_point_and_a_table(featdyn, tmp_path):  # 
     one_line(featdyn(*arguments[:4], "--sweep", "labels.noise=0,7"), "labels.noise")
 
 
-def test_a_run_that_diverges_does_not_stop_the_others(featdyn, tmp_path):  # noqa: F811
+def test_a_run_that_diverges_does_not_stop_the_others(featdyn, tmp_path):
     sweep = ("--sweep", "training.learning_rate=1e20,0.01", "--set", "training.schedule=constant")
     code, out, err = featdyn("train", "digits", "--store", tmp_path, *SET, *sweep)
     assert code == 1

@@ -11,4 +11,9 @@ Rng: TypeAlias = np.random.Generator | int | None
 
 def generator(rng: Rng) -> np.random.Generator:
     """Return a generator: the given one, one of the given seed, or one of seed 0 for None."""
-    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(0 if rng is None else rng)
+    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(seed_of(rng))
+
+
+def seed_of(rng: int | None) -> int:
+    """Return the seed, 0 for None."""
+    return 0 if rng is None else rng

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.statistics.blas import one_thread
-from featdyn.statistics.randomness import Rng, generator
+from featdyn.statistics.randomness import Rng, generator, seed_of
 
 _BLOCK = 2**19  # entries held at once, 4 MiB: a block stays in the cache
 KEPT, SIZES = 2**25, 2  # bytes of directions that are kept, of so many sizes: 999 sets of 64 in 64 coordinates or more
@@ -38,7 +38,7 @@ def directions(n: int, p: int, count: int, rng: Rng) -> Iterable[NDArray[np.floa
     """
     if isinstance(rng, np.random.Generator) or 8 * count * n * min(n, p) > KEPT:
         return map(_scaled, bartlett(n, p, count, generator(rng)))
-    return _kept_directions(n, p, count, 0 if rng is None else rng)
+    return _kept_directions(n, p, count, seed_of(rng))
 
 
 def _scaled(factors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -62,7 +62,7 @@ def eigenvalues(m: int, p: int, count: int, rng: Rng) -> NDArray[np.float64]:
     small, large = min(m, p), max(m, p)
     if isinstance(rng, np.random.Generator):
         return _drawn(small, large, count, rng)
-    return _kept_eigenvalues(small, large, count, 0 if rng is None else rng)
+    return _kept_eigenvalues(small, large, count, seed_of(rng))
 
 
 @lru_cache(maxsize=16)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from featdyn.errors import StoreError
 from featdyn.store.client import BRIEF, PART, PATIENT, QUICK, Client, Refused, connect
-from featdyn.store.lease import Lease
+from featdyn.store.lease import Lease, several
 from featdyn.store.place import FileRecord, Found, Item, Place, Version, crc32c
 
 if TYPE_CHECKING:
@@ -217,9 +217,7 @@ class Bucket(Place):
 
     def check_several(self) -> None:
         """Raise :class:`StoreError`: who writes for another would have to hold the lease with it."""
-        raise StoreError(
-            f"{self}: several processes cannot record into one store in a bucket: give a folder that all ranks share"
-        )
+        raise several(self)
 
     def each(self, call: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
         """Yield ``call(item)`` of each item, in their order; some are made at the same time."""

@@ -26,6 +26,13 @@ SECONDS = 60.0  # how long a lease runs, and so after how long a killed writer's
 RENEWED = 15.0  # how often it is renewed
 
 
+def several(store: object) -> StoreError:
+    """Return the refusal of more than one writing process: each would have to hold the lease."""
+    return StoreError(
+        f"{store}: several processes cannot record into one store in a bucket: give a folder that all ranks share"
+    )
+
+
 class Lease(Lock):
     """The exclusive right to write one store, for a time, and renewed for as long as the process works."""
 
@@ -85,7 +92,7 @@ class Lease(Lock):
 
     def invite(self) -> str:
         """Raise: nobody else can write."""
-        raise NotImplementedError
+        raise several(self._store)
 
     def remove(self) -> None:
         """Do nothing: to be given back is enough."""
