@@ -13,9 +13,9 @@ import xarray as xr
 from torch.func import functional_call
 
 from bench.harness import Case
-from featdyn.analysis.consistency import consistency
-from featdyn.analysis.features import batches as batches_of
-from featdyn.analysis.network import States, network
+from featdyn.analysis.composites.consistency.compute import consistency
+from featdyn.analysis.inputs.features_at_cuts import batches as batches_of
+from featdyn.analysis.inputs.weights import States, network
 from featdyn.networks import cuts, features_at, resolve, state_for
 from featdyn.training import load
 from featdyn.training.stage import train

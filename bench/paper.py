@@ -23,7 +23,8 @@ import numpy as np
 import xarray as xr
 
 from bench import harness
-from featdyn.analysis import composites, spectra
+from featdyn.analysis.composites import grid as composites
+from featdyn.analysis.features.spectra import compute as spectra
 from featdyn.compute import SERIAL, Workers, same, workers
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from featdyn.store.commit import Commit

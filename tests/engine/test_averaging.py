@@ -8,8 +8,8 @@ import torch
 from scipy.stats import binomtest
 
 from featdyn.analysis import analyses
-from featdyn.analysis.averaging import averaging
-from featdyn.analysis.network import network
+from featdyn.analysis.composites.averaging.compute import averaging
+from featdyn.analysis.inputs.weights import network
 from featdyn.analysis.record import record
 from featdyn.errors import FeatdynError, RecipeError
 from featdyn.store import Run

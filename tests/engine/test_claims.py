@@ -13,8 +13,8 @@ import xarray as xr
 from click.testing import CliRunner
 from scipy import stats
 
-from featdyn.analysis.claims import claims
-from featdyn.analysis.controls import KINDS
+from featdyn.across_runs.claims import claims
+from featdyn.analysis.composites.controls.compute import KINDS
 from featdyn.cli.main import featdyn
 from featdyn.compute import Workers
 from featdyn.errors import FeatdynError

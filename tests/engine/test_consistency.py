@@ -9,12 +9,14 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featdyn.analysis import analyses, composites, features
-from featdyn.analysis import consistency as consistency_module
-from featdyn.analysis.consistency import consistency
-from featdyn.analysis.network import States, network
+from featdyn.analysis import analyses
+from featdyn.analysis.composites import grid as composites
+from featdyn.analysis.composites.consistency import compute as consistency_module
+from featdyn.analysis.composites.consistency.compute import consistency
+from featdyn.analysis.inputs import features_at_cuts as features
+from featdyn.analysis.inputs.feature_source import Rates, choose
+from featdyn.analysis.inputs.weights import States, network
 from featdyn.analysis.record import record
-from featdyn.analysis.source import Rates, choose
 from featdyn.errors import FeatdynError, NetworkError, RecipeError
 from featdyn.store import Run
 
@@ -248,7 +250,7 @@ def test_the_same_on_workers(run, clusters):
 
 @pytest.mark.parametrize("old", [0, 2])
 def test_suffixes_and_weights_that_do_not_fit_come_in_groups(run, monkeypatch, old):
-    from featdyn.analysis import network as networks
+    from featdyn.analysis.inputs import weights as networks
 
     here = consistency(run, cuts=("pooled", "s1b1"), features="recomputed")
     parts = consistency_module.dissect(run, None, ("pooled", "s1b1"), "recomputed")

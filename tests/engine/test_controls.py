@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import functional_call
 
-from featdyn.analysis import dissect
-from featdyn.analysis.batchnorm import batchnorm
-from featdyn.analysis.consistency import consistency
-from featdyn.analysis.controls import KINDS, STRICT, controls, perturbed
-from featdyn.analysis.network import States, network
-from featdyn.analysis.rewind import rewind
-from featdyn.analysis.source import Rates
+from featdyn.analysis.composites.batchnorm.compute import batchnorm
+from featdyn.analysis.composites.consistency.compute import consistency
+from featdyn.analysis.composites.controls.compute import KINDS, STRICT, controls, perturbed
+from featdyn.analysis.composites.rewind.compute import rewind
+from featdyn.analysis.inputs import stitchable as dissect
+from featdyn.analysis.inputs.feature_source import Rates
+from featdyn.analysis.inputs.weights import States, network
 from featdyn.networks import cuts, resolve, segments, state_for
 from featdyn.store import Run
 from featdyn.training import load

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from featdyn.analysis.density import MEASURES, WIDTH, _Basis, density
+from featdyn.analysis.features.density.compute import MEASURES, WIDTH, _Basis, density
 from featdyn.statistics import two_sample
 from featdyn.store import Run
 

@@ -8,9 +8,10 @@ import torch
 import xarray as xr
 from torch import nn
 
-from featdyn.analysis import analyses, motion
-from featdyn.analysis.drift import drift
-from featdyn.analysis.network import States, network
+from featdyn.analysis import analyses
+from featdyn.analysis.features.drift import motion as motion
+from featdyn.analysis.features.drift.compute import drift
+from featdyn.analysis.inputs.weights import States, network
 from featdyn.analysis.record import record
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import NetworkError, RecipeError
@@ -210,7 +211,7 @@ def test_a_subset_takes_every_kind_of_probe(tmp_path, recorded):
     run, _ = recorded
     found = drift(run, cuts=("pooled",), samples=6)
     assert found["used"].values.tolist() == [6, 6, 6]
-    from featdyn.analysis.sets import Sets, spread
+    from featdyn.analysis.inputs.probe_sets import Sets, spread
 
     kinds, sets = run.coords["corruption"].values, Sets.of(run)
     chosen = spread(run, sets, 6)[sets.names.index("corrupted")]

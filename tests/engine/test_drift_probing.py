@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from featdyn.analysis import probing
+from featdyn.analysis.features.drift import linear_probe as probing
 
 
 def problem(seed, n, width, classes=3):

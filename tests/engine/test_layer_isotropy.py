@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from featdyn.analysis.layer_isotropy import layer_isotropy
+from featdyn.analysis.features.layer_isotropy.compute import layer_isotropy
 from featdyn.errors import FeatdynError
 from featdyn.statistics import Gram, isotropy
 from featdyn.statistics.family import FAMILY

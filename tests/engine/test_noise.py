@@ -14,12 +14,12 @@ from scipy import stats
 from torch.autograd.functional import hessian
 from torch.func import functional_call
 
-from featdyn.analysis import grams
-from featdyn.analysis.curvature import quotients
-from featdyn.analysis.gradients import Sampler, flat, moved, parameters, unflattened
-from featdyn.analysis.isotropy import SHARES, drift_in_noise, half_overlap, isotropy
-from featdyn.analysis.network import States, network
-from featdyn.analysis.noise import noise
+from featdyn.analysis.gradient_noise import gram_arrays as grams
+from featdyn.analysis.gradient_noise.isotropy.compute import SHARES, drift_in_noise, half_overlap, isotropy
+from featdyn.analysis.gradient_noise.noise.compute import noise
+from featdyn.analysis.gradient_noise.noise.curvature import quotients
+from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
+from featdyn.analysis.inputs.weights import States, network
 from featdyn.analysis.record import record
 from featdyn.errors import FeatdynError
 from featdyn.networks import cuts, resolve

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from featdyn.analysis import pairs
-from featdyn.analysis.measures import measures
+from featdyn.analysis.composites.consistency import memory as pairs
+from featdyn.analysis.composites.consistency.per_set import measures
+from featdyn.analysis.inputs.probe_sets import Sets
 from featdyn.analysis.options import ConsistencyOptions
-from featdyn.analysis.sets import Sets
 from featdyn.statistics.resampling import bootstrap_weights
 
 RIGHT = st.tuples(st.integers(1, 5), st.integers(1, 7)).flatmap(lambda s: arrays(np.bool_, (s[0], s[0], s[1])))

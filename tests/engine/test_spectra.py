@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from featdyn.analysis.spectra import spectra
+from featdyn.analysis.features.spectra.compute import spectra
 from featdyn.capture import Probes, Recorder
 from featdyn.compute import workers
 from featdyn.errors import ComputeError, FeatdynError

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from featdyn.store import Run
 
 
+PLACES = {
+    n: f"featdyn.analysis.{room}.{n}.compute"
+    for room, names in {
+        "composites": "consistency controls batchnorm rewind averaging",
+        "gradient_noise": "noise isotropy",
+        "features": "drift density spectra layer_isotropy",
+    }.items()
+    for n in names.split()
+}
+
+
 @dataclass(frozen=True)
 class Analysis:
     """One analysis: its name, its options and a line about it; its code is imported only when it runs."""
@@ -31,7 +42,7 @@ class Analysis:
         **options: Any,
     ) -> xr.Dataset:
         """Run it; ``options`` are the fields of :attr:`options`."""
-        module = importlib.import_module(f"featdyn.analysis.{self.name}")
+        module = importlib.import_module(PLACES[self.name])
         where = {} if workers is None else {"workers": workers}
         return cast("xr.Dataset", getattr(module, self.name)(run, progress=progress, **where, **options))
 

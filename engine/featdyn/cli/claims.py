@@ -24,7 +24,7 @@ def command(stores: tuple[str, ...], kind: str, out: str | None, **options: Any)
 
     Give runs with clean labels, with random ones (labels.noise=1) and with a frozen part, of some seeds each.
     """
-    from featdyn.analysis.claims import claims
+    from featdyn.across_runs.claims import claims
     from featdyn.query import render
 
     with opened(options) as workers:

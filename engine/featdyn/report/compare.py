@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from featdyn.analysis.stores import each
+from featdyn.across_runs.several_runs import each
 from featdyn.compute import SERIAL, Workers
 from featdyn.errors import FeatdynError
 from featdyn.query import query

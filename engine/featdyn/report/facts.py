@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from featdyn.analysis.sets import Sets
+from featdyn.analysis.inputs.probe_sets import Sets
 from featdyn.provenance import provenance
 from featdyn.report.consistency import Consistency
 from featdyn.report.numbers import percent

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featdyn.analysis.sets import Sets
+from featdyn.analysis.inputs.probe_sets import Sets
 from featdyn.report.figures import Figures, checkpoint_axis, depth_colours, figure, line
 from featdyn.report.numbers import rounded
 from featdyn.report.training import steps

@@ -1,0 +1,1 @@
+"""Questions about several runs at once."""

@@ -1,0 +1,1 @@
+"""Networks put together from several checkpoints: does the shallow half of one work with the deep half of another?"""

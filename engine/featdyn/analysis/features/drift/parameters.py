@@ -1,0 +1,81 @@
+"""How far the parameters of the two halves of a network move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featdyn.analysis.inputs.stitchable import Dissected
+from featdyn_kernels.paths import squared_distances
+
+HELD = 2**27  # bytes of parameters at all checkpoints that are compared at a time, if it is more than one of them
+
+
+def groups(parts: Dissected) -> list[list[str]]:
+    """Return the names of all trained parameters, in groups that are compared together."""
+    state, found = parts.states[0], [list[str]()]
+    for name in sorted(set().union(*(_names(half) for cut in parts.cuts for half in (cut.prefix, cut.suffix)))):
+        if found[-1] and sum(state[n].nbytes for n in (*found[-1], name)) * len(parts.states) > HELD:
+            found.append([])
+        found[-1].append(name)
+    return found
+
+
+def task_bytes(parts: Dissected) -> int:
+    """Return the bytes of one group at all checkpoints, and of what is compared at a time, at most."""
+    steps, sizes = len(parts.states), [tensor.nbytes for tensor in parts.states[0].values()]
+    return min(steps * sum(sizes), max(HELD, steps * max(sizes))) + min(HELD, steps * max(sizes))
+
+
+def parameter_distance(parts: Dissected, each: Mapping[str, NDArray[np.float64]]) -> xr.Dataset:
+    """Return ``prefix_distance`` and ``suffix_distance``, ``|p(t2) - p(t1)| / |p(t1)|``, each ``(cut, t1, t2)``.
+
+    Of trained parameters, ``each`` as :func:`squared` gives it. NaN where a half has no parameters.
+    """
+    halves = {
+        "prefix_distance": [_names(cut.prefix) for cut in parts.cuts],
+        "suffix_distance": [_names(cut.suffix) for cut in parts.cuts],
+    }
+    values = {}
+    for half, of_cuts in halves.items():
+        values[half] = (
+            ("cut", "t1", "t2"),
+            np.stack([_relative([each[n] for n in sorted(mine)], parts) for mine in of_cuts]),
+        )
+    return xr.Dataset(values)
+
+
+def _names(part: nn.Module) -> set[str]:
+    return {name for name, _ in part.named_parameters()}
+
+
+def squared(parts: Dissected, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Return the squared distances ``(T + 1, T + 1)`` of some parameters between checkpoints, and last from zero.
+
+    Every state is read once.
+    """
+    states = [{name: state[name].flatten() for name in names} for state in parts.states]
+    return {name: _squared([state[name] for state in states]) for name in names}
+
+
+def _squared(values: list[Tensor]) -> NDArray[np.float64]:
+    total = np.zeros((len(values) + 1, len(values) + 1))
+    step = max(1, HELD // (4 * len(total)))
+    for start in range(0, len(values[0]), step):
+        rows = [v[start : start + step] for v in values]
+        piece = torch.stack([*rows, torch.zeros_like(rows[0])])
+        total += torch.as_tensor(squared_distances(piece[None])[0]).cpu().numpy()
+    return total
+
+
+def _relative(squared: Iterable[NDArray[np.float64]], parts: Dissected) -> NDArray[np.float64]:
+    steps = len(parts.states)
+    distance = np.sqrt(sum(squared, np.zeros((steps + 1, steps + 1))))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        relative: NDArray[np.float64] = distance[:steps, :steps] / distance[:steps, steps:]
+    return relative

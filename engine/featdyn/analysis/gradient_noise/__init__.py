@@ -1,0 +1,1 @@
+"""What mini-batches add to the gradient, and whether that is isotropic."""

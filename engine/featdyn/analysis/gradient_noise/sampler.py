@@ -1,0 +1,180 @@
+"""Mini-batch gradients at fixed weights, as the training would have drawn them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from math import prod
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from featdyn.analysis.composites.batchnorm_statistics import norms
+from featdyn.errors import FeatdynError
+from featdyn.networks import cuts
+from featdyn.store import Run
+from featdyn.training.batches import mixed_seed, seed_step
+from featdyn.training.loop import Loop
+from featdyn.training.recipe import Recipe
+from featdyn.validation import validate
+
+GRADIENT, SECOND = 12, 30
+"""So many times the features of all cuts are held for a gradient, and for one of a gradient, at most."""
+_RANDOM = threading.Lock()
+"""For dropout, which draws from the one generator that all threads share."""
+
+
+class Sampler:
+    """Draws gradients of a run's training loss with respect to all parameters.
+
+    The network is in training mode and the arithmetic float32, so BatchNorm uses the statistics of each mini-batch as
+    it did in training (unless told otherwise), and rounding to bfloat16 adds no noise of its own. Augmentation, where
+    the recipe has it, is drawn anew for each batch and is part of the noise.
+
+    Parameters
+    ----------
+    run
+        Made by ``featdyn train``.
+    data_dir
+        Where its data set is, if that is not part of its name.
+    batch_size
+        Of the draws; None is the recipe's.
+    seed
+        Of the draws.
+    stored_statistics
+        Run in eval mode, where BatchNorm has the checkpoint's statistics and dropout is off.
+
+    Raises
+    ------
+    FeatdynError
+        The run has no recipe, its data are missing, or the batch is larger than the training set.
+    """
+
+    def __init__(
+        self, run: Run, data_dir: Path | None, batch_size: int | None, seed: int, stored_statistics: bool = False
+    ) -> None:
+        stored = run.attributes.get("recipe")
+        if stored is None:
+            raise FeatdynError(f"{run.path}: was not made by 'featdyn train', so its training data are not known")
+        values = {**stored, "data": {**stored["data"], "data_dir": data_dir}}
+        values["training"] = {**stored["training"], "precision": "float32"}
+        self._loop = Loop(validate(Recipe, values, f"{run.path}: recipe"))
+        self.model, self._batches = self._loop.model, self._loop.batches
+        self.batch_size = batch_size or self._loop.options.batch_size
+        if self.batch_size > self._batches.samples:
+            raise FeatdynError(f"batch_size {self.batch_size} is more than the {self._batches.samples} training images")
+        self._seed, self._training = seed, not stored_statistics
+        self._dropout = any(isinstance(module, _DropoutNd) for module in self.model.modules())
+
+    @property
+    def samples(self) -> int:
+        """Number of training samples."""
+        return self._batches.samples
+
+    @property
+    def normalised(self) -> bool:
+        """Whether a sample's gradient depends on its batch: then the mean over batches is not the full gradient."""
+        return self._training and bool(norms(self.model))
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of the data set."""
+        data = self._loop.dataset
+        return int(data.train.pixels.nbytes + data.test.pixels.nbytes)
+
+    def pass_bytes(self, curvature: int) -> int:
+        """Bytes of a batch and of all that its gradient needs of the layers; of so many samples for the curvature."""
+        shape = self._loop.dataset.shape
+        places = cuts(self.model, torch.zeros(1, *shape, device=self._loop.device))
+        widths = 4 * (sum(prod(cut.shape) for cut in places) + prod(shape))
+        return widths * max(GRADIENT * self.batch_size, SECOND * min(curvature, self.samples))
+
+    def at(self, state: Mapping[str, Tensor]) -> None:
+        """Put the network at a checkpoint."""
+        self.model.load_state_dict(dict(state))
+        self.model.train(self._training)
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step of the training."""
+        return self._loop.rate(min(step, self._loop.steps - 1))
+
+    def full(self) -> dict[str, Tensor]:
+        """Return the gradient of the mean loss over the whole training set, float64.
+
+        Taken in batches of the sampler's size, the last one smaller, without augmentation only where the recipe has
+        none. With BatchNorm it is the mean of gradients of batches, each by its own statistics.
+        """
+        total: dict[str, Tensor] = {}
+        order = torch.randperm(self.samples, generator=self._generator(0))
+        for number, index in enumerate(_parts(order, self.batch_size)):
+            for name, gradient in self._gradient(index, (1, number)).items():
+                part = gradient.double() * (len(index) / self.samples)
+                total[name] = total[name] + part if name in total else part
+        return total
+
+    def draws(self, count: int, replacement: bool) -> Iterator[dict[str, Tensor]]:
+        """Yield gradients of ``count`` mini-batches, float32.
+
+        With replacement, every sample of every batch is drawn independently. Without, batches are disjoint parts of a
+        random order, a new one when it is used up, as training takes them.
+        """
+        random, order = self._generator(2), torch.empty(0, dtype=torch.int64)
+        for number in range(count):
+            if replacement:
+                index = torch.randint(self.samples, (self.batch_size,), generator=random)
+            else:
+                if len(order) < self.batch_size:
+                    order = torch.randperm(self.samples, generator=random)
+                index, order = order[: self.batch_size], order[self.batch_size :]
+            yield self._gradient(index, (3, number))
+
+    def subset(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return inputs and labels of some fixed training samples, all of them where there are fewer."""
+        order = torch.randperm(self.samples, generator=self._generator(1))
+        return self._batches.of(order[:count], mixed_seed(self._seed, 5))
+
+    def _gradient(self, index: Tensor, purpose: tuple[int, int]) -> dict[str, Tensor]:
+        draw = mixed_seed(self._seed, *purpose)
+        inputs, labels = self._batches.of(index, draw)
+        named = dict(self.model.named_parameters())
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        with _RANDOM if self._dropout else nullcontext():
+            seed_step(self._seed, draw % 2**31)
+            loss = F.cross_entropy(self.model(inputs), labels)
+        found = torch.autograd.grad(loss, list(named.values()))
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(buffers[name])  # a forward pass in training mode moves BatchNorm's running statistics
+        return dict(zip(named, found, strict=True))
+
+    def _generator(self, purpose: int) -> torch.Generator:
+        return torch.Generator().manual_seed(mixed_seed(self._seed, 4, purpose))
+
+
+def flat(tensors: Mapping[str, Tensor], names: list[str]) -> Tensor:
+    """Return these tensors as one vector."""
+    return torch.cat([tensors[name].reshape(-1) for name in names])
+
+
+def unflattened(vector: Tensor, like: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+    """Return a vector as tensors of the shapes, types and places of ``like``."""
+    pieces = torch.split(vector, [like[name].numel() for name in names])
+    return {name: piece.view(like[name].shape).to(like[name]) for name, piece in zip(names, pieces, strict=True)}
+
+
+def moved(state: Mapping[str, Tensor], step: Tensor, names: list[str]) -> dict[str, Tensor]:
+    """Return a state whose parameters ``names`` have moved by the vector ``step``."""
+    changes = unflattened(step, state, names)
+    return {name: tensor + changes[name] if name in changes else tensor for name, tensor in state.items()}
+
+
+def parameters(part: nn.Module) -> list[str]:
+    """Return the names of a part's parameters."""
+    return [name for name, _ in part.named_parameters()]
+
+
+def _parts(order: Tensor, size: int) -> list[Tensor]:
+    return [order[start : start + size] for start in range(0, len(order), size)]

@@ -1,0 +1,214 @@
+"""The features of a run's probes at its cuts, read from the store or computed again.
+
+Batches have the shape they had when the run was recorded, so that what follows repeats the plain model's own
+arithmetic.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from math import prod
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from featdyn.analysis.inputs.feature_source import Rates, Source
+from featdyn.capture.probes import filled
+from featdyn.capture.tap import device_of
+from featdyn.networks import Cut, features_at, state_for
+from featdyn.store import Run
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Probes that pass the network together: samples ``start:stop`` of one block, filled up to so many rows."""
+
+    block: int
+    start: int
+    stop: int
+    rows: int
+    load: Callable[[str], Tensor] = field(repr=False)
+    """Reads what is recorded of them under ``inputs``, when it is asked for: stored features need no inputs."""
+
+    @cached_property
+    def inputs(self) -> Tensor:
+        """What the network takes."""
+        return self.load("input")
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """The labels in use."""
+        return self.load("target")
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return some of its probes, counted from its first, and no rows to fill up."""
+        return Batch(
+            self.block, self.start + start, self.start + stop, stop - start,
+            lambda name: self.load(name)[start:stop],
+        )  # fmt: skip
+
+
+class Batches(Sequence[Batch]):
+    """The probes in the batches in which they were recorded; in memory is one block of their inputs.
+
+    Parameters
+    ----------
+    device
+        Where batches go.
+    """
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self._run, self._device = run, device
+        self.size = min(run.attributes["capture"]["batch"], run.schema.shard_samples)
+        self.spans: list[tuple[int, int, int]] = []  # block, start, stop
+        for block in range(run.schema.blocks):
+            samples = run.schema.block_slice(block)
+            for start in range(samples.start, samples.stop, self.size):
+                self.spans.append((block, start, min(start + self.size, samples.stop)))
+        self._held: dict[str, tuple[int, Tensor]] = {}  # block, and its values
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Batch]: ...
+    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        span = self.spans[index]
+        return Batch(*span, self.size, partial(self._load, *span))
+
+    def _load(self, block: int, start: int, stop: int, name: str) -> Tensor:
+        samples = self._run.schema.block_slice(block)
+        held, values = self._held.get(name, (None, None))
+        if values is None or held != block:
+            values = torch.from_numpy(self._run.values(f"inputs/{name}", samples))
+            self._held[name] = block, values
+        return filled(values, start - samples.start, stop - samples.start, self.size).to(self._device)
+
+    def of_block(self, block: int) -> list[int]:
+        """Return the places of a block's batches."""
+        return [i for i, span in enumerate(self.spans) if span[0] == block]
+
+
+def inputs_of(run: Run, places: NDArray[np.intp]) -> Tensor:
+    """Return the inputs of some probes, ascending, in their order: beside them one block of inputs is in memory."""
+    found = [run.values("inputs/input", slice(0, 0))]
+    for block in range(run.schema.blocks):
+        samples = run.schema.block_slice(block)
+        mine = places[(places >= samples.start) & (places < samples.stop)] - samples.start
+        if len(mine):
+            found.append(run.values("inputs/input", samples)[mine])
+    return torch.from_numpy(np.concatenate(found))
+
+
+def measure_rates(run: Run, model: nn.Module, cuts: Sequence[Cut], stored: set[str]) -> Rates:
+    """Time one prefix pass and one read, to choose between them."""
+    device = device_of(model)
+    batch = Batches(run, device)[0]
+    prefix = features_at(model, cuts)
+    with torch.inference_mode():
+        prefix(batch.inputs)
+        _wait(device)
+        start = time.perf_counter()
+        prefix(batch.inputs)
+        _wait(device)
+    macs = cuts[-1].prefix_macs * len(batch.inputs) / (time.perf_counter() - start)
+    rate = float("inf")
+    for cut in cuts:
+        if cut.name in stored:
+            start = time.perf_counter()
+            rate = run.block(f"layers/{cut.module}/activation", 0, 0).nbytes / (time.perf_counter() - start)
+            break
+    return Rates(macs, rate)
+
+
+def _wait(device: torch.device) -> None:
+    """Wait for what a GPU was given to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Features:
+    """The features at all cuts for one batch and one t1, from the store or from one prefix pass."""
+
+    def __init__(
+        self,
+        run: Run,
+        model: nn.Module,
+        cuts: Sequence[Cut],
+        states: Sequence[dict[str, Tensor]],
+        sources: dict[str, Source],
+    ) -> None:
+        self._run, self._cuts, self._sources, self._device = run, cuts, sources, device_of(model)
+        self._stored = [f"layers/{cut.module}/activation" for cut in cuts if sources[cut.name] == "stored"]
+        self._blocks: dict[str, tuple[tuple[int, int], NDArray[Any]]] = {}
+        self.batches = Batches(run, self._device)
+        computed = [cut for cut in cuts if sources[cut.name] == "recomputed"]
+        self._prefix = features_at(model, computed) if computed else None
+        self._states = states
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes read from the store for all probes at one checkpoint."""
+        return sum(self._run.schema[path].nbytes for path in self._stored)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of the blocks that are held: inputs, and what is read of each stored cut."""
+        rows = self._run.schema.shard_samples
+        inputs: list[int] = self._run.nodes["inputs/input"]["shape"]
+        return rows * (4 * prod(inputs[1:]) + sum(self._run.schema[path].sample_bytes for path in self._stored))
+
+    def __call__(self, batch: Batch, t1: int) -> list[Tensor]:
+        """Return the features ``(N, ...)`` of a batch at each cut, of checkpoint ``t1``."""
+        computed: Iterator[Tensor] = iter(())
+        if self._prefix is not None:
+            computed = iter(functional_call(self._prefix, state_for(self._prefix, self._states[t1]), (batch.inputs,)))
+        return [
+            self._read(cut, batch, t1) if self._sources[cut.name] == "stored" else next(computed) for cut in self._cuts
+        ]
+
+    def over(self, t1: int, kept: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], list[Tensor]]]:
+        """Yield the features of some probes batch by batch, made in the recorded batches: places in ``kept``, and the
+        features ``(places, ...)`` at each cut, float32.
+        """
+        for i, (_, start, stop) in enumerate(self.batches.spans):
+            mine = np.flatnonzero((kept >= start) & (kept < stop))
+            if not len(mine):
+                continue
+            rows = kept[mine] - start
+            together = len(rows) == rows[-1] - rows[0] + 1  # as most sets are: no copy then
+            index = slice(rows[0], rows[-1] + 1) if together else torch.from_numpy(rows).to(self._device)
+            with torch.inference_mode():
+                yield mine, [z[index].float() for z in self(self.batches[i], t1)]
+
+    def whole(self, t1: int, kept: NDArray[np.intp]) -> list[Tensor]:
+        """Return the features of some probes ``(len(kept), ...)`` at each cut: all of them are in memory at once."""
+        found: list[Tensor] = []
+        for mine, features in self.over(t1, kept):
+            for c, z in enumerate(features):
+                if len(found) == c:
+                    found.append(torch.empty(len(kept), *z.shape[1:], device=self._device))
+                found[c][torch.from_numpy(mine).to(self._device)] = z
+        return found
+
+    def _read(self, cut: Cut, batch: Batch, t1: int) -> Tensor:
+        held, values = self._blocks.get(cut.name, (None, None))
+        if values is None or held != (t1, batch.block):  # several batches share a block, which may be compressed
+            values = self._run.block(f"layers/{cut.module}/activation", t1, batch.block)
+            self._blocks[cut.name] = (t1, batch.block), values
+        first = self._run.schema.block_slice(batch.block).start
+        part = values[batch.start - first : batch.stop - first]
+        short = batch.rows - len(part)
+        whole = np.concatenate([part, np.repeat(part[-1:], short, axis=0)]) if short else part.copy()
+        return torch.from_numpy(whole).to(self._device).float()  # torch converts halves faster than numpy

@@ -1,0 +1,49 @@
+"""What was recorded, for analyses that need no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featdyn.analysis.inputs.probe_sets import Sets
+from featdyn.errors import FeatdynError
+from featdyn.store import ArraySpec, Run
+
+
+def recorded(run: Run, patterns: Sequence[str], of: str) -> list[ArraySpec]:
+    """Return the arrays ``layers/<layer>/<of>`` of the layers that match, in the order of the network.
+
+    Raises
+    ------
+    FeatdynError
+        There is none.
+    """
+    held = {spec.path: spec for spec in run.schema.arrays}
+    named = [layer for layer in run.layers if any(fnmatchcase(layer, pattern) for pattern in patterns)]
+    found = [held[path] for path in (f"layers/{layer}/{of}" for layer in named) if path in held]
+    if not found:
+        raise FeatdynError(
+            f"{run.path}: no {of} of {', '.join(patterns)} was recorded; layers are {', '.join(run.layers)}"
+        )
+    return found
+
+
+def layer_coords(run: Run, specs: Sequence[ArraySpec], sets: Sets) -> dict[str, Any]:
+    """Return the coordinates of results over (layer, set, t)."""
+    return {
+        "layer": np.array([spec.path.split("/")[1] for spec in specs], dtype=object),
+        "set": np.array(sets.names, dtype=object),
+        "set_size": ("set", sets.sizes),
+        "t": np.arange(run.checkpoints),
+        "step": ("t", run.values("step")),
+    }
+
+
+def recorded_classes(run: Run, t: int) -> NDArray[np.int64]:
+    """Return the classes ``(probe,)`` that the recorded network of a checkpoint predicts."""
+    blocks = range(run.schema.blocks)
+    return np.concatenate([run.block("outputs/logits", t, block).argmax(-1) for block in blocks])

@@ -1,0 +1,146 @@
+"""A recorded network taken apart: its cuts, the weights of its checkpoints, and where its features come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import prod
+from typing import Any, TypeVar
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from torch import nn
+
+from featdyn.analysis.inputs import feature_source as source
+from featdyn.analysis.inputs.feature_source import Source
+from featdyn.analysis.inputs.features_at_cuts import Batches, Features, measure_rates
+from featdyn.analysis.inputs.probe_sets import Sets
+from featdyn.analysis.inputs.weights import States, network, prepare
+from featdyn.capture.tap import device_of
+from featdyn.networks import Cut, cuts, resolve
+from featdyn.store import Run
+
+Made = TypeVar("Made")
+
+BETWEEN = 12
+"""So many copies of the widest features are held at once by layers and threads, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dissected:
+    """What every analysis of composites starts from.
+
+    Attributes
+    ----------
+    model
+        In eval mode.
+    cuts
+        Those asked for, in the order of the network.
+    states
+        Parameters and buffers of each checkpoint.
+    sources
+        By name of the cut, whether its features are read or computed.
+    features
+        Gives them.
+    """
+
+    model: nn.Module
+    cuts: list[Cut]
+    states: States
+    sources: dict[str, Source]
+    features: Features
+    again: Callable[[], Dissected] = field(repr=False)
+    """Takes the same network apart in the same way, on a worker."""
+
+    def around(self, make: Callable[..., Made], run: Run, *rest: Any) -> Callable[[], Made]:
+        """Return the recipe of ``make(run, self, *rest)`` on a worker, where the network is taken apart again."""
+        return partial(_around, make, run, self.again, *rest)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the parameters and buffers that are held."""
+        return self.states.room * self.states.nbytes
+
+    @property
+    def held(self) -> dict[str, int]:
+        """Bytes that a process holds for this: weights of checkpoints, and blocks of inputs and features."""
+        return {"weights": self.weight_bytes, "blocks": self.features.block_bytes}
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one probe's features at all cuts, float32."""
+        return 4 * sum(prod(cut.shape) for cut in self.cuts)
+
+    @property
+    def pass_bytes(self) -> int:
+        """Bytes of one recorded batch on its way to the cuts: features, and those between or as they were stored."""
+        widest = 4 * max(prod(cut.shape) for cut in self.cuts)
+        between = BETWEEN * widest if "recomputed" in self.sources.values() else widest
+        return int(self.features.batches.size * (self.sample_bytes + between))
+
+    def coords(self, run: Run, sets: Sets) -> xr.Dataset:
+        """Return the coordinates of results over (cut, set, t1, t2)."""
+        known, steps = run.coords, range(run.checkpoints)
+        found: dict[str, list[Any]] = {
+            "cut": [cut.name for cut in self.cuts],
+            "set": sets.names,
+            "t1": list(steps),
+            "t2": list(steps),
+        }
+        result = xr.Dataset(coords={name: (name, _column(values)) for name, values in found.items()})
+        for end in ("1", "2"):
+            for name, column in (("step", "step"), ("rate", "learning_rate")):
+                if column in known:
+                    result[f"{name}{end}"] = f"t{end}", known[column].values
+        result["set_size"] = "set", sets.sizes
+        result["prefix_macs"] = "cut", [cut.prefix_macs for cut in self.cuts]
+        result["suffix_macs"] = "cut", [cut.suffix_macs for cut in self.cuts]
+        result["source"] = "cut", _column([self.sources[cut.name] for cut in self.cuts])
+        return result.set_coords(list(result.data_vars))
+
+
+def dissect(
+    run: Run, model: nn.Module | None, patterns: Sequence[str], features: str | Mapping[str, Source] = "auto"
+) -> Dissected:
+    """Take a run's network apart.
+
+    Parameters
+    ----------
+    model
+        The network, where it is not one of featdyn's.
+    patterns
+        Names or patterns of cuts, "default" or "all".
+    features
+        "auto" takes the cheaper of reading and computing, and reads only float32; "stored" or "recomputed" take that;
+        a source for each cut was chosen before.
+
+    Raises
+    ------
+    NetworkError
+        The network cannot be cut, or there is no such cut.
+    """
+    given = model
+    model = network(run) if model is None else prepare(model, channels_last=False)
+    picked = resolve(cuts(model, Batches(run, device_of(model))[0].inputs[:1]), patterns)
+    stored = source.stored_layers(run, picked, exact=features == "auto")
+    if not isinstance(features, str):
+        sources = dict(features)
+    elif features == "auto":
+        held = [cut for cut in picked if cut.name in stored]
+        widths = {cut.name: run.schema[f"layers/{cut.module}/activation"].sample_bytes for cut in held}
+        sources = source.choose(picked, stored, widths, measure_rates(run, model, picked, stored))
+    else:
+        sources = source.forced(picked, stored, "stored" if features == "stored" else "recomputed")
+    found = States(run, model)
+    again = partial(dissect, run, given, [cut.name for cut in picked], sources)
+    return Dissected(model, picked, found, sources, Features(run, model, picked, found, sources), again)
+
+
+def _around(make: Callable[..., Made], run: Run, again: Callable[[], Dissected], *rest: Any) -> Made:
+    return make(run, again(), *rest)
+
+
+def _column(values: Sequence[Any]) -> NDArray[Any]:
+    return np.array(values, dtype=object if isinstance(values[0], str) else None)
