@@ -53,14 +53,13 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits recipe, two epochs, with a consistency result."""
-    from featdyn.analysis import analyses
-    from featdyn.analysis.record import record
+    from featdyn import analyze
     from featdyn.training import load
     from featdyn.training.stage import train
 
     store = tmp_path_factory.mktemp("run") / "run.zarr"
     train(load("digits", SMALL), store)
-    record(store, analyses()["consistency"], {})
+    analyze(store, "consistency")
     return store
 
 

@@ -253,7 +253,7 @@ def test_suffixes_and_weights_that_do_not_fit_come_in_groups(run, monkeypatch, o
     from featdyn.analysis.inputs import weights as networks
 
     here = consistency(run, cuts=("pooled", "s1b1"), features="recomputed")
-    parts = consistency_module.dissect(run, None, ("pooled", "s1b1"), "recomputed")
+    parts = consistency_module.stitchable(run, None, ("pooled", "s1b1"), "recomputed")
     monkeypatch.setattr(composites, "HELD", 3 * composites.bank_bytes(parts))
     monkeypatch.setattr(networks, "HELD", 0)
     groups = composites.suffix_groups(parts, old)

@@ -13,7 +13,7 @@ from featdyn.analysis.composites.batchnorm.compute import batchnorm
 from featdyn.analysis.composites.consistency.compute import consistency
 from featdyn.analysis.composites.controls.compute import KINDS, STRICT, controls, perturbed
 from featdyn.analysis.composites.rewind.compute import rewind
-from featdyn.analysis.inputs import stitchable as dissect
+from featdyn.analysis.inputs import stitchable as cutting
 from featdyn.analysis.inputs.feature_source import Rates
 from featdyn.analysis.inputs.weights import States, network
 from featdyn.networks import cuts, resolve, segments, state_for
@@ -197,12 +197,12 @@ def alone(request, own):
     analysis, options = request.param
     options = {"t2": "all", "model": own[1]} | options
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dissect, "measure_rates", lambda *_: Rates(1e9, 1e9))  # sources by the clock could differ
+        patch.setattr(cutting, "measure_rates", lambda *_: Rates(1e9, 1e9))  # sources by the clock could differ
         return analysis, options, analysis(own[0], **options)
 
 
 def test_workers_change_nothing(own, alone, clusters, monkeypatch):
-    monkeypatch.setattr(dissect, "measure_rates", lambda *_: Rates(1e9, 1e9))
+    monkeypatch.setattr(cutting, "measure_rates", lambda *_: Rates(1e9, 1e9))
     analysis, options, found = alone
     same_on(clusters, analysis, found, own[0], **options)
 

@@ -211,9 +211,9 @@ def test_a_subset_takes_every_kind_of_probe(tmp_path, recorded):
     run, _ = recorded
     found = drift(run, cuts=("pooled",), samples=6)
     assert found["used"].values.tolist() == [6, 6, 6]
-    from featdyn.analysis.inputs.probe_sets import Sets, spread
+    from featdyn.analysis.inputs.probe_sets import ProbeSets, spread
 
-    kinds, sets = run.coords["corruption"].values, Sets.of(run)
+    kinds, sets = run.coords["corruption"].values, ProbeSets.of(run)
     chosen = spread(run, sets, 6)[sets.names.index("corrupted")]
     assert sorted(kinds[chosen].tolist()) == ["contrast"] * 3 + ["gaussian_noise"] * 3
 

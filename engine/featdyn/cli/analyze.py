@@ -55,26 +55,33 @@ def command() -> None:
 
 
 def _command(analysis: Analysis) -> click.Command:
-    def run(**options: Any) -> None:
-        from featdyn.analysis.record import record
+    def run(fresh: bool, **options: Any) -> None:
+        from featdyn.analysis.driver import analyze
 
         stores, failed = click.get_current_context().obj, 0
         with opened(options) as workers:
             for store in stores:
                 try:
                     with bar(analysis.name) as update:
-                        path = record(store, analysis, options, update, workers)
+                        found = analyze(store, analysis, progress=update, workers=workers, fresh=fresh, **options)
                 except FeatdynError as error:
                     if len(stores) == 1:
                         raise
                     click.echo(f"featdyn: {error}", err=True)
                     failed += 1
                     continue
-                click.echo(f"{store}: {path} committed; look at it with: featdyn report {store} -o report.html")
+                click.echo(
+                    f"{store}: {found.attrs['path']} committed; look at it with: featdyn report {store} -o report.html"
+                )
         if failed:
             click.echo(f"{failed} of {len(stores)} stores failed", err=True)
             sys.exit(1)
 
+    again = click.Option(["--fresh"], is_flag=True, help="Reuse nothing of earlier results.")
     return click.Command(
-        analysis.name, callback=run, params=[*flags(analysis.options), *compute_flags()], help=analysis.text
+        analysis.name,
+        callback=run,
+        params=[*flags(analysis.options), again, *compute_flags()],
+        help=f"{analysis.question}\n\n{analysis.source}",
+        short_help=analysis.question,
     )

@@ -14,8 +14,7 @@ from featdyn.cli.progress import bar
 @click.option("--out", type=click.Path(file_okay=False), default="demo", show_default=True, help="The folder.")
 def command(out: str) -> None:
     """Train on scikit-learn's digits, stitch all checkpoint pairs, write OUT/run.zarr and OUT/report.html."""
-    from featdyn.analysis import analyses
-    from featdyn.analysis.record import record
+    from featdyn.analysis.driver import analyze
     from featdyn.report import write_report
     from featdyn.store import Run
     from featdyn.training import load
@@ -30,7 +29,7 @@ def command(out: str) -> None:
         run = train(load("digits"), store, events)
     if not run.results("consistency"):
         with bar("consistency") as update:
-            record(store, analyses()["consistency"], {}, update)
+            analyze(store, "consistency", progress=update)
     write_report(Run(store), report)
     click.echo(
         f"\nstore   {store}\nreport  {report}\ndone in {time.monotonic() - start:.0f} s; next: featdyn info {store}"

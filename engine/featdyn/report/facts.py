@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from featdyn.analysis.inputs.probe_sets import Sets
+from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.provenance import provenance
 from featdyn.report.consistency import Consistency
 from featdyn.report.numbers import percent
@@ -60,7 +60,7 @@ def _numbers(run: Run) -> Iterator[tuple[str, str, str]]:
         yield value, "final test accuracy", "whole test set, last checkpoint" if trained else "as recorded"
     epochs = f", {float(coords['epoch'].values[-1]):.4g} epochs" if "epoch" in coords else ""
     yield str(run.checkpoints), "checkpoints", f"to step {int(steps(run)[-1]):,}{epochs}"
-    sets = Sets.of(run)
+    sets = ProbeSets.of(run)
     sizes = dict(zip(sets.names, sets.sizes, strict=True))
     split = ", ".join(f"{n:,} {name}" for name, n in sizes.items()) if len(sizes) > 1 else "fixed samples"
     yield f"{run.schema.samples:,}", "probes", split

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featdyn.analysis.inputs.probe_sets import Sets
+from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.report.figures import Figures, checkpoint_axis, depth_colours, figure, line
 from featdyn.report.numbers import rounded
 from featdyn.report.training import steps
@@ -30,7 +30,7 @@ def layers(run: Run) -> Layers | None:
     arrays = [a for a in run.schema.arrays if a.path.startswith("cube/") and a.dims == ("layer", "sample")]
     if not arrays:
         return None
-    sets = Sets.of(run)
+    sets = ProbeSets.of(run)
     axis = checkpoint_axis(run.coords["checkpoint"].values, steps(run))
     names = run.layers
     colours = depth_colours(len(names))

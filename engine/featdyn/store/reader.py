@@ -154,12 +154,12 @@ class Run:
         """Return the paths of an analysis's results, oldest first."""
         return [c.name for c in self.commits if c.kind == "result" and c.name.split("/")[1] == name]
 
-    def result(self, name: str) -> xr.Dataset:
-        """Return the newest result of an analysis."""
+    def result(self, name: str, path: str | None = None) -> xr.Dataset:
+        """Return the newest result of an analysis, or the one at a path of :meth:`results`."""
         found = self.results(name)
         if not found:
             raise StoreError(f"{self.path}: no result of {name} yet; run: featdyn analyze {self.path} {name}")
-        return cast("xr.DataTree", self.tree[found[-1]]).to_dataset(inherit=False)
+        return cast("xr.DataTree", self.tree[path or found[-1]]).to_dataset(inherit=False)
 
     def state(self, checkpoint: int, kind: str = "model") -> dict[str, torch.Tensor]:
         """Return the tensors of ``checkpoints/<checkpoint>/<kind>.safetensors``: parameters and buffers by name."""

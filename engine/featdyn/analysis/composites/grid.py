@@ -7,15 +7,15 @@ come in groups, and once for each group.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featdyn.analysis.inputs.stitchable import Dissected
-from featdyn.compute import SERIAL, Workers
+from featdyn.analysis.context import Context
+from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.store import Run
 from featdyn_kernels.stitch import SuffixBank
 
@@ -37,12 +37,7 @@ class Composites:
 
 
 def evaluate(
-    run: Run,
-    parts: Dissected,
-    members: NDArray[np.float64],
-    known: Composites | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    workers: Workers = SERIAL,
+    context: Context[Any], parts: Stitchable, members: NDArray[np.float64], known: Composites | None = None
 ) -> Composites:
     """Run every composite on every probe.
 
@@ -54,9 +49,8 @@ def evaluate(
         ``(probe, set)``, the weight of each probe in each set's mean.
     known
         What an earlier call found for the first checkpoints: only the rows and columns of the others are computed.
-    progress
-        Called with (tasks done, in all).
     """
+    run = context.run
     steps, blocks = len(parts.states), range(run.schema.blocks)
     old = 0 if known is None else known.prediction.shape[1]
     classes = run.schema["outputs/logits"].shape[-1]
@@ -72,19 +66,16 @@ def evaluate(
         for block in blocks
         for t1 in range(old if t2s.stop <= old else 0, steps)
     ]
-    with workers.stage(_Grid(run, parts, members), parts.around(_Grid, run, members)) as stage:
-        for done, found in enumerate(stage.map(_Grid.block, items), 1):
-            block, t1, t2s = items[done - 1]
+    with context.stage(_Grid(run, parts, members), parts.around(_Grid, run, members)) as stage:
+        for (block, t1, t2s), found in zip(items, context.each(stage.map(_Grid.block, items)), strict=True):
             span = slice(t2s.start, t2s.stop)
             prediction[:, t1, span, run.schema.block_slice(block)] = found[0]
             soft[..., t1, span] += found[1]
-            if progress:
-                progress(done, len(items))
     paths = [SuffixBank.from_states(cut.suffix, parts.states[:1]).path.name for cut in parts.cuts]
     return Composites(prediction, soft, paths)
 
 
-def suffix_groups(parts: Dissected, old: int) -> list[range]:
+def suffix_groups(parts: Stitchable, old: int) -> list[range]:
     """Return the t2 whose suffixes are held together, up to :data:`HELD` bytes, in groups that ``old`` does not cut."""
     most = max(1, HELD // bank_bytes(parts))
     steps = len(parts.states)
@@ -95,7 +86,7 @@ def suffix_groups(parts: Dissected, old: int) -> list[range]:
     ]
 
 
-def bank_bytes(parts: Dissected) -> int:
+def bank_bytes(parts: Stitchable) -> int:
     """Return the bytes of one checkpoint's suffixes, at most."""
     return BANK * 4 * sum(cut.suffix_params for cut in parts.cuts) or 1
 
@@ -103,7 +94,7 @@ def bank_bytes(parts: Dissected) -> int:
 class _Grid:
     """What the tasks of the grid need; suffixes are kept until a task asks for others."""
 
-    def __init__(self, run: Run, parts: Dissected, members: NDArray[np.float64]) -> None:
+    def __init__(self, run: Run, parts: Stitchable, members: NDArray[np.float64]) -> None:
         self._run, self._parts, self._members = run, parts, members
         self._banks: tuple[range, list[SuffixBank]] = range(0), []
 

@@ -1,18 +1,24 @@
-"""The sets that probes fall into: train, test, corrupted, shifted."""
+"""The sets that probes fall into (train, test, corrupted, ...), and which probes of a set are looked at."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featdyn.errors import FeatdynError
 from featdyn.store import Run
+
+STRATA = ("label", "corruption", "severity")
+"""Coordinates by whose values a choice of probes is balanced."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sets:
+class ProbeSets:
     """The sets of a run's probes, in the order in which they were recorded.
 
     Attributes
@@ -20,21 +26,40 @@ class Sets:
     names
         Of the sets.
     members
-        ``(probe,)`` for each set, which probes belong to it.
+        ``(probe,)`` bool for each set, which probes belong to it.
+    origins
+        ``(probe,)`` int64, the image or document that a probe was made from: the unit that is resampled. Each probe
+        its own where the run says nothing.
     """
 
     names: list[str]
     members: list[NDArray[np.bool_]]
+    origins: NDArray[np.int64]
 
     @classmethod
-    def of(cls, run: Run) -> Sets:
-        """Return the splits of a run; one set, "probes", where its probes are not told apart."""
-        coords = run.coords
-        if "split" not in coords:
-            return cls(["probes"], [np.ones(run.schema.samples, bool)])
-        splits = coords["split"].values
-        names = list(dict.fromkeys(splits.tolist()))
-        return cls(names, [splits == name for name in names])
+    def of(cls, run: Run, patterns: Sequence[str] = ("*",)) -> ProbeSets:
+        """Return the splits of a run that match; one set, "probes", where its probes are not told apart.
+
+        Raises
+        ------
+        FeatdynError
+            None matches.
+        """
+        coords, n = run.coords, run.schema.samples
+        splits = coords["split"].values if "split" in coords else np.full(n, "probes", dtype=object)
+        names = list(dict.fromkeys(str(split) for split in splits))
+        kept = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        if not kept:
+            raise FeatdynError(
+                f"{run.path}: no set of probes is called {', '.join(patterns)}; there are {', '.join(names)}"
+            )
+        made_from = next((coords[name].values for name in ("origin", "dataset_index") if name in coords), np.arange(n))
+        origins = np.unique(made_from.astype(str), return_inverse=True)[1]
+        return cls(kept, [splits == name for name in kept], origins.astype(np.int64))
+
+    def index(self, name: str) -> int | None:
+        """Return the place of a set; None where there is none of that name."""
+        return self.names.index(name) if name in self.names else None
 
     @property
     def sizes(self) -> list[int]:
@@ -46,21 +71,41 @@ class Sets:
         """``(probe, set)``, the weight of each probe in each set's mean."""
         return np.stack([m / m.sum() for m in self.members], axis=1)
 
+    def choose(self, run: Run, samples: int, seed: int, *, per_origin: bool = False) -> list[NDArray[np.intp]]:
+        """Return at most so many probes of each set, as ascending places: every class and corruption in its share.
 
-def spread(run: Run, sets: Sets, samples: int) -> list[NDArray[np.intp]]:
-    """Return for each set at most so many of its probes: the first of each corruption and severity, where known."""
-    return [_spread(run, member, samples) for member in sets.members]
+        Parameters
+        ----------
+        seed
+            Of the choice.
+        per_origin
+            Take one probe of each image at most, so that what is chosen is independent.
+        """
+        coords = run.coords
+        kinds = list(zip(*(coords[name].values.tolist() for name in STRATA if name in coords), strict=True))
+        found = []
+        for s, member in enumerate(self.members):
+            places, random = np.flatnonzero(member), np.random.default_rng([seed, s])
+            if per_origin:
+                shuffled = random.permutation(places)
+                places = np.sort(shuffled[np.unique(self.origins[shuffled], return_index=True)[1]])
+            if len(places) > samples:
+                places = places[_balanced([kinds[i] if kinds else () for i in places], samples, random)]
+            found.append(places)
+        return found
 
 
-def _spread(run: Run, member: NDArray[np.bool_], samples: int) -> NDArray[np.intp]:
-    places = np.flatnonzero(member)
-    if len(places) <= samples:
-        return places
-    coords = run.coords
-    kinds = [coords[name].values[places].tolist() for name in ("corruption", "severity") if name in coords]
-    rank: dict[tuple[Any, ...], int] = {}
-    order = []  # how many of its kind came before
-    for kind in zip(*kinds, strict=True) if kinds else [()] * len(places):
-        order.append(rank.setdefault(kind, 0))
-        rank[kind] += 1
-    return np.sort(places[np.argsort(order, kind="stable")[:samples]])
+def _balanced(kinds: Sequence[tuple[Any, ...]], samples: int, random: np.random.Generator) -> NDArray[np.intp]:
+    """Return ``samples`` places, ascending: of each kind its share, drawn at random.
+
+    Probes are shuffled; the i-th of the n of a kind then stands at (i + u) / n with one u for each kind, and the
+    first so many are taken.
+    """
+    order = random.permutation(len(kinds))
+    _, kind = np.unique(np.array([repr(k) for k in kinds])[order], return_inverse=True)
+    count, seen = np.bincount(kind), np.zeros(kind.max() + 1, np.int64)
+    offset, rank = random.random(len(count)), np.empty(len(kind))
+    for i, k in enumerate(kind):
+        rank[i] = (seen[k] + offset[k]) / count[k]
+        seen[k] += 1
+    return np.sort(order[np.argsort(rank, kind="stable")[:samples]])

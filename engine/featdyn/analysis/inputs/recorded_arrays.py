@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featdyn.analysis.inputs.probe_sets import Sets
+from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.errors import FeatdynError
 from featdyn.store import ArraySpec, Run
 
@@ -32,7 +32,7 @@ def recorded(run: Run, patterns: Sequence[str], of: str) -> list[ArraySpec]:
     return found
 
 
-def layer_coords(run: Run, specs: Sequence[ArraySpec], sets: Sets) -> dict[str, Any]:
+def layer_coords(run: Run, specs: Sequence[ArraySpec], sets: ProbeSets) -> dict[str, Any]:
     """Return the coordinates of results over (layer, set, t)."""
     return {
         "layer": np.array([spec.path.split("/")[1] for spec in specs], dtype=object),

@@ -16,8 +16,8 @@ from torch import nn
 from featdyn.analysis.inputs import feature_source as source
 from featdyn.analysis.inputs.feature_source import Source
 from featdyn.analysis.inputs.features_at_cuts import Batches, Features, measure_rates
-from featdyn.analysis.inputs.probe_sets import Sets
-from featdyn.analysis.inputs.weights import States, network, prepare
+from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.weights import States, network_of, refuse_other_function
 from featdyn.capture.tap import device_of
 from featdyn.networks import Cut, cuts, resolve
 from featdyn.store import Run
@@ -29,7 +29,7 @@ BETWEEN = 12
 
 
 @dataclass(frozen=True, eq=False)
-class Dissected:
+class Stitchable:
     """What every analysis of composites starts from.
 
     Attributes
@@ -51,7 +51,7 @@ class Dissected:
     states: States
     sources: dict[str, Source]
     features: Features
-    again: Callable[[], Dissected] = field(repr=False)
+    again: Callable[[], Stitchable] = field(repr=False)
     """Takes the same network apart in the same way, on a worker."""
 
     def around(self, make: Callable[..., Made], run: Run, *rest: Any) -> Callable[[], Made]:
@@ -80,7 +80,7 @@ class Dissected:
         between = BETWEEN * widest if "recomputed" in self.sources.values() else widest
         return int(self.features.batches.size * (self.sample_bytes + between))
 
-    def coords(self, run: Run, sets: Sets) -> xr.Dataset:
+    def coords(self, run: Run, sets: ProbeSets) -> xr.Dataset:
         """Return the coordinates of results over (cut, set, t1, t2)."""
         known, steps = run.coords, range(run.checkpoints)
         found: dict[str, list[Any]] = {
@@ -101,9 +101,9 @@ class Dissected:
         return result.set_coords(list(result.data_vars))
 
 
-def dissect(
+def cut_network(
     run: Run, model: nn.Module | None, patterns: Sequence[str], features: str | Mapping[str, Source] = "auto"
-) -> Dissected:
+) -> Stitchable:
     """Take a run's network apart.
 
     Parameters
@@ -122,8 +122,11 @@ def dissect(
         The network cannot be cut, or there is no such cut.
     """
     given = model
-    model = network(run) if model is None else prepare(model, channels_last=False)
-    picked = resolve(cuts(model, Batches(run, device_of(model))[0].inputs[:1]), patterns)
+    model = network_of(run, model)
+    batch = Batches(run, device_of(model))[0]
+    if given is not None and isinstance(features, str):  # once, and not again on each worker
+        refuse_other_function(run, model, batch)
+    picked = resolve(cuts(model, batch.inputs[:1]), patterns)
     stored = source.stored_layers(run, picked, exact=features == "auto")
     if not isinstance(features, str):
         sources = dict(features)
@@ -134,11 +137,11 @@ def dissect(
     else:
         sources = source.forced(picked, stored, "stored" if features == "stored" else "recomputed")
     found = States(run, model)
-    again = partial(dissect, run, given, [cut.name for cut in picked], sources)
-    return Dissected(model, picked, found, sources, Features(run, model, picked, found, sources), again)
+    again = partial(cut_network, run, given, [cut.name for cut in picked], sources)
+    return Stitchable(model, picked, found, sources, Features(run, model, picked, found, sources), again)
 
 
-def _around(make: Callable[..., Made], run: Run, again: Callable[[], Dissected], *rest: Any) -> Made:
+def _around(make: Callable[..., Made], run: Run, again: Callable[[], Stitchable], *rest: Any) -> Made:
     return make(run, again(), *rest)
 
 

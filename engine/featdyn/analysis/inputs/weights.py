@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from featdyn.errors import NetworkError
 from featdyn.networks import build
 from featdyn.store import Run
 
+if TYPE_CHECKING:
+    from featdyn.analysis.inputs.features_at_cuts import Batch
+
+ROUNDING = 0.02
+"""Of the largest output: what another device or precision may change. Our own choice."""
 HELD = 2**30
 """Bytes of weights in memory, for each model that takes them."""
 
@@ -38,6 +45,37 @@ def prepare(model: nn.Module, *, channels_last: bool, device: torch.device | Non
     """Return a model in eval mode on its device, in the memory format asked for."""
     model = model.to(device or default_device()).eval()
     return model.to(memory_format=torch.channels_last) if channels_last else model
+
+
+def network_of(run: Run, model: nn.Module | None) -> nn.Module:
+    """Return the given network, or the run's own, in eval mode on its device."""
+    return network(run) if model is None else prepare(model, channels_last=False)
+
+
+def refuse_other_function(run: Run, model: nn.Module, batch: Batch) -> None:
+    """Raise where a model with the weights of the last checkpoint does not give the recorded outputs.
+
+    Weights fit many networks: another activation, another order of the same layers. What was recorded tells.
+
+    Raises
+    ------
+    NetworkError
+        Outputs differ by more than :data:`ROUNDING` of the largest recorded one.
+    """
+    last = run.checkpoints - 1
+    recorded = run.block("outputs/logits", last, batch.block)[: batch.stop - batch.start].astype(np.float64)
+    state = States(run, model)[last]
+    with torch.inference_mode():
+        found = functional_call(model, state, (batch.inputs,))
+    if not isinstance(found, Tensor) or found[: len(recorded)].shape != recorded.shape:
+        raise NetworkError(f"{run.path}: the model's outputs have another shape than those recorded")
+    difference = np.abs(found[: len(recorded)].double().cpu().numpy() - recorded).max(initial=0)
+    largest = np.abs(recorded).max(initial=0)
+    if not difference <= ROUNDING * largest:
+        raise NetworkError(
+            f"{run.path}: the model is not the one recorded: with the weights of checkpoint {last} its outputs differ by "
+            f"{difference:.3g} from those recorded, of up to {largest:.3g}"
+        )
 
 
 class States(Sequence[dict[str, Tensor]]):

@@ -22,7 +22,7 @@ from torch.func import functional_call
 
 from featdyn.analysis.composites.batchnorm_statistics import norms, reestimated
 from featdyn.analysis.inputs.features_at_cuts import Batches, inputs_of
-from featdyn.analysis.inputs.probe_sets import Sets
+from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import BETWEEN
 from featdyn.analysis.inputs.weights import States, network, prepare
 from featdyn.analysis.options import AveragingOptions
@@ -72,7 +72,7 @@ def averaging(
         The network has BatchNorm and there are no training probes to estimate its statistics on.
     """
     chosen = validate(AveragingOptions, options, "averaging")
-    sets, labels = Sets.of(run), run.coords["label"].values
+    sets, labels = ProbeSets.of(run), run.coords["label"].values
     windows = np.arange(1, min(chosen.window, run.checkpoints) + 1)
     networks = _Networks(run, model, sets)
     workers.admit(networks.plan(len(windows)))
@@ -122,7 +122,7 @@ _Scores: TypeAlias = tuple[NDArray[np.unsignedinteger], NDArray[np.float64]]
 class _Networks:
     """What tasks need."""
 
-    def __init__(self, run: Run, model: nn.Module | None, sets: Sets) -> None:
+    def __init__(self, run: Run, model: nn.Module | None, sets: ProbeSets) -> None:
         self._run = run
         self._model = eval_twin(network(run) if model is None else prepare(model, channels_last=False))
         self._states = States(run, self._model)

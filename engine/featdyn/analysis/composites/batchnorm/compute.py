@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from featdyn.analysis.composites.batchnorm_statistics import by_batch, norms, reestimated
-from featdyn.analysis.inputs.probe_sets import Sets, spread
+from featdyn.analysis.inputs.probe_sets import ProbeSets, spread
 from featdyn.analysis.inputs.recorded_arrays import recorded_classes
-from featdyn.analysis.inputs.stitchable import BETWEEN, Dissected, dissect
+from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable, cut_network
 from featdyn.analysis.options import BatchNormOptions, suffixes
 from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.errors import FeatdynError
@@ -69,7 +69,7 @@ def batchnorm(
         There are no training probes to estimate statistics on.
     """
     chosen = validate(BatchNormOptions, options, "batchnorm")
-    parts, sets = dissect(run, model, chosen.cuts), Sets.of(run)
+    parts, sets = cut_network(run, model, chosen.cuts), ProbeSets.of(run)
     if "train" not in sets.names:
         raise FeatdynError(f"{run.path}: holds no training probes, on which to estimate BatchNorm statistics anew")
     kept = spread(run, sets, chosen.samples)
@@ -111,7 +111,7 @@ def batchnorm(
     )
 
 
-def _plan(run: Run, parts: Dissected, kept: list[Places], tasks: int) -> Plan:
+def _plan(run: Run, parts: Stitchable, kept: list[Places], tasks: int) -> Plan:
     probes, cuts = sum(map(len, kept)), parts.cuts
     layers = BETWEEN * 4 * parts.features.batches.size * max(prod(cut.shape) for cut in cuts)  # of suffixes
     macs = tasks * probes * (cuts[-1].prefix_macs + len(POLICIES) * sum(cut.suffix_macs for cut in cuts))
@@ -128,7 +128,7 @@ def _plan(run: Run, parts: Dissected, kept: list[Places], tasks: int) -> Plan:
 class _Policies:
     """What tasks need."""
 
-    def __init__(self, run: Run, parts: Dissected, kept: list[Places], train: int) -> None:
+    def __init__(self, run: Run, parts: Stitchable, kept: list[Places], train: int) -> None:
         self._parts, self._kept, self._train = parts, kept, train
         self._kind = np.min_scalar_type(run.schema["outputs/logits"].shape[-1] - 1)
 

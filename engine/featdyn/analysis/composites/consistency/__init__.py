@@ -1,0 +1,67 @@
+"""``consistency``: do predictions hold when the shallow half of one checkpoint meets the deep half of another?"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from featdyn.analysis.declaration import SHARE, Analysis, Variable, bounded
+from featdyn.analysis.options import Cuts, Draws, FeatureSource, Seed, Sets
+
+PAIRS = "cut set t1 t2"
+
+
+class ConsistencyOptions(FeatureSource, Cuts, Sets, Draws, Seed):
+    """Options of the temporal-consistency analysis."""
+
+    window: float = Field(
+        0.5, gt=0, le=1, description="gap curves average over this last part of the checkpoints as t2 (our own choice)"
+    )
+    phase: Literal["all", "constant"] = Field(
+        "all", description="gap curves over all checkpoints, or those before the learning rate first falls"
+    )
+
+
+ANALYSIS = Analysis(
+    name="consistency",
+    question="do predictions hold when the shallow half of one checkpoint meets the deep half of another?",
+    source="Composites are those of arXiv 2509.20334. How accuracy, agreement, memory, forgetting, transfer and gap curves "
+    "are measured is our own choice: the exact definitions were not found. BatchNorm buffers travel with their layers.",
+    options=ConsistencyOptions,
+    needs=frozenset({"network", "labels"}),
+    incidental=("window", "draws", "seed", "phase"),
+    variables={
+        "prediction": Variable("cut t1 t2 probe", "predicted class"),
+        **bounded("accuracy", PAIRS, "share of right probes", valid_range=SHARE),
+        "accuracy_true": Variable(PAIRS, "share of probes whose true label is predicted", valid_range=SHARE),
+        "agreement": Variable(PAIRS, "share of probes predicted as by t2's own network", valid_range=SHARE),
+        "agreement_prefix": Variable(PAIRS, "share of probes predicted as by t1's own network", valid_range=SHARE),
+        "loss": Variable(PAIRS, "mean cross-entropy", "nat", status="soft_status"),
+        "margin": Variable(PAIRS, "mean logit of the label minus the largest other one", status="soft_status"),
+        "probability": Variable(PAIRS, "mean probability of the label", valid_range=SHARE, status="soft_status"),
+        "divergence": Variable(PAIRS, "mean KL divergence from t2's own network", "nat", status="soft_status"),
+        "plain_accuracy": Variable("set t1", "share of right probes of the recorded network", valid_range=SHARE),
+        "diagonal_differences": Variable("cut", "predictions at t1 = t2 that differ from the recorded network's"),
+        **bounded("retention", PAIRS, "accuracy over that of t1's own network", status="retention_status"),
+        "forgetting": Variable(PAIRS, "accuracy lost against t1's own network", valid_range=SHARE),
+        "particle_forgetting": Variable(
+            PAIRS, "share of probes that t1's own network has right and the composite wrong", valid_range=SHARE
+        ),
+        "transferability": Variable(PAIRS, "accuracy over that on training probes", status="transferability_status"),
+        "horizon": Variable(
+            "cut set t2", "how many checkpoints back all prefixes are right, mean over probes", status="horizon_status"
+        ),
+        "horizon_steps": Variable("cut set t2", "horizon in training steps", "step", status="horizon_status"),
+        "probe_horizon": Variable("cut t2 probe", "horizon of each probe in checkpoints, -1 where t2 itself is wrong"),
+        "class_accuracy": Variable(
+            "cut set class t1 t2", "share of right probes of a class", valid_range=SHARE, status="class_status"
+        ),
+        **bounded(
+            "gap_accuracy", "cut set lag", "mean accuracy of (t2 - lag, t2) over the window of t2", status="gap_status"
+        ),
+    },
+    compute="featdyn.analysis.composites.consistency.compute:consistency",
+    section="featdyn.report.sections.consistency:section",
+    version=2,
+)

@@ -7,8 +7,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featdyn.analysis.composites.consistency import memory as pairs
-from featdyn.analysis.inputs.probe_sets import Sets
-from featdyn.analysis.options import ConsistencyOptions
+from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.composites.consistency import ConsistencyOptions
 from featdyn.statistics.resampling import bootstrap_weights, wilson
 
 DIMS = {
@@ -24,7 +24,7 @@ def measures(
     right: NDArray[np.bool_],
     labels: NDArray[np.int64],
     steps: NDArray[np.int64],
-    sets: Sets,
+    sets: ProbeSets,
     options: ConsistencyOptions,
     constant: int,
 ) -> xr.Dataset:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featdyn.analysis.composites.grid import bank_bytes
-from featdyn.analysis.inputs.probe_sets import Sets, spread
-from featdyn.analysis.inputs.stitchable import Dissected, dissect
+from featdyn.analysis.inputs.probe_sets import ProbeSets, spread
+from featdyn.analysis.inputs.stitchable import Stitchable, cut_network
 from featdyn.analysis.options import ControlOptions, suffixes
 from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.statistics.resampling import bootstrap_bounds, bootstrap_weights
@@ -67,7 +67,7 @@ def controls(
         t2)``, the largest relative difference between the norm that was wanted and the one measured after rounding.
     """
     chosen = validate(ControlOptions, options, "controls")
-    parts, sets = dissect(run, model, chosen.cuts), Sets.of(run)
+    parts, sets = cut_network(run, model, chosen.cuts), ProbeSets.of(run)
     cells = _Cells(run, parts, sets, chosen)
     t2s = suffixes(run, chosen.t2)
     shape = len(t2s), len(sets.names), run.checkpoints
@@ -90,7 +90,7 @@ def controls(
     return coords.assign(structured=(DIMS[1:], structured)).assign_attrs(options=chosen.model_dump(mode="json"))
 
 
-def _plan(run: Run, parts: Dissected, cells: _Cells, tasks: int) -> Plan:
+def _plan(run: Run, parts: Stitchable, cells: _Cells, tasks: int) -> Plan:
     probes, cuts = max(map(len, cells.kept)), parts.cuts
     macs = tasks * probes * (cuts[-1].prefix_macs + len(KINDS) * sum(cut.suffix_macs for cut in cuts))
     return Plan(
@@ -109,7 +109,7 @@ def _plan(run: Run, parts: Dissected, cells: _Cells, tasks: int) -> Plan:
 class _Cells:
     """What tasks need; the newest t2's side of a cell is kept for the next t1."""
 
-    def __init__(self, run: Run, parts: Dissected, sets: Sets, options: ControlOptions) -> None:
+    def __init__(self, run: Run, parts: Stitchable, sets: ProbeSets, options: ControlOptions) -> None:
         self._parts, self._options = parts, options
         self.kept = spread(run, sets, options.samples)
         self._labels = run.coords["label"].values

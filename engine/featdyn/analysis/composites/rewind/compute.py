@@ -17,8 +17,8 @@ from torch import nn
 from torch.func import functional_call
 
 from featdyn.analysis.composites.grid import bank_bytes
-from featdyn.analysis.inputs.probe_sets import Sets
-from featdyn.analysis.inputs.stitchable import Dissected, dissect
+from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.stitchable import Stitchable, cut_network
 from featdyn.analysis.options import RewindOptions, suffixes
 from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.networks import segments, state_for
@@ -60,7 +60,7 @@ def rewind(
         with the network of t2, and ``drop``, the accuracy of t2's network minus that of the composite.
     """
     chosen = validate(RewindOptions, options, "rewind")
-    parts, sets = dissect(run, model, chosen.cuts, "recomputed"), Sets.of(run)
+    parts, sets = cut_network(run, model, chosen.cuts, "recomputed"), ProbeSets.of(run)
     t2s, steps, pieces = suffixes(run, chosen.t2), run.checkpoints, len(parts.cuts) + 1
     items = [(t2, b, t1) for t2 in t2s for b in range(len(parts.features.batches)) for t1 in range(0, steps, TOGETHER)]
     right, same = np.zeros((2, pieces, len(sets.names), steps, len(t2s)), np.int64)
@@ -95,7 +95,7 @@ def rewind(
     )
 
 
-def _plan(run: Run, parts: Dissected, tasks: int, t2s: int) -> Plan:
+def _plan(run: Run, parts: Stitchable, tasks: int, t2s: int) -> Plan:
     cuts, steps, probes = parts.cuts, run.checkpoints, run.schema.samples
     whole = cuts[0].prefix_macs + cuts[0].suffix_macs
     per_t1 = whole + sum(cut.suffix_macs for cut in cuts)  # all pieces once, and what is behind each
@@ -113,7 +113,7 @@ def _plan(run: Run, parts: Dissected, tasks: int, t2s: int) -> Plan:
 class _Segments:
     """What tasks need; the suffixes of the newest t2 are kept."""
 
-    def __init__(self, run: Run, parts: Dissected, sets: Sets) -> None:
+    def __init__(self, run: Run, parts: Stitchable, sets: ProbeSets) -> None:
         self._parts, self._pieces = parts, segments(parts.cuts)
         self._members, self._labels = np.stack(sets.members), run.coords["label"].values
         self._banks: tuple[int, list[SuffixBank]] | None = None

@@ -17,8 +17,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import nn
 
-from featdyn.analysis.inputs.probe_sets import Sets, spread
-from featdyn.analysis.inputs.stitchable import Dissected, dissect
+from featdyn.analysis.inputs.probe_sets import ProbeSets, spread
+from featdyn.analysis.inputs.stitchable import Stitchable, cut_network
 from featdyn.analysis.options import DensityOptions
 from featdyn.compute import SERIAL, Plan, Workers, same
 from featdyn.statistics import Gram, two_sample
@@ -78,7 +78,7 @@ def density(
         ``t2``, ``step1`` and ``step2`` of a pair.
     """
     chosen = validate(DensityOptions, options, "density")
-    parts, sets = dissect(run, model, chosen.cuts, chosen.features), Sets.of(run)
+    parts, sets = cut_network(run, model, chosen.cuts, chosen.features), ProbeSets.of(run)
     kept, pairs = spread(run, sets, chosen.samples), _pairs(run.checkpoints, chosen.pairs)
     workers.admit(plan(run, parts, kept, len(pairs)))
     done, total = 0, len(kept) * (1 + run.checkpoints + len(parts.cuts) * len(pairs))
@@ -127,7 +127,7 @@ def density(
     )
 
 
-def plan(run: Run, parts: Dissected, kept: list[NDArray[np.intp]], pairs: int) -> Plan:
+def plan(run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], pairs: int) -> Plan:
     """Return what the distances of so many pairs will need."""
     widths, rows = [prod(cut.shape) for cut in parts.cuts], max(map(len, kept))
     sets, steps, probes = len(kept), run.checkpoints, sum(map(len, kept))
@@ -176,7 +176,7 @@ class _Basis:
 
 def _bases(
     run: Run,
-    parts: Dissected,
+    parts: Stitchable,
     kept: list[NDArray[np.intp]],
     options: DensityOptions,
     workers: Workers,
@@ -199,7 +199,7 @@ def _bases(
 Rows: TypeAlias = list[list[NDArray[np.float32]]]  # of each cut, a checkpoint's after the other
 
 
-def _rows(parts: Dissected, item: tuple[int, NDArray[np.intp]]) -> Rows:
+def _rows(parts: Stitchable, item: tuple[int, NDArray[np.intp]]) -> Rows:
     return [[z.flatten(1).cpu().numpy()] for z in parts.features.whole(*item)]
 
 
@@ -207,12 +207,12 @@ def _joined(a: Rows, b: Rows) -> Rows:
     return [of_cut + more for of_cut, more in zip(a, b, strict=True)]
 
 
-def _fitted(parts: Dissected, rows: Rows) -> list[_Basis]:
+def _fitted(parts: Stitchable, rows: Rows) -> list[_Basis]:
     return [_Basis.of(np.concatenate(of_cut)) for of_cut in rows]
 
 
 def _projected(
-    run: Run, parts: Dissected, kept: list[NDArray[np.intp]], bases: list[list[_Basis]], workers: Workers
+    run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], bases: list[list[_Basis]], workers: Workers
 ) -> Iterator[tuple[int, list[Points]]]:
     """Yield sets, checkpoint by checkpoint, with their points ``(probe, component)`` in the basis of each cut."""
     items = [(s, t) for s in range(len(kept)) for t in range(run.checkpoints)]
@@ -222,12 +222,12 @@ def _projected(
             yield s, found
 
 
-def _projector(parts: Callable[[], Dissected], kept: Any, bases: Any) -> tuple[Dissected, Any, Any]:
+def _projector(parts: Callable[[], Stitchable], kept: Any, bases: Any) -> tuple[Stitchable, Any, Any]:
     return parts(), kept, bases
 
 
 def _project(
-    state: tuple[Dissected, list[NDArray[np.intp]], list[list[_Basis]]], item: tuple[int, int]
+    state: tuple[Stitchable, list[NDArray[np.intp]], list[list[_Basis]]], item: tuple[int, int]
 ) -> list[Points]:
     parts, kept, bases = state
     s, t = item

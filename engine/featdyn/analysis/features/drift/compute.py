@@ -17,8 +17,8 @@ from torch import nn
 from featdyn.analysis.features.drift.motion import Moves, held_rows, motion, moves
 from featdyn.analysis.features.drift.parameters import groups, parameter_distance, squared, task_bytes
 from featdyn.analysis.features.drift.similarity import Found, Similarity
-from featdyn.analysis.inputs.probe_sets import Sets, spread
-from featdyn.analysis.inputs.stitchable import Dissected, dissect
+from featdyn.analysis.inputs.probe_sets import ProbeSets, spread
+from featdyn.analysis.inputs.stitchable import Stitchable, cut_network
 from featdyn.analysis.options import DriftOptions
 from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.store import Run
@@ -68,7 +68,7 @@ def drift(
         The network cannot be cut, or there is no such cut.
     """
     chosen = validate(DriftOptions, options, "drift")
-    parts, sets = dissect(run, model, chosen.cuts, chosen.features), Sets.of(run)
+    parts, sets = cut_network(run, model, chosen.cuts, chosen.features), ProbeSets.of(run)
     kept = spread(run, sets, chosen.samples)
     tasks, batches, steps = _Tasks(run, parts, sets, kept), parts.features.batches, run.checkpoints
     workers.admit(_plan(run, tasks))
@@ -126,7 +126,7 @@ def _plan(run: Run, tasks: _Tasks) -> Plan:
 class _Tasks:
     """What tasks need."""
 
-    def __init__(self, run: Run, parts: Dissected, sets: Sets, kept: list[NDArray[np.intp]]) -> None:
+    def __init__(self, run: Run, parts: Stitchable, sets: ProbeSets, kept: list[NDArray[np.intp]]) -> None:
         self.parts, self.sets, self.similarity = parts, sets, Similarity(run, parts, sets, kept)
 
     def squared(self, names: list[str]) -> dict[str, NDArray[np.float64]]:

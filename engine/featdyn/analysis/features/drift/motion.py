@@ -11,8 +11,8 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from featdyn.analysis.inputs.probe_sets import Sets
-from featdyn.analysis.inputs.stitchable import Dissected
+from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.statistics.resampling import student
 from featdyn_kernels.paths import squared_distances
 
@@ -35,12 +35,12 @@ class Moves:
     displacement: Values  # (cut, probe)
 
 
-def held_rows(parts: Dissected) -> int:
+def held_rows(parts: Stitchable) -> int:
     """Return how many probes' features at all cuts and checkpoints fit into :data:`HELD` bytes; at least one."""
     return max(1, HELD // (len(parts.states) * parts.sample_bytes))
 
 
-def moves(parts: Dissected, sets: Sets, index: int) -> Moves:
+def moves(parts: Stitchable, sets: ProbeSets, index: int) -> Moves:
     """Follow the probes of one recorded batch, at most :func:`held_rows` at a time, each prefix computed once."""
     batch, rows, steps = parts.features.batches[index], held_rows(parts), len(parts.states)
     shape = len(parts.cuts), len(sets.names), steps

@@ -10,13 +10,13 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featdyn.analysis.inputs.stitchable import Dissected
+from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn_kernels.paths import squared_distances
 
 HELD = 2**27  # bytes of parameters at all checkpoints that are compared at a time, if it is more than one of them
 
 
-def groups(parts: Dissected) -> list[list[str]]:
+def groups(parts: Stitchable) -> list[list[str]]:
     """Return the names of all trained parameters, in groups that are compared together."""
     state, found = parts.states[0], [list[str]()]
     for name in sorted(set().union(*(_names(half) for cut in parts.cuts for half in (cut.prefix, cut.suffix)))):
@@ -26,13 +26,13 @@ def groups(parts: Dissected) -> list[list[str]]:
     return found
 
 
-def task_bytes(parts: Dissected) -> int:
+def task_bytes(parts: Stitchable) -> int:
     """Return the bytes of one group at all checkpoints, and of what is compared at a time, at most."""
     steps, sizes = len(parts.states), [tensor.nbytes for tensor in parts.states[0].values()]
     return min(steps * sum(sizes), max(HELD, steps * max(sizes))) + min(HELD, steps * max(sizes))
 
 
-def parameter_distance(parts: Dissected, each: Mapping[str, NDArray[np.float64]]) -> xr.Dataset:
+def parameter_distance(parts: Stitchable, each: Mapping[str, NDArray[np.float64]]) -> xr.Dataset:
     """Return ``prefix_distance`` and ``suffix_distance``, ``|p(t2) - p(t1)| / |p(t1)|``, each ``(cut, t1, t2)``.
 
     Of trained parameters, ``each`` as :func:`squared` gives it. NaN where a half has no parameters.
@@ -54,7 +54,7 @@ def _names(part: nn.Module) -> set[str]:
     return {name for name, _ in part.named_parameters()}
 
 
-def squared(parts: Dissected, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+def squared(parts: Stitchable, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     """Return the squared distances ``(T + 1, T + 1)`` of some parameters between checkpoints, and last from zero.
 
     Every state is read once.
@@ -73,7 +73,7 @@ def _squared(values: list[Tensor]) -> NDArray[np.float64]:
     return total
 
 
-def _relative(squared: Iterable[NDArray[np.float64]], parts: Dissected) -> NDArray[np.float64]:
+def _relative(squared: Iterable[NDArray[np.float64]], parts: Stitchable) -> NDArray[np.float64]:
     steps = len(parts.states)
     distance = np.sqrt(sum(squared, np.zeros((steps + 1, steps + 1))))
     with np.errstate(invalid="ignore", divide="ignore"):

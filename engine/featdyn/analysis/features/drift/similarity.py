@@ -14,8 +14,8 @@ from torch import Tensor
 
 from featdyn.analysis import cka
 from featdyn.analysis.features.drift.linear_probe import fit
-from featdyn.analysis.inputs.probe_sets import Sets
-from featdyn.analysis.inputs.stitchable import Dissected
+from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.statistics.blas import one_thread
 from featdyn.statistics.resampling import wilson
 from featdyn.store import Run
@@ -44,7 +44,7 @@ class Similarity:
         linear probes learn from training probes.
     """
 
-    def __init__(self, run: Run, parts: Dissected, sets: Sets, kept: list[NDArray[np.intp]]) -> None:
+    def __init__(self, run: Run, parts: Stitchable, sets: ProbeSets, kept: list[NDArray[np.intp]]) -> None:
         self._parts, self._kept = parts, kept
         self.name = "test" if "test" in sets.names else sets.names[0]
         self._alike = sets.names.index(self.name)

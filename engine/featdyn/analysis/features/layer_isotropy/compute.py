@@ -17,7 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featdyn.analysis.gradient_noise.isotropy.compute import SHARES, stacked, test_bytes, tested, untested
-from featdyn.analysis.inputs.probe_sets import Sets, spread
+from featdyn.analysis.inputs.probe_sets import ProbeSets, spread
 from featdyn.analysis.inputs.recorded_arrays import layer_coords, recorded
 from featdyn.analysis.options import LayerIsotropyOptions
 from featdyn.compute import SERIAL, Plan, Workers, same
@@ -63,7 +63,7 @@ def layer_isotropy(
         Nothing of that kind was recorded, or a set has fewer than four probes.
     """
     chosen = validate(LayerIsotropyOptions, options, "layer_isotropy")
-    specs, sets = recorded(run, chosen.layers, chosen.of), Sets.of(run)
+    specs, sets = recorded(run, chosen.layers, chosen.of), ProbeSets.of(run)
     kept = spread(run, sets, chosen.samples)
     few = [name for name, mine in zip(sets.names, kept, strict=True) if len(mine) < LEAST]
     if few:

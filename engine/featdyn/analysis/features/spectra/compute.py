@@ -1,26 +1,20 @@
-"""How many directions do features use, layer by layer and checkpoint by checkpoint? Spectra of their covariance.
-
-The variables are a layer's channels or features; positions and tokens count as observations like probes do, so that a
-covariance has a size that fits memory. This is our own choice.
-"""
+"""Spectra of the covariance of features, layer by layer and checkpoint by checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from featdyn.analysis.inputs.probe_sets import Sets
+from featdyn.analysis.context import Context
+from featdyn.analysis.features.spectra import SpectraOptions
 from featdyn.analysis.inputs.recorded_arrays import layer_coords, recorded
-from featdyn.analysis.options import SpectraOptions
-from featdyn.compute import SERIAL, Plan, Workers, same
+from featdyn.analysis.status import DEAD, FEW, Status
+from featdyn.compute import Plan
 from featdyn.statistics.alignment.spectrum import entropy_rank
 from featdyn.store import ArraySpec, Run
-from featdyn.validation import validate
 from featdyn_kernels.eigh import eigh
 from featdyn_kernels.moments import Moments, accumulate
 
@@ -35,64 +29,41 @@ COPIES = 3
 Total: TypeAlias = list[Moments | None]  # of each set; None where a block has none of its probes
 
 
-def spectra(
-    run: Run,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    workers: Workers = SERIAL,
-    **options: Any,
-) -> xr.Dataset:
+def spectra(context: Context[SpectraOptions]) -> xr.Dataset:
     """Decompose the covariance of every recorded layer's features, in one pass over the store.
-
-    Parameters
-    ----------
-    run, progress, workers
-        As for :func:`featdyn.analysis.composites.consistency.compute.consistency`; no network is needed.
-    **options
-        Fields of :class:`featdyn.analysis.options.SpectraOptions`.
-
-    Returns
-    -------
-    xarray.Dataset
-        Over (layer, set, t): ``eigenvalue (layer, set, t, rank)`` of the covariance about the set's mean, largest
-        first, NaN beyond a layer's width; ``variance``, their sum; ``mean_norm``, the length of the mean;
-        ``effective_rank``, the exponential of the entropy of the spectrum; ``participation_ratio``; ``stable_rank``;
-        NaN where nothing varies. Coordinates ``width (layer)``, the number of variables, and ``observations (layer,
-        set)``.
 
     Raises
     ------
     FeatdynError
         No recorded layer matches.
     """
-    chosen = validate(SpectraOptions, options, "spectra")
-    specs, sets = recorded(run, chosen.layers, chosen.of), Sets.of(run)
+    run, sets, options = context.run, context.sets, context.options
+    specs = recorded(run, options.layers, options.of)
     widths = [_width(spec) for spec in specs]
-    workers.admit(plan(run, specs, len(sets.names)))
+    context.admit(plan(run, specs, len(sets.names)))
     groups = [[(c, t, b) for b in range(run.schema.blocks)] for c in range(len(specs)) for t in range(run.checkpoints)]
     shape = len(specs), len(sets.names), run.checkpoints
     found: dict[str, NDArray[Any]] = {}
-    counts = np.zeros(shape[:2], np.int64)
-    state = run, specs, sets.members
-    with workers.stage(state, partial(same, state)) as stage:
-        for done, of_sets in enumerate(stage.fold(_moments, groups, _merged, _spectra), 1):
-            c, t, _ = groups[done - 1][0]
+    counts, status = np.zeros(shape[:2], np.int64), Status(DIMS, shape)
+    with context.stage((run, specs, sets.members)) as stage:
+        for group, of_sets in zip(groups, context.each(stage.fold(_moments, groups, _merged, _spectra)), strict=True):
+            c, t, _ = group[0]
             scale = float(specs[c].attrs.get("scale_factor", 1.0))
             for s, (count, values) in enumerate(of_sets):
                 counts[c, s] = count
+                if not values["variance"] > 0:
+                    status.mark(DEAD if count > 1 else FEW, (c, s, t))
                 for name, value in values.items():
                     size = () if value.ndim == 0 else (max(widths),)
                     array = found.setdefault(name, np.full((*shape, *size), np.nan))
                     array[(c, s, t, slice(len(value))) if size else (c, s, t)] = value * scale ** UNITS.get(name, 0)
-            if progress:
-                progress(done, len(groups))
     result = xr.Dataset({name: ((*DIMS, "rank")[: array.ndim], array) for name, array in found.items()})
     coords = {
         **layer_coords(run, specs, sets),
         "width": ("layer", widths),
         "observations": (("layer", "set"), counts),
     }
-    return result.assign_coords(coords).assign_attrs(options=chosen.model_dump(mode="json"))
+    return result.assign(status=status.variable()).assign_coords(coords)
 
 
 def plan(run: Run, specs: list[ArraySpec], sets: int) -> Plan:

@@ -21,8 +21,8 @@ from featdyn.analysis.gradient_noise.gram_arrays import stacked, to_arrays
 from featdyn.analysis.gradient_noise.noise.curvature import quotients
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters
 from featdyn.analysis.inputs.features_at_cuts import inputs_of
-from featdyn.analysis.inputs.probe_sets import Sets
-from featdyn.analysis.inputs.stitchable import Dissected, dissect
+from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.stitchable import Stitchable, cut_network
 from featdyn.analysis.options import NoiseOptions
 from featdyn.capture.tap import device_of
 from featdyn.compute import SERIAL, Plan, Workers
@@ -79,7 +79,7 @@ def noise(
         The run has no recipe, or its training data are missing.
     """
     chosen = validate(NoiseOptions, options, "noise")
-    parts, sets = dissect(run, None, chosen.cuts, "recomputed"), Sets.of(run)
+    parts, sets = cut_network(run, None, chosen.cuts, "recomputed"), ProbeSets.of(run)
     at = _Checkpoint(run, parts, sets, chosen)
     times = list(range(run.checkpoints - 1, -1, -chosen.every))[::-1]
     items = list(zip(times, [*times[1:], None], strict=True))
@@ -121,7 +121,7 @@ def noise(
 class _Checkpoint:
     """Samples one checkpoint after the other."""
 
-    def __init__(self, run: Run, parts: Dissected, sets: Sets, options: NoiseOptions) -> None:
+    def __init__(self, run: Run, parts: Stitchable, sets: ProbeSets, options: NoiseOptions) -> None:
         self._options, self._parts, self._steps = options, parts, run.values("step")
         self.sampler = Sampler(run, options.data_dir, options.batch_size, options.seed, options.statistics == "stored")
         first = sets.names.index("test") if "test" in sets.names else 0

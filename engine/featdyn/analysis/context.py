@@ -1,0 +1,90 @@
+"""What an analysis is given when it runs: a run, its options, workers, and what it asks for of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.options import Options
+from featdyn.compute import Plan, Stage, Workers, same
+from featdyn.store import Run
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from torch import nn
+
+    from featdyn.analysis.inputs.stitchable import Stitchable
+
+Progress: TypeAlias = Callable[[int, int], None]
+Chosen = TypeVar("Chosen", bound=Options)
+State = TypeVar("State")
+Value = TypeVar("Value")
+
+
+@dataclass(eq=False)
+class Context(Generic[Chosen]):
+    """One analysis on one run.
+
+    Attributes
+    ----------
+    run
+        Opened at the commit that the result is computed from.
+    options
+        Checked.
+    workers
+        Where the work is done.
+    model
+        The user's network, a copy that may be changed; None where it is one of featdyn's.
+    known
+        An earlier result of the same version, options, network, store and probes, whose checkpoints are the first of
+        this run; None where there is none.
+    """
+
+    run: Run
+    options: Chosen
+    workers: Workers
+    model: nn.Module | None = None
+    known: xr.Dataset | None = None
+    progress: Progress | None = None
+    _total: int = field(default=0, repr=False)
+    _done: int = field(default=0, repr=False)
+
+    @cached_property
+    def sets(self) -> ProbeSets:
+        """The sets of probes that the option ``sets`` names; all where there is no such option."""
+        return ProbeSets.of(self.run, getattr(self.options, "sets", ("*",)))
+
+    def stitchable(self, features: str | None = None) -> Stitchable:
+        """Return the network, cut where the option ``cuts`` says.
+
+        Parameters
+        ----------
+        features
+            Where they come from; the option ``features`` says by default, else they are recomputed.
+        """
+        from featdyn.analysis.inputs.stitchable import cut_network
+
+        chosen: Any = self.options
+        where = features or getattr(chosen, "features", "recomputed")
+        return cut_network(self.run, self.model, chosen.cuts, where)
+
+    def admit(self, plan: Plan) -> None:
+        """Say what will be needed, and refuse what cannot fit; its tasks are what progress counts."""
+        self.workers.admit(plan)
+        self._total = plan.tasks
+
+    def stage(self, state: State, rebuild: Callable[[], State] | None = None) -> AbstractContextManager[Stage]:
+        """Return workers that hold ``state``: made anew by ``rebuild``, or sent as it is."""
+        return self.workers.stage(state, rebuild or partial(same, state))
+
+    def each(self, found: Iterable[Value], tasks: int | Sequence[int] = 1) -> Iterator[Value]:
+        """Yield results as they come and count their tasks: one each, or as many as given."""
+        for i, value in enumerate(found):
+            yield value
+            self._done += tasks if isinstance(tasks, int) else tasks[i]
+            if self.progress is not None:
+                self.progress(min(self._done, self._total), self._total)

@@ -1,0 +1,164 @@
+"""What an analysis is, said once: command line, driver, report and documentation read it from here."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from featdyn.analysis.options import Options
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from torch import nn
+
+    from featdyn.analysis.context import Context, Progress
+    from featdyn.compute import Workers
+    from featdyn.store import Run
+
+Need: TypeAlias = Literal["network", "training data", "labels", "activations", "gradients", "training probes"]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable of a result.
+
+    Attributes
+    ----------
+    dims
+        Names of its dimensions, with spaces between them.
+    long_name
+        What it is, in words.
+    units
+        As in the CF conventions; "1" has none.
+    valid_range
+        Smallest and largest value that are possible.
+    missing
+        What a missing value means, where the same is true of every result (padding, the first checkpoint).
+    status
+        The variable that says cell by cell why a value is missing.
+    """
+
+    dims: str
+    long_name: str
+    units: str = "1"
+    valid_range: tuple[float, float] | None = None
+    missing: str = ""
+    status: str = ""
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what is stored with the array."""
+        found: dict[str, Any] = {"long_name": self.long_name, "units": self.units}
+        if self.valid_range is not None:
+            found["valid_range"] = list(self.valid_range)
+        return found | ({"missing": self.missing} if self.missing else {})
+
+
+SHARE = (0.0, 1.0)
+"""The valid range of shares and probabilities."""
+
+
+def bounded(name: str, dims: str, long_name: str, **more: Any) -> dict[str, Variable]:
+    """Return a variable and the limits of its 95 % interval, ``<name>_low`` and ``<name>_high``."""
+    ends = {"": "", "_low": ", lower 95 % limit", "_high": ", upper 95 % limit"}
+    return {f"{name}{end}": Variable(dims, long_name + words, **more) for end, words in ends.items()}
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One question to a run.
+
+    Attributes
+    ----------
+    name
+        For the command line, and of its results in the store.
+    question
+        One line.
+    source
+        Where definitions come from, and what is our own choice.
+    options
+        Their class; each field is a flag too.
+    variables
+        Name to what it is; a name may be a pattern (``directions_*``), and variables may be left out of a result.
+    compute
+        The function, or ``"module:function"``, which is imported when it runs: ``compute(context)`` returns a data set.
+    needs
+        What is checked before anything runs.
+    results
+        Names of analyses whose newest result it reads.
+    section
+        ``"module:function"`` that makes the report's section from a result; "" where there is none.
+    incidental
+        Options that leave the cells alone which :attr:`Context.known` gives.
+    version
+        Of its numbers: results of another version are not reused.
+    """
+
+    name: str
+    question: str
+    source: str
+    options: type[Options]
+    variables: Mapping[str, Variable]
+    compute: str | Callable[[Context[Any]], xr.Dataset]
+    needs: frozenset[Need] = frozenset()
+    results: tuple[str, ...] = ()
+    section: str = ""
+    incidental: tuple[str, ...] = ()
+    version: int = 1
+    module: str = field(default="", compare=False)
+
+    def __call__(
+        self,
+        run: Run,
+        *,
+        model: nn.Module | None = None,
+        progress: Progress | None = None,
+        workers: Workers | None = None,
+        fresh: bool = False,
+        **options: Any,
+    ) -> xr.Dataset:
+        """Compute it, and commit nothing; see :func:`featdyn.analyze`."""
+        from featdyn.analysis.driver import compute
+
+        return compute(self, run, model=model, progress=progress, workers=workers, fresh=fresh, **options)
+
+    def function(self) -> Callable[[Context[Any]], xr.Dataset]:
+        """Return the function that computes."""
+        return pkgutil.resolve_name(self.compute) if isinstance(self.compute, str) else self.compute
+
+    def variable(self, name: str) -> Variable | None:
+        """Return what is declared of a variable."""
+        if name in self.variables:
+            return self.variables[name]
+        return next((v for pattern, v in self.variables.items() if fnmatchcase(name, pattern)), None)
+
+
+COORDINATES: dict[str, tuple[str, str]] = {
+    "cut": ("the last module before the cut", "1"),
+    "cut2": ("the last module before the second cut", "1"),
+    "layer": ("recorded layer", "1"),
+    "set": ("set of probes", "1"),
+    "set_size": ("probes of the set", "1"),
+    "t": ("checkpoint", "1"),
+    "t1": ("checkpoint of the prefix (shallow half), or the earlier one", "1"),
+    "t2": ("checkpoint of the suffix (deep half), or the later one", "1"),
+    "step": ("training steps at t", "step"),
+    "step1": ("training steps at t1", "step"),
+    "step2": ("training steps at t2", "step"),
+    "rate1": ("learning rate at t1", "1"),
+    "rate2": ("learning rate at t2", "1"),
+    "probe": ("id of the probe", "1"),
+    "split": ("set of the probe", "1"),
+    "prefix_macs": ("multiply-adds of a sample up to the cut", "1"),
+    "suffix_macs": ("multiply-adds of a sample behind the cut", "1"),
+    "prefix_params": ("parameters up to the cut", "1"),
+    "source": ("where features at the cut came from", "1"),
+    "test": ("test of isotropy", "1"),
+    "k": ("number of leading directions", "1"),
+    "class": ("label", "1"),
+    "width": ("variables of a layer", "1"),
+    "observations": ("observations behind a covariance", "1"),
+}
+"""Coordinates that results share: long name and units."""

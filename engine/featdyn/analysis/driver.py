@@ -1,0 +1,180 @@
+"""Runs any analysis: checks what it needs, gives it what it asks for, completes its result, and commits that."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featdyn.analysis.context import Context, Progress
+from featdyn.analysis.declaration import COORDINATES, Analysis
+from featdyn.analysis.identity import identity, known
+from featdyn.analysis.registry import analysis as named
+from featdyn.analysis.status import explain
+from featdyn.compute import SERIAL, Workers
+from featdyn.errors import FeatdynError
+from featdyn.provenance import provenance
+from featdyn.store import Run, RunWriter
+from featdyn.validation import validate
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from torch import nn
+
+
+def analyze(
+    run: Run | str | Path,
+    analysis: str | Analysis,
+    *,
+    model: nn.Module | None = None,
+    progress: Progress | None = None,
+    workers: Workers | None = None,
+    fresh: bool = False,
+    **options: Any,
+) -> xr.Dataset:
+    """Answer a question about a run, keep the answer in its store, and return it.
+
+    Nobody is kept out while it computes: other analyses and a training that goes on may commit too. The result says
+    which commit it was computed from.
+
+    Parameters
+    ----------
+    run
+        A run, or where it is.
+    analysis
+        The name, one of :func:`featdyn.analyses`.
+    model
+        The network, where it is not one of featdyn's. It is left as it was: mode, device, parameters, random state.
+    progress
+        Called with (tasks done, in all).
+    workers
+        Where the work is done, as :func:`featdyn.compute.workers` gives them; in this process by default.
+    fresh
+        Reuse nothing of earlier results.
+    **options
+        Fields of the analysis's options.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the variables that the analysis declares; attribute ``path`` says where it lies in the store.
+
+    Raises
+    ------
+    FeatdynError
+        Options that are wrong, something that the analysis needs and the run has not, a model that is not the one
+        recorded, or too little memory.
+    """
+    chosen = named(analysis) if isinstance(analysis, str) else analysis
+    opened = run if isinstance(run, Run) else Run(run)
+    found = compute(chosen, opened, model=model, progress=progress, workers=workers, fresh=fresh, **options)
+    with RunWriter.open(opened.place) as writer:
+        path = writer.result(chosen.name, found)
+    return found.assign_attrs(path=path)
+
+
+def compute(
+    analysis: Analysis,
+    run: Run,
+    *,
+    model: nn.Module | None = None,
+    progress: Progress | None = None,
+    workers: Workers | None = None,
+    fresh: bool = False,
+    **options: Any,
+) -> xr.Dataset:
+    """Compute an analysis and commit nothing; parameters are those of :func:`analyze`."""
+    chosen = validate(analysis.options, options, analysis.name)
+    _check(analysis, run, model)
+    own = None if model is None else _copied(model)
+    stamp = identity(analysis, run, own, chosen)
+    earlier = None if fresh else known(analysis, run, stamp)
+    context = Context(run, chosen, workers or SERIAL, own, earlier, progress)
+    with _random_state():
+        found = analysis.function()(context)
+    return _completed(analysis, found).assign_attrs(
+        analysis=analysis.name,
+        question=analysis.question,
+        options=chosen.model_dump(mode="json"),
+        identity=stamp,
+        input_commit=run.commits[-1].number,
+        provenance=provenance(),
+    )
+
+
+def _check(analysis: Analysis, run: Run, model: nn.Module | None) -> None:
+    """Refuse in one line what cannot be answered."""
+    held = {spec.path.rpartition("/")[2] for spec in run.schema.arrays if spec.path.startswith("layers/")}
+    for need, there in {
+        "activations": "activation" in held,
+        "gradients": "gradient" in held,
+        "labels": "label" in run.paths("sample"),
+        "training probes": "split" in run.paths("sample") and "train" in run.values("split").tolist(),
+        "training data": "recipe" in run.attributes,
+        "network": model is not None or "recipe" in run.attributes,
+    }.items():
+        if need in analysis.needs and not there:
+            raise FeatdynError(f"{run.path}: {analysis.name} needs {need}: {MISSING[need].format(name=analysis.name)}")
+    for name in analysis.results:
+        if not run.results(name):
+            raise FeatdynError(
+                f"{run.path}: {analysis.name} reads a result of {name}; run: featdyn analyze {run.path} {name}"
+            )
+    if not run.checkpoints:
+        raise FeatdynError(f"{run.path}: holds no checkpoint yet")
+
+
+MISSING = {
+    "activations": "none were recorded",
+    "gradients": "none were recorded",
+    "labels": "its probes have none",
+    "training probes": "probes whose coordinate 'split' says 'train'",
+    "training data": "it was not made by 'featdyn train', so nothing says what they are",
+    "network": 'it is known to its own code only; from Python: featdyn.analyze(run, "{name}", model=model)',
+}
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """Return a copy that may be moved and switched; the user's own stays as it is."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise FeatdynError(f"the model cannot be copied ({error}): give one without hooks or compiled parts") from error
+
+
+@contextmanager
+def _random_state() -> Iterator[None]:
+    """Leave torch's global generators as they were, where torch is in use."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    import torch
+
+    with torch.random.fork_rng():
+        yield
+
+
+def _completed(analysis: Analysis, found: xr.Dataset) -> xr.Dataset:
+    """Return a result with the attributes that were declared, and a status for whatever is missing."""
+    statuses: dict[str, str] = {}
+    for name in map(str, found.data_vars):
+        declared = analysis.variable(name)
+        if declared is None:
+            if "flag_meanings" in found[name].attrs:
+                continue
+            raise ValueError(f"{analysis.name}: the variable {name} is not declared")
+        if set(declared.dims.split()) != set(map(str, found[name].dims)) and "*" not in declared.dims:
+            raise ValueError(f"{analysis.name}: {name} has dimensions {found[name].dims}, declared are {declared.dims}")
+        found[name].attrs |= declared.attributes()
+        if found[name].dtype.kind == "f" and not declared.missing:
+            statuses[name] = declared.status
+        elif declared.status in found:
+            found[name].attrs["ancillary_variables"] = declared.status
+    for name in map(str, found.coords):
+        if name in COORDINATES:
+            long_name, units = COORDINATES[name]
+            found[name].attrs |= {"long_name": long_name, "units": units}
+    return explain(found, statuses)

@@ -1,0 +1,122 @@
+"""Why cells of a result are missing: a code for each cell, its meanings stored beside it as CF flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+DEAD = "features_do_not_vary"
+FEW = "too_few_samples"
+ONE_CLASS = "one_class"
+STILL = "does_not_move"
+ZERO = "features_are_zero"
+NOT_FINITE = "not_finite"
+NEVER_RIGHT = "reference_network_is_never_right"
+NO_TRAINING_PROBES = "no_training_probes"
+NO_LABELS = "probes_have_no_labels"
+NO_LATER = "no_later_checkpoint"
+OTHER_FUNCTION = "recorded_by_another_network"
+UNEXPLAINED = "not_defined"
+"""The reasons that several analyses share; an analysis may have others of its own."""
+
+
+class Status:
+    """Codes of the cells of one grid: 0 where a cell was computed, else why not.
+
+    Parameters
+    ----------
+    dims, shape
+        Of the grid.
+    """
+
+    def __init__(self, dims: Sequence[str], shape: Sequence[int]) -> None:
+        self.dims, self.codes = tuple(dims), np.zeros(tuple(shape), np.int8)
+        self._meanings = ["computed"]
+
+    def mark(self, reason: str, where: Any = ...) -> None:
+        """Give cells a reason: an index or a mask of the grid. What has one keeps it."""
+        if reason not in self._meanings:
+            self._meanings.append(reason)
+        chosen = np.zeros(self.codes.shape, bool)
+        chosen[where] = True
+        self.codes[chosen & (self.codes == 0)] = self._meanings.index(reason)
+
+    @property
+    def computed(self) -> NDArray[np.bool_]:
+        """Which cells have no reason to be missing."""
+        found: NDArray[np.bool_] = self.codes == 0
+        return found
+
+    def variable(self) -> xr.Variable:
+        """Return the codes as a variable with CF's ``flag_values`` and ``flag_meanings``."""
+        import xarray as xr
+
+        attrs = {"flag_values": list(range(len(self._meanings))), "flag_meanings": " ".join(self._meanings)}
+        return xr.Variable(self.dims, self.codes, {"long_name": "why cells are missing", **attrs})
+
+
+def reasons(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
+    """Return in words why each cell of a variable is missing ('' where it is not); None where nothing says."""
+    import xarray as xr
+
+    found: xr.DataArray | None = None
+    for ancillary in str(dataset[name].attrs.get("ancillary_variables", "")).split():
+        if ancillary not in dataset:
+            continue
+        words = _words(dataset[ancillary])
+        found = words if found is None else xr.where(found == "", words, found)
+    return found
+
+
+def summary(dataset: xr.Dataset) -> list[tuple[str, str, int, int]]:
+    """Return (status variable, reason, cells that have it, cells in all) of a result, in the order of its variables."""
+    found = []
+    for name, variable in dataset.data_vars.items():
+        meanings = str(variable.attrs.get("flag_meanings", "")).split()
+        counts = np.bincount(np.asarray(variable.values, int).ravel(), minlength=len(meanings)) if meanings else []
+        for code, count in enumerate(counts):
+            if code and count:
+                found.append((str(name), _plain(meanings[code]), int(count), int(variable.size)))
+    return found
+
+
+def explain(dataset: xr.Dataset, declared: Mapping[str, str]) -> xr.Dataset:
+    """Link variables to the status that explains them, and give one to those with missing cells that nothing explains.
+
+    Parameters
+    ----------
+    declared
+        Name of a variable to that of its status variable ("" where it has none).
+    """
+    added: dict[str, xr.Variable] = {}
+    for name, of in declared.items():
+        variable = dataset[name]
+        linked = [of] if of in dataset else []
+        missing = variable.isnull()
+        if linked:
+            missing = missing & (dataset[of] == 0)
+        missing = missing.transpose(*variable.dims)
+        if bool(missing.any()):
+            own = Status([str(dim) for dim in variable.dims], variable.shape)
+            own.mark(UNEXPLAINED, missing.values)
+            added[f"{name}_status"] = own.variable()
+            linked.append(f"{name}_status")
+        if linked:
+            variable.attrs["ancillary_variables"] = " ".join(linked)
+    return dataset.assign(added)
+
+
+def _words(status: xr.DataArray) -> xr.DataArray:
+    meanings = str(status.attrs.get("flag_meanings", "")).split()
+    table = np.array(["", *(_plain(meaning) for meaning in meanings[1:])], dtype=object)
+    return status.copy(data=table[np.asarray(status.values, int)])
+
+
+def _plain(meaning: str) -> str:
+    return meaning.replace("_", " ")
