@@ -1,7 +1,7 @@
 """Record what happens inside a network while it trains, and ask questions about it afterwards.
 
-``open_run(path)`` opens a store; ``Recorder`` and ``Probes`` record your own training; ``analyses()`` lists the questions
-and ``analyze(run, name, ...)`` answers one. Everything is imported when it is first used.
+``open_run(path)`` opens a store; ``Recorder`` and ``Probes`` record your own training; ``analyses()`` lists the
+questions and ``analyze(run, name, ...)`` answers one. Everything is imported when it is first used.
 """
 
 from __future__ import annotations

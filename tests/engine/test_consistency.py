@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from featdyn.analysis.record import record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from featdyn.analysis.composites.consistency.compute import consistency
 from featdyn.analysis.inputs import features_at_cuts as features
 from featdyn.analysis.inputs.feature_source import Rates, choose
 from featdyn.analysis.inputs.weights import States, network
-from featdyn.analysis.record import record
 from featdyn.errors import FeatdynError, NetworkError, RecipeError
 from featdyn.store import Run
 

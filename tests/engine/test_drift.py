@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from featdyn.analysis.record import record
 from torch import nn
 
 from featdyn.analysis import analyses
 from featdyn.analysis.features.drift import motion as motion
 from featdyn.analysis.features.drift.compute import drift
 from featdyn.analysis.inputs.weights import States, network
-from featdyn.analysis.record import record
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import NetworkError, RecipeError
 from featdyn.networks import cuts

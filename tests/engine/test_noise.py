@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from featdyn.analysis.record import record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -20,7 +21,6 @@ from featdyn.analysis.gradient_noise.noise.compute import noise
 from featdyn.analysis.gradient_noise.noise.curvature import quotients
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
 from featdyn.analysis.inputs.weights import States, network
-from featdyn.analysis.record import record
 from featdyn.errors import FeatdynError
 from featdyn.networks import cuts, resolve
 from featdyn.statistics import Gram

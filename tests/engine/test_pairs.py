@@ -10,7 +10,6 @@ from hypothesis.extra.numpy import arrays
 
 from featdyn.analysis.composites.consistency import memory as pairs
 from featdyn.analysis.composites.consistency.per_set import measures
-from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.options import ConsistencyOptions
 from featdyn.statistics.resampling import bootstrap_weights
 

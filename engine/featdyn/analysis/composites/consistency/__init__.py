@@ -26,8 +26,9 @@ class ConsistencyOptions(FeatureSource, Cuts, Sets, Draws, Seed):
 ANALYSIS = Analysis(
     name="consistency",
     question="do predictions hold when the shallow half of one checkpoint meets the deep half of another?",
-    source="Composites are those of arXiv 2509.20334. How accuracy, agreement, memory, forgetting, transfer and gap curves "
-    "are measured is our own choice: the exact definitions were not found. BatchNorm buffers travel with their layers.",
+    source="Composites are those of arXiv 2509.20334. How accuracy, agreement, memory, forgetting, transfer and gap "
+    "curves are measured is our own choice: the exact definitions were not found. BatchNorm buffers travel with their "
+    "layers.",
     options=ConsistencyOptions,
     needs=frozenset({"network", "labels"}),
     incidental=("window", "draws", "seed", "phase"),

@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from featdyn.analysis.composites.consistency import ConsistencyOptions
 from featdyn.analysis.composites.consistency import memory as pairs
 from featdyn.analysis.inputs.probe_sets import ProbeSets
-from featdyn.analysis.composites.consistency import ConsistencyOptions
 from featdyn.statistics.resampling import bootstrap_weights, wilson
 
 DIMS = {
