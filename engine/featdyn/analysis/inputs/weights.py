@@ -73,8 +73,8 @@ def refuse_other_function(run: Run, model: nn.Module, batch: Batch) -> None:
     largest = np.abs(recorded).max(initial=0)
     if not difference <= ROUNDING * largest:
         raise NetworkError(
-            f"{run.path}: the model is not the one recorded: with the weights of checkpoint {last} its outputs differ by "
-            f"{difference:.3g} from those recorded, of up to {largest:.3g}"
+            f"{run.path}: the model is not the one recorded: with the weights of checkpoint {last} its outputs differ "
+            f"by {difference:.3g} from those recorded, of up to {largest:.3g}"
         )
 
 

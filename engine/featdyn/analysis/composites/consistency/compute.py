@@ -69,7 +69,7 @@ def plan(run: Run, parts: Stitchable, known: int) -> Plan:
 
 
 def _kept(known: xr.Dataset | None) -> Composites | None:
-    """Return what an earlier result says of the first checkpoints, which probes and checkpoints ever added leave true."""
+    """Return what an earlier result says of the first checkpoints."""
     if known is None:
         return None
     soft = np.stack([known[name].transpose(*PAIRS).values for name in SOFT])

@@ -21,8 +21,8 @@ class SpectraOptions(Layers, Sets):
 ANALYSIS = Analysis(
     name="spectra",
     question="how many directions do features use? The spectrum of the covariance of every layer",
-    source="The variables are a layer's channels or features; positions and tokens count as observations like probes do, "
-    "so that a covariance has a size that fits memory. This is our own choice.",
+    source="The variables are a layer's channels or features; positions and tokens count as observations like probes "
+    "do, so that a covariance has a size that fits memory. This is our own choice.",
     options=SpectraOptions,
     variables={
         "eigenvalue": Variable(
