@@ -113,7 +113,9 @@ def run(
                 raise LayerError(f"layer {name} runs twice in one forward pass: record a layer that runs once", name)
             if gradients and not torch.is_grad_enabled():
                 apart.add(name)
-            if gradients and not output.requires_grad:  # nothing before it asks for one, as a frozen embedding of tokens
+            if (
+                gradients and not output.requires_grad
+            ):  # nothing before it asks for one, as a frozen embedding of tokens
                 output = output.detach().requires_grad_()
             kept[name] = output
             with torch.set_grad_enabled(gradients):
