@@ -148,7 +148,7 @@ class Recorder:
         self._blocks = BlockWriter(self.schema, specs, self._device, len(self._share))
         self._commit: Future[None] | None = None
         claims = {"options": self.options, "every": every, "coords": self._coords, "layers": self.layers}
-        return claims | {"arrays": self.schema, "probes": self._identity}
+        return claims | {"arrays": self.schema, "probes": [v for k, v in self._identity.items() if k != "network"]}
 
     @property
     def checkpoints(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,9 +26,9 @@ def predicted_classes(logits: Values) -> Values:
     """
     values: Any = logits
     if values.shape[-1] != 1:
-        return values.argmax(-1)
+        return cast(Values, values.argmax(-1))
     positive = values[..., 0] > 0
-    return positive.long() if isinstance(positive, Tensor) else positive.astype("int64")
+    return cast(Values, positive.long() if isinstance(positive, Tensor) else positive.astype("int64"))
 
 
 def class_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ def augment(pixels: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
 @contextlib.contextmanager
 def seeded(*parts: int) -> Iterator[None]:
     """Let torch's own random numbers (dropout, initialisation) follow from a seed for a while, here and on GPUs."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(parts[0] if len(parts) == 1 else mixed_seed(*parts))
         yield

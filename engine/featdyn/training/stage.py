@@ -54,13 +54,13 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None, *, da
     loop = Loop(recipe, dataset)
     due = checkpoint_steps(loop.batches.per_epoch, recipe.training.epochs, recipe.checkpoints)
     data = loop.dataset
-    attributes = {
+    attributes: dict[str, Any] = {
         "recipe": recipe.identity,
         "dataset": {
             "name": data.name,
             "classes": list(data.classes),
             "shape": list(data.shape),
-            "crc32": f"{zlib.crc32(np.ascontiguousarray(data.train.pixels)):08x}",
+            "crc32": f"{zlib.crc32(np.ascontiguousarray(data.train.pixels).data):08x}",
         },
         "checkpoint_steps": due,
     }
