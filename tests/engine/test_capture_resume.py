@@ -72,7 +72,8 @@ def test_another_recording_is_refused_in_a_line_that_names_what_differs(begun, m
     before = tree(begun)
     with pytest.raises(StoreError, match="holds another recording") as caught:
         recorder(begun, **OTHERS[message])
-    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert tree(begun) == before
 
 
@@ -83,7 +84,8 @@ def test_the_same_recording_is_continued_with_any_weights(begun):
             parameter.add_(1)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     recorder(begun, model=net, layers=["[a]"]).close()  # another pattern for the same layers
-    assert net.training and all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert net.training
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
 
 
 def test_a_second_start_is_refused_in_a_line_that_names_the_ways_out(tmp_path):
@@ -93,7 +95,7 @@ def test_a_second_start_is_refused_in_a_line_that_names_the_ways_out(tmp_path):
             one.record(step=step, loss=0)
     with recorder(store) as one:
         for old in (0, 4, 9):
-            with pytest.raises(StoreError, match="not beyond step 9.*load what.*choose another path"):
+            with pytest.raises(StoreError, match=r"not beyond step 9.*load what.*choose another path"):
                 one.record(step=old, loss=0)
         one.record(step=10, loss=0)
         with pytest.raises(StoreError, match="not beyond step 10"):

@@ -125,7 +125,7 @@ def test_only_what_has_diverged_is_said_to_have(tmp_path):
     broken = mlp()
     with torch.no_grad():
         broken[2].bias.fill_(float("nan"))
-    with pytest.raises(TrainingError, match="outputs/.* not finite for 20 of 20 probes: training has diverged"):
+    with pytest.raises(TrainingError, match=r"outputs/.* not finite for 20 of 20 probes: training has diverged"):
         record(tmp_path / "r.zarr", broken)
 
 
@@ -179,8 +179,10 @@ def test_probes_take_lists_arrays_and_tensors_and_leave_the_callers_things_alone
     frozen.flags.writeable = False
     for labels in ([0, 1, 0], frozen, torch.tensor([0, 1, 0], dtype=torch.uint8), np.array([False, True, False])):
         probes = Probes(inputs, labels, coords)
-        assert probes.labels.dtype == torch.int64 and probes.labels.tolist() == [0, 1, 0]
-        assert not probes.inputs.requires_grad and inputs.requires_grad
+        assert probes.labels.dtype == torch.int64
+        assert probes.labels.tolist() == [0, 1, 0]
+        assert not probes.inputs.requires_grad
+        assert inputs.requires_grad
         assert coords.keys() == {"split", "origin"}
         assert probes.coords["origin"].tolist() == ["x", "y", "x"]
     assert "label" not in Probes(inputs, [0.5, 1.5, 2.5]).coords  # real numbers are no classes
@@ -206,7 +208,7 @@ def test_labels_without_a_class_are_refused_unless_the_loss_is_given(tmp_path):
     binary = nn.Sequential(nn.Linear(6, 1))
     with pytest.raises(ValueError, match=r"0..1 for outputs of width 1, got 2"):
         record(tmp_path / "a.zarr", binary)
-    with pytest.raises(NetworkError, match="does not run on the probes: RuntimeError: .*mat1"):
+    with pytest.raises(NetworkError, match=r"does not run on the probes: RuntimeError: .*mat1"):
         record(tmp_path / "a.zarr", nn.Sequential(nn.Linear(7, 3)))
     assert not (tmp_path / "a.zarr").exists()
 
@@ -223,4 +225,5 @@ def test_the_origin_of_probes_is_stored_and_read_as_xarray(tmp_path):
     origin = np.repeat(np.array(["a/1", "a/2"], dtype=object), 10)
     record(tmp_path / "r.zarr", probes=data(origin=origin))
     tree = xr.open_datatree(tmp_path / "r.zarr", engine="zarr")
-    assert tree["origin"].dims == ("sample",) and tree["origin"].values.tolist() == origin.tolist()
+    assert tree["origin"].dims == ("sample",)
+    assert tree["origin"].values.tolist() == origin.tolist()

@@ -173,8 +173,8 @@ def _gradients(losses: Tensor, kept: dict[str, Tensor], apart: set[str]) -> dict
     for (name, value), gradient in zip(kept.items(), computed, strict=True):
         if gradient is None and name in apart:
             raise LayerError(
-                f"layer {name} runs where autograd is off (torch.no_grad, or checkpoint without use_reentrant=False): its gradient "
-                "is not known: leave it out, or gradients=False",
+                f"layer {name} runs where autograd is off (torch.no_grad, or checkpoint without use_reentrant=False): "
+                "its gradient is not known: leave it out, or gradients=False",
                 name,
             )
         found[name] = torch.zeros_like(value) if gradient is None else gradient
