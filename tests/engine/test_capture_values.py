@@ -227,3 +227,18 @@ def test_the_origin_of_probes_is_stored_and_read_as_xarray(tmp_path):
     tree = xr.open_datatree(tmp_path / "r.zarr", engine="zarr")
     assert tree["origin"].dims == ("sample",)
     assert tree["origin"].values.tolist() == origin.tolist()
+
+
+def test_a_diverged_loss_is_strict_json_for_programs(tmp_path):
+    import json
+
+    from click.testing import CliRunner
+
+    from featdyn.cli.info import command
+
+    with Recorder(mlp(), data(), tmp_path / "r.zarr", layers=["0"], coords=["train_loss"]) as recorder:
+        for step, value in enumerate((0.5, float("inf"), float("-inf"), float("nan"))):
+            recorder.record(step=step, train_loss=value)
+    shown = CliRunner().invoke(command, [str(tmp_path / "r.zarr"), "--json"], catch_exceptions=False).output
+    rows = json.loads(shown, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["history"]
+    assert [row["train_loss"] for row in rows] == [0.5, None, None, None]

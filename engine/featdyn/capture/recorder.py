@@ -51,14 +51,15 @@ class Recorder:
     probes
         The fixed samples.
     store
-        A new folder or URL (``s3://bucket/run.zarr``), or the store of the same recording, which is then continued
-        after its last commit. Several ranks need a folder.
+        A new folder or URL (``s3://bucket/run.zarr``), or the store of the same recording (inputs, labels, loss, options,
+        network), which is then continued after its last commit; the caller has loaded that checkpoint. Several ranks
+        need a folder.
     every
         :meth:`step` records at each such step.
     coords
         Names of the numbers given with each checkpoint besides ``step``, such as ``("epoch", "train_loss")``.
     loss
-        ``(logits, labels) -> (batch,)`` loss of each sample; cross-entropy when None.
+        ``(outputs, labels) -> (batch,)`` loss of each sample; when None cross-entropy, of one logit the binary one.
     attributes
         JSON-like notes, stored as attributes of the root.
     **options
@@ -67,7 +68,10 @@ class Recorder:
     Raises
     ------
     NetworkError
-        A layer that does not exist or cannot be recorded.
+        A layer that does not exist or cannot be recorded, such as one whose rows are not the samples: a few probes are
+        tried in two batches first.
+    TypeError, ValueError
+        A loss that is not one number a sample, labels that have no cross-entropy, or ``every`` below 1.
     StoreError
         The store holds another recording, is being written by somebody else, or cannot be written or, by all ranks,
         be seen.
