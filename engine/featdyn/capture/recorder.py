@@ -51,7 +51,7 @@ class Recorder:
     probes
         The fixed samples.
     store
-        A new folder or URL (``s3://bucket/run.zarr``), or the store of the same recording (inputs, labels, loss, options,
+        A new folder or URL (``s3://bucket/run.zarr``), or the store of the same recording (probes, loss, options,
         network), which is then continued after its last commit; the caller has loaded that checkpoint. Several ranks
         need a folder.
     every
