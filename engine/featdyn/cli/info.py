@@ -19,7 +19,9 @@ def command(store: str, as_json: bool) -> None:
     run = Run(store)
     found = describe(run)
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        for row in found["history"]:  # JSON knows no infinity
+            row.update({name: None for name, value in row.items() if value in (math.inf, -math.inf)})
+        click.echo(json.dumps(found, indent=1, allow_nan=False))
         return
     probes = ", ".join(f"{n} {split}" for split, n in found["probes"].items())
     click.echo(f"{store}: {found['checkpoints']} checkpoints, {len(found['layers'])} layers, probes: {probes}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from math import prod
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from featdyn.analysis.composites.batchnorm_statistics import norms
 from featdyn.errors import FeatdynError
 from featdyn.networks import cuts
 from featdyn.store import Run
-from featdyn.training.batches import mixed_seed, seed_step
+from featdyn.training.batches import mixed_seed, seeded
 from featdyn.training.loop import Loop
 from featdyn.training.recipe import Recipe
 from featdyn.validation import validate
@@ -142,8 +142,10 @@ class Sampler:
         inputs, labels = self._batches.of(index, draw)
         named = dict(self.model.named_parameters())
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        with _RANDOM if self._dropout else nullcontext():
-            seed_step(self._seed, draw % 2**31)
+        with ExitStack() as stack:
+            if self._dropout:  # torch has one random state: one thread at a time
+                stack.enter_context(_RANDOM)
+                stack.enter_context(seeded(self._seed, 3, draw % 2**31))
             loss = F.cross_entropy(self.model(inputs), labels)
         found = torch.autograd.grad(loss, list(named.values()))
         for name, buffer in self.model.named_buffers():
