@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from featdyn.analysis import Analysis
 from featdyn.provenance import provenance
-from featdyn.store import Run, RunWriter
+from featdyn.store import Run, commit_result
 
 if TYPE_CHECKING:
     from featdyn.compute import Workers
@@ -22,8 +22,6 @@ def record(
     workers: Workers | None = None,
 ) -> str:
     """Run an analysis on a store and commit its result there; return the path of the result in the store."""
-    with RunWriter.open(path) as writer:  # first, so that a store in use is refused before any work
-        run = Run(path)
-        found = analysis(run, progress, workers, **options)
-        found.attrs |= {"input_commit": run.commits[-1].number, "provenance": provenance()}
-        return writer.result(analysis.name, found)
+    run = Run(path)
+    found = analysis(run, progress, workers, **options)
+    return commit_result(run, analysis.name, found.assign_attrs(provenance=provenance()))

@@ -1,4 +1,4 @@
-"""Publish a commit in one's turn, from whatever root there is by then: a writer's checkpoints, and anybody's results."""
+"""Publish a commit in one's turn, from the root as it is by then: a writer's checkpoints, and anybody's results."""
 
 from __future__ import annotations
 
@@ -69,6 +69,8 @@ class Publisher:
             root = Root.decode(found[0], self.place)
         else:  # another program changed it, or removed it: what we know, or more, is in its copy
             _, root = salvage(self.place, found and found[0]) or ("", self._root)
+            if len(root.commits) < len(self._root.commits):
+                root = self._root
         mine = self._root.commits
         if root.commits[: len(mine)] != mine or root.checkpoints != self.checkpoints:
             raise StoreError(f"{self.path}: another writer has changed it meanwhile: open the store again")
