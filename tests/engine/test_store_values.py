@@ -67,7 +67,7 @@ def test_text_that_is_missing_comes_back_as_missing(
     with RunWriter.create(path, SCHEMA, static={"": xr.Dataset(coords=coords)}, attributes={}) as writer:
         with writer.checkpoint() as checkpoint:
             fill(checkpoint)
-        writer.result("r", xr.Dataset({"name": ("d", given_), "one": ((), given_[0])}))
+        writer.result("r", xr.Dataset({"name": ("d", given_), "one": ((), np.array(texts[0], dtype=object))}))
     run = Run(path)
     assert run.values("kind").tolist() == texts
     assert run.values("results/r/000002/name").tolist() == texts

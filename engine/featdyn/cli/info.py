@@ -46,9 +46,7 @@ def describe(run: Any) -> dict[str, Any]:
         size = sum(a.nbytes for a in run.schema.arrays if a.path.startswith(f"layers/{name}/"))
         layers[name] = {"shape": list(spec.shape[1:]), "dtype": spec.dtype, "bytes": size}
     has_split = "split" in run.paths("sample")
-    splits = (
-        [name or "no split" for name in run.values("split").tolist()] if has_split else ["sample"] * run.schema.samples
-    )
+    splits = run.values("split").tolist() if has_split else ["sample"] * run.schema.samples
     columns = {name: run.values(name).tolist() for name in run.paths("checkpoint")}
     history = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return {
@@ -57,7 +55,7 @@ def describe(run: Any) -> dict[str, Any]:
         "checkpoints": run.checkpoints,
         "description": run.attributes.get("recipe", {}).get("description", ""),
         "layers": layers,
-        "probes": {split or "unknown": splits.count(split) for split in dict.fromkeys(splits)},
+        "probes": {"unknown" if split is None else split: splits.count(split) for split in dict.fromkeys(splits)},
         "history": history,
         "results": [c.name for c in run.commits if c.kind == "result"],
         "provenance": run.attributes.get("provenance", {}),

@@ -216,9 +216,11 @@ def decoded(values: np.ndarray[Any, Any], attributes: Mapping[str, Any]) -> np.n
     scale, mark = attributes.get("scale_factor"), attributes.get("missing_value")
     if scale is not None:
         wide = np.result_type(values.dtype, np.float32)
-        return np.multiply(values, wide.type(scale), dtype=wide)
+        return np.asarray(np.multiply(values, wide.type(scale), dtype=wide))
     if mark is not None and values.dtype.kind in "OTU":
-        return np.where(values == mark, None, values.astype(object))
+        found = values.astype(object)
+        found[values == mark] = None
+        return found
     return values
 
 
