@@ -75,8 +75,7 @@ class _Catalogue:
         arrays = [path for path, document in run.nodes.items() if document["node_type"] == "array"]
         # Layer names hold dots themselves: the whole dotted name is looked up, never split.
         self.paths = {path.replace("/", "."): path for path in arrays}
-        names = {c.name.split("/")[1] for c in run.commits if c.kind == "result"}
-        for newest in (run.results(name)[-1] for name in names):
+        for newest in (run.results(name)[-1] for name in run.analyses):
             alias = newest.rpartition("/")[0].replace("/", ".")
             within = [path for path in arrays if path.startswith(f"{newest}/")]
             self.paths |= {f"{alias}.{path.removeprefix(newest + '/')}": path for path in within}

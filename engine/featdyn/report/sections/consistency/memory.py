@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import xarray as xr
 
 from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figure, line
-from featdyn.report.section import Panel, Section, choices_of, for_each, newest, preset_set
-from featdyn.store import Run
+from featdyn.report.section import Panel, Section, choices_of, for_each, preset_set
 
 MEASURES = {
     "retention": "Retention",
@@ -28,14 +29,11 @@ TEXT = (
 )
 
 
-def memory(run: Run) -> Section | None:
-    """Return the section, from the newest consistency result; None where it has no such measures."""
-    found = newest(run, "consistency")
-    if found is None or "particle_forgetting" not in found[0]:
-        return None
-    result, path = found
+def memory(result: xr.Dataset) -> Iterator[Section]:
+    """Yield the section."""
     measures = {name: title for name, title in MEASURES.items() if name in result}
-    result = result[[*measures, "horizon"]].load()
+    if not measures:
+        return
     choices = choices_of(result, "set") | {"memory": measures}
     axis = {end: checkpoint_axis(result[f"t{end}"].values, result[f"step{end}"].values) for end in "12"}
     colours = depth_colours(result.sizes["cut"])
@@ -54,16 +52,8 @@ def memory(run: Run) -> Section | None:
     def horizon(set: str) -> Figure:
         return figure(lines(result["horizon"].isel(set=int(set)), "t2"), "checkpoints", xaxis=axis["2"], log=False)
 
-    return Section(
-        "memory",
-        "Memory and forgetting",
-        TEXT,
-        [
-            Panel("Shallow half of t1, deep half of the last checkpoint", for_each(choices, of_pair), tuple(choices)),
-            Panel("Memory horizon of t2", for_each({"set": choices["set"]}, horizon), ("set",)),
-        ],
-        choices,
-        preset_set(result),
-        path=path,
-        attributes={key: result.attrs[key] for key in ("options", "input_commit") if key in result.attrs},
-    )
+    caption = "Shallow half of t1, deep half of the last checkpoint"
+    panels = [Panel(caption, for_each(choices, of_pair), tuple(choices))]
+    if "horizon" in result:
+        panels.append(Panel("Memory horizon of t2", for_each({"set": choices["set"]}, horizon), ("set",)))
+    yield Section("Memory and forgetting", TEXT, panels, choices, preset_set(result))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
 
 from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figure, heatmap, line
-from featdyn.report.numbers import percent
-from featdyn.report.section import Grid, Panel, Section, choices_of, for_each, newest, preset_set
-from featdyn.store import Run
+from featdyn.report.rounding import percent
+from featdyn.report.section import Grid, Panel, Section, bounded_word, cells, choices_of, for_each, name_of, preset_set, word
 
 TEXT = (
     "Did anything move, or had training converged? Motion: the distance between a probe’s features at t1 and at t2 "
@@ -26,12 +25,8 @@ TEXT = (
 )
 
 
-def drift(run: Run) -> Section | None:
-    """Return the section on drift; None where there is no result."""
-    found = newest(run, "drift")
-    if found is None:
-        return None
-    result, path = found
+def section(result: xr.Dataset) -> Section:
+    """Return the section; figures and columns of what the result does not hold are left out."""
     bulk = [name for name in ("step_length", "path_length", "displacement", "cka") if name in result]
     result = result.drop_vars(bulk).load()
     choices = choices_of(result, "set", "cut")
@@ -59,58 +54,37 @@ def drift(run: Run) -> Section | None:
                 lines.append(line(f"{cut}, {name} half", y, colour, line=style))
         return figure(lines, xaxis=axes["1"], log=False)
 
-    panels = [
-        Panel("Motion of features from t1 (rows) to t2 (columns)", for_each(choices, motion), ("set", "cut")),
-        Panel("Debiased CKA between t1 and t2", for_each({"cut": choices["cut"]}, alike), ("cut",)),
-        Panel("Distance of weights at t1 from the last checkpoint, over their norm at t1", {"": weights()}),
-    ]
+    panels = []
+    if "motion" in result:
+        panels.append(Panel("Motion of features from t1 (rows) to t2 (columns)", for_each(choices, motion), ("set", "cut")))
+    if "cka_debiased" in result:
+        panels.append(Panel("Debiased CKA between t1 and t2", for_each({"cut": choices["cut"]}, alike), ("cut",)))
+    if "prefix_distance" in result:
+        panels.append(Panel("Distance of weights at t1 from the last checkpoint, over their norm at t1", {"": weights()}))
     if "linear_accuracy" in result:
         panels.append(Panel("Accuracy of a linear probe", for_each({"set": choices["set"]}, read), ("set",)))
-    return Section(
-        "drift",
-        "Drift of features and weights",
-        TEXT,
-        panels,
-        choices,
-        preset_set(result),
-        Grid(HEADER, list(_rows(result))),
-        path,
-        {key: result.attrs[key] for key in ("options", "input_commit") if key in result.attrs},
-    )
+    grid = Grid(HEADER, list(_rows(result)))
+    return Section("Drift of features and weights", TEXT, panels, choices, preset_set(result), grid)
 
 
 HEADER = (
-    "Cut after",
-    "Probes",
-    "Motion from half of training to its end",
-    "Cosine between them",
-    "Straightness of the whole path",
-    "Linear probe at the end",
-)
+    "Cut after", "Probes", "Motion from half of training to its end", "Cosine between them",
+    "Straightness of the whole path", "Linear probe at the end",
+)  # fmt: skip
 
 
 def _rows(result: xr.Dataset) -> Iterator[tuple[str, ...]]:
     steps = result["step1"].values
     half = int(np.abs(steps - steps[-1] / 2).argmin())
-    pair = result.isel(t1=half, t2=-1, t=-1)
-    splits = result["split"].values if "split" in result.coords else None
-    for c, cut in enumerate(result["cut"].values):
-        for s, name in enumerate(result["set"].values):
-            mine = np.ones(result.sizes["probe"], bool) if splits is None else splits == name
-            straight = result["straightness"].isel(cut=c).values[mine]
-            known = straight[np.isfinite(straight)]
-            cell = pair.isel(cut=c, set=s)
-            read = "linear_accuracy"
-            yield (
-                str(cut),
-                str(name),
-                _bounded(cell, "motion", "{:.3f}".format),
-                _bounded(cell, "cosine", "{:.3f}".format),
-                f"{known.mean():.3f}" if len(known) else "–",
-                _bounded(cell, read, percent) if read in cell else "–",
-            )
-
-
-def _bounded(cell: xr.Dataset, name: str, show: Callable[[float], str]) -> str:
-    value, low, high = (float(cell[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    return f"{show(value)} ({show(low)} to {show(high)})" if np.isfinite(value) else "–"
+    for cell in cells(result.isel({"t1": half, "t2": -1, "t": -1}, missing_dims="ignore"), "cut", "set"):
+        mine = cell["split"].values == name_of(cell, "set") if "split" in cell.coords else ...
+        straight = cell["straightness"].values[mine] if "straightness" in cell else np.array([])
+        known = straight[np.isfinite(straight)]
+        yield (
+            name_of(cell, "cut"),
+            name_of(cell, "set"),
+            bounded_word(cell, "motion", "{:.3f}".format),
+            bounded_word(cell, "cosine", "{:.3f}".format),
+            word(known.mean(), "{:.3f}".format) if len(known) else "–",
+            bounded_word(cell, "linear_accuracy", percent),
+        )

@@ -11,10 +11,9 @@ import numpy as np
 
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.provenance import provenance
-from featdyn.report.consistency import Consistency
-from featdyn.report.numbers import percent
-from featdyn.report.section import Section
-from featdyn.report.training import steps
+from featdyn.report.chapters import Chapter
+from featdyn.report.rounding import percent
+from featdyn.report.training_curves import steps
 from featdyn.store import Run
 
 # Attributes of the root with a place of their own on the page, or that only programs need.
@@ -69,7 +68,7 @@ def _numbers(run: Run) -> Iterator[tuple[str, str, str]]:
     yield str(len({a.path.split("/")[1] for a in layers})), "layers", " and ".join(f"{k}s" for k in kinds)
 
 
-def tables(run: Run, consistency: Consistency | None, sections: Sequence[Section] = ()) -> list[Table]:
+def tables(run: Run, chapters: Sequence[Chapter]) -> list[Table]:
     """Return where the run, its results and this page come from."""
     attributes, state, newest = run.attributes, run.attributes["featdyn"], run.commits[-1]
     found = [
@@ -87,13 +86,9 @@ def tables(run: Run, consistency: Consistency | None, sections: Sequence[Section
             ],
         ),
     ]
-    if consistency is not None:
-        source = [("path", consistency.path), *rows(consistency.attributes)]
-        found.append(Table("Consistency result", source))
-    for section in sections:
-        own = [("path", section.path), *rows(section.attributes)]
-        if section.path and (consistency is None or section.path != consistency.path):
-            found.append(Table(f"{section.title}: result", own))
+    for chapter in chapters:
+        source = [("path", chapter.path), *rows(chapter.attributes)]
+        found.append(Table(f"{chapter.sections[0].title}: result of {chapter.name}", source))
     found.append(Table("This page", list(rows(provenance()))))
     notes = {key: value for key, value in attributes.items() if key not in KNOWN}
     found.append(Table("Notes", list(rows(notes))))

@@ -6,9 +6,8 @@ import numpy as np
 import xarray as xr
 
 from featdyn.report.figures import Figure, depth_colours, figure, line
-from featdyn.report.numbers import rounded
-from featdyn.report.section import Grid, Panel, Section, choices_of, for_each, newest, preset_set
-from featdyn.store import Run
+from featdyn.report.rounding import rounded
+from featdyn.report.section import Grid, Panel, Section, cells, choices_of, for_each, name_of, preset_set, word
 
 TEXT = (
     "The distance between the features of the same probes at two checkpoints, minus its mean where the two features of "
@@ -20,17 +19,17 @@ TEXT = (
 )
 
 
-def density(run: Run) -> Section | None:
-    """Return the section; None where there is no result."""
-    found = newest(run, "density")
-    if found is None:
-        return None
-    result, path = found
+ADJUSTED = ("adjusted", "westfall_young", "holm", "benjamini_hochberg")
+"""Adjusted p-values that a result may hold; the first is shown."""
+
+
+def section(result: xr.Dataset) -> Section:
+    """Return the section."""
     result = result.load()
     choices = choices_of(result, "set", "measure")
     choices["measure"] = {i: name.replace("_", " ") for i, name in choices["measure"].items()}
     colours = depth_colours(result.sizes["cut"])
-    to_last = bool((result["t2"] == result["t2"].max()).all())
+    to_last = bool((result["t2"] == result["t2"].max()).all()) if result.sizes["pair"] else True
     shown = result if to_last else result.isel(pair=(result["t2"] - result["t1"] == 1).values)
     title = "step of the earlier checkpoint" + ("" if to_last else ", the later one is the next")
     xaxis = {"title": {"text": title}, "type": "log" if (shown["step1"] > 0).all() else "linear"}
@@ -41,28 +40,24 @@ def density(run: Run) -> Section | None:
         each = zip(result["cut"].values, values, colours, strict=True)
         return figure([line(str(c), y, colour, x=x) for c, y, colour in each], "Excess", xaxis=xaxis, log=False)
 
-    rows = []
-    for c, cut in enumerate(result["cut"].values):
-        for s, name in enumerate(result["set"].values):
-            p = result["benjamini_hochberg"].isel(cut=c, set=s).transpose("measure", "pair").values
-            share = float(result["explained"].isel(cut=c, set=s, component=slice(_components(result))).sum())
-            told = [f"{int((of_measure <= 0.05).sum())} of {len(of_measure)}" for of_measure in p]
-            rows.append((str(cut), str(name), f"{100 * share:.0f} %", *told))
-    names = [f"Told apart by {m.replace('_', ' ')}" for m in np.atleast_1d(result["measure"].values).tolist()]
-    header = ("Cut after", "Probes", "Variance in the basis of total variation", *names)
     caption = "Excess over the null" + (", against the last checkpoint" if to_last else "")
-    return Section(
-        "density",
-        "Distance between feature distributions",
-        TEXT,
-        [Panel(caption, for_each(choices, draw), tuple(choices))],
-        choices,
-        preset_set(result),
-        Grid(header, rows),
-        path,
-        {key: result.attrs[key] for key in ("options", "input_commit") if key in result.attrs},
-    )
+    panel = Panel(caption, for_each(choices, draw), tuple(choices))
+    grid = _grid(result, list(choices["measure"].values()))
+    return Section("Distance between feature distributions", TEXT, [panel], choices, preset_set(result), grid)
 
 
-def _components(result: xr.Dataset) -> int:
-    return int(result.attrs["options"]["components"])
+def _grid(result: xr.Dataset, measures: list[str]) -> Grid:
+    adjusted = next((name for name in ADJUSTED if name in result), "pvalue")
+    header = ["Cut after", "Probes", *(f"Told apart by {measure}" for measure in measures)]
+    if "explained" in result:
+        header.insert(2, "Variance in the basis of total variation")
+    rows = []
+    for cell in cells(result, "cut", "set"):
+        row = [name_of(cell, "cut"), name_of(cell, "set")]
+        if "explained" in cell:
+            explained = cell["explained"].isel(component=slice(result.attrs["options"]["components"]))
+            row.append(word(explained.sum(skipna=False), "{:.0%}".format))
+        for values in cell[adjusted].transpose("measure", "pair").values:
+            row.append(f"{int((values <= 0.05).sum())} of {int(np.isfinite(values).sum())}")
+        rows.append(row)
+    return Grid(header, rows)

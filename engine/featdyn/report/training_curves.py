@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from featdyn.report.figures import COLOURS, Figure, checkpoint_axis, figure, line
+from featdyn.report.figures import COLOURS, checkpoint_axis, figure, line
+from featdyn.report.section import Panel
 from featdyn.store import Run
 
 SPLITS = ("train", "test", "validation", "valid", "val", "eval")
 PLACE = ("checkpoint", "step", "epoch")  # where in training a checkpoint is: not curves
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One figure: a quantity, with a line for each split."""
-
-    title: str
-    figure: Figure
 
 
 def panels(run: Run) -> list[Panel]:
@@ -41,17 +32,8 @@ def panels(run: Run) -> list[Panel]:
         lines = []
         for split, name in sorted(quantities[quantity], key=lambda pair: _rank(pair[0])):
             lines.append(line(split or title, coords[name].values, COLOURS[_rank(split) % len(COLOURS)]))
-        found.append(
-            Panel(
-                title,
-                figure(
-                    lines,
-                    xaxis=axis,
-                    share=quantity == "accuracy" and trained,
-                    log=None if "loss" in quantity else False,
-                ),
-            )
-        )
+        share, log = quantity == "accuracy" and trained, None if "loss" in quantity else False
+        found.append(Panel(title, {"": figure(lines, xaxis=axis, share=share, log=log)}))
     return found
 
 

@@ -6,7 +6,7 @@ steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from featdyn.report.figures import NEUTRAL, Figure, Figures, depth_colours, figure, line
-from featdyn.report.numbers import percent, rounded
+from featdyn.report.figures import NEUTRAL, Figure, depth_colours, figure, line
+from featdyn.report.rounding import percent, rounded
+from featdyn.report.section import Panel, Section, choices_of, for_each, preset_set
+from featdyn.report.sections.consistency.pair_maps import measured
 from featdyn.statistics.resampling import wilson
 
 
@@ -60,28 +62,44 @@ class Distances:
         return np.bincount(self.group)
 
 
-def gap_figures(result: xr.Dataset, measures: Mapping[str, str]) -> dict[str, Figures]:
-    """Return the figures of both slots (distance in checkpoints, distance in steps), by set and measure."""
-    slots: dict[str, Figures] = {"gap-checkpoints": {}, "gap-steps": {}}
-    by_checkpoint, by_step = Distances.by_checkpoint(result), Distances.by_step(result)
+TEXT = (
+    "What happens as the halves drift apart: the mean over all pairs whose shallow half is so much older than the deep "
+    "half, the untrained network included. The dotted line is the mean of the trained networks t2 over the same pairs; "
+    "how far a curve lies below it is what the older shallow half costs. Since checkpoints are not evenly spaced, the "
+    "second figure counts distance in training steps and groups pairs by doubling distance.",
+)
+
+
+def gap_curves(result: xr.Dataset) -> Iterator[Section]:
+    """Yield the section."""
+    measures = measured(result)
+    if not measures:
+        return
+    choices = choices_of(result, "set") | {"measure": measures}
     linear = {"title": {"text": "t2 − t1, in checkpoints"}, "rangemode": "tozero", "tickformat": "d"}
     log = {"title": {"text": "training steps from t1 to t2 (log)"}, "type": "log", "dtick": 1, "tickformat": "~s"}
-    for s in range(result.sizes["set"]):
-        for name, title in measures.items():
-            chosen = result.isel(set=s)
-            slots["gap-checkpoints"][f"{s}|{name}"] = _figure(chosen, name, title, by_checkpoint, linear)
-            slots["gap-steps"][f"{s}|{name}"] = _figure(chosen, name, title, by_step, log)
-    return slots
+
+    def panel(caption: str, distances: Distances, xaxis: dict[str, Any]) -> Panel:
+        def draw(set: str, measure: str) -> Figure:
+            return _figure(result.isel(set=int(set)), measure, measures[measure], distances, xaxis)
+
+        return Panel(caption, for_each(choices, draw), tuple(choices))
+
+    panels = [
+        panel("By distance in checkpoints", Distances.by_checkpoint(result), linear),
+        panel("By distance in training steps", Distances.by_step(result), log),
+    ]
+    yield Section("Gap curves", TEXT, panels, choices, preset_set(result))
 
 
 def _figure(result: xr.Dataset, name: str, title: str, distances: Distances, xaxis: dict[str, Any]) -> Figure:
     size = int(result["set_size"])
     lines = []
-    if name == "accuracy":
+    if name == "accuracy" and "plain_accuracy" in result:
         plain = result["plain_accuracy"].rename(t1="t2").reindex(t2=result["t2"]).values
         lines.append(_line("trained network t2", distances.mean(plain[distances.newer]), NEUTRAL, distances, size))
         lines[0]["line"]["dash"] = "dot"
-    grids, colours = result[name].values, depth_colours(result.sizes["cut"])
+    grids, colours = result[name].transpose("cut", "t1", "t2").values, depth_colours(result.sizes["cut"])
     for cut, values, colour in zip(result["cut"].values, grids, colours, strict=True):
         means = distances.mean(values[distances.older, distances.newer])
         lines.append(_line(str(cut), means, colour, distances, size))

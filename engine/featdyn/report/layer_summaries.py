@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.report.figures import Figures, checkpoint_axis, depth_colours, figure, line
-from featdyn.report.numbers import rounded
-from featdyn.report.training import steps
+from featdyn.report.rounding import rounded
+from featdyn.report.training_curves import steps
 from featdyn.store import Run
 
 FIRST = "activation_norm"
