@@ -107,7 +107,9 @@ def plain_section(name: str, result: xr.Dataset, text: str = "") -> Section:
         finite = numbers[np.isfinite(numbers)]
         span = [word(v) for v in (finite.min(), np.median(finite), finite.max())] if finite.size else ["–"] * 3
         where = " x ".join(f"{dim} {size}" for dim, size in values.sizes.items())
-        rows.append((variable, str(values.attrs.get("long_name", "")), str(values.attrs.get("units", "")), where, *span))
+        rows.append(
+            (variable, str(values.attrs.get("long_name", "")), str(values.attrs.get("units", "")), where, *span)
+        )
     header = ("Variable", "What it is", "Unit", "Shape", "Smallest", "Median", "Largest")
     return Section(name.replace("_", " ").capitalize(), (text,) if text else (), grid=Grid(header, rows))
 

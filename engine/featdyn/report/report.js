@@ -58,7 +58,7 @@
 
   // What a square of a heatmap says. Text is made on hover: made ahead, it would outweigh the numbers many times.
   function describe(grid, cut, set, i, j) {
-    const size = grid.sizes[set], [low, high] = grid.intervals[set];
+    const size = grid.sizes[set];
     const lines = [
       `Shallow half: checkpoint ${grid.t1[i]} (step ${number(grid.step1[i])})`,
       `Deep half: checkpoint ${grid.t2[j]} (step ${number(grid.step2[j])})`,
@@ -66,11 +66,12 @@
     for (const [measure, title] of Object.entries(grid.titles)) {
       const count = grid.measures[measure][cut][set][i][j];
       if (count === null) continue;
-      lines.push(`${title}: ${percent(count / size)} (${percent(low[count])} to ${percent(high[count])})`);
+      const ends = grid.bounds[measure]?.map((bound) => bound[cut][set][i][j] / 1000).map(percent);
+      lines.push(`${title}: ${percent(count / size)}` + (ends ? ` (95 %: ${ends[0]} to ${ends[1]})` : ""));
     }
     const loss = grid.loss?.[cut][set][i][j] ?? null;
     if (loss !== null) lines.push(`Mean loss: ${loss}`);
-    lines.push(`${number(size)} probes; 95 % intervals in brackets`);
+    lines.push(`${number(size)} probes`);
     return lines.join("\n");
   }
 

@@ -9,7 +9,18 @@ import xarray as xr
 
 from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figure, heatmap, line
 from featdyn.report.rounding import percent
-from featdyn.report.section import Grid, Panel, Section, bounded_word, cells, choices_of, for_each, name_of, preset_set, word
+from featdyn.report.section import (
+    Grid,
+    Panel,
+    Section,
+    bounded_word,
+    cells,
+    choices_of,
+    for_each,
+    name_of,
+    preset_set,
+    word,
+)
 
 TEXT = (
     "Did anything move, or had training converged? Motion: the distance between a probe’s features at t1 and at t2 "
@@ -56,11 +67,15 @@ def section(result: xr.Dataset) -> Section:
 
     panels = []
     if "motion" in result:
-        panels.append(Panel("Motion of features from t1 (rows) to t2 (columns)", for_each(choices, motion), ("set", "cut")))
+        panels.append(
+            Panel("Motion of features from t1 (rows) to t2 (columns)", for_each(choices, motion), ("set", "cut"))
+        )
     if "cka_debiased" in result:
         panels.append(Panel("Debiased CKA between t1 and t2", for_each({"cut": choices["cut"]}, alike), ("cut",)))
     if "prefix_distance" in result:
-        panels.append(Panel("Distance of weights at t1 from the last checkpoint, over their norm at t1", {"": weights()}))
+        panels.append(
+            Panel("Distance of weights at t1 from the last checkpoint, over their norm at t1", {"": weights()})
+        )
     if "linear_accuracy" in result:
         panels.append(Panel("Accuracy of a linear probe", for_each({"set": choices["set"]}, read), ("set",)))
     grid = Grid(HEADER, list(_rows(result)))

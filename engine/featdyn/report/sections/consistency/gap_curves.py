@@ -15,10 +15,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featdyn.report.figures import NEUTRAL, Figure, depth_colours, figure, line
-from featdyn.report.rounding import percent, rounded
+from featdyn.report.rounding import rounded
 from featdyn.report.section import Panel, Section, choices_of, for_each, preset_set
 from featdyn.report.sections.consistency.pair_maps import measured
-from featdyn.statistics.resampling import wilson
 
 
 @dataclass(frozen=True)
@@ -93,23 +92,21 @@ def gap_curves(result: xr.Dataset) -> Iterator[Section]:
 
 
 def _figure(result: xr.Dataset, name: str, title: str, distances: Distances, xaxis: dict[str, Any]) -> Figure:
-    size = int(result["set_size"])
     lines = []
     if name == "accuracy" and "plain_accuracy" in result:
         plain = result["plain_accuracy"].rename(t1="t2").reindex(t2=result["t2"]).values
-        lines.append(_line("trained network t2", distances.mean(plain[distances.newer]), NEUTRAL, distances, size))
+        lines.append(_line("trained network t2", distances.mean(plain[distances.newer]), NEUTRAL, distances))
         lines[0]["line"]["dash"] = "dot"
     grids, colours = result[name].transpose("cut", "t1", "t2").values, depth_colours(result.sizes["cut"])
     for cut, values, colour in zip(result["cut"].values, grids, colours, strict=True):
         means = distances.mean(values[distances.older, distances.newer])
-        lines.append(_line(str(cut), means, colour, distances, size))
+        lines.append(_line(str(cut), means, colour, distances))
     return figure(lines, title, xaxis=xaxis, share=True, log=False)
 
 
-def _line(name: str, y: NDArray[np.float64], colour: str, distances: Distances, size: int) -> dict[str, Any]:
-    bounds = zip(*wilson(y, size), distances.number.tolist(), strict=True)
-    hover = [f"{percent(low)} to {percent(high)}, {n} pairs" if low == low else "" for low, high, n in bounds]
-    template = "<b>%{fullData.name}</b><br>distance %{x:,.4~r}<br>mean %{y}, 95 % interval %{text}<extra></extra>"
+def _line(name: str, y: NDArray[np.float64], colour: str, distances: Distances) -> dict[str, Any]:
+    hover = [f"{n} pairs" for n in distances.number.tolist()]
+    template = "<b>%{fullData.name}</b><br>distance %{x:,.4~r}<br>mean of %{text}: %{y}<extra></extra>"
     return line(name, y, colour, x=rounded(distances.position), text=hover, hovertemplate=template)
 
 

@@ -17,7 +17,7 @@ MEASURES = {
     "probability": "Probability of the label",
     "divergence": "Divergence from t2’s own network (nats)",
 }
-SHARES = ("retention", "forgetting", "particle_forgetting", "probability", "transferability")
+SHARES = ("forgetting", "particle_forgetting", "probability")
 
 TEXT = (
     "The deep half is that of the last checkpoint throughout; each line is a cut. Retention: accuracy of the composite "

@@ -11,7 +11,6 @@ import xarray as xr
 from featdyn.report.figures import checkpoint_axis
 from featdyn.report.rounding import counts, rounded, short
 from featdyn.report.section import Grid, Panel, Section, cells, choices_of, name_of, preset_set
-from featdyn.statistics.resampling import wilson
 
 MEASURES = {
     "accuracy": "Accuracy",
@@ -32,9 +31,8 @@ HEADER = (
 )  # fmt: skip
 NOTE = (
     "On the diagonal both halves come from one checkpoint, so the composite must be the recorded network: 0 is "
-    "expected, save where features were stored in float16. BatchNorm: {batchnorm}. Intervals that show when a square "
-    "is pointed at are 95 % Wilson score intervals over probes as if each was an image of its own; the stored bounds "
-    "count images. Neither covers what another seed of the training would change."
+    "expected, save where features were stored in float16. BatchNorm: {batchnorm}. Intervals, shown when a square is "
+    "pointed at, are the result’s own 95 % ones; they do not cover what another seed of the training would change."
 )
 
 
@@ -83,8 +81,9 @@ def _maps(result: xr.Dataset, names: dict[str, str]) -> dict[str, Any]:
     places = {name: result[name].values.tolist() for name in ("t1", "t2", "step1", "step2")}
     return {
         "sizes": sizes,
-        # The interval of k out of n, for every k: the script looks it up.
-        "intervals": [[rounded(bound) for bound in wilson(np.arange(n + 1) / n, n)] for n in sizes],
+        "bounds": {
+            m: [_promille(result[f"{m}_{end}"]) for end in ("low", "high")] for m in names if f"{m}_low" in result
+        },
         "measures": {m: [[counts(v[s], n) for s, n in enumerate(sizes)] for v in result[m].values] for m in names},
         "extremes": {m: [_extremes(result[m].values[:, s]) for s in range(len(sizes))] for m in names},
         "loss": rounded(result["loss"].values) if "loss" in result else None,
@@ -92,6 +91,11 @@ def _maps(result: xr.Dataset, names: dict[str, str]) -> dict[str, Any]:
         **places,
         **axes,
     }
+
+
+def _promille(shares: xr.DataArray) -> Any:
+    """Return bounds as whole numbers of a thousandth, which are shorter, and no less than they can say."""
+    return counts(shares.values, 1000)
 
 
 def _extremes(values: np.ndarray[Any, Any]) -> list[float]:
