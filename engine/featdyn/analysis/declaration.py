@@ -94,6 +94,8 @@ class Analysis:
         Options that leave the cells alone which :attr:`Context.known` gives.
     version
         Of its numbers: results of another version are not reused.
+    demo
+        Whether ``featdyn demo`` asks it: it takes seconds, and shows what featdyn is for.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Analysis:
     section: str = ""
     incidental: tuple[str, ...] = ()
     version: int = 1
+    demo: bool = False
     module: str = field(default="", compare=False)
 
     def __call__(

@@ -25,6 +25,18 @@ class Estimate:
     high: float
     repeats: int
     reason: str = ""
+    freedom: float = float("nan")
+
+    @property
+    def pvalue(self) -> float:
+        """Two-sided p-value of the value being 0, by the test that the interval inverts; NaN without an interval."""
+        error = (self.high - self.low) / 2 / stats.t.isf(0.025, self.freedom)
+        return float(2 * stats.t.sf(abs(self.value) / error, self.freedom))
+
+    def within(self, least: float, most: float) -> Estimate:
+        """Return the interval cut to values that are possible, which covers as often."""
+        low, high = np.clip([self.low, self.high], least, most).tolist()
+        return replace(self, low=low, high=high)
 
     def minus(self, constant: float) -> Estimate:
         """Return the estimate of the value less a constant."""
@@ -36,7 +48,7 @@ def mean_estimate(values: ArrayLike) -> Estimate:
     x = np.asarray(values, dtype=np.float64)
     found = mean_interval(x)
     reason = ONE if len(x) < 2 else EQUAL if np.isnan(found.low) else ""
-    return Estimate(float(found.estimate), float(found.low), float(found.high), len(x), reason)
+    return Estimate(float(found.estimate), float(found.low), float(found.high), len(x), reason, len(x) - 1.0)
 
 
 def mean_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
@@ -50,4 +62,4 @@ def mean_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
     parts = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
     freedom = parts.sum() ** 2 / (parts**2 / (len(a) - 1, len(b) - 1)).sum()
     half = float(stats.t.isf(0.025, freedom) * np.sqrt(parts.sum()))
-    return Estimate(value, value - half, value + half, repeats)
+    return Estimate(value, value - half, value + half, repeats, freedom=float(freedom))

@@ -57,7 +57,6 @@ def _grid(result: xr.Dataset, measures: list[str]) -> Grid:
         if "explained" in cell:
             explained = cell["explained"].isel(component=slice(result.attrs["options"]["components"]))
             row.append(word(explained.sum(skipna=False), "{:.0%}".format))
-        for values in cell[adjusted].transpose("measure", "pair").values:
-            row.append(f"{int((values <= 0.05).sum())} of {int(np.isfinite(values).sum())}")
-        rows.append(row)
+        each = cell[adjusted].transpose("measure", "pair").values
+        rows.append([*row, *(f"{int((p <= 0.05).sum())} of {int(np.isfinite(p).sum())}" for p in each)])
     return Grid(header, rows)

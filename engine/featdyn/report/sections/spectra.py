@@ -9,8 +9,8 @@ from featdyn.report.section import Grid, Section, cells, name_of, word
 
 QUANTITIES = ("effective_rank", "participation_ratio", "stable_rank", "variance", "mean_norm")
 TEXT = (
-    "The spectrum of the covariance of each layer, of the features of a set. Of d directions with equal variance each of "
-    "the three counts below is d; the more unequal, the smaller. The table is of the last checkpoint.",
+    "The spectrum of the covariance of each layer, of the features of a set. Of d directions with equal variance each "
+    "of the three counts below is d; the more unequal, the smaller. The table is of the last checkpoint.",
 )
 
 

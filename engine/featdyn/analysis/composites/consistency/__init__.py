@@ -65,4 +65,5 @@ ANALYSIS = Analysis(
     compute="featdyn.analysis.composites.consistency.compute:consistency",
     section="featdyn.report.sections.consistency:section",
     version=2,
+    demo=True,
 )
