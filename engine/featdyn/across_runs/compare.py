@@ -18,7 +18,7 @@ from featdyn.across_runs.several_runs import each
 from featdyn.compute import SERIAL, Workers
 from featdyn.errors import FeatdynError
 from featdyn.query import query
-from featdyn.query.variable import find
+from featdyn.query.stored_array import find
 from featdyn.statistics.repeats import Estimate, mean_estimate
 from featdyn.statistics.resampling import wilson
 from featdyn.store import Run

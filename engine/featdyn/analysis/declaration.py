@@ -112,6 +112,10 @@ class Analysis:
     demo: bool = False
     module: str = field(default="", compare=False)
 
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={field.get_default()!r}" for name, field in self.options.model_fields.items())
+        return f"{self.name}: {self.question}\n  {self.source}\n  options: {options}"
+
     def __call__(
         self,
         run: Run,

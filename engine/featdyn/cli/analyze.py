@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featdyn.cli.flags import flags
-from featdyn.cli.nearest import nearest
+from featdyn.nearest import nearest
 from featdyn.cli.progress import bar
 from featdyn.cli.workers import compute_flags, opened
 from featdyn.errors import FeatdynError

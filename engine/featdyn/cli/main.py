@@ -11,7 +11,7 @@ import traceback
 import click
 
 from featdyn import __version__
-from featdyn.cli.nearest import nearest
+from featdyn.nearest import nearest
 from featdyn.errors import FeatdynError
 
 # Name to one line, so that --help imports no command.

@@ -22,23 +22,31 @@ from featdyn.store.reader import decoded
 
 
 @dataclass(frozen=True)
-class Variable:
+class StoredArray:
     """One array of a run with its coordinates.
 
     Attributes
     ----------
-    name
-        The last part of its dotted name.
+    path
+        In the store.
+    attributes
+        Of the array.
     cells
         Its values, not read yet.
     coordinates
         The coordinates along one axis, each with that axis.
     """
 
-    name: str
+    path: str
+    attributes: Mapping[str, Any]
     cells: Cells
     coordinates: Mapping[str, str]
     _load: Callable[[str], Array]
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.rpartition("/")[2]
 
     def coordinate(self, name: str) -> tuple[str, Array]:
         """Return the axis of a coordinate and its values; an axis without coordinate counts from 0."""
@@ -50,7 +58,7 @@ class Variable:
         raise FeatdynError(f"{self.name} has no coordinate {name!r}" + (f"; there are {known}" if known else ""))
 
 
-def find(run: Run, name: str) -> Variable:
+def find(run: Run, name: str) -> StoredArray:
     """Return the variable of this name.
 
     Raises
@@ -64,8 +72,8 @@ def find(run: Run, name: str) -> Variable:
         raise FeatdynError(f"{run.path}: no variable {name!r}{catalogue.near(name)}")
     paths = catalogue.coordinates(path)
     axes = {name: _dims(run.nodes[p])[0] for name, p in paths.items()}
-    load = cache(lambda name: _cells(run, paths[name]).load())
-    return Variable(path.rpartition("/")[2], _cells(run, path), axes, load)
+    load = cache(lambda name: stored_cells(run, paths[name]).load())
+    return StoredArray(path, run.nodes[path]["attributes"], stored_cells(run, path), axes, load)
 
 
 class _Catalogue:
@@ -118,7 +126,8 @@ def _dims(document: Document) -> tuple[str, ...]:
     return tuple(name or f"axis{axis}" for axis, name in enumerate(names))
 
 
-def _cells(run: Run, path: str) -> Cells:
+def stored_cells(run: Run, path: str) -> Cells:
+    """Return the values of the array at a path, not read yet."""
     document = run.nodes[path]
     dims, everything = _dims(document), tuple(np.arange(n) for n in document["shape"])
     cell = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
