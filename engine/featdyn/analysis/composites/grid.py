@@ -100,9 +100,7 @@ def bank_bytes(parts: Stitchable) -> int:
 class _Grid:
     """What the tasks of the grid need; suffixes are kept until a task asks for others."""
 
-    def __init__(
-        self, run: Run, parts: Stitchable, members: NDArray[np.float64], labels: NDArray[np.int64]
-    ) -> None:
+    def __init__(self, run: Run, parts: Stitchable, members: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
         self._run, self._parts, self._members, self._labels = run, parts, members, labels
         self._banks: tuple[range, list[SuffixBank]] = range(0), []
 

@@ -27,6 +27,11 @@ def class_count(run: Run) -> int:
     return max(2, shape[1])
 
 
+def class_logits(logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return logits ``(..., class)`` of two classes at least: one logit z is that of class 1 against class 0, (0, z)."""
+    return np.concatenate([np.zeros_like(logits), logits], -1) if logits.shape[-1] == 1 else logits
+
+
 def labelled(run: Run, sets: ProbeSets) -> tuple[ProbeSets, NDArray[np.int64]]:
     """Return sets of those probes whose label is a class of the network, and the labels ``(probe,)``.
 

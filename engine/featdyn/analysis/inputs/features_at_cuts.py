@@ -190,7 +190,10 @@ class Features:
             together = len(rows) == rows[-1] - rows[0] + 1  # as most sets are: no copy then
             index = slice(rows[0], rows[-1] + 1) if together else torch.from_numpy(rows).to(self._device)
             with torch.inference_mode():
-                yield mine, [z[index].to(torch.promote_types(z.dtype, torch.float32)) for z in self(self.batches[i], t1)]
+                yield (
+                    mine,
+                    [z[index].to(torch.promote_types(z.dtype, torch.float32)) for z in self(self.batches[i], t1)],
+                )
 
     def whole(self, t1: int, kept: NDArray[np.intp]) -> list[Tensor]:
         """Return the features of some probes ``(len(kept), ...)`` at each cut: all of them are in memory at once."""

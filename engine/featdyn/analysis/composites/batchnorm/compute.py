@@ -120,7 +120,9 @@ class _Policies:
         t2, t1 = item
         suffixes = [cut.suffix for cut in self._parts.cuts]
         travelling = [state_for(suffix, self._parts.states[t2]) for suffix in suffixes]
-        anew: dict[int, dict[str, Tensor]] = {c: travelling[c] for c, part in enumerate(suffixes) if not batch_norms(part)}
+        anew: dict[int, dict[str, Tensor]] = {
+            c: travelling[c] for c, part in enumerate(suffixes) if not batch_norms(part)
+        }
         found = [np.zeros((len(POLICIES), len(suffixes), len(mine)), self._kind) for mine in self._kept]
         there = np.zeros((len(POLICIES), len(suffixes), len(found)), bool)
         # The training probes first: statistics come of them. Features of one set are in memory.

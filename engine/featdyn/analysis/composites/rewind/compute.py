@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import torch
 import xarray as xr
@@ -12,7 +14,6 @@ from featdyn.analysis.composites.grid import bank_bytes
 from featdyn.analysis.composites.rewind import CELLS, RewindOptions
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import class_count, labelled
-from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.compute import Plan
 from featdyn.networks import predicted_classes, segments, state_for
@@ -24,6 +25,8 @@ HEAD = "head"
 """The last segment, behind the last cut; every other is named by the cut where it ends."""
 TOGETHER = 8
 """Checkpoints t1 of one task: they share the pass of t2, which costs less than one of them."""
+
+Predictions: TypeAlias = NDArray[np.unsignedinteger]
 
 
 def rewind(context: Context[RewindOptions]) -> xr.Dataset:
@@ -41,25 +44,24 @@ def rewind(context: Context[RewindOptions]) -> xr.Dataset:
             _, start, stop = batches.spans[b]
             said[:, t1 : t1 + TOGETHER, t2s.index(t2), start:stop] = rewound
             own[t2s.index(t2), start:stop] = plain
-    cells = [[_numbers(piece, own, labels, sets, s) for s in range(len(sets.names))] for piece in said]
+    values: dict[str, NDArray[np.float64]] = {}
+    for k, s, t1 in np.ndindex(pieces, len(sets.names), steps):
+        mine = sets.members[s]
+        for name, row in _numbers(said[k, t1][:, mine], own[:, mine], labels[mine], sets.origins[mine]).items():
+            values.setdefault(name, np.empty((pieces, len(sets.names), steps, len(t2s))))[k, s, t1] = row
     names = np.array([*(cut.name for cut in parts.cuts), HEAD], dtype=object)
     result = parts.coords(run, sets).isel(t2=t2s).drop_dims("cut").assign_coords(segment=names)
-    return result.assign({
-        name: (CELLS.split(), np.stack([[cell[name] for cell in of_sets] for of_sets in cells]))
-        for name in cells[0][0]
-    })
+    return result.assign({name: (CELLS.split(), array) for name, array in values.items()})
 
 
 def _numbers(
-    said: NDArray[np.unsignedinteger], own: NDArray[np.unsignedinteger], labels: NDArray[np.int64], sets: ProbeSets, s: int
+    predicted: Predictions, own: Predictions, labels: NDArray[np.int64], origins: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return what the predictions ``(t1, t2, probe)`` of one segment's composites say of a set, ``(t1, t2)``."""
-    mine, origins = sets.members[s], sets.origins[sets.members[s]]
-    predicted, plain = said[..., mine], own[:, mine]
-    right = predicted == labels[mine]
+    """Return what predictions ``(t2, probe)`` of composites say beside those of the networks of t2, ``(t2,)``."""
+    right = predicted == labels
     accuracy = share_interval(right, groups=origins)
-    drop = difference_interval((plain == labels[mine]).astype(np.int8) - right.astype(np.int8), groups=origins)
-    found = {"agreement": (predicted == plain).mean(-1)}
+    drop = difference_interval((own == labels).astype(np.int8) - right.astype(np.int8), groups=origins)
+    found = {"agreement": (predicted == own).mean(-1)}
     for name, interval in (("accuracy", accuracy), ("drop", drop)):
         found |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
     return found
@@ -78,8 +80,7 @@ def _plan(run: Run, parts: Stitchable, tasks: int, t2s: int) -> Plan:
         reads=0,
         task={"features": parts.pass_bytes},
         state=parts.held | {"suffixes": bank_bytes(parts)},
-        # Predictions of all segments, and for one segment and set floats of each probe, some at a time.
-        result={"predictions": 2 * (len(cuts) + 1) * pairs * probes, "intervals": 6 * 8 * pairs * probes},
+        result={"predictions": 2 * (len(cuts) + 1) * pairs * probes, "intervals": 6 * 8 * t2s * probes},
     )
 
 
