@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from featdyn.capture.fit import largest
+from featdyn.errors import TrainingError
 from featdyn.store import ArraySpec, Schema
 
 BUFFERS = 2
@@ -26,16 +28,22 @@ class Block:
     """Host memory for one block of samples of every array, with samples as the first axis."""
 
     arrays: dict[str, Tensor]
+    largest: dict[str, Tensor]
+    """Of each array and sample what :func:`featdyn.capture.fit.largest` found before its values were converted."""
     rows: int = 0
     index: int = 0
     event: torch.cuda.Event | None = field(default=None)
 
     def fill(self, start: int, batch: dict[str, Tensor]) -> None:
         """Copy a batch behind the rows that are there, converting to the storage dtype on the device."""
+        stop = start + max(len(values) for values in batch.values())
         for path, values in batch.items():
-            target = self.arrays[path][start : start + len(values)]
+            target = self.arrays[path][start:stop]
+            if values.shape != target.shape:  # else rows would stay that nobody wrote
+                raise TrainingError(f"{path} has shape {tuple(values.shape)} in a batch, not {tuple(target.shape)}")
             target.copy_(values.to(target.dtype), non_blocking=True)
-        self.rows = start + len(next(iter(batch.values())))
+            self.largest[path][start:stop].copy_(largest(values), non_blocking=True)
+        self.rows = stop
 
 
 class BlockWriter:
@@ -57,13 +65,14 @@ class BlockWriter:
         self._cuda = device.type == "cuda"
         self._free: queue.Queue[Block] = queue.Queue()
         for _ in range(min(BUFFERS, schema.blocks if blocks is None else blocks)):
-            self._free.put(Block({s.path: self._memory(schema, s) for s in specs}))
+            memory = {s.path: self._memory(schema, s.shape[1:], s.dtype) for s in specs}
+            self._free.put(Block(memory, {s.path: self._memory(schema, (), "float64") for s in specs}))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="featdyn-writer")
         self._pending: list[Future[None]] = []
 
-    def _memory(self, schema: Schema, spec: ArraySpec) -> Tensor:
+    def _memory(self, schema: Schema, shape: tuple[int, ...], dtype: str) -> Tensor:
         rows = min(schema.shard_samples, schema.samples)
-        return torch.empty((rows, *spec.shape[1:]), dtype=getattr(torch, spec.dtype), pin_memory=self._cuda)
+        return torch.empty((rows, *shape), dtype=getattr(torch, dtype), pin_memory=self._cuda, device="cpu")
 
     def empty(self, index: int) -> Block:
         """Return a free block, waiting for the writer when there is none."""

@@ -58,10 +58,10 @@ class Sketch:
     """
 
     def __init__(self, layer: str, features: int, width: int) -> None:
-        generator = torch.Generator().manual_seed(zlib.crc32(layer.encode()))  # the same layer, the same projection
+        generator = torch.Generator("cpu").manual_seed(zlib.crc32(layer.encode()))  # the same layer, the same projection
         self.width = width
-        self._order = torch.randperm(features, generator=generator)
-        self._signs = torch.randint(0, 2, (features,), generator=generator).float() * 2 - 1
+        self._order = torch.randperm(features, generator=generator, device="cpu")
+        self._signs = torch.randint(0, 2, (features,), generator=generator, device="cpu").float() * 2 - 1
         self._padding = -features % width
 
     def __call__(self, activation: Tensor) -> Tensor:

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from featdyn.capture import tap
+from featdyn.capture.follow import layer_shapes
+from featdyn.capture.tap import LayerError
 from featdyn.errors import NetworkError
 from featdyn.networks import cuts, default_cuts
 
 
-def select(model: nn.Module, inputs: Tensor, labels: Tensor, patterns: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def select(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    patterns: Sequence[str],
+    *,
+    gradients: bool = False,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> dict[str, tuple[int, ...]]:
     """Return the layers that match, with the shape of one sample's output, in the order in which they run.
 
     Parameters
     ----------
+    inputs, labels
+        A few samples, on which each layer is tried out: see :func:`featdyn.capture.follow.layer_shapes`.
     patterns
         Module names or patterns with ``*`` and ``?``; ``all`` stands for every cut of the network and ``default`` for
-        its default cuts. A module that cannot be traced has no cuts: then both stand for its direct children.
+        its default cuts. A module that cannot be traced has no cuts: then both stand for its direct children. Of these
+        two what cannot be recorded is left out.
 
     Raises
     ------
@@ -27,18 +39,23 @@ def select(model: nn.Module, inputs: Tensor, labels: Tensor, patterns: Sequence[
         A pattern matches nothing, or a layer cannot be recorded.
     """
     modules = [name for name, _ in model.named_modules() if name]
-    chosen: list[str] = []
+    outer = ", ".join([name for name in modules if "." not in name][:20]) or "no modules"
+    chosen: dict[str, bool] = {}  # name -> whether it was asked for
     for pattern in patterns:
         if pattern in ("default", "all"):
-            chosen += _cut_layers(model, inputs, pattern)
+            chosen = {**dict.fromkeys(_cut_layers(model, inputs, pattern), False), **chosen}
             continue
         found = [name for name in modules if fnmatchcase(name, pattern)]
         if not found:
-            near = [name for name in modules if "." not in name]
-            raise NetworkError(f"no layer {pattern!r}; the network has {', '.join(near[:20])} and modules inside them")
-        chosen += found
-    passed = tap.run(model, inputs, labels, list(dict.fromkeys(chosen)), gradients=False)
-    return {name: tuple(values.shape[1:]) for name, values in passed.activations.items()}
+            raise NetworkError(f"no layer {pattern!r}; the network has {outer} and modules inside them")
+        chosen |= dict.fromkeys(found, True)
+    while chosen:
+        try:
+            return layer_shapes(model, inputs, labels, list(chosen), gradients=gradients, loss=loss)
+        except LayerError as error:
+            if chosen.pop(error.layer):
+                raise
+    raise NetworkError(f"no layer to record: name some in layers=; the network has {outer} and modules inside them")
 
 
 def _cut_layers(model: nn.Module, inputs: Tensor, pattern: str) -> list[str]:

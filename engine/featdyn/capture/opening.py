@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
+from torch import Tensor, nn
 
 from featdyn.capture import layers
 from featdyn.capture.probes import Probes
@@ -18,11 +21,25 @@ from featdyn.provenance import provenance
 from featdyn.store import Run, RunPart, RunWriter, Schema, exists, locate
 
 
-def fingerprint(probes: Probes) -> int:
-    """Return a checksum of inputs, labels and ids, by which ranks see that they have the same probes."""
-    found = zlib.crc32(repr(probes.coords["sample"].tolist()).encode())
-    for tensor in (probes.inputs, probes.labels):
-        found = zlib.crc32(tensor.contiguous().numpy().data, found)
+def identity(model: nn.Module, probes: Probes) -> dict[str, Any]:
+    """Return by what a recording knows its probes and its network again: checksums, and in words what has them.
+
+    Of the network its modules count, with the names of their types and forward functions and what they say of
+    themselves, and the names, shapes and types of parameters and buffers; not their values.
+    """
+    modules = [
+        f"{name} {type(module).__qualname__} {getattr(module.forward, '__qualname__', '')} {module.extra_repr()}"
+        for name, module in model.named_modules()
+    ]
+    tensors = [f"{name} {tuple(t.shape)} {t.dtype}" for name, t in model.state_dict().items() if isinstance(t, Tensor)]
+    structure = re.sub(r"0x[0-9a-f]+", "", "\n".join(modules + tensors))  # addresses of functions
+    said = f"{type(model).__qualname__}, {len(modules)} modules, {len(tensors)} tensors"
+    found = {"network": f"{said}, {zlib.crc32(structure.encode()):08x}"}
+    for name, tensor in (("inputs", probes.inputs), ("labels", probes.labels)):
+        content = tensor.contiguous().view(-1).view(torch.uint8).numpy().data
+        found[name] = f"{tuple(tensor.shape)} {tensor.dtype}, {zlib.crc32(content):08x}"
+    for name, values in probes.coords.items():
+        found[f"coordinate {name}"] = f"{zlib.crc32(repr(values.tolist()).encode()):08x}"
     return found
 
 
@@ -82,18 +99,41 @@ def _writer(
 ) -> RunWriter:
     if exists(store):
         writer = RunWriter.open(store)
-        same = sorted(writer.schema.arrays, key=str) == sorted(schema.arrays, key=str)
-        same = same and writer.schema.shard_samples == schema.shard_samples
-        if not same or Run(store).values("sample").tolist() != probes.coords["sample"].tolist():
+        try:
+            for what in _differences(Run(store), schema, probes, attributes):
+                raise StoreError(f"{store}: holds another recording ({what}): choose another path")
+        except BaseException:
             writer.close()
-            raise StoreError(f"{store}: holds another recording (other layers, probes or options); choose another path")
+            raise
         return writer
     coords = {name: values if name == "sample" else ("sample", values) for name, values in probes.coords.items()}
-    inputs = probes.inputs.numpy()
-    axes = ("probe", *layers.dims(inputs.shape[1:]))
+    # Zarr has no bfloat16; float32 holds all its values.
+    inputs, labels = (t.float() if t.dtype == torch.bfloat16 else t for t in (probes.inputs, probes.labels))
+    axes = ("probe", *layers.dims(tuple(inputs.shape[1:])))
     static = {
         "": xr.Dataset(coords=coords),
         "cube": xr.Dataset(coords={"layer": np.array(list(names), dtype=object)}),
-        "inputs": xr.Dataset({"input": (axes, inputs), "target": ("probe", probes.labels.numpy())}),
+        "inputs": xr.Dataset({"input": (axes, inputs.numpy()), "target": ("probe", labels.numpy())}),
     }
     return RunWriter.create(store, schema, static=static, attributes={**attributes, "provenance": provenance()})
+
+
+def _differences(run: Run, schema: Schema, probes: Probes, attributes: Mapping[str, Any]) -> Iterator[str]:
+    """Yield in words what a recording would do otherwise than that of a run; what an old run does not say counts not."""
+    stored, new = ({a.path: a for a in s.arrays} for s in (run.schema, schema))
+    for path in sorted({*stored, *new}):
+        if stored.get(path) != new.get(path):
+            here, there = path in stored, path in new
+            yield f"its {path} is of another shape or type" if here and there else f"only {'it' if here else 'this'} has {path}"
+    before, after = run.attributes.get("capture", {}), attributes.get("capture", {})
+    for name, value in after.items():
+        if name != "layers" and before.get(name, value) != value:  # the layers themselves are compared above
+            yield f"its {name} is {before[name]}, not {value}"
+    if run.schema.shard_samples != schema.shard_samples:
+        yield f"its blocks have {run.schema.shard_samples} samples, not {schema.shard_samples}"
+    before, after = run.attributes.get("identity", {}), attributes.get("identity", {})
+    for name, value in after.items():
+        if before.get(name, value) != value:
+            yield f"its {name} differs: {before[name]}, here {value}"
+    if run.values("sample").tolist() != probes.coords["sample"].tolist():
+        yield "its samples have other ids"

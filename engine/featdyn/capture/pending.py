@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from featdyn.capture.fit import Fit
 from featdyn.capture.ranks import Ranks
 from featdyn.store import CheckpointWriter
 from featdyn.store.checkpoint import CheckpointFiles
@@ -20,6 +21,8 @@ from featdyn.store.reader import state_path
 class Pending:
     """What one rank has of a checkpoint."""
 
+    fit: Fit
+    step: int = -1
     files: CheckpointFiles | None = None
     values: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     """Arrays without samples, and below the content of tensor files: rank 0's alone."""
@@ -47,6 +50,7 @@ class Pending:
             assert self.files is not None
             for block in blocks:
                 block.result()
+            self.fit.judge(self.files.index)
             for name, value in self.values.items():
                 self.files.write(name, value)
             for kind, content in self.states.items():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, SupportsFloat, TypeAlias
 
 import numpy as np
 from safetensors.torch import save
@@ -15,16 +16,23 @@ from torch import Tensor, nn
 from featdyn.capture import layers, tap
 from featdyn.capture.arrays import arrays, gradient_scale
 from featdyn.capture.blocks import BUFFERS, BlockWriter
-from featdyn.capture.opening import fingerprint, open_run, same
+from featdyn.capture.fit import Fit
+from featdyn.capture.follow import output_shape
+from featdyn.capture.opening import identity, open_run, same
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.pending import Pending
 from featdyn.capture.plan import Plan, plan
 from featdyn.capture.probes import Probes
 from featdyn.capture.ranks import Ranks
 from featdyn.capture.replica import buffers, check_whole, checksums, with_buffers
+from featdyn.capture.resume import last_step
 from featdyn.capture.shards import Shards
+from featdyn.errors import StoreError
+from featdyn.networks.classes import check_classes
 from featdyn.store import RunPart, Schema
 from featdyn.validation import validate
+
+Number: TypeAlias = SupportsFloat | Tensor
 
 _ALIKE = "make the Recorder with the same arguments on every rank"
 _ONE_NETWORK = "every rank must record the same whole network, as DistributedDataParallel has it, at the same steps"
@@ -93,9 +101,19 @@ class Recorder:
         self._ranks = Ranks()  # first of all: whatever fails below on one rank, the others hear of it
         try:
             same(self._ranks.all(lambda: self._set_up(model, probes, every, coords, loss, options)), _ALIKE)
-            attributes = {**(attributes or {}), "capture": self.options.model_dump(mode="json")}
+            attributes = {
+                **(attributes or {}),
+                "capture": self.options.model_dump(mode="json"),
+                "identity": self._identity,
+            }
             # The store comes last: what fails above leaves no folder and no lock behind.
             self._run = open_run(self._ranks, store, self.schema, probes, self.layers, attributes)
+            try:
+                self._last = self._ranks.first(self._last_step)
+            except BaseException:
+                self._run.close()
+                raise
+            self.steps = max(0, self._last)
             self._shards = Shards(self._run.place, self._run.schema, self.layers, self.options)
         except BaseException:
             self._ranks.close()
@@ -112,8 +130,7 @@ class Recorder:
     ) -> dict[str, Any]:
         """Make ready all but the store; return what must be the same on all ranks."""
         self.options = validate(CaptureOptions, options, "capture")
-        self.every = every
-        self.steps = 0
+        self.every = whole("every", every, 1)
         self._model = tap.plain(model)
         if self._ranks.several:
             check_whole(self._model)
@@ -121,17 +138,22 @@ class Recorder:
         self._loss = loss
         self._device = tap.device_of(self._model)
         self._coords = tuple(coords)
-        example = probes.batch(0, 1, 1, self._device)
-        self.layers = layers.select(self._model, *example, self.options.layers)
-        logits = tap.run(self._model, *example, [], gradients=False, loss=loss).logits
-        found = arrays(self.layers, tuple(logits.shape[1:]), len(probes), self.options, self._coords)
+        few = probes.few(self._device)
+        outputs = output_shape(self._model, few[0])
+        if loss is None:
+            check_classes(outputs, probes.labels)
+        self.layers = layers.select(
+            self._model, *few, self.options.layers, gradients=self.options.gradients, loss=loss
+        )
+        self._identity = identity(self._model, probes)
+        found = arrays(self.layers, outputs[1:], len(probes), self.options, self._coords)
         self.schema = Schema.build(found, len(probes), self.options.codec)
         self._share = range(self._ranks.rank, self.schema.blocks, self._ranks.size)
         specs = [a for a in self.schema.arrays if a.dims[:1] == ("sample",)]
         self._blocks = BlockWriter(self.schema, specs, self._device, len(self._share))
         self._commit: Future[None] | None = None
         claims = {"options": self.options, "every": every, "coords": self._coords, "layers": self.layers}
-        return claims | {"arrays": self.schema, "probes": fingerprint(probes) if self._ranks.several else 0}
+        return claims | {"arrays": self.schema, "probes": self._identity}
 
     @property
     def checkpoints(self) -> int:
@@ -140,18 +162,19 @@ class Recorder:
 
     def plan(self, checkpoints: int, state: int = 0) -> Plan:
         """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
-        state += sum(t.nbytes for t in self._model.state_dict().values())
+        state += sum(t.nbytes for t in self._tensors().values())
         return plan(self.schema, state, checkpoints, BUFFERS, self._run.place)
 
-    def step(self, **coords: float) -> bool:
-        """Count one training step and record when it is due; return whether it was."""
+    def step(self, **coords: Number) -> bool:
+        """Count one training step, from the store's last on, and record when it is due; return whether it was."""
+        self._numbers(coords)
         self.steps += 1
         due = self.steps % self.every == 0
         if due:
             self.record(step=self.steps, state=None, **coords)
         return due
 
-    def record(self, *, step: int, state: Mapping[str, Tensor] | None = None, **coords: float) -> None:
+    def record(self, *, step: int, state: Mapping[str, Tensor] | None = None, **coords: Number) -> None:
         """Record one checkpoint; it is written and committed in the background while training goes on.
 
         The next call waits until it is committed, and so do :meth:`wait` and :meth:`close`; what went wrong in the
@@ -160,20 +183,24 @@ class Recorder:
         Parameters
         ----------
         step
-            Training steps done.
+            Training steps done, more than at the checkpoint before.
         state
-            Further tensors to keep with it, such as the optimizer's, readable as ``run.state(t, "optimizer")``.
+            Further tensors to keep with it by name, such as the optimizer's, readable as ``run.state(t, "optimizer")``.
         **coords
-            A number for each name in ``coords``.
+            A number for each name in ``coords``, or a tensor of one (such as the loss).
 
         Raises
         ------
+        StoreError
+            The step is not beyond that of the checkpoint before.
         TrainingError
-            An activation or gradient is not finite, or does not fit float16; parameters differ between ranks, or a rank
-            has ended.
+            Outputs are not finite, an activation or gradient is NaN, does not fit float16 or vanishes in it; parameters
+            differ between ranks, or a rank has ended.
+        TypeError, ValueError
+            What is given is not of these kinds.
         """
         self.wait()
-        pending = Pending()
+        pending = Pending(Fit(self.options))
         try:
             same(self._ranks.all(lambda: self._begin(pending, step, state, coords)), _ONE_NETWORK)
             # It is also the answer that a part of a checkpoint waits for before it writes: rank 0 has the lock.
@@ -209,23 +236,43 @@ class Recorder:
         self.close()
 
     def _begin(
-        self, pending: Pending, step: int, state: Mapping[str, Tensor] | None, coords: Mapping[str, float]
+        self, pending: Pending, step: int, state: Mapping[str, Tensor] | None, coords: Mapping[str, Number]
     ) -> dict[str, Any]:
         """Start a checkpoint; return what must be the same on all ranks."""
-        if set(coords) != set(self._coords):
-            raise ValueError(f"coords must be {', '.join(self._coords) or 'none'}, got {', '.join(coords) or 'none'}")
+        numbers, step = self._numbers(coords), whole("step", step)
+        if step <= self._last:
+            raise StoreError(
+                f"step {step} is not beyond step {self._last}, the last in {self._run.place}: to go on, first load what "
+                "Run(store).state(checkpoint) has of its last checkpoint and count from there; to begin anew, choose "
+                "another path"
+            )
         pending.files = self._run.checkpoint()
-        self.steps = step
+        self.steps = pending.step = step
         if self._ranks.rank == 0:
             pending.values = {"checkpoint": np.array(pending.files.index, "int64"), "step": np.array(step, "int64")}
-            pending.values |= {name: np.array(coords[name], "float64") for name in self._coords}
-            pending.states["model"] = tensors_to_bytes(self._model.state_dict())
+            pending.values |= {name: np.array(value, "float64") for name, value in numbers.items()}
+            pending.states["model"] = tensors_to_bytes(self._tensors())
             if state is not None:
                 pending.states["optimizer"] = tensors_to_bytes(state)
         return {"step": step, "parameter": checksums(self._model) if self._ranks.several else {}}
 
+    def _numbers(self, coords: Mapping[str, Number]) -> dict[str, float]:
+        if set(coords) != set(self._coords):
+            raise ValueError(f"coords must be {', '.join(self._coords) or 'none'}, got {', '.join(coords) or 'none'}")
+        return {name: number(name, coords[name]) for name in self._coords}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return parameters and buffers; what ``get_extra_state`` adds besides tensors is no part of a checkpoint."""
+        return {name: value for name, value in self._model.state_dict().items() if isinstance(value, Tensor)}
+
+    def _last_step(self) -> int:
+        if not self._run.checkpoints:
+            return -1
+        return last_step(self._run.place, self._model, self._probes, self._loss, self.options.batch)
+
     def _finish(self, pending: Pending, blocks: list[Future[None]]) -> None:
         checkpoints = pending.finish(self._ranks, blocks)
+        self._last = pending.step
         if isinstance(self._run, RunPart):
             self._run.checkpoints = checkpoints
 
@@ -237,7 +284,7 @@ class Recorder:
         with with_buffers(self._model, theirs):
             for index in self._share:
                 samples = self.schema.block_slice(index)
-                with self._blocks.filling(index, lambda full: self._shards.write(full, files)) as block:
+                with self._blocks.filling(index, lambda full: self._shards.write(full, files, pending.fit)) as block:
                     for start in range(samples.start, samples.stop, size):
                         stop = min(start + size, samples.stop)
                         batch = self._probes.batch(start, stop, size, self._device)
@@ -249,11 +296,45 @@ class Recorder:
     def _columns(self, passed: tap.Pass, rows: int) -> dict[str, Tensor]:
         scale = gradient_scale(self.options)
         found = {f"layers/{name}/activation": values[:rows] for name, values in passed.activations.items()}
-        found |= {f"layers/{name}/gradient": values[:rows] * scale for name, values in passed.gradients.items()}
+        for name, values in passed.gradients.items():
+            exact = values.float() if values.itemsize < 4 else values  # scaled, they might not fit
+            found[f"layers/{name}/gradient"] = exact[:rows] * scale
         return found | {"outputs/logits": passed.logits[:rows], "outputs/loss": passed.loss[:rows]}
 
 
 def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Return tensors as the content of a safetensors file; tied tensors are written once for each name."""
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"state must hold tensors by name, got {type(value).__name__} for {name!r}: of an optimizer, "
+                "featdyn.training.state.optimizer_tensors(model, optimizer) makes such"
+            )
     content: bytes = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
     return content
+
+
+def number(name: str, value: Number) -> float:
+    """Return a coordinate's value as a number, also of a tensor of one that requires a gradient."""
+    if isinstance(value, Tensor):
+        value = value.detach()
+    shape = getattr(value, "shape", ())
+    if len(shape):
+        raise ValueError(f"{name} must be one number, got shape {tuple(shape)}: take its mean, or .item()")
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}") from error
+
+
+def whole(name: str, value: int, least: int = 0) -> int:
+    """Return an option that must be a whole number of at least so much."""
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = least - 1
+    if found < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return found

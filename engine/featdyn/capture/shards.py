@@ -11,8 +11,8 @@ from torch import Tensor
 from featdyn.capture import cube
 from featdyn.capture.arrays import gradient_scale
 from featdyn.capture.blocks import Block
+from featdyn.capture.fit import Fit
 from featdyn.capture.options import CaptureOptions
-from featdyn.errors import TrainingError
 from featdyn.store import Schema
 from featdyn.store.checkpoint import CheckpointFiles
 from featdyn.store.place import Place
@@ -37,17 +37,11 @@ class Shards:
         features = {name: int(np.prod(shape)) for name, shape in layers.items()}
         self._sketches = {name: cube.Sketch(name, n, options.sketch) for name, n in features.items()}
 
-    def write(self, block: Block, files: CheckpointFiles) -> None:
-        """Write every shard of a block.
-
-        Raises
-        ------
-        TrainingError
-            A value is not finite, or does not fit float16.
-        """
+    def write(self, block: Block, files: CheckpointFiles, fit: Fit) -> None:
+        """Write every shard of a block, and note how its values fit."""
         rows = block.rows
         for path, memory in block.arrays.items():
-            _finite(path, memory[:rows], files.index)
+            fit.see(path, memory[:rows], block.largest[path][:rows])
             files.write(path, memory[:rows].numpy(), block.index)
         columns: dict[str, list[Tensor]] = {}
         for name, sketch in self._sketches.items():
@@ -68,12 +62,3 @@ class Shards:
             return None
         values = read_block(self._place, self._schema, path, checkpoint - 1, block)
         return torch.from_numpy(values.astype(np.float32)).flatten(1)
-
-
-def _finite(path: str, values: Tensor, checkpoint: int) -> None:
-    if bool(torch.isfinite(values).all()):
-        return
-    where = f"{path} at checkpoint {checkpoint}"
-    if bool(values.isnan().any()) or values.dtype == torch.float32:
-        raise TrainingError(f"{where} is not finite: training has diverged, try a smaller learning rate")
-    raise TrainingError(f"{where} does not fit float16 (largest 65504): record with dtype float32")

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featdyn.errors import NetworkError
+from featdyn.networks import class_loss
+
+_OTHER = "leave it out, or record another layer"
+
+
+class LayerError(NetworkError):
+    """A layer that cannot be recorded, by its name."""
+
+    def __init__(self, message: str, layer: str = "") -> None:
+        super().__init__(message)
+        self.layer = layer
 
 
 @dataclass
@@ -70,57 +81,99 @@ def run(
     Parameters
     ----------
     model
-        Any module; it is left as it was: parameters, buffers, ``.grad``, mode, random state.
+        Any module; it is left as it was: parameters, buffers, ``.grad``, mode, random state. What was compiled runs as
+        it was written: compiled code does not know of the layers that are watched.
     inputs, labels
-        The batch, on the model's device.
+        The batch, on the model's device; it is left as it was too.
     layers
-        Names of modules (as in ``named_modules``) whose output is one tensor.
+        Names of modules (as in ``named_modules``) whose output is one tensor of real numbers.
     gradients
         Whether to differentiate each sample's loss with respect to each layer's output.
     loss
-        ``(logits, labels) -> (batch,)``; cross-entropy when None.
+        ``(outputs, labels) -> (batch,)``; :func:`featdyn.networks.class_loss` when None.
 
     Raises
     ------
     NetworkError
-        A layer does not run, runs twice, or returns something else than one tensor.
+        A layer does not run, runs twice, returns something else, or its gradient cannot be had.
+    ValueError
+        A loss that is not one number a sample, or does not depend on the network.
     """
     modules = dict(model.named_modules())
     kept: dict[str, Tensor] = {}
+    apart: set[str] = set()  # layers that ran where autograd was off, such as in a frozen part below torch.no_grad
 
     def keep(name: str) -> Callable[[nn.Module, object, object], Tensor]:
         def hook(module: nn.Module, arguments: object, output: object) -> Tensor:
             if not isinstance(output, Tensor):
-                raise NetworkError(
-                    f"layer {name} returns {type(output).__name__}, not one tensor: record another layer"
-                )
+                raise LayerError(f"layer {name} returns {type(output).__name__}, not one tensor: {_OTHER}", name)
+            if not output.is_floating_point():
+                raise LayerError(f"layer {name} returns {output.dtype}, not real numbers: {_OTHER}", name)
             if name in kept:
-                raise NetworkError(f"layer {name} runs twice in one forward pass: record a layer that runs once")
+                raise LayerError(f"layer {name} runs twice in one forward pass: record a layer that runs once", name)
+            if gradients and not torch.is_grad_enabled():
+                apart.add(name)
+            if gradients and not output.requires_grad:  # nothing before it asks for one, as a frozen embedding of tokens
+                output = output.detach().requires_grad_()
             kept[name] = output
-            return output.clone()  # a later in-place step (ReLU(inplace=True)) then changes the copy, not what is kept
+            with torch.set_grad_enabled(gradients):
+                return output.clone()  # a later in-place step (ReLU(inplace=True)) then changes the copy
 
         return hook
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and setting it would take seconds to import
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(undisturbed(model))
         stack.enter_context(torch.autocast(inputs.device.type, enabled=False))
         stack.enter_context(torch.set_grad_enabled(gradients))
-        for name in layers:
-            stack.enter_context(modules[name].register_forward_hook(keep(name)))
-        # The input asks for a gradient, so that also frozen layers have a graph behind them.
-        logits = model(inputs.detach().requires_grad_(gradients and inputs.is_floating_point()))
+        # The input asks for a gradient, so that also frozen layers have a graph behind them. The network is given a
+        # copy, into which its first operation may write.
+        first = inputs.detach().clone().requires_grad_(gradients and inputs.is_floating_point())
+        with contextlib.ExitStack() as hooks:
+            for name in layers:
+                hooks.enter_context(modules[name].register_forward_hook(keep(name)))
+            outputs = model(first.clone())
         missing = [name for name in layers if name not in kept]
         if missing:
-            raise NetworkError(f"layer {missing[0]} does not run in a forward pass: record another layer")
-        losses = (loss or _cross_entropy)(logits, labels)
-        found: dict[str, Tensor] = {}
-        if gradients:
-            # In eval mode samples do not meet, so the gradient of the sum holds each sample's own gradient.
-            computed = torch.autograd.grad(losses.sum(), list(kept.values()), allow_unused=True)
-            for (name, value), gradient in zip(kept.items(), computed, strict=True):
-                found[name] = torch.zeros_like(value) if gradient is None else gradient
-    return Pass({name: value.detach() for name, value in kept.items()}, found, logits.detach(), losses.detach())
+            raise LayerError(f"layer {missing[0]} does not run in a forward pass: {_OTHER}", missing[0])
+        if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
+            what = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise NetworkError(f"the network returns {what}, not one tensor of real numbers: wrap it so that it does")
+        losses = (loss or class_loss)(outputs, labels.clone())
+        got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        if got != (len(inputs),):
+            raise ValueError(
+                f"loss must return one number for each sample, shape ({len(inputs)},), got {got}: "
+                "leave its mean out (reduction='none') and sum over all axes but the first"
+            )
+        found = _gradients(losses, kept, apart) if gradients else {}
+    return Pass({name: value.detach() for name, value in kept.items()}, found, outputs.detach(), losses.detach())
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits, labels, reduction="none")
+def _gradients(losses: Tensor, kept: dict[str, Tensor], apart: set[str]) -> dict[str, Tensor]:
+    """Differentiate each sample's loss with respect to what was kept; samples do not meet, so the sum's will do."""
+    if not kept:
+        return {}
+    if not losses.requires_grad:
+        raise ValueError("loss does not depend on the recorded layers by steps that autograd knows: gradients=False")
+    try:
+        computed = torch.autograd.grad(losses.sum(), list(kept.values()), allow_unused=True)
+    except RuntimeError as error:
+        if "heckpoint" not in str(error):
+            raise
+        raise NetworkError(
+            "the network checkpoints activations in a way that gives no gradients of layers: "
+            "use checkpoint(..., use_reentrant=False), or gradients=False"
+        ) from error
+    found = {}
+    for (name, value), gradient in zip(kept.items(), computed, strict=True):
+        if gradient is None and name in apart:
+            raise LayerError(
+                f"layer {name} runs where autograd is off (torch.no_grad, or a reentrant checkpoint), so its gradient "
+                "is not known: leave it out, or gradients=False",
+                name,
+            )
+        found[name] = torch.zeros_like(value) if gradient is None else gradient
+    return found

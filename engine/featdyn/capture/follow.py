@@ -1,0 +1,104 @@
+"""The sample axis is checked, not believed: what is recorded must give each sample its own row, in any batch.
+
+A few samples pass the network twice, and once more in another order and number. What gives other rows then (windows or
+tokens folded into the batch, a table of positions, tokens first, samples that meet, something random) is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from featdyn.capture import tap
+from featdyn.errors import NetworkError
+
+TOLERANCE = 1e-3
+"""Of the largest value: batches of another shape round otherwise, in TF32 by up to 5e-4 each time; our own choice."""
+
+
+def output_shape(model: nn.Module, inputs: Tensor) -> tuple[int, ...]:
+    """Return the shape of the outputs of a few samples, ``(samples, ...)``.
+
+    Raises
+    ------
+    NetworkError
+        The network cannot run on them, or its output is not one tensor.
+    """
+    samples = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
+    try:
+        return tuple(tap.run(model, inputs, samples, [], gradients=False, loss=_no_loss).logits.shape)
+    except NetworkError:
+        raise
+    except Exception as error:  # the forward functions of users raise what they please
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise NetworkError(f"the network does not run on the probes: {type(error).__name__}: {first}") from error
+
+
+def layer_shapes(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    layers: Sequence[str],
+    *,
+    gradients: bool = False,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> dict[str, tuple[int, ...]]:
+    """Return what one sample has at each layer, in the order in which they run.
+
+    Raises
+    ------
+    LayerError, NetworkError
+        A layer, or the output or the loss, does not follow the samples, or :func:`featdyn.capture.tap.run` refuses.
+    """
+    order = torch.tensor([*range(len(inputs) - 1, -1, -1), 0], device=inputs.device)
+    with tap.undisturbed(model):
+        first = tap.run(model, inputs, labels, layers, gradients=gradients, loss=loss)
+        for device in {torch.device("cpu"), inputs.device}:
+            torch.rand(1, device=device)  # each pass begins where the random state stands: move it
+        again = tap.run(model, inputs, labels, layers, gradients=False, loss=loss)
+        other = tap.run(model, inputs[order], labels[order], layers, gradients=False, loss=loss)
+    for name in ("logits", "loss"):
+        for why in _strays(*(getattr(passed, name) for passed in (first, again, other)), order, first.logits):
+            raise NetworkError(f"the network's {'output' if name == 'logits' else name} {why}")
+    for name in first.activations:
+        found = (passed.activations[name] for passed in (first, again, other))
+        for why in _strays(*found, order):
+            raise tap.LayerError(
+                f"layer {name} {why}: leave it out, or record a module that gives one row a sample (such as its mean over "
+                "tokens or windows)",
+                name,
+            )
+    return {name: tuple(values.shape[1:]) for name, values in first.activations.items()}
+
+
+def _strays(first: Tensor, again: Tensor, other: Tensor, order: Tensor, beside: Tensor | None = None) -> Iterator[str]:
+    """Yield in what way rows are not those of the samples."""
+    rows = [value.shape[0] if value.ndim else 1 for value in (first, other)]
+    if rows != [len(order) - 1, len(order)]:
+        yield f"gives {rows[0]} rows for {len(order) - 1} samples and {rows[1]} for {len(order)}"
+    elif first.shape[1:] != other.shape[1:]:
+        yield f"gives rows of {tuple(first.shape[1:])} or {tuple(other.shape[1:])}, as the batch has it"
+    elif not first.numel():
+        yield f"gives rows without values, {tuple(first.shape[1:])}"
+    elif not close(first, again, beside):
+        yield "is random: two passes over the same samples in eval mode differ (F.dropout without training=self.training?)"
+    elif not close(first[order], other, beside):
+        yield "gives a sample other values in another batch, so that its rows are not the samples, or samples meet"
+
+
+def close(one: Tensor, other: Tensor, beside: Tensor | None = None) -> bool:
+    """Compare up to rounding, that of ``beside`` included, from whose differences a small loss is computed."""
+    eps = torch.finfo(one.dtype).eps if one.is_floating_point() else 0.0
+    one, other = one.detach().cpu().double(), other.detach().cpu().double()
+    scale, around = (
+        float(values.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().max())
+        for values in (one, one if beside is None else beside.detach().cpu().double())
+    )
+    allowed = max(TOLERANCE, eps**0.5) * scale + 16 * eps * max(around, 1.0 if beside is not None else 0.0)
+    return torch.allclose(one, other, rtol=0, atol=allowed, equal_nan=True)
+
+
+def _no_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    return labels.float()

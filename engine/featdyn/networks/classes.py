@@ -1,0 +1,58 @@
+"""What outputs mean as classes: the one place that says so, for recordings and analyses alike."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Values = TypeVar("Values")
+
+
+def predicted_classes(logits: Values) -> Values:
+    """Return the class that each row of logits stands for.
+
+    One logit is that of class 1 against class 0, as in binary cross-entropy: class 1 where it is above 0. Of several
+    the largest decides, the first of equals.
+
+    Parameters
+    ----------
+    logits : tensor or array, shape (..., classes), or (..., 1)
+
+    Returns
+    -------
+    int64 tensor or array, shape (...)
+    """
+    values: Any = logits
+    if values.shape[-1] != 1:
+        return values.argmax(-1)
+    positive = values[..., 0] > 0
+    return positive.long() if isinstance(positive, Tensor) else positive.astype("int64")
+
+
+def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return each sample's loss where none is given: cross-entropy, binary cross-entropy for one logit.
+
+    ``(N, classes)`` logits and ``(N,)`` int64 labels give ``(N,)``.
+    """
+    if logits.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype), reduction="none")
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def check_classes(shape: tuple[int, ...], labels: Tensor) -> None:
+    """Raise :class:`ValueError` where outputs of this shape and these labels have no cross-entropy."""
+    own = "or give loss=, a function (outputs, labels) -> (sample,)"
+    if len(shape) != 2:
+        raise ValueError(f"cross-entropy takes outputs (sample, class), these are {shape}: record another output, {own}")
+    if labels.is_floating_point():
+        raise ValueError(f"cross-entropy takes integer labels, these are {labels.dtype}: round them, {own}")
+    classes = max(2, shape[1])  # one logit tells two classes apart
+    wrong = ((labels < 0) | (labels >= classes)).nonzero()
+    if len(wrong):
+        first = int(wrong[0])
+        raise ValueError(
+            f"labels must lie in 0..{classes - 1} for outputs of width {shape[1]}, got {int(labels[first])} at probe "
+            f"{first} ({len(wrong)} of {len(labels)}): leave such samples (as -100, left out in torch) out, {own}"
+        )
