@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import platform
 import subprocess
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import featdyn_kernels
 
 PACKAGES = ("numpy", "scipy", "numba", "torch", "triton", "pykeops", "scikit-learn", "zarr", "zarrs", "xarray")
 
@@ -100,7 +101,7 @@ def environment(device: str) -> dict[str, Any]:
     info: dict[str, Any] = {
         "device": device,
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": featdyn_kernels.cores(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": versions,

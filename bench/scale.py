@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+import featdyn_kernels
 from bench import harness
 
 PIECE = 2**22
@@ -154,7 +155,7 @@ def main() -> None:
     parser.add_argument("store", nargs="?")
     parser.add_argument("name", nargs="*", help=f"some of {', '.join(CASES)}, workers; all by default")
     parser.add_argument("--limit", default="2GB")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=featdyn_kernels.cores())
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--child", help=argparse.SUPPRESS)

@@ -25,6 +25,14 @@ _pool: ThreadPoolExecutor | None = None
 _threads: int | None = None
 
 
+def cores() -> int:
+    """Return how many processors this process may run on, or has where the system does not say which."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
 def get_threads() -> int:
     """Return how many threads one CPU kernel call uses.
 
@@ -33,7 +41,7 @@ def get_threads() -> int:
     """
     if _threads is not None:
         return _threads
-    return int(os.environ.get("FEATDYN_THREADS", 0)) or len(os.sched_getaffinity(0))
+    return int(os.environ.get("FEATDYN_THREADS", 0)) or cores()
 
 
 def set_threads(n: int | None) -> None:
@@ -64,7 +72,8 @@ def _forget_pool() -> None:
 
 
 # A forked child inherits the pool object but none of its threads: it must start its own.
-os.register_at_fork(after_in_child=_forget_pool)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
 
 
 def parallel_blocks(work: Callable[[int, int], None], n: int, *, min_block: int = 1, align: int = 1) -> None:

@@ -21,7 +21,7 @@ def command(out: str) -> None:
     from featdyn.training.stage import Events, train
 
     start = time.monotonic()
-    folder = Path(out)
+    folder = Path(out).expanduser()
     store, report = folder / "run.zarr", folder / "report.html"
     folder.mkdir(parents=True, exist_ok=True)
     with bar("training", "step") as update:

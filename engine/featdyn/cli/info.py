@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from featdyn.plain import plain
+
 
 @click.command()
 @click.argument("store", type=click.Path())
@@ -19,7 +21,7 @@ def command(store: str, as_json: bool) -> None:
     run = Run(store)
     found = describe(run)
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        click.echo(json.dumps(plain(found, missing=True), indent=1))
         return
     probes = ", ".join(f"{n} {split}" for split, n in found["probes"].items())
     click.echo(f"{store}: {found['checkpoints']} checkpoints, {len(found['layers'])} layers, probes: {probes}")
@@ -44,24 +46,23 @@ def describe(run: Any) -> dict[str, Any]:
         size = sum(a.nbytes for a in run.schema.arrays if a.path.startswith(f"layers/{name}/"))
         layers[name] = {"shape": list(spec.shape[1:]), "dtype": spec.dtype, "bytes": size}
     has_split = "split" in run.paths("sample")
-    splits = run.values("split").tolist() if has_split else ["sample"] * run.schema.samples
+    splits = (
+        [name or "no split" for name in run.values("split").tolist()] if has_split else ["sample"] * run.schema.samples
+    )
     columns = {name: run.values(name).tolist() for name in run.paths("checkpoint")}
-    history = [
-        {n: None if isinstance(v, float) and math.isnan(v) else v for n, v in zip(columns, row, strict=True)}
-        for row in zip(*columns.values(), strict=True)
-    ]
+    history = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return {
         "store": str(run.path),
         "commit": run.commits[-1].number,
         "checkpoints": run.checkpoints,
         "description": run.attributes.get("recipe", {}).get("description", ""),
         "layers": layers,
-        "probes": {split: splits.count(split) for split in dict.fromkeys(splits)},
+        "probes": {split or "unknown": splits.count(split) for split in dict.fromkeys(splits)},
         "history": history,
         "results": [c.name for c in run.commits if c.kind == "result"],
         "provenance": run.attributes.get("provenance", {}),
     }
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.5g}"
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.5g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,4 +20,4 @@ def out_file(says: str, default: str | None = None) -> Callable[[Any], Any]:
 def _here(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     if value is not None and "://" in value:  # else it would become a folder of that name
         raise FeatdynError(f"{value}: stores may lie in a bucket, what -o names is a file of this machine")
-    return value
+    return None if value is None else os.path.expanduser(value)  # no shell does, behind --out=

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import count
 from typing import Any
+from uuid import uuid4
 
-from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster
 from distributed.comm.core import CommClosedError
 
 from featdyn.compute import local
+from featdyn.compute.address import check
 from featdyn.compute.options import ComputeOptions
 from featdyn.compute.plan import Plan, available, resident
 from featdyn.compute.state import Prepare, hold, state
 from featdyn.compute.tree import fold, runs
 from featdyn.compute.workers import Item, Result, Stage, State, Value, Workers
-from featdyn.errors import ComputeError
+from featdyn.errors import ComputeError, FeatdynError
 from featdyn.sizes import size
 
 LOG = logging.getLogger("featdyn")
@@ -44,14 +44,16 @@ class Cluster(Workers):
     """
 
     def __init__(self, options: ComputeOptions) -> None:
-        self._stack, self._names = ExitStack(), count()
+        self._stack = ExitStack()
         self._here = options.scheduler == "threads"
         try:
             with self._stack:
                 self.client = self._connect(options)
                 self._check()
                 self._stack = self._stack.pop_all()
-        except (OSError, TimeoutError, CommClosedError) as error:
+        except FeatdynError:
+            raise
+        except Exception as error:  # of any kind, where something else answers
             raise ComputeError(f"{options.scheduler or 'GPUs'}: no workers ({_line(error)})") from error
         self.threads = sum(self._each("nthreads"))
         LOG.info("%d threads on %d workers; dashboard: %s", self.threads, self.workers, self.client.dashboard_link)
@@ -60,6 +62,7 @@ class Cluster(Workers):
         if options.scheduler is not None and "://" in options.scheduler:
             if options.workers is not None or options.memory_limit is not None:
                 raise ComputeError(f"{options.scheduler} has its own workers and limits: leave these options out")
+            check(options.scheduler, PATIENCE)
             client = Client(options.scheduler, timeout=PATIENCE, set_as_default=False)
             self._stack.callback(client.close)
             client.wait_for_workers(1, timeout=PATIENCE)
@@ -97,7 +100,7 @@ class Cluster(Workers):
     @contextmanager
     def stage(self, state: State, rebuild: Callable[[], State]) -> Iterator[Stage]:
         """See :meth:`Workers.stage`."""
-        plugin = Prepare(f"{os.getpid()}-{next(self._names)}", rebuild)
+        plugin = Prepare(uuid4().hex, rebuild)  # a name that no other client of the cluster has
         if self._here:
             hold(plugin, rebuild, self.threads, state)
         self.client.register_plugin(plugin)
@@ -163,7 +166,7 @@ class _Stage(Stage):
                 "a task ended every worker that took it, most likely for want of memory: raise --memory-limit or use "
                 "fewer --workers"
             ) from error
-        except CommClosedError as error:
+        except (CommClosedError, CancelledError) as error:  # nobody here cancels what is waited for
             raise ComputeError(f"the connection to the cluster was lost ({_line(error)})") from error
 
 

@@ -30,7 +30,7 @@ MEMORY = {f"distributed.worker.memory.{stage}": False for stage in ("target", "s
 @contextmanager
 def cluster(options: ComputeOptions) -> Iterator[Any]:
     """Start a cluster and end it."""
-    cores = len(os.sched_getaffinity(0))
+    cores = featdyn_kernels.cores()
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(MEMORY))
         if options.gpus is not None:
@@ -67,7 +67,7 @@ def _gpus(options: ComputeOptions) -> Iterator[Any]:
     try:
         from dask_cuda import LocalCUDACluster
     except ImportError:
-        threads = max(1, len(os.sched_getaffinity(0)) // len(devices))
+        threads = max(1, featdyn_kernels.cores() // len(devices))
         workers = {
             device: {
                 "cls": Nanny,

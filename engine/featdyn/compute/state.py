@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from distributed import Worker, WorkerPlugin
+from distributed.protocol.pickle import dumps, loads
 
 import featdyn_kernels
 
@@ -47,12 +48,14 @@ class Prepare(WorkerPlugin):
 
     def __init__(self, name: str, rebuild: Callable[[], Any]) -> None:
         self.name = self.key = f"featdyn-{name}"
-        self._rebuild = rebuild
+        # Unpacked by the first task, whose errors come back as they are: a worker may see another store, or none.
+        self._rebuild = dumps(rebuild)
 
     def setup(self, worker: Worker) -> None:
         """Keep the recipe; make kernels serial on workers that are themselves parallel."""
         threads = worker.state.nthreads
-        _held.setdefault(self.key, _States(self._rebuild, threads, []))
+        packed = self._rebuild
+        _held.setdefault(self.key, _States(lambda: loads(packed)(), threads, []))
         if threads > 1:
             featdyn_kernels.set_threads(1)
 

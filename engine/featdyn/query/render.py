@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from featdyn.errors import FeatdynError
+from featdyn.plain import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,14 +66,8 @@ def _json(frame: pd.DataFrame) -> Iterator[str]:
     yield "[" if len(frame) else "[]"
     # Column by column through tolist: Python's own numbers, with every digit.
     for i, row in enumerate(zip(*(frame[name].tolist() for name in frame.columns), strict=True)):
-        record = {name: _plain(value) for name, value in zip(names, row, strict=True)}
+        record = plain(dict(zip(names, row, strict=True)), missing=True)
         yield json.dumps(record, ensure_ascii=False) + ("," if i < last else "\n]")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
 
 
 def _lines(frame: pd.DataFrame) -> Iterator[str]:

@@ -18,6 +18,7 @@ from featdyn.errors import FeatdynError
 from featdyn.query.cells import Array, Cells, Read
 from featdyn.store import Run
 from featdyn.store.metadata import Document, grows
+from featdyn.store.reader import decoded
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,8 @@ def _cells(run: Run, path: str) -> Cells:
     dims, everything = _dims(document), tuple(np.arange(n) for n in document["shape"])
     cell = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
     dtype, read = (_growing if grows(document) else _whole)(run, path)
-    scale = document["attributes"].get("scale_factor")
-    if scale is None:
-        return Cells(dims, everything, cell, dtype, read)
-    # As xarray decodes it: what was scaled to fit 16 bits is float32.
-    wide = np.dtype(np.float32 if dtype.itemsize <= 4 else np.float64)
-    return Cells(dims, everything, cell, wide, lambda index: read(index).astype(wide) * wide.type(scale))
+    scaled = "scale_factor" in document["attributes"]
+    return Cells(dims, everything, cell, np.result_type(dtype, np.float32) if scaled else dtype, read)
 
 
 def _growing(run: Run, path: str) -> tuple[np.dtype[Any], Read]:
@@ -149,6 +146,6 @@ def _whole(run: Run, path: str) -> tuple[np.dtype[Any], Read]:
 
     def read(index: tuple[int, ...]) -> Array:
         cell = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, array.chunks, strict=True))
-        return np.asarray(array[cell], dtype)
+        return decoded(np.asarray(array[cell], dtype), run.nodes[path]["attributes"])
 
     return dtype, read

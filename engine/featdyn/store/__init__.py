@@ -4,6 +4,7 @@ from featdyn.store.checkpoint import CheckpointWriter
 from featdyn.store.garbage import Garbage, gc
 from featdyn.store.locate import below, locate
 from featdyn.store.part import CheckpointPart, RunPart
+from featdyn.store.publish import commit_result
 from featdyn.store.reader import Run
 from featdyn.store.repair import Repair, repair
 from featdyn.store.root import exists
@@ -23,6 +24,7 @@ __all__ = [
     "Schema",
     "Verdict",
     "below",
+    "commit_result",
     "exists",
     "gc",
     "locate",

@@ -133,6 +133,10 @@ class Bucket(Place):
         self._client, self._brief = Client(connect(self.path, PATIENT)), Client(connect(self.path, BRIEF))
         return self._lease
 
+    def turn(self) -> Lease:
+        """Return the lease: a put is conditional on what its holder read, so nobody publishes beside it."""
+        return self._lease or self.lock()
+
     def make(self) -> bool:
         """Do nothing: a prefix is there when something is below it."""
         return False

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from featdyn.store.metadata import Document
 from featdyn.store.schema import check_name
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 CHUNK_BYTES = 2**24
+MISSING = "<missing>"  # stored in place of text that is missing, unless it is there itself
 
 
 def encode(dataset: xr.Dataset, path: str) -> tuple[dict[str, Document], dict[str, bytes]]:
@@ -27,6 +30,7 @@ def encode(dataset: xr.Dataset, path: str) -> tuple[dict[str, Document], dict[st
     held: dict[str, Any] = {}
     # Fixed-width text has no Zarr v3 specification; text of any length has.
     dataset = dataset.assign({n: v.astype(object) for n, v in dataset.variables.items() if v.dtype.kind == "U"})
+    dataset, marks = _marked(dataset)
     # Each chunk must be a file, also one that equals the fill value: the commit record lists it.
     with zarr.config.set({"array.write_empty_chunks": True}):
         dataset.to_zarr(
@@ -42,7 +46,29 @@ def encode(dataset: xr.Dataset, path: str) -> tuple[dict[str, Document], dict[st
             documents[key.removesuffix("zarr.json").rstrip("/")] = json.loads(content)
         else:
             chunks[key] = content
+    for name, mark in marks.items():
+        documents[f"{path}/{name}" if path else name]["attributes"]["_FillValue"] = mark
     return documents, chunks
+
+
+def _marked(dataset: xr.Dataset) -> tuple[xr.Dataset, dict[str, str]]:
+    """Return the dataset with a mark in place of each text that is missing, and the marks by their variables."""
+    import pandas as pd
+
+    marks: dict[str, str] = {}
+    for name, variable in dataset.variables.items():
+        missing = pd.isna(variable.values) if variable.dtype.kind == "O" else np.zeros(())
+        if not np.any(missing):
+            continue
+        there = set(variable.values[~missing].tolist()) if variable.ndim else set()
+        if not all(isinstance(value, str) for value in there):
+            raise ValueError(f"{name} holds text that is missing, and what is no text")
+        mark = MISSING
+        while mark in there:
+            mark = f"<{mark}>"
+        marks[str(name)] = mark
+        dataset = dataset.assign({name: variable.copy(data=np.where(missing, mark, variable.values))})
+    return dataset, marks
 
 
 def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ root metadata, is replaced atomically.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import shutil
@@ -18,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 import google_crc32c
 
 from featdyn.errors import StoreError
-from featdyn.store.lock import WriterLock
+from featdyn.store.lock import TURN, FolderLock, WriterLock
 from featdyn.store.place import FileRecord, Place, Version
 
 if TYPE_CHECKING:
     import torch
+
+LOG = logging.getLogger("featdyn")
 
 
 class Folder(Place):
@@ -32,7 +35,10 @@ class Folder(Place):
     absent = "no such folder"
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        try:  # absolute: the working directory may change, and workers have another
+            self.path = Path(os.path.expanduser(path)).absolute()
+        except OSError as error:
+            raise StoreError(f"{path}: there is no working directory ({error.strerror})") from error
 
     @property
     def name(self) -> str:
@@ -83,7 +89,7 @@ class Folder(Place):
 
     def free(self) -> int:
         """Return the free bytes of the disk."""
-        there = self.path.absolute()
+        there = self.path
         while not there.exists():
             there = there.parent
         return shutil.disk_usage(there).free
@@ -132,6 +138,10 @@ class Folder(Place):
         """Return the lock of this store."""
         return WriterLock(self.path)
 
+    def turn(self) -> FolderLock:
+        """Return the right to publish: short, and apart from the lock, which a training holds to its end."""
+        return FolderLock(self.path, TURN)
+
     def make(self) -> bool:
         """Make the folder; return whether it was not there."""
         made = not self.path.exists()
@@ -145,7 +155,7 @@ class Folder(Place):
     def anchor(self) -> None:
         """Make the folder's own name durable."""
         with suppress(PermissionError):  # to write in a folder is not to read it
-            sync_folder(self.path.absolute().parent)
+            sync_folder(self.path.parent)
 
     def write(self, path: str, pieces: Iterable[bytes]) -> FileRecord:
         """Write and sync one new file; its folder is synced later, by :meth:`settle`.
@@ -185,8 +195,17 @@ class Folder(Place):
             sync_folder(folder)
 
     def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True) -> Version:
-        """Replace one file; under the lock nobody else does."""
-        self.replace(path, content, durable=durable)
+        """Replace one file; under the lock nobody else does.
+
+        Once it is renamed everybody sees it: that the folder cannot be synced any more does not undo it.
+        """
+        try:
+            self.replace(path, content, durable=durable)
+        except OSError as error:
+            found = self.fetch(path)
+            if found is None or found[0] != content:
+                raise
+            LOG.warning("%s: %s is written, but may not outlast a power cut (%s)", self, path, error.strerror)
 
     def replace(self, path: str, content: bytes, *, durable: bool = True) -> None:
         """Replace one file so that a reader sees the old content or the new; when durable, also after a power cut."""

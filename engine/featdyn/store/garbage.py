@@ -8,7 +8,7 @@ from featdyn.errors import StoreError
 from featdyn.store import layout, lock
 from featdyn.store import root as roots
 from featdyn.store.locate import Store, locate
-from featdyn.store.place import disk
+from featdyn.store.place import beside, disk
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ def gc(store: Store, *, dry_run: bool = False) -> Garbage:
     """
     place = locate(store)
     roots.read(place)  # a foreign folder is refused before a lock file appears in it
-    with place.lock() as held, disk(place):
+    with place.lock() as held, beside(place, held), disk(place):
         root, content, _ = roots.owned(place, held)
-        named = {roots.NAME, roots.COPY, lock.NAME, lock.RANKS, *(f"{node}/{roots.NAME}" for node in root.nodes)}
+        named = {roots.NAME, roots.COPY, *lock.NAMES, *(f"{node}/{roots.NAME}" for node in root.nodes)}
         for commit in root.commits:
             named |= {commit.manifest.path, *(record.path for record in commit.files(place))}
         removed, foreign = {}, []

@@ -65,7 +65,7 @@ def _dims(nodes: Mapping[str, Document]) -> Iterator[tuple[str, str, int]]:
 def foreign(place: Place) -> str | None:
     """Return a file or link of a place that no writer of ours made before its first commit, if there is one."""
     for path, size in place.listing().items():
-        if path not in (lock.NAME, lock.RANKS) and (size is None or not is_own(path)):
+        if path not in lock.NAMES and (size is None or not is_own(path)):
             return path
     return None
 

@@ -20,7 +20,7 @@ from typing import Any
 from featdyn.errors import StoreError
 from featdyn.store.client import Client, Object, Refused
 from featdyn.store.lock import NAME
-from featdyn.store.place import Lock, Version
+from featdyn.store.place import HeldError, Version, WriterLock
 
 SECONDS = 60.0  # how long a lease runs, and so after how long a killed writer's run can be continued
 RENEWED = 15.0  # how often it is renewed
@@ -33,11 +33,11 @@ def several(store: object) -> StoreError:
     )
 
 
-class Lease(Lock):
+class Lease(WriterLock):
     """The exclusive right to write one store, for a time, and renewed for as long as the process works."""
 
     def __init__(self, client: Client, store: object) -> None:
-        self._client, self._store = client, store
+        self._client, self._store, self._process = client, store, os.getpid()
         self._id, self._count = secrets.token_hex(8), 0
         self._version: Version = None
         self._expires = 0.0
@@ -51,7 +51,12 @@ class Lease(Lock):
         self.since: datetime | None = None
         """When it was taken, by the clock of the object store."""
 
-    def acquire(self) -> None:
+    @property
+    def held(self) -> bool:
+        """Whether this process has it, as far as it knows."""
+        return self._version is not None and self._process == os.getpid()
+
+    def try_acquire(self) -> None:
         """Take the lease or raise; the object says who holds it."""
         try:
             found = self._client.get(NAME)
@@ -59,7 +64,7 @@ class Lease(Lock):
                 held = self._parse(found)
                 left = held["expires"] - now()
                 if not held["released"] and left > 0:
-                    raise StoreError(
+                    raise HeldError(
                         f"{self._store} is being written by {held['holder']}: wait for it or stop it "
                         f"(if it is gone already, try again in {left:.0f} s)"
                     )
@@ -70,7 +75,7 @@ class Lease(Lock):
             self.since = about.modified if about is not None else None
             self._check_conditions()
         except Refused:
-            raise StoreError(f"{self._store} is being written by another writer since just now: wait for it") from None
+            raise HeldError(f"{self._store} is being written by another writer since just now: wait for it") from None
         except OSError as error:
             self.release()
             raise StoreError(f"{self._store} cannot be written: {error.strerror}") from error
@@ -78,9 +83,9 @@ class Lease(Lock):
 
     def check(self, lasting: float = 0.0) -> None:
         """Raise unless the lease is held for so many more seconds: before each request that changes something."""
-        if self._version is not None and now() + lasting >= self._expires:
+        if self.held and now() + lasting >= self._expires:
             self._renew()  # after a sleep: if nobody came meanwhile it is still ours
-        if self._version is None or now() + lasting >= self._expires:
+        if not self.held or now() + lasting >= self._expires:
             raise StoreError(
                 f"{self._store}: this writer's lease ended, as it could not be renewed for {SECONDS:.0f} s or another "
                 "writer has come: what is committed is safe, open the store again"
@@ -88,7 +93,7 @@ class Lease(Lock):
 
     def alone(self) -> bool:
         """Return whether the lease is held: there are no other processes."""
-        return self._version is not None
+        return self.held
 
     def invite(self) -> str:
         """Raise: nobody else can write."""
@@ -99,6 +104,8 @@ class Lease(Lock):
 
     def release(self) -> None:
         """Give the lease back, or let it run out."""
+        if self._process != os.getpid():  # a child forked from its holder
+            return
         self._stop.set()
         with self._guard:
             version, self._version = self._version, None

@@ -1,94 +1,203 @@
-"""One writer per store, held by the operating system: a killed writer leaves no stale lock behind.
+"""Who may write a folder, held by the operating system: a killed process leaves no stale lock behind.
 
-A writer of several processes (ranks) is one that holds the lock and publishes, and others that only add files to the
-checkpoint at hand. Each of these shares a second lock while it writes: the first may be killed while another, which has
-not noticed yet, still writes a shard, and then the next writer would write the same file. So the next writer waits
-until nobody holds the second lock.
+There are three locks, each on a file of its own. The writer's is held by who adds checkpoints, repairs or collects
+garbage, for as long as that takes. The turn is held by whoever publishes, the writer too, and only while it does: so
+the result of an analysis is committed between two checkpoints of a training. The ranks' is shared by the processes that
+add files to the checkpoint at hand for the writer: it may be killed while one of these, which has not noticed yet,
+still writes a shard, and then the next writer would write the same file; so that one waits until nobody holds it.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import secrets
 import socket
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakSet
 
 from featdyn.errors import StoreError
-from featdyn.store.place import Lock
+from featdyn.store import place
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a store can be read
+    fcntl = None  # type: ignore[assignment]
 
 NAME = ".featdyn.lock"
+TURN = ".featdyn.turn"
 RANKS = ".featdyn.ranks"  # there while a writer of several processes is at work
+NAMES = (NAME, TURN, RANKS)
+_NONE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+
+_files: WeakSet[LockedFile] = WeakSet()
 
 
-class WriterLock(Lock):
-    """Exclusive right to write one store; a second writer gets a :class:`StoreError`.
+class LockedFile:
+    """A file that this process may lock; what is forked from it neither keeps the lock nor can give it back."""
 
-    It is never taken over: the system gives the lock of a process away only when the process is gone.
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor: int | None = None
+        _files.add(self)
+
+    def lock(self, *, shared: bool = False, create: bool = False) -> bool:
+        """Lock it; return False where another process has.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such file, and none was to be made.
+        OSError
+            It cannot be opened for writing, or its file system has no locks.
+        """
+        made = create and not self.path.exists()
+        self.descriptor = os.open(self.path, os.O_RDWR | (os.O_CREAT if create else 0), 0o644)
+        try:
+            if fcntl is None:
+                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+            fcntl.flock(self.descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            self._close()
+            return False
+        except OSError as error:
+            self._close()
+            if made:
+                self.path.unlink(missing_ok=True)
+            if error.errno in _NONE:
+                why = f"its file system has no file locks ({error.strerror}), which a writer needs: use another"
+                raise OSError(error.errno, why) from error
+            raise
+
+    def stands(self) -> bool:
+        """Whether what is locked still lies at that path: else the lock guards nothing."""
+        try:
+            return self.descriptor is not None and os.path.samestat(os.fstat(self.descriptor), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def unlock(self) -> None:
+        """Give the lock back, also where something that was forked by other means than Python's has the file open."""
+        if self.descriptor is not None:
+            with suppress(OSError):
+                fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        self._close()
+
+    def forget(self) -> None:
+        """Do, in a child just forked, as if it had never been locked: the parent's lock stays."""
+        if self.descriptor is not None:
+            self._close()
+
+    def _close(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+
+def _forget() -> None:
+    for file in list(_files):
+        file.forget()
+
+
+if hasattr(os, "register_at_fork"):  # no system without it forks
+    os.register_at_fork(after_in_child=_forget)
+
+
+class FolderLock(place.Lock):
+    """An exclusive lock of a folder, never taken over: the system gives it away only from a process that is gone.
+
+    Parameters
+    ----------
+    store
+        The folder.
+    name
+        The lock's file in it; its content says who holds it.
     """
 
-    def __init__(self, store: Path) -> None:
-        self._path = store / NAME
-        self._descriptor: int | None = None
+    def __init__(self, store: Path, name: str) -> None:
+        self._store = store
+        self._file = LockedFile(store / name)
 
-    def acquire(self) -> None:
-        """Take the lock or raise; the file says who holds it."""
-        store = self._path.parent
+    def try_acquire(self) -> None:
+        """Take the lock or raise."""
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            locked = self._file.lock(create=True)
         except OSError as error:
-            raise StoreError(f"{store} cannot be written: {error.strerror}") from error
+            raise StoreError(f"{self._store} cannot be written: {error.strerror}") from error
+        if not locked:
+            raise place.HeldError(f"{self._store} is being written by {self._holder()}: wait for it or stop it")
+        if not self._file.stands():
+            self._file.unlock()
+            raise place.HeldError(f"{self._store} was given up by another writer just now: try again")
+        assert self._file.descriptor is not None
+        with suppress(OSError):  # for people only: on a full disk the lock holds without it
+            os.ftruncate(self._file.descriptor, 0)
+            os.pwrite(self._file.descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    @property
+    def held(self) -> bool:
+        """Whether this process has it."""
+        return self._file.descriptor is not None
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._file.unlock()
+
+    def _holder(self) -> str:
+        """Return who has the lock as far as that is known: never who has ended."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
-            os.close(descriptor)
-            raise StoreError(f"{store} is being written by {holder}: wait for it or stop it") from error
-        if not _is_at(descriptor, self._path):
-            os.close(descriptor)  # removed meanwhile by a writer that ended without a commit: the lock guards nothing
-            raise StoreError(f"{store} was given up by another writer just now: try again")
-        self._descriptor = descriptor
+            name = self._file.path.read_text(errors="replace").strip()
+            _, pid, _, host = name.split(" ", 3)
+            if host == socket.gethostname():
+                with suppress(PermissionError):  # it is there, and somebody else's
+                    os.kill(int(pid), 0)
+            return name
+        except (OSError, ValueError, OverflowError):
+            return "another process"
+
+
+class WriterLock(FolderLock, place.WriterLock):
+    """The exclusive right to add checkpoints, to repair and to collect garbage."""
+
+    def __init__(self, store: Path) -> None:
+        super().__init__(store, NAME)
+        self._ranks = LockedFile(store / RANKS)
+
+    def try_acquire(self) -> None:
+        """Take the lock or raise."""
+        super().try_acquire()
         if not self.alone():
             self.release()
-            raise StoreError(f"{store} is being written by a process of a run that was stopped: wait for it or stop it")
-        with suppress(OSError):  # for people only: on a full disk the lock holds without it
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            raise place.HeldError(
+                f"{self._store} is being written by a process of a run that was stopped: wait for it or stop it"
+            )
 
     def alone(self) -> bool:
         """Return whether this process has the lock and no other writes for it; from then on none can."""
-        if self._descriptor is None:
+        if not self.held:
             return False
-        path = self._path.with_name(RANKS)
         try:
-            descriptor = os.open(path, os.O_RDWR)
+            if not self._ranks.lock():
+                return False
+            self._ranks.path.unlink()
         except FileNotFoundError:
             return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-        except BlockingIOError:
-            return False
         finally:
-            os.close(descriptor)
+            self._ranks.unlock()
         return True
 
     def invite(self) -> str:
         """Let other processes write too, through :class:`RankLock`; return what they have to know."""
         token = secrets.token_hex(16)
-        self._path.with_name(RANKS).write_text(token)
+        self._ranks.path.write_text(token)
         return token
 
     def remove(self) -> None:
         """Remove the lock's file; until it is released nobody can mistake another for it."""
-        self._path.unlink()
-
-    def release(self) -> None:
-        """Give the lock back."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)  # closing drops the lock
-            self._descriptor = None
+        (self._store / TURN).unlink(missing_ok=True)  # without a store nobody else can have a turn
+        self._file.path.unlink()
 
 
 class RankLock:
@@ -98,36 +207,25 @@ class RankLock:
     """
 
     def __init__(self, store: Path, token: str) -> None:
-        self._path = store / RANKS
+        self._file = LockedFile(store / RANKS)
         self._token = token
-        self._descriptor: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this process has it."""
+        return self._file.descriptor is not None
 
     def acquire(self) -> None:
         """Take it or raise, if this is not the folder of the writer that gave the token."""
-        try:
-            descriptor = os.open(self._path, os.O_RDWR)
-        except OSError:
-            descriptor = None
-        if descriptor is not None:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                if os.read(descriptor, 100).decode() == self._token and _is_at(descriptor, self._path):
-                    self._descriptor = descriptor
-                    return
-            except BlockingIOError:
-                pass
-            os.close(descriptor)
+        with suppress(OSError):
+            if self._file.lock(shared=True) and self._file.path.read_text() == self._token and self._file.stands():
+                return
+        self._file.unlock()
         raise StoreError(
-            f"{self._path.parent}: {socket.gethostname()} does not see what the first rank writes there: "
+            f"{self._file.path.parent}: {socket.gethostname()} does not see what the first rank writes there: "
             "all ranks need the same folder, on a file system that they share"
         )
 
     def release(self) -> None:
         """Give it back."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    return path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino
+        self._file.unlock()

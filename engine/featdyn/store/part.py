@@ -49,7 +49,7 @@ class CheckpointPart(CheckpointFiles):
     """Some shards of one checkpoint: until they are handed over or discarded no other writer can start."""
 
     def __init__(self, place: Place, schema: Schema, index: int, lock: RankLock) -> None:
-        super().__init__(place, schema, index, is_open=lambda: self._own)
+        super().__init__(place, schema, index, is_open=lambda: self._own and lock.held)
         self._lock, self._own = lock, True
         lock.acquire()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from typing_extensions import Buffer
 
+WRITER_WAITS = 600.0  # seconds, for who publishes a result
 Version: TypeAlias = Any  # which of the contents that a file had one after another; None: it was not there
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -51,19 +53,53 @@ def crc32c(content: bytes) -> int:
     return int(google_crc32c.value(content))
 
 
+class HeldError(StoreError):
+    """Another process has the lock."""
+
+
 class Lock(ABC):
-    """The exclusive right to write a store, as a context manager."""
+    """An exclusive right, as a context manager."""
 
     taken_over = False
     """Whether the writer before may still be at work: on its last request, as it thinks that it holds the lock."""
 
+    @property
     @abstractmethod
-    def acquire(self) -> None:
-        """Take it or raise :class:`StoreError`."""
+    def held(self) -> bool:
+        """Whether this process has it; a child forked from one that has does not."""
+
+    @abstractmethod
+    def try_acquire(self) -> None:
+        """Take it or raise: :class:`HeldError` where another has it, else :class:`StoreError`."""
 
     @abstractmethod
     def release(self) -> None:
         """Give it back."""
+
+    def acquire(self, patience: float = 0.0) -> None:
+        """Take it, waiting so many seconds for who has it, or raise :class:`StoreError`."""
+        until, pause = time.monotonic() + patience, 0.02
+        while True:
+            try:
+                return self.try_acquire()
+            except HeldError:
+                if time.monotonic() >= until:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 0.5)
+
+    def __enter__(self) -> Lock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class WriterLock(Lock):
+    """The exclusive right to add checkpoints, to repair and to collect garbage."""
 
     @abstractmethod
     def alone(self) -> bool:
@@ -77,15 +113,6 @@ class Lock(ABC):
     def remove(self) -> None:
         """Remove its file: there is no store to be locked."""
 
-    def __enter__(self) -> Lock:
-        self.acquire()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
 
 class Place(ABC):
     """A store's files, by their paths below it.
@@ -96,7 +123,7 @@ class Place(ABC):
     """
 
     path: str | Path
-    """As the user gave it; opens the same place again."""
+    """Opens the same place again, from any folder."""
     absent: str
     """What to say when there is no such place."""
 
@@ -167,11 +194,18 @@ class Place(ABC):
     def tensors(self, record: FileRecord) -> dict[str, torch.Tensor]:
         """Return what a safetensors file holds, or raise :class:`StoreError` where it is not as it was written."""
 
-    # Writing: only by who holds the lock
+    # Writing: only by who holds the lock; replacing the root, what follows from it, or manifests: only in one's turn
 
     @abstractmethod
-    def lock(self) -> Lock:
-        """Return the lock of this store."""
+    def lock(self) -> WriterLock:
+        """Return the writer's lock of this store."""
+
+    @abstractmethod
+    def turn(self) -> Lock:
+        """Return the right to publish, which the writer and who commits a result have one after the other.
+
+        In a bucket it is the writer's lock.
+        """
 
     @abstractmethod
     def make(self) -> bool:
@@ -246,6 +280,25 @@ class Place(ABC):
             size += len(piece)
             checksum = int(google_crc32c.extend(checksum, piece))
         return size, checksum
+
+
+@contextmanager
+def beside(place: Place, lock: Lock) -> Iterator[bool]:
+    """Take the writer's turn to publish; yield whether others may have published since the last one.
+
+    It waits long for them: a training should not end because a large result is being committed.
+    """
+    turn = place.turn()
+    if turn is lock:
+        yield False
+        return
+    if not lock.held:  # as in a child that was forked
+        raise StoreError(f"{place} is not open for writing")
+    turn.acquire(WRITER_WAITS)
+    try:
+        yield True
+    finally:
+        turn.release()
 
 
 @contextmanager

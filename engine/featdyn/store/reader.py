@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,7 +17,7 @@ from featdyn.store import metadata, root, shard
 from featdyn.store.commit import DROPPED
 from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
-from featdyn.store.place import Place
+from featdyn.store.place import Place, crc32c
 from featdyn.store.root import Root
 from featdyn.store.schema import Schema, check_name
 
@@ -39,12 +42,12 @@ class Run:
         A folder, or a URL such as ``s3://bucket/run.zarr``.
     commit
         Open it as of the commit of this number instead. A run that is sent to another process is opened there as of its
-        own last commit, so that both see the same.
+        own last commit, so that both see the same, and refused if it is another store that lies there.
 
     Attributes
     ----------
     path
-        What was given: prints as that, and opens the store again.
+        Absolute, or a URL: opens the store again, from any folder and process that sees it.
 
     Raises
     ------
@@ -68,7 +71,13 @@ class Run:
             raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Run, (self.path, self.commits[-1].number)
+        return _elsewhere, (self.path, self.commits[-1].number, self.fingerprint)
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """A checksum of all committed checkpoints and static arrays: equal where every byte of them is."""
+        listed = [c.document() for c in self.commits if c.kind == "checkpoint"]
+        return crc32c(json.dumps(listed).encode())
 
     @property
     def name(self) -> str:
@@ -126,25 +135,31 @@ class Run:
     def values(self, path: str, rows: slice = ALL) -> np.ndarray[Any, Any]:
         """Return an array, or some places of its first axis, loaded, such as ``split`` or ``train_loss``.
 
-        Without xarray, which imports dask where that is installed: ``featdyn info`` should not wait for it.
+        The numbers and texts of :meth:`array`; text that is missing is None. Without xarray, which imports dask where
+        that is installed: ``featdyn info`` should not wait for it.
         """
         if path not in self.nodes:
             raise StoreError(f"{self.path}: no array {path}")
         with _readable(self.place, path):
             array = cast("zarr.Array[Any]", self.group[path])
-            return np.asarray(array[rows] if array.ndim else array[...])
+            stored = np.asarray(array[rows] if array.ndim else array[...])
+        return decoded(stored, self.nodes[path].get("attributes", {}))
 
     def paths(self, *dims: str) -> list[str]:
         """Return the root's arrays with exactly these dimensions, such as the coordinates of ``checkpoint``."""
         return [p for p, d in self.nodes.items() if "/" not in p and d.get("dimension_names") == list(dims)]
 
-    def block(self, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:
-        """Return one shard's samples at one checkpoint, as stored; where it can be, a view of the file."""
+    def block(self, path: str, checkpoint: int, block: int, *, stored: bool = False) -> np.ndarray[Any, Any]:
+        """Return one shard's samples at one checkpoint; where it can be, a view of the file.
+
+        ``stored`` returns them as they are on disk, without ``scale_factor``: for who scales what follows from them.
+        """
         if path not in self.nodes or not metadata.grows(self.nodes[path]):
             raise StoreError(f"{self.path}: no array {path} that grows with the checkpoints")
         if not 0 <= checkpoint < self.checkpoints:  # beyond lies what a writer may be writing now
             raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
-        return read_block(self.place, self.schema, path, checkpoint, block)
+        found = read_block(self.place, self.schema, path, checkpoint, block)
+        return found if stored else decoded(found, self.schema[path].attrs)
 
     def announce(self, path: str, checkpoint: int, block: int) -> None:
         """Ask the system to read a shard ahead, which :meth:`block` will be asked for soon."""
@@ -178,6 +193,35 @@ class Run:
         if not 0 < commit <= len(found) or found[commit - 1].kind == DROPPED:
             raise StoreError(f"{self.path}: there is no commit {commit}, or a repair has dropped it")
         return self._root.until(commit)
+
+
+def _elsewhere(path: Store, commit: int, fingerprint: int) -> Run:
+    """Open a run in the process that it was sent to."""
+    where = f"process {os.getpid()} on {socket.gethostname()}"
+    try:
+        run = Run(path, commit)
+    except StoreError as error:
+        raise StoreError(f"{where} does not see the store that it was sent: {error}") from error
+    if run.fingerprint != fingerprint:
+        raise StoreError(f"{where} sees another store at {path}: all workers need the same files under the same path")
+    return run
+
+
+def decoded(values: np.ndarray[Any, Any], attributes: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    """Return stored values of an array with these attributes as what they mean.
+
+    Those with a ``scale_factor`` are multiplied by it, in float32 where that is as wide; of text, what equals the
+    ``_FillValue`` is None, as it was missing.
+    """
+    scale, mark = attributes.get("scale_factor"), attributes.get("_FillValue")
+    if scale is not None:
+        wide = np.result_type(values.dtype, np.float32)
+        return values.astype(wide) * wide.type(scale)
+    if mark is not None and values.dtype.kind in "OT":
+        found = values.astype(object)
+        found[found == mark] = None
+        return found
+    return values
 
 
 def read_block(store: Store, schema: Schema, path: str, checkpoint: int, block: int) -> np.ndarray[Any, Any]:

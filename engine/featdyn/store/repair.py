@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import count, takewhile
 
 from featdyn.errors import StoreError
 from featdyn.store import commit
 from featdyn.store import root as roots
 from featdyn.store.locate import Store, locate
-from featdyn.store.place import Lock, Place, Version, disk
-from featdyn.store.root import COPY, NAME, Root
+from featdyn.store.place import Lock, Place, Version, beside, disk
+from featdyn.store.root import NAME, Root
+from featdyn.store.salvage import asides, salvage
 from featdyn.store.verify import Verdict, inspect
 
 
@@ -62,7 +62,7 @@ def repair(store: Store, progress: Callable[[int, int], None] | None = None) -> 
     place = locate(store)
     if not roots.lost(place):
         roots.read(place)  # what is no store is refused before a lock file appears in it
-    with place.lock() as lock, disk(place):
+    with place.lock() as lock, beside(place, lock), disk(place):
         source, root, version = _newest(place, lock)
         verdict = inspect(place, root, progress)
         if 1 in verdict.damaged:
@@ -90,27 +90,21 @@ def _newest(place: Place, lock: Lock) -> tuple[str, Root, Version]:
     if found is not None and roots.intact(found[0]):
         root, _, version = roots.owned(place, lock)
         return NAME, root, version
-    for name in (COPY, f".{NAME}.new", *reversed(_asides(place))):
-        other = place.fetch(name)
-        if other is not None and roots.intact(other[0]):
-            root = Root.decode(other[0], place)
-            return name, replace(root, takeovers=root.takeovers + lock.taken_over), found and found[1]
+    left = salvage(place, found and found[0])
+    if left is not None:
+        name, root = left
+        return name, replace(root, takeovers=root.takeovers + lock.taken_over), found and found[1]
     raise StoreError(
         f"{place}: its {NAME} is damaged, and there is no whole copy of it, so nothing was changed: put it back from a "
         "backup; each array can still be opened by its own folder, and checkpoints/*/*.safetensors by torch"
     )
 
 
-def _asides(place: Place) -> list[str]:
-    names = (f"commits/root.{number}.json" for number in count(1))
-    return list(takewhile(place.exists, names))
-
-
 def _put_aside(place: Place) -> str | None:
     found = place.fetch(NAME)
     if found is None:
         return None
-    name = f"commits/root.{len(_asides(place)) + 1}.json"
+    name = f"commits/root.{len(asides(place)) + 1}.json"
     place.write(name, [found[0]])
     place.settle([name])
     return name

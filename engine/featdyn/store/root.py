@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,6 +57,11 @@ class Root:
     def after(self, entry: Commit, added: Mapping[str, Document]) -> Root:
         """Return the root after one more commit, which may add nodes."""
         return replace(self, commits=(*self.commits, entry), nodes={**self.nodes, **added})._grown()
+
+    def holds(self, commits: Iterable[Commit]) -> bool:
+        """Whether all checkpoints among these commits are in it, byte for byte."""
+        mine, theirs = ([c for c in some if c.kind == "checkpoint"] for some in (self.commits, commits))
+        return mine[: len(theirs)] == theirs
 
     def lost(self, damaged: Collection[int]) -> tuple[Commit, ...]:
         """Return the commits that cannot stay when those of these numbers are damaged.
@@ -140,7 +145,8 @@ class Root:
             state = attributes.pop(KEY)
             version = state["format"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise StoreError(f"{place}: not a featdyn store, or its {NAME} is damaged{_help(place)}") from None
+            what = _changed(content, place) or f"not a featdyn store, or its {NAME} is damaged"
+            raise StoreError(f"{place}: {what}{_help(place)}") from None
         if not isinstance(version, int) or version > FORMAT:
             raise StoreError(f"{place}: format {version} is newer than this featdyn reads ({FORMAT}): update featdyn")
         try:
@@ -158,7 +164,8 @@ class Root:
             for path in nodes:
                 place.inside(path)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            raise StoreError(f"{place}: its {NAME} is damaged{_help(place)}") from None
+            what = _changed(content, place) or f"its {NAME} is damaged"
+            raise StoreError(f"{place}: {what}{_help(place)}") from None
         return cls(attributes, schema, nodes, commits, takeovers)
 
 
@@ -256,6 +263,18 @@ def _check(schema: Schema, nodes: Mapping[str, Document], commits: tuple[Commit,
             raise ValueError(f"{spec.path}: lengths that cannot be")
         if nodes[spec.path]["shape"][0] != len(names):
             raise ValueError(f"{spec.path}: another length than commits")
+
+
+def rewritten(content: bytes) -> bool:
+    """Whether another program wrote this: ours indents by one space, which no damaged byte changes."""
+    return content.startswith(b"{") and not content.startswith(b'{\n "')
+
+
+def _changed(content: bytes, place: Place) -> str:
+    """Return what to say of a root that another program has written, else nothing."""
+    if not rewritten(content) or not place.exists(COPY):
+        return ""
+    return f"another program has changed its {NAME} (as zarr and xarray do when they write there); nothing is lost"
 
 
 def _help(place: Place) -> str:

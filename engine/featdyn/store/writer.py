@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -10,35 +10,35 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from featdyn.errors import StoreError
-from featdyn.store import commit, datasets, layout, metadata
+from featdyn.plain import plain
+from featdyn.store import datasets, layout, metadata
 from featdyn.store import root as roots
 from featdyn.store.checkpoint import CheckpointWriter
 from featdyn.store.locate import Store, locate
 from featdyn.store.lock import NAME as LOCK
-from featdyn.store.metadata import Document
-from featdyn.store.place import FileRecord, Lock, Place, Version, disk
+from featdyn.store.place import FileRecord, Place, Version, WriterLock, beside, disk
+from featdyn.store.publish import Publisher, newest
 from featdyn.store.root import Root
-from featdyn.store.schema import Schema, check_name
+from featdyn.store.schema import Schema
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
-class RunWriter:
+class RunWriter(Publisher):
     """The one writer of a run, as a context manager; its methods are called from one thread.
 
     Nothing is visible before the first checkpoint is committed; a run that fails before that leaves no store behind.
+    Another process may commit results meanwhile (:func:`commit_result`), between two commits of this one.
     """
 
-    def __init__(self, place: Place, lock: Lock, root: Root, version: Version = None) -> None:
-        self.place = place
-        self.path = place.path
+    def __init__(
+        self, place: Place, lock: WriterLock, root: Root, content: bytes = b"", version: Version = None
+    ) -> None:
+        super().__init__(place, lock, root, content, version)
         self._lock = lock
-        self._root = root
-        self._version = version  # of the root's file
-        self._pending: list[FileRecord] = []  # static files, published by the first commit
+        self._process = os.getpid()
         self._made = False  # whether the place is ours to remove
-        self._broken = False  # whether a commit failed half-way, so that only the place knows if it was published
 
     @classmethod
     def create(
@@ -103,38 +103,29 @@ class RunWriter:
         lock = place.lock()
         lock.acquire()
         try:
-            root, content, version = roots.owned(place, lock)
-            writer = cls(place, lock, root, version)
-            with disk(place, writer.checkpoints):
-                wrong = place.incomplete(writer._root.commits[-1].files(place))
-                if wrong:
-                    raise StoreError(f"{place}: {wrong}; run: featdyn verify {place}")
-                roots.repeat(place, content, root.nodes)
+            with beside(place, lock):
+                return cls(place, lock, *newest(place, lock))
         except BaseException:
             lock.release()
             raise
-        return writer
 
     @property
     def schema(self) -> Schema:
         """The arrays that grow with the checkpoints."""
         return self._root.schema
 
-    @property
-    def checkpoints(self) -> int:
-        """Committed checkpoints."""
-        return self._root.checkpoints
-
     def checkpoint(self) -> CheckpointWriter:
         """Return a context manager that writes the next checkpoint and commits it when it ends without an error."""
         index = self.checkpoints
-        return CheckpointWriter(
-            self.place,
-            self.schema,
-            index,
-            publish=lambda written: self._publish("checkpoint", str(index), written),
-            is_open=lambda: self.checkpoints == index and not self._broken,
-        )
+
+        def publish(written: list[FileRecord]) -> None:
+            with self._turn():
+                self._publish("checkpoint", str(index), written)
+
+        def is_open() -> bool:  # never in a process that was forked from the writer
+            return self.checkpoints == index and not self._broken and os.getpid() == self._process
+
+        return CheckpointWriter(self.place, self.schema, index, publish, is_open)
 
     def result(self, name: str, dataset: xr.Dataset) -> str:
         """Commit what an analysis returned, at ``results/<name>/<commit>``; return that path.
@@ -143,20 +134,8 @@ class RunWriter:
         newest is the last. A result shares no dimension with the root (``checkpoint``, ``sample``): child dimensions
         must equal the root's, which grow, so such a store could not be opened any more.
         """
-        shared = {"checkpoint", "sample"} & {str(d) for d in dataset.dims}
-        if shared:
-            raise ValueError(f"a result may not have the root's dimensions, got {', '.join(sorted(shared))}")
-        if not self._root.commits:
-            raise ValueError("a run without checkpoints has no results")
-        path = f"results/{check_name(name, 'result')}/{len(self._root.commits) + 1:06d}"
-        documents, chunks = datasets.encode(dataset, path)
-        layout.check({**self._root.nodes, **documents})
-        for document in documents.values():
-            metadata.encode(document)  # attributes that are not JSON fail here, before anything is written
-        with disk(self.place, self.checkpoints):
-            written = self._write_all(chunks)
-            self._publish("result", path, written, documents)
-        return path
+        with self._turn():
+            return self._result(name, dataset)
 
     def invite(self) -> str:
         """Let other processes write shards too; return the token for their :class:`featdyn.store.part.RunPart`."""
@@ -211,30 +190,13 @@ class RunWriter:
         self._root.encode()  # what is not JSON fails here, before anything is written
         self._pending = self._write_all(contents)
 
-    def _write_all(self, contents: Mapping[str, bytes]) -> list[FileRecord]:
-        return list(self.place.each(lambda item: self.place.write(item[0], [item[1]]), contents.items()))
-
-    def _publish(
-        self, kind: commit.Kind, name: str, written: list[FileRecord], added: Mapping[str, Document] | None = None
-    ) -> None:
-        if self._broken:
-            raise StoreError(f"{self.path}: the commit before failed: open the store again")
-        self._broken = True
-        number = len(self._root.commits) + 1
-        entry = commit.write_manifest(self.place, number, kind, name, [*self._pending, *written])
-        before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {})
-        content = after.encode()
-        self._version = self.place.publish(roots.NAME, content, self._version)
-        self._root, self._pending, self._broken = after, [], False
-        roots.repeat(self.place, content, {path: d for path, d in after.nodes.items() if before.get(path) != d})
-
 
 def _described(attributes: Mapping[str, Any]) -> dict[str, Any]:
     taken = {roots.KEY, "coordinates"} & attributes.keys()
     if taken:
         raise ValueError(f"attributes may not hold {', '.join(sorted(taken))}: the store does")
     try:
-        described: dict[str, Any] = json.loads(json.dumps(dict(attributes), allow_nan=False))
+        described: dict[str, Any] = plain(attributes)
     except (TypeError, ValueError) as error:
         raise ValueError(f"attributes must be JSON: {error}") from error
     return described

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from featdyn_kernels._threads import controller, get_threads
+from featdyn_kernels._threads import controller, cores, get_threads
 
 # LAPACK's route to a few eigenpairs pays up to this share of all: on 2 Zen 5 cores, 10 of 1,024 took 0.2 to 0.3, and a
 # quarter of them 1.2 to 1.5, of the time of torch.linalg.eigh.
@@ -69,7 +68,7 @@ def _all(a: np.ndarray[Any, Any]) -> tuple[Any, Any] | None:
 def _threads() -> Iterator[None]:
     """Hold LAPACK to the thread count of this package, where that was lowered."""
     wanted = get_threads()
-    if wanted >= len(os.sched_getaffinity(0)):
+    if wanted >= cores():
         yield
         return
     import torch

@@ -114,6 +114,6 @@ def _draws(run: Run, spec: ArraySpec, t: int, kept: NDArray[np.intp]) -> NDArray
     found = np.empty((len(kept), spec.sample_bytes // spec.itemsize), np.float32)
     for block in np.unique(kept // size).tolist():
         mine = kept // size == block
-        values = run.block(spec.path, t, block)[kept[mine] - block * size]
+        values = run.block(spec.path, t, block, stored=True)[kept[mine] - block * size]
         found[mine] = values.reshape(len(values), -1)
     return found

@@ -102,7 +102,7 @@ def _moments(state: State, item: tuple[int, int, int]) -> Total:
     for later in range(1, AHEAD + 1) if block == 0 else (AHEAD,):
         if block + later < run.schema.blocks:  # the next checkpoint is some other thread's
             run.announce(specs[c].path, t, block + later)
-    values = run.block(specs[c].path, t, block)
+    values = run.block(specs[c].path, t, block, stored=True)
     samples = run.schema.block_slice(block)
     found: Total = []
     for member in members:

@@ -1,0 +1,65 @@
+"""Values as JSON has them: what people hand over, and what programs print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+
+def plain(value: Any, *, missing: bool = False) -> Any:
+    """Return a value as JSON has it: numpy's scalars and arrays, paths, tuples and mappings become Python's own.
+
+    Parameters
+    ----------
+    missing
+        Return None for numbers that are not finite, which JSON does not have; else they are refused.
+
+    Raises
+    ------
+    ValueError
+        A number that is not finite, or one thing inside itself.
+    TypeError
+        A value or key that JSON does not have.
+    """
+    try:
+        return _plain(value, missing)
+    except RecursionError:
+        raise ValueError("it holds itself, or is nested too deeply") from None
+
+
+def _plain(value: Any, missing: bool) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, Enum):
+        value = value.value
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        if missing:
+            return None
+        raise ValueError(f"{value} is not a JSON number")
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {_key(key): _plain(inner, missing) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner, missing) for inner in value]
+    raise TypeError(f"{type(value).__name__} {value!r} has no JSON form")
+
+
+def _key(key: Any) -> str:
+    found = _plain(key, missing=False)
+    if isinstance(found, str):
+        return found
+    if isinstance(found, int):  # as json.dumps writes them, True as true among them
+        return str(found).lower()
+    raise TypeError(f"key {key!r} is not text")

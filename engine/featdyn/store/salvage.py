@@ -1,0 +1,67 @@
+"""The best that is left of a root which is damaged, gone, or was changed by another program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count, takewhile
+
+from featdyn.errors import StoreError
+from featdyn.store import root as roots
+from featdyn.store.commit import Commit
+from featdyn.store.place import Place
+from featdyn.store.root import COPY, KEY, NAME, Root
+
+
+def salvage(place: Place, content: bytes | None) -> tuple[str, Root] | None:
+    """Return a whole root and the file that it was taken from, or None where there is none left.
+
+    Parameters
+    ----------
+    content
+        Of the root's file, which is not as it was written; None where there is none.
+    """
+    for name, found in _whole(place):
+        return name, found if content is None else _with_newer(place, found, content)
+    return None
+
+
+def asides(place: Place) -> list[str]:
+    """Return the files of the roots that repairs put aside, the oldest first."""
+    return list(takewhile(place.exists, (f"commits/root.{number}.json" for number in count(1))))
+
+
+def _whole(place: Place) -> Iterator[tuple[str, Root]]:
+    for name in (COPY, f".{NAME}.new", *reversed(asides(place))):
+        found = place.fetch(name)
+        if found is not None and roots.intact(found[0]):
+            yield name, Root.decode(found[0], place)
+
+
+def _with_newer(place: Place, root: Root, content: bytes) -> Root:
+    """Add the commits that a changed root knows and its copy does not, which may be one behind.
+
+    zarr and xarray keep the attributes of a group that they write, and so our list of commits; of the nodes they make
+    their own, with what they added, so only those of newer results are taken from there.
+    """
+    if not roots.rewritten(content):  # damage may be anywhere
+        return root
+    try:
+        document = json.loads(content)
+        state = document["attributes"][KEY]
+        commits = tuple(Commit.parse(entry) for entry in state["commits"])
+        takeovers = max(root.takeovers, int(state.get("takeovers", 0)))
+        nodes = (document.get("consolidated_metadata") or {}).get("metadata") or {}
+        known = len(root.commits)
+        if commits[:known] != root.commits:
+            return root
+        grown = replace(root, takeovers=takeovers)
+        for entry in commits[known:]:
+            added = {p: d for p, d in nodes.items() if entry.kind == "result" and f"{p}/".startswith(f"{entry.name}/")}
+            if entry.kind == "result" and not added:
+                break
+            grown = grown.after(entry, added)
+        return Root.decode(grown.encode(), place)  # checked like any other
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, StoreError):
+        return root
