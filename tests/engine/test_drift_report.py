@@ -6,7 +6,6 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from featdyn.analysis.features.drift.compute import drift
 from featdyn.report import write_report
 from featdyn.report.drift import drift as drift_section
 from featdyn.report.sections import sections

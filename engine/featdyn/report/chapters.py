@@ -16,6 +16,10 @@ from featdyn.report.section import Grid, Panel, Section, word
 from featdyn.store import Run
 
 
+SHOWN = 2**26
+"""Bytes of a variable up to which a plain section reads it."""
+
+
 @dataclass(frozen=True)
 class Chapter:
     """The newest result of one analysis.
@@ -103,7 +107,8 @@ def plain_section(name: str, result: xr.Dataset, text: str = "") -> Section:
         values = result[variable]
         if "flag_meanings" in values.attrs:
             continue
-        numbers = np.asarray(values.values, float) if values.dtype.kind in "iufb" else np.array([])
+        shown = values.dtype.kind in "iufb" and values.nbytes <= SHOWN
+        numbers = np.asarray(values.values, float) if shown else np.array([])
         finite = numbers[np.isfinite(numbers)]
         span = [word(v) for v in (finite.min(), np.median(finite), finite.max())] if finite.size else ["–"] * 3
         where = " x ".join(f"{dim} {size}" for dim, size in values.sizes.items())

@@ -20,6 +20,7 @@ from featdyn.statistics import checks
 
 Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 _HALVINGS = 50
+_EQUAL = 1e-13  # of the sum of squares: what rounding leaves of it where all values are equal
 
 Values = NDArray[np.float64]
 
@@ -118,12 +119,23 @@ def wilson(shares: ArrayLike, size: ArrayLike, level: float = 0.95) -> tuple[Val
     return np.where(share == 0, 0.0, middle - half), np.where(share == 1, 1.0, middle + half)
 
 
-def student(number: Values, total: Values, squares: Values) -> tuple[Values, Values]:
-    """Return the 95 % Student interval (lower, upper) of means, from counts, sums and sums of squares; NaN below 2."""
+def student(
+    units: Values, number: Values, total: Values, squares: Values, crossed: Values, sizes: Values
+) -> tuple[Values, Values]:
+    """Return the limits of :func:`mean_interval` from sums over groups, for values that are not held at once.
+
+    Parameters
+    ----------
+    units, number, total
+        How many groups and samples there are, and the sum of all values.
+    squares, crossed, sizes
+        Over the groups: the sum of their squared sums, of their sums times their sizes, and of their squared sizes.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = total / number
-        variance = np.maximum(squares / number - mean**2, 0) * number / (number - 1)
-        half = np.where(number > 1, stats.t.ppf(0.975, number - 1), np.nan) * np.sqrt(variance / number)
+        spread = squares - 2 * mean * crossed + mean**2 * sizes
+        spread = np.where((units > 1) & (spread > _EQUAL * squares), spread * units / (units - 1), np.nan)
+        half = stats.t.ppf(0.975, np.where(units > 1, units - 1, np.nan)) * np.sqrt(spread) / number
     return mean - half, mean + half
 
 

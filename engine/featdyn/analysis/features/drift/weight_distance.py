@@ -1,8 +1,9 @@
-"""How far the parameters of the two halves of a network move."""
+"""How far the trained parameters of the two halves of a network move."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featdyn.analysis.inputs.stitchable import Stitchable
+from featdyn.analysis.status import NOT_FINITE, Status
 from featdyn_kernels.paths import squared_distances
 
+DIMS = ("cut", "t1", "t2")
+NO_PARAMETERS, WEIGHTS_ARE_ZERO = "no_parameters", "weights_are_zero"
+SQUARED = 40  # exponents up to which squares of differences, down to their last bit, fit float32
 HELD = 2**27  # bytes of parameters at all checkpoints that are compared at a time, if it is more than one of them
 
 
@@ -32,22 +37,22 @@ def task_bytes(parts: Stitchable) -> int:
     return min(steps * sum(sizes), max(HELD, steps * max(sizes))) + min(HELD, steps * max(sizes))
 
 
-def parameter_distance(parts: Stitchable, each: Mapping[str, NDArray[np.float64]]) -> xr.Dataset:
-    """Return ``prefix_distance`` and ``suffix_distance``, ``|p(t2) - p(t1)| / |p(t1)|``, each ``(cut, t1, t2)``.
+def weight_distance(parts: Stitchable, each: Mapping[str, NDArray[np.float64]]) -> xr.Dataset:
+    """Return ``prefix_distance`` and ``suffix_distance``, ``|w(t2) - w(t1)| / |w(t1)|``, each ``(cut, t1, t2)``.
 
-    Of trained parameters, ``each`` as :func:`squared` gives it. NaN where a half has no parameters.
+    Of trained parameters, ``each`` as :func:`squared` gives it.
     """
-    halves = {
-        "prefix_distance": [_names(cut.prefix) for cut in parts.cuts],
-        "suffix_distance": [_names(cut.suffix) for cut in parts.cuts],
-    }
-    values = {}
-    for half, of_cuts in halves.items():
-        values[half] = (
-            ("cut", "t1", "t2"),
-            np.stack([_relative([each[n] for n in sorted(mine)], parts) for mine in of_cuts]),
-        )
-    return xr.Dataset(values)
+    result: dict[str, Any] = {}
+    for half in ("prefix", "suffix"):
+        names = [sorted(_names(getattr(cut, half))) for cut in parts.cuts]
+        values = np.stack([_relative([each[n] for n in mine], len(parts.states)) for mine in names])
+        status = Status(DIMS, values.shape)
+        status.mark(NO_PARAMETERS, [not mine for mine in names])
+        status.mark(NOT_FINITE, ~np.isfinite(values) & ~np.isfinite(np.einsum("cii->ci", values))[:, :, None])
+        status.mark(WEIGHTS_ARE_ZERO, np.isinf(values) | np.isnan(values))
+        result |= {f"{half}_distance": (DIMS, np.where(status.computed, values, np.nan))}
+        result[f"{half}_status"] = status.variable()
+    return xr.Dataset(result)
 
 
 def _names(part: nn.Module) -> set[str]:
@@ -63,19 +68,29 @@ def squared(parts: Stitchable, names: Sequence[str]) -> dict[str, NDArray[np.flo
     return {name: _squared([state[name] for state in states]) for name in names}
 
 
+def beyond_squares(values: Tensor) -> bool:
+    """Whether squares of the largest entries along the last axis leave the range of float32, or come near its ends."""
+    peak = torch.linalg.vector_norm(values, torch.inf, dim=-1)
+    exponent = torch.frexp(peak[peak.isfinite() & (peak > 0)]).exponent
+    return bool((exponent.abs() > SQUARED).any())
+
+
 def _squared(values: list[Tensor]) -> NDArray[np.float64]:
     total = np.zeros((len(values) + 1, len(values) + 1))
     step = max(1, HELD // (4 * len(total)))
     for start in range(0, len(values[0]), step):
         rows = [v[start : start + step] for v in values]
         piece = torch.stack([*rows, torch.zeros_like(rows[0])])
+        piece = piece.double() if beyond_squares(piece) else piece
         total += torch.as_tensor(squared_distances(piece[None])[0]).cpu().numpy()
     return total
 
 
-def _relative(squared: Iterable[NDArray[np.float64]], parts: Stitchable) -> NDArray[np.float64]:
-    steps = len(parts.states)
+def _relative(squared: Iterable[NDArray[np.float64]], steps: int) -> NDArray[np.float64]:
+    """Return distances over norms; at t1 = t2 they are 0, whatever the norm."""
     distance = np.sqrt(sum(squared, np.zeros((steps + 1, steps + 1))))
     with np.errstate(invalid="ignore", divide="ignore"):
         relative: NDArray[np.float64] = distance[:steps, :steps] / distance[:steps, steps:]
+    own = np.arange(steps)
+    relative[own, own] = np.where(np.isfinite(distance[:steps, steps]), 0.0, np.nan)
     return relative
