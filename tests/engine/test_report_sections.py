@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from featdyn.analysis.record import record
 
 from featdyn.analysis import analyses
-from featdyn.analysis.record import record
 from featdyn.report import write_report
 from featdyn.report.sections import sections
 from featdyn.store import Run

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featdyn.cli.flags import flags
-from featdyn.nearest import nearest
 from featdyn.cli.progress import bar
 from featdyn.cli.workers import compute_flags, opened
 from featdyn.errors import FeatdynError
+from featdyn.nearest import nearest
 
 if TYPE_CHECKING:
     from featdyn.analysis import Analysis

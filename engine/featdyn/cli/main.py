@@ -11,8 +11,8 @@ import traceback
 import click
 
 from featdyn import __version__
-from featdyn.nearest import nearest
 from featdyn.errors import FeatdynError
+from featdyn.nearest import nearest
 
 # Name to one line, so that --help imports no command.
 COMMANDS = {

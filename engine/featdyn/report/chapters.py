@@ -15,7 +15,6 @@ from featdyn.analysis.status import summary
 from featdyn.report.section import Grid, Panel, Section, word
 from featdyn.store import Run
 
-
 SHOWN = 2**26
 """Bytes of a variable up to which a plain section reads it."""
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def draw(table: pd.DataFrame) -> go.Figure:
-    """Return the figure of a table of :func:`featdyn.across_runs.compare.compare`: a panel a quantity, a colour a group.
+    """Return the figure of a table of :func:`~featdyn.across_runs.compare.compare`.
+
+    A panel for each quantity, a colour for each group.
 
     Bars are 95 % intervals: over runs, or of a single run over probes.
     """

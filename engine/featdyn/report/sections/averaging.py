@@ -11,7 +11,7 @@ from featdyn.report.section import Grid, Panel, Section, bounded_word, cells, ch
 
 TEXT = (
     "Accuracy of averages over the last checkpoints: of their weights, with BatchNorm statistics estimated anew, or of "
-    "their predicted probabilities. A window of 1 is the last network itself, for weights with its statistics estimated "
+    "their predicted probabilities. A window of 1 is the last network itself, for weights with statistics estimated "
     "anew: what a larger window gains beyond that comes from averaging. The dotted line is the last network as it was "
     "recorded.",
     "The table is of the largest window; changes are against the last network, with 95 % intervals over images.",
