@@ -120,9 +120,43 @@ def test_lists(featdyn):
     assert "cifar10" in out
     _, out, _ = featdyn("train", "--fields")
     assert "labels.noise = 0.0" in out
-    code, out, _ = featdyn("analyze", "store", "consistency", "--help")
+    for stores in ((), ("store",)):
+        code, out, _ = featdyn("analyze", *stores, "consistency", "--help")
+        assert code == 0
+        assert out.startswith("Usage: featdyn analyze STORE... consistency [OPTIONS]\n")
+        assert "--features" in out
+
+
+def test_the_help_of_analyze_is_the_registry_s(featdyn):
+    from featdyn.analysis import analyses
+
+    code, out, _ = featdyn("analyze", "--help")
     assert code == 0
-    assert "--features" in out
+    lines = [line.strip() for line in out.splitlines()]
+    for name, analysis in analyses().items():
+        assert [line for line in lines if line.split()[:1] == [name]] == [
+            f"{name:<{max(map(len, analyses()))}}  {analysis.question}"
+        ]
+
+
+def test_what_may_have_been_meant_is_said(featdyn, tmp_path):
+    one_line(featdyn("trian", "digits"), "No such command 'trian': did you mean train?")
+    one_line(featdyn("analyze", tmp_path, "spectre"), "no analysis 'spectre': did you mean spectra?")
+    one_line(featdyn("analyze", tmp_path), f"name an analysis after {tmp_path}: ")
+    one_line(featdyn("analyze", tmp_path, "spectra", "--off", "activation"), "No such option", "--of")
+    one_line(featdyn("analyze", tmp_path, "spectra", "--of", "weights"), "--of", "activation")
+
+
+def test_completion_of_analyze_knows_the_analyses():
+    from click.shell_completion import ShellComplete
+
+    from featdyn.analysis import analyses
+    from featdyn.cli.main import featdyn as command
+
+    complete = ShellComplete(command, {}, "featdyn", "_FEATDYN_COMPLETE")
+    for before in (["analyze"], ["analyze", "run.zarr"]):
+        assert [item.value for item in complete.get_completions(before, "")] == list(analyses())
+    assert "--of" in [item.value for item in complete.get_completions(["analyze", "run.zarr", "spectra"], "--")]
 
 
 def one_line(result: tuple[int, str, str], *words: str) -> None:

@@ -148,12 +148,10 @@ def test_runs_without_recipe_are_groups_of_their_own(tmp_path):
 
 
 def test_a_cell_that_one_run_misses_is_of_the_others(tmp_path):
-    made = [
-        add_consistency(
-            make_run(tmp_path / f"{s}.zarr", attributes={"recipe": {"training": {"seed": s}}}), missing=s == 0
-        )
-        for s in range(3)
-    ]
+    made = []
+    for seed in range(3):
+        run = make_run(tmp_path / f"{seed}.zarr", attributes={"recipe": {"training": {"seed": seed}}})
+        made.append(add_consistency(run, missing=seed == 0))
     table = compare(made, ["results.consistency.accuracy"]).query("cut == 's1b3'").set_index("set")
     assert table["runs"].to_dict() == {"train": 2, "test": 3, "corrupted": 3}
     assert table["value"].notna().all()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from featdyn.report.drift import drift as drift_section
 
 from featdyn.report import write_report
-from featdyn.report.drift import drift as drift_section
 from featdyn.report.sections import sections
 from featdyn.store import Run, RunWriter
 from tests.engine.report_page import Page

@@ -75,7 +75,12 @@ def test_its_numbers_are_right_and_what_is_missing_has_a_reason(store: Path) -> 
 def test_the_report_shows_its_section(store: Path, tmp_path: Path) -> None:
     assert with_package("report", store, "-o", tmp_path / "r.html").returncode == 0
     page = Page(tmp_path / "r.html")
-    for words in ("Margins of outputs", "how far ahead of the second class is the first?", "too few samples", "5 of 15"):
+    for words in (
+        "Margins of outputs",
+        "how far ahead of the second class is the first?",
+        "too few samples",
+        "5 of 15",
+    ):
         assert words in page.text
     assert page.data["figures"]["margins-0-0"][""]["data"][0]["y"][0] is not None
 

@@ -75,7 +75,7 @@ def test_readme_s_table_is_the_registry_s() -> None:
 def test_an_unknown_name_says_what_may_have_been_meant() -> None:
     with pytest.raises(FeatdynError, match="no analysis 'spectre': did you mean spectra"):
         analysis("spectre")
-    with pytest.raises(FeatdynError, match="no analysis 'x': there are .*spectra"):
+    with pytest.raises(FeatdynError, match=r"no analysis 'x': there are .*spectra"):
         analysis("x")
 
 

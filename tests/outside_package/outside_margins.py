@@ -23,7 +23,9 @@ def margins(context: Context[MarginOptions]) -> xr.Dataset:
     run, sets = context.run, context.sets
     shape = len(sets.names), run.checkpoints
     found, status = np.full(shape, np.nan), Status(("set", "t"), shape)
-    context.admit(Plan("margins of outputs", tasks=run.checkpoints, reads=run.checkpoints * run.schema["outputs/logits"].nbytes))
+    context.admit(
+        Plan("margins of outputs", tasks=run.checkpoints, reads=run.checkpoints * run.schema["outputs/logits"].nbytes)
+    )
     for t in context.each(range(run.checkpoints)):
         logits = np.sort(run.values("outputs/logits", slice(t, t + 1))[0].astype(np.float64), axis=-1)
         for s, member in enumerate(sets.members):
