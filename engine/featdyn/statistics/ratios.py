@@ -16,8 +16,8 @@ def ratio_interval(
 ) -> Interval:
     """Return the ratio of two shares with confidence limits that have a width also where both are 1.
 
-    Limits are recovered from the Wilson intervals of both shares and their correlation (Donner and Zou 2012, "Closed-form
-    confidence intervals for functions of the normal mean and standard deviation", eq. 9); taking Wilson's for
+    Limits are recovered from the Wilson intervals of both shares and their correlation (Donner and Zou 2012,
+    "Closed-form confidence intervals for functions of the normal mean and standard deviation"); taking Wilson's for
     clustered samples is featdyn's own choice.
 
     Parameters

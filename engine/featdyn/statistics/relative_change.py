@@ -12,4 +12,6 @@ def relative_change(distance: ArrayLike, reference: ArrayLike) -> NDArray[np.flo
     Averages leave those out and say how many they are, so that one zero feature does not make a mean infinite.
     """
     moved, length = np.broadcast_arrays(np.asarray(distance, np.float64), np.asarray(reference, np.float64))
-    return np.divide(moved, length, out=np.full(moved.shape, np.nan), where=length != 0)
+    found = np.full(moved.shape, np.nan)
+    np.divide(moved, length, out=found, where=length != 0)
+    return found

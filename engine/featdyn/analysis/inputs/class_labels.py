@@ -28,7 +28,7 @@ def class_count(run: Run) -> int:
 
 
 def class_logits(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return logits ``(..., class)`` of two classes at least: one logit z is that of class 1 against class 0, (0, z)."""
+    """Return logits ``(..., class)`` of two classes at least: one logit z, of class 1 against class 0, is (0, z)."""
     return np.concatenate([np.zeros_like(logits), logits], -1) if logits.shape[-1] == 1 else logits
 
 

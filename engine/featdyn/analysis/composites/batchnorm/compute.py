@@ -58,7 +58,7 @@ def batchnorm(context: Context[BatchNormOptions]) -> xr.Dataset:
                 if t1 == t2:
                     differences += np.where(there[..., s], (mine != plain[places]).sum(-1), 0)
     statuses = {"status": Status(DIMS, shape), "diagonal_status": Status(DIMS[:2], shape[:2])}
-    for status, missing in zip(statuses.values(), (~known, ~known.all((2, 3, 4))), strict=True):
+    for status, missing in zip(statuses.values(), (~known, np.any(~known, axis=(2, 3, 4))), strict=True):
         status.mark(FEW if len(train) else NO_TRAINING_PROBES, (ANEW, missing[ANEW]))
         status.mark(FEW, missing)
     result = parts.coords(run, sets).isel(t2=t2s).assign_coords(policy=np.array(POLICIES, dtype=object))

@@ -54,7 +54,7 @@ def controls(context: Context[ControlOptions]) -> xr.Dataset:
     still = np.array(t2s) == np.arange(run.checkpoints)[:, None]  # (t1, t2)
     values["motion"] = np.where(still, 0.0, values["motion"])
     strict = [KINDS.index(kind) for kind in STRICT]
-    values["structured"] = (values["advantage_low"][strict] > 0).all(0)
+    values["structured"] = np.all(values["advantage_low"][strict] > 0, axis=0)
     result = parts.coords(run, sets).isel(t2=t2s).assign_coords(kind=np.array(KINDS, dtype=object))
     result["set_size"] = "set", [len(mine) for mine in kept]
     dims = OF_KINDS.split()

@@ -58,7 +58,8 @@ def perturbed(
 
 def lengths(values: Tensor) -> Tensor:
     """Return the norms ``(n,)`` of ``(n, ...)``, float64."""
-    return torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
+    found: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
+    return found
 
 
 def norm_error(moved: Tensor, new: Tensor, size: Tensor) -> float:
