@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from featdyn.report.figures import COLOURS, NEUTRAL, Figure, checkpoint_axis, depth_colours, figure, line
+from featdyn.report.figures import COLOURS, Figure, checkpoint_axis, figure, line
 from featdyn.report.section import Grid, Panel, Section, cells, choices_of, for_each, name_of, word
 
 TEXT = (
@@ -14,17 +16,28 @@ TEXT = (
     "before a cut, and of the features of probes, which one step of plain SGD with that noise moves. The control moves "
     "features by isotropic noise of the parameters, of the same norm: already that is not isotropic in features, so "
     "feature noise must be judged beside it.",
-    "The verdict rests on tests that allow for heavy tails (sign test, exact test given the lengths). They assume "
-    "draws that are independent and, whatever their lengths, equally likely to point anywhere; of noise that is skewed "
-    "or sparse, “anisotropic” need not mean that variances differ between directions. Adjusted p-values are Holm’s "
-    "over checkpoints and cuts.",
-    "Drift share: the part of the squared way to the next sampled checkpoint that lies along the largest directions of "
-    "noise. Beside it what a random subspace would hold; a drift is a sum of gradients, so that more than this is no "
-    "news by itself. What is sampled, and which tests decide, are our own choice.",
+    "The tests behind a verdict allow for heavy tails; they assume draws that are independent and, whatever their "
+    "lengths, equally likely to point anywhere. Where that does not hold, as for skewed or sparse noise, “anisotropic” "
+    "need not mean that variances differ between directions.",
+    "Few draws always have directions of large variance. A share says something only beside that of isotropic noise "
+    "with the same lengths, and “held out”, one half of the draws along the directions of the other, is not chosen "
+    "after the fact. A drift is a sum of gradients and lies where gradients do in any case: its share along the noise "
+    "is to be read beside that along gradients with permuted labels; more than in a random subspace is no news.",
 )
 SPACES = {"parameter": "parameters", "feature": "features", "control": "features, isotropic control"}
-REFERENCES = ("isotropic", "heldout", "held_out")
-"""Endings of what a share is shown beside, as far as the result holds them."""
+SHARES = {
+    "share": "largest",
+    "share_isotropic": "isotropic noise of the same lengths",
+    "held_out": "held-out half",
+    "held_out_isotropic": "held-out half, isotropic noise",
+}
+DRIFTS = {
+    "drift_share": "drift along the noise",
+    "drift_share_permuted": "along gradients with permuted labels",
+    "drift_share_random": "in a random subspace",
+}
+"""Shares, each with what it stands beside, as far as the result holds them."""
+DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def section(result: xr.Dataset) -> Section:
@@ -33,8 +46,6 @@ def section(result: xr.Dataset) -> Section:
     cuts = choices_of(result, "cut")
     axis = checkpoint_axis(result["t"].values, result["step"].values)
     spaces = [space for space in SPACES if f"{space}_participation_ratio" in result]
-    colours = depth_colours(result.sizes["cut"])
-    beside = [name for ending in REFERENCES if (name := f"parameter_share_{ending}") in result]
 
     def ratios(cut: str) -> Figure:
         lines = [
@@ -43,36 +54,31 @@ def section(result: xr.Dataset) -> Section:
         ]
         return figure(lines, "Participation ratio", xaxis=axis)
 
-    def shares(cut: str) -> Figure:
-        of_cut, largest = result.isel(cut=int(cut)), result["k"].values[-1]
-        lines = [
-            line(f"largest {k}", of_cut["parameter_share"].sel(k=k).transpose("t").values, colour)
-            for k, colour in zip(result["k"].values, COLOURS, strict=False)
-        ]
-        for name, dash in zip(beside, ("solid", "dot", "dash"), strict=False):
-            style = {"color": NEUTRAL, "width": 2, "dash": dash}
-            label = f"largest {largest}, {_ending(name)}"
-            lines.append(line(label, of_cut[name].isel(k=-1).transpose("t").values, NEUTRAL, line=style))
-        return figure(lines, "Share of the variance", xaxis=axis, share=True, log=False)
+    def shares(names: dict[str, str], cut: str) -> Figure:
+        of_cut, lines = result.isel(cut=int(cut), k=-1), []
+        for (name, label), colour, dash in zip(names.items(), COLOURS, DASHES, strict=False):
+            if f"parameter_{name}" in result:
+                y, style = of_cut[f"parameter_{name}"].values, {"color": colour, "width": 2, "dash": dash}
+                lines.append(line(label, y, colour, line=style))
+        return figure(lines, "Share", xaxis=axis, share=True, log=False)
 
     panels = []
     if spaces:
         title = "Participation ratio of the noise (features: median over probes)"
         panels.append(Panel(title, for_each(cuts, ratios), ("cut",)))
-    if "parameter_share" in result:
-        title = "Variance of parameter noise along its largest directions"
-        panels.append(Panel(title, for_each(cuts, shares), ("cut",)))
-    if "parameter_drift_share" in result:
-        values = result["parameter_drift_share"].isel(k=-1).transpose("cut", "t").values
-        lines = [line(str(c), y, colour) for c, y, colour in zip(result["cut"].values, values, colours, strict=True)]
-        title = "Drift of parameters within the largest directions"
-        panels.append(Panel(title, {"": figure(lines, xaxis=axis, share=True)}))
-    columns = {name: title for name, title in _columns(result, beside).items() if name in result}
+    for names, title in (
+        (SHARES, "Variance of parameter noise along its {} largest directions"),
+        (DRIFTS, "Drift of parameters to the next checkpoint along {} directions"),
+    ):
+        if f"parameter_{next(iter(names))}" in result:
+            figures = for_each(cuts, partial(shares, names))
+            panels.append(Panel(title.format(result["k"].values[-1]), figures, ("cut",)))
+    columns = {name: title for name, title in _columns(result).items() if name in result}
     rows = [_row(cell, columns) for cell in cells(result, "cut", "t")]
     return Section("Noise of SGD", TEXT, panels, cuts, grid=Grid(("Cut after", "Step", *columns.values()), rows))
 
 
-def _columns(result: xr.Dataset, beside: list[str]) -> dict[str, str]:
+def _columns(result: xr.Dataset) -> dict[str, str]:
     """Return what the table may show: variable to header."""
     counts = " / ".join(str(k) for k in result["k"].values) if "k" in result.coords else ""
     return {
@@ -82,10 +88,12 @@ def _columns(result: xr.Dataset, beside: list[str]) -> dict[str, str]:
         "parameter_holm": "p, adjusted",
         "parameter_participation_ratio": "Participation ratio",
         "parameter_share": f"Share of the top {counts}",
-        **{name: f"{_ending(name).capitalize()} {counts}" for name in beside},
+        "parameter_share_isotropic": f"Isotropic, same lengths {counts}",
+        "parameter_held_out": f"Held out {counts}",
+        "parameter_held_out_isotropic": f"Held out, isotropic {counts}",
         "parameter_drift_share": "Drift share of the most directions",
+        "parameter_drift_share_permuted": "Permuted labels",
         "parameter_drift_share_random": "Random",
-        "parameter_drift_pvalue": "p",
     }
 
 
@@ -100,20 +108,14 @@ def _show(cell: xr.Dataset, name: str) -> str:
         return verdict + (f", {int(count)} directions" if verdict == "anisotropic" and _positive(count) else "")
     if "test" in value.dims:
         value = value.sel(test="sign_test")
-    if "share" in name:
+    if "k" in value.dims:
         kept = value.isel(k=[-1]) if "drift" in name else value
         return " / ".join(word(v, lambda share: f"{100 * share:.2g} %") for v in kept.values)
-    if "k" in value.dims:
-        value = value.isel(k=-1)
     return word(value, _p) if name.endswith(("pvalue", "holm")) else word(value)
 
 
 def _positive(count: xr.DataArray | None) -> bool:
     return count is not None and bool(count > 0)
-
-
-def _ending(name: str) -> str:
-    return name.removeprefix("parameter_share_").replace("_", " ")
 
 
 def _p(value: float) -> str:

@@ -10,10 +10,10 @@ from featdyn.report.section import Grid, Section, cells, name_of, word
 QUANTITIES = ("participation_ratio", "effective_rank", "stable_rank")
 VERDICTS = ("anisotropic", "isotropic", "undecided")
 TEXT = (
-    "Whether what was recorded of a layer, its gradients by default, is isotropic over the probes: each probe is a "
-    "draw, which is our own choice. The verdict rests on tests that allow for heavy tails: they assume independent "
-    "draws that are equally likely to point anywhere, whatever their lengths. Of other laws, skewed or sparse ones or "
-    "draws that depend on each other, “anisotropic” need not mean that variances differ between directions.",
+    "Whether what was recorded of a layer, its gradients by default, is isotropic over the probes, each of which is a "
+    "draw. The tests behind a verdict allow for heavy tails; they assume draws that are independent and, whatever "
+    "their lengths, equally likely to point anywhere. Where that does not hold, as for skewed or sparse values, "
+    "“anisotropic” need not mean that variances differ between directions.",
     "The table counts checkpoints by verdict.",
 )
 
