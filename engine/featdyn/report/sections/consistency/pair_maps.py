@@ -10,7 +10,7 @@ import xarray as xr
 
 from featdyn.report.figures import checkpoint_axis
 from featdyn.report.rounding import counts, rounded, short
-from featdyn.report.section import Grid, Panel, Section, cells, choices_of, name_of, preset_set
+from featdyn.report.section import Grid, Panel, Section, cells, choices_of, name_of, preset_set, word
 
 MEASURES = {
     "accuracy": "Accuracy",
@@ -69,7 +69,7 @@ def _share(cell: xr.Dataset) -> str:
 def _row(result: xr.Dataset, cell: xr.Dataset) -> tuple[str, ...]:
     compared = int(result["set_size"].sum()) * int(np.isin(result["t1"].values, result["t2"].values).sum())
     halves = (short(int(cell[f"{half}_macs"])) for half in ("prefix", "suffix"))
-    differ = f"{int(cell['diagonal_differences'])} of {compared:,}"
+    differ = f"{word(cell['diagonal_differences'], '{:,.0f}'.format)} of {compared:,}"
     return name_of(cell, "cut"), *halves, name_of(cell, "source"), differ
 
 
