@@ -183,7 +183,7 @@ class Features:
 
     def over(self, t1: int, kept: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], list[Tensor]]]:
         """Yield the features of some probes batch by batch, made in the recorded batches: places in ``kept``, and the
-        features ``(places, ...)`` at each cut, float32.
+        features ``(places, ...)`` at each cut, float32, or float64 where the network computes so.
 
         Parameters
         ----------
@@ -205,7 +205,10 @@ class Features:
             together = bool((np.diff(rows) == 1).all())  # as most sets are: no copy then
             index = slice(rows[0], rows[-1] + 1) if together else torch.from_numpy(rows).to(self._device)
             with torch.inference_mode():
-                yield mine, [z[index].float() for z in self(self.batches[i], t1)]
+                yield (
+                    mine,
+                    [z[index].to(torch.promote_types(z.dtype, torch.float32)) for z in self(self.batches[i], t1)],
+                )
 
     def whole(self, t1: int, kept: NDArray[np.intp]) -> list[Tensor]:
         """Return the features of some probes ``(len(kept), ...)`` at each cut: all of them are in memory at once."""
@@ -213,7 +216,7 @@ class Features:
         for mine, features in self.over(t1, kept):
             for c, z in enumerate(features):
                 if len(found) == c:
-                    found.append(torch.empty(len(kept), *z.shape[1:], device=self._device))
+                    found.append(torch.empty(len(kept), *z.shape[1:], dtype=z.dtype, device=self._device))
                 found[c][torch.from_numpy(mine).to(self._device)] = z
         return found
 

@@ -8,7 +8,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.errors import FeatdynError
@@ -60,9 +59,3 @@ def layer_coords(run: Run, specs: Sequence[ArraySpec], sets: ProbeSets) -> dict[
         "t": np.arange(run.checkpoints),
         "step": ("t", run.values("step")),
     }
-
-
-def recorded_classes(run: Run, t: int) -> NDArray[np.int64]:
-    """Return the classes ``(probe,)`` that the recorded network of a checkpoint predicts."""
-    blocks = range(run.schema.blocks)
-    return np.concatenate([run.block("outputs/logits", t, block).argmax(-1) for block in blocks])
