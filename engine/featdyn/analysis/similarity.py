@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featdyn.analysis import cka
+from featdyn.statistics import cka
 from featdyn.analysis.dissect import Dissected
 from featdyn.analysis.probing import fit
 from featdyn.analysis.sets import Sets
