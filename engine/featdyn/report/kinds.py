@@ -17,7 +17,7 @@ CONTROLS = (
     "isotropic noise; Gaussian noise of the drift’s covariance; the drift of another probe, of the same or another "
     "class. Features are not clipped.",
     "Drift counts as structured where its accuracy is above that of isotropic noise and of other probes’ drift, each "
-    "with a 95 % bound over resampled probes. These controls and this rule are our own choice.",
+    "with a 95 % bound over probes. These controls and this rule are our own choice.",
 )
 BATCHNORM = (
     "How much does the conclusion depend on BatchNorm? Statistics travel with their layers (as everywhere else on this "

@@ -30,7 +30,7 @@ from featdyn.capture.tap import device_of
 from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.errors import FeatdynError
 from featdyn.networks.twin import eval_twin
-from featdyn.statistics.resampling import bootstrap_bounds, bootstrap_weights, wilson
+from featdyn.statistics.resampling import difference_interval, wilson
 from featdyn.store import Run
 from featdyn.validation import validate
 
@@ -62,7 +62,7 @@ def averaging(
         parameters and BatchNorm statistics estimated anew; "predictions": the mean of their softmax outputs):
         ``accuracy (average, set, window)`` with 95 % Wilson bounds ``accuracy_low`` and ``_high``; ``loss``, the mean
         cross-entropy; ``change``, its accuracy minus the recorded last network's, with ``change_low`` and ``_high``,
-        95 % bounds over resampled probes; ``prediction (average, window, probe)``. At ``window`` 1 "predictions" is the
+        95 % score bounds; ``prediction (average, window, probe)``. At ``window`` 1 "predictions" is the
         last network itself, and "weights" that network with statistics estimated anew: what a larger window gains
         beyond it comes from averaging.
 
@@ -94,9 +94,9 @@ def averaging(
         size = int(mine.sum())
         accuracy = right[..., mine].mean(-1)
         low, high = wilson(accuracy, size)
-        below, above = bootstrap_bounds(change[..., mine], bootstrap_weights(size, chosen.draws, chosen.seed))
+        found = difference_interval(change[..., mine])
         values = {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high, "loss": loss[..., mine].mean(-1)}
-        values |= {"change": change[..., mine].mean(-1), "change_low": below, "change_high": above}
+        values |= {"change": change[..., mine].mean(-1), "change_low": found.low, "change_high": found.high}
         for name, value in values.items():
             columns.setdefault(name, []).append(value)
     steps = run.coords["step"].values

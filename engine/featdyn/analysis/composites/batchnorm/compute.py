@@ -24,7 +24,7 @@ from featdyn.analysis.options import BatchNormOptions, suffixes
 from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.errors import FeatdynError
 from featdyn.networks import state_for
-from featdyn.statistics.resampling import bootstrap_bounds, bootstrap_weights
+from featdyn.statistics.resampling import difference_interval
 from featdyn.store import Run
 from featdyn.validation import validate
 
@@ -58,7 +58,7 @@ def batchnorm(
     -------
     xarray.Dataset
         ``accuracy (policy, cut, set, t1, t2)``; ``change`` of it against the policy "travel", with ``change_low`` and
-        ``change_high``, 95 % bounds over resampled probes; ``agreement``: with what t2's own network predicts under the
+        ``change_high``, 95 % score bounds; ``agreement``: with what t2's own network predicts under the
         same policy; ``diagonal_differences (policy, cut)``: predictions at t1 = t2 that differ from the recorded
         network's, which must be 0 for "travel", and for all policies where no BatchNorm follows the cut; coordinate
         ``norms (cut)``, the number of BatchNorm layers behind the cut.
@@ -74,7 +74,6 @@ def batchnorm(
         raise FeatdynError(f"{run.path}: holds no training probes, on which to estimate BatchNorm statistics anew")
     kept = spread(run, sets, chosen.samples)
     labels = [run.coords["label"].values[mine] for mine in kept]
-    weights = [bootstrap_weights(len(mine), chosen.draws, chosen.seed) for mine in kept]
     t2s = suffixes(run, chosen.t2)
     shape = len(POLICIES), len(parts.cuts), len(sets.names), run.checkpoints, len(t2s)
     found = {name: np.full(shape, np.nan) for name in ("accuracy", "agreement", "change", "change_low", "change_high")}
@@ -96,7 +95,8 @@ def batchnorm(
                 change = right - right[0]
                 found["accuracy"][cell], found["change"][cell] = right.mean(-1), change.mean(-1)
                 found["agreement"][cell] = (mine == own[s]).mean(-1)
-                found["change_low"][cell], found["change_high"][cell] = bootstrap_bounds(change, weights[s])
+                bounds = difference_interval(change)
+                found["change_low"][cell], found["change_high"][cell] = bounds.low, bounds.high
             if progress:
                 progress(done, len(items))
     coords = parts.coords(run, sets).isel(t2=t2s).assign_coords(policy=np.array(POLICIES, dtype=object))

@@ -77,16 +77,16 @@ def by_gap(right: Right, window: Sequence[int], lags: Sequence[int]) -> Values:
     return found
 
 
-def bootstrap_retention(right: Right, weights: NDArray[np.float32]) -> tuple[Values, Values]:
+def bootstrap_retention(right: Right, counts: NDArray[np.float32]) -> tuple[Values, Values]:
     """Return 95 % percentile bounds ``(t1, t2)`` of the retention over resampled probes.
 
     Parameters
     ----------
-    weights
-        ``(draw, n)``, the share of each probe in each draw: the same for both accuracies, which are paired.
+    counts
+        ``(draw, n)``, how often each draw holds each probe, of :func:`featdyn.statistics.resampling.bootstrap_counts`:
+        the same for both accuracies, which are paired. Sums of whole numbers are exact, on any number of threads.
     """
     bounds = np.empty((2, *right.shape[:2]))
-    counts = np.rint(weights * weights.shape[1])  # whole numbers: their sums are exact, on any number of threads
     for t1, of_t1 in enumerate(right):  # one row at a time: (draw, t2) and no more
         drawn = (counts @ of_t1.T.astype(np.float32)).astype(np.float64)
         ratios = _ratio(drawn, drawn[:, t1, None])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from featdyn.analysis.composites.consistency import ConsistencyOptions
 from featdyn.analysis.composites.consistency import memory as pairs
 from featdyn.analysis.inputs.probe_sets import ProbeSets
-from featdyn.statistics.resampling import bootstrap_weights, wilson
+from featdyn.statistics.resampling import bootstrap_counts, wilson
 
 DIMS = {
     "class_accuracy": ("class", "t1", "t2"),
@@ -58,13 +58,13 @@ def measures(
     classes = np.unique(labels)
     horizons = np.stack([pairs.horizon(of_cut) for of_cut in right])
     train = sets.members[sets.names.index("train")] if "train" in sets.names else None
-    drawn = [bootstrap_weights(size, options.draws, options.seed) for size in sets.sizes]
+    drawn = [bootstrap_counts(size, options.draws, options.seed) for size in sets.sizes]
 
     def of_set(mine: pairs.Right, s: int) -> dict[str, NDArray[np.float64]]:
         accuracy, retained = pairs.accuracy(mine), pairs.bootstrap_retention(mine, drawn[s])
         low, high = wilson(accuracy, sets.sizes[s])
         gaps = pairs.by_gap(mine[:shown, :shown], window, lags)
-        gap_low, gap_high = np.quantile(drawn[s] @ gaps.T, (0.025, 0.975), axis=0)
+        gap_low, gap_high = np.quantile(drawn[s] @ gaps.T / drawn[s].sum(1)[:, None], (0.025, 0.975), axis=0)
         own = labels[sets.members[s]]
         return {
             "accuracy": accuracy,

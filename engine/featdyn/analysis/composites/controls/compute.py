@@ -22,7 +22,7 @@ from featdyn.analysis.inputs.probe_sets import ProbeSets, spread
 from featdyn.analysis.inputs.stitchable import Stitchable, cut_network
 from featdyn.analysis.options import ControlOptions, suffixes
 from featdyn.compute import SERIAL, Plan, Workers
-from featdyn.statistics.resampling import bootstrap_bounds, bootstrap_weights
+from featdyn.statistics.resampling import difference_interval
 from featdyn.store import Run
 from featdyn.validation import validate
 from featdyn_kernels.stitch import SuffixBank
@@ -61,7 +61,7 @@ def controls(
     -------
     xarray.Dataset
         ``accuracy`` and ``agreement`` (with t2's own network) ``(kind, cut, set, t1, t2)``; ``advantage`` of the drift
-        over each kind in accuracy, with ``advantage_low`` and ``_high``, 95 % bounds over resampled probes;
+        over each kind in accuracy, with ``advantage_low`` and ``_high``, 95 % score bounds;
         ``structured (cut, set, t1, t2)``: the lower bound is above 0 for isotropic noise and for other probes' drift;
         ``motion (cut, set, t1, t2)``, the mean of ``|z(t1) - z(t2)| / |z(t2)|``; ``norm_error (kind, cut, set, t1,
         t2)``, the largest relative difference between the norm that was wanted and the one measured after rounding.
@@ -121,7 +121,6 @@ class _Cells:
         mine, options = self.kept[s], self._options
         labels = self._labels[mine]
         target = torch.from_numpy(labels)
-        weights = bootstrap_weights(len(mine), options.draws, options.seed)
         banks, new, own = self._suffixes(t2, s)
         found = {name: np.full((len(KINDS), len(banks)), np.nan) for name in SHARES}
         motion = np.full(len(banks), np.nan)
@@ -137,7 +136,8 @@ class _Cells:
                 found["norm_error"][k, c] = _norm_error(moved - z, size)
             better = right[KINDS.index("drift")] - right
             found["accuracy"][:, c], found["advantage"][:, c] = right.mean(1), better.mean(1)
-            found["advantage_low"][:, c], found["advantage_high"][:, c] = bootstrap_bounds(better, weights)
+            bounds = difference_interval(better)
+            found["advantage_low"][:, c], found["advantage_high"][:, c] = bounds.low, bounds.high
         return found | {"motion": motion}
 
     def _suffixes(self, t2: int, s: int) -> tuple[list[SuffixBank], list[Tensor], list[Tensor]]:

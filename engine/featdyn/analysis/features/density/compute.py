@@ -22,7 +22,7 @@ from featdyn.analysis.inputs.stitchable import Stitchable, cut_network
 from featdyn.analysis.options import DensityOptions
 from featdyn.compute import SERIAL, Plan, Workers, same
 from featdyn.statistics import Gram, two_sample
-from featdyn.statistics.multiplicity import benjamini_hochberg, holm
+from featdyn.statistics.multiplicity import benjamini_hochberg, westfall_young
 from featdyn.statistics.two_sample import TwoSampleResult
 from featdyn.store import Run
 from featdyn.validation import validate
@@ -59,7 +59,8 @@ def density(
 
     All checkpoints are projected onto one principal basis, fitted on rows of all of them. Total variation is taken in
     its first ``components``, the other distances in its first 50. The probes of both samples are the same, so the null
-    swaps the two features of a probe.
+    swaps the two features of a probe,
+    and those of probes of one origin together.
 
     Parameters
     ----------
@@ -72,8 +73,9 @@ def density(
     -------
     xarray.Dataset
         Over (measure, cut, set, pair): ``statistic``; ``null_mean`` and ``null_deviation`` under permutation, and
-        ``excess``, the statistic minus that mean, which is what to read of a biased distance; ``pvalue``, and ``holm``
-        and ``benjamini_hochberg``, adjusted over cuts, sets and pairs for each measure. ``explained (cut, set,
+        ``excess``, the statistic minus that mean, which is what to read of a biased distance; ``pvalue``, and adjusted
+        over cuts, sets and pairs for each measure ``westfall_young`` (familywise, by the maximum of statistics that
+        share their labellings) and ``benjamini_hochberg``. ``explained (cut, set,
         component)``: the share of the variance of all checkpoints along each axis of the basis. Coordinates ``t1``,
         ``t2``, ``step1`` and ``step2`` of a pair.
     """
@@ -104,15 +106,20 @@ def density(
     items = [
         (c, s, start) for s in range(len(kept)) for c in range(len(parts.cuts)) for start in range(0, len(pairs), PAIRS)
     ]
-    state = points, pairs, chosen
+    origin = run.coords["origin"].values if "origin" in run.coords else None
+    n = run.schema.samples
+    labels = two_sample.labellings(n, n, chosen.permutations, chosen.seed, paired=True, groups=origin)
+    null = np.full((chosen.permutations, *shape), np.nan)
+    state = points, pairs, chosen, [(labels[:, np.r_[m, n + m]], None if origin is None else origin[m]) for m in kept]
     with workers.stage(state, partial(same, state)) as stage:
         for (c, s, start), values in zip(items, stage.map(_distances, items), strict=True):
-            for name, value in zip(FIELDS, values, strict=True):
+            for name, value in zip(FIELDS, values, strict=False):
                 found[name][:, c, s, start : start + PAIRS] = value
+            null[:, :, c, s, start : start + PAIRS] = values[len(FIELDS) :]
             count(values.shape[-1])
     adjusted = {
-        adjust.__name__: np.stack([adjust(p.ravel()).reshape(shape[1:]) for p in found["pvalue"]])
-        for adjust in (holm, benjamini_hochberg)
+        "westfall_young": np.stack([westfall_young(found["statistic"][m], null[:, m]) for m in range(len(MEASURES))]),
+        "benjamini_hochberg": np.stack([benjamini_hochberg(p) for p in found["pvalue"]]),
     }
     coords = parts.coords(run, sets).drop_dims(["t1", "t2"])
     coords["set_size"] = "set", [len(mine) for mine in kept]
@@ -238,24 +245,26 @@ def _project(
     return found
 
 
-def _distances(
-    state: tuple[dict[tuple[int, int], list[Points]], list[tuple[int, int]], DensityOptions], item: tuple[int, int, int]
-) -> NDArray[np.float64]:
-    """Return :data:`FIELDS` of every measure for a few pairs: ``(field, measure, pair)``."""
-    points, pairs, options = state
+Swaps: TypeAlias = tuple[NDArray[np.bool_], NDArray[Any] | None]  # of a set: labellings, origins of its probes
+State: TypeAlias = tuple[dict[tuple[int, int], list[Points]], list[tuple[int, int]], DensityOptions, list[Swaps]]
+
+
+def _distances(state: State, item: tuple[int, int, int]) -> NDArray[np.float64]:
+    """Return :data:`FIELDS` of every measure for a few pairs, then its null: ``(field, measure, pair)``."""
+    points, pairs, options, swaps = state
     c, s, start = item
     found = []
     for t1, t2 in pairs[start : start + PAIRS]:
-        results = _measured(points[c, s][t1], points[c, s][t2], options)
-        found.append([[getattr(result, name) for result in results] for name in FIELDS])
+        results = _measured(points[c, s][t1], points[c, s][t2], options, swaps[s])
+        fields = [[getattr(result, name) for result in results] for name in FIELDS]
+        found.append([*fields, *np.stack([result.null for result in results], axis=1)])
     return np.moveaxis(np.array(found, dtype=np.float64), 0, -1)
 
 
-def _measured(x: Points, y: Points, options: DensityOptions) -> list[TwoSampleResult]:
+def _measured(x: Points, y: Points, options: DensityOptions, swaps: Swaps) -> list[TwoSampleResult]:
     found = []
     for name, measure in MEASURES.items():
         width = options.components if name == "total_variation" else x.shape[1]
-        null = {} if name == "classifier" else {"permutations": options.permutations}
         a, b = (np.ascontiguousarray(z[:, :width]) for z in (x, y))
-        found.append(measure(a, b, paired=True, rng=options.seed, **null))
+        found.append(measure(a, b, paired=True, rng=options.seed, permutations=swaps[0], groups=swaps[1]))
     return found

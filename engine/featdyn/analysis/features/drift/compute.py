@@ -57,7 +57,7 @@ def drift(
     xarray.Dataset
         What :func:`featdyn.analysis.features.drift.motion.motion` and :func:`featdyn.analysis.features.drift.parameters.parameter_distance` give;
         ``cka`` and ``cka_debiased`` with ``_low`` and ``_high``, ``(cut, cut2, t1, t2)``, linear CKA between cut at t1
-        and cut2 at t2 (:mod:`featdyn.analysis.cka`), on test probes where there are any;
+        and cut2 at t2 (:mod:`featdyn.statistics.cka`), on test probes where there are any;
         ``linear_accuracy`` with ``_low`` and ``_high`` (Wilson), ``(cut, set, t)``, of a linear probe fitted to the
         training probes' true labels, on training probes each left out in turn; ``linear_penalty (cut, t)``, its ridge
         penalty (:mod:`featdyn.analysis.features.drift.linear_probe`). ``used (set)``: probes behind CKA and linear probes.

@@ -12,10 +12,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featdyn.analysis import cka
 from featdyn.analysis.features.drift.linear_probe import fit
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import Stitchable
+from featdyn.statistics import cka
 from featdyn.statistics.blas import one_thread
 from featdyn.statistics.resampling import wilson
 from featdyn.store import Run
