@@ -28,8 +28,7 @@ def test_every_pair_cut_and_set(found, small_store):
     assert found["t1"].values.tolist() == list(range(run.checkpoints - 1))
     assert (found["t2"] == run.checkpoints - 1).all()
     np.testing.assert_allclose(found["excess"], found["statistic"] - found["null_mean"])
-    assert (found["westfall_young"] >= found["pvalue"] - 1e-12).all()
-    assert (found["benjamini_hochberg"] >= found["pvalue"] - 1e-12).all()
+    assert (found["adjusted"] >= found["pvalue"] - 1e-12).all()
     assert found["explained"].sum("component").max() <= 1 + 1e-6
 
 

@@ -109,7 +109,8 @@ def moves(parts: Stitchable, units: Units, index: int) -> Moves:
             for t in range(steps):
                 for c, z in enumerate(parts.features(piece, t)):
                     if t == 0:
-                        held.append(torch.empty(len(z), steps, z[0].numel(), device=z.device))
+                        kind = torch.promote_types(z.dtype, torch.float32)
+                        held.append(torch.empty(len(z), steps, z[0].numel(), dtype=kind, device=z.device))
                     held[c][:, t] = z.flatten(1)
             for c in range(cuts):
                 lengths = _lengths(held[c])

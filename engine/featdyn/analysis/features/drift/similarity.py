@@ -13,11 +13,11 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featdyn.analysis import cka
 from featdyn.analysis.features.drift.linear_probe import fit
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, Status
+from featdyn.statistics import cka
 from featdyn.statistics.blas import one_thread
 from featdyn.statistics.resampling import share_interval
 from featdyn.store import Run
@@ -144,14 +144,15 @@ class Similarity:
 
     def _alignment(self, grams: cka.Grams, flaws: NDArray[np.object_]) -> xr.Dataset:
         cuts, steps = flaws.shape
-        found = grams.alignment()
-        n, images = len(self._kept[self._alike]), len(np.unique(self._origins[self._alike]))
+        found = grams.alignment(self._origins[self._alike])
+        images = np.bincount(np.unique(self._origins[self._alike], return_inverse=True)[1])
+        n, left = int(images.sum()), int(images.sum() - images.max())
         result = xr.Dataset()
         for name, explained, least, values in (
             ("cka", "cka_status", n >= 2, found.biased),
             ("cka_debiased", "cka_debiased_status", n >= 4, found.debiased),
-            ("cka_debiased_low", "cka_interval_status", n >= 5 and images > 1, found.low),
-            ("cka_debiased_high", "cka_interval_status", n >= 5 and images > 1, found.high),
+            ("cka_debiased_low", "cka_interval_status", left >= 4, found.low),
+            ("cka_debiased_high", "cka_interval_status", left >= 4, found.high),
         ):
             square = values.reshape(cuts, steps, cuts, steps).transpose(0, 2, 1, 3)
             status = Status(ACROSS, square.shape)

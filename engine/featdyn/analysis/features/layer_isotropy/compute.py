@@ -22,7 +22,7 @@ from featdyn.analysis.inputs.recorded_arrays import layer_coords, recorded
 from featdyn.analysis.options import LayerIsotropyOptions
 from featdyn.compute import SERIAL, Plan, Workers, same
 from featdyn.errors import FeatdynError
-from featdyn.statistics import Gram
+from featdyn.statistics import Gram, group_means
 from featdyn.statistics.family import FAMILY
 from featdyn.store import ArraySpec, Run
 from featdyn.validation import validate
@@ -54,7 +54,9 @@ def layer_isotropy(
         Over (layer, set, t), with names as in :func:`featdyn.analysis.gradient_noise.isotropy.compute.isotropy` after the array's:
         ``gradient_statistic``, ``_pvalue``, ``_holm``, ``_benjamini_hochberg`` and ``_valid (test, ...)``,
         ``_verdict``, ``_directions``, ``_participation_ratio``, ``_effective_rank``, ``_stable_rank``, ``_share``,
-        ``_share_isotropic`` and ``_share_isotropic_high (k, ...)``; and ``_draws``, how many probes were draws.
+        ``_share_isotropic`` and ``_share_isotropic_high``, ``_held_out``, ``_held_out_isotropic``,
+        ``_held_out_isotropic_high`` and ``_half_overlap (k, ...)``; and ``_draws``, how many were draws: probes in a
+        random order, those of one ``origin`` as one draw, their mean.
         "undecided" and NaN where they are too few or do not vary.
 
     Raises
@@ -98,7 +100,10 @@ def plan(run: Run, specs: list[ArraySpec], kept: list[NDArray[np.intp]]) -> Plan
 def _cell(state: State, item: tuple[int, int, int]) -> dict[str, Any]:
     run, specs, kept, options = state
     c, s, t = item
-    draws = _draws(run, specs[c], t, kept[s])
+    order = np.random.default_rng(options.seed).permutation(kept[s])  # neighbours in a store may be of one class
+    draws = _draws(run, specs[c], t, order)
+    if "origin" in run.coords:
+        draws = group_means(draws, run.coords["origin"].values[order])
     length = np.linalg.norm(draws, axis=1)
     draws = draws[length > SMALLEST * length.max()]
     try:
@@ -108,7 +113,7 @@ def _cell(state: State, item: tuple[int, int, int]) -> dict[str, Any]:
     return found | {"draws": len(draws)}
 
 
-def _draws(run: Run, spec: ArraySpec, t: int, kept: NDArray[np.intp]) -> NDArray[np.float32]:
+def _draws(run: Run, spec: ArraySpec, t: int, kept: NDArray[np.intp]) -> NDArray[np.floating]:
     """Return what was recorded of some probes, ``(n, p)``; gradients stay scaled, which no test sees."""
     size = run.schema.shard_samples
     found = np.empty((len(kept), spec.sample_bytes // spec.itemsize), np.float32)

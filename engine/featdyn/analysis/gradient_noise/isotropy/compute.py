@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import stats
 
 from featdyn.analysis.gradient_noise.gram_arrays import of
 from featdyn.analysis.options import IsotropyOptions
@@ -22,7 +21,14 @@ from featdyn.compute import SERIAL, Plan, Workers, same
 from featdyn.errors import FeatdynError
 from featdyn.statistics import Gram
 from featdyn.statistics import isotropy as test_isotropy
-from featdyn.statistics.alignment import effective_rank, explained_shares, participation_ratio, stable_rank
+from featdyn.statistics.alignment import (
+    drift_share,
+    effective_rank,
+    explained_shares,
+    participation_ratio,
+    split_halves,
+    stable_rank,
+)
 from featdyn.statistics.family import FAMILY
 from featdyn.statistics.multiplicity import benjamini_hochberg, holm
 from featdyn.statistics.result import Center
@@ -62,10 +68,12 @@ def isotropy(
         ``_verdict`` ("isotropic", "anisotropic", "undecided") and ``_directions``, how many stand out (-1: too many);
         ``_participation_ratio`` (unbiased), ``_effective_rank`` (of the covariance), ``_stable_rank``; ``_share``,
         ``_share_isotropic`` and ``_share_isotropic_high (k, ...)``: variance along the k largest directions, and its
-        mean and 95 % quantile for isotropic noise. For parameters and features ``_drift_share (k, ...)``: what part of
+        mean and 95 % quantile for isotropic noise with the lengths of the draws; ``_held_out``, ``_held_out_isotropic``
+        and ``_held_out_isotropic_high (k, ...)``: the same for half of the draws along the directions of the other
+        half, and ``_half_overlap (k, ...)`` of both halves' directions. For parameters and features ``_drift_share (k, ...)``: what part of
         the squared drift to the next sampled checkpoint lies along these directions, ``_drift_share_random``, k/p, and
-        ``_drift_pvalue`` against a uniformly random subspace (a Beta law), ``_half_overlap (k, ...)``: of the
-        directions of two halves of the draws. ``curvature_ratio (cut, t)``: mean curvature along the noise over that
+        ``_drift_pvalue`` against a uniformly random subspace (a Beta law), ``_drift_share_halves``: along the
+        directions of half of the draws. ``curvature_ratio (cut, t)``: mean curvature along the noise over that
         along random directions, if it was sampled.
 
     Raises
@@ -135,8 +143,9 @@ def _cell(state: tuple[xr.Dataset, Center, IsotropyOptions], item: tuple[str, tu
     if space != "control":
         prefix = "drift" if space == "parameter" else "feature_drift"
         dots, square = cell[f"{prefix}_dot"].values, float(cell[f"{prefix}_square"])
-        found |= drift_in_noise(gram, dots, square)
-        found["half_overlap"] = half_overlap(gram, options.seed)
+        drift = drift_share(gram, dots, square, SHARES, rng=options.seed)
+        found |= {"drift_share": drift.share, "drift_share_random": drift.random, "drift_pvalue": drift.pvalue}
+        found["drift_share_halves"] = drift.halves.mean(axis=0)
     return found
 
 
@@ -145,6 +154,7 @@ def tested(gram: Gram, center: Center, alpha: float, seed: int) -> dict[str, Any
     found = test_isotropy(gram, center=center, rng=seed, alpha=alpha)
     results = [entry.result for entry in found.tests]
     shares = explained_shares(gram, [min(k, gram.p) for k in SHARES], center=center, rng=seed)
+    halves = split_halves(gram, SHARES, center=center, rng=seed)
     return {
         "statistic": np.array([np.nan if r is None else r.statistic for r in results]),
         "pvalue": np.array([np.nan if r is None else r.pvalue for r in results]),
@@ -157,6 +167,10 @@ def tested(gram: Gram, center: Center, alpha: float, seed: int) -> dict[str, Any
         "share": shares.share,
         "share_isotropic": shares.baseline,
         "share_isotropic_high": shares.baseline_high,
+        "half_overlap": halves.overlap,
+        "held_out": halves.held_out,
+        "held_out_isotropic": halves.random,
+        "held_out_isotropic_high": halves.held_out_high,
     }
 
 
@@ -170,59 +184,9 @@ def untested() -> dict[str, Any]:
         "verdict": "undecided",
         "directions": -1,
         **dict.fromkeys(("participation_ratio", "effective_rank", "stable_rank"), none),
-        **dict.fromkeys(("share", "share_isotropic", "share_isotropic_high"), ks),
+        **dict.fromkeys(("share", "share_isotropic", "share_isotropic_high", "half_overlap"), ks),
+        **dict.fromkeys(("held_out", "held_out_isotropic", "held_out_isotropic_high"), ks),
     }
-
-
-def drift_in_noise(gram: Gram, dots: NDArray[np.float64], square: float) -> dict[str, NDArray[np.float64]]:
-    """Return which part of one drift vector lies along the k largest directions of noise.
-
-    Parameters
-    ----------
-    gram
-        Of the draws ``X``; the directions are those about their mean.
-    dots
-        ``(n,)``, products of the draws with the drift vector.
-    square
-        Its squared length.
-
-    Notes
-    -----
-    ``V_k' d = L^(-1/2) U' (X - mean) d``, so the draws themselves are not needed. The share of a fixed vector in a
-    uniformly random k-dimensional subspace follows Beta(k/2, (p-k)/2).
-    """
-    values, vectors = np.linalg.eigh(gram.centred)
-    order = np.argsort(values)[::-1]
-    values, vectors = values[order], vectors[:, order]
-    kept = values > values[0] * 1e-12
-    along = np.where(kept, vectors.T @ (dots - dots.mean()), 0.0) ** 2 / np.where(kept, values, 1.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.array([along[:k].sum() / square for k in SHARES])
-    law = [stats.beta(k / 2, (gram.p - k) / 2) if k < gram.p else None for k in SHARES]
-    return {
-        "drift_share": share,
-        "drift_share_random": np.array([min(1.0, k / gram.p) for k in SHARES]),
-        "drift_pvalue": np.array([np.nan if one is None else one.sf(s) for one, s in zip(law, share, strict=True)]),
-    }
-
-
-def half_overlap(gram: Gram, seed: int) -> NDArray[np.float64]:
-    """Return ``|V_k' W_k|^2 / k`` of the main directions V and W of two random halves of the draws, for each k.
-
-    NaN where a half does not hold k directions.
-    """
-    order = np.random.default_rng(seed).permutation(gram.n)
-    halves = order[: gram.n // 2], order[gram.n // 2 :]
-    bases = []
-    for half in halves:
-        centring = np.eye(len(half)) - 1 / len(half)
-        values, vectors = np.linalg.eigh(centring @ gram.centred[np.ix_(half, half)] @ centring)
-        kept = values[::-1] > values[-1] * 1e-12
-        bases.append(centring @ (vectors[:, ::-1][:, kept] / np.sqrt(values[::-1][kept])))
-    product_ = bases[0].T @ gram.centred[np.ix_(*halves)] @ bases[1]
-    return np.array([
-        np.square(product_[:k, :k]).sum() / k if min(product_.shape) >= k else np.nan for k in SHARES
-    ])  # fmt: skip
 
 
 def stacked(space: str, cells: NDArray[Any], outer: tuple[str, ...]) -> dict[str, Any]:
