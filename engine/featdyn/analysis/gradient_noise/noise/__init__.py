@@ -67,14 +67,15 @@ MOVES = "the moves of a probe's features"
 ANALYSIS = Analysis(
     name="noise",
     question="what do mini-batches add to the gradient, at fixed weights, and how do features answer to it?",
-    source="Noise of the parameters before each cut: xi_k = g_k - g, the gradient of the mean loss of a mini-batch minus "
-    "that of the whole training set, in float32 (rounding says how much of it is that). Of features: the linear response "
-    "dz_k = -r J xi_k to one step of plain SGD, J the Jacobian in eval mode at theta - r g and r the learning rate: to "
-    "first order z(theta - r g_k) - z(theta - r g), exact as r falls, in float64 (feature_nonlinear says how far the step "
-    "itself is from it). The control: the same with isotropic Gaussian noise in place of xi_k, of its length. Permuted: "
-    "gradients of the same batches with the labels of the training set permuted. What is sampled is our own choice: that "
-    "of arXiv 2509.20334 was not found. A CPU sums gradients of convolutions in an order that depends on how many "
-    "threads a process has: results of as many threads have the same bits, others those of float32 within rounding.",
+    source="Noise of the parameters before each cut: xi_k = g_k - g, the gradient of the mean loss of a mini-batch "
+    "minus that of the whole training set, in float32 (rounding says how much of it is that). Of features: the linear "
+    "response dz_k = -r J xi_k to one step of plain SGD, J the Jacobian in eval mode at theta - r g and r the "
+    "learning rate: to first order z(theta - r g_k) - z(theta - r g), exact as r falls, in float64 (feature_nonlinear "
+    "says how far the step itself is from it). The control: the same with isotropic Gaussian noise in place of xi_k, "
+    "of its length. Permuted: gradients of the same batches with the labels of the training set permuted. What is "
+    "sampled is our own choice: that of arXiv 2509.20334 was not found. A CPU sums gradients of convolutions in an "
+    "order that depends on how many threads a process has: results of as many threads have the same bits, others "
+    "those of float32 within rounding.",
     options=NoiseOptions,
     needs=frozenset({"network", "training data"}),
     variables={

@@ -89,9 +89,10 @@ class NoiseAt:
                 found[c] |= _drift(family, xi, state, later, names)
                 if moves:
                     found[c] |= stacked(FAMILIES[family][1], [gram_of(z.numpy()) for z in moves[c]])
-                    found[c][f"{family}feature_drift_dot"] = ("probe", "draw"), torch.einsum(
-                        "pdf,pf->pd", moves[c], ways[c]
-                    ).numpy()
+                    found[c][f"{family}feature_drift_dot"] = (
+                        ("probe", "draw"),
+                        torch.einsum("pdf,pf->pd", moves[c], ways[c]).numpy(),
+                    )
                     found[c]["feature_drift_square"] = "probe", ways[c].square().sum(1).numpy()
                 if not family:
                     found[c] |= self._control(around, rate * xi.norm(dim=1), t, c)
