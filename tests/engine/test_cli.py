@@ -210,7 +210,8 @@ def test_a_store_that_is_damaged_newer_or_locked(featdyn, small_store, tmp_path)
     from featdyn.store import RunWriter
 
     with RunWriter.open(small_store):
-        code, _, err = featdyn("analyze", small_store, "consistency")  # its plan is said first: only commits are in turns
+        # Its plan is said first: only commits are in turns.
+        code, _, err = featdyn("analyze", small_store, "consistency")
         assert code == 1
         assert "is being written by" in err.splitlines()[-1]
 

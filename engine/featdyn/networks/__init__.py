@@ -1,7 +1,7 @@
 """Networks that can be cut in depth: `build` makes one by name, `cuts` finds where any traceable module comes apart."""
 
-from featdyn.networks.classes import class_loss, predicted_classes
 from featdyn.networks.choose import default_cuts, resolve
+from featdyn.networks.classes import class_loss, predicted_classes
 from featdyn.networks.cut import Cut, cuts, features_at, segments, state_for
 from featdyn.networks.registry import build, names
 

@@ -45,7 +45,9 @@ def check_classes(shape: tuple[int, ...], labels: Tensor) -> None:
     """Raise :class:`ValueError` where outputs of this shape and these labels have no cross-entropy."""
     own = "or give loss=, a function (outputs, labels) -> (sample,)"
     if len(shape) != 2:
-        raise ValueError(f"cross-entropy takes outputs (sample, class), these are {shape}: record another output, {own}")
+        raise ValueError(
+            f"cross-entropy takes outputs (sample, class), these are {shape}: record another output, {own}"
+        )
     if labels.is_floating_point():
         raise ValueError(f"cross-entropy takes integer labels, these are {labels.dtype}: round them, {own}")
     classes = max(2, shape[1])  # one logit tells two classes apart

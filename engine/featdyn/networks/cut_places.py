@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import fx
 
-from featdyn.networks.flow import Flow
 from featdyn.networks.trace import Trace
+from featdyn.networks.value_shapes import ValueShapes
 
 
-def separating(flow: Flow) -> list[fx.Node]:
+def separating(flow: ValueShapes) -> list[fx.Node]:
     """List the nodes that every path of tensors from the input to the output passes through, in execution order.
 
     The first is the input; the last is the node that is returned, if that is a single tensor.
@@ -26,7 +26,7 @@ def separating(flow: Flow) -> list[fx.Node]:
     return found
 
 
-def _on_path(flow: Flow) -> list[fx.Node]:
+def _on_path(flow: ValueShapes) -> list[fx.Node]:
     """List the nodes on some path of tensors from the input to the output, both included."""
     trace = flow.trace
     reached = {trace.input}
@@ -49,7 +49,7 @@ def modules(trace: Trace) -> dict[fx.Node, str]:
     return found
 
 
-def names(flow: Flow) -> dict[fx.Node, str]:
+def names(flow: ValueShapes) -> dict[fx.Node, str]:
     """Name every tensor on the way, uniquely: as its module (see `modules`), else by its own path (``layer3.add``)."""
     given = modules(flow.trace)
     taken = set(given.values())

@@ -27,7 +27,7 @@ class TensorOf:
 
 
 @dataclass(frozen=True)
-class Flow:
+class ValueShapes:
     """The values of a trace, with tensors as `TensorOf`, for both batch sizes."""
 
     trace: Trace
@@ -49,7 +49,7 @@ class Flow:
         return two.shape[1:] if two.shape[1:] == three.shape[1:] else None
 
 
-def flow(trace: Trace, example: Tensor) -> Flow:
+def shapes_of(trace: Trace, example: Tensor) -> ValueShapes:
     """Follow shapes through the graph without computing, on torch's meta device; operations in place are rewritten.
 
     Raises
@@ -76,7 +76,7 @@ def flow(trace: Trace, example: Tensor) -> Flow:
         torch.backends.mha.set_fastpath_enabled(fastpath)
     values = tuple({node: fx.node.map_aggregate(value, _describe) for node, value in run.env.items()} for run in runs)
     macs = {node: count // BATCHES[0] for node, count in runs[0].macs.items()}
-    return Flow(trace, (values[0], values[1]), macs)
+    return ValueShapes(trace, (values[0], values[1]), macs)
 
 
 def _to_meta(value: Tensor) -> Tensor:
