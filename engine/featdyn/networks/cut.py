@@ -11,7 +11,7 @@ from math import prod
 from torch import Tensor, fx, nn
 
 from featdyn.errors import NetworkError
-from featdyn.networks import places
+from featdyn.networks import cut_places
 from featdyn.networks.extract import Part
 from featdyn.networks.trace import trace
 from featdyn.networks.twin import eval_twin
@@ -90,8 +90,8 @@ def cuts(module: nn.Module, example: Tensor, *, every: bool = False) -> list[Cut
 
 def _separations(traced: ValueShapes) -> Iterator[Cut]:
     """Yield a cut for every node that separates, the input and the output among them."""
-    names, modules = places.names(traced), places.modules(traced.trace)
-    for node in places.separating(traced):
+    names, modules = cut_places.names(traced), cut_places.modules(traced.trace)
+    for node in cut_places.separating(traced):
         prefix, suffix = Part(traced, traced.trace.input, node), Part(traced, node, traced.trace.output.args[0])
         shape = traced.sample_shape(node)
         if shape is not None and suffix.complete:

@@ -10,7 +10,7 @@ from featdyn.report.figures import COLOURS
 from featdyn.report.section import Grid, Section, cells, name_of, word
 
 TEXT = (
-    "How much does the conclusion depend on BatchNorm? Statistics travel with their layers (as everywhere else on this "
+    "Statistics travel with their layers (as everywhere else on this "
     "page), are estimated anew on the composite’s own features of the training probes, or are those of the batch. "
     "arXiv 2509.20334 does not say which it used; the three policies are our own choice.",
 )
