@@ -137,7 +137,7 @@ def test_large_objects_go_and_come_in_parts(url: str, monkeypatch: pytest.Monkey
 def test_tensors(url: str) -> None:
     import torch
 
-    from featdyn.capture.recorder import tensors_to_bytes
+    from featdyn.capture.values import tensors_to_bytes
 
     tensors = {"weight": torch.arange(6.0).reshape(2, 3), "half": torch.ones(2, dtype=torch.bfloat16)}
     run = write_run(url, checkpoints=1)

@@ -72,7 +72,7 @@ def test_coordinates_have_their_types():
     assert probes.pixels.dtype == np.uint8
     types = {name: values.dtype.kind + str(values.dtype.itemsize) for name, values in probes.coords.items()}
     assert (types["dataset_index"], types["label"], types["true_label"], types["severity"]) == ("i8", "i8", "i8", "i1")
-    assert {types[name][0] for name in ("sample", "dataset", "split", "corruption")} == {"U"}
+    assert {types[name][0] for name in ("sample", "dataset", "origin", "split", "corruption")} == {"U"}
     assert list(dict.fromkeys(probes.coords["split"].tolist())) == ["train", "test", "corrupted"]
 
 
@@ -90,6 +90,10 @@ def test_corrupted_probes_pair_with_the_first_test_probes():
             np.testing.assert_array_equal(coords["label"][rows], TOY.test.labels[clean])
             assert coords["sample"][rows].tolist() == [f"toy/test/{i:05d}/{name}/{level}" for i in clean]
             assert set(coords["split"][rows]) == {"corrupted"}
+            assert coords["origin"][rows].tolist() == [f"toy/test/{i:05d}" for i in clean]
+    plain = coords["corruption"] == ""
+    assert coords["origin"][plain].tolist() == coords["sample"][plain].tolist()
+    assert len(set(coords["origin"])) == 3 + 9
 
 
 def test_label_noise_changes_the_label_in_use_of_train_probes_alone():
@@ -209,6 +213,7 @@ def test_published_arrays_are_used_where_they_fit(tmp_path):
     probes = probe_set(cifar, cifar10c=tmp_path, **options)
     np.testing.assert_array_equal(probes.pixels[6:, 0, 1, 2], np.arange(1, 7))
     assert probes.coords["sample"][6:].tolist() == [f"cifar10c/test/{i:05d}/fog/3" for i in chosen]
+    assert probes.coords["origin"].tolist() == 2 * [f"cifar10/test/{i:05d}" for i in chosen]
     np.testing.assert_array_equal(probes.coords["label"][6:], labels[chosen])
 
     with pytest.raises(DataError, match="unknown corruption 'fog'"):

@@ -214,3 +214,19 @@ def test_bfloat16_and_channels_last_train(tmp_path):
 
 def test_capture_options_are_one_definition():
     assert {f"capture.{name}" for name in capture_options.CaptureOptions.model_fields} <= {n for n, _, _ in fields()}
+
+
+def test_training_leaves_the_random_state_of_the_caller_alone(tmp_path):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    train(load("digits", [*TINY, "training.epochs=1"]), tmp_path / "r.zarr")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_other_training_data_are_not_gone_on_with(tmp_path):
+    recipe = load("digits", [*TINY, "training.epochs=1"])
+    train(recipe, tmp_path / "r.zarr")
+    data = load_data(**dict(recipe.data))
+    data.train.pixels[0, 0, 3, 3] ^= 1
+    with pytest.raises(DataError, match="was trained on other data \\(crc32"):
+        train(recipe, tmp_path / "r.zarr", dataset=data)

@@ -58,7 +58,9 @@ class Sketch:
     """
 
     def __init__(self, layer: str, features: int, width: int) -> None:
-        generator = torch.Generator("cpu").manual_seed(zlib.crc32(layer.encode()))  # the same layer, the same projection
+        generator = torch.Generator("cpu").manual_seed(
+            zlib.crc32(layer.encode())
+        )  # the same layer, the same projection
         self.width = width
         self._order = torch.randperm(features, generator=generator, device="cpu")
         self._signs = torch.randint(0, 2, (features,), generator=generator, device="cpu").float() * 2 - 1

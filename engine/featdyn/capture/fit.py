@@ -1,4 +1,4 @@
-"""What a storage dtype cannot hold: seen where values are converted, judged for a whole checkpoint before its commit."""
+"""What a storage dtype cannot hold: seen where values are converted, judged for a whole checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from featdyn.capture.options import CaptureOptions
 from featdyn.errors import TrainingError
 
 VANISHED = 0.1
-"""Share of the samples with an activation that may vanish: our own choice. A narrow layer has a few that barely live."""
+"""Share of the living samples that is refused (our own choice): a narrow layer has a few that barely live."""
 
 
 def largest(values: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Fit:
         name = "float32" if outputs else self._options.dtype
         dtype, scale = getattr(torch, name), gradient_scale(self._options) if gradient else 1.0
         most = float(found.nan_to_num(nan=0.0).max()) / scale
-        if bool((found.to(dtype).isinf()).any()):
+        if bool(found.to(dtype).isinf().any()):
             limit = f"(largest {torch.finfo(dtype).max:.6g})"
             if scale != 1:
                 limit = f"(stored {scale:.0f} times larger, so the largest is 16; here {most:.3g})"
@@ -79,7 +79,7 @@ class Fit:
         # Gradients of samples that are fitted well are small beside those of others, as they should be.
         if lost and lost >= (1 if gradient else VANISHED) * living:
             return (
-                f"vanishes in float16 for {lost} of {len(found)} probes (no value of theirs reaches {normal / scale:.2g}"
-                f"; the largest of all is {most:.2g}): record with dtype float32"
+                f"vanishes in float16 for {lost} of {len(found)} probes (no value of theirs reaches "
+                f"{normal / scale:.2g}; the largest of all is {most:.2g}): record with dtype float32"
             )
         return ""

@@ -59,15 +59,15 @@ def layer_shapes(
             torch.rand(1, device=device)  # each pass begins where the random state stands: move it
         again = tap.run(model, inputs, labels, layers, gradients=False, loss=loss)
         other = tap.run(model, inputs[order], labels[order], layers, gradients=False, loss=loss)
-    for name in ("logits", "loss"):
-        for why in _strays(*(getattr(passed, name) for passed in (first, again, other)), order, first.logits):
-            raise NetworkError(f"the network's {'output' if name == 'logits' else name} {why}")
+    for why in _strays(first.logits, again.logits, other.logits, order):
+        raise NetworkError(f"the network's output {why}")
+    for why in _strays(first.loss, again.loss, other.loss, order, first.logits):
+        raise NetworkError(f"the loss {why}")
     for name in first.activations:
-        found = (passed.activations[name] for passed in (first, again, other))
-        for why in _strays(*found, order):
+        for why in _strays(first.activations[name], again.activations[name], other.activations[name], order):
             raise tap.LayerError(
-                f"layer {name} {why}: leave it out, or record a module that gives one row a sample (such as its mean over "
-                "tokens or windows)",
+                f"layer {name} {why}: leave it out, or record a module that gives one row a sample, such as its mean "
+                "over tokens or windows",
                 name,
             )
     return {name: tuple(values.shape[1:]) for name, values in first.activations.items()}
@@ -83,7 +83,7 @@ def _strays(first: Tensor, again: Tensor, other: Tensor, order: Tensor, beside: 
     elif not first.numel():
         yield f"gives rows without values, {tuple(first.shape[1:])}"
     elif not close(first, again, beside):
-        yield "is random: two passes over the same samples in eval mode differ (F.dropout without training=self.training?)"
+        yield "is random in eval mode: two passes of the same samples differ (F.dropout without training=?)"
     elif not close(first[order], other, beside):
         yield "gives a sample other values in another batch, so that its rows are not the samples, or samples meet"
 

@@ -119,21 +119,21 @@ def _writer(
 
 
 def _differences(run: Run, schema: Schema, probes: Probes, attributes: Mapping[str, Any]) -> Iterator[str]:
-    """Yield in words what a recording would do otherwise than that of a run; what an old run does not say counts not."""
+    """Yield what a recording has otherwise than that of a run; what an older run does not say counts not."""
+    before, after = run.attributes.get("capture", {}), attributes.get("capture", {})
+    for name, value in after.items():
+        if name != "layers" and before.get(name, value) != value:  # the layers themselves are compared below
+            yield f"{name} is {before[name]} there, {value} here"
     stored, new = ({a.path: a for a in s.arrays} for s in (run.schema, schema))
     for path in sorted({*stored, *new}):
         if stored.get(path) != new.get(path):
-            here, there = path in stored, path in new
-            yield f"its {path} is of another shape or type" if here and there else f"only {'it' if here else 'this'} has {path}"
-    before, after = run.attributes.get("capture", {}), attributes.get("capture", {})
-    for name, value in after.items():
-        if name != "layers" and before.get(name, value) != value:  # the layers themselves are compared above
-            yield f"its {name} is {before[name]}, not {value}"
+            both = path in stored and path in new
+            yield f"{path} is {'of another shape or type' if both else 'in one of the two only'}"
     if run.schema.shard_samples != schema.shard_samples:
-        yield f"its blocks have {run.schema.shard_samples} samples, not {schema.shard_samples}"
+        yield f"blocks of {run.schema.shard_samples} samples there, {schema.shard_samples} here"
     before, after = run.attributes.get("identity", {}), attributes.get("identity", {})
     for name, value in after.items():
         if before.get(name, value) != value:
-            yield f"its {name} differs: {before[name]}, here {value}"
+            yield f"other {name}: {before[name]} there, {value} here"
     if run.values("sample").tolist() != probes.coords["sample"].tolist():
-        yield "its samples have other ids"
+        yield "other sample ids"

@@ -22,7 +22,7 @@ class Probes:
     inputs
         ``(N, ...)`` tensor, array or list: what the model takes, normalised.
     labels
-        ``(N,)`` tensor, array or list: the labels in use, integers for classes; or real numbers, for a loss of your own.
+        ``(N,)`` tensor, array or list: the labels in use, integers for classes, or real numbers for another loss.
     coords
         What is known of each sample: name to an ``(N,)`` array of numbers or text. ``sample`` holds unique ids and is
         made where it is missing, and so is ``label`` of integer labels. ``origin`` says which image, document, ... a

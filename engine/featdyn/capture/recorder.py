@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, SupportsFloat, TypeAlias
+from typing import Any
 
 import numpy as np
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from featdyn.capture import layers, tap
@@ -27,12 +25,11 @@ from featdyn.capture.ranks import Ranks
 from featdyn.capture.replica import buffers, check_whole, checksums, with_buffers
 from featdyn.capture.resume import last_step
 from featdyn.capture.shards import Shards
+from featdyn.capture.values import Number, number, tensors_to_bytes, whole
 from featdyn.errors import StoreError
 from featdyn.networks.classes import check_classes
 from featdyn.store import RunPart, Schema
 from featdyn.validation import validate
-
-Number: TypeAlias = SupportsFloat | Tensor
 
 _ALIKE = "make the Recorder with the same arguments on every rank"
 _ONE_NETWORK = "every rank must record the same whole network, as DistributedDataParallel has it, at the same steps"
@@ -54,14 +51,15 @@ class Recorder:
     probes
         The fixed samples.
     store
-        A new folder or URL (``s3://bucket/run.zarr``), or the store of the same recording, which is then continued
-        after its last commit. Several ranks need a folder.
+        A new folder or URL (``s3://bucket/run.zarr``), or the store of the same recording (probes, loss, options,
+        network), which is then continued after its last commit; the caller has loaded that checkpoint. Several ranks
+        need a folder.
     every
         :meth:`step` records at each such step.
     coords
         Names of the numbers given with each checkpoint besides ``step``, such as ``("epoch", "train_loss")``.
     loss
-        ``(logits, labels) -> (batch,)`` loss of each sample; cross-entropy when None.
+        ``(outputs, labels) -> (batch,)`` loss of each sample; when None cross-entropy, of one logit the binary one.
     attributes
         JSON-like notes, stored as attributes of the root.
     **options
@@ -70,7 +68,10 @@ class Recorder:
     Raises
     ------
     NetworkError
-        A layer that does not exist or cannot be recorded.
+        A layer that does not exist or cannot be recorded, such as one whose rows are not the samples: a few probes are
+        tried in two batches first.
+    TypeError, ValueError
+        A loss that is not one number a sample, labels that have no cross-entropy, or ``every`` below 1.
     StoreError
         The store holds another recording, is being written by somebody else, or cannot be written or, by all ranks,
         be seen.
@@ -142,9 +143,7 @@ class Recorder:
         outputs = output_shape(self._model, few[0])
         if loss is None:
             check_classes(outputs, probes.labels)
-        self.layers = layers.select(
-            self._model, *few, self.options.layers, gradients=self.options.gradients, loss=loss
-        )
+        self.layers = layers.select(self._model, *few, self.options.layers, gradients=self.options.gradients, loss=loss)
         self._identity = identity(self._model, probes)
         found = arrays(self.layers, outputs[1:], len(probes), self.options, self._coords)
         self.schema = Schema.build(found, len(probes), self.options.codec)
@@ -153,7 +152,7 @@ class Recorder:
         self._blocks = BlockWriter(self.schema, specs, self._device, len(self._share))
         self._commit: Future[None] | None = None
         claims = {"options": self.options, "every": every, "coords": self._coords, "layers": self.layers}
-        return claims | {"arrays": self.schema, "probes": self._identity}
+        return claims | {"arrays": self.schema, "probes": [v for k, v in self._identity.items() if k != "network"]}
 
     @property
     def checkpoints(self) -> int:
@@ -242,7 +241,7 @@ class Recorder:
         numbers, step = self._numbers(coords), whole("step", step)
         if step <= self._last:
             raise StoreError(
-                f"step {step} is not beyond step {self._last}, the last in {self._run.place}: to go on, first load what "
+                f"step {step} is not beyond step {self._last}, the last in {self._run.place}: to go on, load what "
                 "Run(store).state(checkpoint) has of its last checkpoint and count from there; to begin anew, choose "
                 "another path"
             )
@@ -300,41 +299,3 @@ class Recorder:
             exact = values.float() if values.itemsize < 4 else values  # scaled, they might not fit
             found[f"layers/{name}/gradient"] = exact[:rows] * scale
         return found | {"outputs/logits": passed.logits[:rows], "outputs/loss": passed.loss[:rows]}
-
-
-def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return tensors as the content of a safetensors file; tied tensors are written once for each name."""
-    for name, value in tensors.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(
-                f"state must hold tensors by name, got {type(value).__name__} for {name!r}: of an optimizer, "
-                "featdyn.training.state.optimizer_tensors(model, optimizer) makes such"
-            )
-    content: bytes = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
-    return content
-
-
-def number(name: str, value: Number) -> float:
-    """Return a coordinate's value as a number, also of a tensor of one that requires a gradient."""
-    if isinstance(value, Tensor):
-        value = value.detach()
-    shape = getattr(value, "shape", ())
-    if len(shape):
-        raise ValueError(f"{name} must be one number, got shape {tuple(shape)}: take its mean, or .item()")
-    if isinstance(value, (str, bytes)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}") from error
-
-
-def whole(name: str, value: int, least: int = 0) -> int:
-    """Return an option that must be a whole number of at least so much."""
-    try:
-        found = operator.index(value)
-    except TypeError:
-        found = least - 1
-    if found < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return found

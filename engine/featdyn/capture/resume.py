@@ -33,9 +33,7 @@ def last_step(
     device = tap.device_of(model)
     stored = {name: torch.from_numpy(run.block(f"outputs/{name}", last, 0).copy()) for name in ("logits", "loss")}
     count = min(batch, len(stored["loss"]), 4)
-    found = tap.run(
-        _At(model, run.state(last)), *probes.batch(0, count, count, device), [], gradients=False, loss=loss
-    )
+    found = tap.run(_At(model, run.state(last)), *probes.batch(0, count, count, device), [], gradients=False, loss=loss)
     for name, values, what in (("logits", found.logits, "network"), ("loss", found.loss, "loss")):
         if not close(stored[name][:count], values.float().cpu(), found.logits):
             raise StoreError(

@@ -113,7 +113,9 @@ def run(
                 raise LayerError(f"layer {name} runs twice in one forward pass: record a layer that runs once", name)
             if gradients and not torch.is_grad_enabled():
                 apart.add(name)
-            if gradients and not output.requires_grad:  # nothing before it asks for one, as a frozen embedding of tokens
+            if (
+                gradients and not output.requires_grad
+            ):  # nothing before it asks for one, as a frozen embedding of tokens
                 output = output.detach().requires_grad_()
             kept[name] = output
             with torch.set_grad_enabled(gradients):
@@ -171,8 +173,8 @@ def _gradients(losses: Tensor, kept: dict[str, Tensor], apart: set[str]) -> dict
     for (name, value), gradient in zip(kept.items(), computed, strict=True):
         if gradient is None and name in apart:
             raise LayerError(
-                f"layer {name} runs where autograd is off (torch.no_grad, or a reentrant checkpoint), so its gradient "
-                "is not known: leave it out, or gradients=False",
+                f"layer {name} runs where autograd is off (torch.no_grad, or checkpoint without use_reentrant=False): "
+                "its gradient is not known: leave it out, or gradients=False",
                 name,
             )
         found[name] = torch.zeros_like(value) if gradient is None else gradient

@@ -24,7 +24,7 @@ from featdyn.validation import validate
 Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 
-COORDS = ("sample", "dataset", "dataset_index", "split", "label", "true_label", "corruption", "severity")
+COORDS = ("sample", "dataset", "dataset_index", "origin", "split", "label", "true_label", "corruption", "severity")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,8 @@ class ProbeSet:
         "cifar10/test/00017/gaussian_noise/3";
         dataset : str ("cifar10c" where the image is from the published CIFAR-10-C arrays);
         dataset_index : int64, in the split of that data set;
+        origin : str, the image that it was made from, such as "cifar10/test/00017": its corrupted versions share it, so
+        it is the unit of resampling (probes of one origin are no independent samples);
         split : str, "train", "test", "corrupted" (made from test images) or "shifted" (another data set's test images);
         label : int64, the label in use, which is the noisy one for train probes of a run with label noise;
         true_label : int64; corruption : str, "" for none; severity : int8, 0 for none.
@@ -72,7 +74,7 @@ def probe_set(
 
     Each kind is chosen by itself from a seeded order in which every prefix is class-balanced (by true labels): growing
     a count keeps the earlier probes, and no count or label noise changes what another kind holds. Corrupted probes are
-    made from the first test probes, so the two pair by `dataset_index`.
+    made from the first test probes, so the two pair by `origin`.
 
     Parameters
     ----------
@@ -114,17 +116,18 @@ def probe_set(
 
 @dataclass(frozen=True, eq=False)
 class _Kind:
-    """Probes of one origin."""
+    """Probes that were made in one way."""
 
     pixels: Pixels
     dataset: str
-    origin: str  # the split of `dataset` that they come from
+    part: str  # the split of `dataset` that they come from
     split: str
     indices: Indices
     labels: Indices
     true_labels: Indices
     corruption: str = ""
     severity: int = 0
+    images: str = ""  # the data set of the images that they were made from, where it is another
 
     @staticmethod
     def of(images: Images, indices: Indices, labels: Indices | None = None) -> _Kind:
@@ -139,7 +142,10 @@ class _Kind:
 
     def samples(self) -> list[str]:
         tail = f"/{self.corruption}/{self.severity}" if self.corruption else ""
-        return [f"{self.dataset}/{self.origin}/{index:05d}{tail}" for index in self.indices]
+        return [f"{self.dataset}/{self.part}/{index:05d}{tail}" for index in self.indices]
+
+    def origins(self) -> list[str]:
+        return [f"{self.images or self.dataset}/{self.part}/{index:05d}" for index in self.indices]
 
 
 def _choose(images: Images, count: int, seed: int, kind: str, among: npt.NDArray[np.bool_] | None = None) -> Indices:
@@ -165,9 +171,8 @@ def _corrupted(dataset: Dataset, indices: Indices, options: ProbeOptions) -> Ite
             else:
                 name = "cifar10c"
                 pixels = fit_pixels(published.read(corruption, severity, indices), dataset.shape)
-            yield _Kind(
-                pixels, name, "test", "corrupted", indices, clean.labels, clean.true_labels, corruption, severity
-            )
+            labels = clean.labels, clean.true_labels
+            yield _Kind(pixels, name, "test", "corrupted", clean.indices, *labels, corruption, severity, clean.dataset)
 
 
 def _shifted(dataset: Dataset, name: str, options: ProbeOptions, data_dir: str | Path | None, download: bool) -> _Kind:
@@ -196,6 +201,7 @@ def _joined(kinds: list[_Kind]) -> ProbeSet:
             "sample": np.array([sample for kind in kinds for sample in kind.samples()], np.str_),
             "dataset": each([kind.dataset for kind in kinds], np.str_),
             "dataset_index": np.concatenate([kind.indices for kind in kinds]),
+            "origin": np.array([origin for kind in kinds for origin in kind.origins()], np.str_),
             "split": each([kind.split for kind in kinds], np.str_),
             "label": np.concatenate([kind.labels for kind in kinds]),
             "true_label": np.concatenate([kind.true_labels for kind in kinds]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,9 +26,9 @@ def predicted_classes(logits: Values) -> Values:
     """
     values: Any = logits
     if values.shape[-1] != 1:
-        return values.argmax(-1)
+        return cast(Values, values.argmax(-1))
     positive = values[..., 0] > 0
-    return positive.long() if isinstance(positive, Tensor) else positive.astype("int64")
+    return cast(Values, positive.long() if isinstance(positive, Tensor) else positive.astype("int64"))
 
 
 def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -45,11 +45,9 @@ def check_classes(shape: tuple[int, ...], labels: Tensor) -> None:
     """Raise :class:`ValueError` where outputs of this shape and these labels have no cross-entropy."""
     own = "or give loss=, a function (outputs, labels) -> (sample,)"
     if len(shape) != 2:
-        raise ValueError(
-            f"cross-entropy takes outputs (sample, class), these are {shape}: record another output, {own}"
-        )
+        raise ValueError(f"cross-entropy takes outputs (sample, class), got {shape}: record another output, {own}")
     if labels.is_floating_point():
-        raise ValueError(f"cross-entropy takes integer labels, these are {labels.dtype}: round them, {own}")
+        raise ValueError(f"cross-entropy takes integer labels, got {labels.dtype}: round them, {own}")
     classes = max(2, shape[1])  # one logit tells two classes apart
     wrong = ((labels < 0) | (labels >= classes)).nonzero()
     if len(wrong):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -101,9 +104,13 @@ def augment(pixels: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
     return padded[(*index, rows[:, None, :, None], columns[:, None, None, :])]
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Seed torch's own random numbers (dropout) for one step."""
-    torch.manual_seed(mixed_seed(seed, 3, step))
+@contextlib.contextmanager
+def seeded(*parts: int) -> Iterator[None]:
+    """Let torch's own random numbers (dropout, initialisation) follow from a seed for a while, here and on GPUs."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(parts[0] if len(parts) == 1 else mixed_seed(*parts))
+        yield
 
 
 def _generator(seed: int, purpose: int, index: int) -> torch.Generator:

@@ -10,7 +10,7 @@ from featdyn.capture.tap import undisturbed
 from featdyn.data import Dataset, load, noisy_labels, normalise
 from featdyn.errors import RecipeError
 from featdyn.networks import build
-from featdyn.training.batches import Batches, seed_step
+from featdyn.training.batches import Batches, seeded
 from featdyn.training.intervention import Intervention
 from featdyn.training.options import TrainingOptions
 from featdyn.training.recipe import Recipe
@@ -42,8 +42,8 @@ class Loop:
         self.labels = noisy_labels(self.dataset.train.labels, recipe.labels.noise, recipe.labels.seed, classes).labels
 
         def fresh(seed: int) -> nn.Module:
-            torch.manual_seed(seed)
-            return build(recipe.network.name, classes=classes, shape=self.dataset.shape, **recipe.network.options)
+            with seeded(seed):
+                return build(recipe.network.name, classes=classes, shape=self.dataset.shape, **recipe.network.options)
 
         model = fresh(options.seed).to(self.device)
         self.model = model.to(memory_format=torch.channels_last) if options.channels_last else model
@@ -65,12 +65,11 @@ class Loop:
         if self.intervention is not None:
             self.intervention.begin(step, self.optimizer)
         labels = self.batches.labels(step)
-        seed_step(self.options.seed, step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
+        with seeded(self.options.seed, 3, step), self._autocast():
             logits = self._logits(step)
         loss = F.cross_entropy(logits.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from featdyn.capture import Probes, Recorder, layers
 from featdyn.data import Dataset, normalise, probe_set
-from featdyn.errors import RecipeError, TrainingError
+from featdyn.errors import DataError, RecipeError, TrainingError
 from featdyn.store import Run, exists
 from featdyn.training.loop import Loop
 from featdyn.training.recipe import Recipe, differences
@@ -51,11 +54,17 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None, *, da
     loop = Loop(recipe, dataset)
     due = checkpoint_steps(loop.batches.per_epoch, recipe.training.epochs, recipe.checkpoints)
     data = loop.dataset
-    attributes = {
+    attributes: dict[str, Any] = {
         "recipe": recipe.identity,
-        "dataset": {"name": data.name, "classes": list(data.classes), "shape": list(data.shape)},
+        "dataset": {
+            "name": data.name,
+            "classes": list(data.classes),
+            "shape": list(data.shape),
+            "crc32": f"{zlib.crc32(np.ascontiguousarray(data.train.pixels).data):08x}",
+        },
         "checkpoint_steps": due,
     }
+    _same_data(store, attributes["dataset"])
     with Recorder(
         loop.model, _probes(recipe, loop), store, coords=COORDS, attributes=attributes, **recipe.capture.model_dump()
     ) as recorder:
@@ -85,12 +94,21 @@ def same_recipe(store: str | Path, recipe: Recipe) -> None:
         raise RecipeError(f"{store}: was made by another recipe ({difference}); choose another path")
 
 
+def _same_data(store: str | Path, dataset: Mapping[str, Any]) -> None:
+    """Raise :class:`DataError` if there is a store of other training data; what an older one leaves out counts not."""
+    stored = Run(store).attributes.get("dataset", {}) if exists(store) else {}
+    for key, value in dataset.items():
+        if stored.get(key, value) != value:
+            raise DataError(
+                f"{store}: was trained on other data ({key} {stored[key]}, now {value}): choose another path"
+            )
+
+
 def check(recipe: Recipe, dataset: Dataset | None = None) -> None:
     """Raise what :func:`train` would of data, network, intervention, probes or layers, without training."""
     _one_process()
     loop = Loop(recipe, dataset)
-    example = _probes(recipe, loop).batch(0, 1, 1, loop.device)
-    layers.select(loop.model, *example, recipe.capture.layers)
+    layers.select(loop.model, *_probes(recipe, loop).few(loop.device), recipe.capture.layers)
 
 
 def finished(run: Run) -> bool:

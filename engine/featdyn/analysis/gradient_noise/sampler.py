@@ -18,7 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from featdyn.errors import FeatdynError
 from featdyn.networks import cuts
 from featdyn.store import Run
-from featdyn.training.batches import mixed_seed, seed_step
+from featdyn.training.batches import mixed_seed, seeded
 from featdyn.training.loop import Loop
 from featdyn.training.recipe import Recipe
 from featdyn.validation import validate
@@ -175,9 +175,7 @@ class Sampler:
         if not self.random:
             yield
             return
-        device = self._loop.device
-        with _RANDOM, torch.random.fork_rng([device] if device.type == "cuda" else []):
-            seed_step(self._seed, draw % 2**31)
+        with _RANDOM, seeded(self._seed, 3, draw % 2**31):  # torch has one random state: one thread at a time
             yield
 
     def _generator(self, purpose: int) -> torch.Generator:

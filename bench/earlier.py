@@ -1,0 +1,145 @@
+"""Analyses of this tree beside those of an earlier commit, in one process, in turn: ``python -m bench.earlier COMMIT``.
+
+Both versions of the two packages are loaded, and each call sees its own. Both read the same store, which the earlier
+version recorded; results that both hold must agree before any time counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bench import harness
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("featdyn", "featdyn_kernels")
+CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "consistency": ({}, ("prediction", "accuracy", "loss")),
+    "spectra": ({}, ("eigenvalue", "effective_rank")),
+    "density": ({"permutations": 50}, ("explained",)),
+    "layer_isotropy": ({}, ()),
+    "isotropy": ({}, ("parameter_effective_rank",)),
+    "drift": ({}, ("motion", "cka")),
+}
+"""Options, and the variables that must agree: others were changed on purpose, or draw other probes."""
+NOISE = {"draws": 16, "every": 4, "probes": 4}
+
+
+class Version:
+    """One version of the packages, whose modules are in ``sys.modules`` only while it runs."""
+
+    def __init__(self, root: Path) -> None:
+        self._paths, self._modules = [str(root / "engine"), str(root / "kernels")], dict[str, ModuleType]()
+
+    @contextmanager
+    def loaded(self) -> Iterator[None]:
+        """Make this version the one that is imported."""
+        others = {n: sys.modules.pop(n) for n in list(sys.modules) if n.partition(".")[0] in PACKAGES}
+        sys.modules.update(self._modules)
+        sys.path[:0] = self._paths
+        importlib.invalidate_caches()
+        try:
+            yield
+        finally:
+            self._modules = {n: sys.modules.pop(n) for n in list(sys.modules) if n.partition(".")[0] in PACKAGES}
+            sys.modules.update(others)
+            del sys.path[: len(self._paths)]
+
+    def analyze(self, store: Path, name: str, options: dict[str, Any]) -> xr.Dataset:
+        """Compute an analysis on a store, opened anew, and keep nothing."""
+        with self.loaded():
+            analysis = importlib.import_module("featdyn.analysis").analyses()[name]
+            run = importlib.import_module("featdyn.store").Run(store)
+            found: xr.Dataset = analysis(run, **options)
+            return found.load()
+
+
+def earlier_tree(commit: str, folder: Path) -> Path:
+    """Return a copy of the tree at a commit."""
+    archive = subprocess.run(["git", "archive", commit, "engine", "kernels"], cwd=ROOT, check=True, capture_output=True)
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+def record(version: Version, store: Path, settings: list[str]) -> None:
+    """Train and record a recipe, and sample its noise."""
+    with version.loaded():
+        training = importlib.import_module("featdyn.training")
+        importlib.import_module("featdyn.training.stage").train(training.load("digits", settings), store)
+        analysis = importlib.import_module("featdyn.analysis").analyses()["noise"]
+        found = analysis(importlib.import_module("featdyn.store").Run(store), **NOISE)
+        with importlib.import_module("featdyn.store").RunWriter.open(store) as writer:
+            writer.result("noise", found)
+
+
+def agree(one: xr.Dataset, two: xr.Dataset, names: tuple[str, ...]) -> None:
+    """Check that the variables of these names are the same."""
+    for name in names:
+        a, b = one[name], two[name].transpose(*one[name].dims)
+        np.testing.assert_allclose(a.values, b.values, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def interleaved(one: Callable[[], Any], two: Callable[[], Any], repeats: int) -> tuple[list[float], list[float]]:
+    """Time two calls in turn."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(repeats):
+        for which in (0, 1) if repeat % 2 == 0 else (1, 0):
+            start = time.perf_counter()
+            (one, two)[which]()
+            times[which].append(time.perf_counter() - start)
+    return times
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("commit")
+    parser.add_argument("names", nargs="*", default=list(CASES))
+    parser.add_argument("--store", type=Path, help="a store that both versions read; the digits recipe by default")
+    parser.add_argument("--set", action="append", default=[], help="fields of the digits recipe")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        before, now = Version(earlier_tree(options.commit, Path(folder) / "tree")), Version(ROOT)
+        store = options.store or Path(folder) / "run.zarr"
+        if options.store is None:
+            record(before, store, options.set)
+        for name in options.names:
+            chosen, same = CASES[name]
+            agree(before.analyze(store, name, chosen), now.analyze(store, name, chosen), same)
+            times = interleaved(
+                lambda name=name, chosen=chosen: before.analyze(store, name, chosen),
+                lambda name=name, chosen=chosen: now.analyze(store, name, chosen),
+                options.repeats,
+            )
+            medians = [float(np.median(each)) for each in times]
+            rows.append({"analysis": name, "options": chosen, "before": times[0], "now": times[1]})
+            ratio = medians[0] / medians[1]
+            print(
+                f"{name:16s} before {medians[0]:8.3f} s  now {medians[1]:8.3f} s  before / now {ratio:.2f}", flush=True
+            )
+    if options.json:
+        head = {"commit": options.commit, "store": str(options.store or "digits recipe"), "set": options.set}
+        options.json.write_text(json.dumps({**head, "environment": harness.environment("cpu"), "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""What a caller gives with a checkpoint, as it is stored; or one line about what it should be."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import SupportsFloat, TypeAlias
+
+from safetensors.torch import save
+from torch import Tensor
+
+Number: TypeAlias = SupportsFloat | Tensor
+
+
+def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return tensors as the content of a safetensors file; tied tensors are written once for each name."""
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"state must hold tensors by name, got {type(value).__name__} for {name!r}: of an optimizer, "
+                "featdyn.training.state.optimizer_tensors(model, optimizer) makes such"
+            )
+    content: bytes = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
+    return content
+
+
+def number(name: str, value: Number) -> float:
+    """Return a coordinate's value as a number, also of a tensor of one that requires a gradient."""
+    if isinstance(value, Tensor):
+        value = value.detach()
+    shape = getattr(value, "shape", ())
+    if len(shape):
+        raise ValueError(f"{name} must be one number, got shape {tuple(shape)}: take its mean, or .item()")
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}") from error
+
+
+def whole(name: str, value: int, least: int = 0) -> int:
+    """Return an option that must be a whole number of at least so much."""
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = least - 1
+    if found < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return found

@@ -1,0 +1,122 @@
+"""A store is continued by the recording that it holds, and only where its steps go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from featdyn.capture import Probes, Recorder
+from featdyn.errors import StoreError
+from featdyn.store import Run
+from tests.engine.runs import tree
+
+
+class Net(nn.Module):
+    """What it computes does not show in its shapes."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor] = torch.tanh, slope: float = 0.1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c, self.act = nn.Linear(6, 8), nn.LeakyReLU(slope), nn.Linear(8, 3), act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.act(self.b(self.a(x))))
+
+
+def probes(seed: int = 1, shift: int = 0, **coords: Any) -> Probes:
+    inputs = torch.randn(12, 6, generator=torch.Generator().manual_seed(seed))
+    return Probes(inputs, (torch.arange(12) + shift) % 3, coords)
+
+
+def smooth(outputs: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(outputs, labels, reduction="none", label_smoothing=0.1)
+
+
+def recorder(store, **changes: Any) -> Recorder:
+    arguments = {"model": Net(), "probes": probes(), "layers": ["a"], "coords": ["loss"], "batch": 8, **changes}
+    return Recorder(arguments.pop("model"), arguments.pop("probes"), store, **arguments)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    store = tmp_path_factory.mktemp("resume") / "r.zarr"
+    with recorder(store) as first:
+        first.record(step=3, loss=1)
+    return store
+
+
+OTHERS = {
+    "other inputs": {"probes": probes(seed=2)},
+    "other labels": {"probes": probes(shift=1)},
+    "other coordinate sample": {"probes": probes(sample=np.array([f"s{i}" for i in range(12)], dtype=object))},
+    "with the weights of its checkpoint 0 this loss": {"loss": smooth},
+    "with the weights of its checkpoint 0 this network": {"model": Net(torch.sin)},
+    "other network": {"model": Net(slope=0.2)},
+    "batch is 8 there, 4 here": {"batch": 4},
+    "codec is none there, zstd here": {"codec": "zstd"},
+    "dtype is float16 there, float32 here": {"dtype": "float32"},
+    "layers/a/activation is in one": {"layers": ["b"]},
+    "cube/activation_cosine is of another": {"layers": ["a", "b"]},
+    "loss is in one": {"coords": []},
+    "gradients is True there, False here": {"gradients": False},
+}
+
+
+@pytest.mark.parametrize("message", OTHERS)
+def test_another_recording_is_refused_in_a_line_that_names_what_differs(begun, message):
+    before = tree(begun)
+    with pytest.raises(StoreError, match="holds another recording") as caught:
+        recorder(begun, **OTHERS[message])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert tree(begun) == before
+
+
+def test_the_same_recording_is_continued_with_any_weights(begun):
+    net = Net()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(1)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    recorder(begun, model=net, layers=["[a]"]).close()  # another pattern for the same layers
+    assert net.training
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_a_second_start_is_refused_in_a_line_that_names_the_ways_out(tmp_path):
+    store = tmp_path / "r.zarr"
+    with recorder(store) as one:
+        for step in (0, 5, 9):
+            one.record(step=step, loss=0)
+    with recorder(store) as one:
+        for old in (0, 4, 9):
+            with pytest.raises(StoreError, match=r"not beyond step 9.*load what.*choose another path"):
+                one.record(step=old, loss=0)
+        one.record(step=10, loss=0)
+        with pytest.raises(StoreError, match="not beyond step 10"):
+            one.record(step=10, loss=0)
+    assert Run(store).values("step").tolist() == [0, 5, 9, 10]
+
+
+def test_steps_go_on_from_the_last_committed(tmp_path):
+    for _ in range(3):
+        with recorder(tmp_path / "r.zarr", every=2) as one:
+            for _ in range(5):
+                one.step(loss=0)
+    # 1 to 5, then from the checkpoint of step 4 on 5 to 9, then from that of 8 on 9 to 13
+    assert Run(tmp_path / "r.zarr").values("step").tolist() == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_run_of_before_that_says_nothing_of_its_identity_is_continued(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("featdyn.capture.recorder.identity", lambda *_: {})
+        with recorder(tmp_path / "r.zarr") as one:
+            one.record(step=0, loss=0)
+    with recorder(tmp_path / "r.zarr") as one:
+        one.record(step=1, loss=0)
+    assert Run(tmp_path / "r.zarr").checkpoints == 2

@@ -1,0 +1,244 @@
+"""What is given with probes and checkpoints, and what a storage dtype cannot hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from featdyn.capture import Probes, Recorder
+from featdyn.capture.fit import largest
+from featdyn.errors import NetworkError, TrainingError
+from featdyn.store import Run
+
+
+def mlp(scale: float = 1.0) -> nn.Sequential:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        net[0].weight.mul_(scale)
+        net[0].bias.mul_(scale)
+    return net
+
+
+def data(n: int = 20, **coords: object) -> Probes:
+    generator = torch.Generator().manual_seed(1)
+    return Probes(torch.randn(n, 6, generator=generator), torch.arange(n) % 3, coords)
+
+
+def record(store, net=None, probes=None, **options) -> Run:
+    options = {"layers": ["0"], **options}
+    with Recorder(net or mlp(), probes or data(), store, **options) as recorder:
+        recorder.record(step=0)
+    return Run(store)
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1e-8, 1e-30])
+def test_activations_that_vanish_in_float16_are_refused_and_float32_keeps_them(tmp_path, scale):
+    with pytest.raises(TrainingError, match=r"layers/0/activation at checkpoint 0 vanishes in float16 .*dtype float32"):
+        record(tmp_path / "a.zarr", mlp(scale))
+    assert not (tmp_path / "a.zarr").exists()
+    found = record(tmp_path / "b.zarr", mlp(scale), dtype="float32").values("layers/0/activation")[0]
+    exact = mlp(scale).double()[0](data().inputs.double()).detach().numpy()
+    np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-5 * np.abs(exact).max())
+
+
+def test_a_share_of_samples_that_vanish_is_refused_but_not_dead_ones(tmp_path):
+    net = nn.Sequential(nn.Linear(6, 8, bias=False), nn.Linear(8, 3))
+    inputs = data().inputs.clone()
+    inputs[::2] = 0
+    record(tmp_path / "dead.zarr", net, Probes(inputs, data().labels))
+    inputs[::2] = 1e-7 * data().inputs[::2]
+    with pytest.raises(TrainingError, match="for 10 of 20 probes"):
+        record(tmp_path / "r.zarr", net, Probes(inputs, data().labels))
+
+
+def test_gradients_that_all_vanish_are_refused_and_some_are_not(tmp_path):
+    def tiny(outputs: Tensor, labels: Tensor) -> Tensor:
+        return 1e-10 * nn.functional.cross_entropy(outputs, labels, reduction="none")
+
+    with pytest.raises(TrainingError, match="layers/0/gradient at checkpoint 0 vanishes in float16"):
+        record(tmp_path / "a.zarr", loss=tiny)
+    found = record(tmp_path / "b.zarr", loss=tiny, dtype="float32").values("layers/0/gradient")
+    assert np.abs(found).max() > 0
+
+    def mixed(outputs: Tensor, labels: Tensor) -> Tensor:  # all but the last class are fitted
+        return torch.where(labels == 2, 1.0, 1e-10) * nn.functional.cross_entropy(outputs, labels, reduction="none")
+
+    assert record(tmp_path / "c.zarr", loss=mixed).checkpoints == 1
+
+
+def test_the_true_limit_of_gradients_is_named(tmp_path):
+    def large(outputs: Tensor, labels: Tensor) -> Tensor:
+        return 1e3 * nn.functional.cross_entropy(outputs, labels, reduction="none")
+
+    with pytest.raises(TrainingError, match=r"layers/2/gradient .*so the largest is 16; here \d+\): record with dtype"):
+        record(tmp_path / "r.zarr", layers=["2"], loss=large)
+
+
+class Mask(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.masked_fill(torch.arange(8, device=x.device) > 5, float("-inf"))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_masked_scores_are_stored_as_they_are(tmp_path, dtype):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), Mask(), nn.Softmax(-1), nn.Linear(8, 3))
+    found = record(tmp_path / "r.zarr", net, layers=["1"], dtype=dtype).values("layers/1/activation")[0]
+    assert (found[:, 6:] == -np.inf).all()
+    exact = net.double()[0](data().inputs.double()).detach().numpy()[:, :6]
+    np.testing.assert_allclose(found[:, :6], exact, rtol=1e-3, atol=1e-4)
+
+
+class Blow(nn.Module):
+    """Scores too large for float16 beside masked ones; then softmax makes them finite again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x * 1e6, torch.full_like(x, float("-inf"))], 1)
+
+
+class Hole(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > 0, x, torch.nan)
+
+
+class Fill(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.nan_to_num()
+
+
+def test_only_what_has_diverged_is_said_to_have(tmp_path):
+    torch.manual_seed(0)
+    nets = {
+        "does not fit float16": nn.Sequential(nn.Linear(6, 4), Blow(), nn.Softmax(-1), nn.Linear(8, 3)),
+        "not finite for .* though outputs and loss are: leave the layer out": nn.Sequential(
+            nn.Linear(6, 8), Hole(), Fill(), nn.Linear(8, 3)
+        ),
+    }
+    for number, (message, net) in enumerate(nets.items()):
+        with pytest.raises(TrainingError, match=message) as caught:
+            record(tmp_path / f"{number}.zarr", net, layers=["1"], gradients=False)
+        assert "diverged" not in str(caught.value)
+    broken = mlp()
+    with torch.no_grad():
+        broken[2].bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"outputs/.* not finite for 20 of 20 probes: training has diverged"):
+        record(tmp_path / "r.zarr", broken)
+
+
+def test_largest_is_that_of_the_finite_values_exactly():
+    rows = torch.tensor([[1e-30, -2e-30], [0.0, 0.0], [-float("inf"), 3.0], [float("inf"), -float("inf")]])
+    assert largest(rows).tolist() == [torch.tensor(2e-30).item(), 0.0, 3.0, 0.0]
+    assert largest(torch.tensor([[float("nan"), 1.0]])).isnan().all()
+    assert largest(torch.tensor([-2.0, 3.0])).tolist() == [2.0, 3.0]
+
+
+def test_a_loss_tensor_is_a_coordinate(tmp_path):
+    net, probes = mlp(), data()
+    loss = nn.functional.cross_entropy(net(probes.inputs), probes.labels)
+    given = [loss, loss.detach().bfloat16(), np.float32(0.5), np.array(0.25), torch.tensor(7), 2]
+    with Recorder(net, probes, tmp_path / "r.zarr", layers=["0"], coords=["train_loss"]) as recorder:
+        for value in given:
+            recorder.step(train_loss=value)
+        for wrong in (torch.ones(2), torch.ones(1), "0.5", None, 1j, torch.tensor(1j)):
+            with pytest.raises((TypeError, ValueError), match="train_loss must be"):
+                recorder.step(train_loss=wrong)
+        with pytest.raises(ValueError, match="coords must be train_loss, got none"):
+            recorder.step()
+    assert Run(tmp_path / "r.zarr").values("train_loss").tolist() == [
+        float(v.detach() if isinstance(v, Tensor) else v) for v in given
+    ]
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, "2", None])
+def test_every_is_a_whole_number_from_one_on(tmp_path, every):
+    with pytest.raises(ValueError, match="every must be a whole number of at least 1"):
+        Recorder(mlp(), data(), tmp_path / "r.zarr", layers=["0"], every=every)
+    assert not (tmp_path / "r.zarr").exists()
+
+
+def test_a_state_that_is_not_tensors_is_refused_in_one_line(tmp_path):
+    net = mlp()
+    optimizer = torch.optim.Adam(net.parameters())
+    with Recorder(net, data(), tmp_path / "r.zarr", layers=["0"]) as recorder:
+        with pytest.raises(TypeError, match="optimizer_tensors"):
+            recorder.record(step=0, state=optimizer.state_dict())
+        with pytest.raises(ValueError, match="step must be a whole number"):
+            recorder.record(step=0.5)
+        recorder.record(step=0)
+    assert Run(tmp_path / "r.zarr").checkpoints == 1
+
+
+def test_probes_take_lists_arrays_and_tensors_and_leave_the_callers_things_alone():
+    inputs, split = torch.randn(3, 2, requires_grad=True), np.array(["a", "b", "a"], dtype=object)
+    coords = {"split": split, "origin": ["x", "y", "x"]}
+    frozen = np.array([0, 1, 0], np.int32)
+    frozen.flags.writeable = False
+    for labels in ([0, 1, 0], frozen, torch.tensor([0, 1, 0], dtype=torch.uint8), np.array([False, True, False])):
+        probes = Probes(inputs, labels, coords)
+        assert probes.labels.dtype == torch.int64
+        assert probes.labels.tolist() == [0, 1, 0]
+        assert not probes.inputs.requires_grad
+        assert inputs.requires_grad
+        assert coords.keys() == {"split", "origin"}
+        assert probes.coords["origin"].tolist() == ["x", "y", "x"]
+    assert "label" not in Probes(inputs, [0.5, 1.5, 2.5]).coords  # real numbers are no classes
+    for wrong, message in (
+        ({"inputs": {"a": 1}}, "inputs must be one tensor, array or list of numbers, samples first, got dict"),
+        ({"labels": ["a", "b", "c"]}, "labels must be one tensor"),
+        ({"labels": torch.tensor(1)}, r"labels must have shape \(3,\)"),
+        ({"coords": {"note": np.array(["a", None, "b"], dtype=object)}}, "note must hold numbers or text, got None"),
+        ({"coords": {"note": np.array(["2020"] * 3, "M8[Y]")}}, "note must hold numbers or text"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            Probes(**{"inputs": inputs, "labels": [0, 1, 0], **wrong})
+
+
+def test_labels_without_a_class_are_refused_unless_the_loss_is_given(tmp_path):
+    probes = Probes(data().inputs, torch.arange(20) % 3 - 100 * (torch.arange(20) == 7))
+    with pytest.raises(ValueError, match=r"labels must lie in 0..2 .* got -99 at probe 7 \(1 of 20\)"):
+        record(tmp_path / "a.zarr", probes=probes)
+    with pytest.raises(ValueError, match="integer labels"):
+        record(tmp_path / "a.zarr", probes=Probes(data().inputs, torch.rand(20)))
+    with pytest.raises(ValueError, match="takes outputs"):
+        record(tmp_path / "a.zarr", nn.Sequential(nn.Linear(6, 6), nn.Unflatten(1, (2, 3))))
+    binary = nn.Sequential(nn.Linear(6, 1))
+    with pytest.raises(ValueError, match=r"0..1 for outputs of width 1, got 2"):
+        record(tmp_path / "a.zarr", binary)
+    with pytest.raises(NetworkError, match=r"does not run on the probes: RuntimeError: .*mat1"):
+        record(tmp_path / "a.zarr", nn.Sequential(nn.Linear(7, 3)))
+    assert not (tmp_path / "a.zarr").exists()
+
+    def squared(outputs: Tensor, labels: Tensor) -> Tensor:
+        return (outputs[:, 0] - labels) ** 2
+
+    targets = torch.rand(20)
+    found = record(tmp_path / "r.zarr", binary, Probes(data().inputs, targets), loss=squared)
+    exact = (binary.double()(data().inputs.double())[:, 0] - targets.double()) ** 2
+    np.testing.assert_allclose(found.values("outputs/loss")[0], exact.detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_origin_of_probes_is_stored_and_read_as_xarray(tmp_path):
+    origin = np.repeat(np.array(["a/1", "a/2"], dtype=object), 10)
+    record(tmp_path / "r.zarr", probes=data(origin=origin))
+    tree = xr.open_datatree(tmp_path / "r.zarr", engine="zarr")
+    assert tree["origin"].dims == ("sample",)
+    assert tree["origin"].values.tolist() == origin.tolist()
+
+
+def test_a_diverged_loss_is_strict_json_for_programs(tmp_path):
+    import json
+
+    from click.testing import CliRunner
+
+    from featdyn.cli.info import command
+
+    with Recorder(mlp(), data(), tmp_path / "r.zarr", layers=["0"], coords=["train_loss"]) as recorder:
+        for step, value in enumerate((0.5, float("inf"), float("-inf"), float("nan"))):
+            recorder.record(step=step, train_loss=value)
+    shown = CliRunner().invoke(command, [str(tmp_path / "r.zarr"), "--json"], catch_exceptions=False).output
+    rows = json.loads(shown, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["history"]
+    assert [row["train_loss"] for row in rows] == [0.5, None, None, None]
