@@ -22,10 +22,12 @@ ROOM = ("consistency", "controls", "batchnorm", "rewind", "averaging")
 UNITS = 8
 
 
-def mlp(outputs=3, act=nn.ReLU, norm=True, inputs=6):
+def mlp(outputs=3, act=nn.ReLU, norm=True):
+    """With a cut before its BatchNorm."""
     torch.manual_seed(0)
     middle = [nn.BatchNorm1d(UNITS)] if norm else []
-    return nn.Sequential(nn.Linear(inputs, UNITS), *middle, act(), nn.Linear(UNITS, outputs))
+    deep = [nn.Linear(UNITS, UNITS), *middle, act(), nn.Linear(UNITS, outputs)]
+    return nn.Sequential(nn.Linear(6, UNITS), nn.ReLU(), *deep)
 
 
 def binary(outputs, labels):
@@ -117,15 +119,16 @@ def test_statistics_estimated_anew_count_each_probe_once(tmp_path, tail):
     """The batch of the capture is 16: what stands behind whole ones must not weigh more, nor end it."""
     n, model = 32 + tail, mlp(norm=True)
     run = drifting(tmp_path / "r.zarr", model, ["train"] * n + ["test"] * 9, batch=16)
-    found = analyses()["batchnorm"](run, model=model, cuts=("0",))
+    found = analyses()["batchnorm"](run, model=model, cuts=("1",))
     labels, train = run.coords["label"].values, run.coords["split"].values == "train"
     inputs, last = torch.from_numpy(run.values("inputs/input")).double(), run.state(2)
     for t1 in range(3):
         first = run.state(t1)
-        z = inputs @ first["0.weight"].double().T + first["0.bias"].double()
-        variance, mean = torch.var_mean(z[train], 0)  # BatchNorm is right behind the cut: exact whatever the batches
-        y = (z - mean) / (variance + 1e-5).sqrt() * last["1.weight"].double() + last["1.bias"].double()
-        logits = y.relu() @ last["3.weight"].double().T + last["3.bias"].double()
+        z = (inputs @ first["0.weight"].double().T + first["0.bias"].double()).relu()
+        z = z @ last["2.weight"].double().T + last["2.bias"].double()
+        variance, mean = torch.var_mean(z[train], 0)  # no BatchNorm lies before: exact whatever the batches
+        y = (z - mean) / (variance + 1e-5).sqrt() * last["3.weight"].double() + last["3.bias"].double()
+        logits = y.relu() @ last["5.weight"].double().T + last["5.bias"].double()
         for name, mine in (("train", train), ("test", ~train)):
             right = (logits.argmax(1).numpy() == labels)[mine].mean()
             assert float(found["accuracy"].sel(policy="reestimated", set=name)[0, t1, 0]) == right
@@ -150,7 +153,9 @@ def test_pooled_statistics_follow_the_law_of_total_variance():
         reestimated(nn.BatchNorm1d(3).eval(), nn.BatchNorm1d(3).state_dict(), [torch.randn(1, 3)])
     for n, most in ((257, 256), (7, 3), (5, 9), (1, 4)):
         parts = [len(range(n)[part]) for part in nearly_equal(n, most)]
-        assert sum(parts) == n and max(parts) <= most and max(parts) - min(parts) <= 1
+        assert sum(parts) == n
+        assert max(parts) <= most
+        assert max(parts) - min(parts) <= 1
 
 
 EDGES = {
@@ -185,6 +190,7 @@ def test_no_edge_ends_an_analysis(tmp_path, edge, name):
     if name == "batchnorm" and edge == "no training probes":
         assert found["accuracy"].sel(policy=["travel", "batch"]).notnull().all()
         anew = found["accuracy"].sel(policy="reestimated")
+        assert (found["norms"] > 0).any()
         assert (anew.isnull().all(["set", "t1", "t2"]) == (found["norms"] > 0)).all()
 
 
@@ -205,18 +211,20 @@ def test_a_dead_layer_is_a_number_or_a_reason(tmp_path, name):
 
 
 def test_motion_leaves_zero_features_out_and_counts_them(tmp_path):
-    """Probe 3 has no features at all at the first cut, at any checkpoint but the last."""
+    """Probe 3 has no features at all at the cut, at any checkpoint."""
     model = nn.Sequential(nn.Linear(6, UNITS, bias=False), nn.ReLU(), nn.Linear(UNITS, 3))
     run = drifting(tmp_path / "r.zarr", model, ["train"] * 12, edit=lambda x: x[3].zero_())
     found = analyses()["controls"](run, model=model, cuts=("1",), t2="all")
     inputs = torch.from_numpy(run.values("inputs/input")).double()
     z = np.stack([(inputs @ run.state(t)["0.weight"].double().T).relu().numpy() for t in range(3)])
-    others = np.arange(12) != 3
+    length = np.linalg.norm(z, axis=-1)
+    assert (length[:, 3] == 0).all()
     for t1 in range(3):
         for t2 in range(3):
-            moved = np.linalg.norm(z[t1] - z[t2], axis=1)[others] / np.linalg.norm(z[t2], axis=1)[others]
+            there = length[t2] > 0
+            moved = np.linalg.norm(z[t1] - z[t2], axis=1)[there] / length[t2][there]
             assert float(found["motion"][0, 0, t1, t2]) == pytest.approx(moved.mean(), rel=1e-5, abs=1e-12)
-    assert (found["zero_features"] == 1).all()
+            assert int(found["zero_features"][0, 0, t1, t2]) == (~there).sum()
     np.testing.assert_array_equal(relative_change([1.0, 2.0, 0.0], [2.0, 0.0, 0.0]), [0.5, np.nan, np.nan])
 
 
@@ -238,15 +246,13 @@ def test_the_model_is_left_as_it_was(tmp_path, name):
     modes = [module.training for module in model.modules()]
     before = {key: value.clone() for key, value in model.state_dict().items()}
     torch.manual_seed(5)
-    np.random.seed(5)
-    random, legacy = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    random = torch.random.get_rng_state()
     analyses()[name](run, model=model)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert all(not module._forward_hooks for module in model.modules())
-    assert model[1].momentum == 0.1
+    assert model[3].momentum == 0.1
     assert torch.equal(torch.random.get_rng_state(), random)
-    assert (np.random.get_state()[1] == legacy).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
@@ -308,9 +314,9 @@ def test_copies_of_an_image_widen_intervals_by_their_number(tmp_path):
     for name in ROOM:
         found = analyses()[name](run, model=model)
         widths = found["accuracy_high"] - found["accuracy_low"] if "accuracy_low" in found else None
-        if widths is None:
-            widths, z2 = found["advantage_high"] - found["advantage_low"], None
-            assert float(widths.min()) > 2 * 1.96**2 / (24 + 1.96**2) * 0.9
+        if widths is None:  # the drift against itself: no difference among 24 images, Tango's limits
+            widths = (found["advantage_high"] - found["advantage_low"]).sel(kind="drift")
+            assert float(widths.min()) >= 2 * 1.959964**2 / (24 + 1.959964**2) * 0.999
             continue
         p = found["accuracy"]
         for n, wider in ((96, True), (24, False)):
