@@ -19,7 +19,7 @@ def ratio_interval(
 
     Limits are recovered from the Wilson intervals of both shares and their correlation (Donner and Zou 2012,
     "Closed-form confidence intervals for functions of the normal mean and standard deviation"); taking Wilson's for
-    clustered samples is featdyn's own choice, and so is that the correlation counts as seen beside 4 uncorrelated groups
+    clustered samples is featdyn's own choice, and so is that the correlation is seen beside 4 uncorrelated groups
     (the square of the normal quantile), so that equal answers of a few samples leave a width.
 
     Parameters
