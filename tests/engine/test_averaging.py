@@ -97,13 +97,17 @@ def test_a_window_of_one_is_the_last_network_and_changes_are_against_it(run, fou
     assert found["first_step"].values.tolist() == run.coords["step"].values[-1:-4:-1].tolist()
 
 
-def test_intervals_are_wilson_s(found):
+def test_intervals_are_wilson_s_and_wider_where_images_have_copies(run, found):
+    assert found["set"].values.tolist() == ["train", "test", "corrupted"]
     for name, size in zip(found["set"].values, found["set_size"].values, strict=True):
         for cell in found["accuracy"].sel(set=name).stack(cell=("average", "window")).transpose("cell"):
             where = {"set": name, "average": cell["average"].item(), "window": cell["window"].item()}
             exact = binomtest(round(float(cell) * size), int(size)).proportion_ci(method="wilson")
             bounds = found["accuracy_low"].sel(where), found["accuracy_high"].sel(where)
-            assert [float(b) for b in bounds] == pytest.approx([exact.low, exact.high], abs=1e-9)
+            if name == "corrupted":
+                assert float(bounds[1] - bounds[0]) > exact.high - exact.low
+            else:
+                assert [float(b) for b in bounds] == pytest.approx([exact.low, exact.high], abs=1e-9)
 
 
 def test_a_network_without_batchnorm_keeps_its_last_predictions_and_windows_end_with_the_run(tmp_path):

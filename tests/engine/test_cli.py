@@ -293,3 +293,34 @@ def test_what_does_not_fit_or_is_wrong_is_refused_before_any_work(featdyn, small
 def test_a_missing_store_or_analysis_is_wrong_usage(featdyn, small_store):
     one_line(featdyn("analyze", "density"), "name a store before density")
     assert "STORE... ANALYSIS" in featdyn("analyze", "--help")[1]
+
+
+def test_info_of_a_layer_that_only_the_cube_knows(featdyn, tmp_path):
+    from tests.engine.synthetic_run import make_run
+
+    make_run(tmp_path / "r.zarr", layers=("stem", "s1b3", "pooled"))  # s1b3 has no array
+    code, out, _ = featdyn("info", tmp_path / "r.zarr", "--json")
+    assert code == 0
+    assert {name: layer["shape"] for name, layer in json.loads(out)["layers"].items()} == {
+        "stem": [2], "s1b3": [], "pooled": [2]
+    }  # fmt: skip
+    assert featdyn("info", tmp_path / "r.zarr")[0] == 0
+
+
+def test_a_run_says_what_it_holds(small_store):
+    run = Run(small_store)
+    for shown in (repr(run), run._repr_html_()):
+        for words in (str(small_store), "40 train", "11, ", "stem, s1b1", "consistency", f"{run.checkpoints}, to step 22"):
+            assert words in shown
+    assert "<th" in run._repr_html_()
+
+
+def test_a_damaged_run_can_still_be_printed(small_store, tmp_path):
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(small_store, copy)
+    run = Run(copy)
+    for chunk in (copy / "split").rglob("c*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"junk")
+    assert "unreadable" in repr(run)
+    assert "unreadable" in run._repr_html_()

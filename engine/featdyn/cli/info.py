@@ -41,10 +41,10 @@ def command(store: str, as_json: bool) -> None:
 def describe(run: Any) -> dict[str, Any]:
     """Return what ``info`` prints, JSON-like."""
     layers = {}
-    for name in run.layers:
-        spec = run.schema[f"layers/{name}/activation"]
-        size = sum(a.nbytes for a in run.schema.arrays if a.path.startswith(f"layers/{name}/"))
-        layers[name] = {"shape": list(spec.shape[1:]), "dtype": spec.dtype, "bytes": size}
+    for name in run.layers:  # of one without an array the cube has summaries only
+        held = [a for a in run.schema.arrays if a.path.startswith(f"layers/{name}/")]
+        shape, dtype = (list(held[0].shape[1:]), held[0].dtype) if held else ([], "")
+        layers[name] = {"shape": shape, "dtype": dtype, "bytes": sum(a.nbytes for a in held)}
     has_split = "split" in run.paths("sample")
     splits = (
         [name or "no split" for name in run.values("split").tolist()] if has_split else ["sample"] * run.schema.samples

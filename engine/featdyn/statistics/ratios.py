@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
 
 from featdyn.statistics import checks
 from featdyn.statistics.resampling import Interval, share_interval
@@ -18,7 +19,8 @@ def ratio_interval(
 
     Limits are recovered from the Wilson intervals of both shares and their correlation (Donner and Zou 2012,
     "Closed-form confidence intervals for functions of the normal mean and standard deviation"); taking Wilson's for
-    clustered samples is featdyn's own choice.
+    clustered samples is featdyn's own choice, and so is that the correlation is seen beside 4 uncorrelated groups
+    (the square of the normal quantile), so that equal answers of a few samples leave a width.
 
     Parameters
     ----------
@@ -36,7 +38,7 @@ def ratio_interval(
     """
     above, below = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     a, b = (share_interval(values, groups=groups, level=level) for values in (above, below))
-    r = _correlation(above, below, checks.groups(groups, above.shape[-1]))
+    r = _correlation(above, below, checks.groups(groups, above.shape[-1]), float(norm.isf((1 - level) / 2)) ** 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         middle = a.estimate * b.estimate - r * (a.estimate - a.low) * (b.high - b.estimate)
         outer = a.low * (2 * a.estimate - a.low)
@@ -50,11 +52,14 @@ def ratio_interval(
     return Interval(*(np.where(known, values, np.nan)[()] for values in found))
 
 
-def _correlation(a: NDArray[np.float64], b: NDArray[np.float64], member: NDArray[np.intp]) -> Any:
-    """Return how the means of both over the last axis are correlated, 0 where one does not vary."""
+def _correlation(a: NDArray[np.float64], b: NDArray[np.float64], member: NDArray[np.intp], prior: float) -> Any:
+    """Return how the means of both over the last axis are correlated, 0 where one does not vary.
+
+    As many uncorrelated groups as ``prior`` says are counted with them.
+    """
     order = np.argsort(member, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(member[order]) > 0])
     x, y = (np.add.reduceat((v - v.mean(-1, keepdims=True))[..., order], starts, axis=-1) for v in (a, b))
     with np.errstate(divide="ignore", invalid="ignore"):
         found = (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
-    return np.clip(np.nan_to_num(found, nan=0.0), -1, 1)
+    return np.clip(np.nan_to_num(found, nan=0.0), -1, 1) * (len(starts) / (len(starts) + prior))

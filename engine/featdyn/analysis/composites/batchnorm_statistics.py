@@ -20,7 +20,7 @@ def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
 
 
 def nearly_equal(samples: int, most: int) -> list[slice]:
-    """Return slices of nearly one size, at most ``most``, that hold so many samples: none is small where there are many.
+    """Return slices of nearly one size, at most ``most``, that hold so many samples: none of several is small.
 
     A batch of one has no variance, so that BatchNorm cannot use it.
     """
@@ -128,6 +128,7 @@ def reestimated(module: nn.Module, state: Mapping[str, Tensor], batches: Iterabl
     for name, found in pooled.items():
         values = {"running_mean": found.mean, "running_var": found.squares / (found.count - 1)}
         for key, value in (values | {"num_batches_tracked": torch.tensor(passes)}).items():
-            if (own := state.get(f"{name}.{key}")) is not None:
-                new[f"{name}.{key}"] = torch.empty_like(own).copy_(value)
+            path = f"{name}.{key}".lstrip(".")  # the module itself may be the layer
+            if (own := state.get(path)) is not None:
+                new[path] = torch.empty_like(own).copy_(value)
     return new
