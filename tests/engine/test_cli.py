@@ -310,7 +310,14 @@ def test_info_of_a_layer_that_only_the_cube_knows(featdyn, tmp_path):
 def test_a_run_says_what_it_holds(small_store):
     run = Run(small_store)
     for shown in (repr(run), run._repr_html_()):
-        for words in (str(small_store), "40 train", "11, ", "stem, s1b1", "consistency", f"{run.checkpoints}, to step 22"):
+        for words in (
+            str(small_store),
+            "40 train",
+            "11, ",
+            "stem, s1b1",
+            "consistency",
+            f"{run.checkpoints}, to step 22",
+        ):
             assert words in shown
     assert "<th" in run._repr_html_()
 
