@@ -9,9 +9,9 @@ from featdyn.report.figures import COLOURS
 from featdyn.report.section import Grid, Section, cells, name_of, word
 
 TEXT = (
-    "Each line replaces the features of t1 by those of the last checkpoint plus a perturbation as long as the drift of that probe: the drift itself; "
-    "isotropic noise; Gaussian noise of the drift’s covariance; the drift of another probe, of the same or another "
-    "class. Features are not clipped.",
+    "Each line replaces the features of t1 by those of the last checkpoint plus a perturbation as long as the drift of "
+    "that probe: the drift itself; isotropic noise; Gaussian noise of the drift’s covariance; the drift of another "
+    "probe, of the same or another class. Features are not clipped.",
     "Drift counts as structured where its accuracy is above that of isotropic noise and of other probes’ drift, each "
     "with a 95 % bound over probes. These controls and this rule are our own choice.",
 )

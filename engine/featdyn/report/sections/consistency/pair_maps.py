@@ -18,8 +18,9 @@ MEASURES = {
     "agreement_prefix": "Agreement with t1’s own network",
 }
 TEXT = (
-    "Each square below stands for a network that was put together, without further training, from two checkpoints: everything up to the cut (the shallow "
-    "half) from checkpoint t1, everything after it (the deep half) from checkpoint t2.",
+    "Each square below stands for a network that was put together, without further training, from two checkpoints: "
+    "everything up to the cut (the shallow half) from checkpoint t1, everything after it (the deep half) from "
+    "checkpoint t2.",
     "Rows are t1, columns are t2, both growing from the lower left. On the diagonal stands the network as it was "
     "trained. Below the diagonal an older shallow half meets a newer deep half, above it the other way round. A broad "
     "even area means that halves from distant checkpoints fit together. All cuts share one colour scale.",
