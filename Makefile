@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint types bench clean
+.PHONY: demo test test-slow lint types readme bench clean
 
 demo: $(STAMP)
 	$(VENV)/bin/featdyn demo --out demo
@@ -21,6 +21,9 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(PY) -m mypy
+
+readme: $(STAMP)
+	$(PY) -m featdyn.analysis README.md
 
 bench: $(STAMP)
 	$(PY) -m pip install -q -c constraints.txt -e '.[bench]'

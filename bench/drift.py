@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.harness import Case
-from featdyn.analysis.cka import Alignment, Grams
+from featdyn.statistics.cka import Alignment, Grams
 
 SHAPES = ((20, 400, 1_024), (60, 400, 1_024))  # sets of features (checkpoints x cuts), samples, width
 

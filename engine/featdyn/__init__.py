@@ -1,7 +1,16 @@
 """Record what happens inside a network while it trains, and ask questions about it afterwards.
 
-``open_run(path)`` opens a store; ``Recorder`` and ``Probes`` record your own training; ``analyses()`` lists the
-questions and ``analyze(run, name, ...)`` answers one. Everything is imported when it is first used.
+``Recorder`` and ``Probes`` record your own training into a store, ``open_run(path)`` opens one and says what it holds.
+``analyses()`` lists the questions, ``analyze(run, name, ...)`` answers one. Everything is imported when it is first used.
+
+    run = featdyn.open_run("run.zarr")
+    featdyn.analyses()                                     # names and questions; featdyn.analyses()["drift"] says more
+    result = featdyn.analyze(run, "spectra")               # an xarray.Dataset, also kept in the store
+    run = featdyn.open_run("run.zarr"); run.result("spectra")
+    featdyn.query.query(run, "results.spectra.effective_rank", where=["set=test"])
+    featdyn.report.write_report(run, "report.html")
+
+``featdyn.statistics`` holds the tests and distances as functions of arrays.
 """
 
 from __future__ import annotations
@@ -27,7 +36,12 @@ _PLACES = {
 }
 
 
+_MODULES = ("query", "report", "statistics")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"featdyn.{name}")
     if name not in _PLACES:
         raise AttributeError(f"module 'featdyn' has no attribute {name!r}; it offers {', '.join(__all__)}")
     module, _, attribute = _PLACES[name].partition(":")
@@ -36,4 +50,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, "__version__"})
+    return sorted({*__all__, *_MODULES, "__version__"})

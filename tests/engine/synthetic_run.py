@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from featdyn.analysis.status import ONE_CLASS, Status
+from featdyn.statistics.resampling import wilson
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 
 CURVES = ("epoch", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -104,8 +106,14 @@ def _values(spec: ArraySpec, t: int, step: int) -> np.ndarray[Any, Any]:
     return values.astype(spec.dtype)
 
 
-def add_consistency(run: Run, *, cuts: tuple[str, ...] = ("s1b3", "s2b3", "pooled"), differences: int = 0) -> Run:
-    """Commit a consistency result of the form that the analysis gives."""
+def add_consistency(
+    run: Run,
+    *,
+    cuts: tuple[str, ...] = ("s1b3", "s2b3", "pooled"),
+    differences: int = 0,
+    missing: bool = False,
+) -> Run:
+    """Commit a consistency result of the form that the analysis gives; with cells of one set missing where asked."""
     coords, t = run.coords, run.checkpoints
     splits = coords["split"].values if "split" in coords else np.full(run.schema.samples, "probes", dtype=object)
     sets = list(dict.fromkeys(splits.tolist()))
@@ -117,6 +125,7 @@ def add_consistency(run: Run, *, cuts: tuple[str, ...] = ("s1b3", "s2b3", "poole
     share = 0.1 + top * np.exp(-apart * (0.15 + 0.25 * depth)) - 0.05 * np.arange(len(sets))[:, None, None]
     n = sizes[:, None, None]
     accuracy = np.rint(np.clip(share, 0, 1) * n) / n
+    low, high = wilson(accuracy, n)
     agreement = np.minimum(1, accuracy + np.rint(0.05 * n) / n)
     agreement[..., index, index] = 1
     macs = np.array([40_000_000 * (c + 1) // len(cuts) for c in range(len(cuts))])
@@ -124,6 +133,8 @@ def add_consistency(run: Run, *, cuts: tuple[str, ...] = ("s1b3", "s2b3", "poole
     result = xr.Dataset(
         {
             "accuracy": (grid, accuracy),
+            "accuracy_low": (grid, low),
+            "accuracy_high": (grid, high),
             "agreement": (grid, agreement),
             "agreement_prefix": (grid, agreement.swapaxes(2, 3)),
             "loss": (grid, 2.5 - 2.4 * accuracy),
@@ -151,6 +162,13 @@ def add_consistency(run: Run, *, cuts: tuple[str, ...] = ("s1b3", "s2b3", "poole
             "provenance": {"created": "2026-01-02T03:04:05Z", "versions": {"torch": "2.11"}},
         },
     )
+    if missing:
+        status = Status(grid, accuracy.shape)
+        status.mark(ONE_CLASS, (0, 0))
+        for name in ("accuracy", "accuracy_low", "accuracy_high"):
+            result[name] = result[name].where(xr.DataArray(status.computed, dims=grid))
+            result[name].attrs["ancillary_variables"] = "status"
+        result["status"] = status.variable()
     with RunWriter.open(run.path) as writer:
         writer.result("consistency", result)
     return Run(run.path)

@@ -7,16 +7,18 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
+from featdyn import analyze
 from featdyn.analysis import analyses
-from featdyn.analysis.composites.averaging.compute import averaging
 from featdyn.analysis.inputs.weights import network
-from featdyn.analysis.record import record
-from featdyn.errors import FeatdynError, RecipeError
+from featdyn.analysis.status import reasons
+from featdyn.errors import RecipeError
 from featdyn.store import Run
 from featdyn.training import load
 from featdyn.training.stage import train
 from tests.engine.conftest import SMALL
 from tests.engine.on_workers import own_run, plans, same_on
+
+averaging = analyses()["averaging"]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_averaged_weights_are_one_network_with_statistics_of_the_training_probes
         seen = {m: [] for m in norms}
 
         def note(m, given, out, seen=seen):
-            seen[m].append(torch.var_mean(given[0], (0, 2, 3)))
+            seen[m].append(given[0])
 
         hooks = [m.register_forward_hook(note) for m in norms]
         model.train()
@@ -72,9 +74,8 @@ def test_averaged_weights_are_one_network_with_statistics_of_the_training_probes
                 model(part)
             for hook in hooks:
                 hook.remove()
-            for m in norms:
-                m.running_var = torch.stack([v for v, _ in seen[m]]).mean(0)
-                m.running_mean = torch.stack([mean for _, mean in seen[m]]).mean(0)
+            for m in norms:  # all values of both batches together
+                m.running_var, m.running_mean = torch.var_mean(torch.cat(seen[m]), (0, 2, 3))
             logits = model.eval()(inputs).numpy()
         mine = found.sel(average="weights", window=window)
         margin = np.sort(logits, -1)[:, -1] - np.sort(logits, -1)[:, -2]
@@ -96,13 +97,17 @@ def test_a_window_of_one_is_the_last_network_and_changes_are_against_it(run, fou
     assert found["first_step"].values.tolist() == run.coords["step"].values[-1:-4:-1].tolist()
 
 
-def test_intervals_are_wilson_s(found):
+def test_intervals_are_wilson_s_and_wider_where_images_have_copies(run, found):
+    assert found["set"].values.tolist() == ["train", "test", "corrupted"]
     for name, size in zip(found["set"].values, found["set_size"].values, strict=True):
         for cell in found["accuracy"].sel(set=name).stack(cell=("average", "window")).transpose("cell"):
             where = {"set": name, "average": cell["average"].item(), "window": cell["window"].item()}
             exact = binomtest(round(float(cell) * size), int(size)).proportion_ci(method="wilson")
             bounds = found["accuracy_low"].sel(where), found["accuracy_high"].sel(where)
-            assert [float(b) for b in bounds] == pytest.approx([exact.low, exact.high], abs=1e-9)
+            if name == "corrupted":
+                assert float(bounds[1] - bounds[0]) > exact.high - exact.low
+            else:
+                assert [float(b) for b in bounds] == pytest.approx([exact.low, exact.high], abs=1e-9)
 
 
 def test_a_network_without_batchnorm_keeps_its_last_predictions_and_windows_end_with_the_run(tmp_path):
@@ -112,17 +117,20 @@ def test_a_network_without_batchnorm_keeps_its_last_predictions_and_windows_end_
     assert found["window"].values.tolist() == list(range(1, run.checkpoints + 1))
     recorded = run.array("outputs/logits").values[-1].argmax(-1)
     assert (found["prediction"].sel(window=1).values == recorded).all()
-    path = record(run.path, analyses()["averaging"], {"window": 2})
+    path = analyze(run.path, "averaging", window=2).attrs["path"]
     assert Run(run.path).results("averaging") == [path]
 
 
-def test_what_cannot_be_averaged_is_refused(tmp_path, run):
+def test_weights_are_missing_where_statistics_cannot_be_estimated(tmp_path, run):
     with pytest.raises(RecipeError, match="averaging: window"):
         averaging(run, window=0)
     changes = [*SMALL, "training.epochs=1", "probes.train=0", "capture.layers=['pooled']", "data.train_size=128"]
     run = train(load("digits", changes), tmp_path / "r.zarr")
-    with pytest.raises(FeatdynError, match="no training probes"):
-        averaging(run)
+    found = averaging(run)
+    for name in ("accuracy", "accuracy_low", "loss", "change"):
+        assert found[name].sel(average="weights").isnull().all()
+        assert found[name].sel(average="predictions").notnull().all()
+        assert (reasons(found, name).sel(average="weights") == "no training probes").all()
 
 
 def test_workers_change_nothing_and_what_they_need_is_said_first(tmp_path, clusters, caplog):

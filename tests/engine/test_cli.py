@@ -123,9 +123,43 @@ def test_lists(featdyn):
     assert "cifar10" in out
     _, out, _ = featdyn("train", "--fields")
     assert "labels.noise = 0.0" in out
-    code, out, _ = featdyn("analyze", "store", "consistency", "--help")
+    for stores in ((), ("store",)):
+        code, out, _ = featdyn("analyze", *stores, "consistency", "--help")
+        assert code == 0
+        assert out.splitlines()[0].endswith(" analyze STORE... consistency [OPTIONS]")
+        assert "--features" in out
+
+
+def test_the_help_of_analyze_is_the_registry_s(featdyn):
+    from featdyn.analysis import analyses
+
+    code, out, _ = featdyn("analyze", "--help")
     assert code == 0
-    assert "--features" in out
+    lines = [line.strip() for line in out.splitlines()]
+    for name, analysis in analyses().items():
+        assert [line for line in lines if line.split()[:1] == [name]] == [
+            f"{name:<{max(map(len, analyses()))}}  {analysis.question}"
+        ]
+
+
+def test_what_may_have_been_meant_is_said(featdyn, tmp_path):
+    one_line(featdyn("trian", "digits"), "No such command 'trian': did you mean train?")
+    one_line(featdyn("analyze", tmp_path, "spectre"), "no analysis 'spectre': did you mean spectra?")
+    one_line(featdyn("analyze", tmp_path), f"name an analysis after {tmp_path}: ")
+    one_line(featdyn("analyze", tmp_path, "spectra", "--off", "activation"), "No such option", "--of")
+    one_line(featdyn("analyze", tmp_path, "spectra", "--of", "weights"), "--of", "activation")
+
+
+def test_completion_of_analyze_knows_the_analyses():
+    from click.shell_completion import ShellComplete
+
+    from featdyn.analysis import analyses
+    from featdyn.cli.main import featdyn as command
+
+    complete = ShellComplete(command, {}, "featdyn", "_FEATDYN_COMPLETE")
+    for before in (["analyze"], ["analyze", "run.zarr"]):
+        assert [item.value for item in complete.get_completions(before, "")] == list(analyses())
+    assert "--of" in [item.value for item in complete.get_completions(["analyze", "run.zarr", "spectra"], "--")]
 
 
 def one_line(result: tuple[int, str, str], *words: str) -> None:
@@ -307,3 +341,41 @@ def test_a_home_in_the_name_of_an_output_file(featdyn, small_store, tmp_path, mo
     monkeypatch.setenv("HOME", str(tmp_path))
     assert featdyn("query", small_store, "train_loss", "--format", "csv", "--out=~/x.csv")[0] == 0
     assert (tmp_path / "x.csv").exists()
+
+
+def test_info_of_a_layer_that_only_the_cube_knows(featdyn, tmp_path):
+    from tests.engine.synthetic_run import make_run
+
+    make_run(tmp_path / "r.zarr", layers=("stem", "s1b3", "pooled"))  # s1b3 has no array
+    code, out, _ = featdyn("info", tmp_path / "r.zarr", "--json")
+    assert code == 0
+    assert {name: layer["shape"] for name, layer in json.loads(out)["layers"].items()} == {
+        "stem": [2], "s1b3": [], "pooled": [2]
+    }  # fmt: skip
+    assert featdyn("info", tmp_path / "r.zarr")[0] == 0
+
+
+def test_a_run_says_what_it_holds(small_store):
+    run = Run(small_store)
+    for shown in (repr(run), run._repr_html_()):
+        for words in (
+            str(small_store),
+            "40 train",
+            "11, ",
+            "stem, s1b1",
+            "consistency",
+            f"{run.checkpoints}, to step 22",
+        ):
+            assert words in shown
+    assert "<th" in run._repr_html_()
+
+
+def test_a_damaged_run_can_still_be_printed(small_store, tmp_path):
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(small_store, copy)
+    run = Run(copy)
+    for chunk in (copy / "split").rglob("c*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"junk")
+    assert "unreadable" in repr(run)
+    assert "unreadable" in run._repr_html_()

@@ -10,12 +10,15 @@ import plotly.graph_objects as go
 import pytest
 from click.testing import CliRunner
 
+from featdyn.across_runs.compare import compare
+from featdyn.across_runs.matching import group_names, recipe_fields
 from featdyn.cli.main import featdyn
 from featdyn.errors import FeatdynError
-from featdyn.report.compare import compare, draw, groups, write
+from featdyn.report.comparison import draw, write
 from featdyn.statistics.repeats import mean_estimate
 from featdyn.statistics.resampling import wilson
 from featdyn.store import Run
+from tests.engine.synthetic_run import add_consistency, make_run
 from tests.engine.test_claims import planted
 
 AGREEMENT = "results.consistency.agreement"
@@ -29,6 +32,10 @@ def runs(tmp_path_factory):
         found.append(planted(folder / f"clean{seed}.zarr", agreement=0.9 + 0.02 * seed, fits=5, seed=seed))
         found.append(planted(folder / f"random{seed}.zarr", agreement=0.3 + 0.1 * seed, fits=5, noise=1.0, seed=seed))
     return found
+
+
+def groups(runs):
+    return group_names([recipe_fields(run) for run in runs])
 
 
 def test_groups_are_what_differs_without_seeds(runs, tmp_path):
@@ -117,6 +124,37 @@ def test_what_cannot_be_compared(runs):
         compare(runs, ["results.drift.motion"])
     with pytest.raises(FeatdynError, match="t1 must lie between 0 and 1"):
         compare(runs, [AGREEMENT], t1=3)
+    with pytest.raises(FeatdynError, match="split: these values are text"):
+        compare(runs[:1], ["split"])
+    with pytest.raises(FeatdynError, match="of one recipe and seed, which are no independent repeats"):
+        compare([runs[0], runs[1], runs[0]], [AGREEMENT])
+
+
+def test_intervals_stay_within_what_is_possible(tmp_path):
+    made = [planted(tmp_path / f"{s}.zarr", agreement=a, fits=5, seed=s) for s, a in enumerate((0.02, 0.95))]
+    row = next(compare(made, [AGREEMENT]).itertuples())
+    expected = mean_estimate([0.02, 0.95])
+    assert expected.low < 0
+    assert expected.high > 1
+    assert (row.low, row.high) == (0, 1)
+    equal = [planted(tmp_path / f"equal{s}.zarr", agreement=0.9, fits=5, seed=s) for s in range(2)]
+    assert compare(equal, [AGREEMENT])[["low", "high"]].isna().all().all()
+
+
+def test_runs_without_recipe_are_groups_of_their_own(tmp_path):
+    made = [make_run(tmp_path / name / "run.zarr", checkpoints=2) for name in ("a", "b")]
+    table = compare(made, ["test_accuracy"])
+    assert table["group"].tolist() == [f"store={run.path}" for run in made]
+
+
+def test_a_cell_that_one_run_misses_is_of_the_others(tmp_path):
+    made = []
+    for seed in range(3):
+        run = make_run(tmp_path / f"{seed}.zarr", attributes={"recipe": {"training": {"seed": seed}}})
+        made.append(add_consistency(run, missing=seed == 0))
+    table = compare(made, ["results.consistency.accuracy"]).query("cut == 's1b3'").set_index("set")
+    assert table["runs"].to_dict() == {"train": 2, "test": 3, "corrupted": 3}
+    assert table["value"].notna().all()
 
 
 def test_many_stores_are_read_by_workers(runs, clusters):

@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from featdyn.analysis.record import record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featdyn import analyze
 from featdyn.analysis import analyses
 from featdyn.analysis.composites import grid as composites
-from featdyn.analysis.composites.consistency import compute as consistency_module
-from featdyn.analysis.composites.consistency.compute import consistency
 from featdyn.analysis.inputs import features_at_cuts as features
 from featdyn.analysis.inputs.feature_source import Rates, choose
+from featdyn.analysis.inputs.stitchable import cut_network
 from featdyn.analysis.inputs.weights import States, network
 from featdyn.errors import FeatdynError, NetworkError, RecipeError
 from featdyn.store import Run
+
+consistency = analyses()["consistency"]
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,7 @@ def test_another_checkpoint_costs_a_row_and_a_column(tmp_path, monkeypatch):
 
     with pytest.raises(Stop):
         train(recipe, store, Events(step=after))
-    record(store, analyses()["consistency"], {"cuts": ("all",), "features": "recomputed"})
+    analyze(store, "consistency", cuts=("all",), features="recomputed")
     old = Run(store).checkpoints
     run = train(recipe, store)
     new = run.checkpoints
@@ -194,14 +195,13 @@ def test_another_checkpoint_costs_a_row_and_a_column(tmp_path, monkeypatch):
     grown = consistency(run, cuts=("all",), features="recomputed")
     batches = len(features.Batches(run, torch.device("cpu")))
     assert sum(ran) == grown.sizes["cut"] * batches * (new**2 - old**2)
-    monkeypatch.setattr(consistency_module, "_known", lambda *args: None)
-    fresh = consistency(run, cuts=("all",), features="recomputed")
+    fresh = consistency(run, cuts=("all",), features="recomputed", fresh=True)
     xr.testing.assert_allclose(grown, fresh, rtol=1e-12)
     assert (grown["prediction"] == fresh["prediction"]).all()
 
     ran.clear()
     monkeypatch.undo()
-    record(store, analyses()["consistency"], {"cuts": ("all",), "features": "recomputed"})
+    analyze(store, "consistency", cuts=("all",), features="recomputed")
     monkeypatch.setattr(composites.SuffixBank, "run", counted)
     again = consistency(
         Run(store), cuts=("all",), features="recomputed", window=1.0
@@ -253,7 +253,7 @@ def test_suffixes_and_weights_that_do_not_fit_come_in_groups(run, monkeypatch, o
     from featdyn.analysis.inputs import weights as networks
 
     here = consistency(run, cuts=("pooled", "s1b1"), features="recomputed")
-    parts = consistency_module.stitchable(run, None, ("pooled", "s1b1"), "recomputed")
+    parts = cut_network(run, None, ("pooled", "s1b1"), "recomputed")
     monkeypatch.setattr(composites, "HELD", 3 * composites.bank_bytes(parts))
     monkeypatch.setattr(networks, "HELD", 0)
     groups = composites.suffix_groups(parts, old)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import functional_call
 
-from featdyn.analysis.composites.batchnorm.compute import batchnorm
-from featdyn.analysis.composites.consistency.compute import consistency
-from featdyn.analysis.composites.controls.compute import KINDS, STRICT, controls, perturbed
-from featdyn.analysis.composites.rewind.compute import rewind
+from featdyn.analysis import analyses
+from featdyn.analysis.composites.controls import KINDS, STRICT
+from featdyn.analysis.composites.controls.perturbations import perturbed
 from featdyn.analysis.inputs import stitchable as cutting
 from featdyn.analysis.inputs.feature_source import Rates
 from featdyn.analysis.inputs.weights import States, network
@@ -22,6 +23,10 @@ from featdyn.training import load
 from featdyn.training.stage import train
 from tests.engine.conftest import SMALL
 from tests.engine.on_workers import own_run, plans, same_on
+
+consistency, controls, batchnorm, rewind = (
+    analyses()[name] for name in ("consistency", "controls", "batchnorm", "rewind")
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +55,14 @@ def test_perturbations_have_the_norm_of_the_drift(n, shape, seed, scale):
     old = new + scale * torch.randn(n, *shape, generator=random)
     labels = np.random.default_rng(seed).integers(0, 3, n)
     size = (old - new).flatten(1).double().norm(dim=1)
-    for kind, moved in zip(KINDS, perturbed(old, new, labels, seed), strict=True):
+    for kind, (moved, there) in zip(KINDS, perturbed(old, new, labels, seed), strict=True):
         e = (moved - new).flatten(1).double()
         measured = e.norm(dim=1)
         alone = torch.tensor([
             (kind == "same_class" and (labels == k).sum() == 1) or (kind == "other_class" and (labels == k).all())
             for k in labels
         ])  # fmt: skip
+        assert (there == ~alone.numpy()).all()
         # Adding e to features of size 1 rounds it by 6e-8 times their size.
         torch.testing.assert_close(measured[~alone], size[~alone], rtol=1e-4, atol=1e-6 * len(e[0]))
         assert (measured[alone] == 0).all()
@@ -73,7 +79,7 @@ def test_the_gaussian_has_the_covariance_of_the_drift():
     axis = torch.tensor([[3.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.1]])
     drift = torch.randn(2000, 3, generator=random) @ axis
     drift = drift / drift.norm(dim=1, keepdim=True)  # so that matching norms changes no direction's share
-    moved = list(perturbed(drift, torch.zeros(2000, 3), np.zeros(2000, int), 1))[KINDS.index("gaussian")]
+    moved = list(perturbed(drift, torch.zeros(2000, 3), np.zeros(2000, int), 1))[KINDS.index("gaussian")][0]
     share = (moved**2).sum(0) / (moved**2).sum()
     # Unit-length draws of a Gaussian of that covariance, by plain simulation.
     plain = torch.randn(200_000, 3, generator=random) @ torch.linalg.cholesky(torch.cov(drift.T)).T
@@ -120,21 +126,28 @@ def test_policies_agree_with_modules_set_by_hand(run):
     found = batchnorm(run, cuts=("s2b3",), draws=2)
 
     def score(name, reestimate):
-        import copy
+        """In float64, with the mean and variance of all values of a layer's input, and batches of nearly one size."""
+        suffix = copy.deepcopy(cut.suffix).double()
+        suffix.load_state_dict({k: v.double() for k, v in state_for(suffix, saved[t2]).items()})
+        norms = [module for module in suffix.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        seen = {module: [] for module in norms}
+        hooks = [m.register_forward_hook(lambda m, given, _: seen[m].append(given[0])) for m in norms]
 
-        suffix = copy.deepcopy(cut.suffix)
-        suffix.load_state_dict(state_for(suffix, saved[t2]))
-        for module in suffix.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.reset_running_stats()
-                module.momentum = None
-        suffix.train()
+        def passed(name):
+            mine = z[split == name].double()
+            return torch.cat([suffix(part) for part in mine.tensor_split(-(-len(mine) // size))])
+
         with torch.no_grad():
+            for module in norms:
+                module.train()
             if reestimate:
-                for block in z[split == "train"].split(size):
-                    suffix(block)
-                suffix.eval()
-            logits = torch.cat([suffix(block) for block in z[split == name].split(size)])
+                passed("train")
+                for module in norms:
+                    module.running_var, module.running_mean = torch.var_mean(torch.cat(seen[module]), (0, 2, 3))
+                    module.eval()
+            logits = passed(name)
+        for hook in hooks:
+            hook.remove()
         return (logits.argmax(1).numpy() == labels[split == name]).mean()
 
     for policy in ("reestimated", "batch"):

@@ -16,9 +16,9 @@ from torch.func import functional_call
 
 from featdyn.errors import NetworkError
 from featdyn.networks import build, cuts, default_cuts, features_at, resolve, state_for
-from featdyn.networks.flow import flow
-from featdyn.networks.places import separating
+from featdyn.networks.cut_places import separating
 from featdyn.networks.trace import trace
+from featdyn.networks.value_shapes import shapes_of
 
 # Section 6.1 of the method note: name, shape, prefix and suffix in MMAC, suffix share in %, prefix parameters.
 TABLE = """
@@ -259,7 +259,7 @@ def test_cuts_are_the_nodes_that_every_path_passes(dag):
     expected = [i for i in range(1, len(dag.inputs)) if not dag.reaches_output(without=i)]
     assert [cut.name for cut in every if "." not in cut.name] == [f"n{i}" for i in expected]
     assert [cut.prefix_macs for cut in every if "." not in cut.name] == [dag.macs(i) for i in expected]
-    assert len(separating(flow(trace(dag), x))) == len(every) + 2  # the sweep alone is exact; it keeps both ends
+    assert len(separating(shapes_of(trace(dag), x))) == len(every) + 2  # the sweep alone is exact; it keeps both ends
     assert_cut_exactly(dag, x, every)
     # Places with no multiply-add between them are one, and those that are as good as the input or the output are none.
     ends = {0, dag.macs(len(dag.inputs))}

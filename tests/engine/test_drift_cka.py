@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featdyn.analysis import cka
-from featdyn.analysis.cka import Grams
+from featdyn.statistics import cka
+from featdyn.statistics.cka import Grams
 
 
 def aligned(features):

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from featdyn.analysis.composites.consistency import ConsistencyOptions
 from featdyn.analysis.composites.consistency import memory as pairs
 from featdyn.analysis.composites.consistency.per_set import measures
-from featdyn.analysis.options import ConsistencyOptions
-from featdyn.statistics.resampling import bootstrap_weights
+from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.statistics.ratios import ratio_interval
 
 RIGHT = st.tuples(st.integers(1, 5), st.integers(1, 7)).flatmap(lambda s: arrays(np.bool_, (s[0], s[0], s[1])))
 
@@ -39,7 +40,7 @@ def test_planted_forgetting_is_read_back():
     right[0, 1, :3] = False
     np.testing.assert_allclose(pairs.forgetting(right), [[0, 0.3], [0, 0]])
     np.testing.assert_allclose(pairs.particle_forgetting(right), [[0, 0.3], [0, 0]])
-    np.testing.assert_allclose(pairs.retention(right), [[1, 0.7], [1, 1]])
+    np.testing.assert_allclose(ratio_interval(right, right[[0, 1], [0, 1]][:, None]).estimate, [[1, 0.7], [1, 1]])
     np.testing.assert_allclose(pairs.transferability(right[..., 3:], right), [[1, 1 / 0.7], [1, 1]])
 
 
@@ -69,19 +70,28 @@ def test_definitions(right):
 
 def test_empty_sets_and_networks_that_are_never_right():
     assert np.isnan(pairs.accuracy(np.zeros((2, 2, 0), bool))).all()
-    assert np.isnan(pairs.retention(np.zeros((2, 2, 3), bool))).all()
+    found = ratio_interval(np.zeros((2, 3), bool), np.zeros((2, 3), bool))
+    assert np.isnan([found.estimate, found.low, found.high]).all()
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    rng, draws = np.random.default_rng(1), bootstrap_weights(200, 300, 0)
-    np.testing.assert_allclose(draws.sum(1), 1, rtol=1e-5)
-    hits = []
-    for _ in range(200):
+@pytest.mark.parametrize("copies", [1, 4])
+def test_intervals_of_retention_hold_the_truth_as_often_as_they_say(copies):
+    """With copies of one image too, which are no independent samples."""
+    rng, hits, groups = np.random.default_rng(1), [], np.repeat(np.arange(200), copies)
+    for _ in range(400):
         own = rng.random(200) < 0.8
-        right = np.stack([own, own & (rng.random(200) < 0.75)])[None].repeat(2, 0)  # retention 0.75
-        low, high = pairs.bootstrap_retention(right, draws)
-        hits.append(low[0, 1] <= 0.75 <= high[0, 1])
-    assert 0.9 <= np.mean(hits) <= 0.99
+        kept = own & (rng.random(200) < 0.75)  # retention 0.75
+        found = ratio_interval(np.repeat(kept, copies), np.repeat(own, copies), groups=groups)
+        hits.append(found.low <= 0.75 <= found.high)
+    assert 0.92 <= np.mean(hits) <= 0.985
+
+
+def test_intervals_of_retention_have_a_width_where_all_is_right_or_lost():
+    all_right, low = np.ones(50, bool), 50 / (50 + 1.959964**2)  # Wilson's lower limit of 50 of 50
+    found = ratio_interval(all_right, all_right)
+    assert (found.low, found.high) == pytest.approx((low, 1 / low), rel=1e-6)
+    lost = ratio_interval(~all_right, all_right)
+    assert lost.estimate == lost.low == 0 < lost.high < 0.1
 
 
 def test_measures_of_every_cut_and_set():
@@ -89,8 +99,8 @@ def test_measures_of_every_cut_and_set():
     right = rng.random((2, 4, 4, 30)) < 0.6
     labels = np.arange(30) % 3
     members = [np.arange(30) < 20, np.arange(30) >= 20]
-    sets, steps = Sets(["train", "test"], members), np.array([0, 3, 9, 27])
-    found = measures(right, labels, steps, sets, ConsistencyOptions(draws=50), 4)
+    sets, steps = ProbeSets(["train", "test"], members, np.arange(30)), np.array([0, 3, 9, 27])
+    found = measures(right, labels, steps, sets, ConsistencyOptions(), 4, members[0])
     for c in range(2):
         for s, m in enumerate(members):
             cell = found.isel(cut=c, set=s)
@@ -106,15 +116,15 @@ def test_measures_of_every_cut_and_set():
             horizon = pairs.horizon(right[c])[:, m].astype(float)
             own = [h[h >= 0].mean() for h in horizon]
             np.testing.assert_allclose(cell["horizon"], own)
-    again = measures(right, labels, steps, sets, ConsistencyOptions(draws=50), 4)
+    again = measures(right, labels, steps, sets, ConsistencyOptions(), 4, members[0])
     assert found.identical(again)
 
 
 def test_gap_curves_of_the_constant_phase_leave_out_what_came_later():
     rng = np.random.default_rng(3)
     right, labels = rng.random((1, 5, 5, 12)) < 0.5, np.zeros(12, int)
-    sets, steps = Sets(["probes"], [np.ones(12, bool)]), np.arange(5)
-    options = ConsistencyOptions(draws=5, phase="constant", window=1.0)
+    sets, steps = ProbeSets(["probes"], [np.ones(12, bool)], np.arange(12)), np.arange(5)
+    options = ConsistencyOptions(phase="constant", window=1.0)
     found = measures(right, labels, steps, sets, options, 3)
     alone = measures(right[:, :3, :3], labels, steps[:3], sets, options, 3)
     for name in ("gap_accuracy", "gap_accuracy_low"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import json
 import subprocess
 import sys
 import textwrap
@@ -16,9 +18,10 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featdyn.analysis.status import DEAD, FEW, ONE_CLASS, Status, reasons
 from featdyn.errors import FeatdynError
 from featdyn.query import frame as frame_module
-from featdyn.query import query
+from featdyn.query import query, render
 from featdyn.query import reduce as reduce_module
 from featdyn.query.cells import Cells
 from featdyn.query.reduce import Reduction, reduce
@@ -314,3 +317,81 @@ def test_neither_torch_nor_dask_nor_numba_is_imported(run: Run) -> None:
     assert not loaded, loaded
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(run.path)], check=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def patchy(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with a result of which cells are missing, for reasons by cell, by cut, and for none that is known."""
+    path = tmp_path_factory.mktemp("store") / "patchy.zarr"
+    write_run(path)
+    values = np.arange(12, dtype=np.float64).reshape(2, 3, 2)
+    values[0], values[1, 2, 1], values[1, 0, 0] = np.nan, np.nan, np.nan
+    by_cell, by_cut = Status(("t", "cut", "set"), (3, 2, 2)), Status(("cut",), (2,))
+    by_cell.mark(FEW, (2, 1, 1))
+    by_cell.mark(DEAD, (0, 0, 0))
+    by_cut.mark(ONE_CLASS, (0,))
+    links = {"ancillary_variables": "by_cell by_cut nowhere"}
+    result = xr.Dataset(
+        {
+            "value": (("cut", "t", "set"), values, links),
+            "verdict": ("cut", np.array(["", "isotropic"], dtype=object), {"ancillary_variables": "by_cut"}),
+            "by_cell": by_cell.variable(),
+            "by_cut": by_cut.variable(),
+        },
+        {"cut": np.array(["a", "b"], dtype=object), "set": np.array(["train", "test"], dtype=object)},
+    )
+    with RunWriter.open(path) as writer:
+        writer.result("patchy", result)
+    return Run(path)
+
+
+def test_missing_values_have_their_reasons(patchy: Run) -> None:
+    table = query(patchy, "results.patchy.value")
+    said = reasons(patchy.result("patchy").load(), "value")
+    assert said is not None
+    flat = said.transpose("cut", "t", "set").values.reshape(-1)
+    missing = table["value"].isna()
+    assert table["missing"].tolist() == np.where(missing, flat, "").tolist()
+    assert table.set_index(["cut", "t", "set"])["missing"].loc[("a", 0, "train")] == "features do not vary"
+    assert table.set_index(["cut", "t", "set"])["missing"].loc[("a", 1, "test")] == "one class"
+    assert table.set_index(["cut", "t", "set"])["missing"].loc[("b", 2, "test")] == "too few samples"
+    assert table.set_index(["cut", "t", "set"])["missing"].loc[("b", 0, "train")] == ""  # nothing says
+
+
+@pytest.mark.parametrize("where", [["cut=b", "t=2"], ["cut=a", "set=test"], ["set=test", "t=1..2"]])
+@pytest.mark.parametrize("limit", [None, 1, 3])
+def test_reasons_are_of_the_selected_cells(patchy: Run, where: list[str], limit: int | None) -> None:
+    whole = query(patchy, "results.patchy.value", where=where)
+    table = query(patchy, "results.patchy.value", where=where, limit=limit)
+    everything = query(patchy, "results.patchy.value").set_index(["cut", "t", "set"])["missing"]
+    assert len(table) == min(len(whole), limit or len(whole))
+    if "missing" not in table:
+        assert table["value"].notna().all() or (everything.loc[table.set_index(["cut", "t", "set"]).index] == "").all()
+        return
+    for row in table.itertuples():
+        assert row.missing == everything.loc[(row.cut, row.t, row.set)]
+
+
+def test_reasons_of_text_of_statuses_and_of_whole_tables(patchy: Run) -> None:
+    assert query(patchy, "results.patchy.verdict")["missing"].tolist() == ["one class", ""]
+    status = query(patchy, "results.patchy.by_cut")
+    assert status["by_cut"].tolist() == [1, 0]
+    assert status["missing"].tolist() == ["one class", ""]
+    assert "missing" not in query(patchy, "results.patchy.value", where=["cut=b", "t=1"])
+    assert "missing" not in query(patchy, "results.patchy.value", reduce=["mean:set"])
+    stream = io.StringIO()
+    render(query(patchy, "results.patchy.value", where=["cut=b", "t=2", "set=test"]), "json", stream)
+    (record,) = json.loads(stream.getvalue())
+    assert (record["value"], record["missing"]) == (None, "too few samples")
+
+
+def test_reasons_import_no_torch(patchy: Run) -> None:
+    code = f"""
+import sys
+from featdyn.query import query
+from featdyn.store import Run
+assert query(Run({str(patchy.path)!r}), "results.patchy.value")["missing"].any()
+print({{"torch", "dask", "numba"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from scipy.stats import binomtest
 
+from featdyn.analysis import analyses
 from featdyn.errors import FeatdynError
 from featdyn.report import write_report
-from featdyn.report.consistency import MEASURES, consistency
-from featdyn.report.numbers import percent
+from featdyn.report.rounding import percent
+from featdyn.report.sections.consistency import section
+from featdyn.report.sections.consistency.pair_maps import MEASURES
 from featdyn.store import Run
 from tests.engine.report_page import Page
 from tests.engine.synthetic_run import CUBE, CURVES, SETS, add_consistency, extend, make_run, steps
@@ -105,12 +106,12 @@ def test_figures_are_what_plotly_takes(page: Page) -> None:
     for figures in page.data["figures"].values():
         for figure in figures.values():
             go.Figure(figure["data"], figure["layout"])  # raises on what plotly does not know
-    grid = page.data["grid"]
+    grid = page.data["maps"]["consistency-0"]
     go.Figure(layout={"xaxis": grid["axis2"], "yaxis": grid["axis1"]})
 
 
 def test_heatmaps_hold_the_result_exactly(run: Run, page: Page) -> None:
-    result, grid = run.result("consistency"), page.data["grid"]
+    result, grid = run.result("consistency"), page.data["maps"]["consistency-0"]
     for measure in MEASURES:
         for s, n in enumerate(grid["sizes"]):
             shares = [cut[s] for cut in grid["measures"][measure]]
@@ -125,11 +126,24 @@ def test_heatmaps_hold_the_result_exactly(run: Run, page: Page) -> None:
     assert grid["step2"] == steps(5).tolist()
 
 
-def test_intervals_in_the_page_are_wilson_intervals(page: Page) -> None:
-    for n, (low, high) in zip(page.data["grid"]["sizes"], page.data["grid"]["intervals"], strict=True):
-        for k in range(n + 1):
-            known = binomtest(k, n).proportion_ci(0.95, method="wilson")
-            assert (low[k], high[k]) == pytest.approx((known.low, known.high), rel=1e-3, abs=1e-12)
+def test_intervals_in_the_page_are_the_result_s(run: Run, page: Page) -> None:
+    result, maps = run.result("consistency"), page.data["maps"]["consistency-0"]
+    assert set(maps["bounds"]) == {"accuracy"}  # the result holds no others
+    for end, bound in zip(("low", "high"), maps["bounds"]["accuracy"], strict=True):
+        np.testing.assert_allclose(np.array(bound) / 1000, result[f"accuracy_{end}"].values, atol=5.1e-4)
+
+
+def test_the_question_the_source_and_what_is_missing_are_on_the_page(tmp_path: Path) -> None:
+    run = add_consistency(make_run(tmp_path / "r.zarr", checkpoints=3), missing=True)
+    page = Page(write_report(run, tmp_path / "r.html"))
+    declared = analyses()["consistency"]
+    for words in (declared.question, declared.source, "What could not be computed, and why", "one class", "9 of 81"):
+        assert words in page.text
+    for name, analysis in analyses().items():
+        if name != "consistency":
+            assert analysis.question in page.text  # as not asked yet
+    shares = np.array(page.data["maps"]["consistency-0"]["measures"]["accuracy"], dtype=float)
+    assert np.isnan(shares).sum() == 9
 
 
 def test_training_curves_share_a_figure_by_quantity(run: Run, page: Page) -> None:
@@ -165,19 +179,20 @@ def test_layer_means_leave_out_what_is_not_finite_and_span_blocks(tmp_path: Path
 
 
 def test_gap_figures_start_at_the_trained_networks(run: Run, page: Page) -> None:
-    figure = page.data["figures"]["gap-checkpoints"]["1|accuracy"]
+    figure = page.data["figures"]["consistency-1-0"]["1|accuracy"]
     assert [trace["name"] for trace in figure["data"]] == ["trained network t2", "s1b3", "s2b3", "pooled"]
     plain = run.result("consistency")["plain_accuracy"].values[1].mean()
     assert [trace["y"][0] for trace in figure["data"]] == pytest.approx([plain] * 4, rel=1e-3)
-    agreement = page.data["figures"]["gap-checkpoints"]["1|agreement"]["data"]
+    agreement = page.data["figures"]["consistency-1-0"]["1|agreement"]["data"]
     assert [trace["y"][0] for trace in agreement] == [1.0] * 3
 
 
 def test_missing_parts_say_how_to_get_them(bare: Run, tmp_path: Path) -> None:
     page = Page(write_report(bare, tmp_path / "bare.html"))
-    assert sum(tag == "p" and a.get("class") == "missing" for tag, a in page.tags) == 3
+    assert sum(tag == "p" and a.get("class") == "missing" for tag, a in page.tags) == 2
     assert 'coords=("train_loss", "test_accuracy")' in page.text
     assert "from Python" in page.text
+    assert "Not asked yet" in page.text
     assert "note.who me" in page.text
     assert page.data["figures"] == {}
 
@@ -185,15 +200,15 @@ def test_missing_parts_say_how_to_get_them(bare: Run, tmp_path: Path) -> None:
 def test_one_checkpoint_is_enough(tmp_path: Path) -> None:
     run = add_consistency(make_run(tmp_path / "r.zarr", checkpoints=1, layers=("only",), sets={"test": 1}))
     figures = Page(write_report(run, tmp_path / "r.html")).data["figures"]
-    assert figures["gap-checkpoints"]["0|accuracy"]["data"][1]["x"] == [0]
-    assert figures["gap-steps"]["0|accuracy"]["data"][1]["x"] == []
+    assert figures["consistency-1-0"]["0|accuracy"]["data"][1]["x"] == [0]
+    assert figures["consistency-1-1"]["0|accuracy"]["data"][1]["x"] == []
 
 
 def test_a_run_without_consistency_names_the_command(tmp_path: Path) -> None:
     path = tmp_path / "my run.zarr"
     run = make_run(path, checkpoints=3, attributes={**ATTRIBUTES, "checkpoint_steps": [0, 1, 2, 3]})
     page = Page(write_report(run, tmp_path / "r.html"))
-    assert f"featdyn analyze '{path}' consistency" in page.text
+    assert f"featdyn analyze '{path}' NAME" in page.text
     assert "it has 3 of 4 checkpoints" in page.text
 
 
@@ -202,7 +217,7 @@ def test_a_result_of_fewer_checkpoints_is_named_so(tmp_path: Path) -> None:
     page = Page(write_report(extend(run), tmp_path / "r.html"))
     assert "when there were 2 of now 3 checkpoints" in page.text
     assert "4 of 30" in page.text
-    assert any(tag == "td" and a.get("class") == "bad" for tag, a in page.tags)
+    assert f"featdyn analyze {tmp_path / 'r.zarr'} consistency" in page.text
 
 
 def test_curves_of_a_bare_loop_keep_their_own_names(tmp_path: Path) -> None:
@@ -285,12 +300,11 @@ def test_no_heavy_package_is_imported(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_long_run_stays_small(tmp_path: Path) -> None:
-    """Per square: three counts and a loss of four digits."""
+    """Per square: three counts, two bounds in thousandths and a loss of four digits."""
     run = add_consistency(make_run(tmp_path / "r.zarr", checkpoints=20, cube=(), curves=()))
-    found = consistency(run)
-    assert found is not None
+    maps = section(run.result("consistency"))[0].pair_maps
     squares = 3 * len(SETS) * 20 * 20
-    assert len(json.dumps(found.grid, separators=(",", ":"))) < 16 * squares
+    assert len(json.dumps(maps, separators=(",", ":"))) < 24 * squares
 
 
 @pytest.mark.slow

@@ -10,10 +10,10 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featdyn.report.facts import rows
 from featdyn.report.figures import TICKS, depth_colours, stride
-from featdyn.report.gap import Distances
-from featdyn.report.numbers import counts, rounded, short
+from featdyn.report.provenance_tables import rows
+from featdyn.report.rounding import counts, rounded, short
+from featdyn.report.sections.consistency.gap_curves import Distances
 from featdyn.statistics.resampling import wilson
 
 

@@ -1,88 +1,132 @@
-"""Sections of the report beyond the pairs: each result that a store holds has one, with all its figures."""
+"""Sections of the report: of any result that is declared, however much of it is missing, and true to its numbers."""
 
 from __future__ import annotations
 
-import shutil
+import pkgutil
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from featdyn.analysis import analyses
-from featdyn.analysis.record import record
+from featdyn.analysis import Analysis, analyses
 from featdyn.report import write_report
-from featdyn.report.sections import sections
-from featdyn.store import Run
+from featdyn.report.chapters import chapters, plain_section
+from featdyn.report.section import Section
+from featdyn.store import Run, RunWriter
+from tests.engine.declared_results import declared_result
 from tests.engine.report_page import Page
+from tests.engine.synthetic_run import make_run
+
+SHOWN = {name: analysis for name, analysis in analyses().items() if analysis.section}
 
 
-@pytest.fixture(scope="module")
-def run(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    path = tmp_path_factory.mktemp("sections") / "run.zarr"
-    shutil.copytree(small_store, path)
-    for name in ("controls", "batchnorm", "rewind"):
-        record(path, analyses()[name], {"draws": 20})
-    record(path, analyses()["density"], {"permutations": 19})
-    record(path, analyses()["noise"], {"draws": 12, "probes": 2, "every": 2})
-    record(path, analyses()["isotropy"], {})
-    record(path, analyses()["spectra"], {})
-    record(path, analyses()["layer_isotropy"], {"samples": 16, "layers": ("pooled",)})
-    return Run(path)
+def sections(analysis: Analysis, result: Any) -> list[Section]:
+    found = pkgutil.resolve_name(analysis.section)(result)
+    return [found] if isinstance(found, Section) else list(found)
 
 
-def test_every_result_has_its_section(run: Run, small_store: Path) -> None:
-    assert [s.name for s in sections(run)] == [
-        "memory", "controls", "batchnorm", "rewind", "density", "spectra", "isotropy", "layer_isotropy",
-    ]  # fmt: skip
-    assert [s.name for s in sections(Run(small_store))] == ["memory"]
+@pytest.mark.parametrize("name", list(SHOWN))
+@settings(deadline=None, max_examples=8)
+@given(
+    missing=st.sampled_from([0.0, 0.3, 1.0]),
+    checkpoints=st.sampled_from([1, 2, 5]),
+    others=st.sampled_from([1, 2]),
+    seed=st.integers(0, 9),
+)
+def test_any_result_has_its_sections(name: str, missing: float, checkpoints: int, others: int, seed: int) -> None:
+    result = declared_result(SHOWN[name], seed=seed, missing=missing, checkpoints=checkpoints, others=others)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = sections(SHOWN[name], result)
+    assert found
+    for section in found:
+        assert section.title
+        for panel in section.panels:
+            options = [section.choices[choice] for choice in panel.choices]
+            assert panel.pair_map is not None or len(panel.figures) == np.prod([len(o) for o in options], dtype=int)
+        if section.grid is not None:
+            assert {len(row) for row in section.grid.rows} <= {len(section.grid.header)}
+            assert all(isinstance(word, str) and "nan" not in word for row in section.grid.rows for word in row)
+        for preset, value in section.preset.items():
+            assert value in section.choices[preset]
 
 
-def test_the_page_can_show_every_figure(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", list(SHOWN))
+def test_figures_are_what_plotly_takes(name: str) -> None:
+    for section in sections(SHOWN[name], declared_result(SHOWN[name], missing=0.2)):
+        for panel in section.panels:
+            for figure in panel.figures.values():
+                go.Figure(figure["data"], figure["layout"])
+
+
+def test_one_page_holds_them_all(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r.zarr", checkpoints=4)
+    with RunWriter.open(run.path) as writer:
+        for name, analysis in analyses().items():
+            writer.result(name, declared_result(analysis, missing=0.1))
+    run = Run(run.path)
+    assert [chapter.name for chapter in chapters(run)] == list(analyses())
     page = Page(write_report(run, tmp_path / "r.html"))
     held = {(slot, choice) for slot, figures in page.data["figures"].items() for choice in figures}
     assert set(page.slots()) == held
-    for figures in page.data["figures"].values():
-        for figure in figures.values():
-            go.Figure(figure["data"], figure["layout"])
-    assert "our own choice" in page.text
-    assert "our own working definitions" in page.text
+    assert "cannot show this result" not in page.text
+    assert "Not asked yet" not in page.text
+    for analysis in analyses().values():
+        assert analysis.question in page.text
+    assert page.text.count("What could not be computed, and why") == len(analyses())
 
 
-def test_lines_are_the_result_s(run: Run) -> None:
-    result = run.result("batchnorm")
-    (section,) = (s for s in sections(run) if s.name == "batchnorm")
+def drawn(figure: dict[str, Any]) -> np.ndarray[Any, Any]:
+    return np.array([trace["y"] for trace in figure["data"]], float)
+
+
+def test_lines_are_the_result_s() -> None:
+    result = declared_result(SHOWN["batchnorm"], missing=0.2)
+    (section,) = sections(SHOWN["batchnorm"], result)
     (panel,) = section.panels
     assert panel.choices == ("set", "cut")
-    for s in range(result.sizes["set"]):
-        for c in range(result.sizes["cut"]):
-            lines = panel.figures[f"{s}|{c}"]["data"]
-            assert [drawn["name"] for drawn in lines] == result["policy"].values.tolist()
-            for p, drawn in enumerate(lines):
-                wanted = result["accuracy"].isel(policy=p, set=s, cut=c, t2=-1)
-                np.testing.assert_allclose(np.array(drawn["y"], float), wanted, atol=1e-3)
-    retention = next(s for s in sections(run) if s.name == "memory").panels[0].figures["1|retention"]["data"]
-    wanted = run.result("consistency")["retention"].isel(set=1, t2=-1)
-    np.testing.assert_allclose(np.array([drawn["y"] for drawn in retention], float), wanted, rtol=1e-3)
+    assert section.preset == {"set": "0"}
+    for s, c in np.ndindex(2, 2):
+        wanted = result["accuracy"].isel(set=s, cut=c, t2=-1).transpose("policy", "t1")
+        np.testing.assert_allclose(drawn(panel.figures[f"{s}|{c}"]), wanted, rtol=1e-3)
+    result = declared_result(SHOWN["spectra"], missing=0.2)
+    (section,) = sections(SHOWN["spectra"], result)
+    wanted = result["participation_ratio"].isel(set=1).transpose("layer", "t")
+    np.testing.assert_allclose(drawn(section.panels[0].figures["1|participation_ratio"]), wanted, rtol=1e-3)
 
 
-def test_the_table_of_noise_has_a_line_for_each_cut_and_checkpoint(run: Run) -> None:
-    result = run.result("isotropy")
-    (section,) = (s for s in sections(run) if s.name == "isotropy")
+def test_memory_is_of_the_last_deep_half() -> None:
+    result = declared_result(SHOWN["consistency"], missing=0.2)
+    memory = sections(SHOWN["consistency"], result)[2]
+    for measure in ("retention", "divergence"):
+        wanted = result[measure].isel(set=1, t2=-1).transpose("cut", "t1")
+        np.testing.assert_allclose(drawn(memory.panels[0].figures[f"1|{measure}"]), wanted, rtol=1e-3)
+    wanted = result["horizon"].isel(set=0).transpose("cut", "t2")
+    np.testing.assert_allclose(drawn(memory.panels[1].figures["0"]), wanted, rtol=1e-3)
+
+
+def test_structured_checkpoints_are_counted_among_those_that_moved() -> None:
+    result = declared_result(SHOWN["controls"])
+    result["motion"][:] = np.array([0.5, 0.2, 0.1, 0.0])[:, None] * np.ones(result["motion"].shape)
+    result["structured"][:] = 1.0
+    result["structured"][:, :, 1] = 0.0
+    result["motion"][0, 0, 0] = np.nan
+    (section,) = sections(SHOWN["controls"], result)
     assert section.grid is not None
-    assert len(section.grid.rows) == result.sizes["cut"] * result.sizes["t"]
-    first = section.grid.rows[0]
-    assert len(first) == len(section.grid.header)
-    assert first[:2] == (str(result["cut"].values[0]), f"{int(result['step'].values[0]):,}")
-    assert first[2].startswith(str(result["parameter_verdict"].values[0, 0]))
+    assert [row[2] for row in section.grid.rows] == ["1 of 2", "2 of 3", "2 of 3", "2 of 3"]
 
 
-def test_directions_are_the_result_s(run: Run) -> None:
-    result = run.result("spectra")
-    (section,) = (s for s in sections(run) if s.name == "spectra")
-    shown = section.panels[0].figures["1|participation_ratio"]["data"][0]["y"]
-    np.testing.assert_allclose(shown, result["participation_ratio"].isel(layer=0, set=1), rtol=1e-3)
-    (tests,) = (s for s in sections(run) if s.name == "layer_isotropy")
-    assert tests.grid is not None
-    for row in tests.grid.rows:
-        assert sum(map(int, row[2:5])) == run.checkpoints
+def test_any_result_can_be_shown_plainly() -> None:
+    result = declared_result(analyses()["spectra"], missing=0.5)
+    section = plain_section("spectra", result)
+    assert section.grid is not None
+    shown = {row[0]: row for row in section.grid.rows}
+    assert set(shown) == set(analyses()["spectra"].variables)
+    values = result["variance"].values
+    assert float(shown["variance"][-1]) == pytest.approx(np.nanmax(values), rel=1e-2)
+    assert float(shown["variance"][-3]) == pytest.approx(np.nanmin(values), rel=1e-2)

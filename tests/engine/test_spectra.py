@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from featdyn.analysis.features.spectra.compute import spectra
+from featdyn.analysis import analyses
 from featdyn.capture import Probes, Recorder
 from featdyn.compute import workers
 from featdyn.errors import ComputeError, FeatdynError
 from featdyn.store import Run
+from tests.engine.on_workers import same_numbers
 
+spectra = analyses()["spectra"]
 SETS = {"train": 23, "test": 17}
 
 
@@ -80,7 +82,7 @@ def test_spectra_are_those_of_the_covariance(run, of):
 def test_the_same_on_workers(run, clusters):
     here = spectra(run, layers=("0", "4"))
     for found in clusters.values():
-        assert spectra(run, layers=("0", "4"), workers=found).identical(here)
+        same_numbers(spectra(run, layers=("0", "4"), workers=found), here)
 
 
 def test_a_worker_killed_in_the_middle_changes_nothing(run):
@@ -92,7 +94,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(run):
             os.kill(killed[0], signal.SIGKILL)
 
     with workers(scheduler="processes", workers=2) as found:
-        assert spectra(run, workers=found, progress=kill).identical(here)
+        same_numbers(spectra(run, workers=found, progress=kill), here)
         assert killed[0] not in found.client.run(os.getpid).values()
 
 

@@ -483,8 +483,27 @@ def test_bad_input_is_named() -> None:
         bank.run(x, torch.full((7,), 10))
     with pytest.raises(ValueError, match=r"must return logits"):
         stitch.SuffixBank([nn.Conv2d(16, 16, 3)]).run(x)
-    with pytest.raises(ValueError, match=r"two or more classes"):
-        stitch.SuffixBank([nn.Linear(4, 1)]).run(torch.zeros(3, 4))
+    with pytest.raises(ValueError, match=r"labels must be below 2, the number of classes, got 2"):
+        stitch.SuffixBank([nn.Linear(4, 1)]).run(torch.zeros(3, 4), torch.tensor([0, 1, 2]))
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("hidden", [True, False])
+def test_one_logit_is_that_of_class_1_against_class_0(backend: str | None, hidden: bool) -> None:
+    """Against binary cross-entropy and the divergence of two Bernoulli laws in float64."""
+    wide = [nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1)) for _ in range(3)]
+    suffixes = wide if hidden else [nn.Linear(4, 1) for _ in range(3)]
+    x, labels, own = torch.randn(50, 4), torch.arange(50) % 2, torch.randn(3, 50, 1)
+    found = stitch.SuffixBank(suffixes, backend=backend).run(x, labels, own)
+    with torch.no_grad():
+        z = torch.stack([copy.deepcopy(suffix).double()(x.double())[:, 0] for suffix in suffixes])
+    assert (found.predictions == (z > 0)).all()
+    assert 0 < int(found.predictions.sum()) < found.predictions.numel()
+    sign, p = 2 * labels.double() - 1, own[..., 0].double().sigmoid()
+    loss = F.binary_cross_entropy_with_logits(z, labels.double().expand(3, -1), reduction="none")
+    divergence = p * (p / z.sigmoid()).log() + (1 - p) * ((1 - p) / (-z).sigmoid()).log()
+    for mine, wanted in ((found.loss, loss), (found.margin, sign * z), (found.divergence, divergence)):
+        torch.testing.assert_close(mine.double(), wanted, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or interpreting(), reason="there is something to run it on")

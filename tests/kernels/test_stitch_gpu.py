@@ -210,8 +210,10 @@ def test_arrays_in_arrays_out_and_bad_input_is_named() -> None:
         bank.run(x, own=torch.zeros(2, 3, 7))
     with pytest.raises(ValueError, match=r"a linear layer takes \(..., 37\), got \(3, 5\)"):
         bank.run(x[:, :5])
-    with pytest.raises(ValueError, match="two or more classes"):
-        stitch.SuffixBank([nn.Linear(4, 1)], backend="gpu").run(torch.zeros(3, 4))
+    binary, z = nn.Linear(4, 1), torch.randn(9, 4)
+    one = stitch.SuffixBank([binary], backend="gpu").run(z, torch.ones(9, dtype=torch.int64))
+    assert (one.predictions == (binary(z)[:, 0] > 0)).all()
+    torch.testing.assert_close(one.loss[0], torch.nn.functional.softplus(-binary(z).detach()[:, 0]))
     with pytest.raises(ValueError, match="must return logits"):
         stitch.SuffixBank([nn.Conv2d(2, 3, 1)], backend="gpu").run(torch.zeros(3, 2, 2, 2))
     with pytest.raises(TypeError, match=r"torch.bfloat16 or torch.float16, got torch.float64"):

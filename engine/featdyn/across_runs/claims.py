@@ -1,25 +1,29 @@
 """The five claims of arXiv 2509.20334, as far as some runs can test them.
 
 What each claim is measured by, and the thresholds, are our own choice: the paper's own definitions were not found. The
-repeats are seeds: an interval says what another seed would change, and a single run gets no verdict.
+repeats are seeds: an interval says what another seed would change, and a single run gets no verdict. Verdicts are by
+two-sided tests at 0.05, by Holm's procedure over the lines of a claim; where all seeds give the same value, as at a
+ceiling, nothing says how another would vary, and there is no power to tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
+from featdyn.across_runs.matching import before, first_fit, refuse_copies
+from featdyn.across_runs.options import ClaimOptions
 from featdyn.across_runs.several_runs import each
-from featdyn.analysis.composites.controls.compute import STRICT
-from featdyn.analysis.options import ClaimOptions
+from featdyn.analysis.composites.controls import STRICT
 from featdyn.compute import SERIAL, Workers
 from featdyn.errors import FeatdynError
-from featdyn.statistics.repeats import Estimate, mean_difference, mean_estimate
+from featdyn.statistics.multiplicity import holm
+from featdyn.statistics.repeats import EQUAL, Estimate, mean_difference, mean_estimate
 from featdyn.store import Run
 from featdyn.validation import validate
 
@@ -48,7 +52,11 @@ class Row:
     low: float
     high: float
     runs: int
+    pvalue: float  # Holm's, over the lines of the claim with a verdict
     verdict: str
+
+
+ALPHA = 0.05
 
 
 def claims(runs: Sequence[Run | str | Path], *, workers: Workers = SERIAL, **options: Any) -> pd.DataFrame:
@@ -66,18 +74,18 @@ def claims(runs: Sequence[Run | str | Path], *, workers: Workers = SERIAL, **opt
     workers
         Who reads the stores, as :func:`featdyn.compute.workers` gives them; one store is a task.
     **options
-        Fields of :class:`featdyn.analysis.options.ClaimOptions`.
+        Fields of :class:`featdyn.across_runs.options.ClaimOptions`.
 
     Returns
     -------
     pandas.DataFrame
         A line per data set, claim, cut and set; columns are the fields of :class:`Row`. Verdicts are "holds", "does not
-        hold" and "undecided"; lines that only inform have none.
+        hold", "undecided" and "no power" (all seeds give the same value); lines that only inform have none.
 
     Raises
     ------
     FeatdynError
-        No run of a data set has clean labels, or a result is missing.
+        No run of a data set has clean labels, a result is missing, or two runs of one kind have one seed.
     """
     import pandas as pd
 
@@ -92,6 +100,7 @@ def claims(runs: Sequence[Run | str | Path], *, workers: Workers = SERIAL, **opt
 class _Facts:
     """What claims need of one run."""
 
+    store: str
     dataset: str
     seed: int
     kind: str  # "frozen", "clean", "random", or "" for neither
@@ -108,6 +117,7 @@ def _facts(options: ClaimOptions, run: Run) -> _Facts:
     what, noise = recipe.get("intervention") or {}, float(recipe["labels"]["noise"])
     kind = "frozen" if what.get("cut") else "clean" if noise == 0 else "random" if noise >= 0.5 else ""
     return _Facts(
+        store=str(run.path),
         dataset=str(run.attributes.get("dataset", {}).get("name", run.name)),
         seed=int(recipe["training"]["seed"]),
         kind=kind,
@@ -128,9 +138,24 @@ class _Table:
         )
         if not self._clean:
             raise FeatdynError(f"{dataset}: every claim needs a run with clean labels and no intervention")
+        known = [run for run in runs if run.kind]
+        marks = [(run.kind, run.frozen, run.seed) for run in known]
+        refuse_copies(marks, [run.store for run in known], "runs of one kind and seed")
 
-    def rows(self) -> Iterator[Row]:
-        """Yield the lines, claim by claim."""
+    def rows(self) -> list[Row]:
+        """Return the lines, claim by claim, with their verdicts."""
+        lines = list(self._lines())
+        adjusted = np.full(len(lines), np.nan)
+        for claim in dict.fromkeys(row.claim for row, _ in lines):
+            mine = [i for i, (row, tested) in enumerate(lines) if row.claim == claim and tested is not None]
+            adjusted[mine] = holm([lines[i][1].pvalue for i in mine])  # type: ignore[union-attr]
+        return [
+            row if tested is None else replace(row, pvalue=float(p), verdict=_verdict(tested, p))
+            for (row, tested), p in zip(lines, adjusted, strict=True)
+        ]
+
+    def _lines(self) -> Iterator[tuple[Row, Estimate | None]]:
+        """Yield each line, and what must be above 0 for its claim to hold."""
         first = self._clean[0].pair
         assert first is not None  # a clean run has one
         cells = [(str(cut), str(probes)) for cut in first["cut"].values for probes in first["set"].values]
@@ -138,20 +163,21 @@ class _Table:
         for cell in cells:
             found = mean_estimate(self._agreements(self._clean, cell))
             claim = STABLE if cell[1] == "train" else UNSEEN
-            yield self._row(claim, cell, f"agreement, at least {least:g}", found, found.minus(least))
+            yield self._row(claim, cell, f"agreement, at least {least:g}", found.within(0, 1)), found.minus(least)
         for cell in cells if self._random else ():
             of_random, of_clean = self._agreements(self._random, cell), self._agreements(self._clean, cell)
-            yield self._row(COLLAPSES, cell, "agreement with random labels", mean_estimate(of_random))
+            inform = mean_estimate(of_random).within(0, 1)
+            yield self._row(COLLAPSES, cell, "agreement with random labels", inform), None
             found = mean_difference(of_clean, of_random)
-            yield self._row(COLLAPSES, cell, "agreement, clean minus random", found, found)
+            yield self._row(COLLAPSES, cell, "agreement, clean minus random", found.within(-1, 1)), found
         for cell in cells:
             for kind in STRICT:
                 values = [_value(run.drift, "advantage", cell, kind=kind) for run in self._clean]
-                found = mean_estimate(values)
-                yield self._row(NO_ARTEFACT, cell, f"accuracy, drift minus {kind.replace('_', ' ')}", found, found)
+                found, quantity = mean_estimate(values), f"accuracy, drift minus {kind.replace('_', ' ')}"
+                yield self._row(NO_ARTEFACT, cell, quantity, found.within(-1, 1)), found
         for what, values in self._losses().items():
             found = mean_estimate(values)
-            yield self._row(FREEZING, (what, "test"), "accuracy lost by freezing", found, found)
+            yield self._row(FREEZING, (what, "test"), "accuracy lost by freezing", found.within(-1, 1)), found
 
     def _agreements(self, runs: Sequence[_Facts], cell: tuple[str, str]) -> list[float]:
         return [_value(run.pair, "agreement", cell) for run in runs]
@@ -164,37 +190,36 @@ class _Table:
                 found.setdefault(run.frozen, []).append(twins[run.seed].final - run.final)
         return found
 
-    def _row(
-        self, claim: str, cell: tuple[str, str], quantity: str, found: Estimate, above_zero: Estimate | None = None
-    ) -> Row:
-        """Return a line; the claim holds where ``above_zero`` is above zero, if that is given."""
-        verdict = ""
-        if above_zero is not None:
-            verdict = "holds" if above_zero.low > 0 else "does not hold" if above_zero.high < 0 else "undecided"
-        return Row(self._dataset, claim, *cell, quantity, found.value, found.low, found.high, found.repeats, verdict)
+    def _row(self, claim: str, cell: tuple[str, str], quantity: str, found: Estimate) -> Row:
+        numbers = (found.value, found.low, found.high, found.repeats)
+        return Row(self._dataset, claim, *cell, quantity, *numbers, pvalue=np.nan, verdict="")
+
+
+def _verdict(tested: Estimate, pvalue: float) -> str:
+    """Return what a value that should be above 0 says of a claim."""
+    if tested.reason == EQUAL:
+        return "no power"
+    if not pvalue <= ALPHA:
+        return "undecided"
+    return "holds" if tested.value > 0 else "does not hold"
 
 
 def _pair(run: Run, options: ClaimOptions) -> xr.Dataset:
     """Return the composites of one pair: t2 fits its training probes first, t1 is a fraction of the way there."""
-    result = run.result("consistency")[["agreement", "plain_accuracy"]].load()
-    if "train" not in result["set"].values:
-        raise FeatdynError(f"{run.path}: holds no training probes, by which runs are matched")
-    fits = np.flatnonzero(result["plain_accuracy"].sel(set="train").values >= options.fit)
-    if not len(fits):
-        best = float(result["plain_accuracy"].sel(set="train").max())
-        raise FeatdynError(f"{run.path}: no checkpoint fits {options.fit:g} of its training probes (best: {best:.3f})")
-    t2 = int(fits[0])
-    return result.isel(t1=_before(result["step1"].values, t2, options.age), t2=t2)
+    result, t2 = run.result("consistency")[["agreement"]].load(), first_fit(run, options.fit)
+    if t2 >= result.sizes["t2"]:
+        raise FeatdynError(
+            f"{run.path}: its result is of fewer checkpoints; run: featdyn analyze {run.path} consistency"
+        )
+    steps = result["step1"].values
+    return result.isel(t1=before(steps, options.age * steps[t2]), t2=t2)
 
 
 def _drift(run: Run, options: ClaimOptions) -> xr.Dataset:
     """Return the controls of the last suffix for the prefix a fraction of the way there."""
     result = run.result("controls")[["advantage"]].load().isel(t2=-1)
-    return result.isel(t1=_before(result["step1"].values, result.sizes["t1"] - 1, options.age))
-
-
-def _before(steps: np.ndarray[Any, Any], t2: int, age: float) -> int:
-    return max(0, int(np.searchsorted(steps, age * steps[t2], side="right")) - 1)
+    steps = result["step1"].values
+    return result.isel(t1=before(steps, options.age * steps[-1]))
 
 
 def _value(cells: xr.Dataset | None, name: str, cell: tuple[str, str], **more: str) -> float:

@@ -94,6 +94,8 @@ class Analysis:
         Options that leave the cells alone which :attr:`Context.known` gives.
     version
         Of its numbers: results of another version are not reused.
+    demo
+        Whether ``featdyn demo`` asks it: it takes seconds, and shows what featdyn is for.
     """
 
     name: str
@@ -107,7 +109,12 @@ class Analysis:
     section: str = ""
     incidental: tuple[str, ...] = ()
     version: int = 1
+    demo: bool = False
     module: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={field.get_default()!r}" for name, field in self.options.model_fields.items())
+        return f"{self.name}: {self.question}\n  {self.source}\n  options: {options}"
 
     def __call__(
         self,
@@ -160,5 +167,19 @@ COORDINATES: dict[str, tuple[str, str]] = {
     "class": ("label", "1"),
     "width": ("variables of a layer", "1"),
     "observations": ("observations behind a covariance", "1"),
+    "rank": ("number of a principal direction, largest variance first", "1"),
+    "lag": ("checkpoints from the prefix's to the suffix's", "1"),
+    "path": ("which way the composites were evaluated", "1"),
+    "kind": ("what takes the place of the drift", "1"),
+    "policy": ("what is done with BatchNorm statistics", "1"),
+    "segment": ("layer that is put back", "1"),
+    "average": ("what is averaged", "1"),
+    "window": ("checkpoints in the average", "1"),
+    "measure": ("distance between distributions", "1"),
+    "component": ("principal axis that all checkpoints share", "1"),
+    "rate": ("learning rate at t", "1"),
+    "draw": ("number of a mini-batch", "1"),
+    "label": ("label of the probe", "1"),
+    "used": ("probes of the set that were looked at", "1"),
 }
 """Coordinates that results share: long name and units."""

@@ -138,9 +138,11 @@ MISSING = {
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    """Return a copy that may be moved and switched; the user's own stays as it is."""
+    """Return a copy that may be moved and switched, without wrappers; the user's own stays as it is."""
+    from featdyn.capture.tap import plain
+
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(plain(model))
     except Exception as error:
         raise FeatdynError(f"the model cannot be copied ({error}): give one without hooks or compiled parts") from error
 

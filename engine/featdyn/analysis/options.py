@@ -28,9 +28,9 @@ class Seed(Options):
 
 
 class Draws(Options):
-    """Bootstrap intervals."""
+    """Taken from older calls, where intervals were bootstrapped."""
 
-    draws: int = Field(400, ge=2, description="bootstrap draws for intervals; the image or document is what is drawn")
+    draws: int = Field(400, ge=2, description="without effect: intervals are score intervals, which need no draws")
 
 
 class Sets(Options):

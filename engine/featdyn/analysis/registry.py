@@ -11,7 +11,9 @@ from importlib.metadata import entry_points
 from types import ModuleType
 
 from featdyn.analysis.declaration import Analysis
+from featdyn.analysis.table import AnalysisTable
 from featdyn.errors import FeatdynError
+from featdyn.nearest import nearest
 
 GROUP = "featdyn.analyses"
 OWN = "featdyn.analysis"
@@ -19,8 +21,8 @@ OWN = "featdyn.analysis"
 
 
 @cache
-def analyses() -> dict[str, Analysis]:
-    """Return all analyses by name: those of featdyn, then those of other packages.
+def analyses() -> AnalysisTable:
+    """Return all analyses by name: those of featdyn, then those of other packages. Prints as a table of questions.
 
     An entry point of the group ``featdyn.analyses`` names an :class:`Analysis`, or a package like this one.
 
@@ -29,7 +31,7 @@ def analyses() -> dict[str, Analysis]:
     FeatdynError
         An entry point that is none, or a name that is taken.
     """
-    found: dict[str, Analysis] = {}
+    found = AnalysisTable()
     for analysis in [*_declared(importlib.import_module(OWN)), *_foreign()]:
         if analysis.name in found:
             raise FeatdynError(
@@ -49,7 +51,7 @@ def analysis(name: str) -> Analysis:
     """
     known = analyses()
     if name not in known:
-        raise FeatdynError(f"no analysis {name!r}: there are {', '.join(known)}")
+        raise FeatdynError(f"no analysis {name!r}: {nearest(name, known)}")
     return known[name]
 
 

@@ -78,11 +78,12 @@ def summary(dataset: xr.Dataset) -> list[tuple[str, str, int, int]]:
     """Return (status variable, reason, cells that have it, cells in all) of a result, in the order of its variables."""
     found = []
     for name, variable in dataset.data_vars.items():
-        meanings = str(variable.attrs.get("flag_meanings", "")).split()
-        counts = np.bincount(np.asarray(variable.values, int).ravel(), minlength=len(meanings)) if meanings else []
-        for code, count in enumerate(counts):
-            if code and count:
-                found.append((str(name), _plain(meanings[code]), int(count), int(variable.size)))
+        if "flag_meanings" not in variable.attrs:
+            continue
+        words, codes = meanings(variable.attrs), np.asarray(variable.values, int)
+        for code, reason in enumerate(words[1:], 1):
+            if count := int((codes == code).sum()):
+                found.append((str(name), reason, count, codes.size))
     return found
 
 
@@ -112,11 +113,11 @@ def explain(dataset: xr.Dataset, declared: Mapping[str, str]) -> xr.Dataset:
     return dataset.assign(added)
 
 
+def meanings(attributes: Mapping[str, Any]) -> list[str]:
+    """Return in words what each code of a status variable with these attributes means; '' for the first, computed."""
+    found = str(attributes.get("flag_meanings", "")).split()
+    return ["", *(meaning.replace("_", " ") for meaning in found[1:])]
+
+
 def _words(status: xr.DataArray) -> xr.DataArray:
-    meanings = str(status.attrs.get("flag_meanings", "")).split()
-    table = np.array(["", *(_plain(meaning) for meaning in meanings[1:])], dtype=object)
-    return status.copy(data=table[np.asarray(status.values, int)])
-
-
-def _plain(meaning: str) -> str:
-    return meaning.replace("_", " ")
+    return status.copy(data=np.array(meanings(status.attrs), dtype=object)[np.asarray(status.values, int)])

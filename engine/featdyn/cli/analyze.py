@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,25 +12,28 @@ from featdyn.cli.flags import flags
 from featdyn.cli.progress import bar
 from featdyn.cli.workers import compute_flags, opened
 from featdyn.errors import FeatdynError
+from featdyn.nearest import nearest
 
 if TYPE_CHECKING:
     from featdyn.analysis import Analysis
 
 
 class Analyses(click.Group):
-    """The analyses as subcommands, behind any number of stores."""
+    """The analyses as subcommands, behind any number of stores; what there is, the registry says."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take what comes before the name of an analysis for stores."""
         names = self.list_commands(ctx)
-        at = next((i for i, arg in enumerate(args) if arg in names), len(args))
-        if at == len(args) or not at:
-            if at and not args[0].startswith("-"):
-                raise click.UsageError(f"no analysis in '{' '.join(args)}': there are {', '.join(names)}", ctx)
-            if args and not at:
-                raise click.UsageError(f"name a store before {args[0]}", ctx)
-            return super().parse_args(ctx, args)  # help
-        ctx.obj = args[:at]
+        words = [*takewhile(lambda arg: not arg.startswith("-"), args)]
+        at = next((i for i, word in enumerate(words) if word in names), len(words))
+        if at < len(words):
+            if not at and not {"-h", "--help"} & set(args) and not ctx.resilient_parsing:
+                raise click.UsageError(f"name a store before {words[0]}: featdyn analyze STORE {words[0]}", ctx)
+            ctx.obj = words[:at]
+        elif words and not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
+            if len(words) == 1:
+                raise click.UsageError(f"name an analysis after {words[0]}: {', '.join(names)}", ctx)
+            raise click.UsageError(f"no analysis {words[-1]!r}: {nearest(words[-1], names)}", ctx)
         return super().parse_args(ctx, args[at:])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -45,10 +49,27 @@ class Analyses(click.Group):
         found = analyses().get(cmd_name)
         return None if found is None else _command(found)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each analysis with its whole question on one line."""
+        from featdyn.analysis import analyses
+
+        width = max(map(len, analyses()))
+        with formatter.section("Analyses"):
+            for name, analysis in analyses().items():
+                formatter.write(f"  {name:<{width}}  {analysis.question}\n")
+
+
+class _Command(click.Command):
+    """One analysis: its stores come before its name."""
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write where the stores stand."""
+        formatter.write_usage(f"{ctx.parent.command_path if ctx.parent else ''} STORE... {self.name}", "[OPTIONS]")
+
 
 @click.group(cls=Analyses, subcommand_metavar="STORE... ANALYSIS [OPTIONS]", options_metavar="", no_args_is_help=True)
 def command() -> None:
-    """Run an analysis on each STORE and commit its result there.
+    """Run an analysis on each STORE and commit its result there; featdyn analyze ANALYSIS --help lists its options.
 
     An analysis that fails on one store is run on the others; the exit code is then 1.
     """
@@ -78,10 +99,9 @@ def _command(analysis: Analysis) -> click.Command:
             sys.exit(1)
 
     again = click.Option(["--fresh"], is_flag=True, help="Reuse nothing of earlier results.")
-    return click.Command(
+    return _Command(
         analysis.name,
         callback=run,
         params=[*flags(analysis.options), again, *compute_flags()],
         help=f"{analysis.question}\n\n{analysis.source}",
-        short_help=analysis.question,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from featdyn.analysis.options import ClaimOptions
+from featdyn.across_runs.options import ClaimOptions
 from featdyn.cli.flags import flags
 from featdyn.cli.out import out_file
 from featdyn.cli.workers import compute_flags, opened
@@ -20,9 +20,9 @@ from featdyn.cli.workers import compute_flags, opened
 )
 @out_file("Write to this file instead of standard output.")
 def command(stores: tuple[str, ...], kind: str, out: str | None, **options: Any) -> None:
-    """Test the five claims on temporal consistency on STORES.
+    """Test the five claims of arXiv 2509.20334 on STORES.
 
-    Give runs with clean labels, with random ones (labels.noise=1) and with a frozen part, of some seeds each.
+    Give runs with clean labels, with random ones and with a frozen part, of some seeds each.
     """
     from featdyn.across_runs.claims import claims
     from featdyn.query import render

@@ -10,8 +10,6 @@ import click
 from featdyn.cli.out import out_file
 from featdyn.cli.workers import compute_flags, opened
 
-DEFAULT = tuple(f"results.consistency.{name}" for name in ("accuracy", "agreement", "retention"))
-
 
 @click.command()
 @click.argument("stores", nargs=-1, required=True, type=click.Path())
@@ -19,10 +17,9 @@ DEFAULT = tuple(f"results.consistency.{name}" for name in ("accuracy", "agreemen
     "--quantity",
     "quantities",
     multiple=True,
-    default=DEFAULT,
-    show_default=True,
     metavar="VARIABLE",
-    help="What to compare, a dotted path as for query; may be repeated.",
+    help="What to compare, a dotted path as for query; may be repeated. By default accuracy, agreement and retention "
+    "of composites.",
 )
 @click.option("--where", multiple=True, metavar="COORD=PATTERN", help="Keep what matches: set=test, cut=s3*, ...")
 @click.option("--reduce", multiple=True, metavar="HOW:DIM", help="Reduce over axes: mean:probe, max:cut, ...")
@@ -54,11 +51,14 @@ def command(
     Values have 95 % intervals: low and high over the runs of a group, probes_low and probes_high over the probes of one
     run.
     """
+    from featdyn.across_runs.compare import QUANTITIES, compare
     from featdyn.query import render
-    from featdyn.report.compare import compare, write
+    from featdyn.report.comparison import write
 
     with opened(options) as workers:
-        table = compare(stores, quantities, workers=workers, where=where, reduce=reduce, t1=t1, t2=t2, fit=fit)
+        table = compare(
+            stores, quantities or QUANTITIES, workers=workers, where=where, reduce=reduce, t1=t1, t2=t2, fit=fit
+        )
     if out is not None:
         write(table, out)
     render(table, kind, sys.stdout)

@@ -13,7 +13,8 @@ from featdyn.cli.progress import bar
 @click.command()
 @click.option("--out", type=click.Path(file_okay=False), default="demo", show_default=True, help="The folder.")
 def command(out: str) -> None:
-    """Train on scikit-learn's digits, stitch all checkpoint pairs, write OUT/run.zarr and OUT/report.html."""
+    """Train on scikit-learn's digits, ask a first question, write OUT/run.zarr and OUT/report.html."""
+    from featdyn.analysis import analyses
     from featdyn.analysis.driver import analyze
     from featdyn.report import write_report
     from featdyn.store import Run
@@ -27,9 +28,10 @@ def command(out: str) -> None:
     with bar("training", "step") as update:
         events = Events(plan=click.echo, step=lambda step, steps, loss: update(step, steps))
         run = train(load("digits"), store, events)
-    if not run.results("consistency"):
-        with bar("consistency") as update:
-            analyze(store, "consistency", progress=update)
+    for analysis in analyses().values():
+        if analysis.demo and not run.results(analysis.name):
+            with bar(analysis.name) as update:
+                analyze(store, analysis, progress=update)
     write_report(Run(store), report)
     click.echo(
         f"\nstore   {store}\nreport  {report}\ndone in {time.monotonic() - start:.0f} s; next: featdyn info {store}"

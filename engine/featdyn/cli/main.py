@@ -12,6 +12,7 @@ import click
 
 from featdyn import __version__
 from featdyn.errors import FeatdynError
+from featdyn.nearest import nearest
 
 # Name to one line, so that --help imports no command.
 COMMANDS = {
@@ -20,7 +21,7 @@ COMMANDS = {
     "info": "Show what a store holds.",
     "query": "Select and reduce arrays of a store.",
     "analyze": "Answer a question about a store, and keep the answer in it.",
-    "claims": "Test the claims on temporal consistency on runs with clean and random labels.",
+    "claims": "Test the claims of arXiv 2509.20334 on runs with clean and random labels.",
     "compare": "Put runs side by side, in one table and one figure.",
     "report": "Write a store's HTML report.",
     "verify": "Check every committed byte of a store; drop what is damaged.",
@@ -43,6 +44,14 @@ class Commands(click.Group):
         command: click.Command = module.command
         command.name = cmd_name
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command, or say which one may have been meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {args[0]!r}: {nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

@@ -32,8 +32,8 @@ def command(
 ) -> None:
     """Select VARIABLE of STORE by coordinates and reduce it over axes.
 
-    VARIABLE is a dotted path: cube.activation_norm, layers.s1b1.activation, outputs.loss, test_accuracy,
-    results.consistency.accuracy.
+    VARIABLE is a dotted path: cube.activation_norm, layers.s1b1.activation, outputs.loss, test_accuracy, or
+    results.ANALYSIS.VARIABLE for the newest result of an analysis.
     """
     from featdyn.query import query, render
     from featdyn.store import Run

@@ -11,11 +11,11 @@ from math import prod
 from torch import Tensor, fx, nn
 
 from featdyn.errors import NetworkError
-from featdyn.networks import places
+from featdyn.networks import cut_places
 from featdyn.networks.extract import Part
-from featdyn.networks.flow import Flow, flow
 from featdyn.networks.trace import trace
 from featdyn.networks.twin import eval_twin
+from featdyn.networks.value_shapes import ValueShapes, shapes_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Cut:
     prefix_params: int
     """Parameters that the prefix uses."""
     suffix_params: int
-    _flow: Flow = field(repr=False, compare=False)
+    _flow: ValueShapes = field(repr=False, compare=False)
     _node: fx.Node = field(repr=False, compare=False)
 
     @cached_property
@@ -79,7 +79,7 @@ def cuts(module: nn.Module, example: Tensor, *, every: bool = False) -> list[Cut
     """
     if not isinstance(example, Tensor) or example.ndim < 1:
         raise TypeError(f"example must be a tensor with a batch dimension, not {getattr(example, 'shape', example)}")
-    traced = flow(trace(module), example)
+    traced = shapes_of(trace(module), example)
     found = list(_separations(traced))
     if not every:  # of places that cost the same to run and to store, the last stands for all
         groups = [list(group) for _, group in groupby(found, key=lambda cut: (cut.prefix_macs, prod(cut.shape)))]
@@ -88,10 +88,10 @@ def cuts(module: nn.Module, example: Tensor, *, every: bool = False) -> list[Cut
     return [cut for cut in found if cut._node not in ends]
 
 
-def _separations(traced: Flow) -> Iterator[Cut]:
+def _separations(traced: ValueShapes) -> Iterator[Cut]:
     """Yield a cut for every node that separates, the input and the output among them."""
-    names, modules = places.names(traced), places.modules(traced.trace)
-    for node in places.separating(traced):
+    names, modules = cut_places.names(traced), cut_places.modules(traced.trace)
+    for node in cut_places.separating(traced):
         prefix, suffix = Part(traced, traced.trace.input, node), Part(traced, node, traced.trace.output.args[0])
         shape = traced.sample_shape(node)
         if shape is not None and suffix.complete:

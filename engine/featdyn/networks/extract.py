@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from featdyn.networks.flow import BATCHES, Flow, TensorOf
+from featdyn.networks.value_shapes import BATCHES, TensorOf, ValueShapes
 
 
 class Part:
@@ -28,7 +28,7 @@ class Part:
         The structure of nodes that comes out.
     """
 
-    def __init__(self, flow: Flow, source: fx.Node, result: Any) -> None:
+    def __init__(self, flow: ValueShapes, source: fx.Node, result: Any) -> None:
         self.flow = flow
         self.source = source
         self.result = result

@@ -12,8 +12,9 @@ import pandas as pd
 from featdyn.errors import FeatdynError
 from featdyn.query.cells import Array, Cells
 from featdyn.query.reduce import Reduction, reduce
-from featdyn.query.variable import Variable, find
+from featdyn.query.stored_array import StoredArray, find
 from featdyn.query.where import coordinates_of, select
+from featdyn.query.why_missing import why_missing
 from featdyn.store import Run
 
 ROWS = 10_000_000  # of one table, unless a limit says otherwise
@@ -53,7 +54,8 @@ def query(
     pandas.DataFrame
         One row per value: the axes that are left with their useful coordinates (``step`` and ``epoch`` beside
         ``checkpoint``; ``split``, ``label`` and corruption beside ``sample``; those named in ``where``), then the
-        value, in a column named by the last part of ``variable``.
+        value, in a column named by the last part of ``variable``. Where a result says why values are missing, and some
+        that were not reduced are, a column ``missing`` gives the reason.
 
     Raises
     ------
@@ -79,7 +81,11 @@ def query(
     if limit is not None:
         cells = _first(cells, limit)
     labels = {d: selected.positions[selected.dims.index(d)][: cells.shape[a]] for a, d in enumerate(dims)}
-    return _table(found, cells, labels, coordinates_of(where)).head(limit if limit is not None else ROWS)
+    table = _table(found, cells, labels, coordinates_of(where))
+    reasons = why_missing(run, found, cells) if not reductions else None
+    if reasons is not None:
+        table["missing"] = reasons.reshape(-1)
+    return table.head(limit if limit is not None else ROWS)
 
 
 def _reduced(cells: Cells, reductions: Sequence[Reduction]) -> Cells:
@@ -99,7 +105,7 @@ def _first(cells: Cells, rows: int) -> Cells:
     return cells
 
 
-def _table(variable: Variable, cells: Cells, labels: dict[str, Array], asked: set[str]) -> pd.DataFrame:
+def _table(variable: StoredArray, cells: Cells, labels: dict[str, Array], asked: set[str]) -> pd.DataFrame:
     columns: dict[str, Array] = {}
     for axis, (dim, positions) in enumerate(labels.items()):
         beside = [n for n, d in variable.coordinates.items() if d == dim and n != dim and n in {*BESIDE, *asked}]

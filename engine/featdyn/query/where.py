@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featdyn.errors import FeatdynError
 from featdyn.query.cells import Array, Cells
-from featdyn.query.variable import Variable
+from featdyn.query.stored_array import StoredArray
 
 _CONDITION = re.compile(r"\s*([^=!<>]+?)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*", re.DOTALL)
 _ORDER = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
@@ -20,7 +20,7 @@ _ORDER = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_e
 Mask = NDArray[np.bool_]
 
 
-def select(variable: Variable, where: Sequence[str]) -> Cells:
+def select(variable: StoredArray, where: Sequence[str]) -> Cells:
     """Return the cells of a variable at the positions where all conditions hold; only coordinates are read.
 
     Raises

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from numpy.typing import ArrayLike, NDArray
 
-from featdyn.report.numbers import rounded, short
+from featdyn.report.rounding import rounded, short
 
 Figure: TypeAlias = dict[str, Any]
 Figures: TypeAlias = dict[str, Figure]  # by the choices that show it, joined by "|"; "" where there is no choice

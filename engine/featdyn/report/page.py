@@ -13,11 +13,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from featdyn.errors import FeatdynError
-from featdyn.report.consistency import MEASURES, consistency
-from featdyn.report.facts import head, recipe_tables, tables
-from featdyn.report.layers import layers
-from featdyn.report.sections import sections
-from featdyn.report.training import panels, steps
+from featdyn.report.chapters import chapters, unasked
+from featdyn.report.layer_summaries import layers
+from featdyn.report.provenance_tables import head, recipe_tables, tables
+from featdyn.report.training_curves import panels, steps
 from featdyn.store import Run
 from featdyn.store.files import Folder
 
@@ -66,26 +65,24 @@ def render(run: Run) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    training, stitched, recorded = panels(run), consistency(run), layers(run)
-    figures: dict[str, Any] = {f"training-{i}": {"": panel.figure} for i, panel in enumerate(training)}
+    training, results, recorded = panels(run), chapters(run), layers(run)
+    figures: dict[str, Any] = {f"training-{i}": panel.figures for i, panel in enumerate(training)}
     figures |= {"layers": recorded.figures} if recorded else {}
-    figures |= stitched.figures if stitched else {}
-    more = sections(run)
-    for section in more:
-        figures |= section.slots()
+    for chapter in results:
+        figures |= {slot: panel.figures for slot, (_, panel) in chapter.slots().items() if panel.figures}
+    maps = {f"{c.name}-{i}": s.pair_maps for c in results for i, s in enumerate(c.sections) if s.pair_maps}
     page: str = environment.from_string(_read("report.html.j2")).render(
         run=run,
         store=shlex.quote(str(run.path)),
         head=head(run),
         training=training,
-        consistency=stitched,
-        measures=MEASURES,
-        labels={"set": "Probes", "cut": "Cut after", "memory": "Measure", "measure": "Measure"},
+        chapters=results,
+        unasked=unasked(run),
+        labels={"set": "Probes", "cut": "Cut after", "memory": "Measure"},
         layers=recorded,
-        sections=more,
-        tables=tables(run, stitched, more),
+        tables=tables(run, results),
         recipe=recipe_tables(run),
-        data={"steps": steps(run).tolist(), "figures": figures, "grid": stitched.grid if stitched else None},
+        data={"steps": steps(run).tolist(), "figures": figures, "maps": maps},
         nonce=secrets.token_urlsafe(16),
         plotly=Markup(get_plotlyjs()),
         script=Markup(_read("report.js")),

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const { steps, figures, grid } = JSON.parse(document.getElementById("data").textContent);
+  const { steps, figures, maps } = JSON.parse(document.getElementById("data").textContent);
   const hover = document.getElementById("hover");
   const config = { displaylogo: false, displayModeBar: "hover", responsive: true, modeBarButtons: [["toImage", "resetScale2d"]] };
   const number = (value) => value.toLocaleString("en");
@@ -41,7 +41,7 @@
   }
 
   function drawHeatmap(plot) {
-    const cut = plot.dataset.cut, set = choice(plot, "set"), measure = choice(plot, "measure");
+    const grid = maps[plot.dataset.maps], cut = plot.dataset.cut, set = choice(plot, "set"), measure = choice(plot, "measure");
     const size = grid.sizes[set], [zmin, zmax] = grid.extremes[measure][set];
     const trace = {
       type: "heatmap",
@@ -57,8 +57,8 @@
   }
 
   // What a square of a heatmap says. Text is made on hover: made ahead, it would outweigh the numbers many times.
-  function describe(cut, set, i, j) {
-    const size = grid.sizes[set], [low, high] = grid.intervals[set];
+  function describe(grid, cut, set, i, j) {
+    const size = grid.sizes[set];
     const lines = [
       `Shallow half: checkpoint ${grid.t1[i]} (step ${number(grid.step1[i])})`,
       `Deep half: checkpoint ${grid.t2[j]} (step ${number(grid.step2[j])})`,
@@ -66,17 +66,18 @@
     for (const [measure, title] of Object.entries(grid.titles)) {
       const count = grid.measures[measure][cut][set][i][j];
       if (count === null) continue;
-      lines.push(`${title}: ${percent(count / size)} (${percent(low[count])} to ${percent(high[count])})`);
+      const ends = grid.bounds[measure]?.map((bound) => bound[cut][set][i][j] / 1000).map(percent);
+      lines.push(`${title}: ${percent(count / size)}` + (ends ? ` (95 %: ${ends[0]} to ${ends[1]})` : ""));
     }
-    const loss = grid.loss[cut][set][i][j];
+    const loss = grid.loss?.[cut][set][i][j] ?? null;
     if (loss !== null) lines.push(`Mean loss: ${loss}`);
-    lines.push(`${number(size)} probes; 95 % intervals in brackets`);
+    lines.push(`${number(size)} probes`);
     return lines.join("\n");
   }
 
   function showHover(plot, { points: [point], event }) {
     const [i, j] = point.pointIndex || point.pointNumber;
-    hover.textContent = describe(plot.dataset.cut, choice(plot, "set"), i, j);
+    hover.textContent = describe(maps[plot.dataset.maps], plot.dataset.cut, choice(plot, "set"), i, j);
     hover.hidden = false;
     const { clientX: x, clientY: y } = event, { offsetWidth: w, offsetHeight: h } = hover;
     hover.style.left = `${x + 18 + w > innerWidth ? Math.max(0, x - 18 - w) : x + 18}px`;

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from featdyn.report.figures import Figure, Figures
-from featdyn.store import Run
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,10 @@ class Panel:
     """A figure; the reader's choices pick one of ``figures``."""
 
     caption: str
-    figures: Figures
+    figures: Figures = field(default_factory=dict)
     choices: tuple[str, ...] = ()  # names of the choices whose values, joined by "|", are the keys
+    detail: str = ""  # below the caption
+    pair_map: int | None = None  # instead of figures: which cut of the section's ``pair_maps`` is drawn
 
 
 @dataclass(frozen=True)
@@ -31,27 +33,45 @@ class Grid:
 
 @dataclass(frozen=True)
 class Section:
-    """One result."""
+    """What is shown of a result under one heading.
 
-    name: str  # of the analysis, and of the anchor
+    Attributes
+    ----------
+    title
+        The heading.
+    text
+        Paragraphs: what is measured, how to read it, what is our own choice.
+    panels
+        Figures, which share the choices.
+    choices
+        Name of each choice to its values and what they are called.
+    preset
+        The value chosen at first, where it is not the first.
+    grid
+        A table below the figures.
+    note
+        Small print below that.
+    wide
+        Whether figures need room.
+    pair_maps
+        What the page's script draws heat maps over pairs of checkpoints from.
+    """
+
     title: str
-    text: Sequence[str]  # paragraphs
-    panels: Sequence[Panel]
-    choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # name to values and what they are called
-    preset: Mapping[str, str] = field(default_factory=dict)  # the value chosen at first, where it is not the first
+    text: Sequence[str] = ()
+    panels: Sequence[Panel] = ()
+    choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    preset: Mapping[str, str] = field(default_factory=dict)
     grid: Grid | None = None
-    path: str = ""  # of the result in the store
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-
-    def slots(self) -> dict[str, Figures]:
-        """Return the figures of all panels by slot."""
-        return {f"{self.name}-{i}": panel.figures for i, panel in enumerate(self.panels)}
+    note: str = ""
+    wide: bool = True
+    pair_maps: Mapping[str, Any] | None = None
 
 
 def choices_of(result: xr.Dataset, *dims: str) -> dict[str, dict[str, str]]:
     """Return a choice for each of these dimensions; sets say how many probes they hold."""
     found = {dim: {str(i): str(value) for i, value in enumerate(result[dim].values)} for dim in dims}
-    if "set" in found:
+    if "set" in found and "set_size" in result.coords:
         sizes = result["set_size"].values
         found["set"] = {i: f"{name} ({int(sizes[int(i)])})" for i, name in found["set"].items()}
     return found
@@ -78,7 +98,27 @@ def for_each(choices: Mapping[str, Mapping[str, str]], draw: Callable[..., Figur
     return figures
 
 
-def newest(run: Run, name: str) -> tuple[xr.Dataset, str] | None:
-    """Return the newest result of an analysis and its path; None where there is none."""
-    paths = run.results(name)
-    return (run.result(name), paths[-1]) if paths else None
+def cells(result: xr.Dataset, *dims: str) -> list[xr.Dataset]:
+    """Return the result at every place of these dimensions, the last one fastest."""
+    shape = [result.sizes[dim] for dim in dims]
+    return [result.isel(dict(zip(dims, at, strict=True))) for at in np.ndindex(*shape)]
+
+
+def name_of(cell: xr.Dataset, dim: str) -> str:
+    """Return the label of a cell along a dimension."""
+    return str(cell[dim].item())
+
+
+def word(value: Any, show: Callable[[float], str] = "{:.3g}".format) -> str:
+    """Return one number for a table, a dash where it is missing."""
+    number = float(value)
+    return show(number) if np.isfinite(number) else "–"
+
+
+def bounded_word(cell: xr.Dataset, name: str, show: Callable[[float], str]) -> str:
+    """Return a number with its 95 % interval, as far as the cell holds them; a dash where it is missing."""
+    if name not in cell or not np.isfinite(float(cell[name])):
+        return "–"
+    ends = [float(cell[f"{name}_{end}"]) for end in ("low", "high") if f"{name}_{end}" in cell]
+    interval = f" ({show(ends[0])} to {show(ends[1])})" if np.isfinite(ends).all() and ends else ""
+    return show(float(cell[name])) + interval

@@ -2,16 +2,18 @@
 
 - :func:`isotropy`: is this noise isotropic, and if not, along how many directions does it lie?
 - :mod:`sphericity`: its tests, one by one.
-- :mod:`alignment`: spectra beside isotropic baselines; subspaces, drift and covariances beside each other.
+- :mod:`alignment`: spectra beside isotropic baselines; directions of halves of the draws; drift along them.
 - :mod:`two_sample`: are these two samples from one law? Total variation, MMD, energy, sliced Wasserstein, a classifier.
-- :mod:`multiplicity`, :mod:`resampling`: adjusted p-values, intervals.
+- :mod:`multiplicity`, :mod:`resampling`, :mod:`repeats`: adjusted p-values; intervals, of clustered samples too.
+- :mod:`cka`: centred kernel alignment, from Gram matrices.
 
-Draws are rows: an array (n, p). A :class:`Gram` stands for draws too large to hold: add those of blocks of coordinates.
+Where samples come in groups, such as the corruptions of one image, the group is the unit: everything that resamples,
+permutes or tests draws takes ``groups``. Draws are rows: an array (n, p). A :class:`Gram` stands for draws too large to hold: add those of blocks of coordinates.
 """
 
-from featdyn.statistics import alignment, multiplicity, resampling, sphericity, two_sample
+from featdyn.statistics import alignment, cka, multiplicity, repeats, resampling, sphericity, two_sample
 from featdyn.statistics.directions import Directions, count_directions
-from featdyn.statistics.gram import Gram
+from featdyn.statistics.gram import Gram, group_means
 from featdyn.statistics.isotropy import Isotropy, isotropy
 from featdyn.statistics.result import TestResult
 from featdyn.statistics.tails import TailShape, tail_shape
@@ -23,9 +25,12 @@ __all__ = [
     "TailShape",
     "TestResult",
     "alignment",
+    "cka",
     "count_directions",
+    "group_means",
     "isotropy",
     "multiplicity",
+    "repeats",
     "resampling",
     "sphericity",
     "tail_shape",

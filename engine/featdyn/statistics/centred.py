@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from featdyn.statistics.blas import one_thread
 from featdyn.statistics.result import Center
 
+_PLAIN = 120  # binary exponent of lengths up to which their eighth powers are in the range of float64
 _NOTHING = (8 * np.finfo(np.float64).eps) ** 2  # share of squared deviations that is rounding
 
 
@@ -30,6 +32,8 @@ class Centred:
         Sum of the fourth powers of all n * p entries; NaN where it is not known.
     squares : (r,), optional
         Eigenvalues of ``rows' rows``, where they are known.
+    unit : float
+        What the rows are given in; 1 but for very large or small ones.
     """
 
     rows: NDArray[np.float64]
@@ -37,6 +41,7 @@ class Centred:
     center: Center
     fourth: float = float("nan")
     squares: NDArray[np.float64] | None = None
+    unit: float = 1.0
 
     @classmethod
     def of_rows(cls, x: NDArray[Any], center: Center) -> Centred:
@@ -44,18 +49,22 @@ class Centred:
         if center not in ("estimated", "known"):
             raise ValueError(f"center must be 'estimated' or 'known', got {center!r}")
         rows = np.array(x, dtype=np.float64)
-        total = np.vdot(rows, rows)
+        total = np.square(rows).sum()
         if center == "estimated":
             rows -= rows.mean(axis=0)
-        squares = np.square(rows).ravel()
+        squares = np.square(rows)
         _require_spread(float(squares.sum()), float(total), x.shape)
-        return cls(rows, x.shape[1], center, float(squares @ squares))
+        return cls(rows, x.shape[1], center, float(np.square(squares).sum()))
 
     @classmethod
     def of_products(cls, products: NDArray[np.float64], p: int, center: Center, fourth: float, total: float) -> Centred:
         """Return draws from their inner products (n, n); ``total`` is the sum of squares before centring."""
         n = len(products)
         _require_spread(float(np.trace(products)), total, (n, p))
+        exponent = int(np.frexp(np.trace(products))[1]) // 2
+        if abs(exponent) > _PLAIN:
+            small = cls.of_products(np.ldexp(products, -2 * exponent), p, center, math.ldexp(fourth, -4 * exponent), 0.0)
+            return replace(small, unit=math.ldexp(1.0, exponent))
         with one_thread(n):
             values, vectors = np.linalg.eigh(products)
         kept = slice(max(0, n - p), None)
@@ -87,7 +96,8 @@ class Centred:
         if self.squares is not None:
             values = self.squares
         else:
-            values = np.asarray(np.linalg.eigvalsh(self.rows.T @ self.rows if r <= n else self.rows @ self.rows.T))
+            with one_thread(min(n, r)):
+                values = np.asarray(np.linalg.eigvalsh(self.rows.T @ self.rows if r <= n else self.rows @ self.rows.T))
         return np.maximum(np.sort(values)[::-1][: min(self.m, self.p)], 0.0) / self.m
 
     def trace(self, k: int = 1) -> float:
@@ -135,20 +145,35 @@ class Centred:
     def centre_free(self) -> Centred:
         """Rows whose law is centred without an estimate: the draws, or ``x_1 - x_2, x_3 - x_4, ...`` (n // 2 rows).
 
-        Deviations from an estimated centre share it: with p >> n that drowns tests that look at directions only.
+        Deviations from an estimated centre share it: with p >> n that drowns tests that look at directions only. Rows
+        that are zero, as differences of equal draws are, have no direction and are left out.
         """
-        if self.center == "known":
+        rows = self.rows
+        if self.center == "estimated":
+            rows = rows[: self.n // 2 * 2]
+            rows = rows[::2] - rows[1::2]
+        squares = np.einsum("ij,ij->i", rows, rows)
+        lost = self.n * np.finfo(np.float64).eps * self.square_norms.max()  # rounding of the roots of a Gram matrix
+        kept = squares > lost
+        if self.center == "known" and kept.all():
             return self
-        pairs = self.rows[: self.n // 2 * 2]
-        return Centred(pairs[::2] - pairs[1::2], self.p, "known")
+        return Centred(rows[kept], self.p, "known", unit=self.unit)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.float64]:
+        """Lengths of the draws about the law's centre, (n,).
+
+        About an estimated one they follow from those of the deviations: ``E |x_i - mean|^2 = r_i^2 (1 - 2/n) + S/n^2``
+        for draws ``x_i`` of length r_i, S the sum of their squares.
+        """
+        w, n = self.square_norms, self.n
+        if self.center == "estimated":
+            w = np.maximum((w - w.sum() / (n * (n - 1))) / (1 - 2 / n), 0.0)
+        return np.sqrt(w)
 
     @cached_property
     def directions(self) -> NDArray[np.float64]:
-        """The rows at unit length, (n, r)."""
-        lost = self.n * np.finfo(np.float64).eps * self.square_norms.max()  # rounding of the roots of a Gram matrix
-        zero = np.flatnonzero(self.square_norms <= lost)
-        if len(zero):
-            raise ValueError(f"x has draws (or pairs of draws) without a direction, such as {int(zero[0])} of {self.n}")
+        """The rows at unit length, (n, r); of :attr:`centre_free`, as others may have none."""
         return np.asarray(self.rows / np.sqrt(self.square_norms)[:, None])
 
 

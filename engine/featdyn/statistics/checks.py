@@ -31,3 +31,18 @@ def fraction(value: float, name: str) -> float:
     if not 0 < value < 1:
         raise ValueError(f"{name} must lie between 0 and 1, got {value}")
     return value
+
+
+def groups(found: Any, size: int) -> NDArray[np.intp]:
+    """Return the number of each of ``size`` samples' group, 0 upwards; each is its own where there are none."""
+    if found is None:
+        return np.arange(size)
+    array = np.asarray(found)
+    if array.shape != (size,):
+        raise ValueError(f"groups must have shape ({size},), got {array.shape}")
+    return np.unique(array, return_inverse=True)[1]
+
+
+def exponent(array: NDArray[Any]) -> int:
+    """Return the e for which the largest magnitude of ``array`` lies in [2^(e-1), 2^e); 0 where all is zero."""
+    return int(np.frexp(np.abs(array).max(initial=0))[1])

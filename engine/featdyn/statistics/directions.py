@@ -61,7 +61,7 @@ def count_directions(x: Draws, *, center: Center = "estimated", alpha: float = 0
     """
     checks.fraction(alpha, "alpha")
     c = centred(x, center).centre_free
-    with one_thread(c.n):
+    with one_thread(min(c.rows.shape)):
         return _count(c, alpha)
 
 

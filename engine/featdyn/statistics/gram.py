@@ -6,7 +6,8 @@ statistics subtract numbers of size p to look for differences of size one, which
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -19,6 +20,8 @@ from featdyn.statistics.centred import Centred
 from featdyn.statistics.result import Center
 
 _BLOCK = 2**20  # entries of one float64 block of columns, 8 MiB: copies stay near the cache
+_LARGEST = 230  # binary exponent, about 1e69: fourth powers of larger entries, or of smaller than its inverse, are lost
+_PLAIN = 100  # binary exponent up to which draws are taken in their own units
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,11 +52,13 @@ class Gram:
 
     @classmethod
     def of(cls, x: ArrayLike) -> Gram:
-        """Return the Gram matrix of draws ``x (n, p)``, n >= 3, real and finite."""
+        """Return the Gram matrix of draws ``x (n, p)``, n >= 3, real and finite; their largest within 1e-69 to 1e69."""
         rows = checks.matrix(x, "x", rows=3, columns=1)
+        if abs(checks.exponent(rows)) > _LARGEST:
+            raise ValueError(f"the largest entry of x {rows.shape} must lie between 1e-69 and 1e69: give it other units")
         n, p = rows.shape
         width = max(1, _BLOCK // n)
-        with one_thread(n):
+        with one_thread(min(n, p)):
             gram = cls._of_block(rows[:, :width])
             for start in range(width, p, width):
                 gram = gram + cls._of_block(rows[:, start : start + width])
@@ -108,6 +113,21 @@ class Gram:
         return Centred.of_products(products, self.p, "known", self.fourth, np.trace(products))
 
 
+def group_means(x: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
+    """Return the mean of each group of draws ``x (n, p)``, in the order in which groups first appear: (groups, p).
+
+    Copies of one image are not independent draws; their means are.
+    """
+    if isinstance(x, Gram | Centred):
+        raise TypeError("groups need the draws themselves, not their inner products")
+    rows = checks.matrix(x, "x", rows=1, columns=1)
+    member = checks.groups(groups, len(rows))
+    first = np.unique(member, return_index=True)[1]
+    sums = np.zeros((len(first), rows.shape[1]))
+    np.add.at(sums, member, rows)
+    return np.asarray((sums / np.bincount(member)[:, None])[np.argsort(first)])
+
+
 Draws: TypeAlias = ArrayLike | Gram | Centred
 
 
@@ -123,6 +143,10 @@ def centred(x: Draws, center: Center) -> Centred:
         return x
     if not isinstance(x, Gram):
         rows = checks.matrix(x, "x", rows=3, columns=2)
+        exponent = checks.exponent(rows)
+        if abs(exponent) > _PLAIN:  # no test sees units, but their squares leave the range of float64
+            rows = np.ldexp(rows.astype(np.float64), -exponent)
+            return replace(centred(rows, center), unit=math.ldexp(1.0, exponent))
         if rows.shape[0] > rows.shape[1]:  # the smaller side is that of the coordinates
             return Centred.of_rows(checks.finite(rows, "x"), center)
         x = Gram.of(rows)

@@ -1,19 +1,28 @@
-"""Intervals: of proportions, and of means by bootstrap."""
+"""Intervals of shares, of their paired differences and of means, and resampling where there is no formula.
+
+Samples of one group (copies of an image, pieces of a document) are not independent: the group is what is drawn. Score
+intervals (Wilson's of a share, Tango's of a paired difference) stay within their range and have a width also at its
+ends, where percentiles of a bootstrap have none. Giving them the number of independent samples that clustered ones
+amount to follows Korn and Graubard (1998) and Dean and Pagano (2015); doing so for Tango's interval, and the limits of
+that number, are featdyn's own choice.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from featdyn.statistics import checks
-from featdyn.statistics.randomness import Rng, generator
 
 Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
-_BLOCK = 2**22  # entries of one block of resampling weights
+_HALVINGS = 50
+_EQUAL = 1e-13  # of the sum of squares: what rounding leaves of it where all values are equal
+
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -25,165 +34,176 @@ class Interval:
     high: Any
 
 
-def binomial_interval(
-    successes: ArrayLike, trials: ArrayLike, *, level: float = 0.95, method: Literal["wilson", "exact"] = "wilson"
-) -> Interval:
-    """Return confidence intervals of proportions, such as accuracies.
+def share_interval(hits: ArrayLike, *, groups: ArrayLike | None = None, level: float = 0.95) -> Interval:
+    """Return confidence intervals of shares, such as accuracies: Wilson's (1927), for clustered samples too.
 
     Parameters
     ----------
-    successes, trials
-        Counts, broadcast against each other; ``0 <= successes <= trials``, ``trials >= 1``.
+    hits : (..., N)
+        Whether each sample counts, or a mean of such answers, 0 to 1.
+    groups : (N,), optional
+        Origin of each sample; by default each is its own.
     level
         Confidence level.
-    method
-        ``"wilson"`` (Wilson 1927): covers the level on average. ``"exact"`` (Clopper and Pearson 1934): at least it.
+
+    Returns
+    -------
+    Interval
+        Fields ``(...)``, within [0, 1].
     """
-    k, n = (np.asarray(a, dtype=np.float64) for a in np.broadcast_arrays(successes, trials))
-    checks.fraction(level, "level")
-    if ((k < 0) | (k > n) | (n < 1)).any():  # NaN stays NaN
-        raise ValueError(f"successes {k.shape} must lie between 0 and trials, and trials be at least 1")
-    tail = (1 - level) / 2
-    share = k / n
-    if method == "wilson":
-        z2 = stats.norm.isf(tail) ** 2
-        middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-        half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
-        low, high = np.where(k == 0, 0.0, middle - half), np.where(k == n, 1.0, middle + half)
-    elif method == "exact":
-        low = np.where(k == 0, 0.0, stats.beta.ppf(tail, np.maximum(k, 1), n - k + 1))
-        high = np.where(k == n, 1.0, stats.beta.isf(tail, k + 1, np.maximum(n - k, 1)))
-    else:
-        raise ValueError(f"method must be 'wilson' or 'exact', got {method!r}")
+    x, member = _checked(hits, groups, "hits", 0.0)
+    share = x.mean(axis=-1)
+    low, high = wilson(share, _effective_size(x, member, level), level)
     return Interval(share[()], low[()], high[()])
 
 
-def wilson(shares: ArrayLike, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the 95 % Wilson bounds (lower, upper) of proportions seen in ``size`` observations; NaN of NaN.
+def difference_interval(differences: ArrayLike, *, groups: ArrayLike | None = None, level: float = 0.95) -> Interval:
+    """Return confidence intervals of differences of shares over the same samples: Tango's score interval (1998).
+
+    Parameters
+    ----------
+    differences : (..., N)
+        ``a - b`` of each sample: 1, 0 or -1, or a mean of such.
+    groups, level
+        As for :func:`share_interval`.
+
+    Returns
+    -------
+    Interval
+        Fields ``(...)``, within [-1, 1].
+    """
+    d, member = _checked(differences, groups, "differences", -1.0)
+    size = _effective_size(d, member, level)
+    plus, minus = (np.maximum(sign * d, 0).mean(axis=-1) for sign in (1, -1))
+    z = float(stats.norm.isf((1 - level) / 2))
+    high, low = _tango(plus, minus, size, z), -_tango(minus, plus, size, z)
+    return Interval((plus - minus)[()], low[()], high[()])
+
+
+def mean_interval(values: ArrayLike, *, groups: ArrayLike | None = None, level: float = 0.95) -> Interval:
+    """Return Student's intervals of means, with as many degrees of freedom as there are groups but one.
+
+    Parameters
+    ----------
+    values : (..., N)
+    groups, level
+        As for :func:`share_interval`. The variance is that of the groups' sums about their share of the mean.
+
+    Returns
+    -------
+    Interval
+        Fields ``(...)``; limits are NaN of one group, and where all values are equal: nothing says how they vary.
+    """
+    x, member = _checked(values, groups, "values", -np.inf)
+    mean, units = x.mean(axis=-1), int(member.max()) + 1
+    half = np.full(mean.shape, np.nan)
+    if units > 1:
+        half = stats.t.isf((1 - checks.fraction(level, "level")) / 2, units - 1) * np.sqrt(
+            _variance(x, mean, member)[0]
+        )
+        half = np.where(np.ptp(x, axis=-1) > 0, half, np.nan)
+    return Interval(mean[()], (mean - half)[()], (mean + half)[()])
+
+
+def wilson(shares: ArrayLike, size: ArrayLike, level: float = 0.95) -> tuple[Values, Values]:
+    """Return the Wilson bounds (lower, upper) of proportions seen in ``size`` independent observations; NaN of NaN.
 
     They also cover the mean of several proportions over the same observations, which varies no more than one does.
     """
-    found = binomial_interval(np.asarray(shares, dtype=np.float64) * size, size)
-    return found.low, found.high
+    share, n = np.broadcast_arrays(np.asarray(shares, np.float64), np.asarray(size, np.float64))
+    z2 = stats.norm.isf((1 - checks.fraction(level, "level")) / 2) ** 2
+    if ((share < 0) | (share > 1) | (n <= 0)).any():
+        raise ValueError(f"shares {share.shape} must lie between 0 and 1, of at least one observation")
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
+    return np.where(share == 0, 0.0, middle - half), np.where(share == 1, 1.0, middle + half)
 
 
 def student(
-    number: NDArray[np.float64], total: NDArray[np.float64], squares: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the 95 % Student interval (lower, upper) of means, from counts, sums and sums of squares; NaN below 2."""
+    units: Values, number: Values, total: Values, squares: Values, crossed: Values, sizes: Values
+) -> tuple[Values, Values]:
+    """Return the limits of :func:`mean_interval` from sums over groups, for values that are not held at once.
+
+    Parameters
+    ----------
+    units, number, total
+        How many groups and samples there are, and the sum of all values.
+    squares, crossed, sizes
+        Over the groups: the sum of their squared sums, of their sums times their sizes, and of their squared sizes.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = total / number
-        variance = np.maximum(squares / number - mean**2, 0) * number / (number - 1)
-        half = np.where(number > 1, stats.t.ppf(0.975, number - 1), np.nan) * np.sqrt(variance / number)
+        spread = squares - 2 * mean * crossed + mean**2 * sizes
+        spread = np.where((units > 1) & (spread > _EQUAL * squares), spread * units / (units - 1), np.nan)
+        half = stats.t.ppf(0.975, np.where(units > 1, units - 1, np.nan)) * np.sqrt(spread) / number
     return mean - half, mean + half
 
 
-def bootstrap_mean(
-    values: ArrayLike, *, level: float = 0.95, resamples: int = 2000, rng: Rng = None, groups: ArrayLike | None = None
-) -> Interval:
-    """Return bootstrap percentile intervals of means over the first axis.
+def bootstrap_counts(size: int, draws: int, seed: int, groups: ArrayLike | None = None) -> NDArray[np.float32]:
+    """Return ``(draws, size)``: how often each draw with replacement holds each observation, whole numbers.
 
-    Each resample draws the same samples for all columns, so intervals of columns that share their samples (checkpoint
-    pairs on one probe set) move together, and those of a difference are the intervals of ``a - b``: see
-    :func:`paired_difference`.
-
-    Parameters
-    ----------
-    values : (N, ...)
-        One row a sample, N >= 2.
-    level
-        Confidence level.
-    resamples
-        How many resamples.
-    rng
-        Generator or seed; 0 by default.
-    groups : (N,), optional
-        Samples of one group (corruptions of one image, one seed) are drawn together.
-
-    Notes
-    -----
-    Efron (1979). One matrix product of the resampling counts with the values: nothing is gathered.
+    For statistics that have no formula, such as ratios: sums over a draw are one matrix product, exact on any number
+    of threads. Groups ``(size,)`` are drawn whole, so that a draw of groups of unequal sizes need not hold ``size``.
     """
-    x = checks.finite(np.asarray(values, dtype=np.float64), "values")
-    checks.fraction(level, "level")
-    if x.ndim < 1 or len(x) < 2:
-        raise ValueError(f"values must have shape (N, ...) with N >= 2, got {x.shape}")
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, got {resamples}")
-    flat, sizes = x.reshape(len(x), -1), np.ones(len(x))
-    if groups is not None:
-        flat, sizes = _by_group(flat, np.asarray(groups))
-    draw, n = generator(rng), len(flat)
-    means = np.empty((resamples, flat.shape[1]))
-    block = max(1, _BLOCK // n)
-    for start in range(0, resamples, block):
-        count = min(block, resamples - start)
-        weights = draw.multinomial(n, np.full(n, 1 / n), size=count).astype(np.float64)
-        means[start : start + count] = (weights @ flat) / (weights @ sizes)[:, None]
-    tail = (1 - level) / 2
-    low, high = (q.reshape(x.shape[1:])[()] for q in np.quantile(means, (tail, 1 - tail), axis=0))
-    return Interval(x.mean(axis=0)[()], low, high)
+    member = checks.groups(groups, size)
+    units = int(member.max()) + 1
+    counts = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), draws)
+    return counts[:, member].astype(np.float32)
 
 
-def bootstrap_weights(size: int, draws: int, seed: int) -> NDArray[np.float32]:
-    """Return ``(draws, size)`` weights of observations: how often each draw with replacement holds each, over ``size``.
+def _checked(values: ArrayLike, groups: ArrayLike | None, name: str, least: float) -> tuple[Values, NDArray[np.intp]]:
+    x = checks.finite(np.asarray(values, dtype=np.float64), name)
+    if x.ndim < 1 or x.shape[-1] < 1:
+        raise ValueError(f"{name} must have shape (..., N) with N >= 1, got {x.shape}")
+    if np.isfinite(least) and x.size and (x.min() < least or x.max() > 1):
+        raise ValueError(f"{name} {x.shape} must lie between {least:g} and 1")
+    return x, checks.groups(groups, x.shape[-1])
 
-    A weighted mean is then a matrix product, and statistics of the same observations are resampled together.
+
+def _variance(x: Values, mean: Values, member: NDArray[np.intp]) -> tuple[Values, Values]:
+    """Return the variance of means over the last axis, from the sums of at least two groups, and its freedom.
+
+    Where few groups differ from the others, as where shares are small, the sums are far from normal and tell less: the
+    freedom is that of the chi-squared law with the variance of their sum of squares (Satterthwaite 1946).
     """
-    counts = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), draws)
-    return (counts / size).astype(np.float32)
+    order = np.argsort(member, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(member[order]) > 0])
+    squares = np.square(np.add.reduceat((x - mean[..., None])[..., order], starts, axis=-1))
+    units, total = len(starts), squares.sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kurtosis = units * np.square(squares).sum(axis=-1) / total**2
+    freedom = np.clip(2 * units / np.maximum(np.nan_to_num(kurtosis, nan=1.0) - 1, 1e-9), 1, units - 1)
+    return np.asarray(total * units / (units - 1) / x.shape[-1] ** 2), np.asarray(freedom)
 
 
-def bootstrap_bounds(
-    values: NDArray[np.floating] | NDArray[np.bool_], weights: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return 95 % percentile bounds (lower, upper) ``(...)`` of the mean of ``values (..., size)``.
+def _effective_size(x: Values, member: NDArray[np.intp], level: float) -> Any:
+    """Return of how many independent samples the mean of ``x (..., N)``, in [-1, 1], varies as much.
 
-    Give differences of paired observations to bound the difference of their means.
-
-    Parameters
-    ----------
-    weights
-        ``(draws, size)``, of :func:`bootstrap_weights`.
+    Between what N samples with no variation within groups amount to (Kish 1965), which is also taken where they do not
+    vary at all, and N; less what Student's law needs more, as the variance is an estimate.
     """
-    counts = np.rint(weights * weights.shape[1])  # whole numbers: of such values sums are exact, on any threads
-    drawn = (values.astype(np.float32) @ counts.T).astype(np.float64) / weights.shape[1]
-    low, high = np.quantile(drawn, (0.025, 0.975), axis=-1)
-    return low, high
+    n, sizes = x.shape[-1], np.bincount(member)
+    least = n**2 / float(np.square(sizes).sum())
+    if least == n:
+        return float(n)
+    if len(sizes) < 2:
+        return least
+    mean = x.mean(axis=-1)
+    alone, (found, freedom) = np.abs(x).mean(axis=-1) - mean**2, _variance(x, mean, member)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = np.where(alone > 0, np.clip(alone / found, least, n), least)
+    tail = (1 - checks.fraction(level, "level")) / 2
+    return size * (stats.norm.isf(tail) / stats.t.isf(tail, freedom)) ** 2
 
 
-def paired_difference(
-    a: ArrayLike,
-    b: ArrayLike,
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    rng: Rng = None,
-    groups: ArrayLike | None = None,
-) -> Interval:
-    """Return bootstrap intervals of ``mean(a) - mean(b)`` where row i of both is the same sample.
-
-    Parameters
-    ----------
-    a, b : (N, ...)
-        Of one shape.
-    level, resamples, rng, groups
-        As for :func:`bootstrap_mean`.
-    """
-    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if x.shape != y.shape:
-        raise ValueError(f"a and b must have one shape, got {x.shape} and {y.shape}")
-    return bootstrap_mean(x - y, level=level, resamples=resamples, rng=rng, groups=groups)
-
-
-def _by_group(flat: NDArray[np.float64], groups: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the sum and the size of every group."""
-    if groups.shape != (len(flat),):
-        raise ValueError(f"groups must have shape ({len(flat)},), got {groups.shape}")
-    _, member = np.unique(groups, return_inverse=True)
-    count = int(member.max()) + 1
-    if count < 2:
-        raise ValueError("groups must name at least two groups")
-    sums = np.zeros((count, flat.shape[1]))
-    np.add.at(sums, member, flat)
-    return sums, np.bincount(member).astype(np.float64)
+def _tango(plus: Values, minus: Values, size: Any, z: float) -> Values:
+    """Return the upper score limit of ``plus - minus``, the shares of differences of 1 and of -1, by halving."""
+    low, high = plus - minus, np.ones_like(plus)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        linear = (2 - plus + minus) * middle - plus - minus
+        least = np.sqrt(np.maximum(linear**2 + 8 * minus * middle * (1 - middle), 0))
+        variance = np.maximum((least - linear) / 2 + middle * (1 - middle), 0)  # of one difference, at this mean
+        inside = (plus - minus - middle) ** 2 * size <= z**2 * variance
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    return high

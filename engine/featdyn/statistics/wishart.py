@@ -12,6 +12,7 @@ from featdyn.statistics.blas import one_thread
 from featdyn.statistics.randomness import Rng, generator, seed_of
 
 _BLOCK = 2**19  # entries held at once, 4 MiB: a block stays in the cache
+REPLICATES = 999  # of directions, of which the smallest p-value is 0.001: the same for all that draw them
 KEPT, SIZES = 2**25, 2  # bytes of directions that are kept, of so many sizes: 999 sets of 64 in 64 coordinates or more
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from featdyn.errors import StoreError
-from featdyn.store import metadata, root, shard
+from featdyn.store import metadata, root, shard, summary
 from featdyn.store.commit import DROPPED
 from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
@@ -69,6 +69,12 @@ class Run:
         wrong = self.place.incomplete(self.commits[-1].files(self.place))
         if wrong:
             raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
+
+    def __repr__(self) -> str:
+        return summary.text(self)
+
+    def _repr_html_(self) -> str:
+        return summary.html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _elsewhere, (self.path, self.commits[-1].number, self.fingerprint)
@@ -164,6 +170,11 @@ class Run:
     def announce(self, path: str, checkpoint: int, block: int) -> None:
         """Ask the system to read a shard ahead, which :meth:`block` will be asked for soon."""
         self.place.announce(metadata.chunk_key(self.schema[path], checkpoint, block))
+
+    @property
+    def analyses(self) -> list[str]:
+        """Names of the analyses that have results, in the order of their first ones."""
+        return list(dict.fromkeys(c.name.split("/")[1] for c in self.commits if c.kind == "result"))
 
     def results(self, name: str) -> list[str]:
         """Return the paths of an analysis's results, oldest first."""

@@ -55,7 +55,8 @@ class SuffixBank:
     Parameters
     ----------
     suffixes
-        One module per checkpoint, each from features (N, ...) to logits (N, classes). They are taken in eval mode
+        One module per checkpoint, each from features (N, ...) to logits (N, classes); one logit z is that of class 1
+        against class 0, so that (0, z) are the logits of two classes. They are taken in eval mode
         whatever their mode is, and left as they are. Weights are shared where they are float32 already: do not train
         on while the bank lives. Samples must not see each other.
     dtype
@@ -254,6 +255,9 @@ class SuffixBank:
             reason = str(problem).strip().splitlines()[0]
             raise ValueError(f"features of shape {tuple(features.shape)} do not fit the suffix: {reason}") from problem
         if not self._runner.error:
+            return
+        if self._backend == "gpu" and plain.classes == 1:
+            self._runner, self.bound = General(self._modules, "one logit"), 0.0
             return
         try:
             self._runner.run(features, fused)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
+from featdyn_kernels.stitch.score import of_classes
+
 
 def run(
     modules: Sequence[nn.Module],
@@ -23,12 +25,12 @@ def run(
     They are float64, of float64 suffixes on features (N, ...); what was not asked for is empty.
     """
     with torch.inference_mode():
-        logits = np.stack([m(features.to("cpu", torch.float64, copy=True)).numpy() for m in modules])
+        logits = np.stack([of_classes(m(features.to("cpu", torch.float64, copy=True))).numpy() for m in modules])
     prediction = torch.from_numpy(logits).argmax(-1).numpy()
     log_q, none = log_softmax(logits, axis=-1), np.empty(0)
     divergence = none
     if own is not None:
-        log_p = log_softmax(own.astype(np.float64), axis=-1)
+        log_p = log_softmax(of_classes(torch.from_numpy(own)).numpy().astype(np.float64), axis=-1)
         divergence = (np.exp(log_p) * (log_p - log_q)).sum(-1)
     if labels is None:
         return prediction, none, none, divergence

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from featdyn_kernels._jit import njit
 
@@ -45,17 +45,18 @@ class Scores:
     ) -> None:
         self.labels, self.own = (None if given is None else given.to(device) for given in (labels, own))
         self._highest = int(labels.max()) if labels is not None and len(labels) else -1
-        self._reduce = reduce
+        self._reduce, self.classes = reduce, 0
         self.prediction = torch.empty((checkpoints, samples), dtype=torch.int64, device=device)
         self._figures = torch.empty((5, checkpoints, samples), device=device)
         self.gap, self.scale, self.loss, self.margin, self.divergence = self._figures.unbind()
 
     def check(self, classes: int) -> None:
         """Raise ``ValueError`` if these are no logits, or labels or own logits are of other classes."""
-        if classes < 2:
-            raise ValueError(f"a suffix must return logits (N, classes) of two or more classes, got {classes}")
-        if self._highest >= classes:
-            raise ValueError(f"labels must be below {classes}, the number of classes, got {self._highest}")
+        self.classes = classes
+        if classes < 1:
+            raise ValueError(f"a suffix must return logits (N, classes), got {classes} classes")
+        if self._highest >= max(2, classes):
+            raise ValueError(f"labels must be below {max(2, classes)}, the number of classes, got {self._highest}")
         if self.own is not None and self.own.shape[-1] != classes:
             raise ValueError(f"own: the suffix returns {classes} classes, got logits of {self.own.shape[-1]}")
 
@@ -71,12 +72,17 @@ class Scores:
         rows = slice(checkpoint, checkpoint + logits.shape[1])
         labels = None if self.labels is None else self.labels[samples]
         own = None if self.own is None else self.own[rows, samples]
-        self.write(*self._reduce(logits, labels, own), rows, samples)
+        self.write(*self._reduce(of_classes(logits), labels, None if own is None else of_classes(own)), rows, samples)
 
     def write(self, prediction: Tensor, figures: Tensor, checkpoints: slice, samples: slice | Tensor) -> None:
         """Keep what was reduced."""
         self.prediction[checkpoints, samples] = prediction
         self._figures[:, checkpoints, samples] = figures
+
+
+def of_classes(logits: Tensor) -> Tensor:
+    """Return logits (..., class) of two classes at least: one logit z is that of class 1 against class 0, (0, z)."""
+    return nn.functional.pad(logits, (1, 0)) if logits.shape[-1] == 1 else logits
 
 
 def reduce(logits: Tensor, labels: Tensor | None, own: Tensor | None) -> tuple[Tensor, Tensor]:

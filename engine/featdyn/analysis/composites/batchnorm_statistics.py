@@ -1,61 +1,134 @@
-"""BatchNorm's running statistics, estimated anew."""
+"""BatchNorm by the statistics of what is at hand: those of a batch, or of many batches together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def norms(module: nn.Module) -> list[_BatchNorm]:
-    """Return a module's BatchNorm layers."""
-    return [inner for inner in module.modules() if isinstance(inner, _BatchNorm)]
+def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
+    """Return a module's BatchNorm layers by name."""
+    return {name: inner for name, inner in module.named_modules() if isinstance(inner, _BatchNorm)}
+
+
+def nearly_equal(samples: int, most: int) -> list[slice]:
+    """Return slices of nearly one size, at most ``most``, that hold so many samples: none of several is small.
+
+    A batch of one has no variance, so that BatchNorm cannot use it.
+    """
+    parts = -(-samples // most)
+    ends = [samples * i // parts for i in range(parts + 1)]
+    return [slice(*ends[i : i + 2]) for i in range(parts)]
+
+
+class OneValue(ValueError):
+    """A batch has one value per channel, which has no variance."""
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Mean and variance of each channel over batches, float64, each value of a channel counted once."""
+
+    count: int
+    mean: Tensor  # (channel,)
+    squares: Tensor  # (channel,), sum of squared differences from the mean
+
+    def __add__(self, other: Pooled) -> Pooled:
+        """Join two (Chan, Golub, LeVeque 1979): the law of total variance, by numbers of values."""
+        count, apart = self.count + other.count, other.mean - self.mean
+        squares = self.squares + other.squares + apart**2 * (self.count * other.count / count)
+        return Pooled(count, self.mean + apart * (other.count / count), squares)
+
+    @classmethod
+    def of(cls, batch: Tensor) -> Pooled:
+        """Return those of a batch ``(N, channel, ...)``."""
+        channels = batch.detach().transpose(0, 1).flatten(1).double()
+        variance, mean = torch.var_mean(channels, 1, correction=0)
+        return cls(channels.shape[1], mean, variance * channels.shape[1])
 
 
 @contextmanager
-def by_batch(module: nn.Module, momentum: float | None = 0.0) -> Iterator[None]:
-    """Let BatchNorm layers use the statistics of each batch; running ones move by ``momentum``.
+def by_batch(module: nn.Module, seen: Callable[[str, Tensor], None] | None = None) -> Iterator[None]:
+    """Let the BatchNorm layers of a module in eval mode normalise by each batch; nothing of it is changed.
 
-    With None they are the plain average over the batches since they were reset.
+    Parameters
+    ----------
+    seen
+        Called with each layer's name and input.
+
+    Raises
+    ------
+    OneValue
+        When it runs on such a batch.
     """
-    found = norms(module)
-    saved = [norm.momentum for norm in found]
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        def normalised(layer: nn.Module, given: tuple[Tensor, ...], _: Tensor) -> Tensor:
+            (batch,) = given
+            if batch.numel() == batch.shape[1]:
+                raise OneValue(f"{name}: one value per channel has no variance")
+            if seen is not None:
+                seen(name, batch)
+            weight, bias, eps = (getattr(layer, part) for part in ("weight", "bias", "eps"))
+            return batch_norm(batch, None, None, weight, bias, training=True, eps=eps)
+
+        return normalised
+
+    hooks = [layer.register_forward_hook(watch(name)) for name, layer in batch_norms(module).items()]
     try:
-        for norm in found:
-            norm.train()
-            norm.momentum = momentum
         yield
     finally:
-        for norm, own in zip(found, saved, strict=True):
-            norm.eval()
-            norm.momentum = own
+        for hook in hooks:
+            hook.remove()
 
 
-def reestimated(module: nn.Module, state: Mapping[str, Tensor], blocks: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Return a state with the statistics that a module's BatchNorm layers meet on some batches: their plain average.
+def reestimated(module: nn.Module, state: Mapping[str, Tensor], batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Return a state with the statistics that a module's BatchNorm layers meet on some batches, by numbers of values.
 
     Parameters
     ----------
     module
-        In eval mode; all but its BatchNorm layers stays so.
+        In eval mode; it stays so.
     state
         Of the module; it is left as it is.
-    blocks
-        Inputs. They are not read where there is no BatchNorm.
+    batches
+        Inputs, each normalised by its own statistics as in training. They are not read where there is no BatchNorm.
+
+    Returns
+    -------
+    dict
+        ``running_mean``, the unbiased ``running_var`` and ``num_batches_tracked`` of each layer that keeps them, in
+        their own precision; all else as given.
+
+    Raises
+    ------
+    OneValue
+        Of a batch.
     """
-    new = dict(state)
-    if not norms(module):
+    layers, pooled, new, passes = batch_norms(module), dict[str, Pooled](), dict(state), 0
+    if not layers:
         return new
-    for name, tensor in state.items():
-        if name.endswith(("running_mean", "num_batches_tracked")):
-            new[name] = torch.zeros_like(tensor)
-        elif name.endswith("running_var"):
-            new[name] = torch.ones_like(tensor)
-    with by_batch(module, None), torch.inference_mode():
-        for block in blocks:
-            functional_call(module, new, (block,))
+
+    def add(name: str, batch: Tensor) -> None:
+        mine = Pooled.of(batch)
+        pooled[name] = pooled[name] + mine if name in pooled else mine
+
+    with by_batch(module, add), torch.inference_mode():
+        for batch in batches:
+            functional_call(module, new, (batch,))
+            passes += 1
+    for name, found in pooled.items():
+        values = {"running_mean": found.mean, "running_var": found.squares / (found.count - 1)}
+        for key, value in (values | {"num_batches_tracked": torch.tensor(passes)}).items():
+            path = f"{name}.{key}".lstrip(".")  # the module itself may be the layer
+            if (own := state.get(path)) is not None:
+                new[path] = torch.empty_like(own).copy_(value)
     return new

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from featdyn.analysis.context import Context
+from featdyn.analysis.inputs.class_labels import class_count
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.store import Run
 from featdyn_kernels.stitch import SuffixBank
@@ -37,7 +38,11 @@ class Composites:
 
 
 def evaluate(
-    context: Context[Any], parts: Stitchable, members: NDArray[np.float64], known: Composites | None = None
+    context: Context[Any],
+    parts: Stitchable,
+    members: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    known: Composites | None = None,
 ) -> Composites:
     """Run every composite on every probe.
 
@@ -47,15 +52,16 @@ def evaluate(
         The network. Buffers travel with their layers: a suffix brings the BatchNorm statistics of its own checkpoint.
     members
         ``(probe, set)``, the weight of each probe in each set's mean.
+    labels
+        ``(probe,)``, classes.
     known
         What an earlier call found for the first checkpoints: only the rows and columns of the others are computed.
     """
     run = context.run
     steps, blocks = len(parts.states), range(run.schema.blocks)
     old = 0 if known is None else known.prediction.shape[1]
-    classes = run.schema["outputs/logits"].shape[-1]
     shape = len(parts.cuts), steps, steps, len(members)
-    prediction = np.zeros(shape, np.min_scalar_type(classes - 1))
+    prediction = np.zeros(shape, np.min_scalar_type(class_count(run) - 1))
     soft = np.zeros((len(SOFT), len(parts.cuts), members.shape[1], steps, steps))
     if known is not None:
         prediction[:, :old, :old] = known.prediction
@@ -66,7 +72,7 @@ def evaluate(
         for block in blocks
         for t1 in range(old if t2s.stop <= old else 0, steps)
     ]
-    with context.stage(_Grid(run, parts, members), parts.around(_Grid, run, members)) as stage:
+    with context.stage(_Grid(run, parts, members, labels), parts.around(_Grid, run, members, labels)) as stage:
         for (block, t1, t2s), found in zip(items, context.each(stage.map(_Grid.block, items)), strict=True):
             span = slice(t2s.start, t2s.stop)
             prediction[:, t1, span, run.schema.block_slice(block)] = found[0]
@@ -94,8 +100,8 @@ def bank_bytes(parts: Stitchable) -> int:
 class _Grid:
     """What the tasks of the grid need; suffixes are kept until a task asks for others."""
 
-    def __init__(self, run: Run, parts: Stitchable, members: NDArray[np.float64]) -> None:
-        self._run, self._parts, self._members = run, parts, members
+    def __init__(self, run: Run, parts: Stitchable, members: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
+        self._run, self._parts, self._members, self._labels = run, parts, members, labels
         self._banks: tuple[range, list[SuffixBank]] = range(0), []
 
     def banks(self, t2s: range) -> list[SuffixBank]:
@@ -111,18 +117,20 @@ class _Grid:
         index, t1, t2s = item
         banks, samples, batches = self.banks(t2s), self._run.schema.block_slice(index), self._parts.features.batches
         logits = np.stack([self._run.block("outputs/logits", t2, index) for t2 in t2s])
-        prediction = np.zeros((len(banks), *logits.shape[:2]), np.min_scalar_type(logits.shape[-1] - 1))
+        prediction = np.zeros((len(banks), *logits.shape[:2]), np.min_scalar_type(class_count(self._run) - 1))
         soft = np.zeros((len(SOFT), len(banks), self._members.shape[1], len(logits)))
         for batch in map(batches.__getitem__, batches.of_block(index)):
             rows, span = batch.stop - batch.start, slice(batch.start - samples.start, batch.stop - samples.start)
-            own = np.repeat(logits[:, span], [1] * (rows - 1) + [1 + batch.rows - rows], axis=1)
-            members = self._members[batch.start : batch.stop]
+            filled = np.minimum(np.arange(batch.rows), rows - 1)  # as the batch is
+            own, labels = logits[:, span][:, filled], self._labels[batch.start + filled]
+            shares = [(of_set > 0, of_set[of_set > 0]) for of_set in self._members[batch.start : batch.stop].T]
             with torch.inference_mode():
                 for c, z in enumerate(self._parts.features(batch, t1)):
-                    found = banks[c].run(z, batch.labels, own)
+                    found = banks[c].run(z, labels, own)
                     prediction[c, :, span] = found.predictions[:, :rows].cpu().numpy()
                     loss = found.loss[:, :rows].double()
                     kept = (loss, found.margin[:, :rows], (-loss).exp(), found.divergence[:, :rows])
                     for k, values in enumerate(kept):
-                        soft[k, c] += (values.double().cpu().numpy() @ members).T
+                        found_here = values.double().cpu().numpy()  # what is not finite stays in its set
+                        soft[k, c] += np.stack([found_here[:, mine] @ weights for mine, weights in shares])
         return prediction, soft

@@ -8,10 +8,19 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from featdyn.statistics import Gram
 
 DIMS = {"centred": ("draw", "draw2"), "along_mean": ("draw",)}
+
+
+def gram_of(draws: NDArray[np.float64]) -> Gram:
+    """Return the Gram matrix of draws ``(n, p)``; all NaN where they are not finite."""
+    if np.isfinite(draws).all():
+        return Gram.of(draws)
+    n, p = draws.shape
+    return Gram(n, p, np.full((n, n), np.nan), np.full(n, np.nan), *[np.nan] * 3)
 
 
 def to_arrays(prefix: str, gram: Gram) -> dict[str, tuple[tuple[str, ...], Any]]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from featdyn.analysis.composites.batchnorm_statistics import norms
 from featdyn.errors import FeatdynError
 from featdyn.networks import cuts
 from featdyn.store import Run
@@ -32,8 +33,10 @@ class Sampler:
     """Draws gradients of a run's training loss with respect to all parameters.
 
     The network is in training mode and the arithmetic float32, so BatchNorm uses the statistics of each mini-batch as
-    it did in training (unless told otherwise), and rounding to bfloat16 adds no noise of its own. Augmentation, where
-    the recipe has it, is drawn anew for each batch and is part of the noise.
+    it did in training (unless told otherwise), and rounding to bfloat16 adds no noise of its own; the loss is float64,
+    as what is left of it when a sample is learnt is rounding in float32. Augmentation, where the recipe has it, is drawn
+    anew for each batch and is part of the noise. Nothing is drawn from torch's global generator but what dropout draws,
+    and its state is put back.
 
     Parameters
     ----------
@@ -62,23 +65,33 @@ class Sampler:
             raise FeatdynError(f"{run.path}: was not made by 'featdyn train', so its training data are not known")
         values = {**stored, "data": {**stored["data"], "data_dir": data_dir}}
         values["training"] = {**stored["training"], "precision": "float32"}
-        self._loop = Loop(validate(Recipe, values, f"{run.path}: recipe"))
+        with torch.random.fork_rng():  # initial weights, which are not used
+            self._loop = Loop(validate(Recipe, values, f"{run.path}: recipe"))
         self.model, self._batches = self._loop.model, self._loop.batches
         self.batch_size = batch_size or self._loop.options.batch_size
         if self.batch_size > self._batches.samples:
             raise FeatdynError(f"batch_size {self.batch_size} is more than the {self._batches.samples} training images")
         self._seed, self._training = seed, not stored_statistics
-        self._dropout = any(isinstance(module, _DropoutNd) for module in self.model.modules())
+        modules = list(self.model.modules())
+        self.random = self._training and any(isinstance(m, _DropoutNd) and m.p > 0 for m in modules)
+        """Whether the network itself draws random numbers."""
+        by_batch = any(isinstance(m, _BatchNorm) and (self._training or m.running_mean is None) for m in modules)
+        self.apart = [
+            name
+            for name, there in {
+                "augmentation": self._loop.options.augment, "dropout": self.random, "BatchNorm by batch": by_batch
+            }.items()
+            if there
+        ]  # fmt: skip
+        """Why the mean over draws is not the full gradient, which takes each sample once and in one batch; empty where
+        it is."""
+        shuffled = torch.randperm(self.samples, generator=self._generator(3))
+        self._permuted = torch.from_numpy(self._loop.labels)[shuffled]
 
     @property
     def samples(self) -> int:
         """Number of training samples."""
         return self._batches.samples
-
-    @property
-    def normalised(self) -> bool:
-        """Whether a sample's gradient depends on its batch: then the mean over batches is not the full gradient."""
-        return self._training and bool(norms(self.model))
 
     @property
     def data_bytes(self) -> int:
@@ -105,8 +118,8 @@ class Sampler:
     def full(self) -> dict[str, Tensor]:
         """Return the gradient of the mean loss over the whole training set, float64.
 
-        Taken in batches of the sampler's size, the last one smaller, without augmentation only where the recipe has
-        none. With BatchNorm it is the mean of gradients of batches, each by its own statistics.
+        Taken in batches of the sampler's size, the last one smaller; where gradients depend on chance or on their batch
+        (:attr:`apart`), with one draw for each sample and in one partition.
         """
         total: dict[str, Tensor] = {}
         order = torch.randperm(self.samples, generator=self._generator(0))
@@ -116,11 +129,14 @@ class Sampler:
                 total[name] = total[name] + part if name in total else part
         return total
 
-    def draws(self, count: int, replacement: bool) -> Iterator[dict[str, Tensor]]:
-        """Yield gradients of ``count`` mini-batches, float32.
+    def draws(
+        self, count: int, replacement: bool, *, permuted: bool = False, dtype: torch.dtype = torch.float32
+    ) -> Iterator[dict[str, Tensor]]:
+        """Yield gradients of ``count`` mini-batches.
 
         With replacement, every sample of every batch is drawn independently. Without, batches are disjoint parts of a
-        random order, a new one when it is used up, as training takes them.
+        random order, a new one when it is used up, as training takes them. Batches are the same whatever the labels,
+        ``permuted`` over the training set or those in use.
         """
         random, order = self._generator(2), torch.empty(0, dtype=torch.int64)
         for number in range(count):
@@ -130,27 +146,37 @@ class Sampler:
                 if len(order) < self.batch_size:
                     order = torch.randperm(self.samples, generator=random)
                 index, order = order[: self.batch_size], order[self.batch_size :]
-            yield self._gradient(index, (3, number))
+            yield self._gradient(index, (3, number), self._permuted if permuted else None, dtype)
 
     def subset(self, count: int) -> tuple[Tensor, Tensor]:
         """Return inputs and labels of some fixed training samples, all of them where there are fewer."""
         order = torch.randperm(self.samples, generator=self._generator(1))
         return self._batches.of(order[:count], mixed_seed(self._seed, 5))
 
-    def _gradient(self, index: Tensor, purpose: tuple[int, int]) -> dict[str, Tensor]:
+    def _gradient(
+        self, index: Tensor, purpose: tuple[int, int], of: Tensor | None = None, dtype: torch.dtype = torch.float32
+    ) -> dict[str, Tensor]:
+        """Return the gradient of the mean loss of some samples, with their own labels or with others."""
         draw = mixed_seed(self._seed, *purpose)
         inputs, labels = self._batches.of(index, draw)
-        named = dict(self.model.named_parameters())
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        with ExitStack() as stack:
-            if self._dropout:  # torch has one random state: one thread at a time
-                stack.enter_context(_RANDOM)
-                stack.enter_context(seeded(self._seed, 3, draw % 2**31))
-            loss = F.cross_entropy(self.model(inputs), labels)
-        found = torch.autograd.grad(loss, list(named.values()))
-        for name, buffer in self.model.named_buffers():
-            buffer.copy_(buffers[name])  # a forward pass in training mode moves BatchNorm's running statistics
-        return dict(zip(named, found, strict=True))
+        labels = labels if of is None else of[index].to(labels)
+        moving = {name: p.detach().to(dtype).requires_grad_() for name, p in self.model.named_parameters()}
+        buffers = {  # copies, as a pass in training mode moves BatchNorm's running statistics
+            name: b.to(dtype if b.is_floating_point() else b.dtype, copy=True) for name, b in self.model.named_buffers()
+        }
+        with self._chance(draw):
+            logits = functional_call(self.model, {**moving, **buffers}, (inputs.to(dtype),))
+        found = torch.autograd.grad(F.cross_entropy(logits.double(), labels), list(moving.values()))
+        return dict(zip(moving, found, strict=True))
+
+    @contextmanager
+    def _chance(self, draw: int) -> Iterator[None]:
+        """Let dropout draw what this draw gives it."""
+        if not self.random:
+            yield
+            return
+        with _RANDOM, seeded(self._seed, 3, draw % 2**31):  # torch has one random state: one thread at a time
+            yield
 
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(mixed_seed(self._seed, 4, purpose))
@@ -161,7 +187,7 @@ def flat(tensors: Mapping[str, Tensor], names: list[str]) -> Tensor:
     return torch.cat([tensors[name].reshape(-1) for name in names])
 
 
-def unflattened(vector: Tensor, like: Mapping[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+def unflattened(vector: Tensor, like: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     """Return a vector as tensors of the shapes, types and places of ``like``."""
     pieces = torch.split(vector, [like[name].numel() for name in names])
     return {name: piece.view(like[name].shape).to(like[name]) for name, piece in zip(names, pieces, strict=True)}

@@ -101,14 +101,17 @@ class Batches(Sequence[Batch]):
 
 
 def inputs_of(run: Run, places: NDArray[np.intp]) -> Tensor:
-    """Return the inputs of some probes, ascending, in their order: beside them one block of inputs is in memory."""
-    found = [run.values("inputs/input", slice(0, 0))]
+    """Return the inputs of some probes, in the order of ``places``: beside them one block of inputs is in memory."""
+    found: NDArray[Any] | None = None
     for block in range(run.schema.blocks):
         samples = run.schema.block_slice(block)
-        mine = places[(places >= samples.start) & (places < samples.stop)] - samples.start
+        mine = np.flatnonzero((places >= samples.start) & (places < samples.stop))
         if len(mine):
-            found.append(run.values("inputs/input", samples)[mine])
-    return torch.from_numpy(np.concatenate(found))
+            values = run.values("inputs/input", samples)
+            if found is None:
+                found = np.empty((len(places), *values.shape[1:]), values.dtype)
+            found[mine] = values[places[mine] - samples.start]
+    return torch.from_numpy(run.values("inputs/input", slice(0, 0)) if found is None else found)
 
 
 def measure_rates(run: Run, model: nn.Module, cuts: Sequence[Cut], stored: set[str]) -> Rates:
@@ -180,17 +183,32 @@ class Features:
 
     def over(self, t1: int, kept: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], list[Tensor]]]:
         """Yield the features of some probes batch by batch, made in the recorded batches: places in ``kept``, and the
-        features ``(places, ...)`` at each cut, float32.
+        features ``(places, ...)`` at each cut, float32, or float64 where the network computes so.
+
+        Parameters
+        ----------
+        kept
+            Probes in any order, each as often as it is wanted.
+
+        Raises
+        ------
+        ValueError
+            There is no such probe.
         """
+        if len(kept) and not 0 <= kept.min() <= kept.max() < self._run.schema.samples:
+            raise ValueError(f"kept must lie in 0 to {self._run.schema.samples - 1}, got {kept.min()} to {kept.max()}")
         for i, (_, start, stop) in enumerate(self.batches.spans):
             mine = np.flatnonzero((kept >= start) & (kept < stop))
             if not len(mine):
                 continue
             rows = kept[mine] - start
-            together = len(rows) == rows[-1] - rows[0] + 1  # as most sets are: no copy then
+            together = bool((np.diff(rows) == 1).all())  # as most sets are: no copy then
             index = slice(rows[0], rows[-1] + 1) if together else torch.from_numpy(rows).to(self._device)
             with torch.inference_mode():
-                yield mine, [z[index].float() for z in self(self.batches[i], t1)]
+                yield (
+                    mine,
+                    [z[index].to(torch.promote_types(z.dtype, torch.float32)) for z in self(self.batches[i], t1)],
+                )
 
     def whole(self, t1: int, kept: NDArray[np.intp]) -> list[Tensor]:
         """Return the features of some probes ``(len(kept), ...)`` at each cut: all of them are in memory at once."""
@@ -198,7 +216,7 @@ class Features:
         for mine, features in self.over(t1, kept):
             for c, z in enumerate(features):
                 if len(found) == c:
-                    found.append(torch.empty(len(kept), *z.shape[1:], device=self._device))
+                    found.append(torch.empty(len(kept), *z.shape[1:], dtype=z.dtype, device=self._device))
                 found[c][torch.from_numpy(mine).to(self._device)] = z
         return found
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.errors import FeatdynError
 from featdyn.store import ArraySpec, Run
+
+VANISHED = "vanished_in_float16"
 
 
 def recorded(run: Run, patterns: Sequence[str], of: str) -> list[ArraySpec]:
@@ -32,6 +34,22 @@ def recorded(run: Run, patterns: Sequence[str], of: str) -> list[ArraySpec]:
     return found
 
 
+def vanished(run: Run, spec: ArraySpec) -> NDArray[np.bool_]:
+    """Return ``(checkpoint, probe)``, where an array stored as float16 has lost what was there.
+
+    The norms that were recorded beside it, in float32, tell: the root of the mean square is below what float16 holds
+    in full. Where there are none, nothing tells.
+    """
+    _, layer, of = spec.path.split("/")
+    norms = f"cube/{of}_norm"
+    if spec.dtype != "float16" or norms not in run.nodes:
+        return np.zeros((run.checkpoints, run.schema.samples), bool)
+    place = run.values("cube/layer").tolist().index(layer)
+    size = run.values(norms)[:, place] / prod(spec.shape[1:]) ** 0.5
+    held = float(np.finfo(np.float16).smallest_normal) * float(spec.attrs.get("scale_factor", 1.0))
+    return np.asarray((size > 0) & (size < held))
+
+
 def layer_coords(run: Run, specs: Sequence[ArraySpec], sets: ProbeSets) -> dict[str, Any]:
     """Return the coordinates of results over (layer, set, t)."""
     return {
@@ -41,9 +59,3 @@ def layer_coords(run: Run, specs: Sequence[ArraySpec], sets: ProbeSets) -> dict[
         "t": np.arange(run.checkpoints),
         "step": ("t", run.values("step")),
     }
-
-
-def recorded_classes(run: Run, t: int) -> NDArray[np.int64]:
-    """Return the classes ``(probe,)`` that the recorded network of a checkpoint predicts."""
-    blocks = range(run.schema.blocks)
-    return np.concatenate([run.block("outputs/logits", t, block).argmax(-1) for block in blocks])

@@ -17,8 +17,10 @@ from featdyn.analysis.inputs import feature_source as source
 from featdyn.analysis.inputs.feature_source import Source
 from featdyn.analysis.inputs.features_at_cuts import Batches, Features, measure_rates
 from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.recorded_arrays import vanished
 from featdyn.analysis.inputs.weights import States, network_of, refuse_other_function
 from featdyn.capture.tap import device_of
+from featdyn.errors import FeatdynError
 from featdyn.networks import Cut, cuts, resolve
 from featdyn.store import Run
 
@@ -136,6 +138,13 @@ def cut_network(
         sources = source.choose(picked, stored, widths, measure_rates(run, model, picked, stored))
     else:
         sources = source.forced(picked, stored, "stored" if features == "stored" else "recomputed")
+        for cut in picked if features == "stored" else ():
+            lost = vanished(run, run.schema[f"layers/{cut.module}/activation"])
+            if (lost.mean(1) > 0.5).any():
+                raise FeatdynError(
+                    f"{run.path}: the activations at {cut.name} are too small for float16, as which they were stored "
+                    f"(checkpoint {int(lost.mean(1).argmax())}): leave --features at auto"
+                )
     found = States(run, model)
     again = partial(cut_network, run, given, [cut.name for cut in picked], sources)
     return Stitchable(model, picked, found, sources, Features(run, model, picked, found, sources), again)

@@ -1,41 +1,29 @@
 """Along which directions does noise lie, and does drift follow them?
 
-Spectra (``S = X'X / m`` of n centred draws in p coordinates) beside isotropic baselines; subspaces beside random ones;
-covariances beside each other.
+Spectra (``S = X'X / m`` of n centred draws in p coordinates), the directions of two halves of the draws, and drift along
+them, each beside what isotropic noise or other draws show. Inner products are enough: a ``Gram`` does as well as draws.
 """
 
-from featdyn.statistics.alignment.covariances import covariance_cosine
+from featdyn.statistics.alignment.drift import DriftBeside, DriftShare, drift_beside, drift_share
+from featdyn.statistics.alignment.halves import Halves, split_halves
 from featdyn.statistics.alignment.spectrum import (
     ExplainedShares,
-    Spikes,
     effective_rank,
     explained_shares,
     participation_ratio,
-    principal_directions,
-    spikes,
     stable_rank,
-)
-from featdyn.statistics.alignment.subspaces import (
-    SubspaceShare,
-    drift_share,
-    principal_angles,
-    split_half_overlap,
-    subspace_overlap,
 )
 
 __all__ = [
+    "DriftBeside",
+    "DriftShare",
     "ExplainedShares",
-    "Spikes",
-    "SubspaceShare",
-    "covariance_cosine",
+    "Halves",
+    "drift_beside",
     "drift_share",
     "effective_rank",
     "explained_shares",
     "participation_ratio",
-    "principal_angles",
-    "principal_directions",
-    "spikes",
-    "split_half_overlap",
+    "split_halves",
     "stable_rank",
-    "subspace_overlap",
 ]

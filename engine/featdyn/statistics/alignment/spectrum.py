@@ -10,7 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from featdyn.statistics import checks, wishart
+from featdyn.statistics import wishart
+from featdyn.statistics.blas import one_thread
+from featdyn.statistics.centred import Centred
 from featdyn.statistics.gram import Draws, centred
 from featdyn.statistics.randomness import Rng
 from featdyn.statistics.result import Center
@@ -24,7 +26,7 @@ class ExplainedShares:
     ----------
     k : number of directions
     share : ``s_k``, the sum of the k largest eigenvalues over the trace
-    baseline, baseline_high : mean and 95 % quantile of ``s_k`` for isotropic Gaussian noise of the same m and p
+    baseline, baseline_high : mean and 95 % quantile of ``s_k`` for isotropic noise with the lengths of these draws
     """
 
     k: NDArray[np.int64]
@@ -34,9 +36,13 @@ class ExplainedShares:
 
 
 def explained_shares(
-    x: Draws, k: Sequence[int] = (1, 5, 10), *, center: Center = "estimated", rng: Rng = None, replicates: int = 200
+    x: Draws, k: Sequence[int] = (1, 5, 10), *, center: Center = "estimated", rng: Rng = None, replicates: int = 100
 ) -> ExplainedShares:
     """Return the shares of the k largest directions beside the isotropic baseline, which few draws raise far above k/p.
+
+    Lengths raise it as well: of 64 isotropic t(1.5) draws in 14,480 coordinates ten directions hold 0.85, of Gaussian
+    ones 0.17. The baseline keeps the lengths of the draws and takes uniform directions;
+    :func:`~featdyn.statistics.alignment.split_halves` has a baseline that no length moves.
 
     Parameters
     ----------
@@ -48,7 +54,7 @@ def explained_shares(
     rng
         Generator or seed of the baseline; 0 by default.
     replicates
-        Simulated Wishart matrices of the baseline.
+        Simulated sets of draws of the baseline.
     """
     c = centred(x, center)
     ks = np.asarray(k, dtype=np.int64)
@@ -56,8 +62,24 @@ def explained_shares(
         raise ValueError(f"k must name numbers of directions from 1 to p = {c.p}, got {tuple(k)}")
     if replicates < 1:
         raise ValueError(f"replicates must be at least 1, got {replicates}")
-    null = _shares(wishart.eigenvalues(c.m, c.p, replicates, rng)[:, ::-1], ks)
+    null = _shares(_isotropic(c, replicates, rng), ks)
     return ExplainedShares(ks, _shares(c.eigenvalues, ks), null.mean(axis=0), np.quantile(null, 0.95, axis=0))
+
+
+def _isotropic(c: Centred, replicates: int, rng: Rng) -> NDArray[np.float64]:
+    """Return eigenvalues, descending, of isotropic draws with the lengths of these: (replicates, min(n, p))."""
+    found, left = [], replicates
+    with one_thread(min(c.n, c.p)):
+        for uniform in wishart.directions(c.n, c.p, max(replicates, wishart.REPLICATES), rng):
+            rows = c.lengths[:, None] * uniform[:left]
+            if c.center == "estimated":
+                rows -= rows.mean(axis=1, keepdims=True)
+            turned = rows.swapaxes(1, 2)
+            found.append(np.linalg.eigvalsh(turned @ rows if rows.shape[2] <= c.n else rows @ turned))
+            left -= len(rows)
+            if not left:
+                break
+    return np.maximum(np.concatenate(found)[:, ::-1], 0.0)
 
 
 def _shares(eigenvalues: NDArray[np.float64], k: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -113,65 +135,3 @@ def stable_rank(x: Draws, *, center: Center = "estimated") -> float:
     """Return ``tr S / l_1``."""
     c = centred(x, center)
     return c.trace(1) / float(c.eigenvalues[0])
-
-
-@dataclass(frozen=True)
-class Spikes:
-    """Eigenvalues beyond the Marchenko-Pastur edge.
-
-    Attributes
-    ----------
-    count : int
-    edge : float
-        ``(tr S / p)(1 + sqrt(p / m))^2``.
-    detectable_excess : float
-        ``sqrt(p / m)``: a direction whose variance exceeds the others' by less than this many of theirs leaves no
-        eigenvalue outside the bulk (Baik, Ben Arous and Péché 2005).
-    """
-
-    count: int
-    edge: float
-    detectable_excess: float
-
-
-def spikes(x: Draws, *, center: Center = "estimated") -> Spikes:
-    """Count the eigenvalues of S above the edge of the spectrum of isotropic Gaussian noise.
-
-    A description, not a test: isotropic noise has an eigenvalue beyond the edge about every sixth time, heavy tails put
-    more there, and strong spikes raise the edge for weaker ones.
-    :func:`~featdyn.statistics.directions.count_directions` allows for all three.
-
-    Parameters
-    ----------
-    x : (n, p), Gram or Centred
-    center
-        ``"estimated"`` or ``"known"`` (zero).
-    """
-    c = centred(x, center)
-    threshold = math.sqrt(c.p / c.m)
-    edge = c.trace(1) / c.p * (1 + threshold) ** 2
-    return Spikes(int((c.eigenvalues > edge).sum()), edge, threshold)
-
-
-def principal_directions(x: NDArray[np.floating], k: int, *, center: Center = "estimated") -> NDArray[np.float64]:
-    """Return orthonormal directions of the k largest variances, largest first: (p, k).
-
-    Parameters
-    ----------
-    x : (n, p)
-        The draws themselves.
-    k
-        From 1 to the degrees of freedom, at most p.
-    center
-        ``"estimated"`` or ``"known"`` (zero).
-    """
-    rows = checks.finite(checks.matrix(x, "x", rows=2, columns=2), "x").astype(np.float64)
-    most = min(len(rows) - (center == "estimated"), rows.shape[1])
-    if not 1 <= k <= most:
-        raise ValueError(f"k must lie between 1 and {most} for x of shape {rows.shape}, got {k}")
-    if center == "estimated":
-        rows -= rows.mean(axis=0)
-    from featdyn_kernels.eigh import gram_eigh
-
-    _, vectors = gram_eigh(rows, k)
-    return np.ascontiguousarray(np.asarray(vectors)[:, ::-1])

@@ -43,5 +43,5 @@ def chen_zhang_zhong(x: Draws, *, center: Center = "estimated", rng: Rng = None)
         c.center,
         "n large, any p",
         "linear in independent coordinates",
-        {"T1": t1, "T2": t2},
+        {"T1": t1 * c.unit * c.unit, "T2": t2 * c.unit * c.unit * c.unit * c.unit},
     )

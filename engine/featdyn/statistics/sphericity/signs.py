@@ -1,4 +1,4 @@
-"""Tests that survive heavy tails: directions alone, and an exact test given the lengths."""
+"""Tests that survive heavy tails of spherical laws: directions alone, and a test given the lengths."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from featdyn.statistics.centred import Centred
 from featdyn.statistics.gram import Draws, centred
 from featdyn.statistics.randomness import Rng
 from featdyn.statistics.result import Center, TestResult
-from featdyn.statistics.wishart import directions
+from featdyn.statistics.wishart import REPLICATES, directions
 
-ELLIPTICAL = "spherical directions, any lengths (heavy tails)"
+ELLIPTICAL = "independent draws of a spherical law, of any lengths (heavy tails)"
 _ENOUGH = 50  # exceedances: p-values below 5 % are never cut short at 999 replicates
 
 
@@ -43,7 +43,7 @@ def sign_test(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> Tes
     Raises
     ------
     ValueError
-        If a draw (or a difference of a pair) is zero, or fewer than two rows are left.
+        If fewer than two rows are left; draws (or differences of pairs) that are zero are left out.
     """
     c = _centre_free(x, center)
     n, p = c.n, c.p
@@ -78,28 +78,35 @@ def _sign_skewness(n: int, p: int) -> float:
 
 
 def exact_norm_conditional(
-    x: Draws, *, center: Center = "estimated", rng: Rng = None, replicates: int = 999
+    x: Draws, *, center: Center = "estimated", rng: Rng = None, replicates: int = REPLICATES
 ) -> TestResult:
-    """Test sphericity by John's U beside its exact law given the lengths of the draws.
+    """Test sphericity by John's U beside its law given the lengths of the draws.
 
     Under a spherical law the directions are uniform and independent of the lengths: the lengths are kept and the
-    directions redrawn. ``p = (1 + #{U* >= U}) / (replicates + 1)``, exact for any n, p and tail. Redrawing stops at the
-    50th ``U* >= U``, at the l-th draw say, with ``p = 50 / l``, exact too (Besag and Clifford 1991).
+    directions redrawn. ``p = (1 + #{U* >= U}) / (replicates + 1)``, exact for any n, p and tail about a known centre.
+    Redrawing stops at the 50th ``U* >= U``, at the l-th draw say, with ``p = 50 / l``, exact too (Besag and Clifford
+    1991).
 
     Parameters
     ----------
     x, center
-        As for :func:`sign_test`; a known centre is used as it is, otherwise differences of pairs.
+        About an estimated centre all draws take part, unlike in :func:`sign_test`: redrawn ones are centred as the
+        draws were, with lengths inferred from those of the deviations (:attr:`Centred.lengths`), so that the law is no
+        longer exact: measured size at 5 %: 3 to 6 % down to t(1.5), 9 % for t(1), 64 draws of 256 coordinates.
+        This is featdyn's own; differences of pairs, exact, find one direction of excess 8 in 64 draws of 512
+        coordinates in 37 % of data sets, this in 87 %.
     rng
         Generator or seed of the redrawn directions; 0 by default, so that a call repeats.
     replicates
         The smallest p-value is ``1 / (replicates + 1)``. Cost: ``replicates * n * min(n, p)^2``.
     """
-    c = _centre_free(x, center)
+    c = centred(x, center)
     if replicates < 1:
         raise ValueError(f"replicates must be at least 1, got {replicates}")
+    if c.n < 4 and center == "estimated":
+        raise ValueError(f"x must have at least 4 rows where the centre is estimated, got {c.n}")
     observed = float(_squared_products(c.rows))
-    with one_thread(c.n):
+    with one_thread(min(c.n, c.p)):
         reached, drawn = _redraw(c, observed * (1 - 1e-12), replicates, rng)
     return TestResult(
         "exact_norm_conditional",
@@ -117,12 +124,16 @@ def exact_norm_conditional(
 def _redraw(c: Centred, observed: float, replicates: int, rng: Rng) -> tuple[int, int]:
     """Return how many redrawn sums of squares reached the observed one, of how many; at most ``_ENOUGH``.
 
-    The lengths fix the trace, so these sums order as U does.
+    They are taken over the squared trace, which the lengths fix about a known centre only.
     """
-    lengths = np.sqrt(c.square_norms)[:, None]
+    lengths, observed = c.lengths[:, None], observed / float(c.square_norms.sum()) ** 2
     reached = drawn = 0
     for uniform in directions(c.n, c.p, replicates, rng):
-        hits = np.flatnonzero(_squared_products(lengths * uniform) >= observed)
+        rows = lengths * uniform
+        if c.center == "estimated":
+            rows -= rows.mean(axis=1, keepdims=True)
+        traces = np.einsum("bij,bij->b", rows, rows)
+        hits = np.flatnonzero(_squared_products(rows) >= observed * traces**2)
         if reached + len(hits) >= _ENOUGH:
             return _ENOUGH, drawn + int(hits[_ENOUGH - reached - 1]) + 1
         reached += len(hits)
@@ -131,10 +142,11 @@ def _redraw(c: Centred, observed: float, replicates: int, rng: Rng) -> tuple[int
 
 
 def _centre_free(x: Draws, center: Center) -> Centred:
-    c = centred(x, center).centre_free
+    whole = centred(x, center)
+    c = whole.centre_free
     if c.n < 2:
-        raise ValueError(f"x must have at least 4 rows where the centre is estimated, got {c.n * 2 + 1}")
-    c.directions  # noqa: B018 -- raises for draws without a direction
+        raise ValueError(f"x must have at least 4 rows where the centre is estimated, and two rows that are not zero, "
+                         f"got {whole.n} draws, of which {c.n} rows have a direction")
     return c
 
 

@@ -8,6 +8,7 @@ a lower bound of the total variation that needs no density.
 from featdyn.statistics.two_sample.classifier import classifier
 from featdyn.statistics.two_sample.distances import energy, mmd, sliced_wasserstein
 from featdyn.statistics.two_sample.kde_tv import kde_total_variation
+from featdyn.statistics.two_sample.permutation import labellings
 from featdyn.statistics.two_sample.result import TwoSampleResult
 
-__all__ = ["TwoSampleResult", "classifier", "energy", "kde_total_variation", "mmd", "sliced_wasserstein"]
+__all__ = ["TwoSampleResult", "classifier", "energy", "kde_total_variation", "labellings", "mmd", "sliced_wasserstein"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featdyn.statistics.randomness import Rng, generator
-from featdyn.statistics.two_sample.permutation import labellings, outcome, samples
+from featdyn.statistics.two_sample.permutation import Labels, labellings, outcome, samples
 from featdyn.statistics.two_sample.result import TwoSampleResult
 from featdyn_kernels import pairwise
 
@@ -20,7 +20,8 @@ def mmd(
     *,
     bandwidth: float | Sequence[float] | None = None,
     paired: bool = False,
-    permutations: int = 200,
+    groups: ArrayLike | None = None,
+    permutations: int | Labels = 200,
     rng: Rng = None,
 ) -> TwoSampleResult:
     """Test by the squared maximum mean discrepancy, unbiased (Gretton et al. 2012).
@@ -34,25 +35,42 @@ def mmd(
         of the pooled points.
     paired
         Row i of both is the same item: the null swaps x_i with y_i.
+    groups : (n,) for pairs, else (n + m,), optional
+        Origin of each pair, or of each row of x and then of y: those of one origin keep a common label.
     permutations
-        Labellings of the null; the smallest p-value is ``1 / (permutations + 1)``.
+        Labellings of the null: how many, so that the smallest p-value is ``1 / (permutations + 1)``; or those of
+        :func:`~featdyn.statistics.two_sample.labellings`, common to a family of tests.
     rng
         Generator or seed of the null; 0 by default.
     """
-    return _test("mmd", x, y, paired, permutations, rng, lambda z, labels: pairwise.mmd2_many(z, labels, bandwidth))
+    return _test(
+        "mmd", x, y, paired, groups, permutations, rng,
+        lambda z, labels, unit: pairwise.mmd2_many(
+            z, labels, None if bandwidth is None else (np.asarray(bandwidth, np.float64) / unit).tolist()
+        ),
+    )  # fmt: skip
 
 
 def energy(
-    x: ArrayLike, y: ArrayLike, *, paired: bool = False, permutations: int = 200, rng: Rng = None
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    paired: bool = False,
+    groups: ArrayLike | None = None,
+    permutations: int | Labels = 200,
+    rng: Rng = None,
 ) -> TwoSampleResult:
     """Test by the energy distance ``2 E|X - Y| - E|X - X'| - E|Y - Y'|``, unbiased (Székely and Rizzo 2013).
 
     Parameters
     ----------
-    x, y, paired, permutations, rng
+    x, y, paired, groups, permutations, rng
         As for :func:`mmd`.
     """
-    return _test("energy", x, y, paired, permutations, rng, pairwise.energy_distance_many)
+    return _test(
+        "energy", x, y, paired, groups, permutations, rng,
+        lambda z, labels, unit: np.asarray(pairwise.energy_distance_many(z, labels)) * unit,
+    )  # fmt: skip
 
 
 def sliced_wasserstein(
@@ -62,7 +80,8 @@ def sliced_wasserstein(
     p: float = 2.0,
     directions: int = 256,
     paired: bool = False,
-    permutations: int = 200,
+    groups: ArrayLike | None = None,
+    permutations: int | Labels = 200,
     rng: Rng = None,
 ) -> TwoSampleResult:
     """Test by the sliced Wasserstein distance ``(mean_u W_p^p(u'x, u'y))^(1/p)`` over random directions u.
@@ -71,7 +90,7 @@ def sliced_wasserstein(
 
     Parameters
     ----------
-    x, y, paired, permutations, rng
+    x, y, paired, groups, permutations, rng
         As for :func:`mmd`; the generator also draws the directions.
     p
         Order, at least 1.
@@ -81,10 +100,11 @@ def sliced_wasserstein(
     draw = generator(rng)
     seed = int(draw.integers(2**32))
 
-    def distances(points: NDArray[Any], labels: NDArray[np.bool_]) -> Any:
-        return pairwise.sliced_wasserstein_many(points, labels, p=p, directions=directions, seed=seed)
+    def distances(points: NDArray[Any], labels: Labels, unit: float) -> Any:
+        found = pairwise.sliced_wasserstein_many(points, labels, p=p, directions=directions, seed=seed)
+        return np.asarray(found) * unit
 
-    return _test("sliced_wasserstein", x, y, paired, permutations, draw, distances)
+    return _test("sliced_wasserstein", x, y, paired, groups, permutations, draw, distances)
 
 
 def _test(
@@ -92,10 +112,11 @@ def _test(
     x: ArrayLike,
     y: ArrayLike,
     paired: bool,
-    permutations: int,
+    groups: ArrayLike | None,
+    permutations: int | Labels,
     rng: Rng,
-    distances: Callable[[NDArray[Any], NDArray[np.bool_]], Any],
+    distances: Callable[[NDArray[Any], Labels, float], Any],
 ) -> TwoSampleResult:
-    a, b = samples(x, y, paired)
-    labels = labellings(len(a), len(b), permutations, generator(rng), paired=paired)
-    return outcome(name, np.asarray(distances(np.concatenate([a, b]), labels)), (a.shape, b.shape), paired)
+    a, b, unit = samples(x, y, paired)
+    labels = labellings(len(a), len(b), permutations, rng, paired=paired, groups=groups)
+    return outcome(name, np.asarray(distances(np.concatenate([a, b]), labels, unit)), (a.shape, b.shape), paired)

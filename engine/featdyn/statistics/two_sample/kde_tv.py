@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featdyn.statistics.randomness import Rng, generator
-from featdyn.statistics.two_sample.permutation import labellings, outcome, samples
+from featdyn.statistics.two_sample.permutation import Labels, halves, labellings, outcome, samples
 from featdyn.statistics.two_sample.result import TwoSampleResult
 from featdyn_kernels import kde
 
@@ -19,7 +19,13 @@ _BLOCK = 2**24  # weights held at once, 128 MiB
 
 
 def kde_total_variation(
-    x: ArrayLike, y: ArrayLike, *, paired: bool = False, permutations: int = 200, rng: Rng = None
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    paired: bool = False,
+    groups: ArrayLike | None = None,
+    permutations: int | Labels = 200,
+    rng: Rng = None,
 ) -> TwoSampleResult:
     """Estimate the total variation ``1/2 int |p - q|`` between the laws of two samples.
 
@@ -34,8 +40,9 @@ def kde_total_variation(
     paired
         Row i of both is the same item (one image at two checkpoints): halves are halves of the items and the null swaps
         x_i with y_i.
-    permutations
-        Labellings of the null; the smallest p-value is ``1 / (permutations + 1)``.
+    groups, permutations
+        As for :func:`~featdyn.statistics.two_sample.mmd`; groups stay in one half. Labellings that are given must swap
+        pairs, as those of halves do not depend on them.
     rng
         Generator or seed of the halves and the null; 0 by default.
 
@@ -51,29 +58,34 @@ def kde_total_variation(
     is made from: no labelling changes it, so each kernel value serves all of them. This bandwidth, the two halves and
     the limit of three dimensions are featdyn's own choice; arXiv 2509.20334 does not say which ones it used.
     """
-    a, b = samples(x, y, paired)
+    a, b, _ = samples(x, y, paired)
     (n, d), m = a.shape, len(b)
     if d > MOST_DIMENSIONS:
         raise ValueError(f"x {a.shape} has more than {MOST_DIMENSIONS} columns: project it, or use mmd or energy")
     if min(n, m) < 2 * (d + 1):
         raise ValueError(f"x {a.shape} and y {b.shape} must have at least {2 * (d + 1)} rows each")
-    return outcome("kde_total_variation", total_variations(a, b, paired, permutations, rng), (a.shape, b.shape), paired)
+    found = total_variations(a, b, paired, permutations, rng, groups)
+    return outcome("kde_total_variation", found, (a.shape, b.shape), paired)
 
 
 def total_variations(
-    x: NDArray[Any], y: NDArray[Any], paired: bool, permutations: int, rng: Rng
+    x: NDArray[Any],
+    y: NDArray[Any],
+    paired: bool,
+    permutations: int | Labels,
+    rng: Rng,
+    groups: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
     """Return the estimate under the true labelling and under random ones, in any number of dimensions."""
     draw = generator(rng)
     n, m = len(x), len(y)
     points = _whitened(np.concatenate([x, y]), (n // 2 + m // 2) / 2)
-    first = draw.permutation(n)
-    second = first if paired else draw.permutation(m)
-    halves = [np.concatenate([first[i::2], n + second[i::2]]) for i in (0, 1)]
-    labels = labellings(n, m, permutations, draw, paired=paired, within=halves)
+    one, other = split = halves(n, m, paired, groups, draw)
+    if not paired and isinstance(permutations, np.ndarray):
+        raise ValueError("permutations must be a number where rows are no pairs: labels are shuffled within halves")
+    labels = labellings(n, m, permutations, draw, paired=paired, groups=groups, within=split)
     step = max(1, _BLOCK // (n + m))
     blocks = [labels[start : start + step] for start in range(0, len(labels), step)]
-    one, other = halves
     return np.concatenate([(_held_out(points, one, other, b) + _held_out(points, other, one, b)) / 2 for b in blocks])
 
 

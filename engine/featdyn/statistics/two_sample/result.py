@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class TwoSampleResult:
@@ -24,6 +27,8 @@ class TwoSampleResult:
         Whether row i of both samples was treated as one item.
     extras : mapping
         Further numbers, by name.
+    null : (permutations,)
+        The statistic under each random labelling, in their order: what adjusting over a family needs.
     """
 
     name: str
@@ -35,7 +40,8 @@ class TwoSampleResult:
     m: int
     d: int
     paired: bool
-    extras: Mapping[str, float] = field(default_factory=dict)
+    extras: Mapping[str, float]
+    null: NDArray[np.float64] = field(repr=False, compare=False)
 
     @property
     def excess(self) -> float:

@@ -1,13 +1,11 @@
-"""How much do conclusions on composites depend on what is done with BatchNorm?
-
-arXiv 2509.20334 does not say; the three policies are our own choice (feature dynamics, section 6.2 item 5).
-"""
+"""How much do conclusions on composites depend on what is done with BatchNorm?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from math import prod
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,99 +14,81 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from featdyn.analysis.composites.batchnorm_statistics import by_batch, norms, reestimated
-from featdyn.analysis.inputs.probe_sets import ProbeSets, spread
-from featdyn.analysis.inputs.recorded_arrays import recorded_classes
-from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable, cut_network
-from featdyn.analysis.options import BatchNormOptions, suffixes
-from featdyn.compute import SERIAL, Plan, Workers
-from featdyn.errors import FeatdynError
-from featdyn.networks import state_for
-from featdyn.statistics.resampling import bootstrap_bounds, bootstrap_weights
+from featdyn.analysis.composites.batchnorm import CELLS, POLICIES, BatchNormOptions
+from featdyn.analysis.composites.batchnorm_statistics import OneValue, batch_norms, by_batch, nearly_equal, reestimated
+from featdyn.analysis.context import Context
+from featdyn.analysis.inputs.class_labels import class_count, labelled, recorded_classes
+from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
+from featdyn.analysis.status import FEW, NO_TRAINING_PROBES, Status
+from featdyn.compute import Plan
+from featdyn.networks import predicted_classes, state_for
+from featdyn.statistics.resampling import difference_interval, share_interval
 from featdyn.store import Run
-from featdyn.validation import validate
 
-POLICIES = ("travel", "reestimated", "batch")
-"""Statistics travel with their layers; are estimated anew on the composite's features of the training probes; are those
-of the batch."""
-DIMS = ("policy", "cut", "set", "t1", "t2")
+DIMS = CELLS.split()
+TRAVEL, ANEW, BATCH = range(len(POLICIES))
 
 Places: TypeAlias = NDArray[np.intp]
 Predictions: TypeAlias = NDArray[np.unsignedinteger]
 
 
-def batchnorm(
-    run: Run,
-    *,
-    model: nn.Module | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    workers: Workers = SERIAL,
-    **options: Any,
-) -> xr.Dataset:
-    """Evaluate composites under each BatchNorm policy.
-
-    Parameters
-    ----------
-    run, model, progress, workers
-        As for :func:`featdyn.analysis.composites.consistency.compute.consistency`.
-    **options
-        Fields of :class:`featdyn.analysis.options.BatchNormOptions`.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``accuracy (policy, cut, set, t1, t2)``; ``change`` of it against the policy "travel", with ``change_low`` and
-        ``change_high``, 95 % bounds over resampled probes; ``agreement``: with what t2's own network predicts under the
-        same policy; ``diagonal_differences (policy, cut)``: predictions at t1 = t2 that differ from the recorded
-        network's, which must be 0 for "travel", and for all policies where no BatchNorm follows the cut; coordinate
-        ``norms (cut)``, the number of BatchNorm layers behind the cut.
-
-    Raises
-    ------
-    FeatdynError
-        There are no training probes to estimate statistics on.
-    """
-    chosen = validate(BatchNormOptions, options, "batchnorm")
-    parts, sets = cut_network(run, model, chosen.cuts), ProbeSets.of(run)
-    if "train" not in sets.names:
-        raise FeatdynError(f"{run.path}: holds no training probes, on which to estimate BatchNorm statistics anew")
-    kept = spread(run, sets, chosen.samples)
-    labels = [run.coords["label"].values[mine] for mine in kept]
-    weights = [bootstrap_weights(len(mine), chosen.draws, chosen.seed) for mine in kept]
-    t2s = suffixes(run, chosen.t2)
+def batchnorm(context: Context[BatchNormOptions]) -> xr.Dataset:
+    """Evaluate composites under each BatchNorm policy."""
+    run, options = context.run, context.options
+    sets, labels = labelled(run, context.sets)
+    kept, train = sets.choose(run, options.samples, options.seed), _training(run, options)
+    parts, t2s = context.stitchable("recomputed"), options.suffixes(run)
     shape = len(POLICIES), len(parts.cuts), len(sets.names), run.checkpoints, len(t2s)
-    found = {name: np.full(shape, np.nan) for name in ("accuracy", "agreement", "change", "change_low", "change_high")}
-    differences = np.zeros(shape[:2], np.int64)
+    found: dict[str, NDArray[np.float64]] = {}
+    differences, known = np.zeros(shape[:2], np.int64), np.zeros(shape, bool)
     items = [(t2, t1) for t2 in t2s for t1 in (t2, *(t for t in range(run.checkpoints) if t != t2))]
-    workers.admit(_plan(run, parts, kept, len(items)))
+    context.admit(_plan(run, parts, [*kept, train], len(items)))
     own: list[Predictions] = []  # of t2's own network, which comes first
-    train = sets.names.index("train")
-    with workers.stage(_Policies(run, parts, kept, train), parts.around(_Policies, run, kept, train)) as stage:
-        for done, predicted in enumerate(stage.map(_Policies.composite, items), 1):
-            t2, t1 = items[done - 1]
+    with context.stage(_Policies(run, parts, kept, train), parts.around(_Policies, run, kept, train)) as stage:
+        answers = context.each(stage.map(_Policies.composite, items))
+        for (t2, t1), (predicted, there) in zip(items, answers, strict=True):
             if t1 == t2:
-                own = predicted
-                plain = recorded_classes(run, t2)
-                differences += sum((mine != plain[places]).sum(-1) for mine, places in zip(own, kept, strict=True))
-            for s, mine in enumerate(predicted):  # (policy, cut, probe)
+                own, plain = predicted, recorded_classes(run, t2)
+            for s, (mine, places) in enumerate(zip(predicted, kept, strict=True)):  # (policy, cut, probe)
                 cell = ..., s, t1, t2s.index(t2)
-                right = (mine == labels[s]).astype(np.int8)
-                change = right - right[0]
-                found["accuracy"][cell], found["change"][cell] = right.mean(-1), change.mean(-1)
-                found["agreement"][cell] = (mine == own[s]).mean(-1)
-                found["change_low"][cell], found["change_high"][cell] = bootstrap_bounds(change, weights[s])
-            if progress:
-                progress(done, len(items))
-    coords = parts.coords(run, sets).isel(t2=t2s).assign_coords(policy=np.array(POLICIES, dtype=object))
-    coords["set_size"] = "set", [len(mine) for mine in kept]
+                known[cell] = there[..., s]
+                for name, values in _numbers(mine, own[s], labels[places], sets.origins[places]).items():
+                    found.setdefault(name, np.full(shape, np.nan))[cell] = np.where(there[..., s], values, np.nan)
+                if t1 == t2:
+                    differences += np.where(there[..., s], (mine != plain[places]).sum(-1), 0)
+    statuses = {"status": Status(DIMS, shape), "diagonal_status": Status(DIMS[:2], shape[:2])}
+    for status, missing in zip(statuses.values(), (~known, np.any(~known, axis=(2, 3, 4))), strict=True):
+        status.mark(FEW if len(train) else NO_TRAINING_PROBES, (ANEW, missing[ANEW]))
+        status.mark(FEW, missing)
+    result = parts.coords(run, sets).isel(t2=t2s).assign_coords(policy=np.array(POLICIES, dtype=object))
+    result["set_size"] = "set", [len(mine) for mine in kept]
     return (
-        coords.assign_coords(norms=("cut", [len(norms(cut.suffix)) for cut in parts.cuts]))
-        .assign(
-            {name: (DIMS, values) for name, values in found.items()}
-            | {"diagonal_differences": (("policy", "cut"), differences)}
-        )
-        .assign_attrs(options=chosen.model_dump(mode="json"))
+        result.assign_coords(norms=("cut", [len(batch_norms(cut.suffix)) for cut in parts.cuts]))
+        .assign({name: (DIMS, values) for name, values in found.items()})
+        .assign({name: status.variable() for name, status in statuses.items()})
+        .assign(diagonal_differences=(DIMS[:2], differences))
     )
+
+
+def _training(run: Run, options: BatchNormOptions) -> Places:
+    """Return the training probes on which statistics are estimated anew, whatever sets are asked for."""
+    sets = ProbeSets.of(run)
+    train = sets.index("train")
+    return np.array([], np.intp) if train is None else sets.choose(run, options.samples, options.seed)[train]
+
+
+def _numbers(
+    predicted: Predictions, own: Predictions, labels: NDArray[np.int64], origins: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return what predictions ``(policy, cut, probe)`` say, ``(policy, cut)``."""
+    right = predicted == labels
+    accuracy = share_interval(right, groups=origins)
+    change = difference_interval(right.astype(np.int8) - right[TRAVEL].astype(np.int8), groups=origins)
+    found = {"agreement": (predicted == own).mean(-1)}
+    for name, interval in (("accuracy", accuracy), ("change", change)):
+        found |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return found
 
 
 def _plan(run: Run, parts: Stitchable, kept: list[Places], tasks: int) -> Plan:
@@ -128,30 +108,41 @@ def _plan(run: Run, parts: Stitchable, kept: list[Places], tasks: int) -> Plan:
 class _Policies:
     """What tasks need."""
 
-    def __init__(self, run: Run, parts: Stitchable, kept: list[Places], train: int) -> None:
+    def __init__(self, run: Run, parts: Stitchable, kept: list[Places], train: Places) -> None:
         self._parts, self._kept, self._train = parts, kept, train
-        self._kind = np.min_scalar_type(run.schema["outputs/logits"].shape[-1] - 1)
+        self._kind = np.min_scalar_type(class_count(run) - 1)
+        self._dtype = next((p.dtype for p in parts.model.parameters() if p.is_floating_point()), torch.float32)
 
-    def composite(self, item: tuple[int, int]) -> list[Predictions]:
-        """Return what the composite of (t2, t1) predicts for each set, ``(policy, cut, probe)``."""
+    def composite(self, item: tuple[int, int]) -> tuple[list[Predictions], NDArray[np.bool_]]:
+        """Return what the composite of (t2, t1) predicts for each set ``(policy, cut, probe)``, and whether it does
+        ``(policy, cut, set)``.
+        """
         t2, t1 = item
         suffixes = [cut.suffix for cut in self._parts.cuts]
         travelling = [state_for(suffix, self._parts.states[t2]) for suffix in suffixes]
-        anew: list[dict[str, Tensor]] = []
-        found = [np.empty((len(POLICIES), len(suffixes), len(mine)), self._kind) for mine in self._kept]
+        anew: dict[int, dict[str, Tensor]] = {
+            c: travelling[c] for c, part in enumerate(suffixes) if not batch_norms(part)
+        }
+        found = [np.zeros((len(POLICIES), len(suffixes), len(mine)), self._kind) for mine in self._kept]
+        there = np.zeros((len(POLICIES), len(suffixes), len(found)), bool)
         # The training probes first: statistics come of them. Features of one set are in memory.
-        for s in sorted(range(len(found)), key=lambda s: s != self._train):
-            for c, z in enumerate(self._parts.features.whole(t1, self._kept[s])):
-                blocks = torch.split(z, self._parts.features.batches.size)
-                if s == self._train:
-                    anew.append(reestimated(suffixes[c], travelling[c], blocks))
-                found[s][0, c] = _predictions(suffixes[c], travelling[c], blocks)
-                found[s][1, c] = _predictions(suffixes[c], anew[c], blocks)
-                with by_batch(suffixes[c]):
-                    found[s][2, c] = _predictions(suffixes[c], anew[c], blocks)
-        return found
+        same = next((s for s, mine in enumerate(self._kept) if np.array_equal(mine, self._train)), None)
+        passes = [(same, self._train)] if len(self._train) else []
+        for s, places in passes + [(s, mine) for s, mine in enumerate(self._kept) if s != same]:
+            for c, z in enumerate(self._parts.features.whole(t1, places)):
+                batches = [z[part].to(self._dtype) for part in nearly_equal(len(z), self._parts.features.batches.size)]
+                if places is self._train and c not in anew:
+                    with suppress(OneValue):
+                        anew[c] = reestimated(suffixes[c], travelling[c], batches)
+                for policy, state in enumerate((travelling[c], anew.get(c), travelling[c])):
+                    if s is None or state is None:
+                        continue
+                    with suppress(OneValue), by_batch(suffixes[c]) if policy == BATCH else nullcontext():
+                        found[s][policy, c] = _predictions(suffixes[c], state, batches)
+                        there[policy, c, s] = True
+        return found, there
 
 
-def _predictions(suffix: nn.Module, state: dict[str, Tensor], blocks: Sequence[Tensor]) -> NDArray[np.int64]:
+def _predictions(suffix: nn.Module, state: dict[str, Tensor], batches: Sequence[Tensor]) -> NDArray[np.int64]:
     with torch.inference_mode():
-        return torch.cat([functional_call(suffix, state, (z,)).argmax(1) for z in blocks]).cpu().numpy()
+        return torch.cat([predicted_classes(functional_call(suffix, state, (z,))) for z in batches]).cpu().numpy()

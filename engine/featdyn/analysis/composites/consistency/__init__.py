@@ -28,7 +28,8 @@ ANALYSIS = Analysis(
     question="do predictions hold when the shallow half of one checkpoint meets the deep half of another?",
     source="Composites are those of arXiv 2509.20334. How accuracy, agreement, memory, forgetting, transfer and gap "
     "curves are measured is our own choice: the exact definitions were not found. BatchNorm buffers travel with their "
-    "layers.",
+    "layers. One logit is that of class 1 against class 0. Probes whose label is no class of the network are in no "
+    "set. Intervals resample the image or document that probes were made from.",
     options=ConsistencyOptions,
     needs=frozenset({"network", "labels"}),
     incidental=("window", "draws", "seed", "phase"),
@@ -59,10 +60,11 @@ ANALYSIS = Analysis(
             "cut set class t1 t2", "share of right probes of a class", valid_range=SHARE, status="class_status"
         ),
         **bounded(
-            "gap_accuracy", "cut set lag", "mean accuracy of (t2 - lag, t2) over the window of t2", status="gap_status"
+            "gap_accuracy", "cut set lag", "mean accuracy of (t2 - lag, t2) over the window of t2", valid_range=SHARE
         ),
     },
     compute="featdyn.analysis.composites.consistency.compute:consistency",
     section="featdyn.report.sections.consistency:section",
     version=2,
+    demo=True,
 )

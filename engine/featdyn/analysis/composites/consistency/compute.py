@@ -1,8 +1,4 @@
-"""Do predictions hold when the shallow half of one checkpoint meets the deep half of another?
-
-Definitions of accuracy and agreement of composites are our own choice of what to measure; the composites themselves are
-those of arXiv 2509.20334.
-"""
+"""Do predictions hold when the shallow half of one checkpoint meets the deep half of another?"""
 
 from __future__ import annotations
 
@@ -14,18 +10,19 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featdyn.analysis.composites import grid
-from featdyn.analysis.composites.consistency import ConsistencyOptions
+from featdyn.analysis.composites.consistency import PAIRS, ConsistencyOptions
 from featdyn.analysis.composites.consistency.per_set import measures
 from featdyn.analysis.composites.grid import SOFT, Composites
 from featdyn.analysis.context import Context
+from featdyn.analysis.inputs.class_labels import labelled, recorded_classes
 from featdyn.analysis.inputs.probe_sets import ProbeSets
-from featdyn.analysis.inputs.recorded_arrays import recorded_classes
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
+from featdyn.analysis.status import NOT_FINITE, Status
 from featdyn.compute import Plan
 from featdyn.store import Run
 
 BATCHNORM = "buffers travel with their layers: a suffix keeps the BatchNorm statistics of its own checkpoint"
-PAIRS = ("cut", "set", "t1", "t2")
+CELLS = tuple(PAIRS.split())
 
 
 def consistency(context: Context[ConsistencyOptions]) -> xr.Dataset:
@@ -38,12 +35,13 @@ def consistency(context: Context[ConsistencyOptions]) -> xr.Dataset:
     NetworkError
         The network cannot be cut, or there is no such cut.
     """
-    run, sets = context.run, context.sets
+    run = context.run
+    sets, labels = labelled(run, context.sets)
     parts = context.stitchable()
     known = _kept(context.known)
     context.admit(plan(run, parts, 0 if known is None else known.prediction.shape[1]))
-    found = grid.evaluate(context, parts, sets.weights, known)
-    result = summarise(run, found, sets, context.options, parts.coords(run, sets))
+    found = grid.evaluate(context, parts, sets.weights, labels, known)
+    result = _summary(run, found, sets, labels, context.options, parts.coords(run, sets))
     path = {"path": ("cut", np.array(found.paths, dtype=object))}
     return result.assign_coords(path).assign_attrs(batchnorm=BATCHNORM)
 
@@ -72,32 +70,44 @@ def _kept(known: xr.Dataset | None) -> Composites | None:
     """Return what an earlier result says of the first checkpoints."""
     if known is None:
         return None
-    soft = np.stack([known[name].transpose(*PAIRS).values for name in SOFT])
+    soft = np.stack([known[name].transpose(*CELLS).values for name in SOFT])
     return Composites(known["prediction"].transpose("cut", "t1", "t2", "probe").values, soft, [])
 
 
-def summarise(
-    run: Run, found: Composites, sets: ProbeSets, options: ConsistencyOptions, coords: xr.Dataset
+def _summary(
+    run: Run,
+    found: Composites,
+    sets: ProbeSets,
+    labels: NDArray[np.int64],
+    options: ConsistencyOptions,
+    coords: xr.Dataset,
 ) -> xr.Dataset:
     """Return the result from per-probe predictions; ``coords`` are those of (cut, set, t1, t2)."""
     probes, prediction = run.coords, found.prediction
     diagonal = np.einsum("cttn->ctn", prediction)
     plain = np.stack([recorded_classes(run, t) for t in range(run.checkpoints)])
-    labels = probes["label"].values
+    finite = np.isfinite(found.soft)
+    soft_status = Status(CELLS, finite.shape[1:])
+    soft_status.mark(NOT_FINITE, ~finite.all(0))
     values: dict[str, Any] = {
         "prediction": (("cut", "t1", "t2", "probe"), prediction),
-        "agreement": (PAIRS, _shares(prediction == diagonal[:, None], sets)),
-        "agreement_prefix": (PAIRS, _shares(prediction == diagonal[:, :, None], sets)),
-        **{name: (PAIRS, array) for name, array in zip(SOFT, found.soft, strict=True)},
+        "agreement": (CELLS, _shares(prediction == diagonal[:, None], sets)),
+        "agreement_prefix": (CELLS, _shares(prediction == diagonal[:, :, None], sets)),
+        **{name: (CELLS, array) for name, array in zip(SOFT, np.where(finite, found.soft, np.nan), strict=True)},
+        "soft_status": soft_status.variable(),
         "plain_accuracy": (("set", "t1"), np.stack([(plain == labels)[:, m].mean(-1) for m in sets.members])),
         "diagonal_differences": ("cut", (diagonal != plain).sum((1, 2))),
     }
-    if "true_label" in probes and (probes["true_label"].values != labels).any():
+    if "true_label" in probes and (probes["true_label"].values != probes["label"].values).any():
         # A network trained on wrong labels may still see the right ones.
-        values["accuracy_true"] = PAIRS, _shares(prediction == probes["true_label"].values, sets)
+        values["accuracy_true"] = CELLS, _shares(prediction == probes["true_label"].values, sets)
     values["probe"] = "probe", probes["sample"].values
-    constant = _constant(probes, prediction.shape[1])
-    per_pair = measures(prediction == labels, labels, probes["step"].values, sets, options, constant)
+    every, _ = labelled(run, ProbeSets.of(run))  # training probes count, whatever the option sets says
+    train = every.index("train")
+    per_pair = measures(
+        prediction == labels, labels, probes["step"].values, sets, options, _constant(probes, len(plain)),
+        None if train is None else every.members[train],
+    )  # fmt: skip
     return coords.assign(values).set_coords("probe").merge(per_pair)
 
 

@@ -25,11 +25,6 @@ def accuracy(right: Right) -> Values:
     return found
 
 
-def retention(right: Right) -> Values:
-    """Return A(t1, t2) / A(t1, t1); NaN where the network of t1 is never right."""
-    return _ratio(a := accuracy(right), np.diagonal(a)[:, None])
-
-
 def forgetting(right: Right) -> Values:
     """Return max(0, A(t1, t1) - A(t1, t2))."""
     a = accuracy(right)
@@ -43,8 +38,9 @@ def particle_forgetting(right: Right) -> Values:
 
 
 def transferability(unseen: Right, train: Right) -> Values:
-    """Return A(t1, t2; unseen) / A(t1, t2; train)."""
-    return _ratio(accuracy(unseen), accuracy(train))
+    """Return A(t1, t2; unseen) / A(t1, t2; train); NaN where no training probe is right."""
+    a, b = accuracy(unseen), accuracy(train)
+    return np.divide(a, b, out=np.full_like(a, np.nan), where=b > 0)
 
 
 def horizon(right: Right) -> NDArray[np.int32]:
@@ -75,25 +71,3 @@ def by_gap(right: Right, window: Sequence[int], lags: Sequence[int]) -> Values:
         if pairs:
             found[i] = np.mean(pairs, axis=0)
     return found
-
-
-def bootstrap_retention(right: Right, weights: NDArray[np.float32]) -> tuple[Values, Values]:
-    """Return 95 % percentile bounds ``(t1, t2)`` of the retention over resampled probes.
-
-    Parameters
-    ----------
-    weights
-        ``(draw, n)``, the share of each probe in each draw: the same for both accuracies, which are paired.
-    """
-    bounds = np.empty((2, *right.shape[:2]))
-    counts = np.rint(weights * weights.shape[1])  # whole numbers: their sums are exact, on any number of threads
-    for t1, of_t1 in enumerate(right):  # one row at a time: (draw, t2) and no more
-        drawn = (counts @ of_t1.T.astype(np.float32)).astype(np.float64)
-        ratios = _ratio(drawn, drawn[:, t1, None])
-        bounds[:, t1] = np.quantile(ratios, (0.025, 0.975), axis=0)
-    return bounds[0], bounds[1]
-
-
-def _ratio(a: Values, b: Values) -> Values:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(b > 0, a / b, np.nan)

@@ -6,10 +6,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from featdyn.analysis.composites.consistency import ConsistencyOptions
-from featdyn.analysis.composites.consistency import memory as pairs
+from featdyn.analysis.composites.consistency import PAIRS, ConsistencyOptions, memory
 from featdyn.analysis.inputs.probe_sets import ProbeSets
-from featdyn.statistics.resampling import bootstrap_weights, wilson
+from featdyn.analysis.status import NEVER_RIGHT, NO_TRAINING_PROBES, Status
+from featdyn.statistics.ratios import ratio_interval
+from featdyn.statistics.resampling import Interval, share_interval
 
 DIMS = {
     "class_accuracy": ("class", "t1", "t2"),
@@ -18,6 +19,8 @@ DIMS = {
     **{f"gap_accuracy{end}": ("lag",) for end in ("", "_low", "_high")},
 }
 """Of the measures that are not one number for each pair (t1, t2)."""
+NO_SUCH_CLASS = "no_probe_of_this_class"
+NEVER_RIGHT_ON_TRAIN = "composite_is_never_right_on_training_probes"
 
 
 def measures(
@@ -27,8 +30,9 @@ def measures(
     sets: ProbeSets,
     options: ConsistencyOptions,
     constant: int,
+    train: NDArray[np.bool_] | None = None,
 ) -> xr.Dataset:
-    """Return every measure of which composites are right.
+    """Return every measure of which composites are right, as declared, and why some are missing.
 
     Parameters
     ----------
@@ -40,63 +44,78 @@ def measures(
         ``(t,)`` training steps of the checkpoints.
     constant
         Checkpoints before the learning rate first falls.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``(cut, set, t1, t2)``: ``accuracy`` (on train the empirical memory), ``retention``, ``forgetting``,
-        ``particle_forgetting``, ``transferability`` (against train, where there is such a set). ``(cut, set, t2)``:
-        ``horizon`` and ``horizon_steps``, means over the probes that t2's own network has right. ``(cut, t2, probe)``:
-        ``probe_horizon``, in checkpoints. ``(cut, set, class, t1, t2)``: ``class_accuracy``. ``(cut, set, lag)``:
-        ``gap_accuracy``, the mean accuracy of (t2 - lag, t2) over the t2 of the window. ``accuracy_low`` and ``_high``
-        are 95 % Wilson intervals; those of ``retention`` and ``gap_accuracy`` are percentiles over resampled probes.
+    train
+        ``(probe,)``, the training probes; None where there are none.
     """
-    checkpoints = right.shape[1]
-    shown = constant if options.phase == "constant" else checkpoints
+    shown = constant if options.phase == "constant" else right.shape[1]
     window = range(min(shown - 1, round(shown * (1 - options.window))), shown)
     lags = range(window[0] + 1 - shown, shown)
-    classes = np.unique(labels)
-    horizons = np.stack([pairs.horizon(of_cut) for of_cut in right])
-    train = sets.members[sets.names.index("train")] if "train" in sets.names else None
-    drawn = [bootstrap_weights(size, options.draws, options.seed) for size in sets.sizes]
+    classes = np.unique(labels[np.any(sets.members, axis=0)])
+    horizons = np.stack([memory.horizon(of_cut) for of_cut in right])
 
-    def of_set(mine: pairs.Right, s: int) -> dict[str, NDArray[np.float64]]:
-        accuracy, retained = pairs.accuracy(mine), pairs.bootstrap_retention(mine, drawn[s])
-        low, high = wilson(accuracy, sets.sizes[s])
-        gaps = pairs.by_gap(mine[:shown, :shown], window, lags)
-        gap_low, gap_high = np.quantile(drawn[s] @ gaps.T, (0.025, 0.975), axis=0)
-        own = labels[sets.members[s]]
+    def of_cell(c: int, s: int) -> dict[str, NDArray[np.float64]]:
+        member = sets.members[s]
+        mine, own, origins = right[c][..., member], labels[member], sets.origins[member]
+        accuracy, kept = _intervals(mine, origins)
+        gap = share_interval(memory.by_gap(mine[:shown, :shown], window, lags), groups=origins)
+        reach = horizons[c][:, member]
+        unseen = np.full(mine.shape[:2], np.nan)
         return {
-            "accuracy": accuracy,
-            "accuracy_low": low,
-            "accuracy_high": high,
-            "retention": pairs.retention(mine),
-            "retention_low": retained[0],
-            "retention_high": retained[1],
-            "forgetting": pairs.forgetting(mine),
-            "particle_forgetting": pairs.particle_forgetting(mine),
-            "class_accuracy": np.stack([pairs.accuracy(mine[..., own == k]) for k in classes]),
-            "gap_accuracy": gaps.mean(-1),
-            "gap_accuracy_low": gap_low,
-            "gap_accuracy_high": gap_high,
+            **_named("accuracy", accuracy),
+            **_named("retention", kept),
+            **_named("gap_accuracy", gap),
+            "forgetting": memory.forgetting(mine),
+            "particle_forgetting": memory.particle_forgetting(mine),
+            "class_accuracy": np.stack([memory.accuracy(mine[..., own == k]) for k in classes]),
+            "transferability": unseen if train is None else memory.transferability(mine, right[c][..., train]),
+            "horizon": _mean(np.where(reach < 0, np.nan, reach)),
+            "horizon_steps": _mean(memory.horizon_steps(reach, steps)),
         }
 
-    def of_cut(c: int, s: int) -> dict[str, NDArray[np.float64]]:
-        member, found = sets.members[s], of_set(right[c][..., sets.members[s]], s)
-        if train is not None:
-            found["transferability"] = pairs.transferability(right[c][..., member], right[c][..., train])
-        reach = horizons[c][:, member]
-        found["horizon"] = _mean(np.where(reach < 0, np.nan, reach))
-        found["horizon_steps"] = _mean(pairs.horizon_steps(reach, steps))
-        return found
-
-    cells = [[of_cut(c, s) for s in range(len(sets.names))] for c in range(len(right))]
+    cells = [[of_cell(c, s) for s in range(len(sets.names))] for c in range(len(right))]
     values = {
         name: (("cut", "set", *DIMS.get(name, ("t1", "t2"))), np.stack([[cell[name] for cell in row] for row in cells]))
         for name in cells[0][0]
     }
-    probe_horizon = ("cut", "t2", "probe"), horizons.astype(np.int16)
-    return xr.Dataset({**values, "probe_horizon": probe_horizon}, {"lag": list(lags), "class": classes})
+    found = xr.Dataset(
+        {**values, "probe_horizon": (("cut", "t2", "probe"), horizons.astype(np.int16))},
+        {"lag": list(lags), "class": classes},
+    )
+    return found.assign(_statuses(found, train is None))
+
+
+def _statuses(found: xr.Dataset, no_train: bool) -> dict[str, xr.Variable]:
+    """Return why measures are missing where they are."""
+    unseen = NO_TRAINING_PROBES if no_train else NEVER_RIGHT_ON_TRAIN
+    reasons = {
+        "retention": (PAIRS.split(), NEVER_RIGHT),
+        "transferability": (PAIRS.split(), unseen),
+        "horizon": (["cut", "set", "t2"], NEVER_RIGHT),
+        "class_accuracy": (["cut", "set", "class", "t1", "t2"], NO_SUCH_CLASS),
+    }
+    statuses = {}
+    for name, (dims, reason) in reasons.items():
+        status = Status(dims, found[name].shape)
+        status.mark(reason, np.isnan(found[name].values))
+        statuses[f"{name.removesuffix('_accuracy')}_status"] = status.variable()
+    return statuses
+
+
+def _intervals(right: memory.Right, origins: NDArray[np.int64]) -> tuple[Interval, Interval]:
+    """Return accuracy and retention ``(t1, t2)``: one row at a time, so that no copy of all is held."""
+    rows = [
+        (share_interval(of_t1, groups=origins), ratio_interval(of_t1, of_t1[t1], groups=origins))
+        for t1, of_t1 in enumerate(right)
+    ]
+    accuracy, kept = (
+        Interval(*(np.stack([getattr(row, end) for row in each]) for end in ("estimate", "low", "high")))
+        for each in zip(*rows, strict=True)
+    )
+    return accuracy, kept
+
+
+def _named(name: str, found: Interval) -> dict[str, NDArray[np.float64]]:
+    return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,62 @@
+"""``controls``: is it the direction of the drift that keeps predictions, or only its small size?"""
+
+from __future__ import annotations
+
+from featdyn.analysis.declaration import SHARE, Analysis, Variable, bounded
+from featdyn.analysis.options import Cuts, Draws, Seed, Sets, Suffixes, samples
+
+KINDS = ("drift", "isotropic", "gaussian", "same_class", "other_class")
+"""The drift itself; noise of no direction; noise of the drift's covariance; another probe's drift, of the same class
+and of another one."""
+STRICT = ("isotropic", "same_class", "other_class")
+"""What drift has to beat to count as structured."""
+CELLS = "cut set t1 t2"
+OF_KINDS = f"kind {CELLS}"
+
+
+class ControlOptions(Cuts, Sets, Suffixes, Draws, Seed):
+    """Options of the norm-matched controls."""
+
+    samples: int = samples(1000)
+
+
+ANALYSIS = Analysis(
+    name="controls",
+    question="is it the direction of the drift that keeps predictions, or only its small size?",
+    source="Each control replaces the features z(t1) of the prefix by z(t2) + e with |e| = |z(t1) - z(t2)| for each "
+    "probe, and hands them to the suffix of t2. Features are not clipped, so those behind a ReLU may become negative: "
+    "clipping would change norms. Which controls, and that drift counts as structured where it keeps accuracy better "
+    "than isotropic noise and than other probes' drift, are our own choice (feature dynamics, section 2.2 item 9).",
+    options=ControlOptions,
+    needs=frozenset({"network", "labels"}),
+    incidental=("draws",),
+    variables={
+        "accuracy": Variable(OF_KINDS, "share of right probes", valid_range=SHARE, status="status"),
+        "agreement": Variable(
+            OF_KINDS, "share of probes predicted as by t2's own network", valid_range=SHARE, status="status"
+        ),
+        **bounded(
+            "advantage",
+            OF_KINDS,
+            "accuracy of the drift minus that of the control",
+            valid_range=(-1.0, 1.0),
+            status="status",
+        ),
+        "norm_error": Variable(
+            OF_KINDS, "largest relative difference between the norm wanted and that after rounding", status="status"
+        ),
+        "without_control": Variable(
+            OF_KINDS, "probes that have no such control, as nobody else of the class moves: left out of its numbers"
+        ),
+        "structured": Variable(
+            CELLS,
+            "the drift keeps accuracy better than isotropic noise and than other probes' drift",
+            status="structured_status",
+        ),
+        "motion": Variable(CELLS, "mean of |z(t1) - z(t2)| / |z(t2)|", status="motion_status"),
+        "zero_features": Variable(CELLS, "probes whose features at t2 are all zero: left out of the motion"),
+    },
+    compute="featdyn.analysis.composites.controls.compute:controls",
+    section="featdyn.report.sections.controls:section",
+    version=2,
+)

@@ -1,146 +1,128 @@
-"""How far have distributions of features moved?
-
-Dimension reduction, bandwidth and nulls are our own choice (feature dynamics, section 2.3): those of arXiv 2509.20334
-were not found.
-"""
+"""Distances between the distributions of features at two checkpoints, with nulls that all cells share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from math import prod
-from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from torch import nn
 
-from featdyn.analysis.inputs.probe_sets import ProbeSets, spread
-from featdyn.analysis.inputs.stitchable import Stitchable, cut_network
-from featdyn.analysis.options import DensityOptions
-from featdyn.compute import SERIAL, Plan, Workers, same
-from featdyn.statistics import Gram, two_sample
-from featdyn.statistics.multiplicity import benjamini_hochberg, holm
-from featdyn.statistics.two_sample import TwoSampleResult
+from featdyn.analysis.context import Context
+from featdyn.analysis.features.density import DensityOptions
+from featdyn.analysis.features.density.basis import FITTED, WIDTH, Points, fitted, projected
+from featdyn.analysis.inputs.stitchable import Stitchable
+from featdyn.analysis.status import DEAD, FEW, NO_LATER, NOT_FINITE, Status
+from featdyn.compute import Plan
+from featdyn.statistics import two_sample
+from featdyn.statistics.multiplicity import westfall_young
+from featdyn.statistics.two_sample import TwoSampleResult, labellings
 from featdyn.store import Run
-from featdyn.validation import validate
-from featdyn_kernels.eigh import eigh
 
-WIDTH = 50
-"""Principal components in which the distances of more than three dimensions are taken."""
-FITTED = 1000
-"""Rows, evenly over checkpoints, that the common basis is fitted on."""
-MEASURES: dict[str, Callable[..., TwoSampleResult]] = {
-    "total_variation": two_sample.kde_total_variation,
-    "mmd": two_sample.mmd,
-    "energy": two_sample.energy,
-    "sliced_wasserstein": two_sample.sliced_wasserstein,
-    "classifier": two_sample.classifier,
+MEASURES: dict[str, tuple[Callable[..., TwoSampleResult], int]] = {
+    "total_variation": (two_sample.kde_total_variation, 2),
+    "mmd": (two_sample.mmd, 2),
+    "energy": (two_sample.energy, 2),
+    "sliced_wasserstein": (two_sample.sliced_wasserstein, 2),
+    "classifier": (two_sample.classifier, 4),
 }
+"""Each with the images that it needs; total variation needs more in more dimensions."""
 FIELDS = ("statistic", "excess", "null_mean", "null_deviation", "pvalue")
 PAIRS = 4
 """Pairs of checkpoints in a task."""
 DIMS = ("measure", "cut", "set", "pair")
+COINCIDE = "half_of_the_points_coincide"
+FAMILY = (
+    "adjusted: for each measure over all cuts, sets and pairs, by the maximum over the family under common labellings "
+    "(Westfall and Young 1993, step-down). Labellings swap the two checkpoints of an image; tests of a family are "
+    "assumed to be exchangeable under common swaps."
+)
 
-Points: TypeAlias = NDArray[np.float32]
+
+@dataclass(frozen=True)
+class _State:
+    """What tasks need: points by (cut, set), a checkpoint's after the other; labellings and images of each set."""
+
+    points: dict[tuple[int, int], list[Points]]
+    pairs: list[tuple[int, int]]
+    labels: list[NDArray[np.bool_]]
+    origins: list[NDArray[np.int64]]
+    options: DensityOptions
 
 
-def density(
-    run: Run,
-    *,
-    model: nn.Module | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    workers: Workers = SERIAL,
-    **options: Any,
-) -> xr.Dataset:
+def density(context: Context[DensityOptions]) -> xr.Dataset:
     """Measure the distance of a set's features between pairs of checkpoints.
 
-    All checkpoints are projected onto one principal basis, fitted on rows of all of them. Total variation is taken in
-    its first ``components``, the other distances in its first 50. The probes of both samples are the same, so the null
-    swaps the two features of a probe.
+    All checkpoints are projected onto one principal basis, fitted on rows of all of them. The probes of both samples
+    are the same, so the null swaps the two features of an image, and every cell swaps the same images.
 
-    Parameters
-    ----------
-    run, model, progress, workers
-        As for :func:`featdyn.analysis.composites.consistency.compute.consistency`.
-    **options
-        Fields of :class:`featdyn.analysis.options.DensityOptions`.
-
-    Returns
-    -------
-    xarray.Dataset
-        Over (measure, cut, set, pair): ``statistic``; ``null_mean`` and ``null_deviation`` under permutation, and
-        ``excess``, the statistic minus that mean, which is what to read of a biased distance; ``pvalue``, and ``holm``
-        and ``benjamini_hochberg``, adjusted over cuts, sets and pairs for each measure. ``explained (cut, set,
-        component)``: the share of the variance of all checkpoints along each axis of the basis. Coordinates ``t1``,
-        ``t2``, ``step1`` and ``step2`` of a pair.
+    Raises
+    ------
+    NetworkError
+        The network cannot be cut, there is no such cut, or it is not the one recorded.
     """
-    chosen = validate(DensityOptions, options, "density")
-    parts, sets = cut_network(run, model, chosen.cuts, chosen.features), ProbeSets.of(run)
-    kept, pairs = spread(run, sets, chosen.samples), _pairs(run.checkpoints, chosen.pairs)
-    workers.admit(plan(run, parts, kept, len(pairs)))
-    done, total = 0, len(kept) * (1 + run.checkpoints + len(parts.cuts) * len(pairs))
-
-    def count(tasks: int) -> None:
-        nonlocal done
-        done += tasks
-        if progress:
-            progress(done, total)
-
+    run, sets, options, parts = context.run, context.sets, context.options, context.stitchable()
+    kept, pairs = sets.choose(run, options.samples, options.seed), _pairs(run.checkpoints, options.pairs)
+    origins = [sets.origins[mine] for mine in kept]
+    context.admit(plan(run, parts, kept, len(pairs), options.permutations))
     shape = len(MEASURES), len(parts.cuts), len(kept), len(pairs)
-    found = {name: np.full(shape, np.nan) for name in FIELDS}
+    found, status = {name: np.full(shape, np.nan) for name in FIELDS}, Status(DIMS, shape)
+    null = np.full((options.permutations, *shape), np.nan)
     explained = np.full((*shape[1:3], WIDTH), np.nan)
-    points: dict[tuple[int, int], list[Points]] = {}  # (cut, set): a checkpoint after the other
-    bases = _bases(run, parts, kept, chosen, workers, count)
-    for s, of_cuts in _projected(run, parts, kept, bases, workers):
-        count(1)
+    points: dict[tuple[int, int], list[Points]] = {}
+    bases = fitted(context, parts, kept)
+    for s, of_cuts in projected(context, parts, kept, bases):
         for c, z in enumerate(of_cuts):
             points.setdefault((c, s), []).append(z)
     for s, of_set in enumerate(bases):
         for c, basis in enumerate(of_set):
             explained[c, s, : len(basis.explained)] = basis.explained
-    items = [
-        (c, s, start) for s in range(len(kept)) for c in range(len(parts.cuts)) for start in range(0, len(pairs), PAIRS)
-    ]
-    state = points, pairs, chosen
-    with workers.stage(state, partial(same, state)) as stage:
-        for (c, s, start), values in zip(items, stage.map(_distances, items), strict=True):
-            for name, value in zip(FIELDS, values, strict=True):
-                found[name][:, c, s, start : start + PAIRS] = value
-            count(values.shape[-1])
-    adjusted = {
-        adjust.__name__: np.stack([adjust(p.ravel()).reshape(shape[1:]) for p in found["pvalue"]])
-        for adjust in (holm, benjamini_hochberg)
-    }
+    items = [(c, s, i) for s in range(len(kept)) for c in range(len(parts.cuts)) for i in range(0, len(pairs), PAIRS)]
+    state = _State(points, pairs, _labels(origins, options), origins, options)
+    with context.stage(state) as stage:
+        for (c, s, start), of_pairs in zip(items, context.each(stage.map(_distances, items)), strict=True):
+            for p, of_measures in enumerate(of_pairs, start):
+                for m, result in enumerate(of_measures):
+                    if isinstance(result, str):
+                        status.mark(result, (m, c, s, p))
+                        continue
+                    null[:, m, c, s, p] = result.null
+                    for name in FIELDS:
+                        found[name][m, c, s, p] = getattr(result, name)
+    found["adjusted"] = np.stack([westfall_young(found["statistic"][m], null[:, m]) for m in range(len(MEASURES))])
     coords = parts.coords(run, sets).drop_dims(["t1", "t2"])
     coords["set_size"] = "set", [len(mine) for mine in kept]
     steps = run.values("step")
-    for end, times in enumerate(np.array(pairs).reshape(-1, 2).T, 1):
+    for end, times in enumerate(np.array(pairs, np.int64).reshape(-1, 2).T, 1):
         coords = coords.assign_coords({f"t{end}": ("pair", times), f"step{end}": ("pair", steps[times])})
     return (
         coords.assign_coords(measure=np.array(list(MEASURES), dtype=object))
-        .assign({name: (DIMS, values) for name, values in (found | adjusted).items()})
-        .assign(explained=(("cut", "set", "component"), explained))
-        .assign_attrs(options=chosen.model_dump(mode="json"))
+        .assign({name: (DIMS, values) for name, values in found.items()})
+        .assign(explained=(("cut", "set", "component"), explained), status=status.variable())
+        .assign_attrs(multiplicity=FAMILY, **({} if pairs else {"empty": f"there are no pairs: {NO_LATER}"}))
     )
 
 
-def plan(run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], pairs: int) -> Plan:
+def plan(run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], pairs: int, permutations: int) -> Plan:
     """Return what the distances of so many pairs will need."""
     widths, rows = [prod(cut.shape) for cut in parts.cuts], max(map(len, kept))
     sets, steps, probes = len(kept), run.checkpoints, sum(map(len, kept))
+    fit = max(3, steps * min(rows, max(2, FITTED // steps)))
     return Plan(
         f"{len(parts.cuts)} cuts x {sets} sets of up to {rows:,} probes x {pairs} pairs of checkpoints",
-        tasks=2 * sets * steps + sets * len(parts.cuts) * -(-pairs // PAIRS),
+        tasks=sets * (1 + steps) + sets * len(parts.cuts) * -(-pairs // PAIRS),
         reads=parts.features.stored_bytes * (steps * probes + sets * FITTED) // run.schema.samples,
         task={
             "features": parts.pass_bytes,
-            "rows to fit": 4 * FITTED * (sum(widths) + max(widths)) + 3 * 8 * FITTED**2,
+            "rows to fit": 4 * fit * (sum(widths) + max(widths)) + 3 * 8 * fit**2,
         },
-        state=parts.held | {"axes": 4 * WIDTH * sets * sum(widths)},
-        result={"points": 4 * WIDTH * len(widths) * steps * probes},
+        state=parts.held | {"axes": 4 * sets * sum(min(WIDTH, width, fit) * width for width in widths)},
+        result={
+            "points": 4 * steps * probes * sum(min(WIDTH, width, fit) for width in widths),
+            "nulls": permutations * (8 * len(MEASURES) * len(widths) * sets * pairs + 2 * probes),
+        },
     )
 
 
@@ -152,110 +134,53 @@ def _pairs(checkpoints: int, which: str) -> list[tuple[int, int]]:
     return [(t1, t2) for t1 in range(checkpoints) for t2 in range(t1 + 1, checkpoints)]
 
 
-@dataclass(frozen=True)
-class _Basis:
-    """The common principal basis of all checkpoints of one cut and set."""
-
-    axes: NDArray[np.float32]  # (F, components), largest variance first
-    offset: NDArray[np.float32]  # (components,), of the mean of the rows that it was fitted to
-    explained: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, rows: NDArray[np.float32]) -> _Basis:
-        """Fit the basis to rows ``(n, F)`` of all checkpoints, by their inner products: no copy of them is made."""
-        products = Gram.of(rows).centred
-        values, vectors = (np.asarray(found)[..., ::-1] for found in eigh(products, min(WIDTH, *rows.shape)))
-        kept = values > values[0] * len(rows) * np.finfo(np.float64).eps
-        kept[0] = True  # also where nothing varies
-        combination = vectors[:, kept] / np.sqrt(np.where(values > 0, values, 1.0)[kept])
-        # Its columns sum to zero, as those of centred products do, so the mean need not be taken from the rows.
-        axes = rows.T @ (combination - combination.mean(0)).astype(np.float32)
-        offset = rows.mean(0, dtype=np.float64) @ axes
-        return cls(axes, offset.astype(np.float32), values[kept] / (np.trace(products) or 1.0))
+def _labels(origins: list[NDArray[np.int64]], options: DensityOptions) -> list[NDArray[np.bool_]]:
+    """Return labellings for each set, in which an image is swapped in all sets or in none."""
+    every = np.concatenate(origins)
+    first = labellings(
+        len(every), len(every), options.permutations, options.seed, paired=True, groups=every
+    )[:, : len(every)]
+    of_sets = np.split(first, np.cumsum([len(mine) for mine in origins])[:-1], axis=1)
+    return [np.concatenate([mine, ~mine], axis=1) for mine in of_sets]
 
 
-def _bases(
-    run: Run,
-    parts: Stitchable,
-    kept: list[NDArray[np.intp]],
-    options: DensityOptions,
-    workers: Workers,
-    count: Callable[[int], None],
-) -> list[list[_Basis]]:
-    """Fit the bases of each set and cut, on a share of the probes at every checkpoint."""
-    groups = []
-    for mine in kept:
-        rows = max(2, min(len(mine), FITTED // run.checkpoints))
-        order = np.random.default_rng(options.seed).permutation(len(mine))
-        groups.append([(t, mine[np.sort(order[:rows])]) for t in range(run.checkpoints)])
-    found = []
-    with workers.stage(parts, parts.again) as stage:
-        for of_set in stage.fold(_rows, groups, _joined, _fitted):
-            found.append(of_set)
-            count(1)
-    return found
-
-
-Rows: TypeAlias = list[list[NDArray[np.float32]]]  # of each cut, a checkpoint's after the other
-
-
-def _rows(parts: Stitchable, item: tuple[int, NDArray[np.intp]]) -> Rows:
-    return [[z.flatten(1).cpu().numpy()] for z in parts.features.whole(*item)]
-
-
-def _joined(a: Rows, b: Rows) -> Rows:
-    return [of_cut + more for of_cut, more in zip(a, b, strict=True)]
-
-
-def _fitted(parts: Stitchable, rows: Rows) -> list[_Basis]:
-    return [_Basis.of(np.concatenate(of_cut)) for of_cut in rows]
-
-
-def _projected(
-    run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], bases: list[list[_Basis]], workers: Workers
-) -> Iterator[tuple[int, list[Points]]]:
-    """Yield sets, checkpoint by checkpoint, with their points ``(probe, component)`` in the basis of each cut."""
-    items = [(s, t) for s in range(len(kept)) for t in range(run.checkpoints)]
-    again = partial(_projector, parts.again, kept, bases)
-    with workers.stage((parts, kept, bases), again) as stage:
-        for (s, _), found in zip(items, stage.map(_project, items), strict=True):
-            yield s, found
-
-
-def _projector(parts: Callable[[], Stitchable], kept: Any, bases: Any) -> tuple[Stitchable, Any, Any]:
-    return parts(), kept, bases
-
-
-def _project(
-    state: tuple[Stitchable, list[NDArray[np.intp]], list[list[_Basis]]], item: tuple[int, int]
-) -> list[Points]:
-    parts, kept, bases = state
-    s, t = item
-    found = [np.empty((len(kept[s]), basis.axes.shape[1]), np.float32) for basis in bases[s]]
-    for mine, features in parts.features.over(t, kept[s]):  # all of a checkpoint's features at once would not fit
-        for points, basis, z in zip(found, bases[s], features, strict=True):
-            points[mine] = z.flatten(1).cpu().numpy() @ basis.axes - basis.offset
-    return found
-
-
-def _distances(
-    state: tuple[dict[tuple[int, int], list[Points]], list[tuple[int, int]], DensityOptions], item: tuple[int, int, int]
-) -> NDArray[np.float64]:
-    """Return :data:`FIELDS` of every measure for a few pairs: ``(field, measure, pair)``."""
-    points, pairs, options = state
+def _distances(state: _State, item: tuple[int, int, int]) -> list[list[TwoSampleResult | str]]:
+    """Return for a few pairs what each measure found, or why it cannot be taken."""
     c, s, start = item
-    found = []
-    for t1, t2 in pairs[start : start + PAIRS]:
-        results = _measured(points[c, s][t1], points[c, s][t2], options)
-        found.append([[getattr(result, name) for result in results] for name in FIELDS])
-    return np.moveaxis(np.array(found, dtype=np.float64), 0, -1)
+    points, pairs = state.points[c, s], state.pairs[start : start + PAIRS]
+    return [_measured(points[t1], points[t2], state.labels[s], state.origins[s], state.options) for t1, t2 in pairs]
 
 
-def _measured(x: Points, y: Points, options: DensityOptions) -> list[TwoSampleResult]:
-    found = []
-    for name, measure in MEASURES.items():
-        width = options.components if name == "total_variation" else x.shape[1]
-        null = {} if name == "classifier" else {"permutations": options.permutations}
-        a, b = (np.ascontiguousarray(z[:, :width]) for z in (x, y))
-        found.append(measure(a, b, paired=True, rng=options.seed, **null))
+def _measured(
+    x: Points, y: Points, labels: NDArray[np.bool_], origins: NDArray[np.int64], options: DensityOptions
+) -> list[TwoSampleResult | str]:
+    images, found = len(np.unique(origins)), list[TwoSampleResult | str]()
+    pooled = np.concatenate([x, y])
+    flaw = "" if np.isfinite(pooled).all() else NOT_FINITE
+    if not flaw and np.ptp(pooled, axis=0).max() <= np.abs(pooled).max() * 1e-6:  # what rounding leaves of equal rows
+        flaw = DEAD
+    for name, (measure, least) in MEASURES.items():
+        a, b = (x, y)
+        if name == "total_variation" and not flaw:
+            a, b = _spanned(x[:, : options.components], y[:, : options.components])
+            least = 2 * (a.shape[1] + 1)
+        if images < least or flaw:
+            found.append(FEW if images < least else flaw)
+            continue
+        try:
+            found.append(measure(a, b, paired=True, groups=origins, permutations=labels, rng=options.seed))
+        except ValueError as error:
+            if "half of the points coincide" not in str(error):
+                raise
+            found.append(COINCIDE)  # which leaves the median heuristic no bandwidth
     return found
+
+
+def _spanned(x: Points, y: Points) -> tuple[Points, Points]:
+    """Return points in as many dimensions as they span: the total variation is the same, and densities exist."""
+    pooled = np.concatenate([x, y]).astype(np.float64)
+    _, sizes, axes = np.linalg.svd(pooled - pooled.mean(0), full_matrices=False)
+    spanned = sizes > 1e-5 * sizes[0]
+    if spanned.all():
+        return np.ascontiguousarray(x), np.ascontiguousarray(y)
+    return tuple((z @ axes[spanned].T).astype(np.float32) for z in (x, y))

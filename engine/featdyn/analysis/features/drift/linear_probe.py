@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from featdyn.statistics import checks
 from featdyn_kernels.eigh import eigh
 
 PENALTIES = np.logspace(-6, 3, 28)
@@ -28,7 +29,7 @@ class Probe:
     weights: Values  # (training sample, class)
     intercept: Values  # (class,)
     penalty: float  # in units of the mean squared norm
-    left_out: NDArray[np.int64]  # prediction for each training sample of the probe that was fitted without it
+    left_out: NDArray[np.int64]  # prediction for each training sample of the probe that was fitted without its group
 
     def predict(self, gram: NDArray[np.float32] | Values) -> NDArray[np.int64]:
         """Return the class of each sample, from its inner products ``(n, training sample)`` with the training samples.
@@ -39,7 +40,9 @@ class Probe:
         return found
 
 
-def fit(gram: NDArray[np.float32] | Values, labels: NDArray[np.int64]) -> Probe:
+def fit(
+    gram: NDArray[np.float32] | Values, labels: NDArray[np.int64], groups: NDArray[np.int64] | None = None
+) -> Probe:
     """Fit a probe.
 
     Parameters
@@ -48,15 +51,21 @@ def fit(gram: NDArray[np.float32] | Values, labels: NDArray[np.int64]) -> Probe:
         ``(n, n)``, inner products of features from which their mean over the n samples was taken.
     labels
         ``(n,)``.
+    groups
+        ``(n,)``, samples that are left out together, such as copies of one image; each alone by default.
 
     Raises
     ------
     ValueError
-        The Gram matrix is not finite, or there are fewer than two samples.
+        The Gram matrix is not finite, or there are fewer than two groups.
     """
     n = len(labels)
     if n < 2 or gram.shape != (n, n) or not np.isfinite(gram).all():
         raise ValueError(f"gram must be a finite matrix of {n} > 1 samples, got shape {gram.shape}")
+    group = checks.groups(groups, n)
+    together = [np.flatnonzero(group == g) for g in np.flatnonzero(np.bincount(group) > 1)]
+    if n and (group == 0).all():
+        raise ValueError("groups must name at least two groups")
     classes, which = np.unique(labels, return_inverse=True)
     wanted = np.eye(len(classes))[which]
     intercept = wanted.mean(0)
@@ -70,6 +79,9 @@ def fit(gram: NDArray[np.float32] | Values, labels: NDArray[np.int64]) -> Probe:
         # Of each sample, by how much its own label pulls its prediction; 1/n is the intercept's part.
         free = penalty * (vectors**2 @ shrunk) - 1 / n
         left_out = residuals / np.maximum(free, 1e-12)[:, None]
+        for mine in together:
+            of_group = penalty * (vectors[mine] * shrunk) @ vectors[mine].T - 1 / n
+            left_out[mine] = np.linalg.solve(of_group + 1e-12 * np.eye(len(mine)), residuals[mine])
         press = float((left_out**2).sum())
         if best is None or press < best[0]:
             best = press, float(penalty), residuals / (penalty * unit), wanted - left_out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -12,26 +13,31 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featdyn.analysis import cka
 from featdyn.analysis.features.drift.linear_probe import fit
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import Stitchable
+from featdyn.analysis.status import DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, Status
+from featdyn.statistics import cka
 from featdyn.statistics.blas import one_thread
-from featdyn.statistics.resampling import wilson
+from featdyn.statistics.resampling import share_interval
 from featdyn.store import Run
+
+FIT = 8
+"""So many float64 matrices of training probes are held by the fit of a linear probe, at most."""
+ACROSS = ("cut", "cut2", "t1", "t2")
+NEGATIVE = "similarity_to_itself_is_not_positive"
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one checkpoint adds at one cut."""
+    """What one checkpoint adds at one cut; reasons are "" where nothing is missing."""
 
     gram: NDArray[np.float32]  # (n, n) of the probes that CKA is of
-    right: list[float]  # for each set, the accuracy of the linear probe
+    alike: str
+    right: list[NDArray[np.bool_]]  # for each set, which probes the linear probe has right
+    wrong: list[str]  # for each set, why there is none
     penalty: float
-
-
-FIT = 8
-"""So many float64 matrices of training probes are held by the fit of a linear probe, at most."""
+    untrained: str
 
 
 class Similarity:
@@ -45,12 +51,13 @@ class Similarity:
     """
 
     def __init__(self, run: Run, parts: Stitchable, sets: ProbeSets, kept: list[NDArray[np.intp]]) -> None:
-        self._parts, self._kept = parts, kept
+        self._parts, self._kept, self._names = parts, kept, sets.names
         self.name = "test" if "test" in sets.names else sets.names[0]
-        self._alike = sets.names.index(self.name)
-        self._train = sets.names.index("train") if "train" in sets.names else None
+        self._alike, self._train = sets.names.index(self.name), sets.index("train")
         coords = run.coords
-        self._labels = coords["true_label" if "true_label" in coords else "label"].values
+        labels = next((coords[name].values for name in ("true_label", "label") if name in coords), None)
+        self._labels = labels if labels is not None and labels.dtype.kind in "iub" else None
+        self._origins = [sets.origins[mine] for mine in kept]
 
     @property
     def task_bytes(self) -> int:
@@ -71,43 +78,111 @@ class Similarity:
         found, train = [], self._train
         features = self._parts.features.whole(t, np.concatenate(self._kept))
         while features:
-            of_sets: Sequence[Tensor] = torch.split(features.pop(0).flatten(1), [len(mine) for mine in self._kept])
-            mean = of_sets[self._alike if train is None else train].mean(0)
-            z = [part - mean for part in of_sets]
+            z: Sequence[Tensor] = torch.split(features.pop(0).flatten(1), [len(mine) for mine in self._kept])
+            flaws = [_flaw(part) for part in z]
+            z = _centred(z, self._alike if train is None or flaws[train] == NOT_FINITE else train)
+            alike = flaws[self._alike]
             gram = _inner(z[self._alike], z[self._alike])
-            right, penalty = [np.nan] * len(z), np.nan
-            if train is not None and np.isfinite(own := _inner(z[train], z[train])).all():
+            if alike:
+                gram = np.zeros_like(gram)
+            untrained = self._untrained(flaws)
+            right, penalty = [np.zeros(len(part), bool) for part in z], np.nan
+            if train is not None and not untrained:
+                own = _inner(z[train], z[train])
                 with one_thread(len(own)):
-                    probe = fit(own, self._labels[self._kept[train]])
+                    probe = fit(own, self._labels_of(train), self._origins[train])
                 penalty = probe.penalty
-                for s, mine in enumerate(self._kept):
-                    said = probe.left_out if s == train else probe.predict(_inner(z[s], z[train]))
-                    right[s] = float((said == self._labels[mine]).mean())
-            found.append(Found(gram, right, penalty))
+                for s in range(len(z)):
+                    if flaws[s] != NOT_FINITE:
+                        said = probe.left_out if s == train else probe.predict(_inner(z[s], z[train]))
+                        right[s] = said == self._labels_of(s)
+            wrong = [untrained or (NOT_FINITE if flaw == NOT_FINITE else "") for flaw in flaws]
+            found.append(Found(gram, alike, right, wrong, penalty, untrained))
         return found
+
+    def _labels_of(self, s: int) -> NDArray[np.int64]:
+        assert self._labels is not None
+        return np.asarray(self._labels[self._kept[s]], np.int64)
+
+    def _untrained(self, flaws: list[str]) -> str:
+        """Return why no linear probe can be fitted, or nothing."""
+        if self._train is None:
+            return NO_TRAINING_PROBES
+        if self._labels is None:
+            return NO_LABELS
+        if len(np.unique(self._origins[self._train])) < 2:
+            return FEW
+        if len(np.unique(self._labels_of(self._train))) < 2:
+            return ONE_CLASS
+        return flaws[self._train]
 
     def collect(self, found: Iterable[list[Found]]) -> xr.Dataset:
         """Return CKA between all cuts and checkpoints, and the accuracy of linear probes, from all checkpoints."""
         cuts, steps, sizes = len(self._parts.cuts), len(self._parts.states), [len(mine) for mine in self._kept]
-        right, penalty = np.full((cuts, len(sizes), steps), np.nan), np.full((cuts, steps), np.nan)
-        grams = cka.Grams(cuts * steps, sizes[self._alike])
+        shape = cuts, len(sizes), steps
+        accuracy, status = np.full((3, *shape), np.nan), Status(("cut", "set", "t"), shape)
+        penalty, fitted = np.full((cuts, steps), np.nan), Status(("cut", "t"), (cuts, steps))
+        grams, flaws = cka.Grams(cuts * steps, sizes[self._alike]), np.full((cuts, steps), "", dtype=object)
         for t, of_cuts in enumerate(found):
             for c, mine in enumerate(of_cuts):
                 grams.put(c * steps + t, mine.gram)
-                right[c, :, t], penalty[c, t] = mine.right, mine.penalty
-        result = xr.Dataset({"used": ("set", sizes)}).set_coords("used")
-        alignment = grams.alignment()
-        named = {"": alignment.debiased, "_low": alignment.low, "_high": alignment.high}
-        for name, values in {"cka": alignment.biased, **{f"cka_debiased{e}": v for e, v in named.items()}}.items():
+                flaws[c, t], penalty[c, t] = mine.alike, mine.penalty
+                if mine.untrained:
+                    fitted.mark(mine.untrained, (c, t))
+                for s, reason in enumerate(mine.wrong):
+                    if reason:
+                        status.mark(reason, (c, s, t))
+                        continue
+                    share = share_interval(mine.right[s], groups=self._origins[s])
+                    accuracy[:, c, s, t] = share.estimate, share.low, share.high
+        result = self._alignment(grams, flaws)
+        for values, name in zip(accuracy, ("", "_low", "_high"), strict=True):
+            result[f"linear_accuracy{name}"] = status.dims, values
+        result["linear_status"], result["penalty_status"] = status.variable(), fitted.variable()
+        result["linear_penalty"] = fitted.dims, penalty
+        return result.assign_coords(used=("set", sizes))
+
+    def _alignment(self, grams: cka.Grams, flaws: NDArray[np.object_]) -> xr.Dataset:
+        cuts, steps = flaws.shape
+        found = grams.alignment(self._origins[self._alike])
+        images = np.bincount(np.unique(self._origins[self._alike], return_inverse=True)[1])
+        n, left = int(images.sum()), int(images.sum() - images.max())
+        result = xr.Dataset()
+        for name, explained, least, values in (
+            ("cka", "cka_status", n >= 2, found.biased),
+            ("cka_debiased", "cka_debiased_status", n >= 4, found.debiased),
+            ("cka_debiased_low", "cka_interval_status", left >= 4, found.low),
+            ("cka_debiased_high", "cka_interval_status", left >= 4, found.high),
+        ):
             square = values.reshape(cuts, steps, cuts, steps).transpose(0, 2, 1, 3)
-            result[name] = ("cut", "cut2", "t1", "t2"), square
-        if self._train is not None:
-            bounds = [wilson(right[:, s], size) for s, size in enumerate(sizes)]
-            result["linear_accuracy"] = ("cut", "set", "t"), right
-            result["linear_accuracy_low"] = ("cut", "set", "t"), np.stack([low for low, _ in bounds], 1)
-            result["linear_accuracy_high"] = ("cut", "set", "t"), np.stack([high for _, high in bounds], 1)
-            result["linear_penalty"] = ("cut", "t"), penalty
+            status = Status(ACROSS, square.shape)
+            if not least:
+                status.mark(FEW)
+            for reason in (NOT_FINITE, DEAD):
+                own = flaws == reason
+                if own.any():
+                    status.mark(reason, own[:, None, :, None] | own[None, :, None, :])
+            status.mark(NEGATIVE, np.isnan(square))
+            result[name], result[explained] = (ACROSS, np.where(status.computed, square, np.nan)), status.variable()
         return result
+
+
+def _flaw(z: Tensor) -> str:
+    """Return why features ``(probe, feature)`` cannot be compared, or nothing."""
+    if not bool(z.isfinite().all()):
+        return NOT_FINITE
+    spread, size = (z - z[:1]).abs().amax(), z.abs().amax()
+    return "" if bool(spread > torch.finfo(z.dtype).eps * size) else DEAD
+
+
+def _centred(z: Sequence[Tensor], by: int) -> Sequence[Tensor]:
+    """Return features less the mean of one set, in a unit in which their products stay within float32."""
+    for _ in range(2):  # the mean is rounded as features are, which may be far from it
+        mean = z[by].mean(0)
+        z = [part - mean for part in z]
+    largest = max(float(part.abs().nan_to_num(0, 0, 0).amax()) for part in z)
+    exponent = math.frexp(largest)[1]
+    return [part * 2.0 ** -max(-126, min(126, exponent)) for part in z] if abs(exponent) > 40 else z
 
 
 def _inner(a: Tensor, b: Tensor) -> NDArray[np.float32]:

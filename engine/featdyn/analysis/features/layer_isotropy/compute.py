@@ -1,85 +1,52 @@
-"""Are a layer's gradients, or its features, isotropic over the probes, and along how many directions do they lie?
-
-The tests are those of :mod:`featdyn.analysis.gradient_noise.isotropy.compute`, here on what was recorded, so that neither training data nor
-the network are needed. That each probe is a draw, the gradient of its own loss at the layer's output, is our own
-choice, and so is :data:`SMALLEST`.
-"""
+"""Are a layer's gradients, or its features, isotropic over the probes, and along how many directions do they lie?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from itertools import product
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from featdyn.analysis.gradient_noise.isotropy.compute import SHARES, stacked, test_bytes, tested, untested
-from featdyn.analysis.inputs.probe_sets import ProbeSets, spread
+from featdyn.analysis.context import Context
+from featdyn.analysis.features.layer_isotropy import LayerIsotropyOptions
 from featdyn.analysis.inputs.recorded_arrays import layer_coords, recorded
-from featdyn.analysis.options import LayerIsotropyOptions
-from featdyn.compute import SERIAL, Plan, Workers, same
-from featdyn.errors import FeatdynError
+from featdyn.analysis.isotropy_cells import LEAST, Cell, bytes_of_tests, stacked, tested
+from featdyn.analysis.isotropy_variables import SHARES
+from featdyn.analysis.status import FEW, NOT_FINITE
+from featdyn.compute import Plan
 from featdyn.statistics import Gram
 from featdyn.statistics.family import FAMILY
 from featdyn.store import ArraySpec, Run
-from featdyn.validation import validate
 
 DIMS = ("layer", "set", "t")
-LEAST = 4
-"""Draws below which there is nothing to test."""
 SMALLEST = 1e-6
-"""A draw shorter than this share of the longest has lost its direction to rounding, and is left out."""
+"""A draw shorter than this share of the longest has lost its direction to rounding, and is left out: our own choice."""
 
 State: TypeAlias = tuple[Run, list[ArraySpec], list[NDArray[np.intp]], LayerIsotropyOptions]
 
 
-def layer_isotropy(
-    run: Run, *, progress: Callable[[int, int], None] | None = None, workers: Workers = SERIAL, **options: Any
-) -> xr.Dataset:
+def layer_isotropy(context: Context[LayerIsotropyOptions]) -> xr.Dataset:
     """Test what was recorded of every layer, at every checkpoint and for every set of probes.
-
-    Parameters
-    ----------
-    run, progress, workers
-        As for :func:`featdyn.analysis.composites.consistency.compute.consistency`; no network is needed.
-    **options
-        Fields of :class:`featdyn.analysis.options.LayerIsotropyOptions`.
-
-    Returns
-    -------
-    xarray.Dataset
-        Over (layer, set, t), with names as in :func:`featdyn.analysis.gradient_noise.isotropy.compute.isotropy` after the array's:
-        ``gradient_statistic``, ``_pvalue``, ``_holm``, ``_benjamini_hochberg`` and ``_valid (test, ...)``,
-        ``_verdict``, ``_directions``, ``_participation_ratio``, ``_effective_rank``, ``_stable_rank``, ``_share``,
-        ``_share_isotropic`` and ``_share_isotropic_high (k, ...)``; and ``_draws``, how many probes were draws.
-        "undecided" and NaN where they are too few or do not vary.
 
     Raises
     ------
     FeatdynError
-        Nothing of that kind was recorded, or a set has fewer than four probes.
+        Nothing of that kind was recorded.
     """
-    chosen = validate(LayerIsotropyOptions, options, "layer_isotropy")
-    specs, sets = recorded(run, chosen.layers, chosen.of), ProbeSets.of(run)
-    kept = spread(run, sets, chosen.samples)
-    few = [name for name, mine in zip(sets.names, kept, strict=True) if len(mine) < LEAST]
-    if few:
-        raise FeatdynError(f"{run.path}: {few[0]} has fewer than {LEAST} probes, too few to test")
-    workers.admit(plan(run, specs, kept))
-    items = list(product(range(len(specs)), range(len(kept)), range(run.checkpoints)))
-    cells = np.empty((len(specs), len(kept), run.checkpoints), dtype=object)
-    state = run, specs, kept, chosen
-    with workers.stage(state, partial(same, state)) as stage:
-        for done, found in enumerate(stage.map(_cell, items), 1):
-            cells[items[done - 1]] = found
-            if progress:
-                progress(done, len(items))
+    run, sets, options = context.run, context.sets, context.options
+    specs = recorded(run, options.layers, options.of)
+    kept = sets.choose(run, options.samples, options.seed, per_origin=True)
+    context.admit(plan(run, specs, kept))
+    shape = len(specs), len(kept), run.checkpoints
+    items, cells, draws = list(product(*map(range, shape))), np.empty(shape, dtype=object), np.zeros(shape, np.int64)
+    with context.stage((run, specs, kept, options)) as stage:
+        for item, (cell, count) in zip(items, context.each(stage.map(_cell, items)), strict=True):
+            cells[item], draws[item] = cell, count
     coords = {"test": np.array(list(FAMILY), dtype=object), "k": list(SHARES), **layer_coords(run, specs, sets)}
-    result = xr.Dataset(stacked(chosen.of, cells, DIMS), coords)
-    return result.assign_attrs(options=chosen.model_dump(mode="json"), center="estimated")
+    found = {**stacked(options.of, cells, DIMS), f"{options.of}_draws": (DIMS, draws)}
+    return xr.Dataset(found, coords).assign_attrs(center="estimated")
 
 
 def plan(run: Run, specs: list[ArraySpec], kept: list[NDArray[np.intp]]) -> Plan:
@@ -90,26 +57,28 @@ def plan(run: Run, specs: list[ArraySpec], kept: list[NDArray[np.intp]]) -> Plan
         f"{len(specs)} layers x {len(kept)} sets of up to {rows} probes x {run.checkpoints} checkpoints",
         tasks=cells,
         reads=run.checkpoints * sum(map(len, kept)) * sum(spec.sample_bytes for spec in specs),
-        task={"draws": 8 * rows * widest} | test_bytes(rows),
+        task={"draws": 8 * rows * widest} | bytes_of_tests(rows),
         result={"results": 1024 * cells},
     )
 
 
-def _cell(state: State, item: tuple[int, int, int]) -> dict[str, Any]:
+def _cell(state: State, item: tuple[int, int, int]) -> tuple[Cell, int]:
+    """Return what is found for one layer, set and checkpoint, and of how many draws."""
     run, specs, kept, options = state
     c, s, t = item
-    draws = _draws(run, specs[c], t, kept[s])
-    length = np.linalg.norm(draws, axis=1)
-    draws = draws[length > SMALLEST * length.max()]
-    try:
-        found = tested(Gram.of(draws), "estimated", options.alpha, options.seed)
-    except ValueError:  # too few, or all the same
-        found = untested()
-    return found | {"draws": len(draws)}
+    order = np.random.default_rng(options.seed).permutation(len(kept[s]))  # neighbours in a store may be of one class
+    draws = _draws(run, specs[c], t, kept[s])[order]
+    if not np.isfinite(draws).all():
+        return (NOT_FINITE, {}), len(draws)
+    length = np.linalg.norm(draws.astype(np.float64), axis=1)
+    draws = draws[length > SMALLEST * length.max()] if length.max() > 0 else draws
+    if len(draws) < LEAST:
+        return (FEW, {}), len(draws)
+    return tested(Gram.of(draws), "estimated", options.alpha, options.seed), len(draws)
 
 
 def _draws(run: Run, spec: ArraySpec, t: int, kept: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Return what was recorded of some probes, ``(n, p)``; gradients stay scaled, which no test sees."""
+    """Return what was recorded of some probes, ``(n, p)``."""
     size = run.schema.shard_samples
     found = np.empty((len(kept), spec.sample_bytes // spec.itemsize), np.float32)
     for block in np.unique(kept // size).tolist():

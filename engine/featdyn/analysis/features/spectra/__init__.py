@@ -26,10 +26,13 @@ ANALYSIS = Analysis(
     options=SpectraOptions,
     variables={
         "eigenvalue": Variable(
-            f"{CELLS} rank", "variance along each principal direction, largest first", missing="beyond a layer's width"
+            f"{CELLS} rank",
+            "variance along each principal direction, largest first",
+            missing="beyond a layer's width",
+            status="status",
         ),
-        "variance": Variable(CELLS, "sum of the eigenvalues"),
-        "mean_norm": Variable(CELLS, "length of the mean"),
+        "variance": Variable(CELLS, "sum of the eigenvalues", status="status"),
+        "mean_norm": Variable(CELLS, "length of the mean", status="status"),
         "effective_rank": Variable(CELLS, "exponential of the entropy of the spectrum", status="status"),
         "participation_ratio": Variable(
             CELLS, "squared sum of the eigenvalues over their sum of squares", status="status"

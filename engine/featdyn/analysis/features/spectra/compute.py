@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.spectra import SpectraOptions
-from featdyn.analysis.inputs.recorded_arrays import layer_coords, recorded
-from featdyn.analysis.status import DEAD, FEW, Status
+from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, recorded, vanished
+from featdyn.analysis.status import DEAD, FEW, NOT_FINITE, Status
 from featdyn.compute import Plan
 from featdyn.statistics.alignment.spectrum import entropy_rank
 from featdyn.store import ArraySpec, Run
@@ -19,8 +19,6 @@ from featdyn_kernels.eigh import eigh
 from featdyn_kernels.moments import Moments, accumulate
 
 DIMS = ("layer", "set", "t")
-UNITS = {"eigenvalue": 2, "variance": 2, "mean_norm": 1}
-"""Powers of the features' unit; gradients are stored scaled."""
 AHEAD = 4
 """Blocks that are read ahead."""
 COPIES = 3
@@ -44,19 +42,23 @@ def spectra(context: Context[SpectraOptions]) -> xr.Dataset:
     groups = [[(c, t, b) for b in range(run.schema.blocks)] for c in range(len(specs)) for t in range(run.checkpoints)]
     shape = len(specs), len(sets.names), run.checkpoints
     found: dict[str, NDArray[Any]] = {}
+    lost = [vanished(run, spec) for spec in specs]
     counts, status = np.zeros(shape[:2], np.int64), Status(DIMS, shape)
     with context.stage((run, specs, sets.members)) as stage:
         for group, of_sets in zip(groups, context.each(stage.fold(_moments, groups, _merged, _spectra)), strict=True):
             c, t, _ = group[0]
-            scale = float(specs[c].attrs.get("scale_factor", 1.0))
             for s, (count, values) in enumerate(of_sets):
                 counts[c, s] = count
-                if not values["variance"] > 0:
-                    status.mark(DEAD if count > 1 else FEW, (c, s, t))
+                if lost[c][t, sets.members[s]].mean() > 0.5:
+                    status.mark(VANISHED, (c, s, t))
+                    continue
+                if np.isnan(values["stable_rank"]):
+                    reason = DEAD if np.isfinite(values["variance"]) else NOT_FINITE
+                    status.mark(reason if count > 1 else FEW, (c, s, t))
                 for name, value in values.items():
                     size = () if value.ndim == 0 else (max(widths),)
                     array = found.setdefault(name, np.full((*shape, *size), np.nan))
-                    array[(c, s, t, slice(len(value))) if size else (c, s, t)] = value * scale ** UNITS.get(name, 0)
+                    array[(c, s, t, slice(len(value))) if size else (c, s, t)] = value
     result = xr.Dataset({name: ((*DIMS, "rank")[: array.ndim], array) for name, array in found.items()})
     coords = {
         **layer_coords(run, specs, sets),
@@ -112,7 +114,11 @@ def _moments(state: State, item: tuple[int, int, int]) -> Total:
             continue
         own = values if mine.all() else values[mine]
         shape = (*own.shape[:2], -1) if _is_maps(specs[c]) else (-1, own.shape[-1])
-        found.append(accumulate(own.reshape(shape)))
+        moments = accumulate(own.reshape(shape))
+        # Their squares come near the ends of float32.
+        if own.size and not 1e-24 < np.trace(moments.scatter) / moments.count < 1e24:
+            moments = accumulate(own.reshape(shape).astype(np.float64))
+        found.append(moments)
     return found
 
 
@@ -125,15 +131,16 @@ def _spectra(state: State, total: Total) -> list[tuple[int, dict[str, NDArray[np
     found = []
     for moments in total:
         assert moments is not None  # every set has a probe, and every probe a block
-        covariance = moments.covariance()
-        values = np.maximum(np.asarray(eigh(covariance)[0])[::-1], 0.0)
+        covariance, mean_norm = moments.covariance(), np.linalg.norm(moments.mean)
+        finite = bool(np.isfinite(covariance).all())
+        values = np.maximum(np.asarray(eigh(covariance)[0])[::-1], 0.0) if finite else np.full(len(covariance), np.nan)
         sum_, largest = values.sum(), values[0]
-        varies = bool(largest > 0)
+        varies = bool(largest > (np.finfo(np.float32).eps * mean_norm) ** 2)  # else rounding is all that there is
         with np.errstate(invalid="ignore", divide="ignore"):
             summary = {
                 "eigenvalue": values,
                 "variance": sum_,
-                "mean_norm": np.linalg.norm(moments.mean),
+                "mean_norm": mean_norm,
                 "effective_rank": entropy_rank(values) if varies else np.nan,
                 "participation_ratio": sum_**2 / (values**2).sum() if varies else np.nan,
                 "stable_rank": sum_ / largest if varies else np.nan,

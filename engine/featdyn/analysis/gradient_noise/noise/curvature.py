@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from featdyn.analysis.gradient_noise.linear_response import plain_attention
 from featdyn.analysis.gradient_noise.sampler import flat
 
 
@@ -30,18 +31,22 @@ def quotients(
     Returns
     -------
     float64 array ``(n,)``
+        NaN along directions that are zero or not finite.
 
     Notes
     -----
-    ``Hv`` is the gradient of ``g'v`` (Pearlmutter 1994): one more pass a direction, and no Hessian is formed.
+    ``Hv`` is the gradient of ``g'v`` (Pearlmutter 1994): one more pass a direction, and no Hessian is formed. Directions
+    are taken at unit length, so that theirs does not matter.
     """
     moving = [dict(model.named_parameters())[name] for name in names]
-    first = torch.autograd.grad(F.cross_entropy(model(inputs), labels), moving, create_graph=True)
-    gradient = flat(dict(zip(names, first, strict=True)), names)
-    found = []
-    for v in directions:
-        v = v.to(gradient)
-        second = torch.autograd.grad(gradient @ v, moving, retain_graph=True, materialize_grads=True)
-        along = flat(dict(zip(names, second, strict=True)), names)
-        found.append(float(along.double() @ v.double()) / float(v.double() @ v.double()))
+    with plain_attention(model):
+        loss = F.cross_entropy(model(inputs).double(), labels)
+        first = torch.autograd.grad(loss, moving, create_graph=True)
+        gradient = flat(dict(zip(names, first, strict=True)), names)
+        found = []
+        for v in directions:
+            unit = (v.double() / v.double().norm()).to(gradient)
+            second = torch.autograd.grad(gradient @ unit, moving, retain_graph=True, materialize_grads=True)
+            along = flat(dict(zip(names, second, strict=True)), names)
+            found.append(float(along.double() @ unit.double()))
     return np.array(found)

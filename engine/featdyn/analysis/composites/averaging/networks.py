@@ -1,0 +1,139 @@
+"""One network of the mean weights of the last checkpoints, and the mean of what they predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from featdyn.analysis.composites.batchnorm_statistics import OneValue, batch_norms, nearly_equal, reestimated
+from featdyn.analysis.inputs.class_labels import class_logits
+from featdyn.analysis.inputs.features_at_cuts import Batches, inputs_of
+from featdyn.analysis.inputs.stitchable import BETWEEN
+from featdyn.analysis.inputs.weights import States, network_of
+from featdyn.capture.tap import device_of
+from featdyn.compute import Plan
+from featdyn.networks.twin import eval_twin
+from featdyn.store import Run
+
+Scores: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Predicted class and cross-entropy of probes."""
+
+
+class AveragedNetworks:
+    """What tasks need.
+
+    Parameters
+    ----------
+    model
+        The network, where it is not one of featdyn's.
+    labels
+        ``(probe,)``, classes.
+    train
+        Places of the training probes, on which BatchNorm statistics are estimated anew.
+    """
+
+    def __init__(self, run: Run, model: nn.Module | None, labels: NDArray[np.int64], train: NDArray[np.intp]) -> None:
+        self.model = eval_twin(network_of(run, model))
+        self._run, self._labels, self._train = run, labels, train
+        self._states = States(run, self.model)
+        self._normalised = bool(batch_norms(self.model))
+
+    @property
+    def batches(self) -> Batches:
+        """The probes as they were recorded."""
+        return Batches(self._run, device_of(self.model))
+
+    def plan(self, windows: int) -> Plan:
+        """Return what so many windows will need."""
+        run, own, batches = self._run, self._states.nbytes, self.batches
+        inputs, logits = 4 * prod(run.nodes["inputs/input"]["shape"][1:]), run.schema["outputs/logits"]
+        layers = BETWEEN * 4 * _widest(self.model, batches[0].inputs[:1])
+        return Plan(
+            f"{windows} windows x {run.schema.samples:,} probes",
+            tasks=windows + run.schema.blocks,
+            reads=windows * logits.nbytes,
+            task={
+                "weights": 4 * own,
+                "batches": batches.size * (layers + 2 * inputs),
+                "logits": 6 * 8 * run.schema.shard_samples * max(2, logits.shape[-1]),
+            },
+            state={"weights": (1 + self._states.room) * own, "blocks": run.schema.shard_samples * inputs},
+            result={"predictions": 4 * 16 * windows * run.schema.samples},
+        )
+
+    def weights(self, window: int) -> Scores | None:
+        """Return the scores of all probes under the mean of the last so many networks, ``(probe,)`` each.
+
+        None where BatchNorm has too few training probes for statistics.
+        """
+        batches, state = self.batches, self._mean(window)
+        if self._normalised:
+            if not len(self._train):
+                return None
+            try:
+                state = reestimated(self.model, state, self._training(batches.size))
+            except OneValue:
+                return None
+        found = []
+        for batch in batches:
+            rows = batch.stop - batch.start
+            with torch.inference_mode():
+                logits = functional_call(self.model, state, (batch.inputs,))[:rows]
+            logs = log_softmax(class_logits(logits.double().cpu().numpy()), -1)
+            found.append(self._scores(logs, slice(batch.start, batch.stop)))
+        predictions, losses = zip(*found, strict=True)
+        return np.concatenate(predictions), np.concatenate(losses)
+
+    def predictions(self, item: tuple[int, int]) -> Scores:
+        """Return the scores ``(window, probe)`` of one block under the mean recorded softmax of the last networks."""
+        block, windows = item
+        found, total = [], None
+        for count in range(1, windows + 1):
+            logits = self._run.block("outputs/logits", self._run.checkpoints - count, block)
+            logs = log_softmax(class_logits(logits.astype(np.float64)), -1)
+            total = logs if total is None else np.logaddexp(total, logs)
+            found.append(self._scores(total - np.log(count), self._run.schema.block_slice(block)))
+        predictions, losses = zip(*found, strict=True)
+        return np.stack(predictions), np.stack(losses)
+
+    def _scores(self, logs: NDArray[np.float64], probes: slice) -> Scores:
+        return logs.argmax(-1), -logs[np.arange(len(logs)), self._labels[probes]]
+
+    def _mean(self, window: int) -> dict[str, Tensor]:
+        """Return the mean of the last states, of their floating-point tensors."""
+        own, mean = self.model.state_dict(), dict[str, Tensor]()
+        for count in range(1, window + 1):
+            for name, value in self._states[len(self._states) - count].items():
+                if count == 1:
+                    mean[name] = value.double() if value.is_floating_point() else value
+                elif value.is_floating_point():
+                    mean[name] += (value.double() - mean[name]) / count
+        return {name: torch.empty_like(own[name]).copy_(value) for name, value in mean.items()}
+
+    def _training(self, size: int) -> Iterator[Tensor]:
+        """Yield the training probes in batches of nearly one size."""
+        for part in nearly_equal(len(self._train), size):
+            yield inputs_of(self._run, self._train[part]).to(device_of(self.model))
+
+
+def _widest(model: nn.Module, one: Tensor) -> int:
+    """Return how many values the largest output of a layer has, for one sample."""
+    found = [one.numel()]
+
+    def note(_: nn.Module, __: Any, out: Any) -> None:
+        found.extend([out.numel()] if isinstance(out, Tensor) else [])
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    with torch.inference_mode():
+        model(one)
+    for hook in hooks:
+        hook.remove()
+    return max(found)

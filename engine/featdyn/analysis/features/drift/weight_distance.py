@@ -1,0 +1,96 @@
+"""How far the trained parameters of the two halves of a network move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featdyn.analysis.inputs.stitchable import Stitchable
+from featdyn.analysis.status import NOT_FINITE, Status
+from featdyn_kernels.paths import squared_distances
+
+DIMS = ("cut", "t1", "t2")
+NO_PARAMETERS, WEIGHTS_ARE_ZERO = "no_parameters", "weights_are_zero"
+SQUARED = 40  # exponents up to which squares of differences, down to their last bit, fit float32
+HELD = 2**27  # bytes of parameters at all checkpoints that are compared at a time, if it is more than one of them
+
+
+def groups(parts: Stitchable) -> list[list[str]]:
+    """Return the names of all trained parameters, in groups that are compared together."""
+    state, found = parts.states[0], [list[str]()]
+    for name in sorted(set().union(*(_names(half) for cut in parts.cuts for half in (cut.prefix, cut.suffix)))):
+        if found[-1] and sum(state[n].nbytes for n in (*found[-1], name)) * len(parts.states) > HELD:
+            found.append([])
+        found[-1].append(name)
+    return found
+
+
+def task_bytes(parts: Stitchable) -> int:
+    """Return the bytes of one group at all checkpoints, and of what is compared at a time, at most."""
+    steps, sizes = len(parts.states), [tensor.nbytes for tensor in parts.states[0].values()]
+    return min(steps * sum(sizes), max(HELD, steps * max(sizes))) + min(HELD, steps * max(sizes))
+
+
+def weight_distance(parts: Stitchable, each: Mapping[str, NDArray[np.float64]]) -> xr.Dataset:
+    """Return ``prefix_distance`` and ``suffix_distance``, ``|w(t2) - w(t1)| / |w(t1)|``, each ``(cut, t1, t2)``.
+
+    Of trained parameters, ``each`` as :func:`squared` gives it.
+    """
+    result: dict[str, Any] = {}
+    for half in ("prefix", "suffix"):
+        names = [sorted(_names(getattr(cut, half))) for cut in parts.cuts]
+        values = np.stack([_relative([each[n] for n in mine], len(parts.states)) for mine in names])
+        status = Status(DIMS, values.shape)
+        status.mark(NO_PARAMETERS, [not mine for mine in names])
+        status.mark(NOT_FINITE, ~np.isfinite(values) & ~np.isfinite(np.einsum("cii->ci", values))[:, :, None])
+        status.mark(WEIGHTS_ARE_ZERO, np.isinf(values) | np.isnan(values))
+        result |= {f"{half}_distance": (DIMS, np.where(status.computed, values, np.nan))}
+        result[f"{half}_status"] = status.variable()
+    return xr.Dataset(result)
+
+
+def _names(part: nn.Module) -> set[str]:
+    return {name for name, _ in part.named_parameters()}
+
+
+def squared(parts: Stitchable, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Return the squared distances ``(T + 1, T + 1)`` of some parameters between checkpoints, and last from zero.
+
+    Every state is read once.
+    """
+    states = [{name: state[name].flatten() for name in names} for state in parts.states]
+    return {name: _squared([state[name] for state in states]) for name in names}
+
+
+def beyond_squares(values: Tensor) -> bool:
+    """Whether squares of the largest entries along the last axis leave the range of float32, or come near its ends."""
+    peak = torch.linalg.vector_norm(values, torch.inf, dim=-1)
+    exponent = torch.frexp(peak[peak.isfinite() & (peak > 0)]).exponent
+    return bool((exponent.abs() > SQUARED).any())
+
+
+def _squared(values: list[Tensor]) -> NDArray[np.float64]:
+    total = np.zeros((len(values) + 1, len(values) + 1))
+    step = max(1, HELD // (4 * len(total)))
+    for start in range(0, len(values[0]), step):
+        rows = [v[start : start + step] for v in values]
+        piece = torch.stack([*rows, torch.zeros_like(rows[0])])
+        piece = piece.double() if beyond_squares(piece) else piece
+        total += torch.as_tensor(squared_distances(piece[None])[0]).cpu().numpy()
+    return total
+
+
+def _relative(squared: Iterable[NDArray[np.float64]], steps: int) -> NDArray[np.float64]:
+    """Return distances over norms; at t1 = t2 they are 0, whatever the norm."""
+    distance = np.sqrt(sum(squared, np.zeros((steps + 1, steps + 1))))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        relative: NDArray[np.float64] = distance[:steps, :steps] / distance[:steps, steps:]
+    own = np.arange(steps)
+    relative[own, own] = np.where(np.isfinite(distance[:steps, steps]), 0.0, np.nan)
+    return relative

@@ -1,0 +1,99 @@
+"""How features answer to small steps of the parameters: Jacobian-vector products in float64.
+
+The difference of two passes is rounding where a step is small; the linear response has the precision of its arithmetic
+for a step of any length.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from featdyn.networks import Cut, features_at, state_for
+
+TOGETHER = 2**27
+"""Bytes of the steps, and of what they move, that are pushed through the network at once."""
+_ATTENTION = threading.Lock()
+"""For which attention is used, which all threads share: fused ones have no forward derivative."""
+
+
+@contextmanager
+def plain_attention(model: nn.Module) -> Iterator[None]:
+    """Let a network with attention take the one that has derivatives of every kind; others are left alone."""
+    if not any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
+        yield
+        return
+    with _ATTENTION, sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+class Features:
+    """The features of some inputs at some cuts, as a function of the parameters, in eval mode and float64.
+
+    Parameters
+    ----------
+    inputs
+        ``(N, ...)``, on the model's device.
+    """
+
+    def __init__(self, model: nn.Module, cuts: Sequence[Cut], inputs: Tensor) -> None:
+        self._model, self._part, self._inputs = model, features_at(model, cuts), inputs.double()
+        self._widest = max(prod(cut.shape) for cut in cuts)
+
+    def at(self, state: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the features at each cut, ``(N, p)``."""
+        with torch.inference_mode():
+            return self._features(doubled(state_for(self._part, dict(state))))
+
+    def response(self, state: Mapping[str, Tensor], steps: Iterable[Tensor], names: Sequence[str]) -> list[Tensor]:
+        """Return how far features at each cut move, to first order, for steps of the parameters ``names``.
+
+        Parameters
+        ----------
+        state
+            Where the derivative is taken.
+        steps
+            n vectors, the parameters one after the other.
+
+        Returns
+        -------
+        list of float64 tensors ``(N, n, p)``, on the CPU
+        """
+        own = doubled(state_for(self._part, dict(state)))
+        moving = {name: own[name] for name in names}
+
+        def along(tangent: dict[str, Tensor]) -> list[Tensor]:
+            return jvp(lambda changed: self._features({**own, **changed}), (moving,), (tangent,))[1]  # type: ignore[no-any-return]
+
+        size = sum(tensor.numel() for tensor in moving.values())
+        many = max(1, TOGETHER // (8 * (3 * size + 8 * len(self._inputs) * self._widest)))
+        found: list[list[Tensor]] = []
+        with torch.no_grad(), plain_attention(self._model):
+            left = iter(steps)
+            while some := list(islice(left, many)):
+                tangents = dict(_named(torch.stack(some).double().to(self._inputs.device), moving))
+                found.append([z.cpu() for z in vmap(along)(tangents)])
+        return [torch.cat(z).movedim(0, 1) for z in zip(*found, strict=True)]
+
+    def _features(self, state: dict[str, Tensor]) -> list[Tensor]:
+        return [z.flatten(1) for z in functional_call(self._part, state, (self._inputs,))]
+
+
+def doubled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state in float64."""
+    return {name: t.double() if t.is_floating_point() else t for name, t in state.items()}
+
+
+def _named(steps: Tensor, like: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Yield vectors ``(n, p)`` as tensors ``(n, ...)`` of these parameters."""
+    pieces = torch.split(steps, [tensor.numel() for tensor in like.values()], dim=1)
+    for (name, tensor), piece in zip(like.items(), pieces, strict=True):
+        yield name, piece.view(len(steps), *tensor.shape)

@@ -1,0 +1,193 @@
+"""Noise at one checkpoint after the other: what one task does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featdyn.analysis.gradient_noise.gram_arrays import gram_of, stacked, to_arrays
+from featdyn.analysis.gradient_noise.linear_response import Features, doubled
+from featdyn.analysis.gradient_noise.noise import NoiseOptions
+from featdyn.analysis.gradient_noise.noise.curvature import quotients
+from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
+from featdyn.analysis.inputs.features_at_cuts import inputs_of
+from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.stitchable import Stitchable
+from featdyn.capture.tap import device_of
+from featdyn.statistics.blas import one_thread
+from featdyn.store import Run
+from featdyn.training.batches import mixed_seed
+from featdyn_kernels.eigh import gram_eigh
+
+TIMED = 8
+"""Steps that are pushed through the network to see how long it takes."""
+FAMILIES = {"": ("parameter", "feature"), "permuted_": ("permuted", "permuted_feature")}
+"""Draws with the labels in use, and with permuted ones: names of their inner products, and of those of the moves."""
+
+Values: TypeAlias = dict[str, Any]
+State: TypeAlias = Mapping[str, Tensor]
+
+
+class NoiseAt:
+    """Samples any checkpoint of a run."""
+
+    def __init__(self, run: Run, parts: Stitchable, sets: ProbeSets, options: NoiseOptions) -> None:
+        self._options, self._states, self._steps = options, parts.states, run.values("step")
+        self.sampler = Sampler(run, options.data_dir, options.batch_size, options.seed, options.statistics == "stored")
+        self.probes = chosen(run, sets, options)
+        inputs = inputs_of(run, self.probes).to(device_of(parts.model))
+        self._names = [parameters(cut.prefix) for cut in parts.cuts]
+        self._features = Features(parts.model, parts.cuts, inputs)
+        self._of_cut = [Features(parts.model, [cut], inputs) for cut in parts.cuts]
+
+    def rate(self, t: int) -> float:
+        """Return the learning rate at a checkpoint."""
+        return self.sampler.rate(int(self._steps[t]))
+
+    def seconds(self, passes: float) -> float:
+        """Return how long a checkpoint of so many gradients takes, by one of them and a few moves of features."""
+        state, names, draws = self._states[0], self._names[-1], self._options.draws
+        self.sampler.at(state)
+        next(self.sampler.draws(1, True))  # the first pass is slower
+        start = time.perf_counter()
+        gradient = flat(next(self.sampler.draws(1, True)), names)
+        found = passes * (time.perf_counter() - start)
+        if len(self.probes):
+            few = min(TIMED, draws)
+            start = time.perf_counter()
+            self._features.response(state, [gradient] * few, names)
+            families = 1 + self._options.permuted + len(self._names) / 2  # controls, which stop at their cut
+            found += families * draws / few * (time.perf_counter() - start)
+        return found
+
+    def sample(self, item: tuple[int, int | None]) -> list[xr.Dataset]:
+        """Return what is found for each cut at t; the other number is the checkpoint to which drift is measured."""
+        t, next_t = item
+        state, rate, whole = self._states[t], self.rate(t), self._names[-1]
+        later = None if next_t is None else self._states[next_t]
+        self.sampler.at(state)
+        full = self.sampler.full()
+        g = flat(full, whole)
+        around = moved(doubled(state), -rate * g, whole)  # where the step leads without noise
+        ways = self._ways(state, later)
+        found: list[Values] = [{"gradient_norm": ((), float(flat(full, names).norm()))} for names in self._names]
+        for family in list(FAMILIES)[: 1 + self._options.permuted]:
+            draws = list(self._draws(self._options.draws, permuted=bool(family)))
+            steps = (-rate * (flat(draw, whole).double() - g) for draw in draws)
+            moves = self._features.response(around, steps, whole) if len(self.probes) else []
+            for c, names in enumerate(self._names):
+                mean = flat(full, names)
+                xi = torch.stack([(flat(draw, names).double() - mean).cpu() for draw in draws])  # most memory is there
+                found[c] |= to_arrays(FAMILIES[family][0], gram_of(xi.numpy()))
+                found[c] |= _drift(family, xi, state, later, names)
+                if moves:
+                    found[c] |= stacked(FAMILIES[family][1], [gram_of(z.numpy()) for z in moves[c]])
+                    found[c][f"{family}feature_drift_dot"] = (
+                        ("probe", "draw"),
+                        torch.einsum("pdf,pf->pd", moves[c], ways[c]).numpy(),
+                    )
+                    found[c]["feature_drift_square"] = "probe", ways[c].square().sum(1).numpy()
+                if not family:
+                    found[c] |= self._control(around, rate * xi.norm(dim=1), t, c)
+                    found[c] |= self._curvature(xi, names, t, c) | self._wide(xi)
+            if not family:
+                for mine, of_cut in zip(found, self._rounding(around, rate, draws[0], g, moves), strict=True):
+                    mine |= of_cut
+        return [xr.Dataset(values) for values in found]
+
+    def _draws(self, count: int, **how: Any) -> Iterator[dict[str, Tensor]]:
+        return self.sampler.draws(count, self._options.replacement, **how)
+
+    def _ways(self, state: State, later: State | None) -> list[Tensor]:
+        """Return the ways of features to the next sampled checkpoint, ``(probe, feature)`` at each cut; NaN at the last."""
+        if not len(self.probes):
+            return []
+        before = self._features.at(state)
+        after = [z * torch.nan for z in before] if later is None else self._features.at(later)
+        return [(b - a).cpu() for a, b in zip(before, after, strict=True)]
+
+    def _control(self, around: State, lengths: Tensor, t: int, c: int) -> Values:
+        """Return what random steps of these lengths do to features."""
+        if not len(self.probes):
+            return {}
+        names, random = self._names[c], self._random(6, t, c)
+        size = sum(around[name].numel() for name in names)
+        units = (torch.randn(size, generator=random, dtype=torch.float64) for _ in lengths)
+        steps = (step * (length / step.norm()) for length, step in zip(lengths, units, strict=True))
+        (moves,) = self._of_cut[c].response(around, steps, names)
+        return stacked("control", [gram_of(z.numpy()) for z in moves])
+
+    def _rounding(self, around: State, rate: float, draw: State, g: Tensor, moves: list[Tensor]) -> Iterator[Values]:
+        """Yield, for each cut, how much of the first draw is rounding, and how far its step is from linear."""
+        whole = self._names[-1]
+        xi = flat(draw, whole).double() - g
+        error = xi * torch.nan  # dropout draws otherwise in another precision
+        if not self.sampler.random:
+            error = flat(draw, whole).double() - flat(next(self._draws(1, dtype=torch.float64)), whole)
+        if moves:
+            after = self._features.at(moved(around, -rate * xi, whole))
+            steps = [(b - a).cpu() for a, b in zip(self._features.at(around), after, strict=True)]
+            lost = self._features.response(around, [-rate * error], whole)
+        by_name = [unflattened(vector, around, whole) for vector in (error, xi)]
+        for c, names in enumerate(self._names):
+            found: Values = {"rounding": ((), _share(*(flat(one, names)[None] for one in by_name))[0])}
+            if moves:
+                found["feature_rounding"] = "probe", _share(lost[c][:, 0], moves[c][:, 0])
+                found["feature_nonlinear"] = "probe", _share(steps[c] - moves[c][:, 0], steps[c])
+            yield found
+
+    def _curvature(self, xi: Tensor, names: list[str], t: int, c: int) -> Values:
+        if not self._options.curvature:
+            return {}
+        inputs, labels = self.sampler.subset(self._options.curvature)
+        random = self._random(7, t, c)
+        isotropic = (torch.randn(xi.shape[1], generator=random) for _ in xi)
+        model = self.sampler.model.eval()  # the loss as a function of the parameters alone; at() sets the mode anew
+        along = [quotients(model, inputs, labels, v, names) for v in (xi, isotropic)]
+        return {"noise_curvature": ("draw", along[0]), "isotropic_curvature": ("draw", along[1])}
+
+    def _wide(self, xi: Tensor) -> Values:
+        """Return what is as long as the parameters; the last to see ``xi``, which is centred in place."""
+        found: Values = {}
+        kept = min(self._options.directions, len(xi) - 1, xi.shape[1])
+        if self._options.keep == "raw":
+            found["draws"] = ("draw", "parameter"), xi.float().numpy()
+        if kept:
+            xi -= xi.mean(0)
+            with one_thread(len(xi)):
+                _, vectors = gram_eigh(xi.numpy(), kept)
+            found["directions"] = ("direction", "parameter"), np.asarray(vectors)[:, ::-1].T.astype(np.float32)
+        return found
+
+    def _random(self, *purpose: int) -> torch.Generator:
+        return torch.Generator().manual_seed(mixed_seed(self._options.seed, *purpose))
+
+
+def chosen(run: Run, sets: ProbeSets, options: NoiseOptions) -> NDArray[np.intp]:
+    """Return the probes whose features are moved, ascending: those of a test set first."""
+    first = sets.index("test") or 0
+    found: list[int] = []
+    for s in (first, *(s for s in range(len(sets.names)) if s != first)):
+        left = options.probes - len(found)
+        found += sets.choose(run, left, options.seed, per_origin=True)[s].tolist()
+    return np.sort(np.array(found, dtype=np.intp))
+
+
+def _drift(family: str, xi: Tensor, state: State, later: State | None, names: list[str]) -> Values:
+    """Return products with the way of the parameters to the next sampled checkpoint; NaN at the last."""
+    start = flat(state, names).double().cpu()
+    way = start * torch.nan if later is None else flat(later, names).double().cpu() - start
+    return {f"{family}drift_dot": ("draw", (xi @ way).numpy()), "drift_square": ((), float(way @ way))}
+
+
+def _share(part: Tensor, whole: Tensor) -> NDArray[np.float64]:
+    """Return ``|part| / |whole|`` of rows; NaN where the whole is zero."""
+    length = whole.norm(dim=1)
+    return torch.where(length > 0, part.norm(dim=1) / length, torch.nan).double().cpu().numpy()

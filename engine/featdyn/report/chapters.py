@@ -1,0 +1,124 @@
+"""What the page says of each result: its question, the sections of its analysis, and what could not be computed."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from featdyn.analysis import Analysis, analyses
+from featdyn.analysis.status import summary
+from featdyn.report.section import Grid, Panel, Section, word
+from featdyn.store import Run
+
+SHOWN = 2**26
+"""Bytes of a variable up to which a plain section reads it."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """The newest result of one analysis.
+
+    Attributes
+    ----------
+    name
+        Of the analysis, and of the anchor.
+    question, source
+        From its declaration; of one that is not installed here the question that the result holds.
+    sections
+        At least one.
+    missing
+        What could not be computed, why, and in how many cells of how many.
+    checkpoints
+        Of the run when it was computed.
+    path, attributes
+        Of the result in the store.
+    """
+
+    name: str
+    question: str
+    source: str
+    sections: Sequence[Section]
+    missing: Sequence[tuple[str, str, str]]
+    checkpoints: int
+    path: str
+    attributes: Mapping[str, Any]
+
+    def slots(self) -> dict[str, tuple[Section, Panel]]:
+        """Return all panels by the places that the page gives them."""
+        return {
+            f"{self.name}-{s}-{p}": (section, panel)
+            for s, section in enumerate(self.sections)
+            for p, panel in enumerate(section.panels)
+        }
+
+
+def chapters(run: Run) -> list[Chapter]:
+    """Return a chapter for each analysis that has a result, in the order in which they were first asked."""
+    known = analyses()
+    return [_chapter(run, name, known.get(name)) for name in run.analyses]
+
+
+def unasked(run: Run) -> list[Analysis]:
+    """Return the analyses that have no result yet."""
+    return [analysis for name, analysis in analyses().items() if name not in run.analyses]
+
+
+def _chapter(run: Run, name: str, analysis: Analysis | None) -> Chapter:
+    result, path = run.result(name), run.results(name)[-1]
+    commit = result.attrs.get("input_commit", run.commits[-1].number)
+    return Chapter(
+        name=name,
+        question=analysis.question if analysis else str(result.attrs.get("question", "")),
+        source=analysis.source if analysis else "",
+        sections=_sections(name, result, analysis),
+        missing=[
+            (", ".join(_explained(result, status)), reason, f"{count:,} of {size:,}")
+            for status, reason, count, size in summary(result)
+        ],
+        checkpoints=sum(c.kind == "checkpoint" and c.number <= commit for c in run.commits),
+        path=path,
+        attributes={key: value for key, value in result.attrs.items() if key not in ("analysis", "question")},
+    )
+
+
+def _sections(name: str, result: xr.Dataset, analysis: Analysis | None) -> list[Section]:
+    if analysis is None:
+        return [plain_section(name, result, "The analysis is not installed here, so that only its numbers are shown.")]
+    if not analysis.section:
+        return [plain_section(name, result)]
+    try:
+        found = pkgutil.resolve_name(analysis.section)(result)
+    except Exception as error:  # of any kind: another package's code, or a result that it does not know
+        reason = f"Its own section cannot show this result ({type(error).__name__}: {error})."
+        return [plain_section(name, result, reason)]
+    return [found] if isinstance(found, Section) else list(found)
+
+
+def plain_section(name: str, result: xr.Dataset, text: str = "") -> Section:
+    """Return a section that any result can have: a line for each of its variables."""
+    rows = []
+    for variable in map(str, result.data_vars):
+        values = result[variable]
+        if "flag_meanings" in values.attrs:
+            continue
+        shown = values.dtype.kind in "iufb" and values.nbytes <= SHOWN
+        numbers = np.asarray(values.values, float) if shown else np.array([])
+        finite = numbers[np.isfinite(numbers)]
+        span = [word(v) for v in (finite.min(), np.median(finite), finite.max())] if finite.size else ["–"] * 3
+        where = " x ".join(f"{dim} {size}" for dim, size in values.sizes.items())
+        rows.append(
+            (variable, str(values.attrs.get("long_name", "")), str(values.attrs.get("units", "")), where, *span)
+        )
+    header = ("Variable", "What it is", "Unit", "Shape", "Smallest", "Median", "Largest")
+    return Section(name.replace("_", " ").capitalize(), (text,) if text else (), grid=Grid(header, rows))
+
+
+def _explained(result: xr.Dataset, status: str) -> list[str]:
+    """Return the variables whose missing cells a status explains."""
+    links = {str(name): str(v.attrs.get("ancillary_variables", "")).split() for name, v in result.data_vars.items()}
+    return [name.replace("_", " ") for name, of in links.items() if status in of] or [status]

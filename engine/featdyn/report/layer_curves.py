@@ -1,0 +1,29 @@
+"""Summaries of recorded layers over training: a line for each layer, the quantity and the set chosen by the reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figure, line
+from featdyn.report.section import Grid, Panel, Section, choices_of, for_each, preset_set
+
+
+def layer_curves(
+    title: str, text: Sequence[str], result: xr.Dataset, caption: str, quantities: Sequence[str], grid: Grid
+) -> Section:
+    """Return the section; ``quantities`` are variables over layer, set and t, of which some may be left out."""
+    names = {name: name.replace("_", " ") for name in quantities if name in result}
+    choices = choices_of(result, "set") | {"quantity": names}
+    axis = checkpoint_axis(result["t"].values, result["step"].values)
+    colours = depth_colours(result.sizes["layer"])
+
+    def draw(set: str, quantity: str) -> Figure:
+        values = result[quantity].isel(set=int(set)).transpose("layer", "t").values.astype(np.float64)
+        each = zip(result["layer"].values, values, colours, strict=True)
+        return figure([line(str(layer), y, colour) for layer, y, colour in each], names[quantity], xaxis=axis)
+
+    panel = Panel(caption, for_each(choices, draw), tuple(choices))
+    return Section(title, text, [panel], choices, preset_set(result), grid)

@@ -1,0 +1,121 @@
+"""What the page says in words: headline numbers and tables of where everything comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.provenance import provenance
+from featdyn.report.chapters import Chapter
+from featdyn.report.rounding import percent
+from featdyn.report.training_curves import steps
+from featdyn.store import Run
+
+# Attributes of the root with a place of their own on the page, or that only programs need.
+KNOWN = ("recipe", "capture", "provenance", "dataset", "checkpoint_steps", "featdyn", "coordinates")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of names and values."""
+
+    title: str
+    rows: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Head:
+    """The top of the page."""
+
+    name: str
+    subtitle: str
+    numbers: list[tuple[str, str, str]]  # value, what it is, detail
+    planned: int  # checkpoints of the whole training, as far as the run says
+
+
+def head(run: Run) -> Head:
+    """Return the run's name and headline numbers."""
+    recipe, dataset = _mapping(run.attributes.get("recipe")), _mapping(run.attributes.get("dataset"))
+    network, data = _mapping(recipe.get("network")).get("name"), dataset.get("name")
+    known = [str(network)] if network else []
+    known += [f"{'trained on ' if network else ''}{data}"] if data else []
+    subtitle = " ".join(known)
+    if recipe.get("description"):
+        subtitle += f" · {recipe['description']}" if subtitle else str(recipe["description"])
+    planned = run.attributes.get("checkpoint_steps")
+    return Head(run.name, subtitle, list(_numbers(run)), len(planned) if isinstance(planned, list) else 0)
+
+
+def _numbers(run: Run) -> Iterator[tuple[str, str, str]]:
+    coords = run.coords
+    if "test_accuracy" in coords and np.isfinite(last := float(coords["test_accuracy"].values[-1])):
+        trained = "recipe" in run.attributes
+        value = percent(last) if trained else f"{last:.4g}"
+        yield value, "final test accuracy", "whole test set, last checkpoint" if trained else "as recorded"
+    epochs = f", {float(coords['epoch'].values[-1]):.4g} epochs" if "epoch" in coords else ""
+    yield str(run.checkpoints), "checkpoints", f"to step {int(steps(run)[-1]):,}{epochs}"
+    sets = ProbeSets.of(run)
+    sizes = dict(zip(sets.names, sets.sizes, strict=True))
+    split = ", ".join(f"{n:,} {name}" for name, n in sizes.items()) if len(sizes) > 1 else "fixed samples"
+    yield f"{run.schema.samples:,}", "probes", split
+    layers = [a for a in run.schema.arrays if a.path.startswith("layers/")]
+    kinds = sorted({a.path.rpartition("/")[2] for a in layers})
+    yield str(len({a.path.split("/")[1] for a in layers})), "layers", " and ".join(f"{k}s" for k in kinds)
+
+
+def tables(run: Run, chapters: Sequence[Chapter]) -> list[Table]:
+    """Return where the run, its results and this page come from."""
+    attributes, state, newest = run.attributes, run.attributes["featdyn"], run.commits[-1]
+    found = [
+        Table("Recorded with", list(rows(attributes.get("provenance")))),
+        Table("Data set", list(rows(attributes.get("dataset")))),
+        Table(
+            "Store",
+            [
+                ("format", str(state["format"])),
+                ("commits", str(len(run.commits))),
+                ("newest commit", f"{newest.number} ({newest.kind} {newest.name})"),
+                ("its manifest", f"crc32c {newest.manifest.crc32c:08x}"),
+                ("samples in a shard", str(state["shard_samples"])),
+                ("codec", str(state["codec"])),
+            ],
+        ),
+    ]
+    for chapter in chapters:
+        source = [("path", chapter.path), *rows(chapter.attributes)]
+        found.append(Table(f"{chapter.sections[0].title}: result of {chapter.name}", source))
+    found.append(Table("This page", list(rows(provenance()))))
+    notes = {key: value for key, value in attributes.items() if key not in KNOWN}
+    found.append(Table("Notes", list(rows(notes))))
+    return [table for table in found if table.rows]
+
+
+def recipe_tables(run: Run) -> list[Table]:
+    """Return the recipe, a table for each of its tables; for other runs what was captured."""
+    recipe = _mapping(run.attributes.get("recipe")) or {"capture": run.attributes.get("capture")}
+    plain = {key: value for key, value in recipe.items() if not isinstance(value, Mapping)}
+    tables = [Table(f"[{key}]", list(rows(value))) for key, value in recipe.items() if isinstance(value, Mapping)]
+    return [table for table in [Table("", list(rows(plain))), *tables] if table.rows]
+
+
+def rows(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield nested JSON-like values as dotted names and text; nothing for what is empty."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key == "versions" and isinstance(inner, Mapping):
+                inner = [f"{package} {version}" for package, version in inner.items()]
+            yield from rows(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list | tuple) and not any(isinstance(v, list | tuple | Mapping) for v in value):
+        if value:
+            yield prefix, ", ".join(map(str, value))
+    elif value not in (None, ""):
+        yield prefix, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

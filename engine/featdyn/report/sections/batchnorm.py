@@ -1,0 +1,36 @@
+"""``batchnorm``: how much the policy for BatchNorm statistics matters."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from featdyn.report.composite_curves import composite_curves
+from featdyn.report.figures import COLOURS
+from featdyn.report.section import Grid, Section, cells, name_of, word
+
+TEXT = (
+    "Statistics travel with their layers (as everywhere else on this "
+    "page), are estimated anew on the composite’s own features of the training probes, or are those of the batch. "
+    "arXiv 2509.20334 does not say which it used; the three policies are our own choice.",
+)
+OTHERS = ("reestimated", "batch")
+"""Policies beside the one that the rest of the page uses."""
+
+
+def section(result: xr.Dataset) -> Section:
+    """Return the section."""
+    last = result.load().isel(t2=-1)
+    others = [policy for policy in OTHERS if policy in last["policy"].values]
+    rows = [
+        (name_of(cell, "cut"), name_of(cell, "set"), *(_most(cell["change"].sel(policy=p)) for p in others))
+        for cell in cells(last, "cut", "set")
+    ]
+    header = ("Cut after", "Probes", *(f"Largest change of accuracy, {policy}" for policy in others))
+    return composite_curves("BatchNorm policies", TEXT, last, "policy", COLOURS, Grid(header, rows))
+
+
+def _most(change: xr.DataArray) -> str:
+    """Return the change of the largest size, in points."""
+    known = change.values[np.isfinite(change.values)]
+    return word(known[np.abs(known).argmax()], lambda value: f"{100 * value:+.1f} points") if known.size else "–"

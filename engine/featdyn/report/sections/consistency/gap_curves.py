@@ -1,0 +1,117 @@
+"""Gap curves: what is left of a composite as its two halves come from checkpoints further apart.
+
+The average of A(t2 - s, t2) over t2 as a function of s is our own choice of summary, and so is grouping by distance in
+steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from featdyn.report.figures import NEUTRAL, Figure, depth_colours, figure, line
+from featdyn.report.rounding import rounded
+from featdyn.report.section import Panel, Section, choices_of, for_each, preset_set
+from featdyn.report.sections.consistency.pair_maps import measured
+
+
+@dataclass(frozen=True)
+class Distances:
+    """All pairs with t1 <= t2, grouped by how far apart they are."""
+
+    group: NDArray[np.intp]  # (pairs,)
+    position: NDArray[np.float64]  # (groups,) mean distance within each group
+    older: NDArray[np.intp]  # (pairs,) index of t1
+    newer: NDArray[np.intp]  # (pairs,) index of t2
+
+    @classmethod
+    def by_checkpoint(cls, result: xr.Dataset) -> Distances:
+        """Group by the number of checkpoints in between."""
+        older, newer, gap = _pairs(result["t1"].values, result["t2"].values)
+        return cls._grouped(gap, gap, older, newer)
+
+    @classmethod
+    def by_step(cls, result: xr.Dataset) -> Distances:
+        """Group by training steps, each group twice as far as the one before: checkpoints are not evenly spaced."""
+        older, newer, gap = _pairs(result["step1"].values, result["step2"].values)
+        apart = gap > 0
+        return cls._grouped(np.floor(np.log2(gap[apart])), gap[apart], older[apart], newer[apart])
+
+    @classmethod
+    def _grouped(
+        cls, key: NDArray[Any], gap: NDArray[Any], older: NDArray[np.intp], newer: NDArray[np.intp]
+    ) -> Distances:
+        _, group = np.unique(key, return_inverse=True)
+        number = np.bincount(group)
+        return cls(group, np.bincount(group, weights=gap) / number, older, newer)
+
+    def mean(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the mean over the pairs of each group; NaN where a pair has no value."""
+        found: NDArray[np.float64] = np.bincount(self.group, weights=values) / self.number
+        return found
+
+    @property
+    def number(self) -> NDArray[np.intp]:
+        """Pairs in each group."""
+        return np.bincount(self.group)
+
+
+TEXT = (
+    "What happens as the halves drift apart: the mean over all pairs whose shallow half is so much older than the deep "
+    "half, the untrained network included. The dotted line is the mean of the trained networks t2 over the same pairs; "
+    "how far a curve lies below it is what the older shallow half costs. Since checkpoints are not evenly spaced, the "
+    "second figure counts distance in training steps and groups pairs by doubling distance.",
+)
+
+
+def gap_curves(result: xr.Dataset) -> Iterator[Section]:
+    """Yield the section."""
+    measures = measured(result)
+    if not measures:
+        return
+    choices = choices_of(result, "set") | {"measure": measures}
+    linear = {"title": {"text": "t2 − t1, in checkpoints"}, "rangemode": "tozero", "tickformat": "d"}
+    log = {"title": {"text": "training steps from t1 to t2 (log)"}, "type": "log", "dtick": 1, "tickformat": "~s"}
+
+    def panel(caption: str, distances: Distances, xaxis: dict[str, Any]) -> Panel:
+        def draw(set: str, measure: str) -> Figure:
+            return _figure(result.isel(set=int(set)), measure, measures[measure], distances, xaxis)
+
+        return Panel(caption, for_each(choices, draw), tuple(choices))
+
+    panels = [
+        panel("By distance in checkpoints", Distances.by_checkpoint(result), linear),
+        panel("By distance in training steps", Distances.by_step(result), log),
+    ]
+    yield Section("Gap curves", TEXT, panels, choices, preset_set(result))
+
+
+def _figure(result: xr.Dataset, name: str, title: str, distances: Distances, xaxis: dict[str, Any]) -> Figure:
+    lines = []
+    if name == "accuracy" and "plain_accuracy" in result:
+        plain = result["plain_accuracy"].rename(t1="t2").reindex(t2=result["t2"]).values
+        lines.append(_line("trained network t2", distances.mean(plain[distances.newer]), NEUTRAL, distances))
+        lines[0]["line"]["dash"] = "dot"
+    grids, colours = result[name].transpose("cut", "t1", "t2").values, depth_colours(result.sizes["cut"])
+    for cut, values, colour in zip(result["cut"].values, grids, colours, strict=True):
+        means = distances.mean(values[distances.older, distances.newer])
+        lines.append(_line(str(cut), means, colour, distances))
+    return figure(lines, title, xaxis=xaxis, share=True, log=False)
+
+
+def _line(name: str, y: NDArray[np.float64], colour: str, distances: Distances) -> dict[str, Any]:
+    hover = [f"{n} pairs" for n in distances.number.tolist()]
+    template = "<b>%{fullData.name}</b><br>distance %{x:,.4~r}<br>mean of %{text}: %{y}<extra></extra>"
+    return line(name, y, colour, x=rounded(distances.position), text=hover, hovertemplate=template)
+
+
+def _pairs(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Return the index pairs with ``first <= second`` and their differences."""
+    gap = second[None, :].astype(np.float64) - first[:, None]
+    older, newer = np.nonzero(gap >= 0)
+    return older, newer, gap[older, newer]

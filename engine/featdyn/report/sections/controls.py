@@ -1,0 +1,35 @@
+"""``controls``: drift beside perturbations of its norm."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from featdyn.report.composite_curves import composite_curves
+from featdyn.report.figures import COLOURS
+from featdyn.report.section import Grid, Section, cells, name_of, word
+
+TEXT = (
+    "Each line replaces the features of t1 by those of the last checkpoint plus a perturbation as long as the drift of "
+    "that probe: the drift itself; isotropic noise; Gaussian noise of the drift’s covariance; the drift of another "
+    "probe, of the same or another class. Features are not clipped.",
+    "Drift counts as structured where its accuracy is above that of isotropic noise and of other probes’ drift, each "
+    "with a 95 % bound over probes. These controls and this rule are our own choice.",
+)
+HEADER = ("Cut after", "Probes", "Checkpoints t1 whose drift is structured", "Largest error of a norm")
+
+
+def section(result: xr.Dataset) -> Section:
+    """Return the section."""
+    last = result.load().isel(t2=-1)
+    rows = [(name_of(c, "cut"), name_of(c, "set"), _structured(c), _error(c)) for c in cells(last, "cut", "set")]
+    return composite_curves("Is drift structured?", TEXT, last, "kind", COLOURS, Grid(HEADER, rows))
+
+
+def _structured(cell: xr.Dataset) -> str:
+    """Return of how many checkpoints that moved the drift is structured."""
+    moved = cell["motion"] > 0
+    return f"{int((cell['structured'] == 1).where(moved, False).sum())} of {int(moved.sum())}"
+
+
+def _error(cell: xr.Dataset) -> str:
+    return word(cell["norm_error"].max(), "{:.1e}".format)

@@ -1,0 +1,61 @@
+"""Density: how far distributions of features moved between checkpoints."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from featdyn.report.figures import Figure, depth_colours, figure, line
+from featdyn.report.rounding import rounded
+from featdyn.report.section import Grid, Panel, Section, cells, choices_of, for_each, name_of, preset_set, word
+
+TEXT = (
+    "The distance between the features of the same probes at two checkpoints, minus its mean where the two features of "
+    "each image are swapped at random: estimates of distances are above zero also where nothing moved. Total variation "
+    "is between kernel density estimates, each judged on probes that it was not made from, in a principal basis that "
+    "all checkpoints share; it is at most the total variation of the whole features. The other distances are taken in "
+    "up to 50 principal components.",
+    "arXiv 2509.20334 does not say which reduction, bandwidth and null it used; all of them are our own choice.",
+)
+
+
+def section(result: xr.Dataset) -> Section:
+    """Return the section."""
+    result = result.load()
+    choices = choices_of(result, "set", "measure")
+    choices["measure"] = {i: name.replace("_", " ") for i, name in choices["measure"].items()}
+    colours = depth_colours(result.sizes["cut"])
+    to_last = bool((result["t2"] == result["t2"].max()).all()) if result.sizes["pair"] else True
+    shown = result if to_last else result.isel(pair=(result["t2"] - result["t1"] == 1).values)
+    title = "step of the earlier checkpoint" + ("" if to_last else ", the later one is the next")
+    xaxis = {"title": {"text": title}, "type": "log" if (shown["step1"] > 0).all() else "linear"}
+
+    def draw(set: str, measure: str) -> Figure:
+        values = shown["excess"].isel(set=int(set), measure=int(measure)).transpose("cut", "pair").values
+        x = rounded(shown["step1"].values)
+        each = zip(result["cut"].values, values, colours, strict=True)
+        return figure([line(str(c), y, colour, x=x) for c, y, colour in each], "Excess", xaxis=xaxis, log=False)
+
+    caption = "Excess over the null" + (", against the last checkpoint" if to_last else "")
+    panel = Panel(caption, for_each(choices, draw), tuple(choices))
+    grid = _grid(result, list(choices["measure"].values()))
+    return Section("Distance between feature distributions", TEXT, [panel], choices, preset_set(result), grid)
+
+
+def _grid(result: xr.Dataset, measures: list[str]) -> Grid:
+    header = [
+        "Cut after",
+        "Probes",
+        *(f"Pairs told apart by {measure} (adjusted p up to 0.05)" for measure in measures),
+    ]
+    if "explained" in result:
+        header.insert(2, "Variance in the basis of total variation")
+    rows = []
+    for cell in cells(result, "cut", "set"):
+        row = [name_of(cell, "cut"), name_of(cell, "set")]
+        if "explained" in cell:
+            explained = cell["explained"].isel(component=slice(result.attrs["options"]["components"]))
+            row.append(word(explained.sum(skipna=False), "{:.0%}".format))
+        each = cell["adjusted"].transpose("measure", "pair").values
+        rows.append([*row, *(f"{int((p <= 0.05).sum())} of {int(np.isfinite(p).sum())}" for p in each)])
+    return Grid(header, rows)

@@ -1,0 +1,126 @@
+"""Isotropy: is the noise of SGD the same in all directions, and does drift follow it?"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from featdyn.report.figures import COLOURS, Figure, checkpoint_axis, figure, line
+from featdyn.report.section import Grid, Panel, Section, cells, choices_of, for_each, name_of, word
+
+TEXT = (
+    "Noise is what a mini-batch adds to the gradient of the whole training set, at fixed weights: of the parameters "
+    "before a cut, and of the features of probes, which one step of plain SGD with that noise moves. The control moves "
+    "features by isotropic noise of the parameters, of the same norm: already that is not isotropic in features, so "
+    "feature noise must be judged beside it.",
+    "The tests behind a verdict allow for heavy tails; they assume draws that are independent and, whatever their "
+    "lengths, equally likely to point anywhere. Where that does not hold, as for skewed or sparse noise, “anisotropic” "
+    "need not mean that variances differ between directions.",
+    "Few draws always have directions of large variance. A share says something only beside that of isotropic noise "
+    "with the same lengths, and “held out”, one half of the draws along the directions of the other, is not chosen "
+    "after the fact. A drift is a sum of gradients and lies where gradients do in any case: its share along the noise "
+    "is to be read beside that along gradients with permuted labels; more than in a random subspace is no news.",
+)
+SPACES = {"parameter": "parameters", "feature": "features", "control": "features, isotropic control"}
+SHARES = {
+    "share": "largest",
+    "share_isotropic": "isotropic noise of the same lengths",
+    "held_out": "held-out half",
+    "held_out_isotropic": "held-out half, isotropic noise",
+}
+DRIFTS = {
+    "drift_share": "drift along the noise",
+    "drift_share_permuted": "along gradients with permuted labels",
+    "drift_share_random": "in a random subspace",
+}
+"""Shares, each with what it stands beside, as far as the result holds them."""
+DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+def section(result: xr.Dataset) -> Section:
+    """Return the section; figures and columns of what the result does not hold are left out."""
+    result = result.load()
+    cuts = choices_of(result, "cut")
+    axis = checkpoint_axis(result["t"].values, result["step"].values)
+    spaces = [space for space in SPACES if f"{space}_participation_ratio" in result]
+
+    def ratios(cut: str) -> Figure:
+        lines = [
+            line(SPACES[space], _over_probes(result[f"{space}_participation_ratio"].isel(cut=int(cut))), colour)
+            for space, colour in zip(spaces, COLOURS, strict=False)
+        ]
+        return figure(lines, "Participation ratio", xaxis=axis)
+
+    def shares(names: dict[str, str], cut: str) -> Figure:
+        of_cut, lines = result.isel(cut=int(cut), k=-1), []
+        for (name, label), colour, dash in zip(names.items(), COLOURS, DASHES, strict=False):
+            if f"parameter_{name}" in result:
+                y, style = of_cut[f"parameter_{name}"].values, {"color": colour, "width": 2, "dash": dash}
+                lines.append(line(label, y, colour, line=style))
+        return figure(lines, "Share", xaxis=axis, share=True, log=False)
+
+    panels = []
+    if spaces:
+        title = "Participation ratio of the noise (features: median over probes)"
+        panels.append(Panel(title, for_each(cuts, ratios), ("cut",)))
+    for names, title in (
+        (SHARES, "Variance of parameter noise along its {} largest directions"),
+        (DRIFTS, "Drift of parameters to the next checkpoint along {} directions"),
+    ):
+        if f"parameter_{next(iter(names))}" in result:
+            figures = for_each(cuts, partial(shares, names))
+            panels.append(Panel(title.format(result["k"].values[-1]), figures, ("cut",)))
+    columns = {name: title for name, title in _columns(result).items() if name in result}
+    rows = [_row(cell, columns) for cell in cells(result, "cut", "t")]
+    return Section("Noise of SGD", TEXT, panels, cuts, grid=Grid(("Cut after", "Step", *columns.values()), rows))
+
+
+def _columns(result: xr.Dataset) -> dict[str, str]:
+    """Return what the table may show: variable to header."""
+    counts = " / ".join(str(k) for k in result["k"].values) if "k" in result.coords else ""
+    return {
+        "parameter_verdict": "Verdict, parameters",
+        "parameter_statistic": "Sign test: statistic",
+        "parameter_pvalue": "p",
+        "parameter_holm": "p, adjusted",
+        "parameter_participation_ratio": "Participation ratio",
+        "parameter_share": f"Share of the top {counts}",
+        "parameter_share_isotropic": f"Isotropic, same lengths {counts}",
+        "parameter_held_out": f"Held out {counts}",
+        "parameter_held_out_isotropic": f"Held out, isotropic {counts}",
+        "parameter_drift_share": "Drift share of the most directions",
+        "parameter_drift_share_permuted": "Permuted labels",
+        "parameter_drift_share_random": "Random",
+    }
+
+
+def _row(cell: xr.Dataset, columns: dict[str, str]) -> list[str]:
+    return [name_of(cell, "cut"), f"{int(cell['step']):,}", *(_show(cell, name) for name in columns)]
+
+
+def _show(cell: xr.Dataset, name: str) -> str:
+    value = cell[name]
+    if name == "parameter_verdict":
+        verdict, count = str(value.item()), cell.get("parameter_directions")
+        return verdict + (f", {int(count)} directions" if verdict == "anisotropic" and _positive(count) else "")
+    if "test" in value.dims:
+        value = value.sel(test="sign_test")
+    if "k" in value.dims:
+        kept = value.isel(k=[-1]) if "drift" in name else value
+        return " / ".join(word(v, lambda share: f"{100 * share:.2g} %") for v in kept.values)
+    return word(value, _p) if name.endswith(("pvalue", "holm")) else word(value)
+
+
+def _positive(count: xr.DataArray | None) -> bool:
+    return count is not None and bool(count > 0)
+
+
+def _p(value: float) -> str:
+    return "< 1e-16" if value < 1e-16 else f"{value:.2g}"
+
+
+def _over_probes(values: xr.DataArray) -> NDArray[np.float64]:
+    return np.asarray(values.median("probe") if "probe" in values.dims else values)
