@@ -6,12 +6,15 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from featdyn.analysis import analyses
 from featdyn.report import write_report
 from featdyn.report.drift import drift as drift_section
 from featdyn.report.sections import sections
 from featdyn.store import Run, RunWriter
 from tests.engine.report_page import Page
 from tests.engine.test_drift import ANGLE, STEPS, planted, turn
+
+drift = analyses()["drift"]
 
 
 @pytest.fixture(scope="module")
