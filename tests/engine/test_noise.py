@@ -247,6 +247,7 @@ def test_draws_of_a_checkpoint_do_not_depend_on_others(run):
 
 def test_dropout_draws_the_same_whoever_else_draws(run):
     """Its generator is the process's."""
+
     def sampler():
         found = Sampler(run, None, 10, 0)
         found.model.append(torch.nn.Dropout(0.5))
