@@ -134,7 +134,7 @@ def test_estimates_are_scipy_s() -> None:
     found = mean_difference(a, b)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     assert np.isnan(mean_difference([1.0], [2.0, 3.0]).low)
-    assert mean_difference([1.0, 1.0], [0.5, 0.5]).low == 0.5
+    assert np.isnan(mean_difference([1.0, 1.0], [0.5, 0.5]).low)
 
 
 def test_many_stores_are_read_by_workers(runs: list[Run], clusters: dict[str, Workers]) -> None:

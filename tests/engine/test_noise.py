@@ -8,28 +8,25 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import stats
 from torch.autograd.functional import hessian
 from torch.func import functional_call
 
 from featdyn.analysis import grams
 from featdyn.analysis.curvature import quotients
 from featdyn.analysis.gradients import Sampler, flat, moved, parameters, unflattened
-from featdyn.analysis.isotropy import SHARES, drift_in_noise, half_overlap, isotropy
+from featdyn.analysis.isotropy import isotropy
 from featdyn.analysis.network import States, network
 from featdyn.analysis.noise import noise
 from featdyn.analysis.record import record
 from featdyn.errors import FeatdynError
 from featdyn.networks import cuts, resolve
 from featdyn.statistics import Gram
-from featdyn.statistics.alignment import drift_share, principal_directions, subspace_overlap
 from featdyn.store import Run
 from featdyn.training import load
 from featdyn.training.stage import train
 from tests.engine.conftest import SMALL
 from tests.engine.on_workers import plans, same_on
+from tests.engine.statistics.reference import directions
 from tests.engine.synthetic_run import make_run
 
 PLAIN = [*SMALL, "network.name=mlp", "data.train_size=100", "training.batch_size=20", "training.epochs=1"]
@@ -110,7 +107,7 @@ def test_the_sample_is_what_it_says(run, sample):
             np.testing.assert_allclose(gram.centred, wanted.centred, rtol=1e-4, atol=1e-6 * wanted.centred.max())
             basis = sample[f"directions_{cut}"].values[t].T
             np.testing.assert_allclose(basis.T @ basis, np.eye(10), atol=1e-4)
-            share = subspace_overlap(basis[:, :3], principal_directions(draws[t], 3)).share
+            share = np.square(basis[:, :3].T @ directions(draws[t].astype(np.float64), 3)).sum() / 3
             assert share == pytest.approx(1, abs=1e-3)
         (place,) = resolve(cuts(network(run), torch.zeros(1, 1, 8, 8)), [cut])
         names = parameters(place.prefix)
@@ -178,31 +175,6 @@ def test_moved_states():
     assert found["buffer"] is state["buffer"]
 
 
-@settings(deadline=None, max_examples=25)
-@given(n=st.integers(12, 30), p=st.sampled_from([40, 200]), seed=st.integers(0, 99))
-def test_drift_in_noise_needs_only_inner_products(n, p, seed):
-    rng = np.random.default_rng(seed)
-    x, d = rng.standard_normal((n, p)) * np.linspace(3, 1, p), rng.standard_normal(p)
-    found = drift_in_noise(Gram.of(x), x @ d, d @ d)
-    for i, k in enumerate(SHARES):
-        wanted = drift_share(d[None], principal_directions(x, k))
-        assert found["drift_share"][i] == pytest.approx(wanted.share, rel=1e-6)
-        assert found["drift_share_random"][i] == k / p
-        assert found["drift_pvalue"][i] == pytest.approx(stats.beta(k / 2, (p - k) / 2).sf(wanted.share))
-
-
-def test_half_overlap_finds_directions_that_both_halves_share():
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((60, 300))
-    planted = x + 40 * rng.standard_normal((60, 1)) * (rng.standard_normal(300) / np.sqrt(300))
-    assert half_overlap(Gram.of(planted), 0)[0] > 0.95
-    assert half_overlap(Gram.of(x), 0)[0] < 0.1
-    order = np.random.default_rng(0).permutation(60)
-    halves = [principal_directions(planted[part], 5) for part in (order[:30], order[30:])]
-    assert half_overlap(Gram.of(planted), 0)[1] == pytest.approx(subspace_overlap(*halves).share, rel=1e-6)
-    assert np.isnan(half_overlap(Gram.of(rng.standard_normal((8, 30))), 0)[2])
-
-
 def test_isotropy_of_a_run(run, tmp_path):
     from featdyn.analysis import analyses
 
@@ -216,6 +188,9 @@ def test_isotropy_of_a_run(run, tmp_path):
     assert ((robust >= 0) & (robust <= 1)).all()
     assert (found["parameter_holm"] >= found["parameter_pvalue"]).where(found["parameter_pvalue"].notnull(), True).all()
     assert (found["parameter_share"].diff("k") >= 0).all()
+    shares = [found[f"feature_{name}"] for name in ("held_out", "half_overlap", "drift_share_halves")]
+    assert all(((share >= 0) & (share <= 1)).where(share.notnull(), True).all() for share in shares)
+    np.testing.assert_array_equal(found["control_held_out_isotropic"].sel(k=1).notnull(), True)
     assert (found["parameter_share_isotropic"] <= found["parameter_share_isotropic_high"]).all()
     assert set(np.unique(found["parameter_verdict"].values)) <= {"isotropic", "anisotropic", "undecided"}
     assert found["t"].values.tolist() == list(range(run.checkpoints))[::-2][::-1]

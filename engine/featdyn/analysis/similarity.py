@@ -12,10 +12,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featdyn.statistics import cka
 from featdyn.analysis.dissect import Dissected
 from featdyn.analysis.probing import fit
 from featdyn.analysis.sets import Sets
+from featdyn.statistics import cka
 from featdyn.statistics.blas import one_thread
 from featdyn.statistics.resampling import wilson
 from featdyn.store import Run

@@ -97,7 +97,9 @@ def mean_interval(values: ArrayLike, *, groups: ArrayLike | None = None, level: 
     mean, units = x.mean(axis=-1), int(member.max()) + 1
     half = np.full(mean.shape, np.nan)
     if units > 1:
-        half = stats.t.isf((1 - checks.fraction(level, "level")) / 2, units - 1) * np.sqrt(_variance(x, mean, member)[0])
+        half = stats.t.isf((1 - checks.fraction(level, "level")) / 2, units - 1) * np.sqrt(
+            _variance(x, mean, member)[0]
+        )
         half = np.where(np.ptp(x, axis=-1) > 0, half, np.nan)
     return Interval(mean[()], (mean - half)[()], (mean + half)[()])
 
