@@ -43,7 +43,9 @@ def _factor(samples: Any, scale: float) -> Array:
     x = x / np.where(units > 0, units, 1.0)  # squares of any units are in range
     covariance = np.atleast_2d(np.cov(x, rowvar=False))
     deviations = np.sqrt(np.diag(covariance))
-    correlations = covariance / np.where(deviations > 0, deviations, 1.0) / np.where(deviations > 0, deviations, 1.0)[:, None]
+    correlations = (
+        covariance / np.where(deviations > 0, deviations, 1.0) / np.where(deviations > 0, deviations, 1.0)[:, None]
+    )
     require(  # a factor of what is singular but for rounding is rounding
         float(np.linalg.eigvalsh(correlations)[0]) > _ROUNDING,
         f"samples {x.shape} lie in a lower-dimensional space: project them first, or give a bandwidth",
