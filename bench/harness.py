@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from featdyn_kernels import cores
+
 PACKAGES = ("numpy", "scipy", "numba", "torch", "triton", "pykeops", "scikit-learn", "zarr", "zarrs", "xarray")
 
 
@@ -100,7 +102,7 @@ def environment(device: str) -> dict[str, Any]:
     info: dict[str, Any] = {
         "device": device,
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": versions,

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from bench import harness
+from featdyn_kernels import cores
 
 PIECE = 2**22
 ACTIVATIONS, GRADIENTS = "layers/*/activation", "layers/*/gradient"
@@ -154,7 +155,7 @@ def main() -> None:
     parser.add_argument("store", nargs="?")
     parser.add_argument("name", nargs="*", help=f"some of {', '.join(CASES)}, workers; all by default")
     parser.add_argument("--limit", default="2GB")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--child", help=argparse.SUPPRESS)

@@ -4,6 +4,6 @@ Each operation has a float64 ``reference`` (its meaning), a ``cpu`` (Numba) and 
 the same names, and one public function that picks between them by the device of its arrays.
 """
 
-from featdyn_kernels._threads import get_threads, set_threads
+from featdyn_kernels._threads import cores, get_threads, set_threads
 
-__all__ = ["get_threads", "set_threads"]
+__all__ = ["cores", "get_threads", "set_threads"]

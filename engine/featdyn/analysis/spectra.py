@@ -21,7 +21,7 @@ from featdyn.compute import SERIAL, Plan, Workers, same
 from featdyn.statistics.alignment.spectrum import entropy_rank
 from featdyn.store import ArraySpec, Run
 from featdyn.validation import validate
-from featdyn_kernels.eigh import eigh
+from featdyn_kernels.eigh import eigvalsh
 from featdyn_kernels.moments import Moments, accumulate
 
 DIMS = ("layer", "set", "t")
@@ -155,7 +155,7 @@ def _spectra(state: State, total: Total) -> list[tuple[int, dict[str, NDArray[np
     for moments in total:
         assert moments is not None  # every set has a probe, and every probe a block
         covariance = moments.covariance()
-        values = np.maximum(np.asarray(eigh(covariance)[0])[::-1], 0.0)
+        values = np.maximum(np.asarray(eigvalsh(covariance))[::-1], 0.0)
         sum_, largest = values.sum(), values[0]
         varies = bool(largest > 0)
         with np.errstate(invalid="ignore", divide="ignore"):
