@@ -58,7 +58,7 @@ def tolerance(a):
 
 def assert_eigenpairs(a, values, vectors, allowed=None):
     allowed = tolerance(a) if allowed is None else allowed
-    n, k = vectors.shape[-2:]
+    k = vectors.shape[-1]
     residual, distance = peers.errors(a, values, vectors)
     assert residual <= allowed
     assert distance <= allowed

@@ -28,8 +28,8 @@ def eigh(a: Any, k: int | None = None, *, backend: Backend | None = None) -> tup
     Parameters
     ----------
     a : array, shape (..., n, n), or a list of such arrays of any sizes
-        Only lower triangles are read. The CPU computes in float64, a GPU in the dtype (float16 and bfloat16 in float32);
-        values and vectors are float64 for float64 and integers, else float32.
+        Only lower triangles are read. Values and vectors are float64 for float64 and integers, else float32, which is
+        also what a GPU computes in; the CPU always computes in float64.
     k : int, optional
         Only the k largest eigenvalues (of every matrix of a list: at most k) and their vectors, still ascending.
     backend : {"reference", "cpu", "gpu"}, optional
