@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bench.harness import Case
+from bench.harness import Case, sized
 from featdyn_kernels import eigh
 from tests.kernels.peers import eigh as peers
 
@@ -17,9 +17,9 @@ LOOPED = {"torch.linalg.eigh": 10.0}  # torch loops over batches of matrices abo
 
 
 def cases(device: str) -> Iterator[Case]:
-    for batch, n in CPU if device == "cpu" else CUDA:
+    for batch, n in sized(CPU, ((3, 9),)) if device == "cpu" else CUDA:
         yield _batch(batch, n, device)
-    yield _gram(500, 2048, device)
+    yield _gram(*sized((500, 2048), (12, 30)), device)
 
 
 def _batch(batch: int, n: int, device: str) -> Case:

@@ -56,12 +56,10 @@ def test_rules_of_thumb_go_with_the_scale(scale):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("factor", [3, 1 / 3, 0.1, 0.7, 1.1, -1e6])
+@pytest.mark.parametrize("factor", [3, 1 / 3, 0.1, 0.7, 1.1, -1e3])
 def test_points_on_a_line_are_refused(factor, dtype):
     x = RNG.standard_normal((400, 1)).astype(dtype)
-    third = (np.float32(factor) * x).astype(dtype) if dtype != "float64" else factor * x
-    if dtype == "float16" and abs(factor) > 1e4:
-        third = x
+    third = (factor * x.astype(np.float64)).astype(dtype)  # rounded, as what is stored is
     line = np.concatenate([x + x.dtype.type(1), RNG.standard_normal((400, 1)).astype(dtype), third], axis=1)
     with pytest.raises(ValueError, match=r"samples \(400, 3\) lie in a lower-dimensional space"):
         kde.scott(line)
