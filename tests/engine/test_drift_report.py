@@ -9,6 +9,7 @@ from featdyn.analysis import analyses
 from featdyn.report.sections.drift import section
 from tests.engine.test_drift import ANGLE, STEPS, planted, turn
 
+
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     run, model, _ = planted(tmp_path_factory.mktemp("report") / "r.zarr", [turn(t) for t in range(STEPS)])
