@@ -109,7 +109,7 @@ class Clock:
 def contents(store: Any) -> dict[str, bytes]:
     """Return every object of a store, without the lock."""
     place = locate(store)
-    return {path: place.read(path) for path in place.listing() if path != ".featdyn.lock"}
+    return {path: place.read(path) for path in place.listing() if not path.startswith(".featdyn.")}
 
 
 def without_takeovers(content: bytes) -> bytes:

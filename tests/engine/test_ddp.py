@@ -45,9 +45,9 @@ def _like_the_ranks(monkeypatch):
 
 
 def content(store: Path) -> dict[str, bytes]:
-    """Every file of a store, without what tells the time: the lock, and of the root the provenance."""
+    """Every file of a store, without what tells the time: the locks, and of the root the provenance."""
     found = {p.relative_to(store).as_posix(): p.read_bytes() for p in store.rglob("*") if p.is_file()}
-    found.pop(".featdyn.lock", None)
+    found = {name: content for name, content in found.items() if not name.startswith(".featdyn.")}
     for name in {"zarr.json", "commits/root.json"} & found.keys():
         root = json.loads(found[name])
         root["attributes"].pop("provenance")

@@ -155,7 +155,7 @@ def test_a_damaged_shard_is_never_decoded_in_silence(run: Run) -> None:
 
 
 def test_gradients_are_scaled_back_by_xarray_and_stored_as_they_are(run: Run) -> None:
-    stored = run.block("layers/stem/gradient", 2, 1)
+    stored = run.block("layers/stem/gradient", 2, 1, stored=True)
     assert stored.dtype == np.float16
     values = run.array("layers/stem/gradient")[2, 4:8]
     np.testing.assert_array_equal(values, stored.astype(np.float32) / 4096)
@@ -175,7 +175,7 @@ def test_the_specification_is_enough_to_read_everything(run: Run) -> None:
     there = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
     metadata = {p for p in there if p.endswith("zarr.json")}
     manifests = {c["manifest"]["path"] for c in reader.state["commits"]}
-    assert there == {*listed, *metadata, *manifests, "commits/root.json", ".featdyn.lock"}
+    assert there == {*listed, *metadata, *manifests, "commits/root.json", ".featdyn.lock", ".featdyn.turn"}
 
 
 @pytest.mark.filterwarnings("ignore:Object at:zarr.errors.ZarrUserWarning")  # weights and manifests are no nodes
@@ -221,7 +221,7 @@ def test_an_open_run_does_not_change_while_it_is_written(tmp_path: Path) -> None
 def test_verify_names_every_file_that_is_not_as_it_was_written(run: Run, tmp_path: Path) -> None:
     verdict = verify(run.path)
     assert (verdict.sound, verdict.commits) == (True, CHECKPOINTS + 2)
-    unnamed = ("zarr.json", "root.json", ".featdyn.lock")
+    unnamed = ("zarr.json", "root.json", ".featdyn.lock", ".featdyn.turn")
     files = [p for p in sorted(run.path.rglob("*")) if p.is_file() and p.name not in unnamed]
     assert verdict.files == len(files)
     assert verdict.bytes == sum(p.stat().st_size for p in files)

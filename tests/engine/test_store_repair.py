@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from featdyn.store import Run, RunWriter, gc, repair, verify
 from featdyn.store.commit import DROPPED
-from featdyn.store.lock import NAME as LOCK
+from featdyn.store.lock import NAMES
 from featdyn.store.root import Root
 from tests.engine import test_store_crash as crash
 from tests.engine.runs import refused, tree
@@ -65,7 +65,7 @@ def flip(path: Path) -> None:
 
 
 def files_of(path: Path) -> dict[str, bytes]:
-    return {name: content for name, content in tree(path).items() if content is not None and name != LOCK}
+    return {name: content for name, content in tree(path).items() if content is not None and name not in NAMES}
 
 
 def dropped(path: Path) -> list[tuple[int, str]]:

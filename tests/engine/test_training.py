@@ -140,7 +140,7 @@ def test_augmentation_shifts_and_mirrors_whole_images(n, channels, side, mirror,
 
 def files_of(store):
     """All bytes of a store that do not tell the time."""
-    skip = {"zarr.json", "root.json", ".featdyn.lock"}
+    skip = {"zarr.json", "root.json", ".featdyn.lock", ".featdyn.turn"}
     return {str(p.relative_to(store)): p.read_bytes() for p in store.rglob("*") if p.is_file() and p.name not in skip}
 
 
