@@ -8,7 +8,8 @@
 - :mod:`cka`: centred kernel alignment, from Gram matrices.
 
 Where samples come in groups, such as the corruptions of one image, the group is the unit: everything that resamples,
-permutes or tests draws takes ``groups``. Draws are rows: an array (n, p). A :class:`Gram` stands for draws too large to hold: add those of blocks of coordinates.
+permutes or tests draws takes ``groups``. Draws are rows: an array (n, p). A :class:`Gram` stands for draws too large to
+hold: add those of blocks of coordinates.
 """
 
 from featdyn.statistics import alignment, cka, multiplicity, repeats, resampling, sphericity, two_sample

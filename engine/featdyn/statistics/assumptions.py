@@ -50,9 +50,12 @@ class Assumptions:
     def broken(self) -> str:
         """Why no test here can be believed, or nothing."""
         if self.order_pvalue <= LEVEL:
-            return f"draws depend on their neighbours (p = {self.order_pvalue:.2g}), and every test takes them as independent"
+            return (
+                f"draws depend on their neighbours (p = {self.order_pvalue:.2g}), and every test needs independent ones"
+            )
         if self.centre_pvalue <= LEVEL:
-            return f"draws are not symmetric about the known centre (p = {self.centre_pvalue:.2g}): it is another, or they are skewed"
+            seen = f"draws are not symmetric about the known centre (p = {self.centre_pvalue:.2g})"
+            return f"{seen}: it is another, or they are skewed"
         return ""
 
     @property

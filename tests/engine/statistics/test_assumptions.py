@@ -109,12 +109,12 @@ def test_checks_hold_their_level_under_any_covariance(df: float | None, scale: s
 
 def test_the_orders_of_few_draws_are_enumerated() -> None:
     """Mean and variance of the sum over neighbours, against all orders."""
-    from itertools import permutations
+    from itertools import pairwise, permutations
 
     x = np.random.default_rng(4).standard_normal((8, 3)) + 0.4
     s = x / np.linalg.norm(x, axis=1, keepdims=True)
     c = s @ s.T
-    sums = np.array([sum(c[i, j] for i, j in zip(o, o[1:], strict=False)) for o in permutations(range(8))])
+    sums = np.array([sum(c[i, j] for i, j in pairwise(o)) for o in permutations(range(8))])
     z = (sums[0] - sums.mean()) / sums.std()
     assert assumptions(centred(x, "known")).order_pvalue == pytest.approx(2 * stats.norm.sf(abs(z)), rel=1e-6)
 

@@ -1,7 +1,7 @@
 """Along which directions does noise lie, and does drift follow them?
 
-Spectra (``S = X'X / m`` of n centred draws in p coordinates), the directions of two halves of the draws, and drift along
-them, each beside what isotropic noise or other draws show. Inner products are enough: a ``Gram`` does as well as draws.
+Spectra (``S = X'X / m`` of n centred draws in p coordinates), the directions of two halves of the draws, and drift
+along them, each beside what isotropic noise or other draws show. Inner products are enough: a ``Gram`` does as well.
 """
 
 from featdyn.statistics.alignment.drift import DriftBeside, DriftShare, drift_beside, drift_share

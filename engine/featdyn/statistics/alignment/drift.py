@@ -1,6 +1,6 @@
 """Which part of a drift lies along the main directions of noise, and whether that says anything of this noise.
 
-A drift of SGD is a sum of mini-batch gradients, so it lies where gradients lie in any case: far above a random subspace.
+A drift of SGD is a sum of mini-batch gradients, so it lies where gradients lie in any case, far above random subspaces.
 :func:`drift_beside` compares with directions of equally many draws from elsewhere (other data, permuted labels, another
 checkpoint), :attr:`DriftShare.halves` with those of half of the draws.
 """

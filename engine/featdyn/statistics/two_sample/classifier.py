@@ -42,7 +42,7 @@ def classifier(
         2 accuracy - 1)``, which estimates a lower bound of the total variation.
     """
     a, b, _ = samples(x, y, paired, least=4)
-    (n, d), m, draw = a.shape, len(b), generator(rng)
+    n, m, draw = len(a), len(b), generator(rng)
     split = halves(n, m, paired, groups, draw)
     if not paired and isinstance(permutations, np.ndarray):
         raise ValueError("permutations must be a number where rows are no pairs: labels are shuffled within halves")
