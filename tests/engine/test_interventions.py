@@ -45,7 +45,7 @@ def loop_of(*changes):
 
 
 def in_float64(loop):
-    """Let a loop compute in float64, where two orders of the same sums differ by nothing that training would enlarge."""
+    """Let a loop compute in float64 (but for the loss), where training enlarges no order of sums to a difference."""
     for tensor in (*loop.model.parameters(), *loop.model.buffers()):
         if tensor.is_floating_point():
             tensor.data = tensor.data.double()  # in place, for what shares it
