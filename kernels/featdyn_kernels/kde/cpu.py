@@ -25,15 +25,7 @@ def log_density(queries: Array, samples: Array, bandwidth: Any, weights: Array |
     rows, points = scaled_pair(queries, samples, white.scale)
     relative = None if weights is None else weights / weights.max()
     total = len(samples) if relative is None else relative.sum()
-    return np.asarray(_log_sums(rows, points, relative, False) - np.log(total) + white.log_peak)
-
-
-def leave_one_out(samples: Array, bandwidth: Any, weights: Array | None) -> Array:
-    """See :func:`featdyn_kernels.kde.leave_one_out`."""
-    white = whitening(bandwidth, samples.shape[1])
-    rows, points = scaled_pair(samples, samples, white.scale)
-    relative = np.ones(len(samples)) if weights is None else weights / weights.max()
-    return _log_sums(rows, points, relative, True) - np.log(sums_of_others(relative)) + white.log_peak
+    return np.asarray(_log_sums(rows, points, relative) - np.log(total) + white.log_peak)
 
 
 def log_density_many(queries: Array, samples: Array, bandwidth: Any, weights: Array) -> Array:
@@ -52,18 +44,11 @@ def log_density_many(queries: Array, samples: Array, bandwidth: Any, weights: Ar
     result = result[:, : len(rows)]
     for r in np.flatnonzero(np.isnan(result).any(axis=1)):  # a weight vector that is zero near some queries
         lost = np.isnan(result[r])
-        result[r, lost] = _log_sums(rows[lost], points, relative[r], False)
+        result[r, lost] = _log_sums(rows[lost], points, relative[r])
     return np.asarray(result - np.log(relative.sum(axis=1, keepdims=True)) + white.log_peak)
 
 
-def sums_of_others(weights: Array) -> Array:
-    """Return the sum of all weights but the own, for each; by sums from both ends, which cannot cancel."""
-    before = np.concatenate([[0.0], np.cumsum(weights[:-1])])
-    after = np.concatenate([np.cumsum(weights[:0:-1])[::-1], [0.0]])
-    return np.asarray(before + after)
-
-
-def _log_sums(rows: Array, points: Array, weights: Array | None, leave_out_own: bool) -> Array:
+def _log_sums(rows: Array, points: Array, weights: Array | None) -> Array:
     """Return the natural log of ``sum_j weights[j] 2**(-|rows[i] - points[j]|^2)``; weights at most 1."""
     dtype, start = points.dtype, None
     if weights is not None:
@@ -74,7 +59,7 @@ def _log_sums(rows: Array, points: Array, weights: Array | None, leave_out_own: 
     sums = np.zeros(len(found.rows))
 
     def work(first: int, stop: int) -> None:
-        _single_sums(found, first, stop, leave_out_own, least, sums)
+        _single_sums(found, first, stop, least, sums)
 
     parallel_blocks(work, len(found.rows), min_block=1 + SMALL // points.size, align=ROWS)
     far = least == np.finfo(dtype).max  # a distance beyond float64: its log is -inf, rightly rounded
@@ -84,14 +69,12 @@ def _log_sums(rows: Array, points: Array, weights: Array | None, leave_out_own: 
 
 
 @njit
-def _single_sums(pairs: Any, first: int, stop: int, leave_out_own: bool, least: Any, sums: Any) -> None:
+def _single_sums(pairs: Any, first: int, stop: int, least: Any, sums: Any) -> None:
     """Add the samples into ``sums[i]``, in units of the ``2**-least[i]`` of the nearest sample so far."""
     tile, one = tile_of(pairs, rows_per_tile(pairs.rows.shape[1])), pairs.rows.dtype.type(1)
     for k in range(tiles(pairs, first, stop, tile)):
-        g, g_stop, offset, count = fill_tile(pairs, first, stop, k, tile, np.inf, False)
+        g, g_stop, _, count = fill_tile(pairs, first, stop, k, tile, np.inf, False)
         for i in range(g, g_stop):
-            if leave_out_own and 0 <= i - offset < count:
-                tile[i - g, i - offset] = np.inf
             near = nearest(tile, i - g, count)
             if near < least[i]:
                 sums[i] *= 2.0 ** (np.float64(near) - np.float64(least[i]))

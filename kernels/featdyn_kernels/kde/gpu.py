@@ -30,19 +30,7 @@ def log_density(
     white = whitening(bandwidth, samples.shape[1])
     rows, points = scaled_pair(queries, samples, white.scale)
     relative = _relative(weights, samples)
-    return _log_sums(rows, points, relative, False) - relative.sum().log() + white.log_peak
-
-
-def leave_one_out(samples: torch.Tensor, bandwidth: Any, weights: torch.Tensor | None) -> torch.Tensor:
-    """See :func:`featdyn_kernels.kde.leave_one_out`."""
-    white = whitening(bandwidth, samples.shape[1])
-    rows, points = scaled_pair(samples, samples, white.scale)
-    relative = _relative(weights, samples)
-    # Sums of the others from both ends: unlike "all minus own" they cannot cancel.
-    zero = relative.new_zeros(1)
-    before = torch.cat([zero, relative[:-1].cumsum(0)])
-    after = torch.cat([relative[1:].flip(0).cumsum(0).flip(0), zero])
-    return _log_sums(rows, points, relative, True) - (before + after).log() + white.log_peak
+    return _log_sums(rows, points, relative) - relative.sum().log() + white.log_peak
 
 
 def log_density_many(
@@ -58,7 +46,7 @@ def log_density_many(
     lost = sums <= len(points) * 2.0 ** (-100 if points.dtype == torch.float32 else -965)
     result = (sums.log() - math.log(2.0) * least[:, None]).T.contiguous()
     for r in lost.any(0).nonzero().flatten().tolist():  # a weight vector that is zero near some queries
-        result[r, lost[:, r]] = _log_sums(rows[lost[:, r]], points, relative[r], False)
+        result[r, lost[:, r]] = _log_sums(rows[lost[:, r]], points, relative[r])
     return result - relative.sum(1, keepdim=True).log() + white.log_peak
 
 
@@ -69,10 +57,10 @@ def _relative(weights: torch.Tensor | None, samples: torch.Tensor) -> torch.Tens
     return weights / weights.amax(-1, keepdim=True)
 
 
-def _log_sums(rows: torch.Tensor, points: torch.Tensor, weights: torch.Tensor, leave_out_own: bool) -> torch.Tensor:
+def _log_sums(rows: torch.Tensor, points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Return the natural log of ``sum_j weights[j] 2**(-|rows[i] - points[j]|^2)`` as float64; weights at most 1."""
     start = -weights.log2().to(points.dtype)
-    least, parts = kde_log_sums(rows.contiguous(), points, start, leave_out_own, by_products(points))
+    least, parts = kde_log_sums(rows.contiguous(), points, start, by_products(points))
     least, sums = _joined(least, parts[..., None])
     return sums[:, 0].log() - math.log(2.0) * least
 
@@ -87,13 +75,13 @@ def _joined(least: torch.Tensor, parts: torch.Tensor) -> tuple[torch.Tensor, tor
 
 @torch.library.triton_op("featdyn::kde_log_sums", mutates_args={})
 def kde_log_sums(
-    rows: torch.Tensor, points: torch.Tensor, start: torch.Tensor, leave_out_own: bool, products: bool
+    rows: torch.Tensor, points: torch.Tensor, start: torch.Tensor, products: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the minima of ``s = start[j] + |rows[i] - points[j]|^2`` and ``sum_j 2**(minimum - s)``: (splits, M)."""
     m = len(rows)
     splits = column_splits(m, len(points))
     least, sums = rows.new_empty(splits, m), rows.new_empty(splits, m)
-    reduce_tiles(_log_sums_kernel, splits, rows, points, (start, least, sums), OWN=leave_out_own, PRODUCTS=products)
+    reduce_tiles(_log_sums_kernel, splits, rows, points, (start, least, sums), PRODUCTS=products)
     return least, sums
 
 
@@ -123,7 +111,6 @@ def _log_sums_kernel(
     n,
     span,  # columns of a split, a multiple of BN
     DEPTH: tl.constexpr,
-    OWN: tl.constexpr,
     PRODUCTS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -138,8 +125,6 @@ def _log_sums_kernel(
         columns = c + tl.arange(0, BN)
         d2 = squared_distances(a_ptr, b_ptr, rows, columns, m, n, DEPTH, PRODUCTS, BM, BN, BK)
         d2 += tl.load(start_ptr + columns, columns < n, 0.0)[None, :]
-        if OWN:
-            d2 = tl.where(rows[:, None] == columns[None, :], float("inf"), d2)
         near = tl.minimum(least, tl.min(d2, 1))
         finite = tl.where(near == float("inf"), 0.0, near)
         total = total * tl.exp2(tl.where(near == least, 0.0, finite - least)) + tl.sum(tl.exp2(finite[:, None] - d2), 1)

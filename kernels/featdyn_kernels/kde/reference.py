@@ -50,16 +50,3 @@ def log_density_many(queries: Array, samples: Array, bandwidth: Any, weights: Ar
         for r, one in enumerate(log_w):
             result[r, rows] = logsumexp(log_kernel + one, axis=1) - logsumexp(one)
     return result
-
-
-def leave_one_out(samples: Array, bandwidth: Any, weights: Array | None) -> Array:
-    """See :func:`featdyn_kernels.kde.leave_one_out`."""
-    result, n = np.empty(len(samples)), len(samples)
-    with np.errstate(divide="ignore"):
-        log_w = np.zeros(n) if weights is None else np.log(weights.astype(np.float64))
-    for rows in _blocks(samples, samples):
-        others = np.tile(log_w, (rows.stop - rows.start, 1))
-        others[np.arange(len(others)), np.arange(rows.start, rows.stop)] = -np.inf
-        log_kernel = _log_kernel(samples[rows], samples, bandwidth)
-        result[rows] = logsumexp(log_kernel + others, axis=1) - logsumexp(others, axis=1)
-    return result
