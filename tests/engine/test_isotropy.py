@@ -119,11 +119,11 @@ def test_a_probe_whose_features_do_not_move_takes_no_other_along(changed, result
         lost = Gram(n, p, np.full((n, n), np.nan), np.full(n, np.nan), np.nan, np.nan, np.nan)
         sample = replaced(sample, "feature", lost, cut=0, t=0, probe=2)
         still = sample["feature_drift_square"].copy()
-        still[dict(cut=0, t=0, probe=0)] = 0.0
+        still[{"cut": 0, "t": 0, "probe": 0}] = 0.0
         return sample.assign(feature_drift_square=still)
 
     found = changed(change)
-    cell = dict(cut=0, t=0)
+    cell = {"cut": 0, "t": 0}
     assert found["feature_verdict"].isel(cell).values[1:].tolist() == ["undecided"] * 2
     assert found["feature_reason"].isel(cell).values[1:].tolist() == ["draws do not vary", "not finite"]
     words = reasons(found, "feature_stable_rank").isel(cell).values.tolist()
