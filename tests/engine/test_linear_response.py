@@ -13,10 +13,18 @@ from featdyn.analysis.gradient_noise.sampler import flat, moved
 from featdyn.networks import build, cuts, features_at, resolve, state_for
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet20", "vit"])
+NETWORKS = {
+    "mlp": {"widths": [7, 5]},
+    "cnn": {"widths": [3, 4]},
+    "resnet20": {"width": 2},
+    "vit": {"depth": 1, "heads": 2, "width": 8, "mlp_width": 9},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_kind_of_network_beside_differences(name, monkeypatch):
     torch.manual_seed(0)
-    model = build(name, classes=3, shape=(1, 8, 8)).eval()
+    model = build(name, classes=3, shape=(1, 8, 8), **NETWORKS[name]).eval()
     places = resolve(cuts(model, torch.zeros(1, 1, 8, 8)), ("default",))
     x, part = torch.randn(3, 1, 8, 8), features_at(model, places)
     names = [n for n, _ in part.named_parameters()]
