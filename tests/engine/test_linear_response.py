@@ -10,17 +10,25 @@ from torch.func import functional_call
 from featdyn.analysis.gradient_noise import linear_response
 from featdyn.analysis.gradient_noise.linear_response import Features, doubled
 from featdyn.analysis.gradient_noise.sampler import flat, moved
-from featdyn.networks import build, cuts, features_at, resolve
+from featdyn.networks import build, cuts, features_at, resolve, state_for
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet20", "vit"])
+NETWORKS = {
+    "mlp": {"widths": [7, 5]},
+    "cnn": {"widths": [3, 4]},
+    "resnet20": {"width": 2},
+    "vit": {"depth": 1, "heads": 2, "width": 8, "mlp_width": 9},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_kind_of_network_beside_differences(name, monkeypatch):
     torch.manual_seed(0)
-    model = build(name, classes=3, shape=(1, 8, 8)).eval()
+    model = build(name, classes=3, shape=(1, 8, 8), **NETWORKS[name]).eval()
     places = resolve(cuts(model, torch.zeros(1, 1, 8, 8)), ("default",))
     x, part = torch.randn(3, 1, 8, 8), features_at(model, places)
     names = [n for n, _ in part.named_parameters()]
-    state = doubled(model.state_dict())
+    state = doubled(state_for(part, model.state_dict()))
     # Small enough that no unit changes its sign on the way.
     steps = [1e-3 * torch.randn(len(flat(state, names)), dtype=torch.float64) for _ in range(3)]
     monkeypatch.setattr(linear_response, "TOGETHER", 1)  # one step at a time

@@ -112,7 +112,7 @@ def plan(at: NoiseAt, parts: Stitchable, options: NoiseOptions, tasks: int) -> P
         tasks=tasks,
         reads=0,
         task={
-            "gradients": (n + 4) * parts.states.nbytes + sampler.pass_bytes(options.curvature),
+            "gradients": (n + 12) * parts.states.nbytes + sampler.pass_bytes(options.curvature),
             "noise": 2 * 8 * n * max(params) + 3 * 8 * max(params) * min(options.directions, n - 1),
             "features": (3 * 8 * probes * n * parts.sample_bytes // 4 + TOGETHER) * bool(probes),
             "of its result": found,
