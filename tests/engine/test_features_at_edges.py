@@ -159,6 +159,26 @@ def test_a_zero_feature_is_left_out_and_counted(tmp_path):
     np.testing.assert_allclose(found["cosine"], [[1, cosine], [cosine, 1]], rtol=1e-5)
 
 
+def test_a_label_that_is_none_has_no_part_in_linear_probes(tmp_path):
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((60, 5)), rng.integers(0, 2, 60)
+    x[:, 0] += 2 * labels
+    given, split = labels.copy(), np.array(["train", "test"], dtype=object)[np.arange(60) % 2]
+    given[::7] = -100
+    model = nn.Sequential(nn.Linear(5, 5, bias=False), nn.Linear(5, 2))
+    nn.init.eye_(model[0].weight)
+    probes = Probes(torch.from_numpy(x).float(), torch.from_numpy(labels), {"split": split, "true_label": given})
+    with Recorder(model, probes, tmp_path / "r.zarr", layers=["0"]) as recorder:
+        recorder.record(step=0)
+    found = drift(Run(tmp_path / "r.zarr"), model=model, cuts=("0",)).isel(cut=0, t=0)
+    train, test = ((split == name) & (given >= 0) for name in ("train", "test"))
+    centred = x - x[train].mean(0)
+    probe = fit(centred[train] @ centred[train].T, labels[train])
+    right = (probe.predict(centred[test] @ centred[train].T) == labels[test]).mean()
+    assert float(found["linear_accuracy"].sel(set="test")) == pytest.approx(right)
+    assert float(found["linear_penalty"]) == probe.penalty
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_features_of_any_scale(tmp_path, scale):
     rng = np.random.default_rng(1)

@@ -58,6 +58,10 @@ class Similarity:
         labels = next((coords[name].values for name in ("true_label", "label") if name in coords), None)
         self._labels = labels if labels is not None and labels.dtype.kind in "iub" else None
         self._origins = [sets.origins[mine] for mine in kept]
+        # Of each set, the places of those that have a label; -100, as in torch, is none.
+        self._labelled = [
+            np.flatnonzero(np.zeros(len(m)) if self._labels is None else self._labels[m] >= 0) for m in kept
+        ]
 
     @property
     def task_bytes(self) -> int:
@@ -86,23 +90,29 @@ class Similarity:
             if alike:
                 gram = np.zeros_like(gram)
             untrained = self._untrained(flaws)
-            right, penalty = [np.zeros(len(part), bool) for part in z], np.nan
+            right, penalty = [np.zeros(0, bool)] * len(z), np.nan
             if train is not None and not untrained:
+                z = [part[torch.from_numpy(mine).to(part.device)] for part, mine in zip(z, self._labelled, strict=True)]
+                z = [part - z[train].mean(0) for part in z]
                 own = _inner(z[train], z[train])
                 with one_thread(len(own)):
-                    probe = fit(own, self._labels_of(train), self._origins[train])
+                    probe = fit(own, self._labels_of(train), self._origins_of(train))
                 penalty = probe.penalty
                 for s in range(len(z)):
-                    if flaws[s] != NOT_FINITE:
+                    if flaws[s] != NOT_FINITE and len(z[s]):
                         said = probe.left_out if s == train else probe.predict(_inner(z[s], z[train]))
                         right[s] = said == self._labels_of(s)
             wrong = [untrained or (NOT_FINITE if flaw == NOT_FINITE else "") for flaw in flaws]
+            wrong = [why or ("" if len(mine) else NO_LABELS) for why, mine in zip(wrong, self._labelled, strict=True)]
             found.append(Found(gram, alike, right, wrong, penalty, untrained))
         return found
 
     def _labels_of(self, s: int) -> NDArray[np.int64]:
         assert self._labels is not None
-        return np.asarray(self._labels[self._kept[s]], np.int64)
+        return np.asarray(self._labels[self._kept[s][self._labelled[s]]], np.int64)
+
+    def _origins_of(self, s: int) -> NDArray[np.int64]:
+        return self._origins[s][self._labelled[s]]
 
     def _untrained(self, flaws: list[str]) -> str:
         """Return why no linear probe can be fitted, or nothing."""
@@ -110,7 +120,7 @@ class Similarity:
             return NO_TRAINING_PROBES
         if self._labels is None:
             return NO_LABELS
-        if len(np.unique(self._origins[self._train])) < 2:
+        if len(np.unique(self._origins_of(self._train))) < 2:
             return FEW
         if len(np.unique(self._labels_of(self._train))) < 2:
             return ONE_CLASS
@@ -133,7 +143,7 @@ class Similarity:
                     if reason:
                         status.mark(reason, (c, s, t))
                         continue
-                    share = share_interval(mine.right[s], groups=self._origins[s])
+                    share = share_interval(mine.right[s], groups=self._origins_of(s))
                     accuracy[:, c, s, t] = share.estimate, share.low, share.high
         result = self._alignment(grams, flaws)
         for values, name in zip(accuracy, ("", "_low", "_high"), strict=True):
