@@ -23,7 +23,9 @@ def main() -> None:
         parser.error(f"unknown operation {', '.join(sorted(unknown))}; there are {', '.join(harness.operations())}")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("no CUDA device here: no GPU figure exists yet for this machine")
+    print("what this machine can do at best:", flush=True)
     found = ceilings.measure(options.device)
+    print("  " + "  ".join(f"{kind} {rate:.3g}/s" for kind, rate in found.items()), flush=True)
     results: dict[str, list[dict[str, object]]] = {}
     for operation in options.operation or harness.operations():
         results[operation] = []

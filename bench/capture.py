@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.harness import Case
+from bench.harness import Case, sized
 from featdyn.store import Run
 from featdyn.training import load
 from featdyn.training.loop import Loop
@@ -22,10 +22,12 @@ RECIPES = {
         "capture.gradients=false",
     ),
 }
+SMALL = ("data.train_size=64", "network.options.width=2", "probes.train=8", "probes.test=8", "probes.corrupted=4")
+TINY = (("tiny", ("training.epochs=1", "checkpoints.first_epoch=1", "capture.layers=['default']", *SMALL)),)
 
 
 def cases(device: str) -> Iterator[Case]:
-    for name, changes in RECIPES.items():
+    for name, changes in sized(tuple(RECIPES.items()), TINY):
         folder = Path(tempfile.mkdtemp(prefix="featdyn-bench-"))
         try:
             yield _case(name, folder / "run.zarr", (*changes, f"training.device={device}"))

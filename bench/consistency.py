@@ -6,21 +6,23 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from torch.func import functional_call
 
-from bench.harness import Case
-from featdyn.analysis.composites.consistency.compute import consistency
-from featdyn.analysis.inputs.features_at_cuts import batches as batches_of
-from featdyn.analysis.inputs.weights import States, network
+from bench.capture import SMALL
+from bench.harness import Case, sized
+from featdyn.analysis import analyses
 from featdyn.networks import cuts, features_at, resolve, state_for
 from featdyn.training import load
+from featdyn.training.loop import Loop
 from featdyn.training.stage import train
 
 EPOCHS = 8  # of the digits recipe: enough checkpoints that pairs dominate
+TINY = ("checkpoints.first_epoch=1", *SMALL)
 
 
 def cases(device: str) -> Iterator[Case]:
@@ -32,39 +34,40 @@ def cases(device: str) -> Iterator[Case]:
 
 
 def _case(store: Path, device: str) -> Case:
-    run = train(load("digits", [f"training.epochs={EPOCHS}", f"training.device={device}"]), store)
-    model = network(run, torch.device(device))
-    saved = States(run, model)
-    batches = list(batches_of(run, torch.device(device)))
-    picked = resolve(cuts(model, batches[0].inputs[:1]), ["default"])
+    changes = [f"training.epochs={sized(EPOCHS, 2)}", f"training.device={device}", *sized((), TINY)]
+    recipe = load("digits", changes)
+    run = train(recipe, store)
+    model = Loop(recipe).model.eval()
+    saved = [{n: v.to(device) for n, v in run.state(t).items()} for t in range(run.checkpoints)]
+    inputs = torch.from_numpy(np.asarray(xr.open_datatree(store, engine="zarr")["inputs/input"])).float().to(device)
+    batches = inputs.split(run.attributes["capture"]["batch"])
+    picked = resolve(cuts(model, inputs[:1]), ["default"])
     steps, samples = run.checkpoints, run.schema.samples
+    prefix = features_at(model, picked)
+
+    def through(module: torch.nn.Module, t: int, x: torch.Tensor) -> Any:
+        return functional_call(module, state_for(module, saved[t]), (x,))
 
     def loop(shared: bool) -> np.ndarray:
         found = np.empty((len(picked), steps, steps, samples), np.uint16)
-        prefix = features_at(model, picked)
         with torch.inference_mode():
-            for batch in batches:
+            for start, batch in zip(np.cumsum([0, *map(len, batches)]), batches, strict=False):
                 for t1 in range(steps):
-                    if shared:
-                        features = functional_call(prefix, state_for(prefix, saved[t1]), (batch.inputs,))
+                    features = through(prefix, t1, batch) if shared else ()
                     for c, cut in enumerate(picked):
                         for t2 in range(steps):
-                            z = (
-                                features[c]
-                                if shared
-                                else functional_call(cut.prefix, state_for(cut.prefix, saved[t1]), (batch.inputs,))
-                            )
-                            logits = functional_call(cut.suffix, state_for(cut.suffix, saved[t2]), (z,))
-                            rows = logits.argmax(1)[: batch.stop - batch.start]
-                            found[c, t1, t2, batch.start : batch.stop] = rows.cpu().numpy()
+                            z = features[c] if shared else through(cut.prefix, t1, batch)
+                            logits = through(cut.suffix, t2, z)
+                            found[c, t1, t2, start : start + len(batch)] = logits.argmax(1).cpu().numpy()
         return found
 
     expected = loop(shared=False)
 
     def check(result: xr.Dataset | np.ndarray) -> None:
+        """A last batch of another length may round otherwise."""
         found = result["prediction"].values if isinstance(result, xr.Dataset) else result
-        assert np.array_equal(found, expected)
+        assert np.mean(found != expected) <= 1e-3
 
     peers = {"every pair anew": lambda: loop(False), "shared prefixes": lambda: loop(True)}
-    name = f"digits recipe, resnet20, 3 default cuts, T={steps}, N={samples}, float32"
-    return Case(name, lambda: consistency(run), peers, check, repeats=3)
+    name = f"digits recipe, resnet20, {len(picked)} default cuts, T={steps}, N={samples}, float32"
+    return Case(name, lambda: analyses()["consistency"](run), peers, check, repeats=3)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.harness import Case
+from bench.harness import Case, sized
 from featdyn.statistics.two_sample.kde_tv import total_variations
 from tests.engine.statistics import peers
 
@@ -22,7 +22,7 @@ LIMIT = 2.0  # seconds on two cores
 def cases(device: str) -> Iterator[Case]:
     if device == "cuda":
         return  # the kernels it stands on are timed by bench/kde.py
-    for n in (2_000, 8_000):
+    for n in sized((2_000, 8_000), (40,)):
         yield _case(n)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.harness import Case
+from bench.harness import Case, sized
 from featdyn.statistics.cka import Alignment, Grams
 
 SHAPES = ((20, 400, 1_024), (60, 400, 1_024))  # sets of features (checkpoints x cuts), samples, width
@@ -20,7 +20,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def cases(device: str) -> Iterator[Case]:
-    for matrices, n, width in SHAPES:
+    for matrices, n, width in sized(SHAPES, ((3, 12, 20),)):
         draw = torch.Generator().manual_seed(0)
         start = torch.randn(n, width, generator=draw)
         walk = 0.3 * torch.randn(matrices, n, width, generator=draw).cumsum(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from bench.harness import Case
+from bench.harness import Case, sized
 from featdyn.networks import cuts
 from featdyn.training import load
 from featdyn.training.loop import Loop
@@ -20,12 +20,12 @@ RECIPE = (
 
 
 def cases(device: str) -> Iterator[Case]:
-    for cut in ("s1b3", "s2b3"):
+    for cut in sized(("s1b3", "s2b3"), ("s1b3",)):
         yield _case(cut, device)
 
 
 def _case(name: str, device: str) -> Case:
-    changes = (*RECIPE, f"training.device={device}")
+    changes = (*RECIPE, *sized((), ("data.image_size=8", "network.options.width=4")), f"training.device={device}")
     freeze = (*changes, f"intervention.cut={name}", "intervention.freeze_at=0")
     loops = {
         "ours": Loop(load("digits", freeze)),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.harness import Case
+from bench.harness import Case, sized
 from featdyn.statistics import Gram, isotropy
 from tests.engine.statistics import peers
 
@@ -23,7 +23,7 @@ def cases(device: str) -> Iterator[Case]:
     if device == "cuda":
         return  # on the CPU only: beyond one product the work is small
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((DRAWS, COORDINATES), dtype=np.float32)
+    x = rng.standard_normal(sized((DRAWS, COORDINATES), (24, 900)), dtype=np.float32)
     yield _gram(x)
     yield _family("isotropic", x)
     x[:, :2] *= 40

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.harness import Case
+from bench.harness import Case, sized
 from featdyn_kernels import moebius
 from tests.kernels.peers import moebius as peers
 
@@ -19,9 +19,9 @@ GPU_TARGETS: dict[int, dict[str, float]] = {10: {"ceiling": 0.5}, 12: {"ceiling"
 
 def cases(device: str) -> Iterator[Case]:
     targets = GPU_TARGETS if device == "cuda" else CPU_TARGETS
-    for n, target in targets.items():
+    for n, target in sized(targets, {4: {}, 9: {}}).items():
         # A GPU is filled by 2**26 elements at least.
-        batch = BATCH if device == "cpu" else max(BATCH, 2 ** (26 - n))
+        batch = sized(BATCH, 5) if device == "cpu" else max(BATCH, 2 ** (26 - n))
         yield _case(n, batch, device, target, "no GPU figure exists yet" if device == "cuda" else "")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bench.harness import Case
+from bench.harness import Case, sized
 from featdyn_kernels import moments
 from tests.kernels.peers import moments as peers
 
@@ -22,14 +22,14 @@ GPU = ", in ours three of halves, so that it may pass the ceiling; no GPU figure
 
 
 def cases(device: str) -> Iterator[Case]:
-    noise = torch.randn(N, F, generator=torch.Generator().manual_seed(0)).to(device)
+    noise = torch.randn(*sized((N, F), (400, 60)), generator=torch.Generator().manual_seed(0)).to(device)
     x = torch.relu(noise)
     contenders = {name: call for name, call in peers.RAW.items() if device == "cpu" or not name.startswith("numpy")}
     yield _case(x, "raw, after a ReLU", contenders, "second", x.double().T @ x.double())
     x = noise + 10
     deviation = x.double() - x.double().mean(0)
     yield _case(x, "centred, mean of 10 standard deviations", peers.SCATTER, "scatter", deviation.T @ deviation)
-    for n, width, positions in MAPS:
+    for n, width, positions in sized(MAPS, ((5, 8, 40),)):
         yield _maps(n, width, positions, device)
 
 
@@ -50,12 +50,12 @@ def _maps(n: int, width: int, positions: int, device: str) -> Case:
 
 def _case(x: torch.Tensor, name: str, contenders: dict[str, Callable], moment: str, expected: torch.Tensor) -> Case:
     return Case(
-        name=f"N={N} F={F} float32, {name}",
+        name=f"N={len(x)} F={x.shape[1]} float32, {name}",
         ours=lambda: moments.accumulate(x),
         peers={peer: lambda call=call: call(x) for peer, call in contenders.items()},
         check=_check(moment, expected),
         ceiling="matmul-float32",
-        amount=N * F * (F + 1) / 2,
+        amount=x.numel() * (x.shape[1] + 1) / 2,
         target={"ceiling": 0.8} if x.is_cuda else {"best": 1.5, "ceiling": 0.8},
         repeats=7,
         notes="multiply-adds: one per symmetric pair" + (GPU if x.is_cuda else ""),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.harness import Case
+from bench.harness import Case, sized
 from featdyn_kernels import pairwise
 from tests.kernels.peers import pairwise as peers
 
@@ -17,8 +17,8 @@ DIRECTIONS = 256
 
 
 def cases(device: str) -> Iterator[Case]:
-    n = 4_000 if device == "cpu" else 20_000
-    for d in (2, 64, 512):
+    n = sized(4_000, 60) if device == "cpu" else 20_000
+    for d in sized((2, 64, 512), (3,)):
         yield from _cases(n, d, device, "" if device == "cpu" else "no GPU figure exists yet")
 
 

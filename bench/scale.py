@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-import featdyn_kernels
 from bench import harness
+from featdyn_kernels import cores
 
 PIECE = 2**22
 ACTIVATIONS, GRADIENTS = "layers/*/activation", "layers/*/gradient"
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("store", nargs="?")
     parser.add_argument("name", nargs="*", help=f"some of {', '.join(CASES)}, workers; all by default")
     parser.add_argument("--limit", default="2GB")
-    parser.add_argument("--threads", type=int, default=featdyn_kernels.cores())
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--child", help=argparse.SUPPRESS)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_info
 
-from bench.harness import Case
+from bench.harness import Case, sized
 from featdyn_kernels import moebius
 from featdyn_kernels.moebius.sparse.reference import linear_program
 from tests.kernels.peers import sparsify as peers
@@ -27,7 +27,7 @@ def cases(device: str) -> Iterator[Case]:
 
 
 def _tables(batch: int) -> tuple[np.ndarray, np.ndarray]:
-    table = peers.planted(N, batch)[0]
+    table = peers.planted(sized(N, 5), sized(batch, 3))[0]
     return table.astype(np.float32), (0.02 * np.abs(table[:, -1] - table[:, 0])).astype(np.float32)
 
 

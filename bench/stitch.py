@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from bench.harness import Case
+from bench.harness import Case, sized
 from featdyn.networks import build, cuts, features_at, resolve
 from featdyn_kernels import stitch
 from tests.kernels.peers import stitch as peers
@@ -40,11 +40,12 @@ def digits() -> tuple[Tensor, Tensor]:
 
 def train(x: Tensor, y: Tensor, device: str) -> tuple[nn.Module, list[dict[str, Tensor]]]:
     """Train resnet20 for 150 steps; return it and its states at 16 steps, from the first weights on."""
+    steps, width = sized((150, 16), (3, 4))
     torch.manual_seed(0)
-    network = build("resnet20", classes=10, shape=(3, 32, 32)).to(device)
+    network = build("resnet20", classes=10, shape=(3, 32, 32), width=width).to(device)
     optimizer = torch.optim.SGD(network.parameters(), 0.05, 0.9, weight_decay=1e-4)
-    kept, states = np.unique(np.geomspace(1, 151, 28).astype(int))[-CHECKPOINTS:], []
-    for step in range(1, 152):
+    kept, states = np.unique(np.geomspace(1, steps + 1, 28).astype(int))[-CHECKPOINTS:], []
+    for step in range(1, steps + 2):
         if step in kept:
             states.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
         rows = torch.randint(len(x), (64,), device=device)
@@ -59,14 +60,15 @@ class Row:
 
     def __init__(self, device: str) -> None:
         x, y = (tensor.to(device) for tensor in digits())
-        self.x = x[:SAMPLES]
-        network, self.states = train(x[SAMPLES:], y[SAMPLES:], device)
+        samples = sized(SAMPLES, 6)
+        self.x = x[:samples]
+        network, self.states = train(x[samples:], y[samples:], device)
         self.cuts = resolve(cuts(network, x[:1]), "default")
         self.prefixes = [peers.load(cut.prefix, self.states[-1]) for cut in self.cuts]
         self.suffixes = [[peers.load(cut.suffix, state) for state in self.states] for cut in self.cuts]
         self.features = peers.load(features_at(network, self.cuts), self.states[-1])
-        macs = self.cuts[-1].prefix_macs + CHECKPOINTS * sum(cut.suffix_macs for cut in self.cuts)
-        self.macs = SAMPLES * macs
+        macs = self.cuts[-1].prefix_macs + len(self.states) * sum(cut.suffix_macs for cut in self.cuts)
+        self.macs = samples * macs
         self.expected = peers.shared(self.features, self.suffixes, self.x, 250)().cpu()
 
     def ours(self, dtype: torch.dtype, batch: int) -> Callable[[], Tensor]:

@@ -16,18 +16,17 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from bench.harness import Case
+from bench.harness import Case, sized
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 
-SAMPLES = 1024
 SHAPES = {"s1b3": (16, 32, 32), "s2b3": (32, 16, 16), "pooled": (64,)}  # resnet20's default cuts
 
 
 def cases(device: str) -> Iterator[Case]:
     if device != "cpu":
         return
-    rng = np.random.default_rng(0)
-    data = {n: np.maximum(rng.standard_normal((SAMPLES, *s)), 0).astype("float16") for n, s in SHAPES.items()}
+    rng, samples = np.random.default_rng(0), sized(1024, 5)
+    data = {n: np.maximum(rng.standard_normal((samples, *s)), 0).astype("float16") for n, s in SHAPES.items()}
     total = sum(a.nbytes for a in data.values())
     for codec in ("none", "zstd"):
         folder = Path(tempfile.mkdtemp(prefix="featdyn-bench-"))
@@ -43,8 +42,9 @@ def _case(folder: Path, data: dict[str, np.ndarray], codec: str, total: int) -> 
         ArraySpec(f"layers/{n}/activation", ("sample", *"xyz"[: a.ndim - 1]), a.shape, "float16")
         for n, a in data.items()
     ]
-    schema = Schema.build(specs, SAMPLES, codec)
-    sample = {"": xr.Dataset(coords={"sample": np.arange(SAMPLES)})}
+    samples = len(next(iter(data.values())))
+    schema = Schema.build(specs, samples, codec)
+    sample = {"": xr.Dataset(coords={"sample": np.arange(samples)})}
     writer = RunWriter.create(folder / "ours.zarr", schema, static=sample, attributes={})
     count = itertools.count()
 

@@ -126,7 +126,9 @@ def measure(target: Path, workers: int) -> None:
 def tests_of(mutant: Mutant, known: dict[str, Any], budget: float) -> list[str]:
     """Return the tests to run: of the same name first, then fast before slow, up to so many seconds."""
     found = set(known["lines"].get(f"{mutant.path}:{mutant.line}", ()))
-    if not _inside_function(ROOT / mutant.path, mutant.line):  # it ran once, for whichever test imported the module first
+    if not _inside_function(
+        ROOT / mutant.path, mutant.line
+    ):  # it ran once, for whichever test imported the module first
         found.update(*(tests for line, tests in known["lines"].items() if line.startswith(f"{mutant.path}:")))
     parts = Path(mutant.path).with_suffix("").parts[2:]
     same = [t for t in known["seconds"] if any(p in Path(t.partition("::")[0]).stem for p in parts if len(p) > 4)]

@@ -1,4 +1,4 @@
-"""Hypothesis strategies that tests share: whole small runs, with everything that is unusual about a run in some of them."""
+"""Hypothesis strategies that tests share: whole small runs, each with something unusual about it."""
 
 from __future__ import annotations
 

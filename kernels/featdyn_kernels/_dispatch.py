@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from featdyn_kernels._versions import simd
+
 if TYPE_CHECKING:
     import torch
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 Backend: TypeAlias = Literal["reference", "cpu", "gpu"]
 BACKENDS = ("reference", "cpu", "gpu")
+PLAIN = {"eigh"}  # operations whose CPU path is NumPy's
 
 
 def is_tensor(array: object) -> bool:
@@ -45,7 +48,9 @@ def choose(backend: str | None, *arrays: Any) -> str:
 
 
 def implementation(operation: str, function: str, backend: str) -> Callable[..., Any]:
-    """Return ``featdyn_kernels.<operation>.<backend>.<function>``."""
+    """Return ``featdyn_kernels.<operation>.<backend>.<function>``; without SIMD the reference serves the CPU."""
+    if backend == "cpu" and operation not in PLAIN and not simd():
+        backend = "reference"
     name = f"featdyn_kernels.{operation}.{backend}"
     if importlib.util.find_spec(name) is None:
         raise ValueError(

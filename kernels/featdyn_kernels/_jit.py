@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import glob
-import zlib
 from collections.abc import Callable
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numba
-from numba.core.caching import IndexDataCacheFile
 
-PACKAGE = Path(__file__).parent
+from featdyn_kernels._versions import simd
 
 
 def njit(function: Callable[..., Any] | None = None, *, fastmath: set[str] | bool = False) -> Any:
@@ -20,42 +16,15 @@ def njit(function: Callable[..., Any] | None = None, *, fastmath: set[str] | boo
 
     Numba's cache notices changes in the function's own file only: it would go on running machine code made of functions
     and constants of other files as they were before an upgrade. Here it notices changes in all files of the operation,
-    those of its subfolders included, and in those that operations share.
+    those of its subfolders included, and in those that operations share. How Numba keeps its cache is its own business,
+    so with versions that were not tested there is none.
     """
     if function is None:
         return partial(njit, fastmath=fastmath)
-    kernel: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=fastmath)(function)
-    operation = Path(function.__code__.co_filename).relative_to(PACKAGE).parts[0]
-    path, base = kernel._cache.cache_path, kernel._cache._impl.filename_base
-    kernel._cache._cache_file = _CacheFile(path, base, _stamp(operation))
+    cached = simd()
+    kernel: Any = numba.njit(nogil=True, cache=cached, error_model="numpy", fastmath=fastmath)(function)
+    if cached:
+        from featdyn_kernels._cache import keep
+
+        keep(kernel, function.__code__.co_filename)
     return kernel
-
-
-@cache
-def _stamp(operation: str) -> int:
-    files = {*PACKAGE.glob(f"{operation}/**/*.py"), *PACKAGE.glob("_*.py"), *PACKAGE.glob("_*/**/*.py")}
-    return zlib.crc32(b"".join(path.read_bytes() for path in sorted(files)))
-
-
-class _CacheFile(IndexDataCacheFile):
-    """The compiled versions of one function on disk: an index, and a file for each.
-
-    Numba numbers the files, and names one in the index before it is written. A process that starts beside another then
-    finds the code of older sources there, or of another signature. Here the name says what is in the file.
-    """
-
-    def __init__(self, path: str, base: str, stamp: int) -> None:
-        super().__init__(path, base, stamp)
-        self._base = base
-        # Numba looks at this first: classes that older keys are made of may be gone, so they must not be unpickled.
-        self._version += f" {stamp}"
-
-    def save(self, key: Any, data: Any) -> None:
-        """Keep a compiled version; drop those of other sources."""
-        known = self._load_index()
-        if not known:
-            for old in Path(self._cache_path).glob(f"{glob.escape(self._base)}.*.nbc"):
-                old.unlink(missing_ok=True)
-        name = self._data_name(zlib.crc32(repr((self._version, key)).encode()))
-        self._save_data(name, data)
-        self._save_index({**known, key: name})

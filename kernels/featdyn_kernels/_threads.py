@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,18 +27,16 @@ _threads: int | None = None
 
 
 def cores() -> int:
-    """Return how many processors this process may run on, or has where the system does not say which."""
-    try:
+    """Return how many processors this process may run on; without affinity (macOS, Windows) how many there are."""
+    if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
+    return os.cpu_count() or 1
 
 
 def get_threads() -> int:
     """Return how many threads one CPU kernel call uses.
 
-    The value given to :func:`set_threads`, else the environment variable ``FEATDYN_THREADS``, else the processors that
-    this process may run on.
+    The value given to :func:`set_threads`, else the environment variable ``FEATDYN_THREADS``, else :func:`cores`.
     """
     if _threads is not None:
         return _threads
@@ -67,8 +66,11 @@ def _mark_worker() -> None:
 
 
 def _forget_pool() -> None:
-    global _pool, _lock
+    global _pool, _lock, _blas_users
     _pool, _lock = None, threading.Lock()
+    if _blas_users:  # of threads that are not here
+        _blas_users = 0
+        _blas_limit.close()
 
 
 # A forked child inherits the pool object but none of its threads: it must start its own.
@@ -110,6 +112,29 @@ def parallel_blocks(work: Callable[[int, int], None], n: int, *, min_block: int 
         future.result()
 
 
+_blas_users, _blas_limit = 0, contextlib.ExitStack()
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep BLAS and LAPACK on the threads that call them, for all of this process until the last of its users leaves.
+
+    Their number of threads is the process's: were each of two users to put back what it found, they would leave it low.
+    """
+    global _blas_users
+    with _lock:
+        _blas_users += 1
+        if _blas_users == 1:
+            _blas_limit.enter_context(controller().limit(limits=1, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _lock:
+            _blas_users = max(0, _blas_users - 1)  # 0 already in a child that was forked meanwhile
+            if _blas_users == 0:
+                _blas_limit.close()
+
+
 @contextlib.contextmanager
 def one_torch_thread() -> Iterator[None]:
     """Keep torch's own operations on the calling thread, so that threads of ours side by side do not each start a team.
@@ -123,9 +148,14 @@ def one_torch_thread() -> Iterator[None]:
         yield
 
 
-@functools.cache
 def controller() -> ThreadpoolController:
-    """Return the threads of BLAS and OpenMP; to find their libraries takes milliseconds."""
+    """Return the threads of all BLAS and OpenMP libraries that are loaded now."""
+    return _controller("torch" in sys.modules, "scipy.linalg" in sys.modules)
+
+
+@functools.cache
+def _controller(*loaded: bool) -> ThreadpoolController:
+    """Find the libraries, which takes milliseconds; torch and SciPy bring some of their own."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

@@ -112,3 +112,45 @@ def record_patiently(path: str, plan: str, log: str) -> None:
                 refusals.add(str(error).replace(path, "STORE"))
                 time.sleep(0.001)
     Path(log, str(os.getpid())).write_text("\n".join(refusals))
+
+
+def fork_and_wait(path: str, said: Connection) -> None:
+    """Write a checkpoint half, fork a child that lives until it is killed, say its number, and wait for an end."""
+    writer = RunWriter.open(path)
+    checkpoint = writer.checkpoint()
+    checkpoint.write("checkpoint", np.array(checkpoint.index))
+    child = os.fork()
+    if not child:
+        said.close()
+        signal.pause()
+    said.send(child)
+    said.recv()
+
+
+def fork_and_fail(path: str) -> None:
+    """Fork a child that leaves the writer's block by an error; what the parent has and wrote must stay."""
+    with RunWriter.open(path) as writer, writer.checkpoint() as checkpoint:
+        fill(checkpoint)
+        child = os.fork()
+        if not child:
+            refusals = 0
+            try:
+                with writer, checkpoint:
+                    for call in (
+                        lambda: checkpoint.write("checkpoint", np.array(7)),
+                        lambda: writer.result("r", RESULT),
+                    ):
+                        try:
+                            call()
+                        except StoreError:
+                            refusals += 1
+                    raise ZeroDivisionError
+            except ZeroDivisionError:
+                os._exit(refusals)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+        refusal = ""
+        try:
+            RunWriter.open(path)
+        except StoreError as error:
+            refusal = str(error)
+        assert f"is being written by process {os.getpid()}" in refusal  # the child did not give its parent's lock back

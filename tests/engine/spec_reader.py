@@ -75,6 +75,9 @@ class SpecReader:
             region = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunk, strict=True))
             room = whole[region].shape
             whole[region] = values[tuple(slice(n) for n in room)]
+        mark = node["attributes"].get("missing_value")
+        if text and mark is not None:
+            whole[whole == mark] = None
         scale = node["attributes"].get("scale_factor")
         return whole if scale is None else whole.astype(np.float32) * np.float32(scale)
 

@@ -7,11 +7,14 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 
-from featdyn.store import Run
+from featdyn.store import ArraySpec, Run
 from tests.engine.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -209,11 +212,12 @@ def test_a_store_that_is_damaged_newer_or_locked(featdyn, small_store, tmp_path)
     one_line(featdyn("info", copy), "damaged")
     from featdyn.store import RunWriter
 
-    with RunWriter.open(small_store):
-        # Its plan is said first: only commits are in turns.
-        code, _, err = featdyn("analyze", small_store, "consistency")
-        assert code == 1
-        assert "is being written by" in err.splitlines()[-1]
+    shutil.copytree(small_store, tmp_path / "sound.zarr")
+    with RunWriter.open(tmp_path / "sound.zarr"):
+        for command in (["gc", tmp_path / "sound.zarr"], ["verify", "--repair", tmp_path / "sound.zarr"]):
+            one_line(featdyn(*command), "is being written by")
+        code, out, _ = featdyn("analyze", tmp_path / "sound.zarr", "spectra", "--layers", "pooled")  # beside it
+    assert (code, Run(tmp_path / "sound.zarr").results("spectra")) == (0, [out.split()[1]])
 
 
 def test_unknown_cut_leaves_the_store_as_it_was(featdyn, small_store):
@@ -293,6 +297,50 @@ def test_what_does_not_fit_or_is_wrong_is_refused_before_any_work(featdyn, small
 def test_a_missing_store_or_analysis_is_wrong_usage(featdyn, small_store):
     one_line(featdyn("analyze", "density"), "name a store before density")
     assert "STORE... ANALYSIS" in featdyn("analyze", "--help")[1]
+
+
+def test_info_of_a_run_that_diverged_is_json(featdyn, tmp_path):
+    from featdyn.store import RunWriter
+    from tests.engine.small_run import NAMES, SCHEMA, fill
+
+    arrays = (*SCHEMA.arrays, ArraySpec("train_loss", (), (), "float64"))
+    kinds = ("sample", np.array(["train", None, "test"], dtype=object))
+    static = {
+        "": xr.Dataset(coords={"sample": NAMES, "split": kinds}),
+        "cube": xr.Dataset(coords={"layer": np.array(["a"], dtype=object)}),
+    }
+    losses = [1.0, np.inf, -np.inf, np.nan]
+    with RunWriter.create(
+        tmp_path / "run.zarr", replace(SCHEMA, arrays=arrays), static=static, attributes={}
+    ) as writer:
+        for loss in losses:
+            with writer.checkpoint() as checkpoint:
+                fill(checkpoint)
+                checkpoint.write("train_loss", np.array(loss))
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    for arguments in (["info", "--json"], ["query", "--format", "json", "train_loss"]):
+        code, out, err = featdyn(arguments[0], tmp_path / "run.zarr", *arguments[1:])
+        assert (code, err) == (0, "")
+        rows = json.loads(out, parse_constant=refuse)
+        history = rows["history"] if arguments[0] == "info" else rows
+        assert [row["train_loss"] for row in history] == [1.0, None, None, None]
+    assert json.loads(featdyn("info", tmp_path / "run.zarr", "--json")[1])["probes"] == {
+        "train": 1,
+        "unknown": 1,
+        "test": 1,
+    }
+    code, out, _ = featdyn("info", tmp_path / "run.zarr")
+    assert code == 0
+    assert " inf" in out
+
+
+def test_a_home_in_the_name_of_an_output_file(featdyn, small_store, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert featdyn("query", small_store, "train_loss", "--format", "csv", "--out=~/x.csv")[0] == 0
+    assert (tmp_path / "x.csv").exists()
 
 
 def test_info_of_a_layer_that_only_the_cube_knows(featdyn, tmp_path):

@@ -6,7 +6,10 @@ import functools
 import logging
 import operator
 import os
+import shutil
 import signal
+import socket
+import threading
 import time
 from pathlib import Path
 
@@ -20,7 +23,9 @@ import featdyn_kernels
 from featdyn.compute import SERIAL, Plan, Workers, fold, same, workers
 from featdyn.compute.serial import Serial
 from featdyn.compute.tree import runs
-from featdyn.errors import ComputeError, FeatdynError, RecipeError
+from featdyn.errors import ComputeError, FeatdynError, RecipeError, StoreError
+from featdyn.store import Run, RunWriter
+from tests.engine.small_run import fill, record
 
 
 @settings(deadline=None)
@@ -203,6 +208,11 @@ def test_one_worker_for_each_gpu(monkeypatch):
         ({"workers": 0, "scheduler": "threads"}, RecipeError, "workers"),
         ({"memory_limit": "much"}, RecipeError, "memory_limit"),
         ({"scheduler": "tcp://127.0.0.1:1"}, ComputeError, "no workers"),
+        ({"scheduler": "tls://127.0.0.1:1"}, ComputeError, "no workers"),
+        ({"scheduler": "tcp://"}, ComputeError, "write tcp://host:8786"),
+        ({"scheduler": "tcp://host"}, ComputeError, "write tcp://host:8786"),
+        ({"scheduler": "tcp://127.0.0.1:99999"}, ComputeError, "write tcp://host:8786"),
+        ({"scheduler": "xyz://a"}, ComputeError, "no such kind of address; write tcp://host:8786"),
     ],
 )
 def test_options_that_are_wrong_are_one_line(options, error, line, monkeypatch):
@@ -256,3 +266,90 @@ def test_results_keep_their_dtype_and_size(clusters):
             for array in stage.map(operator.mul, [np.float16(2)] * 3):
                 assert array.dtype == np.float16
                 np.testing.assert_array_equal(array, 2 * values)
+
+
+@pytest.mark.parametrize(
+    ("says", "line"),
+    [
+        (b"", "nothing there speaks as a Dask scheduler does: is it the dashboard's port"),  # waits to be asked
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is no Dask scheduler"),
+        (None, "what answers there is no Dask scheduler"),  # hangs up
+    ],
+)
+def test_what_is_no_scheduler_is_found_out_at_once(says, line, monkeypatch):
+    monkeypatch.setattr("featdyn.compute.cluster.PATIENCE", 0.5)
+    kept = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            if says is None:
+                connection.close()
+            else:
+                connection.sendall(says)
+                kept.append(connection)  # stays open
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        start = time.monotonic()
+        with pytest.raises(ComputeError, match=line):
+            workers(scheduler=f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        assert time.monotonic() - start < 10
+        thread.join()
+    for connection in kept:
+        connection.close()
+
+
+def test_two_clients_of_one_cluster_each_get_what_they_asked_for():
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
+        ) as cluster,
+        workers(scheduler=cluster.scheduler_address) as one,
+        workers(scheduler=cluster.scheduler_address) as two,
+        one.stage(2, functools.partial(same, 2)) as first,
+        two.stage(3, functools.partial(same, 3)) as second,
+    ):
+        assert list(first.map(scaled, range(3))) == [0, 2, 4]
+        assert list(second.map(scaled, range(3))) == [0, 3, 6]
+        assert list(first.map(scaled, range(3))) == [0, 2, 4]
+    featdyn_kernels.set_threads(None)
+
+
+def commits(run: Run, item: int) -> int:
+    return len(run.commits)
+
+
+def test_a_worker_that_sees_another_store_or_none_is_one_line(tmp_path):
+    store = tmp_path / "run.zarr"
+    record(store, "cc")
+    run = Run(store)
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        workers(scheduler=cluster.scheduler_address) as found,
+    ):
+        with found.stage(run, functools.partial(same, run)) as stage:
+            assert list(stage.map(commits, [0])) == [2]
+        with found.stage(run, functools.partial(same, run)) as stage:
+            shutil.rmtree(store)
+            with pytest.raises(StoreError, match=r"does not see the store that it was sent: .*no such folder"):
+                list(stage.map(commits, [0]))
+        record(store, "c")
+        with RunWriter.open(store) as writer, writer.checkpoint() as checkpoint:
+            fill(checkpoint)
+            checkpoint.put("checkpoints/000001/model.safetensors", [b"other weights"])
+        with (
+            found.stage(run, functools.partial(same, run)) as stage,
+            pytest.raises(StoreError, match="sees another store at"),
+        ):
+            list(stage.map(commits, [0]))
+    featdyn_kernels.set_threads(None)
+
+
+def test_where_the_system_does_not_say_which_processors_all_are_used(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delenv("FEATDYN_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert featdyn_kernels.cores() == featdyn_kernels.get_threads() == 3
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert featdyn_kernels.cores() == 1

@@ -13,7 +13,6 @@ from featdyn.statistics import two_sample
 from featdyn.store import Run
 from tests.engine.on_workers import same_numbers
 
-
 density = analyses()["density"]
 
 

@@ -12,8 +12,8 @@ from torch import nn
 from featdyn.analysis import analyses
 from featdyn.analysis.driver import analyze
 from featdyn.analysis.features.drift import motion
-from featdyn.analysis.status import reasons
 from featdyn.analysis.inputs.weights import States, network
+from featdyn.analysis.status import reasons
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import NetworkError, RecipeError
 from featdyn.networks import cuts

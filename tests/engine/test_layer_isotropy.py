@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from featdyn.analysis.features.layer_isotropy.compute import layer_isotropy
+from featdyn import analyze
+from featdyn.analysis import analyses
+from featdyn.analysis.status import reasons
 from featdyn.errors import FeatdynError
 from featdyn.statistics import Gram, isotropy
 from featdyn.statistics.family import FAMILY
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
+from tests.engine.on_workers import same_numbers
 
+layer_isotropy = analyses()["layer_isotropy"]
 SETS = {"train": 40, "test": 30}
 SHAPE = 6, 5, 4
 
@@ -50,6 +54,7 @@ def test_planted_directions_are_found(run):
     assert (found["gradient_verdict"].sel(t=0) != "anisotropic").all()
     assert (found["gradient_verdict"].sel(t=1) == "anisotropic").all()
     assert (found["gradient_verdict"].sel(t=2) == "undecided").all()
+    assert (reasons(found, "gradient_stable_rank").sel(t=2) == "draws do not vary").all()
     assert found["gradient_directions"].sel(t=1).values.tolist() == [1, 1]
     assert found["gradient_draws"].sel(t=0).values.tolist() == [39, 30]
     assert (found["gradient_share"].sel(t=1, k=1) > 0.5).all()
@@ -60,18 +65,63 @@ def test_planted_directions_are_found(run):
 
 
 def test_numbers_are_those_of_the_tests_on_the_draws(run):
-    found = layer_isotropy(run, samples=20).sel(layer="a", set="test", t=1)
-    x = run.array("layers/a/gradient")[1].values[SETS["train"] :][:20].reshape(20, -1)
+    found = layer_isotropy(run).sel(layer="a", set="test", t=1)
+    x = run.array("layers/a/gradient")[1].values[SETS["train"] :].reshape(30, -1)
+    x = x[np.random.default_rng(0).permutation(30)]
     wanted = isotropy(Gram.of(x), center="estimated", rng=0, alpha=0.05)
     values = [np.nan if e.result is None else e.result.statistic for e in wanted.tests]
     np.testing.assert_allclose(found["gradient_statistic"], values)
     assert found["test"].values.tolist() == list(FAMILY)
+    assert found["gradient_reason"] == wanted.reason
+    share = np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2
+    np.testing.assert_allclose(found["gradient_share"], [share[:k].sum() / share.sum() for k in (1, 5, 10)], rtol=1e-6)
 
 
 def test_the_same_on_workers(run, clusters):
     here = layer_isotropy(run, samples=24)
     for found in clusters.values():
-        assert layer_isotropy(run, samples=24, workers=found).identical(here)
+        same_numbers(layer_isotropy(run, samples=24, workers=found), here)
+
+
+def recorded(path, gradients, coords):
+    """Record one layer's gradients ``(t, sample, feature)``."""
+    _, samples, width = gradients.shape
+    specs = [
+        ArraySpec("step", (), (), "int64"),
+        ArraySpec("layers/a/gradient", ("sample", "feature"), (samples, width), "float32"),
+    ]
+    root = xr.Dataset(coords={"sample": [f"s{i}" for i in range(samples)], **coords})
+    static = {"": root, "cube": xr.Dataset(coords={"layer": np.array(["a"], dtype=object)})}
+    with RunWriter.create(path, Schema(tuple(specs), samples, samples), static=static, attributes={}) as writer:
+        for t, values in enumerate(gradients):
+            with writer.checkpoint() as checkpoint:
+                checkpoint.write("step", np.array(t))
+                checkpoint.write("layers/a/gradient", values.astype(np.float32), 0)
+    return Run(path)
+
+
+def test_copies_of_an_image_are_one_draw(tmp_path):
+    """64 images, two copies each, isotropic, correlated by a quarter: in every data set anisotropic if taken as 128."""
+    rng = np.random.default_rng(0)
+    shared = np.repeat(rng.standard_normal((8, 64, 40)), 2, axis=1)
+    draws = 0.5 * shared + np.sqrt(0.75) * rng.standard_normal((8, 128, 40))
+    run = recorded(tmp_path / "r.zarr", draws, {"origin": ("sample", np.repeat(np.arange(64), 2))})
+    found = layer_isotropy(run).isel(layer=0, set=0)
+    assert (found["gradient_draws"] == 64).all()
+    assert (found["gradient_verdict"] == "anisotropic").sum() <= 2
+    assert (isotropy(draws[0], rng=0).verdict) == "anisotropic" or (isotropy(draws[1], rng=0).verdict) == "anisotropic"
+
+
+def test_sets_too_small_and_values_that_are_not_finite_have_their_reason(tmp_path):
+    draws = np.random.default_rng(0).standard_normal((2, 12, 9))
+    draws[1, 11] = np.inf
+    split = np.array(["train"] * 2 + ["test"] * 10, dtype=object)
+    found = layer_isotropy(recorded(tmp_path / "r.zarr", draws, {"split": ("sample", split)})).isel(layer=0)
+    why = reasons(found, "gradient_stable_rank").transpose("set", "t").values.tolist()
+    assert why == [["too few samples"] * 2, ["", "not finite"]]
+    assert (found["gradient_verdict"].sel(set="train") == "undecided").all()
+    only = layer_isotropy(Run(tmp_path / "r.zarr"), sets=("test",))
+    assert only["set"].values.tolist() == ["test"]
 
 
 def test_bad_input_is_one_line(run):
@@ -82,9 +132,8 @@ def test_bad_input_is_one_line(run):
 def test_it_is_an_analysis_like_the_others(run, tmp_path):
     import shutil
 
-    from featdyn.analysis import analyses
-    from featdyn.analysis.record import record
-
     shutil.copytree(run.path, tmp_path / "r.zarr")
-    record(tmp_path / "r.zarr", analyses()["layer_isotropy"], {"samples": 8})
-    assert Run(tmp_path / "r.zarr").result("layer_isotropy").sizes["t"] == 3
+    analyze(tmp_path / "r.zarr", "layer_isotropy", samples=8)
+    kept = Run(tmp_path / "r.zarr").result("layer_isotropy")
+    assert kept.sizes["t"] == 3
+    assert kept["gradient_share"].attrs["units"] == "1"

@@ -189,7 +189,10 @@ def test_arrays_that_do_not_fit_together(
     ("attributes", "message"),
     [
         ({"x": float("nan")}, "attributes must be JSON"),
-        ({"x": np.arange(3)}, "attributes must be JSON"),
+        ({"x": np.array([1, np.inf])}, "attributes must be JSON: inf is not a JSON number"),
+        ({"x": {1, 2}}, r"attributes must be JSON: set \{1, 2\} has no JSON form"),
+        ({"x": np.array(1j)}, "attributes must be JSON: complex"),
+        ({(1, 2): 3}, r"attributes must be JSON: key \(1, 2\) is not text"),
         ({"featdyn": {}}, "attributes may not hold featdyn"),
         ({"coordinates": "x"}, "attributes may not hold coordinates"),
     ],

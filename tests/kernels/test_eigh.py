@@ -1,5 +1,6 @@
-"""Eigenpairs against LAPACK in float64: easy and hard spectra, every size of batch, retries, NaN, threads."""
+"""Eigenpairs against LAPACK in float64: easy and hard spectra, every size of batch, NaN, threads, forks."""
 
+import multiprocessing
 import subprocess
 import sys
 import warnings
@@ -12,11 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featdyn_kernels import eigh, set_threads
-from featdyn_kernels.eigh import cholesky_qr, cpu, lanes, lapack
+from featdyn_kernels import _threads, eigh, set_threads
+from featdyn_kernels.eigh import cholesky_qr, cpu
 from tests.kernels.peers import eigh as peers
 
-LARGE = cpu.LARGEST + 3  # for LAPACK
+LARGE = 131
 
 
 def orthogonal(rng, n):
@@ -51,18 +52,25 @@ def stack(spectrum, batch, n, dtype="float64", seed=0):
 
 
 def tolerance(a):
-    """Backward errors of QL and of divide and conquer stay below a few sqrt(n) roundings; ten leave room for luck."""
+    """Backward errors of LAPACK and of Jacobi stay below a few sqrt(n) roundings; ten leave room for luck."""
     return 10 * np.finfo(a.dtype).eps * np.sqrt(a.shape[-1])
 
 
 def assert_eigenpairs(a, values, vectors, allowed=None):
     allowed = tolerance(a) if allowed is None else allowed
-    n, k = vectors.shape[-2:]
-    assert values.shape == (*a.shape[:-2], k)
-    assert np.all(np.diff(values, axis=-1) >= 0)
+    k = vectors.shape[-1]
     residual, distance = peers.errors(a, values, vectors)
     assert residual <= allowed
     assert distance <= allowed
+    assert vectors.shape == (*a.shape[:-1], k)
+    assert_eigenvalues(a, values, allowed)
+
+
+def assert_eigenvalues(a, values, allowed=None):
+    allowed = tolerance(a) if allowed is None else allowed
+    n, k = a.shape[-1], values.shape[-1]
+    assert values.shape == (*a.shape[:-2], k)
+    assert np.all(np.diff(values, axis=-1) >= 0)
     expected = np.linalg.eigvalsh(np.asarray(a, np.float64))
     scale = np.abs(expected).max(-1, keepdims=True)
     assert np.all(np.abs(values - expected[..., n - k :]) <= allowed * scale)
@@ -87,6 +95,7 @@ def test_any_batch_of_any_spectrum(spectrum, n, batch, dtype, seed):
     values, vectors = eigh.eigh(a)
     assert values.dtype == vectors.dtype == a.dtype
     assert_eigenpairs(a, values, vectors)
+    assert_eigenvalues(a, eigh.eigvalsh(a))
 
 
 @pytest.mark.parametrize("spectrum", sorted(SPECTRA))
@@ -97,11 +106,12 @@ def test_hard_spectra_of_middling_size(spectrum, n):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("n", [127, 128, 256, 257])
+@pytest.mark.parametrize("n", [40, 129])
 @pytest.mark.parametrize("spectrum", ["random", "low rank"])
 def test_around_the_change_of_method(n, dtype, spectrum):
-    a = stack(spectrum, 1 if n > cpu.LARGEST else 8, n, dtype)
-    assert_eigenpairs(a, *eigh.eigh(a))
+    a = stack(spectrum, 2, n, dtype)
+    for k in (n // cpu.FEW, n // cpu.FEW + 1):
+        assert_eigenpairs(a, *eigh.eigh(a, k))
 
 
 @pytest.mark.slow
@@ -111,17 +121,6 @@ def test_large(n, spectrum):
     a = stack(spectrum, 1, n, "float32") if n < 4096 else stack("hilbert", 1, n, "float32")
     assert_eigenpairs(a, *eigh.eigh(a))
     assert_eigenpairs(a, *eigh.eigh(a, k=20))
-
-
-@pytest.mark.slow
-def test_a_hundred_thousand_converge_in_silence():
-    rng = np.random.default_rng(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for n, batch in ((2, 50_000), (3, 50_000), (7, 20_000), (24, 4_000)):
-            x = rng.standard_normal((batch, n, n)).astype(np.float32)
-            a = x @ x.swapaxes(-1, -2)
-            assert_eigenpairs(a, *eigh.eigh(a))
 
 
 @settings(deadline=None, max_examples=30)
@@ -135,7 +134,7 @@ def test_the_largest_k(n, batch, data):
 
 
 @pytest.mark.parametrize("spectrum", ["random", "low rank", "clusters"])
-@pytest.mark.parametrize("k", [1, 7, 150])
+@pytest.mark.parametrize("k", [1, 7, 90])
 def test_the_largest_k_of_a_large_matrix(spectrum, k):
     a = stack(spectrum, 1, LARGE, "float32")
     assert_eigenpairs(a, *eigh.eigh(a, k))
@@ -215,60 +214,74 @@ def test_lists_of_mixed_sizes(kind):
     assert eigh.eigh([]) == ([], [])
 
 
-def test_what_does_not_converge_is_solved_again_in_float64_and_says_so(monkeypatch):
-    a = stack("random", 20, 12, "float32")
-    solve = lanes.solve
-
-    def give_up(a, values, vectors, converged):
-        solve(a, values, vectors, converged)
-        if a.dtype == np.float32:
-            converged[::7] = False
-            values[::7] = vectors[::7] = 1e9
-
-    monkeypatch.setattr(lanes, "solve", give_up)
-    set_threads(1)
-    message = r"3 of 20 matrices of shape \(12, 12\) did not converge in float32: solved again in float64"
-    with pytest.warns(eigh.PrecisionWarning, match=message) as caught:
-        values, vectors = eigh.eigh(a)
-    assert caught[0].filename == __file__  # the warning points at the caller
-    assert values.dtype == np.float32
-    assert_eigenpairs(a, values, vectors)
-    monkeypatch.setattr(lapack, "solve", lambda a, values, vectors: False)  # LAPACK gives up too: QL in float64
-    with pytest.warns(eigh.PrecisionWarning):
-        assert_eigenpairs(a, *eigh.eigh(a))
-    monkeypatch.setattr(lanes, "solve", lambda a, values, vectors, converged: converged.fill(False))
-    with (
-        pytest.warns(eigh.PrecisionWarning),
-        pytest.raises(np.linalg.LinAlgError, match=r"\(12, 12\) did not converge in float64"),
-    ):
-        eigh.eigh(a)
-
-
-def test_lapack_failures_are_not_errors(monkeypatch):
-    def fail(*args, **kwargs):
-        raise torch.linalg.LinAlgError("linalg.eigh: failed to converge")
-
-    a = stack("low rank", 1, LARGE, "float32")
-    monkeypatch.setattr(torch.linalg, "eigh", fail)
-    with pytest.warns(eigh.PrecisionWarning, match="1 of 1 matrices"):
-        assert_eigenpairs(a, *eigh.eigh(a))
-
-
-def test_lanes_report_what_did_not_converge():
-    a = np.concatenate([stack("random", 3, 10), stack("diagonal", 2, 10)])
-    values, vectors, converged = np.empty((5, 10)), np.empty((5, 10, 10)), np.empty(5, bool)
-    lanes.solve(a, values, vectors, converged, limit=0)
-    assert converged.tolist() == [False, False, False, True, True]
-
-
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_make_no_difference(threads):
-    a = stack("random", 70, 20, "float32")
-    expected = eigh.eigh(a)
+    rng = np.random.default_rng(0)
+    many, lone = stack("random", 70, 20, "float32"), stack("random", 1, cpu.LONE)
+    tall, wide = rng.standard_normal((3000, 20)), rng.standard_normal((20, 3 * cpu.PIECE))
+    calls = [lambda: eigh.eigh(many), lambda: eigh.eigh(lone), lambda: eigh.eigh(lone, 5)]
+    calls += [lambda: (eigh.eigvalsh(many), eigh.eigvalsh(lone))]
+    calls += [lambda: eigh.gram_eigh(tall), lambda: eigh.gram_eigh(wide)]
+    set_threads(1)
+    expected = [call() for call in calls]
     set_threads(threads)
-    found = eigh.eigh(a)
-    assert all(np.array_equal(x, y) for x, y in zip(found, expected, strict=True))
-    assert_eigenpairs(*(lambda b: (b, *eigh.eigh(b)))(stack("random", 1, LARGE, "float32")))
+    for call, wanted in zip(calls, expected, strict=True):
+        assert all(np.array_equal(x, y) for x, y in zip(call(), wanted, strict=True))
+
+
+def test_no_bit_changes_from_call_to_call():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3000, 20))
+    expected = eigh.gram_eigh(x)
+    for shift in (0, 8, 16, 40):  # wherever the memory lies
+        raw = np.empty(x.nbytes + 64, np.uint8)
+        moved = raw[shift : shift + x.nbytes].view(np.float64).reshape(x.shape)
+        moved[...] = x
+        found = eigh.gram_eigh(moved)
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_lone_large_matrix_is_as_precise_on_any_threads():
+    a = stack("random", 1, cpu.LONE + 1)
+    for threads in (1, 2):
+        set_threads(threads)
+        assert_eigenpairs(a, *eigh.eigh(a))
+
+
+def _in_a_child(queue):
+    queue.put(eigh.eigh(stack("random", 1, 300))[0])
+    queue.put(eigh.gram_eigh(stack("random", 1, 40)[0])[0])
+
+
+def test_a_forked_child_of_a_parent_that_used_it():
+    set_threads(2)
+    a = stack("random", 1, cpu.LONE + 8)
+    torch.mm(torch.ones(600, 600), torch.ones(600, 600))  # a parent whose OpenMP has threads
+    eigh.eigh(a)
+    eigh.gram_eigh(a[0])
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_a_child, args=(queue,), daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12: that is what is tried here
+        child.start()
+    try:
+        assert np.array_equal(queue.get(timeout=60), eigh.eigh(stack("random", 1, 300))[0])
+        assert np.array_equal(queue.get(timeout=60), eigh.gram_eigh(stack("random", 1, 40)[0])[0])
+    finally:
+        child.kill()
+
+
+def test_blas_has_its_threads_back_when_the_last_user_leaves():
+    blas = [i for i in _threads.controller().info() if i["user_api"] == "blas"]
+    before = [i["num_threads"] for i in blas]
+    first, second = _threads.one_blas_thread(), _threads.one_blas_thread()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)  # in the order in which two threads may leave
+    assert all(i["num_threads"] == 1 for i in _threads.controller().info() if i["user_api"] == "blas")
+    second.__exit__(None, None, None)
+    assert [i["num_threads"] for i in _threads.controller().info() if i["user_api"] == "blas"] == before
 
 
 def test_under_dask_threads():
@@ -282,9 +295,10 @@ def test_under_dask_threads():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
-@pytest.mark.parametrize("shape", [(5, 40), (40, 5), (1, 7), (7, 1), (3, 2, 30, 41), (LARGE, 300), (17, 17)])
+@pytest.mark.parametrize("shape", [(5, 40), (40, 5), (1, 7), (7, 1), (3, 2, 30, 41), (LARGE, 150), (17, 17)])
 @pytest.mark.parametrize("rank", ["full", "low", "none"])
-def test_gram_matrices(shape, dtype, rank):
+def test_gram_matrices(shape, dtype, rank, monkeypatch):
+    monkeypatch.setattr(cpu, "PIECE", 16)  # so that products are sums of several
     rng = np.random.default_rng(0)
     x = rng.standard_normal(shape)
     if rank == "low":
@@ -347,6 +361,7 @@ def test_gram_peers(name):
     ("call", "message"),
     [
         (lambda: eigh.eigh(np.zeros((3, 4))), r"a must have shape \(\.\.\., n, n\), got \(3, 4\)"),
+        (lambda: eigh.eigvalsh(np.zeros((3, 4))), r"a must have shape \(\.\.\., n, n\), got \(3, 4\)"),
         (lambda: eigh.eigh(np.zeros(3)), r"a must have shape \(\.\.\., n, n\), got \(3,\)"),
         (lambda: eigh.eigh(np.zeros((2, 0, 0))), r"a must have shape .* got \(2, 0, 0\)"),
         (lambda: eigh.eigh([np.eye(2), np.zeros((2, 3))]), r"a\[1\] must have shape .* got \(2, 3\)"),

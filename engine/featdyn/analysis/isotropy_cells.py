@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from featdyn.analysis.isotropy_variables import SHARES, TESTED
+from featdyn.analysis.isotropy_variables import SHARES, TESTED, Table
 from featdyn.analysis.status import FEW, NOT_FINITE, Status
 from featdyn.statistics import Gram, isotropy
 from featdyn.statistics.alignment import (
@@ -85,7 +85,7 @@ def untestable(gram: Gram, center: Center) -> str:
     return ALIKE if about.centre_free.n < 2 else ""
 
 
-def stacked(prefix: str, cells: NDArray[Any], dims: Sequence[str], *tables: dict[str, Any]) -> dict[str, xr.Variable]:
+def stacked(prefix: str, cells: NDArray[Any], dims: Sequence[str], *tables: Table) -> dict[str, xr.Variable]:
     """Return the variables of :func:`featdyn.analysis.isotropy_variables.isotropy_variables`, and their status.
 
     P-values are adjusted over all cells of a test.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from featdyn.analysis.declaration import SHARE, Variable
+
+Table: TypeAlias = dict[str, tuple[str, str, dict[str, Any]]]
+"""Name to the dimension that it has beside those of the cells, what it is, and more of its declaration."""
 
 SHARES = (1, 5, 10)
 """Numbers of leading directions, the coordinate ``k``."""
 UNTESTED = "the test asks for other numbers of draws and coordinates, or see the status"
 FEW_DIRECTIONS = "draws, or half of them, do not hold so many directions, or see the status"
+ALL_DIRECTIONS = "these are all directions there are, or see the status"
 ASSUMED = (
     "Tests take draws as independent and of a spherical law, with tails of any weight; whether neighbours, a known "
     "centre and fourth powers agree with that is checked, and where they do not the verdict is 'undecided'. Shares "
@@ -21,7 +25,7 @@ ASSUMED = (
 _P: dict[str, Any] = {"valid_range": SHARE, "missing": UNTESTED}
 _K: dict[str, Any] = {"valid_range": SHARE, "missing": FEW_DIRECTIONS}
 
-TESTED: dict[str, tuple[str, str, dict[str, Any]]] = {
+TESTED: Table = {
     "statistic": ("test", "statistic", {"missing": UNTESTED}),
     "pvalue": ("test", "p-value", _P),
     "valid": ("test", "whether the p-value holds for these draws", {}),
@@ -49,30 +53,18 @@ TESTED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "held_out_isotropic_high": ("k", "the same for isotropic noise with these lengths, 95 % quantile", _K),
     "half_overlap": ("k", "mean squared cosine of the directions of two halves", _K),
 }
-"""Name to the dimension that it has beside those of the cells, what it is, and more of its declaration."""
-
 _DRIFT: dict[str, Any] = {"valid_range": SHARE, "status": "drift_status"}
-DRIFT: dict[str, tuple[str, str, dict[str, Any]]] = {
+DRIFT: Table = {
     "drift_share": ("k", "share of the drift along the largest directions", _DRIFT),
     "drift_share_halves": ("k", "the same along the directions of half of the draws", _DRIFT),
     "drift_share_permuted": ("k", "the same along the directions of draws with permuted labels", _DRIFT),
-    "drift_share_permuted_halves": (
-        "k",
-        "the same along the directions of half of the draws with permuted labels",
-        _DRIFT,
-    ),
+    "drift_share_permuted_halves": ("k", "the same along the directions of half of those", _DRIFT),
     "drift_share_random": ("k", "the same in a random subspace, mean", _DRIFT),
-    "drift_pvalue": (
-        "k",
-        "p-value against a random subspace",
-        _DRIFT | {"missing": "all directions there are, or see the status"},
-    ),
+    "drift_pvalue": ("k", "p-value against a random subspace", _DRIFT | {"missing": ALL_DIRECTIONS}),
 }
 
 
-def isotropy_variables(
-    prefix: str, cell: str, *tables: dict[str, tuple[str, str, dict[str, Any]]]
-) -> dict[str, Variable]:
+def isotropy_variables(prefix: str, cell: str, *tables: Table) -> dict[str, Variable]:
     """Return the declarations of ``<prefix>_<name>`` over the dimensions ``cell``."""
     found = {}
     for name, (inner, long_name, more) in [item for table in tables or (TESTED,) for item in table.items()]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 
-from distributed.comm import parse_address, parse_host_port
+from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.comm.registry import backends
 from distributed.security import Security
 

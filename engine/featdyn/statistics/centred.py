@@ -63,7 +63,9 @@ class Centred:
         _require_spread(float(np.trace(products)), total, (n, p))
         exponent = int(np.frexp(np.trace(products))[1]) // 2
         if abs(exponent) > _PLAIN:
-            small = cls.of_products(np.ldexp(products, -2 * exponent), p, center, math.ldexp(fourth, -4 * exponent), 0.0)
+            small = cls.of_products(
+                np.ldexp(products, -2 * exponent), p, center, math.ldexp(fourth, -4 * exponent), 0.0
+            )
             return replace(small, unit=math.ldexp(1.0, exponent))
         with one_thread(n):
             values, vectors = np.linalg.eigh(products)

@@ -55,7 +55,9 @@ class Gram:
         """Return the Gram matrix of draws ``x (n, p)``, n >= 3, real and finite; their largest within 1e-69 to 1e69."""
         rows = checks.matrix(x, "x", rows=3, columns=1)
         if abs(checks.exponent(rows)) > _LARGEST:
-            raise ValueError(f"the largest entry of x {rows.shape} must lie between 1e-69 and 1e69: give it other units")
+            raise ValueError(
+                f"the largest entry of x {rows.shape} must lie between 1e-69 and 1e69: give it other units"
+            )
         n, p = rows.shape
         width = max(1, _BLOCK // n)
         with one_thread(min(n, p)):
@@ -113,7 +115,7 @@ class Gram:
         return Centred.of_products(products, self.p, "known", self.fourth, np.trace(products))
 
 
-def group_means(x: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
+def group_means(x: Draws, groups: ArrayLike) -> NDArray[np.float64]:
     """Return the mean of each group of draws ``x (n, p)``, in the order in which groups first appear: (groups, p).
 
     Copies of one image are not independent draws; their means are.

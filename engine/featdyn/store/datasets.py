@@ -47,7 +47,7 @@ def encode(dataset: xr.Dataset, path: str) -> tuple[dict[str, Document], dict[st
         else:
             chunks[key] = content
     for name, mark in marks.items():
-        documents[f"{path}/{name}" if path else name]["attributes"]["_FillValue"] = mark
+        documents[f"{path}/{name}" if path else name]["attributes"]["missing_value"] = mark
     return documents, chunks
 
 
@@ -57,10 +57,10 @@ def _marked(dataset: xr.Dataset) -> tuple[xr.Dataset, dict[str, str]]:
 
     marks: dict[str, str] = {}
     for name, variable in dataset.variables.items():
-        missing = pd.isna(variable.values) if variable.dtype.kind == "O" else np.zeros(())
-        if not np.any(missing):
+        missing = np.asarray(pd.isna(variable.values)) if variable.dtype.kind == "O" else np.array(False)
+        if not missing.any():
             continue
-        there = set(variable.values[~missing].tolist()) if variable.ndim else set()
+        there = set(np.atleast_1d(variable.values)[~np.atleast_1d(missing)].tolist())
         if not all(isinstance(value, str) for value in there):
             raise ValueError(f"{name} holds text that is missing, and what is no text")
         mark = MISSING

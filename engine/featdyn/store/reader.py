@@ -222,15 +222,15 @@ def decoded(values: np.ndarray[Any, Any], attributes: Mapping[str, Any]) -> np.n
     """Return stored values of an array with these attributes as what they mean.
 
     Those with a ``scale_factor`` are multiplied by it, in float32 where that is as wide; of text, what equals the
-    ``_FillValue`` is None, as it was missing.
+    ``missing_value`` is None, as it was missing.
     """
-    scale, mark = attributes.get("scale_factor"), attributes.get("_FillValue")
+    scale, mark = attributes.get("scale_factor"), attributes.get("missing_value")
     if scale is not None:
         wide = np.result_type(values.dtype, np.float32)
-        return values.astype(wide) * wide.type(scale)
-    if mark is not None and values.dtype.kind in "OT":
+        return np.asarray(np.multiply(values, wide.type(scale), dtype=wide))
+    if mark is not None and values.dtype.kind in "OTU":
         found = values.astype(object)
-        found[found == mark] = None
+        found[values == mark] = None
         return found
     return values
 

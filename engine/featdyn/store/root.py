@@ -266,8 +266,11 @@ def _check(schema: Schema, nodes: Mapping[str, Document], commits: tuple[Commit,
 
 
 def rewritten(content: bytes) -> bool:
-    """Whether another program wrote this: ours indents by one space, which no damaged byte changes."""
-    return content.startswith(b"{") and not content.startswith(b'{\n "')
+    """Whether another program wrote this: JSON that is not indented by one space, as ours is for all that it begins."""
+    try:
+        return not content.startswith(b'{\n "') and isinstance(json.loads(content), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _changed(content: bytes, place: Place) -> str:

@@ -10,6 +10,7 @@ from itertools import count, takewhile
 from featdyn.errors import StoreError
 from featdyn.store import root as roots
 from featdyn.store.commit import Commit
+from featdyn.store.metadata import Document
 from featdyn.store.place import Place
 from featdyn.store.root import COPY, KEY, NAME, Root
 
@@ -42,8 +43,8 @@ def _whole(place: Place) -> Iterator[tuple[str, Root]]:
 def _with_newer(place: Place, root: Root, content: bytes) -> Root:
     """Add the commits that a changed root knows and its copy does not, which may be one behind.
 
-    zarr and xarray keep the attributes of a group that they write, and so our list of commits; of the nodes they make
-    their own, with what they added, so only those of newer results are taken from there.
+    zarr and xarray keep the attributes of a group that they write, and so our list of commits. Nodes of newer results
+    are read from their own files.
     """
     if not roots.rewritten(content):  # damage may be anywhere
         return root
@@ -52,16 +53,23 @@ def _with_newer(place: Place, root: Root, content: bytes) -> Root:
         state = document["attributes"][KEY]
         commits = tuple(Commit.parse(entry) for entry in state["commits"])
         takeovers = max(root.takeovers, int(state.get("takeovers", 0)))
-        nodes = (document.get("consolidated_metadata") or {}).get("metadata") or {}
         known = len(root.commits)
         if commits[:known] != root.commits:
             return root
         grown = replace(root, takeovers=takeovers)
         for entry in commits[known:]:
-            added = {p: d for p, d in nodes.items() if entry.kind == "result" and f"{p}/".startswith(f"{entry.name}/")}
-            if entry.kind == "result" and not added:
-                break
+            added = _nodes(place, entry.name) if entry.kind == "result" else {}
+            arrays = tuple(f"{path}/c" for path in added)
+            if entry.kind == "result" and not all(file.path.startswith(arrays) for file in entry.files(place)):
+                break  # its writer was killed before it had described all of them
             grown = grown.after(entry, added)
         return Root.decode(grown.encode(), place)  # checked like any other
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, StoreError):
         return root
+
+
+def _nodes(place: Place, below: str) -> dict[str, Document]:
+    """Return the group of a result and its arrays, as far as their own files are there."""
+    end = f"/{NAME}"
+    files = [path for path in place.listing() if f"{path}/".startswith(f"{below}/") and path.endswith(end)]
+    return {path.removesuffix(end): json.loads(place.read(path)) for path in files}

@@ -32,11 +32,12 @@ class RunWriter(Publisher):
     Another process may commit results meanwhile (:func:`commit_result`), between two commits of this one.
     """
 
+    _lock: WriterLock
+
     def __init__(
         self, place: Place, lock: WriterLock, root: Root, content: bytes = b"", version: Version = None
     ) -> None:
         super().__init__(place, lock, root, content, version)
-        self._lock = lock
         self._process = os.getpid()
         self._made = False  # whether the place is ours to remove
 

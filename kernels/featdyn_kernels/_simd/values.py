@@ -1,4 +1,4 @@
-"""Registers as values of Numba's language: load, store, broadcast, splat, tile, ``+ - * /``, sqrt and more.
+"""Registers as values of Numba's language: load, store, broadcast, splat, ``+ - * /``, sqrt and more.
 
 LLVM vectorises simple loops by itself, but it keeps no accumulator in a register across a loop whose arrays may
 overlap, and it never runs one matrix per lane. Kernels that need either say so with these values. ``a * b + c`` is
@@ -168,17 +168,6 @@ def splat(typingctx, value, registers):
 
     def codegen(context, builder, sig, args):
         return _join(builder, [emitter(context, builder, value).splat(args[0])] * vector.registers)
-
-    return vector(value, registers), codegen
-
-
-@intrinsic
-def tile(typingctx, value, registers):
-    """Return ``registers`` copies of a vector of one register."""
-    vector = Vector(value.dtype, registers.literal_value)
-
-    def codegen(context, builder, sig, args):
-        return _join(builder, _split(builder, args[0]) * vector.registers)
 
     return vector(value, registers), codegen
 

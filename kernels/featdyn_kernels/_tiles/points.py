@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,14 @@ def pair(x: Any, y: Any, names: tuple[str, str], backend: str) -> tuple[Any, Any
     )
     require(len(y) > 0, f"{names[1]} must hold at least one point, got {tuple(y.shape)}")
     return x, y
+
+
+def unit_of(*arrays: Any) -> float:
+    """Return a power of two to divide coordinates by, lest their squares leave the dtype: 1.0 for almost all points."""
+    largest = max(max(float(a.max()), -float(a.min())) if len(a) else 0.0 for a in arrays)
+    exponent = math.frexp(largest)[1]
+    within = 40 if single_precision(*arrays) else 300
+    return 1.0 if largest == 0.0 or abs(exponent) < within else math.ldexp(1.0, min(exponent, 1023))
 
 
 def single_precision(*arrays: Any) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from featdyn_kernels._dispatch import is_tensor
 
 ROUNDS = 3
@@ -20,25 +22,22 @@ def orthonormal(columns: Any) -> Any:
 
     Takes and returns numpy arrays or torch tensors.
     """
-    import torch
+    xp: Any = np
+    if is_tensor(columns):
+        import torch
 
-    from_last = list(range(columns.shape[-1] - 1, -1, -1))
-    columns = columns[..., from_last]
-    given = torch.as_tensor(columns)
+        xp = torch
+    columns = given = xp.flip(columns, (-1,))
     for _ in range(ROUNDS):
-        unit = torch.as_tensor(columns)
-        unit = unit / torch.linalg.vector_norm(unit, dim=-2, keepdim=True)
-        columns = unit if is_tensor(columns) else unit.numpy()
-        gram = torch.as_tensor(columns.swapaxes(-1, -2) @ columns)  # numpy's product sees the symmetry
-        factor, failed = torch.linalg.cholesky_ex(gram)
-        if bool(failed.any()):
+        with np.errstate(invalid="ignore", divide="ignore"):  # zeros: their Gram matrix has no decomposition
+            unit = columns / (columns * columns).sum(-2)[..., None, :] ** 0.5
+            gram = unit.mT @ unit
+        try:
+            columns = unit @ xp.linalg.inv(xp.linalg.cholesky(gram)).mT
+        except (np.linalg.LinAlgError, RuntimeError):  # torch's is the latter
             break
-        solved = torch.linalg.solve_triangular(factor.mT, unit, upper=True, left=False)
-        columns = solved if is_tensor(columns) else solved.numpy()
-        gram.diagonal(0, -2, -1).sub_(1)
-        if bool((torch.linalg.matrix_norm(gram) < NEAR).all()):
-            return columns[..., from_last]
-    basis, triangle = torch.linalg.qr(given)
-    diagonal = triangle.diagonal(0, -2, -1)
-    basis = basis * torch.copysign(torch.ones_like(diagonal), diagonal)[..., None, :]
-    return (basis if is_tensor(columns) else basis.numpy())[..., from_last]
+        if bool(((gram * gram).sum((-2, -1)) - gram.shape[-1] < NEAR**2).all()):  # ones on the diagonal
+            return xp.flip(columns, (-1,))
+    basis, triangle = xp.linalg.qr(given)
+    sign = xp.where(xp.linalg.diagonal(triangle) < 0, -1.0, 1.0)
+    return xp.flip(basis * sign[..., None, :], (-1,))

@@ -1,58 +1,112 @@
-"""Many small matrices share the lanes of a register; the rest go to LAPACK; what fails is tried again in float64."""
+"""LAPACK in float64, whatever the matrices came in: those of a batch spread over threads, each on one.
+
+Measured before solvers of our own were taken out: of a batch of small float64 matrices LAPACK's eigenvalues alone cost
+what ours took for values and vectors (0.7 times at n = 64, 0.4 at 128; Zen 3, one core), and no analysis gained.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 
-from featdyn_kernels._simd import REGISTER
-from featdyn_kernels._threads import parallel_blocks
-from featdyn_kernels.eigh import lanes, lapack
-from featdyn_kernels.eigh.warning import warn_of_retry
+from featdyn_kernels._threads import get_threads, one_blas_thread, parallel_blocks
+from featdyn_kernels.eigh.cholesky_qr import orthonormal
 
-# Above this size a group of matrices leaves the caches, and LAPACK's divide and conquer does less arithmetic than QL.
-# On 2 Zen 5 cores, float32, per core: 5.5 times torch.linalg.eigh at n = 64, 3.5 at 128 and 200, 2 at 256.
-LARGEST = 256
+Array = np.ndarray[Any, Any]
+
+LONE = 512  # rows of a lone matrix above which BLAS may use its threads, and with them change the last bits
+# LAPACK's route to a few eigenpairs pays up to this share of all: on 2 Zen 5 cores, 10 of 1,024 took 0.2 to 0.3, and a
+# quarter of them 1.2 to 1.5, of the time of all.
+FEW = 8
+TOGETHER = 2**14  # elements of small matrices that go through one call
+PIECE = 2**13  # terms of a product that are summed by one thread: sums do not depend on how many threads there are
 
 
-def eigh(a: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def eigh(a: Array, k: int) -> tuple[Array, Array]:
     """Return values (B, k) and vectors (B, n, k) of ``a`` (B, n, n), float32 or float64."""
-    a = np.ascontiguousarray(a)
-    values, vectors, converged = _solve(a, k)
-    failed = np.flatnonzero(~converged)
-    if failed.size:
-        warn_of_retry(failed.size, a.shape, str(a.dtype))
-        for i in failed:
-            values[i], vectors[i] = insist(a[i].astype(np.float64), k)
-    return values, vectors.transpose(0, 2, 1)
-
-
-def _solve(a: np.ndarray[Any, Any], k: int) -> tuple[Any, Any, Any]:
     batch, n, _ = a.shape
-    values, vectors, converged = np.empty((batch, k), a.dtype), np.empty((batch, k, n), a.dtype), np.ones(batch, bool)
-    width = REGISTER // a.itemsize
-    rest = batch % width
-    # A group that is not full costs as much as a full one.
-    together = 0 if n > LARGEST else batch if rest >= 2 + n // 32 else batch - rest
-    parallel_blocks(
-        lambda start, stop: lanes.solve(a[start:stop], values[start:stop], vectors[start:stop], converged[start:stop]),
-        together,
-        min_block=width,
-        align=width,
-    )
-    for i in range(together, batch):
-        converged[i] = lapack.solve(a[i], values[i], vectors[i])
-    return values, vectors, converged
+    values, vectors = np.empty((batch, k), a.dtype), np.empty((batch, n, k), a.dtype)
 
+    def solve(rows: slice) -> None:
+        matrices, finite = _usable(a[rows])
+        if k * FEW <= n:
+            found = [scipy.linalg.eigh(m, subset_by_index=[n - k, n - 1], driver="evr") for m in matrices]
+            values[rows], vectors[rows] = (np.stack(part) for part in zip(*found, strict=True))
+        else:
+            every, sides = np.linalg.eigh(matrices)
+            values[rows], vectors[rows] = every[:, n - k :], sides[:, :, n - k :]
+        values[rows][~finite], vectors[rows][~finite] = np.nan, np.nan
 
-def insist(a: np.ndarray[Any, Any], k: int) -> tuple[Any, Any]:
-    """Return the largest k eigenvalues of one float64 matrix, and vectors as rows, by whichever way gets there."""
-    values, vectors = np.empty(k), np.empty((k, len(a)))
-    if lapack.solve(a, values, vectors):
-        return values, vectors
-    converged = np.empty(1, bool)
-    lanes.solve(a[None], values[None], vectors[None], converged)
-    if not converged[0]:
-        raise np.linalg.LinAlgError(f"a matrix of shape {a.shape} did not converge in float64")
+    _spread(solve, batch, n)
     return values, vectors
+
+
+def eigvalsh(a: Array) -> Array:
+    """Return values (B, n) of ``a`` (B, n, n), float32 or float64."""
+    values = np.empty(a.shape[:2], a.dtype)
+
+    def solve(rows: slice) -> None:
+        matrices, finite = _usable(a[rows])
+        values[rows] = np.linalg.eigvalsh(matrices)
+        values[rows][~finite] = np.nan
+
+    _spread(solve, *a.shape[:2])
+    return values
+
+
+def gram_eigh(x: Array, k: int) -> tuple[Array, Array]:
+    """Return values (..., k) and vectors (..., F, k) of ``x^T x`` for ``x`` (..., N, F), float32 or float64."""
+    lead, (samples, features) = x.shape[:-2], x.shape[-2:]
+    wide = x.reshape(-1, samples, features).astype(np.float64)
+    turned = wide.swapaxes(1, 2)
+    if features <= samples:
+        values, vectors = eigh(_products(turned), k)
+    else:
+        values, sides = eigh(_products(wide), k)
+        with one_blas_thread(), np.errstate(invalid="ignore"):
+            vectors = orthonormal(turned @ sides)
+    return values.reshape(*lead, k).astype(x.dtype), vectors.reshape(*lead, features, k).astype(x.dtype)
+
+
+def _spread(solve: Callable[[slice], None], batch: int, n: int) -> None:
+    """Call ``solve`` for the matrices of a batch, some at a time."""
+    together = max(1, TOGETHER // n**2)
+
+    def work(start: int, stop: int) -> None:
+        for first in range(start, stop, together):
+            solve(slice(first, min(first + together, stop)))
+
+    # A lone matrix is LAPACK's to spread.
+    with nullcontext() if batch == 1 and n > LONE and get_threads() > 1 else one_blas_thread():
+        parallel_blocks(work, batch)
+
+
+def _usable(a: Array) -> tuple[Array, Array]:
+    """Return matrices in float64, and which are finite where they are read, in the lower triangle; others are zero."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        finite = np.isfinite(a.sum((1, 2)))  # the usual case, at the price of one pass
+    if not finite.all():
+        finite = np.isfinite(np.tril(a)).all((1, 2))
+    return np.tril(np.where(finite[:, None, None], a, 0.0)).astype(np.float64), finite
+
+
+def _products(rows: Array) -> Array:
+    """Return ``rows @ rows^T`` (B, n, n) of rows (B, n, m), summed in pieces of ``m``."""
+    batch, n, length = rows.shape
+    pieces = -(-length // PIECE)
+    parts = np.empty((pieces, batch, n, n))
+
+    def work(start: int, stop: int) -> None:
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite becomes NaN in the end
+            for task in range(start, stop):
+                piece, b = divmod(task, batch)
+                part = rows[b, :, piece * PIECE : (piece + 1) * PIECE]
+                parts[piece, b] = part @ part.T
+
+    with one_blas_thread():
+        parallel_blocks(work, pieces * batch)
+    return parts.sum(0)

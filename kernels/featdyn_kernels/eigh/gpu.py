@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 
 from featdyn_kernels._tiles.gpu import launcher
+from featdyn_kernels.eigh import cpu
+from featdyn_kernels.eigh.cholesky_qr import orthonormal
 from featdyn_kernels.eigh.warning import warn_of_retry
 
 # Torch is batched up to SMALL. Above LARGEST, three such matrices do not fit the registers of a processor. FEWEST and
@@ -35,6 +37,24 @@ def eigh(a: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     if finite is not None:
         values[~finite], vectors[~finite] = torch.nan, torch.nan
     return values[:, n - k :], vectors[:, :, n - k :]
+
+
+def eigvalsh(a: torch.Tensor) -> torch.Tensor:
+    """Return values (B, n) of ``a`` (B, n, n), float32 or float64."""
+    return eigh(a, a.shape[-1])[0]
+
+
+def gram_eigh(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return values (..., k) and vectors (..., F, k) of ``x^T x`` for ``x`` (..., N, F), float32 or float64."""
+    lead, (samples, features) = x.shape[:-2], x.shape[-2:]
+    # In float32 torch's settings and autocast may round products to TF32 or halves; float64 they leave alone.
+    wide = x.reshape(-1, samples, features).double()
+    if features <= samples:
+        values, vectors = eigh((wide.mT @ wide).to(x.dtype), k)
+    else:
+        values, sides = eigh((wide @ wide.mT).to(x.dtype), k)
+        vectors = orthonormal(wide.mT @ sides.double()).to(x.dtype)
+    return values.reshape(*lead, k), vectors.reshape(*lead, features, k)
 
 
 def _finite(a: torch.Tensor) -> torch.Tensor | None:
@@ -67,14 +87,11 @@ def _torch(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def _insist(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the eigenpairs of one float64 matrix (1, n, n) from whichever of three ways gets there."""
+    """Return the eigenpairs of one float64 matrix (1, n, n) from torch or, where that gives up, from the CPU."""
     values, vectors, converged = _torch(a)
-    if bool(converged):
-        return values[0], vectors[0]
-    from featdyn_kernels.eigh import cpu
-
-    values, rows = (torch.from_numpy(part).to(a) for part in cpu.insist(a[0].cpu().numpy(), a.shape[1]))
-    return values, rows.T
+    if not bool(converged):
+        values, vectors = (torch.from_numpy(part).to(a) for part in cpu.eigh(a.cpu().numpy(), a.shape[1]))
+    return values[0], vectors[0]
 
 
 @torch.library.triton_op("featdyn::eigh_jacobi", mutates_args={})

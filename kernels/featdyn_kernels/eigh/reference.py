@@ -19,6 +19,11 @@ def eigh(a: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any], np.ndar
     return values, vectors
 
 
+def eigvalsh(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return values (B, n) of ``a`` (B, n, n)."""
+    return eigh(a, a.shape[-1])[0]
+
+
 def gram_eigh(x: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return values (..., k) and vectors (..., F, k) of ``x^T x`` for ``x`` (..., N, F)."""
     x = x.astype(np.float64)

@@ -1,7 +1,8 @@
-"""What the kernel density estimate means: float64, every pair at once."""
+"""What the kernel density estimate means: float64, every pair."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from scipy.special import logsumexp
 from featdyn_kernels._dispatch import to_numpy
 
 Array = np.ndarray[Any, Any]
+
+HELD = 2**22  # numbers held at once
 
 
 def _log_kernel(queries: Array, samples: Array, bandwidth: Any) -> Array:
@@ -25,24 +28,38 @@ def _log_kernel(queries: Array, samples: Array, bandwidth: Any) -> Array:
     return np.asarray(-0.5 * (np.square(scaled).sum(-1) + d * np.log(2.0 * np.pi)) - log_det)
 
 
-def _log_weights(weights: Array | None, n: int) -> Array:
-    with np.errstate(divide="ignore"):
-        return np.zeros(n) if weights is None else np.log(weights.astype(np.float64))
+def _blocks(queries: Array, samples: Array) -> Iterator[slice]:
+    """Yield rows of the queries, few enough that their differences from all samples fit memory."""
+    rows = max(1, HELD // samples.size)
+    return (slice(i, min(i + rows, len(queries))) for i in range(0, len(queries), rows))
 
 
 def log_density(queries: Array, samples: Array, bandwidth: Any, weights: Array | None) -> Array:
     """See :func:`featdyn_kernels.kde.log_density`."""
-    log_w = _log_weights(weights, len(samples))
-    return np.asarray(logsumexp(_log_kernel(queries, samples, bandwidth) + log_w, axis=1) - logsumexp(log_w))
+    weights = np.ones(len(samples)) if weights is None else weights
+    return log_density_many(queries, samples, bandwidth, weights[None])[0]
 
 
 def log_density_many(queries: Array, samples: Array, bandwidth: Any, weights: Array) -> Array:
     """See :func:`featdyn_kernels.kde.log_density_many`."""
-    return np.stack([log_density(queries, samples, bandwidth, w) for w in weights])
+    with np.errstate(divide="ignore"):
+        log_w = np.log(weights.astype(np.float64))
+    result = np.empty((len(weights), len(queries)))
+    for rows in _blocks(queries, samples):
+        log_kernel = _log_kernel(queries[rows], samples, bandwidth)
+        for r, one in enumerate(log_w):
+            result[r, rows] = logsumexp(log_kernel + one, axis=1) - logsumexp(one)
+    return result
 
 
 def leave_one_out(samples: Array, bandwidth: Any, weights: Array | None) -> Array:
     """See :func:`featdyn_kernels.kde.leave_one_out`."""
-    log_w = np.tile(_log_weights(weights, len(samples)), (len(samples), 1))
-    np.fill_diagonal(log_w, -np.inf)
-    return np.asarray(logsumexp(_log_kernel(samples, samples, bandwidth) + log_w, axis=1) - logsumexp(log_w, axis=1))
+    result, n = np.empty(len(samples)), len(samples)
+    with np.errstate(divide="ignore"):
+        log_w = np.zeros(n) if weights is None else np.log(weights.astype(np.float64))
+    for rows in _blocks(samples, samples):
+        others = np.tile(log_w, (rows.stop - rows.start, 1))
+        others[np.arange(len(others)), np.arange(rows.start, rows.stop)] = -np.inf
+        log_kernel = _log_kernel(samples[rows], samples, bandwidth)
+        result[rows] = logsumexp(log_kernel + others, axis=1) - logsumexp(others, axis=1)
+    return result

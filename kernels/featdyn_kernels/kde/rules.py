@@ -8,16 +8,23 @@ import numpy as np
 
 from featdyn_kernels._check import require, require_ndim
 from featdyn_kernels._dispatch import like, to_numpy
+from featdyn_kernels._tiles.points import unit_of
 
 if TYPE_CHECKING:
     from featdyn_kernels._dispatch import Array
 
 
-_ROUNDING = 1e-12  # smallest eigenvalue of correlations that is more than rounding, also of float32 samples
+EPS = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
 
 
 def scott(samples: Array) -> Array:
-    """Return the factor ``n**(-1/(d+4)) L`` of samples ``(n, d)`` with sample covariance ``L L^T``: (d, d), float64."""
+    """Return the factor ``n**(-1/(d+4)) L`` of samples ``(n, d)`` with sample covariance ``L L^T``: (d, d), float64.
+
+    Raises
+    ------
+    ValueError
+        Not more samples than columns, or a column that the others determine but for rounding.
+    """
     n, d = _shape(samples)
     return _factor(samples, n ** (-1.0 / (d + 4)))
 
@@ -38,15 +45,22 @@ def _shape(samples: Any) -> tuple[int, int]:
 def _factor(samples: Any, scale: float) -> Array:
     x = to_numpy(samples, "samples").astype(np.float64)
     require(bool(np.isfinite(x).all()), "samples must be finite")
-    x = x - x.mean(axis=0)
-    units = np.abs(x).max(axis=0)
-    x = x / np.where(units > 0, units, 1.0)  # squares of any units are in range
-    covariance = np.atleast_2d(np.cov(x, rowvar=False))
-    deviations = np.sqrt(np.diag(covariance))
-    correlations = covariance / np.where(deviations > 0, deviations, 1.0) / np.where(deviations > 0, deviations, 1.0)[:, None]
-    require(  # a factor of what is singular but for rounding is rounding
-        float(np.linalg.eigvalsh(correlations)[0]) > _ROUNDING,
+    d, unit = x.shape[1], unit_of(x)
+    x = x / unit
+    centred = x - x.mean(0)
+    spread = np.sqrt(np.square(centred).sum(0) / (len(x) - 1))
+    # Of a column that depends on those before, what they leave of its variance is rounding: the data's and our own.
+    eps = EPS.get(str(samples.dtype).removeprefix("torch."), EPS["float64"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rounding = 64 * d * EPS["float64"] + np.square(4 * eps * np.abs(x).max(0) / spread)
+        unit_columns = centred / spread
+    try:
+        root = np.linalg.cholesky(unit_columns.T @ unit_columns / (len(x) - 1))
+    except np.linalg.LinAlgError:
+        root = np.zeros((d, d))
+    require(
+        bool((np.square(root.diagonal()) > rounding).all()),
         f"samples {x.shape} lie in a lower-dimensional space: project them first, or give a bandwidth",
     )
-    factor: Array = like(scale * units[:, None] * np.linalg.cholesky(covariance), samples)
+    factor: Array = like(scale * unit * spread[:, None] * root, samples)
     return factor

@@ -8,6 +8,7 @@ import numpy as np
 
 from featdyn_kernels._check import require
 from featdyn_kernels._dispatch import choose, implementation, is_tensor, like, to_device, to_numpy
+from featdyn_kernels._versions import simd
 
 if TYPE_CHECKING:
     from featdyn_kernels._dispatch import Array, Backend
@@ -99,6 +100,8 @@ def subset_values(array: Any, name: str, backend: str) -> Any:
 def _empty_like(values: Any) -> Any:
     if not isinstance(values, np.ndarray):
         return values.new_empty(values.shape)
+    if not simd():
+        return np.empty_like(values)
     from featdyn_kernels._simd import aligned_empty
 
     return aligned_empty(values.size, values.dtype).reshape(values.shape)

@@ -8,6 +8,7 @@ import numpy as np
 
 from featdyn_kernels._check import require, require_ndim
 from featdyn_kernels._dispatch import choose, implementation, is_tensor, like, to_numpy
+from featdyn_kernels._versions import simd
 from featdyn_kernels.moments.result import Moments
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def accumulate(
 
 def _maps(features: Array, backend: Any) -> Moments:
     """Return the moments of maps; as rows, unless the CPU takes them as they are."""
-    if backend == "cpu":
+    if backend == "cpu" and simd():
         from featdyn_kernels.moments import maps  # only now: it loads Numba
 
         result = maps.accumulate(features)

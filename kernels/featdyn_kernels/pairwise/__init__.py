@@ -6,7 +6,8 @@ pair once: what a permutation test needs. Values are float64 arrays (0-d, or one
 first argument is.
 
 float16, bfloat16 and float32 points are computed in float32 and summed in float64, float64 and integer points in
-float64; coordinates are centred first. NaN and infinite input is refused. No gradients flow.
+float64; coordinates are centred first. Statistics are those of the data at any scale, 1e200 and 1e-200 too. Neither the
+number of threads nor what else runs changes a bit. NaN and infinite input is refused. No gradients flow.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from featdyn_kernels._check import require
 from featdyn_kernels._dispatch import choose, implementation, like, to_numpy
-from featdyn_kernels._tiles.points import pair
+from featdyn_kernels._tiles.points import pair, unit_of
 from featdyn_kernels.pairwise.bandwidth import median_bandwidth
 from featdyn_kernels.pairwise.labels import labellings
 from featdyn_kernels.pairwise.sliced import sliced_wasserstein, sliced_wasserstein_many
@@ -139,8 +140,9 @@ def _contrast(x: Array, y: Array, bandwidths: Callable[[Any, Any], Any], backend
     a, b = pair(x, y, ("x", "y"), chosen)
     n, m = len(a), len(b)
     require(n > 1 and m > 1, f"x and y must hold at least two points each, got {tuple(a.shape)} and {tuple(b.shape)}")
-    xx, yy, xy = implementation("pairwise", "pair_sums", chosen)(a, b, bandwidths(a, b))
-    value: Array = like(_difference(xx, yy, xy, n, m), x)
+    h, unit = bandwidths(a, b), unit_of(a, b)
+    sums = implementation("pairwise", "pair_sums", chosen)(*_over(unit, a, b, h))
+    value: Array = like(_difference(*sums, n, m) * (unit if h is None else 1.0), x)
     return value.reshape(())  # like() may add an axis
 
 
@@ -150,10 +152,17 @@ def _contrast_many(points: Array, members: Array, bandwidths: Callable[[Any], An
     labels = labellings(members, len(a))
     # Both sides count alike. The marked one is summed directly, the other is what remains: precise if that is more.
     labels = labels ^ (2 * labels.sum(1, keepdims=True) > len(a))
-    xx, yy, xy = implementation("pairwise", "labelled_sums", chosen)(a, labels, bandwidths(a))
+    h, unit = bandwidths(a), unit_of(a)
+    a, h = _over(unit, a, h)
+    sums = implementation("pairwise", "labelled_sums", chosen)(a, labels, h)
     n = like(labels.sum(1).astype(np.float64), a)
-    values: Array = like(_difference(xx, yy, xy, n, len(a) - n), points)
+    values: Array = like(_difference(*sums, n, len(a) - n) * (unit if h is None else 1.0), points)
     return values
+
+
+def _over(unit: float, *lengths: Any) -> list[Any]:
+    """Return lengths, or None, divided by their unit."""
+    return [x if x is None or unit == 1.0 else x / unit for x in lengths]
 
 
 def _difference(xx: Any, yy: Any, xy: Any, n: Any, m: Any) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 
 from featdyn_kernels._check import require, require_ndim
 from featdyn_kernels._dispatch import is_tensor, to_numpy
+from featdyn_kernels._tiles.points import unit_of
 
 if TYPE_CHECKING:
     from featdyn_kernels._dispatch import Array
@@ -45,7 +46,9 @@ def median_bandwidth(*samples: Array, max_points: int = 1000, seed: int = 0) -> 
     for x, end in zip(samples, np.cumsum(sizes), strict=True):
         rows = picked[(picked >= end - len(x)) & (picked < end)] - (end - len(x))
         parts.append(to_numpy(x[rows.tolist()] if is_tensor(x) else np.asarray(x)[rows]).astype(np.float64))
-    median = float(np.median(pdist(np.concatenate(parts))))
-    require(np.isfinite(median), "samples must be finite")
+    pooled = np.concatenate(parts)
+    require(bool(np.isfinite(pooled).all()), "samples must be finite")
+    unit = unit_of(pooled)
+    median = float(np.median(pdist(pooled / unit))) * unit
     require(median > 0.0, "the median distance is zero: half of the points coincide; give a bandwidth")
     return median

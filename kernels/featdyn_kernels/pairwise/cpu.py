@@ -16,6 +16,8 @@ from featdyn_kernels.pairwise.scaling import scaling
 
 Array = np.ndarray[Any, Any]
 
+PIECE = 4 * GROUP  # rows that one thread sums: sums do not depend on how many threads there are
+
 
 def pair_sums(x: Array, y: Array, bandwidths: Array | None) -> tuple[float, float, float]:
     """See :func:`featdyn_kernels.pairwise.reference.pair_sums`."""
@@ -28,16 +30,18 @@ def labelled_sums(points: Array, members: Array, bandwidths: Array | None) -> tu
     a, _, factors, unit = _prepared(points, points, bandwidths)
     n, vectors = len(a), len(members)
     found, labels = pairs(a, a), panels(np.concatenate([members, np.ones((1, n), bool)]).astype(a.dtype))
-    parts: dict[int, tuple[Array, Array]] = {}  # by their first row: summed in a fixed order
+    pieces = -(-len(found.rows) // PIECE)
+    parts: list[Any] = [None] * pieces
 
     def work(first: int, stop: int) -> None:
-        parts[first] = _labelled(found, labels, first, stop, vectors, factors)
+        for k in range(first, stop):
+            rows = k * PIECE, min((k + 1) * PIECE, len(found.rows))
+            parts[k] = _labelled(found, labels, *rows, vectors, factors)
 
-    cost = n * (a.shape[1] + vectors)
-    parallel_blocks(work, len(found.rows), min_block=1 + SMALL // cost, align=ROWS)
-    within = unit * np.sum([parts[first][0] for first in sorted(parts)], axis=0)
-    row_sums = unit * np.concatenate([parts[first][1] for first in sorted(parts)])[:n]
-    from_members = members @ row_sums
+    parallel_blocks(work, pieces, min_block=1 + SMALL // (PIECE * n * (a.shape[1] + vectors)))
+    within = unit * np.sum([both for both, _ in parts], axis=0)
+    row_sums = unit * np.concatenate([sums for _, sums in parts])[:n]
+    from_members = np.where(members, row_sums, 0.0).sum(1)  # a product would be summed as BLAS likes
     return within, row_sums.sum() - 2.0 * from_members + within, from_members - within
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from featdyn_kernels._check import require
 from featdyn_kernels._dispatch import choose, interpreting, is_tensor, like, to_numpy
+from featdyn_kernels._versions import simd
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -278,6 +279,8 @@ def _runner(modules: Sequence[nn.Module], dtype: torch.dtype, backend: str) -> R
 
     if backend == "reference":
         return Reference(modules)
+    if backend == "cpu" and not simd():
+        return General(modules, "the fused steps were not tested with this version of Numba")
     if any(str(module) != str(modules[0]) for module in modules[1:]):
         return General(modules, "the suffixes are not all of one architecture")
     try:

@@ -57,6 +57,11 @@ def statistics(x: Array, center: str) -> dict[str, float]:
     return found
 
 
+def directions(x: Array, k: int) -> Array:
+    """Return the k main directions of draws about their mean, largest first: (p, k)."""
+    return np.asarray(np.linalg.svd(x - x.mean(0), full_matrices=False)[2][:k].T)
+
+
 def quasi_lrt(x: Array) -> float:
     rows, m = centred(x, "estimated")
     p = x.shape[1]

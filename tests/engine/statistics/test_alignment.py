@@ -12,10 +12,6 @@ from featdyn.statistics import Gram, alignment
 from tests.engine.statistics import laws, reference
 
 
-def basis(rng: np.random.Generator, p: int, k: int) -> np.ndarray:
-    return np.linalg.qr(rng.standard_normal((p, k)))[0]
-
-
 @settings(deadline=None, max_examples=25)
 @given(st.tuples(st.integers(4, 15), st.integers(2, 30)), st.integers(0, 9), st.sampled_from(["estimated", "known"]))
 def test_spectral_summaries_are_those_of_the_covariance(shape: tuple[int, int], seed: int, center: str) -> None:
@@ -34,10 +30,6 @@ def test_spectral_summaries_are_those_of_the_covariance(shape: tuple[int, int], 
             q = q[q > 1e-7]
             found = alignment.effective_rank(draws, of=of, **about)  # type: ignore[arg-type]
             assert found == pytest.approx(np.exp(stats.entropy(q)), rel=1e-4)
-        edge = values.sum() / shape[1] * (1 + np.sqrt(shape[1] / m)) ** 2
-        spikes = alignment.spikes(draws, **about)  # type: ignore[arg-type]
-        assert spikes.edge == pytest.approx(edge)
-        assert spikes.count == (values > edge).sum()
 
 
 def test_isotropic_baselines_at_65_draws() -> None:
@@ -57,115 +49,92 @@ def test_isotropic_baselines_at_65_draws() -> None:
     assert capped == pytest.approx(512 / (1 + 513 / 64), rel=0.01)
 
 
-def test_spikes_need_an_excess_above_the_transition() -> None:
-    rng = np.random.default_rng(1)
-    x = laws.planted(rng, 400, 100, 3, 8.0)
-    found = alignment.spikes(x)
-    assert found.count == 3
-    assert found.detectable_excess == pytest.approx(np.sqrt(100 / 399))
+@pytest.mark.parametrize("center", ["known", "estimated"])
+@pytest.mark.parametrize("df", [1.5, 3, None])
+def test_the_baseline_has_the_lengths_of_the_draws(df: float | None, center: str) -> None:
+    """Isotropic draws of any tail lie on their own baseline; Gaussian lengths would put t(1.5) far above."""
+    rng = np.random.default_rng(7)
+    found = []
+    for _ in range(30):
+        x = laws.gaussian(rng, 64, 400) if df is None else laws.elliptical(rng, 64, 400, df)
+        found.append(alignment.explained_shares(Gram.of(x), (1, 10), center=center, replicates=40))  # type: ignore[arg-type]
+    share, baseline, high = (np.array([getattr(f, n) for f in found]) for n in ("share", "baseline", "baseline_high"))
+    assert np.abs(np.median(share - baseline, axis=0)).max() < 0.01
+    assert (np.mean(share > high, axis=0) <= 0.27).all()  # 0.05 expected of 30
+    if df == 1.5:
+        assert baseline[:, 1].mean() > 0.5  # Gaussian lengths: 0.22
 
 
-def test_principal_directions_are_the_planted_ones() -> None:
-    rng = np.random.default_rng(2)
-    x = laws.gaussian(rng, 60, 200)
-    x[:, 3] *= 50
-    x[:, 7] *= 20
-    for draws in (x, x.astype(np.float32), x + 100):
-        v = alignment.principal_directions(draws, 2)
-        assert v.shape == (200, 2)
-        np.testing.assert_allclose(v.T @ v, np.eye(2), atol=1e-9)
-        assert (np.abs(v[[3, 7], [0, 1]]) > 0.9).all()
-    tall = alignment.principal_directions(x.T, 2, center="known")
-    _, vectors = np.linalg.eigh(x @ x.T)
-    assert np.abs(np.sum(tall * vectors[:, [-1, -2]], axis=0)) == pytest.approx(1)
+def test_held_out_halves_have_a_baseline_that_no_length_moves() -> None:
+    rng = np.random.default_rng(8)
+    for law in (laws.gaussian, lambda r, n, p: laws.elliptical(r, n, p, 1.5)):
+        found = [alignment.split_halves(law(rng, 64, 300), (1, 10), rng=i) for i in range(60)]
+        held = np.array([f.held_out for f in found])
+        np.testing.assert_allclose(found[0].random, [1 / 300, 10 / 300])
+        error = held.std(axis=0) / np.sqrt(60)
+        assert (np.abs(held.mean(axis=0) - found[0].random) < 4 * error).all()
+        assert (np.mean(held > [f.held_out_high for f in found], axis=0) <= 0.18).all()  # both ways: below 5 %
+    spiked = alignment.split_halves(laws.planted(rng, 64, 300, 1, 300.0), (1,))
+    assert spiked.held_out[0] > 0.3 > 10 * spiked.held_out_high[0]
+    assert spiked.overlap[0] > 0.9
 
 
-@pytest.mark.parametrize(("p", "k", "rank"), [(12, 3, 4), (30, 5, 1), (9, 8, 9)])
-def test_null_of_drift_share_and_overlap_match_simulation(p: int, k: int, rank: int) -> None:
-    rng = np.random.default_rng(p)
-    drift = rng.standard_normal((20, rank)) @ (rng.standard_normal((rank, p)) * np.linspace(1, 4, p))
-    target = basis(rng, p, 4)
-    found = [
-        (alignment.drift_share(drift, v), alignment.subspace_overlap(v, target))
-        for v in (basis(rng, p, k) for _ in range(1500))
-    ]
-    for results in zip(*found, strict=True):
-        shares = np.array([r.share for r in results])
-        null = results[0]
-        assert null.null_mean == pytest.approx(k / p)
-        error = shares.std() / np.sqrt(len(shares))
-        assert abs(shares.mean() - null.null_mean) < 4 * error
-        assert shares.var() == pytest.approx(null.null_variance, rel=0.15)
-        pvalues = np.array([r.pvalue for r in results])
-        # The Beta law has the right first two moments; its range is too wide where k is close to p.
-        assert np.mean(pvalues <= 0.05) == pytest.approx(0.05, abs=0.02 if k < p / 2 else 0.05)
-    if rank == 1:  # one direction: exactly Beta(k/2, (p-k)/2)
-        shares = [r[0].share for r in found]
-        assert stats.kstest(shares, stats.beta(k / 2, (p - k) / 2).cdf).pvalue > 1e-3
-        assert found[0][0].pvalue == pytest.approx(stats.beta.sf(shares[0], k / 2, (p - k) / 2))
+@settings(deadline=None, max_examples=20)
+@given(st.integers(12, 40), st.sampled_from([8, 60]), st.integers(0, 99))
+def test_halves_and_drift_are_those_of_the_directions(n: int, p: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, d, ks = rng.standard_normal((n, p)) * np.linspace(3, 1, p) + 2, rng.standard_normal(p), (1, 3)
+    order = np.random.default_rng(seed).permutation(n)
+    one, two = x[order[: n // 2]], x[order[n // 2 :]]
+    for draws in (x, Gram.of(x)):
+        halves = alignment.split_halves(draws, ks, rng=seed)
+        drift = alignment.drift_share(draws, x @ d, d @ d, ks, rng=seed)
+        for i, k in enumerate(ks):
+            v, w = (reference.directions(z, k) for z in (one, two))
+            assert halves.overlap[i] == pytest.approx(np.mean(np.cos(linalg.subspace_angles(v, w)) ** 2), rel=1e-6)
+            parts = [
+                np.square((z - z.mean(0)) @ u).sum() / np.square(z - z.mean(0)).sum() for z, u in ((one, w), (two, v))
+            ]
+            assert halves.held_out[i] == pytest.approx(np.mean(parts), rel=1e-6)
+            share = np.square(reference.directions(x, k).T @ d).sum() / (d @ d)
+            assert drift.share[i] == pytest.approx(share, rel=1e-6)
+            assert drift.random[i] == k / p
+            assert drift.pvalue[i] == pytest.approx(stats.beta(k / 2, (p - k) / 2).sf(share), rel=1e-5)
+            halved = [np.square(u.T @ d).sum() / (d @ d) for u in (v, w)]
+            np.testing.assert_allclose(drift.halves[:, i], halved, rtol=1e-6)
 
 
-def test_overlap_and_angles() -> None:
-    rng = np.random.default_rng(3)
-    v, w = basis(rng, 20, 3), basis(rng, 20, 3)
-    assert alignment.subspace_overlap(v, v).share == pytest.approx(1)
-    np.testing.assert_allclose(alignment.principal_angles(v, v @ basis(rng, 3, 3)), 0, atol=1e-7)
-    angles = alignment.principal_angles(v, w)
-    np.testing.assert_allclose(angles, np.arccos(linalg.svdvals(v.T @ w)), atol=1e-10)
-    assert alignment.subspace_overlap(v, w).share == pytest.approx(np.mean(np.cos(angles) ** 2))
-
-
-def test_split_halves_agree_only_where_there_are_directions() -> None:
-    rng = np.random.default_rng(4)
-    planted = alignment.split_half_overlap(laws.planted(rng, 200, 60, 3, 40.0), 3)
-    plain = alignment.split_half_overlap(laws.gaussian(rng, 200, 60), 3)
-    assert planted.share > 0.9
-    assert planted.pvalue < 1e-6
-    assert plain.pvalue > 1e-3
-
-
-@pytest.mark.parametrize(("n", "m", "p"), [(7, 9, 30), (40, 15, 6)])
-@pytest.mark.parametrize("center", ["estimated", "known"])
-@pytest.mark.parametrize("isotropic", [False, True])
-def test_covariance_cosine_is_that_of_the_matrices(n: int, m: int, p: int, center: str, isotropic: bool) -> None:
-    rng = np.random.default_rng(5)
-    x, y = rng.standard_normal((n, p)) + 1, rng.standard_normal((m, p)) * np.linspace(1, 3, p)
-    matrices = []
-    for z in (x, y):
-        rows, degrees = reference.centred(z, center)
-        s = rows.T @ rows / degrees
-        matrices.append(s - isotropic * np.trace(s) / p * np.eye(p))
-    a, b = matrices
-    expected = np.trace(a @ b) / np.linalg.norm(a) / np.linalg.norm(b)
-    found = alignment.covariance_cosine(x, y, center=center, remove_isotropic=isotropic)  # type: ignore[arg-type]
-    assert found == pytest.approx(expected, rel=1e-9)
-    same = alignment.covariance_cosine(x, 3 * x, center=center, remove_isotropic=isotropic)  # type: ignore[arg-type]
-    assert same == pytest.approx(1)
+def test_drift_is_put_beside_directions_of_other_draws() -> None:
+    """A sum of mini-batch gradients lies in their span: far above a random subspace, and not above other batches'."""
+    rng = np.random.default_rng(9)
+    scale = np.r_[np.full(20, 10.0), np.ones(480)]
+    sets = [rng.standard_normal((24, 500)) * scale for _ in range(12)]
+    drift = (rng.standard_normal((30, 500)) * scale).sum(0)
+    own, *others = (alignment.drift_share(x, x @ drift, drift @ drift, (5,)) for x in sets)
+    assert own.pvalue[0] < 1e-6
+    beside = alignment.drift_beside(own, others)
+    assert beside.pvalue[0] > 0.08
+    assert beside.others[0] == pytest.approx(np.mean([o.share[0] for o in others]))
+    assert beside.most[0] == max(o.share[0] for o in others)
+    along = sets[0][0] * 5 + drift * 0.01
+    own, *others = (alignment.drift_share(x, x @ along, along @ along, (23,)) for x in sets)
+    assert alignment.drift_beside(own, others).pvalue[0] == 1 / 12
 
 
 def test_refusals() -> None:
     rng = np.random.default_rng(6)
-    x, v = rng.standard_normal((8, 10)), basis(rng, 10, 3)
+    x = rng.standard_normal((8, 10))
+    shares = alignment.drift_share(x, x[:, 0], 1.0), alignment.drift_share(x[:6], x[:6, 0], 1.0)
     for call, message in (
         (lambda: alignment.explained_shares(x, (0,)), "from 1 to p = 10"),
         (lambda: alignment.explained_shares(x, (11,)), "from 1 to p = 10"),
         (lambda: alignment.effective_rank(x, of="rows"), "matrix"),
-        (lambda: alignment.principal_directions(x, 8), "between 1 and 7"),
-        (lambda: alignment.drift_share(x, 2 * v), "orthonormal"),
-        (lambda: alignment.drift_share(x[:, :5], v), "share p"),
-        (lambda: alignment.drift_share(np.zeros((3, 10)), v), "is zero"),
-        (lambda: alignment.drift_share(x, np.eye(10)), "captures everything"),
-        (lambda: alignment.subspace_overlap(v, np.eye(9)[:, :2]), "share p"),
-        (lambda: alignment.covariance_cosine(x, x[:, :4]), "share their columns"),
-        (lambda: alignment.covariance_cosine(x, np.ones((4, 10))), "vary"),
-        (lambda: alignment.covariance_cosine(np.full((4, 10), np.nan), x), "finite"),
-        (
-            lambda: alignment.covariance_cosine(
-                np.vstack([v.T, basis(rng, 10, 10).T])[3:], x, center="known", remove_isotropic=True
-            ),
-            "isotropic",
-        ),
+        (lambda: alignment.drift_share(x, x[0], 1.0), r"dots must have shape \(8,\)"),
+        (lambda: alignment.drift_beside(shares[0], []), "one or more"),
+        (lambda: alignment.drift_beside(shares[0], [shares[1]]), "in 8 draws each"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             call()  # type: ignore[no-untyped-call]
         assert "\n" not in str(error.value)
+    assert np.isnan(alignment.drift_share(x, np.zeros(8), 0.0).share).all()
+    assert np.isnan(alignment.split_halves(x, (1, 4)).overlap).tolist() == [False, True]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featdyn.statistics import Gram, sphericity
+from featdyn.statistics import Gram, isotropy, sphericity
 from featdyn.statistics.gram import centred
 from tests.engine.statistics import reference
 
@@ -103,9 +103,53 @@ def test_other_refusals() -> None:
         sphericity.john(x * 1j)
     with pytest.raises(ValueError, match="6 and 5 draws"):
         Gram.of(x) + Gram.of(x[:5])
-    with pytest.raises(ValueError, match="without a direction"):
-        sphericity.sign_test(np.vstack([np.zeros(9), x]), center="known")
+    with pytest.raises(ValueError, match="1e-69 and 1e69"):
+        Gram.of(x * 1e160)
+    with pytest.raises(ValueError, match="rows have a direction"):
+        sphericity.sign_test(np.vstack([x[:1], np.zeros((5, 9))]), center="known")
     with pytest.raises(ValueError, match="needs p < m"):
         sphericity.mauchly(x)
     with pytest.raises(ValueError, match="needs p > m"):
         sphericity.quasi_lrt(x.T)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e-60, 1e70, 1e160, 1e300])
+@pytest.mark.parametrize("shape", [(20, 30), (30, 6)])
+def test_units_change_nothing(scale: float, shape: tuple[int, int]) -> None:
+    x = np.random.default_rng(4).standard_normal(shape)
+    exact = np.ldexp(x, int(np.log2(scale)))  # a power of two near it: the same digits
+    one, other = isotropy(x), isotropy(exact)
+    assert other.verdict == one.verdict
+    for a, b in zip(one.tests, other.tests, strict=True):
+        assert (a.result is None) == (b.result is None)
+        if a.result is not None and b.result is not None:
+            assert b.result.statistic == pytest.approx(a.result.statistic, rel=1e-9)
+            assert b.result.pvalue == pytest.approx(a.result.pvalue, rel=1e-6)
+    if 1e-69 < scale < 1e69:
+        found = sphericity.john(Gram.of(exact))
+        assert found.statistic == pytest.approx(sphericity.john(x).statistic, rel=1e-9)
+
+
+@pytest.mark.parametrize("center", ["estimated", "known"])
+def test_draws_without_a_direction_are_left_out(center: str) -> None:
+    x = np.random.default_rng(5).standard_normal((21, 12))
+    more = np.vstack([x[:20], np.ones((2, 12)) * (center == "estimated"), x[20:]])  # one equal pair, or two zeros
+    found, wanted = (isotropy(z, center=center) for z in (more, x))  # type: ignore[arg-type]
+    sign, without = found["sign_test"].result, wanted["sign_test"].result
+    assert sign is not None
+    assert without is not None
+    assert (sign.n, sign.statistic) == (without.n, pytest.approx(without.statistic))
+
+
+@pytest.mark.parametrize("shape", [(3000, 20), (64, 3000)])
+def test_threads_change_no_bit(shape: tuple[int, int]) -> None:
+    from threadpoolctl import threadpool_limits
+
+    x = np.random.default_rng(6).standard_normal(shape)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            result = isotropy(x)
+        values = [e.result.statistic for e in result.tests if e.result is not None]
+        found.append((result.verdict, result.participation_ratio, result.checks, values))
+    assert found[0] == found[1]

@@ -162,6 +162,45 @@ def test_holm_rejects_what_the_step_down_rejects(pvalues: list[float], alpha: fl
     np.testing.assert_allclose(adjusted[:-1], stats.false_discovery_control(pvalues))
 
 
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_westfall_young_is_the_step_down_of_maxima(two_sided: bool) -> None:
+    rng = np.random.default_rng(6)
+    values = rng.standard_normal((200, 5)) * [1, 10, 0.1, 3, 1] + [0, 5, 1, 0, 0]
+    values[0] = [4.5, 7, 1.3, -9 if two_sided else 0, 1]
+    adjusted = multiplicity.westfall_young(values[0], values[1:], two_sided=two_sided)
+    z = (values - values.mean(0)) / values.std(0)
+    z = np.abs(z) if two_sided else z
+    smallest = 0.0
+    for left, j in enumerate(np.argsort(-z[0])):
+        rest = np.argsort(-z[0])[left:]
+        smallest = max(smallest, np.mean(z[:, rest].max(1) >= z[0, j]))
+        assert adjusted[j] == pytest.approx(smallest)
+
+
+def test_a_family_of_permutation_tests_can_reject_and_keeps_its_level() -> None:
+    """24 tests at the smallest p-value: Holm leaves 0.12, their maximum 0.005; and 5 % of null families reject."""
+    rng, signs = np.random.default_rng(7), np.where(np.random.default_rng(8).random((199, 40)) < 0.5, -1, 1)
+    scales = np.geomspace(1e-3, 1e3, 24)
+    x = (rng.standard_normal((40, 24)) + 1.5) * scales
+    observed, null = x.mean(0), signs @ x / 40
+    raw = (1 + (null >= observed).sum(0)) / 200
+    assert (raw == 0.005).all()
+    assert multiplicity.holm(raw).min() == pytest.approx(0.12)
+    assert (multiplicity.westfall_young(observed.reshape(4, 6), null.reshape(199, 4, 6)) == 0.005).all()
+    hits = 0
+    for _ in range(200):
+        common = rng.standard_normal((40, 1))
+        x = (rng.standard_normal((40, 24)) + common) * scales
+        hits += multiplicity.westfall_young(x.mean(0), signs @ x / 40).min() <= 0.05
+    assert hits <= stats.binom.isf(1e-4, 200, 0.05)
+    missing = multiplicity.westfall_young([np.nan, 1.0, 2.0], np.c_[np.zeros((19, 2)), np.arange(19) / 100.0])
+    assert np.isnan(missing[0])
+    assert missing[1:].tolist() == [0.05, 0.05]
+    assert multiplicity.westfall_young([1.0], np.ones((19, 1))).tolist() == [1.0]
+    with pytest.raises(ValueError, match="null must have shape"):
+        multiplicity.westfall_young([1.0, 2.0], np.ones((19, 3)))
+
+
 def test_multiplicity_of_a_grid_and_refusals() -> None:
     grid = np.array([[0.01, 0.02], [np.nan, 0.5]])
     assert multiplicity.holm(grid).shape == (2, 2)

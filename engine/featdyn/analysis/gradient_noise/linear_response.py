@@ -7,6 +7,7 @@ for a step of any length.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -23,6 +24,10 @@ TOGETHER = 2**27
 """Bytes of the steps, and of what they move, that are pushed through the network at once."""
 _ATTENTION = threading.Lock()
 """For which attention is used, which all threads share: fused ones have no forward derivative."""
+
+with warnings.catch_warnings():  # the first derivative makes torch compile rules, which warns of torch's own code
+    warnings.simplefilter("ignore", FutureWarning)
+    jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
 
 
 @contextmanager

@@ -34,9 +34,9 @@ class Sampler:
 
     The network is in training mode and the arithmetic float32, so BatchNorm uses the statistics of each mini-batch as
     it did in training (unless told otherwise), and rounding to bfloat16 adds no noise of its own; the loss is float64,
-    as what is left of it when a sample is learnt is rounding in float32. Augmentation, where the recipe has it, is drawn
-    anew for each batch and is part of the noise. Nothing is drawn from torch's global generator but what dropout draws,
-    and its state is put back.
+    as what is left of it when a sample is learnt is rounding in float32. Augmentation, where the recipe has it, is
+    drawn anew for each batch and is part of the noise. Nothing is drawn from torch's global generator but what dropout
+    draws, and its state is put back.
 
     Parameters
     ----------
@@ -72,19 +72,6 @@ class Sampler:
         if self.batch_size > self._batches.samples:
             raise FeatdynError(f"batch_size {self.batch_size} is more than the {self._batches.samples} training images")
         self._seed, self._training = seed, not stored_statistics
-        modules = list(self.model.modules())
-        self.random = self._training and any(isinstance(m, _DropoutNd) and m.p > 0 for m in modules)
-        """Whether the network itself draws random numbers."""
-        by_batch = any(isinstance(m, _BatchNorm) and (self._training or m.running_mean is None) for m in modules)
-        self.apart = [
-            name
-            for name, there in {
-                "augmentation": self._loop.options.augment, "dropout": self.random, "BatchNorm by batch": by_batch
-            }.items()
-            if there
-        ]  # fmt: skip
-        """Why the mean over draws is not the full gradient, which takes each sample once and in one batch; empty where
-        it is."""
         shuffled = torch.randperm(self.samples, generator=self._generator(3))
         self._permuted = torch.from_numpy(self._loop.labels)[shuffled]
 
@@ -92,6 +79,19 @@ class Sampler:
     def samples(self) -> int:
         """Number of training samples."""
         return self._batches.samples
+
+    @property
+    def random(self) -> bool:
+        """Whether the network itself draws random numbers."""
+        return self._training and any(isinstance(m, _DropoutNd) and m.p > 0 for m in self.model.modules())
+
+    @property
+    def apart(self) -> list[str]:
+        """Why the mean over draws is not the full gradient (each sample once, in one batch); empty where it is."""
+        norms = (m for m in self.model.modules() if isinstance(m, _BatchNorm))
+        by_batch = any(self._training or m.running_mean is None for m in norms)
+        why = {"augmentation": self._loop.options.augment, "dropout": self.random, "BatchNorm by batch": by_batch}
+        return [name for name, there in why.items() if there]
 
     @property
     def data_bytes(self) -> int:

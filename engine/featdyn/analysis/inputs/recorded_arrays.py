@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.errors import FeatdynError

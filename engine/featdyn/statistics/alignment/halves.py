@@ -39,9 +39,7 @@ class Halves:
     held_out_high: Values
 
 
-def split_halves(
-    x: Draws, k: Sequence[int] = (1, 5, 10), *, center: Center = "estimated", rng: Rng = None
-) -> Halves:
+def split_halves(x: Draws, k: Sequence[int] = (1, 5, 10), *, center: Center = "estimated", rng: Rng = None) -> Halves:
     """Return how well half of the draws tells where the other half lies.
 
     Parameters

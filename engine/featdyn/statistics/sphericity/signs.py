@@ -145,8 +145,10 @@ def _centre_free(x: Draws, center: Center) -> Centred:
     whole = centred(x, center)
     c = whole.centre_free
     if c.n < 2:
-        raise ValueError(f"x must have at least 4 rows where the centre is estimated, and two rows that are not zero, "
-                         f"got {whole.n} draws, of which {c.n} rows have a direction")
+        raise ValueError(
+            f"x must have at least 4 rows where the centre is estimated, and two rows that are not zero, "
+            f"got {whole.n} draws, of which {c.n} rows have a direction"
+        )
     return c
 
 

@@ -54,7 +54,9 @@ def classifier(
     return outcome("classifier", found, (a.shape, b.shape), paired, extras)
 
 
-def _predicted(points: NDArray[np.float64], split: list[NDArray[np.intp]], n: int, strength: float) -> NDArray[np.bool_]:
+def _predicted(
+    points: NDArray[np.float64], split: list[NDArray[np.intp]], n: int, strength: float
+) -> NDArray[np.bool_]:
     """Return which held-out points are taken for x by a classifier that is fitted on the others."""
     from sklearn.linear_model import LogisticRegression
 

@@ -69,7 +69,7 @@ def energy(
     """
     return _test(
         "energy", x, y, paired, groups, permutations, rng,
-        lambda z, labels, unit: np.asarray(pairwise.energy_distance_many(z, labels)) * unit,
+        lambda z, labels, unit: pairwise.energy_distance_many(z, labels), in_units=True,
     )  # fmt: skip
 
 
@@ -101,10 +101,9 @@ def sliced_wasserstein(
     seed = int(draw.integers(2**32))
 
     def distances(points: NDArray[Any], labels: Labels, unit: float) -> Any:
-        found = pairwise.sliced_wasserstein_many(points, labels, p=p, directions=directions, seed=seed)
-        return np.asarray(found) * unit
+        return pairwise.sliced_wasserstein_many(points, labels, p=p, directions=directions, seed=seed)
 
-    return _test("sliced_wasserstein", x, y, paired, groups, permutations, draw, distances)
+    return _test("sliced_wasserstein", x, y, paired, groups, permutations, draw, distances, in_units=True)
 
 
 def _test(
@@ -116,7 +115,9 @@ def _test(
     permutations: int | Labels,
     rng: Rng,
     distances: Callable[[NDArray[Any], Labels, float], Any],
+    in_units: bool = False,
 ) -> TwoSampleResult:
     a, b, unit = samples(x, y, paired)
     labels = labellings(len(a), len(b), permutations, rng, paired=paired, groups=groups)
-    return outcome(name, np.asarray(distances(np.concatenate([a, b]), labels, unit)), (a.shape, b.shape), paired)
+    found = np.asarray(distances(np.concatenate([a, b]), labels, unit))
+    return outcome(name, found, (a.shape, b.shape), paired, unit=unit if in_units else 1.0)

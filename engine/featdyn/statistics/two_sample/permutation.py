@@ -67,10 +67,10 @@ def labellings(
         Sets of points that are shuffled each for itself, which together are all points; not for pairs.
     """
     if isinstance(permutations, np.ndarray):
-        given = permutations
-        if given.dtype != bool or given.ndim != 2 or given.shape[1] != n + m or len(given) < 2 or given[0].sum() != n:
+        right = permutations.dtype == bool and permutations.ndim == 2 and len(permutations) > 1
+        if not right or not np.array_equal(permutations[0], np.arange(n + m) < n):
             raise ValueError(f"permutations must be a number or labellings (R + 1, {n + m}), the true one first")
-        return given
+        return permutations
     if permutations < 1:
         raise ValueError(f"permutations must be at least 1, got {permutations}")
     draw, labels = generator(rng), np.tile(np.arange(n + m) < n, (permutations + 1, 1))
@@ -82,10 +82,10 @@ def labellings(
         return labels
     if (np.unique(member[:n])[:, None] == np.unique(member[n:])).any():
         raise ValueError("a group lies in both samples: give its rows as pairs")
-    first = np.unique(member, return_index=True)[1]  # a point of each group
     for points in within or [np.arange(n + m)]:
-        chosen, of_point = np.unique(member[points], return_inverse=True)
-        labels[1:, points] = draw.permuted(labels[1:, first[chosen]], axis=1)[:, of_point]
+        _, first, of_point = np.unique(member[points], return_index=True, return_inverse=True)  # a point of each group
+        place = np.argsort(np.argsort(first))[of_point]
+        labels[1:, points] = draw.permuted(labels[1:, points[np.sort(first)]], axis=1)[:, place]
     return labels
 
 
@@ -111,8 +111,9 @@ def outcome(
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
     paired: bool,
     extras: Mapping[str, float] | None = None,
+    unit: float = 1.0,
 ) -> TwoSampleResult:
-    """Return the result from the statistic under the true labelling and under the random ones.
+    """Return the result from the statistic, in some unit, under the true labelling and under the random ones.
 
     ``p = (1 + #{random >= true}) / (1 + permutations)`` is exact: under the null all labellings are alike.
     """
@@ -120,5 +121,6 @@ def outcome(
     slack = 1e-9 * float(np.abs(values).max())  # equal labellings differ by rounding
     pvalue = (1 + int((null >= observed - slack).sum())) / (1 + len(null))
     (n, d), (m, _) = shapes
-    deviation = float(null.std(ddof=1)) if len(null) > 1 else float("nan")
-    return TwoSampleResult(name, observed, pvalue, float(null.mean()), deviation, n, m, d, paired, extras or {}, null)
+    deviation = unit * float(null.std(ddof=1)) if len(null) > 1 else float("nan")
+    mean = unit * float(null.mean())
+    return TwoSampleResult(name, unit * observed, pvalue, mean, deviation, n, m, d, paired, extras or {}, unit * null)

@@ -159,7 +159,7 @@ def interactions(v: Array, p: Array | None = None, q: Array | None = None) -> tu
     -------
     (..., 2**n), (..., 2**n)
         I_and and I_or, computed in float64, in the kind and dtype of ``v``. For all T,
-        ``v(T) + q(T) = sum_{S in T} I_and(S) + sum_{S meets T, or S = T = 0} I_or(S)``.
+        ``v(T) + q(T) = sum_{S in T} I_and(S) + sum_{S meets T, or S = 0} I_or(S)``.
     """
     chosen = choose(None, v)
     values = subset_values(v, "v", chosen)

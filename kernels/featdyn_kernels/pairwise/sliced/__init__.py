@@ -8,7 +8,7 @@ import numpy as np
 
 from featdyn_kernels._check import require
 from featdyn_kernels._dispatch import choose, implementation, like, to_numpy
-from featdyn_kernels._tiles.points import pair
+from featdyn_kernels._tiles.points import pair, unit_of
 from featdyn_kernels.pairwise.labels import labellings
 
 if TYPE_CHECKING:
@@ -60,8 +60,10 @@ def sliced_wasserstein(
     require(len(a) > 0, f"x must hold at least one point, got {tuple(a.shape)}")
     require(p >= 1, f"p must be at least 1, got {p}")
     u = _directions(directions, a.shape[1], seed)
+    unit = unit_of(a, b)
+    a, b = (a, b) if unit == 1.0 else (a / unit, b / unit)
     powers = implementation("pairwise.sliced", "powers", chosen)(a, b, u, float(p))
-    return _root(powers, p, x)
+    return _root(powers, p, unit, x)
 
 
 def sliced_wasserstein_many(
@@ -96,8 +98,10 @@ def sliced_wasserstein_many(
     require(p >= 1, f"p must be at least 1, got {p}")
     labels = labellings(members, len(a), 1)
     u = _directions(directions, a.shape[1], seed)
+    unit = unit_of(a)
+    a = a if unit == 1.0 else a / unit
     powers = implementation("pairwise.sliced", "labelled_powers", chosen)(a, labels, u, float(p))
-    return _root(powers, p, points)
+    return _root(powers, p, unit, points)
 
 
 def _directions(directions: Any, d: int, seed: int) -> np.ndarray[Any, Any]:
@@ -112,6 +116,6 @@ def _directions(directions: Any, d: int, seed: int) -> np.ndarray[Any, Any]:
     return np.asarray(u / lengths)
 
 
-def _root(powers: Any, p: float, example: Any) -> Array:
-    root: Array = like(powers ** (1.0 / p), example)
+def _root(powers: Any, p: float, unit: float, example: Any) -> Array:
+    root: Array = like(powers ** (1.0 / p) * unit, example)
     return root if np.ndim(powers) else root.reshape(())  # like() may add an axis

@@ -28,8 +28,8 @@ ANALYSIS = Analysis(
     question="how far have the distributions of features moved?",
     source="Dimension reduction, bandwidth and nulls are our own choice: those of arXiv 2509.20334 were not found. All "
     "checkpoints are projected onto one principal basis; total variation is taken in its first components, the other "
-    "distances in its first 50. The null swaps the features of an image at the two checkpoints, all its copies together, "
-    "and the same images in all cells.",
+    "distances in its first 50. The null swaps the features of an image at the two checkpoints, all its copies "
+    "together, and the same images in all cells.",
     options=DensityOptions,
     needs=frozenset({"network"}),
     variables={

@@ -91,7 +91,9 @@ def _projector(parts: Callable[[], Stitchable], kept: Any, bases: Any) -> tuple[
     return parts(), kept, bases
 
 
-def _project(state: tuple[Stitchable, list[NDArray[np.intp]], list[list[Basis]]], item: tuple[int, int]) -> list[Points]:
+def _project(
+    state: tuple[Stitchable, list[NDArray[np.intp]], list[list[Basis]]], item: tuple[int, int]
+) -> list[Points]:
     parts, kept, bases = state
     s, t = item
     found = [np.empty((len(kept[s]), basis.axes.shape[1]), np.float32) for basis in bases[s]]

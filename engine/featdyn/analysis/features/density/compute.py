@@ -137,9 +137,9 @@ def _pairs(checkpoints: int, which: str) -> list[tuple[int, int]]:
 def _labels(origins: list[NDArray[np.int64]], options: DensityOptions) -> list[NDArray[np.bool_]]:
     """Return labellings for each set, in which an image is swapped in all sets or in none."""
     every = np.concatenate(origins)
-    first = labellings(
-        len(every), len(every), options.permutations, options.seed, paired=True, groups=every
-    )[:, : len(every)]
+    first = labellings(len(every), len(every), options.permutations, options.seed, paired=True, groups=every)[
+        :, : len(every)
+    ]
     of_sets = np.split(first, np.cumsum([len(mine) for mine in origins])[:-1], axis=1)
     return [np.concatenate([mine, ~mine], axis=1) for mine in of_sets]
 

@@ -12,8 +12,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.features.drift.weight_distance import beyond_squares
+from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import FEW, NO_LATER, NOT_FINITE, STILL, ZERO, Status
 from featdyn.statistics.resampling import student
@@ -58,9 +58,7 @@ class Units:
         set_of = np.full(len(sets.origins), -1)
         for s, member in enumerate(sets.members):
             set_of[member] = s
-        found, unit, size = np.unique(
-            np.stack([set_of, sets.origins]), axis=1, return_inverse=True, return_counts=True
-        )
+        found, unit, size = np.unique(np.stack([set_of, sets.origins]), axis=1, return_inverse=True, return_counts=True)
         return cls(len(sets.names), found[0], unit.ravel(), size)
 
     def shared(self, spans: Iterable[tuple[int, int, int]], rows: int) -> int:
@@ -207,7 +205,12 @@ def motion(found: Iterable[Moves], units: Units) -> xr.Dataset:
         status.mark(ZERO, empty & (all_zero[..., None] | (all_zero[:, :, None] if name == "cosine" else False)))
         status.mark(NOT_FINITE, empty)
         low[same], high[same] = mean[same], mean[same]  # which is so of any probe
-        for reason, where in ((ZERO, status.codes == 1), (NOT_FINITE, empty), (FEW, groups < 2), (ALIKE, np.isnan(low))):
+        for reason, where in (
+            (ZERO, status.codes == 1),
+            (NOT_FINITE, empty),
+            (FEW, groups < 2),
+            (ALIKE, np.isnan(low)),
+        ):
             limits.mark(reason, where & np.isnan(low))
         if name == "cosine":
             mean, low, high = 1 - mean, np.maximum(1 - high, -1), np.minimum(1 - low, 1)

@@ -62,7 +62,7 @@ def plan(run: Run, specs: list[ArraySpec], kept: list[NDArray[np.intp]]) -> Plan
     )
 
 
-def _cell(state: State, item: tuple[int, int, int]) -> tuple[Cell, int]:
+def _cell(state: State, item: tuple[int, ...]) -> tuple[Cell, int]:
     """Return what is found for one layer, set and checkpoint, and of how many draws."""
     run, specs, kept, options = state
     c, s, t = item

@@ -15,7 +15,7 @@ from featdyn.analysis.status import DEAD, FEW, NOT_FINITE, Status
 from featdyn.compute import Plan
 from featdyn.statistics.alignment.spectrum import entropy_rank
 from featdyn.store import ArraySpec, Run
-from featdyn_kernels.eigh import eigh
+from featdyn_kernels.eigh import eigvalsh
 from featdyn_kernels.moments import Moments, accumulate
 
 DIMS = ("layer", "set", "t")
@@ -133,7 +133,7 @@ def _spectra(state: State, total: Total) -> list[tuple[int, dict[str, NDArray[np
         assert moments is not None  # every set has a probe, and every probe a block
         covariance, mean_norm = moments.covariance(), np.linalg.norm(moments.mean)
         finite = bool(np.isfinite(covariance).all())
-        values = np.maximum(np.asarray(eigh(covariance)[0])[::-1], 0.0) if finite else np.full(len(covariance), np.nan)
+        values = np.maximum(np.asarray(eigvalsh(covariance))[::-1], 0.0) if finite else np.full(len(covariance), np.nan)
         sum_, largest = values.sum(), values[0]
         varies = bool(largest > (np.finfo(np.float32).eps * mean_norm) ** 2)  # else rounding is all that there is
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -26,6 +26,7 @@ from featdyn.statistics.result import Center
 
 SPACES = {"parameter": "permuted", "feature": "permuted_feature", "control": ""}
 """Names of draws, and of those with permuted labels."""
+OF_DRIFT = {name.removeprefix("drift_"): of for name, of in DRIFT.items()}
 FLAT = "loss_is_flat_along_random_directions"
 
 State: TypeAlias = tuple[xr.Dataset, Center, IsotropyOptions]
@@ -39,19 +40,15 @@ def noise_isotropy(context: Context[IsotropyOptions]) -> xr.Dataset:
     shapes = {space: tuple(small.sizes[dim] for dim in _dims(space)) for space in SPACES if f"{space}_p" in small}
     items = [(space, index) for space, shape in shapes.items() for index in product(*map(range, shape))]
     context.admit(plan(small, len(items)))
-    cells = {space: np.empty(shape, dtype=object) for space, shape in shapes.items()}
+    cells = {space: np.empty(shape, dtype=[("noise", object), ("drift", object)]) for space, shape in shapes.items()}
     with context.stage((small, center, context.options)) as stage:
         for (space, index), found in zip(items, context.each(stage.map(_cell, items)), strict=True):
             cells[space][index] = found
     values: dict[str, Any] = {}
     for space, of_space in cells.items():
-        tested_, drift = (_part(of_space, i) for i in (0, 1))
-        values |= stacked(space, tested_, _dims(space), TESTED)
+        values |= stacked(space, of_space["noise"], _dims(space), TESTED)
         if SPACES[space]:
-            of_drift = stacked(
-                f"{space}_drift", drift, _dims(space), {n.removeprefix("drift_"): v for n, v in DRIFT.items()}
-            )
-            values |= of_drift
+            values |= stacked(f"{space}_drift", of_space["drift"], _dims(space), OF_DRIFT)
     if "noise_curvature" in small:
         along, random = (small[f"{kind}_curvature"].mean("draw") for kind in ("noise", "isotropic"))
         values["curvature_ratio"] = along / random.where(random != 0)
@@ -67,13 +64,6 @@ def noise_isotropy(context: Context[IsotropyOptions]) -> xr.Dataset:
 
 def _dims(space: str) -> tuple[str, ...]:
     return ("cut", "t") if space == "parameter" else ("cut", "t", "probe")
-
-
-def _part(cells: np.ndarray[Any, Any], i: int) -> np.ndarray[Any, Any]:
-    found = np.empty(cells.shape, dtype=object)
-    for place in np.ndindex(cells.shape):
-        found[place] = cells[place][i]
-    return found
 
 
 def plan(small: xr.Dataset, cells: int) -> Plan:

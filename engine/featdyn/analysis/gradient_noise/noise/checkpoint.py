@@ -106,7 +106,7 @@ class NoiseAt:
         return self.sampler.draws(count, self._options.replacement, **how)
 
     def _ways(self, state: State, later: State | None) -> list[Tensor]:
-        """Return the ways of features to the next sampled checkpoint, ``(probe, feature)`` at each cut; NaN at the last."""
+        """Return how far features go to the next sampled checkpoint, ``(probe, feature)``; NaN at the last."""
         if not len(self.probes):
             return []
         before = self._features.at(state)

@@ -35,8 +35,8 @@ def quotients(
 
     Notes
     -----
-    ``Hv`` is the gradient of ``g'v`` (Pearlmutter 1994): one more pass a direction, and no Hessian is formed. Directions
-    are taken at unit length, so that theirs does not matter.
+    ``Hv`` is the gradient of ``g'v`` (Pearlmutter 1994): one more pass a direction, and no Hessian is formed.
+    Directions are taken at unit length, so that theirs does not matter.
     """
     moving = [dict(model.named_parameters())[name] for name in names]
     with plain_attention(model):

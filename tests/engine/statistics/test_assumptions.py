@@ -1,0 +1,143 @@
+"""Laws whose covariance is a multiple of the identity and which a test for spherical laws calls anisotropic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from featdyn.statistics import Gram, group_means, isotropy
+from featdyn.statistics.assumptions import assumptions
+from featdyn.statistics.gram import centred
+from tests.engine.statistics import laws
+
+Array = np.ndarray
+
+
+def sparse(rng: np.random.Generator, n: int, p: int) -> Array:
+    return rng.standard_normal((n, p)) * (rng.random((n, p)) < 0.02)
+
+
+def lognormal(rng: np.random.Generator, n: int, p: int) -> Array:
+    return rng.lognormal(size=(n, p)) - np.exp(0.5)
+
+
+def exponential(rng: np.random.Generator, n: int, p: int) -> Array:
+    return rng.exponential(size=(n, p)) - 1
+
+
+def autoregressive(rng: np.random.Generator, n: int, p: int) -> Array:
+    x = rng.standard_normal((n, p))
+    for i in range(1, n):
+        x[i] = 0.3 * x[i - 1] + np.sqrt(1 - 0.09) * x[i]
+    return x
+
+
+# Law, n, p; how often the tests that take it as spherical reject at 5 %, measured with the centre known.
+WORLDS: list[tuple[Callable[..., Array], int, int, float]] = [
+    (sparse, 64, 512, 0.36),
+    (lognormal, 256, 10, 1.0),
+    (exponential, 256, 10, 0.2),
+    (lognormal, 64, 3, 0.41),
+    (autoregressive, 64, 512, 0.99),
+]
+
+
+def rejected(found: object) -> bool:
+    pvalues = sorted(found[name].result.pvalue for name in ("sign_test", "exact_norm_conditional"))  # type: ignore[index]
+    return min(2 * pvalues[0], pvalues[1]) <= 0.05
+
+
+@pytest.mark.parametrize("center", ["known", "estimated"])
+@pytest.mark.parametrize("world", WORLDS, ids=lambda w: f"{w[0].__name__}-{w[1]}x{w[2]}")
+def test_isotropic_laws_that_are_not_spherical_are_not_called_anisotropic(
+    world: tuple[Callable[..., Array], int, int, float], center: str
+) -> None:
+    law, n, p, wrong = world
+    rng, repeats = np.random.default_rng(0), 6 if law is autoregressive else 12
+    results = [isotropy(law(rng, n, p), center=center, rng=i) for i in range(repeats)]  # type: ignore[arg-type]
+    found = Counter(result.verdict for result in results)
+    assert found["anisotropic"] <= 3, found  # 0.6 expected at 5 %
+    if center == "known" and wrong >= 0.36:
+        assert sum(map(rejected, results)) >= 2  # what the verdict was before
+    if law is autoregressive:
+        assert all("neighbours" in result.reason for result in results)
+    if law is lognormal and center == "known" and n == 256:
+        assert all("symmetric" in result.reason for result in results)
+
+
+@pytest.mark.parametrize("center", ["known", "estimated"])
+@pytest.mark.parametrize("df", [None, 3])
+def test_power_is_kept_where_the_assumptions_hold(df: float | None, center: str) -> None:
+    rng = np.random.default_rng(1)
+    excess = 12.0 if df is None else 25.0
+    found = Counter(
+        isotropy(laws.planted(rng, 64, 512, 1, excess, df), center=center, rng=i).verdict  # type: ignore[arg-type]
+        for i in range(8)
+    )
+    assert found["anisotropic"] >= 6, found
+
+
+def test_one_weak_direction_is_found_about_an_estimated_centre() -> None:
+    """Excess 8 in 64 x 512: differences of pairs reject in 0.37 of data sets, all draws given their lengths in 0.87."""
+    rng = np.random.default_rng(2)
+    found = [isotropy(laws.planted(rng, 64, 512, 1, 8.0), rng=i).verdict == "anisotropic" for i in range(14)]
+    assert np.mean(found) >= 0.6
+
+
+@pytest.mark.parametrize("df", [None, 3, 1.5])
+@pytest.mark.parametrize("scale", ["isotropic", "one direction", "axes"])
+def test_checks_hold_their_level_under_any_covariance(df: float | None, scale: str) -> None:
+    rng = np.random.default_rng(3)
+    sizes = {"isotropic": np.ones(40), "one direction": np.r_[8.0, np.ones(39)], "axes": np.linspace(0.2, 3, 40)}[scale]
+    order, centre, kinds = [], [], []
+    for _ in range(300):
+        x = (laws.gaussian(rng, 30, 40) if df is None else laws.elliptical(rng, 30, 40, df)) * sizes
+        seen = assumptions(centred(x, "known"))
+        order.append(seen.order_pvalue)
+        centre.append(seen.centre_pvalue)
+        kinds.append(seen.spherical)
+    limit = stats.binom.isf(1e-4, 300, 0.05)
+    assert sum(p <= 0.05 for p in order) <= limit
+    assert sum(p <= 0.05 for p in centre) <= limit
+    if scale == "isotropic":
+        assert np.mean(kinds) > 0.95
+
+
+def test_the_orders_of_few_draws_are_enumerated() -> None:
+    """Mean and variance of the sum over neighbours, against all orders."""
+    from itertools import permutations
+
+    x = np.random.default_rng(4).standard_normal((8, 3)) + 0.4
+    s = x / np.linalg.norm(x, axis=1, keepdims=True)
+    c = s @ s.T
+    sums = np.array([sum(c[i, j] for i, j in zip(o, o[1:], strict=False)) for o in permutations(range(8))])
+    z = (sums[0] - sums.mean()) / sums.std()
+    assert assumptions(centred(x, "known")).order_pvalue == pytest.approx(2 * stats.norm.sf(abs(z)), rel=1e-6)
+
+
+def test_a_known_centre_that_is_not_is_seen() -> None:
+    rng = np.random.default_rng(5)
+    x = laws.gaussian(rng, 64, 100) + 0.15
+    assert "centre" in isotropy(x, center="known").reason
+    assert isotropy(x, center=np.full(100, 0.15)).verdict == "isotropic"
+    assert isotropy(x).verdict != "anisotropic"
+
+
+def test_copies_are_one_draw() -> None:
+    """64 images x 2 with correlation 0.25 within an image, isotropic."""
+    rng, groups = np.random.default_rng(6), np.repeat(np.arange(64), 2)
+    wrong = 0
+    for i in range(3):
+        own = rng.standard_normal((64, 1, 300)) + np.sqrt(3) * rng.standard_normal((64, 2, 300))
+        x = own.reshape(128, 300)
+        found = isotropy(x, center="known", groups=groups, rng=i)
+        assert (found.n, found.verdict) == (64, "isotropic")
+        wrong += rejected(isotropy(x, center="known", rng=i))
+    assert wrong == 3
+    np.testing.assert_allclose(group_means([[1.0, 2], [3, 4], [5, 8]], ["b", "a", "b"]), [[3, 5], [3, 4]])
+    with pytest.raises(TypeError, match="draws themselves"):
+        isotropy(Gram.of(x), groups=groups)

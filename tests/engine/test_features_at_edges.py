@@ -1,0 +1,286 @@
+"""Drift, density and spectra at their edges: copies, small sets, other scales, another network, memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from featdyn.analysis import analyses
+from featdyn.analysis.context import Context
+from featdyn.analysis.features.drift.linear_probe import fit
+from featdyn.analysis.inputs.features_at_cuts import inputs_of
+from featdyn.analysis.inputs.stitchable import cut_network
+from featdyn.analysis.status import reasons
+from featdyn.capture import Probes, Recorder
+from featdyn.errors import NetworkError
+from featdyn.statistics.cka import Grams
+from featdyn.store import Run
+from tests.engine.on_workers import own_run
+from tests.engine.test_drift_cka import draw, naive_unbiased
+
+STATUS = Path("/proc/self/status")
+drift, density, spectra = (analyses()[name] for name in ("drift", "density", "spectra"))
+
+
+def linear(path, inputs, coords, matrices, **options):
+    """Record a network whose features at ``0`` are the inputs times each matrix in turn."""
+    width, labels = inputs.shape[1], torch.arange(len(inputs)) % 2
+    model = nn.Sequential(nn.Linear(width, width, bias=False), nn.Linear(width, 2, bias=False))
+    with Recorder(model, Probes(inputs, labels, coords), path, layers=["0"], batch=16, **options) as recorder:
+        for t, matrix in enumerate(matrices):
+            with torch.no_grad():
+                model[0].weight.copy_(torch.as_tensor(matrix))
+            recorder.record(step=t)
+    return Run(path), model
+
+
+@pytest.mark.parametrize(
+    "order", [[3, 1, 2, 40, 17, 39, 0], [5, 5, 6, 6, 41], [7, 6, 5], [2, 3, 5], list(range(41, -1, -1))]
+)
+def test_probes_in_any_order_and_more_than_once(tmp_path, order):
+    run, model = own_run(tmp_path / "r.zarr", checkpoints=1)
+    parts, places = cut_network(run, model, ("all",), "recomputed"), np.array(order)
+    every = parts.features.whole(0, np.arange(42))
+    for some, z in zip(parts.features.whole(0, places), every, strict=True):
+        assert torch.equal(some, z[order])
+    assert torch.equal(inputs_of(run, places), torch.from_numpy(run.values("inputs/input")[order]))
+    with pytest.raises(ValueError, match=r"kept must lie in 0 to 41, got -1 to 3"):
+        parts.features.whole(0, np.array([3, -1]))
+
+
+def test_copies_of_an_image_are_one_in_the_intervals_of_motion(tmp_path):
+    rng = np.random.default_rng(0)
+    inputs = torch.from_numpy(np.repeat(rng.standard_normal((9, 4)), 4, 0)).float() + 0.01 * torch.randn(36, 4)
+    order = rng.permutation(36)  # copies lie in different batches
+    run, model = linear(
+        tmp_path / "r.zarr",
+        inputs[order],
+        {"origin": np.repeat(np.arange(9), 4)[order]},
+        [np.eye(4), np.diag([1, 2, 3, 4.0])],
+    )
+    found = drift(run, model=model, cuts=("0",)).isel(cut=0, set=0, t1=0, t2=1)
+    x = inputs[order].double().numpy()
+    y = x * [1, 2, 3, 4]
+    moved = np.linalg.norm(y - x, axis=1) / np.linalg.norm(x, axis=1)
+    of_image = np.array([(moved - moved.mean())[run.values("origin") == g].sum() for g in range(9)])
+    half = stats.t.ppf(0.975, 8) * np.sqrt(9 / 8 * (of_image**2).sum()) / 36
+    assert float(found["motion"]) == pytest.approx(moved.mean(), rel=1e-5)
+    assert float(found["motion_high"] - found["motion"]) == pytest.approx(half, rel=1e-4)
+    assert half > 1.5 * stats.t.ppf(0.975, 35) * moved.std(ddof=1) / 6  # as independent probes would have it
+
+
+def test_the_jackknife_of_cka_leaves_out_images():
+    member, features = np.array([0, 0, 0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8]), draw(3, 13, (6, 9))
+    grams = Grams(2, 13)
+    for i, x in enumerate(features):
+        grams.put(i, x @ x.T)
+    found = grams.alignment(groups=member)
+    left_out = np.array([naive_unbiased(*(x[member != g] for x in features)) for g in range(9)])
+    error = np.sqrt(8 / 9 * ((left_out - left_out.mean()) ** 2).sum())
+    assert found.high[0, 1] - found.debiased[0, 1] == pytest.approx(1.96 * error, rel=1e-3)
+
+
+def test_copies_of_a_training_image_are_left_out_together():
+    rng = np.random.default_rng(0)
+    images, labels = np.repeat(np.arange(20), 3), np.repeat(rng.integers(0, 2, 20), 3)
+    x = np.repeat(rng.standard_normal((20, 40)), 3, 0) + 0.01 * rng.standard_normal((60, 40))
+    x = x - x.mean(0)
+    found = fit(x @ x.T, labels, images)
+    wanted, unit = np.eye(2)[labels], found.penalty * (x**2).sum(1).mean()
+    for g in range(20):
+        kept = images != g
+        z, y = x[kept] - x[kept].mean(0), wanted[kept]
+        weights = z.T @ np.linalg.solve(z @ z.T + unit * np.eye(len(z)), y - y.mean(0))
+        scores = (x[~kept] - x[kept].mean(0)) @ weights + y.mean(0)
+        assert (found.left_out[~kept] == scores.argmax(1)).all()
+    # Labels are noise: what is read with the other copies at hand is not there.
+    assert (found.left_out == labels).mean() < 0.8 < (fit(x @ x.T, labels).left_out == labels).mean()
+
+
+def test_the_null_of_density_swaps_images(tmp_path):
+    """Copies of few images, swapped one by one, reject far too often."""
+    small = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        images = rng.standard_normal((12, 4))
+        inputs = torch.from_numpy(np.repeat(images, 4, 0) + 0.05 * rng.standard_normal((48, 4))).float()
+        matrix = np.linalg.qr(rng.standard_normal((4, 4)))[0]  # of a rotation-invariant law: the same distribution
+        run, model = linear(
+            tmp_path / f"{seed}.zarr", inputs, {"origin": np.repeat(np.arange(12), 4)}, [np.eye(4), matrix]
+        )
+        found = density(run, model=model, cuts=("0",), permutations=39).isel(cut=0, set=0, pair=0)
+        small += int(found["pvalue"].sel(measure="energy") <= 0.05)
+    assert small <= 4  # 0.6 are expected; 12 swapped one by one
+
+
+def test_a_family_can_reject_however_large_it_is(tmp_path):
+    rng = np.random.default_rng(0)
+    inputs = torch.from_numpy(rng.standard_normal((40, 4))).float()
+    run, model = linear(tmp_path / "r.zarr", inputs, {}, [np.eye(4) * 1.5**t + 2 * t for t in range(6)])
+    found = density(run, model=model, cuts=("0",), pairs="all", permutations=39)
+    energy = found.sel(measure="energy")
+    assert energy["pvalue"].size == 15
+    assert float(energy["adjusted"].min()) == pytest.approx(1 / 40)
+    assert (energy["adjusted"] >= energy["pvalue"] - 1e-12).all()
+    assert "Westfall" in found.attrs["multiplicity"]
+
+
+@pytest.mark.parametrize("other", [nn.LeakyReLU(0.2), nn.Tanh(), nn.Identity(), nn.GELU()])
+@pytest.mark.parametrize("analysis", [drift, density])
+def test_another_network_is_refused(tmp_path, analysis, other):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    probes = Probes(torch.randn(20, 4), torch.arange(20) % 2)
+    with Recorder(model, probes, tmp_path / "r.zarr", layers=["*"]) as recorder:
+        recorder.record(step=0)
+    with pytest.raises(NetworkError, match="the model is not the one recorded"):
+        analysis(Run(tmp_path / "r.zarr"), model=nn.Sequential(model[0], other, model[2]))
+
+
+def test_a_zero_feature_is_left_out_and_counted(tmp_path):
+    inputs = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    inputs[3, 1:] = 0
+    first, second = np.diag([0.0, 1, 1]), np.diag([2.0, 1, 3])
+    run, model = linear(tmp_path / "r.zarr", inputs, {}, [first, second])
+    found = drift(run, model=model, cuts=("0",)).isel(cut=0, set=0)
+    x, y = (inputs.double().numpy() @ m for m in (first, second))
+    size, kept = np.linalg.norm(x, axis=1), np.arange(8) != 3
+    assert found["undefined"].values.tolist() == [1, 0]
+    forth = (np.linalg.norm(y - x, axis=1)[kept] / size[kept]).mean()
+    back = (np.linalg.norm(y - x, axis=1) / np.linalg.norm(y, axis=1)).mean()
+    np.testing.assert_allclose(found["motion"], [[0, forth], [back, 0]], rtol=1e-5)
+    cosine = ((x * y).sum(1)[kept] / size[kept] / np.linalg.norm(y, axis=1)[kept]).mean()
+    np.testing.assert_allclose(found["cosine"], [[1, cosine], [cosine, 1]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_features_of_any_scale(tmp_path, scale):
+    rng = np.random.default_rng(1)
+    inputs = torch.from_numpy(rng.standard_normal((30, 4))).float()
+    coords = {"split": np.array(["train", "test"], dtype=object)[np.arange(30) % 2]}
+    matrices = [np.eye(4), np.diag([1, 2, 3, 4.0]) + 0.1]
+    found, options = [], {"cuts": ("0",), "permutations": 19}
+    for name, factor in (("one", 1.0), ("other", scale)):
+        model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 2, bias=False))
+        path = tmp_path / name
+        with Recorder(
+            model, Probes(inputs, torch.arange(30) % 2, coords), path, layers=["0"], dtype="float32", gradients=False
+        ) as recorder:
+            for t, matrix in enumerate(matrices):
+                with torch.no_grad():
+                    model[0].weight.copy_(torch.from_numpy(matrix * factor))
+                    model[1].weight.copy_(torch.tensor([[1.0, 2, 3, 4], [4, 3, 2, 1]]) / factor)
+                recorder.record(step=t)
+        run = Run(path)
+        found.append((drift(run, model=model, cuts=("0",)), density(run, model=model, **options), spectra(run)))
+    for name in (
+        "motion",
+        "motion_low",
+        "cosine",
+        "cka",
+        "cka_debiased",
+        "linear_accuracy",
+        "straightness",
+        "prefix_distance",
+    ):
+        np.testing.assert_allclose(found[1][0][name], found[0][0][name], rtol=1e-4, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(found[1][0]["path_length"] / scale, found[0][0]["path_length"], rtol=1e-5)
+    for measure, unit in (("mmd", 1), ("energy", scale), ("sliced_wasserstein", scale), ("total_variation", 1)):
+        one, other = (of[1].sel(measure=measure) for of in found)
+        np.testing.assert_allclose(other["statistic"] / unit, one["statistic"], rtol=1e-3, atol=1e-4, err_msg=measure)
+    np.testing.assert_allclose(found[1][2]["effective_rank"], found[0][2]["effective_rank"], rtol=1e-5)
+    np.testing.assert_allclose(found[1][2]["variance"] / scale / scale, found[0][2]["variance"], rtol=1e-5)
+
+
+def test_cosines_of_features_of_very_different_length(tmp_path):
+    inputs = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
+    turn = np.eye(4)[[1, 0, 2, 3]]
+    run, model = linear(tmp_path / "r.zarr", inputs, {}, [np.eye(4), 1e-3 * turn], dtype="float32")
+    found = drift(run, model=model, cuts=("0",)).isel(cut=0, set=0)
+    x = inputs.double().numpy()
+    expected = ((x * (x @ turn)).sum(1) / (x**2).sum(1)).mean()
+    assert float(found["cosine"][0, 1]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_set_too_small_for_some_measures_has_the_others(tmp_path):
+    inputs = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    split = np.array(["train"] * 35 + ["test"] * 5, dtype=object)
+    run, model = linear(tmp_path / "r.zarr", inputs, {"split": split}, [np.eye(4), 2 * np.eye(4) + 1])
+    found = density(run, model=model, cuts=("0",), permutations=19).isel(cut=0, pair=0)
+    assert np.isfinite(found["statistic"].sel(set="train")).all()
+    missing = np.isnan(found["statistic"].sel(set="test"))
+    assert found["measure"].values[missing.values].tolist() == ["total_variation"]
+    assert reasons(found, "statistic").sel(set="test", measure="total_variation") == "too few samples"
+
+
+def test_one_checkpoint_has_no_pairs(tmp_path):
+    run, model = linear(tmp_path / "r.zarr", torch.randn(9, 3), {}, [np.eye(3)])
+    found = density(run, model=model, permutations=19)
+    assert found.sizes["pair"] == 0
+    assert "no_later_checkpoint" in found.attrs["empty"]
+
+
+def test_the_kept_probes_hold_every_class(tmp_path):
+    """Probes in the order of their classes, as folders of images give them."""
+    inputs = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(40) // 10
+    split = np.array(["train", "test"], dtype=object)[np.arange(40) % 2]
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4))
+    with torch.no_grad(), Recorder(model, Probes(inputs, labels, {"split": split}), tmp_path / "r.zarr") as recorder:
+        recorder.record(step=0)
+    run = Run(tmp_path / "r.zarr")
+    contexts = Context(run, drift.options(cuts=("0",), samples=8), None)  # type: ignore[arg-type]
+    for mine in contexts.sets.choose(run, 8, 0):
+        assert np.bincount(labels.numpy()[mine]).tolist() == [2, 2, 2, 2]
+
+
+def traced(call):
+    """Return the bytes that NumPy and Python took at most."""
+    tracemalloc.start()
+    call()
+    try:
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def resident(call):
+    """Return by how many bytes the process grew at most, torch's included."""
+    status = lambda key: next(int(v.split()[1]) for v in STATUS.read_text().splitlines() if v.startswith(key))  # noqa: E731
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    call()
+    return 1024 * (status("VmHWM") - before)
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("name", "measure", "width", "probes", "options"),
+    [
+        ("drift", resident, 6000, 512, {"cuts": ("1",)}),
+        ("density", traced, 1500, 300, {"cuts": ("1",), "permutations": 19}),
+        ("spectra", traced, 400, 2000, {}),
+    ],
+)
+def test_plans_are_near_measured_memory(tmp_path, name, measure, width, probes, options, monkeypatch):
+    """Arrays that are large beside all else: a term that is multiplied or divided by mistake is seen."""
+    inputs = torch.randn(probes, 20, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(nn.Linear(20, width), nn.ReLU(), nn.Linear(width, 2))
+    fixed = Probes(inputs, torch.arange(probes) % 2)
+    kinds = {"layers": ["1"], "gradients": False, "dtype": "float32"}
+    with Recorder(model, fixed, tmp_path / "r.zarr", **kinds) as recorder:
+        for t in range(6):
+            recorder.record(step=t)
+            with torch.no_grad():
+                model[0].weight += 0.1
+    plans, run, admit = [], Run(tmp_path / "r.zarr"), Context.admit
+    monkeypatch.setattr(Context, "admit", lambda self, plan: (plans.append(plan), admit(self, plan))[1])
+    analyses()[name](run, model=model, **options)  # what is loaded or compiled once
+    measured = measure(lambda: analyses()[name](run, model=model, **options))
+    assert 0.5 < measured / plans[-1].peak() < 1.3, (measured, plans[-1])

@@ -1,0 +1,42 @@
+"""How features answer to small steps: beside central differences in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.func import functional_call
+
+from featdyn.analysis.gradient_noise import linear_response
+from featdyn.analysis.gradient_noise.linear_response import Features, doubled
+from featdyn.analysis.gradient_noise.sampler import flat, moved
+from featdyn.networks import build, cuts, features_at, resolve
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet20", "vit"])
+def test_every_kind_of_network_beside_differences(name, monkeypatch):
+    torch.manual_seed(0)
+    model = build(name, classes=3, shape=(1, 8, 8)).eval()
+    places = resolve(cuts(model, torch.zeros(1, 1, 8, 8)), ("default",))
+    x, part = torch.randn(3, 1, 8, 8), features_at(model, places)
+    names = [n for n, _ in part.named_parameters()]
+    state = doubled(model.state_dict())
+    # Small enough that no unit changes its sign on the way.
+    steps = [1e-3 * torch.randn(len(flat(state, names)), dtype=torch.float64) for _ in range(3)]
+    monkeypatch.setattr(linear_response, "TOGETHER", 1)  # one step at a time
+    one = Features(model, places, x).response(model.state_dict(), steps, names)
+    monkeypatch.undo()
+    together = Features(model, places, x).response(model.state_dict(), steps, names)
+
+    def at(step):
+        with torch.no_grad():
+            return [z.flatten(1) for z in functional_call(part, moved(state, step, names), (x.double(),))]
+
+    for c in range(len(places)):
+        assert one[c].shape == (3, 3, np.prod(places[c].shape))
+        torch.testing.assert_close(one[c], together[c])
+        for k, step in enumerate(steps):
+            wanted = (at(1e-4 * step)[c] - at(-1e-4 * step)[c]) / 2e-4
+            assert (one[c][:, k] - wanted).norm() < 1e-5 * wanted.norm()
+    tiny = Features(model, places, x).response(model.state_dict(), [1e-12 * steps[0]], names)
+    torch.testing.assert_close(tiny[-1][:, 0] * 1e12, one[-1][:, 0])  # no step is too small
