@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from featdyn.capture.opening import open_run
+from featdyn.capture.open_store import open_store
 from featdyn.capture.ranks import Ranks
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunPart, RunWriter, gc, lease, locate, repair, verify
@@ -258,7 +258,7 @@ class Several(Ranks):
 def test_several_ranks_are_refused_before_anything_is_there() -> None:
     message = "several processes cannot record into one store in a bucket: give a folder that all ranks share"
     with Faults(MemoryStore()).installed() as url:
-        refused(lambda: open_run(Several(), url, small_run.SCHEMA, make_probes(), [], {}), message)
+        refused(lambda: open_store(Several(), url, small_run.SCHEMA, make_probes(), [], {}), message)
         refused(lambda: RunPart(url, small_run.SCHEMA, 0, ""), message)
         assert locate(url).empty()
         with RunWriter.create(url, small_run.SCHEMA, static={}, attributes={}) as writer:

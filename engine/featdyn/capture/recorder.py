@@ -16,12 +16,12 @@ from featdyn.capture.arrays import arrays, gradient_scale
 from featdyn.capture.blocks import BUFFERS, BlockWriter
 from featdyn.capture.fit import Fit
 from featdyn.capture.follow import output_shape
-from featdyn.capture.opening import identity, open_run, same
+from featdyn.capture.open_store import check_alike, identity, open_store
 from featdyn.capture.options import CaptureOptions
-from featdyn.capture.pending import Pending
-from featdyn.capture.plan import Plan, plan
+from featdyn.capture.pending_checkpoint import PendingCheckpoint
 from featdyn.capture.probes import Probes
 from featdyn.capture.ranks import Ranks
+from featdyn.capture.recording_needs import RecordingNeeds, estimate
 from featdyn.capture.replica import buffers, check_whole, checksums, with_buffers
 from featdyn.capture.resume import last_step
 from featdyn.capture.shards import Shards
@@ -101,14 +101,14 @@ class Recorder:
     ) -> None:
         self._ranks = Ranks()  # first of all: whatever fails below on one rank, the others hear of it
         try:
-            same(self._ranks.all(lambda: self._set_up(model, probes, every, coords, loss, options)), _ALIKE)
+            check_alike(self._ranks.all(lambda: self._set_up(model, probes, every, coords, loss, options)), _ALIKE)
             attributes = {
                 **(attributes or {}),
                 "capture": self.options.model_dump(mode="json"),
                 "identity": self._identity,
             }
             # The store comes last: what fails above leaves no folder and no lock behind.
-            self._run = open_run(self._ranks, store, self.schema, probes, self.layers, attributes)
+            self._run = open_store(self._ranks, store, self.schema, probes, self.layers, attributes)
             try:
                 self._last = self._ranks.first(self._last_step)
             except BaseException:
@@ -159,10 +159,10 @@ class Recorder:
         """Committed checkpoints; one more may be on its way, see :meth:`wait`."""
         return self._run.checkpoints
 
-    def plan(self, checkpoints: int, state: int = 0) -> Plan:
+    def plan(self, checkpoints: int, state: int = 0) -> RecordingNeeds:
         """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
         state += sum(t.nbytes for t in self._tensors().values())
-        return plan(self.schema, state, checkpoints, BUFFERS, self._run.place)
+        return estimate(self.schema, state, checkpoints, BUFFERS, self._run.place)
 
     def step(self, **coords: Number) -> bool:
         """Count one training step, from the store's last on, and record when it is due; return whether it was."""
@@ -199,9 +199,9 @@ class Recorder:
             What is given is not of these kinds.
         """
         self.wait()
-        pending = Pending(Fit(self.options))
+        pending = PendingCheckpoint(Fit(self.options))
         try:
-            same(self._ranks.all(lambda: self._begin(pending, step, state, coords)), _ONE_NETWORK)
+            check_alike(self._ranks.all(lambda: self._begin(pending, step, state, coords)), _ONE_NETWORK)
             # It is also the answer that a part of a checkpoint waits for before it writes: rank 0 has the lock.
             theirs = self._ranks.first(lambda: buffers(self._model) if self._ranks.several else {})
             self._ranks.all(lambda: self._probe(pending, theirs))
@@ -235,7 +235,7 @@ class Recorder:
         self.close()
 
     def _begin(
-        self, pending: Pending, step: int, state: Mapping[str, Tensor] | None, coords: Mapping[str, Number]
+        self, pending: PendingCheckpoint, step: int, state: Mapping[str, Tensor] | None, coords: Mapping[str, Number]
     ) -> dict[str, Any]:
         """Start a checkpoint; return what must be the same on all ranks."""
         numbers, step = self._numbers(coords), whole("step", step)
@@ -269,13 +269,13 @@ class Recorder:
             return -1
         return last_step(self._run.place, self._model, self._probes, self._loss, self.options.batch)
 
-    def _finish(self, pending: Pending, blocks: list[Future[None]]) -> None:
+    def _finish(self, pending: PendingCheckpoint, blocks: list[Future[None]]) -> None:
         checkpoints = pending.finish(self._ranks, blocks)
         self._last = pending.step
         if isinstance(self._run, RunPart):
             self._run.checkpoints = checkpoints
 
-    def _probe(self, pending: Pending, theirs: Mapping[str, Tensor]) -> None:
+    def _probe(self, pending: PendingCheckpoint, theirs: Mapping[str, Tensor]) -> None:
         """Run the probe pass of one checkpoint over this rank's blocks, handing over block by block."""
         size = min(self.options.batch, self.schema.shard_samples)
         files = pending.files

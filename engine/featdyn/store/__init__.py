@@ -3,8 +3,8 @@
 from featdyn.store.checkpoint import CheckpointWriter
 from featdyn.store.garbage import Garbage, gc
 from featdyn.store.locate import below, locate
-from featdyn.store.part import CheckpointPart, RunPart
 from featdyn.store.publish import commit_result
+from featdyn.store.rank_writers import CheckpointPart, RunPart
 from featdyn.store.reader import Run
 from featdyn.store.repair import Repair, repair
 from featdyn.store.root import exists

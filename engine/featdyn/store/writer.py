@@ -139,7 +139,7 @@ class RunWriter(Publisher):
             return self._result(name, dataset)
 
     def invite(self) -> str:
-        """Let other processes write shards too; return the token for their :class:`featdyn.store.part.RunPart`."""
+        """Let other processes write shards too; return the token for their :class:`featdyn.store.RunPart`."""
         self.place.check_several()
         with disk(self.place, self.checkpoints):
             return self._lock.invite()

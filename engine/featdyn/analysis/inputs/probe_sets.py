@@ -54,7 +54,7 @@ class ProbeSets:
                 f"{run.path}: no set of probes is called {', '.join(patterns)}; there are {', '.join(names)}"
             )
         made_from = next((coords[name].values for name in ("origin", "dataset_index") if name in coords), np.arange(n))
-        origins = np.unique(made_from.astype(str), return_inverse=True)[1]
+        origins = np.unique([str(name) for name in made_from.tolist()], return_inverse=True)[1]
         return cls(kept, [splits == name for name in kept], origins.astype(np.int64))
 
     def index(self, name: str) -> int | None:

@@ -11,7 +11,7 @@ from featdyn.store.place import Place
 
 
 @dataclass(frozen=True)
-class Plan:
+class RecordingNeeds:
     """Bytes of a recording: per array and checkpoint, on disk in all, in memory at once."""
 
     arrays: dict[str, int]
@@ -47,9 +47,9 @@ class Plan:
             )
 
 
-def plan(schema: Schema, state: int, checkpoints: int, buffers: int, place: Place) -> Plan:
+def estimate(schema: Schema, state: int, checkpoints: int, buffers: int, place: Place) -> RecordingNeeds:
     """Return the plan of recording so many checkpoints there."""
     rows = min(schema.shard_samples, schema.samples)
     memory = buffers * rows * sum(a.sample_bytes for a in schema.arrays if a.dims[:1] == ("sample",))
     arrays = {a.path: a.nbytes for a in schema.arrays}
-    return Plan(arrays, state, checkpoints, memory, place.free())
+    return RecordingNeeds(arrays, state, checkpoints, memory, place.free())

@@ -18,7 +18,7 @@ from featdyn.store.reader import state_path
 
 
 @dataclass
-class Pending:
+class PendingCheckpoint:
     """What one rank has of a checkpoint."""
 
     fit: Fit

@@ -43,7 +43,7 @@ def identity(model: nn.Module, probes: Probes) -> dict[str, Any]:
     return found
 
 
-def same(claims: Sequence[Mapping[str, Any]], rule: str) -> None:
+def check_alike(claims: Sequence[Mapping[str, Any]], rule: str) -> None:
     """Raise :class:`TrainingError` where a rank claims something else than rank 0; all ranks hold the same claims."""
     for rank, claim in enumerate(claims):
         for what, value in claim.items():
@@ -55,7 +55,7 @@ def same(claims: Sequence[Mapping[str, Any]], rule: str) -> None:
             raise TrainingError(f"rank {rank} does not have rank 0's {what}: {rule}")
 
 
-def open_run(
+def open_store(
     ranks: Ranks,
     store: str | Path,
     schema: Schema,
