@@ -191,8 +191,8 @@ class _Table:
         return found
 
     def _row(self, claim: str, cell: tuple[str, str], quantity: str, found: Estimate) -> Row:
-        numbers = (found.value, found.low, found.high, found.repeats)
-        return Row(self._dataset, claim, *cell, quantity, *numbers, pvalue=np.nan, verdict="")
+        value, low, high, runs = found.value, found.low, found.high, found.repeats
+        return Row(self._dataset, claim, *cell, quantity, value, low, high, runs, pvalue=np.nan, verdict="")
 
 
 def _verdict(tested: Estimate, pvalue: float) -> str:

@@ -49,7 +49,7 @@ def training_accuracy(run: Run) -> NDArray[np.float64]:
         result = run.result(name)
         if "plain_accuracy" in result and result.sizes["t1"] == run.checkpoints and "train" in result["set"].values:
             return np.asarray(result["plain_accuracy"].sel(set="train").values, np.float64)
-    from featdyn.analysis.inputs.recorded_arrays import recorded_classes
+    from featdyn.analysis.inputs.class_labels import recorded_classes
 
     labels = run.values("label")[train]
     return np.array([(recorded_classes(run, t)[train] == labels).mean() for t in range(run.checkpoints)])

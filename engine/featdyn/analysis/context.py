@@ -69,7 +69,7 @@ class Context(Generic[Chosen]):
         from featdyn.analysis.inputs.stitchable import cut_network
 
         chosen: Any = self.options
-        where = features or getattr(chosen, "features", "recomputed")
+        where: str = features or getattr(chosen, "features", "recomputed")
         return cut_network(self.run, self.model, chosen.cuts, where)
 
     def admit(self, plan: Plan) -> None:

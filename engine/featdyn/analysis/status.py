@@ -63,14 +63,12 @@ class Status:
 
 def reasons(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
     """Return in words why each cell of a variable is missing ('' where it is not); None where nothing says."""
-    import xarray as xr
-
     found: xr.DataArray | None = None
     for ancillary in str(dataset[name].attrs.get("ancillary_variables", "")).split():
         if ancillary not in dataset:
             continue
         words = _words(dataset[ancillary])
-        found = words if found is None else xr.where(found == "", words, found)
+        found = words if found is None else found.where(found != "", words)
     return found
 
 

@@ -109,4 +109,5 @@ def _products(rows: Array) -> Array:
 
     with one_blas_thread():
         parallel_blocks(work, pieces * batch)
-    return parts.sum(0)
+    total: np.ndarray[Any, Any] = parts.sum(0)
+    return total

@@ -105,7 +105,8 @@ def _show(cell: xr.Dataset, name: str) -> str:
     value = cell[name]
     if name == "parameter_verdict":
         verdict, count = str(value.item()), cell.get("parameter_directions")
-        return verdict + (f", {int(count)} directions" if verdict == "anisotropic" and _positive(count) else "")
+        known = verdict == "anisotropic" and count is not None and _positive(count)
+        return verdict + (f", {int(count)} directions" if known and count is not None else "")
     if "test" in value.dims:
         value = value.sel(test="sign_test")
     if "k" in value.dims:
