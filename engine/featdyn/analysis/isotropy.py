@@ -71,11 +71,10 @@ def isotropy(
         mean and 95 % quantile for isotropic noise with the lengths of the draws; ``_held_out``, ``_held_out_isotropic``
         and ``_held_out_isotropic_high (k, ...)``: the same for half of the draws along the directions of the other
         half, and ``_half_overlap (k, ...)`` of both halves' directions. For parameters and features ``_drift_share (k,
-        ...)``: what part of
-        the squared drift to the next sampled checkpoint lies along these directions, ``_drift_share_random``, k/p, and
-        ``_drift_pvalue`` against a uniformly random subspace (a Beta law), ``_drift_share_halves``: along the
-        directions of half of the draws. ``curvature_ratio (cut, t)``: mean curvature along the noise over that
-        along random directions, if it was sampled.
+        ...)``: what part of the squared drift to the next sampled checkpoint lies along these directions,
+        ``_drift_share_random``, k/p, and ``_drift_pvalue`` against a uniformly random subspace (a Beta law),
+        ``_drift_share_halves``: along the directions of half of the draws. ``curvature_ratio (cut, t)``: mean curvature
+        along the noise over that along random directions, if it was sampled.
 
     Raises
     ------

@@ -167,7 +167,7 @@ def _isotropy(c: Centred, rng: Rng, alpha: float) -> Isotropy:
     elif pvalue <= alpha and not seen.spherical and seen.variance_pvalue > alpha:
         found["verdict"] = "undecided"
         found["reason"] = (
-            f"tests for spherical laws reject (p = {pvalue:.2g}), but fourth powers of the entries are not those of one "
+            f"tests for spherical laws reject (p = {pvalue:.2g}), but fourth powers of entries are not those of one "
             f"and, with its variance estimated, isotropy is not rejected (p = {seen.variance_pvalue:.2g})"
         )
     elif pvalue <= alpha:
