@@ -109,4 +109,4 @@ def _products(rows: Array) -> Array:
 
     with one_blas_thread():
         parallel_blocks(work, pieces * batch)
-    return parts.sum(0)
+    return np.asarray(parts.sum(0))
