@@ -12,7 +12,6 @@ from featdyn.analysis.gradient_noise.linear_response import Features, doubled
 from featdyn.analysis.gradient_noise.sampler import flat, moved
 from featdyn.networks import build, cuts, features_at, resolve, state_for
 
-
 NETWORKS = {
     "mlp": {"widths": [7, 5]},
     "cnn": {"widths": [3, 4]},
