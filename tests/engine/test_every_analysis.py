@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from torch import nn
 
 from featdyn.analysis import analyses
@@ -23,7 +23,7 @@ from featdyn.errors import FeatdynError
 from featdyn.store import Run
 from tests.strategies import Recipe, recipes
 
-SMALL = {"cuts": ("all",), "permutations": 19, "draws": 20, "samples": 64, "features": "recomputed"}
+SMALL = {"cuts": ("default",), "permutations": 19, "draws": 20, "samples": 64, "features": "recomputed"}
 """Options that keep any analysis small, where it has them."""
 
 
@@ -219,10 +219,17 @@ def ask(analysis: Analysis, run: Run, model: nn.Module) -> xr.Dataset | None:
     return found
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.generate),  # recipes are small as they are, and each takes a second
+)
 @given(recipe=recipes())
 def test_each_cell_is_a_number_or_missing_with_a_reason(recipe: Recipe) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         run, model = recipe.record(Path(folder, "r.zarr"))
         truth: Truth | None = None
         for name, analysis in analyses().items():
