@@ -109,9 +109,4 @@ def _products(rows: Array) -> Array:
 
     with one_blas_thread():
         parallel_blocks(work, pieces * batch)
-<<<<<<< HEAD
-    total: np.ndarray[Any, Any] = parts.sum(0)
-    return total
-=======
     return np.asarray(parts.sum(0))
->>>>>>> kernels

@@ -37,12 +37,7 @@ def _blocks(queries: Array, samples: Array) -> Iterator[slice]:
 def log_density(queries: Array, samples: Array, bandwidth: Any, weights: Array | None) -> Array:
     """See :func:`featdyn_kernels.kde.log_density`."""
     weights = np.ones(len(samples)) if weights is None else weights
-<<<<<<< HEAD
-    found: Array = log_density_many(queries, samples, bandwidth, weights[None])[0]
-    return found
-=======
     return np.asarray(log_density_many(queries, samples, bandwidth, weights[None])[0])
->>>>>>> kernels
 
 
 def log_density_many(queries: Array, samples: Array, bandwidth: Any, weights: Array) -> Array:

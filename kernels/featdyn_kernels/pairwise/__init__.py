@@ -141,13 +141,8 @@ def _contrast(x: Array, y: Array, bandwidths: Callable[[Any, Any], Any], backend
     n, m = len(a), len(b)
     require(n > 1 and m > 1, f"x and y must hold at least two points each, got {tuple(a.shape)} and {tuple(b.shape)}")
     h, unit = bandwidths(a, b), unit_of(a, b)
-<<<<<<< HEAD
-    within_x, within_y, between = implementation("pairwise", "pair_sums", chosen)(*_over(unit, a, b, h))
-    value: Array = like(_difference(within_x, within_y, between, n, m) * (unit if h is None else 1.0), x)
-=======
     xx, yy, xy = implementation("pairwise", "pair_sums", chosen)(*_over(unit, a, b, h))
     value: Array = like(_difference(xx, yy, xy, n, m) * (unit if h is None else 1.0), x)
->>>>>>> kernels
     return value.reshape(())  # like() may add an axis
 
 
@@ -159,15 +154,9 @@ def _contrast_many(points: Array, members: Array, bandwidths: Callable[[Any], An
     labels = labels ^ (2 * labels.sum(1, keepdims=True) > len(a))
     h, unit = bandwidths(a), unit_of(a)
     a, h = _over(unit, a, h)
-<<<<<<< HEAD
-    marked, rest, between = implementation("pairwise", "labelled_sums", chosen)(a, labels, h)
-    n = like(labels.sum(1).astype(np.float64), a)
-    values: Array = like(_difference(marked, rest, between, n, len(a) - n) * (unit if h is None else 1.0), points)
-=======
     xx, yy, xy = implementation("pairwise", "labelled_sums", chosen)(a, labels, h)
     n = like(labels.sum(1).astype(np.float64), a)
     values: Array = like(_difference(xx, yy, xy, n, len(a) - n) * (unit if h is None else 1.0), points)
->>>>>>> kernels
     return values
 
 
