@@ -136,8 +136,8 @@ def test_weights_are_missing_where_statistics_cannot_be_estimated(tmp_path, run)
 def test_workers_change_nothing_and_what_they_need_is_said_first(tmp_path, clusters, caplog):
     run, model = own_run(tmp_path / "r.zarr")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    alone = averaging(run, model=model, draws=20)
-    same_on(clusters, averaging, alone, run, model=model, draws=20)
+    alone = averaging(run, model=model)
+    same_on(clusters, averaging, alone, run, model=model)
     plans(averaging, run, caplog, model=model)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(module.momentum == 0.1 for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))

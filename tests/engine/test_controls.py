@@ -88,7 +88,7 @@ def test_the_gaussian_has_the_covariance_of_the_drift():
 
 
 def test_controls(run, pairs):
-    found = controls(run, t2="all", draws=50)
+    found = controls(run, t2="all")
     np.testing.assert_array_equal(found["accuracy"].sel(kind="drift"), pairs["accuracy"])
     np.testing.assert_array_equal(found["agreement"].sel(kind="drift"), pairs["agreement"])
     assert (found["norm_error"] < 1e-3).all()
@@ -98,13 +98,13 @@ def test_controls(run, pairs):
     wanted = (found["accuracy"].sel(kind="drift") - found["accuracy"]).transpose(*found["advantage"].dims)
     np.testing.assert_allclose(found["advantage"], wanted, atol=1e-12)
     np.testing.assert_array_equal(found["structured"], (found["advantage_low"].sel(kind=list(STRICT)) > 0).all("kind"))
-    last = controls(run, draws=50, samples=20)
+    last = controls(run, samples=20)
     assert last["t2"].values.tolist() == [run.checkpoints - 1]
     assert last["set_size"].values.max() == 20
 
 
 def test_policies(run, pairs):
-    found = batchnorm(run, t2="all", draws=50)
+    found = batchnorm(run, t2="all")
     np.testing.assert_array_equal(found["accuracy"].sel(policy="travel"), pairs["accuracy"])
     assert (found["diagonal_differences"].sel(policy="travel") == 0).all()
     assert found["norms"].values[-1] == 0
@@ -123,7 +123,7 @@ def test_policies_agree_with_modules_set_by_hand(run):
     t1, t2 = 2, run.checkpoints - 1
     z = functional_call(cut.prefix, state_for(cut.prefix, saved[t1]), (inputs,)).detach()
     size = run.attributes["capture"]["batch"]
-    found = batchnorm(run, cuts=("s2b3",), draws=2)
+    found = batchnorm(run, cuts=("s2b3",))
 
     def score(name, reestimate):
         """In float64, with the mean and variance of all values of a layer's input, and batches of nearly one size."""
@@ -157,7 +157,7 @@ def test_policies_agree_with_modules_set_by_hand(run):
 
 
 def test_without_batchnorm_all_policies_are_one(bn_free):
-    found = batchnorm(bn_free, cuts=("all",), t2="all", draws=2)
+    found = batchnorm(bn_free, cuts=("all",), t2="all")
     assert (found["diagonal_differences"] == 0).all()
     assert (found["change"] == 0).all()
     assert (found["norms"] == 0).all()
@@ -204,7 +204,7 @@ def own(tmp_path_factory):
     return own_run(tmp_path_factory.mktemp("own") / "r.zarr")
 
 
-@pytest.fixture(scope="module", params=[(controls, {"draws": 30}), (batchnorm, {"draws": 30}), (rewind, {})])
+@pytest.fixture(scope="module", params=[(controls, {}), (batchnorm, {}), (rewind, {})])
 def alone(request, own):
     """What one process finds with a user's own network, all suffixes."""
     analysis, options = request.param

@@ -17,7 +17,7 @@ from featdyn.analysis.status import explain
 from featdyn.compute import SERIAL, Workers
 from featdyn.errors import FeatdynError
 from featdyn.provenance import provenance
-from featdyn.store import Run, RunWriter
+from featdyn.store import Run, commit_result
 from featdyn.validation import validate
 
 if TYPE_CHECKING:
@@ -71,9 +71,7 @@ def analyze(
     chosen = named(analysis) if isinstance(analysis, str) else analysis
     opened = run if isinstance(run, Run) else Run(run)
     found = compute(chosen, opened, model=model, progress=progress, workers=workers, fresh=fresh, **options)
-    with RunWriter.open(opened.place) as writer:
-        path = writer.result(chosen.name, found)
-    return found.assign_attrs(path=path)
+    return found.assign_attrs(path=commit_result(opened, chosen.name, found))
 
 
 def compute(

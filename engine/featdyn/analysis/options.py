@@ -27,12 +27,6 @@ class Seed(Options):
     )
 
 
-class Draws(Options):
-    """Taken from older calls, where intervals were bootstrapped."""
-
-    draws: int = Field(400, ge=2, description="without effect: intervals are score intervals, which need no draws")
-
-
 class Sets(Options):
     """Which sets of probes."""
 

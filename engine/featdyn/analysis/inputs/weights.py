@@ -18,8 +18,8 @@ from featdyn.store import Run
 if TYPE_CHECKING:
     from featdyn.analysis.inputs.features_at_cuts import Batch
 
-ROUNDING = 0.02
-"""Of the largest output: what another device or precision may change. Our own choice."""
+ROUNDING = 2e-3
+"""Of the largest output: what another device may change, beside the network's own precision. Our own choice."""
 HELD = 2**30
 """Bytes of weights in memory, for each model that takes them."""
 
@@ -71,7 +71,7 @@ def refuse_other_function(run: Run, model: nn.Module, batch: Batch) -> None:
         raise NetworkError(f"{run.path}: the model's outputs have another shape than those recorded")
     difference = np.abs(found[: len(recorded)].double().cpu().numpy() - recorded).max(initial=0)
     largest = np.abs(recorded).max(initial=0)
-    if not difference <= ROUNDING * largest:
+    if not difference <= max(ROUNDING, 16 * torch.finfo(found.dtype).eps) * largest:
         raise NetworkError(
             f"{run.path}: the model is not the one recorded: with the weights of checkpoint {last} its outputs differ "
             f"by {difference:.3g} from those recorded, of up to {largest:.3g}"

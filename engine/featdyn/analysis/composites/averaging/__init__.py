@@ -5,13 +5,13 @@ from __future__ import annotations
 from pydantic import Field
 
 from featdyn.analysis.declaration import SHARE, Analysis, Variable, bounded
-from featdyn.analysis.options import Draws, Seed, Sets
+from featdyn.analysis.options import Sets
 
 AVERAGES = ("weights", "predictions")
 CELLS = "average set window"
 
 
-class AveragingOptions(Sets, Draws, Seed):
+class AveragingOptions(Sets):
     """Options of averaging over checkpoints."""
 
     window: int = Field(10, ge=1, description="average the last checkpoints, up to so many; every number is shown")
@@ -29,7 +29,6 @@ ANALYSIS = Analysis(
     "number is that of the last checkpoint. Probes whose label is no class of the network are in no set.",
     options=AveragingOptions,
     needs=frozenset({"network", "labels"}),
-    incidental=("draws", "seed"),
     variables={
         **bounded("accuracy", CELLS, "share of right probes", valid_range=SHARE, status="status"),
         "loss": Variable(CELLS, "mean cross-entropy", "nat", status="status"),

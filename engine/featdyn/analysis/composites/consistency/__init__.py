@@ -7,12 +7,12 @@ from typing import Literal
 from pydantic import Field
 
 from featdyn.analysis.declaration import SHARE, Analysis, Variable, bounded
-from featdyn.analysis.options import Cuts, Draws, FeatureSource, Seed, Sets
+from featdyn.analysis.options import Cuts, FeatureSource, Sets
 
 PAIRS = "cut set t1 t2"
 
 
-class ConsistencyOptions(FeatureSource, Cuts, Sets, Draws, Seed):
+class ConsistencyOptions(FeatureSource, Cuts, Sets):
     """Options of the temporal-consistency analysis."""
 
     window: float = Field(
@@ -32,7 +32,7 @@ ANALYSIS = Analysis(
     "set. Intervals resample the image or document that probes were made from.",
     options=ConsistencyOptions,
     needs=frozenset({"network", "labels"}),
-    incidental=("window", "draws", "seed", "phase"),
+    incidental=("window", "phase"),
     variables={
         "prediction": Variable("cut t1 t2 probe", "predicted class"),
         **bounded("accuracy", PAIRS, "share of right probes", valid_range=SHARE),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from featdyn.analysis.declaration import SHARE, Analysis, Variable, bounded
-from featdyn.analysis.options import Cuts, Draws, Seed, Sets, Suffixes, samples
+from featdyn.analysis.options import Cuts, Seed, Sets, Suffixes, samples
 
 KINDS = ("drift", "isotropic", "gaussian", "same_class", "other_class")
 """The drift itself; noise of no direction; noise of the drift's covariance; another probe's drift, of the same class
@@ -14,7 +14,7 @@ CELLS = "cut set t1 t2"
 OF_KINDS = f"kind {CELLS}"
 
 
-class ControlOptions(Cuts, Sets, Suffixes, Draws, Seed):
+class ControlOptions(Cuts, Sets, Suffixes, Seed):
     """Options of the norm-matched controls."""
 
     samples: int = samples(1000)
@@ -29,7 +29,6 @@ ANALYSIS = Analysis(
     "than isotropic noise and than other probes' drift, are our own choice (feature dynamics, section 2.2 item 9).",
     options=ControlOptions,
     needs=frozenset({"network", "labels"}),
-    incidental=("draws",),
     variables={
         "accuracy": Variable(OF_KINDS, "share of right probes", valid_range=SHARE, status="status"),
         "agreement": Variable(
