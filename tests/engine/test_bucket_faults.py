@@ -86,7 +86,8 @@ def test_a_fault_at_every_single_request(clock: Clock, whole: dict[str, bytes], 
             small_run.record(url)
             assert equal(url, whole), at
     assert at > 50
-    assert seen == ({3} if how == "repeated" else {0, 1, 2, 3})
+    # A lost answer: to a conditional put it is read back, and what only follows a commit is made up for with the next.
+    assert seen == {"repeated": {3}, "lost": {0, 3}}.get(how, {0, 1, 2, 3})
 
 
 def test_faults_in_a_row(clock: Clock, whole: dict[str, bytes]) -> None:
