@@ -60,7 +60,7 @@ def test_a_run_in_a_bucket_is_the_run_on_disk(featdyn, url, tmp_path):
     }
     assert featdyn("report", url, "-o", tmp_path / "report.html")[0] == 0
     assert "run.zarr" in (tmp_path / "report.html").read_text()
-    code, out, _ = featdyn("compare", url, tmp_path / "run.zarr", "--format", "json")
+    code, out, _ = featdyn("compare", url, "--format", "json")
     assert (code, len(json.loads(out)) > 0) == (0, True)
     code, out, _ = featdyn("verify", url)
     assert (code, out.endswith("sound\n")) == (0, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def test_the_metadata_are_those_of_its_pyproject() -> None:
 
 def test_help_lists_it_and_explains_its_options() -> None:
     listed = with_package("analyze", "--help").stdout
-    assert "  margins      how far ahead of the second class is the first?\n" in listed
+    assert re.search(r"^  margins +how far ahead of the second class is the first\?$", listed, re.M)
     assert "--least" in with_package("analyze", "margins", "--help").stdout
 
 

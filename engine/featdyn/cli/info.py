@@ -47,7 +47,7 @@ def describe(run: Any) -> dict[str, Any]:
         layers[name] = {"shape": shape, "dtype": dtype, "bytes": sum(a.nbytes for a in held)}
     has_split = "split" in run.paths("sample")
     splits = (
-        [name or "no split" for name in run.values("split").tolist()] if has_split else ["sample"] * run.schema.samples
+        [name or "unknown" for name in run.values("split").tolist()] if has_split else ["sample"] * run.schema.samples
     )
     columns = {name: run.values(name).tolist() for name in run.paths("checkpoint")}
     history = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -57,7 +57,7 @@ def describe(run: Any) -> dict[str, Any]:
         "checkpoints": run.checkpoints,
         "description": run.attributes.get("recipe", {}).get("description", ""),
         "layers": layers,
-        "probes": {split or "unknown": splits.count(split) for split in dict.fromkeys(splits)},
+        "probes": {split: splits.count(split) for split in dict.fromkeys(splits)},
         "history": history,
         "results": [c.name for c in run.commits if c.kind == "result"],
         "provenance": run.attributes.get("provenance", {}),

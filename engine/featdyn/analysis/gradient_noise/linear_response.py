@@ -22,8 +22,8 @@ from featdyn.networks import Cut, features_at, state_for
 
 TOGETHER = 2**27
 """Bytes of the steps, and of what they move, that are pushed through the network at once."""
-_ATTENTION = threading.Lock()
-"""For which attention is used, which all threads share: fused ones have no forward derivative."""
+_FORWARD = threading.Lock()
+"""For levels of forward derivatives and for which attention is used (fused ones have none), which all threads share."""
 
 with warnings.catch_warnings():  # the first derivative makes torch compile rules, which warns of torch's own code
     warnings.simplefilter("ignore", FutureWarning)
@@ -31,13 +31,15 @@ with warnings.catch_warnings():  # the first derivative makes torch compile rule
 
 
 @contextmanager
-def plain_attention(model: nn.Module) -> Iterator[None]:
-    """Let a network with attention take the one that has derivatives of every kind; others are left alone."""
-    if not any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
-        yield
-        return
-    with _ATTENTION, sdpa_kernel(SDPBackend.MATH):
-        yield
+def derivatives_of_every_kind() -> Iterator[None]:
+    """Let one thread at a time take forward or second derivatives, with an attention that has them."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with _FORWARD, sdpa_kernel(SDPBackend.MATH):
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
 
 
 class Features:
@@ -50,7 +52,7 @@ class Features:
     """
 
     def __init__(self, model: nn.Module, cuts: Sequence[Cut], inputs: Tensor) -> None:
-        self._model, self._part, self._inputs = model, features_at(model, cuts), inputs.double()
+        self._part, self._inputs = features_at(model, cuts), inputs.double()
         self._widest = max(prod(cut.shape) for cut in cuts)
 
     def at(self, state: Mapping[str, Tensor]) -> list[Tensor]:
@@ -81,7 +83,7 @@ class Features:
         size = sum(tensor.numel() for tensor in moving.values())
         many = max(1, TOGETHER // (8 * (3 * size + 8 * len(self._inputs) * self._widest)))
         found: list[list[Tensor]] = []
-        with torch.no_grad(), plain_attention(self._model):
+        with torch.no_grad(), derivatives_of_every_kind():
             left = iter(steps)
             while some := list(islice(left, many)):
                 tangents = dict(_named(torch.stack(some).double().to(self._inputs.device), moving))

@@ -126,9 +126,9 @@ def cut_network(
     given = model
     model = network_of(run, model)
     batch = Batches(run, device_of(model))[0]
+    picked = resolve(cuts(model, batch.inputs[:1]), patterns)
     if given is not None and isinstance(features, str):  # once, and not again on each worker
         refuse_other_function(run, model, batch)
-    picked = resolve(cuts(model, batch.inputs[:1]), patterns)
     stored = source.stored_layers(run, picked, exact=features == "auto")
     if not isinstance(features, str):
         sources = dict(features)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featdyn.analysis.gradient_noise.linear_response import plain_attention
+from featdyn.analysis.gradient_noise.linear_response import derivatives_of_every_kind
 from featdyn.analysis.gradient_noise.sampler import flat
 
 
@@ -39,7 +39,7 @@ def quotients(
     Directions are taken at unit length, so that theirs does not matter.
     """
     moving = [dict(model.named_parameters())[name] for name in names]
-    with plain_attention(model):
+    with derivatives_of_every_kind():
         loss = F.cross_entropy(model(inputs).double(), labels)
         first = torch.autograd.grad(loss, moving, create_graph=True)
         gradient = flat(dict(zip(names, first, strict=True)), names)
