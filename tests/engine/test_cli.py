@@ -374,8 +374,6 @@ def test_a_damaged_run_can_still_be_printed(small_store, tmp_path):
     copy = tmp_path / "copy.zarr"
     shutil.copytree(small_store, copy)
     run = Run(copy)
-    for chunk in (copy / "split").rglob("c*"):
-        if chunk.is_file():
-            chunk.write_bytes(b"junk")
+    (copy / "split" / "c" / "0").write_bytes(b"junk")
     assert "unreadable" in repr(run)
     assert "unreadable" in run._repr_html_()

@@ -260,4 +260,4 @@ def test_suffixes_and_weights_that_do_not_fit_come_in_groups(run, monkeypatch, o
     assert [t2 for group in groups for t2 in group] == list(range(run.checkpoints))
     assert max(map(len, groups)) == min(3, run.checkpoints)
     found = consistency(run, cuts=("pooled", "s1b1"), features="recomputed")
-    assert found.drop_attrs().identical(here.drop_attrs())
+    xr.testing.assert_allclose(found, here, rtol=1e-12, atol=1e-14)  # means over a set are sums of other shapes
