@@ -49,13 +49,13 @@ def test_every_number_of_a_released_format_is_read(released: tuple[Path, dict[st
         expected = numbers(about)
         scale = run.nodes[name]["attributes"].get("scale_factor")
         read = expected if scale is None else expected.astype(np.float32) * np.float32(scale)
-        np.testing.assert_array_equal(run.values(name), expected)
-        for values in (np.asarray(tree[name].values), independent.array(name)):
+        for values in (run.values(name), np.asarray(tree[name].values), independent.array(name)):
             np.testing.assert_array_equal(values, read)
         if name.startswith("layers/"):
             for t in range(run.checkpoints):
-                blocks = [run.block(name, t, block) for block in range(run.schema.blocks)]
-                np.testing.assert_array_equal(np.concatenate(blocks), expected[t])
+                for stored, whole in ((True, expected), (False, read)):
+                    blocks = [run.block(name, t, block, stored=stored) for block in range(run.schema.blocks)]
+                    np.testing.assert_array_equal(np.concatenate(blocks), whole[t])
     for t, expected in recorded["tensors"].items():
         assert {name: tensor.tolist() for name, tensor in run.state(int(t)).items()} == expected
 

@@ -116,8 +116,12 @@ class CheckpointWriter(CheckpointFiles):
         if missing:
             self.discard()
             raise ValueError(f"checkpoint {self.index} is not complete: {missing[0]} was not written")
-        with disk(self._place, self.index):
-            self._publish(list(self._written.values()))
+        try:
+            with disk(self._place, self.index):
+                self._publish(list(self._written.values()))
+        except BaseException:
+            self.discard()
+            raise
 
     def discard(self) -> None:
         """Give up what was written for this checkpoint, here or by processes that have ended or handed it over."""

@@ -101,11 +101,22 @@ class Publisher:
         entry = commit.write_manifest(self.place, number, kind, name, [*self._pending, *written])
         before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {})
         content = after.encode()
-        self._version = self.place.publish(roots.NAME, content, self._version)
+        try:
+            self._version = self.place.publish(roots.NAME, content, self._version)
+        except OSError:
+            self._give_up([*written, entry.manifest], content)
+            raise
         self._root, self._content, self._pending, self._broken = after, content, [], False
         self._behind |= {path: d for path, d in after.nodes.items() if before.get(path) != d}
         with suppress(OSError, StoreError):  # it is committed: what only follows is written before the next one
             self._repeat()
+
+    def _give_up(self, written: list[FileRecord], content: bytes) -> None:
+        """Give the room of these files back, if the root is not what would name them; a bucket keeps them anyway."""
+        with suppress(OSError, StoreError):
+            found = self.place.fetch(roots.NAME)
+            for record in written if found is None or found[0] != content else ():
+                self.place.give_up(record.path)
 
     def _repeat(self) -> None:
         roots.repeat(self.place, self._content, self._behind)

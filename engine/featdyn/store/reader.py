@@ -149,7 +149,7 @@ class Run:
         with _readable(self.place, path):
             array = cast("zarr.Array[Any]", self.group[path])
             stored = np.asarray(array[rows] if array.ndim else array[...])
-        return decoded(stored, self.nodes[path].get("attributes", {}))
+            return decoded(stored, self.nodes[path].get("attributes", {}))
 
     def paths(self, *dims: str) -> list[str]:
         """Return the root's arrays with exactly these dimensions, such as the coordinates of ``checkpoint``."""
@@ -165,7 +165,8 @@ class Run:
         if not 0 <= checkpoint < self.checkpoints:  # beyond lies what a writer may be writing now
             raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
         found = read_block(self.place, self.schema, path, checkpoint, block)
-        return found if stored else decoded(found, self.schema[path].attrs)
+        with _readable(self.place, path):
+            return found if stored else decoded(found, self.schema[path].attrs)
 
     def announce(self, path: str, checkpoint: int, block: int) -> None:
         """Ask the system to read a shard ahead, which :meth:`block` will be asked for soon."""
@@ -227,7 +228,8 @@ def decoded(values: np.ndarray[Any, Any], attributes: Mapping[str, Any]) -> np.n
     scale, mark = attributes.get("scale_factor"), attributes.get("missing_value")
     if scale is not None:
         wide = np.result_type(values.dtype, np.float32)
-        return np.asarray(np.multiply(values, wide.type(scale), dtype=wide))
+        with np.errstate(over="ignore", invalid="ignore"):  # of values that are not finite, and of any scale
+            return np.asarray(np.multiply(values, wide.type(scale), dtype=wide))
     if mark is not None and values.dtype.kind in "OTU":
         found = values.astype(object)
         found[values == mark] = None
