@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from featdyn.errors import RecipeError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Options(BaseModel):
+    """The base of all options: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:

@@ -33,6 +33,21 @@ def is_tensor(array: object) -> bool:
     return torch is not None and isinstance(array, torch.Tensor)
 
 
+def namespace(array: object) -> Any:
+    """Return the module, numpy or torch, whose functions take this array."""
+    return sys.modules["torch"] if is_tensor(array) else np
+
+
+def kind_of(array: Any) -> str:
+    """Return the name of an array's dtype, such as ``float32``."""
+    return str(array.dtype).removeprefix("torch.")
+
+
+def converted(array: Any, kind: str) -> Any:
+    """Return an array with the dtype of this name."""
+    return array.to(getattr(namespace(array), kind)) if is_tensor(array) else array.astype(kind)
+
+
 def interpreting() -> bool:
     """Whether Triton kernels run under Triton's interpreter, on CPU tensors."""
     return os.environ.get("TRITON_INTERPRET") == "1"

@@ -18,10 +18,7 @@ from featdyn_kernels._dispatch import is_tensor, to_numpy
 def numeric(array: Any, name: str) -> np.ndarray[Any, Any]:
     """Return a C-contiguous array that Numba can read through :func:`widen`, without a copy where there is a choice.
 
-    Raises
-    ------
-    TypeError
-        ``array`` holds anything but float16, bfloat16, float32 or float64.
+    Raises TypeError where it holds anything but float16, bfloat16, float32 or float64.
     """
     if is_tensor(array) and str(array.dtype) == "torch.bfloat16":
         import torch

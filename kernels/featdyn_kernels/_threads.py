@@ -81,16 +81,9 @@ if hasattr(os, "register_at_fork"):
 def parallel_blocks(work: Callable[[int, int], None], n: int, *, min_block: int = 1, align: int = 1) -> None:
     """Call ``work(start, stop)`` for contiguous blocks that cover ``range(n)``, one per thread.
 
-    Parameters
-    ----------
-    work
-        Releases the GIL (``numba.njit(nogil=True)``) and writes only what belongs to its rows.
-    n
-        Number of rows.
-    min_block
-        A block is never shorter than this, so that tiny inputs stay on the calling thread.
-    align
-        Block limits are multiples of this, for kernels that work on tiles of rows.
+    ``work`` releases the GIL (``numba.njit(nogil=True)``) and writes only what belongs to its rows. A block is never
+    shorter than ``min_block``, so that tiny inputs stay on the calling thread, and its limits are multiples of
+    ``align``, for kernels that work on tiles of rows.
     """
     threads = min(get_threads(), max(1, n // max(1, min_block)))
     if threads == 1 or getattr(_local, "worker", False):  # nested calls run in place: waiting on the own pool deadlocks

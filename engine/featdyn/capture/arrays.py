@@ -28,16 +28,8 @@ def arrays(
 ) -> list[ArraySpec]:
     """Return the arrays of a recording.
 
-    Parameters
-    ----------
-    layers
-        Name to the shape of one sample's activation.
-    outputs
-        Shape of one sample's output.
-    samples
-        Number of probes.
-    coords
-        Numbers given with each checkpoint besides ``step``.
+    ``layers`` are names to the shape of one sample's activation, ``outputs`` the shape of one sample's output, and
+    ``coords`` the numbers given with each checkpoint besides ``step``.
     """
     found = [ArraySpec(name, (), (), "int64") for name in ("checkpoint", "step")]
     found += [ArraySpec(name, (), (), "float64") for name in coords]

@@ -49,16 +49,9 @@ class Block:
 class BlockWriter:
     """Hands out empty blocks and writes full ones on a thread of its own.
 
-    Parameters
-    ----------
-    schema
-        Gives the block length.
-    specs
-        The arrays that come from the probe pass; all have ``sample`` as their first axis.
-    device
-        Where batches come from.
-    blocks
-        How many blocks of a checkpoint come through here; all of them when None.
+    ``schema`` gives the block length, ``specs`` are the arrays that come from the probe pass, all with ``sample`` as
+    their first axis, and ``device`` is where batches come from. So many ``blocks`` of a checkpoint come through here,
+    or all.
     """
 
     def __init__(self, schema: Schema, specs: list[ArraySpec], device: torch.device, blocks: int | None = None) -> None:

@@ -25,19 +25,9 @@ MEANING = {
 
 
 def summaries(activation: Tensor, before: Tensor | None) -> dict[str, Tensor]:
-    """Return each of :data:`ACTIVATION` for a block of samples.
+    """Return each of :data:`ACTIVATION`, ``(rows,)`` float32, for a block of samples.
 
-    Parameters
-    ----------
-    activation
-        ``(rows, features)`` float32.
-    before
-        The same samples at the previous checkpoint, or None.
-
-    Returns
-    -------
-    dict
-        ``(rows,)`` float32 each.
+    ``activation`` is ``(rows, features)`` float32, ``before`` the same samples at the previous checkpoint, or None.
     """
     norm = activation.norm(dim=1)
     if before is None:
@@ -46,8 +36,7 @@ def summaries(activation: Tensor, before: Tensor | None) -> dict[str, Tensor]:
         # A sample whose activation is zero has no direction: 0 / 0 stays NaN.
         cosine = (activation * before).sum(1) / (norm * before.norm(dim=1))
     sparsity = 1 - activation.count_nonzero(1) / activation.shape[1]
-    values = (norm, activation.mean(1), sparsity, cosine)
-    return dict(zip(ACTIVATION, values, strict=True))
+    return dict(zip(ACTIVATION, (norm, activation.mean(1), sparsity, cosine), strict=True))
 
 
 class Sketch:
@@ -58,9 +47,8 @@ class Sketch:
     """
 
     def __init__(self, layer: str, features: int, width: int) -> None:
-        generator = torch.Generator("cpu").manual_seed(
-            zlib.crc32(layer.encode())
-        )  # the same layer, the same projection
+        # The same layer, the same projection.
+        generator = torch.Generator("cpu").manual_seed(zlib.crc32(layer.encode()))
         self.width = width
         self._order = torch.randperm(features, generator=generator, device="cpu")
         self._signs = torch.randint(0, 2, (features,), generator=generator, device="cpu").float() * 2 - 1

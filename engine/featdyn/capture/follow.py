@@ -6,7 +6,7 @@ tokens folded into the batch, a table of positions, tokens first, samples that m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,12 @@ TOLERANCE = 1e-3
 def output_shape(model: nn.Module, inputs: Tensor) -> tuple[int, ...]:
     """Return the shape of the outputs of a few samples, ``(samples, ...)``.
 
-    Raises
-    ------
-    NetworkError
-        The network cannot run on them, or its output is not one tensor.
+    Raises :class:`NetworkError` where the network cannot run on them, or its output is not one tensor.
     """
     samples = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
     try:
-        return tuple(tap.run(model, inputs, samples, [], gradients=False, loss=_no_loss).logits.shape)
+        passed = tap.run(model, inputs, samples, [], gradients=False, loss=lambda outputs, labels: labels.float())
+        return tuple(passed.logits.shape)
     except NetworkError:
         raise
     except Exception as error:  # the forward functions of users raise what they please
@@ -43,14 +41,12 @@ def layer_shapes(
     layers: Sequence[str],
     *,
     gradients: bool = False,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    loss: tap.Loss = None,
 ) -> dict[str, tuple[int, ...]]:
     """Return what one sample has at each layer, in the order in which they run.
 
-    Raises
-    ------
-    LayerError, NetworkError
-        A layer, or the output or the loss, does not follow the samples, or :func:`featdyn.capture.tap.run` refuses.
+    Raises :class:`LayerError` or :class:`NetworkError` where a layer, the output or the loss does not follow the
+    samples, or :func:`featdyn.capture.tap.run` refuses.
     """
     order = torch.tensor([*range(len(inputs) - 1, -1, -1), 0], device=inputs.device)
     with tap.undisturbed(model):
@@ -98,7 +94,3 @@ def close(one: Tensor, other: Tensor, beside: Tensor | None = None) -> bool:
     )
     allowed = max(TOLERANCE, eps**0.5) * scale + 16 * eps * max(around, 1.0 if beside is not None else 0.0)
     return torch.allclose(one, other, rtol=0, atol=allowed, equal_nan=True)
-
-
-def _no_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-    return labels.float()

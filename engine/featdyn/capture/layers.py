@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
 from featdyn.capture.follow import layer_shapes
-from featdyn.capture.tap import LayerError
+from featdyn.capture.tap import LayerError, Loss
 from featdyn.errors import NetworkError
 from featdyn.networks import cuts, default_cuts
 
@@ -20,23 +20,15 @@ def select(
     patterns: Sequence[str],
     *,
     gradients: bool = False,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    loss: Loss = None,
 ) -> dict[str, tuple[int, ...]]:
     """Return the layers that match, with the shape of one sample's output, in the order in which they run.
 
-    Parameters
-    ----------
-    inputs, labels
-        A few samples, on which each layer is tried out: see :func:`featdyn.capture.follow.layer_shapes`.
-    patterns
-        Module names or patterns with ``*`` and ``?``; ``all`` stands for every cut of the network and ``default`` for
-        its default cuts. A module that cannot be traced has no cuts: then both stand for its direct children. Of these
-        two what cannot be recorded is left out.
-
-    Raises
-    ------
-    NetworkError
-        A pattern matches nothing, or a layer cannot be recorded.
+    Each layer is tried out on ``inputs`` and ``labels``, a few samples: see
+    :func:`featdyn.capture.follow.layer_shapes`. Patterns are module names, also with ``*`` and ``?``; ``all`` stands
+    for every cut of the network and ``default`` for its default cuts. A module that cannot be traced has no cuts: then
+    both stand for its direct children. Of these two what cannot be recorded is left out. Raises :class:`NetworkError`
+    where a pattern matches nothing, or a layer cannot be recorded.
     """
     modules = [name for name, _ in model.named_modules() if name]
     outer = ", ".join([name for name in modules if "." not in name][:20]) or "no modules"

@@ -56,20 +56,12 @@ def check_alike(claims: Sequence[Mapping[str, Any]], rule: str) -> None:
 
 
 def open_store(
-    ranks: Ranks,
-    store: str | Path,
-    schema: Schema,
-    probes: Probes,
-    names: Iterable[str],
-    attributes: Mapping[str, Any],
+    ranks: Ranks, store: str | Path, schema: Schema, probes: Probes, names: Iterable[str], attributes: Mapping[str, Any]
 ) -> RunWriter | RunPart:
     """Return the run's writer on rank 0, which alone holds the lock, and a part of it on all others.
 
-    Raises
-    ------
-    StoreError
-        On every rank: the store holds another recording, has a writer, cannot be written, or not by several ranks, or
-        another rank does not see it.
+    Raises :class:`StoreError` on every rank where the store holds another recording, has a writer, cannot be written,
+    or not by several ranks, or another rank does not see it.
     """
     opened: list[RunWriter | RunPart] = []
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from featdyn.validation import Options
 
 
-class CaptureOptions(BaseModel):
+class CaptureOptions(Options):
     """What is recorded of the probe samples at each checkpoint."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     layers: tuple[str, ...] = Field(
-        ("default",),
-        description="module names or patterns (s3*); 'default' for the default cuts, 'all' for every cut",
+        ("default",), description="module names or patterns (s3*); 'default' for the default cuts, 'all' for every cut"
     )
     gradients: bool = Field(True, description="also record the gradient of each sample's loss, in eval mode")
     dtype: Literal["float16", "float32"] = Field(

@@ -42,12 +42,8 @@ class Ranks:
     """All ranks of ``torch.distributed``, or this process alone where there are no others.
 
     Every rank must make it and call the same methods in the same order. A rank that ends makes them fail on the others
-    at once, a rank that hangs after gloo's own timeout (30 minutes).
-
-    Attributes
-    ----------
-    several
-        Whether there are others; then ``rank`` is this one's number, of ``size``.
+    at once, a rank that hangs after gloo's own timeout (30 minutes). Where there are ``several``, this one has the
+    number ``rank``, of ``size``.
     """
 
     def __init__(self) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from featdyn.capture.recording_needs import RecordingNeeds, estimate
 from featdyn.capture.replica import buffers, check_whole, checksums, with_buffers
 from featdyn.capture.resume import last_step
 from featdyn.capture.shards import Shards
+from featdyn.capture.tap import Loss
 from featdyn.capture.values import Number, number, tensors_to_bytes, whole
 from featdyn.errors import StoreError
 from featdyn.networks.classes import check_classes
@@ -48,8 +48,6 @@ class Recorder:
     ----------
     model
         Any module; each probe pass leaves its parameters, buffers, gradients, mode and random state untouched.
-    probes
-        The fixed samples.
     store
         A new folder or URL (``s3://bucket/run.zarr``), or the store of the same recording (probes, loss, options,
         network), which is then continued after its last commit; the caller has loaded that checkpoint. Several ranks
@@ -73,8 +71,7 @@ class Recorder:
     TypeError, ValueError
         A loss that is not one number a sample, labels that have no cross-entropy, or ``every`` below 1.
     StoreError
-        The store holds another recording, is being written by somebody else, or cannot be written or, by all ranks,
-        be seen.
+        The store holds another recording, has a writer, or cannot be written or, by all ranks, be seen.
     TrainingError
         Ranks whose arguments differ.
 
@@ -83,8 +80,7 @@ class Recorder:
     >>> with Recorder(model, probes, "run.zarr", every=100, coords=("train_loss",)) as recorder:  # doctest: +SKIP
     ...     recorder.record(step=0, train_loss=float("nan"))
     ...     for batch in batches:
-    ...         loss = train_on(batch)
-    ...         recorder.step(train_loss=loss)
+    ...         recorder.step(train_loss=train_on(batch))
     """
 
     def __init__(
@@ -95,22 +91,23 @@ class Recorder:
         *,
         every: int = 1,
         coords: Sequence[str] = (),
-        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        loss: Loss = None,
         attributes: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self._ranks = Ranks()  # first of all: whatever fails below on one rank, the others hear of it
         try:
             check_alike(self._ranks.all(lambda: self._set_up(model, probes, every, coords, loss, options)), _ALIKE)
-            attributes = {
-                **(attributes or {}),
-                "capture": self.options.model_dump(mode="json"),
-                "identity": self._identity,
-            }
+            noted = {"capture": self.options.model_dump(mode="json"), "identity": self._identity}
             # The store comes last: what fails above leaves no folder and no lock behind.
-            self._run = open_store(self._ranks, store, self.schema, probes, self.layers, attributes)
+            self._run = open_store(
+                self._ranks, store, self.schema, probes, self.layers, {**(attributes or {}), **noted}
+            )
             try:
-                self._last = self._ranks.first(self._last_step)
+                run, batch = self._run, self.options.batch
+                self._last = self._ranks.first(
+                    lambda: last_step(run.place, self._model, probes, loss, batch) if run.checkpoints else -1
+                )
             except BaseException:
                 self._run.close()
                 raise
@@ -121,16 +118,10 @@ class Recorder:
             raise
 
     def _set_up(
-        self,
-        model: nn.Module,
-        probes: Probes,
-        every: int,
-        coords: Sequence[str],
-        loss: Callable[[Tensor, Tensor], Tensor] | None,
-        options: Mapping[str, Any],
+        self, model: nn.Module, probes: Probes, every: int, coords: Sequence[str], loss: Loss, given: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Make ready all but the store; return what must be the same on all ranks."""
-        self.options = validate(CaptureOptions, options, "capture")
+        self.options = validate(CaptureOptions, given, "capture")
         self.every = whole("every", every, 1)
         self._model = tap.plain(model)
         if self._ranks.several:
@@ -190,13 +181,11 @@ class Recorder:
 
         Raises
         ------
-        StoreError
-            The step is not beyond that of the checkpoint before.
+        StoreError, TypeError, ValueError
+            The step is not beyond that of the checkpoint before, or what is given is not of these kinds.
         TrainingError
             Outputs are not finite, an activation or gradient is NaN, does not fit float16 or vanishes in it; parameters
             differ between ranks, or a rank has ended.
-        TypeError, ValueError
-            What is given is not of these kinds.
         """
         self.wait()
         pending = PendingCheckpoint(Fit(self.options))
@@ -229,9 +218,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _begin(
@@ -263,11 +250,6 @@ class Recorder:
     def _tensors(self) -> dict[str, Tensor]:
         """Return parameters and buffers; what ``get_extra_state`` adds besides tensors is no part of a checkpoint."""
         return {name: value for name, value in self._model.state_dict().items() if isinstance(value, Tensor)}
-
-    def _last_step(self) -> int:
-        if not self._run.checkpoints:
-            return -1
-        return last_step(self._run.place, self._model, self._probes, self._loss, self.options.batch)
 
     def _finish(self, pending: PendingCheckpoint, blocks: list[Future[None]]) -> None:
         checkpoints = pending.finish(self._ranks, blocks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,12 @@ from featdyn.store import Run
 from featdyn.store.locate import Store
 
 
-def last_step(
-    store: Store, model: nn.Module, probes: Probes, loss: Callable[[Tensor, Tensor], Tensor] | None, batch: int
-) -> int:
+def last_step(store: Store, model: nn.Module, probes: Probes, loss: tap.Loss, batch: int) -> int:
     """Return the step of the last checkpoint of a recording that is to be continued.
 
     What a network or a loss computes is not seen in names and shapes. So some probes pass the network once more with
-    the last checkpoint's weights: outputs and losses must be what was recorded then, up to rounding.
-
-    Raises
-    ------
-    StoreError
-        They are not.
+    the last checkpoint's weights: outputs and losses must be what was recorded then, up to rounding, or
+    :class:`StoreError` is raised.
     """
     run = Run(store)
     last = run.checkpoints - 1

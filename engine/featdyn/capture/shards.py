@@ -20,15 +20,7 @@ from featdyn.store.reader import read_block
 
 
 class Shards:
-    """Writes blocks of a recording.
-
-    Parameters
-    ----------
-    place, schema
-        Where the checkpoint before can be read.
-    layers
-        Name to the shape of one sample's activation.
-    """
+    """Writes blocks of a recording, which reads the checkpoint before; layers come with the shape of one activation."""
 
     def __init__(
         self, place: Place, schema: Schema, layers: Mapping[str, tuple[int, ...]], options: CaptureOptions

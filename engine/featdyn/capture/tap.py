@@ -7,12 +7,15 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from featdyn.errors import NetworkError
 from featdyn.networks import class_loss
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor] | None  # (outputs, labels) -> (batch,)
 
 _OTHER = "leave it out, or record another layer"
 
@@ -68,29 +71,15 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def run(
-    model: nn.Module,
-    inputs: Tensor,
-    labels: Tensor,
-    layers: Sequence[str],
-    *,
-    gradients: bool,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    model: nn.Module, inputs: Tensor, labels: Tensor, layers: Sequence[str], *, gradients: bool, loss: Loss = None
 ) -> Pass:
-    """Run one batch in eval mode.
+    """Run one batch in eval mode, on the model's device; the model and the batch are left as they were.
 
-    Parameters
-    ----------
-    model
-        Any module; it is left as it was: parameters, buffers, ``.grad``, mode, random state. What was compiled runs as
-        it was written: compiled code does not know of the layers that are watched.
-    inputs, labels
-        The batch, on the model's device; it is left as it was too.
-    layers
-        Names of modules (as in ``named_modules``) whose output is one tensor of real numbers.
-    gradients
-        Whether to differentiate each sample's loss with respect to each layer's output.
-    loss
-        ``(outputs, labels) -> (batch,)``; :func:`featdyn.networks.class_loss` when None.
+    Of the model that is parameters, buffers, ``.grad``, mode and random state. What was compiled runs as it was
+    written: compiled code does not know of the layers that are watched. ``layers`` are names of modules (as in
+    ``named_modules``) whose output is one tensor of real numbers; with ``gradients`` each sample's loss is
+    differentiated with respect to each of them. ``loss`` is ``(outputs, labels) -> (batch,)``,
+    :func:`featdyn.networks.class_loss` when None.
 
     Raises
     ------
@@ -113,9 +102,7 @@ def run(
                 raise LayerError(f"layer {name} runs twice in one forward pass: record a layer that runs once", name)
             if gradients and not torch.is_grad_enabled():
                 apart.add(name)
-            if (
-                gradients and not output.requires_grad
-            ):  # nothing before it asks for one, as a frozen embedding of tokens
+            if gradients and not output.requires_grad:  # nothing before asks for one, as a frozen embedding of tokens
                 output = output.detach().requires_grad_()
             kept[name] = output
             with torch.set_grad_enabled(gradients):

@@ -1,5 +1,7 @@
 """``featdyn analyze``: one subcommand for each analysis, its flags made from the analysis's options."""
 
+# ruff: noqa: D102  as click says
+
 from __future__ import annotations
 
 import sys
@@ -37,13 +39,11 @@ class Analyses(click.Group):
         return super().parse_args(ctx, args[at:])
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the analyses."""
         from featdyn.analysis import analyses
 
         return list(analyses())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Build the command of one analysis."""
         from featdyn.analysis import analyses
 
         found = analyses().get(cmd_name)

@@ -9,15 +9,13 @@ import click
 
 from featdyn.across_runs.options import ClaimOptions
 from featdyn.cli.flags import flags
-from featdyn.cli.out import out_file
+from featdyn.cli.out import out_file, table_format
 from featdyn.cli.workers import compute_flags, opened
 
 
 @click.command()
 @click.argument("stores", nargs=-1, required=True, type=click.Path())
-@click.option(
-    "--format", "kind", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
-)
+@table_format
 @out_file("Write to this file instead of standard output.")
 def command(stores: tuple[str, ...], kind: str, out: str | None, **options: Any) -> None:
     """Test the five claims of arXiv 2509.20334 on STORES.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from featdyn.cli.out import out_file
+from featdyn.cli.out import out_file, table_format
 from featdyn.cli.workers import compute_flags, opened
 
 
@@ -30,9 +30,7 @@ from featdyn.cli.workers import compute_flags, opened
     "--t2", type=float, default=1.0, show_default=True, help="The last checkpoint before this fraction of all steps."
 )
 @click.option("--fit", type=float, help="t2: the first checkpoint that has this share of its training probes right.")
-@click.option(
-    "--format", "kind", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
-)
+@table_format
 @out_file("Also write a figure, an HTML file.")
 def command(
     stores: tuple[str, ...],

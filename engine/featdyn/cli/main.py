@@ -1,5 +1,7 @@
 """``featdyn``: finds the command, runs it, and turns what can go wrong into one line and an exit code."""
 
+# ruff: noqa: D102  as click says
+
 from __future__ import annotations
 
 import importlib
@@ -33,11 +35,9 @@ class Commands(click.Group):
     """The commands of :data:`COMMANDS`, each in the module of its name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names, in the order of a run's life."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"featdyn.cli.{cmd_name}")

@@ -10,6 +10,10 @@ import click
 
 from featdyn.errors import FeatdynError
 
+table_format = click.option(
+    "--format", "kind", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
+)
+
 
 def out_file(says: str, default: str | None = None) -> Callable[[Any], Any]:
     """Return the option."""

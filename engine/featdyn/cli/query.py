@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from featdyn.cli.out import out_file
+from featdyn.cli.out import out_file, table_format
 
 
 @click.command()
@@ -17,9 +17,7 @@ from featdyn.cli.out import out_file
 )
 @click.option("--reduce", multiple=True, metavar="HOW:DIM", help="Reduce over axes: mean:sample, std:sample,layer, ...")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows.")
-@click.option(
-    "--format", "kind", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
-)
+@table_format
 @out_file("Write to this file instead of standard output.")
 def command(
     store: str,

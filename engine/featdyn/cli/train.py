@@ -85,12 +85,8 @@ def _sweep(recipe: str, folder: str, sweeps: tuple[str, ...], changes: tuple[str
     click.echo(f"{len(sweep.points)} runs in {folder}")
     measured = ("step", "train_accuracy", "test_loss", "test_accuracy")
     for number, point in enumerate(sweep.points, 1):
-        row: dict[str, Any] = {
-            **point.values,
-            "checkpoints": 0,
-            **dict.fromkeys(measured, float("nan")),
-            "state": "done",
-        }
+        nothing = dict.fromkeys(measured, float("nan"))
+        row: dict[str, Any] = {**point.values, "checkpoints": 0, **nothing, "state": "done"}
         with bar(f"{number}/{len(sweep.points)} {point.name.removesuffix('.zarr')}", "step") as update:
             try:
                 events = Events(step=lambda step, steps, loss: update(step, steps))

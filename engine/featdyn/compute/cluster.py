@@ -1,5 +1,7 @@
 """The workers of Dask: threads, processes, GPUs, or a cluster that exists."""
 
+# ruff: noqa: D102  as Workers says
+
 from __future__ import annotations
 
 import importlib
@@ -19,7 +21,7 @@ from featdyn.compute.options import ComputeOptions
 from featdyn.compute.plan import Plan, available, resident
 from featdyn.compute.state import Prepare, hold, state
 from featdyn.compute.tree import fold, runs
-from featdyn.compute.workers import Item, Result, Stage, State, Value, Workers
+from featdyn.compute.workers import Combine, Item, Result, Stage, State, Task, Value, Workers
 from featdyn.errors import ComputeError, FeatdynError
 from featdyn.sizes import size
 
@@ -35,13 +37,7 @@ EVEN = 4
 
 
 class Cluster(Workers):
-    """A Dask cluster, ours or one that exists.
-
-    Parameters
-    ----------
-    options
-        With ``scheduler`` or ``gpus``.
-    """
+    """A Dask cluster, ours or one that exists; its options have ``scheduler`` or ``gpus``."""
 
     def __init__(self, options: ComputeOptions) -> None:
         self._stack = ExitStack()
@@ -88,7 +84,6 @@ class Cluster(Workers):
         return len(self._each("nthreads"))
 
     def admit(self, plan: Plan) -> None:
-        """See :meth:`Workers.admit`."""
         limits, threads = [n for n in self._each("memory_limit") if n], max(self._each("nthreads"))
         try:
             base = max(self.client.run(_libraries).values())
@@ -99,7 +94,6 @@ class Cluster(Workers):
 
     @contextmanager
     def stage(self, state: State, rebuild: Callable[[], State]) -> Iterator[Stage]:
-        """See :meth:`Workers.stage`."""
         plugin = Prepare(uuid4().hex, rebuild)  # a name that no other client of the cluster has
         if self._here:
             hold(plugin, rebuild, self.threads, state)
@@ -118,16 +112,16 @@ class _Stage(Stage):
     def __init__(self, client: Client, key: str, ahead: int) -> None:
         self._client, self._key, self._ahead = client, key, ahead
 
-    def map(self, function: Callable[[Any, Item], Value], items: Iterable[Item]) -> Iterator[Value]:
+    def map(self, function: Task[Item, Value], items: Iterable[Item]) -> Iterator[Value]:
         submitted = (self._submit(_apply, self._key, function, item) for item in items)
         yield from self._results(submitted, self._ahead)
 
     def fold(
         self,
-        function: Callable[[Any, Item], Value],
+        function: Task[Item, Value],
         groups: Sequence[Sequence[Item]],
-        combine: Callable[[Value, Value], Value],
-        finish: Callable[[Any, Value], Result],
+        combine: Combine[Value],
+        finish: Task[Value, Result],
     ) -> Iterator[Result]:
         share = -(-EVEN * self._ahead // max(1, len(groups)))  # tasks that a group is cut into: one, where groups do
 
@@ -170,24 +164,18 @@ class _Stage(Stage):
             raise ComputeError(f"the connection to the cluster was lost ({_line(error)})") from error
 
 
-def _apply(key: str, function: Callable[[Any, Any], Any], item: Any) -> Any:
+def _apply(key: str, function: Task[Any, Any], item: Any) -> Any:
     with state(key) as held:
         return function(held, item)
 
 
-def _fold(
-    key: str, function: Callable[[Any, Any], Any], items: Sequence[Any], combine: Callable[[Any, Any], Any]
-) -> Any:
+def _fold(key: str, function: Task[Any, Any], items: Sequence[Any], combine: Combine[Any]) -> Any:
     with state(key) as held:
         return fold(combine, (function(held, item) for item in items))
 
 
 def _finish(
-    key: str,
-    function: Callable[[Any, Any], Any],
-    items: Sequence[Any],
-    combine: Callable[[Any, Any], Any],
-    finish: Callable[[Any, Any], Any],
+    key: str, function: Task[Any, Any], items: Sequence[Any], combine: Combine[Any], finish: Task[Any, Any]
 ) -> Any:
     return _apply(key, finish, _fold(key, function, items, combine))
 

@@ -36,23 +36,17 @@ def cluster(options: ComputeOptions) -> Iterator[Any]:
         if options.gpus is not None:
             yield stack.enter_context(_gpus(options))
             return
-        workers = options.workers or cores
-        limit = options.memory_limit or "auto"
-        if options.scheduler == "threads":
+        workers, here = options.workers or cores, options.scheduler == "threads"
+        if here:
             return_memory()
             stack.enter_context(_serial_kernels())
-            yield stack.enter_context(
-                LocalCluster(
-                    n_workers=1, threads_per_worker=workers, processes=False, memory_limit=limit,
-                    dashboard_address=DASHBOARD, silence_logs=logging.CRITICAL,
-                )
-            )  # fmt: skip
-            return
-        stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": environment(cores // workers)}))
+        else:
+            stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": environment(cores // workers)}))
         yield stack.enter_context(
             LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=limit,
-                dashboard_address=DASHBOARD, silence_logs=logging.CRITICAL,
+                n_workers=1 if here else workers, threads_per_worker=workers if here else 1, processes=not here,
+                memory_limit=options.memory_limit or "auto", dashboard_address=DASHBOARD,
+                silence_logs=logging.CRITICAL,
             )
         )  # fmt: skip
 
@@ -68,17 +62,9 @@ def _gpus(options: ComputeOptions) -> Iterator[Any]:
         from dask_cuda import LocalCUDACluster
     except ImportError:
         threads = max(1, featdyn_kernels.cores() // len(devices))
-        workers = {
-            device: {
-                "cls": Nanny,
-                "options": {
-                    "nthreads": 1,
-                    "memory_limit": limit,
-                    "env": {"CUDA_VISIBLE_DEVICES": device, **environment(threads)},
-                },
-            }
-            for device in devices
-        }
+        shared = {"nthreads": 1, "memory_limit": limit}
+        given = {device: {"CUDA_VISIBLE_DEVICES": device, **environment(threads)} for device in devices}
+        workers = {device: {"cls": Nanny, "options": {**shared, "env": env}} for device, env in given.items()}
         scheduler = {"cls": Scheduler, "options": {"dashboard_address": DASHBOARD}}
         with SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as found:
             yield found

@@ -12,17 +12,8 @@ from featdyn.validation import validate
 def workers(**options: object) -> Workers:
     """Return workers, to be closed at the end: ``with workers(scheduler="processes") as found: ...``.
 
-    Parameters
-    ----------
-    **options
-        Fields of :class:`featdyn.compute.ComputeOptions`.
-
-    Raises
-    ------
-    ComputeError
-        Dask is not installed, there is no GPU, or the cluster does not answer.
-    RecipeError
-        Options that are wrong.
+    Options are the fields of :class:`featdyn.compute.ComputeOptions`; wrong ones raise :class:`RecipeError`.
+    :class:`ComputeError` is raised where Dask is not installed, there is no GPU, or the cluster does not answer.
     """
     chosen = validate(ComputeOptions, options, "compute")
     if chosen.scheduler is None and chosen.gpus is None:

@@ -15,26 +15,14 @@ LOG = logging.getLogger("featdyn")
 
 @dataclass(frozen=True)
 class Plan:
-    """Tasks, bytes read, and bytes of memory by what they are for.
+    """Tasks, bytes read, and bytes of memory by what they are for."""
 
-    Attributes
-    ----------
-    work
-        In words.
-    tasks
-        How many run, and each holds ``task`` while it does.
-    reads
-        Bytes read from the store, in all.
-    task, state, result
-        Bytes held by each task, once by every thread of a worker, and by the process that collects.
-    """
-
-    work: str
-    tasks: int
-    reads: int
-    task: dict[str, int] = field(default_factory=dict)
-    state: dict[str, int] = field(default_factory=dict)
-    result: dict[str, int] = field(default_factory=dict)
+    work: str  # in words
+    tasks: int  # how many run, and each holds `task` while it does
+    reads: int  # bytes read from the store, in all
+    task: dict[str, int] = field(default_factory=dict)  # bytes held by each task
+    state: dict[str, int] = field(default_factory=dict)  # once by every thread of a worker
+    result: dict[str, int] = field(default_factory=dict)  # by the process that collects
 
     def peak(self, threads: int = 1, *, here: bool = True) -> int:
         """Return the bytes held at once by a worker of so many threads, which also collects when it is ``here``."""
@@ -42,23 +30,10 @@ class Plan:
         return parts + (sum(self.result.values()) if here else 0)
 
     def announce(self, limit: int | None, base: int, *, threads: int, here: bool) -> None:
-        """Log the plan.
+        """Log the plan of a worker that runs so many tasks at once and, where it is ``here``, collects the results.
 
-        Parameters
-        ----------
-        limit
-            Bytes that a worker may take; None where nobody knows.
-        base
-            Bytes that it has taken already, for libraries above all.
-        threads
-            Tasks that it runs at once.
-        here
-            Whether it is the process that collects the results.
-
-        Raises
-        ------
-        ComputeError
-            It would take more.
+        Raises :class:`ComputeError` if that takes more than ``limit`` bytes (None where nobody knows), of which
+        ``base`` are taken already, for libraries above all.
         """
         peak = base + self.peak(threads, here=here)
         held = self.task | self.state | (self.result if here else {})

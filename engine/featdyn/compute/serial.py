@@ -1,5 +1,7 @@
 """No workers: every task runs here, one after the other, and the kernels use all cores."""
 
+# ruff: noqa: D102  as Workers says
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,23 +10,16 @@ from typing import Any
 
 from featdyn.compute.plan import Plan, available, resident
 from featdyn.compute.tree import fold
-from featdyn.compute.workers import Item, Result, Stage, State, Value, Workers
+from featdyn.compute.workers import Combine, Item, Result, Stage, State, Task, Value, Workers
 
 
 class Serial(Workers):
-    """The calling process.
-
-    Parameters
-    ----------
-    limit
-        Bytes that it may take in all; what is free when None.
-    """
+    """The calling process; ``limit`` are the bytes that it may take in all, what is free when None."""
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
 
     def admit(self, plan: Plan) -> None:
-        """See :meth:`Workers.admit`."""
         if self.limit is not None:
             plan.announce(self.limit, resident(), threads=1, here=True)
         else:
@@ -32,27 +27,23 @@ class Serial(Workers):
 
     @contextmanager
     def stage(self, state: State, rebuild: Callable[[], State]) -> Iterator[Stage]:
-        """See :meth:`Workers.stage`."""
         yield _Here(state)
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class _Here(Stage):
     def __init__(self, state: Any) -> None:
         self._state = state
 
-    def map(self, function: Callable[[Any, Item], Value], items: Iterable[Item]) -> Iterator[Value]:
+    def map(self, function: Task[Item, Value], items: Iterable[Item]) -> Iterator[Value]:
         for item in items:
             yield function(self._state, item)
 
     def fold(
         self,
-        function: Callable[[Any, Item], Value],
+        function: Task[Item, Value],
         groups: Sequence[Sequence[Item]],
-        combine: Callable[[Value, Value], Value],
-        finish: Callable[[Any, Value], Result],
+        combine: Combine[Value],
+        finish: Task[Value, Result],
     ) -> Iterator[Result]:
         for group in groups:
             yield finish(self._state, fold(combine, (function(self._state, item) for item in group)))

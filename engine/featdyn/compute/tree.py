@@ -9,15 +9,10 @@ Value = TypeVar("Value")
 
 
 def fold(combine: Callable[[Value, Value], Value], values: Iterable[Value]) -> Value:
-    """Combine values in a balanced binary tree over neighbours: ``((v0 v1) (v2 v3)) (v4 v5)``.
+    """Combine values, one at least, in a balanced binary tree over neighbours: ``((v0 v1) (v2 v3)) (v4 v5)``.
 
     At most ``log2(n) + 1`` values are held at once. Every aligned run of a power of two of them is a subtree, so runs
     may be folded anywhere and combined in their order by the same function: the result keeps every bit.
-
-    Raises
-    ------
-    ValueError
-        There are no values.
     """
     held: list[tuple[int, Value]] = []  # (leaves below, value), leaves falling
     for value in values:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from featdyn.compute.plan import Plan
 
@@ -13,6 +13,8 @@ State = TypeVar("State")
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 Result = TypeVar("Result")
+Task: TypeAlias = Callable[[Any, Item], Value]  # of a stage's state and an item
+Combine: TypeAlias = Callable[[Value, Value], Value]
 
 
 class Stage(ABC):
@@ -23,16 +25,16 @@ class Stage(ABC):
     """
 
     @abstractmethod
-    def map(self, function: Callable[[Any, Item], Value], items: Iterable[Item]) -> Iterator[Value]:
+    def map(self, function: Task[Item, Value], items: Iterable[Item]) -> Iterator[Value]:
         """Yield ``function(state, item)`` in the order of the items; a few are ahead of what was taken."""
 
     @abstractmethod
     def fold(
         self,
-        function: Callable[[Any, Item], Value],
+        function: Task[Item, Value],
         groups: Sequence[Sequence[Item]],
-        combine: Callable[[Value, Value], Value],
-        finish: Callable[[Any, Value], Result],
+        combine: Combine[Value],
+        finish: Task[Value, Result],
     ) -> Iterator[Result]:
         """Yield ``finish(state, total)`` for each group, the total combined as :func:`featdyn.compute.fold` does.
 
@@ -47,26 +49,17 @@ class Workers(ABC):
     def admit(self, plan: Plan) -> None:
         """Log a plan before it runs.
 
-        Raises
-        ------
-        ComputeError
-            It cannot fit into the memory of a worker, or of this process.
+        Raises :class:`ComputeError` if it cannot fit into the memory of a worker, or of this process.
         """
 
     @abstractmethod
     def stage(self, state: State, rebuild: Callable[[], State]) -> AbstractContextManager[Stage]:
-        """Return workers for tasks that need ``state``.
+        """Return workers for tasks that need ``state``, given as this process has it.
 
-        Parameters
-        ----------
-        state
-            What this process has of it.
-        rebuild
-            Makes the same state on a worker, once for each of its threads; it can be pickled.
+        ``rebuild`` makes the same state on a worker, once for each of its threads; it can be pickled.
         """
 
-    @abstractmethod
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  this process stays
         """Let the workers go."""
 
     def __enter__(self) -> Workers:

@@ -19,14 +19,7 @@ _SEVERITIES = 5
 class Cifar10C:
     """A folder of CIFAR-10-C arrays, of which only the rows asked for are read.
 
-    Parameters
-    ----------
-    folder : path
-
-    Raises
-    ------
-    DataError
-        If the folder or its labels are missing or not of the published form.
+    Raises :class:`DataError` if the folder or its labels are missing or not of the published form.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -42,24 +35,10 @@ class Cifar10C:
         return tuple(sorted(f.stem for f in self.folder.glob("*.npy") if f.stem != "labels"))
 
     def read(self, corruption: str, severity: int, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Read corrupted test images.
+        """Return corrupted test images, uint8 (N, 3, 32, 32), by their indices (N,) in CIFAR-10's test set.
 
-        Parameters
-        ----------
-        corruption : str
-        severity : int
-            1 to 5.
-        indices : int64 array, shape (N,)
-            Indices in CIFAR-10's test set.
-
-        Returns
-        -------
-        uint8 array, shape (N, 3, 32, 32)
-
-        Raises
-        ------
-        DataError
-            If there is no such corruption, or its file is not of the published form.
+        Severity is 1 to 5. Raises :class:`DataError` if there is no such corruption, or its file is not of the
+        published form.
         """
         if not 1 <= severity <= _SEVERITIES:
             raise ValueError(f"severity: must lie in 1..{_SEVERITIES}, got {severity}")

@@ -24,25 +24,10 @@ _BLOCK = 256  # images at a time, to bound the memory of their float64 versions
 def corrupt(
     pixels: Pixels, corruption: str, severity: int, *, indices: Sequence[int] | npt.NDArray[np.int64], seed: int
 ) -> Pixels:
-    """Return corrupted copies of images.
+    """Return copies of images, uint8 (N, C, H, W), with one of `CORRUPTIONS` of severity 1 to 5.
 
-    Each result depends on the image, `corruption`, `severity`, `seed` and the image's index alone, not on its batch.
-
-    Parameters
-    ----------
-    pixels : uint8 array, shape (N, C, H, W)
-    corruption : str
-        One of `CORRUPTIONS`.
-    severity : int
-        1 to 5. On tiny images neighbouring severities of pixelate can coincide.
-    indices : N integers
-        The images' indices in their data set.
-    seed : int
-        Non-negative.
-
-    Returns
-    -------
-    uint8 array, shape (N, C, H, W)
+    Each result depends on the image, `corruption`, `severity`, `seed` and the image's index alone, not on its batch;
+    the N indices are those in the images' data set. On tiny images neighbouring severities of pixelate can coincide.
 
     Raises
     ------

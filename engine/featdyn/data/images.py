@@ -18,25 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """One split of a data set.
+    """One split of a data set."""
 
-    Attributes
-    ----------
-    pixels : uint8 array, shape (N, C, H, W)
-    labels : int64 array, shape (N,)
-    name : str
-        The data set's name, such as "cifar10".
-    split : str
-        "train" or "test".
-    numbers : int64 array, shape (N,), optional
-        Each image's position in the whole split, where only some of its images are here.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-    name: str
-    split: str
+    pixels: npt.NDArray[np.uint8]  # (N, C, H, W)
+    labels: npt.NDArray[np.int64]  # (N,)
+    name: str  # the data set's, such as "cifar10"
+    split: str  # "train" or "test"
     numbers: npt.NDArray[np.int64] | None = None
+    """Each image's position in the whole split, where only some of its images are here."""
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4 or self.pixels.size == 0:
@@ -58,20 +47,12 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training and test images of the same shape and classes.
-
-    Attributes
-    ----------
-    name : str
-    train, test : Images
-    classes : tuple of str
-        The name of each label.
-    """
+    """Training and test images of the same shape and classes."""
 
     name: str
     train: Images
     test: Images
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # the name of each label
 
     def __post_init__(self) -> None:
         if self.train.pixels.shape[1:] != self.test.pixels.shape[1:]:
@@ -118,24 +99,10 @@ class Dataset:
 def normalise(
     pixels: npt.NDArray[np.uint8] | torch.Tensor, mean: Sequence[float], std: Sequence[float]
 ) -> torch.Tensor:
-    """Turn 8-bit pixels into a network's input, `(pixels / 255 - mean) / std`.
+    """Turn 8-bit pixels (N, C, H, W) into a network's input, `(pixels / 255 - mean) / std`, float32 on their device.
 
     Training and probes both come through here. Each step is rounded once per element, so a sample's bits do not depend
-    on the batch around it.
-
-    Parameters
-    ----------
-    pixels : uint8 array or tensor, shape (N, C, H, W)
-    mean, std : C numbers, one per channel
-
-    Returns
-    -------
-    float32 tensor, shape (N, C, H, W), on the device of `pixels`
-
-    Raises
-    ------
-    ValueError
-        For another dtype or shape.
+    on the batch around it. `mean` and `std` are C numbers each. Raises ValueError for another dtype or shape.
     """
     import torch
 

@@ -9,41 +9,20 @@ from featdyn.data.order import key, random_order
 
 
 class NoisyLabels(NamedTuple):
-    """Labels after noise.
+    """Labels after noise."""
 
-    Attributes
-    ----------
-    labels : int64 array, shape (N,)
-        The labels to train on.
-    mask : bool array, shape (N,)
-        Which samples took part in the permutation; some of them keep their class by chance.
-    """
-
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]  # (N,), to train on
     mask: npt.NDArray[np.bool_]
+    """(N,), which samples took part in the permutation; some of them keep their class by chance."""
 
 
 def noisy_labels(labels: npt.NDArray[np.int64], fraction: float, seed: int, classes: int) -> NoisyLabels:
-    """Permute the labels of a random fraction of the samples among themselves.
+    """Permute the labels, int64 (N,) in 0..classes-1, of `round(fraction * N)` random samples among themselves.
 
-    Our own choice of noise: one fixed permutation per seed, so each class keeps its number of labels, and about
-    1 - 1/classes of the chosen samples (for balanced classes) end up with a wrong label. The samples chosen for a
-    fraction are among those chosen for any larger one. Fraction 0 changes nothing, 1 permutes all labels.
-
-    Parameters
-    ----------
-    labels : int64 array, shape (N,)
-        The true labels; left as they are.
-    fraction : float
-        0 to 1; `round(fraction * N)` samples are chosen.
-    seed : int
-        Non-negative.
-    classes : int
-        Labels must lie in 0..classes-1.
-
-    Returns
-    -------
-    NoisyLabels
+    Our own choice of noise: one fixed permutation per seed, so each class keeps its number of labels, and about 1 -
+    1/classes of the chosen samples (for balanced classes) end up with a wrong label. The samples chosen for a fraction
+    are among those chosen for any larger one. Fraction 0 changes nothing, 1 permutes all labels. The true labels are
+    left as they are.
     """
     if labels.ndim != 1 or labels.dtype != np.int64:
         raise ValueError(f"labels: needs int64 (N,), got {labels.dtype} {labels.shape}")

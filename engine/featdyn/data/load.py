@@ -35,18 +35,12 @@ def load(
     name : str
         "digits" (1,797 images of 1 x 8 x 8 that scikit-learn ships), "mnist", "cifar10", "cifar100", "svhn" or "stl10"
         (read through torchvision from `data_dir`), or "imagefolder:PATH" with PATH/{train,test}/<class>/<files>.
-    data_dir : path, optional
-        Where torchvision's data sets are.
     download : bool
         Fetch missing files into `data_dir`.
     image_size : int, optional
         Resize all images to this height and width.
     train_size : int, optional
         Keep this many training images: always the same ones, balanced over classes, and among those of any larger size.
-
-    Returns
-    -------
-    Dataset
 
     Raises
     ------

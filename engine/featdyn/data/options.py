@@ -3,16 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from featdyn.validation import Options
 
 Severity = Annotated[int, Field(ge=1, le=5)]
 
 
-class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataOptions(_Options):
+class DataOptions(Options):
     """Which images to train on."""
 
     name: str = Field(
@@ -32,14 +30,14 @@ class DataOptions(_Options):
     )
 
 
-class LabelOptions(_Options):
+class LabelOptions(Options):
     """Label noise: a fraction of the training labels is permuted among the chosen samples (our own choice of noise)."""
 
     noise: float = Field(0.0, ge=0, le=1, description="fraction of training samples whose labels are permuted, 0 to 1")
     seed: int = Field(0, ge=0, description="seed of the choice of samples and of their permutation")
 
 
-class ProbeOptions(_Options):
+class ProbeOptions(Options):
     """Which fixed samples are recorded at every checkpoint. All counts are numbers of images."""
 
     train: int = Field(

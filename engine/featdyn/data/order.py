@@ -25,17 +25,7 @@ def stratified_order(labels: npt.NDArray[np.int64], *seeds: int) -> npt.NDArray[
     """Return a seeded order of the samples in which every prefix is as balanced over classes as the data allow.
 
     Each round takes one sample of every class that has one left, so any two classes with enough samples differ by at
-    most one in a prefix.
-
-    Parameters
-    ----------
-    labels : int64 array, shape (N,)
-    *seeds : non-negative integers
-
-    Returns
-    -------
-    int64 array, shape (N,)
-        A permutation of `range(N)`.
+    most one in a prefix. Labels are int64 (N,), seeds non-negative, the order a permutation of `range(N)`.
     """
     order = random_order(len(labels), *seeds)
     shuffled = labels[order]

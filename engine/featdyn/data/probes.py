@@ -78,7 +78,6 @@ def probe_set(
 
     Parameters
     ----------
-    dataset : Dataset
     train_labels : int64 array, shape (len(dataset.train),), optional
         The labels in use, where they are not the true ones.
     data_dir, download

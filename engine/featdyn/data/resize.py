@@ -21,18 +21,9 @@ def fit(image: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def fit_pixels(pixels: npt.NDArray[np.uint8], shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-    """Bring images to the channels, height and width of `shape`.
+    """Bring images, uint8 (N, C, H, W), to the channels, height and width of `shape`; channels are 1 or 3.
 
     Grey becomes colour by repetition and colour becomes grey by luma (ITU-R 601-2); sizes change as in `fit`.
-
-    Parameters
-    ----------
-    pixels : uint8 array, shape (N, C, H, W), C = 1 or 3
-    shape : (channels, height, width), channels = 1 or 3
-
-    Returns
-    -------
-    uint8 array, shape (N, *shape)
     """
     from PIL import Image
 

@@ -10,19 +10,10 @@ _SYNONYMS = {"car": "automobile"}  # STL-10's name and CIFAR-10's
 
 
 def shared_classes(dataset: Dataset, shifted: Dataset) -> npt.NDArray[np.int64]:
-    """Match the classes of two data sets by name.
+    """Return the label in `dataset` of each class of `shifted` by its name, or -1: int64 (len(shifted.classes),).
 
-    CIFAR-10 and STL-10 share nine: "car" is "automobile", and frog and monkey stay without a partner.
-
-    Returns
-    -------
-    int64 array, shape (len(shifted.classes),)
-        The label in `dataset` of each class of `shifted`, or -1.
-
-    Raises
-    ------
-    DataError
-        If no class is shared.
+    CIFAR-10 and STL-10 share nine: "car" is "automobile", and frog and monkey stay without a partner. Raises
+    :class:`DataError` if no class is shared.
     """
     labels = {_canonical(name): label for label, name in enumerate(dataset.classes)}
     matched = np.array([labels.get(_canonical(name), -1) for name in shifted.classes], np.int64)

@@ -16,23 +16,13 @@ NEAR = 0.05
 
 
 def default_cuts(found: Sequence[Cut]) -> list[str]:
-    """Choose up to three cuts that spread over the depth of a network.
+    """Choose up to three of the cuts that `cuts` found, spread over the depth of a network; return names, in order.
 
     Those are chosen whose suffixes cost closest to 2/3, 1/3 and none of the multiply-adds; the last of equals.
     A cut stands back for a later one that holds fewer values if their suffixes differ by at most 5% of the network.
 
     For resnet20 these are s1b3, s2b3 and pooled: the end of stage 1, the end of stage 2 and the pooled vector. The rule
     is this project's own choice ([I] in the method note).
-
-    Parameters
-    ----------
-    found
-        What `cuts` returns.
-
-    Returns
-    -------
-    list of str
-        Names, in execution order; empty only if `found` is.
     """
     worthy = [cut for place, cut in enumerate(found) if not any(_replaces(later, cut) for later in found[place + 1 :])]
     worthy.reverse()  # min takes the first of equals
@@ -41,24 +31,9 @@ def default_cuts(found: Sequence[Cut]) -> list[str]:
 
 
 def resolve(found: Sequence[Cut], patterns: Sequence[str]) -> list[Cut]:
-    """Pick cuts by name.
+    """Pick cuts that `cuts` found by names, glob patterns such as ``s3*``, ``default`` or ``all``: each once, in order.
 
-    Parameters
-    ----------
-    found
-        What `cuts` returns.
-    patterns
-        Names, glob patterns such as ``s3*``, ``default`` or ``all``.
-
-    Returns
-    -------
-    list of Cut
-        Each once, in execution order.
-
-    Raises
-    ------
-    NetworkError
-        A pattern matches no cut.
+    Raises :class:`NetworkError` where a pattern matches no cut.
     """
     chosen: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:

@@ -11,18 +11,10 @@ Values = TypeVar("Values")
 
 
 def predicted_classes(logits: Values) -> Values:
-    """Return the class that each row of logits stands for.
+    """Return the class, int64 (...), that each row of logits, (..., classes) or (..., 1), stands for.
 
     One logit is that of class 1 against class 0, as in binary cross-entropy: class 1 where it is above 0. Of several
     the largest decides, the first of equals.
-
-    Parameters
-    ----------
-    logits : tensor or array, shape (..., classes), or (..., 1)
-
-    Returns
-    -------
-    int64 tensor or array, shape (...)
     """
     values: Any = logits
     if values.shape[-1] != 1:

@@ -57,7 +57,8 @@ class Cut:
 def cuts(module: nn.Module, example: Tensor, *, every: bool = False) -> list[Cut]:
     """Find every place where a single tensor separates a module into prefix and suffix, in execution order.
 
-    No skip edge crosses a cut. The input and the output themselves are left out. The module is left as it is.
+    No skip edge crosses a cut. The input and the output themselves are left out. The module is left as it is. (Feature
+    dynamics, sections 1.1 and 6.2 item 2; `DESIGN.md` says how cuts are found.)
 
     Parameters
     ----------
@@ -72,10 +73,6 @@ def cuts(module: nn.Module, example: Tensor, *, every: bool = False) -> list[Cut
     ------
     NetworkError
         torch.fx cannot trace the module, or it does not take such an input.
-
-    Notes
-    -----
-    Feature dynamics, sections 1.1 and 6.2 item 2; `DESIGN.md` says how cuts are found.
     """
     if not isinstance(example, Tensor) or example.ndim < 1:
         raise TypeError(f"example must be a tensor with a batch dimension, not {getattr(example, 'shape', example)}")
@@ -100,20 +97,11 @@ def _separations(traced: ValueShapes) -> Iterator[Cut]:
 
 
 def features_at(module: nn.Module, cuts: Sequence[Cut]) -> fx.GraphModule:
-    """Make a module that gives the tensors of several cuts in one forward pass.
+    """Make a module that gives the tensors of several cuts, (N, *cut.shape) each, in their order, in one forward pass.
 
-    Parameters
-    ----------
-    module
-        The module that was cut, or another of the same structure (such as the same network at another checkpoint).
-    cuts
-        Cuts of one call of `cuts`.
-
-    Returns
-    -------
-    GraphModule
-        Maps an input batch to a tuple of tensors, (N, *cut.shape) each, in the order of `cuts`. It runs in eval mode,
-        only as far as the last cut, and shares the parameters and buffers of `module`.
+    ``module`` is the one that was cut, or another of the same structure (such as the same network at another
+    checkpoint); the cuts are of one call of `cuts`. What is made runs in eval mode, only as far as the last cut, and
+    shares the parameters and buffers of `module`.
 
     Raises
     ------
@@ -134,15 +122,8 @@ def features_at(module: nn.Module, cuts: Sequence[Cut]) -> fx.GraphModule:
 def segments(cuts: Sequence[Cut]) -> list[fx.GraphModule]:
     """Make the pieces between neighbouring cuts: from the input to the first, from cut to cut, from the last on.
 
-    Parameters
-    ----------
-    cuts
-        Cuts of one call of `cuts`, in its order.
-
-    Returns
-    -------
-    list of GraphModule
-        One more than there are cuts; one after the other they are the module in eval mode, with shared parameters.
+    The cuts are of one call of `cuts`, in its order. One after the other the pieces, one more than there are cuts, are
+    the module in eval mode, with shared parameters.
     """
     if len({id(cut._flow) for cut in cuts}) != 1:
         raise NetworkError("segments needs the cuts of one module")
@@ -155,10 +136,7 @@ def segments(cuts: Sequence[Cut]) -> list[fx.GraphModule]:
 def state_for(part: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Select from the state of a whole module what a prefix or suffix needs, for `torch.func.functional_call`.
 
-    Raises
-    ------
-    NetworkError
-        The state lacks a tensor.
+    Raises :class:`NetworkError` if the state lacks a tensor.
     """
     keys = part.state_dict().keys()
     if missing := [key for key in keys if key not in state]:

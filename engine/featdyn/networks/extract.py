@@ -13,25 +13,14 @@ from featdyn.networks.value_shapes import BATCHES, TensorOf, ValueShapes
 
 
 class Part:
-    """What has to run to get from the tensor of one node to those of others.
+    """What has to run to get from the tensor of one node, ``source``, to those of others, the nodes in ``result``.
 
     A value that depends on the input only through its sizes (a batch size, a position table) is no second tensor to
     hand over: it is computed again, from the size of the source where it follows the batch and as a constant elsewhere.
-
-    Parameters
-    ----------
-    flow
-        The traced module.
-    source
-        The node whose tensor goes in.
-    result
-        The structure of nodes that comes out.
     """
 
     def __init__(self, flow: ValueShapes, source: fx.Node, result: Any) -> None:
-        self.flow = flow
-        self.source = source
-        self.result = result
+        self.flow, self.source, self.result = flow, source, result
         self.remade: set[fx.Node] = set()
         self.complete = True
         """Whether the source's tensor is enough to compute the result."""
@@ -74,11 +63,8 @@ class Part:
     @property
     def params(self) -> int:
         """Number of parameters that are used."""
-        used: dict[int, nn.Parameter] = {}
-        for node in self.nodes:
-            for parameter in _parameters(self.flow.trace.module, node):
-                used[id(parameter)] = parameter
-        return sum(parameter.numel() for parameter in used.values())
+        used = {p for node in self.nodes for p in _parameters(self.flow.trace.module, node)}  # tensors hash by identity
+        return sum(parameter.numel() for parameter in used)
 
     def graph(self) -> fx.Graph:
         """Copy the part into a graph of its own, whose only input is the source."""

@@ -12,21 +12,11 @@ from featdyn.networks.trace import Trace
 
 
 def functionalise(trace: Trace, written: list[tuple[fx.Node, fx.Node]], values: dict[fx.Node, Any]) -> None:
-    """Replace operations in place by their out-of-place form, which gives the same bits.
+    """Replace operations in place in a trace's graph by their out-of-place form, which gives the same bits.
 
-    Parameters
-    ----------
-    trace
-        Its graph is changed, and with it what modules return.
-    written
-        Pairs of an operation and the node whose tensor it wrote into.
-    values
-        The tensors of a run, to see which share memory.
-
-    Raises
-    ------
-    ValueError
-        The written memory is still read through another tensor (a view), or the operation has no out-of-place form.
+    What modules return changes with the graph. ``written`` are pairs of an operation and the node whose tensor it wrote
+    into; ``values`` the tensors of a run, to see which share memory. Raises ValueError where the written memory is
+    still read through another tensor (a view), or the operation has no out-of-place form.
     """
     order = {node: place for place, node in enumerate(trace.graph.nodes)}
     now: dict[fx.Node, fx.Node] = {}  # a node written into -> the node that holds the result
@@ -36,7 +26,8 @@ def functionalise(trace: Trace, written: list[tuple[fx.Node, fx.Node]], values: 
             target = now[target]
         for node, value in values.items():
             other = isinstance(value, Tensor) and order[node] < order[writer] and node is not target
-            if other and _shares(value, values[first]) and any(order[user] > order[writer] for user in node.users):
+            shares = other and value.untyped_storage()._cdata == values[first].untyped_storage()._cdata
+            if shares and any(order[user] > order[writer] for user in node.users):
                 raise ValueError(f"{writer.name} writes in place into memory that {node.name} shares")
         _out_of_place(writer)
         for user in list(target.users):
@@ -46,10 +37,6 @@ def functionalise(trace: Trace, written: list[tuple[fx.Node, fx.Node]], values: 
             if node is target and path in writer.meta.get("nn_module_stack", {}):  # written before the module returned
                 trace.returned[path] = writer
         now[target] = writer
-
-
-def _shares(one: Tensor, other: Tensor) -> bool:
-    return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)
 
 
 def _out_of_place(node: fx.Node) -> None:

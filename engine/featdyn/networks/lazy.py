@@ -22,24 +22,14 @@ class Scale(nn.Module):
 
 @torch.no_grad()
 def lazy(network: nn.Sequential, alpha: float) -> nn.Sequential:
-    """Scale a network's output by `alpha`, after making it zero at initialisation.
+    """Scale a network's output by `alpha` (the larger, the lazier), after making it zero at initialisation.
 
-    The scaled model of Chizat, Oyallon and Bach, "On lazy training in differentiable programming" (2019), is
-    ``alpha (f - f_0)``. Here ``f_0`` is zero by an antisymmetric initialisation, so that no copy of the first network
-    has to be carried along and the network can be cut like any other; this way of doing it is our own choice. Units are
-    drawn in two equal halves, which do not see each other at first, and the last layer takes their difference.
-
-    Parameters
-    ----------
-    network
-        Linear and convolution layers in a row; it is changed and returned.
-    alpha
-        The larger, the lazier.
-
-    Raises
-    ------
-    NetworkError
-        A hidden layer of odd width.
+    The scaled model of Chizat, Oyallon and Bach, "On lazy training in differentiable programming" (2019), is ``alpha (f
+    - f_0)``. Here ``f_0`` is zero by an antisymmetric initialisation, so that no copy of the first network has to be
+    carried along and the network can be cut like any other; this way of doing it is our own choice. Units are drawn in
+    two equal halves, which do not see each other at first, and the last layer takes their difference. The network,
+    linear and convolution layers in a row, is changed and returned. Raises :class:`NetworkError` for a hidden layer of
+    odd width.
     """
     first, *inner, last = (m for m in network.modules() if isinstance(m, (nn.Linear, nn.Conv2d)))
     for layer in (first, *inner):

@@ -17,16 +17,7 @@ def mlp(
 ) -> nn.Module:
     """Multilayer perceptron with ReLU: modules ``flatten``, ``hidden1``, ``hidden2``, ..., ``fc``.
 
-    Parameters
-    ----------
-    classes
-        Number of outputs.
-    shape
-        Channels, height and width of one image.
-    widths
-        Units of each hidden layer.
-    alpha
-        See :func:`featdyn.networks.lazy.lazy`.
+    ``widths`` are the units of each hidden layer; of ``alpha`` see :func:`featdyn.networks.lazy.lazy`.
     """
     parts: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     units = prod(shape)
@@ -43,16 +34,8 @@ def cnn(
 ) -> nn.Module:
     """Plain convolutional network: modules ``conv1``, ``pool1``, ``conv2``, ``pool2``, ..., ``pooled``, ``fc``.
 
-    Parameters
-    ----------
-    classes
-        Number of outputs.
-    shape
-        Channels, height and width of one image; any height and width will do.
-    widths
-        Channels of each 3x3 convolution with ReLU; each is followed by 2x2 max pooling.
-    alpha
-        See :func:`featdyn.networks.lazy.lazy`.
+    ``widths`` are the channels of each 3x3 convolution with ReLU; each is followed by 2x2 max pooling. Any height and
+    width will do. Of ``alpha`` see :func:`featdyn.networks.lazy.lazy`.
     """
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     channels = shape[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -17,8 +18,11 @@ _BUILDERS: dict[str, tuple[Callable[..., nn.Module], str]] = {
     "mlp": (plain.mlp, "multilayer perceptron with ReLU, no BatchNorm"),
     "cnn": (plain.cnn, "plain convolutional network, no BatchNorm, no skips"),
     "resnet18": (vision.resnet18, "torchvision's ResNet-18, with a small-image stem up to 64 pixels"),
-    "vgg16": (vision.vgg16, "torchvision's VGG-16, with one linear layer as classifier up to 64 pixels"),
-    "vgg16_bn": (vision.vgg16_bn, "torchvision's VGG-16 with BatchNorm, otherwise as vgg16"),
+    "vgg16": (
+        partial(vision.vgg, "vgg16"),
+        "torchvision's VGG-16, with one linear layer as classifier up to 64 pixels",
+    ),
+    "vgg16_bn": (partial(vision.vgg, "vgg16_bn"), "torchvision's VGG-16 with BatchNorm, otherwise as vgg16"),
     "vit": (vision.vit, "small vision transformer (torchvision), patches fitted to the image"),
 }
 
@@ -29,23 +33,10 @@ def names() -> dict[str, str]:
 
 
 def build(name: str, *, classes: int, shape: tuple[int, int, int], **options: Any) -> nn.Module:
-    """Build a network with fresh random weights, drawn from torch's global generator.
+    """Build a network of `names` in training mode, with fresh random weights, drawn from torch's global generator.
 
-    Parameters
-    ----------
-    name
-        One of `names`.
-    classes
-        Number of outputs (logits).
-    shape
-        Channels, height and width of one image.
-    **options
-        The network's own options, such as ``widths`` of ``mlp``.
-
-    Returns
-    -------
-    nn.Module
-        In training mode; maps (N, C, H, W) to (N, classes).
+    It maps images (N, C, H, W), whose ``shape`` is (C, H, W), to logits (N, classes). Options are the network's own,
+    such as ``widths`` of ``mlp``.
 
     Raises
     ------

@@ -33,26 +33,11 @@ class BasicBlock(nn.Module):
 
 
 def resnet20(classes: int, shape: tuple[int, int, int], *, width: int = 16) -> nn.Module:
-    """Residual network of 20 layers: stem, three stages of three blocks, pooling, linear layer.
+    """Residual network of 20 layers: modules ``stem``, ``s1b1`` to ``s3b3``, ``pooled`` and ``fc``.
 
-    Parameters
-    ----------
-    classes
-        Number of outputs.
-    shape
-        Channels, height and width of one image; any height and width will do.
-    width
-        Channels of the first stage, doubled by each later one.
-
-    Returns
-    -------
-    nn.Module
-        Modules ``stem``, ``s1b1`` to ``s3b3``, ``pooled`` and ``fc``; 269,722 parameters for 10 classes of 3x32x32.
-
-    Notes
-    -----
-    He, Zhang, Ren, Sun, "Deep residual learning for image recognition" (2016), section 4.2; initial weights as in their
-    "Delving deep into rectifiers" (2015).
+    Any height and width will do; ``width`` are the channels of the first stage, doubled by each later one. 269,722
+    parameters for 10 classes of 3x32x32. (He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016,
+    section 4.2; initial weights as in their "Delving deep into rectifiers", 2015.)
     """
     stem = OrderedDict(conv=nn.Conv2d(shape[0], width, 3, 1, 1, bias=False), bn=nn.BatchNorm2d(width), relu=nn.ReLU())
     parts: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(stem))

@@ -53,10 +53,7 @@ class Trace:
 def trace(module: nn.Module) -> Trace:
     """Trace `module` in eval mode.
 
-    Raises
-    ------
-    NetworkError
-        torch.fx cannot trace it, or it takes a second input.
+    Raises :class:`NetworkError` if torch.fx cannot trace it, or it takes a second input.
     """
     tracer = _Tracer()
     try:

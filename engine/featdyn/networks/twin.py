@@ -14,19 +14,12 @@ _FRESH = {key for key in vars(nn.Module()) if "hook" in key}
 
 
 def eval_twin(module: nn.Module, tensor: Callable[[Tensor], Tensor] | None = None) -> nn.Module:
-    """Copy a module tree in eval mode, with the same parameters and buffers.
+    """Copy a module tree in eval mode, with the same parameters and buffers, or what ``tensor`` makes of each.
 
     Running or training the copy leaves the module's mode and hooks alone, and its containers too: substituting the
     copy's state (`torch.func.functional_call`) does not reach the module. Hooks are left out, but for those by which
     ``torch.nn.utils`` computes weights. Operations in place become out of place, which gives the same bits, so that a
     tensor handed out at a cut is never overwritten.
-
-    Parameters
-    ----------
-    module
-        Any module; it is not changed.
-    tensor
-        Applied to every parameter and buffer; by default they are shared.
     """
     return _twin(module, tensor, {})  # type: ignore[no-any-return]
 

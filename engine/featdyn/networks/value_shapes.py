@@ -52,10 +52,8 @@ class ValueShapes:
 def shapes_of(trace: Trace, example: Tensor) -> ValueShapes:
     """Follow shapes through the graph without computing, on torch's meta device; operations in place are rewritten.
 
-    Raises
-    ------
-    NetworkError
-        The module does not take such an input, or writes in place into memory that it still uses elsewhere.
+    Raises :class:`NetworkError` if the module does not take such an input, or writes in place into memory that it still
+    uses elsewhere.
     """
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its fused operator hides its matrix products

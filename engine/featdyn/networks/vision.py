@@ -27,16 +27,6 @@ def resnet18(classes: int, shape: tuple[int, int, int]) -> nn.Module:
     return network
 
 
-def vgg16(classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    """Make torchvision's VGG-16; up to 64 pixels global pooling and one linear layer classify."""
-    return _vgg("vgg16", classes, shape)
-
-
-def vgg16_bn(classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    """Make torchvision's VGG-16 with BatchNorm; up to 64 pixels global pooling and one linear layer classify."""
-    return _vgg("vgg16_bn", classes, shape)
-
-
 def vit(
     classes: int,
     shape: tuple[int, int, int],
@@ -49,17 +39,9 @@ def vit(
 ) -> nn.Module:
     """Small vision transformer (torchvision's `VisionTransformer`) on square images.
 
-    Parameters
-    ----------
-    classes
-        Number of outputs.
-    shape
-        Channels, height and width of one image.
-    patch
-        Side of a patch in pixels, which must divide the image's. By default the smallest that leaves at most 8 patches
-        a side (14 above 64 pixels).
-    depth, heads, width, mlp_width
-        Encoder layers, attention heads, embedding units, units of the hidden layer in each encoder layer.
+    ``patch`` is the side of a patch in pixels, which must divide the image's; by default the smallest that leaves at
+    most 8 patches a side (14 above 64 pixels). The others are encoder layers, attention heads, embedding units, and
+    units of the hidden layer in each encoder layer.
     """
     channels, height, side = shape
     if height != side:
@@ -72,20 +54,15 @@ def vit(
     if width % heads:
         raise NetworkError(f"vit: heads={heads} does not divide width={width}")
     network: nn.Module = _models().VisionTransformer(
-        image_size=side,
-        patch_size=patch,
-        num_layers=depth,
-        num_heads=heads,
-        hidden_dim=width,
-        mlp_dim=mlp_width,
-        num_classes=classes,
+        side, patch, num_layers=depth, num_heads=heads, hidden_dim=width, mlp_dim=mlp_width, num_classes=classes
     )
     if channels != 3:
         network.conv_proj = _like(network.conv_proj, channels)
     return network
 
 
-def _vgg(name: str, classes: int, shape: tuple[int, int, int]) -> nn.Module:
+def vgg(name: str, classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    """Make torchvision's VGG of this name; up to 64 pixels global pooling and one linear layer classify."""
     models, small = _models(), _small(shape)
     with torch.device("meta") if small else nullcontext():  # the large classifier, 120 million weights, is never drawn
         network: Any = getattr(models, name)(num_classes=classes, init_weights=not small)

@@ -16,32 +16,18 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Region = tuple[slice, ...]
-Read = Callable[[tuple[int, ...]], Array]  # from the index of a cell to its values
+Read = Callable[[tuple[int, ...]], Array]
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Selected positions of an array that is stored in cells.
+    """Selected positions of an array that is stored in cells."""
 
-    Attributes
-    ----------
-    dims
-        Names of the axes.
-    positions
-        For each axis the selected indices, ascending.
-    cell
-        For each axis the length of a cell.
-    dtype
-        Of the values that ``read`` returns.
-    read
-        From the index of a cell to its values.
-    """
-
-    dims: tuple[str, ...]
-    positions: tuple[NDArray[np.intp], ...]
-    cell: tuple[int, ...]
-    dtype: np.dtype[Any]
-    read: Read
+    dims: tuple[str, ...]  # names of the axes
+    positions: tuple[NDArray[np.intp], ...]  # for each axis the selected indices, ascending
+    cell: tuple[int, ...]  # for each axis the length of a cell
+    dtype: np.dtype[Any]  # of the values that `read` returns
+    read: Read  # from the index of a cell to its values
 
     @classmethod
     def held(cls, values: Array, dims: tuple[str, ...]) -> Cells:

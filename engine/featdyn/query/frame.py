@@ -11,7 +11,8 @@ import pandas as pd
 
 from featdyn.errors import FeatdynError
 from featdyn.query.cells import Array, Cells
-from featdyn.query.reduce import Reduction, reduce
+from featdyn.query.reduce import Reduction
+from featdyn.query.reduce import reduce as reduce_cells
 from featdyn.query.stored_array import StoredArray, find
 from featdyn.query.where import coordinates_of, select
 from featdyn.query.why_missing import why_missing
@@ -32,8 +33,6 @@ def query(
 
     Parameters
     ----------
-    run
-        A recorded run.
     variable
         A dotted name: ``cube.activation_norm``, ``layers.s1b1.activation``, ``outputs.loss``, ``train_loss``, or
         ``results.consistency.accuracy`` for the newest result of an analysis.
@@ -74,7 +73,9 @@ def query(
         axes = reduction.axes(dims)
         dims = tuple(d for axis, d in enumerate(dims) if axis not in axes)
     selected = select(found, where)
-    cells = _reduced(selected, reductions)
+    cells = selected
+    for reduction in reductions:
+        cells = reduce_cells(cells, reduction)
     rows = math.prod(cells.shape)
     if limit is None and rows > ROWS:
         raise FeatdynError(f"{variable}: {rows:,} rows; select less with --where, use --reduce, or set --limit")
@@ -86,12 +87,6 @@ def query(
     if reasons is not None:
         table["missing"] = reasons.reshape(-1)
     return table.head(limit if limit is not None else ROWS)
-
-
-def _reduced(cells: Cells, reductions: Sequence[Reduction]) -> Cells:
-    for reduction in reductions:
-        cells = reduce(cells, reduction)
-    return cells
 
 
 def _first(cells: Cells, rows: int) -> Cells:

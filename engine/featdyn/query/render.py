@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from featdyn.errors import FeatdynError
 from featdyn.plain import plain
@@ -18,18 +18,14 @@ SHOWN = 60  # rows of a table for people
 
 
 def render(frame: pd.DataFrame, format: str, out: TextIO | str | Path) -> None:
-    """Write a table.
+    """Write a table, what :func:`featdyn.query.query` returned, to a file or an open stream.
 
     Parameters
     ----------
-    frame
-        What :func:`featdyn.query.query` returned.
     format
         ``table``: aligned, for people; numbers have 5 significant digits, and long tables are cut in the middle.
         ``csv``: with a header; NaN is empty. ``json``: a list of records; what is not finite is null. ``parquet``:
         binary. All but the first keep every digit.
-    out
-        A file, or an open stream; parquet needs a file or a stream that is not a terminal.
 
     Raises
     ------
@@ -77,7 +73,7 @@ def _lines(frame: pd.DataFrame) -> Iterator[str]:
     for name in frame.columns:
         column = frame[name]
         values = [*column.iloc[:half].tolist(), *column.iloc[-half:].tolist()] if cut else column.tolist()
-        cells = [str(name), *(_cell(value) for value in values)]
+        cells = [str(name), *(f"{v:.5g}" if isinstance(v, float) else str(v) for v in values)]
         if cut:
             cells.insert(half + 1, "...")
         width = max(map(len, cells))
@@ -87,7 +83,3 @@ def _lines(frame: pd.DataFrame) -> Iterator[str]:
         yield "  ".join(row).rstrip()
     if cut:
         yield f"{len(frame):,} rows, the first and last {half} shown; --format csv writes all of them"
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -23,24 +23,12 @@ from featdyn.store.reader import decoded
 
 @dataclass(frozen=True)
 class StoredArray:
-    """One array of a run with its coordinates.
+    """One array of a run with its coordinates."""
 
-    Attributes
-    ----------
-    path
-        In the store.
-    attributes
-        Of the array.
-    cells
-        Its values, not read yet.
-    coordinates
-        The coordinates along one axis, each with that axis.
-    """
-
-    path: str
-    attributes: Mapping[str, Any]
-    cells: Cells
-    coordinates: Mapping[str, str]
+    path: str  # in the store
+    attributes: Mapping[str, Any]  # of the array
+    cells: Cells  # its values, not read yet
+    coordinates: Mapping[str, str]  # the coordinates along one axis, each with that axis
     _load: Callable[[str], Array]
 
     @property
@@ -59,13 +47,7 @@ class StoredArray:
 
 
 def find(run: Run, name: str) -> StoredArray:
-    """Return the variable of this name.
-
-    Raises
-    ------
-    FeatdynError
-        There is none; the message lists near names.
-    """
+    """Return the variable of this name, or raise :class:`FeatdynError`, whose message lists near names."""
     catalogue = _Catalogue(run)
     path = catalogue.paths.get(name.replace("/", "."))
     if path is None:

@@ -23,10 +23,8 @@ Mask = NDArray[np.bool_]
 def select(variable: StoredArray, where: Sequence[str]) -> Cells:
     """Return the cells of a variable at the positions where all conditions hold; only coordinates are read.
 
-    Raises
-    ------
-    FeatdynError
-        A condition that cannot be read, an unknown coordinate, or no position where all hold.
+    Raises :class:`FeatdynError` for a condition that cannot be read, an unknown coordinate, or no position where all
+    hold.
     """
     kept: dict[str, Mask] = {}
     for text in where:

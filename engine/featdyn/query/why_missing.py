@@ -13,14 +13,8 @@ from featdyn.store import Run
 def why_missing(run: Run, array: StoredArray, selected: Cells) -> Array | None:
     """Return the reason of each selected value that is missing, '' of the others; None where none is missing.
 
-    A value of another kind than floating point counts as missing where a status says so.
-
-    Parameters
-    ----------
-    array
-        What was asked for; of a status variable itself its codes in words.
-    selected
-        Its cells at the positions that the table shows.
+    A value of another kind than floating point counts as missing where a status says so; of a status variable itself
+    the codes are given in words. ``selected`` are the array's cells at the positions that the table shows.
     """
     group, attributes = array.path.rpartition("/")[0], array.attributes
     paths = [f"{group}/{name}" for name in str(attributes.get("ancillary_variables", "")).split()]

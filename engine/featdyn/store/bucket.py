@@ -6,6 +6,8 @@ by a writer before this one; the root only if it is the one that this writer rea
 be under way when a lease changes hands, no object that a commit names is ever overwritten, and none is deleted.
 """
 
+# ruff: noqa: D102  methods without a docstring do what Place says
+
 from __future__ import annotations
 
 import posixpath
@@ -14,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from featdyn.errors import StoreError
-from featdyn.store.client import BRIEF, PART, PATIENT, QUICK, Client, Refused, connect
+from featdyn.store.client import BRIEF, PART, PATIENT, QUICK, Client, Object, Refused, connect
 from featdyn.store.lease import Lease, several
 from featdyn.store.place import FileRecord, Found, Item, Place, Version, crc32c
 
@@ -27,7 +29,12 @@ SINGLE = 2**28  # bytes: what is larger is put in parts, which cannot be conditi
 
 
 class Bucket(Place):
-    """A prefix of a bucket; requests may be made from several threads."""
+    """A prefix of a bucket; requests may be made from several threads.
+
+    A prefix is there when something is below it, and what was acknowledged is durable, so nothing is made or settled.
+    No file is given up or cleared: the next writer overwrites it. To delete has no condition: a writer that was stopped
+    just before, and goes on when another has put and committed an object of this name, would delete that.
+    """
 
     path: str
     absent = "nothing there"
@@ -43,7 +50,6 @@ class Bucket(Place):
 
     @property
     def name(self) -> str:
-        """The last part of the URL."""
         return posixpath.basename(self.path.rstrip("/"))
 
     def inside(self, path: str) -> None:
@@ -52,30 +58,19 @@ class Bucket(Place):
             raise StoreError(f"{self}: {path!r} is not a path inside a store")
 
     def there(self) -> bool:
-        """Whether anything is below the prefix."""
         return not self.empty()
 
     def empty(self) -> bool:
-        """Whether nothing is below the prefix."""
         return next(self._client.list(), None) is None
 
     def listing(self) -> dict[str, int | None]:
-        """Return every object: path to size in bytes."""
         return dict(self._client.list())
 
     def exists(self, path: str) -> bool:
-        """Whether there is such an object."""
         return self._client.head(path) is not None
 
     def size(self, path: str) -> int:
-        """Return the bytes of an object."""
-        found = self._client.head(path)
-        if found is None:
-            raise FileNotFoundError(2, "missing")
-        return found.size
-
-    def free(self) -> None:
-        """Return None: a bucket does not say."""
+        return _there(self._client.head(path)).size
 
     def fetch(self, path: str) -> tuple[bytes, Version] | None:
         """Return the content of an object and which version of it that is; None when there is none."""
@@ -85,28 +80,19 @@ class Bucket(Place):
         return found.content if found.size <= PART else self.read(path), found.version
 
     def version(self, path: str) -> Version:
-        """Return which version of an object is there, None when there is none."""
         found = self._client.head(path)
         return None if found is None else found.version
 
     def read(self, path: str) -> bytes:
         """Return the content of an object, a large one read in parts at the same time."""
-        found = self._client.get(path)
-        if found is None:
-            raise FileNotFoundError(2, "missing")
+        found = _there(self._client.get(path))
         if found.size <= PART:
             return found.content
         return b"".join(self.each(lambda start: self._part(path, start, found.size), range(0, found.size, PART)))
 
-    def view(self, path: str) -> bytes:
-        """Return the content of an object: there is nothing to map."""
-        return self.read(path)
-
     def pieces(self, path: str) -> Iterator[bytes]:
         """Yield the content of an object, part by part."""
-        found = self._client.get(path)
-        if found is None:
-            raise FileNotFoundError(2, "missing")
+        found = _there(self._client.get(path))
         if found.size <= PART:
             yield found.content
             return
@@ -137,23 +123,11 @@ class Bucket(Place):
         """Return the lease: a put is conditional on what its holder read, so nobody publishes beside it."""
         return self._lease or self.lock()
 
-    def make(self) -> bool:
-        """Do nothing: a prefix is there when something is below it."""
-        return False
-
-    def unmake(self) -> None:
-        """Do nothing."""
-
-    def anchor(self) -> None:
-        """Do nothing."""
-
     def write(self, path: str, pieces: Iterable[bytes]) -> FileRecord:
         """Put one object of the commit at hand, durable when this returns.
 
-        Raises
-        ------
-        StoreError
-            The lease is lost, or another writer put something else there since this one has its lease.
+        Raises :class:`StoreError` if the lease is lost, or another writer put something else there since this one has
+        it.
         """
         self.inside(path)
         content = b"".join(pieces)
@@ -180,9 +154,6 @@ class Bucket(Place):
         put = self._client.head(path)  # a put in parts answers with another version than the object's, here and there
         return None if put is None else put.version
 
-    def settle(self, paths: list[str]) -> None:
-        """Do nothing: what was acknowledged is durable."""
-
     def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True) -> Version:
         """Replace one object if it is still in the version ``before``; return the new one."""
         lease = self._writing()
@@ -202,16 +173,6 @@ class Bucket(Place):
         self.inside(path)
         self._writing()
         self._client.put(path, content)
-
-    def give_up(self, path: str) -> None:
-        """Do nothing: the next writer overwrites it.
-
-        To delete has no condition. A writer that was stopped just before, and goes on when another has put and
-        committed an object of this name, would delete that.
-        """
-
-    def clear(self, own: Callable[[str], object]) -> None:
-        """Do nothing, likewise."""
 
     def remove(self, path: str) -> None:
         """Delete one object, in less time than the lease has still to run: a delete has no condition."""
@@ -233,3 +194,9 @@ class Bucket(Place):
             raise StoreError(f"{self} is not open for writing")
         self._lease.check(lasting)
         return self._lease
+
+
+def _there(found: Object | None) -> Object:
+    if found is None:
+        raise FileNotFoundError(2, "missing")
+    return found

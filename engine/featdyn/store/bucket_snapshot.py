@@ -1,5 +1,7 @@
 """What :mod:`featdyn.store.snapshot` is, of a store in a bucket."""
 
+# ruff: noqa: D102  as zarr says
+
 from __future__ import annotations
 
 from typing import Any
@@ -21,14 +23,12 @@ class BucketSnapshot(ObjectStore[Any]):
         self._url, self._content = url, content
 
     def with_read_only(self, read_only: bool = False) -> BucketSnapshot:
-        """Return the same view with another mode."""
         return type(self)(self._url, self._content, read_only=read_only)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _opened, (self._url,)  # without the root, as above
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Return a value: the root's from memory."""
         if key == NAME and byte_range is None:
             return prototype.buffer.from_bytes(self._content)
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,9 @@ from featdyn.store.schema import Schema, check_name
 
 
 class CheckpointFiles:
-    """Writes files of one checkpoint; methods may be called from several threads.
+    """Writes files of one checkpoint, the one of number ``index``; methods may be called from several threads.
 
-    Parameters
-    ----------
-    place, schema
-        Where, and which arrays.
-    index
-        Its number.
-    is_open
-        Whether none of its files is published yet for certain: published ones are never touched again.
+    ``is_open`` says whether none of its files is published yet for certain: published ones are never touched again.
     """
 
     def __init__(self, place: Place, schema: Schema, index: int, is_open: Callable[[], bool]) -> None:
@@ -36,16 +28,9 @@ class CheckpointFiles:
         self._written: dict[str, FileRecord] = {}
 
     def write(self, path: str, values: np.ndarray[Any, Any], block: int = 0) -> None:
-        """Write one shard.
+        """Write one shard: a block of samples with the axes of the array's ``dims``, in the array's dtype.
 
-        Parameters
-        ----------
-        path
-            The array, as in the schema.
-        values
-            One block of samples with the axes of the array's ``dims``, in the array's dtype.
-        block
-            Which block of samples: 0 for arrays without a sample axis.
+        Arrays without a sample axis have block 0 alone.
         """
         schema = self._schema
         spec = schema[path]
@@ -130,9 +115,7 @@ class CheckpointWriter(CheckpointFiles):
     def __enter__(self) -> CheckpointWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if error is None:
             self.commit()
         else:

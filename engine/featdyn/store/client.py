@@ -102,14 +102,9 @@ class Client:
         """Write an object if what is there is still the version ``before`` (None: nothing); return the new version.
 
         The answer to a put can be lost; then nobody knows whether it was done, and one that was done and is repeated is
-        refused. So the object is read back, and if it is what was to be written it is taken as written.
-
-        Raises
-        ------
-        Refused
-            It is another version.
-        OSError
-            The request failed, and nobody knows yet whether it will still be done.
+        refused. So the object is read back, and if it is what was to be written it is taken as written. Raises
+        :class:`Refused` if it is another version, and OSError if the request failed and nobody knows yet whether it
+        will still be done.
         """
         try:
             with plainly():

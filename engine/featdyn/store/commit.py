@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from featdyn.errors import StoreError
@@ -40,13 +40,9 @@ class Commit:
         """What people call it."""
         return f"checkpoint {self.name}" if self.kind == "checkpoint" else self.name
 
-    def document(self) -> dict[str, Any]:
-        """Return the entry as JSON."""
-        return asdict(self)
-
     @classmethod
     def parse(cls, document: dict[str, Any]) -> Commit:
-        """Return the entry that :meth:`document` wrote."""
+        """Return the entry that ``asdict`` made JSON of."""
         number, kind, name, manifest = (document[key] for key in ("number", "kind", "name", "manifest"))
         if not (isinstance(number, int) and isinstance(kind, str) and isinstance(name, str)):
             raise ValueError("no commit")

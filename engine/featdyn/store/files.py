@@ -4,6 +4,8 @@ A file that a commit names is written once, synced, and never changed afterwards
 root metadata, is replaced atomically.
 """
 
+# ruff: noqa: D102  methods without a docstring do what Place says
+
 from __future__ import annotations
 
 import logging
@@ -66,7 +68,6 @@ class Folder(Place):
         return not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
 
     def listing(self) -> dict[str, int | None]:
-        """Return every file: path to size in bytes, None for links and what else is no plain file."""
 
         def fail(error: OSError) -> None:
             raise error
@@ -80,11 +81,9 @@ class Folder(Place):
         return found
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
         return self.inside(path).exists()
 
     def size(self, path: str) -> int:
-        """Return the bytes of a file."""
         return self.inside(path).stat().st_size
 
     def free(self) -> int:
@@ -101,11 +100,7 @@ class Folder(Place):
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def version(self, path: str) -> Version:
-        """Return None: under the lock nobody else writes."""
-
     def read(self, path: str) -> bytes:
-        """Return the content of a file."""
         return self.inside(path).read_bytes()
 
     def view(self, path: str) -> mmap.mmap:
@@ -119,13 +114,11 @@ class Folder(Place):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def pieces(self, path: str) -> Iterator[bytes]:
-        """Yield the content of a file."""
         with open(self.inside(path), "rb", buffering=0) as file:
             while piece := file.read(2**22):
                 yield piece
 
     def tensors(self, record: FileRecord) -> dict[str, torch.Tensor]:
-        """Return what a safetensors file holds, or raise :class:`StoreError` where it is not as it was written."""
         from safetensors.torch import load_file
 
         wrong = self.check(record)
@@ -248,9 +241,6 @@ class Folder(Place):
         with suppress(OSError):
             while (target := target.parent) != self.path:
                 os.rmdir(target)
-
-    def check_several(self) -> None:
-        """Do nothing: processes that see the folder can write there together."""
 
 
 def sync_folder(folder: Path) -> None:

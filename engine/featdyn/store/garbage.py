@@ -13,18 +13,10 @@ from featdyn.store.place import beside, disk
 
 @dataclass(frozen=True)
 class Garbage:
-    """What :func:`gc` removed, or would.
+    """What :func:`gc` removed, or would."""
 
-    Attributes
-    ----------
-    removed
-        Path to size in bytes.
-    foreign
-        Files and links that are none of the store's: never touched.
-    """
-
-    removed: dict[str, int]
-    foreign: tuple[str, ...]
+    removed: dict[str, int]  # path to size in bytes
+    foreign: tuple[str, ...]  # files and links that are none of the store's: never touched
 
     @property
     def bytes(self) -> int:
@@ -33,17 +25,10 @@ class Garbage:
 
 
 def gc(store: Store, *, dry_run: bool = False) -> Garbage:
-    """Remove the files that a writer of this store may have made and that no commit names.
+    """Remove the files that a writer of this store may have made and that no commit names; ``dry_run`` only names them.
 
     Readers of the newest commit are not disturbed; who still has a commit open that a repair dropped is. The roots that
     repairs put aside go too: what they name is gone then.
-
-    Parameters
-    ----------
-    store
-        A path or URL that nobody writes.
-    dry_run
-        Only say what would be removed.
 
     Raises
     ------

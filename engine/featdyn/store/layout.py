@@ -24,12 +24,8 @@ _OWN = re.compile(
 def check(nodes: Mapping[str, Document]) -> None:
     """Raise when arrays could not be stored side by side, or not be opened by xarray as one tree.
 
-    Raises
-    ------
-    StoreError
-        A name that cannot be stored, two that differ in case only, or an array inside another.
-    ValueError
-        A dimension with different lengths in one group, or in a group and one above it.
+    That is :class:`StoreError` for a name that cannot be stored, two that differ in case only, or an array inside
+    another; ValueError for a dimension with different lengths in one group, or in a group and one above it.
     """
     seen: dict[str, str] = {}
     for path, document in nodes.items():
@@ -64,10 +60,8 @@ def _dims(nodes: Mapping[str, Document]) -> Iterator[tuple[str, str, int]]:
 
 def foreign(place: Place) -> str | None:
     """Return a file or link of a place that no writer of ours made before its first commit, if there is one."""
-    for path, size in place.listing().items():
-        if path not in lock.NAMES and (size is None or not is_own(path)):
-            return path
-    return None
+    files = place.listing().items()
+    return next((path for path, size in files if path not in lock.NAMES and (size is None or not is_own(path))), None)
 
 
 def is_own(path: str, nodes: Mapping[str, Document] | None = None) -> bool:

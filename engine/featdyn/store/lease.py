@@ -5,6 +5,8 @@ longer than its lease (a machine that slept) does not know that another has come
 conditional (:mod:`featdyn.store.bucket`): then nothing that is committed can be overwritten, whatever clocks say.
 """
 
+# ruff: noqa: D102  as the classes of place.py say
+
 from __future__ import annotations
 
 import json
@@ -53,7 +55,6 @@ class Lease(WriterLock):
 
     @property
     def held(self) -> bool:
-        """Whether this process has it, as far as it knows."""
         return self._version is not None and self._process == os.getpid()
 
     def try_acquire(self) -> None:
@@ -92,7 +93,6 @@ class Lease(WriterLock):
             )
 
     def alone(self) -> bool:
-        """Return whether the lease is held: there are no other processes."""
         return self.held
 
     def invite(self) -> str:

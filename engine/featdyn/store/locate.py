@@ -19,10 +19,8 @@ SCHEMES = ("s3", "gs", "az", "memory")
 def locate(store: Store) -> Place:
     """Return the place of a store: of a path a folder, of ``s3://bucket/path``, ``gs://`` or ``az://`` a bucket.
 
-    Raises
-    ------
-    StoreError
-        A URL that is none of these or incomplete, or featdyn is installed without what buckets need.
+    Raises :class:`StoreError` for a URL that is none of these or incomplete, or where what buckets need is not
+    installed.
     """
     if isinstance(store, Place):
         return store

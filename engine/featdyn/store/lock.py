@@ -7,6 +7,8 @@ add files to the checkpoint at hand for the writer: it may be killed while one o
 still writes a shard, and then the next writer would write the same file; so that one waits until nobody holds it.
 """
 
+# ruff: noqa: D102  methods without a docstring do what the classes of place.py say
+
 from __future__ import annotations
 
 import errno
@@ -45,12 +47,8 @@ class LockedFile:
     def lock(self, *, shared: bool = False, create: bool = False) -> bool:
         """Lock it; return False where another process has.
 
-        Raises
-        ------
-        FileNotFoundError
-            There is no such file, and none was to be made.
-        OSError
-            It cannot be opened for writing, or its file system has no locks.
+        Raises FileNotFoundError if there is no such file and none was to be made, and OSError if it cannot be opened
+        for writing or its file system has no locks.
         """
         made = create and not self.path.exists()
         self.descriptor = os.open(self.path, os.O_RDWR | (os.O_CREAT if create else 0), 0o644)
@@ -60,10 +58,10 @@ class LockedFile:
             fcntl.flock(self.descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            self._close()
+            self.close()
             return False
         except OSError as error:
-            self._close()
+            self.close()
             if made:
                 self.path.unlink(missing_ok=True)
             if error.errno in _NONE:
@@ -83,14 +81,10 @@ class LockedFile:
         if self.descriptor is not None:
             with suppress(OSError):
                 fcntl.flock(self.descriptor, fcntl.LOCK_UN)
-        self._close()
+        self.close()
 
-    def forget(self) -> None:
+    def close(self) -> None:
         """Do, in a child just forked, as if it had never been locked: the parent's lock stays."""
-        if self.descriptor is not None:
-            self._close()
-
-    def _close(self) -> None:
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
@@ -98,7 +92,7 @@ class LockedFile:
 
 def _forget() -> None:
     for file in list(_files):
-        file.forget()
+        file.close()
 
 
 if hasattr(os, "register_at_fork"):  # no system without it forks
@@ -108,12 +102,7 @@ if hasattr(os, "register_at_fork"):  # no system without it forks
 class FolderLock(place.Lock):
     """An exclusive lock of a folder, never taken over: the system gives it away only from a process that is gone.
 
-    Parameters
-    ----------
-    store
-        The folder.
-    name
-        The lock's file in it; its content says who holds it.
+    It lies on a file of the folder, whose content says who holds it.
     """
 
     def __init__(self, store: Path, name: str) -> None:
@@ -121,7 +110,6 @@ class FolderLock(place.Lock):
         self._file = LockedFile(store / name)
 
     def try_acquire(self) -> None:
-        """Take the lock or raise."""
         try:
             locked = self._file.lock(create=True)
         except OSError as error:
@@ -138,11 +126,9 @@ class FolderLock(place.Lock):
 
     @property
     def held(self) -> bool:
-        """Whether this process has it."""
         return self._file.descriptor is not None
 
     def release(self) -> None:
-        """Give the lock back."""
         self._file.unlock()
 
     def _holder(self) -> str:
@@ -166,7 +152,6 @@ class WriterLock(FolderLock, place.WriterLock):
         self._ranks = LockedFile(store / RANKS)
 
     def try_acquire(self) -> None:
-        """Take the lock or raise."""
         super().try_acquire()
         if not self.alone():
             self.release()
@@ -212,7 +197,6 @@ class RankLock:
 
     @property
     def held(self) -> bool:
-        """Whether this process has it."""
         return self._file.descriptor is not None
 
     def acquire(self) -> None:
@@ -227,5 +211,4 @@ class RankLock:
         )
 
     def release(self) -> None:
-        """Give it back."""
         self._file.unlock()

@@ -1,5 +1,7 @@
 """Where a store lies: a folder (:mod:`featdyn.store.files`) or a prefix of a bucket (:mod:`featdyn.store.bucket`)."""
 
+# ruff: noqa: B027  not every place has something to do in each method of Place
+
 from __future__ import annotations
 
 import errno
@@ -9,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import google_crc32c
@@ -92,9 +93,7 @@ class Lock(ABC):
         self.acquire()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
@@ -161,9 +160,9 @@ class Place(ABC):
     def size(self, path: str) -> int:
         """Return the bytes of a file."""
 
-    @abstractmethod
     def free(self) -> int | None:
         """Return the bytes that can still be written, None where nobody knows."""
+        return None
 
     # Reading
 
@@ -171,19 +170,19 @@ class Place(ABC):
     def fetch(self, path: str) -> tuple[bytes, Version] | None:
         """Return the content of a file and which version of it that is; None when there is none."""
 
-    @abstractmethod
     def version(self, path: str) -> Version:
         """Return which version of a file is there; it need not tell them apart where nobody else can write."""
+        return None
 
     @abstractmethod
     def read(self, path: str) -> bytes:
         """Return the content of a file."""
 
-    @abstractmethod
     def view(self, path: str) -> Buffer:
         """Return the content of a committed file, mapped where that is possible."""
+        return self.read(path)
 
-    def announce(self, path: str) -> None:  # noqa: B027  an offer, which not every place has a use for
+    def announce(self, path: str) -> None:
         """Say that a file will be viewed soon."""
 
     @abstractmethod
@@ -207,15 +206,13 @@ class Place(ABC):
         In a bucket it is the writer's lock.
         """
 
-    @abstractmethod
     def make(self) -> bool:
         """Let files be written here; return whether there is something now that was not there."""
+        return False
 
-    @abstractmethod
     def unmake(self) -> None:
         """Take back what :meth:`make` made, if nothing is in it."""
 
-    @abstractmethod
     def anchor(self) -> None:
         """Make the place itself durable."""
 
@@ -223,7 +220,6 @@ class Place(ABC):
     def write(self, path: str, pieces: Iterable[bytes]) -> FileRecord:
         """Write one new file of the commit at hand; its name is durable after :meth:`settle`."""
 
-    @abstractmethod
     def settle(self, paths: list[str]) -> None:
         """Make what :meth:`write` wrote durable, names and all."""
 
@@ -235,11 +231,9 @@ class Place(ABC):
     def replace(self, path: str, content: bytes, *, durable: bool = True) -> None:
         """Replace one file so that a reader sees the old content or the new; when durable, also after a power cut."""
 
-    @abstractmethod
     def give_up(self, path: str) -> None:
         """Give the room of a file back that :meth:`write` wrote and no commit will name, where room is scarce."""
 
-    @abstractmethod
     def clear(self, own: Callable[[str], object]) -> None:
         """Do so with all files whose paths ``own`` accepts."""
 
@@ -247,7 +241,6 @@ class Place(ABC):
     def remove(self, path: str) -> None:
         """Remove one file, and the folders above it that are empty then."""
 
-    @abstractmethod
     def check_several(self) -> None:
         """Raise :class:`StoreError` where only one process can write."""
 
@@ -261,7 +254,12 @@ class Place(ABC):
         """Return what is wrong with a committed file, or None; without ``content`` only that it is there in full."""
         try:
             self.inside(record.path)
-            size, checksum = self._measure(record.path) if content else (self.size(record.path), record.crc32c)
+            if not content:
+                return record.differs(self.size(record.path), record.crc32c)
+            size = checksum = 0
+            for piece in self.pieces(record.path):
+                size += len(piece)
+                checksum = int(google_crc32c.extend(checksum, piece))
             return record.differs(size, checksum)
         except StoreError:
             return f"{record.path}: leads out of the store or through a symbolic link"
@@ -273,13 +271,6 @@ class Place(ABC):
     def incomplete(self, records: Iterable[FileRecord]) -> str | None:
         """Return what is wrong with the first of these that is not there in full size."""
         return next(filter(None, self.each(lambda record: self.check(record, content=False), records)), None)
-
-    def _measure(self, path: str) -> tuple[int, int]:
-        size = checksum = 0
-        for piece in self.pieces(path):
-            size += len(piece)
-            checksum = int(google_crc32c.extend(checksum, piece))
-        return size, checksum
 
 
 @contextmanager

@@ -25,14 +25,9 @@ RESULT_WAITS = 60.0  # seconds, for who publishes, before the commit of a result
 
 
 class Publisher:
-    """Who has a lock, the root that it was last seen to have, and what it adds.
+    """Who has a lock (the writer's, or the turn itself), the root that it was last seen to have, and what it adds.
 
-    Parameters
-    ----------
-    place, lock
-        The writer's lock, or the turn itself.
-    root, content, version
-        What :func:`newest` returned; the last two are of the root's file.
+    ``root``, ``content`` and ``version`` are what :func:`newest` returned.
     """
 
     def __init__(self, place: Place, lock: Lock, root: Root, content: bytes = b"", version: Version = None) -> None:
@@ -130,20 +125,14 @@ def commit_result(run: Run, name: str, dataset: xr.Dataset, patience: float = RE
     """Commit what an analysis made of a run, also while a training goes on with it; return the result's path.
 
     As :meth:`RunWriter.result`, but nothing is held before or after: in a folder two analyses that end at once, or one
-    and a training's checkpoint, follow each other. A writer in a bucket holds its lease to its end.
-
-    Parameters
-    ----------
-    run
-        What it was computed from: the attribute ``input_commit`` becomes its last commit's number.
-    patience
-        Seconds to wait for another process.
+    and a training's checkpoint, follow each other. A writer in a bucket holds its lease to its end. The attribute
+    ``input_commit`` becomes the number of the last commit of ``run``.
 
     Raises
     ------
     StoreError
-        Another process keeps the right to publish for longer, the store cannot be written, or it does not hold the
-        checkpoints of ``run`` any more.
+        Another process keeps the right to publish for ``patience`` seconds, the store cannot be written, or it does not
+        hold the checkpoints of ``run`` any more.
     """
     place = locate(run.path)
     Root.read(place)  # what is no store is refused before a lock file appears in it

@@ -14,19 +14,8 @@ from featdyn.store.schema import Schema
 class RunPart:
     """A run as a process sees it that writes shards for the run's :class:`RunWriter`, in another process.
 
-    Parameters
-    ----------
-    store
-        Its folder.
-    schema, checkpoints
-        The writer's.
-    token
-        What its ``invite`` returned.
-
-    Raises
-    ------
-    StoreError
-        Not the folder of that writer, or in a bucket.
+    It has the writer's schema and number of checkpoints, and the token that its ``invite`` returned. Raises
+    :class:`StoreError` if this is not the folder of that writer, or in a bucket.
     """
 
     def __init__(self, store: Store, schema: Schema, checkpoints: int, token: str) -> None:

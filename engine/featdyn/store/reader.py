@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,7 +35,8 @@ class Run:
     """One run, as of the commit that was the newest when it was opened.
 
     ``run.tree`` is what ``xr.open_datatree(path, engine="zarr")`` gives; everything else here is convenience. While the
-    run is being written nothing here changes: open it again to see what was committed since.
+    run is being written nothing here changes: open it again to see what was committed since. ``path`` is absolute, or
+    a URL, and opens the store again from any folder and process that sees it.
 
     Parameters
     ----------
@@ -43,11 +45,6 @@ class Run:
     commit
         Open it as of the commit of this number instead. A run that is sent to another process is opened there as of its
         own last commit, so that both see the same, and refused if it is another store that lies there.
-
-    Attributes
-    ----------
-    path
-        Absolute, or a URL: opens the store again, from any folder and process that sees it.
 
     Raises
     ------
@@ -61,11 +58,16 @@ class Run:
         self._content = root.read(self.place)
         self._root = Root.decode(self._content, self.place)
         if commit is not None and commit != len(self._root.commits):
-            self._root = self._until(commit)
+            found = self._root.commits
+            if not 0 < commit <= len(found) or found[commit - 1].kind == DROPPED:
+                raise StoreError(f"{self.path}: there is no commit {commit}, or a repair has dropped it")
+            self._root = self._root.until(commit)
             self._content = self._root.encode()
         self.attributes = self._root.group_attributes()
         self.commits = self._root.commits
         self.schema = self._root.schema
+        self.nodes: Mapping[str, Document] = self._root.nodes  # all groups and arrays below the root, to its zarr.json
+        self.checkpoints = self._root.checkpoints  # that are committed
         wrong = self.place.incomplete(self.commits[-1].files(self.place))
         if wrong:
             raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
@@ -82,18 +84,13 @@ class Run:
     @cached_property
     def fingerprint(self) -> int:
         """A checksum of all committed checkpoints and static arrays: equal where every byte of them is."""
-        listed = [c.document() for c in self.commits if c.kind == "checkpoint"]
+        listed = [asdict(c) for c in self.commits if c.kind == "checkpoint"]
         return crc32c(json.dumps(listed).encode())
 
     @property
     def name(self) -> str:
         """The last part of its path."""
         return self.place.name
-
-    @property
-    def nodes(self) -> Mapping[str, Document]:
-        """All groups and arrays below the root: path to its ``zarr.json``."""
-        return self._root.nodes
 
     @cached_property
     def group(self) -> zarr.Group:
@@ -113,11 +110,6 @@ class Run:
 
         with _readable(self.place, root.NAME):
             return xr.open_datatree(cast("Any", self.group.store), engine="zarr", chunks=None, zarr_format=3)
-
-    @property
-    def checkpoints(self) -> int:
-        """Committed checkpoints."""
-        return self._root.checkpoints
 
     @property
     def layers(self) -> list[str]:
@@ -162,8 +154,7 @@ class Run:
         """
         if path not in self.nodes or not metadata.grows(self.nodes[path]):
             raise StoreError(f"{self.path}: no array {path} that grows with the checkpoints")
-        if not 0 <= checkpoint < self.checkpoints:  # beyond lies what a writer may be writing now
-            raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
+        self._require(checkpoint)
         found = read_block(self.place, self.schema, path, checkpoint, block)
         with _readable(self.place, path):
             return found if stored else decoded(found, self.schema[path].attrs)
@@ -190,8 +181,7 @@ class Run:
 
     def state(self, checkpoint: int, kind: str = "model") -> dict[str, torch.Tensor]:
         """Return the tensors of ``checkpoints/<checkpoint>/<kind>.safetensors``: parameters and buffers by name."""
-        if not 0 <= checkpoint < self.checkpoints:
-            raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
+        self._require(checkpoint)
         path = state_path(checkpoint, check_name(kind, "state"))
         commit = next(c for c in self.commits if c.kind == "checkpoint" and c.name == str(checkpoint))
         record = next((record for record in commit.files(self.place) if record.path == path), None)
@@ -200,11 +190,9 @@ class Run:
         with _readable(self.place, path):
             return self.place.tensors(record)  # checked: a flipped bit would be taken for a weight, and trained on
 
-    def _until(self, commit: int) -> Root:
-        found = self._root.commits
-        if not 0 < commit <= len(found) or found[commit - 1].kind == DROPPED:
-            raise StoreError(f"{self.path}: there is no commit {commit}, or a repair has dropped it")
-        return self._root.until(commit)
+    def _require(self, checkpoint: int) -> None:
+        if not 0 <= checkpoint < self.checkpoints:  # beyond lies what a writer may be writing now
+            raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
 
 
 def _elsewhere(path: Store, commit: int, fingerprint: int) -> Run:

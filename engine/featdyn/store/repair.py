@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from featdyn.errors import StoreError
@@ -12,46 +11,26 @@ from featdyn.store.locate import Store, locate
 from featdyn.store.place import Lock, Place, Version, beside, disk
 from featdyn.store.root import NAME, Root
 from featdyn.store.salvage import asides, salvage
-from featdyn.store.verify import Verdict, inspect
+from featdyn.store.verify import Progress, Verdict, inspect
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What :func:`repair` did.
+    """What :func:`repair` did."""
 
-    Attributes
-    ----------
-    verdict
-        What was wrong with the files of the root that it started from.
-    source
-        That root's file: ``zarr.json``, or what was left of it elsewhere when it was damaged.
-    aside
-        Where the root of before was put; None when there was none.
-    changed
-        Whether anything had to be done.
-    checkpoints
-        That the store holds now.
-    """
-
-    verdict: Verdict
-    source: str
-    aside: str | None
-    checkpoints: int
-    changed: bool
+    verdict: Verdict  # on the files of the root that it started from
+    source: str  # that root's file: zarr.json, or what was left of it elsewhere when it was damaged
+    aside: str | None  # where the root of before was put; None when there was none
+    checkpoints: int  # that the store holds now
+    changed: bool  # whether anything had to be done
 
 
-def repair(store: Store, progress: Callable[[int, int], None] | None = None) -> Repair:
+def repair(store: Store, progress: Progress = None) -> Repair:
     """Check a whole store; drop damaged results, and damaged checkpoints with all that follows from them.
 
     No file is removed (:func:`~featdyn.store.gc` does that) and the root of before stays aside: putting it back undoes
-    this, until the run goes on or is cleared. A root that is damaged itself is made anew from its copy.
-
-    Parameters
-    ----------
-    store
-        A path or URL that nobody writes.
-    progress
-        As for :func:`~featdyn.store.verify`.
+    this, until the run goes on or is cleared. A root that is damaged itself is made anew from its copy. The store is
+    one that nobody writes; ``progress`` is as for :func:`~featdyn.store.verify`.
 
     Raises
     ------
@@ -72,7 +51,11 @@ def repair(store: Store, progress: Callable[[int, int], None] | None = None) -> 
             )
         if verdict.sound and source == NAME:
             return Repair(verdict, source, None, root.checkpoints, changed=False)
-        aside = _put_aside(place)
+        before, aside = place.fetch(NAME), None
+        if before is not None:
+            aside = f"commits/root.{len(asides(place)) + 1}.json"
+            place.write(aside, [before[0]])
+            place.settle([aside])
         after = root.without(root.lost(verdict.damaged))
         if any(entry.kind == commit.DROPPED for entry in after.commits):
             commit.write_nothing(place)
@@ -98,13 +81,3 @@ def _newest(place: Place, lock: Lock) -> tuple[str, Root, Version]:
         f"{place}: its {NAME} is damaged, and there is no whole copy of it, so nothing was changed: put it back from a "
         "backup; each array can still be opened by its own folder, and checkpoints/*/*.safetensors by torch"
     )
-
-
-def _put_aside(place: Place) -> str | None:
-    found = place.fetch(NAME)
-    if found is None:
-        return None
-    name = f"commits/root.{len(asides(place)) + 1}.json"
-    place.write(name, [found[0]])
-    place.settle([name])
-    return name

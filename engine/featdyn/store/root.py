@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from featdyn.errors import StoreError
@@ -27,27 +27,14 @@ _FENCE = b'{"takeovers": '
 
 @dataclass(frozen=True)
 class Root:
-    """What the root says of a run.
+    """What the root says of a run."""
 
-    Attributes
-    ----------
-    attributes
-        Of the run, as its writer gave them.
-    schema
-        The arrays that grow with the checkpoints.
-    nodes
-        All groups and arrays below the root: path to ``zarr.json``.
-    commits
-        Oldest first.
-    takeovers
-        How often a writer in a bucket took over from one whose lease ran out; it tells roots apart that are else equal.
-    """
-
-    attributes: dict[str, Any]
+    attributes: dict[str, Any]  # of the run, as its writer gave them
     schema: Schema
-    nodes: dict[str, Document]
-    commits: tuple[Commit, ...] = ()
+    nodes: dict[str, Document]  # all groups and arrays below the root: path to zarr.json
+    commits: tuple[Commit, ...] = ()  # oldest first
     takeovers: int = 0
+    """Of a writer in a bucket from one whose lease ran out; it tells roots apart that are else equal."""
 
     @property
     def checkpoints(self) -> int:
@@ -118,7 +105,7 @@ class Root:
             "samples": self.schema.samples,
             "shard_samples": self.schema.shard_samples,
             "codec": self.schema.codec,
-            "commits": [entry.document() for entry in self.commits],
+            "commits": [asdict(entry) for entry in self.commits],
         } | ({"takeovers": self.takeovers} if self.takeovers else {})
         return {KEY: state, **self.attributes, "coordinates": " ".join(loose)}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count, takewhile
 
@@ -18,26 +17,19 @@ from featdyn.store.root import COPY, KEY, NAME, Root
 def salvage(place: Place, content: bytes | None) -> tuple[str, Root] | None:
     """Return a whole root and the file that it was taken from, or None where there is none left.
 
-    Parameters
-    ----------
-    content
-        Of the root's file, which is not as it was written; None where there is none.
+    ``content`` is that of the root's file, which is not as it was written; None where there is none.
     """
-    for name, found in _whole(place):
-        return name, found if content is None else _with_newer(place, found, content)
+    for name in (COPY, f".{NAME}.new", *reversed(asides(place))):
+        found = place.fetch(name)
+        if found is not None and roots.intact(found[0]):
+            root = Root.decode(found[0], place)
+            return name, root if content is None else _with_newer(place, root, content)
     return None
 
 
 def asides(place: Place) -> list[str]:
     """Return the files of the roots that repairs put aside, the oldest first."""
     return list(takewhile(place.exists, (f"commits/root.{number}.json" for number in count(1))))
-
-
-def _whole(place: Place) -> Iterator[tuple[str, Root]]:
-    for name in (COPY, f".{NAME}.new", *reversed(asides(place))):
-        found = place.fetch(name)
-        if found is not None and roots.intact(found[0]):
-            yield name, Root.decode(found[0], place)
 
 
 def _with_newer(place: Place, root: Root, content: bytes) -> Root:

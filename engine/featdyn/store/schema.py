@@ -37,27 +37,14 @@ def check_name(name: str, what: str) -> str:
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array with a checkpoint axis.
+    """One array with a checkpoint axis."""
 
-    Parameters
-    ----------
-    path
-        Where it lies in the store, such as ``layers/s1b1/activation``.
-    dims
-        Its axes after ``checkpoint``; one of them is ``sample`` unless the array holds one value per checkpoint.
-    shape
-        Their lengths.
-    dtype
-        A numpy dtype name.
-    attrs
-        What it means, in the words of a reader: ``long_name``, ``units``, ...
-    """
-
-    path: str
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
+    path: str  # where it lies in the store, such as layers/s1b1/activation
+    dims: tuple[str, ...]  # its axes after checkpoint; one is sample unless the array holds one value per checkpoint
+    shape: tuple[int, ...]  # their lengths
+    dtype: str  # a numpy dtype name
     attrs: dict[str, Any] = field(default_factory=dict)
+    """What it means, in the words of a reader, such as long_name and units."""
     # Samples in an inner chunk: None in a new run, which chooses; of a stored array what its metadata say.
     chunk: int | None = field(default=None, compare=False, repr=False)
 
@@ -143,8 +130,3 @@ class Schema:
             if array.path == path:
                 return array
         raise KeyError(path)
-
-    @property
-    def checkpoint_bytes(self) -> int:
-        """Bytes that one checkpoint adds, uncompressed, without weights."""
-        return sum(a.nbytes for a in self.arrays)

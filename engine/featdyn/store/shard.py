@@ -26,13 +26,7 @@ ZSTD_LEVEL = 1
 
 
 def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> Iterator[bytes]:
-    """Yield the bytes of one shard, piece by piece.
-
-    Parameters
-    ----------
-    block
-        One checkpoint and one block of samples, with the axes of ``spec.dims``; at the array's edge it is shorter.
-    """
+    """Yield the bytes of one shard, piece by piece, of a block with the axes of ``spec.dims``, shorter at the edge."""
     little = np.ascontiguousarray(block, dtype=np.dtype(spec.dtype).newbyteorder("<"))
     axis = spec.sample_axis
     if axis is None:
@@ -57,10 +51,7 @@ def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> Iter
 def decode(content: Buffer, spec: ArraySpec, schema: Schema, rows: int) -> np.ndarray[Any, Any]:
     """Return the block of ``rows`` samples that a shard holds, whoever wrote it, as a view where that is possible.
 
-    Raises
-    ------
-    ValueError, RuntimeError
-        The shard is damaged.
+    Raises ValueError or RuntimeError if the shard is damaged.
     """
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     axis, shape, view = spec.sample_axis, list(spec.shape), memoryview(content)

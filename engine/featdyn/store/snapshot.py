@@ -4,6 +4,8 @@ Chunks and results never change once they are committed, so the root alone decid
 written grows for those who open it again, not under the hands of those who have it open.
 """
 
+# ruff: noqa: D102  as zarr says
+
 from __future__ import annotations
 
 from functools import partial
@@ -36,7 +38,6 @@ class Snapshot(LocalStore):
         self._content = content
 
     def with_read_only(self, read_only: bool = False) -> Snapshot:
-        """Return the same view with another mode."""
         return type(self)(self.root, self._content, read_only=read_only)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -46,7 +47,6 @@ class Snapshot(LocalStore):
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Return a value: the root's from memory."""
         if key != NAME or byte_range is not None or prototype is None:
             Folder(self.root).inside(key)
             return await super().get(key, prototype, byte_range)

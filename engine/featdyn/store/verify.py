@@ -6,43 +6,28 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from featdyn.errors import StoreError
 from featdyn.store.locate import Store, locate
 from featdyn.store.place import FileRecord, Place
 from featdyn.store.root import Root
 
+Progress: TypeAlias = Callable[[int, int], None] | None
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """What :func:`verify` found.
-
-    Attributes
-    ----------
-    commits
-        In all.
-    files, bytes
-        That were checked, manifests included.
-    problems
-        A line for each file that is not as it was written.
-    damaged
-        Numbers of the commits that have such files, in order.
-    lost
-        What :func:`~featdyn.store.repair` would drop for that: checkpoints and results.
-    of
-        Files in all.
-    seed
-        Of the sample; None where every file was checked.
-    """
+    """What :func:`verify` found."""
 
     commits: int
-    files: int
-    bytes: int
-    problems: tuple[str, ...]
-    damaged: tuple[int, ...]
-    lost: tuple[str, ...]
-    of: int
-    seed: int | None
+    files: int  # that were checked, manifests included
+    bytes: int  # likewise
+    problems: tuple[str, ...]  # a line for each file that is not as it was written
+    damaged: tuple[int, ...]  # numbers of the commits that have such files, in order
+    lost: tuple[str, ...]  # what :func:`~featdyn.store.repair` would drop for that: checkpoints and results
+    of: int  # files in all
+    seed: int | None  # of the sample; None where every file was checked
 
     @property
     def sound(self) -> bool:
@@ -50,25 +35,16 @@ class Verdict:
         return not self.problems
 
 
-def verify(
-    store: Store,
-    progress: Callable[[int, int], None] | None = None,
-    *,
-    sample: float | None = None,
-    seed: int | None = None,
-) -> Verdict:
+def verify(store: Store, progress: Progress = None, *, sample: float | None = None, seed: int | None = None) -> Verdict:
     """Check the files of every commit: there, of the recorded size, and with the recorded crc32c.
 
     Parameters
     ----------
-    store
-        Its path or URL.
     progress
         Called with (bytes done, bytes in all) after each file.
-    sample
-        Check only this fraction of the files (above 0, at most 1), drawn at random; root and manifests always.
-    seed
-        Of the draw; by default another each time, which the verdict says.
+    sample, seed
+        Check only this fraction of the files (above 0, at most 1), drawn at random; root and manifests always. By
+        default each draw is another, whose seed the verdict says.
 
     Raises
     ------
@@ -80,12 +56,7 @@ def verify(
 
 
 def inspect(
-    place: Place,
-    root: Root,
-    progress: Callable[[int, int], None] | None = None,
-    *,
-    sample: float | None = None,
-    seed: int | None = None,
+    place: Place, root: Root, progress: Progress = None, *, sample: float | None = None, seed: int | None = None
 ) -> Verdict:
     """Check what a root names, as :func:`verify` does."""
     problems: dict[str, int] = {}  # to the number of the commit
@@ -111,13 +82,6 @@ def inspect(
         if progress:
             progress(done, total)
     damaged = sorted(set(problems.values()))
-    return Verdict(
-        len(root.commits),
-        len(root.commits) + len(records),
-        total,
-        tuple(problems),
-        tuple(damaged),
-        tuple(c.label for c in root.lost(damaged)),
-        of,
-        seed if sample is not None else None,
-    )
+    lost, commits = tuple(c.label for c in root.lost(damaged)), len(root.commits)
+    drawn = seed if sample is not None else None
+    return Verdict(commits, commits + len(records), total, tuple(problems), tuple(damaged), lost, of, drawn)

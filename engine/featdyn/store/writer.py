@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from featdyn.errors import StoreError
@@ -43,12 +42,7 @@ class RunWriter(Publisher):
 
     @classmethod
     def create(
-        cls,
-        store: Store,
-        schema: Schema,
-        *,
-        static: Mapping[str, xr.Dataset],
-        attributes: Mapping[str, Any],
+        cls, store: Store, schema: Schema, *, static: Mapping[str, xr.Dataset], attributes: Mapping[str, Any]
     ) -> RunWriter:
         """Start a new run.
 
@@ -56,18 +50,15 @@ class RunWriter(Publisher):
         ----------
         store
             A folder that does not exist yet, or is empty; or a URL such as ``s3://bucket/run.zarr``.
-        schema
-            The arrays that grow with the checkpoints.
         static
-            Coordinates that do not: group path (``""`` for the root) to a dataset of them.
+            Coordinates that do not grow with the checkpoints: group path (``""`` for the root) to a dataset of them.
         attributes
             JSON-like description of the run (recipe, provenance, ...), readable as attributes of the root.
 
         Raises
         ------
         StoreError
-            It holds something already, cannot be written, or another writer has it; or a name that cannot be
-            stored.
+            It holds something already, cannot be written, or another writer has it; or a name that cannot be stored.
         ValueError
             Arrays that do not fit together, or attributes that are not JSON.
         """
@@ -164,9 +155,7 @@ class RunWriter(Publisher):
     def __enter__(self) -> RunWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _prepare(self, static: Mapping[str, xr.Dataset]) -> None:

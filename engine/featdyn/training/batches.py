@@ -16,15 +16,7 @@ from featdyn.training.options import TrainingOptions
 
 
 class Batches:
-    """The batches of one run.
-
-    Parameters
-    ----------
-    dataset
-        Its training images are used.
-    labels
-        ``(N,)`` the labels in use, which may be noisy.
-    """
+    """The batches of one run: a data set's training images with the ``(N,)`` labels in use, which may be noisy."""
 
     def __init__(
         self, dataset: Dataset, labels: NDArray[np.int64], options: TrainingOptions, device: torch.device
@@ -48,7 +40,7 @@ class Batches:
         """Return which samples a step sees."""
         epoch, position = divmod(step, self.per_epoch)
         if self._order is None or self._order[0] != epoch:
-            generator = _generator(self._options.seed, 1, epoch)
+            generator = torch.Generator().manual_seed(mixed_seed(self._options.seed, 1, epoch))
             self._order = epoch, torch.randperm(self.samples, generator=generator)
         size = self._options.batch_size
         return self._order[1][position * size : (position + 1) * size]
@@ -111,10 +103,6 @@ def seeded(*parts: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(parts[0] if len(parts) == 1 else mixed_seed(*parts))
         yield
-
-
-def _generator(seed: int, purpose: int, index: int) -> torch.Generator:
-    return torch.Generator().manual_seed(mixed_seed(seed, purpose, index))
 
 
 def mixed_seed(*parts: int) -> int:

@@ -13,34 +13,20 @@ from torch import Tensor, nn
 from featdyn.errors import NetworkError, TrainingError
 from featdyn.networks import Cut, cuts, resolve
 from featdyn.training.batches import Batches, mixed_seed
-from featdyn.training.options import TrainingOptions
 from featdyn.training.recipe import Recipe
 
 
 class Intervention:
-    """What a recipe's ``[intervention]`` does.
+    """What a recipe's ``[intervention]``, which has a cut, does to a model's training.
 
-    While the part before the cut is frozen, the network runs as prefix without gradients and suffix: the optimizer
-    never sees a gradient of a frozen parameter, so neither weight decay nor momentum moves it. Where the prefix gives
-    a sample the same features at each step (no augmentation, statistics frozen), they are computed once, in batches of
-    the training's own shape, and a step costs what the suffix costs. They may differ from those of a step's own batch
-    by rounding, as a sample's place in its batch differs; they do not depend on where a run was resumed.
+    While the part before the cut is frozen, the network runs as prefix without gradients and suffix, which share its
+    tensors: the optimizer never sees a gradient of a frozen parameter, so neither weight decay nor momentum moves it.
+    Where the prefix gives a sample the same features at each step (no augmentation, statistics frozen), they are
+    computed once, in batches of the training's own shape, and a step costs what the suffix costs. They may differ from
+    those of a step's own batch by rounding, as a sample's place in its batch differs; they do not depend on where a run
+    was resumed. ``fresh`` makes the network anew from a seed.
 
-    Parameters
-    ----------
-    recipe
-        Its intervention has a cut.
-    model
-        Shares its tensors with the two parts.
-    batches
-        What it trains on.
-    fresh
-        Makes the network anew from a seed.
-
-    Raises
-    ------
-    NetworkError
-        The network has no such cut, or the name matches several.
+    Raises :class:`NetworkError` if the network has no such cut, or the name matches several.
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module, batches: Batches, fresh: Callable[[int], nn.Module]) -> None:
@@ -50,7 +36,9 @@ class Intervention:
         self._prefix = self._cut.prefix.train(self._options.batchnorm == "running")
         self._suffix = self._cut.suffix.train()
         self._features: Tensor | None = None
-        self.steps = self._steps()
+        first, last = self._options.freeze_at, self._options.thaw_at
+        per_epoch, epochs = batches.per_epoch, self._training.epochs
+        self.steps = range(*(round(min(epochs if at is None else at, epochs) * per_epoch) for at in (first, last)))
         """The steps at which the prefix is frozen."""
 
     def begin(self, step: int, optimizer: torch.optim.Optimizer) -> None:
@@ -84,11 +72,6 @@ class Intervention:
         text = f"frozen up to {self._cut.name} from epoch {epochs}" if self.steps else "never frozen"
         return text + (f"; its features: {self.stored / 2**20:.1f} MiB in a temporary file" if self.stored else "")
 
-    def _steps(self) -> range:
-        per_epoch, epochs = self._batches.per_epoch, self._training.epochs
-        first, last = self._options.freeze_at, self._options.thaw_at
-        return range(*(round(min(epochs if at is None else at, epochs) * per_epoch) for at in (first, last)))
-
     def _at_cut(self, step: int) -> Tensor:
         with torch.no_grad():
             if not self.stored:
@@ -99,17 +82,18 @@ class Intervention:
 
     def _keep(self) -> Tensor:
         try:
-            return mapped(self._every(self._batches.samples, self._training))
+            return mapped(self._every())
         except OSError as error:
             raise TrainingError(
                 f"the features at {self._cut.name} do not fit the temporary folder ({error.strerror}): "
                 "set TMPDIR to another, or intervention.stored=0"
             ) from error
 
-    def _every(self, samples: int, training: TrainingOptions) -> Iterator[Tensor]:
+    def _every(self) -> Iterator[Tensor]:
         """Yield the features of all samples in their order, in batches of one shape."""
-        for start in range(0, samples, training.batch_size):
-            index = torch.arange(start, start + training.batch_size).clamp(max=samples - 1)
+        samples, size = self._batches.samples, self._training.batch_size
+        for start in range(0, samples, size):
+            index = torch.arange(start, start + size).clamp(max=samples - 1)
             yield self._prefix(self._batches.plain(index))[: samples - start]
 
 

@@ -21,12 +21,8 @@ class Loop:
     """Network, data and optimizer of a recipe, and the steps over them.
 
     Each step is a function of the recipe, the step's number, and the tensors of model and optimizer: nothing else is
-    carried from step to step. ``dataset`` is the recipe's, where it is in memory already.
-
-    Raises
-    ------
-    FeatdynError
-        Missing data, an unknown network, or options that do not fit.
+    carried from step to step. ``dataset`` is the recipe's, where it is in memory already. Raises :class:`FeatdynError`
+    for missing data, an unknown network, or options that do not fit.
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset | None = None) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from featdyn.validation import Options
 
 
-class NetworkOptions(BaseModel):
+class NetworkOptions(Options):
     """Which network."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="resnet20, mlp, cnn, resnet18, vgg16, vgg16_bn or vit")
     options: dict[str, Any] = Field(
@@ -20,10 +20,8 @@ class NetworkOptions(BaseModel):
     )
 
 
-class TrainingOptions(BaseModel):
+class TrainingOptions(Options):
     """How it is trained."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(10, ge=1, description="passes over the training set")
     batch_size: int = Field(128, ge=1, description="samples per step; a last, smaller batch of an epoch is left out")
@@ -52,14 +50,12 @@ class TrainingOptions(BaseModel):
     seed: int = Field(0, ge=0, description="of initialisation, data order, augmentation and dropout")
 
 
-class InterventionOptions(BaseModel):
+class InterventionOptions(Options):
     """Freeze the network up to a cut while it trains; by default nothing is frozen.
 
     Times are in epochs, rounded to whole steps; one at or beyond the end of training is never. What is frozen keeps
     every bit (no weight decay either); what is frozen or reinitialised loses its momentum, and starts from none.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     cut: str = Field("", description="freeze the part before this cut, such as s2b3; '' freezes nothing")
     freeze_at: float | None = Field(None, ge=0, description="epoch from which it is frozen; fractions will do")
@@ -88,10 +84,8 @@ class InterventionOptions(BaseModel):
         return self
 
 
-class CheckpointOptions(BaseModel):
+class CheckpointOptions(Options):
     """When a checkpoint is recorded: at initialisation, within the first epoch, then every so many epochs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     first_epoch: int = Field(4, ge=0, description="checkpoints at log-spaced steps within the first epoch")
     every: int = Field(1, ge=1, description="epochs between checkpoints after that; the last epoch is always recorded")

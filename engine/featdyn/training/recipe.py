@@ -8,19 +8,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from featdyn.capture.options import CaptureOptions
 from featdyn.data.options import DataOptions, LabelOptions, ProbeOptions
 from featdyn.errors import RecipeError
 from featdyn.training.options import CheckpointOptions, InterventionOptions, NetworkOptions, TrainingOptions
-from featdyn.validation import validate
+from featdyn.validation import Options, validate
 
 
-class Recipe(BaseModel):
+class Recipe(Options):
     """Everything that determines a run; each field is a table of the TOML file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = Field("", description="one line about the run")
     data: DataOptions = Field(default_factory=DataOptions)
@@ -49,19 +47,10 @@ def shipped() -> dict[str, str]:
 
 
 def load(source: str, changes: Sequence[str] = ()) -> Recipe:
-    """Return a recipe.
+    """Return a recipe: of the name of a shipped one, or of the path of a TOML file.
 
-    Parameters
-    ----------
-    source
-        The name of a shipped recipe, or the path of a TOML file.
-    changes
-        ``field=value`` with a dotted field, such as ``training.epochs=3``; values as in TOML, quotes may be left out.
-
-    Raises
-    ------
-    RecipeError
-        No such recipe, no TOML, or a field that is unknown or wrong.
+    ``changes`` are ``field=value`` with a dotted field, such as ``training.epochs=3``; values as in TOML, quotes may be
+    left out. Raises :class:`RecipeError` for no such recipe, no TOML, or a field that is unknown or wrong.
     """
     built_in = resources.files("featdyn.training") / "recipes" / f"{source}.toml"
     if Path(source).suffix != ".toml" and "/" not in source and built_in.is_file():

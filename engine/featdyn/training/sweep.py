@@ -77,12 +77,8 @@ class Sweep:
     """The runs of a grid, one after another.
 
     Everything that can be known before training is checked first, for all points: data, networks, layers, and that no
-    store holds another recipe.
-
-    Raises
-    ------
-    FeatdynError
-        What is wrong with the first point that cannot run; nothing has been started then.
+    store holds another recipe. What is wrong with the first point that cannot run is raised; nothing has been started
+    then.
     """
 
     def __init__(self, grid: Iterable[Point]) -> None:

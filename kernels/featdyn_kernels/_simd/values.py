@@ -172,26 +172,24 @@ def splat(typingctx, value, registers):
     return vector(value, registers), codegen
 
 
+def _called(name, value):
+    def codegen(context, builder, sig, args):
+        e = emitter(context, builder, value.dtype)
+        return lane_by_lane(builder, lambda a: e.call(name, a), *args)
+
+    return value(value), codegen
+
+
 @intrinsic
 def sqrt(typingctx, value):
     """Return the square root of every lane."""
-
-    def codegen(context, builder, sig, args):
-        e = emitter(context, builder, value.dtype)
-        return lane_by_lane(builder, lambda a: e.call("sqrt", a), *args)
-
-    return value(value), codegen
+    return _called("sqrt", value)
 
 
 @intrinsic
 def absolute(typingctx, value):
     """Return the absolute value of every lane."""
-
-    def codegen(context, builder, sig, args):
-        e = emitter(context, builder, value.dtype)
-        return lane_by_lane(builder, lambda a: e.call("fabs", a), *args)
-
-    return value(value), codegen
+    return _called("fabs", value)
 
 
 @intrinsic

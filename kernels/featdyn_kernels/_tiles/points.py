@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from featdyn_kernels._check import require, require_ndim
-from featdyn_kernels._dispatch import is_tensor, to_device, to_numpy
+from featdyn_kernels._dispatch import converted, kind_of, namespace, to_device, to_numpy
 
 # Coordinates of samples, in units of the kernel 2**(-|a - b|^2), beyond which float32 rounding shows: 1e-5 * |a - b|.
 SPREAD = 128.0
@@ -22,13 +20,13 @@ def real(array: Any, name: str, backend: str, ndim: int, meaning: str) -> Any:
     """
     found = to_device(array) if backend == "gpu" else to_numpy(array, name)
     require_ndim(found, name, ndim, meaning)
-    kind = str(found.dtype).removeprefix("torch.")
+    kind = kind_of(found)
     if "complex" in kind:
         raise TypeError(f"{name} must be real, got {kind}")
     if kind not in {"float32", "float64"}:
-        wanted = "float32" if kind in {"float16", "bfloat16"} else "float64"
-        found = found.astype(wanted) if isinstance(found, np.ndarray) else _to_tensor_type(found, wanted)
-    require(_finite(found), f"{name} {tuple(found.shape)} must be finite: it holds NaN or infinite values")
+        found = converted(found, "float32" if kind in {"float16", "bfloat16"} else "float64")
+    finite = bool(namespace(found).isfinite(found).all())
+    require(finite, f"{name} {tuple(found.shape)} must be finite: it holds NaN or infinite values")
     return found
 
 
@@ -53,18 +51,4 @@ def unit_of(*arrays: Any) -> float:
 
 def single_precision(*arrays: Any) -> bool:
     """Whether all arrays are float32."""
-    return all(str(a.dtype).removeprefix("torch.") == "float32" for a in arrays)
-
-
-def _to_tensor_type(tensor: Any, kind: str) -> Any:
-    import torch
-
-    return tensor.to(getattr(torch, kind))
-
-
-def _finite(array: Any) -> bool:
-    if is_tensor(array):
-        import torch
-
-        return bool(torch.isfinite(array).all())
-    return bool(np.isfinite(array).all())
+    return all(kind_of(a) == "float32" for a in arrays)

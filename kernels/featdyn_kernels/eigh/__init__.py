@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-
 from featdyn_kernels._check import require
-from featdyn_kernels._dispatch import choose, implementation, is_tensor, like, to_device, to_numpy
+from featdyn_kernels._dispatch import choose, converted, implementation, kind_of, like, namespace, to_device, to_numpy
 from featdyn_kernels.eigh.warning import PrecisionWarning
 
 if TYPE_CHECKING:
@@ -32,8 +30,6 @@ def eigh(a: Any, k: int | None = None, *, backend: Backend | None = None) -> tup
         also what a GPU computes in; the CPU always computes in float64.
     k : int, optional
         Only the k largest eigenvalues (of every matrix of a list: at most k) and their vectors, still ascending.
-    backend : {"reference", "cpu", "gpu"}, optional
-        Override the choice by device.
 
     Returns
     -------
@@ -93,11 +89,10 @@ def gram_eigh(x: Array, k: int | None = None, *, backend: Backend | None = None)
     Parameters
     ----------
     x : array, shape (..., N, F)
-        Kinds of numbers as in :func:`eigh`; their squares must be representable too.
+        Kinds of numbers, precision, warnings, NaN, infinity and ``backend`` as in :func:`eigh`; squares must be
+        representable too.
     k : int, optional
         How many, at most and by default ``r = min(N, F)``: the other F - r eigenvalues are zero.
-    backend : {"reference", "cpu", "gpu"}, optional
-        Override the choice by device.
 
     Returns
     -------
@@ -110,10 +105,6 @@ def gram_eigh(x: Array, k: int | None = None, *, backend: Backend | None = None)
     ------
     ValueError
         x with fewer than two axes or no elements, or ``k`` outside ``1..r``.
-
-    Notes
-    -----
-    Precision, warnings, NaN and infinity as in :func:`eigh`.
     """
     require(x.ndim >= 2 and min(x.shape[-2:]) > 0, f"x must have shape (..., N, F), got {tuple(x.shape)}")
     most = min(x.shape[-2:])
@@ -134,7 +125,8 @@ def _eigh_list(arrays: list[Any], k: int | None, backend: Backend | None) -> tup
     vectors: list[Any] = [None] * len(arrays)
     for (n, *_), members in alike.items():
         stacks = [arrays[i].reshape(-1, n, n) for i in members]
-        together = eigh(_concatenate(stacks), None if k is None else min(k, n), backend=backend)
+        whole = stacks[0] if len(stacks) == 1 else namespace(stacks[0]).concatenate(stacks)
+        together = eigh(whole, None if k is None else min(k, n), backend=backend)
         start = 0
         for i, stack in zip(members, stacks, strict=True):
             for found, out in zip(together, (values, vectors), strict=True):
@@ -144,16 +136,6 @@ def _eigh_list(arrays: list[Any], k: int | None, backend: Backend | None) -> tup
     return values, vectors
 
 
-def _concatenate(stacks: list[Any]) -> Any:
-    if len(stacks) == 1:
-        return stacks[0]
-    if is_tensor(stacks[0]):
-        import torch
-
-        return torch.cat(stacks)
-    return np.concatenate(stacks)
-
-
 def _check_square(a: Any, name: str) -> None:
     square = a.ndim >= 2 and a.shape[-1] == a.shape[-2] and a.shape[-1] > 0
     require(square, f"{name} must have shape (..., n, n), got {tuple(a.shape)}")
@@ -161,14 +143,10 @@ def _check_square(a: Any, name: str) -> None:
 
 def _in_working_precision(a: Any) -> Any:
     """Return ``a`` in float32 or float64."""
-    kind = str(a.dtype).removeprefix("torch.")
+    kind = kind_of(a)
     if kind in ("float32", "float64"):
         return a
     wanted = {"float16": "float32", "bfloat16": "float32"}.get(kind, "float64" if "int" in kind else None)
     if wanted is None:
         raise TypeError(f"a matrix must hold real numbers, got {kind}")
-    if is_tensor(a):
-        import torch
-
-        return a.to(getattr(torch, wanted))
-    return a.astype(wanted)
+    return converted(a, wanted)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from featdyn_kernels._dispatch import is_tensor
+from featdyn_kernels._dispatch import namespace
 
 ROUNDS = 3
 NEAR = 0.5  # distance of a Gram matrix from one, below which its decomposition leaves a few rounding errors at most
@@ -22,11 +22,7 @@ def orthonormal(columns: Any) -> Any:
 
     Takes and returns numpy arrays or torch tensors.
     """
-    xp: Any = np
-    if is_tensor(columns):
-        import torch
-
-        xp = torch
+    xp = namespace(columns)
     columns = given = xp.flip(columns, (-1,))
     for _ in range(ROUNDS):
         with np.errstate(invalid="ignore", divide="ignore"):  # zeros: their Gram matrix has no decomposition

@@ -33,7 +33,8 @@ def log_density(
 ) -> Array:
     """Return the natural log of the Gaussian kernel density estimate at each query.
 
-    ``log sum_j w_j N(queries[i]; samples[j], H H^T)``, the weights divided by their sum.
+    ``log sum_j w_j N(queries[i]; samples[j], H H^T)``, the weights divided by their sum: (M,), the kind of array that
+    ``queries`` is.
 
     Parameters
     ----------
@@ -47,11 +48,6 @@ def log_density(
         Nonnegative, not all zero; need not sum to one. Equal by default.
     backend
         ``"reference"``, ``"cpu"`` or ``"gpu"``; by default the device of the arrays decides.
-
-    Returns
-    -------
-    (M,)
-        float32 or float64, the kind of array that ``queries`` is.
 
     Raises
     ------
@@ -68,28 +64,11 @@ def log_density(
 def log_density_many(
     queries: Array, samples: Array, bandwidth: Any, weights: Array, *, backend: Backend | None = None
 ) -> Array:
-    """Return :func:`log_density` for many weight vectors at once, as permutation nulls need it.
+    """Return :func:`log_density` for many weight vectors at once, (R, M), as permutation nulls need it.
 
-    Each kernel value is computed once and serves all weight vectors. A sample of weight zero takes no part, so a vector
-    of zeros and ones is a subset: for a null, the rows are random relabellings of pooled samples.
-
-    Parameters
-    ----------
-    queries : (M, d)
-        Where to evaluate.
-    samples : (N, d)
-        Pooled samples.
-    bandwidth : scalar, (d,) or (d, d)
-        As for :func:`log_density`.
-    weights : (R, N)
-        Each row nonnegative and not all zero; divided by its sum.
-    backend
-        As for :func:`log_density`.
-
-    Returns
-    -------
-    (R, M)
-        float32 or float64, the kind of array that ``queries`` is.
+    Each kernel value is computed once and serves all weight vectors, (R, N): each row nonnegative and not all zero,
+    divided by its sum. A sample of weight zero takes no part, so a vector of zeros and ones is a subset: for a null,
+    the rows are random relabellings of pooled samples. All else is as for :func:`log_density`.
     """
     chosen = choose(backend, queries, samples)
     x, y = pair(queries, samples, ("queries", "samples"), chosen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,12 +27,6 @@ def _log_kernel(queries: Array, samples: Array, bandwidth: Any) -> Array:
     return np.asarray(-0.5 * (np.square(scaled).sum(-1) + d * np.log(2.0 * np.pi)) - log_det)
 
 
-def _blocks(queries: Array, samples: Array) -> Iterator[slice]:
-    """Yield rows of the queries, few enough that their differences from all samples fit memory."""
-    rows = max(1, HELD // samples.size)
-    return (slice(i, min(i + rows, len(queries))) for i in range(0, len(queries), rows))
-
-
 def log_density(queries: Array, samples: Array, bandwidth: Any, weights: Array | None) -> Array:
     """See :func:`featdyn_kernels.kde.log_density`."""
     weights = np.ones(len(samples)) if weights is None else weights
@@ -45,7 +38,9 @@ def log_density_many(queries: Array, samples: Array, bandwidth: Any, weights: Ar
     with np.errstate(divide="ignore"):
         log_w = np.log(weights.astype(np.float64))
     result = np.empty((len(weights), len(queries)))
-    for rows in _blocks(queries, samples):
+    step = max(1, HELD // samples.size)  # queries, few enough that their differences from all samples fit memory
+    for start in range(0, len(queries), step):
+        rows = slice(start, start + step)
         log_kernel = _log_kernel(queries[rows], samples, bandwidth)
         for r, one in enumerate(log_w):
             result[r, rows] = logsumexp(log_kernel + one, axis=1) - logsumexp(one)

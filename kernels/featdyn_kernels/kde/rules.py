@@ -20,10 +20,7 @@ EPS = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "float64":
 def scott(samples: Array) -> Array:
     """Return the factor ``n**(-1/(d+4)) L`` of samples ``(n, d)`` with sample covariance ``L L^T``: (d, d), float64.
 
-    Raises
-    ------
-    ValueError
-        Not more samples than columns, or a column that the others determine but for rounding.
+    Raises ValueError for not more samples than columns, or a column that the others determine but for rounding.
     """
     n, d = _shape(samples)
     return _factor(samples, n ** (-1.0 / (d + 4)))

@@ -11,12 +11,4 @@ No gradients flow: the gradient of a transform is its adjoint.
 from featdyn_kernels.moebius.sparse import SparseModel, interactions, sparsify
 from featdyn_kernels.moebius.transforms import moebius, moebius_adjoint, zeta, zeta_adjoint
 
-__all__ = [
-    "SparseModel",
-    "interactions",
-    "moebius",
-    "moebius_adjoint",
-    "sparsify",
-    "zeta",
-    "zeta_adjoint",
-]
+__all__ = ["SparseModel", "interactions", "moebius", "moebius_adjoint", "sparsify", "zeta", "zeta_adjoint"]

@@ -1,4 +1,7 @@
-"""The public transforms: checks, dispatch, and the caller's kind of array back."""
+"""The public transforms: checks, dispatch, and the caller's kind of array back.
+
+Parameters, results and errors of all four are those of :func:`moebius`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featdyn_kernels._check import require
-from featdyn_kernels._dispatch import choose, implementation, is_tensor, like, to_device, to_numpy
+from featdyn_kernels._dispatch import choose, converted, implementation, is_tensor, kind_of, like, to_device, to_numpy
 from featdyn_kernels._versions import simd
 
 if TYPE_CHECKING:
@@ -43,26 +46,17 @@ def moebius(f: Array, *, out: Array | None = None, backend: Backend | None = Non
 
 
 def zeta(f: Array, *, out: Array | None = None, backend: Backend | None = None) -> Array:
-    """Return the zeta transform ``sum_{T in S} f(T)`` of every subset S, the inverse of :func:`moebius`.
-
-    Parameters, result and errors are those of :func:`moebius`.
-    """
+    """Return the zeta transform ``sum_{T in S} f(T)`` of every subset S, the inverse of :func:`moebius`."""
     return _transform(f, out, backend, 1.0, False)
 
 
 def moebius_adjoint(f: Array, *, out: Array | None = None, backend: Backend | None = None) -> Array:
-    """Return ``sum_{S contains T} (-1)**(|S| - |T|) f(S)`` of every subset T, the adjoint of :func:`moebius`.
-
-    Parameters, result and errors are those of :func:`moebius`.
-    """
+    """Return ``sum_{S contains T} (-1)**(|S| - |T|) f(S)`` of every subset T, the adjoint of :func:`moebius`."""
     return _transform(f, out, backend, -1.0, True)
 
 
 def zeta_adjoint(f: Array, *, out: Array | None = None, backend: Backend | None = None) -> Array:
-    """Return ``sum_{S contains T} f(S)`` of every subset T, the adjoint of :func:`zeta`.
-
-    Parameters, result and errors are those of :func:`moebius`.
-    """
+    """Return ``sum_{S contains T} f(S)`` of every subset T, the adjoint of :func:`zeta`."""
     return _transform(f, out, backend, 1.0, True)
 
 
@@ -81,19 +75,13 @@ def _transform(f: Array, out: Array | None, backend: str | None, sign: float, ad
 def subset_values(array: Any, name: str, backend: str) -> Any:
     """Return ``array (..., 2**n)`` as contiguous float32 or float64, a tensor for backend ``gpu``, else numpy."""
     values = to_device(array) if backend == "gpu" else to_numpy(array, name)
-    shape, kind = tuple(values.shape), str(values.dtype).removeprefix("torch.")
+    shape, kind = tuple(values.shape), kind_of(values)
     size = shape[-1] if shape else 0
     require(size > 0 and not size & (size - 1), f"{name} must have shape (..., 2**n), got {shape}")
     if kind not in {"float32", "float64"}:
         if not kind.startswith(("float", "bfloat", "int", "uint", "bool")):
             raise TypeError(f"{name} must hold real numbers, got {kind}")
-        wanted = "float32" if kind in {"float16", "bfloat16"} else "float64"
-        if isinstance(values, np.ndarray):
-            values = values.astype(wanted)
-        else:
-            import torch
-
-            values = values.to(getattr(torch, wanted))
+        values = converted(values, "float32" if kind in {"float16", "bfloat16"} else "float64")
     return np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values.contiguous()
 
 

@@ -38,8 +38,6 @@ def accumulate(
         The class of each sample, from 0.
     classes : int, optional
         Number of classes, at least ``labels.max() + 1``, which is the default. Blocks need not agree on it.
-    backend : {"reference", "cpu", "gpu"}, optional
-        Override the choice by device.
 
     Returns
     -------

@@ -20,7 +20,7 @@ import torch
 import triton
 import triton.language as tl
 
-from featdyn_kernels._dispatch import to_device
+from featdyn_kernels._dispatch import kind_of, to_device
 from featdyn_kernels._tiles.gpu import launcher
 from featdyn_kernels.moments.result import Moments
 
@@ -70,8 +70,7 @@ def accumulate(features: Any, outputs: Any, labels: Any, classes: int) -> Moment
 def _numbers(array: Any, name: str) -> torch.Tensor:
     tensor = to_device(array)
     if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        kind = str(tensor.dtype).removeprefix("torch.")
-        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {kind}")
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {kind_of(tensor)}")
     return tensor.contiguous()
 
 

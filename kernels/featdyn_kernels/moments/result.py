@@ -18,30 +18,19 @@ class Moments:
 
     The second moments are kept centred, as scatter matrices: sums of products of deviations from the mean. Raw second
     moments follow from them without loss; the other way round loses digits when means are large. ``a + b`` holds the
-    moments of both samples together (Chan, Golub and LeVeque 1979), so blocks may be merged in any order or tree.
-
-    Attributes
-    ----------
-    count : int
-        Number of samples.
-    mean : array, shape (F,)
-    scatter : array, shape (F, F)
-        Sum over samples of ``(x - mean)(x - mean)^T``.
-    output_mean, output_scatter, cross_scatter : array, shapes (C,), (C, C), (F, C), or None
-        The same for the outputs, and between features and outputs; None where no outputs were given.
-    class_count, class_sum, class_output_sum : array, shapes (K,), (K, F), (K, C), or None
-        Samples and sums per class; None where no labels (or no outputs) were given.
+    moments of both samples together (Chan, Golub and LeVeque 1979), so blocks may be merged in any order or tree. What
+    was not given has None for its fields.
     """
 
     count: int
-    mean: Array
-    scatter: Array
-    output_mean: Array | None = None
-    output_scatter: Array | None = None
-    cross_scatter: Array | None = None
-    class_count: Array | None = None
-    class_sum: Array | None = None
-    class_output_sum: Array | None = None
+    mean: Array  # (F,)
+    scatter: Array  # (F, F): sum over samples of (x - mean)(x - mean)^T
+    output_mean: Array | None = None  # (C,)
+    output_scatter: Array | None = None  # (C, C)
+    cross_scatter: Array | None = None  # (F, C), between features and outputs
+    class_count: Array | None = None  # (K,): samples per class
+    class_sum: Array | None = None  # (K, F)
+    class_output_sum: Array | None = None  # (K, C)
 
     def __repr__(self) -> str:
         sizes = [f"count={self.count}", f"features={len(self.mean)}"]

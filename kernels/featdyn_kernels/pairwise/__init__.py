@@ -46,20 +46,13 @@ def mmd2(
 
     Parameters
     ----------
-    x : (N, d)
-        First sample, N >= 2.
-    y : (M, d)
-        Second sample, M >= 2.
+    x, y : (N, d), (M, d)
+        The samples, N and M >= 2.
     bandwidth
         Of the kernel ``exp(-|x - y|^2 / (2 bandwidth^2))``. Several are summed (``s * 2.0 ** np.arange(-2, 3)`` are
         five octaves). By default :func:`median_bandwidth` of both samples, on a subset of 1000 points.
     backend
         ``"reference"``, ``"cpu"`` or ``"gpu"``; by default the device of the arrays decides.
-
-    Returns
-    -------
-    ()
-        float64, the kind of array that ``x`` is.
 
     Raises
     ------
@@ -74,32 +67,15 @@ def energy_distance(x: Array, y: Array, *, backend: Backend | None = None) -> Ar
     """Return the unbiased estimate of ``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` (Székely and Rizzo 2013).
 
     In the units of the data, not their root (``scipy.stats.energy_distance`` is the square root of the biased form).
-
-    Parameters
-    ----------
-    x : (N, d)
-        First sample, N >= 2.
-    y : (M, d)
-        Second sample, M >= 2.
-    backend
-        As for :func:`mmd2`.
-
-    Returns
-    -------
-    ()
-        float64, the kind of array that ``x`` is.
+    Samples, backend and errors are as for :func:`mmd2`.
     """
     return -_contrast(x, y, lambda a, b: None, backend)
 
 
 def mmd2_many(
-    points: Array,
-    members: Array,
-    bandwidth: float | Sequence[float] | None = None,
-    *,
-    backend: Backend | None = None,
+    points: Array, members: Array, bandwidth: float | Sequence[float] | None = None, *, backend: Backend | None = None
 ) -> Array:
-    """Return :func:`mmd2` of the points that a labelling marks against the rest, for many labellings at once.
+    """Return :func:`mmd2` of the points that a labelling marks against the rest, (R,), for many labellings at once.
 
     Parameters
     ----------
@@ -108,15 +84,8 @@ def mmd2_many(
     members : (R, N) of bool
         Each row marks the first sample; at least two points are marked and two are not. For a permutation test the
         first row is the true labelling and the others shuffle it; paired samples are swapped within pairs.
-    bandwidth
+    bandwidth, backend
         As for :func:`mmd2`; by default :func:`median_bandwidth` of the points, which no labelling changes.
-    backend
-        As for :func:`mmd2`.
-
-    Returns
-    -------
-    (R,)
-        float64, the kind of array that ``points`` is.
     """
     return _contrast_many(points, members, lambda a: _bandwidths(bandwidth, a), backend)
 

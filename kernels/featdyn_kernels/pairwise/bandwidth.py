@@ -17,21 +17,10 @@ if TYPE_CHECKING:
 def median_bandwidth(*samples: Array, max_points: int = 1000, seed: int = 0) -> float:
     """Return the median distance between two points of the pooled samples, a common default for a Gaussian kernel.
 
-    It does not depend on which point is in which sample, so one value serves a test and its permutations.
-
-    Parameters
-    ----------
-    *samples : (N, d)
-        One or more samples of equal d.
-    max_points
-        Of more points than this a random subset of this size is used: the median of ``max_points**2 / 2`` distances.
-    seed
-        Of that subset.
-
-    Raises
-    ------
-    ValueError
-        If half of the points or more coincide, so that the median is zero.
+    It does not depend on which point is in which sample, so one value serves a test and its permutations. Samples are
+    (N, d), of equal d. Of more than ``max_points`` points a random subset of this size is used, drawn with ``seed``:
+    the median of ``max_points**2 / 2`` distances. Raises ValueError if half of the points or more coincide, so that the
+    median is zero.
     """
     from scipy.spatial.distance import pdist  # slow to import, and few callers need it
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featdyn_kernels._check import require_ndim
-from featdyn_kernels._dispatch import choose, implementation, is_tensor, like, to_device, to_numpy
+from featdyn_kernels._dispatch import choose, implementation, is_tensor, kind_of, like, to_device, to_numpy
 
 if TYPE_CHECKING:
     from featdyn_kernels._dispatch import Array, Backend
@@ -25,8 +25,6 @@ def squared_distances(paths: Array, *, backend: Backend | None = None) -> Array:
     ----------
     paths : array, shape (N, T, F)
         N paths of T points in F dimensions; float16, bfloat16, float32 or float64, numpy or torch.
-    backend : {"reference", "cpu", "gpu"}, optional
-        Override the choice by device.
 
     Returns
     -------
@@ -55,7 +53,7 @@ def squared_distances(paths: Array, *, backend: Backend | None = None) -> Array:
 
 def _floating(values: Any) -> Any:
     """Return contiguous float32 or float64."""
-    kind = str(values.dtype).removeprefix("torch.")
+    kind = kind_of(values)
     if kind not in ("float16", "bfloat16", "float32", "float64"):
         raise TypeError(f"paths must be float16, bfloat16, float32 or float64, got {kind}")
     if is_tensor(values):

@@ -53,6 +53,10 @@ class SuffixBank:
     the second block of features of one shape is captured as a CUDA graph, later ones replay it. Other operations run in
     torch between those. A suffix that torch.fx cannot trace, or that normalises by batch statistics, runs as it stands.
 
+    Logits closer than ``bound``, a fraction of the checkpoint's largest logit, may swap places in the fused arithmetic:
+    it is ten times the error that this is known for or, where that is larger, that it made on the first samples. 0
+    where nothing is fused.
+
     Parameters
     ----------
     suffixes
@@ -62,25 +66,12 @@ class SuffixBank:
         on while the bank lives. Samples must not see each other.
     dtype
         Of weights and activations: ``torch.float32``, ``torch.bfloat16`` or, on a GPU, ``torch.float16``; None is
-        float32.
+        float32, which is IEEE's: on a GPU no product of this class is of TF32 numbers, whatever torch is set to.
     exact
         Predictions equal those of the plain float32 module: samples whose two largest logits are closer than ``bound``
         run through that module too, and its results are taken. None is True for float32, False for the others.
     backend
         ``cpu``, ``gpu``, or ``reference`` (float64, slow); None goes by the device of the weights.
-
-        Float32 is IEEE's: on a GPU no product of this class is of TF32 numbers, whatever torch is set to.
-
-    Attributes
-    ----------
-    path : Path
-        ``name`` of the way it runs (``fused``, ``general``: every suffix as it stands, or ``reference``) and ``why``.
-    bound : float
-        Logits closer than this fraction of the checkpoint's largest logit may swap places in the fused arithmetic: ten
-        times the error that it is known for or, where that is larger, that it made on the first samples. 0 where
-        nothing is fused.
-    nbytes : int
-        Bytes of weights that the bank holds beside the modules' own.
 
     Raises
     ------
@@ -116,12 +107,10 @@ class SuffixBank:
         exact: bool | None = None,
         backend: str | None = None,
     ) -> SuffixBank:
-        """Make a bank from one suffix and the parameters and buffers of every checkpoint.
+        """Make a bank from one suffix, left as it is, and the parameters and buffers of every checkpoint.
 
         Parameters
         ----------
-        suffix
-            The architecture; it is left as it is.
         states
             One state dict per checkpoint. That of the whole network will do: keys that the suffix lacks are not read.
         dtype, exact, backend
@@ -163,7 +152,6 @@ class SuffixBank:
         self.bound = SAFETY * self._runner.error
 
     def __len__(self) -> int:
-        """Return the number of checkpoints."""
         return len(self._modules)
 
     @property
@@ -188,11 +176,6 @@ class SuffixBank:
         own
             (checkpoint, N, classes) logits, such as those of the networks that the suffixes are from, for the
             divergence KL(softmax(own) || softmax(logits)).
-
-        Returns
-        -------
-        Stitched
-            ``predictions``, ``loss``, ``margin`` and ``divergence``, (checkpoint, N).
 
         Raises
         ------

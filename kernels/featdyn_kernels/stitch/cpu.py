@@ -1,5 +1,7 @@
 """Suffixes of many checkpoints on the CPU: fused steps in Numba, anything else as torch runs it."""
 
+# ruff: noqa: D102  as Runner says
+
 from __future__ import annotations
 
 import threading
@@ -26,15 +28,7 @@ CHUNK = 4
 
 
 class Fused:
-    """A plan with the weights of every checkpoint laid out.
-
-    Parameters
-    ----------
-    plan
-        Steps that all suffixes share.
-    modules
-        The suffixes, in eval mode, float32.
-    """
+    """A plan with the weights of every checkpoint laid out, of suffixes in eval mode and float32."""
 
     def __init__(self, plan: Plan, modules: Sequence[nn.Module], dtype: torch.dtype) -> None:
         self.plan, self.modules = plan, modules
@@ -66,7 +60,6 @@ class Fused:
         return "; ".join(said)
 
     def run(self, features: Tensor, scores: Scores) -> None:
-        """Run all suffixes on features (N, ...)."""
         samples, rounds = len(features), len(self.layers)
         size = max(MIN_BLOCK, BLOCK_BYTES // (4 * features[0].numel()))
         chunk = min(CHUNK * size, -(-samples // get_threads()))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from featdyn_kernels._jit import njit
 from featdyn_kernels._simd import BF16
 from featdyn_kernels._simd.emitter import intrinsic
-from featdyn_kernels.stitch.panels import LANES, PANELS, WIDTHS, emitter, pack
+from featdyn_kernels.stitch.panels import LANES, PANELS, WIDTHS, emitter, over_inputs, pack
 
 COLUMNS = (4, 8, 8)
 """Neighbouring outputs that meet each width of panel in registers: 16 sums hide the latency of two multipliers and
@@ -51,7 +51,6 @@ def _tile(
             return builder.icmp_unsigned("<", value, limit)  # a negative number is a huge unsigned one
 
         def tile(vectors: int, columns: int, rounded: bool) -> None:
-            load, broadcast, fma = (e.load_pairs, e.broadcast_pair, e.dot) if rounded else (e.load, e.broadcast, e.fma)
             steps = builder.lshr(inputs, e.integer(1)) if rounded else inputs  # of four bytes
             pixel = builder.mul(steps, e.integer(4))
 
@@ -65,17 +64,7 @@ def _tile(
                         source_j = builder.add(builder.add(j, column), builder.mul(stride, e.integer(n)))
                         address = builder.add(x, builder.mul(builder.add(line, source_j), pixel))
                         sources.append(e.choose(builder.and_(row_inside, inside(source_j, width)), address, zero))
-
-                    def over_inputs(step: Any, carried: list[Any]) -> list[Any]:
-                        weights, *sums = carried
-                        panel = [load(e.at(weights, e.integer(4 * LANES * k))) for k in range(vectors)]
-                        for n, source in enumerate(sources):
-                            value = broadcast(e.at(source, step, 4))
-                            for k in range(vectors):
-                                sums[n * vectors + k] = fma(value, panel[k], sums[n * vectors + k])
-                        return [e.at(weights, e.integer(4 * LANES * vectors)), *sums]
-
-                    return e.loop(steps, carried, over_inputs)
+                    return e.loop(steps, carried, over_inputs(e, sources, vectors, rounded))
 
                 return e.loop(taps_j, carried, over_columns)
 
@@ -123,21 +112,11 @@ def convolve(
 ) -> None:  # fmt: skip
     """Compute ``max(conv(x) + bias + residual, floor)``; arguments are addresses of float32 arrays.
 
-    Parameters
-    ----------
-    x, residual, y
-        (images, height, width, inputs) and twice (images, out_height, out_width, outputs); a residual of 0 means none.
-    u
-        From :func:`transform_weight`; outputs is a multiple of ``LANES``.
-    bias
-        (outputs,).
-    zero, scratch
-        ``max(inputs, LANES)`` zeros; ``scratch_size(...)`` floats of the calling thread's own.
-    rounded
-        1: multiply bfloat16 numbers, and ``u`` holds such; inputs are a multiple of ``LANES``; needs ``BF16``. 0:
-        float32.
-    floor
-        0 for a ReLU, minus infinity for none.
+    x, residual and y are (images, height, width, inputs) and twice (images, out_height, out_width, outputs); a residual
+    of 0 means none. u is from :func:`transform_weight`, and outputs is a multiple of ``LANES``; bias is (outputs,). At
+    zero are ``max(inputs, LANES)`` zeros, at scratch ``scratch_size(...)`` floats of the calling thread's own. With
+    ``rounded`` 1 products are of bfloat16 numbers and ``u`` holds such (inputs are then a multiple of ``LANES``; needs
+    ``BF16``), with 0 of float32. The floor is 0 for a ReLU, minus infinity for none.
     """
     trash, size = scratch, 2 if rounded else 4
     if rounded:

@@ -14,18 +14,11 @@ TIE = 2.5e-7
 
 
 def settle(modules: Sequence[nn.Module], features: Tensor, scores: Scores, bound: float) -> None:
-    """Run samples whose two best logits are close through the plain suffix, and take its results.
+    """Run samples whose two best logits are close through the plain suffix, and correct ``scores`` in place.
 
-    Parameters
-    ----------
-    modules
-        Suffixes in eval mode, float32, on the device of the features.
-    features
-        (N, ...).
-    scores
-        Results of the fused path; they are corrected in place.
-    bound
-        Largest difference of logits that is not trusted, as a fraction of the checkpoint's largest logit.
+    ``modules`` are suffixes in eval mode, float32, on the device of the features (N, ...); scores are those of the
+    fused path; ``bound`` is the largest difference of logits that is not trusted, as a fraction of the checkpoint's
+    largest one.
     """
     scale = scores.scale.amax(1, keepdim=True)
     # NaN counts as close. One transfer for all checkpoints, rather than a wait for the device at each.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,25 @@ WIDTHS = tuple(LANES * registers for registers in PANELS)
 def emitter(builder: Any) -> Emitter:
     """Return what emits instructions on such registers."""
     return Emitter(builder, ir.FloatType(), NATIVE)
+
+
+def over_inputs(e: Emitter, lines: Sequence[Any], vectors: int, rounded: bool) -> Callable[[Any, list[Any]], list[Any]]:
+    """Return the body of a loop over inputs, which adds the products of ``lines`` of them with a panel of weights.
+
+    Carried are the address of the weights and the sums, ``vectors`` registers a line.
+    """
+    load, broadcast, fma = (e.load_pairs, e.broadcast_pair, e.dot) if rounded else (e.load, e.broadcast, e.fma)
+
+    def body(step: Any, carried: list[Any]) -> list[Any]:
+        weights, *sums = carried
+        panel = [load(e.at(weights, e.integer(4 * LANES * k))) for k in range(vectors)]
+        for n, line in enumerate(lines):
+            value = broadcast(e.at(line, step, 4))
+            for k in range(vectors):
+                sums[n * vectors + k] = fma(value, panel[k], sums[n * vectors + k])
+        return [e.at(weights, e.integer(4 * LANES * vectors)), *sums]
+
+    return body
 
 
 def pack(weight: NDArray[Any], group: int = 1) -> NDArray[np.float32]:

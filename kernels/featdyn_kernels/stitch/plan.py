@@ -120,10 +120,8 @@ class Plan:
 def plan(module: nn.Module) -> Plan:
     """Compile a module in eval mode, such as :func:`featdyn_kernels.stitch.twin.twin` returns.
 
-    Raises
-    ------
-    Unplannable
-        torch.fx cannot trace it, it mixes the samples of a batch, or it writes in place into what is read again.
+    Raises :class:`Unplannable` where torch.fx cannot trace it, it mixes the samples of a batch, or it writes in place
+    into what is read again.
     """
     for name, child in module.named_modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.running_mean is None:

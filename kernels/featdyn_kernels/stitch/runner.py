@@ -1,5 +1,7 @@
 """Ways to run many suffixes: one of them fused, one as the modules stand, one in float64."""
 
+# ruff: noqa: D102  as Runner says
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -46,7 +48,6 @@ class General:
         self.modules, self.path = modules, Path("general", why)
 
     def run(self, features: Tensor, scores: Scores) -> None:
-        """Run all suffixes on features (N, ...)."""
 
         def work(t: int) -> None:
             logits = self.modules[t](features.to(torch.float32, copy=True))  # a suffix may write into its input
@@ -64,7 +65,6 @@ class Reference:
         self.modules, self.path = modules, Path("reference", "asked for")
 
     def run(self, features: Tensor, scores: Scores) -> None:
-        """Run all suffixes on features (N, ...)."""
         given = [None if tensor is None else tensor.numpy() for tensor in (scores.labels, scores.own)]
         prediction, *figures = reference.run(self.modules, features, *given)
         scores.prediction[:] = torch.from_numpy(prediction)

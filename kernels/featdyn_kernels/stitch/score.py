@@ -18,20 +18,11 @@ and (5, checkpoint, sample): gap, scale, loss, margin and divergence, NaN where 
 
 
 class Scores:
-    """Results of shape (checkpoint, sample), filled piece by piece.
+    """Results of shape (checkpoint, sample), filled piece by piece, kept on ``device``, where labels and logits go too.
 
-    Parameters
-    ----------
-    checkpoints, samples
-        Numbers of rows and columns.
-    labels
-        True classes, (samples,), int64; without them there is no loss and no margin.
-    own
-        Logits (checkpoints, samples, classes), float32, to diverge from; without them there is no divergence.
-    device
-        Where results are kept, and labels and logits go.
-    reduce
-        The kernel that reduces logits there.
+    ``labels`` are true classes, (samples,), int64; without them there is no loss and no margin. ``own`` are logits
+    (checkpoints, samples, classes), float32, to diverge from; without them there is no divergence. ``reduce`` is the
+    kernel that reduces logits there.
     """
 
     def __init__(
@@ -63,10 +54,7 @@ class Scores:
     def put(self, logits: Tensor, checkpoint: int, samples: slice | Tensor) -> None:
         """Reduce logits (sample, checkpoint, class) of these samples and of the checkpoints from ``checkpoint`` on.
 
-        Raises
-        ------
-        ValueError
-            These are no logits, or labels or own logits are of other classes.
+        Raises ValueError where these are no logits, or labels or own logits are of other classes.
         """
         self.check(logits.shape[-1])
         rows = slice(checkpoint, checkpoint + logits.shape[1])
@@ -100,27 +88,12 @@ def reduce(logits: Tensor, labels: Tensor | None, own: Tensor | None) -> tuple[T
 
 @njit
 def score(logits: Any, labels: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """Reduce logits (sample, checkpoint, class) to arrays (checkpoint, sample).
+    """Reduce logits (sample, checkpoint, class), float32 or float64, to arrays (checkpoint, sample); sums are float64.
 
-    Parameters
-    ----------
-    logits
-        float32 or float64; sums are float64.
-    labels
-        (sample,), or empty: loss and margin are then empty too.
-
-    Returns
-    -------
-    prediction
-        The first of the largest logits or, as in torch, the first NaN.
-    gap
-        Largest logit minus the second largest; NaN where any logit is.
-    scale
-        Largest magnitude of a logit.
-    loss
-        Cross-entropy.
-    margin
-        Logit of the label minus the largest of the others.
+    ``labels`` are (sample,), or empty: loss and margin are then empty too. What is returned: the prediction, the first
+    of the largest logits or, as in torch, the first NaN; the gap, the largest logit minus the second largest, NaN where
+    any logit is; the scale, the largest magnitude of a logit; the cross-entropy; and the margin, the logit of the label
+    minus the largest of the others.
     """
     samples, checkpoints, classes = logits.shape
     labelled = checkpoints if len(labels) else 0
@@ -155,12 +128,7 @@ def score(logits: Any, labels: Any) -> tuple[Any, Any, Any, Any, Any]:
 def divergence(logits: Any, own: Any) -> Any:
     """Return KL(softmax(own) || softmax(logits)) as float32 (checkpoint, sample), summed in float64.
 
-    Parameters
-    ----------
-    logits
-        (sample, checkpoint, class).
-    own
-        (checkpoint, sample, class).
+    ``logits`` are (sample, checkpoint, class), ``own`` (checkpoint, sample, class).
     """
     samples, checkpoints, classes = logits.shape
     found = np.empty((checkpoints, samples), np.float32)

@@ -12,20 +12,9 @@ from torch import Tensor, fx, nn
 def twin(module: nn.Module, state: Mapping[str, Tensor] | None, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """Copy a module tree in eval mode, with nothing done in place; the module itself is left alone.
 
-    Parameters
-    ----------
-    module
-        Any module.
-    state
-        Parameters and buffers by name, as in a state dict; more than the module needs may be there. None shares those
-        of the module.
-    dtype, device
-        What floating-point tensors become, and where all go; tensors that are so already are shared.
-
-    Raises
-    ------
-    ValueError
-        A tensor is missing or has another shape.
+    ``state`` holds parameters and buffers by name, as in a state dict, and maybe more; None shares those of the module.
+    Floating-point tensors become ``dtype`` and all go to ``device``; those that are so already are shared. Raises
+    ValueError where a tensor is missing or has another shape.
     """
 
     def pick(name: str, own: Tensor, persistent: bool) -> Tensor:

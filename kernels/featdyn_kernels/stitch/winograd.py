@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from featdyn_kernels._jit import njit
 from featdyn_kernels._simd import BF16, WIDE
 from featdyn_kernels._simd.emitter import Emitter, intrinsic
-from featdyn_kernels.stitch.panels import LANES, PANELS, WIDTHS, emitter, pack
+from featdyn_kernels.stitch.panels import LANES, PANELS, WIDTHS, emitter, over_inputs, pack
 
 NEAR, FAR = 0.75, 1.5
 """The transform evaluates polynomials at 0, +-NEAR, +-FAR and infinity. The usual 1 and 2 make errors 2.3 times as
@@ -147,20 +147,10 @@ def _multiply(typing: Any, kind: Any, v: Any, u: Any, m: Any, inputs: Any, outpu
         e = emitter(builder)
 
         def multiply(vectors: int, rows: int, rounded: bool) -> None:
-            load, broadcast, fma = (e.load_pairs, e.broadcast_pair, e.dot) if rounded else (e.load, e.broadcast, e.fma)
             steps = builder.lshr(inputs, e.integer(1)) if rounded else inputs  # of four bytes
             lines = [e.at(v, steps, 4 * i) for i in range(rows)]
-
-            def over_inputs(step: Any, carried: list[Any]) -> list[Any]:
-                weights, *sums = carried
-                panel = [load(e.at(weights, e.integer(4 * LANES * k))) for k in range(vectors)]
-                for i, line in enumerate(lines):
-                    value = broadcast(e.at(line, step, 4))
-                    for k in range(vectors):
-                        sums[i * vectors + k] = fma(value, panel[k], sums[i * vectors + k])
-                return [e.at(weights, e.integer(4 * LANES * vectors)), *sums]
-
-            _, *sums = e.loop(steps, [u, *[e.constant(0)] * (rows * vectors)], over_inputs)
+            zeros = [e.constant(0)] * (rows * vectors)
+            _, *sums = e.loop(steps, [u, *zeros], over_inputs(e, lines, vectors, rounded))
             for i in range(rows):
                 for k in range(vectors):
                     e.store(sums[i * vectors + k], e.at(e.at(m, outputs, 4 * i), e.integer(4 * LANES * k)))
@@ -177,22 +167,11 @@ def convolve(
     x: int, u: int, bias: int, residual: int, y: int, zero: int, scratch: int,
     images: int, height: int, width: int, inputs: int, outputs: int, rounded: int, floor: np.float32,
 ) -> None:  # fmt: skip
-    """Compute ``max(conv(x) + bias + residual, floor)`` with padding 1; arguments are addresses of float32 arrays.
+    """Compute ``max(conv(x) + bias + residual, floor)`` with padding 1; arguments are as for the direct sum's
+    ``convolve``.
 
-    Parameters
-    ----------
-    x, residual, y
-        (images, height, width, inputs) and twice (images, height, width, outputs); a residual of 0 means none.
-    u
-        From :func:`transform_weight`; inputs and outputs are multiples of ``LANES``.
-    bias
-        (outputs,).
-    zero, scratch
-        ``LANES`` zeros; ``scratch_size(inputs, outputs)`` floats of the calling thread's own.
-    rounded
-        1: multiply bfloat16 numbers, and ``u`` holds such; needs ``BF16``. 0: float32.
-    floor
-        0 for a ReLU, minus infinity for none.
+    Inputs and outputs are multiples of ``LANES``, of which many zeros are at ``zero``; scratch memory is
+    ``scratch_size(inputs, outputs)`` floats.
     """
     down, right = -(-height // 4), -(-width // 4)
     total = images * down * right

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featdyn_kernels._check import require
-from featdyn_kernels._dispatch import choose, implementation, is_tensor, like
+from featdyn_kernels._dispatch import choose, implementation, is_tensor, like, namespace
 from featdyn_kernels.moebius.sparse.certificate import and_or, certificate, fold_shift
 from featdyn_kernels.moebius.transforms import subset_values
 
@@ -43,30 +43,14 @@ _LARGEST = 13  # variables
 
 @dataclass(frozen=True)
 class SparseModel:
-    """What :func:`sparsify` found; arrays are of the kind and dtype of its table, with its leading axes.
+    """What :func:`sparsify` found; arrays are of the kind and dtype of its table, with its leading axes."""
 
-    Attributes
-    ----------
-    p : (..., 2**n)
-        The split: ``v_and = (v + q) / 2 + p`` and ``v_or = (v + q) / 2 - p``.
-    q : (..., 2**n)
-        The slack, within the bound.
-    l1 : (...)
-        ``sum |I_and| + sum |I_or|`` of this p and q, float64.
-    gap : (...)
-        Duality gap: ``l1 - gap`` is a lower bound of what any p and q reach, float64.
-    prices : (..., 2**n)
-        What the lower bound follows from; a start for the next, similar table.
-    iterations : (...)
-        How many the solver took.
-    """
-
-    p: Array
-    q: Array
-    l1: Array
-    gap: Array
-    prices: Array
-    iterations: Array
+    p: Array  # (..., 2**n), the split: v_and = (v + q) / 2 + p and v_or = (v + q) / 2 - p
+    q: Array  # (..., 2**n), the slack, within the bound
+    l1: Array  # (...), sum |I_and| + sum |I_or| of this p and q, float64
+    gap: Array  # (...), duality gap: l1 - gap is a lower bound of what any p and q reach, float64
+    prices: Array  # (..., 2**n), what the lower bound follows from; a start for the next, similar table
+    iterations: Array  # (...), how many the solver took
 
 
 def sparsify(
@@ -121,7 +105,7 @@ def sparsify(
     require(fold in (0, 1), f"fold must be 0 or 1, got {fold}")
     require(tolerance >= 0, f"tolerance must not be negative, got {tolerance}")
     require(iterations >= 1, f"iterations must be at least 1, got {iterations}")
-    xp = _namespace(values)
+    xp = namespace(values)
     require(bool(xp.isfinite(values).all()), f"v {shape} must be finite: it holds NaN or infinite values")
     table = values.reshape(-1, shape[-1])
     exact = _bounds(bound, shape[:-1], table, xp)
@@ -150,20 +134,12 @@ def sparsify(
 def interactions(v: Array, p: Array | None = None, q: Array | None = None) -> tuple[Array, Array]:
     """Return the AND and the OR interactions of tables ``v`` under a split ``p`` and a slack ``q``, both 0 by default.
 
-    Parameters
-    ----------
-    v, p, q : (..., 2**n)
-        Of one shape.
-
-    Returns
-    -------
-    (..., 2**n), (..., 2**n)
-        I_and and I_or, computed in float64, in the kind and dtype of ``v``. For all T,
-        ``v(T) + q(T) = sum_{S in T} I_and(S) + sum_{S meets T, or S = 0} I_or(S)``.
+    All are (..., 2**n), of one shape; I_and and I_or are computed in float64, in the kind and dtype of ``v``. For all
+    T, ``v(T) + q(T) = sum_{S in T} I_and(S) + sum_{S meets T, or S = 0} I_or(S)``.
     """
     chosen = choose(None, v)
     values = subset_values(v, "v", chosen)
-    xp = _namespace(values)
+    xp = namespace(values)
     parts = []
     for name, part in (("p", p), ("q", q)):
         found = xp.zeros_like(values) if part is None else subset_values(part, name, chosen)
@@ -173,15 +149,6 @@ def interactions(v: Array, p: Array | None = None, q: Array | None = None) -> tu
         parts.append(_as(found, xp.float64))
     both = and_or(xp, _as(values, xp.float64), *parts)
     return tuple(like(_as(part, values.dtype), v) for part in both)
-
-
-def _namespace(array: Any) -> Any:
-    """Return the module, numpy or torch, whose functions take this array."""
-    if is_tensor(array):
-        import torch
-
-        return torch
-    return np
 
 
 def _as(array: Any, kind: Any) -> Any:

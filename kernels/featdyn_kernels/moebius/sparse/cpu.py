@@ -14,30 +14,10 @@ from featdyn_kernels import _simd as simd
 from featdyn_kernels._jit import njit
 from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels.moebius.sparse import settings
+from featdyn_kernels.moebius.sparse import step as row
 from featdyn_kernels.moebius.sparse.look import look
 from featdyn_kernels.moebius.sparse.schur import plan
-from featdyn_kernels.moebius.sparse.step import (
-    AND,
-    ARRAYS,
-    BOUND,
-    FIRST_STEP,
-    LEFT,
-    NEXT_SLACK_STEP,
-    NEXT_STEP,
-    NUMBERS,
-    OR,
-    PRICE,
-    RIGHT,
-    ROUNDING,
-    SLACK,
-    SLACK_STEP,
-    SPLIT,
-    STEP,
-    VALUES,
-    iterate,
-    log2,
-    transform,
-)
+from featdyn_kernels.moebius.sparse.step import iterate, log2, transform
 
 Array = np.ndarray[Any, Any]
 
@@ -64,9 +44,9 @@ def solve(
     taken = np.zeros(batch, np.int64)
 
     def block(start: int, stop: int) -> None:
-        work = simd.aligned_empty(ARRAYS * size * lanes, kind).reshape(ARRAYS, -1)
+        work = simd.aligned_empty(row.ARRAYS * size * lanes, kind).reshape(row.ARRAYS, -1)
         work[...] = 0
-        numbers = simd.aligned_empty(NUMBERS * lanes, kind).reshape(NUMBERS, lanes)
+        numbers = simd.aligned_empty(row.NUMBERS * lanes, kind).reshape(row.NUMBERS, lanes)
         numbers[...] = 1
         inverse = simd.aligned_empty(len(spectrum) * lanes, kind)
         arrays = tuple(array[start:stop] for array in (values, bound, split, slack, prices, taken))
@@ -108,13 +88,13 @@ def _solve(
                 continue
             taken[k] += _CHECK
             if taken[k] <= _ADAPTING:
-                numbers[STEP, lane] = numbers[NEXT_STEP, lane]
-                numbers[SLACK_STEP, lane] = numbers[NEXT_SLACK_STEP, lane]
+                numbers[row.STEP, lane] = numbers[row.NEXT_STEP, lane]
+                numbers[row.SLACK_STEP, lane] = numbers[row.NEXT_SLACK_STEP, lane]
             if gap[lane] <= enough[lane] or taken[k] >= iterations:
                 for t in range(size):
-                    split[k, t] = work[SPLIT, t * lanes + lane]
-                    slack[k, t] = work[SLACK, t * lanes + lane]
-                    prices[k, t] = work[PRICE, t * lanes + lane]
+                    split[k, t] = work[row.SPLIT, t * lanes + lane]
+                    slack[k, t] = work[row.SLACK, t * lanes + lane]
+                    prices[k, t] = work[row.PRICE, t * lanes + lane]
                 sample[lane] = -1
                 busy -= 1
 
@@ -127,17 +107,17 @@ def _enter(arrays: Any, sample: int, work: Any, numbers: Any, lane: int, roundin
     reach = values.dtype.type(0)
     for t in range(values.shape[1]):
         i = t * lanes + lane
-        work[VALUES, i] = values[sample, t]
-        work[SLACK, i] = slack[sample, t]
-        work[PRICE, i] = prices[sample, t]
+        work[row.VALUES, i] = values[sample, t]
+        work[row.SLACK, i] = slack[sample, t]
+        work[row.PRICE, i] = prices[sample, t]
         half = (values[sample, t] + slack[sample, t]) / 2
-        work[LEFT, i] = half + split[sample, t]
-        work[RIGHT, i] = half - split[sample, t]
+        work[row.LEFT, i] = half + split[sample, t]
+        work[row.RIGHT, i] = half - split[sample, t]
         reach = max(reach, abs(values[sample, t] - values[sample, 0]))
     step = _FIRST * reach if reach > 0 else 1.0  # a constant table is solved as it comes
-    numbers[BOUND, lane] = bound[sample]
-    numbers[STEP, lane] = numbers[SLACK_STEP, lane] = numbers[FIRST_STEP, lane] = step
-    numbers[ROUNDING, lane] = rounding * reach
+    numbers[row.BOUND, lane] = bound[sample]
+    numbers[row.STEP, lane] = numbers[row.SLACK_STEP, lane] = numbers[row.FIRST_STEP, lane] = step
+    numbers[row.ROUNDING, lane] = rounding * reach
 
 
 @njit
@@ -150,12 +130,12 @@ def _start(work: Any, n: int, entered: Any) -> None:
         return
     lanes = simd.lanes(work)
     minus = work.dtype.type(-1)
-    transform(work[LEFT], n, minus, False)
-    transform(work[RIGHT], n, minus, True)
+    transform(work[row.LEFT], n, minus, False)
+    transform(work[row.RIGHT], n, minus, True)
     for i in range(work.shape[1]):
         if entered[i % lanes]:
-            work[AND, i] = work[LEFT, i]
-            work[OR, i] = -work[RIGHT, i]
+            work[row.AND, i] = work[row.LEFT, i]
+            work[row.OR, i] = -work[row.RIGHT, i]
 
 
 @njit
@@ -164,4 +144,4 @@ def _invert(numbers: Any, spectrum: Any, inverse: Any) -> None:
     lanes = simd.lanes(inverse)
     for k in range(spectrum.size):
         for lane in range(lanes):
-            inverse[k * lanes + lane] = 1 / (numbers[STEP, lane] * spectrum[k] + numbers[SLACK_STEP, lane])
+            inverse[k * lanes + lane] = 1 / (numbers[row.STEP, lane] * spectrum[k] + numbers[row.SLACK_STEP, lane])

@@ -15,25 +15,10 @@ import triton
 
 from featdyn_kernels._tiles.gpu import dot_precision, launcher
 from featdyn_kernels.moebius.gpu import moebius_transform
+from featdyn_kernels.moebius.sparse import gpu_kernels as row
 from featdyn_kernels.moebius.sparse import settings
 from featdyn_kernels.moebius.sparse.blocks import blocks
-from featdyn_kernels.moebius.sparse.gpu_kernels import (
-    ARRAYS,
-    BOUND,
-    COEFFICIENTS,
-    FIRST_STEP,
-    NUMBERS,
-    PRICE,
-    ROUNDING,
-    SLACK,
-    SLACK_STEP,
-    SPLIT,
-    STEP,
-    VALUES,
-    look_kernel,
-    solve_kernel,
-    step_kernel,
-)
+from featdyn_kernels.moebius.sparse.gpu_kernels import look_kernel, solve_kernel, step_kernel
 
 _SAMPLES, _PART = 32, 16  # samples that a program solves for, and eigenvectors it takes at a time
 _PER_WARP = 2**12  # bytes of a sample
@@ -46,18 +31,19 @@ def solve(
     """See :func:`featdyn_kernels.moebius.sparse.reference.solve`."""
     batch, size = values.shape
     n, kind = size.bit_length() - 1, str(values.dtype).removeprefix("torch.")
-    work = values.new_zeros(ARRAYS, batch, size)
+    work = values.new_zeros(row.ARRAYS, batch, size)
     half = (values + slack) / 2
-    work[COEFFICIENTS], work[COEFFICIENTS + 1] = half + split, half - split
-    moebius_transform(work[COEFFICIENTS], work[COEFFICIENTS], -1.0, False)
-    moebius_transform(work[COEFFICIENTS + 1], work[COEFFICIENTS + 1], -1.0, True)
-    work[COEFFICIENTS + 1].neg_()
-    work[VALUES], work[SLACK], work[PRICE] = values, slack, prices
+    work[row.COEFFICIENTS], work[row.COEFFICIENTS + 1] = half + split, half - split
+    moebius_transform(work[row.COEFFICIENTS], work[row.COEFFICIENTS], -1.0, False)
+    moebius_transform(work[row.COEFFICIENTS + 1], work[row.COEFFICIENTS + 1], -1.0, True)
+    work[row.COEFFICIENTS + 1].neg_()
+    work[row.VALUES], work[row.SLACK], work[row.PRICE] = values, slack, prices
     reach = (values - values[:, :1]).abs().amax(1)
-    numbers = values.new_empty(NUMBERS, batch)
-    numbers[BOUND], numbers[ROUNDING] = bound, settings.rounding(n, kind) * reach
+    numbers = values.new_empty(row.NUMBERS, batch)
+    numbers[row.BOUND], numbers[row.ROUNDING] = bound, settings.rounding(n, kind) * reach
     # A constant table is solved as it comes.
-    numbers[STEP] = numbers[SLACK_STEP] = numbers[FIRST_STEP] = torch.where(reach > 0, settings.FIRST_STEP * reach, 1.0)
+    first = torch.where(reach > 0, settings.FIRST_STEP * reach, 1.0)
+    numbers[row.STEP] = numbers[row.SLACK_STEP] = numbers[row.FIRST_STEP] = first
 
     tables = _tables(n, values.dtype, values.device)
     running = torch.arange(batch, device=values.device)
@@ -68,8 +54,8 @@ def solve(
         unsolved = moebius_sparse_round(running, work, numbers, *tables, tolerance, done <= settings.ADAPTING)
         taken[running] = done
         running = running[unsolved] if done < iterations else running[:0]
-    for result, row in ((split, SPLIT), (slack, SLACK), (prices, PRICE)):
-        result.copy_(work[row])
+    for result, at in ((split, row.SPLIT), (slack, row.SLACK), (prices, row.PRICE)):
+        result.copy_(work[at])
     return taken
 
 

@@ -9,26 +9,8 @@ import numpy as np
 from featdyn_kernels import _simd as simd
 from featdyn_kernels._jit import njit
 from featdyn_kernels.moebius.sparse import settings
-from featdyn_kernels.moebius.sparse.step import (
-    AND,
-    BOUND,
-    FIRST_STEP,
-    LEFT,
-    NEXT_SLACK_STEP,
-    NEXT_STEP,
-    OR,
-    PRICE,
-    RIGHT,
-    ROUNDING,
-    SLACK,
-    SLACK_STEP,
-    SPLIT,
-    STEP,
-    VALUES,
-    clip,
-    copy,
-    transform,
-)
+from featdyn_kernels.moebius.sparse import step as row
+from featdyn_kernels.moebius.sparse.step import clip, copy, transform
 
 _FACTORS = settings.COEFFICIENT_STEP, settings.SLACK_STEP
 _RANGE = settings.STEP_RANGE
@@ -38,22 +20,22 @@ _RANGE = settings.STEP_RANGE
 def look(work: Any, numbers: Any, n: int, tolerance: Any, enough: Any, gap: Any) -> None:
     """Set ``gap`` and the gap that is small ``enough`` of every lane, the split of that gap, and the next steps."""
     lanes = simd.lanes(work)
-    zero, bound = simd.splat(work.dtype.type(0), 1), simd.load(numbers[BOUND], 0, 1)
-    empty = simd.load(work[VALUES], 0, 1)
+    zero, bound = simd.splat(work.dtype.type(0), 1), simd.load(numbers[row.BOUND], 0, 1)
+    empty = simd.load(work[row.VALUES], 0, 1)
     nearest = clip(zero, empty - bound, empty + bound)  # the empty set's share of L1 is never less
     l1, size = _primal(work, n)
     worth, reduced = _dual(work, n, bound, nearest)
     l1 = l1 - simd.absolute(nearest)
-    wanted, lost = simd.splat(tolerance, 1) * l1, simd.load(numbers[ROUNDING], 0, 1)
+    wanted, lost = simd.splat(tolerance, 1) * l1, simd.load(numbers[row.ROUNDING], 0, 1)
     simd.store(enough, 0, simd.where_less(wanted, lost, lost, wanted))
     simd.store(gap, 0, l1 - worth)
     slack_size, price_size = zero, zero
     for i in range(0, work.shape[1], lanes):
-        slack_size = slack_size + simd.absolute(simd.load(work[SLACK], i, 1))
-        price_size = price_size + simd.absolute(simd.load(work[PRICE], i, 1))
-    first = numbers[FIRST_STEP]
-    _next(numbers[STEP], numbers[NEXT_STEP], first, _FACTORS[0], size, reduced)
-    _next(numbers[SLACK_STEP], numbers[NEXT_SLACK_STEP], first, _FACTORS[1], slack_size, price_size)
+        slack_size = slack_size + simd.absolute(simd.load(work[row.SLACK], i, 1))
+        price_size = price_size + simd.absolute(simd.load(work[row.PRICE], i, 1))
+    first = numbers[row.FIRST_STEP]
+    _next(numbers[row.STEP], numbers[row.NEXT_STEP], first, _FACTORS[0], size, reduced)
+    _next(numbers[row.SLACK_STEP], numbers[row.NEXT_SLACK_STEP], first, _FACTORS[1], slack_size, price_size)
 
 
 @njit
@@ -63,25 +45,25 @@ def _primal(work: Any, n: int) -> Any:
     What the coefficients leave unexplained is shared in halves between AND and OR.
     """
     lanes, one = simd.lanes(work), work.dtype.type(1)
-    left, right = work[LEFT], work[RIGHT]
-    copy(work[AND], left)
-    copy(work[OR], right)
+    left, right = work[row.LEFT], work[row.RIGHT]
+    copy(work[row.AND], left)
+    copy(work[row.OR], right)
     transform(left, n, one, False)
     transform(right, n, one, True)
     half = simd.splat(work.dtype.type(0.5), 1)
     for i in range(0, left.size, lanes):
         a, o = simd.load(left, i, 1), simd.load(right, i, 1)
-        simd.store(work[SPLIT], i, half * (a + o))
-        rest = half * (simd.load(work[VALUES], i, 1) + simd.load(work[SLACK], i, 1) - a + o)
+        simd.store(work[row.SPLIT], i, half * (a + o))
+        rest = half * (simd.load(work[row.VALUES], i, 1) + simd.load(work[row.SLACK], i, 1) - a + o)
         simd.store(left, i, rest)
         simd.store(right, i, rest)
     transform(left, n, -one, False)
     transform(right, n, -one, True)
-    l1 = simd.absolute(simd.load(work[VALUES], 0, 1) + simd.load(work[SLACK], 0, 1))
+    l1 = simd.absolute(simd.load(work[row.VALUES], 0, 1) + simd.load(work[row.SLACK], 0, 1))
     size = simd.splat(one - one, 1)
     last = (1 << n) - 1
     for t in range(1 << n):
-        a, o = simd.load(work[AND], t * lanes, 1), simd.load(work[OR], t * lanes, 1)
+        a, o = simd.load(work[row.AND], t * lanes, 1), simd.load(work[row.OR], t * lanes, 1)
         if t != 0:
             l1 = l1 + simd.absolute(a + simd.load(left, t * lanes, 1))
             size = size + simd.absolute(a)
@@ -98,7 +80,7 @@ def _dual(work: Any, n: int, bound: Any, nearest: Any) -> Any:
     See :mod:`featdyn_kernels.moebius.sparse.certificate`.
     """
     lanes, one = simd.lanes(work), work.dtype.type(1)
-    left, right, prices = work[LEFT], work[RIGHT], work[PRICE]
+    left, right, prices = work[row.LEFT], work[row.RIGHT], work[row.PRICE]
     copy(prices, left)
     copy(prices, right)
     transform(left, n, one, True)
@@ -113,7 +95,7 @@ def _dual(work: Any, n: int, bound: Any, nearest: Any) -> Any:
             price = simd.load(prices, t * lanes, 1)
             largest = simd.where_less(largest, a, a, largest)
             reduced = reduced + a
-            worth = worth + (price * simd.load(work[VALUES], t * lanes, 1) - bound * simd.absolute(price))
+            worth = worth + (price * simd.load(work[row.VALUES], t * lanes, 1) - bound * simd.absolute(price))
         if t != last:
             o = simd.absolute(o - everything)
             largest = simd.where_less(largest, o, o, largest)

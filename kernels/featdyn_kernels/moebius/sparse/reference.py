@@ -23,23 +23,10 @@ _LARGEST = 11
 def solve(
     values: Array, bound: Array, split: Array, slack: Array, prices: Array, tolerance: float, iterations: int
 ) -> Array:
-    """Solve each table to optimality.
+    """Solve each table, ``values`` (batch, 2**n) with ``|slack|`` up to ``bound`` (batch,), to optimality.
 
-    Parameters
-    ----------
-    values : (batch, 2**n)
-        Tables.
-    bound : (batch,)
-        Largest ``|slack|``.
-    split, slack, prices : (batch, 2**n)
-        Hold the start; overwritten with the result. HiGHS takes no start.
-    tolerance, iterations
-        When to stop; HiGHS has its own.
-
-    Returns
-    -------
-    (batch,)
-        Iterations taken.
+    ``split``, ``slack`` and ``prices`` (batch, 2**n) hold the start and are overwritten with the result. Returned are
+    the iterations taken, (batch,). HiGHS takes no start, and has its own ``tolerance`` and ``iterations``.
     """
     size = values.shape[1]
     require(size <= 2**_LARGEST, f"v must have at most {_LARGEST} variables for the reference, got {values.shape}")

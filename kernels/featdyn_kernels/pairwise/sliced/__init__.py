@@ -16,26 +16,18 @@ if TYPE_CHECKING:
 
 
 def sliced_wasserstein(
-    x: Array,
-    y: Array,
-    *,
-    p: float = 2.0,
-    directions: int | Array = 256,
-    seed: int = 0,
-    backend: Backend | None = None,
+    x: Array, y: Array, *, p: float = 2.0, directions: int | Array = 256, seed: int = 0, backend: Backend | None = None
 ) -> Array:
     """Return the sliced Wasserstein distance ``(mean_u W_p^p(x @ u, y @ u))**(1/p)`` of two samples.
 
     Its p-th power is unbiased over the random directions u (uniform on the sphere), but not over the samples: like
     every plug-in Wasserstein distance it is positive even when the two laws agree, more so for small samples. Compare
-    it with its values under relabelling, :func:`sliced_wasserstein_many`.
+    it with its values under relabelling, :func:`sliced_wasserstein_many`. It is in the units of the data.
 
     Parameters
     ----------
-    x : (N, d)
-        First sample.
-    y : (M, d)
-        Second sample; N and M may differ, the transport is exact for any sizes.
+    x, y : (N, d), (M, d)
+        The samples; N and M may differ, the transport is exact for any sizes.
     p
         Order, at least 1.
     directions
@@ -44,11 +36,6 @@ def sliced_wasserstein(
         Of the random directions; the same on every backend.
     backend
         ``"reference"``, ``"cpu"`` or ``"gpu"``; by default the device of the arrays decides.
-
-    Returns
-    -------
-    ()
-        float64, in the units of the data, the kind of array that ``x`` is.
 
     Raises
     ------
@@ -77,21 +64,8 @@ def sliced_wasserstein_many(
 ) -> Array:
     """Return :func:`sliced_wasserstein` of the points that a labelling marks against the rest, for many labellings.
 
-    Each direction is sorted once for all labellings.
-
-    Parameters
-    ----------
-    points : (N, d)
-        Both samples, pooled.
-    members : (R, N) of bool
-        Each row marks the first sample.
-    p, directions, seed, backend
-        As for :func:`sliced_wasserstein`.
-
-    Returns
-    -------
-    (R,)
-        float64, the kind of array that ``points`` is.
+    Each direction is sorted once for all labellings. ``points`` (N, d) are both samples, pooled; each row of
+    ``members`` (R, N), boolean, marks the first one; the result is (R,). All else is as for :func:`sliced_wasserstein`.
     """
     chosen = choose(backend, points)
     a, _ = pair(points, points, ("points", "points"), chosen)

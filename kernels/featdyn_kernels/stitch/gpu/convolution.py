@@ -32,26 +32,13 @@ def convolution(
     padding: list[int],
     relu: bool,
 ) -> torch.Tensor:
-    """Return ``relu(conv(x) + bias + residual)`` of every checkpoint, in channels-last order.
+    """Return ``relu(conv(x) + bias + residual)`` of every checkpoint, (T, N, outputs, out_height, out_width), channels
+    last.
 
-    Parameters
-    ----------
-    x
-        (T or 1, N, inputs, height, width), of any strides and type; of 1, all checkpoints read the same features.
-    weight
-        (T, rows, columns, inputs, outputs); its type is that of products (sums are float32) and of the result.
-    bias
-        (T, outputs), float32.
-    residual
-        (T or 1, N, channels, out_height, out_width), of any strides and type; added to the output channels from
-        ``before`` on.
-    stride, padding
-        Of rows and columns.
-
-    Returns
-    -------
-    torch.Tensor
-        (T, N, outputs, out_height, out_width).
+    ``x`` is (T or 1, N, inputs, height, width), of any strides and type; of 1, all checkpoints read the same features.
+    ``weight`` is (T, rows, columns, inputs, outputs), of the type of products (sums are float32) and of the result;
+    ``bias`` (T, outputs), float32. The residual, (T or 1, N, channels, out_height, out_width), of any strides and type,
+    is added to the output channels from ``before`` on. Stride and padding are of rows and columns.
     """
     samples, inputs, height, width = x.shape[1:]
     checkpoints, taps_i, taps_j, _, outputs = weight.shape

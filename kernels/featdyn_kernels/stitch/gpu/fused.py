@@ -1,5 +1,7 @@
 """A plan run on a GPU: every step once for all checkpoints."""
 
+# ruff: noqa: D102  as Runner says
+
 from __future__ import annotations
 
 from collections import Counter
@@ -28,16 +30,9 @@ ERRORS = {torch.float32: (1e-6, 1e-3), torch.float16: (1e-3, 1e-1), torch.bfloat
 
 
 class Fused:
-    """A plan with the weights of every checkpoint laid out.
+    """A plan with the weights of every checkpoint laid out, of suffixes in eval mode and float32, on the device.
 
-    Parameters
-    ----------
-    plan
-        Steps that all suffixes share.
-    modules
-        The suffixes, in eval mode, float32, on the device.
-    dtype
-        Of weights and activations, but for the logits, which are float32.
+    ``dtype`` is that of weights and activations, but for the logits, which are float32.
     """
 
     def __init__(self, plan: Plan, modules: Sequence[nn.Module], dtype: torch.dtype) -> None:
@@ -77,7 +72,6 @@ class Fused:
         return Path("fused", "; ".join(said))
 
     def run(self, features: Tensor, scores: Scores) -> None:
-        """Run all suffixes on features (N, ...)."""
         with torch.inference_mode():
             if not self._classes:  # one sample through one checkpoint tells what the others will need
                 self._compute((self._cast(features[:1]), None, None), slice(0, 1))

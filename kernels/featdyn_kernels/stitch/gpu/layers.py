@@ -48,13 +48,7 @@ class Layer(ABC):
 
     @abstractmethod
     def shape(self, x: Tensor) -> tuple[int, ...]:
-        """Return the shape of the result, but for checkpoints.
-
-        Raises
-        ------
-        ValueError
-            The layer does not take x.
-        """
+        """Return the shape of the result, but for checkpoints, or raise ValueError where the layer does not take x."""
 
 
 class Convolution(Layer):

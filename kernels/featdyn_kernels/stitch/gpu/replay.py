@@ -23,12 +23,8 @@ class Replays:
 
     The first block of a shape runs eagerly, which compiles what it needs; the second is captured, and from then on
     graphs are replayed. Graphs of a bank share their memory, so results must be copied before the next call: that is
-    what :meth:`start` and the caller's lock are for.
-
-    Attributes
-    ----------
-    why_not : str
-        Why nothing is captured; empty where graphs are in use.
+    what :meth:`start` and the caller's lock are for. ``why_not`` says why nothing is captured; empty where graphs are
+    in use.
     """
 
     def __init__(self, run: Run, device: torch.device) -> None:

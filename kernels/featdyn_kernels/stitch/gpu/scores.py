@@ -52,16 +52,11 @@ def scores(
 def heads(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, labels: torch.Tensor | None, own: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return predictions and figures of linear heads on mean features.
+    """Return predictions and figures of linear heads on mean features (T or 1, N, inputs, pixels), of any strides and
+    type.
 
-    Parameters
-    ----------
-    x
-        (T or 1, N, inputs, pixels), of any strides and type.
-    weight, bias
-        (T, inputs, classes) and (T, classes), float32, classes at most ``MOST_CLASSES``.
-    labels, own
-        (N,), int64, and (T, N, classes).
+    ``weight`` and ``bias`` are (T, inputs, classes) and (T, classes), float32, classes at most ``MOST_CLASSES``;
+    ``labels`` (N,), int64, and ``own`` (T, N, classes).
     """
     _, samples, inputs, pixels = x.shape
     checkpoints, _, classes = weight.shape

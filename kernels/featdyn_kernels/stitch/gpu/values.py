@@ -33,15 +33,7 @@ class Padded(NamedTuple):
 
 
 class Values:
-    """What steps have computed so far.
-
-    Parameters
-    ----------
-    shared
-        Values that all checkpoints share, as torch has them, without an axis of checkpoints.
-    count
-        Number of checkpoints.
-    """
+    """What steps have computed so far for ``count`` checkpoints; what they share has, as in torch, no axis of them."""
 
     def __init__(self, shared: Mapping[str, Any], count: int) -> None:
         self._shared, self._count = shared, count
