@@ -161,34 +161,27 @@ class _Table:
         cells = [(str(cut), str(probes)) for cut in first["cut"].values for probes in first["set"].values]
         least = self._options.stable
         for cell in cells:
-            found = mean_estimate(self._agreements(self._clean, cell))
+            found = mean_estimate(_values(self._clean, "agreement", cell))
             claim = STABLE if cell[1] == "train" else UNSEEN
             yield self._row(claim, cell, f"agreement, at least {least:g}", found.within(0, 1)), found.minus(least)
         for cell in cells if self._random else ():
-            of_random, of_clean = self._agreements(self._random, cell), self._agreements(self._clean, cell)
+            of_random, of_clean = (_values(runs, "agreement", cell) for runs in (self._random, self._clean))
             inform = mean_estimate(of_random).within(0, 1)
             yield self._row(COLLAPSES, cell, "agreement with random labels", inform), None
             found = mean_difference(of_clean, of_random)
             yield self._row(COLLAPSES, cell, "agreement, clean minus random", found.within(-1, 1)), found
         for cell in cells:
             for kind in STRICT:
-                values = [_value(run.drift, "advantage", cell, kind=kind) for run in self._clean]
-                found, quantity = mean_estimate(values), f"accuracy, drift minus {kind.replace('_', ' ')}"
+                found = mean_estimate(_values(self._clean, "advantage", cell, kind=kind))
+                quantity = f"accuracy, drift minus {kind.replace('_', ' ')}"
                 yield self._row(NO_ARTEFACT, cell, quantity, found.within(-1, 1)), found
-        for what, values in self._losses().items():
+        twins, lost = {run.seed: run for run in self._clean}, dict[str, list[float]]()
+        for run in self._frozen:
+            if run.seed in twins:  # its free twin
+                lost.setdefault(run.frozen, []).append(twins[run.seed].final - run.final)
+        for what, values in lost.items():
             found = mean_estimate(values)
             yield self._row(FREEZING, (what, "test"), "accuracy lost by freezing", found.within(-1, 1)), found
-
-    def _agreements(self, runs: Sequence[_Facts], cell: tuple[str, str]) -> list[float]:
-        return [_value(run.pair, "agreement", cell) for run in runs]
-
-    def _losses(self) -> dict[str, list[float]]:
-        """Return by intervention the final test accuracy of each free twin minus that of the frozen run."""
-        twins, found = {run.seed: run for run in self._clean}, dict[str, list[float]]()
-        for run in self._frozen:
-            if run.seed in twins:
-                found.setdefault(run.frozen, []).append(twins[run.seed].final - run.final)
-        return found
 
     def _row(self, claim: str, cell: tuple[str, str], quantity: str, found: Estimate) -> Row:
         value, low, high, runs = found.value, found.low, found.high, found.repeats
@@ -208,9 +201,8 @@ def _pair(run: Run, options: ClaimOptions) -> xr.Dataset:
     """Return the composites of one pair: t2 fits its training probes first, t1 is a fraction of the way there."""
     result, t2 = run.result("consistency")[["agreement"]].load(), first_fit(run, options.fit)
     if t2 >= result.sizes["t2"]:
-        raise FeatdynError(
-            f"{run.path}: its result is of fewer checkpoints; run: featdyn analyze {run.path} consistency"
-        )
+        again = f"featdyn analyze {run.path} consistency"
+        raise FeatdynError(f"{run.path}: its result is of fewer checkpoints; run: {again}")
     steps = result["step1"].values
     return result.isel(t1=before(steps, options.age * steps[t2]), t2=t2)
 
@@ -222,6 +214,6 @@ def _drift(run: Run, options: ClaimOptions) -> xr.Dataset:
     return result.isel(t1=before(steps, options.age * steps[-1]))
 
 
-def _value(cells: xr.Dataset | None, name: str, cell: tuple[str, str], **more: str) -> float:
-    assert cells is not None  # runs of this kind have them
-    return float(cells[name].sel({"cut": cell[0], "set": cell[1], **more}))
+def _values(runs: Sequence[_Facts], name: str, cell: tuple[str, str], **more: str) -> list[float]:
+    each = [run.pair if name == "agreement" else run.drift for run in runs]  # runs of this kind have them
+    return [float(found[name].sel({"cut": cell[0], "set": cell[1], **more})) for found in each if found is not None]

@@ -119,15 +119,11 @@ class _Asked:
 
     def of(self, run: Run) -> tuple[dict[str, Any], pd.DataFrame]:
         """Return a run's recipe, flat, and its cells."""
-        at = self._checkpoints(run)
-        cells = [_cells(run, quantity, at, self.where, self.reduce) for quantity in self.quantities]
-        return recipe_fields(run), pd.concat(cells, ignore_index=True)
-
-    def _checkpoints(self, run: Run) -> dict[str, int]:
-        """Return the checkpoint that each axis of time is read at."""
         steps = run.values("step")
         last = before(steps, self.t2 * steps[-1]) if self.fit is None else first_fit(run, self.fit)
-        return {"t1": before(steps, self.t1 * steps[last]), "t2": last, "t": last, "checkpoint": last}
+        at = {"t1": before(steps, self.t1 * steps[last]), "t2": last, "t": last, "checkpoint": last}
+        cells = [_cells(run, quantity, at, self.where, self.reduce) for quantity in self.quantities]
+        return recipe_fields(run), pd.concat(cells, ignore_index=True)
 
 
 def _cells(run: Run, quantity: str, at: Mapping[str, int], where: Sequence[str], reduce: Sequence[str]) -> pd.DataFrame:

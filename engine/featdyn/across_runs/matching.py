@@ -21,13 +21,7 @@ def before(steps: NDArray[np.int64], step: float) -> int:
 
 
 def first_fit(run: Run, level: float) -> int:
-    """Return the first checkpoint whose network has this share of its training probes right.
-
-    Raises
-    ------
-    FeatdynError
-        No training probes, or no such checkpoint.
-    """
+    """Return the first checkpoint whose network has this share of its training probes right; there must be one."""
     accuracy = training_accuracy(run)
     fits = np.flatnonzero(accuracy >= level)
     if not len(fits):

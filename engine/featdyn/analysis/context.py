@@ -27,28 +27,15 @@ Value = TypeVar("Value")
 
 @dataclass(eq=False)
 class Context(Generic[Chosen]):
-    """One analysis on one run.
+    """One analysis on one run."""
 
-    Attributes
-    ----------
-    run
-        Opened at the commit that the result is computed from.
-    options
-        Checked.
-    workers
-        Where the work is done.
-    model
-        The user's network, a copy that may be changed; None where it is one of featdyn's.
-    known
-        An earlier result of the same version, options, network, store and probes, whose checkpoints are the first of
-        this run; None where there is none.
-    """
-
-    run: Run
+    run: Run  # opened at the commit that the result is computed from
     options: Chosen
     workers: Workers
-    model: nn.Module | None = None
+    model: nn.Module | None = None  # a copy of the user's, which may be changed; None where it is one of featdyn's
     known: xr.Dataset | None = None
+    """An earlier result, if any, of the same version, options, network, store and probes, whose checkpoints are the
+    first of this run."""
     progress: Progress | None = None
     _total: int = field(default=0, repr=False)
     _done: int = field(default=0, repr=False)
@@ -61,15 +48,12 @@ class Context(Generic[Chosen]):
     def stitchable(self, features: str | None = None) -> Stitchable:
         """Return the network, cut where the option ``cuts`` says.
 
-        Parameters
-        ----------
-        features
-            Where they come from; the option ``features`` says by default, else they are recomputed.
+        Where features come from the option ``features`` says by default; where there is none they are recomputed.
         """
         from featdyn.analysis.inputs.stitchable import cut_network
 
         chosen: Any = self.options
-        where: str = features or getattr(chosen, "features", "recomputed")
+        where = features or str(getattr(chosen, "features", "recomputed"))
         return cut_network(self.run, self.model, chosen.cuts, where)
 
     def admit(self, plan: Plan) -> None:

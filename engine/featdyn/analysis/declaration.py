@@ -27,18 +27,12 @@ class Variable:
 
     Attributes
     ----------
-    dims
-        Names of its dimensions, with spaces between them.
-    long_name
-        What it is, in words.
-    units
-        As in the CF conventions; "1" has none.
-    valid_range
-        Smallest and largest value that are possible.
-    missing
-        What a missing value means, where the same is true of every result (padding, the first checkpoint).
-    status
-        The variable that says cell by cell why a value is missing.
+    dims : names of its dimensions, with spaces between them
+    long_name : what it is, in words
+    units : as in the CF conventions; "1" has none
+    valid_range : smallest and largest value that are possible
+    missing : what a missing value means, where the same is true of every result (padding, the first checkpoint)
+    status : the variable that says cell by cell why a value is missing
     """
 
     dims: str
@@ -58,6 +52,8 @@ class Variable:
 
 SHARE = (0.0, 1.0)
 """The valid range of shares and probabilities."""
+SIGNED = (-1.0, 1.0)
+"""That of their differences."""
 
 
 def bounded(name: str, dims: str, long_name: str, **more: Any) -> dict[str, Variable]:
@@ -72,30 +68,20 @@ class Analysis:
 
     Attributes
     ----------
-    name
-        For the command line, and of its results in the store.
-    question
-        One line.
-    source
-        Where definitions come from, and what is our own choice.
-    options
-        Their class; each field is a flag too.
+    name : for the command line, and of its results in the store
+    question : one line
+    source : where definitions come from, and what is our own choice
+    options : their class; each field is a flag too
     variables
         Name to what it is; a name may be a pattern (``directions_*``), and variables may be left out of a result.
     compute
         The function, or ``"module:function"``, which is imported when it runs: ``compute(context)`` returns a data set.
-    needs
-        What is checked before anything runs.
-    results
-        Names of analyses whose newest result it reads.
-    section
-        ``"module:function"`` that makes the report's section from a result; "" where there is none.
-    incidental
-        Options that leave the cells alone which :attr:`Context.known` gives.
-    version
-        Of its numbers: results of another version are not reused.
-    demo
-        Whether ``featdyn demo`` asks it: it takes seconds, and shows what featdyn is for.
+    needs : what is checked before anything runs
+    results : names of analyses whose newest result it reads
+    section : ``"module:function"`` that makes the report's section from a result; "" where there is none
+    incidental : options that leave the cells alone which :attr:`Context.known` gives
+    version : of its numbers: results of another version are not reused
+    demo : whether ``featdyn demo`` asks it: it takes seconds, and shows what featdyn is for
     """
 
     name: str

@@ -55,7 +55,7 @@ def analyze(
     fresh
         Reuse nothing of earlier results.
     **options
-        Fields of the analysis's options.
+        Those of the analysis.
 
     Returns
     -------
@@ -106,16 +106,19 @@ def compute(
 def _check(analysis: Analysis, run: Run, model: nn.Module | None) -> None:
     """Refuse in one line what cannot be answered."""
     held = {spec.path.rpartition("/")[2] for spec in run.schema.arrays if spec.path.startswith("layers/")}
-    for need, there in {
-        "activations": "activation" in held,
-        "gradients": "gradient" in held,
-        "labels": "label" in run.paths("sample"),
-        "training probes": "split" in run.paths("sample") and "train" in run.values("split").tolist(),
-        "training data": "recipe" in run.attributes,
-        "network": model is not None or "recipe" in run.attributes,
+    paths, trained = run.paths("sample"), "recipe" in run.attributes
+    train = "split" in paths and "train" in run.values("split").tolist()
+    from_python = f'featdyn.analyze(run, "{analysis.name}", model=model)'
+    for need, (there, why) in {
+        "activations": ("activation" in held, "none were recorded"),
+        "gradients": ("gradient" in held, "none were recorded"),
+        "labels": ("label" in paths, "its probes have none"),
+        "training probes": (train, "probes whose coordinate 'split' says 'train'"),
+        "training data": (trained, "it was not made by 'featdyn train', so nothing says what they are"),
+        "network": (model is not None or trained, f"it is known to its own code only; from Python: {from_python}"),
     }.items():
         if need in analysis.needs and not there:
-            raise FeatdynError(f"{run.path}: {analysis.name} needs {need}: {MISSING[need].format(name=analysis.name)}")
+            raise FeatdynError(f"{run.path}: {analysis.name} needs {need}: {why}")
     for name in analysis.results:
         if not run.results(name):
             raise FeatdynError(
@@ -123,16 +126,6 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None) -> None:
             )
     if not run.checkpoints:
         raise FeatdynError(f"{run.path}: holds no checkpoint yet")
-
-
-MISSING = {
-    "activations": "none were recorded",
-    "gradients": "none were recorded",
-    "labels": "its probes have none",
-    "training probes": "probes whose coordinate 'split' says 'train'",
-    "training data": "it was not made by 'featdyn train', so nothing says what they are",
-    "network": 'it is known to its own code only; from Python: featdyn.analyze(run, "{name}", model=model)',
-}
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import xarray as xr
     from torch import nn
 
-WEIGHTS = "/model.safetensors"
-
 
 def identity(analysis: Analysis, run: Run, model: nn.Module | None, options: Options) -> dict[str, Any]:
     """Return what a result depends on, JSON-like.
@@ -23,9 +21,8 @@ def identity(analysis: Analysis, run: Run, model: nn.Module | None, options: Opt
     The analysis's version, the options that bear on its cells, the network's code and structure, the checksums of the
     probes, and the checksum of each checkpoint's weights.
     """
-    commits = [commit for commit in run.commits if commit.kind == "checkpoint"]
-    files = [commit.files(run.place) for commit in commits]
-    weights = [next((f.crc32c for f in of_one if f.path.endswith(WEIGHTS)), None) for of_one in files]
+    files = [commit.files(run.place) for commit in run.commits if commit.kind == "checkpoint"]
+    weights = [next((f.crc32c for f in of_one if f.path.endswith("/model.safetensors")), None) for of_one in files]
     return {
         "version": analysis.version,
         "options": {k: v for k, v in options.model_dump(mode="json").items() if k not in analysis.incidental},
@@ -39,11 +36,8 @@ def known(analysis: Analysis, run: Run, stamp: dict[str, Any]) -> xr.Dataset | N
     """Return the newest result whose identity is ``stamp``, with all or the first of its checkpoints."""
     for path in reversed(run.results(analysis.name)):
         earlier = run.nodes[path].get("attributes", {}).get("identity")
-        if not isinstance(earlier, dict):
-            continue
-        apart = {**earlier, "weights": None} != {**stamp, "weights": None}
-        held = earlier.get("weights", [])
-        if not apart and held and held == stamp["weights"][: len(held)]:
+        held = earlier.get("weights") if isinstance(earlier, dict) else None
+        if held and earlier == {**stamp, "weights": stamp["weights"][: len(held)]}:
             return run.result(analysis.name, path)
     return None
 
@@ -77,5 +71,5 @@ def _probes(run: Run, files: list[FileRecord]) -> str:
     return _digest(repr([(f.path, f.crc32c) for f in files if f.path.partition("/")[0] in own and "/c/" in f.path]))
 
 
-def _digest(content: str | bytes) -> str:
-    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:16]
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -11,14 +11,7 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.isotropy_variables import SHARES, TESTED, Table
 from featdyn.analysis.status import FEW, NOT_FINITE, Status
-from featdyn.statistics import Gram, isotropy
-from featdyn.statistics.alignment import (
-    effective_rank,
-    explained_shares,
-    participation_ratio,
-    split_halves,
-    stable_rank,
-)
+from featdyn.statistics import Gram, alignment, isotropy
 from featdyn.statistics.family import FAMILY
 from featdyn.statistics.multiplicity import benjamini_hochberg, holm
 from featdyn.statistics.result import Center
@@ -47,8 +40,8 @@ def tested(gram: Gram, center: Center, alpha: float, seed: int) -> Cell:
         return reason, {}
     found = isotropy(gram, center=center, rng=seed, alpha=alpha)
     results = [entry.result for entry in found.tests]
-    shares = explained_shares(gram, [min(k, gram.p) for k in SHARES], center=center, rng=seed)
-    halves = split_halves(gram, SHARES, center=center, rng=seed)
+    shares = alignment.explained_shares(gram, [min(k, gram.p) for k in SHARES], center=center, rng=seed)
+    halves = alignment.split_halves(gram, SHARES, center=center, rng=seed)
     return "", {
         "statistic": [np.nan if r is None else r.statistic for r in results],
         "pvalue": [np.nan if r is None else r.pvalue for r in results],
@@ -57,9 +50,9 @@ def tested(gram: Gram, center: Center, alpha: float, seed: int) -> Cell:
         "reason": found.reason,
         "directions": -1 if found.directions is None else found.directions,
         **{name: getattr(found.checks, name) for name in TESTED if hasattr(found.checks, name)},
-        "participation_ratio": participation_ratio(gram, center=center, unbiased=True),
-        "effective_rank": effective_rank(gram, center=center, of="covariance"),
-        "stable_rank": stable_rank(gram, center=center),
+        "participation_ratio": alignment.participation_ratio(gram, center=center, unbiased=True),
+        "effective_rank": alignment.effective_rank(gram, center=center, of="covariance"),
+        "stable_rank": alignment.stable_rank(gram, center=center),
         "share": shares.share,
         "share_isotropic": shares.baseline,
         "share_isotropic_high": shares.baseline_high,
@@ -95,8 +88,8 @@ def stacked(prefix: str, cells: NDArray[Any], dims: Sequence[str], *tables: Tabl
     status = Status(dims, cells.shape)
     found: dict[str, xr.Variable] = {}
     flat: list[Cell] = list(cells.ravel())
-    for place, (reason, _) in zip(np.ndindex(cells.shape), flat, strict=True):
-        if reason:
+    for place in np.ndindex(cells.shape):
+        if reason := cells[place][0]:
             status.mark(reason, place)
     for name, (inner, _, _) in [item for table in tables or (TESTED,) for item in table.items()]:
         size = (lengths[inner],) if inner else ()

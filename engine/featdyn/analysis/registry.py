@@ -34,21 +34,14 @@ def analyses() -> AnalysisTable:
     found = AnalysisTable()
     for analysis in [*_declared(importlib.import_module(OWN)), *_foreign()]:
         if analysis.name in found:
-            raise FeatdynError(
-                f"two analyses are called {analysis.name}: {found[analysis.name].module}, {analysis.module}"
-            )
+            both = f"{found[analysis.name].module}, {analysis.module}"
+            raise FeatdynError(f"two analyses are called {analysis.name}: {both}")
         found[analysis.name] = analysis
     return found
 
 
 def analysis(name: str) -> Analysis:
-    """Return one analysis.
-
-    Raises
-    ------
-    FeatdynError
-        There is none of that name.
-    """
+    """Return one analysis; where there is none of that name FeatdynError says which is near."""
     known = analyses()
     if name not in known:
         raise FeatdynError(f"no analysis {name!r}: {nearest(name, known)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,31 +27,25 @@ UNEXPLAINED = "not_defined"
 
 
 class Status:
-    """Codes of the cells of one grid: 0 where a cell was computed, else why not.
-
-    Parameters
-    ----------
-    dims, shape
-        Of the grid.
-    """
+    """Codes of the cells of one grid: 0 where a cell was computed, else why not."""
 
     def __init__(self, dims: Sequence[str], shape: Sequence[int]) -> None:
         self.dims, self.codes = tuple(dims), np.zeros(tuple(shape), np.int8)
         self._meanings = ["computed"]
 
-    def mark(self, reason: str, where: Any = ...) -> None:
+    def mark(self, reason: str, where: Any = ...) -> Self:
         """Give cells a reason: an index or a mask of the grid. What has one keeps it."""
         if reason not in self._meanings:
             self._meanings.append(reason)
         chosen = np.zeros(self.codes.shape, bool)
         chosen[where] = True
         self.codes[chosen & (self.codes == 0)] = self._meanings.index(reason)
+        return self
 
     @property
     def computed(self) -> NDArray[np.bool_]:
         """Which cells have no reason to be missing."""
-        found: NDArray[np.bool_] = self.codes == 0
-        return found
+        return np.asarray(self.codes == 0)
 
     def variable(self) -> xr.Variable:
         """Return the codes as a variable with CF's ``flag_values`` and ``flag_meanings``."""
@@ -67,7 +61,8 @@ def reasons(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
     for ancillary in str(dataset[name].attrs.get("ancillary_variables", "")).split():
         if ancillary not in dataset:
             continue
-        words = _words(dataset[ancillary])
+        codes = dataset[ancillary]
+        words = codes.copy(data=np.array(meanings(codes.attrs), dtype=object)[np.asarray(codes.values, int)])
         found = words if found is None else found.where(found != "", words)
     return found
 
@@ -88,23 +83,17 @@ def summary(dataset: xr.Dataset) -> list[tuple[str, str, int, int]]:
 def explain(dataset: xr.Dataset, declared: Mapping[str, str]) -> xr.Dataset:
     """Link variables to the status that explains them, and give one to those with missing cells that nothing explains.
 
-    Parameters
-    ----------
-    declared
-        Name of a variable to that of its status variable ("" where it has none).
+    ``declared`` gives a variable's name that of its status variable ("" where it has none).
     """
     added: dict[str, xr.Variable] = {}
     for name, of in declared.items():
         variable = dataset[name]
         linked = [of] if of in dataset else []
-        missing = variable.isnull()
-        if linked:
-            missing = missing & (dataset[of] == 0)
+        missing = variable.isnull() & (dataset[of] == 0 if linked else True)
         missing = missing.transpose(*variable.dims)
         if bool(missing.any()):
             own = Status([str(dim) for dim in variable.dims], variable.shape)
-            own.mark(UNEXPLAINED, missing.values)
-            added[f"{name}_status"] = own.variable()
+            added[f"{name}_status"] = own.mark(UNEXPLAINED, missing.values).variable()
             linked.append(f"{name}_status")
         if linked:
             variable.attrs["ancillary_variables"] = " ".join(linked)
@@ -115,7 +104,3 @@ def meanings(attributes: Mapping[str, Any]) -> list[str]:
     """Return in words what each code of a status variable with these attributes means; '' for the first, computed."""
     found = str(attributes.get("flag_meanings", "")).split()
     return ["", *(meaning.replace("_", " ") for meaning in found[1:])]
-
-
-def _words(status: xr.DataArray) -> xr.DataArray:
-    return status.copy(data=np.array(meanings(status.attrs), dtype=object)[np.asarray(status.values, int)])

@@ -30,13 +30,7 @@ def markdown(analyses: Iterable[Analysis]) -> str:
 
 
 def replaced(text: str, table: str) -> str:
-    """Return a document with the table between its two marks.
-
-    Raises
-    ------
-    ValueError
-        The document has no such marks.
-    """
+    """Return a document with the table between its two marks; ValueError where it has none."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

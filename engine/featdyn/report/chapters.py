@@ -21,31 +21,15 @@ SHOWN = 2**26
 
 @dataclass(frozen=True)
 class Chapter:
-    """The newest result of one analysis.
+    """The newest result of one analysis."""
 
-    Attributes
-    ----------
-    name
-        Of the analysis, and of the anchor.
-    question, source
-        From its declaration; of one that is not installed here the question that the result holds.
-    sections
-        At least one.
-    missing
-        What could not be computed, why, and in how many cells of how many.
-    checkpoints
-        Of the run when it was computed.
-    path, attributes
-        Of the result in the store.
-    """
-
-    name: str
-    question: str
+    name: str  # of the analysis, and of the anchor
+    question: str  # as it was declared; where the analysis is not installed here, as the result holds it
     source: str
-    sections: Sequence[Section]
-    missing: Sequence[tuple[str, str, str]]
-    checkpoints: int
-    path: str
+    sections: Sequence[Section]  # at least one
+    missing: Sequence[tuple[str, str, str]]  # what could not be computed, why, and in how many cells of how many
+    checkpoints: int  # of the run when it was computed
+    path: str  # in the store
     attributes: Mapping[str, Any]
 
     def slots(self) -> dict[str, tuple[Section, Panel]]:
@@ -111,9 +95,8 @@ def plain_section(name: str, result: xr.Dataset, text: str = "") -> Section:
         finite = numbers[np.isfinite(numbers)]
         span = [word(v) for v in (finite.min(), np.median(finite), finite.max())] if finite.size else ["–"] * 3
         where = " x ".join(f"{dim} {size}" for dim, size in values.sizes.items())
-        rows.append(
-            (variable, str(values.attrs.get("long_name", "")), str(values.attrs.get("units", "")), where, *span)
-        )
+        said = (str(values.attrs.get(name, "")) for name in ("long_name", "units"))
+        rows.append((variable, *said, where, *span))
     header = ("Variable", "What it is", "Unit", "Shape", "Smallest", "Median", "Largest")
     return Section(name.replace("_", " ").capitalize(), (text,) if text else (), grid=Grid(header, rows))
 

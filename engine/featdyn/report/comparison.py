@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 def draw(table: pd.DataFrame) -> go.Figure:
     """Return the figure of a table of :func:`~featdyn.across_runs.compare.compare`.
 
-    A panel for each quantity, a colour for each group.
-
-    Bars are 95 % intervals: over runs, or of a single run over probes.
+    A panel for each quantity, a colour for each group. Bars are 95 % intervals: over runs, or of a single run over
+    probes.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots

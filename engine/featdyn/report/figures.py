@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +25,7 @@ MARKED = 60  # points up to which each is marked
 INLINE = 14  # lines up to which the legend stands above the figure
 
 
-def line(name: str, y: ArrayLike, colour: str, **more: Any) -> dict[str, Any]:
+def line(name: str, y: ArrayLike, colour: str, dash: str = "", **more: Any) -> dict[str, Any]:
     """Return one line; without ``x`` it runs over the run's checkpoints, and the page's script adds their steps."""
     values = rounded(y)
     return {
@@ -32,40 +33,35 @@ def line(name: str, y: ArrayLike, colour: str, **more: Any) -> dict[str, Any]:
         "mode": "lines+markers" if len(values) <= MARKED else "lines",
         "name": text(name),
         "y": values,
-        "line": {"color": colour, "width": 2},
+        "line": {"color": colour, "width": 2} | ({"dash": dash} if dash else {}),
         "marker": {"size": 5},
         **more,
     }
 
 
+def lines(
+    names: Iterable[Any], values: Iterable[ArrayLike], colours: Iterable[str], **more: Any
+) -> list[dict[str, Any]]:
+    """Return a line for each name and row of values, in the first so many colours."""
+    return [line(str(name), y, colour, **more) for name, y, colour in zip(names, values, colours, strict=False)]
+
+
 def figure(
     lines: Sequence[dict[str, Any]], y: str = "", *, xaxis: dict[str, Any], share: bool = False, log: bool | None = None
 ) -> Figure:
-    """Return a figure of lines.
+    """Return a figure of lines, with an x axis as plotly has it.
 
-    Parameters
-    ----------
-    lines
-        From :func:`line`.
-    y
-        Title of the y axis, where nothing beside the figure says it.
-    xaxis
-        As plotly has it.
-    share
-        Whether y is a share, shown as a percentage.
-    log
-        Whether the y axis is logarithmic; None: where the values span much.
+    ``y`` is the title of the y axis, where nothing beside the figure says it. A ``share`` is shown as a percentage.
+    ``log`` says whether the y axis is logarithmic; None: where the values span much.
     """
-    ratio = _ratio(lines)
+    values = [v for trace in lines for v in trace["y"] if v is not None]
+    ratio = max(values) / min(values) if values and min(values) > 0 else 0.0
     log = ratio > 20 if log is None else log
     axis: dict[str, Any] = {"title": {"text": ", ".join(filter(None, [text(y), "log scale" if log else ""]))}}
     axis |= {"tickformat": ".0%", "hoverformat": ".1%"} if share else {"hoverformat": ".4~g"}
     if log:
-        axis |= {
-            "type": "log",
-            "dtick": "D2" if ratio < 1000 else math.ceil(math.log10(ratio) / TICKS),
-            "tickformat": "~g",
-        }
+        dtick = "D2" if ratio < 1000 else math.ceil(math.log10(ratio) / TICKS)
+        axis |= {"type": "log", "dtick": dtick, "tickformat": "~g"}
     above = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
     legend = above if len(lines) <= INLINE else {"y": 0.94}
     layout = {"xaxis": xaxis, "yaxis": axis, "showlegend": len(lines) > 1, "legend": legend}
@@ -106,12 +102,8 @@ def checkpoint_axis(checkpoints: NDArray[Any], steps: NDArray[Any]) -> dict[str,
 
 def stride(count: int) -> int:
     """Return the round distance (1, 2, 5, 10, ...) at which at most ``TICKS`` of ``count`` positions are labelled."""
-    scale = 1
-    while True:
-        for factor in (1, 2, 5):
-            if (count - 1) // (factor * scale) < TICKS:
-                return factor * scale
-        scale *= 10
+    strides = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
+    return int(next(found for found in strides if (count - 1) // found < TICKS))
 
 
 def depth_colours(count: int) -> list[str]:
@@ -128,8 +120,3 @@ def depth_colours(count: int) -> list[str]:
 def text(value: str) -> str:
     """Return text that plotly shows as it is: plotly reads tags and entities in names and titles."""
     return html.escape(value, quote=False)
-
-
-def _ratio(lines: Sequence[dict[str, Any]]) -> float:
-    values = [v for trace in lines for v in trace["y"] if v is not None]
-    return max(values) / min(values) if values and min(values) > 0 else 0.0

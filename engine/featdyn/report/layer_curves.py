@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figure, line
-from featdyn.report.section import Grid, Panel, Section, choices_of, for_each, preset_set
+from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figure, lines
+from featdyn.report.section import Grid, Section, choices_of, panel, preset_set
 
 
 def layer_curves(
@@ -22,8 +22,6 @@ def layer_curves(
 
     def draw(set: str, quantity: str) -> Figure:
         values = result[quantity].isel(set=int(set)).transpose("layer", "t").values.astype(np.float64)
-        each = zip(result["layer"].values, values, colours, strict=True)
-        return figure([line(str(layer), y, colour) for layer, y, colour in each], names[quantity], xaxis=axis)
+        return figure(lines(result["layer"].values, values, colours), names[quantity], xaxis=axis)
 
-    panel = Panel(caption, for_each(choices, draw), tuple(choices))
-    return Section(title, text, [panel], choices, preset_set(result), grid)
+    return Section(title, text, [panel(caption, choices, draw)], choices, preset_set(result), grid)

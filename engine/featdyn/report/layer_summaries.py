@@ -32,8 +32,7 @@ def layers(run: Run) -> Layers | None:
         return None
     sets = ProbeSets.of(run)
     axis = checkpoint_axis(run.coords["checkpoint"].values, steps(run))
-    names = run.layers
-    colours = depth_colours(len(names))
+    names, colours = run.layers, depth_colours(len(run.layers))
     quantities, figures = {}, {}
     for array in sorted(arrays, key=lambda a: a.path != f"cube/{FIRST}"):
         name = array.path.removeprefix("cube/")

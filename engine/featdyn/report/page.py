@@ -24,17 +24,8 @@ from featdyn.store.files import Folder
 def write_report(run: Run, path: str | Path) -> Path:
     """Write the report of a run: one HTML file that works offline.
 
-    Parameters
-    ----------
-    run
-        A run; what was not recorded or not analysed yet becomes a sentence that says how to get it.
-    path
-        The file; it is written aside and renamed, so an older report stays whole until the new one is.
-
-    Returns
-    -------
-    Path
-        The file.
+    What was not recorded or not analysed yet becomes a sentence that says how to get it. The file at ``path``, which is
+    returned, is written aside and renamed, so an older report stays whole until the new one is.
 
     Raises
     ------

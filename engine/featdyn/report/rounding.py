@@ -27,6 +27,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def points(difference: float) -> str:
+    """Return a difference of shares for people: +1.2 points."""
+    return f"{100 * difference:+.1f} points"
+
+
 def short(value: float) -> str:
     """Return a number for an axis or a table: 850, 12.5k, 40.6M."""
     for limit, scale, unit in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):

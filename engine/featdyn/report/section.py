@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -33,39 +34,17 @@ class Grid:
 
 @dataclass(frozen=True)
 class Section:
-    """What is shown of a result under one heading.
-
-    Attributes
-    ----------
-    title
-        The heading.
-    text
-        Paragraphs: what is measured, how to read it, what is our own choice.
-    panels
-        Figures, which share the choices.
-    choices
-        Name of each choice to its values and what they are called.
-    preset
-        The value chosen at first, where it is not the first.
-    grid
-        A table below the figures.
-    note
-        Small print below that.
-    wide
-        Whether figures need room.
-    pair_maps
-        What the page's script draws heat maps over pairs of checkpoints from.
-    """
+    """What is shown of a result under one heading."""
 
     title: str
-    text: Sequence[str] = ()
-    panels: Sequence[Panel] = ()
-    choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    preset: Mapping[str, str] = field(default_factory=dict)
-    grid: Grid | None = None
-    note: str = ""
-    wide: bool = True
-    pair_maps: Mapping[str, Any] | None = None
+    text: Sequence[str] = ()  # paragraphs: what is measured, how to read it, what is our own choice
+    panels: Sequence[Panel] = ()  # which share the choices
+    choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # name to values and what they are called
+    preset: Mapping[str, str] = field(default_factory=dict)  # the value chosen at first, where it is not the first
+    grid: Grid | None = None  # below the figures
+    note: str = ""  # small print below that
+    wide: bool = True  # whether figures need room
+    pair_maps: Mapping[str, Any] | None = None  # from which the page's script draws heat maps over pairs of checkpoints
 
 
 def choices_of(result: xr.Dataset, *dims: str) -> dict[str, dict[str, str]]:
@@ -83,19 +62,11 @@ def preset_set(result: xr.Dataset) -> dict[str, str]:
     return {"set": str(names.index("test"))} if "test" in names else {}
 
 
-def for_each(choices: Mapping[str, Mapping[str, str]], draw: Callable[..., Figure]) -> Figures:
-    """Return a figure for every combination of choices: ``draw(set="0", ...)``."""
-    figures: Figures = {}
-
-    def go(names: list[str], chosen: dict[str, str]) -> None:
-        if not names:
-            figures["|".join(chosen.values())] = draw(**chosen)
-            return
-        for value in choices[names[0]]:
-            go(names[1:], chosen | {names[0]: value})
-
-    go(list(choices), {})
-    return figures
+def panel(caption: str, choices: Mapping[str, Mapping[str, str]], draw: Callable[..., Figure]) -> Panel:
+    """Return a panel with a figure for every combination of choices: ``draw(set="0", ...)``."""
+    each = product(*choices.values())
+    figures = {"|".join(chosen): draw(**dict(zip(choices, chosen, strict=True))) for chosen in each}
+    return Panel(caption, figures, tuple(choices))
 
 
 def cells(result: xr.Dataset, *dims: str) -> list[xr.Dataset]:

@@ -9,7 +9,8 @@
 
 Where samples come in groups, such as the corruptions of one image, the group is the unit: everything that resamples,
 permutes or tests draws takes ``groups``. Draws are rows: an array (n, p). A :class:`Gram` stands for draws too large to
-hold: add those of blocks of coordinates.
+hold: add those of blocks of coordinates. ``center`` says what they are taken about: their mean (``"estimated"``) or
+zero (``"known"``). ``rng`` is a generator or a seed, 0 by default.
 """
 
 from featdyn.statistics import alignment, cka, multiplicity, repeats, resampling, sphericity, two_sample

@@ -30,8 +30,7 @@ class Assumptions:
     order_pvalue : float
         Of neighbouring draws being no more alike, or unlike, than others: against all orders of the draws. NaN below 8
         draws.
-    centre_pvalue : float
-        Of a centre of symmetry at zero: against all signs of the draws. NaN where the centre is estimated.
+    centre_pvalue : of a centre of symmetry at zero: against all signs of the draws. NaN where the centre is estimated
     fourth_excess : float
         By how many standard deviations the fourth powers of the entries exceed what a spherical law with these lengths
         has: positive for sparse or heavy-tailed coordinates, also for unequal ones, negative for bounded ones. NaN
@@ -50,9 +49,8 @@ class Assumptions:
     def broken(self) -> str:
         """Why no test here can be believed, or nothing."""
         if self.order_pvalue <= LEVEL:
-            return (
-                f"draws depend on their neighbours (p = {self.order_pvalue:.2g}), and every test needs independent ones"
-            )
+            seen = f"draws depend on their neighbours (p = {self.order_pvalue:.2g})"
+            return f"{seen}, and every test needs independent ones"
         if self.centre_pvalue <= LEVEL:
             seen = f"draws are not symmetric about the known centre (p = {self.centre_pvalue:.2g})"
             return f"{seen}: it is another, or they are skewed"

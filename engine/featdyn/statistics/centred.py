@@ -19,29 +19,14 @@ _NOTHING = (8 * np.finfo(np.float64).eps) ** 2  # share of squared deviations th
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Centred:
-    """Draws about their centre, in min(n, p) coordinates: every test here depends on their inner products alone.
+    """Draws about their centre, in min(n, p) coordinates: every test here depends on their inner products alone."""
 
-    Attributes
-    ----------
-    rows : (n, r)
-        In some orthonormal basis of the space that the draws span; r <= min(n, p).
-    p : int
-        Coordinates of the draws themselves.
-    center : {"estimated", "known"}
-    fourth : float
-        Sum of the fourth powers of all n * p entries; NaN where it is not known.
-    squares : (r,), optional
-        Eigenvalues of ``rows' rows``, where they are known.
-    unit : float
-        What the rows are given in; 1 but for very large or small ones.
-    """
-
-    rows: NDArray[np.float64]
-    p: int
+    rows: NDArray[np.float64]  # (n, r), in some orthonormal basis of the space that the draws span; r <= min(n, p)
+    p: int  # coordinates of the draws themselves
     center: Center
-    fourth: float = float("nan")
-    squares: NDArray[np.float64] | None = None
-    unit: float = 1.0
+    fourth: float = float("nan")  # sum of the fourth powers of all n * p entries; NaN where it is not known
+    squares: NDArray[np.float64] | None = None  # (r,), optional, eigenvalues of ``rows' rows``, where they are known
+    unit: float = 1.0  # what the rows are given in; 1 but for very large or small ones
 
     @classmethod
     def of_rows(cls, x: NDArray[Any], center: Center) -> Centred:

@@ -43,8 +43,7 @@ class Grams:
 
     def __init__(self, matrices: int, samples: int) -> None:
         # [i, k, j]: what leaving out sample i needs lies together. Diagonals apart: their terms would drown the others.
-        shape = samples, matrices, samples
-        self._outside = _zeros(shape)
+        self._outside = _zeros((samples, matrices, samples))
         self._diagonal = np.zeros((matrices, samples))
 
     def put(self, index: int, gram: NDArray[np.float32] | Values) -> None:
@@ -62,12 +61,7 @@ class Grams:
         """Return the CKA between all pairs.
 
         NaN for features that do not vary, or, debiased, where fewer than four samples are there; bounds, where fewer
-        than four would be left.
-
-        Parameters
-        ----------
-        groups : (n,), optional
-            Origin of each sample: the jackknife leaves out those of one together.
+        than four would be left: the jackknife leaves out the samples of one group ``(n,)`` together.
         """
         n, matrices, _ = self._outside.shape
         rows = np.stack([part.sum(1, dtype=np.float64) for part in self._outside])  # (n, m): of K without its diagonal
@@ -114,23 +108,15 @@ def _zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _gram(part: NDArray[np.float32]) -> Values:
-    return _product(part, part)
-
-
-def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> Values:
-    with one_thread(len(a)):
-        return (a @ b.T).astype(np.float64)
+    with one_thread(len(part)):
+        return (part @ part.T).astype(np.float64)
 
 
 def _unbiased_hsic(n: int, products: Values, squares: Values, sums: Values) -> Values:
     """Return Song et al.'s estimator, from matrices K, L without their diagonals.
 
-    Parameters
-    ----------
-    products, squares
-        ``(m, m)``: ``sum_ij K_ij L_ij`` and ``sum_i (K 1)_i (L 1)_i``.
-    sums
-        ``(m,)``: ``1^T K 1``.
+    ``products`` and ``squares`` are ``(m, m)``, ``sum_ij K_ij L_ij`` and ``sum_i (K 1)_i (L 1)_i``, ``sums`` ``(m,)``,
+    ``1^T K 1``.
     """
     inside = products + np.outer(sums, sums) / ((n - 1) * (n - 2)) - 2 / (n - 2) * squares
     return inside / (n * (n - 3))

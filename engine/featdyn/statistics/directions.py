@@ -29,8 +29,7 @@ class Directions:
     count : int or None
         How many; None where more than a third of min(n, p) stand out: featdyn's own limit for a small set of
         directions, past which n draws of even more directions look alike.
-    pvalues : tuple of float
-        Of each step: whether one more direction stands out of what is left.
+    pvalues : of each step: whether one more direction stands out of what is left
     """
 
     count: int | None
@@ -47,7 +46,6 @@ def count_directions(x: Draws, *, center: Center = "estimated", alpha: float = 0
 
     Parameters
     ----------
-    x : (n, p), Gram or Centred
     center
         ``"known"`` (zero): all draws. ``"estimated"``: differences of consecutive draws, as in
         :func:`~featdyn.statistics.sphericity.sign_test`.

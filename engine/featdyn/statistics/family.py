@@ -63,23 +63,13 @@ FAMILY: dict[str, Rule] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One test of the family.
-
-    Attributes
-    ----------
-    result : TestResult or None
-        None where n and p do not allow the test.
-    valid : bool
-        Whether its p-value holds for this n, p and tail; ``reason`` says why not.
-    holm, benjamini_hochberg : float
-        Adjusted over the valid tests of the family; NaN for the others.
-    """
+    """One test of the family."""
 
     name: str
-    result: TestResult | None
-    valid: bool
+    result: TestResult | None  # None where n and p do not allow the test
+    valid: bool  # whether its p-value holds for this n, p and tail; ``reason`` says why not
     reason: str = ""
-    holm: float = float("nan")
+    holm: float = float("nan")  # both adjusted over the valid tests of the family; NaN for the others
     benjamini_hochberg: float = float("nan")
 
     def record(self) -> dict[str, Any]:

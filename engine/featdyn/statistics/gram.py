@@ -7,7 +7,7 @@ statistics subtract numbers of size p to look for differences of size one, which
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -30,16 +30,12 @@ class Gram:
 
     Attributes
     ----------
-    n, p : int
-    centred : (n, n)
-        Products of the deviations from the mean draw.
-    along_mean : (n,)
-        Products of the deviations with the mean draw.
+    centred : (n, n), products of the deviations from the mean draw
+    along_mean : (n,), products of the deviations with the mean draw
     mean_square : float
         Squared length of the mean draw. With these, the products of the draws themselves follow, without loss where the
         mean is large beside the deviations.
-    fourth_centred, fourth : float
-        Sums of the fourth powers of all deviations and of all entries.
+    fourth_centred, fourth : sums of the fourth powers of all deviations and of all entries
     """
 
     n: int
@@ -88,15 +84,7 @@ class Gram:
             return NotImplemented
         if self.n != other.n:
             raise ValueError(f"cannot add Gram matrices of {self.n} and {other.n} draws")
-        return Gram(
-            self.n,
-            self.p + other.p,
-            self.centred + other.centred,
-            self.along_mean + other.along_mean,
-            self.mean_square + other.mean_square,
-            self.fourth_centred + other.fourth_centred,
-            self.fourth + other.fourth,
-        )
+        return Gram(self.n, *(getattr(self, f.name) + getattr(other, f.name) for f in fields(Gram) if f.name != "n"))
 
     def about(self, center: Center) -> Centred:
         """Return the draws about their mean (``"estimated"``) or about zero (``"known"``), as tests take them."""

@@ -36,18 +36,13 @@ class Isotropy:
     Attributes
     ----------
     verdict : {"isotropic", "anisotropic", "undecided"}
-    reason : str
-        One sentence.
-    directions : int or None
-        Directions that stand out; 0 unless the verdict is anisotropic, None where they are too many to count.
+    reason : one sentence
+    directions : directions that stand out; 0 unless the verdict is anisotropic, None where they are too many to count
     participation_ratio, participation_ratio_least : float
         ``p / (1 + Q)`` of the sign test, an estimate of ``(tr)^2 / tr(.^2)`` of the covariance of directions, at most
         p, and its lower confidence limit at level 1 - alpha under near-isotropy.
-    tail : TailShape
-    checks : Assumptions
-        Of independent draws, of the centre, and of a spherical law.
-    tests : tuple of Entry
-        The family, in the order of :data:`featdyn.statistics.family.FAMILY`.
+    checks : of independent draws, of the centre, and of a spherical law
+    tests : the family, in the order of :data:`featdyn.statistics.family.FAMILY`
     """
 
     verdict: Verdict
@@ -113,14 +108,8 @@ def isotropy(
     groups : (n,), optional
         Origin of each draw, such as the image that a corruption was made from: copies are not independent, so that the
         mean of each group is one draw. For an array.
-    rng
-        Generator or seed of the exact test; 0 by default.
     alpha
         Level of the verdict.
-
-    Returns
-    -------
-    Isotropy
 
     Notes
     -----
@@ -159,42 +148,28 @@ def _isotropy(c: Centred, rng: Rng, alpha: float) -> Isotropy:
     q = max(0.0, sign.extras["Q"])
     ratio = c.p / (1 + q)
     least = c.p / (1 + q + float(stats.norm.isf(alpha)) * sign_deviation(sign.n, c.p))
-    found: dict[str, Any] = {"directions": 0}
+    directions: int | None = 0
     rejecting = [e.name for e in tests if e.valid and e.holm <= alpha]
     pvalue = float(holm([e.result.pvalue for e in robust.values() if e.result is not None]).min())
+    verdict: Verdict = "undecided"
     if seen.broken:
-        found["verdict"], found["reason"] = "undecided", seen.broken
+        reason = seen.broken
     elif pvalue <= alpha and not seen.spherical and seen.variance_pvalue > alpha:
-        found["verdict"] = "undecided"
-        found["reason"] = (
+        reason = (
             f"tests for spherical laws reject (p = {pvalue:.2g}), but fourth powers of the entries are not those of "
             f"one and, with its variance estimated, isotropy is not rejected (p = {seen.variance_pvalue:.2g})"
         )
     elif pvalue <= alpha:
-        found["verdict"] = "anisotropic"
-        found["directions"] = count_directions(c, center=center, alpha=alpha).count
-        found["reason"] = _directions_text(found["directions"], pvalue, ratio)
+        verdict, directions = "anisotropic", count_directions(c, center=center, alpha=alpha).count
+        reason = _directions_text(directions, pvalue, ratio)
     elif rejecting:
-        found["verdict"] = "undecided"
-        found["reason"] = f"{', '.join(rejecting)} reject, but not the tests that allow for heavy tails"
+        reason = f"{', '.join(rejecting)} reject, but not the tests that allow for heavy tails"
     elif least < _ISOTROPIC_SHARE * c.p:
-        found["verdict"] = "undecided"
-        found["reason"] = f"nothing rejects, but {sign.n} rows leave room for a participation ratio of {least:.3g}"
+        reason = f"nothing rejects, but {sign.n} rows leave room for a participation ratio of {least:.3g}"
     else:
-        found["verdict"] = "isotropic"
-        found["reason"] = f"nothing rejects; the participation ratio of the directions is at least {least:.4g} of {c.p}"
-    return Isotropy(
-        **found,
-        participation_ratio=ratio,
-        participation_ratio_least=least,
-        tail=tail,
-        checks=seen,
-        n=c.n,
-        p=c.p,
-        center=center,
-        alpha=alpha,
-        tests=tests,
-    )
+        verdict = "isotropic"
+        reason = f"nothing rejects; the participation ratio of the directions is at least {least:.4g} of {c.p}"
+    return Isotropy(verdict, reason, directions, ratio, least, tail, seen, c.n, c.p, center, alpha, tests)
 
 
 def _directions_text(count: int | None, pvalue: float, ratio: float) -> str:

@@ -16,12 +16,8 @@ from scipy import stats
 def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
     """Return Holm's step-down adjusted p-values: those up to alpha reject with familywise error at most alpha.
 
-    ``max_{j <= i} min(1, (n - j + 1) p_(j))`` over the sorted p-values (Holm 1979); valid under any dependence.
-
-    Parameters
-    ----------
-    pvalues : any shape
-        One family. NaN stands for a test that was not made: it stays NaN and does not count.
+    ``max_{j <= i} min(1, (n - j + 1) p_(j))`` over the sorted p-values (Holm 1979); valid under any dependence. The
+    family is of any shape. NaN stands for a test that was not made: it stays NaN and does not count.
     """
     return _adjust(pvalues, _step_down)
 

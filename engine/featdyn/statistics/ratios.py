@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
 from featdyn.statistics import checks
-from featdyn.statistics.resampling import Interval, share_interval
+from featdyn.statistics.resampling import Interval, group_sums, share_interval
 
 
 def ratio_interval(
@@ -28,8 +28,6 @@ def ratio_interval(
         Whether each sample counts in either share; they are broadcast against each other.
     groups : (N,), optional
         Origin of each sample; by default each is its own.
-    level
-        Confidence level.
 
     Returns
     -------
@@ -57,9 +55,7 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64], member: NDArray
 
     As many uncorrelated groups as ``prior`` says are counted with them.
     """
-    order = np.argsort(member, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(member[order]) > 0])
-    x, y = (np.add.reduceat((v - v.mean(-1, keepdims=True))[..., order], starts, axis=-1) for v in (a, b))
+    x, y = (group_sums(v - v.mean(-1, keepdims=True), member) for v in (a, b))
     with np.errstate(divide="ignore", invalid="ignore"):
         found = (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
-    return np.clip(np.nan_to_num(found, nan=0.0), -1, 1) * (len(starts) / (len(starts) + prior))
+    return np.clip(np.nan_to_num(found, nan=0.0), -1, 1) * (x.shape[-1] / (x.shape[-1] + prior))

@@ -33,6 +33,10 @@ class Interval:
     low: Any
     high: Any
 
+    def named(self, name: str) -> dict[str, Any]:
+        """Return the three as ``name``, ``<name>_low`` and ``<name>_high``."""
+        return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 def share_interval(hits: ArrayLike, *, groups: ArrayLike | None = None, level: float = 0.95) -> Interval:
     """Return confidence intervals of shares, such as accuracies: Wilson's (1927), for clustered samples too.
@@ -43,8 +47,6 @@ def share_interval(hits: ArrayLike, *, groups: ArrayLike | None = None, level: f
         Whether each sample counts, or a mean of such answers, 0 to 1.
     groups : (N,), optional
         Origin of each sample; by default each is its own.
-    level
-        Confidence level.
 
     Returns
     -------
@@ -64,8 +66,6 @@ def difference_interval(differences: ArrayLike, *, groups: ArrayLike | None = No
     ----------
     differences : (..., N)
         ``a - b`` of each sample: 1, 0 or -1, or a mean of such.
-    groups, level
-        As for :func:`share_interval`.
 
     Returns
     -------
@@ -83,11 +83,11 @@ def difference_interval(differences: ArrayLike, *, groups: ArrayLike | None = No
 def mean_interval(values: ArrayLike, *, groups: ArrayLike | None = None, level: float = 0.95) -> Interval:
     """Return Student's intervals of means, with as many degrees of freedom as there are groups but one.
 
+    The variance is that of the groups' sums about their share of the mean.
+
     Parameters
     ----------
     values : (..., N)
-    groups, level
-        As for :func:`share_interval`. The variance is that of the groups' sums about their share of the mean.
 
     Returns
     -------
@@ -98,10 +98,8 @@ def mean_interval(values: ArrayLike, *, groups: ArrayLike | None = None, level: 
     mean, units = x.mean(axis=-1), int(member.max()) + 1
     half = np.full(mean.shape, np.nan)
     if units > 1:
-        half = stats.t.isf((1 - checks.fraction(level, "level")) / 2, units - 1) * np.sqrt(
-            _variance(x, mean, member)[0]
-        )
-        half = np.where(np.ptp(x, axis=-1) > 0, half, np.nan)
+        quantile = stats.t.isf((1 - checks.fraction(level, "level")) / 2, units - 1)
+        half = np.where(np.ptp(x, axis=-1) > 0, quantile * np.sqrt(_variance(x, mean, member)[0]), np.nan)
     return Interval(mean[()], (mean - half)[()], (mean + half)[()])
 
 
@@ -124,12 +122,8 @@ def student(
 ) -> tuple[Values, Values]:
     """Return the limits of :func:`mean_interval` from sums over groups, for values that are not held at once.
 
-    Parameters
-    ----------
-    units, number, total
-        How many groups and samples there are, and the sum of all values.
-    squares, crossed, sizes
-        Over the groups: the sum of their squared sums, of their sums times their sizes, and of their squared sizes.
+    There are ``units`` groups and ``number`` samples of sum ``total``; over the groups are the sums of their squared
+    sums, of their sums times their sizes, and of their squared sizes.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = total / number
@@ -151,6 +145,12 @@ def bootstrap_counts(size: int, draws: int, seed: int, groups: ArrayLike | None 
     return counts[:, member].astype(np.float32)
 
 
+def group_sums(x: Values, member: NDArray[np.intp]) -> Values:
+    """Return the sums ``(..., group)`` of values ``(..., N)`` over the samples of each group ``member (N,)``."""
+    order = np.argsort(member, kind="stable")
+    return np.add.reduceat(x[..., order], np.flatnonzero(np.r_[True, np.diff(member[order]) > 0]), axis=-1)
+
+
 def _checked(values: ArrayLike, groups: ArrayLike | None, name: str, least: float) -> tuple[Values, NDArray[np.intp]]:
     x = checks.finite(np.asarray(values, dtype=np.float64), name)
     if x.ndim < 1 or x.shape[-1] < 1:
@@ -166,10 +166,8 @@ def _variance(x: Values, mean: Values, member: NDArray[np.intp]) -> tuple[Values
     Where few groups differ from the others, as where shares are small, the sums are far from normal and tell less: the
     freedom is that of the chi-squared law with the variance of their sum of squares (Satterthwaite 1946).
     """
-    order = np.argsort(member, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(member[order]) > 0])
-    squares = np.square(np.add.reduceat((x - mean[..., None])[..., order], starts, axis=-1))
-    units, total = len(starts), squares.sum(axis=-1)
+    squares = np.square(group_sums(x - mean[..., None], member))
+    units, total = squares.shape[-1], squares.sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         kurtosis = units * np.square(squares).sum(axis=-1) / total**2
     freedom = np.clip(2 * units / np.maximum(np.nan_to_num(kurtosis, nan=1.0) - 1, 1e-9), 1, units - 1)

@@ -15,17 +15,13 @@ class TestResult:
 
     Attributes
     ----------
-    name : str
-        The test's name in :mod:`featdyn.statistics.sphericity`.
+    name : the test's name in :mod:`featdyn.statistics.sphericity`
     statistic, pvalue : float
         On the scale of the null distribution named in the test's docstring; large statistics speak against the null.
-    n, p : int
-        Rows that the test used (half of the draws where it works on differences of pairs) and coordinates.
+    n, p : rows that the test used (half of the draws where it works on differences of pairs) and coordinates
     center : {"estimated", "known"}
-    regime, assumptions : str
-        For which n and p the p-value holds, and for which laws.
-    extras : mapping
-        Further numbers of this test, by name.
+    regime, assumptions : for which n and p the p-value holds, and for which laws
+    extras : further numbers of this test, by name
     """
 
     __test__: ClassVar[bool] = False  # not a test class to pytest

@@ -19,15 +19,12 @@ class TailShape:
 
     Attributes
     ----------
-    kind : {"gaussian", "independent", "elliptical"}
-        As Gaussian draws; as independent coordinates of the measured kurtosis; neither (lengths vary as a whole).
+    kind : as Gaussian draws; as independent coordinates of the measured kurtosis; neither (lengths vary as a whole)
     dispersion, gaussian_dispersion : float
         Variance over squared mean of the squared lengths, and ``2 tr Sigma^2 / (tr Sigma)^2``, its value under a
         Gaussian law.
-    excess_kurtosis : float
-        Of all entries, pooled.
-    john_shift : float
-        By how much the excess dispersion moves John's ``m U - p``, whose null standard deviation is 2.
+    excess_kurtosis : of all entries, pooled
+    john_shift : by how much the excess dispersion moves John's ``m U - p``, whose null standard deviation is 2
     """
 
     kind: Tail
@@ -42,12 +39,6 @@ def tail_shape(x: Draws, *, center: Center = "estimated") -> TailShape:
 
     The classes and their limit of three standard errors are featdyn's own choice. The standard error is that of a
     Gaussian quadratic form: ``(2 + 12 tr S^4 / (tr S^2)^2) / n`` relative variance.
-
-    Parameters
-    ----------
-    x : (n, p), Gram or Centred
-    center
-        ``"estimated"`` or ``"known"`` (zero).
     """
     c = centred(x, center)
     w = c.square_norms

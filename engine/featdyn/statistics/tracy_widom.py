@@ -22,7 +22,7 @@ def survival(s: float) -> float:
     The Fredholm determinant ``F1(s) = det(1 - Ai(x + y + s))`` on ``L2(0, inf)`` (Ferrari and Spohn 2005) by
     Gauss-Legendre quadrature, which converges exponentially (Bornemann 2010); between -9 and 12 interpolated.
     """
-    return _survival(s, 0.0)
+    return survival_without_trace(s, 0.0)
 
 
 def survival_without_trace(s: float, variance: float) -> float:
@@ -31,10 +31,6 @@ def survival_without_trace(s: float, variance: float) -> float:
     To first order in the variance ``F_R = F - variance F'' / 2`` (Nadler 2011); applied to the logarithm, so that it
     stays positive in the tail.
     """
-    return _survival(s, variance)
-
-
-def _survival(s: float, variance: float) -> float:
     if s <= _LOW:
         return 1.0
     if s >= _NEVER:

@@ -59,15 +59,7 @@ class Pooled:
 def by_batch(module: nn.Module, seen: Callable[[str, Tensor], None] | None = None) -> Iterator[None]:
     """Let the BatchNorm layers of a module in eval mode normalise by each batch; nothing of it is changed.
 
-    Parameters
-    ----------
-    seen
-        Called with each layer's name and input.
-
-    Raises
-    ------
-    OneValue
-        When it runs on such a batch.
+    ``seen`` is called with each layer's name and input. A batch of one value per channel raises :class:`OneValue`.
     """
 
     def watch(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
@@ -93,20 +85,9 @@ def by_batch(module: nn.Module, seen: Callable[[str, Tensor], None] | None = Non
 def reestimated(module: nn.Module, state: Mapping[str, Tensor], batches: Iterable[Tensor]) -> dict[str, Tensor]:
     """Return a state with the statistics that a module's BatchNorm layers meet on some batches, by numbers of values.
 
-    Parameters
-    ----------
-    module
-        In eval mode; it stays so.
-    state
-        Of the module; it is left as it is.
-    batches
-        Inputs, each normalised by its own statistics as in training. They are not read where there is no BatchNorm.
-
-    Returns
-    -------
-    dict
-        ``running_mean``, the unbiased ``running_var`` and ``num_batches_tracked`` of each layer that keeps them, in
-        their own precision; all else as given.
+    ``running_mean``, the unbiased ``running_var`` and ``num_batches_tracked`` of each layer that keeps them are new, in
+    their own precision; all else is as given, and the module, in eval mode, stays as it is. Each batch is normalised by
+    its own statistics, as in training; none is read where there is no BatchNorm.
 
     Raises
     ------

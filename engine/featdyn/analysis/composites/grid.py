@@ -46,16 +46,9 @@ def evaluate(
 ) -> Composites:
     """Run every composite on every probe.
 
-    Parameters
-    ----------
-    parts
-        The network. Buffers travel with their layers: a suffix brings the BatchNorm statistics of its own checkpoint.
-    members
-        ``(probe, set)``, the weight of each probe in each set's mean.
-    labels
-        ``(probe,)``, classes.
-    known
-        What an earlier call found for the first checkpoints: only the rows and columns of the others are computed.
+    Buffers travel with their layers: a suffix brings the BatchNorm statistics of its own checkpoint. Of what an earlier
+    call found for the first checkpoints, ``known``, only the rows and columns of the others are computed. ``members``
+    are ``(probe, set)``, the weight of each probe in each set's mean, ``labels`` ``(probe,)``, classes.
     """
     run = context.run
     steps, blocks = len(parts.states), range(run.schema.blocks)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from featdyn.statistics import Gram
 
 DIMS = {"centred": ("draw", "draw2"), "along_mean": ("draw",)}
+STORED = [field.name for field in fields(Gram) if field.name != "n"]
+"""All but the number of draws, which the shape of the others tells."""
 
 
 def gram_of(draws: NDArray[np.float64]) -> Gram:
@@ -24,9 +26,8 @@ def gram_of(draws: NDArray[np.float64]) -> Gram:
 
 
 def to_arrays(prefix: str, gram: Gram) -> dict[str, tuple[tuple[str, ...], Any]]:
-    """Return a Gram matrix as arrays ``<prefix>_<field>``; all but the number of draws, which their shape tells."""
-    names = [field.name for field in fields(Gram) if field.name != "n"]
-    return {f"{prefix}_{name}": (DIMS.get(name, ()), getattr(gram, name)) for name in names}
+    """Return a Gram matrix as arrays ``<prefix>_<field>``."""
+    return {f"{prefix}_{name}": (DIMS.get(name, ()), getattr(gram, name)) for name in STORED}
 
 
 def stacked(prefix: str, grams: Sequence[Gram]) -> dict[str, tuple[tuple[str, ...], Any]]:
@@ -37,6 +38,6 @@ def stacked(prefix: str, grams: Sequence[Gram]) -> dict[str, tuple[tuple[str, ..
 
 def of(result: xr.Dataset, prefix: str) -> Gram:
     """Return the Gram matrix that a cell of a result holds."""
-    cell = {field.name: result[f"{prefix}_{field.name}"].values for field in fields(Gram) if field.name != "n"}
+    cell = {name: result[f"{prefix}_{name}"].values for name in STORED}
     scalars = {name: value.item() for name, value in cell.items() if value.ndim == 0}
     return Gram(**{"n": len(cell["along_mean"]), **cell, **scalars, "p": int(scalars["p"])})

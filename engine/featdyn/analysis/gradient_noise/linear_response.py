@@ -43,13 +43,7 @@ def derivatives_of_every_kind() -> Iterator[None]:
 
 
 class Features:
-    """The features of some inputs at some cuts, as a function of the parameters, in eval mode and float64.
-
-    Parameters
-    ----------
-    inputs
-        ``(N, ...)``, on the model's device.
-    """
+    """The features of inputs ``(N, ...)`` at some cuts, as a function of the parameters, in eval mode and float64."""
 
     def __init__(self, model: nn.Module, cuts: Sequence[Cut], inputs: Tensor) -> None:
         self._part, self._inputs = features_at(model, cuts), inputs.double()
@@ -61,18 +55,9 @@ class Features:
             return self._features(doubled(state_for(self._part, dict(state))))
 
     def response(self, state: Mapping[str, Tensor], steps: Iterable[Tensor], names: Sequence[str]) -> list[Tensor]:
-        """Return how far features at each cut move, to first order, for steps of the parameters ``names``.
+        """Return how far features at each cut move from ``state``, to first order: float64 ``(N, n, p)``, on the CPU.
 
-        Parameters
-        ----------
-        state
-            Where the derivative is taken.
-        steps
-            n vectors, the parameters one after the other.
-
-        Returns
-        -------
-        list of float64 tensors ``(N, n, p)``, on the CPU
+        The n steps are vectors, the parameters ``names`` one after the other.
         """
         own = doubled(state_for(self._part, dict(state)))
         moving = {name: own[name] for name in names}

@@ -40,14 +40,10 @@ class Sampler:
 
     Parameters
     ----------
-    run
-        Made by ``featdyn train``.
     data_dir
-        Where its data set is, if that is not part of its name.
+        Where the data set is, if that is not part of its name.
     batch_size
         Of the draws; None is the recipe's.
-    seed
-        Of the draws.
     stored_statistics
         Run in eval mode, where BatchNorm has the checkpoint's statistics and dropout is off.
 
@@ -123,7 +119,7 @@ class Sampler:
         """
         total: dict[str, Tensor] = {}
         order = torch.randperm(self.samples, generator=self._generator(0))
-        for number, index in enumerate(_parts(order, self.batch_size)):
+        for number, index in enumerate(torch.split(order, self.batch_size)):
             for name, gradient in self._gradient(index, (1, number)).items():
                 part = gradient.double() * (len(index) / self.samples)
                 total[name] = total[name] + part if name in total else part
@@ -202,7 +198,3 @@ def moved(state: Mapping[str, Tensor], step: Tensor, names: list[str]) -> dict[s
 def parameters(part: nn.Module) -> list[str]:
     """Return the names of a part's parameters."""
     return [name for name, _ in part.named_parameters()]
-
-
-def _parts(order: Tensor, size: int) -> list[Tensor]:
-    return [order[start : start + size] for start in range(0, len(order), size)]

@@ -14,13 +14,7 @@ from featdyn.store import Run
 
 
 def class_count(run: Run) -> int:
-    """Return how many classes the recorded outputs tell apart; one logit tells two.
-
-    Raises
-    ------
-    FeatdynError
-        They are no logits (sample, class).
-    """
+    """Return how many classes the recorded outputs tell apart; one logit tells two. They must be (sample, class)."""
     shape = run.schema["outputs/logits"].shape
     if len(shape) != 2:
         raise FeatdynError(f"{run.path}: its outputs have shape {shape}, and only (sample, class) predict classes")
@@ -36,23 +30,17 @@ def labelled(run: Run, sets: ProbeSets) -> tuple[ProbeSets, NDArray[np.int64]]:
     """Return sets of those probes whose label is a class of the network, and the labels ``(probe,)``.
 
     Other labels, such as the -100 that losses leave out, are given as 0 and their probes are in no set. A set without
-    any other probe is left out.
-
-    Raises
-    ------
-    FeatdynError
-        Labels are no classes, or no probe is left.
+    any other probe is left out; where none is left, or labels are no classes, :class:`FeatdynError` says so.
     """
     given = run.coords["label"].values
     if given.dtype.kind not in "iu":
         raise FeatdynError(f"{run.path}: its labels are {given.dtype}, no classes: no prediction is right or wrong")
     known = (given >= 0) & (given < class_count(run))
-    held = [(name, member & known) for name, member in zip(sets.names, sets.members, strict=True)]
-    kept = [(name, member) for name, member in held if member.any()]
+    held = ((name, member & known) for name, member in zip(sets.names, sets.members, strict=True))
+    kept = {name: member for name, member in held if member.any()}
     if not kept:
         raise FeatdynError(f"{run.path}: no probe has a label from 0 to {class_count(run) - 1}, the network's classes")
-    found = replace(sets, names=[name for name, _ in kept], members=[member for _, member in kept])
-    return found, np.where(known, given, 0).astype(np.int64)
+    return replace(sets, names=list(kept), members=list(kept.values())), np.where(known, given, 0).astype(np.int64)
 
 
 def recorded_classes(run: Run, t: int) -> NDArray[np.int64]:

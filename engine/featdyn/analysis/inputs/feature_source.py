@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from featdyn.errors import FeatdynError
 from featdyn.networks import Cut
 from featdyn.store import Run
 
@@ -32,33 +31,14 @@ def choose(cuts: Sequence[Cut], stored: set[str], widths: Mapping[str, int], rat
     """Return the cheapest source of each cut.
 
     One prefix pass serves all cuts up to the deepest it goes to, so the choice is how deep to compute; what lies deeper
-    is read. A cut that is not stored must be computed.
-
-    Parameters
-    ----------
-    cuts
-        In the order of the network.
-    stored
-        The cuts that may be read.
-    widths
-        Bytes of one sample's stored features at each cut.
+    is read. A cut that is not stored must be computed. Cuts are in the order of the network; ``widths`` are the bytes
+    of one sample's stored features at each.
     """
-    best: tuple[float, int] | None = None
-    for depth in range(len(cuts) + 1):
-        deeper = cuts[depth:]
-        if any(cut.name not in stored for cut in deeper):
-            continue
+
+    def cost(depth: int) -> float:
         compute = cuts[depth - 1].prefix_macs / rates.macs if depth else 0.0
-        read = sum(widths[cut.name] for cut in deeper) / rates.bytes
-        if best is None or compute + read < best[0]:
-            best = compute + read, depth
-    assert best is not None  # computing all of them is always possible
-    return {cut.name: "recomputed" if i < best[1] else "stored" for i, cut in enumerate(cuts)}
+        return compute + sum(widths[cut.name] for cut in cuts[depth:]) / rates.bytes
 
-
-def forced(cuts: Sequence[Cut], stored: set[str], source: Source) -> dict[str, Source]:
-    """Return one source for every cut; raise when ``stored`` is asked for and is not there."""
-    missing = [cut.name for cut in cuts if cut.name not in stored]
-    if source == "stored" and missing:
-        raise FeatdynError(f"the store holds no activations at {', '.join(missing)}: leave --features at auto")
-    return {cut.name: source for cut in cuts}
+    depths = range(len(cuts) + 1)
+    best = min((d for d in depths if all(cut.name in stored for cut in cuts[d:])), key=cost)
+    return {cut.name: "recomputed" if i < best else "stored" for i, cut in enumerate(cuts)}

@@ -56,13 +56,7 @@ class Batch:
 
 
 class Batches(Sequence[Batch]):
-    """The probes in the batches in which they were recorded; in memory is one block of their inputs.
-
-    Parameters
-    ----------
-    device
-        Where batches go.
-    """
+    """The probes in the batches in which they were recorded; in memory is one block of their inputs."""
 
     def __init__(self, run: Run, device: torch.device) -> None:
         self._run, self._device = run, device
@@ -126,13 +120,11 @@ def measure_rates(run: Run, model: nn.Module, cuts: Sequence[Cut], stored: set[s
         prefix(batch.inputs)
         _wait(device)
     macs = cuts[-1].prefix_macs * len(batch.inputs) / (time.perf_counter() - start)
-    rate = float("inf")
-    for cut in cuts:
-        if cut.name in stored:
-            start = time.perf_counter()
-            rate = run.block(f"layers/{cut.module}/activation", 0, 0).nbytes / (time.perf_counter() - start)
-            break
-    return Rates(macs, rate)
+    read = next((cut.module for cut in cuts if cut.name in stored), None)
+    if read is None:
+        return Rates(macs, float("inf"))
+    start = time.perf_counter()
+    return Rates(macs, run.block(f"layers/{read}/activation", 0, 0).nbytes / (time.perf_counter() - start))
 
 
 def _wait(device: torch.device) -> None:
@@ -185,15 +177,7 @@ class Features:
         """Yield the features of some probes batch by batch, made in the recorded batches: places in ``kept``, and the
         features ``(places, ...)`` at each cut, float32, or float64 where the network computes so.
 
-        Parameters
-        ----------
-        kept
-            Probes in any order, each as often as it is wanted.
-
-        Raises
-        ------
-        ValueError
-            There is no such probe.
+        Probes are in any order, each as often as it is wanted; one that there is not raises ``ValueError``.
         """
         if len(kept) and not 0 <= kept.min() <= kept.max() < self._run.schema.samples:
             raise ValueError(f"kept must lie in 0 to {self._run.schema.samples - 1}, got {kept.min()} to {kept.max()}")

@@ -19,31 +19,19 @@ STRATA = ("label", "corruption", "severity")
 
 @dataclass(frozen=True, eq=False)
 class ProbeSets:
-    """The sets of a run's probes, in the order in which they were recorded.
-
-    Attributes
-    ----------
-    names
-        Of the sets.
-    members
-        ``(probe,)`` bool for each set, which probes belong to it.
-    origins
-        ``(probe,)`` int64, the image or document that a probe was made from: the unit that is resampled. Each probe
-        its own where the run says nothing.
-    """
+    """The sets of a run's probes, in the order in which they were recorded."""
 
     names: list[str]
-    members: list[NDArray[np.bool_]]
+    members: list[NDArray[np.bool_]]  # (probe,) for each set, which probes belong to it
     origins: NDArray[np.int64]
+    """``(probe,)``, the image or document that a probe was made from: the unit that is resampled. Each probe its own
+    where the run says nothing."""
 
     @classmethod
     def of(cls, run: Run, patterns: Sequence[str] = ("*",)) -> ProbeSets:
         """Return the splits of a run that match; one set, "probes", where its probes are not told apart.
 
-        Raises
-        ------
-        FeatdynError
-            None matches.
+        Where none matches :class:`FeatdynError` says which there are.
         """
         coords, n = run.coords, run.schema.samples
         splits = coords["split"].values if "split" in coords else np.full(n, "probes", dtype=object)
@@ -62,6 +50,12 @@ class ProbeSets:
         return self.names.index(name) if name in self.names else None
 
     @property
+    def training(self) -> NDArray[np.bool_]:
+        """``(probe,)``, which are in the set "train"."""
+        train = self.index("train")
+        return np.zeros(len(self.origins), bool) if train is None else self.members[train]
+
+    @property
     def sizes(self) -> list[int]:
         """Number of probes in each set."""
         return [int(m.sum()) for m in self.members]
@@ -74,12 +68,7 @@ class ProbeSets:
     def choose(self, run: Run, samples: int, seed: int, *, per_origin: bool = False) -> list[NDArray[np.intp]]:
         """Return at most so many probes of each set, as ascending places: every class and corruption in its share.
 
-        Parameters
-        ----------
-        seed
-            Of the choice.
-        per_origin
-            Take one probe of each image at most, so that what is chosen is independent.
+        ``per_origin`` takes one probe of each image at most, so that what is chosen is independent.
         """
         coords = run.coords
         kinds = list(zip(*(coords[name].values.tolist() for name in STRATA if name in coords), strict=True))

@@ -18,13 +18,7 @@ VANISHED = "vanished_in_float16"
 
 
 def recorded(run: Run, patterns: Sequence[str], of: str) -> list[ArraySpec]:
-    """Return the arrays ``layers/<layer>/<of>`` of the layers that match, in the order of the network.
-
-    Raises
-    ------
-    FeatdynError
-        There is none.
-    """
+    """Return the arrays ``layers/<layer>/<of>`` of the layers that match, in the order of the network; at least one."""
     held = {spec.path: spec for spec in run.schema.arrays}
     named = [layer for layer in run.layers if any(fnmatchcase(layer, pattern) for pattern in patterns)]
     found = [held[path] for path in (f"layers/{layer}/{of}" for layer in named) if path in held]

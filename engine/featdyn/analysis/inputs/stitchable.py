@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from torch import nn
 
 from featdyn.analysis.inputs import feature_source as source
@@ -32,43 +31,23 @@ BETWEEN = 12
 
 @dataclass(frozen=True, eq=False)
 class Stitchable:
-    """What every analysis of composites starts from.
+    """What every analysis of composites starts from."""
 
-    Attributes
-    ----------
-    model
-        In eval mode.
-    cuts
-        Those asked for, in the order of the network.
-    states
-        Parameters and buffers of each checkpoint.
-    sources
-        By name of the cut, whether its features are read or computed.
-    features
-        Gives them.
-    """
-
-    model: nn.Module
-    cuts: list[Cut]
-    states: States
-    sources: dict[str, Source]
+    model: nn.Module  # in eval mode
+    cuts: list[Cut]  # those asked for, in the order of the network
+    states: States  # parameters and buffers of each checkpoint
+    sources: dict[str, Source]  # by name of the cut, whether its features are read or computed
     features: Features
-    again: Callable[[], Stitchable] = field(repr=False)
-    """Takes the same network apart in the same way, on a worker."""
+    again: Callable[[], Stitchable] = field(repr=False)  # takes it apart in the same way, on a worker
 
     def around(self, make: Callable[..., Made], run: Run, *rest: Any) -> Callable[[], Made]:
         """Return the recipe of ``make(run, self, *rest)`` on a worker, where the network is taken apart again."""
         return partial(_around, make, run, self.again, *rest)
 
     @property
-    def weight_bytes(self) -> int:
-        """Bytes of the parameters and buffers that are held."""
-        return self.states.room * self.states.nbytes
-
-    @property
     def held(self) -> dict[str, int]:
         """Bytes that a process holds for this: weights of checkpoints, and blocks of inputs and features."""
-        return {"weights": self.weight_bytes, "blocks": self.features.block_bytes}
+        return {"weights": self.states.room * self.states.nbytes, "blocks": self.features.block_bytes}
 
     @property
     def sample_bytes(self) -> int:
@@ -84,14 +63,10 @@ class Stitchable:
 
     def coords(self, run: Run, sets: ProbeSets) -> xr.Dataset:
         """Return the coordinates of results over (cut, set, t1, t2)."""
-        known, steps = run.coords, range(run.checkpoints)
-        found: dict[str, list[Any]] = {
-            "cut": [cut.name for cut in self.cuts],
-            "set": sets.names,
-            "t1": list(steps),
-            "t2": list(steps),
-        }
-        result = xr.Dataset(coords={name: (name, _column(values)) for name, values in found.items()})
+        known, steps = run.coords, np.arange(run.checkpoints)
+        named = {"cut": [cut.name for cut in self.cuts], "set": sets.names}
+        result = xr.Dataset(coords={name: np.array(values, dtype=object) for name, values in named.items()})
+        result = result.assign_coords(t1=steps, t2=steps)
         for end in ("1", "2"):
             for name, column in (("step", "step"), ("rate", "learning_rate")):
                 if column in known:
@@ -99,29 +74,22 @@ class Stitchable:
         result["set_size"] = "set", sets.sizes
         result["prefix_macs"] = "cut", [cut.prefix_macs for cut in self.cuts]
         result["suffix_macs"] = "cut", [cut.suffix_macs for cut in self.cuts]
-        result["source"] = "cut", _column([self.sources[cut.name] for cut in self.cuts])
+        result["source"] = "cut", np.array([self.sources[cut.name] for cut in self.cuts], dtype=object)
         return result.set_coords(list(result.data_vars))
 
 
 def cut_network(
     run: Run, model: nn.Module | None, patterns: Sequence[str], features: str | Mapping[str, Source] = "auto"
 ) -> Stitchable:
-    """Take a run's network apart.
+    """Take a run's network apart at cuts of these names or patterns, at the "default" ones or at "all".
 
-    Parameters
-    ----------
-    model
-        The network, where it is not one of featdyn's.
-    patterns
-        Names or patterns of cuts, "default" or "all".
-    features
-        "auto" takes the cheaper of reading and computing, and reads only float32; "stored" or "recomputed" take that;
-        a source for each cut was chosen before.
+    ``features`` "auto" takes the cheaper of reading and computing, and reads only float32; "stored" or "recomputed"
+    take that; a source for each cut was chosen before.
 
     Raises
     ------
     NetworkError
-        The network cannot be cut, or there is no such cut.
+        The network cannot be cut, there is no such cut, or the model is not the one recorded.
     """
     given = model
     model = network_of(run, model)
@@ -137,7 +105,10 @@ def cut_network(
         widths = {cut.name: run.schema[f"layers/{cut.module}/activation"].sample_bytes for cut in held}
         sources = source.choose(picked, stored, widths, measure_rates(run, model, picked, stored))
     else:
-        sources = source.forced(picked, stored, "stored" if features == "stored" else "recomputed")
+        sources = {cut.name: "stored" if features == "stored" else "recomputed" for cut in picked}
+        missing = [cut.name for cut in picked if cut.name not in stored]
+        if features == "stored" and missing:
+            raise FeatdynError(f"the store holds no activations at {', '.join(missing)}: leave --features at auto")
         for cut in picked if features == "stored" else ():
             lost = vanished(run, run.schema[f"layers/{cut.module}/activation"])
             if (lost.mean(1) > 0.5).any():
@@ -152,7 +123,3 @@ def cut_network(
 
 def _around(make: Callable[..., Made], run: Run, again: Callable[[], Stitchable], *rest: Any) -> Made:
     return make(run, again(), *rest)
-
-
-def _column(values: Sequence[Any]) -> NDArray[Any]:
-    return np.array(values, dtype=object if isinstance(values[0], str) else None)

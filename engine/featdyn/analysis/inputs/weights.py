@@ -27,17 +27,13 @@ HELD = 2**30
 def network(run: Run, device: torch.device | None = None) -> nn.Module:
     """Return the run's network in eval mode, in the memory format that it was trained in.
 
-    Raises
-    ------
-    NetworkError
-        The run was not made by ``featdyn train``: its network is known to its own code only.
+    Of a run that ``featdyn train`` did not make it is known to its own code only: NetworkError says so.
     """
     recipe, dataset = run.attributes.get("recipe"), run.attributes.get("dataset")
     if recipe is None or dataset is None:
         raise NetworkError(f"{run.path}: its network is not one of featdyn's: pass it as model= from Python")
     options = recipe["network"]
-    height, width, depth = dataset["shape"]
-    model = build(options["name"], classes=len(dataset["classes"]), shape=(height, width, depth), **options["options"])
+    model = build(options["name"], classes=len(dataset["classes"]), shape=tuple(dataset["shape"]), **options["options"])
     return prepare(model, channels_last=recipe["training"]["channels_last"], device=device)
 
 
@@ -53,14 +49,9 @@ def network_of(run: Run, model: nn.Module | None) -> nn.Module:
 
 
 def refuse_other_function(run: Run, model: nn.Module, batch: Batch) -> None:
-    """Raise where a model with the weights of the last checkpoint does not give the recorded outputs.
+    """Raise NetworkError where a model with the weights of the last checkpoint does not give the recorded outputs.
 
     Weights fit many networks: another activation, another order of the same layers. What was recorded tells.
-
-    Raises
-    ------
-    NetworkError
-        Outputs differ by more than :data:`ROUNDING` of the largest recorded one.
     """
     last = run.checkpoints - 1
     recorded = run.block("outputs/logits", last, batch.block)[: batch.stop - batch.start].astype(np.float64)

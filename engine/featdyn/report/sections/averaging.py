@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from featdyn.report.figures import COLOURS, NEUTRAL, Figure, figure, line
-from featdyn.report.rounding import percent
-from featdyn.report.section import Grid, Panel, Section, bounded_word, cells, choices_of, for_each, name_of, preset_set
+from featdyn.report.figures import COLOURS, NEUTRAL, Figure, figure, line, lines
+from featdyn.report.rounding import percent, points
+from featdyn.report.section import Grid, Section, bounded_word, cells, choices_of, name_of, panel, preset_set
 
 TEXT = (
     "Accuracy of averages over the last checkpoints: of their weights, with BatchNorm statistics estimated anew, or of "
@@ -28,28 +28,20 @@ def section(result: xr.Dataset) -> Section:
     def draw(set: str) -> Figure:
         of_set = result.isel(set=int(set))
         accuracy = of_set["accuracy"].transpose("average", "window").values
-        lines = [
-            line(str(a), y, c, x=windows.tolist())
-            for a, y, c in zip(result["average"].values, accuracy, COLOURS, strict=False)
-        ]
+        each = lines(result["average"].values, accuracy, COLOURS, x=windows.tolist())
         if "change" in of_set:
             last = (of_set["accuracy"] - of_set["change"]).max("average").transpose("window").values
-            style = {"color": NEUTRAL, "width": 2, "dash": "dot"}
-            lines.append(line("last network", last, NEUTRAL, x=windows.tolist(), line=style))
-        return figure(lines, "Accuracy", xaxis=xaxis, share=True, log=False)
+            each.append(line("last network", last, NEUTRAL, "dot", x=windows.tolist()))
+        return figure(each, "Accuracy", xaxis=xaxis, share=True, log=False)
 
     rows = [
         (
             name_of(cell, "average"),
             name_of(cell, "set"),
             bounded_word(cell, "accuracy", percent),
-            bounded_word(cell, "change", _points),
+            bounded_word(cell, "change", points),
         )
         for cell in cells(result.isel(window=int(np.argmax(windows))), "average", "set")
     ]
-    panel = Panel("Accuracy by the number of checkpoints averaged", for_each(choices, draw), ("set",))
-    return Section("Averages over checkpoints", TEXT, [panel], choices, preset_set(result), Grid(HEADER, rows))
-
-
-def _points(change: float) -> str:
-    return f"{100 * change:+.1f} points"
+    panels = [panel("Accuracy by the number of checkpoints averaged", choices, draw)]
+    return Section("Averages over checkpoints", TEXT, panels, choices, preset_set(result), Grid(HEADER, rows))

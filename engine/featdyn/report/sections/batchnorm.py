@@ -7,7 +7,8 @@ import xarray as xr
 
 from featdyn.report.composite_curves import composite_curves
 from featdyn.report.figures import COLOURS
-from featdyn.report.section import Grid, Section, cells, name_of, word
+from featdyn.report.rounding import points
+from featdyn.report.section import Grid, Section, cells, name_of
 
 TEXT = (
     "Statistics travel with their layers (as everywhere else on this "
@@ -33,4 +34,4 @@ def section(result: xr.Dataset) -> Section:
 def _most(change: xr.DataArray) -> str:
     """Return the change of the largest size, in points."""
     known = change.values[np.isfinite(change.values)]
-    return word(known[np.abs(known).argmax()], lambda value: f"{100 * value:+.1f} points") if known.size else "–"
+    return points(known[np.abs(known).argmax()]) if known.size else "–"

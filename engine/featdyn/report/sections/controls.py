@@ -21,7 +21,10 @@ HEADER = ("Cut after", "Probes", "Checkpoints t1 whose drift is structured", "La
 def section(result: xr.Dataset) -> Section:
     """Return the section."""
     last = result.load().isel(t2=-1)
-    rows = [(name_of(c, "cut"), name_of(c, "set"), _structured(c), _error(c)) for c in cells(last, "cut", "set")]
+    rows = [
+        (name_of(cell, "cut"), name_of(cell, "set"), _structured(cell), word(cell["norm_error"].max(), "{:.1e}".format))
+        for cell in cells(last, "cut", "set")
+    ]
     return composite_curves("Is drift structured?", TEXT, last, "kind", COLOURS, Grid(HEADER, rows))
 
 
@@ -29,7 +32,3 @@ def _structured(cell: xr.Dataset) -> str:
     """Return of how many checkpoints that moved the drift is structured."""
     moved = cell["motion"] > 0
     return f"{int((cell['structured'] == 1).where(moved, False).sum())} of {int(moved.sum())}"
-
-
-def _error(cell: xr.Dataset) -> str:
-    return word(cell["norm_error"].max(), "{:.1e}".format)

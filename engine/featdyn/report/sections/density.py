@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from featdyn.report.figures import Figure, depth_colours, figure, line
+from featdyn.report.figures import Figure, depth_colours, figure, lines
 from featdyn.report.rounding import rounded
-from featdyn.report.section import Grid, Panel, Section, cells, choices_of, for_each, name_of, preset_set, word
+from featdyn.report.section import Grid, Section, cells, choices_of, name_of, panel, preset_set, word
 
 TEXT = (
     "The distance between the features of the same probes at two checkpoints, minus its mean where the two features of "
@@ -32,22 +32,16 @@ def section(result: xr.Dataset) -> Section:
 
     def draw(set: str, measure: str) -> Figure:
         values = shown["excess"].isel(set=int(set), measure=int(measure)).transpose("cut", "pair").values
-        x = rounded(shown["step1"].values)
-        each = zip(result["cut"].values, values, colours, strict=True)
-        return figure([line(str(c), y, colour, x=x) for c, y, colour in each], "Excess", xaxis=xaxis, log=False)
+        each = lines(result["cut"].values, values, colours, x=rounded(shown["step1"].values))
+        return figure(each, "Excess", xaxis=xaxis, log=False)
 
     caption = "Excess over the null" + (", against the last checkpoint" if to_last else "")
-    panel = Panel(caption, for_each(choices, draw), tuple(choices))
-    grid = _grid(result, list(choices["measure"].values()))
-    return Section("Distance between feature distributions", TEXT, [panel], choices, preset_set(result), grid)
+    panels, grid = [panel(caption, choices, draw)], _grid(result, list(choices["measure"].values()))
+    return Section("Distance between feature distributions", TEXT, panels, choices, preset_set(result), grid)
 
 
 def _grid(result: xr.Dataset, measures: list[str]) -> Grid:
-    header = [
-        "Cut after",
-        "Probes",
-        *(f"Pairs told apart by {measure} (adjusted p up to 0.05)" for measure in measures),
-    ]
+    header = ["Cut after", "Probes", *(f"Pairs told apart by {m} (adjusted p up to 0.05)" for m in measures)]
     if "explained" in result:
         header.insert(2, "Variance in the basis of total variation")
     rows = []

@@ -7,20 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figure, heatmap, line
+from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figure, heatmap, lines
 from featdyn.report.rounding import percent
-from featdyn.report.section import (
-    Grid,
-    Panel,
-    Section,
-    bounded_word,
-    cells,
-    choices_of,
-    for_each,
-    name_of,
-    preset_set,
-    word,
-)
+from featdyn.report.section import Grid, Section, bounded_word, cells, choices_of, name_of, panel, preset_set, word
 
 TEXT = (
     "Did anything move, or had training converged? Motion: the distance between a probe’s features at t1 and at t2 "
@@ -53,31 +42,26 @@ def section(result: xr.Dataset) -> Section:
 
     def read(set: str) -> Figure:
         values = result["linear_accuracy"].isel(set=int(set)).transpose("cut", "t").values
-        lines = [line(cut, y, colour) for cut, y, colour in zip(cuts, values, colours, strict=True)]
-        return figure(lines, "Accuracy", xaxis=over_time, share=True, log=False)
+        return figure(lines(cuts, values, colours), "Accuracy", xaxis=over_time, share=True, log=False)
 
     def weights() -> Figure:
-        lines = []
+        each = []
         for half, name, dash in (("prefix", "shallow", "solid"), ("suffix", "deep", "dot")):
             values = result[f"{half}_distance"].isel(t2=-1).transpose("cut", "t1").values
-            for cut, y, colour in zip(cuts, values, colours, strict=True):
-                style = {"color": colour, "width": 2, "dash": dash}
-                lines.append(line(f"{cut}, {name} half", y, colour, line=style))
-        return figure(lines, xaxis=axes["1"], log=False)
+            each += lines((f"{cut}, {name} half" for cut in cuts), values, colours, dash=dash)
+        return figure(each, xaxis=axes["1"], log=False)
 
-    panels = []
-    if "motion" in result:
-        panels.append(
-            Panel("Motion of features from t1 (rows) to t2 (columns)", for_each(choices, motion), ("set", "cut"))
+    of_weights = "Distance of weights at t1 from the last checkpoint, over their norm at t1"
+    panels = [
+        panel(caption, {name: choices[name] for name in chosen}, draw)
+        for variable, caption, chosen, draw in (
+            ("motion", "Motion of features from t1 (rows) to t2 (columns)", ("set", "cut"), motion),
+            ("cka_debiased", "Debiased CKA between t1 and t2", ("cut",), alike),
+            ("prefix_distance", of_weights, (), weights),
+            ("linear_accuracy", "Accuracy of a linear probe", ("set",), read),
         )
-    if "cka_debiased" in result:
-        panels.append(Panel("Debiased CKA between t1 and t2", for_each({"cut": choices["cut"]}, alike), ("cut",)))
-    if "prefix_distance" in result:
-        panels.append(
-            Panel("Distance of weights at t1 from the last checkpoint, over their norm at t1", {"": weights()})
-        )
-    if "linear_accuracy" in result:
-        panels.append(Panel("Accuracy of a linear probe", for_each({"set": choices["set"]}, read), ("set",)))
+        if variable in result
+    ]
     grid = Grid(HEADER, list(_rows(result)))
     return Section("Drift of features and weights", TEXT, panels, choices, preset_set(result), grid)
 

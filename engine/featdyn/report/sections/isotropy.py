@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
-from featdyn.report.figures import COLOURS, Figure, checkpoint_axis, figure, line
-from featdyn.report.section import Grid, Panel, Section, cells, choices_of, for_each, name_of, word
+from featdyn.report.figures import COLOURS, Figure, checkpoint_axis, figure, line, lines
+from featdyn.report.section import Grid, Section, cells, choices_of, name_of, panel, word
 
 TEXT = (
     "Noise is what a mini-batch adds to the gradient of the whole training set, at fixed weights: of the parameters "
@@ -48,33 +46,33 @@ def section(result: xr.Dataset) -> Section:
     spaces = [space for space in SPACES if f"{space}_participation_ratio" in result]
 
     def ratios(cut: str) -> Figure:
-        lines = [
-            line(SPACES[space], _over_probes(result[f"{space}_participation_ratio"].isel(cut=int(cut))), colour)
-            for space, colour in zip(spaces, COLOURS, strict=False)
-        ]
-        return figure(lines, "Participation ratio", xaxis=axis)
+        of_spaces = [result[f"{space}_participation_ratio"].isel(cut=int(cut)) for space in spaces]
+        values = [ratio.median("probe") if "probe" in ratio.dims else ratio for ratio in of_spaces]
+        return figure(lines(map(SPACES.get, spaces), values, COLOURS), "Participation ratio", xaxis=axis)
 
     def shares(names: dict[str, str], cut: str) -> Figure:
-        of_cut, lines = result.isel(cut=int(cut), k=-1), []
-        for (name, label), colour, dash in zip(names.items(), COLOURS, DASHES, strict=False):
-            if f"parameter_{name}" in result:
-                y, style = of_cut[f"parameter_{name}"].values, {"color": colour, "width": 2, "dash": dash}
-                lines.append(line(label, y, colour, line=style))
-        return figure(lines, "Share", xaxis=axis, share=True, log=False)
+        of_cut = result.isel(cut=int(cut), k=-1)
+        each = [
+            line(label, of_cut[f"parameter_{name}"].values, colour, dash)
+            for (name, label), colour, dash in zip(names.items(), COLOURS, DASHES, strict=False)
+            if f"parameter_{name}" in result
+        ]
+        return figure(each, "Share", xaxis=axis, share=True, log=False)
 
     panels = []
     if spaces:
-        title = "Participation ratio of the noise (features: median over probes)"
-        panels.append(Panel(title, for_each(cuts, ratios), ("cut",)))
+        panels.append(panel("Participation ratio of the noise (features: median over probes)", cuts, ratios))
     for names, title in (
         (SHARES, "Variance of parameter noise along its {} largest directions"),
         (DRIFTS, "Drift of parameters to the next checkpoint along {} directions"),
     ):
         if f"parameter_{next(iter(names))}" in result:
-            figures = for_each(cuts, partial(shares, names))
-            panels.append(Panel(title.format(result["k"].values[-1]), figures, ("cut",)))
+            panels.append(panel(title.format(result["k"].values[-1]), cuts, partial(shares, names)))
     columns = {name: title for name, title in _columns(result).items() if name in result}
-    rows = [_row(cell, columns) for cell in cells(result, "cut", "t")]
+    rows = [
+        [name_of(cell, "cut"), f"{int(cell['step']):,}", *(_show(cell, name) for name in columns)]
+        for cell in cells(result, "cut", "t")
+    ]
     return Section("Noise of SGD", TEXT, panels, cuts, grid=Grid(("Cut after", "Step", *columns.values()), rows))
 
 
@@ -97,31 +95,18 @@ def _columns(result: xr.Dataset) -> dict[str, str]:
     }
 
 
-def _row(cell: xr.Dataset, columns: dict[str, str]) -> list[str]:
-    return [name_of(cell, "cut"), f"{int(cell['step']):,}", *(_show(cell, name) for name in columns)]
-
-
 def _show(cell: xr.Dataset, name: str) -> str:
     value = cell[name]
     if name == "parameter_verdict":
         verdict, count = str(value.item()), cell.get("parameter_directions")
-        known = verdict == "anisotropic" and count is not None and _positive(count)
-        return verdict + (f", {int(count)} directions" if known and count is not None else "")
+        if verdict == "anisotropic" and count is not None and bool(count > 0):
+            return f"{verdict}, {int(count)} directions"
+        return verdict
     if "test" in value.dims:
         value = value.sel(test="sign_test")
     if "k" in value.dims:
         kept = value.isel(k=[-1]) if "drift" in name else value
         return " / ".join(word(v, lambda share: f"{100 * share:.2g} %") for v in kept.values)
-    return word(value, _p) if name.endswith(("pvalue", "holm")) else word(value)
-
-
-def _positive(count: xr.DataArray | None) -> bool:
-    return count is not None and bool(count > 0)
-
-
-def _p(value: float) -> str:
-    return "< 1e-16" if value < 1e-16 else f"{value:.2g}"
-
-
-def _over_probes(values: xr.DataArray) -> NDArray[np.float64]:
-    return np.asarray(values.median("probe") if "probe" in values.dims else values)
+    if name.endswith(("pvalue", "holm")):
+        return word(value, lambda p: "< 1e-16" if p < 1e-16 else f"{p:.2g}")
+    return word(value)

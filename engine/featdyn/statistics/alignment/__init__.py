@@ -1,7 +1,9 @@
 """Along which directions does noise lie, and does drift follow them?
 
 Spectra (``S = X'X / m`` of n centred draws in p coordinates), the directions of two halves of the draws, and drift
-along them, each beside what isotropic noise or other draws show. Inner products are enough: a ``Gram`` does as well.
+along them, each beside what isotropic noise or other draws show. Draws ``x`` are (n, p); inner products are enough: a
+``Gram`` or ``Centred`` does as well. They are taken about their mean (``center="estimated"``) or about zero
+(``"known"``). ``rng`` is the generator or seed of what is random, 0 by default.
 """
 
 from featdyn.statistics.alignment.drift import DriftBeside, DriftShare, drift_beside, drift_share

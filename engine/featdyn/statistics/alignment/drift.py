@@ -26,26 +26,13 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DriftShare:
-    """The part of one squared drift along the k main directions of n draws of noise.
+    """The part of one squared drift along the k main directions of n draws of noise."""
 
-    Attributes
-    ----------
-    k : (len(k),)
-    share : (len(k),)
-        NaN where there is no drift.
-    random, pvalue : (len(k),)
-        ``k / p``, the mean share in a uniformly random subspace, and P(share there >= share), by its law
-        ``Beta(k/2, (p-k)/2)``; NaN where k directions are all there are.
-    halves : (2, len(k))
-        Shares along the directions of two random halves of the draws.
-    n : int
-    """
-
-    k: NDArray[np.int64]
-    share: Values
-    random: Values
-    pvalue: Values
-    halves: Values
+    k: NDArray[np.int64]  # (len(k),)
+    share: Values  # (len(k),), NaN where there is no drift
+    random: Values  # (len(k),), ``k / p``, the mean share in a uniformly random subspace
+    pvalue: Values  # (len(k),), P(share there >= share), a Beta law; NaN where k directions are all there are
+    halves: Values  # (2, len(k)), shares along the directions of two random halves of the draws
     n: int
 
 
@@ -62,18 +49,12 @@ def drift_share(
 
     Parameters
     ----------
-    noise : (n, p), Gram or Centred
-        The draws.
     dots : (n,)
         Products of the draws with the drift vector, in units of the draws as they are given.
     square
         Squared length of the drift.
     k
         Numbers of directions, at least 1; beyond the rank of the draws all their directions.
-    center
-        ``"estimated"`` or ``"known"`` (zero).
-    rng
-        Generator or seed of the halves; 0 by default.
 
     Notes
     -----
@@ -97,30 +78,16 @@ def drift_share(
 
 @dataclass(frozen=True)
 class DriftBeside:
-    """A drift along directions of its own noise and of others', each (len(k),).
+    """A drift along directions of its own noise and of others', each (len(k),)."""
 
-    Attributes
-    ----------
-    share, others, most : of its own noise; mean and largest of the others'
-    pvalue : ``(1 + #{others >= share}) / (1 + #others)``, where all directions would be exchangeable
-    """
-
-    share: Values
-    others: Values
-    most: Values
-    pvalue: Values
+    share: Values  # of its own noise
+    others: Values  # the mean of the others'
+    most: Values  # the largest of them
+    pvalue: Values  # ``(1 + #{others >= share}) / (1 + #others)``, where all directions would be exchangeable
 
 
 def drift_beside(own: DriftShare, others: Sequence[DriftShare]) -> DriftBeside:
-    """Compare a drift's share along directions of noise with that along directions of other draws.
-
-    Parameters
-    ----------
-    own
-        The drift in the noise.
-    others
-        The same drift in as many draws from elsewhere, one or more sets of them.
-    """
+    """Compare a drift's share along its noise with that of the same drift along one or more sets of as many others."""
     if not others or any(other.n != own.n or not np.array_equal(other.k, own.k) for other in others):
         raise ValueError(f"others must be one or more shares in {own.n} draws each, for the same k")
     shares = np.stack([other.share for other in others])

@@ -21,22 +21,13 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Halves:
-    """The k main directions of two random halves of the draws, each (len(k),); NaN where a half does not hold k.
+    """The k main directions of two random halves of the draws, each (len(k),); NaN where a half does not hold k."""
 
-    Attributes
-    ----------
-    k : number of directions
-    overlap : ``|V' W|_F^2 / k`` of the directions V and W of both halves, their mean squared cosine
-    held_out : the part of a half's variance along the directions of the other half, mean of both ways
-    random : ``k / p``, the mean of both for isotropic noise, whatever its lengths
-    held_out_high : 95 % point of ``held_out`` for isotropic noise with the lengths of these draws, a Beta law
-    """
-
-    k: NDArray[np.int64]
-    overlap: Values
-    held_out: Values
-    random: Values
-    held_out_high: Values
+    k: NDArray[np.int64]  # number of directions
+    overlap: Values  # ``|V' W|_F^2 / k`` of the directions V and W of both halves, their mean squared cosine
+    held_out: Values  # the part of a half's variance along the directions of the other half, mean of both ways
+    random: Values  # ``k / p``, the mean of both for isotropic noise, whatever its lengths
+    held_out_high: Values  # 95 % point of ``held_out`` for isotropic noise with the lengths of these draws, a Beta law
 
 
 def split_halves(x: Draws, k: Sequence[int] = (1, 5, 10), *, center: Center = "estimated", rng: Rng = None) -> Halves:
@@ -44,13 +35,10 @@ def split_halves(x: Draws, k: Sequence[int] = (1, 5, 10), *, center: Center = "e
 
     Parameters
     ----------
-    x : (n, p), Gram or Centred
     k
         Numbers of directions, at least 1.
     center
         ``"estimated"``: each half about its own mean. ``"known"``: zero.
-    rng
-        Generator or seed of the split; 0 by default.
 
     Notes
     -----
@@ -58,12 +46,10 @@ def split_halves(x: Draws, k: Sequence[int] = (1, 5, 10), *, center: Center = "e
     ``C``: the share of its variance has mean ``k / p`` and variance ``2k(p-k) / (p(p-1)(p+2)) [tr C^2 / (tr C)^2 -
     1/p]``. The Beta law of these is featdyn's own approximation; that of the mean of both ways takes them to be one.
     """
-    c = centred(x, center)
-    ks = np.asarray(k, dtype=np.int64)
+    c, ks = centred(x, center), np.asarray(k, dtype=np.int64)
     order = generator(rng).permutation(c.n)
     with one_thread(min(c.rows.shape)):
-        found = [_principal(c.rows[half], center) for half in (order[: c.n // 2], order[c.n // 2 :])]
-    (one, v), (two, w) = found
+        (one, v), (two, w) = (_principal(c.rows[half], center) for half in (order[: c.n // 2], order[c.n // 2 :]))
     most = min(v.shape[1], w.shape[1])
     held = (ks <= most) & (ks < c.p)
     kept = np.minimum(ks, max(most, 1)) - 1
@@ -73,13 +59,10 @@ def split_halves(x: Draws, k: Sequence[int] = (1, 5, 10), *, center: Center = "e
         for rows, basis in ((one, w), (two, v))
     ]
     overlap = np.array([cosines[: i + 1, : i + 1].sum() / (i + 1) for i in kept])
-    concentration = np.mean([_concentration(rows) for rows in (one, two)])
-    random = np.minimum(ks / c.p, 1.0)
-    high = np.array([_high(c.p, int(i), float(concentration)) if i < c.p else np.nan for i in ks])
-    return Halves(
-        ks, np.where(held, overlap, np.nan), np.where(held, np.mean(shares, axis=0), np.nan), random,
-        np.where(held, high, np.nan),
-    )  # fmt: skip
+    concentration = float(np.mean([_concentration(rows) for rows in (one, two)]))
+    high = np.array([_high(c.p, int(i), concentration) if i < c.p else np.nan for i in ks])
+    found = [np.where(held, values, np.nan) for values in (overlap, np.mean(shares, axis=0), high)]
+    return Halves(ks, found[0], found[1], np.minimum(ks / c.p, 1.0), found[2])
 
 
 def _principal(rows: Values, center: Center) -> tuple[Values, Values]:

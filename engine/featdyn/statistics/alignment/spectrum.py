@@ -20,19 +20,12 @@ from featdyn.statistics.result import Center
 
 @dataclass(frozen=True)
 class ExplainedShares:
-    """Shares of the variance along the k largest directions, each (len(k),).
+    """Shares of the variance along the k largest directions, each (len(k),)."""
 
-    Attributes
-    ----------
-    k : number of directions
-    share : ``s_k``, the sum of the k largest eigenvalues over the trace
-    baseline, baseline_high : mean and 95 % quantile of ``s_k`` for isotropic noise with the lengths of these draws
-    """
-
-    k: NDArray[np.int64]
-    share: NDArray[np.float64]
-    baseline: NDArray[np.float64]
-    baseline_high: NDArray[np.float64]
+    k: NDArray[np.int64]  # number of directions
+    share: NDArray[np.float64]  # ``s_k``, the sum of the k largest eigenvalues over the trace
+    baseline: NDArray[np.float64]  # mean of ``s_k`` for isotropic noise with the lengths of these draws
+    baseline_high: NDArray[np.float64]  # its 95 % quantile
 
 
 def explained_shares(
@@ -46,18 +39,12 @@ def explained_shares(
 
     Parameters
     ----------
-    x : (n, p), Gram or Centred
     k
         Numbers of directions, each from 1 to p.
-    center
-        ``"estimated"`` or ``"known"`` (zero).
-    rng
-        Generator or seed of the baseline; 0 by default.
     replicates
         Simulated sets of draws of the baseline.
     """
-    c = centred(x, center)
-    ks = np.asarray(k, dtype=np.int64)
+    c, ks = centred(x, center), np.asarray(k, dtype=np.int64)
     if ks.ndim != 1 or len(ks) == 0 or (ks < 1).any() or (ks > c.p).any():
         raise ValueError(f"k must name numbers of directions from 1 to p = {c.p}, got {tuple(k)}")
     if replicates < 1:
@@ -92,9 +79,6 @@ def participation_ratio(x: Draws, *, center: Center = "estimated", unbiased: boo
 
     Parameters
     ----------
-    x : (n, p), Gram or Centred
-    center
-        ``"estimated"`` or ``"known"`` (zero).
     unbiased
         False: of the sample covariance; at most m, near ``p / (1 + (p + 1) / m)`` for isotropic noise. True: ``T1^2 /
         T2`` from the unbiased estimates of Chen, Zhang and Zhong (2010), which estimates that of the true covariance;
@@ -112,9 +96,6 @@ def effective_rank(x: Draws, *, center: Center = "estimated", of: Literal["matri
 
     Parameters
     ----------
-    x : (n, p), Gram or Centred
-    center
-        ``"estimated"`` or ``"known"`` (zero).
     of
         ``"matrix"``: of the singular values of the centred draws, as in the source. ``"covariance"``: of its
         eigenvalues, their squares.

@@ -2,12 +2,13 @@
 
 ``f(x, *, center="estimated", rng=None) -> TestResult``, with ``x`` an array (n draws, p coordinates), a
 :class:`~featdyn.statistics.gram.Gram`, or ``gram.about(center)``, which also shares the eigenvalues. ``S = X'X / m`` of
-the centred draws, m = n - 1, or n where the centre is known to be zero. All reject for large statistics.
+the draws about their mean (``center="estimated"``, m = n - 1) or about zero (``"known"``, m = n). All reject for large
+statistics, and raise ``ValueError`` for draws that are not finite or do not vary. ``rng`` is used by
+:func:`exact_norm_conditional` alone.
 """
 
-from featdyn.statistics.sphericity.chen_zhang_zhong import chen_zhang_zhong
 from featdyn.statistics.sphericity.classical import corrected_lrt, john, mauchly
-from featdyn.statistics.sphericity.highdim import fisher, ledoit_wolf, quasi_lrt, srivastava, wang_yao
+from featdyn.statistics.sphericity.highdim import chen_zhang_zhong, fisher, ledoit_wolf, quasi_lrt, srivastava, wang_yao
 from featdyn.statistics.sphericity.largest_root import largest_root
 from featdyn.statistics.sphericity.signs import exact_norm_conditional, sign_test
 

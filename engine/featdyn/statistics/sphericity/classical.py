@@ -16,26 +16,13 @@ GAUSSIAN = "Gaussian draws"
 def mauchly(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> TestResult:
     """Test sphericity by the likelihood ratio with Bartlett's correction (Mauchly 1940).
 
-    ``W = det S / (tr S / p)^p``; ``-m [1 - (2p^2 + p + 2)/(6pm)] ln W -> chi2`` with ``p(p+1)/2 - 1``
-    degrees of freedom.
-
-    Parameters
-    ----------
-    x : (n, p), Gram or Centred
-        Draws, or what several tests share of them.
-    center
-        ``"estimated"``: deviations from the mean draw, m = n - 1. ``"known"``: the centre is zero, m = n.
-    rng
-        Not used.
+    ``W = det S / (tr S / p)^p``; ``-m [1 - (2p^2 + p + 2)/(6pm)] ln W -> chi2`` with ``p(p+1)/2 - 1`` degrees of
+    freedom. For Gaussian draws, p fixed and small beside n: at p/m = 1/2 the nominal 5 % test rejects 31 % of the time.
 
     Raises
     ------
     ValueError
-        If p >= m, or for draws that are not finite or do not vary.
-
-    Notes
-    -----
-    For Gaussian draws, p fixed and small beside n: at p/m = 1/2 the nominal 5 % test rejects 31 % of the time.
+        If p >= m.
     """
     c = centred(x, center)
     m, p = _fewer_coordinates(c, "mauchly")
@@ -48,16 +35,8 @@ def mauchly(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> TestR
 def john(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> TestResult:
     """Test sphericity by John's locally best invariant statistic (John 1971).
 
-    ``U = p tr S^2 / (tr S)^2 - 1``; ``(m p / 2) U -> chi2`` with ``p(p+1)/2 - 1`` degrees of freedom.
-
-    Parameters
-    ----------
-    x, center, rng
-        As for :func:`mauchly`.
-
-    Notes
-    -----
-    For Gaussian draws, any n and p. ``extras["U"]`` is the statistic itself.
+    ``U = p tr S^2 / (tr S)^2 - 1``; ``(m p / 2) U -> chi2`` with ``p(p+1)/2 - 1`` degrees of freedom. For Gaussian
+    draws, any n and p. ``extras["U"]`` is the statistic itself.
     """
     c = centred(x, center)
     p, u = c.p, c.departure
@@ -75,15 +54,13 @@ def corrected_lrt(
 
     Parameters
     ----------
-    x, center, rng
-        As for :func:`mauchly`.
     excess_kurtosis
         b, of the independent coordinates: 0 for Gaussian ones, None to estimate it.
 
     Raises
     ------
     ValueError
-        If p >= m, or for draws that are not finite or do not vary.
+        If p >= m.
     """
     c = centred(x, center)
     m, p = _fewer_coordinates(c, "corrected_lrt")
@@ -91,17 +68,14 @@ def corrected_lrt(
     ratio = p / m
     log = np.log1p(-ratio)
     statistic = (-log_ratio(c) + (p - m) * log - p + log / 2 - b * ratio / 2) / np.sqrt(-2 * log - 2 * ratio)
-    return TestResult(
-        "corrected_lrt",
-        float(statistic),
-        float(stats.norm.sf(statistic)),
-        c.n,
-        p,
-        c.center,
-        "p in proportion to n, p < m",
-        GAUSSIAN if excess_kurtosis == 0 else "independent coordinates of one law",
-        {"excess_kurtosis": b},
-    )
+    assumed = GAUSSIAN if excess_kurtosis == 0 else "independent coordinates of one law"
+    return standardised("corrected_lrt", c, float(statistic), "p in proportion to n, p < m", assumed, excess_kurtosis=b)
+
+
+def standardised(name: str, c: Centred, statistic: float, regime: str, assumptions: str, **extras: float) -> TestResult:
+    """Return the result of a statistic that is standard normal under the null."""
+    pvalue = float(stats.norm.sf(statistic))
+    return TestResult(name, statistic, pvalue, c.n, c.p, c.center, regime, assumptions, extras)
 
 
 def log_ratio(c: Centred) -> float:

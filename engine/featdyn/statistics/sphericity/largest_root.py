@@ -24,22 +24,11 @@ def largest_root(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> 
     ``(m p l_1 / tr S - mu) / s`` beside the Tracy-Widom law of order one,
     ``mu = (sqrt(m - 1/2) + sqrt(p - 1/2))^2``, ``s = sqrt(mu) (1/sqrt(m - 1/2) + 1/sqrt(p - 1/2))^(1/3)``.
 
-    Parameters
-    ----------
-    x : (n, p), Gram or Centred
-        Draws, or what several tests share of them.
-    center
-        ``"estimated"``: deviations from the mean draw, m = n - 1. ``"known"``: the centre is zero, m = n.
-    rng
-        Not used: where p-values are simulated their seed is fixed.
-
-    Notes
-    -----
     For Gaussian draws. The halves are Ma's (2012), which halve the error of Johnstone's m - 1 and p. Dividing by the
     trace takes away its share of the variance, so the plain limit law (``extras["tracy_widom_pvalue"]``) is
     conservative; ``pvalue`` removes that share to first order (Nadler 2011). Where the share is large (min(m, p) below
-    about 10) ``pvalue`` is from 20,000 simulated Wishart matrices instead, never below 1/20,001. This combination is
-    featdyn's own.
+    about 10) ``pvalue`` is from 20,000 simulated Wishart matrices of a fixed seed instead, never below 1/20,001. This
+    combination is featdyn's own.
     """
     c = centred(x, center)
     share = float(c.eigenvalues[0]) / c.trace(1)

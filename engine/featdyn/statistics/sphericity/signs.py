@@ -31,21 +31,23 @@ def sign_test(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> Tes
 
     Parameters
     ----------
-    x : (n, p), Gram or Centred
-        Draws, or what several tests share of them.
     center
         ``"known"`` (zero): all draws. ``"estimated"``: the n // 2 differences of consecutive draws, whose centre is
         zero; directions about an estimated centre are useless for p >> n. The result then depends on the order of the
         rows, and a last odd one has no part.
-    rng
-        Not used.
 
     Raises
     ------
     ValueError
         If fewer than two rows are left; draws (or differences of pairs) that are zero are left out.
     """
-    c = _centre_free(x, center)
+    whole = centred(x, center)
+    c = whole.centre_free
+    if c.n < 2:
+        raise ValueError(
+            f"x must have at least 4 rows where the centre is estimated, and two rows that are not zero, "
+            f"got {whole.n} draws, of which {c.n} rows have a direction"
+        )
     n, p = c.n, c.p
     q = p * (float(_squared_products(c.directions)) - n) / (n * (n - 1)) - 1
     statistic = q / sign_deviation(n, p)
@@ -108,17 +110,9 @@ def exact_norm_conditional(
     observed = float(_squared_products(c.rows))
     with one_thread(min(c.n, c.p)):
         reached, drawn = _redraw(c, observed * (1 - 1e-12), replicates, rng)
-    return TestResult(
-        "exact_norm_conditional",
-        c.p * observed / float(c.square_norms.sum()) ** 2 - 1,
-        _ENOUGH / drawn if reached == _ENOUGH else (1 + reached) / (1 + drawn),
-        c.n,
-        c.p,
-        center,
-        "any n and p",
-        ELLIPTICAL,
-        {"replicates": drawn},
-    )
+    u, extras = c.p * observed / float(c.square_norms.sum()) ** 2 - 1, {"replicates": drawn}
+    pvalue = _ENOUGH / drawn if reached == _ENOUGH else (1 + reached) / (1 + drawn)
+    return TestResult("exact_norm_conditional", u, pvalue, c.n, c.p, center, "any n and p", ELLIPTICAL, extras)
 
 
 def _redraw(c: Centred, observed: float, replicates: int, rng: Rng) -> tuple[int, int]:
@@ -139,17 +133,6 @@ def _redraw(c: Centred, observed: float, replicates: int, rng: Rng) -> tuple[int
         reached += len(hits)
         drawn += len(uniform)
     return reached, drawn
-
-
-def _centre_free(x: Draws, center: Center) -> Centred:
-    whole = centred(x, center)
-    c = whole.centre_free
-    if c.n < 2:
-        raise ValueError(
-            f"x must have at least 4 rows where the centre is estimated, and two rows that are not zero, "
-            f"got {whole.n} draws, of which {c.n} rows have a direction"
-        )
-    return c
 
 
 def _squared_products(rows: NDArray[np.float64]) -> NDArray[np.float64]:

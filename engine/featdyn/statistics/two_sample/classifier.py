@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featdyn.statistics.randomness import Rng, generator
-from featdyn.statistics.two_sample.permutation import Labels, halves, labellings, outcome, samples
+from featdyn.statistics.two_sample.permutation import Labels, halved, outcome, samples
 from featdyn.statistics.two_sample.result import TwoSampleResult
 
 
@@ -27,26 +27,22 @@ def classifier(
     x, y : (n, d), (m, d)
         Samples of at least four rows. The classifier is fitted on a random half of each, in standardised coordinates;
         pairs and groups fall in the same half.
-    paired, groups, permutations
-        As for :func:`~featdyn.statistics.two_sample.mmd`. The null labels the held-out half anew: what the classifier
-        says of it stays.
+    paired, groups, permutations, rng
+        As for :func:`~featdyn.statistics.two_sample.mmd`; halves are random too. The null labels the held-out half
+        anew: what the classifier says of it stays.
     regularization
         Inverse strength ``C`` of scikit-learn's L2 penalty.
-    rng
-        Generator or seed of the halves and the null; 0 by default.
 
     Returns
     -------
     TwoSampleResult
-        ``statistic`` is the balanced accuracy, about 1/2 under the null. ``extras["total_variation_bound"]``: ``max(0,
-        2 accuracy - 1)``, which estimates a lower bound of the total variation.
+        ``statistic`` is about 1/2 under the null. ``extras["total_variation_bound"]``: ``max(0, 2 accuracy - 1)``,
+        which estimates a lower bound of the total variation.
     """
     a, b, _ = samples(x, y, paired, least=4)
     n, m, draw = len(a), len(b), generator(rng)
-    split = halves(n, m, paired, groups, draw)
-    if not paired and isinstance(permutations, np.ndarray):
-        raise ValueError("permutations must be a number where rows are no pairs: labels are shuffled within halves")
-    labels = labellings(n, m, permutations, draw, paired=paired, groups=groups, within=split)[:, split[1]]
+    split, labels = halved(n, m, permutations, draw, paired, groups)
+    labels = labels[:, split[1]]
     told = _predicted(np.concatenate([a, b]).astype(np.float64), split, n, regularization)
     shares = [(side & said).sum(axis=1) / side.sum(axis=1) for side, said in ((labels, told), (~labels, ~told))]
     found = (shares[0] + shares[1]) / 2

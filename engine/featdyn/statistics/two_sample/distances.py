@@ -62,10 +62,7 @@ def energy(
 ) -> TwoSampleResult:
     """Test by the energy distance ``2 E|X - Y| - E|X - X'| - E|Y - Y'|``, unbiased (Székely and Rizzo 2013).
 
-    Parameters
-    ----------
-    x, y, paired, groups, permutations, rng
-        As for :func:`mmd`.
+    Parameters are those of :func:`mmd`.
     """
     return _test(
         "energy", x, y, paired, groups, permutations, rng,
@@ -86,24 +83,16 @@ def sliced_wasserstein(
 ) -> TwoSampleResult:
     """Test by the sliced Wasserstein distance ``(mean_u W_p^p(u'x, u'y))^(1/p)`` over random directions u.
 
-    Biased upwards for small samples: report ``excess``.
-
-    Parameters
-    ----------
-    x, y, paired, groups, permutations, rng
-        As for :func:`mmd`; the generator also draws the directions.
-    p
-        Order, at least 1.
-    directions
-        How many random directions.
+    Biased upwards for small samples: report ``excess``. The order p is at least 1; the generator also draws the
+    directions. Other parameters are those of :func:`mmd`.
     """
     draw = generator(rng)
     seed = int(draw.integers(2**32))
-
-    def distances(points: NDArray[Any], labels: Labels, unit: float) -> Any:
-        return pairwise.sliced_wasserstein_many(points, labels, p=p, directions=directions, seed=seed)
-
-    return _test("sliced_wasserstein", x, y, paired, groups, permutations, draw, distances, in_units=True)
+    return _test(
+        "sliced_wasserstein", x, y, paired, groups, permutations, draw,
+        lambda z, labels, _: pairwise.sliced_wasserstein_many(z, labels, p=p, directions=directions, seed=seed),
+        in_units=True,
+    )  # fmt: skip
 
 
 def _test(

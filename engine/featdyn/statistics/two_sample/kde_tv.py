@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featdyn.statistics.randomness import Rng, generator
-from featdyn.statistics.two_sample.permutation import Labels, halves, labellings, outcome, samples
+from featdyn.statistics.two_sample.permutation import Labels, halved, outcome, samples
 from featdyn.statistics.two_sample.result import TwoSampleResult
 from featdyn_kernels import kde
 
-MOST_DIMENSIONS = (
-    3  # with 2,000 points of one law each: 0.07 in two dimensions, 0.11 in three, 0.2 in five, 0.5 in twenty
-)
+MOST_DIMENSIONS = 3  # of 2,000 points of one law each: 0.07 in two dimensions, 0.11 in three, 0.2 in five, 0.5 in 20
 _BLOCK = 2**24  # weights held at once, 128 MiB
 
 
@@ -32,25 +30,16 @@ def kde_total_variation(
     ``TV = E_{z ~ (P+Q)/2} |tanh((log p(z) - log q(z)) / 2)|``, with p and q Gaussian kernel estimates from one half of
     each sample and the mean over the other half, then with the halves exchanged.
 
+    Positive also where the laws agree; ``excess`` is its difference from the null.
+
     Parameters
     ----------
     x, y : (n, d), (m, d)
         Samples, d <= 3 and at least 2 (d + 1) rows each. Project both onto one common basis first: the total variation
         of any projection is at most the full one.
-    paired
-        Row i of both is the same item (one image at two checkpoints): halves are halves of the items and the null swaps
-        x_i with y_i.
-    groups, permutations
-        As for :func:`~featdyn.statistics.two_sample.mmd`; groups stay in one half. Labellings that are given must swap
-        pairs, as those of halves do not depend on them.
-    rng
-        Generator or seed of the halves and the null; 0 by default.
-
-    Returns
-    -------
-    TwoSampleResult
-        The estimate is positive also where the laws agree; ``excess`` is its difference from the null. ``pvalue`` is
-        exact.
+    paired, groups, permutations, rng
+        As for :func:`~featdyn.statistics.two_sample.mmd`; pairs and groups stay in one half, at random too. Labellings
+        that are given must swap pairs, as those of halves do not depend on them.
 
     Notes
     -----
@@ -80,10 +69,7 @@ def total_variations(
     draw = generator(rng)
     n, m = len(x), len(y)
     points = _whitened(np.concatenate([x, y]), (n // 2 + m // 2) / 2)
-    one, other = split = halves(n, m, paired, groups, draw)
-    if not paired and isinstance(permutations, np.ndarray):
-        raise ValueError("permutations must be a number where rows are no pairs: labels are shuffled within halves")
-    labels = labellings(n, m, permutations, draw, paired=paired, groups=groups, within=split)
+    (one, other), labels = halved(n, m, permutations, draw, paired, groups)
     step = max(1, _BLOCK // (n + m))
     blocks = [labels[start : start + step] for start in range(0, len(labels), step)]
     return np.concatenate([(_held_out(points, one, other, b) + _held_out(points, other, one, b)) / 2 for b in blocks])

@@ -53,7 +53,7 @@ def labellings(
     Parameters
     ----------
     n, m
-        Sizes of the samples; pooled points are the first sample's, then the second's.
+        Sizes of the samples, whose points are pooled in this order.
     permutations
         How many random labellings, at least 1; or the labellings themselves, which are checked.
     rng
@@ -89,12 +89,20 @@ def labellings(
     return labels
 
 
-def halves(n: int, m: int, paired: bool, groups: ArrayLike | None, draw: np.random.Generator) -> list[NDArray[np.intp]]:
-    """Return the pooled points of a random half of each sample, and of the other; groups and pairs stay whole."""
+def halved(
+    n: int, m: int, permutations: int | Labels, draw: np.random.Generator, paired: bool, groups: ArrayLike | None
+) -> tuple[list[NDArray[np.intp]], Labels]:
+    """Return the pooled points of a random half of each sample, and of the other, and labellings within them.
+
+    Groups and pairs stay whole.
+    """
     member = checks.groups(groups, n if paired else n + m)
     first = _order(member[:n], draw)
     second = first if paired else _order(member[n:], draw)
-    return [np.concatenate([first[i], n + second[i]]) for i in (0, 1)]
+    split = [np.concatenate([first[i], n + second[i]]) for i in (0, 1)]
+    if not paired and isinstance(permutations, np.ndarray):
+        raise ValueError("permutations must be a number where rows are no pairs: labels are shuffled within halves")
+    return split, labellings(n, m, permutations, draw, paired=paired, groups=groups, within=split)
 
 
 def _order(member: NDArray[np.intp], draw: np.random.Generator) -> list[NDArray[np.intp]]:

@@ -15,18 +15,11 @@ class TwoSampleResult:
 
     Attributes
     ----------
-    name : str
-    statistic : float
-        Large values speak against one common law.
-    pvalue : float
-    null_mean, null_deviation : float
-        Mean and standard deviation of the statistic where the two laws agree.
-    n, m, d : int
-        Sizes of the samples, coordinates.
-    paired : bool
-        Whether row i of both samples was treated as one item.
-    extras : mapping
-        Further numbers, by name.
+    statistic : large values speak against one common law
+    null_mean, null_deviation : mean and standard deviation of the statistic where the two laws agree
+    n, m, d : sizes of the samples, coordinates
+    paired : whether row i of both samples was treated as one item
+    extras : further numbers, by name
     null : (permutations,)
         The statistic under each random labelling, in their order: what adjusting over a family needs.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from featdyn.analysis.declaration import SHARE, Analysis, Variable, bounded
+from featdyn.analysis.declaration import SHARE, SIGNED, Analysis, Variable, bounded
 from featdyn.analysis.options import Sets
 
 AVERAGES = ("weights", "predictions")
@@ -32,7 +32,7 @@ ANALYSIS = Analysis(
     variables={
         **bounded("accuracy", CELLS, "share of right probes", valid_range=SHARE, status="status"),
         "loss": Variable(CELLS, "mean cross-entropy", "nat", status="status"),
-        **bounded("change", CELLS, "accuracy minus that of the last network", valid_range=(-1.0, 1.0), status="status"),
+        **bounded("change", CELLS, "accuracy minus that of the last network", valid_range=SIGNED, status="status"),
         "prediction": Variable("average window probe", "predicted class", status="status"),
     },
     compute="featdyn.analysis.composites.averaging.compute:averaging",

@@ -25,17 +25,16 @@ def averaging(context: Context[AveragingOptions]) -> xr.Dataset:
     """Average the last checkpoints and compare with the last one alone."""
     run = context.run
     sets, labels = labelled(run, context.sets)
-    every = ProbeSets.of(run)
-    train = every.members[every.names.index("train")] if "train" in every.names else np.zeros(len(labels), bool)
+    train = ProbeSets.of(run).training
     windows = np.arange(1, min(context.options.window, run.checkpoints) + 1)
-    networks = AveragedNetworks(run, context.model, labels, np.flatnonzero(train))
+    rebuild = partial(AveragedNetworks, run, context.model, labels, np.flatnonzero(train))
+    networks = rebuild()
     if context.model is not None:
         refuse_other_function(run, networks.model, networks.batches[0])
     context.admit(networks.plan(len(windows)))
     blocks, shape = range(run.schema.blocks), (len(windows), len(labels))
     prediction, loss = np.zeros((len(AVERAGES), *shape), np.int64), np.full((len(AVERAGES), *shape), np.nan)
     status = Status(DIMS, (len(AVERAGES), len(sets.names), len(windows)))
-    rebuild = partial(AveragedNetworks, run, context.model, labels, np.flatnonzero(train))
     with context.stage(networks, rebuild) as stage:
         of_blocks = stage.map(AveragedNetworks.predictions, [(block, len(windows)) for block in blocks])
         for block, scores in zip(blocks, context.each(of_blocks), strict=True):
@@ -71,12 +70,9 @@ def _numbers(
     change = right.astype(np.int8) - right[AVERAGES.index("predictions"), 0].astype(np.int8)
     columns: dict[str, list[NDArray[Any]]] = {}
     for mine, origins in ((member, sets.origins[member]) for member in sets.members):
-        columns.setdefault("loss", []).append(loss[..., mine].mean(-1))
-        accuracy, gain = (
-            share_interval(right[..., mine], groups=origins),
-            difference_interval(change[..., mine], groups=origins),
-        )
-        for name, found in (("accuracy", accuracy), ("change", gain)):
-            for end, value in (("", found.estimate), ("_low", found.low), ("_high", found.high)):
-                columns.setdefault(name + end, []).append(value)
+        accuracy = share_interval(right[..., mine], groups=origins)
+        gain = difference_interval(change[..., mine], groups=origins)
+        found = {"loss": loss[..., mine].mean(-1)} | accuracy.named("accuracy") | gain.named("change")
+        for name, value in found.items():
+            columns.setdefault(name, []).append(value)
     return {name: np.stack(column, 1) for name, column in columns.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import prod
 from typing import Any, TypeAlias
 
@@ -28,16 +27,8 @@ Scores: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 class AveragedNetworks:
-    """What tasks need.
-
-    Parameters
-    ----------
-    model
-        The network, where it is not one of featdyn's.
-    labels
-        ``(probe,)``, classes.
-    train
-        Places of the training probes, on which BatchNorm statistics are estimated anew.
+    """What tasks need: classes ``labels (probe,)``, and the places of the training probes, on which BatchNorm
+    statistics are estimated anew.
     """
 
     def __init__(self, run: Run, model: nn.Module | None, labels: NDArray[np.int64], train: NDArray[np.intp]) -> None:
@@ -78,8 +69,10 @@ class AveragedNetworks:
         if self._normalised:
             if not len(self._train):
                 return None
+            parts = (self._train[part] for part in nearly_equal(len(self._train), batches.size))
+            inputs = (inputs_of(self._run, part).to(device_of(self.model)) for part in parts)
             try:
-                state = reestimated(self.model, state, self._training(batches.size))
+                state = reestimated(self.model, state, inputs)
             except OneValue:
                 return None
         found = []
@@ -117,11 +110,6 @@ class AveragedNetworks:
                 elif value.is_floating_point():
                     mean[name] += (value.double() - mean[name]) / count
         return {name: torch.empty_like(own[name]).copy_(value) for name, value in mean.items()}
-
-    def _training(self, size: int) -> Iterator[Tensor]:
-        """Yield the training probes in batches of nearly one size."""
-        for part in nearly_equal(len(self._train), size):
-            yield inputs_of(self._run, self._train[part]).to(device_of(self.model))
 
 
 def _widest(model: nn.Module, one: Tensor) -> int:

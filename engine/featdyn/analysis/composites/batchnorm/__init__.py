@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from featdyn.analysis.declaration import SHARE, Analysis, Variable, bounded
+from featdyn.analysis.declaration import SHARE, SIGNED, Analysis, Variable, bounded
 from featdyn.analysis.options import Cuts, Seed, Sets, Suffixes, samples
 
 POLICIES = ("travel", "reestimated", "batch")
@@ -33,9 +33,7 @@ ANALYSIS = Analysis(
             valid_range=SHARE,
             status="status",
         ),
-        **bounded(
-            "change", CELLS, 'accuracy minus that of the policy "travel"', valid_range=(-1.0, 1.0), status="status"
-        ),
+        **bounded("change", CELLS, 'accuracy minus that of the policy "travel"', valid_range=SIGNED, status="status"),
         "diagonal_differences": Variable(
             "policy cut",
             "predictions at t1 = t2 that differ from the recorded network's: 0 where statistics travel, and where no "

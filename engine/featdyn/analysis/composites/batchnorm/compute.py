@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from math import prod
 from typing import TypeAlias
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from featdyn.analysis.composites.batchnorm import CELLS, POLICIES, BatchNormOptions
@@ -85,10 +84,7 @@ def _numbers(
     right = predicted == labels
     accuracy = share_interval(right, groups=origins)
     change = difference_interval(right.astype(np.int8) - right[TRAVEL].astype(np.int8), groups=origins)
-    found = {"agreement": (predicted == own).mean(-1)}
-    for name, interval in (("accuracy", accuracy), ("change", change)):
-        found |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    return found
+    return {"agreement": (predicted == own).mean(-1)} | accuracy.named("accuracy") | change.named("change")
 
 
 def _plan(run: Run, parts: Stitchable, kept: list[Places], tasks: int) -> Plan:
@@ -137,12 +133,12 @@ class _Policies:
                 for policy, state in enumerate((travelling[c], anew.get(c), travelling[c])):
                     if s is None or state is None:
                         continue
-                    with suppress(OneValue), by_batch(suffixes[c]) if policy == BATCH else nullcontext():
-                        found[s][policy, c] = _predictions(suffixes[c], state, batches)
+                    with (
+                        suppress(OneValue),
+                        by_batch(suffixes[c]) if policy == BATCH else nullcontext(),
+                        torch.inference_mode(),
+                    ):
+                        said = [predicted_classes(functional_call(suffixes[c], state, (z,))) for z in batches]
+                        found[s][policy, c] = torch.cat(said).cpu().numpy()
                         there[policy, c, s] = True
         return found, there
-
-
-def _predictions(suffix: nn.Module, state: dict[str, Tensor], batches: Sequence[Tensor]) -> NDArray[np.int64]:
-    with torch.inference_mode():
-        return torch.cat([predicted_classes(functional_call(suffix, state, (z,))) for z in batches]).cpu().numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -10,6 +11,7 @@ from featdyn.analysis.declaration import SHARE, Analysis, Variable, bounded
 from featdyn.analysis.options import Cuts, FeatureSource, Sets
 
 PAIRS = "cut set t1 t2"
+_pair, _soft = partial(Variable, PAIRS), partial(Variable, PAIRS, status="soft_status")
 
 
 class ConsistencyOptions(FeatureSource, Cuts, Sets):
@@ -36,21 +38,21 @@ ANALYSIS = Analysis(
     variables={
         "prediction": Variable("cut t1 t2 probe", "predicted class"),
         **bounded("accuracy", PAIRS, "share of right probes", valid_range=SHARE),
-        "accuracy_true": Variable(PAIRS, "share of probes whose true label is predicted", valid_range=SHARE),
-        "agreement": Variable(PAIRS, "share of probes predicted as by t2's own network", valid_range=SHARE),
-        "agreement_prefix": Variable(PAIRS, "share of probes predicted as by t1's own network", valid_range=SHARE),
-        "loss": Variable(PAIRS, "mean cross-entropy", "nat", status="soft_status"),
-        "margin": Variable(PAIRS, "mean logit of the label minus the largest other one", status="soft_status"),
-        "probability": Variable(PAIRS, "mean probability of the label", valid_range=SHARE, status="soft_status"),
-        "divergence": Variable(PAIRS, "mean KL divergence from t2's own network", "nat", status="soft_status"),
+        "accuracy_true": _pair("share of probes whose true label is predicted", valid_range=SHARE),
+        "agreement": _pair("share of probes predicted as by t2's own network", valid_range=SHARE),
+        "agreement_prefix": _pair("share of probes predicted as by t1's own network", valid_range=SHARE),
+        "loss": _soft("mean cross-entropy", "nat"),
+        "margin": _soft("mean logit of the label minus the largest other one"),
+        "probability": _soft("mean probability of the label", valid_range=SHARE),
+        "divergence": _soft("mean KL divergence from t2's own network", "nat"),
         "plain_accuracy": Variable("set t1", "share of right probes of the recorded network", valid_range=SHARE),
         "diagonal_differences": Variable("cut", "predictions at t1 = t2 that differ from the recorded network's"),
         **bounded("retention", PAIRS, "accuracy over that of t1's own network", status="retention_status"),
-        "forgetting": Variable(PAIRS, "accuracy lost against t1's own network", valid_range=SHARE),
-        "particle_forgetting": Variable(
-            PAIRS, "share of probes that t1's own network has right and the composite wrong", valid_range=SHARE
+        "forgetting": _pair("accuracy lost against t1's own network", valid_range=SHARE),
+        "particle_forgetting": _pair(
+            "share of probes that t1's own network has right and the composite wrong", valid_range=SHARE
         ),
-        "transferability": Variable(PAIRS, "accuracy over that on training probes", status="transferability_status"),
+        "transferability": _pair("accuracy over that on training probes", status="transferability_status"),
         "horizon": Variable(
             "cut set t2", "how many checkpoints back all prefixes are right, mean over probes", status="horizon_status"
         ),

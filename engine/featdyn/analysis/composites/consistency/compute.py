@@ -29,11 +29,6 @@ def consistency(context: Context[ConsistencyOptions]) -> xr.Dataset:
     """Evaluate the composites of all pairs of checkpoints on all probes.
 
     What an earlier result holds is kept: after another checkpoint only a row and a column are new.
-
-    Raises
-    ------
-    NetworkError
-        The network cannot be cut, or there is no such cut.
     """
     run = context.run
     sets, labels = labelled(run, context.sets)
@@ -87,14 +82,12 @@ def _summary(
     diagonal = np.einsum("cttn->ctn", prediction)
     plain = np.stack([recorded_classes(run, t) for t in range(run.checkpoints)])
     finite = np.isfinite(found.soft)
-    soft_status = Status(CELLS, finite.shape[1:])
-    soft_status.mark(NOT_FINITE, ~finite.all(0))
     values: dict[str, Any] = {
         "prediction": (("cut", "t1", "t2", "probe"), prediction),
         "agreement": (CELLS, _shares(prediction == diagonal[:, None], sets)),
         "agreement_prefix": (CELLS, _shares(prediction == diagonal[:, :, None], sets)),
         **{name: (CELLS, array) for name, array in zip(SOFT, np.where(finite, found.soft, np.nan), strict=True)},
-        "soft_status": soft_status.variable(),
+        "soft_status": Status(CELLS, finite.shape[1:]).mark(NOT_FINITE, ~finite.all(0)).variable(),
         "plain_accuracy": (("set", "t1"), np.stack([(plain == labels)[:, m].mean(-1) for m in sets.members])),
         "diagonal_differences": ("cut", (diagonal != plain).sum((1, 2))),
     }
@@ -102,11 +95,10 @@ def _summary(
         # A network trained on wrong labels may still see the right ones.
         values["accuracy_true"] = CELLS, _shares(prediction == probes["true_label"].values, sets)
     values["probe"] = "probe", probes["sample"].values
-    every, _ = labelled(run, ProbeSets.of(run))  # training probes count, whatever the option sets says
-    train = every.index("train")
+    train = labelled(run, ProbeSets.of(run))[0].training  # which count, whatever the option sets says
     per_pair = measures(
         prediction == labels, labels, probes["step"].values, sets, options, _constant(probes, len(plain)),
-        None if train is None else every.members[train],
+        train if train.any() else None,
     )  # fmt: skip
     return coords.assign(values).set_coords("probe").merge(per_pair)
 

@@ -19,10 +19,7 @@ Values: TypeAlias = NDArray[np.float64]
 
 def accuracy(right: Right) -> Values:
     """Return A(t1, t2), the share of right probes, NaN where there is none; on training probes the empirical memory."""
-    if not right.shape[-1]:
-        return np.full(right.shape[:-1], np.nan)
-    found: Values = right.mean(-1, dtype=np.float64)
-    return found
+    return np.asarray(right.mean(-1, dtype=np.float64) if right.shape[-1] else np.full(right.shape[:-1], np.nan))
 
 
 def forgetting(right: Right) -> Values:
@@ -55,8 +52,7 @@ def horizon(right: Right) -> NDArray[np.int32]:
 def horizon_steps(horizon: NDArray[np.int32], steps: NDArray[np.integer[Any]]) -> Values:
     """Return a horizon (t2, n) in training steps; NaN where it is -1."""
     t2 = np.arange(len(horizon))[:, None]
-    reached = steps[t2] - steps[np.minimum(t2, t2 - horizon)]
-    return np.where(horizon < 0, np.nan, reached)
+    return np.where(horizon < 0, np.nan, steps[t2] - steps[np.minimum(t2, t2 - horizon)])
 
 
 def by_gap(right: Right, window: Sequence[int], lags: Sequence[int]) -> Values:

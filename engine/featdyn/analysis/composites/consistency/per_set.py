@@ -34,18 +34,8 @@ def measures(
 ) -> xr.Dataset:
     """Return every measure of which composites are right, as declared, and why some are missing.
 
-    Parameters
-    ----------
-    right
-        ``(cut, t1, t2, probe)``.
-    labels
-        ``(probe,)``.
-    steps
-        ``(t,)`` training steps of the checkpoints.
-    constant
-        Checkpoints before the learning rate first falls.
-    train
-        ``(probe,)``, the training probes; None where there are none.
+    ``right`` is ``(cut, t1, t2, probe)``, ``labels`` and ``train``, which of the probes are training ones if any are,
+    ``(probe,)``, ``steps`` ``(t,)``; ``constant`` is how many checkpoints come before the learning rate first falls.
     """
     shown = constant if options.phase == "constant" else right.shape[1]
     window = range(min(shown - 1, round(shown * (1 - options.window))), shown)
@@ -61,9 +51,9 @@ def measures(
         reach = horizons[c][:, member]
         unseen = np.full(mine.shape[:2], np.nan)
         return {
-            **_named("accuracy", accuracy),
-            **_named("retention", kept),
-            **_named("gap_accuracy", gap),
+            **accuracy.named("accuracy"),
+            **kept.named("retention"),
+            **gap.named("gap_accuracy"),
             "forgetting": memory.forgetting(mine),
             "particle_forgetting": memory.particle_forgetting(mine),
             "class_accuracy": np.stack([memory.accuracy(mine[..., own == k]) for k in classes]),
@@ -95,8 +85,7 @@ def _statuses(found: xr.Dataset, no_train: bool) -> dict[str, xr.Variable]:
     }
     statuses = {}
     for name, (dims, reason) in reasons.items():
-        status = Status(dims, found[name].shape)
-        status.mark(reason, np.isnan(found[name].values))
+        status = Status(dims, found[name].shape).mark(reason, np.isnan(found[name].values))
         statuses[f"{name.removesuffix('_accuracy')}_status"] = status.variable()
     return statuses
 
@@ -112,10 +101,6 @@ def _intervals(right: memory.Right, origins: NDArray[np.int64]) -> tuple[Interva
         for each in zip(*rows, strict=True)
     )
     return accuracy, kept
-
-
-def _named(name: str, found: Interval) -> dict[str, NDArray[np.float64]]:
-    return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

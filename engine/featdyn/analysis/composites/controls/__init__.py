@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from featdyn.analysis.declaration import SHARE, Analysis, Variable, bounded
+from functools import partial
+
+from featdyn.analysis.declaration import SHARE, SIGNED, Analysis, Variable, bounded
 from featdyn.analysis.options import Cuts, Seed, Sets, Suffixes, samples
 
 KINDS = ("drift", "isotropic", "gaussian", "same_class", "other_class")
@@ -12,6 +14,7 @@ STRICT = ("isotropic", "same_class", "other_class")
 """What drift has to beat to count as structured."""
 CELLS = "cut set t1 t2"
 OF_KINDS = f"kind {CELLS}"
+_of_kind = partial(Variable, OF_KINDS, status="status")
 
 
 class ControlOptions(Cuts, Sets, Suffixes, Seed):
@@ -30,20 +33,16 @@ ANALYSIS = Analysis(
     options=ControlOptions,
     needs=frozenset({"network", "labels"}),
     variables={
-        "accuracy": Variable(OF_KINDS, "share of right probes", valid_range=SHARE, status="status"),
-        "agreement": Variable(
-            OF_KINDS, "share of probes predicted as by t2's own network", valid_range=SHARE, status="status"
-        ),
+        "accuracy": _of_kind("share of right probes", valid_range=SHARE),
+        "agreement": _of_kind("share of probes predicted as by t2's own network", valid_range=SHARE),
         **bounded(
             "advantage",
             OF_KINDS,
             "accuracy of the drift minus that of the control",
-            valid_range=(-1.0, 1.0),
+            valid_range=SIGNED,
             status="status",
         ),
-        "norm_error": Variable(
-            OF_KINDS, "largest relative difference between the norm wanted and that after rounding", status="status"
-        ),
+        "norm_error": _of_kind("largest relative difference between the norm wanted and that after rounding"),
         "without_control": Variable(
             OF_KINDS, "probes that have no such control, as nobody else of the class moves: left out of its numbers"
         ),

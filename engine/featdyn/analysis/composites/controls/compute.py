@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -70,10 +71,8 @@ def _statuses(values: dict[str, NDArray[Any]], strict: list[int]) -> dict[str, x
     for k, kind in enumerate(KINDS):
         status.mark(NO_CONTROL.get(kind, NOT_FINITE), (k, missing[k]))
     of_motion, structured = (Status(CELLS.split(), motion.shape) for _ in range(2))
-    of_motion.mark(ZERO, np.isnan(motion) & (values["zero_features"] > 0))
-    of_motion.mark(NOT_FINITE, np.isnan(motion))
-    structured.mark(STILL, motion == 0)
-    structured.mark(NO_RIVAL, missing[strict].any(0))
+    of_motion.mark(ZERO, np.isnan(motion) & (values["zero_features"] > 0)).mark(NOT_FINITE, np.isnan(motion))
+    structured.mark(STILL, motion == 0).mark(NO_RIVAL, missing[strict].any(0))
     statuses = {"status": status, "motion_status": of_motion, "structured_status": structured}
     return {name: found.variable() for name, found in statuses.items()}
 
@@ -94,36 +93,33 @@ def _plan(run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], tasks: int)
     )
 
 
+@dataclass(eq=False)
 class _Cells:
     """What tasks need; the newest t2's side of a cell is kept for the next t1."""
 
-    def __init__(
-        self,
-        run: Run,
-        parts: Stitchable,
-        kept: list[NDArray[np.intp]],
-        labels: NDArray[np.int64],
-        origins: NDArray[np.int64],
-        seed: int,
-    ) -> None:
-        self._parts, self._kept, self._labels, self._origins, self._seed = parts, kept, labels, origins, seed
-        self._new: tuple[tuple[int, int], list[SuffixBank], list[Tensor], list[Tensor]] | None = None
+    run: Run
+    parts: Stitchable
+    kept: list[NDArray[np.intp]]
+    labels: NDArray[np.int64]
+    origins: NDArray[np.int64]
+    seed: int
+    new: tuple[tuple[int, int], list[SuffixBank], list[Tensor], list[Tensor]] | None = None
 
     def cell(self, item: tuple[int, int, int]) -> dict[str, NDArray[np.float64]]:
         """Return the values of one (t2, set, t1), each over (kind, cut) or over (cut)."""
         t2, s, t1 = item
-        mine = self._kept[s]
-        labels, origins = self._labels[mine], self._origins[mine]
+        mine = self.kept[s]
+        labels, origins = self.labels[mine], self.origins[mine]
         banks, new, own = self._suffixes(t2, s)
         found = {name: np.full((len(KINDS), len(banks)), np.nan) for name in OF_EACH}
         found["without_control"] = np.zeros((len(KINDS), len(banks)), np.int64)
         motion, zero = np.full(len(banks), np.nan), np.zeros(len(banks), np.int64)
-        for c, (old, z) in enumerate(zip(self._parts.features.whole(t1, mine), new, strict=True)):
+        for c, (old, z) in enumerate(zip(self.parts.features.whole(t1, mine), new, strict=True)):
             size, reference = lengths(old - z), lengths(z).cpu().numpy()
             zero[c] = (reference == 0).sum()
             if zero[c] < len(mine):
                 motion[c] = relative_change(size.cpu().numpy(), reference)[reference != 0].mean()
-            seed = np.random.SeedSequence([self._seed, t1, t2, c, s]).generate_state(1)[0]
+            seed = np.random.SeedSequence([self.seed, t1, t2, c, s]).generate_state(1)[0]
             kept_right: NDArray[np.bool_] | None = None
             for k, (moved, there) in enumerate(perturbed(old, z, labels, int(seed))):
                 predicted = banks[c].run(moved).predictions[0]
@@ -145,10 +141,10 @@ class _Cells:
 
     def _suffixes(self, t2: int, s: int) -> tuple[list[SuffixBank], list[Tensor], list[Tensor]]:
         """Return the suffixes of t2, its own features of a set, and what it predicts."""
-        if self._new is None or self._new[0] != (t2, s):
-            self._new = None  # before there are others
-            banks = [SuffixBank.from_states(cut.suffix, [self._parts.states[t2]]) for cut in self._parts.cuts]
-            new = self._parts.features.whole(t2, self._kept[s])
+        if self.new is None or self.new[0] != (t2, s):
+            self.new = None  # before there are others
+            banks = [SuffixBank.from_states(cut.suffix, [self.parts.states[t2]]) for cut in self.parts.cuts]
+            new = self.parts.features.whole(t2, self.kept[s])
             own = [bank.run(z).predictions[0] for bank, z in zip(banks, new, strict=True)]
-            self._new = (t2, s), banks, new, own
-        return self._new[1:]
+            self.new = (t2, s), banks, new, own
+        return self.new[1:]

@@ -16,21 +16,10 @@ def perturbed(
 ) -> Iterator[tuple[Tensor, NDArray[np.bool_]]]:
     """Yield the features ``(n, ...)`` of each of the kinds, and which probes ``(n,)`` have such a control.
 
-    The first are the old features themselves, the others new ones plus e. A probe has no control where there is
-    nobody whose drift it could be given: it stays as it is at t2. One that does not drift has them all: e is zero.
-
-    Parameters
-    ----------
-    old, new
-        Features at t1 and t2, ``(n, ...)``.
-    labels
-        ``(n,)``.
-    seed
-        Of the noise and of the choice of other probes.
-
-    Notes
-    -----
-    The Gaussian's covariance is that of the drift over the other probes: a random combination of their centred drifts.
+    The first are the old features themselves, those of t1, the others new ones, of t2, plus e. A probe has no control
+    where there is nobody whose drift it could be given: it stays as it is at t2. One that does not drift has them all:
+    e is zero. The Gaussian's covariance is that of the drift over the other probes: a random combination of their
+    centred drifts.
     """
     flat = (old - new).flatten(1)
     size = lengths(flat)[:, None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from featdyn.analysis.declaration import SHARE, Analysis, Variable, bounded
+from featdyn.analysis.declaration import SHARE, SIGNED, Analysis, Variable, bounded
 from featdyn.analysis.options import Cuts, Sets, Suffixes
 
 CELLS = "segment set t1 t2"
@@ -29,7 +29,7 @@ ANALYSIS = Analysis(
     variables={
         **bounded("accuracy", CELLS, "share of right probes", valid_range=SHARE),
         "agreement": Variable(CELLS, "share of probes predicted as by t2's own network", valid_range=SHARE),
-        **bounded("drop", CELLS, "accuracy of t2's own network minus that of the composite", valid_range=(-1.0, 1.0)),
+        **bounded("drop", CELLS, "accuracy of t2's own network minus that of the composite", valid_range=SIGNED),
     },
     compute="featdyn.analysis.composites.rewind.compute:rewind",
     section="featdyn.report.sections.rewind:section",

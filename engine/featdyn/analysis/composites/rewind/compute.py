@@ -61,10 +61,7 @@ def _numbers(
     right = predicted == labels
     accuracy = share_interval(right, groups=origins)
     drop = difference_interval((own == labels).astype(np.int8) - right.astype(np.int8), groups=origins)
-    found = {"agreement": (predicted == own).mean(-1)}
-    for name, interval in (("accuracy", accuracy), ("drop", drop)):
-        found |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    return found
+    return {"agreement": (predicted == own).mean(-1)} | accuracy.named("accuracy") | drop.named("drop")
 
 
 def _plan(run: Run, parts: Stitchable, tasks: int, t2s: int) -> Plan:

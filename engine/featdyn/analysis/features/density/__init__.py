@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -9,7 +10,7 @@ from pydantic import Field
 from featdyn.analysis.declaration import SHARE, Analysis, Variable
 from featdyn.analysis.options import Cuts, FeatureSource, Seed, Sets, samples
 
-CELLS = "measure cut set pair"
+_cell = partial(Variable, "measure cut set pair", status="status")
 
 
 class DensityOptions(FeatureSource, Cuts, Sets, Seed):
@@ -33,18 +34,14 @@ ANALYSIS = Analysis(
     options=DensityOptions,
     needs=frozenset({"network"}),
     variables={
-        "statistic": Variable(CELLS, "distance between the features at t1 and t2", status="status"),
-        "excess": Variable(CELLS, "statistic minus its mean under the null", status="status"),
-        "null_mean": Variable(CELLS, "mean of the statistic under the null", status="status"),
-        "null_deviation": Variable(CELLS, "standard deviation of the statistic under the null", status="status"),
-        "pvalue": Variable(
-            CELLS, "share of labellings with a statistic at least as large", valid_range=SHARE, status="status"
-        ),
-        "adjusted": Variable(
-            CELLS,
+        "statistic": _cell("distance between the features at t1 and t2"),
+        "excess": _cell("statistic minus its mean under the null"),
+        "null_mean": _cell("mean of the statistic under the null"),
+        "null_deviation": _cell("standard deviation of the statistic under the null"),
+        "pvalue": _cell("share of labellings with a statistic at least as large", valid_range=SHARE),
+        "adjusted": _cell(
             "p-value by the maximum over all cuts, sets and pairs of a measure (Westfall and Young, step-down)",
             valid_range=SHARE,
-            status="status",
         ),
         "explained": Variable(
             "cut set component",

@@ -57,11 +57,6 @@ def density(context: Context[DensityOptions]) -> xr.Dataset:
 
     All checkpoints are projected onto one principal basis, fitted on rows of all of them. The probes of both samples
     are the same, so the null swaps the two features of an image, and every cell swaps the same images.
-
-    Raises
-    ------
-    NetworkError
-        The network cannot be cut, there is no such cut, or it is not the one recorded.
     """
     run, sets, options, parts = context.run, context.sets, context.options, context.stitchable()
     kept, pairs = sets.choose(run, options.samples, options.seed), _pairs(run.checkpoints, options.pairs)
@@ -114,10 +109,7 @@ def plan(run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], pairs: int, 
         f"{len(parts.cuts)} cuts x {sets} sets of up to {rows:,} probes x {pairs} pairs of checkpoints",
         tasks=sets * (1 + steps) + sets * len(parts.cuts) * -(-pairs // PAIRS),
         reads=parts.features.stored_bytes * (steps * probes + sets * FITTED) // run.schema.samples,
-        task={
-            "features": parts.pass_bytes,
-            "rows to fit": 4 * fit * (sum(widths) + max(widths)) + 3 * 8 * fit**2,
-        },
+        task={"features": parts.pass_bytes, "rows to fit": 4 * fit * (sum(widths) + max(widths)) + 3 * 8 * fit**2},
         state=parts.held | {"axes": 4 * sets * sum(min(WIDTH, width, fit) * width for width in widths)},
         result={
             "points": 4 * steps * probes * sum(min(WIDTH, width, fit) for width in widths),

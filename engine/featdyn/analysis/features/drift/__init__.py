@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from featdyn.analysis.declaration import SHARE, Analysis, Variable, bounded
 from featdyn.analysis.options import Cuts, FeatureSource, Seed, Sets, samples
 
 PAIRS = "cut set t1 t2"
 ACROSS = "cut cut2 t1 t2"
+WEIGHTS = "|w(t2) - w(t1)| / |w(t1)| of the trained parameters"
+_path = partial(Variable, "cut probe", status="path_status")
 
 
 class DriftOptions(FeatureSource, Cuts, Sets, Seed):
@@ -40,19 +44,13 @@ ANALYSIS = Analysis(
             missing="the first checkpoint",
             status="path_status",
         ),
-        "path_length": Variable("cut probe", "sum of the step lengths", status="path_status"),
-        "displacement": Variable(
-            "cut probe", "distance of the last checkpoint's features from the first's", status="path_status"
-        ),
-        "straightness": Variable(
-            "cut probe", "displacement over path length", valid_range=SHARE, status="straightness_status"
-        ),
-        "prefix_distance": Variable(
-            "cut t1 t2", "|w(t2) - w(t1)| / |w(t1)| of the trained parameters up to the cut", status="prefix_status"
-        ),
-        "suffix_distance": Variable(
-            "cut t1 t2", "|w(t2) - w(t1)| / |w(t1)| of the trained parameters behind the cut", status="suffix_status"
-        ),
+        "path_length": _path("sum of the step lengths"),
+        "displacement": _path("distance of the last checkpoint's features from the first's"),
+        "straightness": _path("displacement over path length", valid_range=SHARE, status="straightness_status"),
+        **{
+            f"{half}_distance": Variable("cut t1 t2", f"{WEIGHTS} {where} the cut", status=f"{half}_status")
+            for half, where in (("prefix", "up to"), ("suffix", "behind"))
+        },
         "cka": Variable(ACROSS, "linear CKA of cut at t1 with cut2 at t2", valid_range=SHARE, status="cka_status"),
         **bounded("cka_debiased", ACROSS, "debiased linear CKA", status="cka_interval_status"),
         "cka_debiased": Variable(ACROSS, "debiased linear CKA", status="cka_debiased_status"),

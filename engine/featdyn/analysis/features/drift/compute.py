@@ -24,11 +24,6 @@ def drift(context: Context[DriftOptions]) -> xr.Dataset:
     is less; then, checkpoint by checkpoint, features of ``samples`` probes of each set at all cuts; and for CKA
     ``4 * cuts * T * samples^2`` bytes of Gram matrices where results are collected, which go to a scratch file beyond
     1 GiB. A prefix that is recomputed runs once for motion, and once more for the batches that hold those ``samples``.
-
-    Raises
-    ------
-    NetworkError
-        The network cannot be cut, there is no such cut, or it is not the one recorded.
     """
     run, sets, parts = context.run, context.sets, context.stitchable()
     kept = sets.choose(run, context.options.samples, context.options.seed)

@@ -43,16 +43,9 @@ class Probe:
 def fit(
     gram: NDArray[np.float32] | Values, labels: NDArray[np.int64], groups: NDArray[np.int64] | None = None
 ) -> Probe:
-    """Fit a probe.
+    """Fit a probe to labels ``(n,)``, from inner products ``(n, n)`` of features less their mean over the n samples.
 
-    Parameters
-    ----------
-    gram
-        ``(n, n)``, inner products of features from which their mean over the n samples was taken.
-    labels
-        ``(n,)``.
-    groups
-        ``(n,)``, samples that are left out together, such as copies of one image; each alone by default.
+    ``groups (n,)`` are left out together, such as copies of one image; each sample alone by default.
 
     Raises
     ------

@@ -33,24 +33,12 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Units:
-    """The probes of one image in one set, which vary together.
+    """The probes of one image in one set, which vary together."""
 
-    Attributes
-    ----------
-    sets
-        How many there are.
-    set_of
-        ``(unit,)``, the place of its set, or -1.
-    of
-        ``(probe,)``, its unit.
-    size
-        ``(unit,)``, how many probes it has.
-    """
-
-    sets: int
-    set_of: NDArray[np.intp]
-    of: NDArray[np.intp]
-    size: NDArray[np.intp]
+    sets: int  # how many there are
+    set_of: NDArray[np.intp]  # (unit,), the place of its set, or -1
+    of: NDArray[np.intp]  # (probe,), its unit
+    size: NDArray[np.intp]  # (unit,), how many probes it has
 
     @classmethod
     def of_sets(cls, sets: ProbeSets) -> Units:
@@ -148,19 +136,15 @@ def _add(found: Moves, c: int, own: NDArray[np.intp], units: Units, lengths: tup
     for m, (values, defined) in enumerate(((relative, still), (apart, both))):
         number, total = defined.astype(np.float64), np.where(defined, values, 0.0)
         if len(chosen) < len(own) or (np.diff(unit) < 0).any():
-            number, total = (_of_units(terms, unit, len(chosen)) for terms in (number, total))
+            of_units = np.zeros((2, len(chosen), *number.shape[1:]))
+            for sums, terms in zip(of_units, (number, total), strict=True):
+                np.add.at(sums, unit, terms)
+            number, total = of_units
         for k, term in enumerate(_terms(number, total)):
             found.sums[m, k, c] += np.tensordot(in_set * whole, term, 1)
         for u in np.flatnonzero(~whole & (set_of >= 0)):
             mine = found.shared.setdefault(int(chosen[u]), np.zeros((len(MEANS), 2, len(found.zero), *same.shape)))
             mine[m, :, c] += number[u], total[u]
-
-
-def _of_units(values: Values, unit: NDArray[np.intp], count: int) -> Values:
-    """Return the sums of the values of each unit."""
-    total = np.zeros((count, *values.shape[1:]))
-    np.add.at(total, unit, values)
-    return total
 
 
 def _terms(number: Values, total: Values) -> Iterable[Values]:
@@ -205,12 +189,7 @@ def motion(found: Iterable[Moves], units: Units) -> xr.Dataset:
         status.mark(ZERO, empty & (all_zero[..., None] | (all_zero[:, :, None] if name == "cosine" else False)))
         status.mark(NOT_FINITE, empty)
         low[same], high[same] = mean[same], mean[same]  # which is so of any probe
-        for reason, where in (
-            (ZERO, status.codes == 1),
-            (NOT_FINITE, empty),
-            (FEW, groups < 2),
-            (ALIKE, np.isnan(low)),
-        ):
+        for reason, where in ((ZERO, status.codes == 1), (NOT_FINITE, empty), (FEW, groups < 2), (ALIKE, True)):
             limits.mark(reason, where & np.isnan(low))
         if name == "cosine":
             mean, low, high = 1 - mean, np.maximum(1 - high, -1), np.minimum(1 - low, 1)
@@ -225,10 +204,7 @@ def _paths(joined: dict[str, NDArray[Any]]) -> dict[str, Any]:
     dims, length = ("cut", "probe"), joined["path_length"]
     with np.errstate(invalid="ignore", divide="ignore"):
         straightness = np.where(length > 0, np.minimum(joined["displacement"] / length, 1), np.nan)
-    status, straight = Status(dims, length.shape), Status(dims, length.shape)
-    broken = ~np.isfinite(length)
-    status.mark(NOT_FINITE, broken)
-    straight.mark(NOT_FINITE, broken)
+    status, straight = (Status(dims, length.shape).mark(NOT_FINITE, ~np.isfinite(length)) for _ in range(2))
     straight.mark(NO_LATER if joined["step_length"].shape[1] == 1 else STILL, ~(length > 0))
     known = {name: np.where(np.isfinite(values), values, np.nan) for name, values in joined.items()}
     result: dict[str, Any] = {name: (("cut", "t", "probe")[:: 1 if v.ndim == 3 else 2], v) for name, v in known.items()}

@@ -41,13 +41,9 @@ class Found:
 
 
 class Similarity:
-    """CKA and linear probes of a run.
+    """CKA and linear probes of a run, on the probes ``kept`` of each set.
 
-    Parameters
-    ----------
-    kept
-        For each set the probes that take part. CKA is of test probes where there are any, else of the first set;
-        linear probes learn from training probes.
+    CKA is of test probes where there are any, else of the first set; linear probes learn from training probes.
     """
 
     def __init__(self, run: Run, parts: Stitchable, sets: ProbeSets, kept: list[NDArray[np.intp]]) -> None:

@@ -38,19 +38,15 @@ def task_bytes(parts: Stitchable) -> int:
 
 
 def weight_distance(parts: Stitchable, each: Mapping[str, NDArray[np.float64]]) -> xr.Dataset:
-    """Return ``prefix_distance`` and ``suffix_distance``, ``|w(t2) - w(t1)| / |w(t1)|``, each ``(cut, t1, t2)``.
-
-    Of trained parameters, ``each`` as :func:`squared` gives it.
-    """
+    """Return ``prefix_distance`` and ``suffix_distance`` of parameters, from what :func:`squared` gives of ``each``."""
     result: dict[str, Any] = {}
     for half in ("prefix", "suffix"):
         names = [sorted(_names(getattr(cut, half))) for cut in parts.cuts]
         values = np.stack([_relative([each[n] for n in mine], len(parts.states)) for mine in names])
-        status = Status(DIMS, values.shape)
-        status.mark(NO_PARAMETERS, [not mine for mine in names])
+        status = Status(DIMS, values.shape).mark(NO_PARAMETERS, [not mine for mine in names])
         status.mark(NOT_FINITE, ~np.isfinite(values) & ~np.isfinite(np.einsum("cii->ci", values))[:, :, None])
         status.mark(WEIGHTS_ARE_ZERO, np.isinf(values) | np.isnan(values))
-        result |= {f"{half}_distance": (DIMS, np.where(status.computed, values, np.nan))}
+        result[f"{half}_distance"] = DIMS, np.where(status.computed, values, np.nan)
         result[f"{half}_status"] = status.variable()
     return xr.Dataset(result)
 

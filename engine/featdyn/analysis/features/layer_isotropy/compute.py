@@ -28,13 +28,7 @@ State: TypeAlias = tuple[Run, list[ArraySpec], list[NDArray[np.intp]], LayerIsot
 
 
 def layer_isotropy(context: Context[LayerIsotropyOptions]) -> xr.Dataset:
-    """Test what was recorded of every layer, at every checkpoint and for every set of probes.
-
-    Raises
-    ------
-    FeatdynError
-        Nothing of that kind was recorded.
-    """
+    """Test what was recorded of every layer, at every checkpoint and for every set of probes."""
     run, sets, options = context.run, context.sets, context.options
     specs = recorded(run, options.layers, options.of)
     kept = sets.choose(run, options.samples, options.seed, per_origin=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -10,6 +11,7 @@ from featdyn.analysis.declaration import Analysis, Variable
 from featdyn.analysis.options import Layers, Sets
 
 CELLS = "layer set t"
+_cell = partial(Variable, CELLS, status="status")
 
 
 class SpectraOptions(Layers, Sets):
@@ -31,13 +33,11 @@ ANALYSIS = Analysis(
             missing="beyond a layer's width",
             status="status",
         ),
-        "variance": Variable(CELLS, "sum of the eigenvalues", status="status"),
-        "mean_norm": Variable(CELLS, "length of the mean", status="status"),
-        "effective_rank": Variable(CELLS, "exponential of the entropy of the spectrum", status="status"),
-        "participation_ratio": Variable(
-            CELLS, "squared sum of the eigenvalues over their sum of squares", status="status"
-        ),
-        "stable_rank": Variable(CELLS, "sum of the eigenvalues over the largest", status="status"),
+        "variance": _cell("sum of the eigenvalues"),
+        "mean_norm": _cell("length of the mean"),
+        "effective_rank": _cell("exponential of the entropy of the spectrum"),
+        "participation_ratio": _cell("squared sum of the eigenvalues over their sum of squares"),
+        "stable_rank": _cell("sum of the eigenvalues over the largest"),
     },
     compute="featdyn.analysis.features.spectra.compute:spectra",
     section="featdyn.report.sections.spectra:section",

@@ -28,13 +28,7 @@ Total: TypeAlias = list[Moments | None]  # of each set; None where a block has n
 
 
 def spectra(context: Context[SpectraOptions]) -> xr.Dataset:
-    """Decompose the covariance of every recorded layer's features, in one pass over the store.
-
-    Raises
-    ------
-    FeatdynError
-        No recorded layer matches.
-    """
+    """Decompose the covariance of every recorded layer's features, in one pass over the store."""
     run, sets, options = context.run, context.sets, context.options
     specs = recorded(run, options.layers, options.of)
     widths = [_width(spec) for spec in specs]
@@ -60,11 +54,7 @@ def spectra(context: Context[SpectraOptions]) -> xr.Dataset:
                     array = found.setdefault(name, np.full((*shape, *size), np.nan))
                     array[(c, s, t, slice(len(value))) if size else (c, s, t)] = value
     result = xr.Dataset({name: ((*DIMS, "rank")[: array.ndim], array) for name, array in found.items()})
-    coords = {
-        **layer_coords(run, specs, sets),
-        "width": ("layer", widths),
-        "observations": (("layer", "set"), counts),
-    }
+    coords = {**layer_coords(run, specs, sets), "width": ("layer", widths), "observations": (("layer", "set"), counts)}
     return result.assign(status=status.variable()).assign_coords(coords)
 
 

@@ -52,9 +52,7 @@ def noise_isotropy(context: Context[IsotropyOptions]) -> xr.Dataset:
     if "noise_curvature" in small:
         along, random = (small[f"{kind}_curvature"].mean("draw") for kind in ("noise", "isotropic"))
         values["curvature_ratio"] = along / random.where(random != 0)
-        status = Status(("cut", "t"), random.shape)
-        status.mark(STILL, along.isnull().values)
-        status.mark(FLAT, (random == 0).values)
+        status = Status(("cut", "t"), random.shape).mark(STILL, along.isnull().values).mark(FLAT, (random == 0).values)
         values["curvature_ratio_status"] = status.variable()
     coords = {"test": np.array(list(FAMILY), dtype=object), "k": list(SHARES)}
     own = {name: small[name] for name in ("cut", "t", "step", "rate", "probe") if name in small.coords}

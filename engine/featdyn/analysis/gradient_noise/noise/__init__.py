@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -44,16 +45,15 @@ class NoiseOptions(Cuts, Sets, Seed):
 def _inner_products(prefix: str, cell: str, of: str) -> dict[str, Variable]:
     """Return the fields of a Gram matrix, as :mod:`featdyn.analysis.gradient_noise.gram_arrays` stores them."""
     status = "feature_status" if "probe" in cell else "parameter_status"
-    return {
-        f"{prefix}_p": Variable(cell, f"coordinates of {of}"),
-        f"{prefix}_centred": Variable(
-            f"{cell} draw draw2", f"products of {of}, each minus the mean draw", status=status
-        ),
-        f"{prefix}_along_mean": Variable(f"{cell} draw", f"products of {of}, centred, with their mean", status=status),
-        f"{prefix}_mean_square": Variable(cell, f"squared length of the mean of {of}", status=status),
-        f"{prefix}_fourth_centred": Variable(cell, f"sum of fourth powers of {of}, centred", status=status),
-        f"{prefix}_fourth": Variable(cell, f"sum of fourth powers of {of}", status=status),
+    fields = {
+        "centred": (f"{cell} draw draw2", f"products of {of}, each minus the mean draw"),
+        "along_mean": (f"{cell} draw", f"products of {of}, centred, with their mean"),
+        "mean_square": (cell, f"squared length of the mean of {of}"),
+        "fourth_centred": (cell, f"sum of fourth powers of {of}, centred"),
+        "fourth": (cell, f"sum of fourth powers of {of}"),
     }
+    found = {f"{prefix}_p": Variable(cell, f"coordinates of {of}")}
+    return found | {f"{prefix}_{name}": Variable(*said, status=status) for name, said in fields.items()}
 
 
 def _drift(prefix: str, cell: str, of: str) -> dict[str, Variable]:
@@ -63,6 +63,7 @@ def _drift(prefix: str, cell: str, of: str) -> dict[str, Variable]:
 PER_PROBE = "cut t probe"
 XI = "the noise of the parameters before a cut"
 MOVES = "the moves of a probe's features"
+_curvature = partial(Variable, "cut t draw", status="curvature_status")
 
 ANALYSIS = Analysis(
     name="noise",
@@ -108,12 +109,8 @@ ANALYSIS = Analysis(
         ),
         "directions_*": Variable("*", "orthonormal main directions of the noise, largest variance first"),
         "draws_*": Variable("*", "noise of the parameters"),
-        "noise_curvature": Variable(
-            "cut t draw", "curvature of the loss along the noise, a Rayleigh quotient", status="curvature_status"
-        ),
-        "isotropic_curvature": Variable(
-            "cut t draw", "curvature of the loss along random directions", status="curvature_status"
-        ),
+        "noise_curvature": _curvature("curvature of the loss along the noise, a Rayleigh quotient"),
+        "isotropic_curvature": _curvature("curvature of the loss along random directions"),
     },
     compute="featdyn.analysis.gradient_noise.noise.compute:noise",
     version=2,

@@ -25,13 +25,7 @@ RANDOM_LAYERS = "layers_are_random"
 
 
 def noise(context: Context[NoiseOptions]) -> xr.Dataset:
-    """Sample the noise of mini-batch gradients at a run's checkpoints.
-
-    Raises
-    ------
-    FeatdynError
-        The run's training data are missing, or a model was given: the recipe's own network is sampled.
-    """
+    """Sample the noise of mini-batch gradients at a run's checkpoints, of the recipe's own network."""
     run, options = context.run, context.options
     if context.model is not None:
         raise FeatdynError(f"{run.path}: noise samples the network of the run's recipe: leave model= out")
@@ -88,12 +82,10 @@ def _statuses(found: xr.Dataset, random: bool) -> dict[str, xr.Variable]:
     statuses = {}
     for name, (of, reason) in checked.items():
         if of in found:
-            status = Status(found[of].dims, found[of].shape)  # type: ignore[arg-type]
-            kind = "feature" if "probe" in found[of].dims else "parameter"
-            lost = found[f"{kind}_mean_square"].isnull()
-            status.mark(NOT_FINITE, lost.broadcast_like(found[of]).transpose(*found[of].dims).values)
-            status.mark(reason, found[of].isnull().values)
-            statuses[name] = status.variable()
+            values, kind = found[of], "feature" if "probe" in found[of].dims else "parameter"
+            lost = found[f"{kind}_mean_square"].isnull().broadcast_like(values).transpose(*values.dims)
+            status = Status(values.dims, values.shape).mark(NOT_FINITE, lost.values)  # type: ignore[arg-type]
+            statuses[name] = status.mark(reason, values.isnull().values).variable()
     return statuses
 
 

@@ -17,26 +17,11 @@ from featdyn.analysis.gradient_noise.sampler import flat
 def quotients(
     model: nn.Module, inputs: Tensor, labels: Tensor, directions: Iterable[Tensor], names: list[str]
 ) -> NDArray[np.float64]:
-    """Return the Rayleigh quotients ``v'Hv / v'v`` of the Hessian of the mean loss.
+    """Return the Rayleigh quotients ``v'Hv / v'v`` of the Hessian of the mean loss over samples, float64 ``(n,)``.
 
-    Parameters
-    ----------
-    model
-        In the mode in which its loss is meant; H is taken at its parameters.
-    inputs, labels
-        The samples of the mean.
-    directions
-        n of them, ``(p,)``; p parameters, those of ``names`` one after the other.
-
-    Returns
-    -------
-    float64 array ``(n,)``
-        NaN along directions that are zero or not finite.
-
-    Notes
-    -----
-    ``Hv`` is the gradient of ``g'v`` (Pearlmutter 1994): one more pass a direction, and no Hessian is formed.
-    Directions are taken at unit length, so that theirs does not matter.
+    H is taken at the model's parameters, in its mode. Each of the n directions ``(p,)`` holds the p parameters of
+    ``names`` one after the other; its length does not matter. NaN along those that are zero or not finite. ``Hv`` is
+    the gradient of ``g'v`` (Pearlmutter 1994): one more pass a direction, and no Hessian is formed.
     """
     moving = [dict(model.named_parameters())[name] for name in names]
     with derivatives_of_every_kind():

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from featdyn.report.figures import NEUTRAL, Figure, depth_colours, figure, line
+from featdyn.report.figures import NEUTRAL, Figure, depth_colours, figure, lines
 from featdyn.report.rounding import rounded
-from featdyn.report.section import Panel, Section, choices_of, for_each, preset_set
+from featdyn.report.section import Section, choices_of, panel, preset_set
 from featdyn.report.sections.consistency.pair_maps import measured
 
 
@@ -46,14 +47,12 @@ class Distances:
     def _grouped(
         cls, key: NDArray[Any], gap: NDArray[Any], older: NDArray[np.intp], newer: NDArray[np.intp]
     ) -> Distances:
-        _, group = np.unique(key, return_inverse=True)
-        number = np.bincount(group)
+        _, group, number = np.unique(key, return_inverse=True, return_counts=True)
         return cls(group, np.bincount(group, weights=gap) / number, older, newer)
 
     def mean(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the mean over the pairs of each group; NaN where a pair has no value."""
-        found: NDArray[np.float64] = np.bincount(self.group, weights=values) / self.number
-        return found
+        return np.asarray(np.bincount(self.group, weights=values) / self.number)
 
     @property
     def number(self) -> NDArray[np.intp]:
@@ -78,36 +77,30 @@ def gap_curves(result: xr.Dataset) -> Iterator[Section]:
     linear = {"title": {"text": "t2 − t1, in checkpoints"}, "rangemode": "tozero", "tickformat": "d"}
     log = {"title": {"text": "training steps from t1 to t2 (log)"}, "type": "log", "dtick": 1, "tickformat": "~s"}
 
-    def panel(caption: str, distances: Distances, xaxis: dict[str, Any]) -> Panel:
-        def draw(set: str, measure: str) -> Figure:
-            return _figure(result.isel(set=int(set)), measure, measures[measure], distances, xaxis)
-
-        return Panel(caption, for_each(choices, draw), tuple(choices))
+    def draw(distances: Distances, xaxis: dict[str, Any], set: str, measure: str) -> Figure:
+        return _figure(result.isel(set=int(set)), measure, measures[measure], distances, xaxis)
 
     panels = [
-        panel("By distance in checkpoints", Distances.by_checkpoint(result), linear),
-        panel("By distance in training steps", Distances.by_step(result), log),
+        panel("By distance in checkpoints", choices, partial(draw, Distances.by_checkpoint(result), linear)),
+        panel("By distance in training steps", choices, partial(draw, Distances.by_step(result), log)),
     ]
     yield Section("Gap curves", TEXT, panels, choices, preset_set(result))
 
 
 def _figure(result: xr.Dataset, name: str, title: str, distances: Distances, xaxis: dict[str, Any]) -> Figure:
-    lines = []
+    common = {
+        "x": rounded(distances.position),
+        "text": [f"{n} pairs" for n in distances.number.tolist()],
+        "hovertemplate": "<b>%{fullData.name}</b><br>distance %{x:,.4~r}<br>mean of %{text}: %{y}<extra></extra>",
+    }
+    each: list[dict[str, Any]] = []
     if name == "accuracy" and "plain_accuracy" in result:
         plain = result["plain_accuracy"].rename(t1="t2").reindex(t2=result["t2"]).values
-        lines.append(_line("trained network t2", distances.mean(plain[distances.newer]), NEUTRAL, distances))
-        lines[0]["line"]["dash"] = "dot"
-    grids, colours = result[name].transpose("cut", "t1", "t2").values, depth_colours(result.sizes["cut"])
-    for cut, values, colour in zip(result["cut"].values, grids, colours, strict=True):
-        means = distances.mean(values[distances.older, distances.newer])
-        lines.append(_line(str(cut), means, colour, distances))
-    return figure(lines, title, xaxis=xaxis, share=True, log=False)
-
-
-def _line(name: str, y: NDArray[np.float64], colour: str, distances: Distances) -> dict[str, Any]:
-    hover = [f"{n} pairs" for n in distances.number.tolist()]
-    template = "<b>%{fullData.name}</b><br>distance %{x:,.4~r}<br>mean of %{text}: %{y}<extra></extra>"
-    return line(name, y, colour, x=rounded(distances.position), text=hover, hovertemplate=template)
+        each += lines(["trained network t2"], [distances.mean(plain[distances.newer])], [NEUTRAL], dash="dot", **common)
+    grids = result[name].transpose("cut", "t1", "t2").values
+    means = (distances.mean(values[distances.older, distances.newer]) for values in grids)
+    each += lines(result["cut"].values, means, depth_colours(result.sizes["cut"]), **common)
+    return figure(each, title, xaxis=xaxis, share=True, log=False)
 
 
 def _pairs(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:

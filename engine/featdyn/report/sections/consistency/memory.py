@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import xarray as xr
 
-from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figure, line
-from featdyn.report.section import Panel, Section, choices_of, for_each, preset_set
+from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figure, lines
+from featdyn.report.section import Section, choices_of, panel, preset_set
 
 MEASURES = {
     "retention": "Retention",
@@ -38,22 +38,16 @@ def memory(result: xr.Dataset) -> Iterator[Section]:
     axis = {end: checkpoint_axis(result[f"t{end}"].values, result[f"step{end}"].values) for end in "12"}
     colours = depth_colours(result.sizes["cut"])
 
-    def lines(values: xr.DataArray, dim: str) -> list[dict[str, object]]:
-        return [
-            line(str(cut), y, colour)
-            for cut, y, colour in zip(result["cut"].values, values.transpose("cut", dim).values, colours, strict=True)
-        ]
-
     def of_pair(set: str, memory: str) -> Figure:
-        values = result[memory].isel(set=int(set), t2=-1)
-        log = None if memory == "divergence" else False
-        return figure(lines(values, "t1"), measures[memory], xaxis=axis["1"], share=memory in SHARES, log=log)
+        values = result[memory].isel(set=int(set), t2=-1).transpose("cut", "t1").values
+        each, log = lines(result["cut"].values, values, colours), None if memory == "divergence" else False
+        return figure(each, measures[memory], xaxis=axis["1"], share=memory in SHARES, log=log)
 
     def horizon(set: str) -> Figure:
-        return figure(lines(result["horizon"].isel(set=int(set)), "t2"), "checkpoints", xaxis=axis["2"], log=False)
+        values = result["horizon"].isel(set=int(set)).transpose("cut", "t2").values
+        return figure(lines(result["cut"].values, values, colours), "checkpoints", xaxis=axis["2"], log=False)
 
-    caption = "Shallow half of t1, deep half of the last checkpoint"
-    panels = [Panel(caption, for_each(choices, of_pair), tuple(choices))]
+    panels = [panel("Shallow half of t1, deep half of the last checkpoint", choices, of_pair)]
     if "horizon" in result:
-        panels.append(Panel("Memory horizon of t2", for_each({"set": choices["set"]}, horizon), ("set",)))
+        panels.append(panel("Memory horizon of t2", {"set": choices["set"]}, horizon))
     yield Section("Memory and forgetting", TEXT, panels, choices, preset_set(result))

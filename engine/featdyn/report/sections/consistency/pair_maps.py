@@ -81,8 +81,9 @@ def _maps(result: xr.Dataset, names: dict[str, str]) -> dict[str, Any]:
     places = {name: result[name].values.tolist() for name in ("t1", "t2", "step1", "step2")}
     return {
         "sizes": sizes,
+        # As whole numbers of a thousandth, which are shorter, and no less than bounds can say.
         "bounds": {
-            m: [_promille(result[f"{m}_{end}"]) for end in ("low", "high")] for m in names if f"{m}_low" in result
+            m: [counts(result[f"{m}_{e}"], 1000) for e in ("low", "high")] for m in names if f"{m}_low" in result
         },
         "measures": {m: [[counts(v[s], n) for s, n in enumerate(sizes)] for v in result[m].values] for m in names},
         "extremes": {m: [_extremes(result[m].values[:, s]) for s in range(len(sizes))] for m in names},
@@ -91,11 +92,6 @@ def _maps(result: xr.Dataset, names: dict[str, str]) -> dict[str, Any]:
         **places,
         **axes,
     }
-
-
-def _promille(shares: xr.DataArray) -> Any:
-    """Return bounds as whole numbers of a thousandth, which are shorter, and no less than they can say."""
-    return counts(shares.values, 1000)
 
 
 def _extremes(values: np.ndarray[Any, Any]) -> list[float]:
