@@ -9,8 +9,9 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(VENV)/bin/featdyn demo --out demo
 
+# Two processes, one thread each: what a laptop or a small runner has.
 test: $(STAMP)
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 FEATDYN_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal
 
 test-slow: $(STAMP)
 	$(PY) -m pytest -m slow
