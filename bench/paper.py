@@ -23,8 +23,8 @@ import numpy as np
 import xarray as xr
 
 from bench import harness
+from featdyn.analysis import analyses
 from featdyn.analysis.composites import grid as composites
-from featdyn.analysis.features.spectra import compute as spectra
 from featdyn.compute import SERIAL, Workers, same, workers
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from featdyn.store.commit import Commit
@@ -115,7 +115,7 @@ def simulated(layers: int, samples: int, checkpoints: int) -> dict[str, Any]:
         planned = schema(layers, samples)
         shards = sorted(run.path.glob("layers/*/activation/c.*"))
         start = time.perf_counter()
-        spectra.spectra(run, workers=SERIAL)
+        analyses()["spectra"](run)
         seconds = time.perf_counter() - start
         return {
             "planned bytes": checkpoints * sum(s.nbytes for s in planned.arrays if s.path.startswith("layers")),

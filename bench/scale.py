@@ -8,7 +8,6 @@ with two.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import resource
@@ -88,13 +87,13 @@ def child(
     from featdyn.compute import local, workers
     from featdyn.store import Run
 
-    importlib.import_module(f"featdyn.analysis.{analysis}")  # libraries take a second or two, whatever the store
+    analyses()[analysis].function()  # its libraries take a second or two, whatever the store
     one = local.environment(1)
     local.environment = lambda threads: one  # a lone worker would else give its kernels all cores
     with workers(**where) as found:
         run = Run(store)
         start = time.perf_counter()
-        analyses()[analysis](run, None, found, **options | WARM[analysis])
+        analyses()[analysis](run, workers=found, **options | WARM[analysis])
         timed = {"loading": time.perf_counter() - start}
         if pattern is not None:
             files = matching(store, pattern)
@@ -102,7 +101,7 @@ def child(
             timed["read"] = read(files, where["workers"])
             evict(files)
         start = time.perf_counter()
-        result = analyses()[analysis](run, None, found, **options).load()
+        result = analyses()[analysis](run, workers=found, **options).load()
         timed["seconds"] = time.perf_counter() - start
     peaks = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     values = {n: v.values for n, v in sorted(result.data_vars.items()) if v.dtype.kind in "fiub"}
