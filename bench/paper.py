@@ -25,7 +25,7 @@ import xarray as xr
 from bench import harness
 from featdyn.analysis import analyses
 from featdyn.analysis.composites import grid as composites
-from featdyn.compute import SERIAL, Workers, same, workers
+from featdyn.compute import Workers, same, workers
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from featdyn.store.commit import Commit
 from featdyn.store.files import FileRecord
