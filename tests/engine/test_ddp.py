@@ -289,7 +289,7 @@ def test_a_second_writer_is_refused_on_every_rank(tmp_path):
     with Recorder(ranks.make_net(), ranks.make_probes(11), store, layers=["0"]) as recorder:
         text = f"{store} is being written by process {os.getpid()} on {socket.gethostname()}: wait for it or stop it"
         found = ranks.launch(tmp_path, 2, opening, store)
-        assert found == [f"StoreError: {text}", f"StoreError: rank 0: {text}"]
+        assert found == [f"HeldError: {text}", f"HeldError: rank 0: {text}"]
         recorder.record(step=0)
     assert verify(store).sound
 

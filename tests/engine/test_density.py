@@ -55,7 +55,14 @@ def test_distances_are_those_of_the_projected_features(found, small_store):
         wanted = getattr(two_sample, name)(points[1][:, :WIDTH], points[-1][:, :WIDTH], paired=True, permutations=39)
         cell = found["statistic"].sel(measure=name, cut="pooled", set="test").isel(pair=1)
         assert float(cell) == pytest.approx(wanted.statistic, rel=1e-3)
-    wanted = two_sample.kde_total_variation(points[1][:, :2], points[-1][:, :2], paired=True, permutations=39, rng=0)
+    wanted = two_sample.kde_total_variation(
+        points[1][:, :2],
+        points[-1][:, :2],
+        paired=True,
+        permutations=39,
+        rng=0,
+        groups=run.coords["origin"].values[member],
+    )
     cell = found["statistic"].sel(measure="total_variation", cut="pooled", set="test").isel(pair=1)
     assert float(cell) == pytest.approx(wanted.statistic, rel=1e-3)
 

@@ -69,8 +69,13 @@ def test_planted_rotation_is_read_back(rotating):
         found = rotating.sel(cut="body", set=name)
         np.testing.assert_allclose(found["motion"], 2 * np.sin(ANGLE * apart / 2), atol=1e-6)
         np.testing.assert_allclose(found["cosine"], np.cos(ANGLE * apart), atol=1e-6)
-        # Every probe moves alike, so there is nothing to be unsure of.
-        np.testing.assert_allclose(found["motion_high"] - found["motion_low"], 0, atol=1e-5)
+        # Every probe moves alike, which does not tell how another would: no limits but on the diagonal, and a reason.
+        width = (found["motion_high"] - found["motion_low"]).values
+        alone = np.eye(STEPS, dtype=bool)
+        np.testing.assert_allclose(width[alone], 0, atol=1e-5)
+        assert (np.isnan(width) | (np.abs(width) < 1e-5)).all()
+        said = reasons(found, "motion_low").values
+        assert (said[np.isnan(width)] == "all probes are alike").all()
     alike = rotating.sel(cut="body", cut2="body")
     np.testing.assert_allclose(alike["cka"], 1, atol=1e-5)
     np.testing.assert_allclose(alike["cka_debiased"], 1, atol=1e-5)

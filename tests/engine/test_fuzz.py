@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -150,7 +151,7 @@ def test_command_lines(store: Path, tmp_path_factory: pytest.TempPathFactory, da
         with (
             mock.patch("featdyn.training.stage.train", side_effect=RecipeError("would train")),
             mock.patch("featdyn.training.sweep.train", side_effect=RecipeError("would train")),
-            mock.patch("featdyn.analysis.record.record", return_value="results/x/000001"),
+            mock.patch("featdyn.analysis.driver.analyze", return_value=xr.Dataset(attrs={"path": "results/x/000001"})),
         ):
             code, _, err = run(arguments)
     finally:

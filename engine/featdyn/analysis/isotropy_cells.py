@@ -39,7 +39,8 @@ def tested(gram: Gram, center: Center, alpha: float, seed: int) -> Cell:
     if reason:
         return reason, {}
     found = isotropy(gram, center=center, rng=seed, alpha=alpha)
-    results = [entry.result for entry in found.tests]
+    # A statistic that is infinite, as a likelihood ratio of a singular covariance is, tells no more than none.
+    results = [r if (r := entry.result) is None or np.isfinite(r.statistic) else None for entry in found.tests]
     shares = alignment.explained_shares(gram, [min(k, gram.p) for k in SHARES], center=center, rng=seed)
     halves = alignment.split_halves(gram, SHARES, center=center, rng=seed)
     return "", {
