@@ -222,7 +222,6 @@ def ask(analysis: Analysis, run: Run, model: nn.Module) -> xr.Dataset | None:
 @settings(
     max_examples=25,
     deadline=None,
-    derandomize=True,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.generate),  # recipes are small as they are, and each takes a second
 )
