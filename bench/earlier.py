@@ -77,11 +77,13 @@ def earlier_tree(commit: str, folder: Path) -> Path:
     return folder
 
 
-def record(version: Version, store: Path, settings: list[str]) -> None:
-    """Train and record a recipe, and sample its noise."""
+def record(version: Version, store: Path, settings: list[str], noise: bool) -> None:
+    """Train and record a recipe, and sample its noise where an analysis reads it."""
     with version.loaded():
         training = importlib.import_module("featdyn.training")
         importlib.import_module("featdyn.training.stage").train(training.load("digits", settings), store)
+        if not noise:
+            return
         analysis = importlib.import_module("featdyn.analysis").analyses()["noise"]
         found = analysis(importlib.import_module("featdyn.store").Run(store), **NOISE)
         with importlib.import_module("featdyn.store").RunWriter.open(store) as writer:
@@ -121,7 +123,7 @@ def main() -> None:
         before, now = Version(earlier_tree(options.commit, Path(folder) / "tree")), Version(ROOT)
         store = options.store or Path(folder) / "run.zarr"
         if options.store is None:
-            record(before, store, options.set)
+            record(before, store, options.set, "isotropy" in options.names)
         for name in options.names:
             chosen, same = CASES[name]
             agree(before.analyze(store, name, chosen), now.analyze(store, name, chosen), same)
