@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from featdyn.analysis.options import Options
+from featdyn.validation import Options
 
 
 class ClaimOptions(Options):

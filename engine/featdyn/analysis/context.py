@@ -9,9 +9,9 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from featdyn.analysis.inputs.probe_sets import ProbeSets
-from featdyn.analysis.options import Options
 from featdyn.compute import Plan, Stage, Workers, same
 from featdyn.store import Run
+from featdyn.validation import Options
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from featdyn.analysis.options import Options
+from featdyn.validation import Options
 
 if TYPE_CHECKING:
     import xarray as xr

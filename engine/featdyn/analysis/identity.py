@@ -6,9 +6,9 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from featdyn.analysis.declaration import Analysis
-from featdyn.analysis.options import Options
 from featdyn.store import Run
 from featdyn.store.place import FileRecord
+from featdyn.validation import Options
 
 if TYPE_CHECKING:
     import xarray as xr

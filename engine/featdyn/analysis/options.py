@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from featdyn.validation import Options
 
 if TYPE_CHECKING:
     from featdyn.store import Run
-
-
-class Options(BaseModel):
-    """The base of all options: unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Seed(Options):
