@@ -117,7 +117,7 @@ def _lengths(z: Tensor) -> tuple[Values, Values, Values]:
         z = z.double()
     norm = torch.stack([torch.linalg.vector_norm(z[:, t], dim=1, dtype=torch.float64) for t in range(z.shape[1])], 1)
     distance = torch.as_tensor(squared_distances(z)).sqrt().cpu().numpy()
-    z /= torch.where(norm > 0, norm, 1.0)[:, :, None]
+    z /= torch.where(norm > 0, norm, 1.0).to(z.dtype)[:, :, None]  # a float64 divisor would copy all of z
     return norm.cpu().numpy(), distance, torch.as_tensor(squared_distances(z)).cpu().numpy() / 2
 
 
