@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from featdyn.errors import RecipeError
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Options(BaseModel):
-    """The base of all options: unknown fields are refused."""
+Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class Options(BaseModel):
+    """The base of all options: unknown fields are refused, and numbers that are not finite or no 64 bits hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        kinds = {annotation, *get_args(annotation)}
+        if isinstance(value, bool) and bool not in kinds and {int, float} & kinds:  # true, for pydantic, is a 1
+            raise ValueError("input should be a number")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError("input should be less than 2^63")
+        return value
 
 
 def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:

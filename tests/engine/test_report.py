@@ -269,7 +269,7 @@ def test_a_failed_write_keeps_the_old_report(run: Run, tmp_path: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", fail)
+        patch.setattr(os, "replace", fail)
         with pytest.raises(FeatdynError, match="cannot be written: No space left"):
             write_report(run, target)
     assert target.read_text() == "old"

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 class Seed(Options):
     """Whatever is random."""
 
-    seed: int = Field(
-        0, ge=0, le=2**63 - 1, description="of everything that is random: draws, choices of probes, nulls"
-    )
+    seed: int = Field(0, ge=0, description="of everything that is random: draws, choices of probes, nulls")
 
 
 class Sets(Options):

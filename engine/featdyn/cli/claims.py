@@ -17,7 +17,7 @@ from featdyn.cli.workers import compute_flags, opened
 @click.argument("stores", nargs=-1, required=True, type=click.Path())
 @table_format
 @out_file("Write to this file instead of standard output.")
-def command(stores: tuple[str, ...], kind: str, out: str | None, **options: Any) -> None:
+def command(stores: tuple[str, ...], kind: str, raw: bool, out: str | None, **options: Any) -> None:
     """Test the five claims of arXiv 2509.20334 on STORES.
 
     Give runs with clean labels, with random ones and with a frozen part, of some seeds each.
@@ -27,7 +27,7 @@ def command(stores: tuple[str, ...], kind: str, out: str | None, **options: Any)
 
     with opened(options) as workers:
         table = claims(stores, workers=workers, **options)
-    render(table, kind, out or sys.stdout)
+    render(table, kind, out or sys.stdout, raw=raw)
 
 
 command.params += flags(ClaimOptions) + compute_flags()

@@ -41,6 +41,7 @@ def command(
     t2: float,
     fit: float | None,
     kind: str,
+    raw: bool,
     out: str | None,
     **options: Any,
 ) -> None:
@@ -59,7 +60,7 @@ def command(
         )
     if out is not None:
         write(table, out)
-    render(table, kind, sys.stdout)
+    render(table, kind, sys.stdout, raw=raw)
 
 
 command.params += compute_flags()

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from featdyn.output import shown
 from featdyn.plain import plain
 
 
@@ -24,9 +25,9 @@ def command(store: str, as_json: bool) -> None:
         click.echo(json.dumps(plain(found, missing=True), indent=1))
         return
     probes = ", ".join(f"{n} {split}" for split, n in found["probes"].items())
-    click.echo(f"{store}: {found['checkpoints']} checkpoints, {len(found['layers'])} layers, probes: {probes}")
+    click.echo(f"{store}: {found['checkpoints']} checkpoints, {len(found['layers'])} layers, probes: {shown(probes)}")
     if found["description"]:
-        click.echo(found["description"])
+        click.echo(shown(found["description"]))
     click.echo(f"\n{'layer':<24} {'shape':<16} {'dtype':<8} per checkpoint")
     for layer, about in found["layers"].items():
         shape = " x ".join(map(str, about["shape"]))

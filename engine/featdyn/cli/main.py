@@ -15,6 +15,7 @@ import click
 from featdyn import __version__
 from featdyn.errors import FeatdynError
 from featdyn.nearest import nearest
+from featdyn.output import shown
 
 # Name to one line, so that --help imports no command.
 COMMANDS = {
@@ -89,9 +90,18 @@ def main() -> None:
         if debug:
             traceback.print_exc()
             sys.exit(1)
-        known = isinstance(error, FeatdynError)
-        text = str(error) if known else f"{type(error).__name__}: {error} (unexpected: featdyn --debug shows where)"
-        _fail(text, 1)
+        _fail(_line(error), 1)
+
+
+def _line(error: Exception) -> str:
+    """Say in a line what went wrong; only what is a fault of ours is unexpected."""
+    if isinstance(error, FeatdynError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error})" if str(error) else "not enough memory"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'standard output'}: {error.strerror}"
+    return f"{type(error).__name__}: {error} (unexpected: featdyn --debug shows where)"
 
 
 class _Echo(logging.Handler):
@@ -102,5 +112,5 @@ class _Echo(logging.Handler):
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"featdyn: {' '.join(message.split())}", err=True)
+    click.echo(f"featdyn: {shown(' '.join(message.split()))}", err=True)
     sys.exit(code)

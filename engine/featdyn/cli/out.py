@@ -9,10 +9,15 @@ from typing import Any
 import click
 
 from featdyn.errors import FeatdynError
+from featdyn.output import FORMATS
 
-table_format = click.option(
-    "--format", "kind", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
-)
+
+def table_format(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of how a table is written, ``kind`` and ``raw``."""
+    command = click.option("--raw", is_flag=True, help="CSV: texts as they are, also what a spreadsheet would run.")(
+        command
+    )
+    return click.option("--format", "kind", type=click.Choice(FORMATS), default="table", show_default=True)(command)
 
 
 def out_file(says: str, default: str | None = None) -> Callable[[Any], Any]:
@@ -22,6 +27,8 @@ def out_file(says: str, default: str | None = None) -> Callable[[Any], Any]:
 
 
 def _here(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value == "":
+        raise FeatdynError("-o '': give the name of a file")
     if value is not None and "://" in value:  # else it would become a folder of that name
         raise FeatdynError(f"{value}: stores may lie in a bucket, what -o names is a file of this machine")
     return None if value is None else os.path.expanduser(value)  # no shell does, behind --out=

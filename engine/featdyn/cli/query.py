@@ -26,6 +26,7 @@ def command(
     reduce: tuple[str, ...],
     limit: int | None,
     kind: str,
+    raw: bool,
     out: str | None,
 ) -> None:
     """Select VARIABLE of STORE by coordinates and reduce it over axes.
@@ -37,4 +38,4 @@ def command(
     from featdyn.store import Run
 
     frame = query(Run(store), variable, where=where, reduce=reduce, limit=limit)
-    render(frame, kind, out or sys.stdout)
+    render(frame, kind, out or sys.stdout, raw=raw)

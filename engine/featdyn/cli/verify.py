@@ -9,11 +9,12 @@ from dataclasses import asdict
 import click
 
 from featdyn.cli.progress import bar
+from featdyn.output import shown
 
 
 @click.command()
 @click.argument("store", type=click.Path())
-@click.option("--sample", type=click.FloatRange(0, 1, min_open=True), help="Check this fraction of the files only.")
+@click.option("--sample", type=float, help="Check this fraction of the files only.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the sample; by default another each time.")
 @click.option("--repair", "mend", is_flag=True, help="Drop what is damaged and what follows from it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -27,6 +28,8 @@ def command(store: str, sample: float | None, seed: int | None, mend: bool, as_j
 
     if sample is None and seed is not None:
         raise click.UsageError("--seed is of a --sample")
+    if sample is not None and not 0 < sample <= 1:
+        raise click.UsageError(f"--sample takes a number above 0 and at most 1, got {sample}")
     if mend and sample is not None:
         raise click.UsageError("--repair checks everything: leave --sample out")
     with bar("verifying", "B") as update:
@@ -37,12 +40,12 @@ def command(store: str, sample: float | None, seed: int | None, mend: bool, as_j
         click.echo(json.dumps(found, indent=1))
     else:
         for problem in verdict.problems:
-            click.echo(problem)
+            click.echo(shown(problem))
         drawn = "" if verdict.seed is None else f" of {verdict.of}, drawn with seed {verdict.seed}"
         state = "sound" if verdict.sound else f"{len(verdict.problems)} problems"
         size = f"{verdict.bytes / 2**20:.1f} MiB"
         click.echo(f"{store}: {verdict.commits} commits, {verdict.files} files{drawn}, {size}: {state}")
-        what = ", ".join(verdict.lost) or "nothing"
+        what = shown(", ".join(verdict.lost)) or "nothing"
         if repaired is None and not verdict.sound:
             click.echo(f"featdyn verify {store} --repair would drop: {what}")
         elif repaired is not None and repaired.changed:

@@ -23,7 +23,7 @@ class DataOptions(Options):
     )
     download: bool = Field(False, description="fetch missing files of these data sets into data_dir")
     image_size: int | None = Field(
-        None, ge=1, description="resize every image to this height and width (centre crop where not square)"
+        None, ge=1, le=8192, description="resize every image to this height and width (centre crop where not square)"
     )
     train_size: int | None = Field(
         None, ge=1, description="train on this many of the training images, as many of each class as possible"

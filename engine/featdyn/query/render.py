@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from featdyn.errors import FeatdynError
+from featdyn.output import FORMATS, output_file, shown
 from featdyn.plain import plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = ("table", "csv", "json", "parquet")
 SHOWN = 60  # rows of a table for people
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes a cell that begins so for
 
 
-def render(frame: pd.DataFrame, format: str, out: TextIO | str | Path) -> None:
-    """Write a table, what :func:`featdyn.query.query` returned, to a file or an open stream.
+def render(frame: pd.DataFrame, format: str, out: TextIO | str | Path, *, raw: bool = False) -> None:
+    r"""Write a table, what :func:`featdyn.query.query` returned, to a file or an open stream.
 
     Parameters
     ----------
@@ -26,6 +28,9 @@ def render(frame: pd.DataFrame, format: str, out: TextIO | str | Path) -> None:
         ``table``: aligned, for people; numbers have 5 significant digits, and long tables are cut in the middle.
         ``csv``: with a header; NaN is empty. ``json``: a list of records; what is not finite is null. ``parquet``:
         binary. All but the first keep every digit.
+    raw
+        Texts in csv as they are in the store. Else one that a spreadsheet would run as a formula begins with ``'``,
+        and control characters are written as ``\x1b``, as they always are in tables.
 
     Raises
     ------
@@ -35,18 +40,27 @@ def render(frame: pd.DataFrame, format: str, out: TextIO | str | Path) -> None:
     if format not in FORMATS:
         raise FeatdynError(f"no format {format!r}; there are {', '.join(FORMATS)}")
     if isinstance(out, (str, Path)):
-        try:
-            with open(out, "w", encoding="utf-8", newline="") as stream:
-                render(frame, format, stream)
-        except OSError as error:
-            raise FeatdynError(f"{out}: {error.strerror or error}") from error
+        with output_file(out) as binary:
+            stream = io.TextIOWrapper(binary, "utf-8", "backslashreplace", newline="")
+            render(frame, format, stream, raw=raw)
+            stream.detach()
     elif format == "parquet":
         frame.to_parquet(_binary(out), index=False)
     elif format == "csv":
-        frame.to_csv(out, index=False, lineterminator="\n")
+        (frame if raw else _harmless(frame)).to_csv(out, index=False, lineterminator="\n")
     else:
         for line in _json(frame) if format == "json" else _lines(frame):
             out.write(line + "\n")
+
+
+def _harmless(frame: pd.DataFrame) -> pd.DataFrame:
+    def harmless(cell: Any) -> Any:
+        if not isinstance(cell, str):
+            return cell
+        return f"'{shown(cell)}" if cell.startswith(FORMULA) else shown(cell)
+
+    texts = frame.select_dtypes(exclude="number")
+    return frame.assign(**{str(name): texts[name].map(harmless) for name in texts}).rename(columns=harmless)
 
 
 def _binary(out: TextIO) -> BinaryIO:
@@ -73,7 +87,7 @@ def _lines(frame: pd.DataFrame) -> Iterator[str]:
     for name in frame.columns:
         column = frame[name]
         values = [*column.iloc[:half].tolist(), *column.iloc[-half:].tolist()] if cut else column.tolist()
-        cells = [str(name), *(f"{v:.5g}" if isinstance(v, float) else str(v) for v in values)]
+        cells = [shown(str(name)), *(f"{v:.5g}" if isinstance(v, float) else shown(str(v)) for v in values)]
         if cut:
             cells.insert(half + 1, "...")
         width = max(map(len, cells))

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from featdyn.across_runs.compare import NUMBERS
-from featdyn.errors import FeatdynError
+from featdyn.output import output_file
 from featdyn.report.figures import COLOURS, text
-from featdyn.store.files import Folder
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -60,11 +59,6 @@ def write(table: pd.DataFrame, path: str | Path) -> None:
     FeatdynError
         The file cannot be written.
     """
-    target = Path(path)
     page: str = draw(table).to_html(include_plotlyjs=True, full_html=True)
-    if target.is_dir():
-        raise FeatdynError(f"{target}: the figure cannot be written: is a folder, give a file")
-    try:
-        Folder(target.parent).replace(target.name, page.encode("utf-8", errors="replace"))
-    except OSError as error:
-        raise FeatdynError(f"{target}: the figure cannot be written: {error.strerror}") from error
+    with output_file(path) as stream:
+        stream.write(page.encode("utf-8", errors="replace"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shlex
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,38 +11,30 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from featdyn.errors import FeatdynError
+from featdyn.output import output_file
 from featdyn.report.chapters import chapters, unasked
 from featdyn.report.layer_summaries import layers
 from featdyn.report.provenance_tables import head, recipe_tables, tables
 from featdyn.report.training_curves import panels, steps
 from featdyn.store import Run
-from featdyn.store.files import Folder
 
 
 def write_report(run: Run, path: str | Path) -> Path:
     """Write the report of a run: one HTML file that works offline.
 
     What was not recorded or not analysed yet becomes a sentence that says how to get it. The file at ``path``, which is
-    returned, is written aside and renamed, so an older report stays whole until the new one is.
+    returned, is replaced whole, so an older report stays until the new one is there.
 
     Raises
     ------
     FeatdynError
         The file cannot be written.
     """
-    target = Path(path)
     # A store may name things with halves of surrogate pairs, which no file can hold.
     content = render(run).encode("utf-8", errors="replace")
-    try:
-        if target.is_dir():
-            raise IsADirectoryError(0, "is a folder, give a file")
-        Folder(target.parent).replace(target.name, content)
-    except OSError as error:
-        with suppress(OSError):
-            target.with_name(f".{target.name}.new").unlink()
-        raise FeatdynError(f"{target}: the report cannot be written: {error.strerror}") from error
-    return target
+    with output_file(path) as stream:
+        stream.write(content)
+    return Path(path)
 
 
 def render(run: Run) -> str:

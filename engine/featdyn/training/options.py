@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from featdyn.validation import Options
+from featdyn.validation import Fraction, Options
 
 
 class NetworkOptions(Options):
@@ -23,12 +23,12 @@ class NetworkOptions(Options):
 class TrainingOptions(Options):
     """How it is trained."""
 
-    epochs: int = Field(10, ge=1, description="passes over the training set")
+    epochs: int = Field(10, ge=1, le=10**6, description="passes over the training set")
     batch_size: int = Field(128, ge=1, description="samples per step; a last, smaller batch of an epoch is left out")
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="SGD (with momentum) or Adam")
-    learning_rate: float = Field(0.1, gt=0, description="at its highest")
+    learning_rate: float = Field(0.1, gt=0, le=1e6, description="at its highest")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
-    weight_decay: float = Field(1e-4, ge=0, description="L2 penalty on all parameters")
+    weight_decay: float = Field(1e-4, ge=0, le=1e6, description="L2 penalty on all parameters")
     until: float | None = Field(
         None,
         gt=0,
@@ -38,7 +38,7 @@ class TrainingOptions(Options):
     schedule: Literal["constant", "steps", "cosine"] = Field(
         "steps", description="learning rate over time: constant, divided by ten at each milestone, or half a cosine"
     )
-    milestones: tuple[float, ...] = Field(
+    milestones: tuple[Fraction, ...] = Field(
         (0.5, 0.75), description="of the 'steps' schedule, as fractions of the whole training"
     )
     warmup: int = Field(0, ge=0, description="first steps over which the learning rate rises linearly")

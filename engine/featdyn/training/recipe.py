@@ -16,6 +16,8 @@ from featdyn.errors import RecipeError
 from featdyn.training.options import CheckpointOptions, InterventionOptions, NetworkOptions, TrainingOptions
 from featdyn.validation import Options, validate
 
+LARGEST = 10**6
+
 
 class Recipe(Options):
     """Everything that determines a run; each field is a table of the TOML file."""
@@ -53,15 +55,14 @@ def load(source: str, changes: Sequence[str] = ()) -> Recipe:
     left out. Raises :class:`RecipeError` for no such recipe, no TOML, or a field that is unknown or wrong.
     """
     built_in = resources.files("featdyn.training") / "recipes" / f"{source}.toml"
-    if Path(source).suffix != ".toml" and "/" not in source and built_in.is_file():
-        text = built_in.read_text()
-    else:
-        try:
-            text = Path(source).read_text()
-        except (OSError, UnicodeDecodeError):
-            raise RecipeError(
-                f"no recipe {source!r}: give a TOML file or a name that 'featdyn train --list' shows"
-            ) from None
+    try:
+        named = Path(source).suffix != ".toml" and "/" not in source and built_in.is_file()
+        text = (built_in if named else Path(source)).read_text()
+        if len(text) > LARGEST:
+            raise RecipeError(f"{source}: more than {LARGEST:,} characters, which no recipe has")
+    except (OSError, UnicodeDecodeError, ValueError):  # ValueError: of a name with a zero byte
+        name = source if len(source) < 100 else f"{source[:100]}..."
+        raise RecipeError(f"no recipe {name!r}: give a TOML file or a name that 'featdyn train --list' shows") from None
     try:
         values = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:

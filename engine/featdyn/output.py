@@ -1,0 +1,62 @@
+"""What leaves the store for a person: files that are replaced whole, and text that a terminal only shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from featdyn.errors import FeatdynError
+
+FORMATS = ("table", "csv", "json", "parquet")
+"""Of tables, as :func:`featdyn.query.render` writes them."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def shown(text: str) -> str:
+    r"""Return a text of unknown origin in one line that a terminal does not obey: control characters as ``\x1b``."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+@contextmanager
+def output_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file for writing; a regular one holds what it held before until the new content is whole.
+
+    What is no regular file, such as a device or a named pipe, is written through. Links are followed.
+
+    Raises
+    ------
+    FeatdynError
+        The file cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(0, "is a folder, give a file")
+        with open(target, "wb") if target.exists() and not target.is_file() else _replaced(target) as stream:
+            yield stream
+    except OSError as error:
+        raise FeatdynError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _replaced(target: Path) -> Iterator[BinaryIO]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{os.getpid()}-{threading.get_ident()}.new")
+    try:
+        with open(aside, "xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        if target.exists():
+            shutil.copymode(target, aside)
+        os.replace(aside, target)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise
