@@ -113,4 +113,4 @@ def s3() -> Iterator[str]:
 @pytest.fixture
 def url(s3: str, request: pytest.FixtureRequest) -> str:
     """A prefix of its own for each test, with what keys may hold."""
-    return f"{s3}/größe a=0.5,[x] {abs(hash(request.node.nodeid))}/run.zarr"
+    return f"{s3}/größe a=0.5,[x]?lr=1#2 %20 {abs(hash(request.node.nodeid))}/run.zarr"

@@ -192,6 +192,15 @@ def test_a_layer_name_of_any_script_lies_there_under_its_own_name(run: Run) -> N
     assert {key["Key"].split("/")[3] for key in answer["Contents"]} == {*LAYERS, "zarr.json"}
 
 
+def test_marks_of_a_url_are_part_of_the_name(url: str) -> None:
+    """Else two names would be one store."""
+    for name in ("run#1", "run#2", "run?lr=1", "run?lr=2", "run%231", "run"):
+        place = locate(f"{url}/{name}")
+        assert not place.exists("zarr.json")
+        client.Client(client.connect(place.path, client.QUICK)).put("zarr.json", name.encode())
+        assert place.read("zarr.json") == name.encode()
+
+
 def test_local_stores_do_without_obstore(tmp_path: Path) -> None:
     code = f"""
 import sys

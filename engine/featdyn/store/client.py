@@ -29,6 +29,9 @@ BRIEF = {"timeout": 10, "retries": 3, "during": 10}
 
 _MEMORY: dict[str, MemoryStore] = {}  # memory://name is one store for the whole process
 
+_QUERY = re.compile("[%?#]")
+"""What ends a path in a URL, or stands for another character; in a key it is a character like any other."""
+
 _HINTS = {
     "NoSuchBucket": "no such bucket",
     "MissingAccessKeyId": "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -134,7 +137,7 @@ def connect(url: str, how: dict[str, int]) -> Any:
     try:
         with plainly():
             return from_url(
-                url,
+                _QUERY.sub(lambda mark: f"%{ord(mark[0]):02X}", url),
                 client_options={"allow_http": http, "connect_timeout": "5s", "timeout": f"{how['timeout']}s"},
                 retry_config={
                     "max_retries": how["retries"],
