@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from featdyn_kernels._simd import BF16
 from featdyn_kernels._threads import get_threads, one_torch_thread, parallel_blocks
 from featdyn_kernels.stitch.layers import Layer, Linear, channels_last, prepare
-from featdyn_kernels.stitch.plan import Affine, Call, Plan
+from featdyn_kernels.stitch.plan import Affine, Call, SuffixPlan
 from featdyn_kernels.stitch.runner import Path, checked
 from featdyn_kernels.stitch.score import Scores
 from featdyn_kernels.stitch.workspace import Workspace
@@ -30,7 +30,7 @@ CHUNK = 4
 class Fused:
     """A plan with the weights of every checkpoint laid out, of suffixes in eval mode and float32."""
 
-    def __init__(self, plan: Plan, modules: Sequence[nn.Module], dtype: torch.dtype) -> None:
+    def __init__(self, plan: SuffixPlan, modules: Sequence[nn.Module], dtype: torch.dtype) -> None:
         self.plan, self.modules = plan, modules
         self._local = threading.local()
         affine = [step for step in plan.own if isinstance(step, Affine)]
@@ -110,7 +110,7 @@ def _stacks(step: Affine, module: nn.Module) -> bool:
     return isinstance(module.get_submodule(step.layer), nn.Linear) and not (step.residual or step.relu)
 
 
-def _slots(plan: Plan) -> list[int]:
+def _slots(plan: SuffixPlan) -> list[int]:
     """Return which buffer each own step writes; a buffer is used again once its value has met its last reader.
 
     What torch reads keeps its buffer: the result may be a view of it.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from featdyn_kernels.stitch.plan import Affine, Call, Plan
+from featdyn_kernels.stitch.plan import Affine, Call, SuffixPlan
 
 
 class Padding(NamedTuple):
@@ -24,13 +24,13 @@ class Padding(NamedTuple):
 class Head(NamedTuple):
     """The linear layer at the end of a suffix, and whether it reads means over pixels."""
 
-    plan: Plan
+    plan: SuffixPlan
     """In which the last step reads the images, if so, and nothing else computes the means."""
     layer: nn.Linear
     pooled: bool
 
 
-def paddings(plan: Plan) -> dict[str, Padding]:
+def paddings(plan: SuffixPlan) -> dict[str, Padding]:
     """Return the values that pad channels and are read as residuals alone, as in shortcuts without parameters."""
     readers = _readers(plan)
     found = {}
@@ -48,7 +48,7 @@ def paddings(plan: Plan) -> dict[str, Padding]:
     return found
 
 
-def head(plan: Plan, module: nn.Module) -> Head | None:
+def head(plan: SuffixPlan, module: nn.Module) -> Head | None:
     """Return the head of a suffix that ends in a linear layer."""
     last = plan.own[-1] if plan.own else None
     if not isinstance(last, Affine) or last.value != plan.output or last.residual or last.relu:
@@ -69,7 +69,7 @@ def head(plan: Plan, module: nn.Module) -> Head | None:
     return Head(replace(plan, own=own), layer, True)
 
 
-def _readers(plan: Plan) -> dict[str, list[Affine | Call]]:
+def _readers(plan: SuffixPlan) -> dict[str, list[Affine | Call]]:
     found: dict[str, list[Affine | Call]] = {}
     for step in (*plan.shared, *plan.own):
         found.setdefault(step.value, [])

@@ -97,7 +97,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SuffixPlan:
     """The steps of a suffix, in an order in which they can run."""
 
     input: str
@@ -117,7 +117,7 @@ class Plan:
         return [[name for name, place in last.items() if place == here] for here in range(len(self.own))]
 
 
-def plan(module: nn.Module) -> Plan:
+def plan(module: nn.Module) -> SuffixPlan:
     """Compile a module in eval mode, such as :func:`featdyn_kernels.stitch.twin.twin` returns.
 
     Raises :class:`Unplannable` where torch.fx cannot trace it, it mixes the samples of a batch, or it writes in place
@@ -144,7 +144,7 @@ def plan(module: nn.Module) -> Plan:
             shared.append(step)
         else:
             own.append(step)
-    return Plan(first.name, result.name, tuple(shared), tuple(own))
+    return SuffixPlan(first.name, result.name, tuple(shared), tuple(own))
 
 
 def _trace(module: nn.Module) -> fx.GraphModule:

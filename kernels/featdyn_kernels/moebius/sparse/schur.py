@@ -25,7 +25,7 @@ ROTATE, SOLVE, ROTATE_BACK = range(3)
 
 
 @dataclass(frozen=True)
-class Plan:
+class SchurPlan:
     """How to apply the inverse to ``2**n`` values in place: depth first, so that all but a few steps stay in cache."""
 
     operations: Array  # (K, 4): kind; start and stop in the pairs, or start in ``places`` and size d; span
@@ -39,7 +39,7 @@ class Plan:
 
 
 @functools.lru_cache(maxsize=32)
-def plan(n: int) -> Plan:
+def plan(n: int) -> SchurPlan:
     """Return the plan for n variables."""
     operations: list[tuple[int, int, int, int]] = []
     pairs: list[tuple[int, int]] = []
@@ -67,7 +67,7 @@ def plan(n: int) -> Plan:
         operations.append((ROTATE_BACK, *rotation))
 
     couple([0], 2**n)
-    found = Plan(
+    found = SchurPlan(
         operations=np.array(operations, np.int64),
         pairs=np.array(pairs, np.int64).reshape(-1, 2),
         turns=np.array(turns, np.float64).reshape(-1, 2),
@@ -80,7 +80,7 @@ def plan(n: int) -> Plan:
     return _with_spectrum(found, one_of, n)
 
 
-def rotate(f: Array, found: Plan, back: bool = False) -> Array:
+def rotate(f: Array, found: SchurPlan, back: bool = False) -> Array:
     """Return ``f (..., 2**n)`` in the coupled basis, or with ``back`` from it."""
     f = f.copy()
     kind, operations = (ROTATE_BACK, found.operations) if back else (ROTATE, found.operations)
@@ -93,7 +93,7 @@ def rotate(f: Array, found: Plan, back: bool = False) -> Array:
     return f
 
 
-def _with_spectrum(found: Plan, one_of: dict[int, list[int]], n: int) -> Plan:
+def _with_spectrum(found: SchurPlan, one_of: dict[int, list[int]], n: int) -> SchurPlan:
     from featdyn_kernels.moebius.transforms import zeta, zeta_adjoint
 
     spectrum_at, vectors_at = found.spectrum_at.copy(), found.vectors_at.copy()
@@ -109,7 +109,7 @@ def _with_spectrum(found: Plan, one_of: dict[int, list[int]], n: int) -> Plan:
         values.append(value)
         vectors.append(vector.T.ravel())
         at = at[0] + d, at[1] + d * d
-    return Plan(
+    return SchurPlan(
         found.operations, found.pairs, found.turns, found.places,
         np.concatenate(values), np.concatenate(vectors), spectrum_at, vectors_at,
     )  # fmt: skip

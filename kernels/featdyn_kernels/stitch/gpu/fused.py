@@ -16,7 +16,7 @@ from featdyn_kernels.stitch.gpu.replay import Inputs, Replays
 from featdyn_kernels.stitch.gpu.scores import MOST_CLASSES, scores
 from featdyn_kernels.stitch.gpu.values import Padded, Values
 from featdyn_kernels.stitch.patterns import head, paddings
-from featdyn_kernels.stitch.plan import Affine, Call, Plan, reads
+from featdyn_kernels.stitch.plan import Affine, Call, SuffixPlan, reads
 from featdyn_kernels.stitch.runner import Path
 from featdyn_kernels.stitch.score import Scores
 
@@ -35,7 +35,7 @@ class Fused:
     ``dtype`` is that of weights and activations, but for the logits, which are float32.
     """
 
-    def __init__(self, plan: Plan, modules: Sequence[nn.Module], dtype: torch.dtype) -> None:
+    def __init__(self, plan: SuffixPlan, modules: Sequence[nn.Module], dtype: torch.dtype) -> None:
         device = next((tensor.device for tensor in modules[0].parameters()), torch.device("cpu"))
         found = head(plan, modules[0])
         if found is not None and found.layer.out_features > MOST_CLASSES:
