@@ -223,10 +223,14 @@ def test_training_leaves_the_random_state_of_the_caller_alone(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_other_training_data_are_not_gone_on_with(tmp_path):
+@pytest.mark.parametrize(
+    ("part", "field", "said"),
+    [("train", "pixels", "crc32"), ("test", "pixels", "test_crc32"), ("test", "labels", "labels_crc32")],
+)
+def test_other_training_data_are_not_gone_on_with(tmp_path, part, field, said):
     recipe = load("digits", [*TINY, "training.epochs=1"])
     train(recipe, tmp_path / "r.zarr")
     data = load_data(**dict(recipe.data))
-    data.train.pixels[0, 0, 3, 3] ^= 1
-    with pytest.raises(DataError, match="was trained on other data \\(crc32"):
+    getattr(getattr(data, part), field).reshape(-1)[3] ^= 1
+    with pytest.raises(DataError, match=f"was trained on other data \\({said} "):
         train(recipe, tmp_path / "r.zarr", dataset=data)

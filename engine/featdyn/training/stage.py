@@ -60,7 +60,9 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None, *, da
             "name": data.name,
             "classes": list(data.classes),
             "shape": list(data.shape),
-            "crc32": f"{zlib.crc32(np.ascontiguousarray(data.train.pixels).data):08x}",
+            "crc32": _crc32(data.train.pixels),
+            "test_crc32": _crc32(data.test.pixels),
+            "labels_crc32": _crc32(np.concatenate([data.train.labels, data.test.labels])),
         },
         "checkpoint_steps": due,
     }
@@ -76,6 +78,10 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None, *, da
         if run is None or not finished(run):
             _go(loop, recorder, set(due), 0 if run is None else _restore(run, loop), events)
     return Run(store)
+
+
+def _crc32(values: np.ndarray[Any, Any]) -> str:
+    return f"{zlib.crc32(np.ascontiguousarray(values).data):08x}"
 
 
 def same_recipe(store: str | Path, recipe: Recipe) -> None:
