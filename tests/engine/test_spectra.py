@@ -23,7 +23,11 @@ SETS = {"train": 23, "test": 17}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Two checkpoints of maps, tokens and vectors, in shards of a few samples."""
+    return recorded(tmp_path_factory.mktemp("spectra") / "run.zarr")
+
+
+def recorded(store, dtype="float32"):
+    """Two checkpoints of maps, tokens and vectors, in shards of a few samples; float16 gradients are stored scaled."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 5, 3), nn.Flatten(2), nn.Linear(36, 7), nn.Flatten(1), nn.Linear(35, 11), nn.Linear(11, 3)
@@ -31,12 +35,11 @@ def run(tmp_path_factory):
     samples = sum(SETS.values())
     split = np.repeat(np.array(list(SETS), dtype=object), list(SETS.values()))
     probes = Probes(torch.randn(samples, 1, 8, 8) + 3, torch.arange(samples) % 3, {"split": split})
-    store = tmp_path_factory.mktemp("spectra") / "run.zarr"
     import featdyn.store.schema as schema
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "SHARD_SAMPLES", 8)
-        with Recorder(model, probes, store, layers=["0", "2", "4"], dtype="float32", batch=8) as recorder:
+        with Recorder(model, probes, store, layers=["0", "2", "4"], dtype=dtype, batch=8) as recorder:
             recorder.record(step=0)
             with torch.no_grad():
                 for parameter in model.parameters():
@@ -55,8 +58,9 @@ def observations(run: Run, layer: str, of: str, t: int) -> dict[str, np.ndarray]
     return found
 
 
-@pytest.mark.parametrize("of", ["activation", "gradient"])
-def test_spectra_are_those_of_the_covariance(run, of):
+@pytest.mark.parametrize(("of", "dtype"), [("activation", "float32"), ("gradient", "float32"), ("gradient", "float16")])
+def test_spectra_are_those_of_the_covariance(run, of, dtype, tmp_path):
+    run = run if dtype == "float32" else recorded(tmp_path / "r.zarr", dtype)
     assert run.schema.blocks > 4
     found = spectra(run, of=of)
     assert found["width"].values.tolist() == [5, 7, 11]

@@ -40,5 +40,6 @@ ANALYSIS = Analysis(
         "stable_rank": _cell("sum of the eigenvalues over the largest"),
     },
     compute="featdyn.analysis.features.spectra.compute:spectra",
+    version=2,
     section="featdyn.report.sections.spectra:section",
 )

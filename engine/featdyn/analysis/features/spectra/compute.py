@@ -19,6 +19,8 @@ from featdyn_kernels.eigh import eigvalsh
 from featdyn_kernels.moments import Moments, accumulate
 
 DIMS = ("layer", "set", "t")
+POWERS = {"eigenvalue": 2, "variance": 2, "mean_norm": 1}
+"""How what is measured follows the scale of the values; else not at all."""
 AHEAD = 4
 """Blocks that are read ahead."""
 COPIES = 3
@@ -49,7 +51,9 @@ def spectra(context: Context[SpectraOptions]) -> xr.Dataset:
                 if np.isnan(values["stable_rank"]):
                     reason = DEAD if np.isfinite(values["variance"]) else NOT_FINITE
                     status.mark(reason if count > 1 else FEW, (c, s, t))
+                scale = specs[c].attrs.get("scale_factor", 1.0)  # blocks were read as stored
                 for name, value in values.items():
+                    value = value * scale ** POWERS.get(name, 0)
                     size = () if value.ndim == 0 else (max(widths),)
                     array = found.setdefault(name, np.full((*shape, *size), np.nan))
                     array[(c, s, t, slice(len(value))) if size else (c, s, t)] = value
