@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ def compute(
     stamp = identity(analysis, run, own, chosen)
     earlier = None if fresh else known(analysis, run, stamp)
     context = Context(run, chosen, workers or SERIAL, own, earlier, progress)
-    with _random_state():
+    with _settled():
         found = analysis.function()(context)
     return _completed(analysis, found).assign_attrs(
         analysis=analysis.name,
@@ -139,15 +139,27 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _random_state() -> Iterator[None]:
-    """Leave torch's global generators as they were, where torch is in use."""
+def _settled() -> Iterator[None]:
+    """Compute as in a process in which nobody has set anything of torch, and leave its generators as they were."""
     if "torch" not in sys.modules:
         yield
         return
     import torch
 
-    with torch.random.fork_rng():
-        yield
+    kind, precision = torch.get_default_dtype(), torch.get_float32_matmul_precision()
+    off: list[Any] = [torch.autocast(device, enabled=False) for device in ("cpu", "cuda")]
+    if torch.get_default_device().type != "cpu":
+        off.append(torch.device("cpu"))  # costs something at each call of torch
+    try:
+        torch.set_default_dtype(torch.float32)
+        torch.set_float32_matmul_precision("highest")
+        with torch.random.fork_rng(), ExitStack() as stack:
+            for each in off:
+                stack.enter_context(each)
+            yield
+    finally:
+        torch.set_default_dtype(kind)
+        torch.set_float32_matmul_precision(precision)
 
 
 def _completed(analysis: Analysis, found: xr.Dataset) -> xr.Dataset:
@@ -159,13 +171,17 @@ def _completed(analysis: Analysis, found: xr.Dataset) -> xr.Dataset:
             if "flag_meanings" in found[name].attrs:
                 continue
             raise ValueError(f"{analysis.name}: the variable {name} is not declared")
+        status = declared.status
         if set(declared.dims.split()) != set(map(str, found[name].dims)) and "*" not in declared.dims:
             raise ValueError(f"{analysis.name}: {name} has dimensions {found[name].dims}, declared are {declared.dims}")
         found[name].attrs |= declared.attributes()
-        if found[name].dtype.kind == "f" and not declared.missing:
-            statuses[name] = declared.status
-        elif declared.status in found:
-            found[name].attrs["ancillary_variables"] = declared.status
+        if found[name].dtype.kind in "fc" and not declared.missing:
+            if status in found and not set(found[status].dims) <= set(found[name].dims):
+                dims = f"{found[status].dims}, {name} {found[name].dims}"
+                raise ValueError(f"{analysis.name}: {status} has dimensions {dims}: it cannot say which cells it means")
+            statuses[name] = status
+        elif status in found:
+            found[name].attrs["ancillary_variables"] = status
     for name in map(str, found.coords):
         if name in COORDINATES:
             long_name, units = COORDINATES[name]

@@ -43,26 +43,12 @@ def known(analysis: Analysis, run: Run, stamp: dict[str, Any]) -> xr.Dataset | N
 
 
 def _network(run: Run, model: nn.Module | None) -> str:
-    """Return what tells the network's function apart: its code's names and its structure, or the recipe's table."""
+    """Return what tells the network's function apart: its code and what it holds, or the recipe's table."""
     if model is None:
         return _digest(repr(run.attributes.get("recipe", {}).get("network")))
-    kinds = [f"{name}:{type(part).__module__}.{type(part).__qualname__}" for name, part in model.named_modules()]
-    return _digest("\n".join([repr(model), *kinds, *_code(model)]))
+    from featdyn.analysis.code import code_of
 
-
-def _code(model: nn.Module) -> list[str]:
-    """Return the byte code of every forward method, constants included: a changed line is another network."""
-    found = []
-    for kind in dict.fromkeys(type(part) for part in model.modules()):
-        code = getattr(getattr(kind, "forward", None), "__code__", None)
-        if code is not None:
-            found.append(f"{kind.__qualname__} {code.co_code.hex()} {code.co_names} {_constants(code)}")
-    return found
-
-
-def _constants(code: Any) -> list[str]:
-    """Return a code object's constants; nested code by its own."""
-    return [str(_constants(c)) if hasattr(c, "co_consts") else repr(c) for c in code.co_consts]
+    return _digest("\n".join([repr(model), *code_of(model)]))
 
 
 def _probes(run: Run, files: list[FileRecord]) -> str:

@@ -34,11 +34,13 @@ class Status:
 
     def mark(self, reason: str, where: Any = ...) -> Self:
         """Give cells a reason: an index or a mask of the grid. What has one keeps it."""
-        if reason not in self._meanings:
-            self._meanings.append(reason)
         chosen = np.zeros(self.codes.shape, bool)
         chosen[where] = True
-        self.codes[chosen & (self.codes == 0)] = self._meanings.index(reason)
+        chosen &= self.codes == 0
+        if chosen.any():
+            if reason not in self._meanings:
+                self._meanings.append(reason)
+            self.codes[chosen] = self._meanings.index(reason)
         return self
 
     @property
@@ -92,8 +94,9 @@ def explain(dataset: xr.Dataset, declared: Mapping[str, str]) -> xr.Dataset:
         missing = missing.transpose(*variable.dims)
         if bool(missing.any()):
             own = Status([str(dim) for dim in variable.dims], variable.shape)
-            added[f"{name}_status"] = own.mark(UNEXPLAINED, missing.values).variable()
-            linked.append(f"{name}_status")
+            free = next(n for n in (f"{name}_status", f"{name}_missing", f"{name}_why") if n not in dataset)
+            added[free] = own.mark(UNEXPLAINED, missing.values).variable()
+            linked.append(free)
         if linked:
             variable.attrs["ancillary_variables"] = " ".join(linked)
     return dataset.assign(added)

@@ -8,6 +8,7 @@ from featdyn.capture import cube
 from featdyn.capture.layers import dims
 from featdyn.capture.options import CaptureOptions
 from featdyn.store import ArraySpec
+from featdyn.store.schema import check_name
 
 
 def gradient_scale(options: CaptureOptions) -> float:
@@ -36,6 +37,7 @@ def arrays(
     note = {"long_name": "gradient of the sample's loss, eval mode"}
     scale = {} if gradient_scale(options) == 1 else {"scale_factor": 1 / gradient_scale(options)}
     for name, shape in layers.items():
+        check_name(name, "layer")
         axes, lengths = ("sample", *dims(shape)), (samples, *shape)
         found.append(ArraySpec(f"layers/{name}/activation", axes, lengths, options.dtype))
         if options.gradients:

@@ -48,7 +48,9 @@ def describe(run: Any) -> dict[str, Any]:
         layers[name] = {"shape": shape, "dtype": dtype, "bytes": sum(a.nbytes for a in held)}
     has_split = "split" in run.paths("sample")
     splits = (
-        [name or "unknown" for name in run.values("split").tolist()] if has_split else ["sample"] * run.schema.samples
+        [str(name) or "unknown" for name in run.values("split").tolist()]
+        if has_split
+        else ["sample"] * run.schema.samples
     )
     columns = {name: run.values(name).tolist() for name in run.paths("checkpoint")}
     history = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from featdyn.errors import NetworkError
 from featdyn.networks.twin import eval_twin
@@ -94,6 +95,10 @@ class _Tracer(fx.Tracer):
         function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
         first = 1 + is_module
         return function, args[:first] + [arg.node.args[0] if arg.node.args else arg for arg in args[first:]]
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module is one operation: also BatchNorm with a forward function of its own, as one looks for it."""
+        return isinstance(m, _BatchNorm) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         returned = super().call_module(m, forward, args, kwargs)

@@ -202,7 +202,8 @@ def _module(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 def _hooked(module: nn.Module | None) -> bool:
-    return bool(module is not None and (module._forward_hooks or module._forward_pre_hooks))
+    """Whether a module does something else than others of its type: by hooks, or a forward function of its own."""
+    return module is not None and bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def _only_user(node: fx.Node, taken: set[fx.Node]) -> fx.Node | None:

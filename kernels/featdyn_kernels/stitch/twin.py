@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MethodType
 from typing import Any
 
 import torch
@@ -27,7 +28,11 @@ def twin(module: nn.Module, state: Mapping[str, Tensor] | None, dtype: torch.dty
                 raise ValueError(f"{name} must have shape {tuple(own.shape)}, got {tuple(tensor.shape)}")
         return tensor.detach().to(device, dtype if tensor.is_floating_point() else None)
 
-    copy = _copy(module, pick, "", {})
+    done: dict[int, nn.Module] = {}
+    copy = _copy(module, pick, "", done)
+    for part in done.values():
+        bound = {k: v for k, v in vars(part).items() if isinstance(v, MethodType) and id(v.__self__) in done}
+        vars(part).update({k: MethodType(v.__func__, done[id(v.__self__)]) for k, v in bound.items()})
     # torch.fx looks into the module that it traces: a layer of torch has to be inside of it to be seen as one.
     return nn.Sequential(copy) if fx.Tracer().is_leaf_module(copy, "") else copy
 

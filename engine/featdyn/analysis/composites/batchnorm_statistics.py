@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -61,25 +60,37 @@ def by_batch(module: nn.Module, seen: Callable[[str, Tensor], None] | None = Non
 
     ``seen`` is called with each layer's name and input. A batch of one value per channel raises :class:`OneValue`.
     """
+    own: dict[str, dict[str, Tensor | None]] = {}
 
-    def watch(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-        def normalised(layer: nn.Module, given: tuple[Tensor, ...], _: Tensor) -> Tensor:
-            (batch,) = given
+    def train(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def before(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            batch = next(value for value in (*given, *named.values()) if isinstance(value, Tensor))
             if batch.numel() == batch.shape[1]:
                 raise OneValue(f"{name}: one value per channel has no variance")
             if seen is not None:
                 seen(name, batch)
-            weight, bias, eps = (getattr(layer, part) for part in ("weight", "bias", "eps"))
-            return batch_norm(batch, None, None, weight, bias, training=True, eps=eps)
+            # Its own forward function, which may do more than normalise, runs in training mode on statistics that go.
+            own[name] = dict(layer._buffers)
+            layer._buffers.update({key: None if kept is None else kept.clone() for key, kept in own[name].items()})
+            layer.training = True
 
-        return normalised
+        return before
 
-    hooks = [layer.register_forward_hook(watch(name)) for name, layer in batch_norms(module).items()]
+    def restore(name: str, layer: nn.Module) -> None:
+        if name in own:
+            layer.training = False
+            layer._buffers.update(own.pop(name))
+
+    layers = batch_norms(module)
+    hooks = [layer.register_forward_pre_hook(train(name), with_kwargs=True) for name, layer in layers.items()]
+    hooks += [layer.register_forward_hook(lambda m, *_, n=name: restore(n, m)) for name, layer in layers.items()]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+        for name, layer in layers.items():
+            restore(name, layer)
 
 
 def reestimated(module: nn.Module, state: Mapping[str, Tensor], batches: Iterable[Tensor]) -> dict[str, Tensor]:

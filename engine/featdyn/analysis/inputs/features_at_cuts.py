@@ -85,7 +85,7 @@ class Batches(Sequence[Batch]):
         samples = self._run.schema.block_slice(block)
         held, values = self._held.get(name, (None, None))
         if values is None or held != block:
-            values = torch.from_numpy(self._run.values(f"inputs/{name}", samples))
+            values = _as_given(self._run, name, self._run.values(f"inputs/{name}", samples))
             self._held[name] = block, values
         return filled(values, start - samples.start, stop - samples.start, self.size).to(self._device)
 
@@ -105,7 +105,14 @@ def inputs_of(run: Run, places: NDArray[np.intp]) -> Tensor:
             if found is None:
                 found = np.empty((len(places), *values.shape[1:]), values.dtype)
             found[mine] = values[places[mine] - samples.start]
-    return torch.from_numpy(run.values("inputs/input", slice(0, 0)) if found is None else found)
+    return _as_given(run, "input", run.values("inputs/input", slice(0, 0)) if found is None else found)
+
+
+def _as_given(run: Run, name: str, values: NDArray[Any]) -> Tensor:
+    """Return stored inputs or targets in the type that the model took: Zarr has no bfloat16."""
+    said = str(run.attributes.get("identity", {}).get({"input": "inputs", "target": "labels"}[name], ""))
+    found = torch.from_numpy(values)
+    return found.bfloat16() if "torch.bfloat16" in said else found
 
 
 def measure_rates(run: Run, model: nn.Module, cuts: Sequence[Cut], stored: set[str]) -> Rates:

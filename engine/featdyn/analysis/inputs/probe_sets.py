@@ -34,8 +34,9 @@ class ProbeSets:
         Where none matches :class:`FeatdynError` says which there are.
         """
         coords, n = run.coords, run.schema.samples
-        splits = coords["split"].values if "split" in coords else np.full(n, "probes", dtype=object)
-        names = list(dict.fromkeys(str(split) for split in splits))
+        given = coords["split"].values.tolist() if "split" in coords else ["probes"] * n
+        splits = np.array([str(split) for split in given], dtype=object)  # numbers are names too
+        names = list(dict.fromkeys(splits))
         kept = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
         if not kept:
             raise FeatdynError(

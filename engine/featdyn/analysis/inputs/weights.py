@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from featdyn.errors import NetworkError
 from featdyn.networks import build
+from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 ROUNDING = 2e-3
 """Of the largest output: what another device may change, beside the network's own precision. Our own choice."""
+CHECKED = 8
+"""So many checkpoints tell whether a model is the one recorded."""
 HELD = 2**30
 """Bytes of weights in memory, for each model that takes them."""
 
@@ -49,24 +52,32 @@ def network_of(run: Run, model: nn.Module | None) -> nn.Module:
 
 
 def refuse_other_function(run: Run, model: nn.Module, batch: Batch) -> None:
-    """Raise NetworkError where a model with the weights of the last checkpoint does not give the recorded outputs.
+    """Raise NetworkError where a model with the weights of a checkpoint does not give the outputs recorded then.
 
-    Weights fit many networks: another activation, another order of the same layers. What was recorded tells.
+    Weights fit many networks: another activation, another order of the same layers, another constant. What was recorded
+    tells: of the first batch of probes at some checkpoints, the first and the last among them. The model runs as
+    analyses run it, as a twin without its hooks.
     """
-    last = run.checkpoints - 1
-    recorded = run.block("outputs/logits", last, batch.block)[: batch.stop - batch.start].astype(np.float64)
-    state = States(run, model)[last]
-    with torch.inference_mode():
-        found = functional_call(model, state, (batch.inputs,))
-    if not isinstance(found, Tensor) or found[: len(recorded)].shape != recorded.shape:
-        raise NetworkError(f"{run.path}: the model's outputs have another shape than those recorded")
-    difference = np.abs(found[: len(recorded)].double().cpu().numpy() - recorded).max(initial=0)
-    largest = np.abs(recorded).max(initial=0)
-    if not difference <= max(ROUNDING, 16 * torch.finfo(found.dtype).eps) * largest:
-        raise NetworkError(
-            f"{run.path}: the model is not the one recorded: with the weights of checkpoint {last} its outputs differ "
-            f"by {difference:.3g} from those recorded, of up to {largest:.3g}"
-        )
+    twin, states = eval_twin(model), States(run, model)
+    for t in dict.fromkeys(np.linspace(0, run.checkpoints - 1, CHECKED).astype(int).tolist()):
+        recorded = run.block("outputs/logits", t, batch.block)[: batch.stop - batch.start].astype(np.float64)
+        with torch.inference_mode():
+            found = functional_call(twin, states[t], (batch.inputs,))
+        if not isinstance(found, Tensor) or found[: len(recorded)].shape != recorded.shape:
+            raise NetworkError(f"{run.path}: the model's outputs have another shape than those recorded")
+        difference = np.abs(found[: len(recorded)].double().cpu().numpy() - recorded).max(initial=0)
+        largest = np.abs(recorded).max(initial=0)
+        if not difference <= max(ROUNDING, 16 * torch.finfo(found.dtype).eps) * largest:
+            hooks = " without its hooks" if _hooks(model) > _hooks(twin) else ""
+            raise NetworkError(
+                f"{run.path}: the model is not the one recorded: with the weights of checkpoint {t} its outputs{hooks} "
+                f"differ by {difference:.3g} from those recorded, of up to {largest:.3g}"
+                + (": write what they do into its forward function" if hooks else "")
+            )
+
+
+def _hooks(model: nn.Module) -> int:
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules())
 
 
 class States(Sequence[dict[str, Tensor]]):

@@ -33,9 +33,9 @@ ANALYSIS = Analysis(
         **bounded("accuracy", CELLS, "share of right probes", valid_range=SHARE, status="status"),
         "loss": Variable(CELLS, "mean cross-entropy", "nat", status="status"),
         **bounded("change", CELLS, "accuracy minus that of the last network", valid_range=SIGNED, status="status"),
-        "prediction": Variable("average window probe", "predicted class", status="status"),
+        "prediction": Variable("average window probe", "predicted class", status="prediction_status"),
     },
     compute="featdyn.analysis.composites.averaging.compute:averaging",
     section="featdyn.report.sections.averaging:section",
-    version=2,
+    version=3,
 )

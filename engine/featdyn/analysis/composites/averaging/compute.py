@@ -15,7 +15,7 @@ from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.weights import refuse_other_function
-from featdyn.analysis.status import FEW, NO_TRAINING_PROBES, Status
+from featdyn.analysis.status import FEW, NO_TRAINING_PROBES, NOT_FINITE, Status
 from featdyn.statistics.resampling import difference_interval, share_interval
 
 DIMS = CELLS.split()
@@ -30,10 +30,11 @@ def averaging(context: Context[AveragingOptions]) -> xr.Dataset:
     rebuild = partial(AveragedNetworks, run, context.model, labels, np.flatnonzero(train))
     networks = rebuild()
     if context.model is not None:
-        refuse_other_function(run, networks.model, networks.batches[0])
+        refuse_other_function(run, context.model, networks.batches[0])
     context.admit(networks.plan(len(windows)))
     blocks, shape = range(run.schema.blocks), (len(windows), len(labels))
-    prediction, loss = np.zeros((len(AVERAGES), *shape), np.int64), np.full((len(AVERAGES), *shape), np.nan)
+    prediction, loss = np.full((2, len(AVERAGES), *shape), np.nan)
+    of_probes = Status(("average", "window", "probe"), prediction.shape)
     status = Status(DIMS, (len(AVERAGES), len(sets.names), len(windows)))
     with context.stage(networks, rebuild) as stage:
         of_blocks = stage.map(AveragedNetworks.predictions, [(block, len(windows)) for block in blocks])
@@ -42,15 +43,19 @@ def averaging(context: Context[AveragingOptions]) -> xr.Dataset:
         of_windows = stage.map(AveragedNetworks.weights, windows.tolist())
         for w, of_window in enumerate(context.each(of_windows)):
             if of_window is None:
-                status.mark(FEW if train.any() else NO_TRAINING_PROBES, (0, slice(None), w))
+                why = FEW if train.any() else NO_TRAINING_PROBES
+                status.mark(why, (0, slice(None), w)), of_probes.mark(why, (0, w))
             else:
                 prediction[0, w], loss[0, w] = of_window
+    unknown = np.isnan(prediction)
+    of_probes.mark(NOT_FINITE, unknown)
+    status.mark(NOT_FINITE, np.stack([unknown[..., mine].any(-1) for mine in sets.members], 1))
     values = _numbers(prediction, loss, labels, sets)
     steps = run.coords["step"].values
     return xr.Dataset(
         {name: (DIMS, np.where(status.computed, array, np.nan)) for name, array in values.items()}
-        | {"prediction": (("average", "window", "probe"), prediction.astype(np.min_scalar_type(prediction.max())))}
-        | {"status": status.variable()},
+        | {"prediction": (of_probes.dims, prediction.astype(np.float32))}
+        | {"status": status.variable(), "prediction_status": of_probes.variable()},
         coords={
             "average": np.array(AVERAGES, dtype=object),
             "set": np.array(sets.names, dtype=object),
@@ -63,7 +68,7 @@ def averaging(context: Context[AveragingOptions]) -> xr.Dataset:
 
 
 def _numbers(
-    prediction: NDArray[np.int64], loss: NDArray[np.float64], labels: NDArray[np.int64], sets: ProbeSets
+    prediction: NDArray[np.float64], loss: NDArray[np.float64], labels: NDArray[np.int64], sets: ProbeSets
 ) -> dict[str, NDArray[Any]]:
     """Return what predictions and losses ``(average, window, probe)`` say, ``(average, set, window)``."""
     right = prediction == labels

@@ -22,8 +22,8 @@ from featdyn.compute import Plan
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
 
-Scores: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float64]]
-"""Predicted class and cross-entropy of probes."""
+Scores: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Predicted class and cross-entropy of probes; NaN where a network's outputs are none."""
 
 
 class AveragedNetworks:
@@ -98,7 +98,8 @@ class AveragedNetworks:
         return np.stack(predictions), np.stack(losses)
 
     def _scores(self, logs: NDArray[np.float64], probes: slice) -> Scores:
-        return logs.argmax(-1), -logs[np.arange(len(logs)), self._labels[probes]]
+        classes = np.where(np.isnan(logs).any(-1), np.nan, logs.argmax(-1))
+        return classes, -logs[np.arange(len(logs)), self._labels[probes]]
 
     def _mean(self, window: int) -> dict[str, Tensor]:
         """Return the mean of the last states, of their floating-point tensors."""
@@ -108,7 +109,8 @@ class AveragedNetworks:
                 if count == 1:
                     mean[name] = value.double() if value.is_floating_point() else value
                 elif value.is_floating_point():
-                    mean[name] += (value.double() - mean[name]) / count
+                    apart = value.double() - mean[name]
+                    mean[name] += torch.where(value == mean[name], 0.0, apart) / count  # of infinities, as in a mask
         return {name: torch.empty_like(own[name]).copy_(value) for name, value in mean.items()}
 
 

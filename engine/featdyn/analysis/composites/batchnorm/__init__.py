@@ -43,5 +43,5 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.composites.batchnorm.compute:batchnorm",
     section="featdyn.report.sections.batchnorm:section",
-    version=2,
+    version=3,
 )

@@ -57,8 +57,8 @@ ANALYSIS = Analysis(
         **bounded(
             "linear_accuracy",
             "cut set t",
-            "share of probes that a linear probe, fitted to training probes, has right; of training probes, each image "
-            "left out in turn",
+            "share of probes whose label (the true one, where labels in use are noisy: attribute linear_labels) a "
+            "linear probe, fitted to training probes, has right; of training probes, each image left out in turn",
             valid_range=SHARE,
             status="linear_status",
         ),

@@ -42,7 +42,7 @@ def drift(context: Context[DriftOptions]) -> xr.Dataset:
     )
     if "split" in coords:
         result = result.assign_coords(split=("probe", coords["split"].values))
-    return result.assign_attrs(cka_set=tasks.similarity.name)
+    return result.assign_attrs(cka_set=tasks.similarity.name, linear_labels=tasks.similarity.labels)
 
 
 def plan(run: Run, tasks: _Tasks) -> Plan:

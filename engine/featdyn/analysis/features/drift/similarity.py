@@ -40,6 +40,9 @@ class Found:
     untrained: str
 
 
+NOT_AMONG = "training_probes_are_not_among_the_sets"
+
+
 class Similarity:
     """CKA and linear probes of a run, on the probes ``kept`` of each set.
 
@@ -51,7 +54,10 @@ class Similarity:
         self.name = "test" if "test" in sets.names else sets.names[0]
         self._alike, self._train = sets.names.index(self.name), sets.index("train")
         coords = run.coords
-        labels = next((coords[name].values for name in ("true_label", "label") if name in coords), None)
+        self.labels = next((name for name in ("true_label", "label") if name in coords), "")
+        """The coordinate that linear probes are fitted to and judged by."""
+        labels = coords[self.labels].values if self.labels else None
+        self._no_training = NOT_AMONG if ProbeSets.of(run).training.any() else NO_TRAINING_PROBES
         self._labels = labels if labels is not None and labels.dtype.kind in "iub" else None
         self._origins = [sets.origins[mine] for mine in kept]
         # Of each set, the places of those that have a label; -100, as in torch, is none.
@@ -113,7 +119,7 @@ class Similarity:
     def _untrained(self, flaws: list[str]) -> str:
         """Return why no linear probe can be fitted, or nothing."""
         if self._train is None:
-            return NO_TRAINING_PROBES
+            return self._no_training
         if self._labels is None:
             return NO_LABELS
         if len(np.unique(self._origins_of(self._train))) < 2:
