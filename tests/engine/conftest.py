@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.engine.forked import forked_workers
+
 if TYPE_CHECKING:
     from featdyn.compute import Workers
 
@@ -66,9 +68,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def processes() -> Iterator[Workers]:
     """Two worker processes."""
-    from featdyn.compute import workers
-
-    with workers(scheduler="processes", workers=2) as found:
+    with forked_workers(workers=2) as found:
         yield found
 
 

@@ -218,21 +218,23 @@ OPTIONS = {"draws": 5, "probes": 3, "curvature": 20, "keep": "raw", "directions"
 
 
 def test_workers_change_nothing_and_what_they_need_is_said_first(run, clusters, caplog):
-    alone = noise(run, **OPTIONS)
-    same_on(clusters, noise, alone, run, **OPTIONS)
-    plans(noise, run, caplog, **OPTIONS)
+    options = OPTIONS | {"every": 2}
+    alone = noise(run, **options)
+    assert alone.sizes["t"] > 1
+    same_on(clusters, noise, alone, run, **options)
+    plans(noise, run, caplog, **options)
 
 
 def test_a_convolution_s_gradient_sees_how_many_threads_sum_it_but_not_where(tmp_path, clusters):
     changes = [c for c in PLAIN if "network" not in c] + ["network.name=cnn"]
     run = train(load("digits", changes), tmp_path / "r.zarr")
-    threads = torch.get_num_threads()
+    threads, options = torch.get_num_threads(), OPTIONS | {"every": 9}  # one checkpoint
     torch.set_num_threads(1)
-    alone = noise(run, **OPTIONS, every=2)
+    alone = noise(run, **options)
     torch.set_num_threads(2)
-    more = noise(run, **OPTIONS, every=2)
+    more = noise(run, **options)
     torch.set_num_threads(threads)
-    same_on(clusters, noise, alone, run, **OPTIONS, every=2)
+    same_on(clusters, noise, alone, run, **options)
     for name in ("parameter_centred", "feature_centred", "noise_curvature"):
         scale = float(np.abs(alone[name]).max())
         np.testing.assert_allclose(more[name] / scale, alone[name] / scale, atol=1e-4)

@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 import xarray as xr
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -252,4 +253,11 @@ def check(run: Run, model: dict[int, Entry]) -> None:
 
 
 TestStore = Store.TestCase
-TestStore.settings = settings(deadline=None, max_examples=40, stateful_step_count=25)
+TestStore.settings = settings(deadline=None, max_examples=20, stateful_step_count=25)
+
+
+@pytest.mark.slow
+class TestStoreAtLength(Store.TestCase):
+    """The same, of more and longer lives."""
+
+    settings = settings(deadline=None, max_examples=200, stateful_step_count=40)
