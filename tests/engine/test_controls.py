@@ -204,7 +204,7 @@ def test_a_rewound_layer_is_the_network_with_that_layer_s_old_weights(run):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    return own_run(tmp_path_factory.mktemp("own") / "r.zarr")
+    return own_run(tmp_path_factory.mktemp("own") / "r.zarr", checkpoints=3)
 
 
 @pytest.fixture(scope="module", params=[(controls, {}), (batchnorm, {}), (rewind, {})])

@@ -147,9 +147,8 @@ def whole(undisturbed: tuple[dict[str, bytes], Faults]) -> tuple[dict[str, bytes
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sync nothing, and let zarr encode each dataset once: hundreds of runs are written here."""
+    """Let zarr encode each dataset once: hundreds of runs are written here."""
     encode_once(monkeypatch)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.mark.parametrize("fault", ["kill", "error", "full disk"])

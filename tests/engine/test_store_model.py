@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -51,13 +49,10 @@ class Store(RuleBasedStateMachine):
         self.model: dict[int, Entry] = {}
         self.writer: RunWriter | None = None
         self.readers: list[tuple[Run, dict[int, Entry]]] = []
-        self.quick = mock.patch.object(os, "fsync")
-        self.quick.start()
 
     def teardown(self) -> None:
         if self.writer is not None:
             self.writer.close()
-        self.quick.stop()
         self.memory.cleanup()
 
     @property
