@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.engine.forked import forked_workers
 
 if TYPE_CHECKING:
     from featdyn.compute import Workers
@@ -50,25 +54,37 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_power_is_cut() -> Iterator[None]:
+    """Sync nothing: thousands of files wait for the disk else. Power is cut in ``test_store_crash``, which knows."""
+    with pytest.MonkeyPatch.context() as changes:
+        changes.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
-def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits recipe, two epochs, with a consistency result."""
+def small_store(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The digits recipe, two epochs, with a consistency result; one for all processes that share the suite."""
     from featdyn import analyze
     from featdyn.training import load
     from featdyn.training.stage import train
 
-    store = tmp_path_factory.mktemp("run") / "run.zarr"
-    train(load("digits", SMALL), store)
-    analyze(store, "consistency")
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if hasattr(request.config, "workerinput") else folder
+    store, whole = folder / "small" / "run.zarr", folder / "small.whole"
+    with (folder / "small.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.exists():
+            train(load("digits", SMALL), store)
+            analyze(store, "consistency")
+            whole.touch()
     return store
 
 
 @pytest.fixture(scope="session")
 def processes() -> Iterator[Workers]:
     """Two worker processes."""
-    from featdyn.compute import workers
-
-    with workers(scheduler="processes", workers=2) as found:
+    with forked_workers(workers=2) as found:
         yield found
 
 

@@ -1,18 +1,25 @@
-"""Processes forked from one that has imported everything already."""
+"""Processes forked from one that has imported everything already, Dask's workers among them."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featdyn.compute import Workers
 
 # One server for all tests: the first to start a process decides what it has imported.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         "featdyn.training.stage", "featdyn.store", "sklearn.datasets", "xarray", "zarr", "zarr.storage", "dask.array",
-        "torch._dynamo", "torch.distributed.tensor",
+        "torch._dynamo", "torch.distributed.tensor", "distributed", "featdyn.analysis.features.density.compute",
+        "featdyn.analysis.features.drift.compute", "featdyn.analysis.gradient_noise.noise.compute",
+        "featdyn.analysis.composites.consistency.compute",
     ]
 )  # fmt: skip
 
@@ -22,3 +29,22 @@ def start(target: Callable[..., object], *arguments: Any) -> BaseProcess:
     process = CONTEXT.Process(target=target, args=arguments)
     process.start()
     return process
+
+
+@contextmanager
+def forked_workers(**options: Any) -> Iterator[Workers]:
+    """Start worker processes, each of which takes seconds to import everything where it is not forked.
+
+    Those of ``test_compute`` are started as they are for users.
+    """
+    import dask
+    import distributed  # noqa: F401 - or its settings would go with ours
+
+    from featdyn.compute import workers
+
+    forkserver.ensure_running()  # before Dask says what to import
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        workers(scheduler="processes", **options) as found,
+    ):
+        yield found

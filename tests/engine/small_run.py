@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import tempfile
 import time
 from multiprocessing.connection import Connection
@@ -14,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from featdyn.errors import StoreError
-from featdyn.store import ArraySpec, CheckpointWriter, Run, RunWriter, Schema, exists
+from featdyn.store import ArraySpec, CheckpointWriter, Run, RunWriter, Schema, exists, lease
 
 PLAN = "ccr"  # the commits of a run: checkpoints and results
 SAMPLES, CHECKPOINTS = 3, PLAN.count("c")
@@ -89,6 +90,15 @@ def record_in_short_lives(plan: str, asked: Connection) -> None:
         os.kill(child, signal.SIGKILL)  # one that has ended feels nothing, and is not yet gone
         os.close(ended)
         asked.send(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def record_without_end(url: str, late: float, environment: dict[str, str], errors: str, said: Connection) -> None:
+    """Record in the bucket that an environment leads to, by a clock that is late, and complain into a file."""
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
+    os.environ.update(environment)
+    lease.now = lambda: time.time() + late
+    said.send("ready")
+    record(url, "c" * 10_000)
 
 
 def record_until(path: Path, stop: Path) -> None:

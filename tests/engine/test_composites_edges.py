@@ -53,6 +53,20 @@ def drifting(path, model, split, labels=None, checkpoints=3, seed=0, edit=None, 
     return Run(path)
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """Return what records a run once for all analyses of the room: its run, and a copy of its network."""
+    made = {}
+
+    def once(name, model, *given, **options):
+        if name not in made:
+            made[name] = drifting(tmp_path_factory.mktemp("edges") / "r.zarr", model, *given, **options), model
+        run, model = made[name]
+        return run, copy.deepcopy(model)
+
+    return once
+
+
 def halves(n):
     return ["train"] * (n // 2) + ["test"] * (n - n // 2)
 
@@ -173,10 +187,9 @@ EDGES = {
 
 @pytest.mark.parametrize("name", ROOM)
 @pytest.mark.parametrize("edge", EDGES)
-def test_no_edge_ends_an_analysis(tmp_path, edge, name):
+def test_no_edge_ends_an_analysis(recorded, edge, name):
     options, split = EDGES[edge]
-    model = mlp()
-    run = drifting(tmp_path / "r.zarr", model, split, **options)
+    run, model = recorded(edge, mlp(), split, **options)
     found = analyses()[name](run, model=model)
     explained(found)
     if name == "controls" and edge == "nobody else of a class":
@@ -195,11 +208,11 @@ def test_no_edge_ends_an_analysis(tmp_path, edge, name):
 
 
 @pytest.mark.parametrize("name", ROOM)
-def test_a_dead_layer_is_a_number_or_a_reason(tmp_path, name):
+def test_a_dead_layer_is_a_number_or_a_reason(recorded, name):
     model = mlp(norm=False)
     with torch.no_grad():
         model[0].bias.fill_(-1e3)
-    run = drifting(tmp_path / "r.zarr", model, halves(20))
+    run, model = recorded("dead", model, halves(20))
     found = analyses()[name](run, model=model, **({} if name == "averaging" else {"cuts": ("all",)}))
     explained(found)
     if name == "controls":
@@ -229,8 +242,8 @@ def test_motion_leaves_zero_features_out_and_counts_them(tmp_path):
 
 
 @pytest.mark.parametrize("name", ROOM)
-def test_another_function_of_the_same_weights_is_refused(tmp_path, name):
-    run = drifting(tmp_path / "r.zarr", mlp(), halves(20))
+def test_another_function_of_the_same_weights_is_refused(recorded, name):
+    run, _ = recorded("plain", mlp(), halves(20))
     with pytest.raises(NetworkError, match="the model is not the one recorded") as caught:
         analyses()[name](run, model=mlp(act=nn.Tanh))
     assert "\n" not in str(caught.value)
@@ -238,9 +251,8 @@ def test_another_function_of_the_same_weights_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ROOM)
-def test_the_model_is_left_as_it_was(tmp_path, name):
-    model = mlp()
-    run = drifting(tmp_path / "r.zarr", model, halves(20))
+def test_the_model_is_left_as_it_was(recorded, name):
+    run, model = recorded("plain", mlp(), halves(20))
     model.train()
     model[0].eval()
     modes = [module.training for module in model.modules()]
@@ -257,9 +269,8 @@ def test_the_model_is_left_as_it_was(tmp_path, name):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 @pytest.mark.parametrize("name", ROOM)
-def test_networks_of_another_precision(tmp_path, name, dtype):
-    model = mlp().to(dtype)
-    run = drifting(tmp_path / "r.zarr", model, halves(20), dtype="float32")
+def test_networks_of_another_precision(recorded, name, dtype):
+    run, model = recorded(dtype, mlp().to(dtype), halves(20), dtype="float32")
     found = analyses()[name](run, model=model)
     explained(found)
     if name == "batchnorm":
@@ -267,24 +278,22 @@ def test_networks_of_another_precision(tmp_path, name, dtype):
 
 
 @pytest.mark.parametrize("name", ROOM)
-def test_a_compiled_model_is_the_one_inside(tmp_path, name):
-    model = mlp()
-    run = drifting(tmp_path / "r.zarr", model, halves(20))
+def test_a_compiled_model_is_the_one_inside(recorded, name):
+    run, model = recorded("plain", mlp(), halves(20))
     plain = analyses()[name](run, model=model)
     found = analyses()[name](run, model=torch.compile(model, backend="eager"))
     assert found.drop_attrs().identical(plain.drop_attrs())
 
 
 @pytest.mark.parametrize("name", ROOM)
-def test_labels_that_losses_leave_out_take_no_part(tmp_path, name):
+def test_labels_that_losses_leave_out_take_no_part(recorded, name):
     labels = torch.arange(24) % 3
     labels[[1, 15]] = -100
 
     def loss(outputs, targets):
         return F.cross_entropy(outputs, targets, reduction="none", ignore_index=-100)
 
-    model = mlp()
-    run = drifting(tmp_path / "r.zarr", model, halves(24), labels, loss=loss)
+    run, model = recorded("left out", mlp(), halves(24), labels, loss=loss)
     found = analyses()[name](run, model=model)
     explained(found)
     assert found["set_size"].values.tolist() == [11, 11]

@@ -25,6 +25,7 @@ from featdyn.compute.serial import Serial
 from featdyn.compute.tree import runs
 from featdyn.errors import ComputeError, FeatdynError, RecipeError, StoreError
 from featdyn.store import Run, RunWriter
+from tests.engine.forked import forked_workers
 from tests.engine.small_run import fill, record
 
 
@@ -165,7 +166,7 @@ def dying(state: None, item: int) -> None:
 
 def test_a_task_that_ends_every_worker_is_one_line():
     with (
-        workers(scheduler="processes", workers=1) as found,
+        forked_workers(workers=1) as found,
         found.stage(None, functools.partial(same, None)) as stage,
         pytest.raises(ComputeError, match=r"ended every worker that took it.* --memory-limit"),
     ):

@@ -20,11 +20,11 @@ from tests.engine.test_training import TINY, Stop, files_of
 
 LOOP = (
     "training.epochs=4",
-    "training.batch_size=128",
+    "training.batch_size=32",
     "training.learning_rate=0.05",
     "training.weight_decay=0.01",
     "training.schedule=constant",
-    "data.train_size=400",
+    "data.train_size=100",
     "network.options.width=4",
 )
 FREEZE = ("intervention.cut=s1b3", "intervention.freeze_at=1")
@@ -119,13 +119,13 @@ def test_a_frozen_step_is_the_plain_one_with_gradients_and_statistics_held(batch
 
 def test_stored_features_give_what_computing_them_gives():
     stored, computed = in_float64(loop_of(*FREEZE)), in_float64(loop_of(*FREEZE, "intervention.stored=0"))
-    size = 400 * 4 * 8 * 8 * 4
+    size = 100 * 4 * 8 * 8 * 4
     assert (stored.intervention.stored, computed.intervention.stored) == (size, 0)
     calls = []
     stored.intervention._prefix.register_forward_hook(lambda *_: calls.append(1))
     # Features may differ in the last bits, as a sample's place in its batch differs.
     assert run(stored, 4 * PER_EPOCH) == pytest.approx(run(computed, 4 * PER_EPOCH), rel=1e-6)
-    assert len(calls) == 4  # each sample once, in batches of 128
+    assert len(calls) == 4  # each sample once, in batches of 32
     for name, value in tensors(computed).items():
         torch.testing.assert_close(tensors(stored)[name], value, rtol=1e-6, atol=1e-7)
 
@@ -321,6 +321,7 @@ def test_lazy_features_move_as_one_over_alpha_while_the_function_learns_the_same
         loop = loop_of(
             *("network.name=mlp", "network.options={widths=[64, 64]}", f"network.options.alpha={alpha}"),
             *("training.weight_decay=0", "training.momentum=0", "training.epochs=10"),
+            *("training.batch_size=128", "data.train_size=400"),
         )
         inputs, _ = loop.batches[0]
         first = loop.model[:3](inputs).detach()

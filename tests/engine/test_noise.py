@@ -62,9 +62,9 @@ def test_gradients_are_autograd_s(run):
     names = list(full)
     disjoint = [flat(draw, names) for draw in sampler.draws(5, replacement=False)]  # all of the training set
     torch.testing.assert_close(torch.stack(disjoint).mean(0).double(), flat(full, names), rtol=1e-4, atol=1e-7)
-    many = torch.stack([flat(draw, names) for draw in sampler.draws(400, replacement=True)]).double()
-    error = (many.mean(0) - flat(full, names)).norm() / (many.std(0).norm() / 20)
-    assert 0.5 < error < 2  # of a mean of 400
+    many = torch.stack([flat(draw, names) for draw in sampler.draws(100, replacement=True)]).double()
+    error = (many.mean(0) - flat(full, names)).norm() / (many.std(0).norm() / 10)
+    assert 0.5 < error < 2  # of a mean of 100
 
 
 def test_noise_shrinks_with_the_batch_as_it_must(run):
@@ -74,7 +74,7 @@ def test_noise_shrinks_with_the_batch_as_it_must(run):
         sampler.at(States(run, network(run))[-1])
         full = sampler.full()
         names = list(full)
-        draws = torch.stack([flat(d, names) for d in sampler.draws(200, replacement)]).double() - flat(full, names)
+        draws = torch.stack([flat(d, names) for d in sampler.draws(100, replacement)]).double() - flat(full, names)
         scale[size, replacement] = float(draws.square().sum(1).mean())
     assert scale[10, True] / scale[50, True] == pytest.approx(5, rel=0.25)
     for size in (10, 50):  # C/B (N-B)/(N-1)
@@ -203,14 +203,14 @@ def test_a_run_of_another_loop_has_no_training_data(tmp_path):
 
 
 def test_gradients_of_single_samples_average_to_the_full_gradient_of_a_network_with_batchnorm(tmp_path):
-    changes = [c for c in PLAIN if "network" not in c]
+    changes = [c for c in PLAIN if "network" not in c] + ["data.train_size=40"]
     run = train(load("digits", changes), tmp_path / "r.zarr")
     sampler = Sampler(run, None, 1, 0, stored_statistics=True)
     assert not sampler.apart
     sampler.at(States(run, sampler.model)[-1])
     full = sampler.full()
     names = list(full)
-    each = torch.stack([flat(draw, names) for draw in sampler.draws(100, replacement=False)])
+    each = torch.stack([flat(draw, names) for draw in sampler.draws(40, replacement=False)])
     torch.testing.assert_close(each.double().mean(0), flat(full, names), rtol=1e-3, atol=1e-6)
 
 
@@ -218,21 +218,23 @@ OPTIONS = {"draws": 5, "probes": 3, "curvature": 20, "keep": "raw", "directions"
 
 
 def test_workers_change_nothing_and_what_they_need_is_said_first(run, clusters, caplog):
-    alone = noise(run, **OPTIONS)
-    same_on(clusters, noise, alone, run, **OPTIONS)
-    plans(noise, run, caplog, **OPTIONS)
+    options = OPTIONS | {"every": 2}
+    alone = noise(run, **options)
+    assert alone.sizes["t"] > 1
+    same_on(clusters, noise, alone, run, **options)
+    plans(noise, run, caplog, **options)
 
 
 def test_a_convolution_s_gradient_sees_how_many_threads_sum_it_but_not_where(tmp_path, clusters):
-    changes = [c for c in PLAIN if "network" not in c] + ["network.name=cnn"]
+    changes = [c for c in PLAIN if "network" not in c] + ["network.name=cnn", "network.options.widths=[4,4]"]
     run = train(load("digits", changes), tmp_path / "r.zarr")
-    threads = torch.get_num_threads()
+    threads, options = torch.get_num_threads(), OPTIONS | {"every": 9, "curvature": 5}  # one checkpoint
     torch.set_num_threads(1)
-    alone = noise(run, **OPTIONS, every=2)
+    alone = noise(run, **options)
     torch.set_num_threads(2)
-    more = noise(run, **OPTIONS, every=2)
+    more = noise(run, **options)
     torch.set_num_threads(threads)
-    same_on(clusters, noise, alone, run, **OPTIONS, every=2)
+    same_on(clusters, noise, alone, run, **options)
     for name in ("parameter_centred", "feature_centred", "noise_curvature"):
         scale = float(np.abs(alone[name]).max())
         np.testing.assert_allclose(more[name] / scale, alone[name] / scale, atol=1e-4)
@@ -242,8 +244,8 @@ def test_draws_of_a_checkpoint_do_not_depend_on_others(run):
     every, some = noise(run, **OPTIONS), noise(run, **OPTIONS, every=2)
     for name in ("control_centred", "isotropic_curvature", "parameter_centred"):
         np.testing.assert_array_equal(every[name].sel(t=some["t"]), some[name])
-    seconds = noise(run, **OPTIONS | {"curvature": 0})
-    np.testing.assert_array_equal(every["control_centred"], seconds["control_centred"])
+    without = noise(run, **OPTIONS | {"curvature": 0}, every=2)
+    np.testing.assert_array_equal(some["control_centred"], without["control_centred"])
 
 
 def test_dropout_draws_the_same_whoever_else_draws(run):

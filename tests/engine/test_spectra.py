@@ -12,9 +12,9 @@ from torch import nn
 
 from featdyn.analysis import analyses
 from featdyn.capture import Probes, Recorder
-from featdyn.compute import workers
 from featdyn.errors import ComputeError, FeatdynError
 from featdyn.store import Run
+from tests.engine.forked import forked_workers
 from tests.engine.on_workers import same_numbers
 
 spectra = analyses()["spectra"]
@@ -97,7 +97,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(run):
             killed.extend(found.client.run(os.getpid).values())
             os.kill(killed[0], signal.SIGKILL)
 
-    with workers(scheduler="processes", workers=2) as found:
+    with forked_workers(workers=2) as found:
         same_numbers(spectra(run, workers=found, progress=kill), here)
         assert killed[0] not in found.client.run(os.getpid).values()
 

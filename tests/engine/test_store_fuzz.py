@@ -110,7 +110,7 @@ def use(path: Path) -> None:
     only_clear_lines(lambda: run.values("split"))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_roots_of_anything(store: Path, data: st.DataObject) -> None:
     content = (store / "zarr.json").read_bytes()
@@ -122,7 +122,7 @@ def test_roots_of_anything(store: Path, data: st.DataObject) -> None:
     assert verify(store).sound
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(data=st.data())
 def test_commit_lists_of_anything(store: Path, data: st.DataObject) -> None:
     content = (store / "zarr.json").read_bytes()
@@ -136,7 +136,7 @@ def test_commit_lists_of_anything(store: Path, data: st.DataObject) -> None:
         (store / "zarr.json").write_bytes(content)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(data=st.data(), number=st.integers(0, 3))
 def test_manifests_of_anything(store: Path, data: st.DataObject, number: int) -> None:
     document = json.loads((store / "zarr.json").read_bytes())
@@ -154,7 +154,7 @@ def test_manifests_of_anything(store: Path, data: st.DataObject, number: int) ->
             (store / path).write_bytes(content)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(content=st.one_of(st.binary(max_size=300), st.text().map(str.encode), st.just(b"[" * 99999)))
 def test_roots_that_are_no_json(store: Path, content: bytes) -> None:
     before = (store / "zarr.json").read_bytes()
@@ -165,7 +165,7 @@ def test_roots_that_are_no_json(store: Path, content: bytes) -> None:
         (store / "zarr.json").write_bytes(before)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_shards_of_anything(coded: Path, data: st.DataObject) -> None:
     run = Run(coded)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
+import pytest
 import xarray as xr
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -50,13 +49,10 @@ class Store(RuleBasedStateMachine):
         self.model: dict[int, Entry] = {}
         self.writer: RunWriter | None = None
         self.readers: list[tuple[Run, dict[int, Entry]]] = []
-        self.quick = mock.patch.object(os, "fsync")
-        self.quick.start()
 
     def teardown(self) -> None:
         if self.writer is not None:
             self.writer.close()
-        self.quick.stop()
         self.memory.cleanup()
 
     @property
@@ -252,4 +248,11 @@ def check(run: Run, model: dict[int, Entry]) -> None:
 
 
 TestStore = Store.TestCase
-TestStore.settings = settings(deadline=None, max_examples=40, stateful_step_count=25)
+TestStore.settings = settings(deadline=None, max_examples=20, stateful_step_count=25)
+
+
+@pytest.mark.slow
+class TestStoreAtLength(Store.TestCase):
+    """The same, of more and longer lives."""
+
+    settings = settings(deadline=None, max_examples=200, stateful_step_count=40)

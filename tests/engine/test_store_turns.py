@@ -89,7 +89,6 @@ def test_a_result_that_fails_at_any_operation_costs_a_training_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     encode_once(monkeypatch)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     record(folder / "begun.zarr", "c")
     whole = {n: reference(folder / f"{n}.zarr", "c" + "r" * n + "c", [1] * n) for n in (0, 1)}
     at, seen = 0, set()

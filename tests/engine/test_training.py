@@ -148,13 +148,19 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("stop", [1, 4, 5, 7])
-def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, optimizer, stop):
-    changes = [*TINY, f"training.optimizer={optimizer}", "training.learning_rate=0.01", "labels.noise=0.2"]
-    recipe = load("digits", changes)
-    whole, parts = tmp_path / "whole.zarr", tmp_path / "parts.zarr"
+@pytest.fixture(scope="module", params=["sgd", "adam"])
+def undisturbed(request, tmp_path_factory):
+    """A recipe, and the run that nothing stopped."""
+    changes = [*TINY, f"training.optimizer={request.param}", "training.learning_rate=0.01", "labels.noise=0.2"]
+    recipe, whole = load("digits", changes), tmp_path_factory.mktemp("whole") / "run.zarr"
     train(recipe, whole)
+    return recipe, whole
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 7])
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, undisturbed, stop):
+    recipe, whole = undisturbed
+    parts = tmp_path / "parts.zarr"
 
     def interrupt(step, steps, loss):
         if step == stop:

@@ -9,6 +9,7 @@ import torch
 
 from featdyn_kernels import moments
 from featdyn_kernels._dispatch import interpreting
+from tests.kernels.interpreted import on_a_gpu, sized
 from tests.kernels.test_moments import assert_close, sample
 
 pytestmark = pytest.mark.skipif(
@@ -24,16 +25,22 @@ def compare(x, f=None, labels=None, classes=None, tolerance=1e-6):
     return found
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+SHAPES = [
+    (0, 3, 2, 4, 0.0),
+    (1, 1, None, None, 3.0),
+    (2, 7, 1, 2, -100.0),
+    (131, 37, None, 5, 0.0),
+]
+# More than one tile, of which a dtype changes nothing but how an element is read.
+WIDE = [(67, 5, 143, None, 3.0), (101, 149, 10, 3, -100.0)]
+
+
 @pytest.mark.parametrize(
-    ("n", "width", "outputs", "classes", "mean"),
+    ("n", "width", "outputs", "classes", "mean", "dtype"),
     [
-        (0, 3, 2, 4, 0.0),
-        (1, 1, None, None, 3.0),
-        (2, 7, 1, 2, -100.0),
-        (131, 37, None, 5, 0.0),
-        (67, 5, 143, None, 3.0),
-        (101, 149, 10, 3, -100.0),
+        *((*shape, dtype) for shape in SHAPES for dtype in DTYPES),
+        *((*shape, dtype) for shape in WIDE for dtype in ("float32", "float64")),
+        *(on_a_gpu(*shape, dtype) for shape in WIDE for dtype in ("float16", "bfloat16")),
     ],
 )
 def test_matches_the_reference(n, width, outputs, classes, mean, dtype):
@@ -44,8 +51,9 @@ def test_matches_the_reference(n, width, outputs, classes, mean, dtype):
 
 
 def test_more_rows_than_one_sum_takes():
-    found = compare(sample(700, 3, mean=5.0), labels=np.arange(700) % 7)
-    again = moments.accumulate(sample(700, 3, mean=5.0), labels=np.arange(700) % 7, backend="gpu")
+    n, classes = sized(700, 300), sized(7, 3)
+    found = compare(sample(n, 3, mean=5.0), labels=np.arange(n) % classes)
+    again = moments.accumulate(sample(n, 3, mean=5.0), labels=np.arange(n) % classes, backend="gpu")
     assert all(np.array_equal(value, again.to_dict()[name]) for name, value in found.to_dict().items())
 
 
@@ -59,7 +67,7 @@ def test_more_rows_than_are_summed_at_a_time(monkeypatch):
 
 @pytest.mark.parametrize("ratio", [1e2, 1e4, 1e6])
 def test_large_means_cost_no_digits(ratio):
-    x = (ratio + np.random.default_rng(0).standard_normal((401, 20))).astype(np.float32)
+    x = (ratio + np.random.default_rng(0).standard_normal((sized(401, 131), 20))).astype(np.float32)
     compare(x)
     compare(x + np.linspace(0, 50 * ratio, len(x), dtype=np.float32)[:, None])
     parts = [moments.accumulate(part, backend="gpu") for part in np.array_split(x, 3)]
@@ -68,11 +76,12 @@ def test_large_means_cost_no_digits(ratio):
 
 @pytest.mark.parametrize("scale", [1e-39, 1e-30, 1e-18, 1e18, 1e30, 3e36])
 def test_squares_outside_float32(scale):
-    compare((sample(200, 11) * scale).astype(np.float32), sample(200, 3))
+    n = sized(200, 67)
+    compare((sample(n, 11) * scale).astype(np.float32), sample(n, 3))
 
 
 def test_columns_with_rare_large_values():
-    x = sample(300, 6)
+    x = sample(sized(300, 150), 6)
     x[7, :3] *= 1e6
     x[:, 4] = 0
     x[13, 4] = -1e-20
@@ -80,11 +89,12 @@ def test_columns_with_rare_large_values():
 
 
 def test_few_distinct_values_do_not_round_the_same_way():
-    compare((np.round(16 * np.random.default_rng(0).standard_normal((1500, 20)) + 1600) / 16).astype(np.float16))
+    draws = np.random.default_rng(0).standard_normal((sized(1500, 300), 20))
+    compare((np.round(16 * draws + 1600) / 16).astype(np.float16))
 
 
 def test_a_constant_column_has_no_scatter():
-    x = sample(1000, 5)
+    x = sample(sized(1000, 200), 5)
     x[:, 2] = 1234.5678
     found = compare(x)
     assert np.all(found.scatter[2] == 0)

@@ -6,6 +6,7 @@ import torch
 
 from featdyn_kernels import moebius
 from featdyn_kernels._dispatch import interpreting
+from tests.kernels.interpreted import on_a_gpu, sized
 from tests.kernels.peers.sparsify import planted
 
 pytestmark = pytest.mark.skipif(
@@ -30,7 +31,14 @@ def assert_same(got, expected, v):
 
 @pytest.mark.parametrize(
     ("n", "batch", "dtype"),
-    [(1, 3, "float64"), (3, 3, "float32"), (4, 2, "float64"), (5, 1, "float32"), (8, 1, "float64"), (9, 1, "float32")],
+    [
+        (1, 3, "float64"),
+        (3, 3, "float32"),
+        (4, 2, "float64"),
+        on_a_gpu(5, 1, "float32"),
+        on_a_gpu(8, 1, "float64"),
+        (9, 1, "float32"),
+    ],
 )
 def test_takes_the_iterations_of_the_cpu(n, batch, dtype, monkeypatch):
     from featdyn_kernels.moebius.sparse import gpu
@@ -54,10 +62,11 @@ def test_each_table_stops_when_it_is_solved():
 
 
 def test_any_layout_and_a_warm_start():
-    v = torch.from_numpy(tables(3, 2, "float32")[0]).reshape(2, 1, 8)
+    n = sized(3, 2)
+    v = torch.from_numpy(tables(n, 2, "float32")[0]).reshape(2, 1, 2**n)
     v = v if interpreting() else v.cuda()
     cold = moebius.sparsify(v, bound=0.05, backend="gpu")
-    assert cold.p.shape == (2, 1, 8)
+    assert cold.p.shape == (2, 1, 2**n)
     assert cold.p.device == v.device
     assert cold.l1.shape == (2, 1)
     strided = torch.stack([v, v], -1)[..., 0]
