@@ -17,15 +17,30 @@ import threading
 from contextlib import suppress
 from datetime import datetime
 from time import time as now
-from typing import Any
+from typing import Any, Protocol
 
 from featdyn.errors import StoreError
-from featdyn.store.client import Client, Object, Refused
 from featdyn.store.lock import NAME
-from featdyn.store.place import HeldError, Version, WriterLock
+from featdyn.store.place import HeldError, Object, Refused, Version, WriterLock
 
 SECONDS = 60.0  # how long a lease runs, and so after how long a killed writer's run can be continued
 RENEWED = 15.0  # how often it is renewed
+
+
+class Conditional(Protocol):
+    """Where the file of a lease lies."""
+
+    def get(self, path: str) -> Object | None:
+        """Return the file."""
+
+    def head(self, path: str) -> Object | None:
+        """Return it, perhaps without its content."""
+
+    def put_if(self, path: str, content: bytes, before: Version) -> Version:
+        """Write it if it is still in the version ``before``, else raise :class:`Refused`; return the new version."""
+
+    def delete(self, path: str) -> None:
+        """Remove it."""
 
 
 def several(store: object) -> StoreError:
@@ -38,7 +53,7 @@ def several(store: object) -> StoreError:
 class Lease(WriterLock):
     """The exclusive right to write one store, for a time, and renewed for as long as the process works."""
 
-    def __init__(self, client: Client, store: object) -> None:
+    def __init__(self, client: Conditional, store: object) -> None:
         self._client, self._store, self._process = client, store, os.getpid()
         self._id, self._count = secrets.token_hex(8), 0
         self._version: Version = None

@@ -93,7 +93,10 @@ class Publisher:
     ) -> None:
         self._broken = True
         number = len(self._root.commits) + 1
-        entry = commit.write_manifest(self.place, number, kind, name, [*self._pending, *written])
+        last = next((c.manifest.crc32c for c in reversed(self._root.commits) if c.kind == "checkpoint"), None)
+        adds = self._root.description() if number == 1 else {"nodes": added or {}}
+        manifest = commit.Manifest(number, kind, name, last, adds, (*self._pending, *written))
+        entry = commit.write_manifest(self.place, manifest)
         before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {})
         content = after.encode()
         try:

@@ -52,7 +52,10 @@ def _with_newer(place: Place, root: Root, content: bytes) -> Root:
         for entry in commits[known:]:
             added = _nodes(place, entry.name) if entry.kind == "result" else {}
             arrays = tuple(f"{path}/c" for path in added)
-            if entry.kind == "result" and not all(file.path.startswith(arrays) for file in entry.files(place)):
+            listed = entry.listed(place)  # an error of the place ends this: nothing is known then
+            if isinstance(listed, str):
+                break
+            if entry.kind == "result" and not all(file.path.startswith(arrays) for file in listed):
                 break  # its writer was killed before it had described all of them
             grown = grown.after(entry, added)
         return Root.decode(grown.encode(), place)  # checked like any other
@@ -63,5 +66,5 @@ def _with_newer(place: Place, root: Root, content: bytes) -> Root:
 def _nodes(place: Place, below: str) -> dict[str, Document]:
     """Return the group of a result and its arrays, as far as their own files are there."""
     end = f"/{NAME}"
-    files = [path for path in place.listing() if f"{path}/".startswith(f"{below}/") and path.endswith(end)]
+    files = [path for path, _ in place.walk(below) if path.endswith(end)]
     return {path.removesuffix(end): json.loads(place.read(path)) for path in files}
