@@ -147,7 +147,7 @@ class Bucket(Place):
         put = self._client.head(path)  # a put in parts answers with another version than the object's, here and there
         return None if put is None else put.version
 
-    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True) -> Version:
+    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True, label: str = "") -> Version:
         """Replace one object if it is still in the version ``before``; return the new one."""
         lease = self._writing()
         lease.sure = False

@@ -15,17 +15,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import google_crc32c
 import numpy as np
 
 from featdyn.errors import StoreError
 from featdyn.store.lock import TURN, FolderLock, WriterLock
-from featdyn.store.place import GONE, FileRecord, Place, Version
+from featdyn.store.place import GONE, Content, FileRecord, Place, Version
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 LOG = logging.getLogger("featdyn")
 
@@ -42,6 +40,10 @@ class Folder(Place):
             self.path = Path(os.path.expanduser(path)).absolute()
         except OSError as error:
             raise StoreError(f"{path}: there is no working directory ({error.strerror})") from error
+        self._right: FolderLock | None = None  # to write, of this process; one that is a lease may be lost
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Folder, (self.path,)  # a right to write is this process's
 
     @property
     def name(self) -> str:
@@ -103,17 +105,17 @@ class Folder(Place):
     def read(self, path: str) -> bytes:
         return self.inside(path).read_bytes()
 
-    def view(self, path: str) -> Buffer:
+    def view(self, path: str) -> Content:
         """Read a file into numpy's memory, which is of large pages where there are: as fast as to map it, nearly."""
         return self._read(path, 0, None)
 
-    def part(self, path: str, start: int, length: int) -> Buffer:
+    def part(self, path: str, start: int, length: int) -> Content:
         return self._read(path, start, length)
 
-    def _read(self, path: str, start: int, length: int | None) -> Buffer:
+    def _read(self, path: str, start: int, length: int | None) -> Content:
         with open(self.inside(path), "rb", buffering=0) as file:
             left = max(0, os.fstat(file.fileno()).st_size - start)
-            buffer = memoryview(np.empty(left if length is None else min(left, length), np.uint8))
+            buffer = np.empty(left if length is None else min(left, length), np.uint8).data
             file.seek(start)
             done = 0
             while done < len(buffer) and (more := file.readinto(buffer[done:])):
@@ -132,11 +134,23 @@ class Folder(Place):
 
     def lock(self) -> WriterLock:
         """Return the lock of this store."""
-        return WriterLock(self.path)
+        self._right = lock = WriterLock(self.path)
+        return lock
 
     def turn(self) -> FolderLock:
-        """Return the right to publish: short, and apart from the lock, which a training holds to its end."""
-        return FolderLock(self.path, TURN)
+        """Return the right to publish: short, and apart from the lock, which a training holds to its end.
+
+        A lease is both.
+        """
+        if self._right is not None and self._right.leased:
+            return self._right
+        turn = FolderLock(self.path, TURN)
+        self._right = self._right or turn
+        return turn
+
+    def _check(self) -> None:
+        if self._right is not None:
+            self._right.check()
 
     def make(self) -> bool:
         """Make the folder; return whether it was not there."""
@@ -163,6 +177,7 @@ class Folder(Place):
         Each piece is checksummed just before it is written, while it is in the processor's cache. A file that could not
         be written to its end is removed: on a full disk its room is needed.
         """
+        self._check()
         target = self.inside(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         # A reader may have open what a repair dropped here: it goes on with that.
@@ -194,7 +209,7 @@ class Folder(Place):
         for folder in sorted(folders, reverse=True):
             sync_folder(folder)
 
-    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True) -> Version:
+    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True, label: str = "") -> Version:
         """Replace one file; under the lock nobody else does.
 
         Once it is renamed everybody sees it: that the folder cannot be synced any more does not undo it.
@@ -205,7 +220,8 @@ class Folder(Place):
             found = self.fetch(path)
             if found is None or found[0] != content:
                 raise
-            LOG.warning("%s: %s is written, but may not outlast a power cut (%s)", self, path, error.strerror)
+            what = f"{label} is committed" if label else f"{path} is written"
+            LOG.warning("%s: %s, but may not outlast a power cut (%s)", self, what, error.strerror)
 
     def replace(self, path: str, content: bytes, *, durable: bool = True) -> None:
         """Replace one file so that a reader sees the old content or the new; when durable, also after a power cut."""
@@ -218,6 +234,7 @@ class Folder(Place):
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
+            self._check()
             os.rename(aside, target)
         except BaseException:
             with suppress(OSError):
@@ -243,6 +260,7 @@ class Folder(Place):
 
     def remove(self, path: str) -> None:
         """Remove one file, and the folders above it that are empty then."""
+        self._check()
         target = self.inside(path)
         target.unlink()
         with suppress(OSError):

@@ -19,7 +19,7 @@ _OWN = re.compile(
     r"|checkpoints/\d{6,}/[^/]+\.safetensors"
 )
 
-# Of these, what no writer makes before its first commit, and what is data of a run: manifests, results, tensors, shards.
+# Of these, what no writer makes before its first commit; and what a run keeps: manifests, results, tensors, shards.
 _COMMITTED = re.compile(r"commits/(?!000001\.json)(\d{6,}|dropped|root|root\.\d+)\.json|results/[^/]+/\d{6,}/.+")
 _DATA = re.compile(rf"{_COMMITTED.pattern}|commits/000001\.json|checkpoints/\d{{6,}}/[^/]+\.safetensors|.+/c(\.\d+)+")
 
@@ -63,7 +63,7 @@ def _dims(nodes: Mapping[str, Document]) -> Iterator[tuple[str, str, int]]:
 
 def foreign(files: Mapping[str, int | None]) -> str | None:
     """Return one of these files or links that no writer of ours made before its first commit, if there is one."""
-    others = ((path, size) for path, size in files.items() if path not in lock.NAMES)
+    others = ((path, size) for path, size in files.items() if not lock.is_lock(path))
     return next((path for path, size in others if size is None or not is_own(path)), None)
 
 

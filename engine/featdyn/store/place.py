@@ -20,12 +20,12 @@ from featdyn.errors import StoreError
 
 if TYPE_CHECKING:
     import torch
-    from typing_extensions import Buffer
 
 # Said by a place that has looked: the file is not there. Any other error says nothing about it.
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 WRITER_WAITS = 600.0  # seconds, for who publishes a result
 Version: TypeAlias = Any  # which of the contents that a file had one after another; None: it was not there
+Content: TypeAlias = bytes | memoryview
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
@@ -92,6 +92,9 @@ class Lock(ABC):
     @abstractmethod
     def release(self) -> None:
         """Give it back."""
+
+    def check(self, lasting: float = 0.0) -> None:
+        """Raise :class:`StoreError` unless it is held, for so many more seconds, where it can be lost."""
 
     def acquire(self, patience: float = 0.0) -> None:
         """Take it, waiting so many seconds for who has it, or raise :class:`StoreError`."""
@@ -200,12 +203,12 @@ class Place(ABC):
     def read(self, path: str) -> bytes:
         """Return the content of a file."""
 
-    def view(self, path: str) -> Buffer:
+    def view(self, path: str) -> Content:
         """Return the content of a file that may be large, never mapped: a disk that fails must be an error."""
         return self.read(path)
 
     @abstractmethod
-    def part(self, path: str, start: int, length: int) -> Buffer:
+    def part(self, path: str, start: int, length: int) -> Content:
         """Return some bytes of a file, fewer where it ends before."""
 
     def announce(self, path: str) -> None:
@@ -263,8 +266,11 @@ class Place(ABC):
         """Make what :meth:`write` wrote durable, names and all."""
 
     @abstractmethod
-    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True) -> Version:
-        """Do as :meth:`replace`, if the file is still in the version ``before``; return the new one."""
+    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True, label: str = "") -> Version:
+        """Do as :meth:`replace`, if the file is still in the version ``before``; return the new one.
+
+        ``label`` is what people call that which everybody sees by then.
+        """
 
     @abstractmethod
     def replace(self, path: str, content: bytes, *, durable: bool = True) -> None:

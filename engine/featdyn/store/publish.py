@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from featdyn.store.reader import Run
 
+LOG = logging.getLogger("featdyn")
 RESULT_WAITS = 60.0  # seconds, for who publishes, before the commit of a result is given up
 
 
@@ -100,14 +102,17 @@ class Publisher:
         before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {})
         content = after.encode()
         try:
-            self._version = self.place.publish(roots.NAME, content, self._version)
+            self._version = self.place.publish(roots.NAME, content, self._version, label=entry.label)
         except OSError:
             self._give_up([*written, entry.manifest], content)
             raise
         self._root, self._content, self._pending, self._broken = after, content, [], False
         self._behind |= {path: d for path, d in after.nodes.items() if before.get(path) != d}
-        with suppress(OSError, StoreError):  # it is committed: what only follows is written before the next one
+        try:
             self._repeat()
+        except (OSError, StoreError) as error:  # it is committed: what only follows is written before the next one
+            why = getattr(error, "strerror", None) or error
+            LOG.warning("%s: %s is committed; its copies could not be written yet (%s)", self.path, entry.label, why)
 
     def _give_up(self, written: list[FileRecord], content: bytes) -> None:
         """Give the room of these files back, if the root is not what would name them; a bucket keeps them anyway."""

@@ -42,7 +42,7 @@ def repair(store: Store, progress: Progress = None) -> Repair:
         changed then.
     """
     place = locate(store)
-    if not roots.lost(place):
+    if roots.exists(place) or not roots.lost(place):
         roots.read(place)  # what is no store is refused before a lock file appears in it
     with place.lock() as lock, beside(place, lock), disk(place):
         source, root, version = _newest(place, lock)

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numcodecs.zstd import compress, decompress
 
-from featdyn.store.place import crc32c
+from featdyn.store.place import Content, crc32c
 from featdyn.store.schema import ArraySpec, Schema
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 ABSENT = 2**64 - 1  # offset and length of an inner chunk that lies beyond the array's edge
 ZSTD_LEVEL = 1
@@ -48,7 +45,7 @@ def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> Iter
     yield encoded + crc32c(encoded).to_bytes(4, "little")
 
 
-def decode(content: Buffer, spec: ArraySpec, schema: Schema, rows: int) -> np.ndarray[Any, Any]:
+def decode(content: Content, spec: ArraySpec, schema: Schema, rows: int) -> np.ndarray[Any, Any]:
     """Return the block of ``rows`` samples that a shard holds, whoever wrote it, as a view where that is possible.
 
     Raises ValueError or RuntimeError if the shard is damaged.
@@ -58,7 +55,7 @@ def decode(content: Buffer, spec: ArraySpec, schema: Schema, rows: int) -> np.nd
 
 
 def select(
-    part: Callable[[int, int], Buffer], size: int, spec: ArraySpec, schema: Schema, rows: slice
+    part: Callable[[int, int], Content], size: int, spec: ArraySpec, schema: Schema, rows: slice
 ) -> np.ndarray[Any, Any]:
     """Return some samples of a shard of ``size`` bytes, as :func:`decode` does.
 
@@ -93,7 +90,7 @@ def select(
     return whole[(slice(None),) * axis + (slice(rows.start - first * chunk, rows.stop - first * chunk),)]
 
 
-def _index(part: Callable[[int, int], Buffer], size: int, chunks: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def _index(part: Callable[[int, int], Content], size: int, chunks: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """Return offset and length of each inner chunk: what a shard ends with, before the checksum of just that."""
     length = 16 * chunks
     found = bytes(part(size - length - 4, length + 4)) if size >= length + 4 else b""

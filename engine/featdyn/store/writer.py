@@ -14,7 +14,7 @@ from featdyn.store import datasets, layout, metadata
 from featdyn.store import root as roots
 from featdyn.store.checkpoint import CheckpointWriter
 from featdyn.store.locate import Store, locate
-from featdyn.store.lock import NAMES as LOCKS
+from featdyn.store.lock import is_lock
 from featdyn.store.place import FileRecord, Place, Version, WriterLock, beside, disk
 from featdyn.store.publish import Publisher, newest
 from featdyn.store.root import Root
@@ -200,6 +200,6 @@ def _vacant(place: Place) -> None:
         raise StoreError(f"{place}: a store is there already")
     if layout.is_run(files, place.fence):
         raise roots.missing(place)
-    begun = place.fence in files or (files and files.keys() <= set(LOCKS))
+    begun = place.fence in files or (files and all(map(is_lock, files)))
     if not empty and not (begun and layout.foreign(files) is None):
         raise StoreError(f"{place}: not empty and not a featdyn store; choose another path")
