@@ -1,4 +1,4 @@
-"""A run whose root is gone, with every copy of it, is still a run: nothing takes its place, and a repair makes it anew."""
+"""A run whose root is gone, with every copy of it, is still a run: nothing takes its place, a repair makes it anew."""
 
 from __future__ import annotations
 

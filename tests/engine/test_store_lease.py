@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -130,10 +131,8 @@ def test_one_of_many_gets_the_next_version(folder: Path) -> None:
 
         def put(content: bytes, version: int | None = version, barrier: threading.Barrier = barrier) -> None:
             barrier.wait()
-            try:
+            with contextlib.suppress(Refused):
                 won.append((file.put_if("lock", content, version), content))
-            except Refused:
-                pass
 
         threads = [threading.Thread(target=put, args=(b"%d" % i,)) for i in range(4)]
         for thread in threads:

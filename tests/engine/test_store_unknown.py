@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 
-from featdyn.store import Run, RunWriter, commit_result, files, gc, publish, repair, verify
+from featdyn.store import ArraySpec, Run, RunWriter, Schema, commit_result, files, gc, publish, repair, verify
 from featdyn.store.files import Folder
 from tests.engine.forked import start
 from tests.engine.runs import refused
@@ -106,29 +107,33 @@ def test_a_disk_that_fails_under_what_was_read_kills_nobody(folder: Path) -> Non
     import torch
 
     from featdyn.capture.values import tensors_to_bytes
-    from featdyn.store import ArraySpec, Schema
 
-    np = pytest.importorskip("numpy")
     path = folder / "run.zarr"
     spec = ArraySpec("layers/big/activation", ("sample", "feature"), (64, 2**14), "float32")
-    with RunWriter.create(path, Schema((spec,), 64, 64), static={}, attributes={}) as writer:
-        with writer.checkpoint() as checkpoint:
-            checkpoint.write(spec.path, np.ones(spec.shape, np.float32))
-            checkpoint.put(
-                "checkpoints/000000/model.safetensors", [tensors_to_bytes({"weight": torch.ones(2**10, 2**10)})]
-            )
+    weights = [tensors_to_bytes({"weight": torch.ones(2**10, 2**10)})]
+    schema = Schema((spec,), 64, 64)
+    with RunWriter.create(path, schema, static={}, attributes={}) as writer, writer.checkpoint() as checkpoint:
+        checkpoint.write(spec.path, np.ones(spec.shape, np.float32))
+        checkpoint.put("checkpoints/000000/model.safetensors", weights)
     child = start(read_and_truncate, str(path))
     child.join()
     assert child.exitcode == 0
 
 
+def counted(read: list[int]) -> Callable[..., Any]:
+    """Note how much of files is read in parts."""
+    part = Folder.part
+
+    def call(self: Folder, path: str, start: int, length: int) -> Any:
+        read.append(length)
+        return part(self, path, start, length)
+
+    return call
+
+
 def test_of_a_large_shard_only_the_samples_that_are_asked_for_are_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import numpy as np
-
-    from featdyn.store import ArraySpec, Schema
-
     rng = np.random.default_rng(0)
     arrays = (
         ArraySpec("layers/first", ("sample", "feature"), (61, 2**13), "float32"),
@@ -137,14 +142,13 @@ def test_of_a_large_shard_only_the_samples_that_are_asked_for_are_read(
     for codec in ("none", "zstd"):
         path = folder / f"{codec}.zarr"
         values = {spec.path: rng.integers(0, 9, spec.shape).astype("float32") for spec in arrays}
-        with RunWriter.create(path, Schema(arrays, 61, 64, codec), static={}, attributes={}) as writer:
-            with writer.checkpoint() as checkpoint:
-                for spec in arrays:
-                    checkpoint.write(spec.path, values[spec.path])
+        schema = Schema(arrays, 61, 64, codec)
+        with RunWriter.create(path, schema, static={}, attributes={}) as writer, writer.checkpoint() as checkpoint:
+            for spec in arrays:
+                checkpoint.write(spec.path, values[spec.path])
         run, read = Run(path), []
-        part = Folder.part
         with monkeypatch.context() as patch:
-            patch.setattr(Folder, "part", lambda self, *a, part=part: read.append(a[2]) or part(self, *a))
+            patch.setattr(Folder, "part", counted(read))
             patch.setattr(Folder, "view", lambda *_: pytest.fail("read as a whole"))
             for rows in (slice(0, 1), slice(7, 23), slice(60, 61), slice(-3, None), slice(5, 5)):
                 np.testing.assert_array_equal(run.block("layers/first", 0, 0, rows=rows), values["layers/first"][rows])
@@ -152,6 +156,9 @@ def test_of_a_large_shard_only_the_samples_that_are_asked_for_are_read(
                 np.testing.assert_array_equal(found, values["layers/second"][:, rows])
         assert sum(read) < 10 * values["layers/first"].nbytes
         np.testing.assert_array_equal(run.block("layers/first", 0, 0), values["layers/first"])
+
+
+RENAME = os.rename
 
 
 def test_a_full_disk_after_the_rename_says_what_is_committed(
@@ -163,12 +170,11 @@ def test_a_full_disk_after_the_rename_says_what_is_committed(
     while True:  # each operation after the rename in turn
         at += 1
         caplog.clear()
-        rename = os.rename
         faults = Faults(0, code=errno.ENOSPC)
 
         def renamed(source: Any, target: Any, faults: Faults = faults, at: int = at) -> None:
-            rename(source, target)
-            if Path(target) == store / "zarr.json":
+            RENAME(source, target)
+            if Path(target) == store / "zarr.json":  # the commit
                 faults.at = faults.count + at
 
         with faults.installed(), mock.patch.object(os, "rename", renamed):

@@ -24,7 +24,6 @@ from featdyn.errors import StoreError
 from featdyn.store.lock import TURN, FolderLock, WriterLock
 from featdyn.store.place import GONE, Content, FileRecord, Place, Version
 
-
 LOG = logging.getLogger("featdyn")
 
 
