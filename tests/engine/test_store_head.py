@@ -16,7 +16,7 @@ from featdyn.store import Run, RunWriter, exists, gc, repair, verify
 from featdyn.store.commit import DROPPED, Manifest
 from featdyn.store.lock import NAME as LOCK
 from featdyn.store.lock import TURN
-from featdyn.store.root import COPY, Root
+from featdyn.store.root import COPY, FIRST, Root
 from tests.engine.runs import refused, tree, write_run
 from tests.engine.small_run import RESULT, SCHEMA, STATIC, fill, record
 from tests.engine.test_store_crash import committed
@@ -120,8 +120,9 @@ def test_the_first_commit_s_window_is_no_run_yet(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     writer = RunWriter.create(path, SCHEMA, static=STATIC, attributes={})
     fill(writer.checkpoint())
-    (path / "commits").mkdir()
-    (path / Manifest.path(1)).write_bytes(b"the manifest, before the root")
+    (path / FIRST).parent.mkdir(parents=True)
+    for name in (Manifest.path(1), FIRST):
+        (path / name).write_bytes(b"the manifest, before the root")
     writer._lock.release()  # the process is gone, and with it its lock
     for name in (LOCK, TURN):
         (path / name).unlink(missing_ok=True)
@@ -131,6 +132,13 @@ def test_the_first_commit_s_window_is_no_run_yet(tmp_path: Path) -> None:
     record(alone)
     assert committed(path) == committed(alone)
     assert not list(path.rglob("*.new"))
+
+
+def test_without_the_first_root_nothing_proves_what_a_run_was(store: Path) -> None:
+    flip(store / FIRST)
+    before = files_of(store)
+    refused(lambda: repair(store), "zarr.json is missing, and there is no whole copy of it.*so nothing was changed")
+    assert files_of(store) == before
 
 
 def test_damage_and_gaps_in_the_rest_cost_no_more_than_they_do_beside_a_root(whole: Path, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -73,13 +72,15 @@ class Commit:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The list of a commit's files, and what the root says of it, so that the root can be made anew from these."""
+    """The list of a commit's files, and what the root says of it, so that the root can be made anew from these.
+
+    Nothing else: equal runs have equal manifests, whoever made them and when.
+    """
 
     number: int
     kind: str
     name: str
     after: int | None  # the checksum of the manifest of the newest checkpoint before: it tells whose commit this is
-    adds: Mapping[str, Any]  # of the first commit the root's description; of others the nodes that came with them
     files: tuple[FileRecord, ...]
 
     _SEAL = "manifest_crc32c"
@@ -97,7 +98,6 @@ class Manifest:
             "kind": self.kind,
             "name": self.name,
             "after": self.after,
-            "adds": self.adds,
             "files": [[r.path, r.size, r.crc32c] for r in sorted(self.files, key=lambda record: record.path)],
         }
         return seal.seal(json.dumps(document).encode(), self._SEAL)
@@ -109,7 +109,7 @@ class Manifest:
             return None
         d = json.loads(content)
         files = tuple(FileRecord.parse(*entry[:3]) for entry in d["files"])
-        return cls(d["commit"], d["kind"], d["name"], d["after"], d["adds"], files)
+        return cls(d["commit"], d["kind"], d["name"], d["after"], files)
 
 
 def write_nothing(place: Place) -> None:
