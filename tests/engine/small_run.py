@@ -164,3 +164,22 @@ def fork_and_fail(path: str) -> None:
         except StoreError as error:
             refusal = str(error)
         assert f"is being written by process {os.getpid()}" in refusal  # the child did not give its parent's lock back
+
+
+def read_and_truncate(path: str) -> None:
+    """Read shards and tensors, cut their files short, as a disk that fails would, and look at what was read."""
+    run = Run(path)
+    block = run.block("layers/big/activation", 0, 0)
+    part = run.block("layers/big/activation", 0, 0, rows=slice(5, 9))
+    state = run.state(0)
+    for name in ("layers/big/activation/c.0.0.0", "checkpoints/000000/model.safetensors"):
+        os.truncate(Path(path, name), 0)
+    assert block.sum() == block.size
+    assert part.sum() == 4 * block.shape[1]
+    assert state["weight"].sum() == 2**20
+    try:
+        run.block("layers/big/activation", 0, 0)
+    except StoreError as error:
+        assert "cannot be read" in str(error)  # noqa: PT017
+    else:
+        raise AssertionError

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from featdyn.errors import StoreError
-from featdyn.store import Run, RunWriter, exists, lease, verify
+from featdyn.store import Run, RunWriter, client, exists, gc, lease, locate, repair, verify
 from tests.engine import small_run
 from tests.engine.buckets import Clock, Faults, Killed, Late, contents, without_takeovers
 from tests.engine.runs import encode_once, refused
 
+from obstore.exceptions import GenericError  # isort: skip
 from obstore.store import MemoryStore  # isort: skip
 
 
@@ -272,6 +276,96 @@ def _failing_root(store: MemoryStore) -> Callable[..., Any]:
         return _failing() if path == "zarr.json" else store.put(path, *args, **keywords)
 
     return put
+
+
+class Outage(Faults):
+    """An object store that fails to answer what is asked of some objects, so many times in a row."""
+
+    def __init__(self, store: MemoryStore, said: str, times: float, path: str = "") -> None:
+        super().__init__(store)
+        self.said, self.left, self.path = said, times, path
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = super().__getattr__(name)
+
+        def failing(*args: Any, **keywords: Any) -> Any:
+            if self.path in str(args[:1]) and name != "put" and self.left > 0:
+                self.left -= 1
+                raise GenericError(self.said)
+            return call(*args, **keywords)
+
+        return failing
+
+
+PASSING = ["status code: 503 Service Unavailable: <Code>SlowDown</Code>", "kind: Timeout", "connection reset by peer"]
+LASTING = ["status code: 403 Forbidden: <Code>AccessDenied</Code>", "NoSuchBucket"]
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long reads have waited, in no time."""
+    found: list[float] = []
+    time = SimpleNamespace(sleep=found.append, monotonic=lambda: sum(found))
+    monkeypatch.setattr(client, "time", time)
+    return found
+
+
+@pytest.mark.parametrize("said", PASSING)
+def test_a_read_is_tried_again_with_growing_pauses(clock: Clock, slept: list[float], said: str) -> None:
+    store = MemoryStore()
+    with Faults(store).installed() as url:
+        small_run.record(url)
+    for path in ("zarr.json", "commits/000002.json", "checkpoint/c.1"):
+        with Outage(store, said, 3, path).installed() as url:
+            assert verify(url).sound
+        assert slept == [client.PAUSE, 2 * client.PAUSE, 4 * client.PAUSE]
+        slept.clear()
+
+
+@pytest.mark.parametrize("said", PASSING + LASTING)
+@pytest.mark.parametrize("path", ["checkpoint/c.1", "commits/000002.json", "results/", "zarr.json"])
+def test_what_does_not_answer_is_not_damaged(clock: Clock, slept: list[float], said: str, path: str) -> None:
+    store = MemoryStore()
+    with Faults(store).installed() as url:
+        small_run.record(url)
+        before = contents(url)
+    with Outage(store, said, math.inf, path).installed() as url:
+        if path == "zarr.json":
+            refused(lambda: verify(url), "answered 503|no answer in time|connection reset|access denied|no such bucket")
+        else:
+            verdict = verify(url)
+            assert (verdict.problems, len(verdict.unknown)) == ((), 1)
+        waited = sum(slept)
+        # For a stated time, and not anew for each request; what will not pass is not waited for.
+        assert waited == 0 if said in LASTING else 0 < waited <= client.READING
+        refused(lambda: repair(url), "answered 503|no answer in time|connection reset|access denied|no such bucket")
+        clock.expire()
+        for tool in (gc, RunWriter.open):
+            with suppress(StoreError):
+                tool(url)
+            clock.expire()
+    with Faults(store).installed() as url:
+        after = contents(url)
+        assert all(after[name] == before[name] for name in before if name not in ("zarr.json", "commits/root.json"))
+        assert Run(url).checkpoints == 2
+        assert verify(url).sound
+
+
+def test_an_answer_that_was_cut_short_is_none(clock: Clock, slept: list[float]) -> None:
+    store = MemoryStore()
+    with Faults(store).installed() as url:
+        small_run.record(url)
+        place = locate(url)
+        whole = place.read("checkpoint/c.1")
+
+        class Short:
+            def __init__(self, found: Any) -> None:
+                self.meta, self.bytes = found.meta, lambda: bytes(found.bytes())[:-1]
+
+        place._client._store = SimpleNamespace(get=lambda path: Short(store.get(path)))
+        with pytest.raises(OSError, match="cut short"):
+            place.read("checkpoint/c.1")
+        assert len(whole) == 8
 
 
 @pytest.mark.parametrize("plan", ["c", "ccr"])

@@ -241,6 +241,12 @@ def test_a_damaged_root_without_any_copy(store: Path) -> None:
     (store / "commits/root.json").unlink()
     (store / "commits/root.1.json").unlink()
     flip(store / "zarr.json")
+    assert repair(store).source.startswith("the manifests of 4 checkpoints and of results/r/000003")
+    assert (store / "zarr.json").read_bytes() == (store / "commits/root.json").read_bytes() == good
+    (store / "commits/root.json").unlink()
+    (store / "commits/root.1.json").unlink()
+    for name in ("zarr.json", "commits/first/root.json"):
+        flip(store / name)
     before = files_of(store)
     refused(
         lambda: repair(store), "damaged, and there is no whole copy of it.*each array can still be opened by its own"

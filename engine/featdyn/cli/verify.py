@@ -22,7 +22,8 @@ def command(store: str, sample: float | None, seed: int | None, mend: bool, as_j
     """Check every committed byte of STORE against its commit records; exit code 1 when something is wrong.
 
     With --repair, damaged results are dropped, and damaged checkpoints with all later ones and with what was computed
-    from them. The same featdyn train goes on from there. Nothing is deleted: see featdyn gc.
+    from them. The same featdyn train goes on from there. A zarr.json that is lost is made anew. Nothing is deleted: see
+    featdyn gc. Where a file cannot be read now, nothing is changed.
     """
     from featdyn.store import repair, verify
 
@@ -36,22 +37,22 @@ def command(store: str, sample: float | None, seed: int | None, mend: bool, as_j
         repaired = repair(store, update) if mend else None
         verdict = repaired.verdict if repaired else verify(store, update, sample=sample, seed=seed)
     if as_json:
-        found = asdict(repaired) if repaired else asdict(verdict)
-        click.echo(json.dumps(found, indent=1))
+        click.echo(json.dumps(asdict(repaired or verdict), indent=1))
     else:
-        for problem in verdict.problems:
+        for problem in (*verdict.problems, *verdict.unknown):
             click.echo(shown(problem))
         drawn = "" if verdict.seed is None else f" of {verdict.of}, drawn with seed {verdict.seed}"
-        state = "sound" if verdict.sound else f"{len(verdict.problems)} problems"
+        counts = [(len(verdict.problems), "problems"), (len(verdict.unknown), "that cannot be read now")]
+        state = "sound" if verdict.sound else ", ".join(f"{n} {what}" for n, what in counts if n)
         size = f"{verdict.bytes / 2**20:.1f} MiB"
         click.echo(f"{store}: {verdict.commits} commits, {verdict.files} files{drawn}, {size}: {state}")
         what = shown(", ".join(verdict.lost)) or "nothing"
-        if repaired is None and not verdict.sound:
+        if repaired is None and verdict.problems:
             click.echo(f"featdyn verify {store} --repair would drop: {what}")
         elif repaired is not None and repaired.changed:
             click.echo(f"{store}: dropped: {what}; {repaired.checkpoints} checkpoints are left")
             if repaired.source != "zarr.json":
-                click.echo(f"{store}: zarr.json was made anew from {repaired.source}")
+                click.echo(f"{store}: zarr.json and commits/root.json were made anew from {repaired.source}")
             if repaired.aside:
                 click.echo(f"{store}: the old zarr.json is {repaired.aside}; to free the room: featdyn gc {store}")
     if not (verdict.sound or repaired):

@@ -28,6 +28,8 @@ class Cells:
     cell: tuple[int, ...]  # for each axis the length of a cell
     dtype: np.dtype[Any]  # of the values that `read` returns
     read: Read  # from the index of a cell to its values
+    read_part: Callable[[tuple[int, ...], Region], Array] | None = None
+    """Likewise, to some of its values in a row along each axis, where that is less than to read all."""
 
     @classmethod
     def held(cls, values: Array, dims: tuple[str, ...]) -> Cells:
@@ -49,9 +51,12 @@ class Cells:
         """Yield the selection cell by cell: where it lies in the selection, and its values."""
         axes = [list(_runs(p, n)) for p, n in zip(self.positions, self.cell, strict=True)]
         for parts in product(*axes):
-            values = self.read(tuple(index for index, _, _ in parts))
+            cell = tuple(index for index, _, _ in parts)
+            first = tuple(int(local[0]) for _, _, local in parts)
+            span = tuple(slice(f, int(local[-1]) + 1) for f, (_, _, local) in zip(first, parts, strict=True))
+            values = self.read(cell)[span] if self.read_part is None else self.read_part(cell, span)
             for axis, (_, _, local) in enumerate(parts):
-                values = values[(slice(None),) * axis + (_as_slice(local),)]
+                values = values[(slice(None),) * axis + (_as_slice(local - first[axis]),)]
             yield tuple(region for _, region, _ in parts), values
 
     def groups(self, dims: tuple[str, ...]) -> Iterator[tuple[Region, Cells]]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from featdyn.errors import FeatdynError
-from featdyn.query.cells import Array, Cells, Read
-from featdyn.store import Run
+from featdyn.query.cells import Array, Cells, Read, Region
+from featdyn.store import ArraySpec, Run
 from featdyn.store.metadata import Document, grows
 from featdyn.store.reader import decoded
 
@@ -115,18 +115,24 @@ def stored_cells(run: Run, path: str) -> Cells:
     cell = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
     dtype, read = (_growing if grows(document) else _whole)(run, path)
     scaled = "scale_factor" in document["attributes"]
-    return Cells(dims, everything, cell, np.result_type(dtype, np.float32) if scaled else dtype, read)
+    part = partial(_part, run, run.schema[path]) if grows(document) else None
+    return Cells(dims, everything, cell, np.result_type(dtype, np.float32) if scaled else dtype, read, part)
 
 
 def _growing(run: Run, path: str) -> tuple[np.dtype[Any], Read]:
     """Read an array with a checkpoint axis: a cell is a shard."""
     spec = run.schema[path]
+    everything = (slice(None),) * (1 + len(spec.dims))
+    return np.dtype(spec.dtype), lambda index: _part(run, spec, index, everything)
 
-    def read(index: tuple[int, ...]) -> Array:
-        block = 0 if spec.sample_axis is None else index[1 + spec.sample_axis]
-        return run.block(path, index[0], block)[None]
 
-    return np.dtype(spec.dtype), read
+def _part(run: Run, spec: ArraySpec, index: tuple[int, ...], span: Region) -> Array:
+    """Read some samples of a shard, and of these some values."""
+    if spec.sample_axis is None:
+        return run.block(spec.path, index[0], 0)[None][span]
+    axis = 1 + spec.sample_axis
+    values = run.block(spec.path, index[0], index[axis], rows=span[axis])[None]
+    return values[(*span[:axis], slice(None), *span[axis + 1 :])]
 
 
 def _whole(run: Run, path: str) -> tuple[np.dtype[Any], Read]:

@@ -13,15 +13,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featdyn.errors import StoreError
-from featdyn.store.client import BRIEF, PART, PATIENT, QUICK, Client, Object, Refused, connect
+from featdyn.store.client import BRIEF, PART, PATIENT, QUICK, Client, connect
 from featdyn.store.lease import Lease, several
-from featdyn.store.place import FileRecord, Found, Item, Place, Version, crc32c
-
-if TYPE_CHECKING:
-    import torch
+from featdyn.store.place import FileRecord, Found, Item, Object, Place, Refused, Version, crc32c
 
 AT_ONCE = 16  # requests
 LASTING = 30.0  # seconds that the lease must have to run before a delete, which takes 20 at most
@@ -38,10 +35,11 @@ class Bucket(Place):
 
     path: str
     absent = "nothing there"
+    fence = "zarr.json"  # which is no root then
 
     def __init__(self, url: str) -> None:
         self.path = url
-        self._client = self._brief = Client(connect(url, QUICK))
+        self._client = self._brief = Client(connect(url, QUICK), again=True)
         self._lease: Lease | None = None
         self._mine: dict[str, Version] = {}  # objects that this writer put and has not committed
 
@@ -63,8 +61,8 @@ class Bucket(Place):
     def empty(self) -> bool:
         return next(self._client.list(), None) is None
 
-    def listing(self) -> dict[str, int | None]:
-        return dict(self._client.list())
+    def walk(self, below: str = "") -> Iterator[tuple[str, int | None]]:
+        yield from self._client.list(below)
 
     def exists(self, path: str) -> bool:
         return self._client.head(path) is not None
@@ -99,19 +97,11 @@ class Bucket(Place):
         for start in range(0, found.size, PART):
             yield self._part(path, start, found.size)
 
+    def part(self, path: str, start: int, length: int) -> bytes:
+        return self._client.part(path, start, length)
+
     def _part(self, path: str, start: int, size: int) -> bytes:
         return self._client.part(path, start, min(PART, size - start))
-
-    def tensors(self, record: FileRecord) -> dict[str, torch.Tensor]:
-        """Return what a safetensors object holds, or raise :class:`StoreError` where it is not as it was written."""
-        from safetensors.torch import load
-
-        content = self.read(record.path)
-        wrong = record.differs(len(content), crc32c(content))
-        if wrong:
-            raise StoreError(f"{self}: {wrong}")
-        found: dict[str, torch.Tensor] = load(content)
-        return found
 
     def lock(self) -> Lease:
         """Return the lease of this store."""
@@ -122,6 +112,9 @@ class Bucket(Place):
     def turn(self) -> Lease:
         """Return the lease: a put is conditional on what its holder read, so nobody publishes beside it."""
         return self._lease or self.lock()
+
+    def begin(self, content: bytes, before: Version) -> Version:
+        return self.publish(self.fence, content, before)
 
     def write(self, path: str, pieces: Iterable[bytes]) -> FileRecord:
         """Put one object of the commit at hand, durable when this returns.
@@ -154,7 +147,7 @@ class Bucket(Place):
         put = self._client.head(path)  # a put in parts answers with another version than the object's, here and there
         return None if put is None else put.version
 
-    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True) -> Version:
+    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True, label: str = "") -> Version:
         """Replace one object if it is still in the version ``before``; return the new one."""
         lease = self._writing()
         lease.sure = False

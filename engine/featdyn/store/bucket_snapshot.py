@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 from typing import Any
 
 from zarr.abc.store import ByteRequest
@@ -11,7 +13,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
 from featdyn.errors import StoreError
-from featdyn.store.client import QUICK, connect, plainly
+from featdyn.store.client import QUICK, READING, connect, pauses, plainly
 from featdyn.store.root import NAME
 
 
@@ -31,11 +33,16 @@ class BucketSnapshot(ObjectStore[Any]):
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         if key == NAME and byte_range is None:
             return prototype.buffer.from_bytes(self._content)
-        try:
-            with plainly():
-                return await super().get(key, prototype, byte_range)
-        except OSError as error:
-            raise StoreError(f"{self._url}: {key} cannot be read ({error.strerror})") from error
+        waits = pauses(READING)
+        while True:
+            try:
+                with plainly():
+                    return await super().get(key, prototype, byte_range)
+            except OSError as error:
+                pause = next(waits, None) if error.errno == errno.EIO else None
+                if pause is None:
+                    raise StoreError(f"{self._url}: {key} cannot be read ({error.strerror})") from error
+            await asyncio.sleep(pause)
 
 
 def _opened(url: str) -> ObjectStore[Any]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from featdyn.errors import StoreError
+from featdyn.store import seal
 from featdyn.store.locate import Store, locate
 from featdyn.store.place import FileRecord, Place, crc32c, disk
 
@@ -53,15 +53,63 @@ class Commit:
     def files(self, store: Store) -> list[FileRecord]:
         """Return the files of this commit, as its manifest lists them."""
         place = locate(store)
-        wrong = place.check(self.manifest)
+        with disk(place):
+            found = self.listed(place)
+        if isinstance(found, str):
+            raise StoreError(f"{place}: {found}; run: featdyn verify {place}")
+        return found
+
+    def listed(self, place: Place) -> list[FileRecord] | str:
+        """Return these files, or what is wrong with the manifest; raises OSError where nobody can say now."""
+        content, wrong = place.whole(self.manifest)
         if wrong:
-            raise StoreError(f"{place}: {wrong}; run: featdyn verify {place}")
+            return wrong
         try:
-            with disk(place):
-                listed = json.loads(place.read(self.manifest.path))
-            return [FileRecord.parse(*entry[:3]) for entry in listed["files"]]
+            return [FileRecord.parse(*entry[:3]) for entry in json.loads(content)["files"]]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise StoreError(f"{place}: {self.manifest.path} cannot be read; run: featdyn verify {place}") from None
+            return f"{self.manifest.path}: no manifest"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The list of a commit's files, and what the root says of it, so that the root can be made anew from these.
+
+    Nothing else: equal runs have equal manifests, whoever made them and when.
+    """
+
+    number: int
+    kind: str
+    name: str
+    after: int | None  # the checksum of the manifest of the newest checkpoint before: it tells whose commit this is
+    files: tuple[FileRecord, ...]
+
+    _SEAL = "manifest_crc32c"
+
+    @staticmethod
+    def path(number: int) -> str:
+        """Return where the manifest of a commit lies."""
+        return f"commits/{number:06d}.json"
+
+    def encode(self) -> bytes:
+        """Return the content of its file."""
+        document = {
+            self._SEAL: seal.UNSET,
+            "commit": self.number,
+            "kind": self.kind,
+            "name": self.name,
+            "after": self.after,
+            "files": [[r.path, r.size, r.crc32c] for r in sorted(self.files, key=lambda record: record.path)],
+        }
+        return seal.seal(json.dumps(document).encode(), self._SEAL)
+
+    @classmethod
+    def parse(cls, content: bytes) -> Manifest | None:
+        """Return what :meth:`encode` wrote; None unless its checksum proves that it is this."""
+        if not seal.intact(content, cls._SEAL):
+            return None
+        d = json.loads(content)
+        files = tuple(FileRecord.parse(*entry[:3]) for entry in d["files"])
+        return cls(d["commit"], d["kind"], d["name"], d["after"], files)
 
 
 def write_nothing(place: Place) -> None:
@@ -70,10 +118,8 @@ def write_nothing(place: Place) -> None:
         place.replace(NOTHING.path, _EMPTY)
 
 
-def write_manifest(place: Place, number: int, kind: Kind, name: str, written: Sequence[FileRecord]) -> Commit:
-    """Write the manifest of these files and make all their names durable; after this the commit may be published."""
-    ordered = sorted(written, key=lambda record: record.path)
-    content = json.dumps({"commit": number, "files": [[r.path, r.size, r.crc32c] for r in ordered]}).encode()
-    manifest = place.write(f"commits/{number:06d}.json", [content])
-    place.settle([r.path for r in ordered] + [manifest.path])
-    return Commit(number, kind, name, manifest)
+def write_manifest(place: Place, manifest: Manifest) -> Commit:
+    """Write a manifest and make the names of all its files durable; after this the commit may be published."""
+    record = place.write(Manifest.path(manifest.number), [manifest.encode()])
+    place.settle([r.path for r in manifest.files] + [record.path])
+    return Commit(manifest.number, manifest.kind, manifest.name, record)

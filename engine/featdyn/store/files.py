@@ -9,23 +9,20 @@ root metadata, is replaced atomically.
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import google_crc32c
+import numpy as np
 
 from featdyn.errors import StoreError
 from featdyn.store.lock import TURN, FolderLock, WriterLock
-from featdyn.store.place import FileRecord, Place, Version
-
-if TYPE_CHECKING:
-    import torch
+from featdyn.store.place import GONE, Content, FileRecord, Place, Version
 
 LOG = logging.getLogger("featdyn")
 
@@ -35,12 +32,17 @@ class Folder(Place):
 
     path: Path
     absent = "no such folder"
+    fence = ".zarr.json.new"  # the root on its way, from the start: the first commit's rename takes it away
 
     def __init__(self, path: str | Path) -> None:
         try:  # absolute: the working directory may change, and workers have another
             self.path = Path(os.path.expanduser(path)).absolute()
         except OSError as error:
             raise StoreError(f"{path}: there is no working directory ({error.strerror})") from error
+        self._right: FolderLock | None = None  # to write, of this process; one that is a lease may be lost
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Folder, (self.path,)  # a right to write is this process's
 
     @property
     def name(self) -> str:
@@ -67,18 +69,17 @@ class Folder(Place):
         """Whether there is no such folder, or nothing in it."""
         return not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
 
-    def listing(self) -> dict[str, int | None]:
+    def walk(self, below: str = "") -> Iterator[tuple[str, int | None]]:
 
         def fail(error: OSError) -> None:
             raise error
 
-        found: dict[str, int | None] = {}
-        for folder, folders, names in os.walk(self.path, onerror=fail):
+        start = self.inside(below) if below else self.path
+        for folder, folders, names in os.walk(start, onerror=fail) if start.is_dir() else ():
             for name in (*names, *(n for n in folders if Path(folder, n).is_symlink())):
                 about = Path(folder, name).lstat()
                 size = about.st_size if S_ISREG(about.st_mode) else None
-                found[Path(folder, name).relative_to(self.path).as_posix()] = size
-        return found
+                yield Path(folder, name).relative_to(self.path).as_posix(), size
 
     def exists(self, path: str) -> bool:
         return self.inside(path).exists()
@@ -97,16 +98,28 @@ class Folder(Place):
         """Return the content of a file, if there is one."""
         try:
             return self.read(path), None
-        except (FileNotFoundError, NotADirectoryError):
+        except GONE:
             return None
 
     def read(self, path: str) -> bytes:
         return self.inside(path).read_bytes()
 
-    def view(self, path: str) -> mmap.mmap:
-        """Map a file."""
-        with open(self.inside(path), "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    def view(self, path: str) -> Content:
+        """Read a file into numpy's memory, which is of large pages where there are: as fast as to map it, nearly."""
+        return self._read(path, 0, None)
+
+    def part(self, path: str, start: int, length: int) -> Content:
+        return self._read(path, start, length)
+
+    def _read(self, path: str, start: int, length: int | None) -> Content:
+        with open(self.inside(path), "rb", buffering=0) as file:
+            left = max(0, os.fstat(file.fileno()).st_size - start)
+            buffer = np.empty(left if length is None else min(left, length), np.uint8).data
+            file.seek(start)
+            done = 0
+            while done < len(buffer) and (more := file.readinto(buffer[done:])):
+                done += more
+        return buffer[:done].toreadonly()
 
     def announce(self, path: str) -> None:
         """Ask the system to read a file ahead."""
@@ -118,22 +131,25 @@ class Folder(Place):
             while piece := file.read(2**22):
                 yield piece
 
-    def tensors(self, record: FileRecord) -> dict[str, torch.Tensor]:
-        from safetensors.torch import load_file
-
-        wrong = self.check(record)
-        if wrong:
-            raise StoreError(f"{self}: {wrong}")
-        found: dict[str, torch.Tensor] = load_file(self.path / record.path)
-        return found
-
     def lock(self) -> WriterLock:
         """Return the lock of this store."""
-        return WriterLock(self.path)
+        self._right = lock = WriterLock(self.path)
+        return lock
 
     def turn(self) -> FolderLock:
-        """Return the right to publish: short, and apart from the lock, which a training holds to its end."""
-        return FolderLock(self.path, TURN)
+        """Return the right to publish: short, and apart from the lock, which a training holds to its end.
+
+        A lease is both.
+        """
+        if self._right is not None and self._right.leased:
+            return self._right
+        turn = FolderLock(self.path, TURN)
+        self._right = self._right or turn
+        return turn
+
+    def _check(self) -> None:
+        if self._right is not None:
+            self._right.check()
 
     def make(self) -> bool:
         """Make the folder; return whether it was not there."""
@@ -150,15 +166,20 @@ class Folder(Place):
         with suppress(PermissionError):  # to write in a folder is not to read it
             sync_folder(self.path.parent)
 
+    def begin(self, content: bytes, before: Version) -> Version:
+        self.write(self.fence, [content])
+        self.settle([self.fence])
+
     def write(self, path: str, pieces: Iterable[bytes]) -> FileRecord:
         """Write and sync one new file; its folder is synced later, by :meth:`settle`.
 
         Each piece is checksummed just before it is written, while it is in the processor's cache. A file that could not
         be written to its end is removed: on a full disk its room is needed.
         """
+        self._check()
         target = self.inside(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A reader may have mapped what a repair dropped here: cut short, it would die of that.
+        # A reader may have open what a repair dropped here: it goes on with that.
         target.unlink(missing_ok=True)
         size = checksum = 0
         try:
@@ -187,7 +208,7 @@ class Folder(Place):
         for folder in sorted(folders, reverse=True):
             sync_folder(folder)
 
-    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True) -> Version:
+    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True, label: str = "") -> Version:
         """Replace one file; under the lock nobody else does.
 
         Once it is renamed everybody sees it: that the folder cannot be synced any more does not undo it.
@@ -198,7 +219,8 @@ class Folder(Place):
             found = self.fetch(path)
             if found is None or found[0] != content:
                 raise
-            LOG.warning("%s: %s is written, but may not outlast a power cut (%s)", self, path, error.strerror)
+            what = f"{label} is committed" if label else f"{path} is written"
+            LOG.warning("%s: %s, but may not outlast a power cut (%s)", self, what, error.strerror)
 
     def replace(self, path: str, content: bytes, *, durable: bool = True) -> None:
         """Replace one file so that a reader sees the old content or the new; when durable, also after a power cut."""
@@ -211,6 +233,7 @@ class Folder(Place):
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
+            self._check()
             os.rename(aside, target)
         except BaseException:
             with suppress(OSError):
@@ -236,6 +259,7 @@ class Folder(Place):
 
     def remove(self, path: str) -> None:
         """Remove one file, and the folders above it that are empty then."""
+        self._check()
         target = self.inside(path)
         target.unlink()
         with suppress(OSError):

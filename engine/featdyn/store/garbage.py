@@ -39,14 +39,15 @@ def gc(store: Store, *, dry_run: bool = False) -> Garbage:
     roots.read(place)  # a foreign folder is refused before a lock file appears in it
     with place.lock() as held, beside(place, held), disk(place):
         root, content, _ = roots.owned(place, held)
-        named = {roots.NAME, roots.COPY, *lock.NAMES, *(f"{node}/{roots.NAME}" for node in root.nodes)}
+        named = {roots.NAME, roots.COPY, roots.FIRST, *(f"{node}/{roots.NAME}" for node in root.nodes)}
         for commit in root.commits:
             named |= {commit.manifest.path, *(record.path for record in commit.files(place))}
         removed, foreign = {}, []
         for name, size in sorted(place.listing().items()):
-            if size is None or not (name in named or layout.is_own(name, root.nodes)):
+            kept = name in named or lock.is_lock(name)
+            if size is None or not (kept or layout.is_own(name, root.nodes)):
                 foreign.append(name)
-            elif name not in named:
+            elif not kept:
                 removed[name] = size
         if not dry_run:
             if roots.read(place) != content:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from featdyn.errors import StoreError
 from featdyn.store import lock
 from featdyn.store.metadata import Document
-from featdyn.store.place import Place
 from featdyn.store.schema import check_name
 
 RESERVED = ("results", "checkpoints", "commits")  # top-level names that no array or coordinate may take
@@ -16,8 +15,14 @@ RESERVED = ("results", "checkpoints", "commits")  # top-level names that no arra
 # Names of the files that a writer makes, chunks of both key encodings among them.
 _OWN = re.compile(
     r"((?P<node>.+)/)?(\.zarr\.json\.new|zarr\.json)|(?P<array>.+)/c([./]\d+)*"
-    r"|commits/(\d{6,}|dropped|root|root\.\d+)\.json|commits/\.(dropped|root)\.json\.new"
+    r"|commits/(\d{6,}|dropped|root|root\.\d+|first/root)\.json|commits/\.(dropped|root)\.json\.new"
     r"|checkpoints/\d{6,}/[^/]+\.safetensors"
+)
+
+# Of these, what no writer makes before its first commit; and what a run keeps: manifests, results, tensors, shards.
+_COMMITTED = re.compile(r"commits/(?!000001\.json)(\d{6,}|dropped|root|root\.\d+)\.json|results/[^/]+/\d{6,}/.+")
+_DATA = re.compile(
+    rf"{_COMMITTED.pattern}|commits/(000001|first/root)\.json|checkpoints/\d{{6,}}/[^/]+\.safetensors|.+/c(\.\d+)+"
 )
 
 
@@ -58,10 +63,21 @@ def _dims(nodes: Mapping[str, Document]) -> Iterator[tuple[str, str, int]]:
                 yield path, name, length
 
 
-def foreign(place: Place) -> str | None:
-    """Return a file or link of a place that no writer of ours made before its first commit, if there is one."""
-    files = place.listing().items()
-    return next((path for path, size in files if path not in lock.NAMES and (size is None or not is_own(path))), None)
+def foreign(files: Mapping[str, int | None]) -> str | None:
+    """Return one of these files or links that no writer of ours made before its first commit, if there is one."""
+    others = ((path, size) for path, size in files.items() if not lock.is_lock(path))
+    return next((path for path, size in others if size is None or not is_own(path)), None)
+
+
+def is_run(names: Collection[str], fence: str) -> bool:
+    """Whether files are those of a run, however much of its head is missing.
+
+    A place says with the file ``fence`` that no commit has come yet; what lies there then is nothing to keep, as long
+    as nothing speaks against that. A run in a folder below is another one.
+    """
+    proof = _COMMITTED if fence in names else _DATA
+    inner = tuple(f"{folder}/" for name in names for folder, found, _ in [name.partition("/commits/")] if found)
+    return any(proof.fullmatch(name) and not name.startswith(inner) for name in names)
 
 
 def is_own(path: str, nodes: Mapping[str, Document] | None = None) -> bool:

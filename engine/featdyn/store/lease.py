@@ -1,4 +1,4 @@
-"""One writer per store in a bucket: a lease, as nothing there notices that a process has died.
+"""One writer per store where nothing notices that a process has died, as in a bucket: a lease.
 
 The lease keeps a second writer away; it is not what keeps the store whole. A writer that was stopped in mid-request for
 longer than its lease (a machine that slept) does not know that another has come. That is why each put of a commit is
@@ -11,34 +11,75 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import socket
 import threading
 from contextlib import suppress
 from datetime import datetime
+from functools import cache
+from pathlib import Path
 from time import time as now
-from typing import Any
+from typing import Any, Protocol
 
 from featdyn.errors import StoreError
-from featdyn.store.client import Client, Object, Refused
-from featdyn.store.lock import NAME
-from featdyn.store.place import HeldError, Version, WriterLock
+from featdyn.store.place import HeldError, Object, Refused, Version, WriterLock
 
+NAME = ".featdyn.lock"
 SECONDS = 60.0  # how long a lease runs, and so after how long a killed writer's run can be continued
 RENEWED = 15.0  # how often it is renewed
 
 
-def several(store: object) -> StoreError:
+_LOCK = re.compile(rb"process \d+ on [^\n]*\n?")
+
+
+class Conditional(Protocol):
+    """Where the file of a lease lies."""
+
+    def get(self, path: str) -> Object | None:
+        """Return the file."""
+
+    def head(self, path: str) -> Object | None:
+        """Return it, perhaps without its content."""
+
+    def put_if(self, path: str, content: bytes, before: Version) -> Version:
+        """Write it if it is still in the version ``before``, else raise :class:`Refused`; return the new version."""
+
+    def delete(self, path: str) -> None:
+        """Remove it."""
+
+
+def several(store: object, where: str = "in a bucket") -> StoreError:
     """Return the refusal of more than one writing process: each would have to hold the lease."""
     return StoreError(
-        f"{store}: several processes cannot record into one store in a bucket: give a folder that all ranks share"
+        f"{store}: several processes cannot record into one store {where}: give a folder that all ranks share"
     )
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process on this machine."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # it is there, and somebody else's
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+@cache
+def _machine() -> str:
+    """Return what tells this machine, as of its last start, and these numbers of processes from others; or nothing."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 class Lease(WriterLock):
     """The exclusive right to write one store, for a time, and renewed for as long as the process works."""
 
-    def __init__(self, client: Client, store: object) -> None:
+    def __init__(self, client: Conditional, store: object) -> None:
         self._client, self._store, self._process = client, store, os.getpid()
         self._id, self._count = secrets.token_hex(8), 0
         self._version: Version = None
@@ -64,7 +105,7 @@ class Lease(WriterLock):
             if found is not None:
                 held = self._parse(found)
                 left = held["expires"] - now()
-                if not held["released"] and left > 0:
+                if not held["released"] and left > 0 and not held["ended"]:
                     raise HeldError(
                         f"{self._store} is being written by {held['holder']}: wait for it or stop it "
                         f"(if it is gone already, try again in {left:.0f} s)"
@@ -147,14 +188,22 @@ class Lease(WriterLock):
         self._count += 1  # so that no two have the same bytes, of which many object stores make the version
         holder = f"process {os.getpid()} on {socket.gethostname()}"
         about = {"holder": holder, "expires": expires, "released": released, "id": self._id, "count": self._count}
+        about |= {"machine": _machine(), "pid": os.getpid()}
         return json.dumps(about).encode() + b"\n"
 
     def _parse(self, found: Object) -> dict[str, Any]:
+        if not found.content:  # as in a folder whose writer is about to write it, or was killed there
+            expires = found.modified.timestamp() + SECONDS
+            return {"holder": "another process", "id": "", "expires": expires, "released": False, "ended": False}
+        if _LOCK.fullmatch(found.content):  # a folder's, which was copied: nobody holds it here
+            return {"holder": "", "id": "", "expires": 0.0, "released": True, "ended": True}
         try:
             held = json.loads(found.content)
+            here = _machine() and held.get("machine") == _machine()
             return {"holder": str(held["holder"]), "id": held["id"]} | {
                 "expires": float(held["expires"]),
                 "released": bool(held["released"]),
+                "ended": bool(here and not alive(int(held["pid"]))),
             }
         except (ValueError, KeyError, TypeError):
             raise StoreError(f"{self._store}: its {NAME} is damaged; remove it if nobody writes there") from None

@@ -12,6 +12,7 @@ still writes a shard, and then the next writer would write the same file; so tha
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 import socket
@@ -21,19 +22,31 @@ from weakref import WeakSet
 
 from featdyn.errors import StoreError
 from featdyn.store import place
+from featdyn.store.lease import NAME, SECONDS, Lease, alive, several
+from featdyn.store.lease_file import LeaseFile
 
 try:
     import fcntl
 except ImportError:  # Windows, where a store can be read
     fcntl = None  # type: ignore[assignment]
 
-NAME = ".featdyn.lock"
+LOG = logging.getLogger("featdyn")
 TURN = ".featdyn.turn"
 RANKS = ".featdyn.ranks"  # there while a writer of several processes is at work
 NAMES = (NAME, TURN, RANKS)
+_LEASE = f"{NAME}."  # and a number, where there are no locks
 _NONE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 _files: WeakSet[LockedFile] = WeakSet()
+
+
+def is_lock(name: str) -> bool:
+    """Whether a file of a store, by its name, is one of these."""
+    return name in NAMES or name.startswith(_LEASE)
+
+
+class _NoLocks(OSError):
+    """The file system, or the operating system, has none."""
 
 
 class LockedFile:
@@ -65,8 +78,7 @@ class LockedFile:
             if made:
                 self.path.unlink(missing_ok=True)
             if error.errno in _NONE:
-                why = f"its file system has no file locks ({error.strerror}), which a writer needs: use another"
-                raise OSError(error.errno, why) from error
+                raise _NoLocks(error.errno, f"its file system has no file locks ({error.strerror})") from error
             raise
 
     def stands(self) -> bool:
@@ -102,16 +114,38 @@ if hasattr(os, "register_at_fork"):  # no system without it forks
 class FolderLock(place.Lock):
     """An exclusive lock of a folder, never taken over: the system gives it away only from a process that is gone.
 
-    It lies on a file of the folder, whose content says who holds it.
+    It lies on a file of the folder, whose content says who holds it. Where the file system has no locks it is a lease,
+    the same one whatever the name of the lock.
     """
 
     def __init__(self, store: Path, name: str) -> None:
         self._store = store
         self._file = LockedFile(store / name)
+        self._lease: Lease | None = None
+
+    @property
+    def leased(self) -> bool:
+        """Whether it is a lease."""
+        return self._lease is not None
 
     def try_acquire(self) -> None:
+        if self._lease is not None:
+            self._lease.try_acquire()
+            self.taken_over = self._lease.taken_over
+            self._lease.sure = True  # a rename is done at once, or never
+            return
         try:
             locked = self._file.lock(create=True)
+        except _NoLocks as error:
+            if fcntl is None:
+                raise StoreError(f"{self._store} cannot be written: {error.strerror}, which a writer needs") from error
+            LOG.warning(
+                "%s: %s: a lease is taken instead, which a writer that is killed leaves for %.0f s",
+                self._store, error.strerror, SECONDS,
+            )  # fmt: skip
+            self._lease = Lease(LeaseFile(self._store), self._store)
+            self.try_acquire()
+            return
         except OSError as error:
             raise StoreError(f"{self._store} cannot be written: {error.strerror}") from error
         if not locked:
@@ -126,21 +160,24 @@ class FolderLock(place.Lock):
 
     @property
     def held(self) -> bool:
-        return self._file.descriptor is not None
+        return self._file.descriptor is not None if self._lease is None else self._lease.held
+
+    def check(self, lasting: float = 0.0) -> None:
+        if self._lease is not None:
+            self._lease.check(lasting)
 
     def release(self) -> None:
         self._file.unlock()
+        if self._lease is not None:
+            self._lease.release()
 
     def _holder(self) -> str:
         """Return who has the lock as far as that is known: never who has ended."""
         try:
             name = self._file.path.read_text(errors="replace").strip()
             _, pid, _, host = name.split(" ", 3)
-            if host == socket.gethostname():
-                with suppress(PermissionError):  # it is there, and somebody else's
-                    os.kill(int(pid), 0)
-            return name
-        except (OSError, ValueError, OverflowError):
+            return name if host != socket.gethostname() or alive(int(pid)) else "another process"
+        except (OSError, ValueError):
             return "another process"
 
 
@@ -153,7 +190,7 @@ class WriterLock(FolderLock, place.WriterLock):
 
     def try_acquire(self) -> None:
         super().try_acquire()
-        if not self.alone():
+        if not self.leased and not self.alone():
             self.release()
             raise place.HeldError(
                 f"{self._store} is being written by a process of a run that was stopped: wait for it or stop it"
@@ -161,8 +198,8 @@ class WriterLock(FolderLock, place.WriterLock):
 
     def alone(self) -> bool:
         """Return whether this process has the lock and no other writes for it; from then on none can."""
-        if not self.held:
-            return False
+        if self.leased or not self.held:
+            return self.held
         try:
             if not self._ranks.lock():
                 return False
@@ -175,6 +212,8 @@ class WriterLock(FolderLock, place.WriterLock):
 
     def invite(self) -> str:
         """Let other processes write too, through :class:`RankLock`; return what they have to know."""
+        if self.leased:
+            raise several(self._store, "on a file system without locks")
         token = secrets.token_hex(16)
         self._ranks.path.write_text(token)
         return token
@@ -182,7 +221,9 @@ class WriterLock(FolderLock, place.WriterLock):
     def remove(self) -> None:
         """Remove the lock's file; until it is released nobody can mistake another for it."""
         (self._store / TURN).unlink(missing_ok=True)  # without a store nobody else can have a turn
-        self._file.path.unlink()
+        self._file.path.unlink(missing_ok=True)
+        if self.leased:
+            LeaseFile(self._store).delete(NAME)
 
 
 class RankLock:

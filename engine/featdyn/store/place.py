@@ -10,8 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import google_crc32c
 
@@ -19,10 +20,12 @@ from featdyn.errors import StoreError
 
 if TYPE_CHECKING:
     import torch
-    from typing_extensions import Buffer
 
+# Said by a place that has looked: the file is not there. Any other error says nothing about it.
+GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 WRITER_WAITS = 600.0  # seconds, for who publishes a result
 Version: TypeAlias = Any  # which of the contents that a file had one after another; None: it was not there
+Content: TypeAlias = bytes | memoryview
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
@@ -54,6 +57,19 @@ def crc32c(content: bytes) -> int:
     return int(google_crc32c.value(content))
 
 
+class Refused(Exception):
+    """A conditional put whose condition does not hold."""
+
+
+class Object(NamedTuple):
+    """A file as it was read, where it can be put on a condition."""
+
+    content: bytes
+    size: int
+    version: Version
+    modified: datetime  # by the clock of where it lies
+
+
 class HeldError(StoreError):
     """Another process has the lock."""
 
@@ -76,6 +92,9 @@ class Lock(ABC):
     @abstractmethod
     def release(self) -> None:
         """Give it back."""
+
+    def check(self, lasting: float = 0.0) -> None:
+        """Raise :class:`StoreError` unless it is held, for so many more seconds, where it can be lost."""
 
     def acquire(self, patience: float = 0.0) -> None:
         """Take it, waiting so many seconds for who has it, or raise :class:`StoreError`."""
@@ -125,6 +144,8 @@ class Place(ABC):
     """Opens the same place again, from any folder."""
     absent: str
     """What to say when there is no such place."""
+    fence: str
+    """The file that says, until the first commit replaces it, that no commit has come; see :meth:`begin`."""
 
     def __str__(self) -> str:
         return str(self.path)
@@ -149,8 +170,12 @@ class Place(ABC):
         """Whether nothing is in it."""
 
     @abstractmethod
+    def walk(self, below: str = "") -> Iterator[tuple[str, int | None]]:
+        """Yield every file, or those below a path: its path and its size, None for links and what is no plain file."""
+
     def listing(self) -> dict[str, int | None]:
-        """Return every file: path to size in bytes, None for links and what else is no plain file."""
+        """Return every file, as :meth:`walk` yields them."""
+        return dict(self.walk())
 
     @abstractmethod
     def exists(self, path: str) -> bool:
@@ -178,20 +203,30 @@ class Place(ABC):
     def read(self, path: str) -> bytes:
         """Return the content of a file."""
 
-    def view(self, path: str) -> Buffer:
-        """Return the content of a committed file, mapped where that is possible."""
+    def view(self, path: str) -> Content:
+        """Return the content of a file that may be large, never mapped: a disk that fails must be an error."""
         return self.read(path)
 
+    @abstractmethod
+    def part(self, path: str, start: int, length: int) -> Content:
+        """Return some bytes of a file, fewer where it ends before."""
+
     def announce(self, path: str) -> None:
-        """Say that a file will be viewed soon."""
+        """Say that a file will be read soon."""
 
     @abstractmethod
     def pieces(self, path: str) -> Iterator[bytes]:
         """Yield the content of a file of any size."""
 
-    @abstractmethod
     def tensors(self, record: FileRecord) -> dict[str, torch.Tensor]:
         """Return what a safetensors file holds, or raise :class:`StoreError` where it is not as it was written."""
+        from safetensors.torch import load
+
+        content, wrong = self.whole(record)
+        if wrong:
+            raise StoreError(f"{self}: {wrong}")
+        found: dict[str, torch.Tensor] = load(content)
+        return found
 
     # Writing: only by who holds the lock; replacing the root, what follows from it, or manifests: only in one's turn
 
@@ -217,6 +252,13 @@ class Place(ABC):
         """Make the place itself durable."""
 
     @abstractmethod
+    def begin(self, content: bytes, before: Version) -> Version:
+        """Write :attr:`fence`, durably, if it is still in the version ``before``; return the version of the root's.
+
+        Before anything else of a run is written: who finds its files without fence and root knows that it had commits.
+        """
+
+    @abstractmethod
     def write(self, path: str, pieces: Iterable[bytes]) -> FileRecord:
         """Write one new file of the commit at hand; its name is durable after :meth:`settle`."""
 
@@ -224,8 +266,11 @@ class Place(ABC):
         """Make what :meth:`write` wrote durable, names and all."""
 
     @abstractmethod
-    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True) -> Version:
-        """Do as :meth:`replace`, if the file is still in the version ``before``; return the new one."""
+    def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True, label: str = "") -> Version:
+        """Do as :meth:`replace`, if the file is still in the version ``before``; return the new one.
+
+        ``label`` is what people call that which everybody sees by then.
+        """
 
     @abstractmethod
     def replace(self, path: str, content: bytes, *, durable: bool = True) -> None:
@@ -251,9 +296,12 @@ class Place(ABC):
         return map(call, items)
 
     def check(self, record: FileRecord, *, content: bool = True) -> str | None:
-        """Return what is wrong with a committed file, or None; without ``content`` only that it is there in full."""
-        try:
-            self.inside(record.path)
+        """Return what is wrong with a committed file, or None; without ``content`` only that it is there in full.
+
+        Raises OSError where nobody can say now: no permission, no answer, an error of the disk. That is no damage.
+        """
+
+        def look() -> str | None:
             if not content:
                 return record.differs(self.size(record.path), record.crc32c)
             size = checksum = 0
@@ -261,16 +309,35 @@ class Place(ABC):
                 size += len(piece)
                 checksum = int(google_crc32c.extend(checksum, piece))
             return record.differs(size, checksum)
+
+        return self._damage(record, look)
+
+    def whole(self, record: FileRecord) -> tuple[bytes, str | None]:
+        """Return the content of a committed file, and what is wrong with it, as :meth:`check` does, with one read."""
+        content = b""
+
+        def look() -> str | None:
+            nonlocal content
+            content = self.read(record.path)
+            return record.differs(len(content), crc32c(content))
+
+        wrong = self._damage(record, look)
+        return content, wrong
+
+    def _damage(self, record: FileRecord, look: Callable[[], str | None]) -> str | None:
+        try:
+            self.inside(record.path)
         except StoreError:
             return f"{record.path}: leads out of the store or through a symbolic link"
-        except FileNotFoundError:
+        try:
+            return look()
+        except GONE:
             return f"{record.path}: missing"
-        except OSError as error:
-            return f"{record.path}: {error.strerror}"
 
     def incomplete(self, records: Iterable[FileRecord]) -> str | None:
         """Return what is wrong with the first of these that is not there in full size."""
-        return next(filter(None, self.each(lambda record: self.check(record, content=False), records)), None)
+        with disk(self):
+            return next(filter(None, self.each(lambda record: self.check(record, content=False), records)), None)
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from featdyn.errors import StoreError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from featdyn.store.reader import Run
 
+LOG = logging.getLogger("featdyn")
 RESULT_WAITS = 60.0  # seconds, for who publishes, before the commit of a result is given up
 
 
@@ -93,18 +96,26 @@ class Publisher:
     ) -> None:
         self._broken = True
         number = len(self._root.commits) + 1
-        entry = commit.write_manifest(self.place, number, kind, name, [*self._pending, *written])
+        last = next((c.manifest.crc32c for c in reversed(self._root.commits) if c.kind == "checkpoint"), None)
+        manifest = commit.Manifest(number, kind, name, last, (*self._pending, *written))
+        entry = commit.write_manifest(self.place, manifest)
         before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {})
         content = after.encode()
+        if number == 1:
+            self.place.write(roots.FIRST, [replace(after, takeovers=0).encode()])
+            self.place.settle([roots.FIRST])
         try:
-            self._version = self.place.publish(roots.NAME, content, self._version)
+            self._version = self.place.publish(roots.NAME, content, self._version, label=entry.label)
         except OSError:
             self._give_up([*written, entry.manifest], content)
             raise
         self._root, self._content, self._pending, self._broken = after, content, [], False
         self._behind |= {path: d for path, d in after.nodes.items() if before.get(path) != d}
-        with suppress(OSError, StoreError):  # it is committed: what only follows is written before the next one
+        try:
             self._repeat()
+        except (OSError, StoreError) as error:  # it is committed: what only follows is written before the next one
+            why = getattr(error, "strerror", None) or error
+            LOG.warning("%s: %s is committed; its copies could not be written yet (%s)", self.path, entry.label, why)
 
     def _give_up(self, written: list[FileRecord], content: bytes) -> None:
         """Give the room of these files back, if the root is not what would name them; a bucket keeps them anyway."""

@@ -9,6 +9,7 @@ from featdyn.store import commit
 from featdyn.store import root as roots
 from featdyn.store.locate import Store, locate
 from featdyn.store.place import Lock, Place, Version, beside, disk
+from featdyn.store.rebuild import rebuild
 from featdyn.store.root import NAME, Root
 from featdyn.store.salvage import asides, salvage
 from featdyn.store.verify import Progress, Verdict, inspect
@@ -19,7 +20,7 @@ class Repair:
     """What :func:`repair` did."""
 
     verdict: Verdict  # on the files of the root that it started from
-    source: str  # that root's file: zarr.json, or what was left of it elsewhere when it was damaged
+    source: str  # that root's file: zarr.json, or what was left of it elsewhere when it was damaged or gone
     aside: str | None  # where the root of before was put; None when there was none
     checkpoints: int  # that the store holds now
     changed: bool  # whether anything had to be done
@@ -29,21 +30,29 @@ def repair(store: Store, progress: Progress = None) -> Repair:
     """Check a whole store; drop damaged results, and damaged checkpoints with all that follows from them.
 
     No file is removed (:func:`~featdyn.store.gc` does that) and the root of before stays aside: putting it back undoes
-    this, until the run goes on or is cleared. A root that is damaged itself is made anew from its copy. The store is
-    one that nobody writes; ``progress`` is as for :func:`~featdyn.store.verify`.
+    this, until the run goes on or is cleared. A root that is damaged or gone is made anew from its copy, or else from
+    the manifests of the commits. The store is one that nobody writes; ``progress`` is as for
+    :func:`~featdyn.store.verify`.
 
     Raises
     ------
     StoreError
-        No store, or one in use; damage in the first checkpoint, on which all else stands; or a root of which no copy is
-        left. Nothing is changed then.
+        No store, or one in use; a file that cannot be read now, so that nobody can say whether it is damaged; damage in
+        the first checkpoint, on which all else stands; or a root that nothing is left to make anew from. Nothing is
+        changed then.
     """
     place = locate(store)
-    if not roots.lost(place):
+    if roots.exists(place) or not roots.lost(place):
         roots.read(place)  # what is no store is refused before a lock file appears in it
     with place.lock() as lock, beside(place, lock), disk(place):
         source, root, version = _newest(place, lock)
-        verdict = inspect(place, root, progress)
+        verdict = inspect(locate(place.path), root, progress)  # as who reads: one that writes waits longer
+        if verdict.unknown:
+            more = f", and {len(verdict.unknown) - 1} more" if len(verdict.unknown) > 1 else ""
+            raise StoreError(
+                f"{place}: {verdict.unknown[0]}{more}: that is no damage yet, so nothing was changed; try again when "
+                "everything can be read"
+            )
         if 1 in verdict.damaged:
             raise StoreError(
                 f"{place}: the damage reaches the first commit, on which all others stand ({verdict.problems[0]}): "
@@ -73,11 +82,12 @@ def _newest(place: Place, lock: Lock) -> tuple[str, Root, Version]:
     if found is not None and roots.intact(found[0]):
         root, _, version = roots.owned(place, lock)
         return NAME, root, version
-    left = salvage(place, found and found[0])
+    left = salvage(place, found and found[0]) or rebuild(place)
     if left is not None:
         name, root = left
         return name, replace(root, takeovers=root.takeovers + lock.taken_over), found and found[1]
     raise StoreError(
-        f"{place}: its {NAME} is damaged, and there is no whole copy of it, so nothing was changed: put it back from a "
-        "backup; each array can still be opened by its own folder, and checkpoints/*/*.safetensors by torch"
+        f"{place}: its {NAME} is {'missing' if found is None else 'damaged'}, and there is no whole copy of it, the "
+        "first one neither, so nothing was changed: put it back from a backup; each array can still be "
+        "opened by its own folder, and checkpoints/*/*.safetensors by torch"
     )

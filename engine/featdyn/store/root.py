@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any
 
 from featdyn.errors import StoreError
-from featdyn.store import metadata
+from featdyn.store import layout, metadata, seal
 from featdyn.store.commit import DROPPED, NOTHING, Commit
 from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
-from featdyn.store.place import Lock, Place, Version, crc32c, disk
+from featdyn.store.place import Lock, Place, Version, disk
 from featdyn.store.schema import Schema
 
 NAME = "zarr.json"
 COPY = "commits/root.json"  # the root once more, for a repair; it may be one commit behind
+FIRST = "commits/first/root.json"  # the root of the first commit, for a repair: the manifests have what follows
 KEY = "featdyn"  # the root attribute that holds what is ours
 FORMAT = 1
-_CHECKSUM = re.compile(rb'"root_crc32c": "([0-9a-f]{8})"')
-_UNSET = b'"root_crc32c": "00000000"'
+_SEAL = "root_crc32c"
 _FENCE = b'{"takeovers": '
+_LOOKED = 10_000  # files at most that are looked at to see whether a folder without a root was a run
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,8 @@ class Root:
     def encode(self) -> bytes:
         """Return the content of the file, with the checksum of its own bytes, those eight digits as zeros."""
         attributes = self.group_attributes()
-        attributes[KEY] = {"root_crc32c": "00000000", **attributes[KEY]}
-        content = metadata.encode(metadata.root(attributes, self.nodes))
-        return content.replace(_UNSET, b'"root_crc32c": "%08x"' % crc32c(content), 1)
+        attributes[KEY] = {_SEAL: seal.UNSET, **attributes[KEY]}
+        return seal.seal(metadata.encode(metadata.root(attributes, self.nodes)), _SEAL)
 
     @classmethod
     def read(cls, store: Store) -> Root:
@@ -169,7 +169,7 @@ def fetch(place: Place) -> tuple[bytes, Version]:
             return found
         there = place.there()
     if lost(place):
-        raise StoreError(f"{place}: its {NAME} is missing{_help(place)}")
+        raise missing(place)
     hint = "not a featdyn store, or one whose first checkpoint never came" if there else place.absent
     raise StoreError(f"{place}: {hint}")
 
@@ -183,9 +183,15 @@ def exists(store: Store) -> bool:
 
 
 def lost(place: Place) -> bool:
-    """Whether this was a store, and its root is gone: there is a copy, which nobody writes before the first commit."""
+    """Whether this was a store, and its root is gone: what else it holds tells."""
     with disk(place):
-        return not exists(place) and place.exists(COPY)
+        names = {path for path, _ in islice(place.walk(), _LOOKED)}
+    return layout.is_run(names, place.fence) and not exists(place)  # in this order: a first commit may just have come
+
+
+def missing(place: Place) -> StoreError:
+    """Return what to say of a run that has lost its root."""
+    return StoreError(f"{place}: its {NAME} is missing; run: featdyn verify {place} --repair")
 
 
 def owned(place: Place, lock: Lock) -> tuple[Root, bytes, Version]:
@@ -220,19 +226,21 @@ def repeat(place: Place, content: bytes, nodes: Mapping[str, Document], *, durab
 
 
 def fenced(place: Place, lock: Lock) -> tuple[int, Version]:
-    """Return the number of takeovers and the version of the root's file, as :func:`owned` does, before any commit."""
-    content, version = place.fetch(NAME) or (b"", None)
-    takeovers = int(content[len(_FENCE) : -1]) if content.startswith(_FENCE) else 0
-    if lock.taken_over:  # what stands in place of a root changes the version that the writer before expects
-        takeovers += 1
-        version = place.publish(NAME, _FENCE + b"%d}" % takeovers, version)
+    """Say where the root will be that no commit has come yet; return takeovers and version, as :func:`owned` does.
+
+    The first commit replaces this, so that without it files are those of a run, whatever has become of its root.
+    """
+    content, version = place.fetch(place.fence) or (b"", None)
+    begun = content.startswith(_FENCE)
+    takeovers = (int(content[len(_FENCE) : -1]) if begun else 0) + lock.taken_over
+    if lock.taken_over or not begun:  # another version than what the writer before expects, too
+        version = place.begin(_FENCE + b"%d}" % takeovers, version)
     return takeovers, version
 
 
 def intact(content: bytes) -> bool:
     """Whether these are the bytes of a root, as its checksum says."""
-    found = _CHECKSUM.search(content)  # the first: ours is the first attribute
-    return found is not None and int(found[1], 16) == crc32c(content.replace(found[0], _UNSET, 1))
+    return seal.intact(content, _SEAL)
 
 
 def _check(schema: Schema, nodes: Mapping[str, Document], commits: tuple[Commit, ...]) -> None:
@@ -269,4 +277,5 @@ def _changed(content: bytes, place: Place) -> str:
 
 def _help(place: Place) -> str:
     with disk(place):
-        return f"; run: featdyn verify {place} --repair" if place.exists(COPY) else ""
+        proof = place.exists(COPY) or place.exists(FIRST)
+    return f"; run: featdyn verify {place} --repair" if proof else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import count, takewhile
 
@@ -10,7 +11,7 @@ from featdyn.errors import StoreError
 from featdyn.store import root as roots
 from featdyn.store.commit import Commit
 from featdyn.store.metadata import Document
-from featdyn.store.place import Place
+from featdyn.store.place import FileRecord, Place
 from featdyn.store.root import COPY, KEY, NAME, Root
 
 
@@ -50,18 +51,30 @@ def _with_newer(place: Place, root: Root, content: bytes) -> Root:
             return root
         grown = replace(root, takeovers=takeovers)
         for entry in commits[known:]:
-            added = _nodes(place, entry.name) if entry.kind == "result" else {}
-            arrays = tuple(f"{path}/c" for path in added)
-            if entry.kind == "result" and not all(file.path.startswith(arrays) for file in entry.files(place)):
-                break  # its writer was killed before it had described all of them
-            grown = grown.after(entry, added)
+            listed = entry.listed(place)  # an error of the place ends this: nothing is known then
+            after = None if isinstance(listed, str) else followed(place, grown, entry, listed)
+            if after is None:
+                break
+            grown = after
         return Root.decode(grown.encode(), place)  # checked like any other
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, StoreError):
         return root
 
 
+def followed(place: Place, root: Root, entry: Commit, files: Collection[FileRecord]) -> Root | None:
+    """Return the root after one more commit, of these files; the nodes of a result are read from their own files.
+
+    None where its writer was killed before it had described all of them.
+    """
+    added = _nodes(place, entry.name) if entry.kind == "result" else {}
+    arrays = tuple(f"{path}/c" for path in added)
+    if entry.kind == "result" and not all(file.path.startswith(arrays) for file in files):
+        return None
+    return root.after(entry, added)
+
+
 def _nodes(place: Place, below: str) -> dict[str, Document]:
     """Return the group of a result and its arrays, as far as their own files are there."""
     end = f"/{NAME}"
-    files = [path for path in place.listing() if f"{path}/".startswith(f"{below}/") and path.endswith(end)]
+    files = [path for path, _ in place.walk(below) if path.endswith(end)]
     return {path.removesuffix(end): json.loads(place.read(path)) for path in files}

@@ -9,17 +9,14 @@ for the commit record without reading the file again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numcodecs.zstd import compress, decompress
 
-from featdyn.store.place import crc32c
+from featdyn.store.place import Content, crc32c
 from featdyn.store.schema import ArraySpec, Schema
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 ABSENT = 2**64 - 1  # offset and length of an inner chunk that lies beyond the array's edge
 ZSTD_LEVEL = 1
@@ -48,37 +45,55 @@ def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> Iter
     yield encoded + crc32c(encoded).to_bytes(4, "little")
 
 
-def decode(content: Buffer, spec: ArraySpec, schema: Schema, rows: int) -> np.ndarray[Any, Any]:
+def decode(content: Content, spec: ArraySpec, schema: Schema, rows: int) -> np.ndarray[Any, Any]:
     """Return the block of ``rows`` samples that a shard holds, whoever wrote it, as a view where that is possible.
 
     Raises ValueError or RuntimeError if the shard is damaged.
     """
+    view = memoryview(content)
+    return select(lambda start, length: view[start : start + length], len(view), spec, schema, slice(0, rows))
+
+
+def select(
+    part: Callable[[int, int], Content], size: int, spec: ArraySpec, schema: Schema, rows: slice
+) -> np.ndarray[Any, Any]:
+    """Return some samples of a shard of ``size`` bytes, as :func:`decode` does.
+
+    ``part`` gives bytes of it, from a start on and of a length: it is asked for the index, and for the chunks that hold
+    these samples.
+    """
     dtype = np.dtype(spec.dtype).newbyteorder("<")
-    axis, shape, view = spec.sample_axis, list(spec.shape), memoryview(content)
+    axis, shape = spec.sample_axis, list(spec.shape)
     if axis is None:
-        return np.frombuffer(view, dtype).reshape(shape)
+        return np.frombuffer(part(0, size), dtype).reshape(shape)
     chunk = schema.chunk_samples(spec)
-    index = _index(view, schema.shard_samples // chunk)[: -(-rows // chunk)]
-    size = spec.sample_bytes * chunk
-    in_order = np.array_equal(index, np.stack([np.arange(len(index)) * size, np.full(len(index), size)], axis=1))
+    first, last = rows.start // chunk, -(-rows.stop // chunk)
+    index = _index(part, size, schema.shard_samples // chunk)[first:last]
+    length = spec.sample_bytes * chunk
+    starts = np.arange(first, last) * length
+    in_order = np.array_equal(index, np.stack([starts, np.full(len(starts), length)], axis=1))
     if schema.codec == "none" and in_order and math.prod(shape[:axis]) == 1:  # the payload is the block itself
-        shape[axis] = rows
-        return np.frombuffer(view, dtype, math.prod(shape)).reshape(shape)
+        shape[axis] = rows.stop - rows.start
+        payload = part(rows.start * spec.sample_bytes, shape[axis] * spec.sample_bytes)
+        return np.frombuffer(payload, dtype).reshape(shape)
     shape[axis] = chunk
     pieces = []
     for offset, length in index.tolist():
         if offset == length == ABSENT:  # a chunk of fill values, which other writers leave out
             pieces.append(np.zeros(shape, dtype))
             continue
-        piece = view[offset : offset + length]
+        if offset + length > size:
+            raise ValueError("its index is damaged")
+        piece = part(offset, length)
         pieces.append(np.frombuffer(piece if schema.codec == "none" else decompress(piece), dtype).reshape(shape))
     whole = np.concatenate(pieces, axis=axis)
-    return whole[(slice(None),) * axis + (slice(rows),)]
+    return whole[(slice(None),) * axis + (slice(rows.start - first * chunk, rows.stop - first * chunk),)]
 
 
-def _index(view: memoryview, chunks: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def _index(part: Callable[[int, int], Content], size: int, chunks: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """Return offset and length of each inner chunk: what a shard ends with, before the checksum of just that."""
-    encoded = bytes(view[-4 - 16 * chunks : -4])
-    if len(encoded) != 16 * chunks or crc32c(encoded) != int.from_bytes(view[-4:], "little"):
+    length = 16 * chunks
+    found = bytes(part(size - length - 4, length + 4)) if size >= length + 4 else b""
+    if len(found) != length + 4 or crc32c(found[:-4]) != int.from_bytes(found[-4:], "little"):
         raise ValueError("its index is damaged")
-    return np.frombuffer(encoded, "<u8").reshape(-1, 2)
+    return np.frombuffer(found[:-4], "<u8").reshape(-1, 2)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from featdyn.errors import StoreError
 from featdyn.store.locate import Store, locate
 from featdyn.store.place import FileRecord, Place
 from featdyn.store.root import Root
@@ -24,6 +23,7 @@ class Verdict:
     files: int  # that were checked, manifests included
     bytes: int  # likewise
     problems: tuple[str, ...]  # a line for each file that is not as it was written
+    unknown: tuple[str, ...]  # a line for each that cannot be read now, of which nothing is known
     damaged: tuple[int, ...]  # numbers of the commits that have such files, in order
     lost: tuple[str, ...]  # what :func:`~featdyn.store.repair` would drop for that: checkpoints and results
     of: int  # files in all
@@ -31,8 +31,8 @@ class Verdict:
 
     @property
     def sound(self) -> bool:
-        """Whether every byte that was checked is as it was written."""
-        return not self.problems
+        """Whether every byte is as it was written, of what was to be checked."""
+        return not self.problems and not self.unknown
 
 
 def verify(store: Store, progress: Progress = None, *, sample: float | None = None, seed: int | None = None) -> Verdict:
@@ -60,12 +60,18 @@ def inspect(
 ) -> Verdict:
     """Check what a root names, as :func:`verify` does."""
     problems: dict[str, int] = {}  # to the number of the commit
+    unknown: list[str] = []
     records: list[tuple[FileRecord, int]] = []
     for entry in root.commits:
         try:
-            records += [(record, entry.number) for record in entry.files(place)]
-        except StoreError:
-            problems[place.check(entry.manifest) or f"{entry.manifest.path}: damaged"] = entry.number
+            listed = entry.listed(place)
+        except OSError as error:
+            unknown.append(_unread(entry.manifest, error))
+            continue
+        if isinstance(listed, str):
+            problems[listed] = entry.number
+        else:
+            records += [(record, entry.number) for record in listed]
     of = len(root.commits) + len(records)
     if sample is not None:
         if not 0 < sample <= 1:
@@ -74,8 +80,16 @@ def inspect(
         records = random.Random(seed).sample(records, math.ceil(sample * len(records)))
     done = sum(entry.manifest.size for entry in root.commits)
     total = done + sum(record.size for record, _ in records)
-    checked = place.each(lambda item: place.check(item[0]), records)
-    for (record, number), wrong in zip(records, checked, strict=True):
+
+    def look(item: tuple[FileRecord, int]) -> tuple[str | None, str | None]:
+        try:
+            return place.check(item[0]), None
+        except OSError as error:
+            return None, _unread(item[0], error)
+
+    for (record, number), (wrong, unread) in zip(records, place.each(look, records), strict=True):
+        if unread:
+            unknown.append(unread)
         if wrong:
             problems[wrong] = number
         done += record.size
@@ -84,4 +98,9 @@ def inspect(
     damaged = sorted(set(problems.values()))
     lost, commits = tuple(c.label for c in root.lost(damaged)), len(root.commits)
     drawn = seed if sample is not None else None
-    return Verdict(commits, commits + len(records), total, tuple(problems), tuple(damaged), lost, of, drawn)
+    files = commits + len(records)
+    return Verdict(commits, files, total, tuple(problems), tuple(unknown), tuple(damaged), lost, of, drawn)
+
+
+def _unread(record: FileRecord, error: OSError) -> str:
+    return f"{record.path}: cannot be read now ({error.strerror or error})"

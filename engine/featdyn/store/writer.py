@@ -14,7 +14,7 @@ from featdyn.store import datasets, layout, metadata
 from featdyn.store import root as roots
 from featdyn.store.checkpoint import CheckpointWriter
 from featdyn.store.locate import Store, locate
-from featdyn.store.lock import NAME as LOCK
+from featdyn.store.lock import is_lock
 from featdyn.store.place import FileRecord, Place, Version, WriterLock, beside, disk
 from featdyn.store.publish import Publisher, newest
 from featdyn.store.root import Root
@@ -77,7 +77,7 @@ class RunWriter(Publisher):
         try:
             _vacant(place)  # again, now that nobody else can change it
             with disk(place):
-                place.clear(layout.is_own)
+                place.clear(lambda path: path != place.fence and layout.is_own(path))
                 place.anchor()
                 takeovers, writer._version = roots.fenced(place, writer._lock)
                 writer._root = replace(writer._root, takeovers=takeovers)
@@ -194,10 +194,12 @@ def _described(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _vacant(place: Place) -> None:
     """Raise unless a run can start here: nothing there, or only what a writer killed before its first commit left."""
+    with disk(place):  # before the root is looked for: a first commit may just come
+        empty, files = place.empty(), place.listing()
     if roots.exists(place):
         raise StoreError(f"{place}: a store is there already")
-    if roots.lost(place):
-        roots.read(place)  # says so
-    with disk(place):
-        if not place.empty() and (not place.exists(LOCK) or layout.foreign(place)):
-            raise StoreError(f"{place}: not empty and not a featdyn store; choose another path")
+    if layout.is_run(files, place.fence):
+        raise roots.missing(place)
+    begun = place.fence in files or (files and all(map(is_lock, files)))
+    if not empty and not (begun and layout.foreign(files) is None):
+        raise StoreError(f"{place}: not empty and not a featdyn store; choose another path")
