@@ -222,6 +222,43 @@ def test_features_of_any_scale(tmp_path, scale):
     np.testing.assert_allclose(found[1][2]["variance"] / scale / scale, found[0][2]["variance"], rtol=1e-5)
 
 
+def primal_ridge(x, labels, penalty):
+    """Return the weights and the offset of a ridge regression of one-hot labels, in float64."""
+    mean, wanted = x.mean(0), np.eye(labels.max() + 1)[labels]
+    centred = x - mean
+    unit = np.trace(centred @ centred.T) / len(x)
+    weights = np.linalg.solve(
+        centred.T @ centred + penalty * unit * np.eye(x.shape[1]), centred.T @ (wanted - wanted.mean(0))
+    )
+    return weights, wanted.mean(0) - mean @ weights
+
+
+@pytest.mark.parametrize(("spread", "apart"), [(1e-4, 1.0), (3e-4, 1e4), (1e-2, 1e25)])
+def test_a_set_far_from_the_training_set(tmp_path, spread, apart):
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((60, 6))
+    x[20:40] = apart * (1 + spread * x[20:40])  # the test set
+    x[40:] *= 0.01  # another one, close to the training set
+    inputs = torch.from_numpy(x).float()
+    splits = np.repeat(np.array(["train", "test", "near"], dtype=object), 20)
+    turned = np.eye(6) + 0.5 * rng.standard_normal((6, 6))
+    run, model = linear(tmp_path / "r.zarr", inputs, {"split": splits}, [np.eye(6), turned], dtype="float32")
+    found = drift(run, model=model, cuts=("0",), features="stored").isel(cut=0, cut2=0)
+    blocks = range(run.schema.blocks)
+    z = [np.concatenate([run.block("layers/0/activation", t, b) for b in blocks]).astype(np.float64) for t in (0, 1)]
+    one, other = (of[20:40] - of[20:40].mean(0) for of in z)
+    cka = np.linalg.norm(one.T @ other) ** 2 / np.linalg.norm(one.T @ one) / np.linalg.norm(other.T @ other)
+    assert float(found["cka"][0, 1]) == pytest.approx(cka, abs=1e-5)
+    assert float(found["cka_debiased"][0, 1]) == pytest.approx(naive_unbiased(one, other), abs=1e-4)
+    labels = np.arange(60) % 2
+    for t in (0, 1):
+        weights, offset = primal_ridge(z[t][:20], labels[:20], float(found["linear_penalty"][t]))
+        right = (z[t] @ weights + offset).argmax(1) == labels
+        for name in ("test", "near"):
+            share = right[splits == name].mean()
+            assert float(found["linear_accuracy"].sel(set=name)[t]) == pytest.approx(share)
+
+
 def test_cosines_of_features_of_very_different_length(tmp_path):
     inputs = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
     turn = np.eye(4)[[1, 0, 2, 3]]

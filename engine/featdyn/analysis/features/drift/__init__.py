@@ -68,5 +68,5 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.features.drift.compute:drift",
     section="featdyn.report.sections.drift:section",
-    version=2,
+    version=3,
 )
