@@ -228,6 +228,73 @@ def test_motion_leaves_zero_features_out_and_counts_them(tmp_path):
     np.testing.assert_array_equal(relative_change([1.0, 2.0, 0.0], [2.0, 0.0, 0.0]), [0.5, np.nan, np.nan])
 
 
+def joined(inputs, states):
+    """Return the logits of a network of three linear layers, each of its own state, with ReLUs between them."""
+    z = inputs
+    for place, state in zip((0, 2, 4), states, strict=True):
+        z = (z.relu() if place else z) @ state[f"{place}.weight"].T + state[f"{place}.bias"]
+    return z
+
+
+@pytest.mark.parametrize("name", ROOM)
+def test_logits_that_hold_nan_are_no_prediction(tmp_path, name):
+    """What checkpoint 0 hands on is too large for the next layer of checkpoint 1, but where it is nothing."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    states = [{k: v.clone() for k, v in model.state_dict().items()} for _ in range(2)]
+    for state, scale in zip(states, (1e30, 1e-20), strict=True):
+        state["0.bias"][:] = 0
+        state["0.weight"] *= scale
+        state["2.weight"] /= scale
+    inputs, labels = torch.randn(40, 6), torch.arange(40) % 3
+    inputs[::4] = 0
+    mean = {k: ((states[0][k].double() + states[1][k]) / 2).float() for k in states[0]}
+    logits = joined(inputs, [mean] * 3 if name == "averaging" else [states[0], states[1], states[1]])
+    known, predicted = ~logits.isnan().any(1).numpy(), logits.argmax(1).numpy()
+    own = joined(inputs, [states[1]] * 3).argmax(1).numpy()
+    split = np.array(halves(40), dtype=object)
+    split[np.flatnonzero(~known)[:3]] = "lost"
+    probes = Probes(inputs, labels, {"split": split})
+    with Recorder(model, probes, tmp_path / "r.zarr", layers=["1"], dtype="float32", gradients=False) as recorder:
+        for t, state in enumerate(states):
+            model.load_state_dict(state)
+            recorder.record(step=t)
+    found = analyses()[name](
+        Run(tmp_path / "r.zarr"), model=model, **({"window": 2} if name == "averaging" else {"cuts": ("1",)})
+    )
+    explained(found)
+    where = {"batchnorm": {"policy": "travel"}, "controls": {"kind": "drift"}}.get(name, {})
+    pair = {"average": "weights", "window": 2} if name == "averaging" else {"t1": 0, "t2": 1}
+    part = {"averaging": {}, "rewind": {"segment": "1"}}.get(name, {"cut": "1"})
+    cell = found.sel(where | pair | part)
+    right, labels = predicted == labels.numpy(), labels.numpy()
+    lost = (own == labels).astype(float) - right
+    for s in ("train", "test"):
+        mine, there = split == s, known & (split == s)
+        assert 0 < there.sum() < mine.sum()
+        of_set = cell.sel(set=s)
+        assert float(of_set["accuracy"]) == pytest.approx(right[there].mean())
+        assert int(of_set["without_prediction"]) == (mine & ~known).sum()
+        for measure, wanted in (
+            ("agreement", (predicted == own)[there].mean()),
+            ("drop", lost[there].mean()),
+            (
+                "forgetting",
+                max(
+                    0, (joined(inputs, [states[0]] * 3).argmax(1).numpy() == labels)[there].mean() - right[there].mean()
+                ),
+            ),
+        ):
+            if measure in of_set:
+                assert float(of_set[measure]) == pytest.approx(wanted)
+    assert np.isnan(float(cell["accuracy"].sel(set="lost")))
+    why = reasons(found, "accuracy").sel(where | pair | part).sel(set="lost").item()
+    assert why == "no probe has a prediction"
+    if name in ("consistency", "averaging"):
+        said = cell["prediction"].values
+        np.testing.assert_array_equal(said, np.where(known, predicted, -1))
+
+
 @pytest.mark.parametrize("name", ROOM)
 def test_another_function_of_the_same_weights_is_refused(tmp_path, name):
     run = drifting(tmp_path / "r.zarr", mlp(), halves(20))

@@ -27,11 +27,22 @@ ANALYSIS = Analysis(
     options=RewindOptions,
     needs=frozenset({"network", "labels"}),
     variables={
-        **bounded("accuracy", CELLS, "share of right probes", valid_range=SHARE),
-        "agreement": Variable(CELLS, "share of probes predicted as by t2's own network", valid_range=SHARE),
-        **bounded("drop", CELLS, "accuracy of t2's own network minus that of the composite", valid_range=SIGNED),
+        "without_prediction": Variable(
+            CELLS, "probes without a prediction, as a logit is NaN: left out of accuracy, agreement and drop"
+        ),
+        **bounded("accuracy", CELLS, "share of right probes", valid_range=SHARE, status="status"),
+        "agreement": Variable(
+            CELLS, "share of probes predicted as by t2's own network", valid_range=SHARE, status="paired_status"
+        ),
+        **bounded(
+            "drop",
+            CELLS,
+            "accuracy of t2's own network minus that of the composite",
+            valid_range=SIGNED,
+            status="paired_status",
+        ),
     },
     compute="featdyn.analysis.composites.rewind.compute:rewind",
     section="featdyn.report.sections.rewind:section",
-    version=2,
+    version=3,
 )
