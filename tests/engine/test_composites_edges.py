@@ -295,6 +295,45 @@ def test_logits_that_hold_nan_are_no_prediction(tmp_path, name):
         np.testing.assert_array_equal(said, np.where(known, predicted, -1))
 
 
+class Inverse(nn.Module):
+    """Of features that may be infinite it makes finite ones."""
+
+    def forward(self, x):
+        return 1 / (1 + x.abs())
+
+
+class Exponential(nn.Module):
+    """Its output is infinite where its input is large."""
+
+    def forward(self, x):
+        return x.exp()
+
+
+def test_one_probe_of_infinite_features_is_left_out_and_counted_everywhere(tmp_path):
+    torch.manual_seed(0)
+    apart = nn.Unflatten(1, (8, 1)), nn.Conv1d(8, 8, 1, groups=8, bias=False)  # a layer that mixes no features
+    model = nn.Sequential(nn.Linear(6, 8), Exponential(), *apart, Inverse(), nn.Flatten(), nn.Linear(8, 3))
+    run = drifting(tmp_path / "r.zarr", model, halves(40), edit=lambda x: x[25].fill_(1000), dtype="float32")
+    found = analyses()["controls"](run, model=model, cuts=("2",)).sel(cut="2", set="test", t2=2)
+    drift = analyses()["drift"](run, model=model, cuts=("2",)).sel(cut="2", set="test", t2=2)
+    inputs = torch.from_numpy(run.values("inputs/input"))[20:]
+    z = [(inputs @ run.state(t)["0.weight"].T + run.state(t)["0.bias"]).exp().double().numpy() for t in range(3)]
+    finite = np.arange(20) != 5
+    assert [np.isfinite(of).all(1).tolist() for of in z] == [finite.tolist()] * 3
+    assert (drift["undefined"] == 1).all()
+    assert (found["undefined"] == 1).all()
+    assert (found["without_control"].sel(kind=["isotropic", "gaussian", "same_class", "other_class"]) == 1).all()
+    assert found["accuracy"].notnull().all()
+    assert (found["norm_error"] < 1e-3).all()
+    z = [of[finite] for of in z]
+    for t in (0, 1):
+        moved = np.linalg.norm(z[t] - z[2], axis=1)
+        wanted = (moved / np.linalg.norm(z[2], axis=1)).mean()
+        assert float(found["motion"].sel(t1=t)) == pytest.approx(wanted, rel=1e-4)
+        wanted = (moved / np.linalg.norm(z[t], axis=1)).mean()
+        assert float(drift["motion"].sel(t1=t)) == pytest.approx(wanted, rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ROOM)
 def test_another_function_of_the_same_weights_is_refused(tmp_path, name):
     run = drifting(tmp_path / "r.zarr", mlp(), halves(20))
