@@ -295,6 +295,27 @@ def test_logits_that_hold_nan_are_no_prediction(tmp_path, name):
         np.testing.assert_array_equal(said, np.where(known, predicted, -1))
 
 
+@pytest.mark.parametrize("names", [("body", "head", "out"), ("head", "body", "out")])
+def test_a_cut_called_head_leaves_segments_of_different_names(tmp_path, names):
+    model = nn.Sequential()
+    for name, width in zip(names, (6, 6, 3), strict=True):
+        model.add_module(name, nn.Linear(6, width))
+    run = drifting(tmp_path / "r.zarr", model, halves(12))
+    found = analyses()["rewind"](run, model=model, t2="last")
+    assert found["segment"].values.tolist() == [*names[:2], f"behind {names[1]}"]
+    inputs, labels = torch.from_numpy(run.values("inputs/input")).double(), torch.arange(12) % 3
+    first, last = run.state(0), run.state(2)
+    for segment, back in zip(found["segment"].values, names, strict=True):
+        z = inputs
+        for name in names:
+            state = first if name == back else last
+            z = z @ state[f"{name}.weight"].double().T + state[f"{name}.bias"].double()
+        right = (z.argmax(1) == labels).double()
+        cell = found["accuracy"].sel(segment=segment, t1=0).isel(t2=0)
+        assert cell.sel(set="train").item() == pytest.approx(right[:6].mean().item())
+        assert cell.sel(set="test").item() == pytest.approx(right[6:].mean().item())
+
+
 class Inverse(nn.Module):
     """Of features that may be infinite it makes finite ones."""
 

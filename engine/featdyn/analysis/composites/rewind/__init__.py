@@ -22,7 +22,8 @@ ANALYSIS = Analysis(
     name="rewind",
     question="which layers can be put back to an earlier checkpoint while all others stay?",
     source="Composites of three segments: everything from checkpoint t2, one piece between two neighbouring cuts from "
-    't1; the last piece, behind the last cut, is called "head". Zhang, Bengio, Singer, "Are all layers created '
+    't1; the last piece, behind the last cut, is called "head", or "behind" and the '
+    'name of that cut where a cut has this name. Zhang, Bengio, Singer, "Are all layers created '
     'equal?", JMLR 2022, do this with one layer of the final network.',
     options=RewindOptions,
     needs=frozenset({"network", "labels"}),

@@ -57,7 +57,7 @@ def rewind(context: Context[RewindOptions]) -> xr.Dataset:
         mine = sets.members[s]
         for name, row in _numbers(said[k, t1][:, mine], own[:, mine], labels[mine], sets.origins[mine]).items():
             values.setdefault(name, np.empty((pieces, len(sets.names), steps, len(t2s)), row.dtype))[k, s, t1] = row
-    names = np.array([*(cut.name for cut in parts.cuts), HEAD], dtype=object)
+    names = np.array(_names([cut.name for cut in parts.cuts]), dtype=object)
     result = parts.coords(run, sets).isel(t2=t2s).drop_dims("cut").assign_coords(segment=names)
     dims = CELLS.split()
     return result.assign({name: (dims, array) for name, array in values.items()}).assign(
@@ -68,6 +68,11 @@ def rewind(context: Context[RewindOptions]) -> xr.Dataset:
             )
         }
     )  # fmt: skip
+
+
+def _names(cuts: list[str]) -> list[str]:
+    """Return the names of all segments, no two of which are the same."""
+    return [*cuts, HEAD if HEAD not in cuts else f"behind {cuts[-1]}"]
 
 
 def _numbers(
