@@ -164,7 +164,8 @@ def _measured(
             found.append(FEW if images < least else flaw)
             continue
         try:
-            found.append(measure(a, b, paired=True, groups=origins, permutations=labels, rng=options.seed))
+            result = measure(a, b, paired=True, groups=origins, permutations=labels, rng=options.seed)
+            found.append(result if np.isfinite([result.statistic, *result.null]).all() else NOT_FINITE)
         except ValueError as error:
             said = str(error)
             known = (reason for words, reason in REFUSALS.items() if words in said)
