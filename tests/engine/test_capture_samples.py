@@ -307,6 +307,9 @@ def test_extra_state_is_no_part_of_a_checkpoint(tmp_path):
 def test_classes_of_one_logit_and_of_many(kind, width, n, seed):
     logits = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
     whole = torch.cat([torch.zeros(n, 1), logits], 1) if width == 1 else logits  # one logit stands against 0
+    none = torch.rand(n, generator=torch.Generator().manual_seed(seed)) < 0.3
+    given = kind(torch.where(none[:, None] & (torch.arange(width) == seed % width), torch.nan, logits))
+    assert predicted_classes(given).tolist() == whole.argmax(1).masked_fill(none, -1).tolist()
     found = predicted_classes(kind(logits))
     assert isinstance(found, type(kind(logits)))
     assert found.dtype in (torch.int64, np.dtype("int64"))

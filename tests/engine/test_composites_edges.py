@@ -241,6 +241,133 @@ def test_motion_leaves_zero_features_out_and_counts_them(tmp_path):
     np.testing.assert_array_equal(relative_change([1.0, 2.0, 0.0], [2.0, 0.0, 0.0]), [0.5, np.nan, np.nan])
 
 
+def joined(inputs, states):
+    """Return the logits of a network of three linear layers, each of its own state, with ReLUs between them."""
+    z = inputs
+    for place, state in zip((0, 2, 4), states, strict=True):
+        z = (z.relu() if place else z) @ state[f"{place}.weight"].T + state[f"{place}.bias"]
+    return z
+
+
+@pytest.mark.parametrize("name", ROOM)
+def test_logits_that_hold_nan_are_no_prediction(tmp_path, name):
+    """What checkpoint 0 hands on is too large for the next layer of checkpoint 1, but where it is nothing."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    states = [{k: v.clone() for k, v in model.state_dict().items()} for _ in range(2)]
+    for state, scale in zip(states, (1e30, 1e-20), strict=True):
+        state["0.bias"][:] = 0
+        state["0.weight"] *= scale
+        state["2.weight"] /= scale
+    inputs, labels = torch.randn(40, 6), torch.arange(40) % 3
+    inputs[::4] = 0
+    mean = {k: ((states[0][k].double() + states[1][k]) / 2).float() for k in states[0]}
+    logits = joined(inputs, [mean] * 3 if name == "averaging" else [states[0], states[1], states[1]])
+    known, predicted = ~logits.isnan().any(1).numpy(), logits.argmax(1).numpy()
+    own = joined(inputs, [states[1]] * 3).argmax(1).numpy()
+    split = np.array(halves(40), dtype=object)
+    split[np.flatnonzero(~known)[:3]] = "lost"
+    probes = Probes(inputs, labels, {"split": split})
+    with Recorder(model, probes, tmp_path / "r.zarr", layers=["1"], dtype="float32", gradients=False) as recorder:
+        for t, state in enumerate(states):
+            model.load_state_dict(state)
+            recorder.record(step=t)
+    found = analyses()[name](
+        Run(tmp_path / "r.zarr"), model=model, **({"window": 2} if name == "averaging" else {"cuts": ("1",)})
+    )
+    explained(found)
+    where = {"batchnorm": {"policy": "travel"}, "controls": {"kind": "drift"}}.get(name, {})
+    pair = {"average": "weights", "window": 2} if name == "averaging" else {"t1": 0, "t2": 1}
+    part = {"averaging": {}, "rewind": {"segment": "1"}}.get(name, {"cut": "1"})
+    cell = found.sel(where | pair | part)
+    right, labels = predicted == labels.numpy(), labels.numpy()
+    lost = (own == labels).astype(float) - right
+    for s in ("train", "test"):
+        mine, there = split == s, known & (split == s)
+        assert 0 < there.sum() < mine.sum()
+        of_set = cell.sel(set=s)
+        assert float(of_set["accuracy"]) == pytest.approx(right[there].mean())
+        assert int(of_set["without_prediction"]) == (mine & ~known).sum()
+        for measure, wanted in (
+            ("agreement", (predicted == own)[there].mean()),
+            ("drop", lost[there].mean()),
+            (
+                "forgetting",
+                max(
+                    0, (joined(inputs, [states[0]] * 3).argmax(1).numpy() == labels)[there].mean() - right[there].mean()
+                ),
+            ),
+        ):
+            if measure in of_set:
+                assert float(of_set[measure]) == pytest.approx(wanted)
+    assert np.isnan(float(cell["accuracy"].sel(set="lost")))
+    why = reasons(found, "accuracy").sel(where | pair | part).sel(set="lost").item()
+    assert why == "no probe has a prediction"
+    if name in ("consistency", "averaging"):
+        said = cell["prediction"].values
+        np.testing.assert_array_equal(said, np.where(known, predicted, -1))
+
+
+@pytest.mark.parametrize("names", [("body", "head", "out"), ("head", "body", "out")])
+def test_a_cut_called_head_leaves_segments_of_different_names(tmp_path, names):
+    model = nn.Sequential()
+    for name, width in zip(names, (6, 6, 3), strict=True):
+        model.add_module(name, nn.Linear(6, width))
+    run = drifting(tmp_path / "r.zarr", model, halves(12))
+    found = analyses()["rewind"](run, model=model, t2="last")
+    assert found["segment"].values.tolist() == [*names[:2], f"behind {names[1]}"]
+    inputs, labels = torch.from_numpy(run.values("inputs/input")).double(), torch.arange(12) % 3
+    first, last = run.state(0), run.state(2)
+    for segment, back in zip(found["segment"].values, names, strict=True):
+        z = inputs
+        for name in names:
+            state = first if name == back else last
+            z = z @ state[f"{name}.weight"].double().T + state[f"{name}.bias"].double()
+        right = (z.argmax(1) == labels).double()
+        cell = found["accuracy"].sel(segment=segment, t1=0).isel(t2=0)
+        assert cell.sel(set="train").item() == pytest.approx(right[:6].mean().item())
+        assert cell.sel(set="test").item() == pytest.approx(right[6:].mean().item())
+
+
+class Inverse(nn.Module):
+    """Of features that may be infinite it makes finite ones."""
+
+    def forward(self, x):
+        return 1 / (1 + x.abs())
+
+
+class Exponential(nn.Module):
+    """Its output is infinite where its input is large."""
+
+    def forward(self, x):
+        return x.exp()
+
+
+def test_one_probe_of_infinite_features_is_left_out_and_counted_everywhere(tmp_path):
+    torch.manual_seed(0)
+    apart = nn.Unflatten(1, (8, 1)), nn.Conv1d(8, 8, 1, groups=8, bias=False)  # a layer that mixes no features
+    model = nn.Sequential(nn.Linear(6, 8), Exponential(), *apart, Inverse(), nn.Flatten(), nn.Linear(8, 3))
+    run = drifting(tmp_path / "r.zarr", model, halves(40), edit=lambda x: x[25].fill_(1000), dtype="float32")
+    found = analyses()["controls"](run, model=model, cuts=("2",)).sel(cut="2", set="test", t2=2)
+    drift = analyses()["drift"](run, model=model, cuts=("2",)).sel(cut="2", set="test", t2=2)
+    inputs = torch.from_numpy(run.values("inputs/input"))[20:]
+    z = [(inputs @ run.state(t)["0.weight"].T + run.state(t)["0.bias"]).exp().double().numpy() for t in range(3)]
+    finite = np.arange(20) != 5
+    assert [np.isfinite(of).all(1).tolist() for of in z] == [finite.tolist()] * 3
+    assert (drift["undefined"] == 1).all()
+    assert (found["undefined"] == 1).all()
+    assert (found["without_control"].sel(kind=["isotropic", "gaussian", "same_class", "other_class"]) == 1).all()
+    assert found["accuracy"].notnull().all()
+    assert (found["norm_error"] < 1e-3).all()
+    z = [of[finite] for of in z]
+    for t in (0, 1):
+        moved = np.linalg.norm(z[t] - z[2], axis=1)
+        wanted = (moved / np.linalg.norm(z[2], axis=1)).mean()
+        assert float(found["motion"].sel(t1=t)) == pytest.approx(wanted, rel=1e-4)
+        wanted = (moved / np.linalg.norm(z[t], axis=1)).mean()
+        assert float(drift["motion"].sel(t1=t)) == pytest.approx(wanted, rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ROOM)
 def test_another_function_of_the_same_weights_is_refused(recorded, name):
     run, _ = recorded("plain", mlp(), halves(20))

@@ -81,6 +81,16 @@ def test_rotation_scale_and_shift_change_nothing(n, seed, scale):
     np.testing.assert_allclose(found.debiased, 1, atol=1e-3)
 
 
+@settings(deadline=None, max_examples=40)
+@given(n=st.integers(2, 23), seed=st.integers(0, 999))
+def test_it_lies_within_its_range(n, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, 1)).astype(np.float32)
+    found = aligned([x, 3 * x, -x, x @ rng.standard_normal((1, 7)).astype(np.float32)])
+    assert found.biased.max() <= 1
+    assert found.biased == pytest.approx(1, abs=1e-5)
+
+
 def test_of_independent_features_the_debiased_cka_has_mean_zero():
     rng = np.random.default_rng(0)
     found = [aligned(rng.standard_normal((2, 20, 50))) for _ in range(300)]

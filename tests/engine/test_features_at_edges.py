@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.spatial.distance import cdist, pdist
 from torch import nn
 
 from featdyn.analysis import analyses
 from featdyn.analysis.context import Context
+from featdyn.analysis.features.density.compute import MEASURES
 from featdyn.analysis.features.drift.linear_probe import fit
 from featdyn.analysis.inputs.features_at_cuts import inputs_of
 from featdyn.analysis.inputs.stitchable import cut_network
 from featdyn.analysis.status import reasons
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import NetworkError
+from featdyn.statistics import two_sample
 from featdyn.statistics.cka import Grams
 from featdyn.store import Run
 from tests.engine.on_workers import own_run
@@ -220,6 +223,85 @@ def test_features_of_any_scale(tmp_path, scale):
         np.testing.assert_allclose(other["statistic"] / unit, one["statistic"], rtol=1e-3, atol=1e-4, err_msg=measure)
     np.testing.assert_allclose(found[1][2]["effective_rank"], found[0][2]["effective_rank"], rtol=1e-5)
     np.testing.assert_allclose(found[1][2]["variance"] / scale / scale, found[0][2]["variance"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e4, 1e7, 1e8, 1e15])
+def test_a_checkpoint_of_another_scale_costs_the_others_nothing(tmp_path, scale):
+    rng = np.random.default_rng(1)
+    inputs = torch.from_numpy(rng.standard_normal((40, 6))).float()
+    coords = {"split": np.array(["train", "test"], dtype=object)[np.arange(40) % 2]}
+    matrices = [np.eye(6), 2 * np.eye(6) + 0.3 * rng.standard_normal((6, 6)), scale * (1 + np.eye(6))]
+    run, model = linear(tmp_path / "r.zarr", inputs, coords, matrices, dtype="float32")
+    found = density(run, model=model, cuts=("0",), pairs="all", permutations=19, features="recomputed").sel(set="test")
+    x = inputs[1::2].double().numpy()
+    y = x @ np.float32(matrices[1]).astype(np.float64).T
+    within = sum(pdist(z).mean() for z in (x, y))
+    cell = found["statistic"].isel(cut=0, pair=0)
+    assert float(cell.sel(measure="energy")) == pytest.approx(2 * cdist(x, y).mean() - within, rel=1e-4)
+    alone = two_sample.mmd(x, y, paired=True, permutations=19).statistic
+    assert float(cell.sel(measure="mmd")) == pytest.approx(alone, rel=1e-3)
+    assert (found["status"].isel(cut=0, pair=0) == 0).all()
+
+
+def test_a_cell_that_a_measure_refuses_says_why(tmp_path, monkeypatch):
+    def refuses(*_, **__):
+        raise ValueError("samples (40, 2) are odd")
+
+    monkeypatch.setitem(MEASURES, "mmd", (refuses, 2))
+    inputs = torch.from_numpy(np.random.default_rng(1).standard_normal((20, 4))).float()
+    run, model = linear(tmp_path / "r.zarr", inputs, {}, [np.eye(4), 2 * np.eye(4)], gradients=False)
+    found = density(run, model=model, cuts=("0",), permutations=19)
+    why = reasons(found, "statistic").sel(measure="mmd").item()
+    assert why == "samples 40 2 are odd"
+    assert (found["status"].drop_sel(measure="mmd") == 0).all()
+
+
+def test_features_that_only_vary_outside_the_basis_are_not_called_still(tmp_path):
+    inputs = torch.from_numpy(np.random.default_rng(1).standard_normal((20, 4))).float()
+    inputs[:, 0] = inputs[:, 1]
+    small, large = np.zeros((2, 4, 4))
+    small[0, 0], large[1, 1] = 1e-10, 1e10
+    run, model = linear(tmp_path / "r.zarr", inputs, {}, [small, -small, large], dtype="float32")
+    found = density(run, model=model, cuts=("0",), pairs="all", permutations=19, features="recomputed")
+    why = reasons(found, "statistic").isel(cut=0, set=0, pair=0).values
+    assert (why == "features vary outside the common basis").all()
+
+
+def primal_ridge(x, labels, penalty):
+    """Return the weights and the offset of a ridge regression of one-hot labels, in float64."""
+    mean, wanted = x.mean(0), np.eye(labels.max() + 1)[labels]
+    centred = x - mean
+    unit = np.trace(centred @ centred.T) / len(x)
+    weights = np.linalg.solve(
+        centred.T @ centred + penalty * unit * np.eye(x.shape[1]), centred.T @ (wanted - wanted.mean(0))
+    )
+    return weights, wanted.mean(0) - mean @ weights
+
+
+@pytest.mark.parametrize(("spread", "apart"), [(1e-4, 1.0), (3e-4, 1e4), (1e-2, 1e25)])
+def test_a_set_far_from_the_training_set(tmp_path, spread, apart):
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((60, 6))
+    x[20:40] = apart * (1 + spread * x[20:40])  # the test set
+    x[40:] *= 0.01  # another one, close to the training set
+    inputs = torch.from_numpy(x).float()
+    splits = np.repeat(np.array(["train", "test", "near"], dtype=object), 20)
+    turned = np.eye(6) + 0.5 * rng.standard_normal((6, 6))
+    run, model = linear(tmp_path / "r.zarr", inputs, {"split": splits}, [np.eye(6), turned], dtype="float32")
+    found = drift(run, model=model, cuts=("0",), features="stored").isel(cut=0, cut2=0)
+    blocks = range(run.schema.blocks)
+    z = [np.concatenate([run.block("layers/0/activation", t, b) for b in blocks]).astype(np.float64) for t in (0, 1)]
+    one, other = (of[20:40] - of[20:40].mean(0) for of in z)
+    cka = np.linalg.norm(one.T @ other) ** 2 / np.linalg.norm(one.T @ one) / np.linalg.norm(other.T @ other)
+    assert float(found["cka"][0, 1]) == pytest.approx(cka, abs=1e-5)
+    assert float(found["cka_debiased"][0, 1]) == pytest.approx(naive_unbiased(one, other), abs=1e-4)
+    labels = np.arange(60) % 2
+    for t in (0, 1):
+        weights, offset = primal_ridge(z[t][:20], labels[:20], float(found["linear_penalty"][t]))
+        right = (z[t] @ weights + offset).argmax(1) == labels
+        for name in ("test", "near"):
+            share = right[splits == name].mean()
+            assert float(found["linear_accuracy"].sel(set=name)[t]) == pytest.approx(share)
 
 
 def test_cosines_of_features_of_very_different_length(tmp_path):

@@ -136,6 +136,19 @@ def test_a_probe_whose_features_do_not_move_takes_no_other_along(changed, result
     assert found["feature_stable_rank"].isel(first) == result["feature_stable_rank"].isel(first)
 
 
+def test_permuted_labels_that_were_not_sampled_are_said_to_be_so(changed, result):
+    found = changed(lambda sample: sample.drop_vars([n for n in sample.data_vars if str(n).startswith("permuted")]))
+    for space in ("parameter", "feature"):
+        for name in (f"{space}_drift_share_permuted", f"{space}_drift_share_permuted_halves"):
+            there = result[name].notnull().any("k")
+            assert there.any()
+            assert found[name].isnull().all()
+            why = reasons(found, name).where(there, "permuted labels were not sampled")
+            assert (why == "permuted labels were not sampled").all()
+            assert ((reasons(result, name) == "") == there).all()
+        np.testing.assert_array_equal(found[f"{space}_drift_share"], result[f"{space}_drift_share"])
+
+
 def test_draws_that_depend_on_each_other_are_undecided_and_heavy_tails_have_their_own_baseline(changed):
     rng = np.random.default_rng(1)
 

@@ -38,16 +38,22 @@ def test_planted_forgetting_is_read_back():
     # Checkpoint 0 has all ten right; with the suffix of checkpoint 1 its prefix loses three of them and no more.
     right = np.ones((2, 2, 10), bool)
     right[0, 1, :3] = False
-    np.testing.assert_allclose(pairs.forgetting(right), [[0, 0.3], [0, 0]])
-    np.testing.assert_allclose(pairs.particle_forgetting(right), [[0, 0.3], [0, 0]])
+    known = np.ones_like(right)
+    np.testing.assert_allclose(pairs.forgetting(right, known), [[0, 0.3], [0, 0]])
+    np.testing.assert_allclose(pairs.particle_forgetting(right, known), [[0, 0.3], [0, 0]])
     np.testing.assert_allclose(ratio_interval(right, right[[0, 1], [0, 1]][:, None]).estimate, [[1, 0.7], [1, 1]])
-    np.testing.assert_allclose(pairs.transferability(right[..., 3:], right), [[1, 1 / 0.7], [1, 1]])
+    unseen = pairs.accuracy(right[..., 3:], known[..., 3:])
+    np.testing.assert_allclose(pairs.transferability(unseen, pairs.accuracy(right, known)), [[1, 1 / 0.7], [1, 1]])
+    known[0, 1, :2] = False  # of the eight that have a prediction with either suffix one is lost
+    np.testing.assert_allclose(pairs.forgetting(right & known, known), [[0, 1 / 8], [0, 0]])
+    np.testing.assert_allclose(pairs.particle_forgetting(right & known, known), [[0, 1 / 8], [0, 0]])
 
 
 def test_particles_may_be_forgotten_where_accuracy_is_not():
     right = np.array([[[1, 0], [0, 1]], [[1, 1], [0, 1]]], bool)  # the prefix of 0 has one right with either suffix
-    assert pairs.forgetting(right)[0, 1] == 0
-    assert pairs.particle_forgetting(right)[0, 1] == 0.5
+    known = np.ones_like(right)
+    assert pairs.forgetting(right, known)[0, 1] == 0
+    assert pairs.particle_forgetting(right, known)[0, 1] == 0.5
 
 
 @settings(deadline=None, max_examples=60)
@@ -60,16 +66,17 @@ def test_definitions(right):
             s = horizon[t2, i]
             assert all(right[t2 - k, t2, i] for k in range(s + 1))
             assert s == t2 or not right[t2 - s - 1, t2, i]
-    gap = pairs.by_gap(right, range(t), range(1 - t, t))
+    known = np.ones_like(right)
+    gap = pairs.by_gap(right, known, range(t), range(1 - t, t))
     for k, s in enumerate(range(1 - t, t)):
         own = [right[t2 - s, t2].mean() for t2 in range(t) if 0 <= t2 - s < t]
         assert gap[k].mean() == pytest.approx(np.mean(own))
-    assert (pairs.particle_forgetting(right) >= pairs.forgetting(right) - 1e-12).all()
-    assert (np.diagonal(pairs.forgetting(right)) == 0).all()
+    assert (pairs.particle_forgetting(right, known) >= pairs.forgetting(right, known) - 1e-12).all()
+    assert (np.diagonal(pairs.forgetting(right, known)) == 0).all()
 
 
 def test_empty_sets_and_networks_that_are_never_right():
-    assert np.isnan(pairs.accuracy(np.zeros((2, 2, 0), bool))).all()
+    assert np.isnan(pairs.accuracy(*np.zeros((2, 2, 2, 0), bool))).all()
     found = ratio_interval(np.zeros((2, 3), bool), np.zeros((2, 3), bool))
     assert np.isnan([found.estimate, found.low, found.high]).all()
 
@@ -100,7 +107,7 @@ def test_measures_of_every_cut_and_set():
     labels = np.arange(30) % 3
     members = [np.arange(30) < 20, np.arange(30) >= 20]
     sets, steps = ProbeSets(["train", "test"], members, np.arange(30)), np.array([0, 3, 9, 27])
-    found = measures(right, labels, steps, sets, ConsistencyOptions(), 4, members[0])
+    found = measures(right, np.ones_like(right), labels, steps, sets, ConsistencyOptions(), 4, members[0])
     for c in range(2):
         for s, m in enumerate(members):
             cell = found.isel(cut=c, set=s)
@@ -116,7 +123,7 @@ def test_measures_of_every_cut_and_set():
             horizon = pairs.horizon(right[c])[:, m].astype(float)
             own = [h[h >= 0].mean() for h in horizon]
             np.testing.assert_allclose(cell["horizon"], own)
-    again = measures(right, labels, steps, sets, ConsistencyOptions(), 4, members[0])
+    again = measures(right, np.ones_like(right), labels, steps, sets, ConsistencyOptions(), 4, members[0])
     assert found.identical(again)
 
 
@@ -125,8 +132,8 @@ def test_gap_curves_of_the_constant_phase_leave_out_what_came_later():
     right, labels = rng.random((1, 5, 5, 12)) < 0.5, np.zeros(12, int)
     sets, steps = ProbeSets(["probes"], [np.ones(12, bool)], np.arange(12)), np.arange(5)
     options = ConsistencyOptions(phase="constant", window=1.0)
-    found = measures(right, labels, steps, sets, options, 3)
-    alone = measures(right[:, :3, :3], labels, steps[:3], sets, options, 3)
+    found = measures(right, np.ones_like(right), labels, steps, sets, options, 3)
+    alone = measures(right[:, :3, :3], np.ones_like(right[:, :3, :3]), labels, steps[:3], sets, options, 3)
     for name in ("gap_accuracy", "gap_accuracy_low"):
         np.testing.assert_array_equal(found[name], alone[name])
     assert found["lag"].values.tolist() == [-2, -1, 0, 1, 2]

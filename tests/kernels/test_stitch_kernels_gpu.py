@@ -89,7 +89,7 @@ def reduced(
     broken = logits.isnan().any(-1)
     missing = torch.full(broken.shape, torch.nan, dtype=torch.float64)
     found = {
-        "prediction": logits.argmax(-1),
+        "prediction": logits.argmax(-1).masked_fill(broken, -1),
         "gap": torch.where(broken, torch.nan, top[..., 0] - top[..., 1]),
         "scale": logits.nan_to_num(0.0, torch.inf, -torch.inf).abs().amax(-1),
     } | dict.fromkeys(FIGURES[2:], missing)

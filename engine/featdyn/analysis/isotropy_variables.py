@@ -54,11 +54,12 @@ TESTED: Table = {
     "half_overlap": ("k", "mean squared cosine of the directions of two halves", _K),
 }
 _DRIFT: dict[str, Any] = {"valid_range": SHARE, "status": "drift_status"}
+_PERMUTED = _DRIFT | {"status": "drift_permuted_status"}
 DRIFT: Table = {
     "drift_share": ("k", "share of the drift along the largest directions", _DRIFT),
     "drift_share_halves": ("k", "the same along the directions of half of the draws", _DRIFT),
-    "drift_share_permuted": ("k", "the same along the directions of draws with permuted labels", _DRIFT),
-    "drift_share_permuted_halves": ("k", "the same along the directions of half of those", _DRIFT),
+    "drift_share_permuted": ("k", "the same along the directions of draws with permuted labels", _PERMUTED),
+    "drift_share_permuted_halves": ("k", "the same along the directions of half of those", _PERMUTED),
     "drift_share_random": ("k", "the same in a random subspace, mean", _DRIFT),
     "drift_pvalue": ("k", "p-value against a random subspace", _DRIFT | {"missing": ALL_DIRECTIONS}),
 }

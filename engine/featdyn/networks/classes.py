@@ -14,13 +14,13 @@ def predicted_classes(logits: Values) -> Values:
     """Return the class, int64 (...), that each row of logits, (..., classes) or (..., 1), stands for.
 
     One logit is that of class 1 against class 0, as in binary cross-entropy: class 1 where it is above 0. Of several
-    the largest decides, the first of equals.
+    the largest decides, the first of equals. Where a logit is NaN there is no class: -1.
     """
     values: Any = logits
-    if values.shape[-1] != 1:
-        return cast(Values, values.argmax(-1))
-    positive = values[..., 0] > 0
-    return cast(Values, positive.long() if isinstance(positive, Tensor) else positive.astype("int64"))
+    found = values.argmax(-1) if values.shape[-1] != 1 else values[..., 0] > 0
+    found = found.long() if isinstance(found, Tensor) else found.astype("int64")
+    found[(values != values).any(-1)] = -1
+    return cast(Values, found)
 
 
 def class_loss(logits: Tensor, labels: Tensor) -> Tensor:

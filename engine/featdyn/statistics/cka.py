@@ -68,7 +68,7 @@ class Grams:
         products = np.zeros((matrices, matrices))
         for part in self._outside:
             products += _gram(part)
-        biased = _normalised(products + self._diagonal @ self._diagonal.T)
+        biased = np.clip(_normalised(products + self._diagonal @ self._diagonal.T), 0, 1)  # but for rounding it is
         squares, sums = rows.T @ rows, rows.sum(0)
         if n < 4:
             nothing = np.full_like(biased, np.nan)

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from featdyn.statistics import checks
+
 
 def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
     """Return Holm's step-down adjusted p-values: those up to alpha reject with familywise error at most alpha.
@@ -44,7 +46,7 @@ def westfall_young(observed: ArrayLike, null: ArrayLike, *, two_sided: bool = Fa
         Statistics of one family, large where they speak against the null; NaN for a test that was not made, which stays
         NaN and does not count.
     null : (R, *observed.shape)
-        Row r of all tests is from one relabelling of the data.
+        Row r of all tests is from one relabelling of the data. Of tests that were made it is finite, as they are.
     two_sided
         Small ones speak against it too.
     """
@@ -54,7 +56,8 @@ def westfall_young(observed: ArrayLike, null: ArrayLike, *, two_sided: bool = Fa
     found, made = np.full(first.shape, np.nan), ~np.isnan(first)
     if not made.any():
         return found
-    values = np.concatenate([first[None, made], rest[:, made]])
+    checks.finite(first[made], "observed")
+    values = np.concatenate([first[None, made], checks.finite(rest[:, made], "null")])
     values = values / (np.abs(values).max(axis=0) + (np.abs(values).max(axis=0) == 0))
     z, deviation = values - values.mean(axis=0), values.std(axis=0)
     varies = deviation > 1e-9

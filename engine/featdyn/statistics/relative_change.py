@@ -13,5 +13,6 @@ def relative_change(distance: ArrayLike, reference: ArrayLike) -> NDArray[np.flo
     """
     moved, length = np.broadcast_arrays(np.asarray(distance, np.float64), np.asarray(reference, np.float64))
     found = np.full(moved.shape, np.nan)
-    np.divide(moved, length, out=found, where=length != 0)
+    with np.errstate(invalid="ignore"):  # infinite both: no such share either
+        np.divide(moved, length, out=found, where=length != 0)
     return found

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from featdyn.capture.tap import undisturbed
 from featdyn.data import Dataset, load, noisy_labels, normalise
 from featdyn.errors import RecipeError
-from featdyn.networks import build
+from featdyn.networks import build, predicted_classes
 from featdyn.training.batches import Batches, seeded
 from featdyn.training.intervention import Intervention
 from featdyn.training.options import TrainingOptions
@@ -70,7 +70,7 @@ class Loop:
         loss = F.cross_entropy(logits.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        return float(loss.detach()), int((logits.argmax(1) == labels).sum())
+        return float(loss.detach()), int((predicted_classes(logits) == labels).sum())
 
     def _logits(self, step: int) -> Tensor:
         if self.intervention is not None and step in self.intervention.steps:
@@ -88,7 +88,7 @@ class Loop:
                 with self._autocast():
                     logits = self.model(inputs).float()
                 loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-                correct += int((logits.argmax(1) == labels).sum())
+                correct += int((predicted_classes(logits) == labels).sum())
         return loss / len(test), correct / len(test)
 
     def _autocast(self) -> torch.autocast:

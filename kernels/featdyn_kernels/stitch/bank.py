@@ -34,7 +34,7 @@ class Stitched(NamedTuple):
     """Results of shape (checkpoint, sample), of the kind and on the device of the features."""
 
     predictions: Any
-    """int64; the first of the largest logits."""
+    """int64; the first of the largest logits, -1 where one is NaN."""
     loss: Any
     """float32 cross-entropy; None without labels."""
     margin: Any

@@ -26,7 +26,7 @@ def run(
     """
     with torch.inference_mode():
         logits = np.stack([of_classes(m(features.to("cpu", torch.float64, copy=True))).numpy() for m in modules])
-    prediction = torch.from_numpy(logits).argmax(-1).numpy()
+    prediction = np.where(np.isnan(logits).any(-1), -1, logits.argmax(-1))
     log_q, none = log_softmax(logits, axis=-1), np.empty(0)
     divergence = none
     if own is not None:

@@ -91,9 +91,9 @@ def score(logits: Any, labels: Any) -> tuple[Any, Any, Any, Any, Any]:
     """Reduce logits (sample, checkpoint, class), float32 or float64, to arrays (checkpoint, sample); sums are float64.
 
     ``labels`` are (sample,), or empty: loss and margin are then empty too. What is returned: the prediction, the first
-    of the largest logits or, as in torch, the first NaN; the gap, the largest logit minus the second largest, NaN where
-    any logit is; the scale, the largest magnitude of a logit; the cross-entropy; and the margin, the logit of the label
-    minus the largest of the others.
+    of the largest logits, -1 where any is NaN, of which no class follows; the gap, the largest logit minus the second
+    largest, NaN where any logit is; the scale, the largest magnitude of a logit; the cross-entropy; and the margin, the
+    logit of the label minus the largest of the others.
     """
     samples, checkpoints, classes = logits.shape
     labelled = checkpoints if len(labels) else 0
@@ -102,25 +102,25 @@ def score(logits: Any, labels: Any) -> tuple[Any, Any, Any, Any, Any]:
     loss, margin = np.empty((labelled, samples), np.float32), np.empty((labelled, samples), np.float32)
     for t in range(checkpoints):
         for n in range(samples):
-            best, first, second, largest, nan = 0, -np.inf, -np.inf, 0.0, -1
+            best, first, second, largest, nan = 0, -np.inf, -np.inf, 0.0, False
             for c in range(classes):
                 z = float(logits[n, t, c])
                 if math.isnan(z):
-                    nan = c if nan < 0 else nan
+                    nan = True
                 elif z > first:
                     best, first, second = c, z, first
                 elif z > second:
                     second = z
                 largest = max(largest, abs(z))
-            prediction[t, n] = best if nan < 0 else nan
-            gap[t, n] = first - second if nan < 0 else np.nan
+            prediction[t, n] = -1 if nan else best
+            gap[t, n] = np.nan if nan else first - second
             scale[t, n] = largest
             if labelled:
                 own, total = float(logits[n, t, labels[n]]), 0.0
                 for c in range(classes):
                     total += math.exp(float(logits[n, t, c]) - first)
                 loss[t, n] = math.log(total) + first - own
-                margin[t, n] = own - (second if best == labels[n] else first) if nan < 0 else np.nan
+                margin[t, n] = np.nan if nan else own - (second if best == labels[n] else first)
     return prediction, gap, scale, loss, margin
 
 

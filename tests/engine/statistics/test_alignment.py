@@ -138,3 +138,31 @@ def test_refusals() -> None:
         assert "\n" not in str(error.value)
     assert np.isnan(alignment.drift_share(x, np.zeros(8), 0.0).share).all()
     assert np.isnan(alignment.split_halves(x, (1, 4)).overlap).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("center", ["estimated", "known"])
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_halves_of_so_few_draws_that_one_holds_no_direction(n: int, center: str) -> None:
+    x = np.random.default_rng(0).standard_normal((n, 5))
+    found = alignment.split_halves(x, (1, 2), center=center)  # type: ignore[arg-type]
+    most = n // 2 - (center == "estimated")
+    for values in (found.overlap, found.held_out, found.held_out_high):
+        assert np.isnan(values).tolist() == [most < 1, most < 2]
+    np.testing.assert_allclose(found.random, [0.2, 0.4])
+    alike = np.ones((6, 5))
+    alike[5] = 2
+    assert np.isnan(alignment.split_halves(alike, (1,)).held_out).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(3, 9), st.integers(2, 6), st.integers(0, 999))
+def test_shares_of_all_directions_are_no_more_than_one(n: int, p: int, seed: int) -> None:
+    x = np.random.default_rng(seed).standard_normal((n, p)).astype(np.float32)
+    drift = x[0] - x[1]
+    found = alignment.drift_share(x, x @ drift, float(drift @ drift), (n, p))
+    assert found.share.max() <= 1
+    assert found.share == pytest.approx(1, abs=1e-3)  # the drift is a difference of draws
+    assert found.halves.max() <= 1
+    halves = alignment.split_halves(x, (1, p - 1))
+    assert not (halves.overlap > 1).any()
+    assert not (halves.held_out > 1).any()

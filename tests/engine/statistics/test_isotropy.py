@@ -193,6 +193,12 @@ def test_a_family_of_permutation_tests_can_reject_and_keeps_its_level() -> None:
         x = (rng.standard_normal((40, 24)) + common) * scales
         hits += multiplicity.westfall_young(x.mean(0), signs @ x / 40).min() <= 0.05
     assert hits <= stats.binom.isf(1e-4, 200, 0.05)
+    null = np.random.default_rng(0).standard_normal((9, 2))
+    for observed, of_null, name in (([np.inf, 2.0], null, "observed"), ([1.0, 2.0], null / [[1.0, 0.0]], "null")):
+        with pytest.raises(ValueError, match=rf"{name} .* must be finite"), np.errstate(divide="ignore"):
+            multiplicity.westfall_young(observed, of_null)
+    with pytest.raises(ValueError, match=r"null .* must be finite"):
+        multiplicity.westfall_young([1.0, 2.0], np.where(null == null[3, 1], np.nan, null))
     missing = multiplicity.westfall_young([np.nan, 1.0, 2.0], np.c_[np.zeros((19, 2)), np.arange(19) / 100.0])
     assert np.isnan(missing[0])
     assert missing[1:].tolist() == [0.05, 0.05]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 
-from featdyn.statistics import Gram, TestResult, alignment, sphericity, tracy_widom
+from featdyn.statistics import Gram, TestResult, alignment, isotropy, sphericity, tracy_widom
 from featdyn.statistics.gram import centred
 from featdyn.statistics.sphericity.highdim import fourth_moment, second_moment
 from tests.engine.statistics import laws, peers, reference
@@ -180,6 +180,20 @@ def test_sign_test_holds_small_levels_with_few_rows_or_coordinates(n: int, p: in
     )
     assert np.mean(pvalues <= 0.01) == pytest.approx(0.01, abs=4 * np.sqrt(0.01 / 3000))
     assert np.mean(normal <= 0.01) > 0.015
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.sampled_from([4, 5]), st.integers(2, 9), st.integers(0, 999))
+def test_of_two_rows_the_sign_test_has_the_law_of_one_angle(n: int, p: int, seed: int) -> None:
+    x = np.random.default_rng(seed).standard_normal((n, p))
+    found = sphericity.sign_test(x)
+    assert found.n == 2
+    one, other = x[1] - x[0], x[3] - x[2]
+    cosine = abs(one @ other) / np.linalg.norm(one) / np.linalg.norm(other)
+    density = lambda angle: np.sin(angle) ** (p - 2)  # noqa: E731 - of the angle between random directions
+    wanted = integrate.quad(density, 0, np.arccos(cosine))[0] / integrate.quad(density, 0, np.pi / 2)[0]
+    assert found.pvalue == pytest.approx(wanted, rel=1e-6)
+    assert isotropy(x).verdict in ("isotropic", "anisotropic", "undecided")
 
 
 def test_peers_of_the_benchmark_agree() -> None:

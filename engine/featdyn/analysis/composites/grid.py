@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from featdyn.analysis.composites import predictions
 from featdyn.analysis.context import Context
-from featdyn.analysis.inputs.class_labels import class_count
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.store import Run
 from featdyn_kernels.stitch import SuffixBank
@@ -32,7 +32,7 @@ SOFT = ("loss", "margin", "probability", "divergence")
 class Composites:
     """What the grid of pairs left."""
 
-    prediction: NDArray[np.unsignedinteger]  # (cut, t1, t2, probe)
+    prediction: NDArray[np.signedinteger]  # (cut, t1, t2, probe), -1 where a logit is NaN
     soft: NDArray[np.float64]  # (SOFT, cut, set, t1, t2)
     paths: list[str]  # how each cut's suffixes ran: "fused" or "general"
 
@@ -54,7 +54,7 @@ def evaluate(
     steps, blocks = len(parts.states), range(run.schema.blocks)
     old = 0 if known is None else known.prediction.shape[1]
     shape = len(parts.cuts), steps, steps, len(members)
-    prediction = np.zeros(shape, np.min_scalar_type(class_count(run) - 1))
+    prediction = np.zeros(shape, predictions.dtype_of(run))
     soft = np.zeros((len(SOFT), len(parts.cuts), members.shape[1], steps, steps))
     if known is not None:
         prediction[:, :old, :old] = known.prediction
@@ -105,12 +105,12 @@ class _Grid:
             self._banks = t2s, [SuffixBank.from_states(cut.suffix, states) for cut in self._parts.cuts]
         return self._banks[1]
 
-    def block(self, item: tuple[int, int, range]) -> tuple[NDArray[np.unsignedinteger], NDArray[np.float64]]:
+    def block(self, item: tuple[int, int, range]) -> tuple[NDArray[np.signedinteger], NDArray[np.float64]]:
         """Return predictions ``(cut, t2, probe)`` and sums ``(SOFT, cut, set, t2)`` of one block at one t1."""
         index, t1, t2s = item
         banks, samples, batches = self.banks(t2s), self._run.schema.block_slice(index), self._parts.features.batches
         logits = np.stack([self._run.block("outputs/logits", t2, index) for t2 in t2s])
-        prediction = np.zeros((len(banks), *logits.shape[:2]), np.min_scalar_type(class_count(self._run) - 1))
+        prediction = np.zeros((len(banks), *logits.shape[:2]), predictions.dtype_of(self._run))
         soft = np.zeros((len(SOFT), len(banks), self._members.shape[1], len(logits)))
         for batch in map(batches.__getitem__, batches.of_block(index)):
             rows, span = batch.stop - batch.start, slice(batch.start - samples.start, batch.stop - samples.start)

@@ -51,8 +51,10 @@ def split_halves(x: Draws, k: Sequence[int] = (1, 5, 10), *, center: Center = "e
     with one_thread(min(c.rows.shape)):
         (one, v), (two, w) = (_principal(c.rows[half], center) for half in (order[: c.n // 2], order[c.n // 2 :]))
     most = min(v.shape[1], w.shape[1])
+    if not most:  # one draw about its own mean, or equal ones
+        return Halves(ks, *np.full((2, len(ks)), np.nan), np.minimum(ks / c.p, 1.0), np.full(len(ks), np.nan))
     held = (ks <= most) & (ks < c.p)
-    kept = np.minimum(ks, max(most, 1)) - 1
+    kept = np.minimum(ks, most) - 1
     cosines = np.square(v.T @ w)
     shares = [
         np.cumsum(np.square(rows @ basis).sum(axis=0))[np.minimum(kept, basis.shape[1] - 1)] / np.square(rows).sum()
@@ -61,7 +63,8 @@ def split_halves(x: Draws, k: Sequence[int] = (1, 5, 10), *, center: Center = "e
     overlap = np.array([cosines[: i + 1, : i + 1].sum() / (i + 1) for i in kept])
     concentration = float(np.mean([_concentration(rows) for rows in (one, two)]))
     high = np.array([_high(c.p, int(i), concentration) if i < c.p else np.nan for i in ks])
-    found = [np.where(held, values, np.nan) for values in (overlap, np.mean(shares, axis=0), high)]
+    shown = np.minimum(overlap, 1), np.minimum(np.mean(shares, axis=0), 1), high  # but for rounding they are no more
+    found = [np.where(held, values, np.nan) for values in shown]
     return Halves(ks, found[0], found[1], np.minimum(ks / c.p, 1.0), found[2])
 
 

@@ -27,7 +27,8 @@ def sign_test(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> Tes
 
     With few rows or few coordinates Q is skewed to the right: at n = 5, p = 512 the normal law rejects 2.6 % of the
     time at nominal 1 %. ``pvalue`` is from the gamma law with the exact variance and skewness of Q, featdyn's own
-    refinement. With hundreds of rows and coordinates the two agree.
+    refinement. With hundreds of rows and coordinates the two agree. Of two rows the law is known: their squared cosine
+    is of the Beta law with 1/2 and (p - 1)/2.
 
     Parameters
     ----------
@@ -51,8 +52,11 @@ def sign_test(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> Tes
     n, p = c.n, c.p
     q = p * (float(_squared_products(c.directions)) - n) / (n * (n - 1)) - 1
     statistic = q / sign_deviation(n, p)
-    shape = 4 / _sign_skewness(n, p) ** 2
-    pvalue = float(stats.gamma.sf(shape + statistic * math.sqrt(shape), shape))
+    if n == 2:
+        pvalue = float(stats.beta.sf((q + 1) / p, 1 / 2, (p - 1) / 2))
+    else:
+        shape = 4 / _sign_skewness(n, p) ** 2
+        pvalue = float(stats.gamma.sf(shape + statistic * math.sqrt(shape), shape))
     extras = {"Q": q, "normal_pvalue": float(stats.norm.sf(statistic))}
     return TestResult("sign_test", statistic, pvalue, n, p, center, "any n and p", ELLIPTICAL, extras)
 
@@ -63,7 +67,7 @@ def sign_deviation(n: int, p: int) -> float:
 
 
 def _sign_skewness(n: int, p: int) -> float:
-    """Return the skewness of Q under the null: that of a sum over pairs of ``h = p (s's)^2 - 1``.
+    """Return the skewness of Q, of three rows at least, under the null: of a sum over pairs of ``h = p (s's)^2 - 1``.
 
     ``(s's)^2`` has a Beta law. The third cumulant of the sum has one term for each pair and six for each triangle; h
     as an operator has one eigenvalue, on the ``(p-1)(p+2)/2`` traceless symmetric matrices.

@@ -101,10 +101,9 @@ def _write_scores(
     BC: tl.constexpr,
 ):
     inside = tl.broadcast_to((c < classes)[None, :], z.shape)
-    nan = inside & (z != z)
     usable = inside & (z == z)
     at = tl.where(inside, c[None, :], BC)
-    broken = tl.max(nan.to(tl.int32), 1) > 0
+    broken = tl.max((inside & (z != z)).to(tl.int32), 1) > 0
     clean = tl.where(usable, z, float("-inf"))
     first = tl.max(clean, 1)
     best = tl.min(tl.where(clean == first[:, None], at, BC), 1)
@@ -113,8 +112,7 @@ def _write_scores(
     written = n < samples
     to = figures_ptr + t * samples + n
     step = tl.num_programs(1).to(tl.int64) * samples
-    chosen = tl.where(broken, tl.min(tl.where(nan, at, BC), 1), best)
-    tl.store(prediction_ptr + t * samples + n, chosen.to(tl.int64), written)
+    tl.store(prediction_ptr + t * samples + n, tl.where(broken, -1, best).to(tl.int64), written)
     tl.store(to, tl.where(broken, float("nan"), first - second), written)
     tl.store(to + step, tl.max(tl.where(usable, tl.abs(z), 0.0), 1), written)
     above = z - first[:, None]

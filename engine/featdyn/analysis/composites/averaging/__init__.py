@@ -31,9 +31,14 @@ ANALYSIS = Analysis(
     needs=frozenset({"network", "labels"}),
     variables={
         **bounded("accuracy", CELLS, "share of right probes", valid_range=SHARE, status="status"),
-        "loss": Variable(CELLS, "mean cross-entropy", "nat", status="status"),
-        **bounded("change", CELLS, "accuracy minus that of the last network", valid_range=SIGNED, status="status"),
+        "loss": Variable(CELLS, "mean cross-entropy", "nat", status="loss_status"),
+        **bounded(
+            "change", CELLS, "accuracy minus that of the last network", valid_range=SIGNED, status="change_status"
+        ),
         "prediction": Variable("average window probe", "predicted class", status="prediction_status"),
+        "without_prediction": Variable(
+            CELLS, "probes without a prediction, as a logit is NaN: left out of accuracy and change", status="status"
+        ),
     },
     compute="featdyn.analysis.composites.averaging.compute:averaging",
     section="featdyn.report.sections.averaging:section",

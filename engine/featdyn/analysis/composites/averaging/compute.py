@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.composites.averaging import AVERAGES, CELLS, AveragingOptions
 from featdyn.analysis.composites.averaging.networks import AveragedNetworks
+from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, interval_of
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled
 from featdyn.analysis.inputs.probe_sets import ProbeSets
@@ -19,6 +20,12 @@ from featdyn.analysis.status import FEW, NO_TRAINING_PROBES, NOT_FINITE, Status
 from featdyn.statistics.resampling import difference_interval, share_interval
 
 DIMS = CELLS.split()
+STATUSES = {
+    "status": ("accuracy", NO_PREDICTION),
+    "change_status": ("change", NO_COMMON_PREDICTION),
+    "loss_status": ("loss", NOT_FINITE),
+}
+"""Variables that say why others are missing, of which number and for which reason, beside that no average is there."""
 
 
 def averaging(context: Context[AveragingOptions]) -> xr.Dataset:
@@ -33,9 +40,9 @@ def averaging(context: Context[AveragingOptions]) -> xr.Dataset:
         refuse_other_function(run, context.model, networks.batches[0])
     context.admit(networks.plan(len(windows)))
     blocks, shape = range(run.schema.blocks), (len(windows), len(labels))
-    prediction, loss = np.full((2, len(AVERAGES), *shape), np.nan)
+    prediction, loss = np.full((len(AVERAGES), *shape), -1), np.full((len(AVERAGES), *shape), np.nan)
     of_probes = Status(("average", "window", "probe"), prediction.shape)
-    status = Status(DIMS, (len(AVERAGES), len(sets.names), len(windows)))
+    statuses = {name: Status(DIMS, (len(AVERAGES), len(sets.names), len(windows))) for name in STATUSES}
     with context.stage(networks, rebuild) as stage:
         of_blocks = stage.map(AveragedNetworks.predictions, [(block, len(windows)) for block in blocks])
         for block, scores in zip(blocks, context.each(of_blocks), strict=True):
@@ -44,18 +51,22 @@ def averaging(context: Context[AveragingOptions]) -> xr.Dataset:
         for w, of_window in enumerate(context.each(of_windows)):
             if of_window is None:
                 why = FEW if train.any() else NO_TRAINING_PROBES
-                status.mark(why, (0, slice(None), w)), of_probes.mark(why, (0, w))
+                of_probes.mark(why, (0, w))
+                for status in statuses.values():
+                    status.mark(why, (0, slice(None), w))
             else:
                 prediction[0, w], loss[0, w] = of_window
-    unknown = np.isnan(prediction)
-    of_probes.mark(NOT_FINITE, unknown)
-    status.mark(NOT_FINITE, np.stack([unknown[..., mine].any(-1) for mine in sets.members], 1))
+    of_probes.mark(NOT_FINITE, prediction < 0)
+    computed = statuses["status"].computed
     values = _numbers(prediction, loss, labels, sets)
+    for name, (of, reason) in STATUSES.items():
+        statuses[name].mark(reason, ~np.isfinite(values[of]))
     steps = run.coords["step"].values
     return xr.Dataset(
-        {name: (DIMS, np.where(status.computed, array, np.nan)) for name, array in values.items()}
-        | {"prediction": (of_probes.dims, prediction.astype(np.float32))}
-        | {"status": status.variable(), "prediction_status": of_probes.variable()},
+        {name: (DIMS, np.where(computed, array, np.nan)) for name, array in values.items()}
+        | {"prediction": (of_probes.dims, np.where(prediction < 0, np.nan, prediction).astype(np.float32))}
+        | {"prediction_status": of_probes.variable()}
+        | {name: status.variable() for name, status in statuses.items()},
         coords={
             "average": np.array(AVERAGES, dtype=object),
             "set": np.array(sets.names, dtype=object),
@@ -68,16 +79,20 @@ def averaging(context: Context[AveragingOptions]) -> xr.Dataset:
 
 
 def _numbers(
-    prediction: NDArray[np.float64], loss: NDArray[np.float64], labels: NDArray[np.int64], sets: ProbeSets
+    prediction: NDArray[np.int64], loss: NDArray[np.float64], labels: NDArray[np.int64], sets: ProbeSets
 ) -> dict[str, NDArray[Any]]:
     """Return what predictions and losses ``(average, window, probe)`` say, ``(average, set, window)``."""
-    right = prediction == labels
-    change = right.astype(np.int8) - right[AVERAGES.index("predictions"), 0].astype(np.int8)
+    right, known = prediction == labels, prediction >= 0
+    last = AVERAGES.index("predictions"), 0
+    change = right.astype(np.int8) - right[last].astype(np.int8)
     columns: dict[str, list[NDArray[Any]]] = {}
     for mine, origins in ((member, sets.origins[member]) for member in sets.members):
-        accuracy = share_interval(right[..., mine], groups=origins)
-        gain = difference_interval(change[..., mine], groups=origins)
-        found = {"loss": loss[..., mine].mean(-1)} | accuracy.named("accuracy") | gain.named("change")
+        there, both = (of[..., mine] for of in (known, known & known[last]))
+        accuracy = interval_of(share_interval, there, origins, right[..., mine])
+        gain = interval_of(difference_interval, both, origins, change[..., mine])
+        mean = loss[..., mine].mean(-1)
+        found = {"loss": np.where(np.isfinite(mean), mean, np.nan), "without_prediction": (~there).sum(-1)}
+        found |= accuracy.named("accuracy") | gain.named("change")
         for name, value in found.items():
             columns.setdefault(name, []).append(value)
     return {name: np.stack(column, 1) for name, column in columns.items()}

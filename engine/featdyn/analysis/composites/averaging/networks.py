@@ -19,11 +19,12 @@ from featdyn.analysis.inputs.stitchable import BETWEEN
 from featdyn.analysis.inputs.weights import States, network_of
 from featdyn.capture.tap import device_of
 from featdyn.compute import Plan
+from featdyn.networks import predicted_classes
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
 
-Scores: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Predicted class and cross-entropy of probes; NaN where a network's outputs are none."""
+Scores: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Predicted class of probes, -1 where a logit is NaN, and cross-entropy."""
 
 
 class AveragedNetworks:
@@ -80,7 +81,7 @@ class AveragedNetworks:
             rows = batch.stop - batch.start
             with torch.inference_mode():
                 logits = functional_call(self.model, state, (batch.inputs,))[:rows]
-            logs = log_softmax(class_logits(logits.double().cpu().numpy()), -1)
+            logs = _log_shares(class_logits(logits.double().cpu().numpy()))
             found.append(self._scores(logs, slice(batch.start, batch.stop)))
         predictions, losses = zip(*found, strict=True)
         return np.concatenate(predictions), np.concatenate(losses)
@@ -91,15 +92,14 @@ class AveragedNetworks:
         found, total = [], None
         for count in range(1, windows + 1):
             logits = self._run.block("outputs/logits", self._run.checkpoints - count, block)
-            logs = log_softmax(class_logits(logits.astype(np.float64)), -1)
+            logs = _log_shares(class_logits(logits.astype(np.float64)))
             total = logs if total is None else np.logaddexp(total, logs)
             found.append(self._scores(total - np.log(count), self._run.schema.block_slice(block)))
         predictions, losses = zip(*found, strict=True)
         return np.stack(predictions), np.stack(losses)
 
     def _scores(self, logs: NDArray[np.float64], probes: slice) -> Scores:
-        classes = np.where(np.isnan(logs).any(-1), np.nan, logs.argmax(-1))
-        return classes, -logs[np.arange(len(logs)), self._labels[probes]]
+        return predicted_classes(logs), -logs[np.arange(len(logs)), self._labels[probes]]
 
     def _mean(self, window: int) -> dict[str, Tensor]:
         """Return the mean of the last states, of their floating-point tensors."""
@@ -112,6 +112,13 @@ class AveragedNetworks:
                     apart = value.double() - mean[name]
                     mean[name] += torch.where(value == mean[name], 0.0, apart) / count  # of infinities, as in a mask
         return {name: torch.empty_like(own[name]).copy_(value) for name, value in mean.items()}
+
+
+def _log_shares(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the logarithm of softmax; of infinite logits its limit, in which they share all."""
+    top = logits.max(-1, keepdims=True)
+    found: NDArray[np.float64] = log_softmax(np.where(top == np.inf, np.where(logits == top, 0.0, -np.inf), logits), -1)
+    return found
 
 
 def _widest(model: nn.Module, one: Tensor) -> int:

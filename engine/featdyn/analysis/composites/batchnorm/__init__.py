@@ -26,14 +26,19 @@ ANALYSIS = Analysis(
     options=BatchNormOptions,
     needs=frozenset({"network", "labels"}),
     variables={
+        "without_prediction": Variable(
+            CELLS, "probes without a prediction, as a logit is NaN: left out of accuracy, agreement and change"
+        ),
         **bounded("accuracy", CELLS, "share of right probes", valid_range=SHARE, status="status"),
         "agreement": Variable(
             CELLS,
             "share of probes predicted as by t2's own network under the same policy",
             valid_range=SHARE,
-            status="status",
+            status="agreement_status",
         ),
-        **bounded("change", CELLS, 'accuracy minus that of the policy "travel"', valid_range=SIGNED, status="status"),
+        **bounded(
+            "change", CELLS, 'accuracy minus that of the policy "travel"', valid_range=SIGNED, status="change_status"
+        ),
         "diagonal_differences": Variable(
             "policy cut",
             "predictions at t1 = t2 that differ from the recorded network's: 0 where statistics travel, and where no "

@@ -15,8 +15,15 @@ from torch.func import functional_call
 
 from featdyn.analysis.composites.batchnorm import CELLS, POLICIES, BatchNormOptions
 from featdyn.analysis.composites.batchnorm_statistics import OneValue, batch_norms, by_batch, nearly_equal, reestimated
+from featdyn.analysis.composites.predictions import (
+    NO_COMMON_PREDICTION,
+    NO_PREDICTION,
+    dtype_of,
+    interval_of,
+    share,
+)
 from featdyn.analysis.context import Context
-from featdyn.analysis.inputs.class_labels import class_count, labelled, recorded_classes
+from featdyn.analysis.inputs.class_labels import labelled, recorded_classes
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
 from featdyn.analysis.status import FEW, NO_TRAINING_PROBES, Status
@@ -29,7 +36,7 @@ DIMS = CELLS.split()
 TRAVEL, ANEW, BATCH = range(len(POLICIES))
 
 Places: TypeAlias = NDArray[np.intp]
-Predictions: TypeAlias = NDArray[np.unsignedinteger]
+Predictions: TypeAlias = NDArray[np.signedinteger]
 
 
 def batchnorm(context: Context[BatchNormOptions]) -> xr.Dataset:
@@ -40,7 +47,7 @@ def batchnorm(context: Context[BatchNormOptions]) -> xr.Dataset:
     parts, t2s = context.stitchable("recomputed"), options.suffixes(run)
     shape = len(POLICIES), len(parts.cuts), len(sets.names), run.checkpoints, len(t2s)
     found: dict[str, NDArray[np.float64]] = {}
-    differences, known = np.zeros(shape[:2], np.int64), np.zeros(shape, bool)
+    differences, known, without = np.zeros(shape[:2], np.int64), np.zeros(shape, bool), np.zeros(shape, np.int64)
     items = [(t2, t1) for t2 in t2s for t1 in (t2, *(t for t in range(run.checkpoints) if t != t2))]
     context.admit(_plan(run, parts, [*kept, train], len(items)))
     own: list[Predictions] = []  # of t2's own network, which comes first
@@ -54,19 +61,25 @@ def batchnorm(context: Context[BatchNormOptions]) -> xr.Dataset:
                 known[cell] = there[..., s]
                 for name, values in _numbers(mine, own[s], labels[places], sets.origins[places]).items():
                     found.setdefault(name, np.full(shape, np.nan))[cell] = np.where(there[..., s], values, np.nan)
+                without[cell] = (mine < 0).sum(-1)
                 if t1 == t2:
                     differences += np.where(there[..., s], (mine != plain[places]).sum(-1), 0)
-    statuses = {"status": Status(DIMS, shape), "diagonal_status": Status(DIMS[:2], shape[:2])}
-    for status, missing in zip(statuses.values(), (~known, np.any(~known, axis=(2, 3, 4))), strict=True):
+    statuses = {"diagonal_status": Status(DIMS[:2], shape[:2])}
+    statuses |= {name: Status(DIMS, shape) for name in ("status", "agreement_status", "change_status")}
+    for status in statuses.values():
+        missing = ~known if status.codes.ndim == len(DIMS) else np.any(~known, axis=(2, 3, 4))
         status.mark(FEW if len(train) else NO_TRAINING_PROBES, (ANEW, missing[ANEW]))
         status.mark(FEW, missing)
+    statuses["status"].mark(NO_PREDICTION, np.isnan(found["accuracy"]))
+    for name in ("agreement", "change"):
+        statuses[f"{name}_status"].mark(NO_COMMON_PREDICTION, np.isnan(found[name]))
     result = parts.coords(run, sets).isel(t2=t2s).assign_coords(policy=np.array(POLICIES, dtype=object))
     result["set_size"] = "set", [len(mine) for mine in kept]
     return (
         result.assign_coords(norms=("cut", [len(batch_norms(cut.suffix)) for cut in parts.cuts]))
         .assign({name: (DIMS, values) for name, values in found.items()})
         .assign({name: status.variable() for name, status in statuses.items()})
-        .assign(diagonal_differences=(DIMS[:2], differences))
+        .assign(diagonal_differences=(DIMS[:2], differences), without_prediction=(DIMS, without))
     )
 
 
@@ -81,10 +94,12 @@ def _numbers(
     predicted: Predictions, own: Predictions, labels: NDArray[np.int64], origins: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
     """Return what predictions ``(policy, cut, probe)`` say, ``(policy, cut)``."""
-    right = predicted == labels
-    accuracy = share_interval(right, groups=origins)
-    change = difference_interval(right.astype(np.int8) - right[TRAVEL].astype(np.int8), groups=origins)
-    return {"agreement": (predicted == own).mean(-1)} | accuracy.named("accuracy") | change.named("change")
+    right, known = predicted == labels, predicted >= 0
+    accuracy = interval_of(share_interval, known, origins, right)
+    gained = right.astype(np.int8) - right[TRAVEL].astype(np.int8)
+    change = interval_of(difference_interval, known & known[TRAVEL], origins, gained)
+    agreement = {"agreement": share(predicted == own, known & (own >= 0))}
+    return agreement | accuracy.named("accuracy") | change.named("change")
 
 
 def _plan(run: Run, parts: Stitchable, kept: list[Places], tasks: int) -> Plan:
@@ -106,7 +121,7 @@ class _Policies:
 
     def __init__(self, run: Run, parts: Stitchable, kept: list[Places], train: Places) -> None:
         self._parts, self._kept, self._train = parts, kept, train
-        self._kind = np.min_scalar_type(class_count(run) - 1)
+        self._kind = dtype_of(run)
         self._dtype = next((p.dtype for p in parts.model.parameters() if p.is_floating_point()), torch.float32)
 
     def composite(self, item: tuple[int, int]) -> tuple[list[Predictions], NDArray[np.bool_]]:

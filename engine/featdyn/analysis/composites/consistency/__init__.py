@@ -12,6 +12,7 @@ from featdyn.analysis.options import Cuts, FeatureSource, Sets
 
 PAIRS = "cut set t1 t2"
 _pair, _soft = partial(Variable, PAIRS), partial(Variable, PAIRS, status="soft_status")
+_both = partial(Variable, PAIRS, valid_range=SHARE, status="paired_status")
 
 
 class ConsistencyOptions(FeatureSource, Cuts, Sets):
@@ -36,11 +37,15 @@ ANALYSIS = Analysis(
     needs=frozenset({"network", "labels"}),
     incidental=("window", "phase"),
     variables={
-        "prediction": Variable("cut t1 t2 probe", "predicted class"),
-        **bounded("accuracy", PAIRS, "share of right probes", valid_range=SHARE),
-        "accuracy_true": _pair("share of probes whose true label is predicted", valid_range=SHARE),
-        "agreement": _pair("share of probes predicted as by t2's own network", valid_range=SHARE),
-        "agreement_prefix": _pair("share of probes predicted as by t1's own network", valid_range=SHARE),
+        "prediction": Variable("cut t1 t2 probe", "predicted class, -1 where a logit is NaN"),
+        "without_prediction": Variable(
+            PAIRS,
+            "probes without a prediction, as a logit is NaN: left out of accuracy, agreement and all of their kind",
+        ),
+        **bounded("accuracy", PAIRS, "share of right probes", valid_range=SHARE, status="status"),
+        "accuracy_true": _pair("share of probes whose true label is predicted", valid_range=SHARE, status="status"),
+        "agreement": _both("share of probes predicted as by t2's own network"),
+        "agreement_prefix": _both("share of probes predicted as by t1's own network"),
         "loss": _soft("mean cross-entropy", "nat"),
         "margin": _soft("mean logit of the label minus the largest other one"),
         "probability": _soft("mean probability of the label", valid_range=SHARE),
@@ -48,10 +53,8 @@ ANALYSIS = Analysis(
         "plain_accuracy": Variable("set t1", "share of right probes of the recorded network", valid_range=SHARE),
         "diagonal_differences": Variable("cut", "predictions at t1 = t2 that differ from the recorded network's"),
         **bounded("retention", PAIRS, "accuracy over that of t1's own network", status="retention_status"),
-        "forgetting": _pair("accuracy lost against t1's own network", valid_range=SHARE),
-        "particle_forgetting": _pair(
-            "share of probes that t1's own network has right and the composite wrong", valid_range=SHARE
-        ),
+        "forgetting": _both("accuracy lost against t1's own network"),
+        "particle_forgetting": _both("share of probes that t1's own network has right and the composite wrong"),
         "transferability": _pair("accuracy over that on training probes", status="transferability_status"),
         "horizon": Variable(
             "cut set t2", "how many checkpoints back all prefixes are right, mean over probes", status="horizon_status"
@@ -62,11 +65,15 @@ ANALYSIS = Analysis(
             "cut set class t1 t2", "share of right probes of a class", valid_range=SHARE, status="class_status"
         ),
         **bounded(
-            "gap_accuracy", "cut set lag", "mean accuracy of (t2 - lag, t2) over the window of t2", valid_range=SHARE
+            "gap_accuracy",
+            "cut set lag",
+            "mean accuracy of (t2 - lag, t2) over the window of t2",
+            valid_range=SHARE,
+            status="gap_status",
         ),
     },
     compute="featdyn.analysis.composites.consistency.compute:consistency",
     section="featdyn.report.sections.consistency:section",
-    version=2,
+    version=3,
     demo=True,
 )

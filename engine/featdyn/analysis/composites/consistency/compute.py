@@ -13,6 +13,7 @@ from featdyn.analysis.composites import grid
 from featdyn.analysis.composites.consistency import PAIRS, ConsistencyOptions
 from featdyn.analysis.composites.consistency.per_set import measures
 from featdyn.analysis.composites.grid import SOFT, Composites
+from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, dtype_of, share
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled, recorded_classes
 from featdyn.analysis.inputs.probe_sets import ProbeSets
@@ -57,7 +58,7 @@ def plan(run: Run, parts: Stitchable, known: int) -> Plan:
             "logits": steps * run.schema.shard_samples * logits,
         },
         state=parts.held | {"suffixes": max(map(len, groups), default=0) * grid.bank_bytes(parts)},
-        result={"predictions": 4 * len(cuts) * steps**2 * probes},
+        result={"predictions": (6 + dtype_of(run).itemsize) * len(cuts) * steps**2 * probes},
     )
 
 
@@ -80,12 +81,14 @@ def _summary(
     """Return the result from per-probe predictions; ``coords`` are those of (cut, set, t1, t2)."""
     probes, prediction = run.coords, found.prediction
     diagonal = np.einsum("cttn->ctn", prediction)
+    known = prediction >= 0
     plain = np.stack([recorded_classes(run, t) for t in range(run.checkpoints)])
     finite = np.isfinite(found.soft)
     values: dict[str, Any] = {
         "prediction": (("cut", "t1", "t2", "probe"), prediction),
-        "agreement": (CELLS, _shares(prediction == diagonal[:, None], sets)),
-        "agreement_prefix": (CELLS, _shares(prediction == diagonal[:, :, None], sets)),
+        "without_prediction": (CELLS, np.stack([(~known[..., m]).sum(-1) for m in sets.members], axis=1)),
+        "agreement": (CELLS, _agreement(prediction, diagonal[:, None], sets)),
+        "agreement_prefix": (CELLS, _agreement(prediction, diagonal[:, :, None], sets)),
         **{name: (CELLS, array) for name, array in zip(SOFT, np.where(finite, found.soft, np.nan), strict=True)},
         "soft_status": Status(CELLS, finite.shape[1:]).mark(NOT_FINITE, ~finite.all(0)).variable(),
         "plain_accuracy": (("set", "t1"), np.stack([(plain == labels)[:, m].mean(-1) for m in sets.members])),
@@ -93,14 +96,22 @@ def _summary(
     }
     if "true_label" in probes and (probes["true_label"].values != probes["label"].values).any():
         # A network trained on wrong labels may still see the right ones.
-        values["accuracy_true"] = CELLS, _shares(prediction == probes["true_label"].values, sets)
+        values["accuracy_true"] = CELLS, _shares(prediction == probes["true_label"].values, known, sets)
     values["probe"] = "probe", probes["sample"].values
     train = labelled(run, ProbeSets.of(run))[0].training  # which count, whatever the option sets says
     per_pair = measures(
-        prediction == labels, labels, probes["step"].values, sets, options, _constant(probes, len(plain)),
+        prediction == labels, known, labels, probes["step"].values, sets, options, _constant(probes, len(plain)),
         train if train.any() else None,
     )  # fmt: skip
-    return coords.assign(values).set_coords("probe").merge(per_pair)
+    result = coords.assign(values).set_coords("probe").merge(per_pair)
+    statuses: dict[str, Status] = {}
+    for status, reason, of in (
+        ("status", NO_PREDICTION, ("accuracy",)),
+        ("paired_status", NO_COMMON_PREDICTION, ("agreement", "agreement_prefix")),
+    ):
+        missing = np.any([result[name].isnull().values for name in of], axis=0)
+        statuses[status] = Status([str(dim) for dim in result[of[0]].dims], missing.shape).mark(reason, missing)
+    return result.assign({name: status.variable() for name, status in statuses.items()})
 
 
 def _constant(probes: xr.Dataset, checkpoints: int) -> int:
@@ -111,5 +122,11 @@ def _constant(probes: xr.Dataset, checkpoints: int) -> int:
     return int(fell[0]) + 1 if len(fell) else checkpoints
 
 
-def _shares(values: NDArray[np.bool_], sets: ProbeSets) -> NDArray[np.float64]:
-    return np.stack([values[..., m].mean(-1, dtype=np.float64) for m in sets.members], axis=1)
+def _agreement(
+    prediction: NDArray[np.signedinteger], own: NDArray[np.signedinteger], sets: ProbeSets
+) -> NDArray[np.float64]:
+    return _shares(prediction == own, (prediction >= 0) & (own >= 0), sets)
+
+
+def _shares(values: NDArray[np.bool_], known: NDArray[np.bool_], sets: ProbeSets) -> NDArray[np.float64]:
+    return np.stack([share(values[..., m], known[..., m]) for m in sets.members], axis=1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from featdyn.analysis.composites.consistency import PAIRS, ConsistencyOptions, memory
+from featdyn.analysis.composites.consistency import ConsistencyOptions, memory
+from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, interval_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.status import NEVER_RIGHT, NO_TRAINING_PROBES, Status
 from featdyn.statistics.ratios import ratio_interval
@@ -25,6 +28,7 @@ NEVER_RIGHT_ON_TRAIN = "composite_is_never_right_on_training_probes"
 
 def measures(
     right: NDArray[np.bool_],
+    known: NDArray[np.bool_],
     labels: NDArray[np.int64],
     steps: NDArray[np.int64],
     sets: ProbeSets,
@@ -34,8 +38,9 @@ def measures(
 ) -> xr.Dataset:
     """Return every measure of which composites are right, as declared, and why some are missing.
 
-    ``right`` is ``(cut, t1, t2, probe)``, ``labels`` and ``train``, which of the probes are training ones if any are,
-    ``(probe,)``, ``steps`` ``(t,)``; ``constant`` is how many checkpoints come before the learning rate first falls.
+    ``right`` and ``known``, whether there is a prediction, are ``(cut, t1, t2, probe)``, ``labels`` and ``train``,
+    which of the probes are training ones if any are, ``(probe,)``, ``steps`` ``(t,)``; ``constant`` is how many
+    checkpoints come before the learning rate first falls.
     """
     shown = constant if options.phase == "constant" else right.shape[1]
     window = range(min(shown - 1, round(shown * (1 - options.window))), shown)
@@ -45,19 +50,23 @@ def measures(
 
     def of_cell(c: int, s: int) -> dict[str, NDArray[np.float64]]:
         member = sets.members[s]
-        mine, own, origins = right[c][..., member], labels[member], sets.origins[member]
-        accuracy, kept = _intervals(mine, origins)
-        gap = share_interval(memory.by_gap(mine[:shown, :shown], window, lags), groups=origins)
+        mine, there = right[c][..., member], known[c][..., member]
+        own, origins = labels[member], sets.origins[member]
+        accuracy, kept = _intervals(mine, there, origins)
+        of_gap = memory.by_gap(mine[:shown, :shown], there[:shown, :shown], window, lags)
+        gap = interval_of(share_interval, np.isfinite(of_gap), origins, of_gap)
         reach = horizons[c][:, member]
-        unseen = np.full(mine.shape[:2], np.nan)
+        of_train = np.full(mine.shape[:2], np.nan)
+        if train is not None:
+            of_train = memory.accuracy(right[c][..., train], known[c][..., train])
         return {
             **accuracy.named("accuracy"),
             **kept.named("retention"),
             **gap.named("gap_accuracy"),
-            "forgetting": memory.forgetting(mine),
-            "particle_forgetting": memory.particle_forgetting(mine),
-            "class_accuracy": np.stack([memory.accuracy(mine[..., own == k]) for k in classes]),
-            "transferability": unseen if train is None else memory.transferability(mine, right[c][..., train]),
+            "forgetting": memory.forgetting(mine, there),
+            "particle_forgetting": memory.particle_forgetting(mine, there),
+            "class_accuracy": np.stack([memory.accuracy(mine[..., own == k], there[..., own == k]) for k in classes]),
+            "transferability": memory.transferability(accuracy.estimate, of_train),
             "horizon": _mean(np.where(reach < 0, np.nan, reach)),
             "horizon_steps": _mean(memory.horizon_steps(reach, steps)),
         }
@@ -71,30 +80,39 @@ def measures(
         {**values, "probe_horizon": (("cut", "t2", "probe"), horizons.astype(np.int16))},
         {"lag": list(lags), "class": classes},
     )
-    return found.assign(_statuses(found, train is None))
+    absent = np.array([[not (labels[member] == k).any() for k in classes] for member in sets.members])
+    return found.assign(_statuses(found, train is None, absent))
 
 
-def _statuses(found: xr.Dataset, no_train: bool) -> dict[str, xr.Variable]:
-    """Return why measures are missing where they are."""
+def _statuses(found: xr.Dataset, no_train: bool, absent: NDArray[np.bool_]) -> dict[str, xr.Variable]:
+    """Return why measures are missing where they are; ``absent`` are classes that a set lacks, ``(set, class)``."""
     unseen = NO_TRAINING_PROBES if no_train else NEVER_RIGHT_ON_TRAIN
-    reasons = {
-        "retention": (PAIRS.split(), NEVER_RIGHT),
-        "transferability": (PAIRS.split(), unseen),
-        "horizon": (["cut", "set", "t2"], NEVER_RIGHT),
-        "class_accuracy": (["cut", "set", "class", "t1", "t2"], NO_SUCH_CLASS),
+    nothing, nothing_common = (np.isnan(found[name].values) for name in ("accuracy", "forgetting"))
+    reasons: dict[str, tuple[tuple[str, Any], ...]] = {
+        "retention": ((NO_COMMON_PREDICTION, nothing_common), (NEVER_RIGHT, ...)),
+        "transferability": ((NO_PREDICTION, nothing), (unseen, ...)),
+        "horizon": ((NEVER_RIGHT, ...),),
+        "class_accuracy": ((NO_SUCH_CLASS, absent[..., None, None]), (NO_PREDICTION, ...)),
+        "gap_accuracy": ((NO_PREDICTION, ...),),
     }
     statuses = {}
-    for name, (dims, reason) in reasons.items():
-        status = Status(dims, found[name].shape).mark(reason, np.isnan(found[name].values))
+    for name, known in reasons.items():
+        missing = np.isnan(found[name].values)
+        status = Status([str(dim) for dim in found[name].dims], missing.shape)
+        for reason, where in known:
+            status.mark(reason, missing if where is ... else missing & where)
         statuses[f"{name.removesuffix('_accuracy')}_status"] = status.variable()
     return statuses
 
 
-def _intervals(right: memory.Right, origins: NDArray[np.int64]) -> tuple[Interval, Interval]:
+def _intervals(right: memory.Right, known: memory.Right, origins: NDArray[np.int64]) -> tuple[Interval, Interval]:
     """Return accuracy and retention ``(t1, t2)``: one row at a time, so that no copy of all is held."""
     rows = [
-        (share_interval(of_t1, groups=origins), ratio_interval(of_t1, of_t1[t1], groups=origins))
-        for t1, of_t1 in enumerate(right)
+        (
+            interval_of(share_interval, there, origins, of_t1),
+            interval_of(ratio_interval, there & there[t1], origins, of_t1, of_t1[t1]),
+        )
+        for t1, (of_t1, there) in enumerate(zip(right, known, strict=True))
     ]
     accuracy, kept = (
         Interval(*(np.stack([getattr(row, end) for row in each]) for end in ("estimate", "low", "high")))

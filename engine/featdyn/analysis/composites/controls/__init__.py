@@ -34,17 +34,26 @@ ANALYSIS = Analysis(
     needs=frozenset({"network", "labels"}),
     variables={
         "accuracy": _of_kind("share of right probes", valid_range=SHARE),
-        "agreement": _of_kind("share of probes predicted as by t2's own network", valid_range=SHARE),
+        "agreement": _of_kind(
+            "share of probes predicted as by t2's own network", valid_range=SHARE, status="agreement_status"
+        ),
         **bounded(
             "advantage",
             OF_KINDS,
             "accuracy of the drift minus that of the control",
             valid_range=SIGNED,
-            status="status",
+            status="advantage_status",
         ),
-        "norm_error": _of_kind("largest relative difference between the norm wanted and that after rounding"),
+        "norm_error": _of_kind(
+            "largest relative difference between the norm wanted and that after rounding", status="norm_status"
+        ),
         "without_control": Variable(
-            OF_KINDS, "probes that have no such control, as nobody else of the class moves: left out of its numbers"
+            OF_KINDS,
+            "probes that have no such control, as nobody else of the class moves or their own move is not finite: left "
+            "out of its numbers",
+        ),
+        "without_prediction": Variable(
+            OF_KINDS, "probes that have the control and no prediction, as a logit is NaN: left out of shares of probes"
         ),
         "structured": Variable(
             CELLS,
@@ -53,8 +62,11 @@ ANALYSIS = Analysis(
         ),
         "motion": Variable(CELLS, "mean of |z(t1) - z(t2)| / |z(t2)|", status="motion_status"),
         "zero_features": Variable(CELLS, "probes whose features at t2 are all zero: left out of the motion"),
+        "undefined": Variable(
+            CELLS, "probes left out of the motion: features at t2 all zero, or at t1 or t2 not finite"
+        ),
     },
     compute="featdyn.analysis.composites.controls.compute:controls",
     section="featdyn.report.sections.controls:section",
-    version=2,
+    version=3,
 )

@@ -14,6 +14,7 @@ from torch import Tensor
 from featdyn.analysis.composites.controls import CELLS, KINDS, OF_KINDS, STRICT, ControlOptions
 from featdyn.analysis.composites.controls.perturbations import lengths, norm_error, perturbed
 from featdyn.analysis.composites.grid import bank_bytes
+from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, interval_of, share
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled
 from featdyn.analysis.inputs.stitchable import Stitchable
@@ -53,7 +54,8 @@ def controls(context: Context[ControlOptions]) -> xr.Dataset:
         grid = np.stack([cell[name] for cell in cells], -1)  # ([kind,] cut, item)
         values[name] = np.moveaxis(grid.reshape(*grid.shape[:-1], *shape), -3, -1)  # ([kind,] cut, set, t1, t2)
     still = np.array(t2s) == np.arange(run.checkpoints)[:, None]  # (t1, t2)
-    values["motion"] = np.where(still, 0.0, values["motion"])
+    none_finite = np.isnan(values["motion"]) & (values["undefined"] > values["zero_features"])
+    values["motion"] = np.where(still & ~none_finite, 0.0, values["motion"])
     strict = [KINDS.index(kind) for kind in STRICT]
     values["structured"] = np.all(values["advantage_low"][strict] > 0, axis=0)
     result = parts.coords(run, sets).isel(t2=t2s).assign_coords(kind=np.array(KINDS, dtype=object))
@@ -66,14 +68,24 @@ def controls(context: Context[ControlOptions]) -> xr.Dataset:
 
 def _statuses(values: dict[str, NDArray[Any]], strict: list[int]) -> dict[str, xr.Variable]:
     """Return why numbers are missing where they are."""
-    motion, missing = values["motion"], np.isnan(values["accuracy"])
-    status = Status(OF_KINDS.split(), missing.shape)
-    for k, kind in enumerate(KINDS):
-        status.mark(NO_CONTROL.get(kind, NOT_FINITE), (k, missing[k]))
+    motion, no_control = values["motion"], np.isnan(values["norm_error"])
+    none_finite = np.isnan(motion) & (values["undefined"] > values["zero_features"])
     of_motion, structured = (Status(CELLS.split(), motion.shape) for _ in range(2))
-    of_motion.mark(ZERO, np.isnan(motion) & (values["zero_features"] > 0)).mark(NOT_FINITE, np.isnan(motion))
-    structured.mark(STILL, motion == 0).mark(NO_RIVAL, missing[strict].any(0))
-    statuses = {"status": status, "motion_status": of_motion, "structured_status": structured}
+    of_motion.mark(NOT_FINITE, none_finite).mark(ZERO, np.isnan(motion))
+    structured.mark(STILL, motion == 0).mark(NO_RIVAL, no_control[strict].any(0))
+    structured.mark(NO_COMMON_PREDICTION, np.isnan(values["advantage"])[strict].any(0))
+    statuses = {"motion_status": of_motion, "structured_status": structured}
+    for name, of, reason in (
+        ("status", "accuracy", NO_PREDICTION),
+        ("norm_status", "norm_error", NOT_FINITE),
+        ("agreement_status", "agreement", NO_COMMON_PREDICTION),
+        ("advantage_status", "advantage", NO_COMMON_PREDICTION),
+    ):
+        status = statuses[name] = Status(OF_KINDS.split(), no_control.shape)
+        status.mark(NOT_FINITE, no_control & none_finite)
+        for k, kind in enumerate(KINDS):
+            status.mark(NO_CONTROL.get(kind, NOT_FINITE), (k, no_control[k]))
+        status.mark(reason, np.isnan(values[of]))
     return {name: found.variable() for name, found in statuses.items()}
 
 
@@ -112,32 +124,36 @@ class _Cells:
         labels, origins = self.labels[mine], self.origins[mine]
         banks, new, own = self._suffixes(t2, s)
         found = {name: np.full((len(KINDS), len(banks)), np.nan) for name in OF_EACH}
-        found["without_control"] = np.zeros((len(KINDS), len(banks)), np.int64)
-        motion, zero = np.full(len(banks), np.nan), np.zeros(len(banks), np.int64)
+        for name in ("without_control", "without_prediction"):
+            found[name] = np.zeros((len(KINDS), len(banks)), np.int64)
+        motion, (zero, undefined) = np.full(len(banks), np.nan), np.zeros((2, len(banks)), np.int64)
         for c, (old, z) in enumerate(zip(self.parts.features.whole(t1, mine), new, strict=True)):
             size, reference = lengths(old - z), lengths(z).cpu().numpy()
-            zero[c] = (reference == 0).sum()
-            if zero[c] < len(mine):
-                motion[c] = relative_change(size.cpu().numpy(), reference)[reference != 0].mean()
+            relative = relative_change(size.cpu().numpy(), reference)
+            defined = np.isfinite(relative) & np.isfinite(reference)
+            zero[c], undefined[c] = (reference == 0).sum(), (~defined).sum()
+            if defined.any():
+                motion[c] = relative[defined].mean()
             seed = np.random.SeedSequence([self.seed, t1, t2, c, s]).generate_state(1)[0]
-            kept_right: NDArray[np.bool_] | None = None
+            of_t2, drifted = own[c].cpu().numpy(), np.zeros(0, np.int64)
             for k, (moved, there) in enumerate(perturbed(old, z, labels, int(seed))):
-                predicted = banks[c].run(moved).predictions[0]
-                right = predicted.cpu().numpy() == labels
-                kept_right = right if kept_right is None else kept_right  # the drift comes first
+                predicted = banks[c].run(moved).predictions[0].cpu().numpy()
+                drifted = predicted if k == 0 else drifted  # the drift comes first
+                known = there & (predicted >= 0)
                 found["without_control"][k, c] = len(mine) - there.sum()
+                found["without_prediction"][k, c] = (there & ~known).sum()
                 if not there.any():
                     continue
-                better = difference_interval(
-                    kept_right[there].astype(np.int8) - right[there].astype(np.int8), groups=origins[there]
-                )
+                right = predicted == labels
+                lost = (drifted == labels).astype(np.int8) - right.astype(np.int8)
+                better = interval_of(difference_interval, known & (drifted >= 0), origins, lost)
                 numbers = (
-                    right[there].mean(), (predicted == own[c]).cpu().numpy()[there].mean(),
+                    share(right, known), share(predicted == of_t2, known & (of_t2 >= 0)),
                     better.estimate, better.low, better.high, norm_error(moved, z, size),
                 )  # fmt: skip
                 for name, number in zip(OF_EACH, numbers, strict=True):
                     found[name][k, c] = number
-        return found | {"motion": motion, "zero_features": zero}
+        return found | {"motion": motion, "zero_features": zero, "undefined": undefined}
 
     def _suffixes(self, t2: int, s: int) -> tuple[list[SuffixBank], list[Tensor], list[Tensor]]:
         """Return the suffixes of t2, its own features of a set, and what it predicts."""

@@ -17,26 +17,28 @@ def perturbed(
     """Yield the features ``(n, ...)`` of each of the kinds, and which probes ``(n,)`` have such a control.
 
     The first are the old features themselves, those of t1, the others new ones, of t2, plus e. A probe has no control
-    where there is nobody whose drift it could be given: it stays as it is at t2. One that does not drift has them all:
-    e is zero. The Gaussian's covariance is that of the drift over the other probes: a random combination of their
-    centred drifts.
+    where there is nobody whose drift it could be given, or its own is not finite: it stays as it is at t2. One that
+    does not drift has them all: e is zero. Drift that is not finite is nobody else's either. The Gaussian's covariance
+    is that of the drift over the other probes: a random combination of their centred drifts.
     """
     flat = (old - new).flatten(1)
     size = lengths(flat)[:, None]
+    finite = size.isfinite()
+    flat = torch.where(finite, flat, 0.0)
     random = torch.Generator().manual_seed(seed)
     n = len(flat)
 
     def placed(direction: Tensor) -> tuple[Tensor, NDArray[np.bool_]]:
         length = lengths(direction)[:, None]
-        known = (length > 0) & size.isfinite()
+        known = (length > 0) & finite
         e = torch.where(known, direction * (size / length), 0.0).to(new)
         return new + e.view_as(new), (known | (size == 0))[:, 0].cpu().numpy()
 
     yield old, np.ones(n, bool)
     yield placed(torch.randn(flat.shape, generator=random).to(flat))
     mixture = torch.randn(n, n, generator=random).fill_diagonal_(0).to(flat)
-    yield placed(mixture @ (flat - flat.mean(0)))
-    moves = (size[:, 0] > 0).cpu().numpy()
+    yield placed(mixture @ torch.where(finite, flat - flat.sum(0) / finite.sum().clamp(min=1), 0.0))
+    moves = ((size > 0) & finite)[:, 0].cpu().numpy()
     for same in (True, False):
         candidates = torch.from_numpy(((labels[:, None] == labels) == same) & moves)
         weights = candidates.fill_diagonal_(False).float()
@@ -54,5 +56,5 @@ def lengths(values: Tensor) -> Tensor:
 def norm_error(moved: Tensor, new: Tensor, size: Tensor) -> float:
     """Return the largest relative difference between wanted norms ``size (n,)`` and those of ``moved - new``."""
     measured = lengths(moved - new)
-    error = torch.where((size > 0) & (measured > 0), (measured / size - 1).abs(), 0.0)
+    error = torch.where((size > 0) & size.isfinite() & (measured > 0), (measured / size - 1).abs(), 0.0)
     return float(error.max())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,10 +11,18 @@ from numpy.typing import NDArray
 from torch.func import functional_call
 
 from featdyn.analysis.composites.grid import bank_bytes
+from featdyn.analysis.composites.predictions import (
+    NO_COMMON_PREDICTION,
+    NO_PREDICTION,
+    dtype_of,
+    interval_of,
+    share,
+)
 from featdyn.analysis.composites.rewind import CELLS, RewindOptions
 from featdyn.analysis.context import Context
-from featdyn.analysis.inputs.class_labels import class_count, labelled
+from featdyn.analysis.inputs.class_labels import labelled
 from featdyn.analysis.inputs.stitchable import Stitchable
+from featdyn.analysis.status import Status
 from featdyn.compute import Plan
 from featdyn.networks import predicted_classes, segments, state_for
 from featdyn.statistics.resampling import difference_interval, share_interval
@@ -26,7 +34,7 @@ HEAD = "head"
 TOGETHER = 8
 """Checkpoints t1 of one task: they share the pass of t2, which costs less than one of them."""
 
-Predictions: TypeAlias = NDArray[np.unsignedinteger]
+Predictions: TypeAlias = NDArray[np.signedinteger]
 
 
 def rewind(context: Context[RewindOptions]) -> xr.Dataset:
@@ -35,7 +43,7 @@ def rewind(context: Context[RewindOptions]) -> xr.Dataset:
     sets, labels = labelled(run, context.sets)
     parts, t2s = context.stitchable("recomputed"), context.options.suffixes(run)
     steps, pieces, probes = run.checkpoints, len(parts.cuts) + 1, run.schema.samples
-    batches, kind = parts.features.batches, np.min_scalar_type(class_count(run) - 1)
+    batches, kind = parts.features.batches, dtype_of(run)
     items = [(t2, b, t1) for t2 in t2s for b in range(len(batches)) for t1 in range(0, steps, TOGETHER)]
     said, own = np.zeros((pieces, steps, len(t2s), probes), kind), np.zeros((len(t2s), probes), kind)
     context.admit(_plan(run, parts, len(items), len(t2s)))
@@ -44,24 +52,39 @@ def rewind(context: Context[RewindOptions]) -> xr.Dataset:
             _, start, stop = batches.spans[b]
             said[:, t1 : t1 + TOGETHER, t2s.index(t2), start:stop] = rewound
             own[t2s.index(t2), start:stop] = plain
-    values: dict[str, NDArray[np.float64]] = {}
+    values: dict[str, NDArray[Any]] = {}
     for k, s, t1 in np.ndindex(pieces, len(sets.names), steps):
         mine = sets.members[s]
         for name, row in _numbers(said[k, t1][:, mine], own[:, mine], labels[mine], sets.origins[mine]).items():
-            values.setdefault(name, np.empty((pieces, len(sets.names), steps, len(t2s))))[k, s, t1] = row
-    names = np.array([*(cut.name for cut in parts.cuts), HEAD], dtype=object)
+            values.setdefault(name, np.empty((pieces, len(sets.names), steps, len(t2s)), row.dtype))[k, s, t1] = row
+    names = np.array(_names([cut.name for cut in parts.cuts]), dtype=object)
     result = parts.coords(run, sets).isel(t2=t2s).drop_dims("cut").assign_coords(segment=names)
-    return result.assign({name: (CELLS.split(), array) for name, array in values.items()})
+    dims = CELLS.split()
+    return result.assign({name: (dims, array) for name, array in values.items()}).assign(
+        {
+            name: Status(dims, values[of].shape).mark(reason, np.isnan(values[of])).variable()
+            for name, of, reason in (
+                ("status", "accuracy", NO_PREDICTION), ("paired_status", "agreement", NO_COMMON_PREDICTION)
+            )
+        }
+    )  # fmt: skip
+
+
+def _names(cuts: list[str]) -> list[str]:
+    """Return the names of all segments, no two of which are the same."""
+    return [*cuts, HEAD if HEAD not in cuts else f"behind {cuts[-1]}"]
 
 
 def _numbers(
     predicted: Predictions, own: Predictions, labels: NDArray[np.int64], origins: NDArray[np.int64]
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, NDArray[Any]]:
     """Return what predictions ``(t2, probe)`` of composites say beside those of the networks of t2, ``(t2,)``."""
-    right = predicted == labels
-    accuracy = share_interval(right, groups=origins)
-    drop = difference_interval((own == labels).astype(np.int8) - right.astype(np.int8), groups=origins)
-    return {"agreement": (predicted == own).mean(-1)} | accuracy.named("accuracy") | drop.named("drop")
+    right, known = predicted == labels, predicted >= 0
+    both = known & (own >= 0)
+    accuracy = interval_of(share_interval, known, origins, right)
+    drop = interval_of(difference_interval, both, origins, (own == labels).astype(np.int8) - right.astype(np.int8))
+    counts = {"agreement": share(predicted == own, both), "without_prediction": (~known).sum(-1)}
+    return counts | accuracy.named("accuracy") | drop.named("drop")
 
 
 def _plan(run: Run, parts: Stitchable, tasks: int, t2s: int) -> Plan:

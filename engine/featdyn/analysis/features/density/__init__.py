@@ -52,5 +52,5 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.features.density.compute:density",
     section="featdyn.report.sections.density:section",
-    version=2,
+    version=3,
 )

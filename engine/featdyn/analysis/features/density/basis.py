@@ -20,7 +20,9 @@ WIDTH = 50
 FITTED = 1000
 """Rows, evenly over checkpoints, that a basis is fitted on."""
 
-Points: TypeAlias = NDArray[np.float32]
+ROUNDING = 1e-6
+"""What rounding leaves of equal features, as a share of them."""
+
 Rows: TypeAlias = list[list[NDArray[np.float32]]]  # of each cut, a checkpoint's after the other
 
 
@@ -29,7 +31,6 @@ class Basis:
     """The common principal basis of all checkpoints of one cut and set."""
 
     axes: NDArray[np.float32]  # (F, components), largest variance first
-    offset: NDArray[np.float32]  # (components,), of the mean of the rows that it was fitted to
     explained: NDArray[np.float64]
 
     @classmethod
@@ -42,15 +43,31 @@ class Basis:
             rows = np.tile(rows if len(rows) else np.zeros((1, rows.shape[1]), np.float32), (3, 1))
         if np.ptp(rows, axis=0).max() <= np.abs(rows).max() * np.finfo(np.float32).eps:
             rows = np.zeros_like(rows)  # nothing varies, and rounding is no direction
+        rows -= rows.mean(0, dtype=np.float64)  # they are a copy
         products = Gram.of(rows).centred
         values, vectors = (np.asarray(found)[..., ::-1] for found in eigh(products, min(WIDTH, *rows.shape)))
         kept = values > values[0] * len(rows) * np.finfo(np.float64).eps
         kept[0] = True  # also where nothing varies
-        combination = vectors[:, kept] / np.sqrt(np.where(values > 0, values, 1.0)[kept])
-        # Its columns sum to zero, as those of centred products do, so the mean need not be taken from the rows.
-        axes = rows.T @ (combination - combination.mean(0)).astype(np.float32)
-        offset = np.ldexp(rows.mean(0, dtype=np.float64) @ axes, exponent if abs(exponent) > 40 else 0)
-        return cls(axes, offset.astype(np.float32), np.maximum(values[kept], 0) / (np.trace(products) or 1.0))
+        axes = rows.T @ (vectors[:, kept] / np.sqrt(np.where(values > 0, values, 1.0)[kept])).astype(np.float32)
+        if values[0] > 0:  # axes of little variance are not orthogonal in float32, and distances would not be kept
+            axes, triangle = np.linalg.qr(axes.astype(np.float64))
+            axes *= np.where(triangle.diagonal() < 0, -1, 1)
+        return cls(axes.astype(np.float32), np.maximum(values[kept], 0) / (np.trace(products) or 1.0))
+
+
+@dataclass(frozen=True)
+class Points:
+    """Features of one checkpoint in a basis, about a centre of their own: one of another scale costs them no digit."""
+
+    away: NDArray[np.float32]  # (probe, component), from the centre
+    centre: NDArray[np.float64]  # (component,), where one of the features lies
+    rounding: NDArray[np.float64]  # (component,), what rounding leaves of equal features
+    varies: bool  # whether features do, in the basis or beside it
+
+    def beside(self, other: Points) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the points of both about the middle of their centres."""
+        half = (self.centre - other.centre) / 2
+        return (self.away + half).astype(np.float32), (other.away - half).astype(np.float32)
 
 
 def fitted(context: Context[Any], parts: Stitchable, kept: list[NDArray[np.intp]]) -> list[list[Basis]]:
@@ -96,9 +113,21 @@ def _project(
 ) -> list[Points]:
     parts, kept, bases = state
     s, t = item
-    found = [np.empty((len(kept[s]), basis.axes.shape[1]), np.float32) for basis in bases[s]]
-    for mine, features in parts.features.over(t, kept[s]):  # all of a checkpoint's features at once would not fit
-        for points, basis, z in zip(found, bases[s], features, strict=True):
-            with np.errstate(invalid="ignore", over="ignore"):  # what is not finite stays so
-                points[mine] = z.flatten(1).cpu().numpy() @ basis.axes - basis.offset
+    away = [np.empty((len(kept[s]), basis.axes.shape[1]), np.float32) for basis in bases[s]]
+    centres = list[NDArray[Any]]()
+    varies = np.zeros(len(away), bool)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite stays so
+        for mine, features in parts.features.over(t, kept[s]):  # all of a checkpoint's at once would not fit
+            for c, (basis, features_at_cut) in enumerate(zip(bases[s], features, strict=True)):
+                z = features_at_cut.flatten(1).cpu().numpy()
+                if len(centres) == c:
+                    centres.append(z[0].copy())
+                z = z - centres[c]
+                away[c][mine] = z @ basis.axes
+                varies[c] |= bool((np.abs(z, out=z) > ROUNDING * np.abs(centres[c])).any())
+        found = []
+        for points, centre, basis, moves in zip(away, centres, bases[s], varies, strict=True):
+            exact, axes = centre.astype(np.float64), basis.axes.astype(np.float64)
+            rounding = ROUNDING * np.sqrt(exact**2 @ axes**2)
+            found.append(Points(points, exact @ axes, rounding, bool(moves)))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -33,7 +34,9 @@ FIELDS = ("statistic", "excess", "null_mean", "null_deviation", "pvalue")
 PAIRS = 4
 """Pairs of checkpoints in a task."""
 DIMS = ("measure", "cut", "set", "pair")
-COINCIDE = "half_of_the_points_coincide"
+BESIDE = "features_vary_outside_the_common_basis"
+REFUSALS = {"half of the points coincide": "half_of_the_points_coincide", "lower-dimensional": "points_span_too_little"}
+"""What measures say where they cannot be taken, and the reason that cells are given; other words are one themselves."""
 FAMILY = (
     "adjusted: for each measure over all cuts, sets and pairs, by the maximum over the family under common labellings "
     "(Westfall and Young 1993, step-down). Labellings swap the two checkpoints of an image; tests of a family are "
@@ -144,13 +147,14 @@ def _distances(state: _State, item: tuple[int, int, int]) -> list[list[TwoSample
 
 
 def _measured(
-    x: Points, y: Points, labels: NDArray[np.bool_], origins: NDArray[np.int64], options: DensityOptions
+    one: Points, other: Points, labels: NDArray[np.bool_], origins: NDArray[np.int64], options: DensityOptions
 ) -> list[TwoSampleResult | str]:
     images, found = len(np.unique(origins)), list[TwoSampleResult | str]()
+    x, y = one.beside(other)
     pooled = np.concatenate([x, y])
     flaw = "" if np.isfinite(pooled).all() else NOT_FINITE
-    if not flaw and np.ptp(pooled, axis=0).max() <= np.abs(pooled).max() * 1e-6:  # what rounding leaves of equal rows
-        flaw = DEAD
+    if not flaw and (np.ptp(pooled, axis=0) <= np.maximum(one.rounding, other.rounding)).all():
+        flaw = BESIDE if one.varies or other.varies else DEAD
     for name, (measure, least) in MEASURES.items():
         a, b = (x, y)
         if name == "total_variation" and not flaw:
@@ -160,15 +164,16 @@ def _measured(
             found.append(FEW if images < least else flaw)
             continue
         try:
-            found.append(measure(a, b, paired=True, groups=origins, permutations=labels, rng=options.seed))
+            result = measure(a, b, paired=True, groups=origins, permutations=labels, rng=options.seed)
+            found.append(result if np.isfinite([result.statistic, *result.null]).all() else NOT_FINITE)
         except ValueError as error:
-            if "half of the points coincide" not in str(error):
-                raise
-            found.append(COINCIDE)  # which leaves the median heuristic no bandwidth
+            said = str(error)
+            known = (reason for words, reason in REFUSALS.items() if words in said)
+            found.append(next(known, "_".join(re.findall(r"\w+", said.lower()))))
     return found
 
 
-def _spanned(x: Points, y: Points) -> tuple[Points, Points]:
+def _spanned(x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return points in as many dimensions as they span: the total variation is the same, and densities exist."""
     pooled = np.concatenate([x, y]).astype(np.float64)
     _, sizes, axes = np.linalg.svd(pooled - pooled.mean(0), full_matrices=False)

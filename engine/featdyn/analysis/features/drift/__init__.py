@@ -37,7 +37,9 @@ ANALYSIS = Analysis(
     variables={
         **_mean("motion", "mean of |z(t2) - z(t1)| / |z(t1)| over probes with z(t1) other than zero"),
         **_mean("cosine", "mean cosine between z(t1) and z(t2) over probes that have both other than zero", (-1, 1)),
-        "undefined": Variable("cut set t", "probes whose features are all zero"),
+        "undefined": Variable(
+            "cut set t", "probes whose features are all zero or not finite: left out of motion and cosine"
+        ),
         "step_length": Variable(
             "cut t probe",
             "distance from the features at the checkpoint before",
@@ -68,5 +70,5 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.features.drift.compute:drift",
     section="featdyn.report.sections.drift:section",
-    version=2,
+    version=3,
 )

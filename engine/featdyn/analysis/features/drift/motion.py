@@ -64,7 +64,8 @@ class Moves:
     """``(MEANS, SUMS, cut, set, t1, t2)``, of units that lie in this batch as a whole."""
     shared: dict[int, Values]
     """Of other units, ``(MEANS, 2, cut, t1, t2)``: number and sum of their values."""
-    zero: NDArray[np.int64]  # (cut, set, t)
+    zero: NDArray[np.int64]  # (cut, set, t), probes whose features are all zero
+    undefined: NDArray[np.int64]  # (cut, set, t), those and probes whose features are not finite
     step_length: NDArray[np.float32]  # (cut, t, probe)
     path_length: Values  # (cut, probe)
     displacement: Values  # (cut, probe)
@@ -82,7 +83,7 @@ def moves(parts: Stitchable, units: Units, index: int) -> Moves:
     found = Moves(
         np.zeros((len(MEANS), SUMS, cuts, units.sets, steps, steps)),
         {},
-        np.zeros((cuts, units.sets, steps), np.int64),
+        *np.zeros((2, cuts, units.sets, steps), np.int64),
         np.full((cuts, steps, probes), np.nan, np.float32),
         *np.empty((2, cuts, probes)),
     )
@@ -127,7 +128,8 @@ def _add(found: Moves, c: int, own: NDArray[np.intp], units: Units, lengths: tup
     chosen, unit = np.unique(own, return_inverse=True)
     set_of, whole = units.set_of[chosen], np.bincount(unit) == units.size[chosen]
     in_set = (set_of == np.arange(units.sets)[:, None]).astype(np.float64)
-    found.zero[c] += np.rint(in_set[:, unit] @ (norm == 0)).astype(np.int64)
+    for counts, which in ((found.zero, norm == 0), (found.undefined, (norm == 0) | ~np.isfinite(norm))):
+        counts[c] += np.rint(in_set[:, unit] @ which).astype(np.int64)
     living, same = (norm > 0) & np.isfinite(norm), np.eye(norm.shape[1], dtype=bool)
     with np.errstate(invalid="ignore", divide="ignore"):
         relative = np.where(same, 0.0, distance / norm[:, :, None])
@@ -162,14 +164,16 @@ def motion(found: Iterable[Moves], units: Units) -> xr.Dataset:
 
     Means over the probes of a set, of ``|z(t2) - z(t1)| / |z(t1)|`` and of the cosine between z(t1) and z(t2), and the
     path of each probe. Probes whose features are all zero at t1 (or, for the cosine, at t2) have neither, but a motion
-    of 0 at t1 = t2: ``undefined (cut, set, t)`` counts them.
+    of 0 at t1 = t2; and those whose features are not finite at either have neither: ``undefined (cut, set, t)`` counts
+    them.
     """
     of_probes: dict[str, list[NDArray[Any]]] = {"step_length": [], "path_length": [], "displacement": []}
     sums: Any = 0.0
     zero: Any = 0
+    undefined: Any = 0
     shared: dict[int, Values] = {}
     for mine in found:  # in order: sums of float64 keep their bits
-        sums, zero = sums + mine.sums, zero + mine.zero
+        sums, zero, undefined = sums + mine.sums, zero + mine.zero, undefined + mine.undefined
         for unit, values in mine.shared.items():
             shared[unit] = shared.get(unit, 0.0) + values
         for name, lengths in of_probes.items():
@@ -177,7 +181,7 @@ def motion(found: Iterable[Moves], units: Units) -> xr.Dataset:
     for unit, (number, total) in ((u, np.moveaxis(v, 1, 0)) for u, v in shared.items()):
         for k, term in enumerate(_terms(number, total)):
             sums[:, k, :, units.set_of[unit]] += term
-    result: dict[str, Any] = {"undefined": (("cut", "set", "t"), zero)}
+    result: dict[str, Any] = {"undefined": (("cut", "set", "t"), undefined)}
     all_zero = zero == np.bincount(units.set_of[units.of] + 1, minlength=units.sets + 1)[1:, None]
     same = np.broadcast_to(np.eye(zero.shape[-1], dtype=bool), sums.shape[2:])
     for name, (groups, number, *rest) in zip(MEANS, sums, strict=True):

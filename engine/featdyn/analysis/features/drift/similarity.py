@@ -86,23 +86,26 @@ class Similarity:
         while features:
             z: Sequence[Tensor] = torch.split(features.pop(0).flatten(1), [len(mine) for mine in self._kept])
             flaws = [_flaw(part) for part in z]
-            z = _centred(z, self._alike if train is None or flaws[train] == NOT_FINITE else train)
-            alike = flaws[self._alike]
-            gram = _inner(z[self._alike], z[self._alike])
-            if alike:
-                gram = np.zeros_like(gram)
+            alike, n = flaws[self._alike], len(z[self._alike])
+            gram = np.zeros((n, n), np.float32)
+            if not alike:  # by its own mean, from which that of other sets may be far away
+                gram = _own(_centred(z[self._alike], _mean(z[self._alike]))[0])
             untrained = self._untrained(flaws)
             right, penalty = [np.zeros(0, bool)] * len(z), np.nan
             if train is not None and not untrained:
                 z = [part[torch.from_numpy(mine).to(part.device)] for part, mine in zip(z, self._labelled, strict=True)]
-                z = [part - z[train].mean(0) for part in z]
-                own = _inner(z[train], z[train])
+                mean = _mean(z[train])
+                own, unit = _centred(z[train], mean)
+                of_train = _own(own)
                 with one_thread(len(own)):
-                    probe = fit(own, self._labels_of(train), self._origins_of(train))
+                    probe = fit(of_train, self._labels_of(train), self._origins_of(train))
                 penalty = probe.penalty
-                for s in range(len(z)):
-                    if flaws[s] != NOT_FINITE and len(z[s]):
-                        said = probe.left_out if s == train else probe.predict(_inner(z[s], z[train]))
+                for s, part in enumerate(z):
+                    if flaws[s] != NOT_FINITE and len(part):
+                        said = probe.left_out
+                        if s != train:  # in its own unit, as another set's may be far from the training set's
+                            other, of_other = _centred(part, mean)
+                            said = probe.predict(np.ldexp(_inner(other, own).astype(np.float64), of_other - unit))
                         right[s] = said == self._labels_of(s)
             wrong = [untrained or (NOT_FINITE if flaw == NOT_FINITE else "") for flaw in flaws]
             wrong = [why or ("" if len(mine) else NO_LABELS) for why, mine in zip(wrong, self._labelled, strict=True)]
@@ -187,14 +190,25 @@ def _flaw(z: Tensor) -> str:
     return "" if bool(spread > torch.finfo(z.dtype).eps * size) else DEAD
 
 
-def _centred(z: Sequence[Tensor], by: int) -> Sequence[Tensor]:
-    """Return features less the mean of one set, in a unit in which their products stay within float32."""
-    for _ in range(2):  # the mean is rounded as features are, which may be far from it
-        mean = z[by].mean(0)
-        z = [part - mean for part in z]
-    largest = max(float(part.abs().nan_to_num(0, 0, 0).amax()) for part in z)
-    exponent = math.frexp(largest)[1]
-    return [part * 2.0 ** -max(-126, min(126, exponent)) for part in z] if abs(exponent) > 40 else z
+def _mean(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of features, as a number of their own precision and what that leaves of it."""
+    exact = z.mean(0, dtype=torch.float64)
+    mean = exact.to(z.dtype)
+    return mean, (exact - mean).to(z.dtype)
+
+
+def _centred(z: Tensor, mean: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
+    """Return features less a mean, in a unit 2^e in which their products stay within float32, and e."""
+    z = (z - mean[0]).sub_(mean[1])  # of features close to each other nothing is lost, however far from 0 they are
+    exponent = math.frexp(float(torch.linalg.vector_norm(z, torch.inf)))[1]
+    if abs(exponent) <= 40:
+        return z, 0
+    exponent = max(-126, min(126, exponent))
+    return z.mul_(2.0**-exponent), exponent
+
+
+def _own(z: Tensor) -> NDArray[np.float32]:
+    return _inner(z, z)
 
 
 def _inner(a: Tensor, b: Tensor) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from featdyn.analysis.context import Context
 from featdyn.analysis.gradient_noise.gram_arrays import of
@@ -27,6 +28,7 @@ from featdyn.statistics.result import Center
 SPACES = {"parameter": "permuted", "feature": "permuted_feature", "control": ""}
 """Names of draws, and of those with permuted labels."""
 OF_DRIFT = {name.removeprefix("drift_"): of for name, of in DRIFT.items()}
+NOT_SAMPLED = "permuted_labels_were_not_sampled"
 FLAT = "loss_is_flat_along_random_directions"
 
 State: TypeAlias = tuple[xr.Dataset, Center, IsotropyOptions]
@@ -49,6 +51,7 @@ def noise_isotropy(context: Context[IsotropyOptions]) -> xr.Dataset:
         values |= stacked(space, of_space["noise"], _dims(space), TESTED)
         if SPACES[space]:
             values |= stacked(f"{space}_drift", of_space["drift"], _dims(space), OF_DRIFT)
+            values[f"{space}_drift_permuted_status"] = _why_not_permuted(of_space["drift"], _dims(space))
     if "noise_curvature" in small:
         along, random = (small[f"{kind}_curvature"].mean("draw") for kind in ("noise", "isotropic"))
         values["curvature_ratio"] = along / random.where(random != 0)
@@ -58,6 +61,16 @@ def noise_isotropy(context: Context[IsotropyOptions]) -> xr.Dataset:
     own = {name: small[name] for name in ("cut", "t", "step", "rate", "probe") if name in small.coords}
     said = {name: sample.attrs[name] for name in ("center_because",) if name in sample.attrs}
     return xr.Dataset(values, coords | own).assign_attrs(sampled=sample.attrs["options"], center=center, **said)
+
+
+def _why_not_permuted(cells: NDArray[Any], dims: tuple[str, ...]) -> xr.Variable:
+    """Return why drift has no share along permuted labels: as it has none at all, or these draws tell nothing."""
+    status = Status(dims, cells.shape)
+    for place in np.ndindex(cells.shape):
+        reason, found = cells[place]
+        if why := reason or found["permuted"]:
+            status.mark(why, place)
+    return status.variable()
 
 
 def _dims(space: str) -> tuple[str, ...]:
@@ -96,8 +109,14 @@ def _drift(cell: xr.Dataset, space: str, gram: Gram, seed: int) -> Cell:
     if reason:
         return reason, {}
     own = _along(gram, cell[f"{prefix}drift_dot"], square, seed)
-    found = {"share": own.share, "share_random": own.random, "pvalue": own.pvalue, "share_halves": own.halves.mean(0)}
-    if f"{other}_p" in cell and not untestable(of(cell, other), "estimated"):
+    found: dict[str, Any] = {
+        "share": own.share,
+        "share_random": own.random,
+        "pvalue": own.pvalue,
+        "share_halves": own.halves.mean(0),
+    }
+    found["permuted"] = untestable(of(cell, other), "estimated") if f"{other}_p" in cell else NOT_SAMPLED
+    if not found["permuted"]:
         beside = _along(of(cell, other), cell[f"permuted_{prefix}drift_dot"], square, seed)
         found |= {"share_permuted": beside.share, "share_permuted_halves": beside.halves.mean(0)}
     return "", found
