@@ -16,7 +16,7 @@ from featdyn.store import Run, RunWriter, exists, gc, repair, verify
 from featdyn.store.commit import DROPPED, Manifest
 from featdyn.store.lock import NAME as LOCK
 from featdyn.store.lock import TURN
-from featdyn.store.root import COPY, FIRST, Root
+from featdyn.store.root import COPY, Root
 from tests.engine.runs import refused, tree, write_run
 from tests.engine.small_run import RESULT, SCHEMA, STATIC, fill, record
 from tests.engine.test_store_crash import committed
@@ -61,7 +61,7 @@ def test_a_run_without_its_head_is_refused_by_all_and_made_anew_by_a_repair(
     assert files_of(store) == before
     code, out, err = featdyn("verify", store, "--repair")
     assert (code, err) == (0, "")
-    said = "the manifests of 3 checkpoints and of results/r/000002, results/r/000005"
+    said = "the manifests of 3 checkpoints and of results/r/000002, results/r/000005 (without provenance)"
     assert f"zarr.json and commits/root.json were made anew from {said}\n" in out
     assert files_of(store) == files_of(whole)
     assert verify(store).sound
@@ -120,9 +120,8 @@ def test_the_first_commit_s_window_is_no_run_yet(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     writer = RunWriter.create(path, SCHEMA, static=STATIC, attributes={})
     fill(writer.checkpoint())
-    (path / FIRST).parent.mkdir(parents=True)
-    for name in (Manifest.path(1), FIRST):
-        (path / name).write_bytes(b"the manifest, before the root")
+    (path / "commits").mkdir()
+    (path / Manifest.path(1)).write_bytes(b"the manifest, before the root")
     writer._lock.release()  # the process is gone, and with it its lock
     for name in (LOCK, TURN):
         (path / name).unlink(missing_ok=True)
@@ -134,8 +133,8 @@ def test_the_first_commit_s_window_is_no_run_yet(tmp_path: Path) -> None:
     assert not list(path.rglob("*.new"))
 
 
-def test_without_the_first_root_nothing_proves_what_a_run_was(store: Path) -> None:
-    flip(store / FIRST)
+def test_without_the_first_manifest_nothing_proves_what_a_run_was(store: Path) -> None:
+    flip(store / Manifest.path(1))
     before = files_of(store)
     refused(lambda: repair(store), "zarr.json is missing, and there is no whole copy of it.*so nothing was changed")
     assert files_of(store) == before

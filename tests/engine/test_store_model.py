@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter, gc, repair, verify
 from featdyn.store.lock import NAME, TURN
-from featdyn.store.root import COPY, FIRST, Root
+from featdyn.store.root import COPY, Root
 from tests.engine.runs import refused
 from tests.engine.small_run import SCHEMA, STATIC, fill
 from tests.engine.test_store_crash import Faults, Killed
@@ -199,7 +199,7 @@ class Store(RuleBasedStateMachine):
         assert found.foreign == ("mine.txt",)
         (self.path / "mine.txt").unlink()
         root = Root.read(self.path)
-        named = {"zarr.json", COPY, FIRST, NAME, TURN, *(f"{p}/zarr.json" for p in root.nodes)}
+        named = {"zarr.json", COPY, NAME, TURN, *(f"{p}/zarr.json" for p in root.nodes)}
         for commit in root.commits:
             named |= {commit.manifest.path, *(record.path for record in commit.files(self.path))}
         there = {p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()}

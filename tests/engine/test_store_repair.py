@@ -245,7 +245,7 @@ def test_a_damaged_root_without_any_copy(store: Path) -> None:
     assert (store / "zarr.json").read_bytes() == (store / "commits/root.json").read_bytes() == good
     (store / "commits/root.json").unlink()
     (store / "commits/root.1.json").unlink()
-    for name in ("zarr.json", "commits/first/root.json"):
+    for name in ("zarr.json", "commits/000001.json"):
         flip(store / name)
     before = files_of(store)
     refused(

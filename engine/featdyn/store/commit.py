@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -74,7 +75,7 @@ class Commit:
 class Manifest:
     """The list of a commit's files, and what the root says of it, so that the root can be made anew from these.
 
-    Nothing else: equal runs have equal manifests, whoever made them and when.
+    Equal runs have equal manifests, whoever made them and when.
     """
 
     number: int
@@ -82,6 +83,7 @@ class Manifest:
     name: str
     after: int | None  # the checksum of the manifest of the newest checkpoint before: it tells whose commit this is
     files: tuple[FileRecord, ...]
+    run: Mapping[str, Any] | None = None  # of the first commit: what the root says but for its commits
 
     _SEAL = "manifest_crc32c"
 
@@ -100,6 +102,8 @@ class Manifest:
             "after": self.after,
             "files": [[r.path, r.size, r.crc32c] for r in sorted(self.files, key=lambda record: record.path)],
         }
+        if self.run is not None:
+            document["run"] = self.run
         return seal.seal(json.dumps(document).encode(), self._SEAL)
 
     @classmethod
@@ -109,7 +113,7 @@ class Manifest:
             return None
         d = json.loads(content)
         files = tuple(FileRecord.parse(*entry[:3]) for entry in d["files"])
-        return cls(d["commit"], d["kind"], d["name"], d["after"], files)
+        return cls(d["commit"], d["kind"], d["name"], d["after"], files, d.get("run"))
 
 
 def write_nothing(place: Place) -> None:

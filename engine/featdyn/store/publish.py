@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from featdyn.errors import StoreError
@@ -97,13 +96,11 @@ class Publisher:
         self._broken = True
         number = len(self._root.commits) + 1
         last = next((c.manifest.crc32c for c in reversed(self._root.commits) if c.kind == "checkpoint"), None)
-        manifest = commit.Manifest(number, kind, name, last, (*self._pending, *written))
+        run = self._root.description() if number == 1 else None
+        manifest = commit.Manifest(number, kind, name, last, (*self._pending, *written), run)
         entry = commit.write_manifest(self.place, manifest)
         before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {})
         content = after.encode()
-        if number == 1:
-            self.place.write(roots.FIRST, [replace(after, takeovers=0).encode()])
-            self.place.settle([roots.FIRST])
         try:
             self._version = self.place.publish(roots.NAME, content, self._version, label=entry.label)
         except OSError:

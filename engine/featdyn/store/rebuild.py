@@ -7,7 +7,7 @@ import re
 from featdyn.errors import StoreError
 from featdyn.store.commit import DROPPED, NOTHING, Commit, Manifest
 from featdyn.store.place import FileRecord, Place, crc32c
-from featdyn.store.root import FIRST, Root, intact
+from featdyn.store.root import Root
 from featdyn.store.salvage import followed
 
 _MANIFEST = re.compile(r"commits/(\d{6,})\.json")
@@ -16,15 +16,11 @@ _MANIFEST = re.compile(r"commits/(\d{6,})\.json")
 def rebuild(place: Place) -> tuple[str, Root] | None:
     """Return the root of all commits whose manifests prove themselves, and in words which; None where there is none.
 
-    It begins with that of the first commit. A manifest proves itself by its own checksum, and belongs to this run if it
-    names that of the newest checkpoint before it: so one that a writer left before a repair made it write other
-    checkpoints is passed over. Whether the files that it lists are sound is for the repair to check, as always.
+    A manifest proves itself by its own checksum, and belongs to this run if it names that of the newest checkpoint
+    before it: so one that a writer left before a repair made it write other checkpoints is passed over. Whether the
+    files that it lists are sound is for the repair to check, as always.
     """
-    found = place.fetch(FIRST)
-    if found is None or not intact(found[0]):
-        return None
-    root = Root.decode(found[0], place)
-    last = root.commits[0].manifest.crc32c
+    root, last = None, None
     for number, path in sorted((int(m[1]), m[0]) for p, _ in place.walk("commits") if (m := _MANIFEST.fullmatch(p))):
         content = place.read(path)
         try:
@@ -32,17 +28,23 @@ def rebuild(place: Place) -> tuple[str, Root] | None:
             if manifest is None or (manifest.number, manifest.after) != (number, last):
                 continue
             record = FileRecord(path, len(content), crc32c(content))
-            grown = root
-            for missing in range(len(root.commits) + 1, number):  # which a repair dropped, or whose manifest is gone
-                grown = grown.after(Commit(missing, DROPPED, "", NOTHING), {})
-            entry = Commit(number, manifest.kind, manifest.name, record)
-            after = followed(place, grown, entry, manifest.files)
+            after = _after(place, root, Commit(number, manifest.kind, manifest.name, record), manifest)
             if after is None:
                 continue
             root = Root.decode(after.encode(), place)  # checked like any other
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, StoreError):
             continue  # intact, and not what this version writes
         last = record.crc32c if manifest.kind == "checkpoint" else last
+    if root is None:
+        return None
     results = [c.label for c in root.commits if c.kind == "result"]
     said = f"the manifests of {root.checkpoints} checkpoints" + (f" and of {', '.join(results)}" if results else "")
-    return said, root
+    return f"{said} (without provenance)", root
+
+
+def _after(place: Place, root: Root | None, entry: Commit, manifest: Manifest) -> Root | None:
+    if root is None:
+        return None if manifest.run is None else Root.first(entry, manifest.run)
+    for number in range(len(root.commits) + 1, entry.number):  # which a repair dropped, or whose manifest is gone
+        root = root.after(Commit(number, DROPPED, "", NOTHING), {})
+    return followed(place, root, entry, manifest.files)

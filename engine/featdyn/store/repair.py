@@ -87,7 +87,7 @@ def _newest(place: Place, lock: Lock) -> tuple[str, Root, Version]:
         name, root = left
         return name, replace(root, takeovers=root.takeovers + lock.taken_over), found and found[1]
     raise StoreError(
-        f"{place}: its {NAME} is {'missing' if found is None else 'damaged'}, and there is no whole copy of it, the "
-        "first one neither, so nothing was changed: put it back from a backup; each array can still be "
+        f"{place}: its {NAME} is {'missing' if found is None else 'damaged'}, and there is no whole copy of it, and no "
+        "first manifest that proves itself, so nothing was changed: put it back from a backup; each array can still be "
         "opened by its own folder, and checkpoints/*/*.safetensors by torch"
     )

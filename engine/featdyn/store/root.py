@@ -10,7 +10,7 @@ from typing import Any
 
 from featdyn.errors import StoreError
 from featdyn.store import layout, metadata, seal
-from featdyn.store.commit import DROPPED, NOTHING, Commit
+from featdyn.store.commit import DROPPED, NOTHING, Commit, Manifest
 from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
 from featdyn.store.place import Lock, Place, Version, disk
@@ -18,7 +18,6 @@ from featdyn.store.schema import Schema
 
 NAME = "zarr.json"
 COPY = "commits/root.json"  # the root once more, for a repair; it may be one commit behind
-FIRST = "commits/first/root.json"  # the root of the first commit, for a repair: the manifests have what follows
 KEY = "featdyn"  # the root attribute that holds what is ours
 FORMAT = 1
 _SEAL = "root_crc32c"
@@ -45,6 +44,24 @@ class Root:
     def after(self, entry: Commit, added: Mapping[str, Document]) -> Root:
         """Return the root after one more commit, which may add nodes."""
         return replace(self, commits=(*self.commits, entry), nodes={**self.nodes, **added})._grown()
+
+    @classmethod
+    def first(cls, entry: Commit, run: Mapping[str, Any]) -> Root:
+        """Return the root after the first commit, of what :meth:`description` returned before it."""
+        arrays = tuple(metadata.parse_array(path, d) for path, d in run["nodes"].items() if metadata.grows(d))
+        schema = Schema(arrays, run["samples"], run["shard_samples"], run["codec"])
+        return cls(run["attributes"], schema, {}).after(entry, run["nodes"])
+
+    def description(self) -> dict[str, Any]:
+        """Return what it says but for its commits, and for what two equal runs have not in common."""
+        schema = self.schema
+        return {
+            "attributes": {name: value for name, value in self.attributes.items() if name != "provenance"},
+            "samples": schema.samples,
+            "shard_samples": schema.shard_samples,
+            "codec": schema.codec,
+            "nodes": {path: self.nodes[path] for path in sorted(self.nodes)},
+        }
 
     def holds(self, commits: Iterable[Commit]) -> bool:
         """Whether all checkpoints among these commits are in it, byte for byte."""
@@ -277,5 +294,5 @@ def _changed(content: bytes, place: Place) -> str:
 
 def _help(place: Place) -> str:
     with disk(place):
-        proof = place.exists(COPY) or place.exists(FIRST)
+        proof = place.exists(COPY) or place.exists(Manifest.path(1))
     return f"; run: featdyn verify {place} --repair" if proof else ""
