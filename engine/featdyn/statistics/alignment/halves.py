@@ -52,7 +52,8 @@ def split_halves(x: Draws, k: Sequence[int] = (1, 5, 10), *, center: Center = "e
         (one, v), (two, w) = (_principal(c.rows[half], center) for half in (order[: c.n // 2], order[c.n // 2 :]))
     most = min(v.shape[1], w.shape[1])
     if not most:  # one draw about its own mean, or equal ones
-        return Halves(ks, *np.full((2, len(ks)), np.nan), np.minimum(ks / c.p, 1.0), np.full(len(ks), np.nan))
+        none = np.full(len(ks), np.nan)
+        return Halves(ks, none, none, np.minimum(ks / c.p, 1.0), none)
     held = (ks <= most) & (ks < c.p)
     kept = np.minimum(ks, most) - 1
     cosines = np.square(v.T @ w)

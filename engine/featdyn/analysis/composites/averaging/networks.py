@@ -98,7 +98,7 @@ class AveragedNetworks:
         predictions, losses = zip(*found, strict=True)
         return np.stack(predictions), np.stack(losses)
 
-    def _scores(self, logs: NDArray[np.float64], probes: slice) -> Scores:
+    def _scores(self, logs: NDArray[Any], probes: slice) -> Scores:
         return predicted_classes(logs), -logs[np.arange(len(logs)), self._labels[probes]]
 
     def _mean(self, window: int) -> dict[str, Tensor]:

@@ -83,7 +83,8 @@ def moves(parts: Stitchable, units: Units, index: int) -> Moves:
     found = Moves(
         np.zeros((len(MEANS), SUMS, cuts, units.sets, steps, steps)),
         {},
-        *np.zeros((2, cuts, units.sets, steps), np.int64),
+        np.zeros((cuts, units.sets, steps), np.int64),
+        np.zeros((cuts, units.sets, steps), np.int64),
         np.full((cuts, steps, probes), np.nan, np.float32),
         *np.empty((2, cuts, probes)),
     )
