@@ -26,9 +26,9 @@ class TrainingOptions(Options):
     epochs: int = Field(10, ge=1, le=10**6, description="passes over the training set")
     batch_size: int = Field(128, ge=1, description="samples per step; a last, smaller batch of an epoch is left out")
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="SGD (with momentum) or Adam")
-    learning_rate: float = Field(0.1, gt=0, le=1e6, description="at its highest")
+    learning_rate: float = Field(0.1, gt=0, le=1e30, description="at its highest")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
-    weight_decay: float = Field(1e-4, ge=0, le=1e6, description="L2 penalty on all parameters")
+    weight_decay: float = Field(1e-4, ge=0, le=1e30, description="L2 penalty on all parameters")
     until: float | None = Field(
         None,
         gt=0,
