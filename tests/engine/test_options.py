@@ -46,7 +46,6 @@ def test_a_number_is_finite_and_no_truth(table: type[Options], name: str, kinds:
         ("training.epochs=1e9", "less than or equal to 1000000"),
         ("training.seed=18446744073709551616", r"less than 2\^63"),
         ("data.image_size=100000", "less than or equal to 8192"),
-        ("capture.layers=[]", "at least 1 item"),
     ],
 )
 def test_a_recipe_that_cannot_run_is_refused(change: str, says: str) -> None:

@@ -14,7 +14,6 @@ class CaptureOptions(Options):
 
     layers: tuple[str, ...] = Field(
         ("default",),
-        min_length=1,
         description="module names or patterns (s3*); 'default' for the default cuts, 'all' for every cut",
     )
     gradients: bool = Field(True, description="also record the gradient of each sample's loss, in eval mode")

@@ -48,7 +48,7 @@ def describe(run: Any) -> dict[str, Any]:
         layers[name] = {"shape": shape, "dtype": dtype, "bytes": sum(a.nbytes for a in held)}
     has_split = "split" in run.paths("sample")
     splits = (
-        [str(name) or "unknown" for name in run.values("split").tolist()]
+        ["unknown" if name in (None, "") else str(name) for name in run.values("split").tolist()]
         if has_split
         else ["sample"] * run.schema.samples
     )
