@@ -24,10 +24,11 @@ def shown(text: str) -> str:
 
 
 @contextmanager
-def output_file(path: str | Path) -> Iterator[BinaryIO]:
+def output_file(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO]:
     """Open a file for writing; a regular one holds what it held before until the new content is whole.
 
-    What is no regular file, such as a device or a named pipe, is written through. Links are followed.
+    What is no regular file, such as a device or a named pipe, is written through. Links are followed. ``parents`` makes
+    the folders that lead to it.
 
     Raises
     ------
@@ -38,6 +39,8 @@ def output_file(path: str | Path) -> Iterator[BinaryIO]:
     try:
         if target.is_dir():
             raise IsADirectoryError(0, "is a folder, give a file")
+        if parents:
+            target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "wb") if target.exists() and not target.is_file() else _replaced(target) as stream:
             yield stream
     except OSError as error:
@@ -46,7 +49,6 @@ def output_file(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _replaced(target: Path) -> Iterator[BinaryIO]:
-    target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{os.getpid()}-{threading.get_ident()}.new")
     try:
         with open(aside, "xb") as stream:

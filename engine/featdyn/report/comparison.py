@@ -60,5 +60,5 @@ def write(table: pd.DataFrame, path: str | Path) -> None:
         The file cannot be written.
     """
     page: str = draw(table).to_html(include_plotlyjs=True, full_html=True)
-    with output_file(path) as stream:
+    with output_file(path, parents=True) as stream:
         stream.write(page.encode("utf-8", errors="replace"))

@@ -32,7 +32,7 @@ def write_report(run: Run, path: str | Path) -> Path:
     """
     # A store may name things with halves of surrogate pairs, which no file can hold.
     content = render(run).encode("utf-8", errors="replace")
-    with output_file(path) as stream:
+    with output_file(path, parents=True) as stream:
         stream.write(content)
     return Path(path)
 
