@@ -13,8 +13,7 @@ class CaptureOptions(Options):
     """What is recorded of the probe samples at each checkpoint."""
 
     layers: tuple[str, ...] = Field(
-        ("default",),
-        description="module names or patterns (s3*); 'default' for the default cuts, 'all' for every cut",
+        ("default",), description="module names or patterns (s3*); 'default' for the default cuts, 'all' for every cut"
     )
     gradients: bool = Field(True, description="also record the gradient of each sample's loss, in eval mode")
     dtype: Literal["float16", "float32"] = Field(

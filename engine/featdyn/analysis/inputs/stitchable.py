@@ -95,8 +95,9 @@ def cut_network(
     model = network_of(run, model)
     batch = Batches(run, device_of(model))[0]
     picked = resolve(cuts(model, batch.inputs[:1]), patterns)
+    found = States(run, model)
     if given is not None and isinstance(features, str):  # once, and not again on each worker
-        refuse_other_function(run, model, batch)
+        refuse_other_function(run, model, found, batch)
     stored = source.stored_layers(run, picked, exact=features == "auto")
     if not isinstance(features, str):
         sources = dict(features)
@@ -116,7 +117,6 @@ def cut_network(
                     f"{run.path}: the activations at {cut.name} are too small for float16, as which they were stored "
                     f"(checkpoint {int(lost.mean(1).argmax())}): leave --features at auto"
                 )
-    found = States(run, model)
     again = partial(cut_network, run, given, [cut.name for cut in picked], sources)
     return Stitchable(model, picked, found, sources, Features(run, model, picked, found, sources), again)
 

@@ -51,14 +51,14 @@ def network_of(run: Run, model: nn.Module | None) -> nn.Module:
     return network(run) if model is None else prepare(model, channels_last=False)
 
 
-def refuse_other_function(run: Run, model: nn.Module, batch: Batch) -> None:
+def refuse_other_function(run: Run, model: nn.Module, states: States, batch: Batch) -> None:
     """Raise NetworkError where a model with the weights of a checkpoint does not give the outputs recorded then.
 
     Weights fit many networks: another activation, another order of the same layers, another constant. What was recorded
     tells: of the first batch of probes at some checkpoints, the first and the last among them. The model runs as
     analyses run it, as a twin without its hooks.
     """
-    twin, states = eval_twin(model), States(run, model)
+    twin = eval_twin(model)
     for t in dict.fromkeys(np.linspace(0, run.checkpoints - 1, CHECKED).astype(int).tolist()):
         recorded = run.block("outputs/logits", t, batch.block)[: batch.stop - batch.start].astype(np.float64)
         with torch.inference_mode():

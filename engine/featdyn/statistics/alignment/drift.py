@@ -100,9 +100,7 @@ def _shares(rows: Values, dots: Values, square: float, ks: NDArray[np.int64], ce
         rows, dots = rows - rows.mean(axis=0), dots - dots.mean()
     sides, scale, _ = np.linalg.svd(rows, full_matrices=False)
     kept = np.square(scale) > _NOTHING * np.square(scale[0])
-    along = np.r_[
-        0.0, np.cumsum(np.square(sides[:, kept].T @ dots / scale[kept]))
-    ]  # of no direction nothing lies along
+    along = np.r_[0.0, np.cumsum(np.square(sides[:, kept].T @ dots / scale[kept]))]  # along no direction lies nothing
     with np.errstate(invalid="ignore", divide="ignore"):
         share = along[np.minimum(ks, len(along) - 1)] / square if square > 0 else np.full(len(ks), np.nan)
     return np.asarray(np.minimum(share, 1))  # but for rounding it is no more

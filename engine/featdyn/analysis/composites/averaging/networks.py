@@ -35,7 +35,7 @@ class AveragedNetworks:
     def __init__(self, run: Run, model: nn.Module | None, labels: NDArray[np.int64], train: NDArray[np.intp]) -> None:
         self.model = eval_twin(network_of(run, model))
         self._run, self._labels, self._train = run, labels, train
-        self._states = States(run, self.model)
+        self.states = States(run, self.model)
         self._normalised = bool(batch_norms(self.model))
 
     @property
@@ -45,7 +45,7 @@ class AveragedNetworks:
 
     def plan(self, windows: int) -> Plan:
         """Return what so many windows will need."""
-        run, own, batches = self._run, self._states.nbytes, self.batches
+        run, own, batches = self._run, self.states.nbytes, self.batches
         inputs, logits = 4 * prod(run.nodes["inputs/input"]["shape"][1:]), run.schema["outputs/logits"]
         layers = BETWEEN * 4 * _widest(self.model, batches[0].inputs[:1])
         return Plan(
@@ -57,7 +57,7 @@ class AveragedNetworks:
                 "batches": batches.size * (layers + 2 * inputs),
                 "logits": 6 * 8 * run.schema.shard_samples * max(2, logits.shape[-1]),
             },
-            state={"weights": (1 + self._states.room) * own, "blocks": run.schema.shard_samples * inputs},
+            state={"weights": (1 + self.states.room) * own, "blocks": run.schema.shard_samples * inputs},
             result={"predictions": 4 * 16 * windows * run.schema.samples},
         )
 
@@ -105,7 +105,7 @@ class AveragedNetworks:
         """Return the mean of the last states, of their floating-point tensors."""
         own, mean = self.model.state_dict(), dict[str, Tensor]()
         for count in range(1, window + 1):
-            for name, value in self._states[len(self._states) - count].items():
+            for name, value in self.states[len(self.states) - count].items():
                 if count == 1:
                     mean[name] = value.double() if value.is_floating_point() else value
                 elif value.is_floating_point():
