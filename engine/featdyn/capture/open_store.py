@@ -89,15 +89,25 @@ def open_store(
 def _writer(
     store: str | Path, schema: Schema, probes: Probes, names: Iterable[str], attributes: Mapping[str, Any]
 ) -> RunWriter:
-    if exists(store):
-        writer = RunWriter.open(store)
+    if not exists(store):
         try:
-            for what in _differences(Run(store), schema, probes, attributes):
-                raise StoreError(f"{store}: holds another recording ({what}): choose another path")
-        except BaseException:
-            writer.close()
-            raise
-        return writer
+            return _created(store, schema, probes, names, attributes)
+        except StoreError:
+            if not exists(store):  # else another's first commit has just come, which is as if it had been there
+                raise
+    writer = RunWriter.open(store)
+    try:
+        for what in _differences(Run(store), schema, probes, attributes):
+            raise StoreError(f"{store}: holds another recording ({what}): choose another path")
+    except BaseException:
+        writer.close()
+        raise
+    return writer
+
+
+def _created(
+    store: str | Path, schema: Schema, probes: Probes, names: Iterable[str], attributes: Mapping[str, Any]
+) -> RunWriter:
     coords = {name: values if name == "sample" else ("sample", values) for name, values in probes.coords.items()}
     # Zarr has no bfloat16; float32 holds all its values.
     inputs, labels = (t.float() if t.dtype == torch.bfloat16 else t for t in (probes.inputs, probes.labels))
