@@ -76,6 +76,10 @@ def test_recipes_come_from_files_and_changes_are_toml(tmp_path):
     assert recipe.training.milestones == (0.25, 0.5)
     assert recipe.network.options == {"widths": [8]}
     assert recipe.data.name == "mnist"
+    assert recipe.description.endswith(
+        "; changed: training.milestones=[0.25, 0.5], network.options.widths=[8], data.name='mnist'"
+    )
+    assert load(str(path), ["description=mine", "data.name='mnist'"]).description == "mine"
     assert recipe.identity.keys() == {*tomllib.loads(text), "labels", "intervention"}
     for source, content in (("no.toml", None), ("bad.toml", "a = "), ("binary.toml", "\x00\xff")):
         if content:
@@ -181,6 +185,7 @@ def test_a_finished_run_is_left_alone_and_another_recipe_refused(tmp_path):
     train(load("digits", TINY), store)
     before = (store / "zarr.json").read_bytes()
     train(load("digits", TINY), store)
+    train(load("digits", [*TINY, "description='other words'"]), store)
     assert (store / "zarr.json").read_bytes() == before
     with pytest.raises(RecipeError, match=r"another recipe \(training.seed: 0, 1\)"):
         train(load("digits", [*TINY, "training.seed=1"]), store)

@@ -67,8 +67,11 @@ def load(source: str, changes: Sequence[str] = ()) -> Recipe:
         values = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"{source}: not valid TOML: {error}") from None
+    said = values.get("description")
     for change in changes:
         _apply(values, change)
+    if said and changes and values.get("description") == said:  # else it would say what is no longer true
+        values["description"] = f"{said}; changed: {', '.join(changes)}"
     return validate(Recipe, values, source)
 
 
