@@ -165,6 +165,11 @@ class Recorder:
         """Committed checkpoints; one more may be on its way, see :meth:`wait`."""
         return self._run.checkpoints
 
+    @property
+    def last_step(self) -> int:
+        """The step of the last checkpoint, -1 before the first."""
+        return self._last
+
     def plan(self, checkpoints: int, state: int = 0) -> RecordingNeeds:
         """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
         state += sum(t.nbytes for t in self._tensors().values())
