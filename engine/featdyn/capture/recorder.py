@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -29,7 +30,8 @@ from featdyn.capture.tap import Pass
 from featdyn.capture.values import Number, number, tensors_to_bytes, whole
 from featdyn.errors import StoreError
 from featdyn.networks.classes import check_classes
-from featdyn.store import RunPart, Schema
+from featdyn.sizes import size
+from featdyn.store import RunPart, Schema, exists, locate
 from featdyn.validation import validate
 
 _ALIKE = "make the Recorder with the same arguments on every rank"
@@ -109,6 +111,7 @@ class Recorder:
         try:
             self._call = Call(forward, output, loss)
             check_alike(self._ranks.all(lambda: self._set_up(model, probes, every, coords, loss, options)), _ALIKE)
+            self._foretell(store)
             noted = {"capture": self.options.model_dump(mode="json"), "identity": self._identity}
             # The store comes last: what fails above leaves no folder and no lock behind.
             self._run = open_store(
@@ -127,6 +130,22 @@ class Recorder:
         except BaseException:
             self._ranks.close()
             raise
+
+    def _foretell(self, store: str | Path) -> None:
+        """Say what a checkpoint takes and how many there is room for; refuse where there is none for one."""
+        place = locate(store)
+        needs = estimate(self.schema, self._state_bytes(), 1, BUFFERS, place)
+        if self._ranks.rank == 0 and not exists(place):
+            needs.check(store)
+            room = "" if needs.free is None else f"; {size(needs.free)} are free, room for {needs.free // needs.disk:,}"
+            print(
+                f"{store}: {len(self.layers)} layers of {len(self._probes):,} probes, {size(needs.disk)} a checkpoint"
+                f" before compression{room}",
+                file=sys.stderr,
+            )
+
+    def _state_bytes(self) -> int:
+        return sum(t.nbytes for t in self._tensors().values())
 
     def _set_up(
         self, model: nn.Module, probes: Probes, every: int, coords: Sequence[str], loss: Loss, given: Mapping[str, Any]
@@ -172,8 +191,7 @@ class Recorder:
 
     def plan(self, checkpoints: int, state: int = 0) -> RecordingNeeds:
         """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
-        state += sum(t.nbytes for t in self._tensors().values())
-        return estimate(self.schema, state, checkpoints, BUFFERS, self._run.place)
+        return estimate(self.schema, state + self._state_bytes(), checkpoints, BUFFERS, self._run.place)
 
     def step(self, **coords: Number) -> bool:
         """Count one training step, from the store's last on, and record when it is due; return whether it was."""
