@@ -31,7 +31,7 @@ from featdyn.capture.values import Number, number, tensors_to_bytes, whole
 from featdyn.errors import StoreError
 from featdyn.networks.classes import check_classes
 from featdyn.sizes import size
-from featdyn.store import RunPart, Schema, exists, locate
+from featdyn.store import RunPart, Schema, locate
 from featdyn.validation import validate
 
 _ALIKE = "make the Recorder with the same arguments on every rank"
@@ -111,7 +111,8 @@ class Recorder:
         try:
             self._call = Call(forward, output, loss)
             check_alike(self._ranks.all(lambda: self._set_up(model, probes, every, coords, loss, options)), _ALIKE)
-            self._foretell(store)
+            self._ranks.all(lambda: estimate(self.schema, self._state_bytes(), 1, BUFFERS, locate(store)).check(store))
+            self._planned = False
             noted = {"capture": self.options.model_dump(mode="json"), "identity": self._identity}
             # The store comes last: what fails above leaves no folder and no lock behind.
             self._run = open_store(
@@ -131,18 +132,17 @@ class Recorder:
             self._ranks.close()
             raise
 
-    def _foretell(self, store: str | Path) -> None:
-        """Say what a checkpoint takes and how many there is room for; refuse where there is none for one."""
-        place = locate(store)
-        needs = estimate(self.schema, self._state_bytes(), 1, BUFFERS, place)
-        if self._ranks.rank == 0 and not exists(place):
-            needs.check(store)
-            room = "" if needs.free is None else f"; {size(needs.free)} are free, room for {needs.free // needs.disk:,}"
-            print(
-                f"{store}: {len(self.layers)} layers of {len(self._probes):,} probes, {size(needs.disk)} a checkpoint"
-                f" before compression{room}",
-                file=sys.stderr,
-            )
+    def _foretell(self) -> None:
+        """Say what a checkpoint takes and how many there is room for, before the first and unless :meth:`plan` did."""
+        if self._planned or self.checkpoints or self._ranks.rank:
+            return
+        needs = self.plan(1)
+        room = "" if needs.free is None else f"; {size(needs.free)} are free, room for {needs.free // needs.disk:,}"
+        print(
+            f"{self._run.place}: {len(self.layers)} layers of {len(self._probes):,} probes, {size(needs.disk)} a "
+            f"checkpoint before compression{room}",
+            file=sys.stderr,
+        )
 
     def _state_bytes(self) -> int:
         return sum(t.nbytes for t in self._tensors().values())
@@ -191,6 +191,7 @@ class Recorder:
 
     def plan(self, checkpoints: int, state: int = 0) -> RecordingNeeds:
         """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
+        self._planned = True
         return estimate(self.schema, state + self._state_bytes(), checkpoints, BUFFERS, self._run.place)
 
     def step(self, **coords: Number) -> bool:
@@ -226,6 +227,7 @@ class Recorder:
             differ between ranks, or a rank has ended.
         """
         self.wait()
+        self._foretell()
         pending = PendingCheckpoint(Fit(self.options))
         try:
             check_alike(self._ranks.all(lambda: self._begin(pending, step, state, coords)), _ONE_NETWORK)
