@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from featdyn.capture import Probes, Recorder, tap
 from featdyn.capture.blocks import BlockWriter
+from featdyn.capture.call import Call
 from featdyn.capture.follow import layer_shapes
 from featdyn.capture.layers import select
 from featdyn.errors import NetworkError, TrainingError
@@ -111,9 +112,9 @@ def test_dropout_that_never_stops_is_refused_and_the_random_state_is_left(tmp_pa
 def test_a_loss_of_the_whole_batch_is_refused():
     few = tokens().few(torch.device("cpu"))
     with pytest.raises(ValueError, match=r"one number for each sample, shape \(4,\), got \(\)"):
-        layer_shapes(Body(), *few, ["inner"], loss=nn.functional.cross_entropy)
+        layer_shapes(Body(), *few, ["inner"], call=Call(loss=nn.functional.cross_entropy))
     with pytest.raises(NetworkError, match="the loss gives a sample other values"):
-        layer_shapes(Body(), *few, ["inner"], loss=lambda o, t: class_loss(o - o.mean(0), t))
+        layer_shapes(Body(), *few, ["inner"], call=Call(loss=lambda o, t: class_loss(o - o.mean(0), t)))
 
 
 @settings(deadline=None, max_examples=20)

@@ -187,9 +187,12 @@ def test_probes_take_lists_arrays_and_tensors_and_leave_the_callers_things_alone
         assert probes.coords["origin"].tolist() == ["x", "y", "x"]
     assert "label" not in Probes(inputs, [0.5, 1.5, 2.5]).coords  # real numbers are no classes
     for wrong, message in (
-        ({"inputs": {"a": 1}}, "inputs must be one tensor, array or list of numbers, samples first, got dict"),
-        ({"labels": ["a", "b", "c"]}, "labels must be one tensor"),
-        ({"labels": torch.tensor(1)}, r"labels must have shape \(3,\)"),
+        (
+            {"inputs": {"a": ["x"]}},
+            r"inputs\['a'\] must be a tensor, array or list of numbers, .* got list",
+        ),
+        ({"labels": ["a", "b", "c"]}, "labels must be a tensor"),
+        ({"labels": torch.tensor(1)}, r"labels must have shape \(3, ...\) like inputs, got \(\)"),
         ({"coords": {"note": np.array(["a", None, "b"], dtype=object)}}, "note must hold numbers or text, got None"),
         ({"coords": {"note": np.array(["2020"] * 3, "M8[Y]")}}, "note must hold numbers or text"),
     ):

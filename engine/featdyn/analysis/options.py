@@ -38,7 +38,7 @@ class Cuts(Options):
 class Layers(Options):
     """Which recorded layers."""
 
-    layers: tuple[str, ...] = Field(("*",), min_length=1, description="names or patterns (s3*) of recorded layers")
+    layers: tuple[str, ...] = Field(("all",), min_length=1, description="names or patterns (s3*) of recorded layers")
 
 
 class Suffixes(Options):

@@ -26,11 +26,13 @@ def arrays(
     samples: int,
     options: CaptureOptions,
     coords: Sequence[str],
+    *,
+    loss: bool = True,
 ) -> list[ArraySpec]:
     """Return the arrays of a recording.
 
     ``layers`` are names to the shape of one sample's activation, ``outputs`` the shape of one sample's output, and
-    ``coords`` the numbers given with each checkpoint besides ``step``.
+    ``coords`` the numbers given with each checkpoint besides ``step``; without labels there may be no ``loss``.
     """
     found = [ArraySpec(name, (), (), "int64") for name in ("checkpoint", "step")]
     found += [ArraySpec(name, (), (), "float64") for name in coords]
@@ -44,7 +46,8 @@ def arrays(
             found.append(ArraySpec(f"layers/{name}/gradient", axes, lengths, options.dtype, {**note, **scale}))
     axes = ("sample", "class") if len(outputs) == 1 else ("sample", *dims(outputs))
     found.append(ArraySpec("outputs/logits", axes, (samples, *outputs), "float32"))
-    found.append(ArraySpec("outputs/loss", ("sample",), (samples,), "float32"))
+    if loss:
+        found.append(ArraySpec("outputs/loss", ("sample",), (samples,), "float32"))
     names = cube.ACTIVATION + (cube.GRADIENT if options.gradients else ())
     lengths = (len(layers), samples)
     for name in names:

@@ -7,26 +7,29 @@ tokens folded into the batch, a table of positions, tokens first, samples that m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from featdyn.capture import tap
+from featdyn.capture.call import Call
+from featdyn.capture.nest import Nest, leaves, mapped
 from featdyn.errors import NetworkError
 
+_PLAIN = Call()
 TOLERANCE = 1e-3
 """Of the largest value: batches of another shape round otherwise, in TF32 by up to 5e-4 each time; our own choice."""
 
 
-def output_shape(model: nn.Module, inputs: Tensor) -> tuple[int, ...]:
-    """Return the shape of the outputs of a few samples, ``(samples, ...)``.
+def output_shape(model: nn.Module, inputs: Nest, call: Call = _PLAIN) -> tuple[int, ...]:
+    """Return the shape of the logits of a few samples, ``(samples, ...)``.
 
-    Raises :class:`NetworkError` where the network cannot run on them, or its output is not one tensor.
+    Raises :class:`NetworkError` where the network cannot run on them, or its logits are not one tensor.
     """
-    samples = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
     try:
-        passed = tap.run(model, inputs, samples, [], gradients=False, loss=lambda outputs, labels: labels.float())
-        return tuple(passed.logits.shape)
+        alone = replace(call, loss=None)
+        return tuple(tap.run(model, inputs, None, [], gradients=False, call=alone).logits.shape)
     except NetworkError:
         raise
     except Exception as error:  # the forward functions of users raise what they please
@@ -36,25 +39,27 @@ def output_shape(model: nn.Module, inputs: Tensor) -> tuple[int, ...]:
 
 def layer_shapes(
     model: nn.Module,
-    inputs: Tensor,
-    labels: Tensor,
+    inputs: Nest,
+    labels: Nest,
     layers: Sequence[str],
     *,
     gradients: bool = False,
-    loss: tap.Loss = None,
+    call: Call = _PLAIN,
 ) -> dict[str, tuple[int, ...]]:
     """Return what one sample has at each layer, in the order in which they run.
 
     Raises :class:`LayerError` or :class:`NetworkError` where a layer, the output or the loss does not follow the
     samples, or :func:`featdyn.capture.tap.run` refuses.
     """
-    order = torch.tensor([*range(len(inputs) - 1, -1, -1), 0], device=inputs.device)
+    one = next(tensor for _, tensor in leaves(inputs, ""))
+    order = torch.tensor([*range(len(one) - 1, -1, -1), 0], device=one.device)
+    turned = [mapped(lambda t: t[order], values) for values in (inputs, labels)]
     with tap.undisturbed(model):
-        first = tap.run(model, inputs, labels, layers, gradients=gradients, loss=loss)
-        for device in {torch.device("cpu"), inputs.device}:
+        first = tap.run(model, inputs, labels, layers, gradients=gradients, call=call)
+        for device in {torch.device("cpu"), one.device}:
             torch.rand(1, device=device)  # each pass begins where the random state stands: move it
-        again = tap.run(model, inputs, labels, layers, gradients=False, loss=loss)
-        other = tap.run(model, inputs[order], labels[order], layers, gradients=False, loss=loss)
+        again = tap.run(model, inputs, labels, layers, gradients=False, call=call)
+        other = tap.run(model, *turned, layers, gradients=False, call=call)
     for why in _strays(first.logits, again.logits, other.logits, order):
         raise NetworkError(f"the network's output {why}")
     for why in _strays(first.loss, again.loss, other.loss, order, first.logits):

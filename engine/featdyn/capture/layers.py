@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
+from featdyn.capture.call import Call
 from featdyn.capture.follow import layer_shapes
-from featdyn.capture.tap import LayerError, Loss
+from featdyn.capture.nest import Nest
+from featdyn.capture.tap import LayerError
 from featdyn.errors import NetworkError
 from featdyn.networks import cuts, default_cuts
+from featdyn.networks.layer_patterns import matching
+
+_PLAIN = Call()
 
 
 def select(
     model: nn.Module,
-    inputs: Tensor,
-    labels: Tensor,
+    inputs: Nest,
+    labels: Nest,
     patterns: Sequence[str],
     *,
     gradients: bool = False,
-    loss: Loss = None,
+    call: Call = _PLAIN,
 ) -> dict[str, tuple[int, ...]]:
     """Return the layers that match, with the shape of one sample's output, in the order in which they run.
 
     Each layer is tried out on ``inputs`` and ``labels``, a few samples: see
-    :func:`featdyn.capture.follow.layer_shapes`. Patterns are module names, also with ``*`` and ``?``; ``all`` stands
-    for every cut of the network and ``default`` for its default cuts. A module that cannot be traced has no cuts: then
-    both stand for its direct children. Of these two what cannot be recorded is left out. Raises :class:`NetworkError`
-    where a pattern matches nothing, or a layer cannot be recorded.
+    :func:`featdyn.capture.follow.layer_shapes`. Patterns are module names, also with ``*`` (within a part of the name)
+    and ``**`` (across dots); ``all`` stands for every cut of the network and ``default`` for its default cuts. A module
+    that cannot be traced has no cuts: then both stand for its direct children. Of these two what cannot be recorded is
+    left out. Raises :class:`NetworkError` where a pattern matches nothing, or a layer cannot be recorded.
     """
     modules = [name for name, _ in model.named_modules() if name]
     outer = ", ".join([name for name in modules if "." not in name][:20]) or "no modules"
@@ -37,21 +41,23 @@ def select(
         if pattern in ("default", "all"):
             chosen = {**dict.fromkeys(_cut_layers(model, inputs, pattern), False), **chosen}
             continue
-        found = [name for name in modules if fnmatchcase(name, pattern)]
+        found = matching(pattern, modules)
         if not found:
             raise NetworkError(f"no layer {pattern!r}; the network has {outer} and modules inside them")
         chosen |= dict.fromkeys(found, True)
     while chosen:
         try:
-            return layer_shapes(model, inputs, labels, list(chosen), gradients=gradients, loss=loss)
+            return layer_shapes(model, inputs, labels, list(chosen), gradients=gradients, call=call)
         except LayerError as error:
             if chosen.pop(error.layer):
                 raise
     raise NetworkError(f"no layer to record: name some in layers=; the network has {outer} and modules inside them")
 
 
-def _cut_layers(model: nn.Module, inputs: Tensor, pattern: str) -> list[str]:
+def _cut_layers(model: nn.Module, inputs: Nest, pattern: str) -> list[str]:
     try:
+        if not isinstance(inputs, Tensor):
+            raise NetworkError("several inputs")
         found = cuts(model, inputs[:1])
     except NetworkError:
         return [name for name, child in model.named_children() if any(True for _ in child.parameters())]

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featdyn.capture import layers
+from featdyn.capture.nest import leaves, structure
 from featdyn.capture.probes import Probes
 from featdyn.capture.ranks import Ranks
 from featdyn.errors import StoreError, TrainingError
@@ -35,7 +37,7 @@ def identity(model: nn.Module, probes: Probes) -> dict[str, Any]:
     structure = re.sub(r"0x[0-9a-f]+", "", "\n".join(modules + tensors))  # addresses of functions
     said = f"{type(model).__qualname__}, {len(modules)} modules, {len(tensors)} tensors"
     found = {"network": f"{said}, {zlib.crc32(structure.encode()):08x}"}
-    for name, tensor in (("inputs", probes.inputs), ("labels", probes.labels)):
+    for name, tensor in (*leaves(probes.inputs, "inputs"), *leaves(probes.labels, "labels")):
         content = tensor.contiguous().view(-1).view(torch.uint8).numpy().data
         found[name] = f"{tuple(tensor.shape)} {tensor.dtype}, {zlib.crc32(content):08x}"
     for name, values in probes.coords.items():
@@ -109,15 +111,23 @@ def _created(
     store: str | Path, schema: Schema, probes: Probes, names: Iterable[str], attributes: Mapping[str, Any]
 ) -> RunWriter:
     coords = {name: values if name == "sample" else ("sample", values) for name, values in probes.coords.items()}
-    # Zarr has no bfloat16; float32 holds all its values.
-    inputs, labels = (t.float() if t.dtype == torch.bfloat16 else t for t in (probes.inputs, probes.labels))
-    axes = ("probe", *layers.dims(tuple(inputs.shape[1:])))
+    given = {"input": probes.inputs, "target": probes.labels}
     static = {
         "": xr.Dataset(coords=coords),
         "cube": xr.Dataset(coords={"layer": np.array(list(names), dtype=object)}),
-        "inputs": xr.Dataset({"input": (axes, inputs.numpy()), "target": ("probe", labels.numpy())}),
+        "inputs": xr.Dataset(dict(_variable(*leaf) for name, values in given.items() for leaf in leaves(values, name))),
     }
-    return RunWriter.create(store, schema, static=static, attributes={**attributes, "provenance": provenance()})
+    said = {"probes": {name: structure(values, name) for name, values in given.items()}, "provenance": provenance()}
+    return RunWriter.create(store, schema, static=static, attributes={**attributes, **said})
+
+
+def _variable(path: str, values: Tensor) -> tuple[str, tuple[tuple[str, ...], NDArray[Any]]]:
+    """Return one tensor of the probes as it is stored; axes of several have names of their own."""
+    axes = layers.dims(tuple(values.shape[1:]))
+    if path != "input":
+        axes = tuple(f"{path}.{axis}" for axis in axes)
+    # Zarr has no bfloat16; float32 holds all its values.
+    return path, (("probe", *axes), (values.float() if values.dtype == torch.bfloat16 else values).numpy())
 
 
 def _differences(run: Run, schema: Schema, probes: Probes, attributes: Mapping[str, Any]) -> Iterator[str]:

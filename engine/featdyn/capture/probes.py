@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from featdyn.capture.nest import leaves, mapped, nest
+
 
 @dataclass(frozen=True)
 class Probes:
@@ -20,34 +22,45 @@ class Probes:
     Parameters
     ----------
     inputs
-        ``(N, ...)`` tensor, array or list: what the model takes, normalised.
+        What the model takes, normalised: one ``(N, ...)`` tensor, array or list, given to it as ``model(inputs)``; a
+        dict of such, given as ``model(**inputs)``; or a tuple, given as ``model(*inputs)``.
     labels
-        ``(N,)`` tensor, array or list: the labels in use, integers for classes, or real numbers for another loss.
+        What the loss compares the outputs with: ``(N,)`` integers for classes, or for another loss whatever that takes,
+        of any shape, also a dict or tuple of such; None where it takes nothing.
     coords
         What is known of each sample: name to an ``(N,)`` array of numbers or text. ``sample`` holds unique ids and is
-        made where it is missing, and so is ``label`` of integer labels. ``origin`` says which image, document, ... a
-        probe was made from: probes of one origin (an image and its corrupted copies) are no independent samples, so
-        the origin is the unit of resampling. Without it each probe counts as its own.
+        made where it is missing, and so is ``label`` of ``(N,)`` integer labels. ``origin`` says which image, document,
+        ... a probe was made from: probes of one origin (an image and its corrupted copies) are no independent samples,
+        so the origin is the unit of resampling. Without it each probe counts as its own.
 
     Raises
     ------
     TypeError, ValueError
         What cannot be taken as such, in one line.
+
+    Examples
+    --------
+    >>> Probes({"input_ids": [[1, 2], [3, 4]], "attention_mask": [[1, 1], [1, 0]]}, [0, 1]).inputs.keys()
+    dict_keys(['input_ids', 'attention_mask'])
     """
 
-    inputs: Tensor
-    labels: Tensor
+    inputs: Any
+    labels: Any = None
     coords: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        inputs, labels = _tensor("inputs", self.inputs), _tensor("labels", self.labels)
-        n = len(inputs) if inputs.ndim else 0
-        if n == 0 or labels.shape != (n,):
-            raise ValueError(f"labels must have shape ({n},) like inputs, got {tuple(labels.shape)}")
+        inputs, labels = nest("inputs", self.inputs), mapped(_int64, nest("labels", self.labels))
+        found = dict(leaves(inputs, "inputs"))
+        if not found:
+            raise ValueError("inputs must hold a tensor")
+        n = len(next(iter(found.values()))) if next(iter(found.values())).ndim else 0
+        for path, tensor in {**found, **dict(leaves(labels, "labels"))}.items():
+            if n == 0 or not tensor.ndim or len(tensor) != n:
+                first = next(iter(found))
+                raise ValueError(f"{path} must have shape ({n}, ...) like {first}, got {tuple(tensor.shape)}")
         coords = {name: _coordinate(name, values) for name, values in self.coords.items()}
         coords.setdefault("sample", np.array([f"{i:06d}" for i in range(n)], dtype=object))
-        if not labels.is_floating_point():
-            labels = labels.to(torch.int64)
+        if isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.ndim == 1:
             coords.setdefault("label", labels.numpy().copy())
         for name, values in coords.items():
             if values.shape != (n,):
@@ -58,19 +71,22 @@ class Probes:
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.coords["sample"])
 
-    def batch(self, start: int, stop: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def batch(self, start: int, stop: int, size: int, device: torch.device) -> tuple[Any, Any]:
         """Return the samples ``start:stop`` on the device, filled up to ``size`` rows so that the shape never changes.
 
         The same sample in batches of different shapes does not give the same bits.
         """
-        return filled(self.inputs, start, stop, size).to(device), filled(self.labels, start, stop, size).to(device)
+        rows = torch.arange(start, start + size, device="cpu").clamp(max=stop - 1)
+        return self._rows(rows, device)
 
-    def few(self, device: torch.device, most: int = 4) -> tuple[Tensor, Tensor]:
+    def few(self, device: torch.device, most: int = 4) -> tuple[Any, Any]:
         """Return some samples from all over them, to try a network on."""
-        places = torch.linspace(0, len(self) - 1, min(len(self), most), device="cpu").long()
-        return self.inputs[places].to(device), self.labels[places].to(device)
+        return self._rows(torch.linspace(0, len(self) - 1, min(len(self), most), device="cpu").long(), device)
+
+    def _rows(self, rows: Tensor, device: torch.device) -> tuple[Any, Any]:
+        return tuple(mapped(lambda t: t[rows].to(device), values) for values in (self.inputs, self.labels))
 
 
 def filled(values: Tensor, start: int, stop: int, size: int) -> Tensor:
@@ -78,15 +94,10 @@ def filled(values: Tensor, start: int, stop: int, size: int) -> Tensor:
     return values[torch.arange(start, start + size, device=values.device).clamp(max=stop - 1)]
 
 
-def _tensor(name: str, values: Any) -> Tensor:
-    """Return a tensor on the host that requires no gradient."""
-    try:
-        if isinstance(values, np.ndarray):  # torch has no read-only or reversed arrays; others are not copied
-            values = torch.from_numpy(np.require(values, requirements=["C", "W"]))
-        return torch.as_tensor(values, device="cpu").detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        kind = type(values).__name__
-        raise TypeError(f"{name} must be one tensor, array or list of numbers, samples first, got {kind}") from error
+def _int64(labels: Tensor) -> Tensor:
+    """Return integers as losses take them; a truth value for each sample is a class, several are not."""
+    several = labels.dtype == torch.bool and labels.ndim > 1
+    return labels if labels.is_floating_point() or labels.is_complex() or several else labels.to(torch.int64)
 
 
 def _coordinate(name: str, values: Any) -> np.ndarray[Any, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from featdyn.capture import layers, tap
 from featdyn.capture.arrays import arrays, gradient_scale
 from featdyn.capture.blocks import BUFFERS, BlockWriter
+from featdyn.capture.call import Call, Loss
 from featdyn.capture.fit import Fit
 from featdyn.capture.follow import output_shape
 from featdyn.capture.open_store import check_alike, identity, open_store
@@ -21,14 +23,15 @@ from featdyn.capture.pending_checkpoint import PendingCheckpoint
 from featdyn.capture.probes import Probes
 from featdyn.capture.ranks import Ranks
 from featdyn.capture.recording_needs import RecordingNeeds, estimate
-from featdyn.capture.replica import buffers, check_whole, checksums, with_buffers
+from featdyn.capture.replica import buffers, check_whole, checksums, with_tensors
 from featdyn.capture.resume import last_step
 from featdyn.capture.shards import Shards
-from featdyn.capture.tap import Loss
+from featdyn.capture.tap import Pass
 from featdyn.capture.values import Number, number, tensors_to_bytes, whole
 from featdyn.errors import StoreError
 from featdyn.networks.classes import check_classes
-from featdyn.store import RunPart, Schema
+from featdyn.sizes import size
+from featdyn.store import RunPart, Schema, locate
 from featdyn.validation import validate
 
 _ALIKE = "make the Recorder with the same arguments on every rank"
@@ -57,7 +60,14 @@ class Recorder:
     coords
         Names of the numbers given with each checkpoint besides ``step``, such as ``("epoch", "train_loss")``.
     loss
-        ``(outputs, labels) -> (batch,)`` loss of each sample; when None cross-entropy, of one logit the binary one.
+        ``(outputs, labels) -> (sample,)`` loss of each sample, of all that the model returns; when None the
+        cross-entropy of its logits, of one logit the binary one. Without labels and loss there are no gradients.
+    forward
+        ``(model, inputs) -> outputs``, where the model is not called as ``model(inputs)``, with a dict of inputs as
+        ``model(**inputs)``, with a tuple as ``model(*inputs)``.
+    output
+        Which of several outputs counts as logits: a key, a place, or a function of the outputs; when None the one
+        tensor that there is, or what is called ``logits``.
     attributes
         JSON-like notes, stored as attributes of the root.
     **options
@@ -92,12 +102,17 @@ class Recorder:
         every: int = 1,
         coords: Sequence[str] = (),
         loss: Loss = None,
+        forward: Callable[[nn.Module, Any], Any] | None = None,
+        output: str | int | Callable[[Any], Any] | None = None,
         attributes: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self._ranks = Ranks()  # first of all: whatever fails below on one rank, the others hear of it
         try:
+            self._call = Call(forward, output, loss)
             check_alike(self._ranks.all(lambda: self._set_up(model, probes, every, coords, loss, options)), _ALIKE)
+            self._ranks.all(lambda: estimate(self.schema, self._state_bytes(), 1, BUFFERS, locate(store)).check(store))
+            self._planned = False
             noted = {"capture": self.options.model_dump(mode="json"), "identity": self._identity}
             # The store comes last: what fails above leaves no folder and no lock behind.
             self._run = open_store(
@@ -106,7 +121,7 @@ class Recorder:
             try:
                 run, batch = self._run, self.options.batch
                 self._last = self._ranks.first(
-                    lambda: last_step(run.place, self._model, probes, loss, batch) if run.checkpoints else -1
+                    lambda: last_step(run.place, self._model, self._pass, batch) if run.checkpoints else -1
                 )
             except BaseException:
                 self._run.close()
@@ -116,6 +131,21 @@ class Recorder:
         except BaseException:
             self._ranks.close()
             raise
+
+    def _foretell(self) -> None:
+        """Say what a checkpoint takes and how many there is room for, before the first and unless :meth:`plan` did."""
+        if self._planned or self.checkpoints or self._ranks.rank:
+            return
+        needs = self.plan(1)
+        room = "" if needs.free is None else f"; {size(needs.free)} are free, room for {needs.free // needs.disk:,}"
+        print(
+            f"{self._run.place}: {len(self.layers)} layers of {len(self._probes):,} probes, {size(needs.disk)} a "
+            f"checkpoint before compression{room}",
+            file=sys.stderr,
+        )
+
+    def _state_bytes(self) -> int:
+        return sum(t.nbytes for t in self._tensors().values())
 
     def _set_up(
         self, model: nn.Module, probes: Probes, every: int, coords: Sequence[str], loss: Loss, given: Mapping[str, Any]
@@ -127,16 +157,20 @@ class Recorder:
         if self._ranks.several:
             check_whole(self._model)
         self._probes = probes
-        self._loss = loss
         self._device = tap.device_of(self._model)
         self._coords = tuple(coords)
         few = probes.few(self._device)
-        outputs = output_shape(self._model, few[0])
-        if loss is None:
+        outputs = output_shape(self._model, few[0], self._call)
+        self._has_loss = not (loss is None and probes.labels is None)
+        if loss is None and self._has_loss:
             check_classes(outputs, probes.labels)
-        self.layers = layers.select(self._model, *few, self.options.layers, gradients=self.options.gradients, loss=loss)
+        if self.options.gradients and not self._has_loss:
+            raise ValueError("without labels there is no loss to differentiate: give loss=, or gradients=False")
+        self.layers = layers.select(
+            self._model, *few, self.options.layers, gradients=self.options.gradients, call=self._call
+        )
         self._identity = identity(self._model, probes)
-        found = arrays(self.layers, outputs[1:], len(probes), self.options, self._coords)
+        found = arrays(self.layers, outputs[1:], len(probes), self.options, self._coords, loss=self._has_loss)
         self.schema = Schema.build(found, len(probes), self.options.codec)
         self._share = range(self._ranks.rank, self.schema.blocks, self._ranks.size)
         specs = [a for a in self.schema.arrays if a.dims[:1] == ("sample",)]
@@ -150,10 +184,15 @@ class Recorder:
         """Committed checkpoints; one more may be on its way, see :meth:`wait`."""
         return self._run.checkpoints
 
+    @property
+    def last_step(self) -> int:
+        """The step of the last checkpoint, -1 before the first."""
+        return self._last
+
     def plan(self, checkpoints: int, state: int = 0) -> RecordingNeeds:
         """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
-        state += sum(t.nbytes for t in self._tensors().values())
-        return estimate(self.schema, state, checkpoints, BUFFERS, self._run.place)
+        self._planned = True
+        return estimate(self.schema, state + self._state_bytes(), checkpoints, BUFFERS, self._run.place)
 
     def step(self, **coords: Number) -> bool:
         """Count one training step, from the store's last on, and record when it is due; return whether it was."""
@@ -188,6 +227,7 @@ class Recorder:
             differ between ranks, or a rank has ended.
         """
         self.wait()
+        self._foretell()
         pending = PendingCheckpoint(Fit(self.options))
         try:
             check_alike(self._ranks.all(lambda: self._begin(pending, step, state, coords)), _ONE_NETWORK)
@@ -262,22 +302,24 @@ class Recorder:
         size = min(self.options.batch, self.schema.shard_samples)
         files = pending.files
         assert files is not None
-        with with_buffers(self._model, theirs):
+        with with_tensors(self._model, theirs):
             for index in self._share:
                 samples = self.schema.block_slice(index)
                 with self._blocks.filling(index, lambda full: self._shards.write(full, files, pending.fit)) as block:
                     for start in range(samples.start, samples.stop, size):
                         stop = min(start + size, samples.stop)
-                        batch = self._probes.batch(start, stop, size, self._device)
-                        passed = tap.run(
-                            self._model, *batch, list(self.layers), gradients=self.options.gradients, loss=self._loss
-                        )
+                        passed = self._pass(start, stop, size, list(self.layers), gradients=self.options.gradients)
                         block.fill(start - samples.start, self._columns(passed, stop - start))
 
-    def _columns(self, passed: tap.Pass, rows: int) -> dict[str, Tensor]:
+    def _pass(self, start: int, stop: int, size: int, layers: Sequence[str] = (), *, gradients: bool = False) -> Pass:
+        batch = self._probes.batch(start, stop, size, self._device)
+        return tap.run(self._model, *batch, layers, gradients=gradients, call=self._call)
+
+    def _columns(self, passed: Pass, rows: int) -> dict[str, Tensor]:
         scale = gradient_scale(self.options)
         found = {f"layers/{name}/activation": values[:rows] for name, values in passed.activations.items()}
         for name, values in passed.gradients.items():
             exact = values.float() if values.itemsize < 4 else values  # scaled, they might not fit
             found[f"layers/{name}/gradient"] = exact[:rows] * scale
-        return found | {"outputs/logits": passed.logits[:rows], "outputs/loss": passed.loss[:rows]}
+        found["outputs/logits"] = passed.logits[:rows]
+        return found | ({"outputs/loss": passed.loss[:rows]} if self._has_loss else {})

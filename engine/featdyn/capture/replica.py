@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,20 +51,20 @@ def buffers(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def with_buffers(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let a model use other buffers for a while.
+def with_tensors(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let a model use other parameters and buffers for a while.
 
     Its own tensors are put aside, not written to: a graph that autograd has saved them for stays valid.
     """
-    own: list[tuple[nn.Module, str, Tensor]] = []
+    own: list[tuple[dict[str, Any], str, Any]] = []
     try:
         for path, value in values.items():
             owner, _, name = path.rpartition(".")
             module = model.get_submodule(owner)
-            mine = module.get_buffer(name)
-            own.append((module, name, mine))
-            module._buffers[name] = value.to(mine.device)
+            held: dict[str, Any] = module._buffers if name in module._buffers else module._parameters
+            own.append((held, name, held[name]))
+            held[name] = value.to(held[name].device)
         yield
     finally:
-        for module, name, mine in own:
-            module._buffers[name] = mine
+        for held, name, mine in own:
+            held[name] = mine

@@ -7,16 +7,15 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from featdyn.capture.call import Call
+from featdyn.capture.nest import Nest, leaves, mapped
 from featdyn.errors import NetworkError
-from featdyn.networks import class_loss
 
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor] | None  # (outputs, labels) -> (batch,)
-
+_PLAIN = Call()
 _OTHER = "leave it out, or record another layer"
 
 
@@ -35,7 +34,7 @@ class Pass:
     activations: dict[str, Tensor]
     gradients: dict[str, Tensor]  # of each sample's own loss
     logits: Tensor
-    loss: Tensor
+    loss: Tensor  # NaN where there is none
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -71,15 +70,20 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def run(
-    model: nn.Module, inputs: Tensor, labels: Tensor, layers: Sequence[str], *, gradients: bool, loss: Loss = None
+    model: nn.Module,
+    inputs: Nest,
+    labels: Nest,
+    layers: Sequence[str],
+    *,
+    gradients: bool,
+    call: Call = _PLAIN,
 ) -> Pass:
     """Run one batch in eval mode, on the model's device; the model and the batch are left as they were.
 
     Of the model that is parameters, buffers, ``.grad``, mode and random state. What was compiled runs as it was
     written: compiled code does not know of the layers that are watched. ``layers`` are names of modules (as in
     ``named_modules``) whose output is one tensor of real numbers; with ``gradients`` each sample's loss is
-    differentiated with respect to each of them. ``loss`` is ``(outputs, labels) -> (batch,)``,
-    :func:`featdyn.networks.class_loss` when None.
+    differentiated with respect to each of them.
 
     Raises
     ------
@@ -115,30 +119,22 @@ def run(
         if "torch._dynamo" in sys.modules:  # else nothing is compiled, and setting it would take seconds to import
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(undisturbed(model))
-        stack.enter_context(torch.autocast(inputs.device.type, enabled=False))
+        batch = [tensor for _, tensor in leaves(inputs, "")]
+        stack.enter_context(torch.autocast(batch[0].device.type, enabled=False))
         stack.enter_context(torch.set_grad_enabled(gradients))
         # The input asks for a gradient, so that also frozen layers have a graph behind them. The network is given a
         # copy, into which its first operation may write.
-        first = inputs.detach().clone().requires_grad_(gradients and inputs.is_floating_point())
+        first = mapped(lambda t: t.detach().clone().requires_grad_(gradients and t.is_floating_point()), inputs)
         with contextlib.ExitStack() as hooks:
             for name in layers:
                 hooks.enter_context(modules[name].register_forward_hook(keep(name)))
-            outputs = model(first.clone())
+            outputs = call(model, mapped(Tensor.clone, first))
         missing = [name for name in layers if name not in kept]
         if missing:
             raise LayerError(f"layer {missing[0]} does not run in a forward pass: {_OTHER}", missing[0])
-        if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
-            what = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise NetworkError(f"the network returns {what}, not one tensor of real numbers: wrap it so that it does")
-        losses = (loss or class_loss)(outputs, labels.clone())
-        got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-        if got != (len(inputs),):
-            raise ValueError(
-                f"loss must return one number for each sample, shape ({len(inputs)},), got {got}: "
-                "leave its mean out (reduction='none') and sum over all axes but the first"
-            )
+        logits, losses = call.logits(outputs), call.losses(outputs, mapped(Tensor.clone, labels), len(batch[0]))
         found = _gradients(losses, kept, apart) if gradients else {}
-    return Pass({name: value.detach() for name, value in kept.items()}, found, outputs.detach(), losses.detach())
+    return Pass({name: value.detach() for name, value in kept.items()}, found, logits.detach(), losses.detach())
 
 
 def _gradients(losses: Tensor, kept: dict[str, Tensor], apart: set[str]) -> dict[str, Tensor]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from math import prod
 
 from featdyn.errors import NetworkError
 from featdyn.networks.cut import Cut
+from featdyn.networks.layer_patterns import matching
 
 SHARES = (2 / 3, 1 / 3, 0.0)
 """Suffix shares of the multiply-adds near which a default cut lies: [I], our choice."""
@@ -50,7 +50,7 @@ def _matches(found: Sequence[Cut], pattern: str) -> list[str]:
         return [pattern]
     if pattern == "default":
         return default_cuts(found)
-    return every if pattern == "all" else [name for name in every if fnmatchcase(name, pattern)]
+    return every if pattern == "all" else matching(pattern, every)
 
 
 def _shortened(names: list[str], most: int = 16) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.errors import FeatdynError
+from featdyn.networks.layer_patterns import matching
 from featdyn.store import ArraySpec, Run
 
 VANISHED = "vanished_in_float16"
@@ -20,7 +20,8 @@ VANISHED = "vanished_in_float16"
 def recorded(run: Run, patterns: Sequence[str], of: str) -> list[ArraySpec]:
     """Return the arrays ``layers/<layer>/<of>`` of the layers that match, in the order of the network; at least one."""
     held = {spec.path: spec for spec in run.schema.arrays}
-    named = [layer for layer in run.layers if any(fnmatchcase(layer, pattern) for pattern in patterns)]
+    chosen = {name for p in patterns for name in (run.layers if p == "all" else matching(p, run.layers))}
+    named = [layer for layer in run.layers if layer in chosen]
     found = [held[path] for path in (f"layers/{layer}/{of}" for layer in named) if path in held]
     if not found:
         raise FeatdynError(

@@ -1,0 +1,51 @@
+"""A recorder that follows somebody else's training: what all callbacks share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from featdyn.capture import Probes, Recorder
+
+
+class Attached:
+    """Records before training, after each ``every`` optimizer steps, and at the end.
+
+    Parameters are those of :class:`featdyn.capture.Recorder`; the model comes with the training.
+    """
+
+    def __init__(self, probes: Probes, store: str | Path, *, every: int = 1, **options: Any) -> None:
+        self._arguments = probes, store
+        self._options = {"every": every, **options}
+        self._recorder: Recorder | None = None
+        self._step = -1
+
+    def begin(self, model: nn.Module, step: int) -> None:
+        """Open the store, and record where training begins unless that is there already."""
+        self._recorder = Recorder(model, *self._arguments, **self._options)
+        self._step = step
+        if step == 0 or not self._recorder.checkpoints:
+            self._recorder.record(step=step)
+
+    def at(self, step: int) -> None:
+        """Record when so many optimizer steps are done, if that is due; a step that was seen counts once."""
+        if self._recorder is not None and step != self._step:
+            self._step = step
+            if step % self._recorder.every == 0:
+                self._recorder.record(step=step)
+
+    def end(self) -> None:
+        """Record the last step and release the store."""
+        if self._recorder is not None:
+            self._recorder.wait()
+            if self._step > self._recorder.last_step:
+                self._recorder.record(step=self._step)
+            self.release()
+
+    def release(self) -> None:
+        """Release the store without recording more."""
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.close()

@@ -1,0 +1,132 @@
+"""Files that a training left: the parameters and buffers in them, under the names of the network."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from featdyn.errors import NetworkError
+
+DEPTH = 3
+"""How deep a file's dicts are searched for a ``state_dict``."""
+_WHOLE = ("model.safetensors", "pytorch_model.bin")
+
+
+def state_in(path: Path, model: nn.Module, prefix: str | None = None) -> dict[str, Tensor]:
+    """Return a network's parameters and buffers from a checkpoint of any usual form.
+
+    Parameters
+    ----------
+    path
+        A file of ``torch.save`` (a ``state_dict``, or dicts that hold one, as Lightning has them; weights only, no
+        code), a safetensors file, or a folder with one such file or with several and their index, as Hugging Face has.
+    model
+        Whose names and shapes say what belongs to it; what wrappers put before the names is taken off.
+    prefix
+        What stands before the names, where a file holds several networks; ``ema/`` for those under the key ``ema``.
+
+    Raises
+    ------
+    NetworkError
+        The file cannot be read, or does not hold this network, or several times.
+    """
+    own = dict(model.state_dict(keep_vars=True))
+    names = [name for name, value in own.items() if isinstance(value, Tensor)]
+    fitting: dict[str, dict[str, Tensor]] = {}
+    nearest = (len(names) + 1, "")
+    for where, tensors in _states(_read(path), DEPTH):
+        for found in _prefixes(tensors, names):
+            if prefix not in (None, found, f"{where}{found}"):
+                continue
+            state, flaws = _taken(tensors, found, own, names)
+            if not flaws:
+                fitting[f"{where}{found}"] = state
+            else:
+                nearest = min(nearest, (len(flaws), flaws[0]))
+    if not fitting:
+        beside = f" with {prefix!r} before the names" if prefix else ""
+        raise NetworkError(f"{path}: does not hold this network{beside}: {nearest[1] or 'no tensors of its names'}")
+    first, *others = fitting.values()
+    if any(not torch.equal(first[name], other[name]) for other in others for name in first):
+        raise NetworkError(
+            f"{path}: holds this network {len(fitting)} times, below {', '.join(map(repr, fitting))}: choose a prefix"
+        )
+    return first
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.is_dir():
+            return _folder(path)
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise NetworkError(f"{path}: holds more than tensors, which is not loaded: save model.state_dict()") from error
+    except NetworkError:
+        raise
+    except Exception as error:  # torch and safetensors raise what they please on files that are cut or none of theirs
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise NetworkError(f"{path}: cannot be read as a checkpoint: {first or type(error).__name__}") from error
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    indices = sorted(path.glob("*.index.json"))
+    if indices:
+        parts = sorted(set(json.loads(indices[0].read_text())["weight_map"].values()))
+    else:
+        held = [name for name in _WHOLE if (path / name).is_file()]
+        parts = held[:1] or sorted(
+            p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pt", ".pth", ".ckpt")
+        )
+        if len(parts) != 1:
+            raise NetworkError(f"{path}: holds {len(parts)} files of weights and no index: name one")
+    found: dict[str, Any] = {}
+    for part in parts:
+        if Path(part).name != part:
+            raise NetworkError(f"{path}: its index names {part!r}, which is not a file in it")
+        found |= _read(path / part)
+    return found
+
+
+def _states(content: Any, depth: int, where: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield all dicts that hold tensors by name, with the keys that lead there."""
+    if not isinstance(content, Mapping) or not depth:
+        return
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if tensors:
+        yield where, tensors
+    for name, value in content.items():
+        yield from _states(value, depth - 1, f"{where}{name}/")
+
+
+def _prefixes(tensors: Mapping[str, Tensor], names: list[str]) -> list[str]:
+    """Return what may stand before the network's names."""
+    if not names:
+        return []
+    found = (name[: -len(names[0])] for name in tensors if name.endswith(names[0]))
+    return [prefix for prefix in dict.fromkeys(found) if not prefix or prefix.endswith(".")]
+
+
+def _taken(
+    tensors: Mapping[str, Tensor], prefix: str, own: Mapping[str, Tensor], names: list[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the tensors below a prefix under the network's names, and what is wrong with them."""
+    held = {id(own[name]): tensors[prefix + name] for name in names if prefix + name in tensors}  # tied ones, kept once
+    state, flaws = {}, []
+    for name in names:
+        value = tensors.get(prefix + name, held.get(id(own[name])))
+        if value is None:
+            flaws.append(f"{name} is missing")
+        elif value.shape != own[name].shape:
+            flaws.append(f"{name} has shape {tuple(value.shape)}, not {tuple(own[name].shape)}")
+        else:
+            state[name] = value
+    return state, flaws

@@ -1,0 +1,68 @@
+"""Record checkpoints that exist: the network is given the weights of one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featdyn.capture.checkpoint_files import state_in
+from featdyn.capture.probes import Probes
+from featdyn.capture.recorder import Recorder
+from featdyn.store import Run
+
+
+def capture(
+    model: nn.Module,
+    probes: Probes,
+    checkpoints: Mapping[int, Path],
+    store: str | Path,
+    *,
+    prefix: str | None = None,
+    said: Callable[[str], None] = print,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **options: Any,
+) -> Run:
+    """Record a network at checkpoints that a training has left; return the run.
+
+    A store of the same recording goes on after its last step. The network keeps the weights of the last checkpoint.
+
+    Parameters
+    ----------
+    model
+        The network; its weights are replaced.
+    probes, store, options
+        As :class:`featdyn.capture.Recorder` takes them.
+    checkpoints
+        Step to file or folder, as :func:`featdyn.capture.checkpoint_steps.by_step` finds them, in order.
+    prefix
+        What stands before the network's names in the files, where they hold several networks.
+    said, progress
+        Told of what is odd (a checkpoint that equals the one before), and of how many are done.
+
+    Raises
+    ------
+    NetworkError
+        A checkpoint does not hold the network. Those before it are recorded.
+    StoreError
+        As the recorder raises it.
+    """
+    done = 0
+    before: dict[str, Tensor] = {}
+    with Recorder(model, probes, store, **options) as recorder:
+        recorder.plan(len(checkpoints)).check(store)
+        for step, path in checkpoints.items():
+            done += 1
+            if step <= recorder.last_step:
+                continue
+            state = state_in(path, model, prefix)
+            if before and all(torch.equal(before[name], value) for name, value in state.items()):
+                said(f"{path}: equals the checkpoint before")
+            model.load_state_dict(state, strict=False)  # what is not a tensor stays
+            recorder.record(step=step)
+            before = state
+            progress(done, len(checkpoints))
+    return Run(store)

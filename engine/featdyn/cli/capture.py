@@ -1,0 +1,102 @@
+"""``featdyn capture``."""
+
+from __future__ import annotations
+
+import glob
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featdyn.capture.options import CaptureOptions
+from featdyn.cli.flags import flags
+from featdyn.cli.progress import bar
+from featdyn.errors import FeatdynError
+
+
+@click.command()
+@click.option("--model", required=True, metavar="MODULE:FACTORY", help="A function that makes the network.")
+@click.option(
+    "--probes", required=True, metavar="MODULE:PROBES", help="Probes, (inputs, labels), or a function that makes them."
+)
+@click.option("--checkpoints", required=True, multiple=True, metavar="GLOB", help="Files, or folders of files.")
+@click.option("--store", required=True, type=click.Path(), help="Where to record; the same recording is continued.")
+@click.option(
+    "--step", "pattern", metavar="REGEX", help="Its group is the step in a name; else the number that differs."
+)
+@click.option("--prefix", help="What stands before the network's names in files that hold several networks.")
+@click.option("--loss", metavar="MODULE:FUNCTION", help="(outputs, labels) -> (sample,); cross-entropy by default.")
+@click.option("--forward", metavar="MODULE:FUNCTION", help="(model, inputs) -> outputs, where model(inputs) is not it.")
+@click.option("--output", metavar="KEY", help="Which of several outputs counts as logits.")
+def command(
+    model: str,
+    probes: str,
+    checkpoints: tuple[str, ...],
+    store: str,
+    pattern: str | None,
+    prefix: str | None,
+    loss: str | None,
+    forward: str | None,
+    output: str | None,
+    **options: Any,
+) -> None:
+    """Record checkpoints that exist: .pt, .pth, .ckpt (weights only), safetensors, and folders of Hugging Face.
+
+    Modules are found from the current folder. The same command again goes on where it was stopped.
+    """
+    from featdyn.capture.checkpoint_steps import by_step
+
+    paths = [Path(found) for name in checkpoints for found in sorted(glob.glob(name, recursive=True))]
+    if not paths:
+        raise FeatdynError(f"no checkpoints at {' '.join(checkpoints)}")
+    steps = by_step(list(dict.fromkeys(paths)), pattern)
+
+    from torch import nn
+
+    from featdyn.capture import Probes
+    from featdyn.capture.existing import capture
+
+    network = _made(model)
+    if not isinstance(network, nn.Module):
+        raise FeatdynError(f"--model {model}: gives {type(network).__name__}, not a torch.nn.Module")
+    given = _made(probes)
+    if not isinstance(given, Probes):
+        given = Probes(**given) if isinstance(given, Mapping) else Probes(*given)
+    functions = {name: _named(found) for name, found in (("loss", loss), ("forward", forward)) if found}
+    if output is not None:
+        functions["output"] = int(output) if output.lstrip("-").isdecimal() else output
+    with bar("capturing", "checkpoint") as update:
+        run = capture(
+            network, given, steps, store, prefix=prefix, progress=update,
+            said=lambda line: click.echo(line, err=True), **functions, **options,
+        )  # fmt: skip
+    click.echo(f"{store}: {run.checkpoints} checkpoints, steps {run.values('step')[0]} to {run.values('step')[-1]}")
+
+
+command.params += flags(CaptureOptions)
+
+
+def _named(name: str) -> Any:
+    """Return what ``module:name`` stands for."""
+    module, colon, path = name.partition(":")
+    if not colon:
+        raise FeatdynError(f"{name}: write module:name")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise FeatdynError(f"{name}: {error}") from error
+    return found
+
+
+def _made(name: str) -> Any:
+    """Return what stands there, called if it is a function or a class."""
+    found = _named(name)
+    return found() if isinstance(found, type) or (callable(found) and not hasattr(found, "parameters")) else found

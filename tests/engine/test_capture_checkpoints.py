@@ -1,0 +1,225 @@
+"""Checkpoints that exist, of every usual form, against the network that they were saved from."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from featdyn.capture import Probes, Recorder
+from featdyn.capture.checkpoint_files import state_in
+from featdyn.capture.checkpoint_steps import by_step
+from featdyn.capture.existing import capture
+from featdyn.errors import FeatdynError, NetworkError
+from featdyn.store import Run
+
+STEPS = (0, 5, 10, 100)
+
+
+class Net(nn.Module):
+    """With batch statistics, and a weight that two layers share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.second, self.head = (
+            nn.Linear(6, 4),
+            nn.BatchNorm1d(4),
+            nn.Linear(6, 4),
+            nn.Linear(4, 3),
+        )
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.first(x)).relu() + self.second(x))
+
+
+def at(step: int) -> Net:
+    torch.manual_seed(step)
+    net = Net()
+    net.norm(torch.randn(32, 4))
+    return net
+
+
+def probes() -> Probes:
+    return Probes(torch.randn(12, 6, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3)
+
+
+def states(step: int, prefix: str = "") -> dict[str, Tensor]:
+    return {prefix + name: value.clone() for name, value in at(step).state_dict().items()}
+
+
+def write(form: str, folder: Path, step: int) -> Path:
+    """Save the network of a step in a form that people have."""
+    if form == "state_dict":
+        torch.save(states(step), path := folder / f"step{step}.pt")
+    elif form == "wrapped":  # by DDP and torch.compile, beside an optimizer
+        held = {"epoch": 1, "model": states(step, "module._orig_mod."), "optimizer": {"state": {0: torch.zeros(2)}}}
+        torch.save(held, path := folder / f"net-{step:06d}.pth")
+    elif form == "lightning":
+        held = {"state_dict": {**states(step, "model."), "metric.total": torch.zeros(1)}, "global_step": step}
+        torch.save(held, path := folder / f"epoch={step // 5}-step={step}.ckpt")
+    elif form == "safetensors":  # which keeps a shared tensor once
+        save_file(
+            {n: v for n, v in states(step).items() if n != "second.weight"}, path := folder / f"{step}.safetensors"
+        )
+    else:
+        path = folder / f"checkpoint-{step}"
+        path.mkdir()
+        parts = {f"model-{i}.safetensors": dict(list(states(step).items())[i::2]) for i in range(2)}
+        for name, held in parts.items():
+            save_file(held, path / name)
+        index = {"weight_map": {name: part for part, held in parts.items() for name in held}}
+        (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    return path
+
+
+FORMS = ("state_dict", "wrapped", "lightning", "safetensors", "sharded")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_store_of_the_networks_themselves(tmp_path, form):
+    with Recorder(net := Net(), probes(), tmp_path / "own.zarr", layers=["*"], dtype="float32") as recorder:
+        for step in STEPS:
+            net.load_state_dict(states(step))
+            recorder.record(step=step)
+    (folder := tmp_path / form).mkdir()
+    found = by_step([write(form, folder, step) for step in reversed(STEPS)])
+    assert list(found) == list(STEPS)
+    one, two = Run(tmp_path / "own.zarr"), tmp_path / "two.zarr"
+    first = {step: found[step] for step in STEPS[:2]}
+    capture(Net(), probes(), first, two, layers=["*"], dtype="float32")
+    seen: list[tuple[int, int]] = []
+    run = capture(Net(), probes(), found, two, layers=["*"], dtype="float32", progress=lambda *n: seen.append(n))
+    assert seen == [(3, 4), (4, 4)]  # the rest of them
+    for spec in one.schema.arrays:
+        np.testing.assert_array_equal(run.values(spec.path), one.values(spec.path), err_msg=spec.path)
+    for t in range(len(STEPS)):
+        assert all(torch.equal(run.state(t)[name], value) for name, value in one.state(t).items())
+
+
+def test_what_does_not_hold_the_network_is_named_and_what_was_before_is_kept(tmp_path):
+    paths = {step: write("state_dict", tmp_path, step) for step in STEPS}
+    torch.save(states(5) | {"head.weight": torch.zeros(2, 4)}, paths[10])
+    with pytest.raises(
+        NetworkError, match=r"step10.pt: does not hold this network: head.weight has shape \(2, 4\), not"
+    ):
+        capture(Net(), probes(), paths, tmp_path / "r.zarr", layers=["first"])
+    assert Run(tmp_path / "r.zarr").values("step").tolist() == [0, 5]
+    torch.save(states(5), paths[10])
+    said: list[str] = []
+    capture(Net(), probes(), paths, tmp_path / "r.zarr", layers=["first"], said=said.append)
+    assert said == []  # the one before was recorded by an earlier call
+    capture(Net(), probes(), paths, tmp_path / "s.zarr", layers=["first"], said=said.append)
+    assert said == [f"{paths[10]}: equals the checkpoint before"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as a checkpoint"),
+        (b"PK\x03\x04 cut", "cannot be read as a checkpoint"),
+        ({"model": Net()}, "holds more than tensors, which is not loaded: save model.state_dict"),
+        ({"a": torch.zeros(2)}, "no tensors of its names"),
+        ({"first.weight": torch.zeros(4, 6)}, "first.bias is missing"),
+        ({"now": states(1), "ema": states(2)}, "holds this network 2 times, below 'now/', 'ema/': choose a prefix"),
+    ],
+)
+def test_a_file_without_the_network_is_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "step1.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(NetworkError, match=message) as caught:
+        state_in(path, Net())
+    assert "\n" not in str(caught.value)
+
+
+def test_of_two_networks_in_a_file_one_is_chosen(tmp_path):
+    torch.save({"now": states(1), "ema": states(2, "module.")}, tmp_path / "1.pt")
+    assert torch.equal(state_in(tmp_path / "1.pt", Net(), "ema/module.")["first.bias"], states(2)["first.bias"])
+    torch.save({**states(1, "student."), **states(1, "teacher.")}, tmp_path / "2.pt")  # equal ones are one
+    assert torch.equal(state_in(tmp_path / "2.pt", Net())["first.bias"], states(1)["first.bias"])
+    for name, made in (("empty", []), ("two", ["a.pt", "b.pt"])):
+        (tmp_path / name).mkdir()
+        for part in made:
+            torch.save(states(1), tmp_path / name / part)
+        with pytest.raises(NetworkError, match=rf"holds {len(made)} files of weights and no index"):
+            state_in(tmp_path / name, Net())
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=6, unique=True), st.sampled_from([
+    "runs/3/step{}.pt", "epoch={e}-step={}.ckpt", "epoch={e}-step={}-v1.ckpt", "a{e}/checkpoint-{}", "{:09d}.pt",
+]))  # fmt: skip
+def test_steps_are_the_number_that_differs(steps, name):
+    paths = [Path(name.format(step, e=i // 2)) for i, step in enumerate(steps)]
+    assert list(by_step(paths).items()) == sorted(zip(steps, paths, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "message"),
+    [
+        (["last.pt"], None, "no number in it tells its step"),
+        (["step1.pt", "best1.pt"], None, "differ in more than a number"),
+        (["step1.pt", "step01.pt"], None, "no number in it tells its step"),
+        (["a1.pt", "b1.pt"], r"(\d+)", "are both of step 1"),
+        (["a1.pt"], r"\d+", "one group"),
+        (["a1.pt"], r"(", "one group"),
+        (["a1.pt"], r"step(\d+)", "does not match"),
+        (["a1.pt"], r"(a)", "one group"),
+    ],
+)
+def test_names_without_steps_are_refused_in_one_line(names, pattern, message):
+    with pytest.raises(FeatdynError, match=message) as caught:
+        by_step([Path(name) for name in names], pattern)
+    assert "\n" not in str(caught.value)
+    assert by_step([Path("a1.pt"), Path("b2.pt")], r"(\d)\.pt") == {1: Path("a1.pt"), 2: Path("b2.pt")}
+
+
+def test_the_command_records_and_goes_on(tmp_path, monkeypatch):
+    from featdyn.cli.capture import command
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "those_nets.py").write_text(
+        "import torch\nfrom tests.engine.test_capture_checkpoints import Net, probes\n"
+        "data = (torch.zeros(4, 6), [0, 1, 2, 0])\n\ndef loss(outputs, labels):\n    return outputs.square().sum(1)\n"
+    )
+
+    def run(*arguments: str) -> Any:
+        given_ = ["--model", "those_nets:Net", "--store", "r.zarr", "--checkpoints", "step*.pt", *arguments]
+        return CliRunner().invoke(command, given_)
+
+    write("state_dict", tmp_path, 0)
+    write("state_dict", tmp_path, 5)
+    done = run("--probes", "those_nets:probes", "--layers", "first,head", "--no-gradients")
+    assert done.output == "r.zarr: 2 checkpoints, steps 0 to 5\n", done.output
+    write("state_dict", tmp_path, 10)
+    assert run("--probes", "those_nets:probes", "--layers", "first,head", "--no-gradients").exit_code == 0
+    assert Run("r.zarr").values("step").tolist() == [0, 5, 10]
+    assert [a.path for a in Run("r.zarr").schema.arrays if a.path.startswith("layers")] == [
+        "layers/first/activation", "layers/head/activation",
+    ]  # fmt: skip
+    done = run("--probes", "those_nets:data", "--loss", "those_nets:loss", "--store", "s.zarr", "--layers", "head")
+    assert done.exit_code == 0, done.exception
+    for wrong, message in (
+        (["--probes", "those_nets:nothing"], "has no attribute 'nothing'"),
+        (["--probes", "no_such_module:x"], "No module named 'no_such_module'"),
+        (["--probes", "those_nets"], "write module:name"),
+        (["--probes", "those_nets:data", "--model", "those_nets:loss.__name__"], "not a torch.nn.Module"),
+        (["--probes", "those_nets:data", "--checkpoints", "none*"], ""),
+    ):
+        done = run(*wrong)
+        if message:
+            assert message in str(done.exception)
+    alone = CliRunner().invoke(
+        command, ["--model", "m:x", "--probes", "m:y", "--store", "t.zarr", "--checkpoints", "none*"]
+    )
+    assert "no checkpoints at none*" in str(alone.exception)
