@@ -56,11 +56,12 @@ class Hooked:
         self._module = module
         try:
             runs = [_Run(module, rows(example, n)) for n in ROWS]
-            self._output = one_tensor(runs[0].output)
+            output = one_tensor(runs[0].output)
         except Exception as error:  # the forward functions of users raise what they please
             raise CannotCut(module, error) from error
-        if self._output is None:
+        if output is None:
             raise CannotCut(module, f"it returns {type(runs[0].output).__name__}, not one tensor")
+        self._output = output
         self._inputs, self._uses, self._macs = rows(example, ROWS[0]), runs[0].uses, runs[0].macs
         self._finished = runs[0].finished
         self._places = list(_places(*runs))
@@ -75,9 +76,9 @@ class Hooked:
             for place in reversed(found):
                 macs = sum(self._macs[: place.before])
                 sizes = {name: parameter.numel() for name, parameter in self._module.named_parameters()}
-                params = [sum(sizes.get(name, 0) for name in self._names(place, half)) for half in (True, False)]
-                yield Cut(place.path, place.path, place.shape, macs, total - macs, *params, self, place)
-        assert self._output is not None
+                before, behind = (sum(sizes.get(n, 0) for n in self._names(place, half)) for half in (True, False))
+                costs = (macs, total - macs, before, behind)
+                yield Cut(place.path, place.path, place.shape, *costs, self, place)
         yield Cut(OUTPUT, None, tuple(self._output.shape[1:]), total, 0, 0, 0, self, OUTPUT)
 
     def part(self, source: Any, result: Any, module: nn.Module | None = None) -> nn.Module:
@@ -158,7 +159,8 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with torch.inference_mode(False), torch.no_grad():
                 self.output = twin(inputs.clone())
                 with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), self:
-                    self.finished.clear(), self.returned.clear()
+                    self.finished.clear()
+                    self.returned.clear()
                     twin(inputs.clone())
         finally:
             torch.backends.mha.set_fastpath_enabled(fastpath)

@@ -89,7 +89,7 @@ class _Begins(nn.Module):
             raise TypeError(f"a part takes a tensor, not {type(given).__name__}")  # torch.fx would trace too little
         layout, inputs, handed = self._layout, given, list[Tensor]()
         if layout.source is not None:
-            features, inputs = given.split([prod(layout.shape), prod(layout.inputs)], 1)
+            features, inputs = torch.split(given, [prod(layout.shape), prod(layout.inputs)], dim=1)
             kind = next((p.dtype for p in nn.Module.parameters(self) if p.is_floating_point()), given.dtype)
             handed = [features.reshape(-1, *layout.shape).to(kind)]
             inputs = inputs.reshape(-1, *layout.inputs).to(kind if layout.dtype.is_floating_point else layout.dtype)

@@ -39,7 +39,7 @@ class Traced:
     def part(self, source: Any, result: Any, module: nn.Module | None = None) -> fx.GraphModule:
         """Make what leads from a node to others: see :class:`featdyn.networks.cut.Way`."""
         trace = self._flow.trace
-        ends = {INPUT: trace.input, OUTPUT: trace.output.args[0]}
+        ends: dict[Any, Any] = {INPUT: trace.input, OUTPUT: trace.output.args[0]}
         graph = Part(self._flow, ends.get(source, source), ends.get(result, result)).graph()
         return trace.compile(graph, None if module is None else eval_twin(module))
 

@@ -70,6 +70,7 @@ def _by_fx(module: nn.Module, example: Tensor, every: bool) -> Iterator[Cut]:
 
 
 def _by_export(module: nn.Module, example: Tensor, every: bool) -> Iterator[Cut]:
+    _refuse_loose(module)
     traced = Traced(export(module, example), example, "torch.export")
     inputs = rows(example, 3)
     with torch.no_grad():
@@ -80,4 +81,14 @@ def _by_export(module: nn.Module, example: Tensor, every: bool) -> Iterator[Cut]
 
 
 def _by_hooks(module: nn.Module, example: Tensor, every: bool) -> Iterator[Cut]:
+    _refuse_loose(module)
     return Hooked(module, example).cuts(every)
+
+
+def _refuse_loose(module: nn.Module) -> None:
+    """Refuse a module that holds parameters which are not its own by name: no checkpoint has them."""
+    found: dict[int, Tensor] = {}
+    eval_twin(module, lambda tensor: found.setdefault(id(tensor), tensor))
+    own = {id(parameter) for parameter in module.parameters()}
+    if any(isinstance(tensor, nn.Parameter) and key not in own for key, tensor in found.items()):
+        raise CannotCut(module, "it holds parameters that are not registered, such as those of modules in a list")

@@ -64,8 +64,8 @@ class Given:
             read.append((inputs, labels))
         if not read:
             raise FeatdynError("batches gives no batch")
-        joined = (torch.cat(parts) for parts in zip(*read, strict=True))
-        return cls(model, *joined, max(len(inputs) for inputs, _ in read), loss)
+        inputs, labels = (torch.cat(parts) for parts in zip(*read, strict=True))
+        return cls(model, inputs, labels, max(len(of_batch) for of_batch, _ in read), loss)
 
 
 def training_data(run: Run, given: Given | None, data_dir: Path | None, rate: float | None) -> TrainingData:

@@ -39,9 +39,9 @@ def recorded_layers(run: Run, patterns: Sequence[str], why: str) -> Stitchable:
     specs = recorded(run, ["*" if pattern in ("default", "all") else pattern for pattern in patterns], "activation")
     names = [spec.path.split("/")[1] for spec in specs]
     refuse_vanished(run, names, "record with dtype float32")
-    way, sources = _Stored(), dict[str, Source].fromkeys(names, "stored")
+    way, sources = _Stored(), dict[str, Source]((name, "stored") for name in names)
     cuts = [Cut(name, name, spec.shape[1:], 0, 0, 0, 0, way, name) for name, spec in zip(names, specs, strict=True)]
     states = States(run, None)
     features = Features(run, None, cuts, states, sources)
     again = partial(recorded_layers, run, names, why)
-    return Stitchable(None, cuts, states, sources, features, again, f"{way.method}; {why}")
+    return Stitchable(nn.Module(), cuts, states, sources, features, again, f"{way.method}; {why}", halves=False)

@@ -41,13 +41,14 @@ BETWEEN = 12
 class Stitchable:
     """What every analysis of composites starts from."""
 
-    model: nn.Module | None  # in eval mode; None where all is read from the store
+    model: nn.Module  # in eval mode; of recorded layers without a network one that holds nothing
     cuts: list[Cut]  # those asked for, in the order of the network
     states: States  # parameters and buffers of each checkpoint
     sources: dict[str, Source]  # by name of the cut, whether its features are read or computed
     features: Features
     again: Callable[[], Stitchable] = field(repr=False)  # takes it apart in the same way, on a worker
     method: str = ""  # which way it was taken apart, in words
+    halves: bool = True  # whether there are any: recorded layers have none
     difference: float = 0.0  # between the halves of a checkpoint and its network, over the largest output
 
     def around(self, make: Callable[..., Made], run: Run, *rest: Any) -> Callable[[], Made]:
@@ -82,7 +83,7 @@ class Stitchable:
                 if column in known:
                     result[f"{name}{end}"] = f"t{end}", known[column].values
         result["set_size"] = "set", sets.sizes
-        if self.model is not None:
+        if self.halves:
             result["prefix_macs"] = "cut", [cut.prefix_macs for cut in self.cuts]
             result["suffix_macs"] = "cut", [cut.suffix_macs for cut in self.cuts]
         result["source"] = "cut", np.array([self.sources[cut.name] for cut in self.cuts], dtype=object)
@@ -130,7 +131,9 @@ def cut_network(
     names = [cut.name for cut in picked]
     again = partial(cut_network, run, given, names, sources, picked[0].method if picked else "")
     read = Features(run, model, picked, found, sources)
-    return Stitchable(model, picked, found, sources, read, again, picked[0].method if picked else "", difference)
+    return Stitchable(
+        model, picked, found, sources, read, again, picked[0].method if picked else "", difference=difference
+    )
 
 
 def _taken_apart(

@@ -11,7 +11,7 @@ AVERAGES = ("weights", "predictions")
 CELLS = "average set window"
 
 
-class AveragingOptions(Sets, Trained):
+class AveragingOptions(Trained, Sets):
     """Options of averaging over checkpoints."""
 
     window: int = Field(10, ge=1, description="average the last checkpoints, up to so many; every number is shown")

@@ -11,7 +11,7 @@ of the batch."""
 CELLS = "policy cut set t1 t2"
 
 
-class BatchNormOptions(Cuts, Sets, Trained, Suffixes, Seed):
+class BatchNormOptions(Trained, Cuts, Sets, Suffixes, Seed):
     """Options of the comparison of BatchNorm policies."""
 
     samples: int = samples(1000)

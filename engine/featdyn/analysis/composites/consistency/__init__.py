@@ -15,7 +15,7 @@ _pair, _soft = partial(Variable, PAIRS), partial(Variable, PAIRS, status="soft_s
 _both = partial(Variable, PAIRS, valid_range=SHARE, status="paired_status")
 
 
-class ConsistencyOptions(FeatureSource, Cuts, Sets, Trained):
+class ConsistencyOptions(Trained, FeatureSource, Cuts, Sets):
     """Options of the temporal-consistency analysis."""
 
     window: float = Field(

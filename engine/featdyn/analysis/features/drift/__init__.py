@@ -13,7 +13,7 @@ WEIGHTS = "|w(t2) - w(t1)| / |w(t1)| of the trained parameters"
 _path = partial(Variable, "cut probe", status="path_status")
 
 
-class DriftOptions(FeatureSource, Cuts, Sets, Trained, Unseen, Seed):
+class DriftOptions(Unseen, Trained, FeatureSource, Cuts, Sets, Seed):
     """Options of the drift of features and weights."""
 
     samples: int = samples(1024)

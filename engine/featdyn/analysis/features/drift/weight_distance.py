@@ -45,7 +45,7 @@ def weight_distance(parts: Stitchable, each: Mapping[str, NDArray[np.float64]]) 
     for half in HALVES:
         names = [sorted(_names(parts, cut, half)) for cut in parts.cuts]
         values = np.stack([_relative([each[n] for n in mine], len(parts.states)) for mine in names])
-        status = Status(DIMS, values.shape).mark(NO_HALVES, np.full(values.shape, parts.model is None))
+        status = Status(DIMS, values.shape).mark(NO_HALVES, np.full(values.shape, not parts.halves))
         status.mark(NO_PARAMETERS, [not mine for mine in names])
         status.mark(NOT_FINITE, ~np.isfinite(values) & ~np.isfinite(np.einsum("cii->ci", values))[:, :, None])
         status.mark(WEIGHTS_ARE_ZERO, np.isinf(values) | np.isnan(values))
@@ -55,7 +55,7 @@ def weight_distance(parts: Stitchable, each: Mapping[str, NDArray[np.float64]]) 
 
 
 def _names(parts: Stitchable, cut: Cut, half: str) -> set[str]:
-    return set() if parts.model is None else {name for name, _ in getattr(cut, half).named_parameters()}
+    return {name for name, _ in getattr(cut, half).named_parameters()} if parts.halves else set()
 
 
 def squared(parts: Stitchable, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:

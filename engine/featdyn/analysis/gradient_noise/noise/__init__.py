@@ -14,7 +14,7 @@ from featdyn.analysis.options import Cuts, Seed, Sets, Unseen
 NO_LATER = "none at the last checkpoint: there is no later one"
 
 
-class NoiseOptions(Cuts, Sets, Unseen, Seed):
+class NoiseOptions(Unseen, Cuts, Sets, Seed):
     """Options of the noise sampler."""
 
     draws: int = Field(64, ge=4, description="mini-batch gradients at each checkpoint")
