@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 
 import pytest
 import torch
@@ -11,8 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from featdyn.errors import NetworkError
-from featdyn.networks import cuts, features_at, resolve, segments, state_for
+from featdyn.networks import cuts, features_at, state_for
 from featdyn.networks.cut import distinct
 from featdyn.networks.hooked import Hooked
 
@@ -136,7 +134,7 @@ NETWORKS = {
     "windows": (windows, "torch.export", {}),
     "shuffled": (
         shuffled,
-        "torch.export",
+        "torch.fx",
         {"stage3": ("conv1", "stage2", "stage3"), "conv5": ("conv1", "stage2", "stage3", "stage4", "conv5")},
     ),
     "masked texts": (
@@ -175,9 +173,7 @@ def assert_is_the_mixed_state(network, x, found, finished):
         stitched = functional_call(cut.suffix, state_for(cut.suffix, late.state_dict()), (handed,))
         if cut.name in finished:
             before = tuple(f"{path}." for path in finished[cut.name])
-            mixed = {
-                key: (early if key.startswith(before) else late).state_dict()[key] for key in network.state_dict()
-            }
+            mixed = {key: (early if key.startswith(before) else late).state_dict()[key] for key in network.state_dict()}
             assert torch.equal(stitched, functional_call(network, mixed, (x,))), cut.name
             assert cut.prefix.state_dict().keys() >= {k for k in mixed if k.startswith(before) and "batches" not in k}
         assert torch.equal(cut.suffix(cut.handed(cut.prefix(x), lambda: x)), network(x)), cut.name
@@ -194,3 +190,10 @@ def test_they_come_apart_as_the_mixed_state_dict_does(name):
     found = cuts(network, x)
     assert found[0].method.startswith(method)
     assert_is_the_mixed_state(network, x, found, finished)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_hooks_take_any_of_them_apart(name):
+    make, _, finished = NETWORKS[name]
+    network, x = make()
+    assert_is_the_mixed_state(network, x, by_hooks(network, x), finished)

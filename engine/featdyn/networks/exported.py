@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,8 +31,7 @@ def export(module: nn.Module, example: Tensor) -> Trace:
     inputs = rows(example, 3)
     try:
         twin = eval_twin(module)
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's own deprecations
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), _quiet():
             of_batch = {0: torch.export.Dim.DYNAMIC}
             program = torch.export.export(twin, (inputs,), dynamic_shapes=(of_batch,), strict=False)
         return _trace(module, program, inputs)
@@ -37,6 +39,19 @@ def export(module: nn.Module, example: Tensor) -> Trace:
         raise
     except Exception as error:  # the forward functions of users raise what they please
         raise CannotCut(module, error) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to itself what torch.export says of its own code and of what it refuses, which is said in one line."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _trace(module: nn.Module, program: Any, inputs: Tensor) -> Trace:

@@ -15,6 +15,9 @@ from featdyn.networks.trace import CannotCut, trace
 from featdyn.networks.traced import Traced
 from featdyn.networks.twin import eval_twin
 
+EARLY = 1 / 3
+"""Share of the multiply-adds behind the first cut below which torch.export's are all late: our own choice."""
+
 
 def cuts(module: nn.Module, example: Tensor, *, every: bool = False) -> list[Cut]:
     """Find every place where a single tensor separates a module into prefix and suffix, in execution order.
@@ -49,20 +52,32 @@ def ways(module: nn.Module, example: Tensor, *, every: bool = False) -> Iterator
     if not isinstance(example, Tensor) or example.ndim < 1:
         raise TypeError(f"example must be a tensor with a batch dimension, not {getattr(example, 'shape', example)}")
     reasons: dict[str, str] = {}
+    late: list[list[Cut]] = []
     for name, way in {"torch.fx": _by_fx, "torch.export": _by_export, "forward hooks": _by_hooks}.items():
         try:
             found = distinct(list(way(module, example, every)), every)
         except CannotCut as error:
             reasons[name] = error.why
             continue
+        if name == "torch.export" and _share(found) < EARLY:
+            late.append(found)  # a mask may pass beside all that comes before, which hooks can give to both halves
+            continue
+        if late and _share(found) <= _share(late[0]):
+            break
         if found:
             yield found
-        elif name != "forward hooks":
-            return  # the graph says that there is none
+        elif name == "torch.fx":
+            return
         else:
             reasons[name] = "no submodule returns a tensor that separates it"
+    yield from (found for found in late if found)
     if len(reasons) == 3:
         raise CannotCut(module, "; ".join(f"{name}: {why}" for name, why in reasons.items()))
+
+
+def _share(found: list[Cut]) -> float:
+    """Return the largest share of multiply-adds that lies behind a cut."""
+    return max((cut.suffix_macs / max(1, cut.prefix_macs + cut.suffix_macs) for cut in found), default=-1.0)
 
 
 def _by_fx(module: nn.Module, example: Tensor, every: bool) -> Iterator[Cut]:
