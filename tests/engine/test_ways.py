@@ -161,11 +161,11 @@ def assert_is_the_mixed_state(network, x, found, finished):
     for cut in found:
         z = functional_call(cut.prefix, state_for(cut.prefix, early.state_dict()), (x,))
         kept = {}
-        if cut.module is not None:
-            hook = early.get_submodule(cut.module).register_forward_hook(lambda m, a, out, k=kept: k.update(out=out))
+        if cut.name in dict(early.named_modules()):
+            hook = early.get_submodule(cut.name).register_forward_hook(lambda m, a, out, k=kept: k.update(out=out))
             early(x)
             hook.remove()
-            out = kept["out"]["hidden"] if isinstance(kept["out"], dict) else kept["out"]
+            out = kept["out"] if cut.module else kept["out"]["hidden"]
             assert torch.equal(z, out)
         (same,) = features_at(early, [cut])(x)
         assert torch.equal(z, same)

@@ -45,7 +45,7 @@ class Cut:
     name: str
     """The outermost module whose output the tensor is, else the operation's path; unique."""
     module: str | None
-    """Path of the module whose forward hook gives the tensor, if there is one that runs once."""
+    """Path of the module whose forward hook gives the tensor and nothing else, if there is one that runs once."""
     shape: tuple[int, ...]
     """Shape of the tensor for one sample."""
     prefix_macs: int

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def _quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -89,13 +90,16 @@ def _trace(module: nn.Module, program: Any, inputs: Tensor) -> Trace:
                 copies[node].target = torch.ops.aten.reshape.default
     calls = _calls(graph)
     _layers_again(module, graph, calls)
-    shapes = _returned_shapes(module, inputs)
+    outputs = _outputs(module, inputs)
     returned = {
         path: node
         for path, node in ((key, _result(nodes)) for key, nodes in _calls(graph).items())
-        if node is not None and f"{path}@1" not in calls and shapes.get(path) == tuple(node.meta["val"].shape[1:])
+        if node is not None
+        and f"{path}@1" not in calls
+        and _shape(outputs.get(path)) == tuple(node.meta["val"].shape[1:])
     }
-    return Trace(module, graph, dict(reversed(returned.items())), constants)
+    wrapped = frozenset(path for path in returned if not isinstance(outputs[path], Tensor))
+    return Trace(module, graph, dict(reversed(returned.items())), constants, wrapped)
 
 
 def _given(node: fx.Node, said: dict[str, Any], kinds: Any) -> bool:
@@ -156,16 +160,18 @@ def _is_layer(module: nn.Module) -> bool:
     )
 
 
-def _returned_shapes(module: nn.Module, inputs: Tensor) -> dict[str, tuple[int, ...]]:
-    """Return what one sample has of the only tensor that each submodule returns."""
-    found: dict[str, tuple[int, ...]] = {}
+def _outputs(module: nn.Module, inputs: Tensor) -> dict[str, Any]:
+    """Return what each submodule returns."""
+    found: dict[str, Any] = {}
     twin = eval_twin(module)
     for path, inner in twin.named_modules():
-        inner.register_forward_hook(
-            lambda _, __, out, path=path: found.update(
-                {} if (tensor := one_tensor(out)) is None else {path: tuple(tensor.shape[1:])}
-            )
-        )
+        inner.register_forward_hook(lambda _, __, out, path=path: found.update({path: out}))
     with torch.no_grad():
         twin(inputs.clone())
     return found
+
+
+def _shape(output: Any) -> tuple[int, ...] | None:
+    """Return what one sample has of the only tensor that an output is or holds."""
+    tensor = one_tensor(output)
+    return None if tensor is None else tuple(tensor.shape[1:])

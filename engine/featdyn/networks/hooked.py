@@ -78,7 +78,7 @@ class Hooked:
                 sizes = {name: parameter.numel() for name, parameter in self._module.named_parameters()}
                 before, behind = (sum(sizes.get(n, 0) for n in self._names(place, half)) for half in (True, False))
                 costs = (macs, total - macs, before, behind)
-                yield Cut(place.path, place.path, place.shape, *costs, self, place)
+                yield Cut(place.path, place.path if place.plain else None, place.shape, *costs, self, place)
         yield Cut(OUTPUT, None, tuple(self._output.shape[1:]), total, 0, 0, 0, self, OUTPUT)
 
     def part(self, source: Any, result: Any, module: nn.Module | None = None) -> nn.Module:

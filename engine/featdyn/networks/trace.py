@@ -23,6 +23,8 @@ class Trace:
     """Path of each submodule that runs exactly once -> the node it returns, inner modules before outer ones."""
     constants: dict[str, Tensor]
     """Tensors that the forward function holds as literals."""
+    wrapped: frozenset[str] = frozenset()
+    """Paths of submodules that return the tensor within something else, such as a dict."""
 
     @property
     def input(self) -> fx.Node:

@@ -34,7 +34,9 @@ class Traced:
             shape = flow.sample_shape(node)
             if shape is not None and suffix.complete:
                 costs = (prefix.macs, suffix.macs, prefix.params, suffix.params)
-                yield Cut(names[node], modules.get(node), shape, *costs, self, ends.get(node, node))
+                module = modules.get(node)
+                hook = None if module in trace.wrapped else module
+                yield Cut(names[node], hook, shape, *costs, self, ends.get(node, node))
 
     def part(self, source: Any, result: Any, module: nn.Module | None = None) -> fx.GraphModule:
         """Make what leads from a node to others: see :class:`featdyn.networks.cut.Way`."""
