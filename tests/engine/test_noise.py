@@ -351,7 +351,7 @@ def test_a_whole_analysis_takes_no_notice_of_what_is_ordinary(run, tmp_path, cap
 
 
 def test_a_model_of_one_s_own_is_refused_in_one_line(run, tmp_path):
-    with pytest.raises(FeatdynError, match="leave model= out"):
+    with pytest.raises(FeatdynError, match="takes model= and batches= together"):
         noise(run, model=network(run))
     with pytest.raises(FeatdynError, match="noise needs training data"):
         noise(make_run(tmp_path / "b.zarr"), model=torch.nn.Linear(1, 1))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from featdyn.networks import cuts, features_at, state_for
+from featdyn.networks import cuts, default_cuts, features_at, resolve, state_for, taps
 from featdyn.networks.cut import distinct
 from featdyn.networks.hooked import Hooked
 
@@ -197,3 +197,85 @@ def test_hooks_take_any_of_them_apart(name):
     make, _, finished = NETWORKS[name]
     network, x = make()
     assert_is_the_mixed_state(network, x, by_hooks(network, x), finished)
+
+
+class Bypassed(nn.Module):
+    """Hands what its first layer gives on to its last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x):
+        early = self.first(x)
+        if bool((x > 100).all()):
+            return early
+        return self.last(torch.tanh(self.middle(early))) + early
+
+
+def test_features_that_run_beside_a_place_leave_no_cut_there():
+    torch.manual_seed(0)
+    found = cuts(Bypassed(), torch.randn(4, 6))
+    assert [cut.name for cut in found] == ["first"]
+
+
+class Loose(nn.Module):
+    """Keeps a layer where no checkpoint looks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.layers = nn.Linear(6, 6), [nn.Linear(6, 6)]
+
+    def forward(self, x):
+        return self.layers[0](torch.tanh(self.hidden(x)))
+
+
+class Aside(nn.Module):
+    """Runs its layer only for some samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.last(self.layer(x) if bool((x[0] > 0).any()) else x)
+
+
+def test_what_comes_apart_in_no_way_says_why_for_each():
+    with pytest.raises(NetworkError, match=r"torch.fx: .*; torch.export: it holds parameters that are not registered"):
+        cuts(Loose(), torch.zeros(2, 6))
+    with pytest.raises(NetworkError, match=r"torch.fx: .*; torch.export: .*; forward hooks: no submodule returns a"):
+        cuts(Aside(), -torch.ones(2, 6))
+    found = cuts(Aside(), torch.ones(2, 6))
+    assert [cut.name for cut in found] == ["layer"]
+    with pytest.raises(NetworkError, match="layer does not run on these inputs"):
+        found[0].prefix(-torch.ones(2, 6))
+
+
+@pytest.mark.parametrize("name", ["windows", "masked texts", "branching"])
+def test_taps_follow_a_model_that_trains(name):
+    network, x = NETWORKS[name][0]()
+    found = taps(network, x)
+    assert list(found.shapes) == default_cuts(cuts(network, x))
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    for _ in range(2):
+        values, outputs = found(x, lambda name, tensor: tensor.detach().requires_grad_())
+        assert torch.equal(outputs, network(x))
+        wanted = features_at(network, found.cuts)(x)
+        loss = outputs.square().sum()
+        gradients = torch.autograd.grad(loss, list(values.values()))
+        for cut, value, one, gradient in zip(found.cuts, values.values(), wanted, gradients, strict=True):
+            assert torch.equal(value, one)
+            alone = one.detach().requires_grad_()
+            again = cut.suffix(cut.handed(alone, lambda: x)).square().sum()
+            torch.testing.assert_close(gradient, torch.autograd.grad(again, alone)[0])
+        optimizer.zero_grad()
+        network(x).square().sum().backward()
+        optimizer.step()
+
+
+def test_a_name_that_was_merged_is_a_name_all_the_same():
+    network, x = texts()
+    every = cuts(network, x, every=True)
+    assert {"words", "layers.0"} <= {cut.name for cut in every} or {"add", "layers.0"} <= {cut.name for cut in every}
+    assert [cut.name for cut in resolve(every, ["layers.0"])] == ["layers.0"]

@@ -26,7 +26,7 @@ def select(
 
     Each layer is tried out on ``inputs`` and ``labels``, a few samples: see
     :func:`featdyn.capture.follow.layer_shapes`. Patterns are module names, also with ``*`` and ``?``; ``all`` stands
-    for every cut of the network and ``default`` for its default cuts, where a module returns them. Where there are none,
+    for every cut of the network and ``default`` for its default cuts, where modules return them. Where there are none,
     both stand for its direct children. Of these two what cannot be recorded is left out. Raises :class:`NetworkError`
     where a pattern matches nothing, or a layer cannot be recorded.
     """
