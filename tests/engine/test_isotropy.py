@@ -12,6 +12,7 @@ from featdyn import analyze
 from featdyn.analysis import analyses, isotropy_cells
 from featdyn.analysis.gradient_noise.gram_arrays import to_arrays
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat
+from featdyn.analysis.gradient_noise.training_data import training_data
 from featdyn.analysis.inputs.weights import States, network
 from featdyn.analysis.isotropy_variables import SHARES, TESTED
 from featdyn.analysis.status import reasons
@@ -63,7 +64,7 @@ def test_shapes_and_order(run, result):
 def test_the_drift_s_share_stands_beside_that_along_permuted_labels_and_halves(run, result):
     model = network(run)
     saved = States(run, model)
-    sampler = Sampler(run, None, None, 0)
+    sampler = Sampler(training_data(run, None, None, None), None, 0)
     sampler.at(saved[0])
     names = [name for name in saved[0] if name.startswith(tuple(n for n, _ in model.named_children()))]
     cut = -1

@@ -18,6 +18,7 @@ from featdyn.analysis import analyses
 from featdyn.analysis.gradient_noise import gram_arrays as grams
 from featdyn.analysis.gradient_noise.noise.curvature import quotients
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
+from featdyn.analysis.gradient_noise.training_data import training_data
 from featdyn.analysis.inputs.weights import States, network
 from featdyn.errors import FeatdynError
 from featdyn.networks import cuts, resolve
@@ -45,7 +46,7 @@ def sample(run):
 
 
 def test_gradients_are_autograd_s(run):
-    sampler = Sampler(run, None, None, 0)
+    sampler = Sampler(training_data(run, None, None, None), None, 0)
     state = States(run, network(run))[-1]
     sampler.at(state)
     recipe = load("digits", PLAIN)
@@ -70,7 +71,7 @@ def test_gradients_are_autograd_s(run):
 def test_noise_shrinks_with_the_batch_as_it_must(run):
     scale = {}
     for size, replacement in itertools.product((10, 50), (True, False)):
-        sampler = Sampler(run, None, size, 1)
+        sampler = Sampler(training_data(run, None, None, None), size, 1)
         sampler.at(States(run, network(run))[-1])
         full = sampler.full()
         names = list(full)
@@ -83,7 +84,7 @@ def test_noise_shrinks_with_the_batch_as_it_must(run):
 
 def test_sampling_leaves_buffers_and_repeats(small_store):
     run = Run(small_store)
-    sampler = Sampler(run, None, 64, 3)
+    sampler = Sampler(training_data(run, None, None, None), 64, 3)
     state = States(run, sampler.model)[-1]
     sampler.at(state)
     first = next(sampler.draws(1, True))
@@ -124,9 +125,9 @@ def test_features_of_a_tiny_step_are_not_rounding(tmp_path):
     run = train(load("digits", [*PLAIN, "training.learning_rate=1e-7"]), tmp_path / "r.zarr")
     sample, model = noise(run, draws=12, probes=3, every=2), network(run)
     state = States(run, model)[-1]
-    sampler = Sampler(run, None, None, 0)
+    sampler = Sampler(training_data(run, None, None, None), None, 0)
     sampler.at(state)
-    rate = sampler.rate(int(run.values("step")[-1]))
+    rate = sampler.data.rate(run.checkpoints - 1)
     assert 0 < rate <= 1e-7
     full, draws = sampler.full(), list(sampler.draws(12, True))
     index = [run.coords["sample"].values.tolist().index(probe) for probe in sample["probe"].values]
@@ -183,7 +184,7 @@ def test_curvature_is_the_hessian_s():
     h = hessian(loss, flat(named, names))
     v = torch.randn(5, len(h))
     wanted = torch.einsum("np,pq,nq->n", v, h, v) / v.square().sum(1)
-    np.testing.assert_allclose(quotients(model, x, y, v, names), wanted.numpy(), rtol=1e-4)
+    np.testing.assert_allclose(quotients(model, F.cross_entropy, x, y, v, names), wanted.numpy(), rtol=1e-4)
 
 
 def test_moved_states():
@@ -199,13 +200,13 @@ def test_a_run_of_another_loop_has_no_training_data(tmp_path):
     with pytest.raises(FeatdynError):
         noise(bare)
     with pytest.raises(FeatdynError, match="batch_size 5000 is more than the"):
-        Sampler(train(load("digits", PLAIN), tmp_path / "r.zarr"), None, 5000, 0)
+        Sampler(training_data(train(load("digits", PLAIN), tmp_path / "r.zarr"), None, None, None), 5000, 0)
 
 
 def test_gradients_of_single_samples_average_to_the_full_gradient_of_a_network_with_batchnorm(tmp_path):
     changes = [c for c in PLAIN if "network" not in c] + ["data.train_size=40"]
     run = train(load("digits", changes), tmp_path / "r.zarr")
-    sampler = Sampler(run, None, 1, 0, stored_statistics=True)
+    sampler = Sampler(training_data(run, None, None, None), 1, 0, stored_statistics=True)
     assert not sampler.apart
     sampler.at(States(run, sampler.model)[-1])
     full = sampler.full()
@@ -252,7 +253,7 @@ def test_dropout_draws_the_same_whoever_else_draws(run):
     """Its generator is the process's."""
 
     def sampler():
-        found = Sampler(run, None, 10, 0)
+        found = Sampler(training_data(run, None, None, None), 10, 0)
         found.model.append(torch.nn.Dropout(0.5))
         return found
 
@@ -267,7 +268,7 @@ def test_dropout_draws_the_same_whoever_else_draws(run):
 
 def test_rounding_is_that_of_the_first_draw_in_float64(run, sample):
     state = States(run, network(run))[0]
-    sampler = Sampler(run, None, None, 0)
+    sampler = Sampler(training_data(run, None, None, None), None, 0)
     sampler.at(state)
     rough, exact = (next(sampler.draws(1, True, dtype=kind)) for kind in (torch.float32, torch.float64))
     full, names = sampler.full(), list(rough)
@@ -288,13 +289,13 @@ def mean_beside_its_error(sampler, n=64):
 
 
 def test_the_centre_is_known_only_where_the_full_gradient_is_the_mean_over_draws(run, tmp_path):
-    plain = Sampler(run, None, 20, 0)
+    plain = Sampler(training_data(run, None, None, None), 20, 0)
     plain.at(States(run, plain.model)[-1])
     assert not plain.apart
     assert 0.5 < mean_beside_its_error(plain) < 1.6
 
     augmented = train(load("digits", [*PLAIN, "training.augment=true"]), tmp_path / "augmented.zarr")
-    other = Sampler(augmented, None, 20, 0, stored_statistics=True)
+    other = Sampler(training_data(augmented, None, None, None), 20, 0, stored_statistics=True)
     other.at(States(augmented, other.model)[-1])
     assert other.apart == ["augmentation"]
     assert mean_beside_its_error(other) > 3
@@ -310,11 +311,11 @@ def test_the_centre_is_known_only_where_the_full_gradient_is_the_mean_over_draws
 
 
 def test_permuted_labels_are_those_of_the_training_set_in_another_order(run):
-    sampler = Sampler(run, None, 100, 0)
+    sampler = Sampler(training_data(run, None, None, None), 100, 0)
     sampler.at(States(run, network(run))[-1])
     every = next(sampler.draws(1, False, permuted=True))
     names = list(every)
-    own, shuffled = sampler._loop.labels, sampler._permuted
+    own, shuffled = sampler.data.labels.numpy(), sampler._permuted
     assert sorted(own.tolist()) == sorted(shuffled.tolist())
     assert (shuffled.numpy() != own).mean() > 0.5
     inputs, _ = sampler._batches.of(torch.arange(100), 0)
@@ -326,7 +327,7 @@ def test_permuted_labels_are_those_of_the_training_set_in_another_order(run):
 def test_the_user_s_random_state_is_left_alone(run):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    sampler = Sampler(run, None, 10, 0)
+    sampler = Sampler(training_data(run, None, None, None), 10, 0)
     sampler.model.append(torch.nn.Dropout(0.5))
     list(sampler.draws(2, True))
     noise(run, draws=4, probes=1, every=9)
@@ -346,11 +347,11 @@ def test_a_whole_analysis_takes_no_notice_of_what_is_ordinary(run, tmp_path, cap
     assert (lost.n, lost.p) == (4, 3)
     x, y = torch.randn(5, 3), torch.arange(5) % 2
     model = torch.nn.Linear(3, 2)
-    assert np.isnan(quotients(model, x, y, torch.zeros(1, 8), ["weight", "bias"])).all()
+    assert np.isnan(quotients(model, F.cross_entropy, x, y, torch.zeros(1, 8), ["weight", "bias"])).all()
 
 
 def test_a_model_of_one_s_own_is_refused_in_one_line(run, tmp_path):
-    with pytest.raises(FeatdynError, match="leave model= out"):
+    with pytest.raises(FeatdynError, match="takes model= and batches= together"):
         noise(run, model=network(run))
     with pytest.raises(FeatdynError, match="noise needs training data"):
         noise(make_run(tmp_path / "b.zarr"), model=torch.nn.Linear(1, 1))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.compute import Plan, Stage, Workers, same
+from featdyn.errors import FeatdynError
 from featdyn.store import Run
 from featdyn.validation import Options
 
@@ -33,6 +34,10 @@ class Context(Generic[Chosen]):
     options: Chosen
     workers: Workers
     model: nn.Module | None = None  # a copy of the user's, which may be changed; None where it is one of featdyn's
+    batches: Iterable[Any] | None = None
+    """The user's training batches (inputs, labels), where the run's recipe does not say what they are."""
+    loss: Callable[[Any, Any], Any] | None = None
+    """The user's loss of each sample."""
     known: xr.Dataset | None = None
     """An earlier result, if any, of the same version, options, network, store and probes, whose checkpoints are the
     first of this run."""
@@ -43,6 +48,7 @@ class Context(Generic[Chosen]):
     @cached_property
     def sets(self) -> ProbeSets:
         """The sets of probes that the option ``sets`` names; all where there is no such option."""
+        ProbeSets.of(self.run).refuse_unknown(self.run, self.options)
         return ProbeSets.of(self.run, getattr(self.options, "sets", ("*",)))
 
     def stitchable(self, features: str | None = None) -> Stitchable:
@@ -55,6 +61,26 @@ class Context(Generic[Chosen]):
         chosen: Any = self.options
         where = features or str(getattr(chosen, "features", "recomputed"))
         return cut_network(self.run, self.model, chosen.cuts, where)
+
+    def layers(self) -> Stitchable:
+        """Return the network as :meth:`stitchable` does; recorded layers where it is unknown or does not come apart.
+
+        For analyses of features, which join no halves. The attribute ``cut_method`` of their coordinates says which.
+        """
+        from featdyn.analysis.inputs.recorded_layers import recorded_layers
+        from featdyn.networks.choose import NoCut
+        from featdyn.networks.trace import CannotCut
+
+        chosen: Any = self.options
+        if self.model is None and "recipe" not in self.run.attributes:
+            return recorded_layers(self.run, chosen.cuts, "the network was not given")
+        try:
+            return self.stitchable()
+        except (CannotCut, NoCut) as error:
+            try:
+                return recorded_layers(self.run, chosen.cuts, str(error))
+            except FeatdynError:
+                raise error from None
 
     def admit(self, plan: Plan) -> None:
         """Say what will be needed, and refuse what cannot fit; its tasks are what progress counts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -107,6 +107,8 @@ class Analysis:
         run: Run,
         *,
         model: nn.Module | None = None,
+        batches: Iterable[Any] | None = None,
+        loss: Callable[[Any, Any], Any] | None = None,
         progress: Progress | None = None,
         workers: Workers | None = None,
         fresh: bool = False,
@@ -115,7 +117,8 @@ class Analysis:
         """Compute it, and commit nothing; see :func:`featdyn.analyze`."""
         from featdyn.analysis.driver import compute
 
-        return compute(self, run, model=model, progress=progress, workers=workers, fresh=fresh, **options)
+        more: dict[str, Any] = {"progress": progress, "workers": workers, "fresh": fresh}
+        return compute(self, run, model=model, batches=batches, loss=loss, **more, **options)
 
     def function(self) -> Callable[[Context[Any]], xr.Dataset]:
         """Return the function that computes."""

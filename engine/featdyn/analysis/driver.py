@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ def analyze(
     analysis: str | Analysis,
     *,
     model: nn.Module | None = None,
+    batches: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
     progress: Progress | None = None,
     workers: Workers | None = None,
     fresh: bool = False,
@@ -48,6 +50,9 @@ def analyze(
         The name, one of :func:`featdyn.analyses`.
     model
         The network, where it is not one of featdyn's. It is left as it was: mode, device, parameters, random state.
+    batches, loss
+        For what needs training data: a loader of (inputs, labels), which is read once and held in memory, and the loss
+        ``(outputs, labels) -> (batch,)`` of each sample, cross-entropy when None. They come with ``model``.
     progress
         Called with (tasks done, in all).
     workers
@@ -70,7 +75,8 @@ def analyze(
     """
     chosen = named(analysis) if isinstance(analysis, str) else analysis
     opened = run if isinstance(run, Run) else Run(run)
-    found = compute(chosen, opened, model=model, progress=progress, workers=workers, fresh=fresh, **options)
+    more: dict[str, Any] = {"progress": progress, "workers": workers, "fresh": fresh}
+    found = compute(chosen, opened, model=model, batches=batches, loss=loss, **more, **options)
     return found.assign_attrs(path=commit_result(opened, chosen.name, found))
 
 
@@ -79,6 +85,8 @@ def compute(
     run: Run,
     *,
     model: nn.Module | None = None,
+    batches: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
     progress: Progress | None = None,
     workers: Workers | None = None,
     fresh: bool = False,
@@ -86,11 +94,11 @@ def compute(
 ) -> xr.Dataset:
     """Compute an analysis and commit nothing; parameters are those of :func:`analyze`."""
     chosen = validate(analysis.options, options, analysis.name)
-    _check(analysis, run, model)
+    _check(analysis, run, model, batches)
     own = None if model is None else _copied(model)
     stamp = identity(analysis, run, own, chosen)
     earlier = None if fresh else known(analysis, run, stamp)
-    context = Context(run, chosen, workers or SERIAL, own, earlier, progress)
+    context = Context(run, chosen, workers or SERIAL, own, batches, loss, earlier, progress)
     with _settled():
         found = analysis.function()(context)
     return _completed(analysis, found).assign_attrs(
@@ -103,8 +111,13 @@ def compute(
     )
 
 
-def _check(analysis: Analysis, run: Run, model: nn.Module | None) -> None:
+def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Iterable[Any] | None) -> None:
     """Refuse in one line what cannot be answered."""
+    of_training = "training data" in analysis.needs
+    if batches is not None and not of_training:
+        raise FeatdynError(f"{analysis.name} needs no training data: leave batches= out")
+    if of_training and (model is None) != (batches is None):
+        raise FeatdynError(f"{run.path}: {analysis.name} takes model= and batches= together, of one training")
     held = {spec.path.rpartition("/")[2] for spec in run.schema.arrays if spec.path.startswith("layers/")}
     paths, trained = run.paths("sample"), "recipe" in run.attributes
     train = "split" in paths and "train" in run.values("split").tolist()
@@ -114,7 +127,11 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None) -> None:
         "gradients": ("gradient" in held, "none were recorded"),
         "labels": ("label" in paths, "its probes have none"),
         "training probes": (train, "probes whose coordinate 'split' says 'train'"),
-        "training data": (trained, "it was not made by 'featdyn train', so nothing says what they are"),
+        "training data": (
+            trained or batches is not None,
+            "it was not made by 'featdyn train', so nothing says what they are; from Python: "
+            f'featdyn.analyze(run, "{analysis.name}", model=model, batches=loader)',
+        ),
         "network": (model is not None or trained, f"it is known to its own code only; from Python: {from_python}"),
     }.items():
         if need in analysis.needs and not there:
@@ -130,10 +147,10 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None) -> None:
 
 def _copied(model: nn.Module) -> nn.Module:
     """Return a copy that may be moved and switched, without wrappers; the user's own stays as it is."""
-    from featdyn.capture.tap import plain
+    from featdyn.networks.unwrap import unwrap
 
     try:
-        return copy.deepcopy(plain(model))
+        return copy.deepcopy(unwrap(model))
     except Exception as error:
         raise FeatdynError(f"the model cannot be copied ({error}): give one without hooks or compiled parts") from error
 

@@ -27,6 +27,18 @@ class Sets(Options):
     sets: tuple[str, ...] = Field(("*",), min_length=1, description="names or patterns of sets of probes")
 
 
+class Trained(Options):
+    """Which probes the network was trained on; sets are named by the user."""
+
+    train: str = Field("train", description="name of the set of probes that the network was trained on")
+
+
+class Unseen(Options):
+    """Which probes it was not."""
+
+    test: str = Field("test", description="name of the set of probes that it was not trained on")
+
+
 class Cuts(Options):
     """Where the network is cut."""
 

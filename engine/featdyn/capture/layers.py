@@ -30,9 +30,9 @@ def select(
 
     Each layer is tried out on ``inputs`` and ``labels``, a few samples: see
     :func:`featdyn.capture.follow.layer_shapes`. Patterns are module names, also with ``*`` (within a part of the name)
-    and ``**`` (across dots); ``all`` stands for every cut of the network and ``default`` for its default cuts. A module
-    that cannot be traced has no cuts: then both stand for its direct children. Of these two what cannot be recorded is
-    left out. Raises :class:`NetworkError` where a pattern matches nothing, or a layer cannot be recorded.
+    and ``**`` (across dots); ``all`` stands for every cut of the network and ``default`` for its default cuts, where
+    modules return them. Where there are none, both stand for its direct children. Of these two what cannot be recorded
+    is left out. Raises :class:`NetworkError` where a pattern matches nothing, or a layer cannot be recorded.
     """
     modules = [name for name, _ in model.named_modules() if name]
     outer = ", ".join([name for name in modules if "." not in name][:20]) or "no modules"
@@ -60,9 +60,10 @@ def _cut_layers(model: nn.Module, inputs: Nest, pattern: str) -> list[str]:
             raise NetworkError("several inputs")
         found = cuts(model, inputs[:1])
     except NetworkError:
-        return [name for name, child in model.named_children() if any(True for _ in child.parameters())]
+        found = []
     wanted = set(default_cuts(found)) if pattern == "default" else {cut.name for cut in found}
-    return [cut.module for cut in found if cut.name in wanted and cut.module]
+    hooked = [cut.module for cut in found if cut.name in wanted and cut.module]
+    return hooked or [name for name, child in model.named_children() if any(True for _ in child.parameters())]
 
 
 def dims(shape: tuple[int, ...]) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from featdyn.capture.shards import Shards
 from featdyn.capture.tap import Pass
 from featdyn.capture.values import Number, number, tensors_to_bytes, whole
 from featdyn.errors import StoreError
+from featdyn.networks import unwrap
 from featdyn.networks.classes import check_classes
 from featdyn.sizes import size
 from featdyn.store import RunPart, Schema, locate
@@ -153,7 +154,7 @@ class Recorder:
         """Make ready all but the store; return what must be the same on all ranks."""
         self.options = validate(CaptureOptions, given, "capture")
         self.every = whole("every", every, 1)
-        self._model = tap.plain(model)
+        self._model = unwrap(model)
         if self._ranks.several:
             check_whole(self._model)
         self._probes = probes

@@ -37,17 +37,6 @@ class Pass:
     loss: Tensor  # NaN where there is none
 
 
-def plain(model: nn.Module) -> nn.Module:
-    """Return the module inside the wrappers of ``torch.compile`` and DDP, whose layers can be hooked."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, nn.parallel.DistributedDataParallel):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
-
-
 def device_of(model: nn.Module) -> torch.device:
     """Return where a model's first parameter or buffer is; the CPU for a model without any."""
     for tensor in itertools.chain(model.parameters(), model.buffers()):

@@ -1,12 +1,16 @@
-"""Networks that can be cut in depth: `build` makes one by name, `cuts` finds where any traceable module comes apart."""
+"""Networks that can be cut in depth: `build` makes one by name, `cuts` finds where any module comes apart."""
 
 from featdyn.networks.choose import default_cuts, resolve
 from featdyn.networks.classes import class_loss, predicted_classes
-from featdyn.networks.cut import Cut, cuts, features_at, segments, state_for
+from featdyn.networks.cut import Cut, features_at, segments, state_for
 from featdyn.networks.registry import build, names
+from featdyn.networks.taps import Taps, taps
+from featdyn.networks.unwrap import unwrap
+from featdyn.networks.ways import cuts, ways
 
 __all__ = [
     "Cut",
+    "Taps",
     "build",
     "class_loss",
     "cuts",
@@ -17,4 +21,7 @@ __all__ = [
     "resolve",
     "segments",
     "state_for",
+    "taps",
+    "unwrap",
+    "ways",
 ]

@@ -30,16 +30,20 @@ def default_cuts(found: Sequence[Cut]) -> list[str]:
     return [cut.name for cut in found if cut.name in chosen]
 
 
+class NoCut(NetworkError):
+    """A name or pattern of no cut."""
+
+
 def resolve(found: Sequence[Cut], patterns: Sequence[str]) -> list[Cut]:
     """Pick cuts that `cuts` found by names, glob patterns such as ``s3*``, ``default`` or ``all``: each once, in order.
 
-    Raises :class:`NetworkError` where a pattern matches no cut.
+    Raises :class:`NoCut` where a pattern matches no cut.
     """
     chosen: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matches = _matches(found, pattern)
         if not matches:
-            raise NetworkError(f"no cut {pattern!r}; there are {_shortened([cut.name for cut in found])}")
+            raise NoCut(f"no cut {pattern!r}; there are {_shortened([cut.name for cut in found])}")
         chosen.update(matches)
     return [cut for cut in found if cut.name in chosen]
 

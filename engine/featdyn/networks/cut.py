@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, pairwise
 from math import prod
+from typing import Any, Protocol
 
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from featdyn.errors import NetworkError
-from featdyn.networks import cut_places
-from featdyn.networks.extract import Part
-from featdyn.networks.trace import trace
-from featdyn.networks.twin import eval_twin
-from featdyn.networks.value_shapes import ValueShapes, shapes_of
+
+INPUT, OUTPUT = "input", "output"
+"""The two ends of a module, which are places too."""
+
+
+class Way(Protocol):
+    """How one module is taken apart; a place in it is whatever the way knows a tensor by."""
+
+    method: str
+    """In words, for reports."""
+
+    def part(self, source: Any, result: Any, module: nn.Module | None = None) -> nn.Module:
+        """Make what leads from a place to another, or to a tuple of them, with the tensors of another module if given.
+
+        It runs in eval mode and shares parameters and buffers. ``AttributeError`` where the module has another
+        structure.
+        """
+
+    def handed(self, features: Tensor, inputs: Callable[[], Tensor]) -> Tensor:
+        """Return what a part takes that begins at a cut; what begins at the input takes the inputs."""
 
 
 @dataclass(frozen=True)
 class Cut:
     """A place where a single tensor separates a module into prefix and suffix.
 
-    ``suffix(prefix(x))`` has the bits of ``module(x)`` in eval mode. Both share the module's parameters and buffers,
-    and their state's keys are keys of the module's state.
+    ``suffix(handed(prefix(x), lambda: x))`` has the bits of ``module(x)`` in eval mode. Both share the module's
+    parameters and buffers, and their state's keys are keys of the module's state.
     """
 
     name: str
     """The outermost module whose output the tensor is, else the operation's path; unique."""
     module: str | None
-    """Path of the module whose forward hook gives the tensor, if there is one that runs once."""
+    """Path of the module whose forward hook gives the tensor and nothing else, if there is one that runs once."""
     shape: tuple[int, ...]
     """Shape of the tensor for one sample."""
     prefix_macs: int
@@ -38,65 +54,45 @@ class Cut:
     prefix_params: int
     """Parameters that the prefix uses."""
     suffix_params: int
-    _flow: ValueShapes = field(repr=False, compare=False)
-    _node: fx.Node = field(repr=False, compare=False)
+    _way: Way = field(repr=False, compare=False)
+    _place: Any = field(repr=False, compare=False)
+
+    @property
+    def method(self) -> str:
+        """Which way the module was taken apart, in words."""
+        return self._way.method
 
     @cached_property
-    def prefix(self) -> fx.GraphModule:
+    def prefix(self) -> nn.Module:
         """From the module's input to the cut's tensor, in eval mode."""
-        trace = self._flow.trace
-        return trace.compile(Part(self._flow, trace.input, self._node).graph())
+        return self._way.part(INPUT, self._place)
 
     @cached_property
-    def suffix(self) -> fx.GraphModule:
-        """From the cut's tensor to the module's output, in eval mode."""
-        trace = self._flow.trace
-        return trace.compile(Part(self._flow, self._node, trace.output.args[0]).graph())
+    def suffix(self) -> nn.Module:
+        """From what is handed over at the cut to the module's output, in eval mode."""
+        return self._way.part(self._place, OUTPUT)
+
+    def handed(self, features: Tensor, inputs: Callable[[], Tensor]) -> Tensor:
+        """Return what the suffix takes, ``(N, ...)``, from the cut's tensor and the module's inputs, row by row.
+
+        That is the cut's tensor itself, but where the module is taken apart by hooks: there the inputs lie beside it,
+        which are asked for only then.
+        """
+        return self._way.handed(features, inputs)
 
 
-def cuts(module: nn.Module, example: Tensor, *, every: bool = False) -> list[Cut]:
-    """Find every place where a single tensor separates a module into prefix and suffix, in execution order.
+def distinct(found: Sequence[Cut], every: bool) -> list[Cut]:
+    """Leave the ends out and, unless ``every`` is wanted, let the last stand for places that cost the same.
 
-    No skip edge crosses a cut. The input and the output themselves are left out. The module is left as it is. (Feature
-    dynamics, sections 1.1 and 6.2 item 2; `DESIGN.md` says how cuts are found.)
-
-    Parameters
-    ----------
-    module
-        Any module of one tensor input that torch.fx can trace; it is cut as it runs in eval mode.
-    example
-        A batch of inputs, (N, ...); only its shape and type count. Cuts are for inputs of this shape, of any N.
-    every
-        Also list places that are as good as the next one: no multiply-add lies between, and they hold as many values.
-
-    Raises
-    ------
-    NetworkError
-        torch.fx cannot trace the module, or it does not take such an input.
+    No multiply-add lies between those, and they hold as many values: it is the same to run or to store them.
     """
-    if not isinstance(example, Tensor) or example.ndim < 1:
-        raise TypeError(f"example must be a tensor with a batch dimension, not {getattr(example, 'shape', example)}")
-    traced = shapes_of(trace(module), example)
-    found = list(_separations(traced))
-    if not every:  # of places that cost the same to run and to store, the last stands for all
+    if not every:
         groups = [list(group) for _, group in groupby(found, key=lambda cut: (cut.prefix_macs, prod(cut.shape)))]
-        found = [group[-1] for group in groups if group[0]._node is not traced.trace.input]
-    ends = (traced.trace.input, traced.trace.output.args[0])
-    return [cut for cut in found if cut._node not in ends]
+        found = [group[-1] for group in groups if group[0]._place is not INPUT]
+    return [cut for cut in found if cut._place not in (INPUT, OUTPUT)]
 
 
-def _separations(traced: ValueShapes) -> Iterator[Cut]:
-    """Yield a cut for every node that separates, the input and the output among them."""
-    names, modules = cut_places.names(traced), cut_places.modules(traced.trace)
-    for node in cut_places.separating(traced):
-        prefix, suffix = Part(traced, traced.trace.input, node), Part(traced, node, traced.trace.output.args[0])
-        shape = traced.sample_shape(node)
-        if shape is not None and suffix.complete:
-            costs = (prefix.macs, suffix.macs, prefix.params, suffix.params)
-            yield Cut(names[node], modules.get(node), shape, *costs, traced, node)
-
-
-def features_at(module: nn.Module, cuts: Sequence[Cut]) -> fx.GraphModule:
+def features_at(module: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
     """Make a module that gives the tensors of several cuts, (N, *cut.shape) each, in their order, in one forward pass.
 
     ``module`` is the one that was cut, or another of the same structure (such as the same network at another
@@ -108,29 +104,26 @@ def features_at(module: nn.Module, cuts: Sequence[Cut]) -> fx.GraphModule:
     NetworkError
         The cuts are of different modules, or `module` has another structure.
     """
-    flows = {id(cut._flow): cut._flow for cut in cuts}
-    if len(flows) != 1:
-        raise NetworkError(f"features_at needs the cuts of one module, not of {len(flows)}")
-    (traced,) = flows.values()
-    graph = Part(traced, traced.trace.input, tuple(cut._node for cut in cuts)).graph()
+    ways = {id(cut._way): cut._way for cut in cuts}
+    if len(ways) != 1:
+        raise NetworkError(f"features_at needs the cuts of one module, not of {len(ways)}")
+    (way,) = ways.values()
     try:
-        return traced.trace.compile(graph, eval_twin(module))
+        return way.part(INPUT, tuple(cut._place for cut in cuts), module)
     except AttributeError as error:
         raise NetworkError(f"{type(module).__name__} is not the module that was cut: {error}") from error
 
 
-def segments(cuts: Sequence[Cut]) -> list[fx.GraphModule]:
+def segments(cuts: Sequence[Cut]) -> list[nn.Module]:
     """Make the pieces between neighbouring cuts: from the input to the first, from cut to cut, from the last on.
 
     The cuts are of one call of `cuts`, in its order. One after the other the pieces, one more than there are cuts, are
-    the module in eval mode, with shared parameters.
+    the module in eval mode, with shared parameters; between them what a cut gives is `handed` over.
     """
-    if len({id(cut._flow) for cut in cuts}) != 1:
+    if len({id(cut._way) for cut in cuts}) != 1:
         raise NetworkError("segments needs the cuts of one module")
-    traced = cuts[0]._flow
-    starts = [traced.trace.input, *(cut._node for cut in cuts)]
-    ends = [*(cut._node for cut in cuts), traced.trace.output.args[0]]
-    return [traced.trace.compile(Part(traced, a, b).graph()) for a, b in zip(starts, ends, strict=True)]
+    places = [INPUT, *(cut._place for cut in cuts), OUTPUT]
+    return [cuts[0]._way.part(start, end) for start, end in pairwise(places)]
 
 
 def state_for(part: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

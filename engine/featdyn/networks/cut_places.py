@@ -69,6 +69,7 @@ def _path(node: fx.Node) -> str:
     if node.op == "call_module":
         return str(node.target)
     own = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.name)
+    own = own.partition(".")[0]  # torch.export names an overload, too
     *_, inner = node.meta.get("nn_module_stack", None) or [""]
     inner = inner.split("@")[0]  # torch.fx marks the second call of a module so
     return f"{inner}.{own}" if inner else own

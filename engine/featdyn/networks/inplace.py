@@ -42,7 +42,10 @@ def functionalise(trace: Trace, written: list[tuple[fx.Node, fx.Node]], values: 
 def _out_of_place(node: fx.Node) -> None:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     plain = name.removesuffix("_")
-    if node.op == "call_method" and plain != name and hasattr(Tensor, plain):
+    if isinstance(node.target, torch._ops.OpOverload):
+        packet, _, overload = str(node.target).removeprefix("aten.").partition(".")
+        node.target = getattr(getattr(torch.ops.aten, packet.removesuffix("_")), overload)
+    elif node.op == "call_method" and plain != name and hasattr(Tensor, plain):
         node.target = plain
     elif node.op == "call_function" and "inplace" in (known := _parameters(node.target)):
         position = known.index("inplace")

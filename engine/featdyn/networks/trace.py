@@ -23,6 +23,8 @@ class Trace:
     """Path of each submodule that runs exactly once -> the node it returns, inner modules before outer ones."""
     constants: dict[str, Tensor]
     """Tensors that the forward function holds as literals."""
+    wrapped: frozenset[str] = frozenset()
+    """Paths of submodules that return the tensor within something else, such as a dict."""
 
     @property
     def input(self) -> fx.Node:
@@ -62,26 +64,29 @@ def trace(module: nn.Module) -> Trace:
         with torch.random.fork_rng(devices=[]):
             graph = tracer.trace(twin)
     except Exception as error:  # the forward functions of users raise what they please
-        raise cannot_cut(module, error) from error
+        raise CannotCut(module, error) from error
     for node in list(graph.nodes):
         if node.target is torch._assert:
             graph.erase_node(node)
     for extra in [node for node in graph.nodes if node.op == "placeholder"][1:]:
         if extra.users:
-            raise cannot_cut(module, f"it takes a second input, {extra.target}")
+            raise CannotCut(module, f"it takes a second input, {extra.target}")
         graph.erase_node(extra)
     returned = {path: calls[0] for path, calls in tracer.calls.items() if len(calls) == 1 and calls[0] is not None}
     constants = {name: value for name, value in vars(twin).items() if name.startswith("_tensor_constant")}
     return Trace(module, graph, returned, constants)
 
 
-def cannot_cut(module: nn.Module, why: object) -> NetworkError:
-    """Say in one line why a module has no cuts, and what works all the same."""
-    lines = str(why).strip().splitlines() or [type(why).__name__]
-    return NetworkError(
-        f"{type(module).__name__} cannot be cut: {lines[0].rstrip('.')} "
-        "(it can still be recorded; only stitching needs a module that torch.fx can trace)"
-    )
+class CannotCut(NetworkError):
+    """A module that does not come apart, with the reason in one line."""
+
+    def __init__(self, module: nn.Module, why: object) -> None:
+        lines = str(why).strip().splitlines() or [type(why).__name__]
+        self.why = lines[0].rstrip(".")
+        super().__init__(
+            f"{type(module).__name__} cannot be cut: {self.why} "
+            "(it can still be recorded; only stitching needs a tensor that separates two halves)"
+        )
 
 
 class _Tracer(fx.Tracer):

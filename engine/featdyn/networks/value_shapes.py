@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from featdyn.networks.inplace import functionalise
-from featdyn.networks.trace import Trace, cannot_cut
+from featdyn.networks.trace import CannotCut, Trace
 from featdyn.networks.twin import eval_twin
 
 BATCHES = (2, 3)
@@ -69,7 +69,7 @@ def shapes_of(trace: Trace, example: Tensor) -> ValueShapes:
                     break
                 functionalise(trace, runs[0].written, runs[0].env)
     except Exception as error:
-        raise cannot_cut(trace.module, error) from error
+        raise CannotCut(trace.module, error) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
     values = tuple({node: fx.node.map_aggregate(value, _describe) for node, value in run.env.items()} for run in runs)
@@ -116,7 +116,11 @@ class _MetaDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(argument.name == "device" for argument in func._schema.arguments):
             kwargs = {**kwargs, "device": torch.device("meta")}
         out = func(*args, **kwargs)
-        formula = flop_registry.get(func.overloadpacket)
-        if formula is not None:
-            self.macs += formula(*args, **kwargs, out_val=out) // 2
+        self.macs += multiply_adds(func, args, kwargs, out)
         return out
+
+
+def multiply_adds(func: Any, args: Any, kwargs: Any, out: Any) -> int:
+    """Count those of one operator of torch, for the whole batch."""
+    formula = flop_registry.get(func.overloadpacket)
+    return 0 if formula is None else int(formula(*args, **kwargs, out_val=out)) // 2

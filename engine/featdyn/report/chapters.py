@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ def _chapter(run: Run, name: str, analysis: Analysis | None) -> Chapter:
         name=name,
         question=analysis.question if analysis else str(result.attrs.get("question", "")),
         source=analysis.source if analysis else "",
-        sections=_sections(name, result, analysis),
+        sections=_with_way(_sections(name, result, analysis), result.attrs),
         missing=[
             (", ".join(_explained(result, status)), reason, f"{count:,} of {size:,}")
             for status, reason, count, size in summary(result)
@@ -81,6 +81,14 @@ def _sections(name: str, result: xr.Dataset, analysis: Analysis | None) -> list[
         reason = f"Its own section cannot show this result ({type(error).__name__}: {error})."
         return [plain_section(name, result, reason)]
     return [found] if isinstance(found, Section) else list(found)
+
+
+def _with_way(sections: list[Section], attributes: Mapping[str, Any]) -> list[Section]:
+    """Say in the first section how the network was taken apart, unless it was as most are."""
+    way, apart = str(attributes.get("cut_method", "")), attributes.get("cut_difference")
+    said = f"How the network was taken apart: {way}." if way and way != "torch.fx" else ""
+    said += f" Its halves differ from the network by up to {apart:.1e} of the largest output." if apart else ""
+    return [replace(sections[0], text=(*sections[0].text, said.strip())), *sections[1:]] if said else sections
 
 
 def plain_section(name: str, result: xr.Dataset, text: str = "") -> Section:

@@ -57,9 +57,10 @@ def choices_of(result: xr.Dataset, *dims: str) -> dict[str, dict[str, str]]:
 
 
 def preset_set(result: xr.Dataset) -> dict[str, str]:
-    """Return the choice of the test set, where there is one."""
-    names = result["set"].values.tolist()
-    return {"set": str(names.index("test"))} if "test" in names else {}
+    """Return the choice of the set of unseen probes, where there is one."""
+    names, options = result["set"].values.tolist(), result.attrs.get("options")
+    test = options.get("test", "test") if isinstance(options, Mapping) else "test"
+    return {"set": str(names.index(test))} if test in names else {}
 
 
 def panel(caption: str, choices: Mapping[str, Mapping[str, str]], draw: Callable[..., Figure]) -> Panel:

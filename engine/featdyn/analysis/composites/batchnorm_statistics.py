@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
-    """Return a module's BatchNorm layers by name."""
+    """Return a module's BatchNorm layers by name; those of a suffix are behind its cut."""
     return {name: inner for name, inner in module.named_modules() if isinstance(inner, _BatchNorm)}
 
 

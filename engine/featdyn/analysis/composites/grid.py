@@ -118,8 +118,8 @@ class _Grid:
             own, labels = logits[:, span][:, filled], self._labels[batch.start + filled]
             shares = [(of_set > 0, of_set[of_set > 0]) for of_set in self._members[batch.start : batch.stop].T]
             with torch.inference_mode():
-                for c, z in enumerate(self._parts.features(batch, t1)):
-                    found = banks[c].run(z, labels, own)
+                for c, (cut, z) in enumerate(zip(self._parts.cuts, self._parts.features(batch, t1), strict=True)):
+                    found = banks[c].run(cut.handed(z, lambda: batch.inputs), labels, own)  # noqa: B023
                     prediction[c, :, span] = found.predictions[:, :rows].cpu().numpy()
                     loss = found.loss[:, :rows].double()
                     kept = (loss, found.margin[:, :rows], (-loss).exp(), found.divergence[:, :rows])

@@ -46,7 +46,7 @@ class Features:
     """The features of inputs ``(N, ...)`` at some cuts, as a function of the parameters, in eval mode and float64."""
 
     def __init__(self, model: nn.Module, cuts: Sequence[Cut], inputs: Tensor) -> None:
-        self._part, self._inputs = features_at(model, cuts), inputs.double()
+        self._part, self._inputs = features_at(model, cuts), inputs.double() if inputs.is_floating_point() else inputs
         self._widest = max(prod(cut.shape) for cut in cuts)
 
     def at(self, state: Mapping[str, Tensor]) -> list[Tensor]:

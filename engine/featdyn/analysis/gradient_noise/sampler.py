@@ -6,22 +6,17 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
-from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from featdyn.analysis.gradient_noise.training_data import TrainingData
 from featdyn.errors import FeatdynError
 from featdyn.networks import cuts
-from featdyn.store import Run
 from featdyn.training.batches import mixed_seed, seeded
-from featdyn.training.loop import Loop
-from featdyn.training.recipe import Recipe
-from featdyn.validation import validate
 
 GRADIENT, SECOND = 12, 30
 """So many times the features of all cuts are held for a gradient, and for one of a gradient, at most."""
@@ -30,7 +25,7 @@ _RANDOM = threading.Lock()
 
 
 class Sampler:
-    """Draws gradients of a run's training loss with respect to all parameters.
+    """Draws gradients of the training loss with respect to all parameters.
 
     The network is in training mode and the arithmetic float32, so BatchNorm uses the statistics of each mini-batch as
     it did in training (unless told otherwise), and rounding to bfloat16 adds no noise of its own; the loss is float64,
@@ -40,41 +35,24 @@ class Sampler:
 
     Parameters
     ----------
-    data_dir
-        Where the data set is, if that is not part of its name.
     batch_size
-        Of the draws; None is the recipe's.
+        Of the draws; None is that of the data.
     stored_statistics
         Run in eval mode, where BatchNorm has the checkpoint's statistics and dropout is off.
 
     Raises
     ------
     FeatdynError
-        The run has no recipe, its data are missing, or the batch is larger than the training set.
+        The batch is larger than the training set.
     """
 
-    def __init__(
-        self, run: Run, data_dir: Path | None, batch_size: int | None, seed: int, stored_statistics: bool = False
-    ) -> None:
-        stored = run.attributes.get("recipe")
-        if stored is None:
-            raise FeatdynError(f"{run.path}: was not made by 'featdyn train', so its training data are not known")
-        values = {**stored, "data": {**stored["data"], "data_dir": data_dir}}
-        values["training"] = {**stored["training"], "precision": "float32"}
-        with torch.random.fork_rng():  # initial weights, which are not used
-            self._loop = Loop(validate(Recipe, values, f"{run.path}: recipe"))
-        self.model, self._batches = self._loop.model, self._loop.batches
-        self.batch_size = batch_size or self._loop.options.batch_size
-        if self.batch_size > self._batches.samples:
-            raise FeatdynError(f"batch_size {self.batch_size} is more than the {self._batches.samples} training images")
+    def __init__(self, data: TrainingData, batch_size: int | None, seed: int, stored_statistics: bool = False) -> None:
+        self.data, self.model, self.samples = data, data.model, len(data.labels)
+        self.batch_size = batch_size or data.batch_size
+        if self.batch_size > self.samples:
+            raise FeatdynError(f"batch_size {self.batch_size} is more than the {self.samples} training samples")
         self._seed, self._training = seed, not stored_statistics
-        shuffled = torch.randperm(self.samples, generator=self._generator(3))
-        self._permuted = torch.from_numpy(self._loop.labels)[shuffled]
-
-    @property
-    def samples(self) -> int:
-        """Number of training samples."""
-        return self._batches.samples
+        self._permuted = data.labels[torch.randperm(self.samples, generator=self._generator(3))]
 
     @property
     def random(self) -> bool:
@@ -86,30 +64,19 @@ class Sampler:
         """Why the mean over draws is not the full gradient (each sample once, in one batch); empty where it is."""
         norms = (m for m in self.model.modules() if isinstance(m, _BatchNorm))
         by_batch = any(self._training or m.running_mean is None for m in norms)
-        why = {"augmentation": self._loop.options.augment, "dropout": self.random, "BatchNorm by batch": by_batch}
+        why = {"augmentation": self.data.augmented, "dropout": self.random, "BatchNorm by batch": by_batch}
         return [name for name, there in why.items() if there]
-
-    @property
-    def data_bytes(self) -> int:
-        """Bytes of the data set."""
-        data = self._loop.dataset
-        return int(data.train.pixels.nbytes + data.test.pixels.nbytes)
 
     def pass_bytes(self, curvature: int) -> int:
         """Bytes of a batch and of all that its gradient needs of the layers; of so many samples for the curvature."""
-        shape = self._loop.dataset.shape
-        places = cuts(self.model, torch.zeros(1, *shape, device=self._loop.device))
-        widths = 4 * (sum(prod(cut.shape) for cut in places) + prod(shape))
+        first = self.subset(1)[0]
+        widths = 4 * (sum(prod(cut.shape) for cut in cuts(self.model, first)) + first.numel())
         return widths * max(GRADIENT * self.batch_size, SECOND * min(curvature, self.samples))
 
     def at(self, state: Mapping[str, Tensor]) -> None:
         """Put the network at a checkpoint."""
         self.model.load_state_dict(dict(state))
         self.model.train(self._training)
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step of the training."""
-        return self._loop.rate(min(step, self._loop.steps - 1))
 
     def full(self) -> dict[str, Tensor]:
         """Return the gradient of the mean loss over the whole training set, float64.
@@ -147,22 +114,23 @@ class Sampler:
     def subset(self, count: int) -> tuple[Tensor, Tensor]:
         """Return inputs and labels of some fixed training samples, all of them where there are fewer."""
         order = torch.randperm(self.samples, generator=self._generator(1))
-        return self._batches.of(order[:count], mixed_seed(self._seed, 5))
+        return self.data.of(order[:count], mixed_seed(self._seed, 5))
 
     def _gradient(
         self, index: Tensor, purpose: tuple[int, int], of: Tensor | None = None, dtype: torch.dtype = torch.float32
     ) -> dict[str, Tensor]:
         """Return the gradient of the mean loss of some samples, with their own labels or with others."""
         draw = mixed_seed(self._seed, *purpose)
-        inputs, labels = self._batches.of(index, draw)
+        inputs, labels = self.data.of(index, draw)
+        inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
         labels = labels if of is None else of[index].to(labels)
         moving = {name: p.detach().to(dtype).requires_grad_() for name, p in self.model.named_parameters()}
         buffers = {  # copies, as a pass in training mode moves BatchNorm's running statistics
             name: b.to(dtype if b.is_floating_point() else b.dtype, copy=True) for name, b in self.model.named_buffers()
         }
         with self._chance(draw):
-            logits = functional_call(self.model, {**moving, **buffers}, (inputs.to(dtype),))
-        found = torch.autograd.grad(F.cross_entropy(logits.double(), labels), list(moving.values()))
+            logits = functional_call(self.model, {**moving, **buffers}, (inputs,))
+        found = torch.autograd.grad(self.data.loss(logits.double(), labels), list(moving.values()))
         return dict(zip(moving, found, strict=True))
 
     @contextmanager

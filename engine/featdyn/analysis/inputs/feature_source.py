@@ -23,7 +23,7 @@ class Rates:
 def stored_layers(run: Run, cuts: Sequence[Cut], exact: bool) -> set[str]:
     """Return the cuts whose features the store holds; with ``exact`` only those that kept every bit (float32)."""
     held = {a.path: a.dtype for a in run.schema.arrays}
-    paths = {cut.name: f"layers/{cut.module}/activation" for cut in cuts}
+    paths = {cut.name: f"layers/{cut.name}/activation" for cut in cuts}
     return {name for name, path in paths.items() if path in held and (held[path] == "float32" or not exact)}
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from featdyn.analysis.inputs.feature_source import Rates, Source
+from featdyn.analysis.inputs.weights import default_device
 from featdyn.capture.probes import filled
 from featdyn.capture.tap import device_of
 from featdyn.networks import Cut, features_at, state_for
@@ -127,7 +128,7 @@ def measure_rates(run: Run, model: nn.Module, cuts: Sequence[Cut], stored: set[s
         prefix(batch.inputs)
         _wait(device)
     macs = cuts[-1].prefix_macs * len(batch.inputs) / (time.perf_counter() - start)
-    read = next((cut.module for cut in cuts if cut.name in stored), None)
+    read = next((cut.name for cut in cuts if cut.name in stored), None)
     if read is None:
         return Rates(macs, float("inf"))
     start = time.perf_counter()
@@ -141,22 +142,26 @@ def _wait(device: torch.device) -> None:
 
 
 class Features:
-    """The features at all cuts for one batch and one t1, from the store or from one prefix pass."""
+    """The features at all cuts for one batch and one t1, from the store or from one prefix pass.
+
+    Without a model all are read.
+    """
 
     def __init__(
         self,
         run: Run,
-        model: nn.Module,
+        model: nn.Module | None,
         cuts: Sequence[Cut],
         states: Sequence[dict[str, Tensor]],
         sources: dict[str, Source],
     ) -> None:
-        self._run, self._cuts, self._sources, self._device = run, cuts, sources, device_of(model)
-        self._stored = [f"layers/{cut.module}/activation" for cut in cuts if sources[cut.name] == "stored"]
+        self._run, self._cuts, self._sources = run, cuts, sources
+        self.device = default_device() if model is None else device_of(model)
+        self._stored = [f"layers/{cut.name}/activation" for cut in cuts if sources[cut.name] == "stored"]
         self._blocks: dict[str, tuple[tuple[int, int], NDArray[Any]]] = {}
-        self.batches = Batches(run, self._device)
+        self.batches = Batches(run, self.device)
         computed = [cut for cut in cuts if sources[cut.name] == "recomputed"]
-        self._prefix = features_at(model, computed) if computed else None
+        self._prefix = features_at(model, computed) if model is not None and computed else None
         self._states = states
 
     @property
@@ -194,7 +199,7 @@ class Features:
                 continue
             rows = kept[mine] - start
             together = bool((np.diff(rows) == 1).all())  # as most sets are: no copy then
-            index = slice(rows[0], rows[-1] + 1) if together else torch.from_numpy(rows).to(self._device)
+            index = slice(rows[0], rows[-1] + 1) if together else torch.from_numpy(rows).to(self.device)
             with torch.inference_mode():
                 yield (
                     mine,
@@ -207,17 +212,17 @@ class Features:
         for mine, features in self.over(t1, kept):
             for c, z in enumerate(features):
                 if len(found) == c:
-                    found.append(torch.empty(len(kept), *z.shape[1:], dtype=z.dtype, device=self._device))
-                found[c][torch.from_numpy(mine).to(self._device)] = z
+                    found.append(torch.empty(len(kept), *z.shape[1:], dtype=z.dtype, device=self.device))
+                found[c][torch.from_numpy(mine).to(self.device)] = z
         return found
 
     def _read(self, cut: Cut, batch: Batch, t1: int) -> Tensor:
         held, values = self._blocks.get(cut.name, (None, None))
         if values is None or held != (t1, batch.block):  # several batches share a block, which may be compressed
-            values = self._run.block(f"layers/{cut.module}/activation", t1, batch.block)
+            values = self._run.block(f"layers/{cut.name}/activation", t1, batch.block)
             self._blocks[cut.name] = (t1, batch.block), values
         first = self._run.schema.block_slice(batch.block).start
         part = values[batch.start - first : batch.stop - first]
         short = batch.rows - len(part)
         whole = np.concatenate([part, np.repeat(part[-1:], short, axis=0)]) if short else part.copy()
-        return torch.from_numpy(whole).to(self._device).float()  # torch converts halves faster than numpy
+        return torch.from_numpy(whole).to(self.device).float()  # torch converts halves faster than numpy

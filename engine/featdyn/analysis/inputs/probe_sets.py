@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from featdyn.errors import FeatdynError
 from featdyn.store import Run
+from featdyn.validation import Options
 
+ROLES = {"train", "test"}
+"""Options by which sets are given a role."""
 STRATA = ("label", "corruption", "severity")
 """Coordinates by whose values a choice of probes is balanced."""
 
@@ -50,11 +53,20 @@ class ProbeSets:
         """Return the place of a set; None where there is none of that name."""
         return self.names.index(name) if name in self.names else None
 
-    @property
-    def training(self) -> NDArray[np.bool_]:
-        """``(probe,)``, which are in the set "train"."""
-        train = self.index("train")
-        return np.zeros(len(self.origins), bool) if train is None else self.members[train]
+    def member(self, name: str) -> NDArray[np.bool_]:
+        """``(probe,)``, which are in a set; none where there is none of that name."""
+        place = self.index(name)
+        return np.zeros(len(self.origins), bool) if place is None else self.members[place]
+
+    def refuse_unknown(self, run: Run, options: Options) -> None:
+        """Raise :class:`FeatdynError` where a role (train, test) is given to a set that there is not.
+
+        Where the user gave none, and no set has the role's name, what needs it is missing with a reason.
+        """
+        for role in ROLES & options.model_fields_set:
+            if self.index(name := getattr(options, role)) is None:
+                sets = ", ".join(self.names)
+                raise FeatdynError(f"{run.path}: {role}={name!r} is no set of probes; there are {sets}")
 
     @property
     def sizes(self) -> list[int]:

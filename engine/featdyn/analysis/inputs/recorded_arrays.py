@@ -46,6 +46,17 @@ def vanished(run: Run, spec: ArraySpec) -> NDArray[np.bool_]:
     return np.asarray((size > 0) & (size < held))
 
 
+def refuse_vanished(run: Run, layers: Sequence[str], way: str) -> None:
+    """Raise FeatdynError, which says ``way`` out, where most activations of a layer are lost in float16."""
+    for layer in layers:
+        lost = vanished(run, run.schema[f"layers/{layer}/activation"]).mean(1)
+        if (lost > 0.5).any():
+            raise FeatdynError(
+                f"{run.path}: the activations at {layer} are too small for float16, as which they were stored "
+                f"(checkpoint {int(lost.argmax())}): {way}"
+            )
+
+
 def layer_coords(run: Run, specs: Sequence[ArraySpec], sets: ProbeSets) -> dict[str, Any]:
     """Return the coordinates of results over (layer, set, t)."""
     return {

@@ -9,22 +9,30 @@ from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 import xarray as xr
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from featdyn.analysis.inputs import feature_source as source
 from featdyn.analysis.inputs.feature_source import Source
 from featdyn.analysis.inputs.features_at_cuts import Batches, Features, measure_rates
 from featdyn.analysis.inputs.probe_sets import ProbeSets
-from featdyn.analysis.inputs.recorded_arrays import vanished
+from featdyn.analysis.inputs.recorded_arrays import refuse_vanished
 from featdyn.analysis.inputs.weights import States, network_of, refuse_other_function
 from featdyn.capture.tap import device_of
-from featdyn.errors import FeatdynError
-from featdyn.networks import Cut, cuts, resolve
+from featdyn.errors import FeatdynError, NetworkError
+from featdyn.networks import Cut, resolve, state_for, ways
+from featdyn.networks.choose import NoCut
+from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
 
 Made = TypeVar("Made")
 
+FEW = 8
+"""So many probes tell whether the halves of a network are the network."""
+SAME = 1e-5
+"""Of the largest output, the most that they may differ by where their bits are not the same: our own choice."""
 BETWEEN = 12
 """So many copies of the widest features are held at once by layers and threads, at most."""
 
@@ -33,12 +41,15 @@ BETWEEN = 12
 class Stitchable:
     """What every analysis of composites starts from."""
 
-    model: nn.Module  # in eval mode
+    model: nn.Module  # in eval mode; of recorded layers without a network one that holds nothing
     cuts: list[Cut]  # those asked for, in the order of the network
     states: States  # parameters and buffers of each checkpoint
     sources: dict[str, Source]  # by name of the cut, whether its features are read or computed
     features: Features
     again: Callable[[], Stitchable] = field(repr=False)  # takes it apart in the same way, on a worker
+    method: str = ""  # which way it was taken apart, in words
+    halves: bool = True  # whether there are any: recorded layers have none
+    difference: float = 0.0  # between the halves of a checkpoint and its network, over the largest output
 
     def around(self, make: Callable[..., Made], run: Run, *rest: Any) -> Callable[[], Made]:
         """Return the recipe of ``make(run, self, *rest)`` on a worker, where the network is taken apart again."""
@@ -72,19 +83,25 @@ class Stitchable:
                 if column in known:
                     result[f"{name}{end}"] = f"t{end}", known[column].values
         result["set_size"] = "set", sets.sizes
-        result["prefix_macs"] = "cut", [cut.prefix_macs for cut in self.cuts]
-        result["suffix_macs"] = "cut", [cut.suffix_macs for cut in self.cuts]
+        if self.halves:
+            result["prefix_macs"] = "cut", [cut.prefix_macs for cut in self.cuts]
+            result["suffix_macs"] = "cut", [cut.suffix_macs for cut in self.cuts]
         result["source"] = "cut", np.array([self.sources[cut.name] for cut in self.cuts], dtype=object)
-        return result.set_coords(list(result.data_vars))
+        of_cut = {"cut_method": self.method} | ({"cut_difference": self.difference} if self.difference else {})
+        return result.set_coords(list(result.data_vars)).assign_attrs(of_cut)
 
 
 def cut_network(
-    run: Run, model: nn.Module | None, patterns: Sequence[str], features: str | Mapping[str, Source] = "auto"
+    run: Run,
+    model: nn.Module | None,
+    patterns: Sequence[str],
+    features: str | Mapping[str, Source] = "auto",
+    method: str = "",
 ) -> Stitchable:
     """Take a run's network apart at cuts of these names or patterns, at the "default" ones or at "all".
 
     ``features`` "auto" takes the cheaper of reading and computing, and reads only float32; "stored" or "recomputed"
-    take that; a source for each cut was chosen before.
+    take that; a source for each cut was chosen before, and so was the ``method`` then.
 
     Raises
     ------
@@ -94,8 +111,7 @@ def cut_network(
     given = model
     model = network_of(run, model)
     batch = Batches(run, device_of(model))[0]
-    picked = resolve(cuts(model, batch.inputs[:1]), patterns)
-    found = States(run, model)
+    picked, found, difference = _taken_apart(run, model, batch.inputs[:FEW], patterns, method)
     if given is not None and isinstance(features, str):  # once, and not again on each worker
         refuse_other_function(run, model, found, batch)
     stored = source.stored_layers(run, picked, exact=features == "auto")
@@ -103,22 +119,75 @@ def cut_network(
         sources = dict(features)
     elif features == "auto":
         held = [cut for cut in picked if cut.name in stored]
-        widths = {cut.name: run.schema[f"layers/{cut.module}/activation"].sample_bytes for cut in held}
+        widths = {cut.name: run.schema[f"layers/{cut.name}/activation"].sample_bytes for cut in held}
         sources = source.choose(picked, stored, widths, measure_rates(run, model, picked, stored))
     else:
         sources = {cut.name: "stored" if features == "stored" else "recomputed" for cut in picked}
         missing = [cut.name for cut in picked if cut.name not in stored]
         if features == "stored" and missing:
             raise FeatdynError(f"the store holds no activations at {', '.join(missing)}: leave --features at auto")
-        for cut in picked if features == "stored" else ():
-            lost = vanished(run, run.schema[f"layers/{cut.module}/activation"])
-            if (lost.mean(1) > 0.5).any():
-                raise FeatdynError(
-                    f"{run.path}: the activations at {cut.name} are too small for float16, as which they were stored "
-                    f"(checkpoint {int(lost.mean(1).argmax())}): leave --features at auto"
-                )
-    again = partial(cut_network, run, given, [cut.name for cut in picked], sources)
-    return Stitchable(model, picked, found, sources, Features(run, model, picked, found, sources), again)
+        if features == "stored":
+            refuse_vanished(run, [cut.name for cut in picked], "leave --features at auto")
+    names = [cut.name for cut in picked]
+    again = partial(cut_network, run, given, names, sources, picked[0].method if picked else "")
+    read = Features(run, model, picked, found, sources)
+    return Stitchable(
+        model, picked, found, sources, read, again, picked[0].method if picked else "", difference=difference
+    )
+
+
+def _taken_apart(
+    run: Run, model: nn.Module, inputs: Tensor, patterns: Sequence[str], method: str
+) -> tuple[list[Cut], States, float]:
+    """Return the cuts that are asked for, of the first way whose halves are the network, and how far they are from it.
+
+    That is checked on some probes with the weights of the first and the last checkpoint, unless the way was chosen
+    before.
+    """
+    states: States | None = None
+    for found in ways(model, inputs):
+        if method and found[0].method != method:
+            continue
+        try:
+            picked = resolve(found, patterns)
+        except NoCut:  # maybe one that costs the same as another
+            every = next(cuts for cuts in ways(model, inputs, every=True) if cuts[0].method == found[0].method)
+            picked = resolve(every, [name for each in patterns for name in _known(found, each)])
+        states = states or States(run, model)
+        difference = 0.0 if method else _difference(model, picked, states, inputs)
+        if difference <= SAME:
+            return picked, states, difference
+    if states is None:  # it has no cut
+        return resolve([], patterns), States(run, model), 0.0
+    raise NetworkError(f"{run.path}: the halves of the network give other outputs than the network itself")
+
+
+def _known(cuts: Sequence[Cut], pattern: str) -> list[str]:
+    """Return the names of the cuts that match; the pattern itself where none does."""
+    try:
+        return [cut.name for cut in resolve(cuts, [pattern])]
+    except NoCut:
+        return [pattern]
+
+
+def _difference(model: nn.Module, cuts: Sequence[Cut], states: States, inputs: Tensor) -> float:
+    """Return the largest difference between the halves of a checkpoint and its network, over the largest output.
+
+    0 where all bits are the same.
+    """
+    twin, largest = eval_twin(model), 0.0
+    for t in {0, len(states) - 1}:
+        state = states[t]
+        with torch.inference_mode():
+            whole = functional_call(twin, state, (inputs,))
+            for cut in cuts:
+                z = functional_call(cut.prefix, state_for(cut.prefix, state), (inputs,))
+                handed = cut.handed(z, lambda: inputs)
+                joined = functional_call(cut.suffix, state_for(cut.suffix, state), (handed,))
+                if not torch.equal(joined.nan_to_num(), whole.nan_to_num()):
+                    apart = (joined.double() - whole.double()).abs().nan_to_num(nan=torch.inf).max()
+                    largest = max(largest, float(apart / whole.double().abs().nan_to_num(nan=0.0).max()))
+    return largest
 
 
 def _around(make: Callable[..., Made], run: Run, again: Callable[[], Stitchable], *rest: Any) -> Made:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from featdyn.errors import NetworkError
-from featdyn.networks import build
+from featdyn.networks import build, unwrap
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
 
@@ -47,8 +47,8 @@ def prepare(model: nn.Module, *, channels_last: bool, device: torch.device | Non
 
 
 def network_of(run: Run, model: nn.Module | None) -> nn.Module:
-    """Return the given network, or the run's own, in eval mode on its device."""
-    return network(run) if model is None else prepare(model, channels_last=False)
+    """Return the given network without wrappers, or the run's own, in eval mode on its device."""
+    return network(run) if model is None else prepare(unwrap(model), channels_last=False)
 
 
 def refuse_other_function(run: Run, model: nn.Module, states: States, batch: Batch) -> None:
@@ -83,11 +83,13 @@ def _hooks(model: nn.Module) -> int:
 class States(Sequence[dict[str, Tensor]]):
     """Parameters and buffers of every checkpoint, each like the model's own in device and memory format.
 
+    Where the model is not known they are as they are stored.
+
     They are read when they are asked for; the last ones are kept, up to :data:`HELD` bytes.
     """
 
-    def __init__(self, run: Run, model: nn.Module) -> None:
-        self._run, self._own = run, model.state_dict()
+    def __init__(self, run: Run, model: nn.Module | None) -> None:
+        self._run, self._own = run, run.state(0) if model is None else model.state_dict()
         self.nbytes: int = sum(tensor.nbytes for tensor in self._own.values())
         """Of one checkpoint."""
         self.room = min(run.checkpoints, max(2, HELD // max(1, self.nbytes)))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pydantic import Field
 
 from featdyn.analysis.declaration import SHARE, SIGNED, Analysis, Variable, bounded
-from featdyn.analysis.options import Sets
+from featdyn.analysis.options import Sets, Trained
 
 AVERAGES = ("weights", "predictions")
 CELLS = "average set window"
 
 
-class AveragingOptions(Sets):
+class AveragingOptions(Trained, Sets):
     """Options of averaging over checkpoints."""
 
     window: int = Field(10, ge=1, description="average the last checkpoints, up to so many; every number is shown")

@@ -32,7 +32,7 @@ def averaging(context: Context[AveragingOptions]) -> xr.Dataset:
     """Average the last checkpoints and compare with the last one alone."""
     run = context.run
     sets, labels = labelled(run, context.sets)
-    train = ProbeSets.of(run).training
+    train = ProbeSets.of(run).member(context.options.train)
     windows = np.arange(1, min(context.options.window, run.checkpoints) + 1)
     rebuild = partial(AveragedNetworks, run, context.model, labels, np.flatnonzero(train))
     networks = rebuild()

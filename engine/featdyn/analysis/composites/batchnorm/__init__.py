@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from featdyn.analysis.declaration import SHARE, SIGNED, Analysis, Variable, bounded
-from featdyn.analysis.options import Cuts, Seed, Sets, Suffixes, samples
+from featdyn.analysis.options import Cuts, Seed, Sets, Suffixes, Trained, samples
 
 POLICIES = ("travel", "reestimated", "batch")
 """Statistics travel with their layers; are estimated anew on the composite's features of the training probes; are those
@@ -11,7 +11,7 @@ of the batch."""
 CELLS = "policy cut set t1 t2"
 
 
-class BatchNormOptions(Cuts, Sets, Suffixes, Seed):
+class BatchNormOptions(Trained, Cuts, Sets, Suffixes, Seed):
     """Options of the comparison of BatchNorm policies."""
 
     samples: int = samples(1000)

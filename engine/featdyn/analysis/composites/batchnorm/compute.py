@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext, suppress
+from functools import partial
 from math import prod
 from typing import TypeAlias
 
@@ -24,6 +25,7 @@ from featdyn.analysis.composites.predictions import (
 )
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled, recorded_classes
+from featdyn.analysis.inputs.features_at_cuts import inputs_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
 from featdyn.analysis.status import FEW, NO_TRAINING_PROBES, Status
@@ -86,7 +88,7 @@ def batchnorm(context: Context[BatchNormOptions]) -> xr.Dataset:
 def _training(run: Run, options: BatchNormOptions) -> Places:
     """Return the training probes on which statistics are estimated anew, whatever sets are asked for."""
     sets = ProbeSets.of(run)
-    train = sets.index("train")
+    train = sets.index(options.train)
     return np.array([], np.intp) if train is None else sets.choose(run, options.samples, options.seed)[train]
 
 
@@ -120,9 +122,12 @@ class _Policies:
     """What tasks need."""
 
     def __init__(self, run: Run, parts: Stitchable, kept: list[Places], train: Places) -> None:
-        self._parts, self._kept, self._train = parts, kept, train
+        self._run, self._parts, self._kept, self._train = run, parts, kept, train
         self._kind = dtype_of(run)
         self._dtype = next((p.dtype for p in parts.model.parameters() if p.is_floating_point()), torch.float32)
+
+    def _inputs(self, places: Places) -> Tensor:
+        return inputs_of(self._run, places).to(self._parts.features.device)
 
     def composite(self, item: tuple[int, int]) -> tuple[list[Predictions], NDArray[np.bool_]]:
         """Return what the composite of (t2, t1) predicts for each set ``(policy, cut, probe)``, and whether it does
@@ -141,7 +146,10 @@ class _Policies:
         passes = [(same, self._train)] if len(self._train) else []
         for s, places in passes + [(s, mine) for s, mine in enumerate(self._kept) if s != same]:
             for c, z in enumerate(self._parts.features.whole(t1, places)):
-                batches = [z[part].to(self._dtype) for part in nearly_equal(len(z), self._parts.features.batches.size)]
+                batches = [
+                    self._parts.cuts[c].handed(z[part].to(self._dtype), partial(self._inputs, places[part]))
+                    for part in nearly_equal(len(z), self._parts.features.batches.size)
+                ]
                 if places is self._train and c not in anew:
                     with suppress(OneValue):
                         anew[c] = reestimated(suffixes[c], travelling[c], batches)

@@ -8,14 +8,14 @@ from typing import Literal
 from pydantic import Field
 
 from featdyn.analysis.declaration import SHARE, Analysis, Variable, bounded
-from featdyn.analysis.options import Cuts, FeatureSource, Sets
+from featdyn.analysis.options import Cuts, FeatureSource, Sets, Trained
 
 PAIRS = "cut set t1 t2"
 _pair, _soft = partial(Variable, PAIRS), partial(Variable, PAIRS, status="soft_status")
 _both = partial(Variable, PAIRS, valid_range=SHARE, status="paired_status")
 
 
-class ConsistencyOptions(FeatureSource, Cuts, Sets):
+class ConsistencyOptions(Trained, FeatureSource, Cuts, Sets):
     """Options of the temporal-consistency analysis."""
 
     window: float = Field(

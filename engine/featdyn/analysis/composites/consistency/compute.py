@@ -98,7 +98,7 @@ def _summary(
         # A network trained on wrong labels may still see the right ones.
         values["accuracy_true"] = CELLS, _shares(prediction == probes["true_label"].values, known, sets)
     values["probe"] = "probe", probes["sample"].values
-    train = labelled(run, ProbeSets.of(run))[0].training  # which count, whatever the option sets says
+    train = labelled(run, ProbeSets.of(run))[0].member(options.train)  # which count, whatever the option sets says
     per_pair = measures(
         prediction == labels, known, labels, probes["step"].values, sets, options, _constant(probes, len(plain)),
         train if train.any() else None,

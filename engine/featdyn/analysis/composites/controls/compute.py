@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -17,6 +18,7 @@ from featdyn.analysis.composites.grid import bank_bytes
 from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, interval_of, share
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled
+from featdyn.analysis.inputs.features_at_cuts import inputs_of
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import NOT_FINITE, STILL, ZERO, Status
 from featdyn.compute import Plan
@@ -123,6 +125,7 @@ class _Cells:
         mine = self.kept[s]
         labels, origins = self.labels[mine], self.origins[mine]
         banks, new, own = self._suffixes(t2, s)
+        inputs = self._inputs(s)
         found = {name: np.full((len(KINDS), len(banks)), np.nan) for name in OF_EACH}
         for name in ("without_control", "without_prediction"):
             found[name] = np.zeros((len(KINDS), len(banks)), np.int64)
@@ -137,7 +140,7 @@ class _Cells:
             seed = np.random.SeedSequence([self.seed, t1, t2, c, s]).generate_state(1)[0]
             of_t2, drifted = own[c].cpu().numpy(), np.zeros(0, np.int64)
             for k, (moved, there) in enumerate(perturbed(old, z, labels, int(seed))):
-                predicted = banks[c].run(moved).predictions[0].cpu().numpy()
+                predicted = banks[c].run(self.parts.cuts[c].handed(moved, inputs)).predictions[0].cpu().numpy()
                 drifted = predicted if k == 0 else drifted  # the drift comes first
                 known = there & (predicted >= 0)
                 found["without_control"][k, c] = len(mine) - there.sum()
@@ -155,12 +158,16 @@ class _Cells:
                     found[name][k, c] = number
         return found | {"motion": motion, "zero_features": zero, "undefined": undefined}
 
+    def _inputs(self, s: int) -> Callable[[], Tensor]:
+        return lambda: inputs_of(self.run, self.kept[s]).to(self.parts.features.device)
+
     def _suffixes(self, t2: int, s: int) -> tuple[list[SuffixBank], list[Tensor], list[Tensor]]:
         """Return the suffixes of t2, its own features of a set, and what it predicts."""
         if self.new is None or self.new[0] != (t2, s):
             self.new = None  # before there are others
             banks = [SuffixBank.from_states(cut.suffix, [self.parts.states[t2]]) for cut in self.parts.cuts]
             new = self.parts.features.whole(t2, self.kept[s])
-            own = [bank.run(z).predictions[0] for bank, z in zip(banks, new, strict=True)]
+            given = [cut.handed(z, self._inputs(s)) for cut, z in zip(self.parts.cuts, new, strict=True)]
+            own = [bank.run(z).predictions[0] for bank, z in zip(banks, given, strict=True)]
             self.new = (t2, s), banks, new, own
         return self.new[1:]

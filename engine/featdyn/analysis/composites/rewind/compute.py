@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.func import functional_call
 
 from featdyn.analysis.composites.grid import bank_bytes
@@ -119,14 +120,18 @@ class _Segments:
         batch, banks = self._parts.features.batches[index], self._suffixes(t2)
         rows, t1s = batch.stop - batch.start, range(first, min(first + TOGETHER, len(self._parts.states)))
         said = np.empty((len(self._pieces), len(t1s), rows), np.int64)
+
+        def handed(k: int, z: Tensor) -> Tensor:
+            return self._parts.cuts[k].handed(z, lambda: batch.inputs)
+
         with torch.inference_mode():
-            inputs = [batch.inputs, *self._parts.features(batch, t2)]
+            inputs = [batch.inputs, *map(handed, range(len(banks)), self._parts.features(batch, t2))]
             own = banks[0].run(inputs[1]).predictions[0, :rows].cpu().numpy()
             for i, t1 in enumerate(t1s):
                 state = self._parts.states[t1]
                 for k, piece in enumerate(self._pieces):
                     z = functional_call(piece, state_for(piece, state), (inputs[k].clone(),))
-                    found = banks[k].run(z).predictions[0] if k < len(banks) else predicted_classes(z)
+                    found = banks[k].run(handed(k, z)).predictions[0] if k < len(banks) else predicted_classes(z)
                     said[k, i] = found[:rows].cpu().numpy()
         return said, own
 

@@ -32,7 +32,6 @@ ANALYSIS = Analysis(
     "distances in its first 50. The null swaps the features of an image at the two checkpoints, all its copies "
     "together, and the same images in all cells.",
     options=DensityOptions,
-    needs=frozenset({"network"}),
     variables={
         "statistic": _cell("distance between the features at t1 and t2"),
         "excess": _cell("statistic minus its mean under the null"),
@@ -52,5 +51,5 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.features.density.compute:density",
     section="featdyn.report.sections.density:section",
-    version=3,
+    version=4,
 )

@@ -61,7 +61,7 @@ def density(context: Context[DensityOptions]) -> xr.Dataset:
     All checkpoints are projected onto one principal basis, fitted on rows of all of them. The probes of both samples
     are the same, so the null swaps the two features of an image, and every cell swaps the same images.
     """
-    run, sets, options, parts = context.run, context.sets, context.options, context.stitchable()
+    run, sets, options, parts = context.run, context.sets, context.options, context.layers()
     kept, pairs = sets.choose(run, options.samples, options.seed), _pairs(run.checkpoints, options.pairs)
     origins = [sets.origins[mine] for mine in kept]
     context.admit(plan(run, parts, kept, len(pairs), options.permutations))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from featdyn.analysis.declaration import SHARE, Analysis, Variable, bounded
-from featdyn.analysis.options import Cuts, FeatureSource, Seed, Sets, samples
+from featdyn.analysis.options import Cuts, FeatureSource, Seed, Sets, Trained, Unseen, samples
 
 PAIRS = "cut set t1 t2"
 ACROSS = "cut cut2 t1 t2"
@@ -13,7 +13,7 @@ WEIGHTS = "|w(t2) - w(t1)| / |w(t1)| of the trained parameters"
 _path = partial(Variable, "cut probe", status="path_status")
 
 
-class DriftOptions(FeatureSource, Cuts, Sets, Seed):
+class DriftOptions(Unseen, Trained, FeatureSource, Cuts, Sets, Seed):
     """Options of the drift of features and weights."""
 
     samples: int = samples(1024)
@@ -33,7 +33,6 @@ ANALYSIS = Analysis(
     "regression on labels, its penalty by exact left-out residuals (Allen 1974). Images are left out, or vary, as a "
     "whole in every interval.",
     options=DriftOptions,
-    needs=frozenset({"network"}),
     variables={
         **_mean("motion", "mean of |z(t2) - z(t1)| / |z(t1)| over probes with z(t1) other than zero"),
         **_mean("cosine", "mean cosine between z(t1) and z(t2) over probes that have both other than zero", (-1, 1)),
@@ -70,5 +69,5 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.features.drift.compute:drift",
     section="featdyn.report.sections.drift:section",
-    version=3,
+    version=4,
 )

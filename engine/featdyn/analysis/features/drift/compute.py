@@ -25,11 +25,11 @@ def drift(context: Context[DriftOptions]) -> xr.Dataset:
     ``4 * cuts * T * samples^2`` bytes of Gram matrices where results are collected, which go to a scratch file beyond
     1 GiB. A prefix that is recomputed runs once for motion, and once more for the batches that hold those ``samples``.
     """
-    run, sets, parts = context.run, context.sets, context.stitchable()
+    run, sets, parts = context.run, context.sets, context.layers()
     kept = sets.choose(run, context.options.samples, context.options.seed)
-    tasks, steps = _Tasks(run, parts, sets, kept), run.checkpoints
+    tasks, steps = _Tasks(run, parts, sets, kept, context.options), run.checkpoints
     context.admit(plan(run, tasks))
-    with context.stage(tasks, parts.around(_Tasks, run, sets, kept)) as stage:
+    with context.stage(tasks, parts.around(_Tasks, run, sets, kept, context.options)) as stage:
         squares = dict[str, NDArray[np.float64]]()
         for some in context.each(stage.map(_Tasks.squared, groups(parts))):
             squares |= some
@@ -73,9 +73,11 @@ def plan(run: Run, tasks: _Tasks) -> Plan:
 class _Tasks:
     """What tasks need."""
 
-    def __init__(self, run: Run, parts: Stitchable, sets: ProbeSets, kept: list[NDArray[np.intp]]) -> None:
+    def __init__(
+        self, run: Run, parts: Stitchable, sets: ProbeSets, kept: list[NDArray[np.intp]], options: DriftOptions
+    ) -> None:
         self.parts, self.sets, self.units = parts, sets, Units.of_sets(sets)
-        self.similarity = Similarity(run, parts, sets, kept)
+        self.similarity = Similarity(run, parts, sets, kept, options)
 
     def squared(self, names: list[str]) -> dict[str, NDArray[np.float64]]:
         """Return how far some parameters move."""

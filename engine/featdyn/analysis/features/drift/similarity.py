@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featdyn.analysis.features.drift import DriftOptions
 from featdyn.analysis.features.drift.linear_probe import fit
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import Stitchable
@@ -49,15 +50,17 @@ class Similarity:
     CKA is of test probes where there are any, else of the first set; linear probes learn from training probes.
     """
 
-    def __init__(self, run: Run, parts: Stitchable, sets: ProbeSets, kept: list[NDArray[np.intp]]) -> None:
+    def __init__(
+        self, run: Run, parts: Stitchable, sets: ProbeSets, kept: list[NDArray[np.intp]], options: DriftOptions
+    ) -> None:
         self._parts, self._kept, self._names = parts, kept, sets.names
-        self.name = "test" if "test" in sets.names else sets.names[0]
-        self._alike, self._train = sets.names.index(self.name), sets.index("train")
+        self.name = options.test if options.test in sets.names else sets.names[0]
+        self._alike, self._train = sets.names.index(self.name), sets.index(options.train)
         coords = run.coords
         self.labels = next((name for name in ("true_label", "label") if name in coords), "")
         """The coordinate that linear probes are fitted to and judged by."""
         labels = coords[self.labels].values if self.labels else None
-        self._no_training = NOT_AMONG if ProbeSets.of(run).training.any() else NO_TRAINING_PROBES
+        self._no_training = NOT_AMONG if ProbeSets.of(run).member(options.train).any() else NO_TRAINING_PROBES
         self._labels = labels if labels is not None and labels.dtype.kind in "iub" else None
         self._origins = [sets.origins[mine] for mine in kept]
         # Of each set, the places of those that have a label; -100, as in torch, is none.

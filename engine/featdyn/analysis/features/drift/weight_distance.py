@@ -9,14 +9,16 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import NOT_FINITE, Status
+from featdyn.networks import Cut
 from featdyn_kernels.paths import squared_distances
 
-DIMS = ("cut", "t1", "t2")
+DIMS, HALVES = ("cut", "t1", "t2"), ("prefix", "suffix")
 NO_PARAMETERS, WEIGHTS_ARE_ZERO = "no_parameters", "weights_are_zero"
+NO_HALVES = "the_network_is_not_taken_apart"
 SQUARED = 40  # exponents up to which squares of differences, down to their last bit, fit float32
 HELD = 2**27  # bytes of parameters at all checkpoints that are compared at a time, if it is more than one of them
 
@@ -24,11 +26,11 @@ HELD = 2**27  # bytes of parameters at all checkpoints that are compared at a ti
 def groups(parts: Stitchable) -> list[list[str]]:
     """Return the names of all trained parameters, in groups that are compared together."""
     state, found = parts.states[0], [list[str]()]
-    for name in sorted(set().union(*(_names(half) for cut in parts.cuts for half in (cut.prefix, cut.suffix)))):
+    for name in sorted(set().union(*(_names(parts, cut, half) for cut in parts.cuts for half in HALVES))):
         if found[-1] and sum(state[n].nbytes for n in (*found[-1], name)) * len(parts.states) > HELD:
             found.append([])
         found[-1].append(name)
-    return found
+    return [names for names in found if names]
 
 
 def task_bytes(parts: Stitchable) -> int:
@@ -40,10 +42,11 @@ def task_bytes(parts: Stitchable) -> int:
 def weight_distance(parts: Stitchable, each: Mapping[str, NDArray[np.float64]]) -> xr.Dataset:
     """Return ``prefix_distance`` and ``suffix_distance`` of parameters, from what :func:`squared` gives of ``each``."""
     result: dict[str, Any] = {}
-    for half in ("prefix", "suffix"):
-        names = [sorted(_names(getattr(cut, half))) for cut in parts.cuts]
+    for half in HALVES:
+        names = [sorted(_names(parts, cut, half)) for cut in parts.cuts]
         values = np.stack([_relative([each[n] for n in mine], len(parts.states)) for mine in names])
-        status = Status(DIMS, values.shape).mark(NO_PARAMETERS, [not mine for mine in names])
+        status = Status(DIMS, values.shape).mark(NO_HALVES, np.full(values.shape, not parts.halves))
+        status.mark(NO_PARAMETERS, [not mine for mine in names])
         status.mark(NOT_FINITE, ~np.isfinite(values) & ~np.isfinite(np.einsum("cii->ci", values))[:, :, None])
         status.mark(WEIGHTS_ARE_ZERO, np.isinf(values) | np.isnan(values))
         result[f"{half}_distance"] = DIMS, np.where(status.computed, values, np.nan)
@@ -51,8 +54,8 @@ def weight_distance(parts: Stitchable, each: Mapping[str, NDArray[np.float64]]) 
     return xr.Dataset(result)
 
 
-def _names(part: nn.Module) -> set[str]:
-    return {name for name, _ in part.named_parameters()}
+def _names(parts: Stitchable, cut: Cut, half: str) -> set[str]:
+    return {name for name, _ in getattr(cut, half).named_parameters()} if parts.halves else set()
 
 
 def squared(parts: Stitchable, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:

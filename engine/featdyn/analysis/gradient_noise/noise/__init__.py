@@ -9,16 +9,18 @@ from typing import Literal
 from pydantic import Field
 
 from featdyn.analysis.declaration import Analysis, Variable
-from featdyn.analysis.options import Cuts, Seed, Sets
+from featdyn.analysis.options import Cuts, Seed, Sets, Unseen
 
 NO_LATER = "none at the last checkpoint: there is no later one"
 
 
-class NoiseOptions(Cuts, Sets, Seed):
+class NoiseOptions(Unseen, Cuts, Sets, Seed):
     """Options of the noise sampler."""
 
     draws: int = Field(64, ge=4, description="mini-batch gradients at each checkpoint")
-    batch_size: int | None = Field(None, ge=1, description="samples of a mini-batch; the recipe's by default")
+    batch_size: int | None = Field(
+        None, ge=1, description="samples of a mini-batch; by default the recipe's, or as the batches given have"
+    )
     replacement: bool = Field(
         True, description="draw the samples of a batch independently, or as parts of a random order as training does"
     )
@@ -38,6 +40,9 @@ class NoiseOptions(Cuts, Sets, Seed):
         "batch",
         description="BatchNorm's: of each batch, as in training, or those of the checkpoint, so that the gradient of "
         "a sample does not depend on others (needed for single samples: --batch-size 1)",
+    )
+    rate: float | None = Field(
+        None, gt=0, description="learning rate of the step; by default the recipe's, or the coordinate learning_rate"
     )
     data_dir: Path | None = Field(None, description="folder of downloaded data sets, as in training")
 

@@ -17,10 +17,10 @@ from featdyn.analysis.gradient_noise.linear_response import Features, doubled
 from featdyn.analysis.gradient_noise.noise import NoiseOptions
 from featdyn.analysis.gradient_noise.noise.curvature import quotients
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
+from featdyn.analysis.gradient_noise.training_data import Given, training_data
 from featdyn.analysis.inputs.features_at_cuts import inputs_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import Stitchable
-from featdyn.capture.tap import device_of
 from featdyn.statistics.blas import one_thread
 from featdyn.store import Run
 from featdyn.training.batches import mixed_seed
@@ -38,18 +38,21 @@ State: TypeAlias = Mapping[str, Tensor]
 class NoiseAt:
     """Samples any checkpoint of a run."""
 
-    def __init__(self, run: Run, parts: Stitchable, sets: ProbeSets, options: NoiseOptions) -> None:
-        self._options, self._states, self._steps = options, parts.states, run.values("step")
-        self.sampler = Sampler(run, options.data_dir, options.batch_size, options.seed, options.statistics == "stored")
+    def __init__(
+        self, run: Run, parts: Stitchable, sets: ProbeSets, options: NoiseOptions, given: Given | None
+    ) -> None:
+        self._options, self._states = options, parts.states
+        data = training_data(run, given, options.data_dir, options.rate)
+        self.sampler = Sampler(data, options.batch_size, options.seed, options.statistics == "stored")
         self.probes = chosen(run, sets, options)
-        inputs = inputs_of(run, self.probes).to(device_of(parts.model))
+        inputs = inputs_of(run, self.probes).to(parts.features.device)
         self._names = [parameters(cut.prefix) for cut in parts.cuts]
         self._features = Features(parts.model, parts.cuts, inputs)
         self._of_cut = [Features(parts.model, [cut], inputs) for cut in parts.cuts]
 
     def rate(self, t: int) -> float:
         """Return the learning rate at a checkpoint."""
-        return self.sampler.rate(int(self._steps[t]))
+        return self.sampler.data.rate(t)
 
     def seconds(self, passes: float) -> float:
         """Return how long a checkpoint of so many gradients takes, by one of them and a few moves of features."""
@@ -150,7 +153,7 @@ class NoiseAt:
         random = self._random(7, t, c)
         isotropic = (torch.randn(xi.shape[1], generator=random) for _ in xi)
         model = self.sampler.model.eval()  # the loss as a function of the parameters alone; at() sets the mode anew
-        along = [quotients(model, inputs, labels, v, names) for v in (xi, isotropic)]
+        along = [quotients(model, self.sampler.data.loss, inputs, labels, v, names) for v in (xi, isotropic)]
         return {"noise_curvature": ("draw", along[0]), "isotropic_curvature": ("draw", along[1])}
 
     def _wide(self, xi: Tensor) -> Values:
@@ -172,7 +175,7 @@ class NoiseAt:
 
 def chosen(run: Run, sets: ProbeSets, options: NoiseOptions) -> NDArray[np.intp]:
     """Return the probes whose features are moved, ascending: those of a test set first."""
-    first = sets.index("test") or 0
+    first = sets.index(options.test) or 0
     found: list[int] = []
     for s in (first, *(s for s in range(len(sets.names)) if s != first)):
         left = options.probes - len(found)

@@ -13,10 +13,10 @@ from featdyn.analysis.context import Context
 from featdyn.analysis.gradient_noise.linear_response import TOGETHER
 from featdyn.analysis.gradient_noise.noise import NoiseOptions
 from featdyn.analysis.gradient_noise.noise.checkpoint import NoiseAt
+from featdyn.analysis.gradient_noise.training_data import Given
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import NOT_FINITE, STILL, Status
 from featdyn.compute import Plan
-from featdyn.errors import FeatdynError
 from featdyn.sizes import duration
 
 WIDE = ("directions", "draws")
@@ -25,17 +25,17 @@ RANDOM_LAYERS = "layers_are_random"
 
 
 def noise(context: Context[NoiseOptions]) -> xr.Dataset:
-    """Sample the noise of mini-batch gradients at a run's checkpoints, of the recipe's own network."""
-    run, options = context.run, context.options
+    """Sample the noise of mini-batch gradients at a run's checkpoints, of the recipe's network or of the user's."""
+    run, options, given = context.run, context.options, None
     if context.model is not None:
-        raise FeatdynError(f"{run.path}: noise samples the network of the run's recipe: leave model= out")
+        given = Given.of(context.model, context.batches or (), context.loss)
     parts, sets = context.stitchable(), context.sets
-    at = NoiseAt(run, parts, sets, options)
+    at = NoiseAt(run, parts, sets, options, given)
     times = list(range(run.checkpoints - 1, -1, -options.every))[::-1]
     items = list(zip(times, [*times[1:], None], strict=True))
     context.admit(plan(at, parts, options, len(items)))
     by_cut: list[list[xr.Dataset]] = [[] for _ in parts.cuts]
-    with context.stage(at, parts.around(NoiseAt, run, sets, options)) as stage:
+    with context.stage(at, parts.around(NoiseAt, run, sets, options, given)) as stage:
         for found in context.each(stage.map(NoiseAt.sample, items)):
             for mine, of_t in zip(by_cut, found, strict=True):
                 mine.append(of_t)
@@ -63,6 +63,7 @@ def noise(context: Context[NoiseOptions]) -> xr.Dataset:
         .assign_attrs(
             batch_size=at.sampler.batch_size,
             samples=at.sampler.samples,
+            training_data=at.sampler.data.origin,
             center="estimated" if apart else "known",
             center_because=", ".join(apart) or "the full gradient is the mean over draws",
         )
@@ -109,6 +110,6 @@ def plan(at: NoiseAt, parts: Stitchable, options: NoiseOptions, tasks: int) -> P
             "features": (3 * 8 * probes * n * parts.sample_bytes // 4 + TOGETHER) * bool(probes),
             "of its result": found,
         },
-        state=parts.held | {"training data": sampler.data_bytes},
+        state=parts.held | {"training data": sampler.data.nbytes},
         result={"result": 2 * tasks * found},
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -15,7 +14,12 @@ from featdyn.analysis.gradient_noise.sampler import flat
 
 
 def quotients(
-    model: nn.Module, inputs: Tensor, labels: Tensor, directions: Iterable[Tensor], names: list[str]
+    model: nn.Module,
+    mean_loss: Callable[[Tensor, Tensor], Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+    directions: Iterable[Tensor],
+    names: list[str],
 ) -> NDArray[np.float64]:
     """Return the Rayleigh quotients ``v'Hv / v'v`` of the Hessian of the mean loss over samples, float64 ``(n,)``.
 
@@ -25,7 +29,7 @@ def quotients(
     """
     moving = [dict(model.named_parameters())[name] for name in names]
     with derivatives_of_every_kind():
-        loss = F.cross_entropy(model(inputs).double(), labels)
+        loss = mean_loss(model(inputs).double(), labels)
         first = torch.autograd.grad(loss, moving, create_graph=True)
         gradient = flat(dict(zip(names, first, strict=True)), names)
         found = []

@@ -1,0 +1,188 @@
+"""Taking a module apart where nothing traces it: by what its submodules return, in the order in which they run.
+
+The suffix is the whole module, in which one submodule returns the features that are handed over; what runs before it is
+thrown away. That is the network of the mixed state dict, in which parameters of modules that finish before the cut are
+of one checkpoint and all others of another, wherever nothing but the cut's tensor depends on the former: which is
+checked, by changing them. What is made of the input alone (a mask, positions) may pass beside the cut: the suffix is
+given the input, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from featdyn.errors import NetworkError
+from featdyn.networks.cut import INPUT, OUTPUT, Cut
+from featdyn.networks.hooked_part import Layout, hooked_part, one_tensor
+from featdyn.networks.rows import rows
+from featdyn.networks.trace import CannotCut
+from featdyn.networks.twin import eval_twin
+from featdyn.networks.value_shapes import multiply_adds
+
+ROWS = (3, 2)
+"""Two batch sizes: a cut's tensor has a row for each sample in both."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a submodule that runs once returns one tensor."""
+
+    path: str
+    shape: tuple[int, ...]
+    before: int  # operations
+    plain: bool  # whether the tensor is all that is returned
+
+
+class Hooked:
+    """A module taken apart by what its submodules return, whose places are their paths.
+
+    Raises :class:`NetworkError` where the module does not run on inputs like ``example``, ``(N, ...)``.
+    """
+
+    method = "forward hooks: neither torch.fx nor torch.export traces the network, and each composite runs all of it"
+
+    def __init__(self, module: nn.Module, example: Tensor) -> None:
+        self._module = module
+        try:
+            runs = [_Run(module, rows(example, n)) for n in ROWS]
+            output = one_tensor(runs[0].output)
+        except Exception as error:  # the forward functions of users raise what they please
+            raise CannotCut(module, error) from error
+        if output is None:
+            raise CannotCut(module, f"it returns {type(runs[0].output).__name__}, not one tensor")
+        self._output = output
+        self._inputs, self._uses, self._macs = rows(example, ROWS[0]), runs[0].uses, runs[0].macs
+        self._finished = runs[0].finished
+        self._places = list(_places(*runs))
+
+    def cuts(self, every: bool = False) -> Iterator[Cut]:
+        """Yield the places that separate, in the order in which they run; of those that cost the same one will do."""
+        total = sum(self._macs)
+        yield Cut(INPUT, None, tuple(self._inputs.shape[1:]), 0, total, 0, 0, self, INPUT)
+        for _, group in groupby(self._places, lambda place: (sum(self._macs[: place.before]), prod(place.shape))):
+            good = (place for place in reversed(list(group)) if self._separates(place))
+            found = list(good) if every else [place for place in [next(good, None)] if place]
+            for place in reversed(found):
+                macs = sum(self._macs[: place.before])
+                sizes = {name: parameter.numel() for name, parameter in self._module.named_parameters()}
+                before, behind = (sum(sizes.get(n, 0) for n in self._names(place, half)) for half in (True, False))
+                costs = (macs, total - macs, before, behind)
+                yield Cut(place.path, place.path if place.plain else None, place.shape, *costs, self, place)
+        yield Cut(OUTPUT, None, tuple(self._output.shape[1:]), total, 0, 0, 0, self, OUTPUT)
+
+    def part(self, source: Any, result: Any, module: nn.Module | None = None) -> nn.Module:
+        """Make what leads from one submodule's output to those of others: see :class:`featdyn.networks.cut.Way`."""
+        results = result if isinstance(result, tuple) else (result,)
+        first = 0 if source is INPUT else source.before
+        last = len(self._uses) if OUTPUT in results else max(place.before for place in results)
+        ran = [n for n, end in self._finished.items() if end > first]
+        layout = Layout(
+            None if source is INPUT else source.path,
+            None if OUTPUT in results else tuple(place.path for place in results),
+            isinstance(result, tuple),
+            () if source is INPUT else source.shape,
+            source is INPUT or source.plain,
+            tuple(self._inputs.shape[1:]),
+            self._inputs.dtype,
+            frozenset().union(*self._uses[first:last]),
+            frozenset(ran),
+        )
+        return hooked_part(self._module if module is None else module, layout)
+
+    def handed(self, features: Tensor, inputs: Callable[[], Tensor]) -> Tensor:
+        """Return features and inputs side by side, ``(N, both)``, in float32 at least."""
+        given = inputs()
+        kind = torch.promote_types(features.dtype, torch.float32)
+        kind = torch.promote_types(kind, given.dtype) if given.is_floating_point() else kind
+        beside = given.to(kind)
+        if not given.is_floating_point() and not torch.equal(beside.to(given.dtype), given):
+            raise NetworkError(f"inputs of {given.dtype} do not fit {kind}, beside features at a cut")
+        return torch.cat([features.to(kind).flatten(1), beside.flatten(1)], 1)
+
+    def _names(self, place: _Place, before: bool) -> frozenset[str]:
+        """Return the tensors of the state that are used before a place, or behind it."""
+        return frozenset().union(*(self._uses[: place.before] if before else self._uses[place.before :]))
+
+    def _separates(self, place: _Place) -> bool:
+        """Whether tensors that only the prefix uses have no other way to the output."""
+        suffix, shallow = self.part(place, OUTPUT), self._names(place, True) - self._names(place, False)
+        state = self._module.state_dict()
+        other = {name: 1.5 * state[name] + 0.25 for name in shallow & state.keys() if state[name].is_floating_point()}
+        with torch.no_grad():
+            z = self.part(INPUT, place)(self._inputs)
+            try:
+                found = functional_call(suffix, other, (self.handed(z, lambda: self._inputs),))
+            except Exception:  # what follows another path stops anywhere
+                return False
+        return torch.equal(found, self._output)
+
+
+class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """One pass of a module, with what each operation uses of its state."""
+
+    def __init__(self, module: nn.Module, inputs: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.uses: list[frozenset[str]] = []
+        self.macs: list[int] = []
+        self.finished: dict[str, int] = {}  # operations before a submodule's last call was over
+        self.returned: dict[str, list[Any]] = {}
+        twin = eval_twin(module)
+        self._names: dict[int, set[str]] = {}
+        for name, tensor in twin.state_dict(keep_vars=True).items():
+            self._names.setdefault(tensor.untyped_storage()._cdata, set()).add(name)
+
+        def note(path: str) -> Any:
+            def hook(_: nn.Module, __: Any, output: Any) -> None:
+                self.finished.pop(path, None)
+                self.finished[path] = len(self.uses)
+                self.returned.setdefault(path, []).append(output)
+
+            return hook
+
+        for path, inner in twin.named_modules():
+            if path:
+                inner.register_forward_hook(note(path))
+        fastpath = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # its fused operator hides its matrix products
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                self.output = twin(inputs.clone())
+                with torch.random.fork_rng(devices=[]), sdpa_kernel(SDPBackend.MATH), self:
+                    self.finished.clear()
+                    self.returned.clear()
+                    twin(inputs.clone())
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fastpath)
+        self.macs = [count // len(inputs) for count in self.macs]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        tensors = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        self.uses.append(frozenset().union(*(self._names.get(t.untyped_storage()._cdata, ()) for t in tensors)))
+        self.macs.append(multiply_adds(func, args, kwargs, out))
+        return out
+
+
+def _places(first: _Run, other: _Run) -> Iterator[_Place]:
+    """Yield where one tensor with a row for each sample is returned, in both runs."""
+    for path, before in first.finished.items():
+        returned = [run.returned.get(path, []) for run in (first, other)]
+        if [len(calls) for calls in returned] != [1, 1]:
+            continue
+        tensors = [one_tensor(calls[0]) for calls in returned]
+        real = [t for t, n in zip(tensors, ROWS, strict=True) if t is not None and t.shape[:1] == (n,)]
+        shapes = {tuple(t.shape[1:]) for t in real if t.is_floating_point()}
+        if len(real) == len(ROWS) and len(shapes) == 1:
+            yield _Place(path, shapes.pop(), before, isinstance(returned[0][0], Tensor))

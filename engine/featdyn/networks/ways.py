@@ -1,0 +1,109 @@
+"""Which way a module is taken apart: torch.fx; torch.export where that cannot trace it; forward hooks where neither."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from featdyn.networks.cut import INPUT, OUTPUT, Cut, distinct
+from featdyn.networks.exported import export
+from featdyn.networks.hooked import Hooked
+from featdyn.networks.rows import rows
+from featdyn.networks.trace import CannotCut, trace
+from featdyn.networks.traced import Traced
+from featdyn.networks.twin import eval_twin
+
+EARLY = 1 / 3
+"""Share of the multiply-adds behind the first cut below which torch.export's are all late: our own choice."""
+
+
+def cuts(module: nn.Module, example: Tensor, *, every: bool = False) -> list[Cut]:
+    """Find every place where a single tensor separates a module into prefix and suffix, in execution order.
+
+    No skip edge crosses a cut. The input and the output themselves are left out. The module is left as it is. (Feature
+    dynamics, sections 1.1 and 6.2 item 2; `DESIGN.md` says how cuts are found.) All are of one way, that of the first
+    which finds any: :attr:`Cut.method` says which.
+
+    Parameters
+    ----------
+    module
+        Any module of one tensor input and one tensor output; it is cut as it runs in eval mode.
+    example
+        A batch of inputs, (N, ...); where torch.fx traces the module only its shape and type count. Cuts are for
+        inputs of this shape, of any N.
+    every
+        Also list places that are as good as the next one: no multiply-add lies between, and they hold as many values.
+
+    Raises
+    ------
+    NetworkError
+        The module comes apart in no way, or does not take such an input.
+    """
+    return next(ways(module, example, every=every), [])
+
+
+def ways(module: nn.Module, example: Tensor, *, every: bool = False) -> Iterator[list[Cut]]:
+    """Yield what each way finds, if it finds any cuts, the fastest way first; each is tried when it is asked for.
+
+    Parameters and errors are those of :func:`cuts`.
+    """
+    if not isinstance(example, Tensor) or example.ndim < 1:
+        raise TypeError(f"example must be a tensor with a batch dimension, not {getattr(example, 'shape', example)}")
+    reasons: dict[str, str] = {}
+    late: list[list[Cut]] = []
+    for name, way in {"torch.fx": _by_fx, "torch.export": _by_export, "forward hooks": _by_hooks}.items():
+        try:
+            found = distinct(list(way(module, example, every)), every)
+        except CannotCut as error:
+            reasons[name] = error.why
+            continue
+        if name == "torch.export" and _share(found) < EARLY:
+            late.append(found)  # a mask may pass beside all that comes before, which hooks can give to both halves
+            continue
+        if late and _share(found) <= _share(late[0]):
+            break
+        if found:
+            yield found
+        elif name == "torch.fx":
+            return
+        else:
+            reasons[name] = "no submodule returns a tensor that separates it"
+    yield from (found for found in late if found)
+    if len(reasons) == 3:
+        raise CannotCut(module, "; ".join(f"{name}: {why}" for name, why in reasons.items()))
+
+
+def _share(found: list[Cut]) -> float:
+    """Return the largest share of multiply-adds that lies behind a cut."""
+    return max((cut.suffix_macs / max(1, cut.prefix_macs + cut.suffix_macs) for cut in found), default=-1.0)
+
+
+def _by_fx(module: nn.Module, example: Tensor, every: bool) -> Iterator[Cut]:
+    return Traced(trace(module), example, "torch.fx").cuts()
+
+
+def _by_export(module: nn.Module, example: Tensor, every: bool) -> Iterator[Cut]:
+    _refuse_loose(module)
+    traced = Traced(export(module, example), example, "torch.export")
+    inputs = rows(example, 3)
+    with torch.no_grad():
+        one, other = eval_twin(module)(inputs), traced.part(INPUT, OUTPUT)(inputs)
+    if not torch.equal(one, other):  # a graph of other inputs, whose values control flow depends on
+        raise CannotCut(module, "its graph has not the bits of the module")
+    return traced.cuts()
+
+
+def _by_hooks(module: nn.Module, example: Tensor, every: bool) -> Iterator[Cut]:
+    _refuse_loose(module)
+    return Hooked(module, example).cuts(every)
+
+
+def _refuse_loose(module: nn.Module) -> None:
+    """Refuse a module that holds parameters which are not its own by name: no checkpoint has them."""
+    found: dict[int, Tensor] = {}
+    eval_twin(module, lambda tensor: found.setdefault(id(tensor), tensor))
+    own = {id(parameter) for parameter in module.parameters()}
+    if any(isinstance(tensor, nn.Parameter) and key not in own for key, tensor in found.items()):
+        raise CannotCut(module, "it holds parameters that are not registered, such as those of modules in a list")

@@ -1,0 +1,281 @@
+"""Networks that torch.fx does not trace come apart by torch.export or by forward hooks, with the bits of the whole."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call
+
+from featdyn.networks import cuts, default_cuts, features_at, resolve, state_for, taps
+from featdyn.networks.cut import distinct
+from featdyn.networks.hooked import Hooked
+
+
+class Attention(nn.Module):
+    """Self-attention that takes keywords and returns a dict, as model libraries have it."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.norm, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, hidden=None, mask=None, **rest):
+        q, k, v = self.qkv(self.norm(hidden)).chunk(3, -1)
+        if mask is not None:
+            mask = mask[:, None, :].expand(-1, q.shape[1], -1)
+        return {"hidden": hidden + self.out(F.scaled_dot_product_attention(q, k, v, mask)), "cache": None, **rest}
+
+
+class Texts(nn.Module):
+    """Tokens to classes; modules return dicts, positions are made of the batch's shape, and inputs are validated."""
+
+    def __init__(self, masked: bool = False) -> None:
+        super().__init__()
+        self.masked = masked
+        self.words, self.places = nn.Embedding(13, 8), nn.Embedding(6, 8)
+        self.layers = nn.ModuleList(Attention() for _ in range(3))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, tokens, labels=None):
+        if not isinstance(tokens, torch.Tensor) or tokens.shape[1] > 6:
+            raise ValueError("tokens must be a tensor of at most 6 tokens")
+        hidden = self.words(tokens) + self.places(torch.arange(tokens.shape[1], device=tokens.device))
+        for layer in self.layers:
+            hidden = layer(hidden=hidden, mask=tokens > 0 if self.masked else None)["hidden"]
+        return self.head(hidden.mean(1))
+
+
+class Windows(nn.Module):
+    """Folds windows into the batch, as many as the image has, by code that looks at shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4)
+        self.first, self.second, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def windows(self, x, layer):
+        n, height, width, channels = x.shape
+        assert height % 2 == 0
+        assert width % 2 == 0
+        x = x.view(n, height // 2, 2, width // 2, 2, channels).transpose(2, 3).reshape(-1, 4, channels)
+        x = layer(x).view(n, height // 2, width // 2, 2, 2, channels).transpose(2, 3)
+        return x.reshape(n, height, width, channels)
+
+    def forward(self, x):
+        if x.numel() % 4:
+            raise ValueError("odd")
+        x = F.relu(self.norm(self.stem(x)), inplace=True).permute(0, 2, 3, 1)
+        x = x + self.windows(x, self.first)
+        x = x + self.windows(x, self.second)
+        return self.head(x.mean((1, 2)))
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(6, 6), nn.BatchNorm1d(6)
+
+    def forward(self, x):
+        return x + torch.tanh(self.norm(self.linear(x)))
+
+
+class Branching(nn.Module):
+    """Chooses by what the samples are; the choice is that of each sample's row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer() for _ in range(3))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+            if bool((x > 0).any()):  # always so, and nothing that traces can know it
+                x = x * 2
+        return self.head(x)
+
+
+def moved(network: nn.Module, seed: int) -> nn.Module:
+    """Return the network at another checkpoint: all floating-point tensors, buffers too."""
+    other, random = copy.deepcopy(network), torch.Generator().manual_seed(seed)
+    for tensor in other.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.mul_(1 + 0.2 * torch.rand(tensor.shape, generator=random))
+    return other.eval()
+
+
+def texts(masked: bool = False):
+    torch.manual_seed(0)
+    return Texts(masked).eval(), torch.randint(0, 13, (5, 6))
+
+
+def branching():
+    torch.manual_seed(0)
+    return Branching().eval(), torch.randn(5, 6)
+
+
+def windows():
+    torch.manual_seed(0)
+    return Windows().eval(), torch.randn(5, 1, 4, 4)
+
+
+def shuffled():
+    models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    return models.shufflenet_v2_x0_5(num_classes=4).eval(), torch.randn(3, 3, 32, 32)
+
+
+# How to make it, which way it comes apart, and some cuts with the modules that have finished before each.
+NETWORKS = {
+    "texts": (texts, "torch.export", {"layers.0": ("words", "places", "layers.0")}),
+    "windows": (windows, "torch.export", {}),
+    "shuffled": (
+        shuffled,
+        "torch.fx",
+        {"stage3": ("conv1", "stage2", "stage3"), "conv5": ("conv1", "stage2", "stage3", "stage4", "conv5")},
+    ),
+    "masked texts": (
+        lambda: texts(True),
+        "torch.export",
+        {},
+    ),
+    "branching": (
+        branching,
+        "forward hooks",
+        {"layers.0": ("layers.0",), "layers.1": ("layers.0", "layers.1"), "layers.2": ("layers",)},
+    ),
+}
+
+
+def by_hooks(network, x):
+    return distinct(list(Hooked(network, x).cuts()), False)
+
+
+@torch.no_grad()
+def assert_is_the_mixed_state(network, x, found, finished):
+    """Compare with the state dict in which what has finished before a cut is of one checkpoint, the rest of another."""
+    early, late = moved(network, 1), moved(network, 2)
+    for cut in found:
+        z = functional_call(cut.prefix, state_for(cut.prefix, early.state_dict()), (x,))
+        kept = {}
+        if cut.name in dict(early.named_modules()):
+            hook = early.get_submodule(cut.name).register_forward_hook(lambda m, a, out, k=kept: k.update(out=out))
+            early(x)
+            hook.remove()
+            out = kept["out"] if cut.module else kept["out"]["hidden"]
+            assert torch.equal(z, out)
+        (same,) = features_at(early, [cut])(x)
+        assert torch.equal(z, same)
+        handed = cut.handed(z, lambda: x)
+        stitched = functional_call(cut.suffix, state_for(cut.suffix, late.state_dict()), (handed,))
+        if cut.name in finished:
+            before = tuple(f"{path}." for path in finished[cut.name])
+            mixed = {key: (early if key.startswith(before) else late).state_dict()[key] for key in network.state_dict()}
+            assert torch.equal(stitched, functional_call(network, mixed, (x,))), cut.name
+            assert cut.prefix.state_dict().keys() >= {k for k in mixed if k.startswith(before) and "batches" not in k}
+        assert torch.equal(cut.suffix(cut.handed(cut.prefix(x), lambda: x)), network(x)), cut.name
+        params = [dict(part.named_parameters()) for part in (cut.prefix, cut.suffix)]
+        assert cut.prefix_params == sum(p.numel() for p in params[0].values())
+        assert params[0].keys() | params[1].keys() == dict(network.named_parameters()).keys()
+    assert {cut.name for cut in found} >= set(finished)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_they_come_apart_as_the_mixed_state_dict_does(name):
+    make, method, finished = NETWORKS[name]
+    network, x = make()
+    found = cuts(network, x)
+    assert found[0].method.startswith(method)
+    assert_is_the_mixed_state(network, x, found, finished)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_hooks_take_any_of_them_apart(name):
+    make, _, finished = NETWORKS[name]
+    network, x = make()
+    assert_is_the_mixed_state(network, x, by_hooks(network, x), finished)
+
+
+class Bypassed(nn.Module):
+    """Hands what its first layer gives on to its last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x):
+        early = self.first(x)
+        if bool((x > 100).all()):
+            return early
+        return self.last(torch.tanh(self.middle(early))) + early
+
+
+def test_features_that_run_beside_a_place_leave_no_cut_there():
+    torch.manual_seed(0)
+    found = cuts(Bypassed(), torch.randn(4, 6))
+    assert [cut.name for cut in found] == ["first"]
+
+
+class Loose(nn.Module):
+    """Keeps a layer where no checkpoint looks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.layers = nn.Linear(6, 6), [nn.Linear(6, 6)]
+
+    def forward(self, x):
+        return self.layers[0](torch.tanh(self.hidden(x)))
+
+
+class Aside(nn.Module):
+    """Runs its layer only for some samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.last(self.layer(x) if bool((x[0] > 0).any()) else x)
+
+
+def test_what_comes_apart_in_no_way_says_why_for_each():
+    with pytest.raises(NetworkError, match=r"torch.fx: .*; torch.export: it holds parameters that are not registered"):
+        cuts(Loose(), torch.zeros(2, 6))
+    with pytest.raises(NetworkError, match=r"torch.fx: .*; torch.export: .*; forward hooks: no submodule returns a"):
+        cuts(Aside(), -torch.ones(2, 6))
+    found = cuts(Aside(), torch.ones(2, 6))
+    assert [cut.name for cut in found] == ["layer"]
+    with pytest.raises(NetworkError, match="layer does not run on these inputs"):
+        found[0].prefix(-torch.ones(2, 6))
+
+
+@pytest.mark.parametrize("name", ["windows", "masked texts", "branching"])
+def test_taps_follow_a_model_that_trains(name):
+    network, x = NETWORKS[name][0]()
+    found = taps(network, x)
+    assert list(found.shapes) == default_cuts(cuts(network, x))
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    for _ in range(2):
+        values, outputs = found(x, lambda name, tensor: tensor.detach().requires_grad_())
+        assert torch.equal(outputs, network(x))
+        wanted = features_at(network, found.cuts)(x)
+        loss = outputs.square().sum()
+        gradients = torch.autograd.grad(loss, list(values.values()))
+        for cut, value, one, gradient in zip(found.cuts, values.values(), wanted, gradients, strict=True):
+            assert torch.equal(value, one)
+            alone = one.detach().requires_grad_()
+            again = cut.suffix(cut.handed(alone, lambda: x)).square().sum()
+            torch.testing.assert_close(gradient, torch.autograd.grad(again, alone)[0])
+        optimizer.zero_grad()
+        network(x).square().sum().backward()
+        optimizer.step()
+
+
+def test_a_name_that_was_merged_is_a_name_all_the_same():
+    network, x = texts()
+    every = cuts(network, x, every=True)
+    assert {"words", "layers.0"} <= {cut.name for cut in every} or {"add", "layers.0"} <= {cut.name for cut in every}
+    assert [cut.name for cut in resolve(every, ["layers.0"])] == ["layers.0"]
