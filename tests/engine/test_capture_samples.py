@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -318,3 +319,32 @@ def test_classes_of_one_logit_and_of_many(kind, width, n, seed):
     labels = torch.arange(n) % whole.shape[1]
     expected = nn.functional.cross_entropy(whole.double(), labels, reduction="none")
     torch.testing.assert_close(class_loss(logits, labels).double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_cut_that_no_module_returns_is_recorded_and_has_its_gradient(tmp_path):
+    class Pooling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            self.conv, self.head = nn.Conv2d(2, 5, 3), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(F.relu(self.conv(x)).mean((2, 3)))
+
+    net = Pooling().eval()
+    inputs, labels = torch.randn(7, 2, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(7) % 3
+    with Recorder(net, Probes(inputs, labels), tmp_path / "r.zarr", dtype="float32", batch=7) as recorder:
+        recorder.record(step=0)
+        with torch.no_grad():
+            net.conv.weight.mul_(2)  # trained in place
+        recorder.record(step=1)
+    run = Run(tmp_path / "r.zarr")
+    pooled = [name for name in run.layers if name not in dict(net.named_modules())]
+    assert len(pooled) == 1, run.layers
+    x = F.relu(net.conv(inputs)).mean((2, 3)).detach().requires_grad_()
+    F.cross_entropy(net.head(x), labels, reduction="sum").backward()
+    np.testing.assert_allclose(run.values(f"layers/{pooled[0]}/activation")[1], x.detach().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(run.values(f"layers/{pooled[0]}/gradient")[1], x.grad.numpy(), rtol=1e-5, atol=1e-8)
+    assert not np.allclose(run.values(f"layers/{pooled[0]}/activation")[0], x.detach().numpy())
+    again = Recorder(net, Probes(inputs, labels), tmp_path / "named.zarr", layers=[pooled[0], "conv"])
+    again.close()

@@ -16,6 +16,7 @@ from featdyn.capture import tap
 from featdyn.capture.call import Call
 from featdyn.capture.nest import Nest, leaves, mapped
 from featdyn.errors import NetworkError
+from featdyn.networks import Taps
 
 _PLAIN = Call()
 TOLERANCE = 1e-3
@@ -45,6 +46,7 @@ def layer_shapes(
     *,
     gradients: bool = False,
     call: Call = _PLAIN,
+    taps: Taps | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Return what one sample has at each layer, in the order in which they run.
 
@@ -55,11 +57,11 @@ def layer_shapes(
     order = torch.tensor([*range(len(one) - 1, -1, -1), 0], device=one.device)
     turned = [mapped(lambda t: t[order], values) for values in (inputs, labels)]
     with tap.undisturbed(model):
-        first = tap.run(model, inputs, labels, layers, gradients=gradients, call=call)
+        first = tap.run(model, inputs, labels, layers, gradients=gradients, call=call, taps=taps)
         for device in {torch.device("cpu"), one.device}:
             torch.rand(1, device=device)  # each pass begins where the random state stands: move it
-        again = tap.run(model, inputs, labels, layers, gradients=False, call=call)
-        other = tap.run(model, *turned, layers, gradients=False, call=call)
+        again = tap.run(model, inputs, labels, layers, gradients=False, call=call, taps=taps)
+        other = tap.run(model, *turned, layers, gradients=False, call=call, taps=taps)
     for why in _strays(first.logits, again.logits, other.logits, order):
         raise NetworkError(f"the network's output {why}")
     for why in _strays(first.loss, again.loss, other.loss, order, first.logits):

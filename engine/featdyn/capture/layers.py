@@ -11,7 +11,7 @@ from featdyn.capture.follow import layer_shapes
 from featdyn.capture.nest import Nest
 from featdyn.capture.tap import LayerError
 from featdyn.errors import NetworkError
-from featdyn.networks import cuts, default_cuts
+from featdyn.networks import Cut, Taps, cuts, default_cuts
 from featdyn.networks.layer_patterns import matching
 
 _PLAIN = Call()
@@ -25,45 +25,59 @@ def select(
     *,
     gradients: bool = False,
     call: Call = _PLAIN,
+    modules_only: bool = False,
 ) -> dict[str, tuple[int, ...]]:
     """Return the layers that match, with the shape of one sample's output, in the order in which they run.
 
     Each layer is tried out on ``inputs`` and ``labels``, a few samples: see
     :func:`featdyn.capture.follow.layer_shapes`. Patterns are module names, also with ``*`` (within a part of the name)
-    and ``**`` (across dots); ``all`` stands for every cut of the network and ``default`` for its default cuts, where
-    modules return them. Where there are none, both stand for its direct children. Of these two what cannot be recorded
-    is left out. Raises :class:`NetworkError` where a pattern matches nothing, or a layer cannot be recorded.
+    and ``**`` (across dots), or names of cuts that no module returns, such as a pooled vector; ``all`` stands for every
+    cut of the network and ``default`` for its default cuts. Where there are none, both stand for its direct children.
+    Of these two what cannot be recorded is left out. Raises :class:`NetworkError` where a pattern matches nothing, or a
+    layer cannot be recorded. With ``modules_only`` other cuts are left out: several ranks share buffers by modules.
     """
     modules = [name for name, _ in model.named_modules() if name]
     outer = ", ".join([name for name in modules if "." not in name][:20]) or "no modules"
+    every = [cut for cut in _cuts(model, inputs, call) if not modules_only or cut.name in modules]
     chosen: dict[str, bool] = {}  # name -> whether it was asked for
     for pattern in patterns:
         if pattern in ("default", "all"):
-            chosen = {**dict.fromkeys(_cut_layers(model, inputs, pattern), False), **chosen}
+            wanted = default_cuts(every) if pattern == "default" else [cut.name for cut in every]
+            children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
+            chosen = {**dict.fromkeys(wanted or children, False), **chosen}
             continue
-        found = matching(pattern, modules)
+        found = matching(pattern, modules) or matching(pattern, [cut.name for cut in every])
         if not found:
             raise NetworkError(f"no layer {pattern!r}; the network has {outer} and modules inside them")
         chosen |= dict.fromkeys(found, True)
     while chosen:
         try:
-            return layer_shapes(model, inputs, labels, list(chosen), gradients=gradients, call=call)
+            tapped = taps_of(model, inputs, list(chosen), every)
+            found = layer_shapes(model, inputs, labels, list(chosen), gradients=gradients, call=call, taps=tapped)
+            order = [name for name in (cut.name for cut in every) if name in found]
+            return {name: found[name] for name in order} if len(order) == len(found) else found
         except LayerError as error:
             if chosen.pop(error.layer):
                 raise
     raise NetworkError(f"no layer to record: name some in layers=; the network has {outer} and modules inside them")
 
 
-def _cut_layers(model: nn.Module, inputs: Nest, pattern: str) -> list[str]:
+def taps_of(model: nn.Module, inputs: Nest, names: Sequence[str], every: Sequence[Cut] = ()) -> Taps | None:
+    """Return taps for those names that are of cuts and of no module; None where there are none."""
+    modules = {name for name, _ in model.named_modules()}
+    if modules.issuperset(names):
+        return None
+    return Taps([cut for cut in every or _cuts(model, inputs) if cut.name in names and cut.name not in modules])
+
+
+def _cuts(model: nn.Module, inputs: Nest, call: Call = _PLAIN) -> list[Cut]:
+    """Return the cuts of a model that takes one tensor; none where it does not come apart."""
+    if not isinstance(inputs, Tensor) or call.forward is not None:
+        return []
     try:
-        if not isinstance(inputs, Tensor):
-            raise NetworkError("several inputs")
-        found = cuts(model, inputs[:1])
+        return cuts(model, inputs)
     except NetworkError:
-        found = []
-    wanted = set(default_cuts(found)) if pattern == "default" else {cut.name for cut in found}
-    hooked = [cut.module for cut in found if cut.name in wanted and cut.module]
-    return hooked or [name for name, child in model.named_children() if any(True for _ in child.parameters())]
+        return []
 
 
 def dims(shape: tuple[int, ...]) -> tuple[str, ...]:

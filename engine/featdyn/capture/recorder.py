@@ -168,8 +168,10 @@ class Recorder:
         if self.options.gradients and not self._has_loss:
             raise ValueError("without labels there is no loss to differentiate: give loss=, or gradients=False")
         self.layers = layers.select(
-            self._model, *few, self.options.layers, gradients=self.options.gradients, call=self._call
-        )
+            self._model, *few, self.options.layers, gradients=self.options.gradients, call=self._call,
+            modules_only=self._ranks.several,
+        )  # fmt: skip
+        self._taps = layers.taps_of(self._model, few[0], list(self.layers))
         self._identity = identity(self._model, probes)
         found = arrays(self.layers, outputs[1:], len(probes), self.options, self._coords, loss=self._has_loss)
         self.schema = Schema.build(found, len(probes), self.options.codec)
@@ -314,7 +316,8 @@ class Recorder:
 
     def _pass(self, start: int, stop: int, size: int, layers: Sequence[str] = (), *, gradients: bool = False) -> Pass:
         batch = self._probes.batch(start, stop, size, self._device)
-        return tap.run(self._model, *batch, layers, gradients=gradients, call=self._call)
+        taps = self._taps if layers else None
+        return tap.run(self._model, *batch, layers, gradients=gradients, call=self._call, taps=taps)
 
     def _columns(self, passed: Pass, rows: int) -> dict[str, Tensor]:
         scale = gradient_scale(self.options)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from featdyn.capture.call import Call
 from featdyn.capture.nest import Nest, leaves, mapped
 from featdyn.errors import NetworkError
+from featdyn.networks import Taps
 
 _PLAIN = Call()
 _OTHER = "leave it out, or record another layer"
@@ -66,13 +67,15 @@ def run(
     *,
     gradients: bool,
     call: Call = _PLAIN,
+    taps: Taps | None = None,
 ) -> Pass:
     """Run one batch in eval mode, on the model's device; the model and the batch are left as they were.
 
     Of the model that is parameters, buffers, ``.grad``, mode and random state. What was compiled runs as it was
     written: compiled code does not know of the layers that are watched. ``layers`` are names of modules (as in
     ``named_modules``) whose output is one tensor of real numbers; with ``gradients`` each sample's loss is
-    differentiated with respect to each of them.
+    differentiated with respect to each of them. Layers that are cuts which no module returns have ``taps``, by which
+    the network runs once more.
 
     Raises
     ------
@@ -85,23 +88,23 @@ def run(
     kept: dict[str, Tensor] = {}
     apart: set[str] = set()  # layers that ran where autograd was off, such as in a frozen part below torch.no_grad
 
-    def keep(name: str) -> Callable[[nn.Module, object, object], Tensor]:
-        def hook(module: nn.Module, arguments: object, output: object) -> Tensor:
-            if not isinstance(output, Tensor):
-                raise LayerError(f"layer {name} returns {type(output).__name__}, not one tensor: {_OTHER}", name)
-            if not output.is_floating_point():
-                raise LayerError(f"layer {name} returns {output.dtype}, not real numbers: {_OTHER}", name)
-            if name in kept:
-                raise LayerError(f"layer {name} runs twice in one forward pass: record a layer that runs once", name)
-            if gradients and not torch.is_grad_enabled():
-                apart.add(name)
-            if gradients and not output.requires_grad:  # nothing before asks for one, as a frozen embedding of tokens
-                output = output.detach().requires_grad_()
-            kept[name] = output
-            with torch.set_grad_enabled(gradients):
-                return output.clone()  # a later in-place step (ReLU(inplace=True)) then changes the copy
+    def keep(name: str, output: object) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise LayerError(f"layer {name} returns {type(output).__name__}, not one tensor: {_OTHER}", name)
+        if not output.is_floating_point():
+            raise LayerError(f"layer {name} returns {output.dtype}, not real numbers: {_OTHER}", name)
+        if name in kept:
+            raise LayerError(f"layer {name} runs twice in one forward pass: record a layer that runs once", name)
+        if gradients and not torch.is_grad_enabled():
+            apart.add(name)
+        if gradients and not output.requires_grad:  # nothing before asks for one, as a frozen embedding of tokens
+            output = output.detach().requires_grad_()
+        kept[name] = output
+        with torch.set_grad_enabled(gradients):
+            return output.clone()  # a later in-place step (ReLU(inplace=True)) then changes the copy
 
-        return hook
+    def hook(name: str) -> Callable[[nn.Module, object, object], Tensor]:
+        return lambda module, arguments, output: keep(name, output)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -116,13 +119,23 @@ def run(
         first = mapped(lambda t: t.detach().clone().requires_grad_(gradients and t.is_floating_point()), inputs)
         with contextlib.ExitStack() as hooks:
             for name in layers:
-                hooks.enter_context(modules[name].register_forward_hook(keep(name)))
+                if name in modules:
+                    hooks.enter_context(modules[name].register_forward_hook(hook(name)))
             outputs = call(model, mapped(Tensor.clone, first))
+
+        def losses_of(outputs: object) -> Tensor:
+            return call.losses(outputs, mapped(Tensor.clone, labels), len(batch[0]))
+
+        logits, losses = call.logits(outputs), losses_of(outputs)
+        found = _gradients(losses, kept, apart) if gradients else {}
+        if taps is not None:
+            hooked, kept = kept, {}
+            _, again = taps(first.clone(), keep)
+            found |= _gradients(losses_of(again), kept, apart) if gradients else {}
+            kept = {**hooked, **kept}
         missing = [name for name in layers if name not in kept]
         if missing:
             raise LayerError(f"layer {missing[0]} does not run in a forward pass: {_OTHER}", missing[0])
-        logits, losses = call.logits(outputs), call.losses(outputs, mapped(Tensor.clone, labels), len(batch[0]))
-        found = _gradients(losses, kept, apart) if gradients else {}
     return Pass({name: value.detach() for name, value in kept.items()}, found, logits.detach(), losses.detach())
 
 

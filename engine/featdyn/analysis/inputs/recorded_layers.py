@@ -36,7 +36,7 @@ def recorded_layers(run: Run, patterns: Sequence[str], why: str) -> Stitchable:
     ``why`` says for what reason it is not the network's cuts. Raises :class:`FeatdynError` where no activation was
     recorded of any, or float16 holds too little of one.
     """
-    specs = recorded(run, ["*" if pattern in ("default", "all") else pattern for pattern in patterns], "activation")
+    specs = recorded(run, ["all" if pattern == "default" else pattern for pattern in patterns], "activation")
     names = [spec.path.split("/")[1] for spec in specs]
     refuse_vanished(run, names, "record with dtype float32")
     way, sources = _Stored(), dict[str, Source]((name, "stored") for name in names)
