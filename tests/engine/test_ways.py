@@ -11,9 +11,10 @@ from torch import nn
 from torch.func import functional_call
 
 from featdyn.errors import NetworkError
-from featdyn.networks import cuts, default_cuts, features_at, resolve, state_for, taps
+from featdyn.networks import build, cuts, default_cuts, features_at, resolve, state_for, taps
 from featdyn.networks.cut import distinct
 from featdyn.networks.hooked import Hooked
+from tests.engine.test_cuts import Tokens
 
 
 class Attention(nn.Module):
@@ -282,3 +283,32 @@ def test_a_name_that_was_merged_is_a_name_all_the_same():
     every = cuts(network, x, every=True)
     assert {"words", "layers.0"} <= {cut.name for cut in every} or {"add", "layers.0"} <= {cut.name for cut in every}
     assert [cut.name for cut in resolve(every, ["layers.0"])] == ["layers.0"]
+
+
+def tiny_resnet():
+    return build("resnet20", classes=4, shape=(3, 8, 8), width=4), torch.randn(3, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "make", [tiny_resnet, lambda: (Tokens(), torch.randint(0, 11, (3, 5)))], ids=["resnet", "tied"]
+)
+@torch.no_grad()
+def test_hooks_agree_with_the_graph_of_torch_fx(make):
+    torch.manual_seed(0)
+    network, x = make()
+    network.eval()
+    early, late = (moved(network, seed).state_dict(keep_vars=True) for seed in (1, 2))
+    by_name = {cut.name: cut for cut in cuts(network, x)}
+    both = [(by_name[cut.name], cut) for cut in by_hooks(network, x) if cut.name in by_name]
+    assert len(both) >= 3
+    for traced, hooked in both:
+        assert (traced.shape, traced.module) == (hooked.shape, hooked.module)
+        for side in ("prefix_macs", "suffix_macs", "prefix_params", "suffix_params"):
+            assert getattr(traced, side) == getattr(hooked, side), (traced.name, side)
+        outputs = []
+        for cut in (traced, hooked):
+            z = functional_call(cut.prefix, state_for(cut.prefix, early), (x,))
+            handed = cut.handed(z, lambda: x)
+            outputs += [z, functional_call(cut.suffix, state_for(cut.suffix, late), (handed,))]
+        assert torch.equal(outputs[0], outputs[2])
+        assert torch.equal(outputs[1], outputs[3])
