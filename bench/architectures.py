@@ -27,9 +27,9 @@ from featdyn.networks import cuts, default_cuts, resolve
 SIDES = (32, 64, 96, 128, 160, 224, 256, 299)
 """Image sides that are tried, the smallest first (pixels)."""
 TIMM = (
-    "vgg11_bn", "resnet18", "convnext_atto", "vit_tiny_patch16_224", "vit_tiny_r_s16_p8_224", "crossvit_tiny_240",
-    "mobilevit_s", "twins_svt_small", "tiny_vit_5m_224", "nest_tiny", "swin_tiny_patch4_window7_224", "efficientnet_b0",
-    "mixer_s32_224", "deit_tiny_patch16_224", "maxvit_rmlp_pico_rw_256", "coat_tiny", "levit_128s", "poolformer_s12",
+    "vgg11_bn", "crossvit_tiny_240", "mobilevit_s", "twins_svt_small", "tiny_vit_5m_224", "nest_tiny",
+    "vit_tiny_r_s16_p8_224", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s32_224", "levit_128s",
+    "convnext_atto", "resnet18", "efficientnet_b0", "maxvit_rmlp_pico_rw_256", "coat_tiny", "poolformer_s12",
     "edgenext_xx_small", "mobilenetv4_conv_small", "repvit_m1", "fastvit_t8", "efficientformer_l1", "gcvit_xxtiny",
     "pit_ti_224", "cait_xxs24_224", "xcit_nano_12_p16_224", "davit_tiny", "hiera_tiny_224", "eva02_tiny_patch14_224",
 )  # fmt: skip
@@ -52,11 +52,6 @@ def models() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[Tensor, ...]]
     """Yield names, how to make them, and inputs, of which the first that the model takes is used."""
     generator = torch.Generator().manual_seed(0)
     images = tuple(torch.randn(3, 3, side, side, generator=generator) for side in SIDES)
-    if importlib.util.find_spec("torchvision"):
-        from torchvision import models as vision
-
-        for name in vision.list_models(module=vision):
-            yield f"torchvision {name}", lambda name=name: vision.get_model(name, weights=None), images
     if importlib.util.find_spec("timm"):
         import timm
 
@@ -64,6 +59,12 @@ def models() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[Tensor, ...]]
             yield f"timm {name}", lambda name=name: timm.create_model(name, pretrained=False), images
     if importlib.util.find_spec("transformers"):
         yield from _transformers(torch.randint(1, 90, (3, 12), generator=generator), images)
+    if importlib.util.find_spec("torchvision"):
+        from torchvision import models as vision
+
+        sizes = {name: vision.get_model_weights(name).DEFAULT.meta["num_params"] for name in vision.list_models(vision)}
+        for name in sorted(sizes, key=lambda name: sizes[name]):  # the smallest first
+            yield f"torchvision {name}", lambda name=name: vision.get_model(name, weights=None), images
 
 
 def _transformers(tokens: Tensor, images: tuple[Tensor, ...]) -> Iterator[tuple[str, Any, tuple[Tensor, ...]]]:

@@ -218,3 +218,18 @@ def test_noise_takes_the_user_s_network_loss_and_loader(tmp_path):
         analyze(run, "noise", model=model, batches=[inputs])
     with pytest.raises(FeatdynError, match="leave its mean out"):
         analyze(run, "noise", model=model, batches=loader, loss=F.cross_entropy)
+
+
+def test_tied_weights_are_one_tensor_at_every_checkpoint(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6, bias=False), nn.Tanh(), nn.Linear(6, 6, bias=False), nn.Linear(6, 3))
+    model[2].weight = model[0].weight
+    inputs = torch.randn(N, 6)
+    run = record(tmp_path / "r.zarr", model, inputs)
+    found = analyze(run, "consistency", model=model, cuts=["1"])
+    early, late = (copy.deepcopy(model).double() for _ in range(2))
+    early.load_state_dict(run.state(0))
+    late.load_state_dict(run.state(2))
+    with torch.no_grad():
+        wanted = late[2:](early[:2](inputs.double())).argmax(1)
+    np.testing.assert_array_equal(found["prediction"].isel(cut=0, t1=0, t2=2), wanted)

@@ -318,7 +318,7 @@ def test_permuted_labels_are_those_of_the_training_set_in_another_order(run):
     own, shuffled = sampler.data.labels.numpy(), sampler._permuted
     assert sorted(own.tolist()) == sorted(shuffled.tolist())
     assert (shuffled.numpy() != own).mean() > 0.5
-    inputs, _ = sampler._batches.of(torch.arange(100), 0)
+    inputs, _ = sampler.data.of(torch.arange(100), 0)
     loss = F.cross_entropy(sampler.model(inputs).double(), shuffled)
     wanted = torch.autograd.grad(loss, [dict(sampler.model.named_parameters())[name] for name in names])
     torch.testing.assert_close(flat(every, names), torch.cat([w.flatten() for w in wanted]), rtol=1e-3, atol=1e-6)

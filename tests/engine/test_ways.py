@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from featdyn.networks import cuts, default_cuts, features_at, resolve, state_for, taps
+from featdyn.errors import NetworkError
+from featdyn.networks import build, cuts, default_cuts, features_at, resolve, state_for, taps
 from featdyn.networks.cut import distinct
 from featdyn.networks.hooked import Hooked
+from tests.engine.test_cuts import Tokens
 
 
 class Attention(nn.Module):
@@ -135,12 +137,12 @@ NETWORKS = {
     "shuffled": (
         shuffled,
         "torch.fx",
-        {"stage3": ("conv1", "stage2", "stage3"), "conv5": ("conv1", "stage2", "stage3", "stage4", "conv5")},
+        {"stage3": ("conv1", "stage2", "stage3"), "stage4": ("conv1", "stage2", "stage3", "stage4")},
     ),
     "masked texts": (
         lambda: texts(True),
-        "torch.export",
-        {},
+        "forward hooks",
+        {"layers.0": ("words", "places", "layers.0")},
     ),
     "branching": (
         branching,
@@ -162,7 +164,9 @@ def assert_is_the_mixed_state(network, x, found, finished):
         z = functional_call(cut.prefix, state_for(cut.prefix, early.state_dict()), (x,))
         kept = {}
         if cut.name in dict(early.named_modules()):
-            hook = early.get_submodule(cut.name).register_forward_hook(lambda m, a, out, k=kept: k.update(out=out))
+            hook = early.get_submodule(cut.name).register_forward_hook(
+                lambda m, a, out, kept=kept: kept.update(out=copy.deepcopy(out))  # what follows may write into it
+            )
             early(x)
             hook.remove()
             out = kept["out"] if cut.module else kept["out"]["hidden"]
@@ -259,7 +263,7 @@ def test_taps_follow_a_model_that_trains(name):
     assert list(found.shapes) == default_cuts(cuts(network, x))
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     for _ in range(2):
-        values, outputs = found(x, lambda name, tensor: tensor.detach().requires_grad_())
+        values, outputs = found(x)
         assert torch.equal(outputs, network(x))
         wanted = features_at(network, found.cuts)(x)
         loss = outputs.square().sum()
@@ -279,3 +283,32 @@ def test_a_name_that_was_merged_is_a_name_all_the_same():
     every = cuts(network, x, every=True)
     assert {"words", "layers.0"} <= {cut.name for cut in every} or {"add", "layers.0"} <= {cut.name for cut in every}
     assert [cut.name for cut in resolve(every, ["layers.0"])] == ["layers.0"]
+
+
+def tiny_resnet():
+    return build("resnet20", classes=4, shape=(3, 8, 8), width=4), torch.randn(3, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "make", [tiny_resnet, lambda: (Tokens(), torch.randint(0, 11, (3, 5)))], ids=["resnet", "tied"]
+)
+@torch.no_grad()
+def test_hooks_agree_with_the_graph_of_torch_fx(make):
+    torch.manual_seed(0)
+    network, x = make()
+    network.eval()
+    early, late = (moved(network, seed).state_dict(keep_vars=True) for seed in (1, 2))
+    by_name = {cut.name: cut for cut in cuts(network, x)}
+    both = [(by_name[cut.name], cut) for cut in by_hooks(network, x) if cut.name in by_name]
+    assert len(both) >= 3
+    for traced, hooked in both:
+        assert (traced.shape, traced.module) == (hooked.shape, hooked.module)
+        for side in ("prefix_macs", "suffix_macs", "prefix_params", "suffix_params"):
+            assert getattr(traced, side) == getattr(hooked, side), (traced.name, side)
+        outputs = []
+        for cut in (traced, hooked):
+            z = functional_call(cut.prefix, state_for(cut.prefix, early), (x,))
+            handed = cut.handed(z, lambda: x)
+            outputs += [z, functional_call(cut.suffix, state_for(cut.suffix, late), (handed,))]
+        assert torch.equal(outputs[0], outputs[2])
+        assert torch.equal(outputs[1], outputs[3])

@@ -116,8 +116,6 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Itera
     of_training = "training data" in analysis.needs
     if batches is not None and not of_training:
         raise FeatdynError(f"{analysis.name} needs no training data: leave batches= out")
-    if of_training and (model is None) != (batches is None):
-        raise FeatdynError(f"{run.path}: {analysis.name} takes model= and batches= together, of one training")
     held = {spec.path.rpartition("/")[2] for spec in run.schema.arrays if spec.path.startswith("layers/")}
     paths, trained = run.paths("sample"), "recipe" in run.attributes
     train = "split" in paths and "train" in run.values("split").tolist()
@@ -136,6 +134,8 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Itera
     }.items():
         if need in analysis.needs and not there:
             raise FeatdynError(f"{run.path}: {analysis.name} needs {need}: {why}")
+    if of_training and (model is None) != (batches is None):
+        raise FeatdynError(f"{run.path}: {analysis.name} takes model= and batches= together, of one training")
     for name in analysis.results:
         if not run.results(name):
             raise FeatdynError(

@@ -103,7 +103,7 @@ class _Begins(nn.Module):
         except _Reached:
             output = None
         if handed or any(not own["_kept"] for own in kept):
-            raise NetworkError(f"{layout.source or layout.results} does not run on these inputs")
+            raise NetworkError(f"{layout.source or ', '.join(layout.results or ())} does not run on these inputs")
         if layout.results is None:
             return one_tensor(output)
         found = tuple(own["_kept"].pop() for own in kept)

@@ -17,8 +17,8 @@ def unwrap(model: nn.Module) -> nn.Module:
         inner = getattr(model, "_orig_mod", None)  # of torch.compile, whose class is not public
         if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)):
             inner = model.module
-        elif (peft := sys.modules.get("peft")) and isinstance(model, (peft.PeftModel, peft.PeftMixedModel)):
-            inner = model.base_model.model
+        elif (peft := sys.modules.get("peft")) and isinstance(model, peft.PeftModel):
+            inner = model.get_base_model()
         if not isinstance(inner, nn.Module):
             return model
         model = inner

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from featdyn.networks.cut import INPUT, OUTPUT, Cut, distinct
 from featdyn.networks.exported import export
 from featdyn.networks.hooked import Hooked
+from featdyn.networks.hooked_part import one_tensor
 from featdyn.networks.rows import rows
 from featdyn.networks.trace import CannotCut, trace
 from featdyn.networks.traced import Traced
@@ -89,8 +90,8 @@ def _by_export(module: nn.Module, example: Tensor, every: bool) -> Iterator[Cut]
     traced = Traced(export(module, example), example, "torch.export")
     inputs = rows(example, 3)
     with torch.no_grad():
-        one, other = eval_twin(module)(inputs), traced.part(INPUT, OUTPUT)(inputs)
-    if not torch.equal(one, other):  # a graph of other inputs, whose values control flow depends on
+        one, other = one_tensor(eval_twin(module)(inputs)), traced.part(INPUT, OUTPUT)(inputs)
+    if one is None or not torch.equal(one, other):  # a graph of other inputs, whose values control flow depends on
         raise CannotCut(module, "its graph has not the bits of the module")
     return traced.cuts()
 

@@ -90,6 +90,10 @@ class States(Sequence[dict[str, Tensor]]):
 
     def __init__(self, run: Run, model: nn.Module | None) -> None:
         self._run, self._own = run, run.state(0) if model is None else model.state_dict()
+        names: dict[int, list[str]] = {}
+        for name, tensor in ({} if model is None else model.state_dict(keep_vars=True)).items():
+            names.setdefault(id(tensor), []).append(name)
+        self._tied = [tied for tied in names.values() if len(tied) > 1]
         self.nbytes: int = sum(tensor.nbytes for tensor in self._own.values())
         """Of one checkpoint."""
         self.room = min(run.checkpoints, max(2, HELD // max(1, self.nbytes)))
@@ -120,7 +124,10 @@ class States(Sequence[dict[str, Tensor]]):
         own, stored = self._own, self._run.state(checkpoint)
         if stored.keys() != own.keys() or any(stored[name].shape != own[name].shape for name in own):
             raise NetworkError(f"{self._run.path}: the weights of checkpoint {checkpoint} do not fit this network")
-        return {name: torch.empty_like(own[name]).copy_(stored[name]) for name in own}
+        found = {name: torch.empty_like(own[name]).copy_(stored[name]) for name in own}
+        for first, *others in self._tied:  # one tensor under several names, as the model has it
+            found |= dict.fromkeys(others, found[first])
+        return found
 
 
 def default_device() -> torch.device:
