@@ -36,7 +36,7 @@ class SpecReader:
         assert int(found[1], 16) == crc32c(content.replace(found[1], b"00000000", 1))
         document = json.loads(content)
         self.state = document["attributes"]["featdyn"]
-        assert self.state["format"] == 1
+        assert self.state["format"] in (1, 2)
         self.nodes = document["consolidated_metadata"]["metadata"]
         self.checkpoints = sum(commit["kind"] == "checkpoint" for commit in self.state["commits"])
 

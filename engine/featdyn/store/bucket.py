@@ -13,12 +13,15 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featdyn.errors import StoreError
 from featdyn.store.client import BRIEF, PART, PATIENT, QUICK, Client, connect
 from featdyn.store.lease import Lease, several
 from featdyn.store.place import FileRecord, Found, Item, Object, Place, Refused, Version, crc32c
+
+if TYPE_CHECKING:
+    from featdyn.store.commit import Listing
 
 AT_ONCE = 16  # requests
 LASTING = 30.0  # seconds that the lease must have to run before a delete, which takes 20 at most
@@ -137,6 +140,17 @@ class Bucket(Place):
             before = None if found is None else found.version
         raise StoreError(f"{self}: {path} was written by another writer just now: open the store again")
 
+    def rewrite(self, path: str, content: bytes, before: Version) -> Version:
+        if before is None:
+            self.write(path, [content])
+            return self._mine.pop(path)
+        self.inside(path)
+        self._writing()
+        try:
+            return self._client.put_if(path, content, before)
+        except Refused:
+            raise StoreError(f"{self}: {path} was written by another writer: open the store again") from None
+
     def _put(self, path: str, content: bytes, before: Version) -> Version:
         if len(content) <= SINGLE:
             return self._client.put_if(path, content, before)
@@ -172,6 +186,9 @@ class Bucket(Place):
         self.inside(path)
         self._writing(LASTING)
         self._brief.delete(path)
+
+    def incomplete(self, listing: Listing) -> str | None:
+        """Return None: what was acknowledged is there, and to ask for each object takes long."""
 
     def check_several(self) -> None:
         """Raise :class:`StoreError`: who writes for another would have to hold the lease with it."""

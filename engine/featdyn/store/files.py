@@ -197,6 +197,9 @@ class Folder(Place):
             raise
         return FileRecord(path, size, checksum)
 
+    def rewrite(self, path: str, content: bytes, before: Version) -> Version:
+        self._swap(path, content)
+
     def settle(self, paths: list[str]) -> None:
         """Make the names of these files durable, and those of the folders that lead to them."""
         folders = {self.path}
@@ -224,6 +227,12 @@ class Folder(Place):
 
     def replace(self, path: str, content: bytes, *, durable: bool = True) -> None:
         """Replace one file so that a reader sees the old content or the new; when durable, also after a power cut."""
+        target = self._swap(path, content, durable=durable)
+        if durable:
+            sync_folder(target.parent)
+
+    def _swap(self, path: str, content: bytes, *, durable: bool = True) -> Path:
+        """Do so but for the new name, which is not durable yet."""
         target = self.inside(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.new")
@@ -239,8 +248,7 @@ class Folder(Place):
             with suppress(OSError):
                 aside.unlink()
             raise
-        if durable:
-            sync_folder(target.parent)
+        return target
 
     def give_up(self, path: str) -> None:
         """Remove a file that no commit will name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from featdyn.errors import StoreError
 from featdyn.store.commit import DROPPED, NOTHING, Commit, Manifest
@@ -32,6 +33,8 @@ def rebuild(place: Place) -> tuple[str, Root] | None:
             if after is None:
                 continue
             root = Root.decode(after.encode(), place)  # checked like any other
+            if root.commits != after.commits:  # a list in a manifest is of before a repair
+                root = replace(after, start=1, since=1)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, StoreError):
             continue  # intact, and not what this version writes
         last = record.crc32c if manifest.kind == "checkpoint" else last

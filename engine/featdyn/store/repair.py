@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from featdyn.errors import StoreError
-from featdyn.store import commit
+from featdyn.store import commit, gathered
 from featdyn.store import root as roots
 from featdyn.store.locate import Store, locate
 from featdyn.store.place import Lock, Place, Version, beside, disk
@@ -60,12 +61,15 @@ def repair(store: Store, progress: Progress = None) -> Repair:
             )
         if verdict.sound and source == NAME:
             return Repair(verdict, source, None, root.checkpoints, changed=False)
+        after = root.without(root.lost(verdict.damaged))
+        _mend(place, after, verdict.mendable)
+        if not verdict.damaged and source == NAME:
+            return Repair(verdict, source, None, root.checkpoints, changed=True)
         before, aside = place.fetch(NAME), None
         if before is not None:
             aside = f"commits/root.{len(asides(place)) + 1}.json"
             place.write(aside, [before[0]])
             place.settle([aside])
-        after = root.without(root.lost(verdict.damaged))
         if any(entry.kind == commit.DROPPED for entry in after.commits):
             commit.write_nothing(place)
         content = after.encode()
@@ -74,6 +78,16 @@ def repair(store: Store, progress: Progress = None) -> Repair:
         roots.repeat(place, content, after.nodes, durable=True)
         place.publish(NAME, content, version)
         return Repair(verdict, source, aside, after.checkpoints, changed=True)
+
+
+def _mend(place: Place, root: Root, paths: Sequence[str]) -> None:
+    """Make chunks anew that gather checkpoints, as far as these stay."""
+    if paths:
+        commits = [c for c in root.commits if c.kind == "checkpoint"]
+        kept = [row for c in commits for row in c.listing(place).rows if row.path in paths]
+        for path in {row.path for row in kept}:
+            gathered.mend(place, root.schema, path, kept)
+        place.settle(list(paths))
 
 
 def _newest(place: Place, lock: Lock) -> tuple[str, Root, Version]:

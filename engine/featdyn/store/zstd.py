@@ -1,0 +1,42 @@
+"""Zstandard frames that are decoded only where they hold what is expected: a few bytes may stand for gigabytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numcodecs.zstd import compress as _compress
+from numcodecs.zstd import decompress
+
+LEVEL = 1
+_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def compress(content: bytes | bytearray) -> bytes:
+    """Return one frame."""
+    return bytes(_compress(content, LEVEL))
+
+
+def expand(frame: bytes | memoryview, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return what a frame of ``size`` decoded bytes holds; raise ValueError or RuntimeError where it holds another."""
+    found = declared(frame)
+    if found not in (None, size):
+        raise ValueError(f"{found} bytes instead of {size} when decoded")
+    target = np.empty(size, np.uint8)
+    if size or found is None:
+        decompress(frame, target)
+    return target
+
+
+def declared(frame: bytes | memoryview) -> int | None:
+    """Return the decoded size that the head of a frame says (RFC 8878, 3.1.1.1), None where it does not."""
+    head = bytes(frame[:18])
+    if head[:4] != _MAGIC or len(head) < 5:
+        raise ValueError("no zstd frame")
+    single, length = head[4] >> 5 & 1, (0, 2, 4, 8)[head[4] >> 6]
+    if not length and single:
+        length = 1
+    at = 5 + (not single) + (0, 1, 2, 4)[head[4] & 3]
+    if len(head) < at + length:
+        raise ValueError("no zstd frame")
+    return int.from_bytes(head[at : at + length], "little") + 256 * (length == 2) if length else None
