@@ -174,7 +174,7 @@ def test_the_specification_is_enough_to_read_everything(run: Run) -> None:
         np.testing.assert_array_equal(np.asarray(tree[path].values), values)
     there = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
     metadata = {p for p in there if p.endswith("zarr.json")}
-    manifests = {c["manifest"]["path"] for c in reader.state["commits"]}
+    manifests = {c["manifest"]["path"] for c in reader.commits}
     assert there == {*listed, *metadata, *manifests, "commits/root.json", ".featdyn.lock", ".featdyn.turn"}
 
 

@@ -13,15 +13,23 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featdyn.errors import StoreError
 from featdyn.store.client import BRIEF, PART, PATIENT, QUICK, Client, connect
 from featdyn.store.lease import Lease, several
-from featdyn.store.place import FileRecord, Found, Item, Object, Place, Refused, Version, crc32c
-
-if TYPE_CHECKING:
-    from featdyn.store.commit import Listing
+from featdyn.store.place import (
+    DOCUMENT,
+    FileRecord,
+    Found,
+    Item,
+    Object,
+    Place,
+    Refused,
+    Version,
+    crc32c,
+    oversized,
+)
 
 AT_ONCE = 16  # requests
 LASTING = 30.0  # seconds that the lease must have to run before a delete, which takes 20 at most
@@ -39,6 +47,7 @@ class Bucket(Place):
     path: str
     absent = "nothing there"
     fence = "zarr.json"  # which is no root then
+    lasting = True
 
     def __init__(self, url: str) -> None:
         self.path = url
@@ -78,7 +87,9 @@ class Bucket(Place):
         found = self._client.get(path)
         if found is None:
             return None
-        return found.content if found.size <= PART else self.read(path), found.version
+        if found.size > DOCUMENT:
+            raise oversized(path, found.size)
+        return found.content, found.version
 
     def version(self, path: str) -> Version:
         found = self._client.head(path)
@@ -186,9 +197,6 @@ class Bucket(Place):
         self.inside(path)
         self._writing(LASTING)
         self._brief.delete(path)
-
-    def incomplete(self, listing: Listing) -> str | None:
-        """Return None: what was acknowledged is there, and to ask for each object takes long."""
 
     def check_several(self) -> None:
         """Raise :class:`StoreError`: who writes for another would have to hold the lease with it."""

@@ -20,7 +20,7 @@ from featdyn.errors import StoreError
 from featdyn.store import seal, zstd
 from featdyn.store.gathered import Rows
 from featdyn.store.locate import Store, locate
-from featdyn.store.place import FileRecord, Place, crc32c, disk
+from featdyn.store.place import DOCUMENT, FileRecord, Place, crc32c, disk
 
 Kind: TypeAlias = Literal["checkpoint", "result"]  # that are written; readers skip others, "dropped" among them
 
@@ -71,6 +71,8 @@ class Commit:
 
     def listed(self, place: Place) -> Listing | str:
         """Return the same, or what is wrong with the manifest; raises OSError where nobody can say now."""
+        if self.manifest.size > DOCUMENT:
+            return f"{self.manifest.path}: too large for a manifest"
         content, wrong = place.whole(self.manifest)
         if wrong:
             return wrong

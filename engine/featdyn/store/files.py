@@ -22,7 +22,7 @@ import numpy as np
 
 from featdyn.errors import StoreError
 from featdyn.store.lock import TURN, FolderLock, WriterLock
-from featdyn.store.place import GONE, Content, FileRecord, Place, Version
+from featdyn.store.place import DOCUMENT, GONE, Content, FileRecord, Place, Version, oversized
 
 LOG = logging.getLogger("featdyn")
 
@@ -97,6 +97,9 @@ class Folder(Place):
     def fetch(self, path: str) -> tuple[bytes, Version] | None:
         """Return the content of a file, if there is one."""
         try:
+            size = self.size(path)
+            if size > DOCUMENT:
+                raise oversized(path, size)
             return self.read(path), None
         except GONE:
             return None

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Said by a place that has looked: the file is not there. Any other error says nothing about it.
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+DOCUMENT = 2**26  # bytes: no root, manifest or chunk of several checkpoints is as large
 WRITER_WAITS = 600.0  # seconds, for who publishes a result
 Version: TypeAlias = Any  # which of the contents that a file had one after another; None: it was not there
 Content: TypeAlias = bytes | memoryview
@@ -58,6 +59,11 @@ class FileRecord:
 def crc32c(content: bytes) -> int:
     """Return the CRC-32C (Castagnoli) of some bytes, as zarr uses it."""
     return int(google_crc32c.value(content))
+
+
+def oversized(path: str, size: int) -> OSError:
+    """Return what to raise for a file that is larger than a document may be."""
+    return OSError(errno.EFBIG, f"{path} is too large: {size} bytes")
 
 
 class Refused(Exception):
@@ -147,6 +153,8 @@ class Place(ABC):
     """Opens the same place again, from any folder."""
     absent: str
     """What to say when there is no such place."""
+    lasting = False
+    """Whether a file that was written is there, so that a reader need not look whether the newest are."""
     fence: str
     """The file that says, until the first commit replaces it, that no commit has come; see :meth:`begin`."""
 
@@ -328,6 +336,8 @@ class Place(ABC):
 
         def look() -> str | None:
             nonlocal content
+            if not self.lasting and (wrong := record.differs(self.size(record.path), record.crc32c)):
+                return wrong  # what is longer is not read
             content = self.read(record.path)
             return record.differs(len(content), crc32c(content))
 

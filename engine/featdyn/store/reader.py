@@ -70,7 +70,8 @@ class Run:
         self.schema = self._root.schema
         self.nodes: Mapping[str, Document] = self._root.nodes  # all groups and arrays below the root, to its zarr.json
         self.checkpoints = self._root.checkpoints  # that are committed
-        wrong = self.place.incomplete(self.commits[-1].listing(self.place))
+        newest = self.commits[-1].listing(self.place)
+        wrong = None if self.place.lasting else self.place.incomplete(newest)
         if wrong:
             raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
 
@@ -101,7 +102,7 @@ class Run:
 
         from featdyn.store.snapshot import snapshot
 
-        store = snapshot(self.place, self._content)
+        store = snapshot(self.place, self._content, self.nodes)
         with _readable(self.place, root.NAME):
             return zarr.open_group(store, mode="r", use_consolidated=True, zarr_format=3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from featdyn.errors import StoreError
@@ -94,8 +95,9 @@ def _newest(place: Place, lock: Lock) -> tuple[str, Root, Version]:
     """Return the root, or when it is damaged the best that is left of it; its file, and the version of the root's."""
     found = place.fetch(NAME)
     if found is not None and roots.intact(found[0]):
-        root, _, version = roots.owned(place, lock)
-        return NAME, root, version
+        with suppress(roots.ListLostError):  # then from the manifests that are left
+            root, _, version = roots.owned(place, lock)
+            return NAME, root, version
     left = salvage(place, found and found[0]) or rebuild(place)
     if left is not None:
         name, root = left

@@ -27,6 +27,10 @@ LARGEST = 2**26  # bytes of a chunk that gathers checkpoints: what each reading 
 _LOOKED = 10_000  # files at most that are looked at to see whether a folder without a root was a run
 
 
+class ListLostError(StoreError):
+    """A manifest is damaged that the root needs, as it lists commits."""
+
+
 @dataclass(frozen=True)
 class Root:
     """What the root says of a run."""
@@ -53,7 +57,7 @@ class Root:
         after = replace(self, commits=(*self.commits, entry), nodes={**self.nodes, **added})
         if self.log(entry.number) and entry.kind != DROPPED:
             after = replace(after, start=entry.number, since=_since(entry.number, self.since))
-        return after._grown()
+        return after.grown()
 
     def log(self, number: int) -> tuple[Commit, ...]:
         """Return the commits that the manifest of the next commit, of this number, lists for the root."""
@@ -125,13 +129,13 @@ class Root:
             for path, document in self.nodes.items()
             if path.split("/")[0] != "results" or "/".join(path.split("/")[:3]) in kept
         }
-        return replace(self, commits=tuple(commits), nodes=nodes, start=1, since=1)._grown()
+        return replace(self, commits=tuple(commits), nodes=nodes, start=1, since=1).grown()
 
     def until(self, number: int) -> Root:
         """Return the root as of the commit of this number."""
         return self.without(self.commits[number:])
 
-    def _grown(self) -> Root:
+    def grown(self) -> Root:
         """Return this root with the groups that lead to its nodes, and arrays as long as it has checkpoints."""
         grown = {spec.path: metadata.array(spec, self.schema, self.checkpoints) for spec in self.schema.arrays}
         return replace(self, nodes=metadata.with_groups({**self.nodes, **grown}))
@@ -296,7 +300,13 @@ def _listed(place: Place, entries: list[dict[str, Any]]) -> tuple[tuple[Commit, 
     start = commits[0].number
     since = start
     while commits[0].number > 1:
-        log = tuple(commits[0].listing(place).log)
+        with disk(place):
+            listed = commits[0].listed(place)
+        if isinstance(listed, str):
+            raise ListLostError(
+                f"{place}: {listed}, which lists the commits before; run: featdyn verify {place} --repair"
+            )
+        log = tuple(listed.log)
         if not log or log[-1].number + 1 != commits[0].number:
             raise ValueError("commits out of order")
         since = _since(start, log[0].number) if commits[0].number == start else since

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count, takewhile
 
@@ -23,8 +24,9 @@ def salvage(place: Place, content: bytes | None) -> tuple[str, Root] | None:
     for name in (COPY, f".{NAME}.new", *reversed(asides(place))):
         found = place.fetch(name)
         if found is not None and roots.intact(found[0]):
-            root = Root.decode(found[0], place)
-            return name, root if content is None else _with_newer(place, root, content)
+            with suppress(roots.ListLostError):
+                root = Root.decode(found[0], place)
+                return name, root if content is None else _with_newer(place, root, content)
     return None
 
 

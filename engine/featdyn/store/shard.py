@@ -67,7 +67,7 @@ def select(
         return np.frombuffer(part(0, size), dtype).reshape(shape)
     chunk = schema.chunk_samples(spec)
     first, last = rows.start // chunk, -(-rows.stop // chunk)
-    index = _index(part, size, schema.shard_samples // chunk)[first:last]
+    index = read_index(part, size, schema.shard_samples // chunk)[first:last]
     length = spec.sample_bytes * chunk
     starts = np.arange(first, last) * length
     in_order = np.array_equal(index, np.stack([starts, np.full(len(starts), length)], axis=1))
@@ -90,7 +90,7 @@ def select(
     return whole[(slice(None),) * axis + (slice(rows.start - first * chunk, rows.stop - first * chunk),)]
 
 
-def _index(part: Callable[[int, int], Content], size: int, chunks: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def read_index(part: Callable[[int, int], Content], size: int, chunks: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """Return offset and length of each inner chunk: what a shard ends with, before the checksum of just that."""
     length = 16 * chunks
     found = bytes(part(size - length - 4, length + 4)) if size >= length + 4 else b""

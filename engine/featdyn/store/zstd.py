@@ -9,7 +9,9 @@ from numcodecs.zstd import compress as _compress
 from numcodecs.zstd import decompress
 
 LEVEL = 1
-_MAGIC = b"\x28\xb5\x2f\xfd"
+MAGIC = b"\x28\xb5\x2f\xfd"
+BLOCK = 2**17  # bytes that a block decodes to at most
+REPEATED, COMPRESSED = 1, 2  # kinds of blocks: one byte many times; neither that nor as it is
 
 
 def compress(content: bytes | bytearray) -> bytes:
@@ -31,7 +33,7 @@ def expand(frame: bytes | memoryview, size: int) -> np.ndarray[Any, np.dtype[np.
 def declared(frame: bytes | memoryview) -> int | None:
     """Return the decoded size that the head of a frame says (RFC 8878, 3.1.1.1), None where it does not."""
     head = bytes(frame[:18])
-    if head[:4] != _MAGIC or len(head) < 5:
+    if head[:4] != MAGIC or len(head) < 5:
         raise ValueError("no zstd frame")
     single, length = head[4] >> 5 & 1, (0, 2, 4, 8)[head[4] >> 6]
     if not length and single:
@@ -40,3 +42,18 @@ def declared(frame: bytes | memoryview) -> int | None:
     if len(head) < at + length:
         raise ValueError("no zstd frame")
     return int.from_bytes(head[at : at + length], "little") + 256 * (length == 2) if length else None
+
+
+def most(frame: bytes | memoryview) -> int:
+    """Return how many bytes a frame decodes to at most: what it says, else what its blocks can hold (3.1.1.2)."""
+    found = declared(frame)
+    if found is not None:
+        return found
+    single, dictionary = frame[4] >> 5 & 1, (0, 1, 2, 4)[frame[4] & 3]
+    at, total, last = 5 + (not single) + dictionary, 0, False
+    while not last and at + 3 <= len(frame):
+        head = int.from_bytes(frame[at : at + 3], "little")
+        last, kind, size = bool(head & 1), head >> 1 & 3, head >> 3
+        total += BLOCK if kind == COMPRESSED else size
+        at += 3 + (1 if kind == REPEATED else size)
+    return total
