@@ -129,7 +129,9 @@ class Root:
             for path, document in self.nodes.items()
             if path.split("/")[0] != "results" or "/".join(path.split("/")[:3]) in kept
         }
-        return replace(self, commits=tuple(commits), nodes=nodes, start=1, since=1).grown()
+        stays = self.start <= len(commits) and tuple(commits) == self.commits[: len(commits)]  # what manifests list
+        start, since = (self.start, self.since) if stays else (1, 1)
+        return replace(self, commits=tuple(commits), nodes=nodes, start=start, since=since).grown()
 
     def until(self, number: int) -> Root:
         """Return the root as of the commit of this number."""
@@ -303,9 +305,7 @@ def _listed(place: Place, entries: list[dict[str, Any]]) -> tuple[tuple[Commit, 
         with disk(place):
             listed = commits[0].listed(place)
         if isinstance(listed, str):
-            raise ListLostError(
-                f"{place}: {listed}, which lists the commits before; run: featdyn verify {place} --repair"
-            )
+            raise ListLostError(f"{place}: {listed}; run: featdyn verify {place} --repair")
         log = tuple(listed.log)
         if not log or log[-1].number + 1 != commits[0].number:
             raise ValueError("commits out of order")
