@@ -144,7 +144,7 @@ def operations() -> list[str]:
     return sorted(
         p.stem
         for p in here.glob("*.py")
-        if p.stem not in {"__init__", "__main__", "harness", "ceilings", "scale", "paper", "earlier"}
+        if p.stem not in {"__init__", "__main__", "harness", "ceilings", "scale", "paper", "earlier", "requests"}
     )
 
 
