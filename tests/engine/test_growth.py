@@ -15,7 +15,7 @@ import xarray as xr
 from featdyn.cli.info import describe
 from featdyn.query import query
 from featdyn.report.page import write_report
-from featdyn.store import ArraySpec, Run, RunWriter, Schema, commit, gc, repair, verify
+from featdyn.store import ArraySpec, Run, RunWriter, Schema, commit_list, gc, repair, verify
 from featdyn.store.files import Folder
 from featdyn.store.root import COPY, Root
 from tests.engine.counted import Counter, counted_bucket, upload
@@ -107,8 +107,8 @@ def test_a_full_chunk_is_not_written_again(tmp_path: Path) -> None:
 
 def test_a_commit_costs_no_more_late_than_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of two checkpoints: whatever grows beyond them is of the commits themselves."""
-    monkeypatch.setattr(commit, "LISTED", 8)
-    monkeypatch.setattr(commit, "CHAINED", 32)
+    monkeypatch.setattr(commit_list, "LISTED", 8)
+    monkeypatch.setattr(commit_list, "CHAINED", 32)
     written: list[int] = []
     swap, plain = Folder._swap, Folder.write
 
@@ -135,9 +135,8 @@ def test_a_commit_costs_no_more_late_than_early(folder: Path, monkeypatch: pytes
 @pytest.fixture
 def chained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose list of commits takes several manifests."""
-    for module in ("commit", "root"):
-        monkeypatch.setattr(f"featdyn.store.{module}.LISTED", 4)
-        monkeypatch.setattr(f"featdyn.store.{module}.CHAINED", 12)
+    monkeypatch.setattr(commit_list, "LISTED", 4)
+    monkeypatch.setattr(commit_list, "CHAINED", 12)
     record(folder / "run.zarr", "crccrc" * 5)
     return folder / "run.zarr"
 

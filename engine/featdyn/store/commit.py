@@ -27,8 +27,6 @@ Kind: TypeAlias = Literal["checkpoint", "result"]  # that are written; readers s
 DROPPED = "dropped"  # the kind of an entry that holds the place of a commit that a repair gave up
 _EMPTY = json.dumps({"commit": None, "files": []}).encode()
 NOTHING = FileRecord("commits/dropped.json", len(_EMPTY), crc32c(_EMPTY))  # the manifest of all of these
-LISTED = 64  # commits that the root lists before a manifest takes over the list
-CHAINED = 32 * LISTED  # commits that such a list holds at most; then the next begins with the manifest that holds it
 _RESULT = re.compile(r"results/[^/]+/\d{6,}")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from featdyn.errors import StoreError
 from featdyn.store import commit, gathered
 from featdyn.store import root as roots
+from featdyn.store.commit_list import ListLostError
 from featdyn.store.locate import Store, locate
 from featdyn.store.place import Lock, Place, Version, beside, disk
 from featdyn.store.rebuild import rebuild
@@ -95,7 +96,7 @@ def _newest(place: Place, lock: Lock) -> tuple[str, Root, Version]:
     """Return the root, or when it is damaged the best that is left of it; its file, and the version of the root's."""
     found = place.fetch(NAME)
     if found is not None and roots.intact(found[0]):
-        with suppress(roots.ListLostError):  # then from the manifests that are left
+        with suppress(ListLostError):  # then from the manifests that are left
             root, _, version = roots.owned(place, lock)
             return NAME, root, version
     left = salvage(place, found and found[0]) or rebuild(place)

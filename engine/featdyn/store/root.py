@@ -10,7 +10,8 @@ from typing import Any
 
 from featdyn.errors import StoreError
 from featdyn.store import layout, metadata, seal
-from featdyn.store.commit import CHAINED, DROPPED, LISTED, NOTHING, Commit, Manifest
+from featdyn.store.commit import DROPPED, NOTHING, Commit, Manifest
+from featdyn.store.commit_list import list_from, listed, takes_over
 from featdyn.store.gathered import Rows
 from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
@@ -25,10 +26,6 @@ _SEAL = "root_crc32c"
 _FENCE = b'{"takeovers": '
 LARGEST = 2**26  # bytes of a chunk that gathers checkpoints: what each reading of it needs
 _LOOKED = 10_000  # files at most that are looked at to see whether a folder without a root was a run
-
-
-class ListLostError(StoreError):
-    """A manifest is damaged that the root needs, as it lists commits."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +53,12 @@ class Root:
         """Return the root after one more commit, which may add nodes."""
         after = replace(self, commits=(*self.commits, entry), nodes={**self.nodes, **added})
         if self.log(entry.number) and entry.kind != DROPPED:
-            after = replace(after, start=entry.number, since=_since(entry.number, self.since))
+            after = replace(after, start=entry.number, since=list_from(entry.number, self.since))
         return after.grown()
 
     def log(self, number: int) -> tuple[Commit, ...]:
         """Return the commits that the manifest of the next commit, of this number, lists for the root."""
-        full = self.format > 1 and number > 1 and number % LISTED == 1
-        return self.commits[self.since - 1 :] if full else ()
+        return self.commits[self.since - 1 :] if self.format > 1 and takes_over(number) else ()
 
     @classmethod
     def first(cls, entry: Commit, run: Mapping[str, Any]) -> Root:
@@ -188,7 +184,7 @@ class Root:
             nodes = document["consolidated_metadata"]["metadata"]
             arrays = tuple(metadata.parse_array(p, d) for p, d in nodes.items() if metadata.grows(d))
             schema = Schema(arrays, state["samples"], state["shard_samples"], state["codec"])
-            commits, start, since = _listed(place, state["commits"])
+            commits, start, since = listed(place, state["commits"])
             _check(schema, nodes, commits)
             takeovers = state.get("takeovers", 0)
             if not isinstance(takeovers, int):
@@ -286,32 +282,6 @@ def fenced(place: Place, lock: Lock) -> tuple[int, Version]:
 def intact(content: bytes) -> bool:
     """Whether these are the bytes of a root, as its checksum says."""
     return seal.intact(content, _SEAL)
-
-
-def _since(start: int, before: int) -> int:
-    """Return from where on the next list goes that a manifest holds, when this one's goes from ``before``."""
-    return start if start % CHAINED == 1 else before
-
-
-def _listed(place: Place, entries: list[dict[str, Any]]) -> tuple[tuple[Commit, ...], int, int]:
-    """Return all commits, the first of them that the root lists itself, and ``since``.
-
-    Raises ValueError, or StoreError where a manifest that lists the ones before cannot be read.
-    """
-    commits = tuple(Commit.parse(entry) for entry in entries)
-    start = commits[0].number
-    since = start
-    while commits[0].number > 1:
-        with disk(place):
-            listed = commits[0].listed(place)
-        if isinstance(listed, str):
-            raise ListLostError(f"{place}: {listed}; run: featdyn verify {place} --repair")
-        log = tuple(listed.log)
-        if not log or log[-1].number + 1 != commits[0].number:
-            raise ValueError("commits out of order")
-        since = _since(start, log[0].number) if commits[0].number == start else since
-        commits = log + commits
-    return commits, start, since
 
 
 def _check(schema: Schema, nodes: Mapping[str, Document], commits: tuple[Commit, ...]) -> None:

@@ -11,6 +11,7 @@ from itertools import count, takewhile
 from featdyn.errors import StoreError
 from featdyn.store import root as roots
 from featdyn.store.commit import Commit
+from featdyn.store.commit_list import ListLostError
 from featdyn.store.metadata import Document
 from featdyn.store.place import FileRecord, Place
 from featdyn.store.root import COPY, KEY, NAME, Root
@@ -24,7 +25,7 @@ def salvage(place: Place, content: bytes | None) -> tuple[str, Root] | None:
     for name in (COPY, f".{NAME}.new", *reversed(asides(place))):
         found = place.fetch(name)
         if found is not None and roots.intact(found[0]):
-            with suppress(roots.ListLostError):
+            with suppress(ListLostError):
                 root = Root.decode(found[0], place)
                 return name, root if content is None else _with_newer(place, root, content)
     return None
