@@ -108,7 +108,8 @@ class Publisher:
         try:
             self._version = self.place.publish(roots.NAME, content, self._version, label=entry.label)
         except OSError:
-            self._give_up([*written, entry.manifest], content)
+            begun = [record for record in rows if record.size == len(record.row)]  # chunks of this checkpoint alone
+            self._give_up([*written, *begun, entry.manifest], content)
             raise
         self._root, self._content, self._pending, self._broken = after, content, [], False
         self._behind |= {path: d for path, d in after.nodes.items() if before.get(path) != d}
