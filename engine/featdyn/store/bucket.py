@@ -89,7 +89,7 @@ class Bucket(Place):
             return None
         if found.size > DOCUMENT:
             raise oversized(path, found.size)
-        return found.content, found.version
+        return found.content if found.size <= PART else self.read(path), found.version
 
     def version(self, path: str) -> Version:
         found = self._client.head(path)
