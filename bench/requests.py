@@ -61,10 +61,10 @@ def main() -> None:
     options = parser.parse_args()
     rows = measure(options.checkpoints)
     columns = [key for key in rows[0] if key != "command"]
-    print(f"{'requests, bytes':<24}" + "".join(f"{column:>22}" for column in columns))
+    print(f"{'requests, bytes':<24}" + "".join(f"{column:>24}" for column in columns))
     for row in rows:
-        cells = (f"{row[c]['requests']:>8.4g} {row[c]['bytes'] / 1024:>8.4g} KiB" for c in columns)
-        print(f"{row['command']:<24}" + "".join(f"{cell:>22}" for cell in cells))
+        cells = (f"{row[c]['requests']:>8.3g} {row[c]['bytes'] / 1024:>9.4g} KiB" for c in columns)
+        print(f"{row['command']:<24}" + "".join(f"{cell:>24}" for cell in cells))
     if options.json:
         document = {"environment": harness.environment("cpu"), "results": rows}
         Path(options.json).write_text(json.dumps(document, indent=1) + "\n")
