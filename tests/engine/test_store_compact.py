@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from featdyn.store import Run, RunWriter, compact, gc, locate, repair, verify
-from featdyn.store.root import COPY, FORMAT
+from featdyn.store.root import COPY, FORMAT, Root
 from tests.engine.runs import refused, result_dataset, tree
 from tests.engine.small_run import SCHEMA, STATIC
 from tests.engine.spec_reader import SpecReader
@@ -86,6 +86,22 @@ def test_it_is_continued_and_repaired_like_any_other(store: Path) -> None:
     for found in (before, again):
         found["about"][0].pop("provenance", None)  # type: ignore[union-attr]
     assert again == before
+
+
+def test_a_store_of_format_1_goes_on_as_one(store: Path) -> None:
+    before = SpecReader(store).arrays()
+    values = {spec.path: Run(store).block(spec.path, 0, 0, stored=True) for spec in Run(store).schema.arrays}
+    with RunWriter.open(store) as writer, writer.checkpoint() as checkpoint:
+        for spec in writer.schema.arrays:
+            for block in range(writer.schema.blocks if spec.sample_axis is not None else 1):
+                checkpoint.write(spec.path, cut(spec, values, block), block)
+    root = Root.read(store)
+    assert (root.format, root.checkpoints, root.start, root.log(65)) == (1, 3, 1, ())
+    assert "rows" not in json.loads((store / "commits/000004.json").read_bytes())
+    reader = SpecReader(store)
+    reader.check()
+    for path, found in reader.arrays().items():
+        np.testing.assert_array_equal(found[: len(before[path])], before[path])
 
 
 def cut(spec, values, block):

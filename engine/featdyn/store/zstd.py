@@ -10,8 +10,8 @@ from numcodecs.zstd import decompress
 
 LEVEL = 1
 FAST = -3
-"""For what is large. Activations of a ResNet-20 take 82 % of their bytes in float16 and 75 % in float32, at 250 MB/s on one
-core and read at 650 to 950 (level 1: 67 and 64 %, 145 MB/s, read at 300); gradients 98 % at 1.6 GB/s; zeros nothing."""
+"""For what is large. Activations of a ResNet-20 take 82 % of their bytes in float16 and 75 % in float32, at 250 MB/s on
+one core, and are read at 650 to 950 (level 1: 67 and 64 %, at 145 and 300 MB/s); gradients 98 %, at 1.6 GB/s."""
 MAGIC = b"\x28\xb5\x2f\xfd"
 BLOCK = 2**17  # bytes that a block decodes to at most
 REPEATED, COMPRESSED = 1, 2  # kinds of blocks: one byte many times; neither that nor as it is
