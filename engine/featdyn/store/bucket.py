@@ -2,8 +2,9 @@
 
 A put is atomic, and durable once it is acknowledged, so there is nothing to sync. What a file system's lock does for a
 folder is done by conditions here: every object of a commit is put only if nothing is there, or what is there was left
-by a writer before this one; the root only if it is the one that this writer read or wrote last. So whatever happens to
-be under way when a lease changes hands, no object that a commit names is ever overwritten, and none is deleted.
+by a writer before this one; the root, and a chunk that gains rows, only if it is the one that this writer read or wrote
+last. So whatever happens to be under way when a lease changes hands, nothing that a commit names is ever overwritten,
+and none of it deleted.
 """
 
 # ruff: noqa: D102  methods without a docstring do what Place says

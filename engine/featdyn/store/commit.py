@@ -105,7 +105,7 @@ class Listing(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """The list of a commit's files, and what the root says of it, so that the root can be made anew from these.
+    """A commit's files and rows, and what the root says of it, so that the root can be made anew from these.
 
     Equal runs have equal manifests, whoever made them and when.
     """

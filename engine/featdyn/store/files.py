@@ -1,7 +1,7 @@
 """A store in a folder: durable files, which is what a commit stands on.
 
-A file that a commit names is written once, synced, and never changed afterwards; the one file that is replaced, the
-root metadata, is replaced atomically.
+A file that a commit names is written once, synced, and never changed afterwards. What is replaced, the root metadata
+and chunks that gain rows, is replaced atomically.
 """
 
 # ruff: noqa: D102  methods without a docstring do what Place says

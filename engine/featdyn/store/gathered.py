@@ -35,8 +35,7 @@ class Rows(FileRecord):
 class _Chunk:
     key: str
     rows: bytearray
-    version: Version = None
-    sure: bool = True  # whether that is the version which is there
+    version: Version = None  # that this writer read or put last: another one is another writer's
 
 
 class Gatherer:
@@ -63,11 +62,7 @@ class Gatherer:
     def write(self, spec: ArraySpec, block: int) -> None:
         """Write the chunk of the newest row, durable but for its name, as :meth:`Place.write` does."""
         chunk = self._chunks[spec.path, block]
-        if not chunk.sure:  # the put before failed, and may have been done
-            chunk.version = self._place.version(chunk.key)
-        chunk.sure = False
         chunk.version = self._place.rewrite(chunk.key, zstd.compress(chunk.rows), chunk.version)
-        chunk.sure = True
 
     def _begin(self, key: str, spec: ArraySpec, at: int) -> _Chunk:
         size = spec.span * self._schema.row_bytes(spec)
@@ -95,8 +90,9 @@ def row_of(values: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> byt
 
 
 def decode(content: bytes, spec: ArraySpec, schema: Schema) -> np.ndarray[Any, Any]:
-    """Return the rows of a chunk, read-only, ``(checkpoints, *the block)``, padded along both; of any that is not
-    committed, and of what lies beyond the last sample, the values mean nothing. Raises as :func:`zstd.expand` does.
+    """Return the rows of a chunk, read-only, ``(checkpoints, *block)``; raise as :func:`zstd.expand` does.
+
+    What is not committed, and what lies beyond the last sample, means nothing.
     """
     shape = list(spec.shape)
     if spec.sample_axis is not None:

@@ -1,7 +1,7 @@
 """A store as of one commit, for zarr and xarray: its root as it was read, everything else from its place.
 
-Chunks and results never change once they are committed, so the root alone decides what is seen: a run that is being
-written grows for those who open it again, not under the hands of those who have it open.
+What is committed never changes, so the root alone decides what is seen: a run that is being written grows for those who
+open it again, not under the hands of those who have it open.
 """
 
 # ruff: noqa: D102  as zarr says
