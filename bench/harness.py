@@ -144,7 +144,8 @@ def operations() -> list[str]:
     return sorted(
         p.stem
         for p in here.glob("*.py")
-        if p.stem not in {"__init__", "__main__", "harness", "ceilings", "scale", "paper", "earlier", "architectures"}
+        if p.stem not in {"__init__", "__main__", "harness", "ceilings", "scale", "paper", "earlier"}
+        and p.stem not in {"architectures", "requests"}  # tables of their own, not times beside peers
     )
 
 

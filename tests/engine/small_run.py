@@ -23,6 +23,7 @@ SCHEMA = Schema(
     (
         ArraySpec("checkpoint", (), (), "int64"),
         ArraySpec("layers/a/activation", ("sample", "feature"), (SAMPLES, 2), "float32"),
+        ArraySpec("norm", ("sample",), (SAMPLES,), "float32", span=2),
     ),
     SAMPLES,
     2,
@@ -33,13 +34,18 @@ RESULT = xr.Dataset({"value": ("probe", np.arange(3.0))})
 
 
 def fill(checkpoint: CheckpointWriter) -> None:
-    """Write one checkpoint: five files."""
+    """Write one checkpoint: four files, and a row of each of two chunks."""
     t = checkpoint.index
     checkpoint.write("checkpoint", np.array(t))
     for block in range(SCHEMA.blocks):
         rows = range(SAMPLES)[SCHEMA.block_slice(block)]
         checkpoint.write("layers/a/activation", np.array([[t, row] for row in rows], np.float32), block)
+        checkpoint.write("norm", np.array([norm(t, row) for row in rows], np.float32), block)
     checkpoint.put(f"checkpoints/{t:06d}/model.safetensors", [b"weights", b" %d" % t])
+
+
+def norm(checkpoint: int, row: int) -> float:
+    return 100.0 * (checkpoint + 1) + row
 
 
 def check(run: Run) -> None:
@@ -47,7 +53,10 @@ def check(run: Run) -> None:
     t = np.arange(run.checkpoints)
     np.testing.assert_array_equal(run.values("checkpoint"), t)
     np.testing.assert_array_equal(run.tree["layers/a/activation"][:, 2], np.stack([t, np.full(len(t), 2)], axis=1))
+    expected = [[norm(checkpoint, row) for row in range(SAMPLES)] for checkpoint in t.tolist()]
+    np.testing.assert_array_equal(run.tree["norm"], expected)
     for checkpoint in t.tolist():
+        np.testing.assert_array_equal(run.block("norm", checkpoint, 1), expected[checkpoint][2:])
         np.testing.assert_array_equal(
             run.block("layers/a/activation", checkpoint, 0), [[checkpoint, 0], [checkpoint, 1]]
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import re
@@ -36,22 +37,38 @@ class SpecReader:
         assert int(found[1], 16) == crc32c(content.replace(found[1], b"00000000", 1))
         document = json.loads(content)
         self.state = document["attributes"]["featdyn"]
-        assert self.state["format"] == 1
+        assert self.state["format"] in (1, 2)
         self.nodes = document["consolidated_metadata"]["metadata"]
-        self.checkpoints = sum(commit["kind"] == "checkpoint" for commit in self.state["commits"])
+        self.commits = self.state["commits"]
+        while self.commits[0]["number"] > 1:
+            manifest = json.loads((path / self.commits[0]["manifest"]["path"]).read_bytes())
+            assert manifest["log"][-1]["number"] == self.commits[0]["number"] - 1
+            self.commits = manifest["log"] + self.commits
+        self.checkpoints = sum(commit["kind"] == "checkpoint" for commit in self.commits)
 
     def check(self) -> list[str]:
         """Follow all checksums from the root; return every file that the store consists of."""
-        listed = []
-        for number, commit in enumerate(self.state["commits"], 1):
+        listed, rows = [], {}
+        for number, commit in enumerate(self.commits, 1):
             manifest = commit["manifest"]
             content = (self.path / manifest["path"]).read_bytes()
             assert (commit["number"], len(content), crc32c(content)) == (number, manifest["size"], manifest["crc32c"])
-            for name, size, checksum in json.loads(content)["files"]:
+            document = json.loads(content)
+            for name, size, checksum in document["files"]:
                 content = (self.path / name).read_bytes()
                 assert (len(content), crc32c(content)) == (size, checksum), name
                 listed.append(name)
-        return listed
+            held = decompress(base64.b64decode(document["content"])) if "rows" in document else b""
+            for name, size, checksum, length in document.get("rows", []):
+                before, _ = rows.get(name, (b"", 0))
+                rows[name] = before + held[:length], checksum
+                assert len(rows[name][0]) == size, name
+                held = held[length:]
+            assert not held
+        for name, (expected, checksum) in rows.items():
+            assert decompress((self.path / name).read_bytes())[: len(expected)] == expected, name
+            assert crc32c(expected) == checksum, name
+        return [*listed, *rows]
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return every array."""
@@ -67,10 +84,11 @@ class SpecReader:
         growing = dims[:1] == ["checkpoint"]
         assert not growing or shape[0] == self.checkpoints
         assert not growing or "sample" not in dims or shape[dims.index("sample")] == samples
-        separator = node["chunk_key_encoding"]["configuration"]["separator"]
+        keys = node["chunk_key_encoding"]
+        separator, first = keys["configuration"]["separator"], {"default": ["c"], "v2": []}[keys["name"]]
         whole = np.empty(shape, dtype)
         for index in itertools.product(*(range(-(-n // c)) for n, c in zip(shape, chunk, strict=True))):
-            content = (self.path / path / separator.join(["c", *map(str, index)])).read_bytes()
+            content = (self.path / path / separator.join([*first, *map(str, index)])).read_bytes()
             values = self.decode(content, node["codecs"], dtype, chunk)
             region = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunk, strict=True))
             room = whole[region].shape

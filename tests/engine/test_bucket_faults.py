@@ -49,6 +49,7 @@ def check(url: str, whole: dict[str, bytes]) -> int:
     run = Run(url)
     for t in range(run.checkpoints):
         np.testing.assert_array_equal(run.block("layers/a/activation", t, 1), [[t, 2]])
+        np.testing.assert_array_equal(run.block("norm", t, 1), [small_run.norm(t, 2)])
     np.testing.assert_array_equal(run.values("checkpoint"), np.arange(run.checkpoints))
     assert verify(url).sound
     for commit in run.commits:
@@ -122,6 +123,7 @@ def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
         for block in range(small_run.SCHEMA.blocks):
             rows = range(small_run.SAMPLES)[small_run.SCHEMA.block_slice(block)]
             checkpoint.write("layers/a/activation", np.array([[7, row] for row in rows], np.float32), block)
+            checkpoint.write("norm", np.array([7.0 for _ in rows], np.float32), block)
         checkpoint.put(f"checkpoints/{t:06d}/model.safetensors", [b"other weights %d" % t])
 
     return lambda: monkeypatch.setattr(small_run, "fill", fill)
@@ -253,8 +255,8 @@ def test_after_a_commit_that_failed_the_writer_goes_no_further(clock: Clock) -> 
             faults = Faults(store, 1)
             writer.place._client._store = faults
             # Nobody knows whether the root was put: the request for it fails, and so does the one to read it back.
-            faults.__dict__["put"] = _failing_root(store)
-            faults.__dict__["get"] = _failing
+            faults.__dict__["put"] = _failing_root(store.put)
+            faults.__dict__["get"] = _failing_root(store.get)
             with pytest.raises(StoreError, match="cannot be reached"), writer.checkpoint() as checkpoint:
                 small_run.fill(checkpoint)
             refused(lambda: writer.result("r", small_run.RESULT), "open the store again")
@@ -271,11 +273,11 @@ def _failing(*args: Any, **keywords: Any) -> Any:
     raise GenericError("kind: Connect")
 
 
-def _failing_root(store: MemoryStore) -> Callable[..., Any]:
-    def put(path: str, *args: Any, **keywords: Any) -> Any:
-        return _failing() if path == "zarr.json" else store.put(path, *args, **keywords)
+def _failing_root(request: Callable[..., Any]) -> Callable[..., Any]:
+    def failing(path: str, *args: Any, **keywords: Any) -> Any:
+        return _failing() if path == "zarr.json" else request(path, *args, **keywords)
 
-    return put
+    return failing
 
 
 class Outage(Faults):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import StoreError
-from featdyn.store import Run
+from featdyn.store import Run, verify
 from tests.engine.runs import tree
 
 
@@ -58,7 +58,6 @@ OTHERS = {
     "with the weights of its checkpoint 0 this network": {"model": Net(torch.sin)},
     "other network": {"model": Net(slope=0.2)},
     "batch is 8 there, 4 here": {"batch": 4},
-    "codec is none there, zstd here": {"codec": "zstd"},
     "dtype is float16 there, float32 here": {"dtype": "float32"},
     "layers/a/activation is in one": {"layers": ["b"]},
     "cube/activation_cosine is of another": {"layers": ["a", "b"]},
@@ -75,6 +74,17 @@ def test_another_recording_is_refused_in_a_line_that_names_what_differs(begun, m
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert tree(begun) == before
+
+
+@pytest.mark.parametrize(("first", "then"), [("none", "zstd"), ("zstd", "none")])
+def test_a_store_keeps_its_codec(tmp_path, first, then):
+    for step, codec in enumerate((first, then)):
+        with recorder(tmp_path / "r.zarr", codec=codec) as continued:
+            continued.record(step=step, loss=1)
+    run = Run(tmp_path / "r.zarr")
+    assert (run.schema.codec, run.checkpoints) == (first, 2)
+    assert verify(run.path).sound
+    np.testing.assert_array_equal(run.block("layers/a/activation", 0, 0), run.block("layers/a/activation", 1, 0))
 
 
 def test_the_same_recording_is_continued_with_any_weights(begun):

@@ -21,7 +21,7 @@ import pytest
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter, files, repair, verify
 from tests.engine.runs import encode_once
-from tests.engine.small_run import CHECKPOINTS, RESULT, fill, record
+from tests.engine.small_run import CHECKPOINTS, RESULT, check, fill, record
 from tests.engine.spec_reader import SpecReader
 
 
@@ -112,7 +112,7 @@ class FaultyFile:
 def committed(path: Path) -> dict[str, bytes]:
     """Return all that counts of a store: the root, and every file that follows from it."""
     reader = SpecReader(path)
-    listed = [*reader.check(), "zarr.json", *(c["manifest"]["path"] for c in reader.state["commits"])]
+    listed = [*reader.check(), "zarr.json", *(c["manifest"]["path"] for c in reader.commits)]
     return {name: (path / name).read_bytes() for name in listed}
 
 
@@ -123,10 +123,10 @@ def is_a_prefix(path: Path, whole: dict[str, bytes]) -> bool:
             Run(path)
         return True
     run, found = Run(path), committed(path)
-    for t in range(run.checkpoints):
-        np.testing.assert_array_equal(run.block("layers/a/activation", t, 1), [[t, 2]])
-    np.testing.assert_array_equal(run.values("checkpoint"), np.arange(run.checkpoints))
-    return verify(path).sound and all(whole[name] == content for name, content in found.items() if name != "zarr.json")
+    check(run)
+    # The manifests, which are equal, hold what counts of a chunk of several checkpoints.
+    same = [whole[n] == content for n, content in found.items() if n != "zarr.json" and not n.startswith("norm/")]
+    return verify(path).sound and all(same)
 
 
 @pytest.fixture(scope="module")

@@ -134,7 +134,8 @@ def _differences(run: Run, schema: Schema, probes: Probes, attributes: Mapping[s
     """Yield what a recording has otherwise than that of a run; what an older run does not say counts not."""
     before, after = run.attributes.get("capture", {}), attributes.get("capture", {})
     for name, value in after.items():
-        if name != "layers" and before.get(name, value) != value:  # the layers themselves are compared below
+        # The layers themselves are compared below; what is stored stays in the codec that it began with.
+        if name not in ("layers", "codec") and before.get(name, value) != value:
             yield f"{name} is {before[name]} there, {value} here"
     stored, new = ({a.path: a for a in s.arrays} for s in (run.schema, schema))
     for path in sorted({*stored, *new}):

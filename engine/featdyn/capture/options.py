@@ -20,7 +20,7 @@ class CaptureOptions(Options):
         "float16", description="of stored activations and gradients; float32 keeps every bit of the forward pass"
     )
     codec: Literal["none", "zstd"] = Field(
-        "none", description="compression of stored arrays; zstd is smaller and slower"
+        "zstd", description="compression of stored arrays; a store that is continued keeps its own"
     )
     sketch: int = Field(
         64, ge=1, le=4096, description="components of the random projection of each layer's activations"

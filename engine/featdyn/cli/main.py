@@ -30,6 +30,7 @@ COMMANDS = {
     "report": "Write a store's HTML report.",
     "verify": "Check every committed byte of a store; drop what is damaged.",
     "gc": "Remove from a store what no commit names.",
+    "compact": "Rewrite a store of an older format, with fewer files.",
 }
 
 

@@ -47,10 +47,14 @@ def command(store: str, sample: float | None, seed: int | None, mend: bool, as_j
         size = f"{verdict.bytes / 2**20:.1f} MiB"
         click.echo(f"{store}: {verdict.commits} commits, {verdict.files} files{drawn}, {size}: {state}")
         what = shown(", ".join(verdict.lost)) or "nothing"
+        anew = shown(", ".join(verdict.mendable))
         if repaired is None and verdict.problems:
-            click.echo(f"featdyn verify {store} --repair would drop: {what}")
+            also = f"; write anew: {anew}" if anew else ""
+            click.echo(f"featdyn verify {store} --repair would drop: {what}{also}")
         elif repaired is not None and repaired.changed:
             click.echo(f"{store}: dropped: {what}; {repaired.checkpoints} checkpoints are left")
+            if anew:
+                click.echo(f"{store}: written anew from the manifests: {anew}")
             if repaired.source != "zarr.json":
                 click.echo(f"{store}: zarr.json and commits/root.json were made anew from {repaired.source}")
             if repaired.aside:

@@ -113,9 +113,10 @@ def stored_cells(run: Run, path: str) -> Cells:
     document = run.nodes[path]
     dims, everything = _dims(document), tuple(np.arange(n) for n in document["shape"])
     cell = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
-    dtype, read = (_growing if grows(document) else _whole)(run, path)
+    alone = grows(document) and cell[0] == 1  # else a chunk like any other, of several checkpoints
+    dtype, read = (_growing if alone else _whole)(run, path)
     scaled = "scale_factor" in document["attributes"]
-    part = partial(_part, run, run.schema[path]) if grows(document) else None
+    part = partial(_part, run, run.schema[path]) if alone else None
     return Cells(dims, everything, cell, np.result_type(dtype, np.float32) if scaled else dtype, read, part)
 
 

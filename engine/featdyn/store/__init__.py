@@ -1,6 +1,7 @@
 """The store: one run as one Zarr v3 group that xarray reads, committed checkpoint by checkpoint. See SPEC.md."""
 
 from featdyn.store.checkpoint import CheckpointWriter
+from featdyn.store.compact import compact
 from featdyn.store.garbage import Garbage, gc
 from featdyn.store.locate import below, locate
 from featdyn.store.publish import commit_result
@@ -25,6 +26,7 @@ __all__ = [
     "Verdict",
     "below",
     "commit_result",
+    "compact",
     "exists",
     "gc",
     "locate",

@@ -2,8 +2,9 @@
 
 A put is atomic, and durable once it is acknowledged, so there is nothing to sync. What a file system's lock does for a
 folder is done by conditions here: every object of a commit is put only if nothing is there, or what is there was left
-by a writer before this one; the root only if it is the one that this writer read or wrote last. So whatever happens to
-be under way when a lease changes hands, no object that a commit names is ever overwritten, and none is deleted.
+by a writer before this one; the root, and a chunk that gains rows, only if it is the one that this writer read or wrote
+last. So whatever happens to be under way when a lease changes hands, nothing that a commit names is ever overwritten,
+and none of it deleted.
 """
 
 # ruff: noqa: D102  methods without a docstring do what Place says
@@ -18,7 +19,18 @@ from typing import Any
 from featdyn.errors import StoreError
 from featdyn.store.client import BRIEF, PART, PATIENT, QUICK, Client, connect
 from featdyn.store.lease import Lease, several
-from featdyn.store.place import FileRecord, Found, Item, Object, Place, Refused, Version, crc32c
+from featdyn.store.place import (
+    DOCUMENT,
+    FileRecord,
+    Found,
+    Item,
+    Object,
+    Place,
+    Refused,
+    Version,
+    crc32c,
+    oversized,
+)
 
 AT_ONCE = 16  # requests
 LASTING = 30.0  # seconds that the lease must have to run before a delete, which takes 20 at most
@@ -36,6 +48,7 @@ class Bucket(Place):
     path: str
     absent = "nothing there"
     fence = "zarr.json"  # which is no root then
+    lasting = True
 
     def __init__(self, url: str) -> None:
         self.path = url
@@ -75,6 +88,8 @@ class Bucket(Place):
         found = self._client.get(path)
         if found is None:
             return None
+        if found.size > DOCUMENT:
+            raise oversized(path, found.size)
         return found.content if found.size <= PART else self.read(path), found.version
 
     def version(self, path: str) -> Version:
@@ -136,6 +151,17 @@ class Bucket(Place):
                 break
             before = None if found is None else found.version
         raise StoreError(f"{self}: {path} was written by another writer just now: open the store again")
+
+    def rewrite(self, path: str, content: bytes, before: Version) -> Version:
+        if before is None:
+            self.write(path, [content])
+            return self._mine.pop(path)
+        self.inside(path)
+        self._writing()
+        try:
+            return self._client.put_if(path, content, before)
+        except Refused:
+            raise StoreError(f"{self}: {path} was written by another writer: open the store again") from None
 
     def _put(self, path: str, content: bytes, before: Version) -> Version:
         if len(content) <= SINGLE:

@@ -11,6 +11,7 @@ import numpy as np
 
 from featdyn.errors import StoreError
 from featdyn.store import metadata, shard
+from featdyn.store.gathered import Gatherer
 from featdyn.store.place import FileRecord, Place, disk
 from featdyn.store.schema import Schema, check_name
 
@@ -21,9 +22,11 @@ class CheckpointFiles:
     ``is_open`` says whether none of its files is published yet for certain: published ones are never touched again.
     """
 
-    def __init__(self, place: Place, schema: Schema, index: int, is_open: Callable[[], bool]) -> None:
+    def __init__(
+        self, place: Place, schema: Schema, index: int, gatherer: Gatherer, is_open: Callable[[], bool]
+    ) -> None:
         self.index = index
-        self._place, self._schema, self._is_open = place, schema, is_open
+        self._place, self._schema, self._gatherer, self._is_open = place, schema, gatherer, is_open
         self._guard = threading.Lock()
         self._written: dict[str, FileRecord] = {}
 
@@ -46,7 +49,15 @@ class CheckpointFiles:
                 f"{path}: block {block} must be {spec.dtype} of shape {tuple(expected)}, "
                 f"got {values.dtype} of shape {values.shape}"
             )
-        self._put(metadata.chunk_key(spec, self.index, block), shard.encode(values, spec, schema))
+        if spec.span == 1:
+            self._put(metadata.chunk_key(spec, self.index, block), shard.encode(values, spec, schema))
+            return
+        self._check_open()
+        with disk(self._place, self.index):
+            record = self._gatherer.add(spec, self.index, block, values)
+            self._gatherer.write(spec, block)
+        with self._guard:
+            self._written[record.path] = record
 
     def put(self, path: str, pieces: Iterable[bytes]) -> None:
         """Write a file that is no array: tensors, as ``checkpoints/<index>/<kind>.safetensors``."""
@@ -55,9 +66,12 @@ class CheckpointFiles:
             raise ValueError(f"path must be checkpoints/{self.index:06d}/<kind>.safetensors, got {path}")
         self._put(path, pieces)
 
-    def _put(self, path: str, pieces: Iterable[bytes]) -> None:
+    def _check_open(self) -> None:
         if not self._is_open():
             raise StoreError(f"{self._place}: checkpoint {self.index} is committed, or its commit failed")
+
+    def _put(self, path: str, pieces: Iterable[bytes]) -> None:
+        self._check_open()
         with disk(self._place, self.index):
             record = self._place.write(path, pieces)
         with self._guard:
@@ -72,7 +86,8 @@ class CheckpointFiles:
         self._give_up(self._written)
 
     def _give_up(self, paths: Iterable[str]) -> None:
-        for path in paths if self._is_open() else ():
+        kept = _keys(self._schema, self.index, begun=True)  # chunks that hold other checkpoints, too
+        for path in set(paths) - kept if self._is_open() else ():
             with suppress(OSError, StoreError):
                 self._place.give_up(path)
 
@@ -88,10 +103,11 @@ class CheckpointWriter(CheckpointFiles):
         place: Place,
         schema: Schema,
         index: int,
+        gatherer: Gatherer,
         publish: Callable[[list[FileRecord]], None],
         is_open: Callable[[], bool],
     ) -> None:
-        super().__init__(place, schema, index, is_open)
+        super().__init__(place, schema, index, gatherer, is_open)
         self._publish = publish
 
     def commit(self, handed: Iterable[FileRecord] = ()) -> None:
@@ -122,9 +138,11 @@ class CheckpointWriter(CheckpointFiles):
             self.discard()
 
 
-def _keys(schema: Schema, checkpoint: int) -> set[str]:
+def _keys(schema: Schema, checkpoint: int, *, begun: bool = False) -> set[str]:
+    """Return the files of a checkpoint, or those that were begun by an earlier one."""
     return {
         metadata.chunk_key(spec, checkpoint, block)
         for spec in schema.arrays
+        if not begun or checkpoint % spec.span
         for block in range(schema.blocks if spec.sample_axis is not None else 1)
     }

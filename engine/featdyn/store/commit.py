@@ -3,21 +3,24 @@
 Every file of a commit is written and synced; then its manifest, the list of these files with size and crc32c; then
 the root ``zarr.json`` is replaced, which makes all of it visible at once. The root names each commit's manifest by size
 and checksum, so the root stays small at any number of shards (a list of all shards in the root would be rewritten, and
-parsed by every reader, at each checkpoint), and a manifest that was damaged is found like any other file.
+parsed by every reader, at each checkpoint), and a manifest that was damaged is found like any other file. It stays so
+at any number of commits: each 64th manifest holds the list of those before it, and the root the list from there.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from featdyn.errors import StoreError
-from featdyn.store import seal
+from featdyn.store import seal, zstd
+from featdyn.store.gathered import Rows
 from featdyn.store.locate import Store, locate
-from featdyn.store.place import FileRecord, Place, crc32c, disk
+from featdyn.store.place import DOCUMENT, FileRecord, Place, crc32c, disk
 
 Kind: TypeAlias = Literal["checkpoint", "result"]  # that are written; readers skip others, "dropped" among them
 
@@ -52,7 +55,11 @@ class Commit:
         return cls(number, kind, name, FileRecord.parse(manifest["path"], manifest["size"], manifest["crc32c"]))
 
     def files(self, store: Store) -> list[FileRecord]:
-        """Return the files of this commit, as its manifest lists them."""
+        """Return the files that this commit made, as its manifest lists them."""
+        return self.listing(store).files
+
+    def listing(self, store: Store) -> Listing:
+        """Return what its manifest lists."""
         place = locate(store)
         with disk(place):
             found = self.listed(place)
@@ -60,20 +67,45 @@ class Commit:
             raise StoreError(f"{place}: {found}; run: featdyn verify {place}")
         return found
 
-    def listed(self, place: Place) -> list[FileRecord] | str:
-        """Return these files, or what is wrong with the manifest; raises OSError where nobody can say now."""
+    def listed(self, place: Place) -> Listing | str:
+        """Return the same, or what is wrong with the manifest; raises OSError where nobody can say now."""
+        if self.manifest.size > DOCUMENT:
+            return f"{self.manifest.path}: too large for a manifest"
         content, wrong = place.whole(self.manifest)
         if wrong:
             return wrong
         try:
-            return [FileRecord.parse(*entry[:3]) for entry in json.loads(content)["files"]]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            return Listing.parse(json.loads(content))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return f"{self.manifest.path}: no manifest"
+
+
+class Listing(NamedTuple):
+    """What a manifest lists."""
+
+    files: list[FileRecord]  # that the commit made
+    rows: list[Rows]  # of the chunks that gather checkpoints
+    log: list[Commit]  # the commits before, where the root lists them no more
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Listing:
+        """Return what is in a manifest, or raise ValueError, KeyError or TypeError."""
+        files = [FileRecord.parse(*entry[:3]) for entry in document["files"]]
+        entries = [(FileRecord.parse(*entry[:3]), entry[3]) for entry in document.get("rows", ())]
+        if not all(isinstance(length, int) and 0 < length <= record.size for record, length in entries):
+            raise ValueError("no rows")
+        size = sum(length for _, length in entries)
+        held = zstd.expand(base64.b64decode(document["content"]), size).tobytes() if entries else b""
+        rows, at = [], 0
+        for record, length in entries:
+            rows.append(Rows(record.path, record.size, record.crc32c, held[at : at + length]))
+            at += length
+        return cls(files, rows, [Commit.parse(entry) for entry in document.get("log", ())])
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The list of a commit's files, and what the root says of it, so that the root can be made anew from these.
+    """A commit's files and rows, and what the root says of it, so that the root can be made anew from these.
 
     Equal runs have equal manifests, whoever made them and when.
     """
@@ -83,14 +115,16 @@ class Manifest:
     name: str
     after: int | None  # the checksum of the manifest of the newest checkpoint before: it tells whose commit this is
     files: tuple[FileRecord, ...]
+    rows: tuple[Rows, ...] = ()
+    log: tuple[Commit, ...] = ()
     run: Mapping[str, Any] | None = None  # of the first commit: what the root says but for its commits
 
     _SEAL = "manifest_crc32c"
 
     @staticmethod
-    def path(number: int) -> str:
-        """Return where the manifest of a commit lies."""
-        return f"commits/{number:06d}.json"
+    def path(number: int, *, compacted: bool = False) -> str:
+        """Return where the manifest of a commit lies, or the one that stands for it since the store was compacted."""
+        return f"commits/{number:06d}.2.json" if compacted else f"commits/{number:06d}.json"
 
     def encode(self) -> bytes:
         """Return the content of its file."""
@@ -102,6 +136,12 @@ class Manifest:
             "after": self.after,
             "files": [[r.path, r.size, r.crc32c] for r in sorted(self.files, key=lambda record: record.path)],
         }
+        if self.rows:
+            rows = sorted(self.rows, key=lambda record: record.path)
+            document["rows"] = [[r.path, r.size, r.crc32c, len(r.row)] for r in rows]
+            document["content"] = base64.b64encode(zstd.compress(b"".join(r.row for r in rows))).decode()
+        if self.log:
+            document["log"] = [asdict(entry) for entry in self.log]
         if self.run is not None:
             document["run"] = self.run
         return seal.seal(json.dumps(document).encode(), self._SEAL)
@@ -112,8 +152,9 @@ class Manifest:
         if not seal.intact(content, cls._SEAL):
             return None
         d = json.loads(content)
-        files = tuple(FileRecord.parse(*entry[:3]) for entry in d["files"])
-        return cls(d["commit"], d["kind"], d["name"], d["after"], files, d.get("run"))
+        listed = Listing.parse(d)
+        files, rows, log = tuple(listed.files), tuple(listed.rows), tuple(listed.log)
+        return cls(d["commit"], d["kind"], d["name"], d["after"], files, rows, log, d.get("run"))
 
 
 def write_nothing(place: Place) -> None:
@@ -122,8 +163,8 @@ def write_nothing(place: Place) -> None:
         place.replace(NOTHING.path, _EMPTY)
 
 
-def write_manifest(place: Place, manifest: Manifest) -> Commit:
+def write_manifest(place: Place, manifest: Manifest, *, compacted: bool = False) -> Commit:
     """Write a manifest and make the names of all its files durable; after this the commit may be published."""
-    record = place.write(Manifest.path(manifest.number), [manifest.encode()])
-    place.settle([r.path for r in manifest.files] + [record.path])
+    record = place.write(Manifest.path(manifest.number, compacted=compacted), [manifest.encode()])
+    place.settle([r.path for r in (*manifest.files, *manifest.rows, record)])
     return Commit(manifest.number, manifest.kind, manifest.name, record)

@@ -1,7 +1,7 @@
 """A store in a folder: durable files, which is what a commit stands on.
 
-A file that a commit names is written once, synced, and never changed afterwards; the one file that is replaced, the
-root metadata, is replaced atomically.
+A file that a commit names is written once, synced, and never changed afterwards. What is replaced, the root metadata
+and chunks that gain rows, is replaced atomically.
 """
 
 # ruff: noqa: D102  methods without a docstring do what Place says
@@ -22,7 +22,7 @@ import numpy as np
 
 from featdyn.errors import StoreError
 from featdyn.store.lock import TURN, FolderLock, WriterLock
-from featdyn.store.place import GONE, Content, FileRecord, Place, Version
+from featdyn.store.place import DOCUMENT, GONE, Content, FileRecord, Place, Version, oversized
 
 LOG = logging.getLogger("featdyn")
 
@@ -97,6 +97,9 @@ class Folder(Place):
     def fetch(self, path: str) -> tuple[bytes, Version] | None:
         """Return the content of a file, if there is one."""
         try:
+            size = self.size(path)
+            if size > DOCUMENT:
+                raise oversized(path, size)
             return self.read(path), None
         except GONE:
             return None
@@ -197,6 +200,9 @@ class Folder(Place):
             raise
         return FileRecord(path, size, checksum)
 
+    def rewrite(self, path: str, content: bytes, before: Version) -> Version:
+        self._swap(path, content)
+
     def settle(self, paths: list[str]) -> None:
         """Make the names of these files durable, and those of the folders that lead to them."""
         folders = {self.path}
@@ -224,6 +230,12 @@ class Folder(Place):
 
     def replace(self, path: str, content: bytes, *, durable: bool = True) -> None:
         """Replace one file so that a reader sees the old content or the new; when durable, also after a power cut."""
+        target = self._swap(path, content, durable=durable)
+        if durable:
+            sync_folder(target.parent)
+
+    def _swap(self, path: str, content: bytes, *, durable: bool = True) -> Path:
+        """Do so but for the new name, which is not durable yet."""
         target = self.inside(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.new")
@@ -239,8 +251,7 @@ class Folder(Place):
             with suppress(OSError):
                 aside.unlink()
             raise
-        if durable:
-            sync_folder(target.parent)
+        return target
 
     def give_up(self, path: str) -> None:
         """Remove a file that no commit will name."""

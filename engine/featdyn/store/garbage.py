@@ -41,7 +41,8 @@ def gc(store: Store, *, dry_run: bool = False) -> Garbage:
         root, content, _ = roots.owned(place, held)
         named = {roots.NAME, roots.COPY, *(f"{node}/{roots.NAME}" for node in root.nodes)}
         for commit in root.commits:
-            named |= {commit.manifest.path, *(record.path for record in commit.files(place))}
+            listing = commit.listing(place)
+            named |= {commit.manifest.path, *(record.path for record in (*listing.files, *listing.rows))}
         removed, foreign = {}, []
         for name, size in sorted(place.listing().items()):
             kept = name in named or lock.is_lock(name)

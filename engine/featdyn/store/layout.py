@@ -12,16 +12,18 @@ from featdyn.store.schema import check_name
 
 RESERVED = ("results", "checkpoints", "commits")  # top-level names that no array or coordinate may take
 
-# Names of the files that a writer makes, chunks of both key encodings among them.
+# Names of the files that a writer makes, chunks of all three key encodings among them.
 _OWN = re.compile(
-    r"((?P<node>.+)/)?(\.zarr\.json\.new|zarr\.json)|(?P<array>.+)/c([./]\d+)*"
-    r"|commits/(\d{6,}|dropped|root|root\.\d+)\.json|commits/\.(dropped|root)\.json\.new"
+    r"((?P<node>.+)/)?(\.zarr\.json\.new|zarr\.json)|(?P<array>.+)/(c([./]\d+)*|\d+(\.\d+)*|\.\d+(\.\d+)*\.new)"
+    r"|commits/(\d{6,}(\.2)?|dropped|root|root\.\d+)\.json|commits/\.(dropped|root)\.json\.new"
     r"|checkpoints/\d{6,}/[^/]+\.safetensors"
 )
 
 # Of these, what no writer makes before its first commit; and what a run keeps: manifests, results, tensors, shards.
-_COMMITTED = re.compile(r"commits/(?!000001\.json)(\d{6,}|dropped|root|root\.\d+)\.json|results/[^/]+/\d{6,}/.+")
-_DATA = re.compile(rf"{_COMMITTED.pattern}|commits/000001\.json|checkpoints/\d{{6,}}/[^/]+\.safetensors|.+/c(\.\d+)+")
+_COMMITTED = re.compile(r"commits/(?!000001\.json)(\d{6,}(\.2)?|dropped|root|root\.\d+)\.json|results/[^/]+/\d{6,}/.+")
+_DATA = re.compile(
+    rf"{_COMMITTED.pattern}|commits/000001\.json|checkpoints/\d{{6,}}/[^/]+\.safetensors|.+/(c\.)?\d+(\.\d+)*"
+)
 
 
 def check(nodes: Mapping[str, Document]) -> None:

@@ -25,9 +25,15 @@ def array(spec: ArraySpec, schema: Schema, checkpoints: int) -> Document:
     """Return the document of an array with a checkpoint axis, at so many checkpoints."""
     chunk, shard = [1, *spec.shape], [1, *spec.shape]
     codecs: list[Document] = [BYTES]
+    # One folder an array: a shard is then one new name in one folder, and a commit syncs few folders.
+    keys = {"name": "default", "configuration": {"separator": "."}}
     if spec.sample_axis is not None:
         axis = 1 + spec.sample_axis
         chunk[axis], shard[axis] = schema.chunk_samples(spec), schema.shard_samples
+    if spec.span > 1:
+        shard[0], codecs = spec.span, [BYTES, ZSTD]
+        keys = {"name": "v2", "configuration": {"separator": "."}}  # other names than those of single checkpoints
+    elif spec.sample_axis is not None:
         inner = [BYTES] if schema.codec == "none" else [BYTES, ZSTD]
         configuration = {
             "chunk_shape": chunk,
@@ -42,8 +48,7 @@ def array(spec: ArraySpec, schema: Schema, checkpoints: int) -> Document:
         "shape": [checkpoints, *spec.shape],
         "data_type": np.dtype(spec.dtype).name,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard}},
-        # One folder an array: a shard is then one new name in one folder, and a commit syncs few folders.
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "chunk_key_encoding": keys,
         "fill_value": np.zeros((), spec.dtype).item(),
         "codecs": codecs,
         "attributes": dict(spec.attrs),
@@ -67,21 +72,24 @@ def encode(document: Document) -> bytes:
 
 
 def chunk_key(spec: ArraySpec, checkpoint: int, block: int) -> str:
-    """Return the file of one shard, below the store."""
+    """Return the file of one checkpoint's shard, or of the chunk that gathers it with others, below the store."""
     index = [0] * len(spec.dims)
     if spec.sample_axis is not None:
         index[spec.sample_axis] = block
-    return f"{spec.path}/c." + ".".join(map(str, [checkpoint, *index]))
+    prefix = "c." if spec.span == 1 else ""
+    return f"{spec.path}/{prefix}" + ".".join(map(str, [checkpoint // spec.span, *index]))
 
 
 def parse_array(path: str, document: Document) -> ArraySpec:
     """Return the :class:`ArraySpec` that :func:`array` turned into this document."""
     dims = tuple(document["dimension_names"][1:])
-    chunk = None
-    if "sample" in dims:
+    chunk, span = None, document["chunk_grid"]["configuration"]["chunk_shape"][0]
+    if span > 1 and [codec["name"] for codec in document["codecs"]] != ["bytes", "zstd"]:
+        raise ValueError(f"{path}: gathered in another way")
+    if span == 1 and "sample" in dims:
         chunk = document["codecs"][0]["configuration"]["chunk_shape"][1 + dims.index("sample")]
     return ArraySpec(
-        path, dims, tuple(document["shape"][1:]), document["data_type"], document.get("attributes", {}), chunk
+        path, dims, tuple(document["shape"][1:]), document["data_type"], document.get("attributes", {}), chunk, span
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -21,8 +22,11 @@ from featdyn.errors import StoreError
 if TYPE_CHECKING:
     import torch
 
+    from featdyn.store.commit import Listing
+
 # Said by a place that has looked: the file is not there. Any other error says nothing about it.
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+DOCUMENT = 2**26  # bytes: no root, manifest or chunk of several checkpoints is as large
 WRITER_WAITS = 600.0  # seconds, for who publishes a result
 Version: TypeAlias = Any  # which of the contents that a file had one after another; None: it was not there
 Content: TypeAlias = bytes | memoryview
@@ -55,6 +59,11 @@ class FileRecord:
 def crc32c(content: bytes) -> int:
     """Return the CRC-32C (Castagnoli) of some bytes, as zarr uses it."""
     return int(google_crc32c.value(content))
+
+
+def oversized(path: str, size: int) -> OSError:
+    """Return what to raise for a file that is larger than a document may be."""
+    return OSError(errno.EFBIG, f"{path} is too large: {size} bytes")
 
 
 class Refused(Exception):
@@ -144,6 +153,8 @@ class Place(ABC):
     """Opens the same place again, from any folder."""
     absent: str
     """What to say when there is no such place."""
+    lasting = False
+    """Whether a file that was written is there, so that a reader need not look whether the newest are."""
     fence: str
     """The file that says, until the first commit replaces it, that no commit has come; see :meth:`begin`."""
 
@@ -262,8 +273,15 @@ class Place(ABC):
     def write(self, path: str, pieces: Iterable[bytes]) -> FileRecord:
         """Write one new file of the commit at hand; its name is durable after :meth:`settle`."""
 
+    @abstractmethod
+    def rewrite(self, path: str, content: bytes, before: Version) -> Version:
+        """Do as :meth:`write`, with a file that may be read; return the new version. ``before`` is that which is there.
+
+        None stands for what is not there, or was left by a writer before this one that did not commit it.
+        """
+
     def settle(self, paths: list[str]) -> None:
-        """Make what :meth:`write` wrote durable, names and all."""
+        """Make what was written durable, names and all."""
 
     @abstractmethod
     def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True, label: str = "") -> Version:
@@ -310,7 +328,7 @@ class Place(ABC):
                 checksum = int(google_crc32c.extend(checksum, piece))
             return record.differs(size, checksum)
 
-        return self._damage(record, look)
+        return self.damage(record, look)
 
     def whole(self, record: FileRecord) -> tuple[bytes, str | None]:
         """Return the content of a committed file, and what is wrong with it, as :meth:`check` does, with one read."""
@@ -318,13 +336,16 @@ class Place(ABC):
 
         def look() -> str | None:
             nonlocal content
+            if not self.lasting and (wrong := record.differs(self.size(record.path), record.crc32c)):
+                return wrong  # what is longer is not read
             content = self.read(record.path)
             return record.differs(len(content), crc32c(content))
 
-        wrong = self._damage(record, look)
+        wrong = self.damage(record, look)
         return content, wrong
 
-    def _damage(self, record: FileRecord, look: Callable[[], str | None]) -> str | None:
+    def damage(self, record: FileRecord, look: Callable[[], str | None]) -> str | None:
+        """Return what ``look`` says is wrong with a committed file, or that it is missing or leads out of the store."""
         try:
             self.inside(record.path)
         except StoreError:
@@ -334,10 +355,15 @@ class Place(ABC):
         except GONE:
             return f"{record.path}: missing"
 
-    def incomplete(self, records: Iterable[FileRecord]) -> str | None:
-        """Return what is wrong with the first of these that is not there in full size."""
+    def incomplete(self, listing: Listing) -> str | None:
+        """Return what is wrong with the first file of a commit that is not there in full size."""
         with disk(self):
-            return next(filter(None, self.each(lambda record: self.check(record, content=False), records)), None)
+            found = self.each(lambda record: self.check(record, content=False), listing.files)
+            there = self.each(lambda record: self.damage(record, lambda: self._lacking(record)), listing.rows)
+            return next(filter(None, chain(found, there)), None)
+
+    def _lacking(self, record: FileRecord) -> None:
+        self.size(record.path)
 
 
 @contextmanager

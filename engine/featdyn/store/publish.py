@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from featdyn.errors import StoreError
 from featdyn.store import commit, datasets, layout, metadata
 from featdyn.store import root as roots
+from featdyn.store.gathered import Rows
 from featdyn.store.locate import locate
 from featdyn.store.metadata import Document
 from featdyn.store.place import FileRecord, Lock, Place, Version, beside, disk
@@ -97,14 +98,18 @@ class Publisher:
         number = len(self._root.commits) + 1
         last = next((c.manifest.crc32c for c in reversed(self._root.commits) if c.kind == "checkpoint"), None)
         run = self._root.description() if number == 1 else None
-        manifest = commit.Manifest(number, kind, name, last, (*self._pending, *written), run)
+        rows = tuple(record for record in written if isinstance(record, Rows))
+        written = [record for record in written if not isinstance(record, Rows)]
+        files = (*self._pending, *written)
+        manifest = commit.Manifest(number, kind, name, last, files, rows, self._root.log(number), run)
         entry = commit.write_manifest(self.place, manifest)
         before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {})
         content = after.encode()
         try:
             self._version = self.place.publish(roots.NAME, content, self._version, label=entry.label)
         except OSError:
-            self._give_up([*written, entry.manifest], content)
+            begun = [record for record in rows if record.size == len(record.row)]  # chunks of this checkpoint alone
+            self._give_up([*written, *begun, entry.manifest], content)
             raise
         self._root, self._content, self._pending, self._broken = after, content, [], False
         self._behind |= {path: d for path, d in after.nodes.items() if before.get(path) != d}
@@ -160,7 +165,7 @@ def newest(place: Place, lock: Lock) -> tuple[Root, bytes, Version]:
     """Return the root, its content and version, for who has just got a lock; mend what a killed writer left behind."""
     root, content, version = roots.owned(place, lock)
     with disk(place, root.checkpoints):
-        wrong = place.incomplete(root.commits[-1].files(place))
+        wrong = place.incomplete(root.commits[-1].listing(place))
         if wrong:
             raise StoreError(f"{place}: {wrong}; run: featdyn verify {place}")
         roots.repeat(place, content, root.nodes)

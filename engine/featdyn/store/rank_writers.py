@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from featdyn.store.checkpoint import CheckpointFiles
+from featdyn.store.gathered import Gatherer
 from featdyn.store.locate import Store, locate
 from featdyn.store.lock import RankLock
 from featdyn.store.place import FileRecord, Place
+from featdyn.store.root import Root
 from featdyn.store.schema import Schema
 
 
@@ -23,12 +25,14 @@ class RunPart:
         self.schema, self.checkpoints = schema, checkpoints
         self._token = token
         self.place.check_several()
+        known = Root.read(self.place).rows(self.place) if checkpoints else {}
+        self._gatherer = Gatherer(self.place, schema, known)
         self.checkpoint().discard()  # can it?
 
     def checkpoint(self) -> CheckpointPart:
         """Return what writes shards of the next checkpoint, as soon as the writer has answered once more."""
         lock = RankLock(Path(self.place.path), self._token)
-        return CheckpointPart(self.place, self.schema, self.checkpoints, lock)
+        return CheckpointPart(self.place, self.schema, self.checkpoints, self._gatherer, lock)
 
     def close(self) -> None:
         """Nothing is held between checkpoints."""
@@ -37,8 +41,8 @@ class RunPart:
 class CheckpointPart(CheckpointFiles):
     """Some shards of one checkpoint: until they are handed over or discarded no other writer can start."""
 
-    def __init__(self, place: Place, schema: Schema, index: int, lock: RankLock) -> None:
-        super().__init__(place, schema, index, is_open=lambda: self._own and lock.held)
+    def __init__(self, place: Place, schema: Schema, index: int, gatherer: Gatherer, lock: RankLock) -> None:
+        super().__init__(place, schema, index, gatherer, is_open=lambda: self._own and lock.held)
         self._lock, self._own = lock, True
         lock.acquire()
 

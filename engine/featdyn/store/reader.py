@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from featdyn.errors import StoreError
-from featdyn.store import metadata, root, shard, summary
+from featdyn.store import gathered, metadata, root, shard, summary
 from featdyn.store.commit import DROPPED
 from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
 from featdyn.store.place import Place, crc32c
 from featdyn.store.root import Root
-from featdyn.store.schema import Schema, check_name
+from featdyn.store.schema import ArraySpec, Schema, check_name
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 ALL = slice(None)
+CHUNKS = 256  # that gather checkpoints, kept once they were read: 64 KiB each
 PARTLY = 2**20  # bytes: of a larger shard only what is asked for is read
 
 
@@ -69,7 +70,8 @@ class Run:
         self.schema = self._root.schema
         self.nodes: Mapping[str, Document] = self._root.nodes  # all groups and arrays below the root, to its zarr.json
         self.checkpoints = self._root.checkpoints  # that are committed
-        wrong = self.place.incomplete(self.commits[-1].files(self.place))
+        newest = self.commits[-1].listing(self.place)
+        wrong = None if self.place.lasting else self.place.incomplete(newest)
         if wrong:
             raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
 
@@ -100,7 +102,7 @@ class Run:
 
         from featdyn.store.snapshot import snapshot
 
-        store = snapshot(self.place, self._content)
+        store = snapshot(self.place, self._content, self.nodes)
         with _readable(self.place, root.NAME):
             return zarr.open_group(store, mode="r", use_consolidated=True, zarr_format=3)
 
@@ -158,9 +160,20 @@ class Run:
         if path not in self.nodes or not metadata.grows(self.nodes[path]):
             raise StoreError(f"{self.path}: no array {path} that grows with the checkpoints")
         self._require(checkpoint)
-        found = read_block(self.place, self.schema, path, checkpoint, block, rows)
+        spec = self.schema[path]
+        if spec.span == 1:
+            found = read_block(self.place, self.schema, path, checkpoint, block, rows)
+        else:
+            found = _of_chunk(
+                self._chunk(path, checkpoint // spec.span, block), spec, self.schema, checkpoint, block, rows
+            )
         with _readable(self.place, path):
-            return found if stored else decoded(found, self.schema[path].attrs)
+            return found if stored else decoded(found, spec.attrs)
+
+    @cached_property
+    def _chunk(self) -> Callable[[str, int, int], np.ndarray[Any, Any]]:
+        """Read a chunk that gathers checkpoints, once: who asks for one of them will ask for the next."""
+        return lru_cache(CHUNKS)(partial(_read_chunk, self.place, self.schema))
 
     def announce(self, path: str, checkpoint: int, block: int) -> None:
         """Ask the system to read a shard ahead, which :meth:`block` will be asked for soon."""
@@ -238,6 +251,9 @@ def read_block(
     8 MiB, 30 % in those of 32 (page cache). Of a few samples of a large shard only their chunks are read.
     """
     place, spec = locate(store), schema[path]
+    if spec.span > 1:
+        chunk = _read_chunk(place, schema, path, checkpoint // spec.span, block)
+        return _of_chunk(chunk, spec, schema, checkpoint, block, rows)
     if not 0 <= block < (1 if spec.sample_axis is None else schema.blocks):
         raise ValueError(f"block must be one of the {schema.blocks} of {path}, got {block}")
     samples = schema.block_slice(block)
@@ -251,6 +267,25 @@ def read_block(
             found = shard.decode(place.view(key), spec, schema, count)
             return found[(slice(None),) * spec.sample_axis + (rows,)]
         return shard.select(partial(place.part, key), place.size(key), spec, schema, slice(start, stop))
+
+
+def _read_chunk(place: Place, schema: Schema, path: str, index: int, block: int) -> np.ndarray[Any, Any]:
+    """Return the chunk of this index along the checkpoints, as :func:`gathered.decode` does."""
+    spec = schema[path]
+    key = metadata.chunk_key(spec, index * spec.span, block)
+    with _readable(place, key):
+        return gathered.decode(place.read(key), spec, schema)
+
+
+def _of_chunk(
+    chunk: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema, checkpoint: int, block: int, rows: slice
+) -> np.ndarray[Any, Any]:
+    found: np.ndarray[Any, Any] = chunk[checkpoint % spec.span]
+    if spec.sample_axis is None:
+        return found
+    samples = schema.block_slice(block)
+    before = (slice(None),) * spec.sample_axis
+    return found[(*before, slice(samples.stop - samples.start))][(*before, rows)]
 
 
 def state_path(checkpoint: int, kind: str) -> str:

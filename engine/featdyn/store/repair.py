@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from featdyn.errors import StoreError
-from featdyn.store import commit
+from featdyn.store import commit, gathered
 from featdyn.store import root as roots
+from featdyn.store.commit_list import ListLostError
 from featdyn.store.locate import Store, locate
 from featdyn.store.place import Lock, Place, Version, beside, disk
 from featdyn.store.rebuild import rebuild
@@ -60,12 +63,15 @@ def repair(store: Store, progress: Progress = None) -> Repair:
             )
         if verdict.sound and source == NAME:
             return Repair(verdict, source, None, root.checkpoints, changed=False)
+        after = root.without(root.lost(verdict.damaged))
+        _mend(place, after, verdict.mendable)
+        if not verdict.damaged and source == NAME:
+            return Repair(verdict, source, None, root.checkpoints, changed=True)
         before, aside = place.fetch(NAME), None
         if before is not None:
             aside = f"commits/root.{len(asides(place)) + 1}.json"
             place.write(aside, [before[0]])
             place.settle([aside])
-        after = root.without(root.lost(verdict.damaged))
         if any(entry.kind == commit.DROPPED for entry in after.commits):
             commit.write_nothing(place)
         content = after.encode()
@@ -76,12 +82,23 @@ def repair(store: Store, progress: Progress = None) -> Repair:
         return Repair(verdict, source, aside, after.checkpoints, changed=True)
 
 
+def _mend(place: Place, root: Root, paths: Sequence[str]) -> None:
+    """Make chunks anew that gather checkpoints, as far as these stay."""
+    if paths:
+        commits = [c for c in root.commits if c.kind == "checkpoint"]
+        kept = [row for c in commits for row in c.listing(place).rows if row.path in paths]
+        for path in {row.path for row in kept}:
+            gathered.mend(place, root.schema, path, kept)
+        place.settle(list(paths))
+
+
 def _newest(place: Place, lock: Lock) -> tuple[str, Root, Version]:
     """Return the root, or when it is damaged the best that is left of it; its file, and the version of the root's."""
     found = place.fetch(NAME)
     if found is not None and roots.intact(found[0]):
-        root, _, version = roots.owned(place, lock)
-        return NAME, root, version
+        with suppress(ListLostError):  # then from the manifests that are left
+            root, _, version = roots.owned(place, lock)
+            return NAME, root, version
     left = salvage(place, found and found[0]) or rebuild(place)
     if left is not None:
         name, root = left

@@ -11,6 +11,8 @@ from typing import Any
 from featdyn.errors import StoreError
 from featdyn.store import layout, metadata, seal
 from featdyn.store.commit import DROPPED, NOTHING, Commit, Manifest
+from featdyn.store.commit_list import list_from, listed, takes_over
+from featdyn.store.gathered import Rows
 from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
 from featdyn.store.place import Lock, Place, Version, disk
@@ -19,9 +21,10 @@ from featdyn.store.schema import Schema
 NAME = "zarr.json"
 COPY = "commits/root.json"  # the root once more, for a repair; it may be one commit behind
 KEY = "featdyn"  # the root attribute that holds what is ours
-FORMAT = 1
+FORMAT = 2
 _SEAL = "root_crc32c"
 _FENCE = b'{"takeovers": '
+LARGEST = 2**26  # bytes of a chunk that gathers checkpoints: what each reading of it needs
 _LOOKED = 10_000  # files at most that are looked at to see whether a folder without a root was a run
 
 
@@ -35,6 +38,11 @@ class Root:
     commits: tuple[Commit, ...] = ()  # oldest first
     takeovers: int = 0
     """Of a writer in a bucket from one whose lease ran out; it tells roots apart that are else equal."""
+    format: int = FORMAT
+    start: int = 1
+    """The first commit that it lists itself. The manifest of this one lists those before it, back to ..."""
+    since: int = 1
+    """... the first of the list that the next such manifest will hold."""
 
     @property
     def checkpoints(self) -> int:
@@ -43,14 +51,21 @@ class Root:
 
     def after(self, entry: Commit, added: Mapping[str, Document]) -> Root:
         """Return the root after one more commit, which may add nodes."""
-        return replace(self, commits=(*self.commits, entry), nodes={**self.nodes, **added})._grown()
+        after = replace(self, commits=(*self.commits, entry), nodes={**self.nodes, **added})
+        if self.log(entry.number) and entry.kind != DROPPED:
+            after = replace(after, start=entry.number, since=list_from(entry.number, self.since))
+        return after.grown()
+
+    def log(self, number: int) -> tuple[Commit, ...]:
+        """Return the commits that the manifest of the next commit, of this number, lists for the root."""
+        return self.commits[self.since - 1 :] if self.format > 1 and takes_over(number) else ()
 
     @classmethod
     def first(cls, entry: Commit, run: Mapping[str, Any]) -> Root:
         """Return the root after the first commit, of what :meth:`description` returned before it."""
         arrays = tuple(metadata.parse_array(path, d) for path, d in run["nodes"].items() if metadata.grows(d))
         schema = Schema(arrays, run["samples"], run["shard_samples"], run["codec"])
-        return cls(run["attributes"], schema, {}).after(entry, run["nodes"])
+        return cls(run["attributes"], schema, {}, format=run.get("format", 1)).after(entry, run["nodes"])
 
     def description(self) -> dict[str, Any]:
         """Return what it says but for its commits, and for what two equal runs have not in common."""
@@ -61,7 +76,14 @@ class Root:
             "shard_samples": schema.shard_samples,
             "codec": schema.codec,
             "nodes": {path: self.nodes[path] for path in sorted(self.nodes)},
-        }
+        } | ({"format": self.format} if self.format > 1 else {})
+
+    def rows(self, place: Place) -> dict[str, Rows]:
+        """Return what the newest checkpoint's manifest says of the chunks that it is gathered in, by their paths."""
+        if all(spec.span == 1 for spec in self.schema.arrays) or not self.commits:
+            return {}
+        newest = next(c for c in reversed(self.commits) if c.kind == "checkpoint")
+        return {record.path: record for record in newest.listing(place).rows}
 
     def holds(self, commits: Iterable[Commit]) -> bool:
         """Whether all checkpoints among these commits are in it, byte for byte."""
@@ -103,13 +125,15 @@ class Root:
             for path, document in self.nodes.items()
             if path.split("/")[0] != "results" or "/".join(path.split("/")[:3]) in kept
         }
-        return replace(self, commits=tuple(commits), nodes=nodes)._grown()
+        stays = self.start <= len(commits) and tuple(commits) == self.commits[: len(commits)]  # what manifests list
+        start, since = (self.start, self.since) if stays else (1, 1)
+        return replace(self, commits=tuple(commits), nodes=nodes, start=start, since=since).grown()
 
     def until(self, number: int) -> Root:
         """Return the root as of the commit of this number."""
         return self.without(self.commits[number:])
 
-    def _grown(self) -> Root:
+    def grown(self) -> Root:
         """Return this root with the groups that lead to its nodes, and arrays as long as it has checkpoints."""
         grown = {spec.path: metadata.array(spec, self.schema, self.checkpoints) for spec in self.schema.arrays}
         return replace(self, nodes=metadata.with_groups({**self.nodes, **grown}))
@@ -119,11 +143,11 @@ class Root:
         # xarray makes these variables coordinates; an index variable (named as its own axis) is one anyway.
         loose = sorted(p for p, d in self.nodes.items() if "/" not in p and d.get("dimension_names", [p]) != [p])
         state = {
-            "format": FORMAT,
+            "format": self.format,
             "samples": self.schema.samples,
             "shard_samples": self.schema.shard_samples,
             "codec": self.schema.codec,
-            "commits": [asdict(entry) for entry in self.commits],
+            "commits": [asdict(entry) for entry in self.commits[self.start - 1 :]],
         } | ({"takeovers": self.takeovers} if self.takeovers else {})
         return {KEY: state, **self.attributes, "coordinates": " ".join(loose)}
 
@@ -160,7 +184,7 @@ class Root:
             nodes = document["consolidated_metadata"]["metadata"]
             arrays = tuple(metadata.parse_array(p, d) for p, d in nodes.items() if metadata.grows(d))
             schema = Schema(arrays, state["samples"], state["shard_samples"], state["codec"])
-            commits = tuple(Commit.parse(entry) for entry in state["commits"])
+            commits, start, since = listed(place, state["commits"])
             _check(schema, nodes, commits)
             takeovers = state.get("takeovers", 0)
             if not isinstance(takeovers, int):
@@ -170,7 +194,7 @@ class Root:
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             what = _changed(content, place) or f"its {NAME} is damaged"
             raise StoreError(f"{place}: {what}{_help(place)}") from None
-        return cls(attributes, schema, nodes, commits, takeovers)
+        return cls(attributes, schema, nodes, commits, takeovers, version, start, since)
 
 
 def read(place: Place) -> bytes:
@@ -270,9 +294,11 @@ def _check(schema: Schema, nodes: Mapping[str, Document], commits: tuple[Commit,
     if any(not isinstance(document.get("attributes", {}), dict) for document in nodes.values()):
         raise ValueError("attributes that are none")
     for spec in schema.arrays:
-        lengths = (*spec.shape, schema.samples, schema.shard_samples, schema.chunk_samples(spec))
+        lengths = (*spec.shape, spec.span, schema.samples, schema.shard_samples, schema.chunk_samples(spec))
         if any(not isinstance(n, int) or n < 1 for n in lengths) or schema.shard_samples % lengths[-1]:
             raise ValueError(f"{spec.path}: lengths that cannot be")
+        if spec.span > 1 and spec.span * schema.row_bytes(spec) > LARGEST:
+            raise ValueError(f"{spec.path}: gathers too much")
         if nodes[spec.path]["shape"][0] != len(names):
             raise ValueError(f"{spec.path}: another length than commits")
 
@@ -294,5 +320,5 @@ def _changed(content: bytes, place: Place) -> str:
 
 def _help(place: Place) -> str:
     with disk(place):
-        proof = place.exists(COPY) or place.exists(Manifest.path(1))
+        proof = place.exists(COPY) or any(place.exists(Manifest.path(1, compacted=new)) for new in (False, True))
     return f"; run: featdyn verify {place} --repair" if proof else ""

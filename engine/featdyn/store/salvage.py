@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count, takewhile
 
 from featdyn.errors import StoreError
 from featdyn.store import root as roots
 from featdyn.store.commit import Commit
+from featdyn.store.commit_list import ListLostError
 from featdyn.store.metadata import Document
 from featdyn.store.place import FileRecord, Place
 from featdyn.store.root import COPY, KEY, NAME, Root
@@ -23,8 +25,9 @@ def salvage(place: Place, content: bytes | None) -> tuple[str, Root] | None:
     for name in (COPY, f".{NAME}.new", *reversed(asides(place))):
         found = place.fetch(name)
         if found is not None and roots.intact(found[0]):
-            root = Root.decode(found[0], place)
-            return name, root if content is None else _with_newer(place, root, content)
+            with suppress(ListLostError):
+                root = Root.decode(found[0], place)
+                return name, root if content is None else _with_newer(place, root, content)
     return None
 
 
@@ -44,20 +47,21 @@ def _with_newer(place: Place, root: Root, content: bytes) -> Root:
     try:
         document = json.loads(content)
         state = document["attributes"][KEY]
-        commits = tuple(Commit.parse(entry) for entry in state["commits"])
+        listed = tuple(Commit.parse(entry) for entry in state["commits"])
         takeovers = max(root.takeovers, int(state.get("takeovers", 0)))
         known = len(root.commits)
-        if commits[:known] != root.commits:
+        first = listed[0].number
+        if first > known + 1 or listed[: known + 1 - first] != root.commits[first - 1 :]:
             return root
         grown = replace(root, takeovers=takeovers)
-        for entry in commits[known:]:
-            listed = entry.listed(place)  # an error of the place ends this: nothing is known then
-            after = None if isinstance(listed, str) else followed(place, grown, entry, listed)
+        for entry in listed[known + 1 - first :]:
+            found = entry.listed(place)  # an error of the place ends this: nothing is known then
+            after = None if isinstance(found, str) else followed(place, grown, entry, found.files)
             if after is None:
                 break
             grown = after
         return Root.decode(grown.encode(), place)  # checked like any other
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, StoreError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, StoreError):
         return root
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -19,6 +19,7 @@ DTYPES = ("bool", *INTEGERS, "float16", "float32", "float64")
 
 CHUNK_BYTES = 2**18  # an inner chunk: what a reader of a few samples has to read, and at most the padding of a shard
 SHARD_BYTES = 2**25  # a shard: what one writer holds in memory, for each array, twice
+GATHERED_BYTES = 2**16  # a chunk of several checkpoints, which each commit writes anew: what that costs, for each array
 SHARD_SAMPLES = 1024  # at most this many samples in a shard, so that runs of small layers still split over ranks
 
 _NAME = re.compile(r"(?!\.|__)[\w.\- ]+")  # Zarr v3 reserves a leading "__"
@@ -47,6 +48,8 @@ class ArraySpec:
     """What it means, in the words of a reader, such as long_name and units."""
     # Samples in an inner chunk: None in a new run, which chooses; of a stored array what its metadata say.
     chunk: int | None = field(default=None, compare=False, repr=False)
+    # Checkpoints in a chunk: more than one where the array is small, and gathered (SPEC.md).
+    span: int = field(default=1, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -101,12 +104,21 @@ class Schema:
 
     @classmethod
     def build(cls, arrays: Iterable[ArraySpec], samples: int, codec: Codec = "none") -> Schema:
-        """Choose the block: a power of two, at most 32 MiB of the largest layer."""
+        """Choose the block, a power of two, at most 32 MiB of the largest layer, and what is gathered."""
         found = tuple(arrays)
         widest = max((a.sample_bytes for a in found if a.sample_axis is not None), default=1)
         fits = max(1, SHARD_BYTES // max(1, widest))
         block = 1 << (min(fits, SHARD_SAMPLES).bit_length() - 1)
-        return cls(found, samples, min(block, 1 << (max(1, samples) - 1).bit_length()), codec)
+        return cls(found, samples, min(block, 1 << (max(1, samples) - 1).bit_length()), codec).gathered()
+
+    def gathered(self) -> Schema:
+        """Return the schema with as many checkpoints in a chunk of each array as 64 KiB hold, a power of two."""
+        fits = {spec.path: max(1, GATHERED_BYTES // self.row_bytes(spec)) for spec in self.arrays}
+        return replace(self, arrays=tuple(replace(s, span=1 << (fits[s.path].bit_length() - 1)) for s in self.arrays))
+
+    def row_bytes(self, array: ArraySpec) -> int:
+        """Return the bytes of one checkpoint and block, padded to the block's full length."""
+        return array.sample_bytes * (self.shard_samples if array.sample_axis is not None else 1)
 
     @property
     def blocks(self) -> int:

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numcodecs.zstd import compress, decompress
 
+from featdyn.store import zstd
 from featdyn.store.place import Content, crc32c
 from featdyn.store.schema import ArraySpec, Schema
 
 ABSENT = 2**64 - 1  # offset and length of an inner chunk that lies beyond the array's edge
-ZSTD_LEVEL = 1
 
 
 def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> Iterator[bytes]:
@@ -37,7 +36,7 @@ def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> Iter
         short = chunk - piece.shape[axis]
         if short:  # zarr's chunks are always full: the edge is padded with the fill value
             piece = np.pad(piece, [(0, short if i == axis else 0) for i in range(piece.ndim)])
-        content = piece.tobytes() if schema.codec == "none" else compress(piece.tobytes(), ZSTD_LEVEL)
+        content = piece.tobytes() if schema.codec == "none" else zstd.compress(piece.tobytes(), zstd.FAST)
         index[i] = offset, len(content)
         offset += len(content)
         yield content
@@ -68,7 +67,7 @@ def select(
         return np.frombuffer(part(0, size), dtype).reshape(shape)
     chunk = schema.chunk_samples(spec)
     first, last = rows.start // chunk, -(-rows.stop // chunk)
-    index = _index(part, size, schema.shard_samples // chunk)[first:last]
+    index = read_index(part, size, schema.shard_samples // chunk)[first:last]
     length = spec.sample_bytes * chunk
     starts = np.arange(first, last) * length
     in_order = np.array_equal(index, np.stack([starts, np.full(len(starts), length)], axis=1))
@@ -77,7 +76,7 @@ def select(
         payload = part(rows.start * spec.sample_bytes, shape[axis] * spec.sample_bytes)
         return np.frombuffer(payload, dtype).reshape(shape)
     shape[axis] = chunk
-    pieces = []
+    expected, pieces = spec.sample_bytes * chunk, []
     for offset, length in index.tolist():
         if offset == length == ABSENT:  # a chunk of fill values, which other writers leave out
             pieces.append(np.zeros(shape, dtype))
@@ -85,12 +84,13 @@ def select(
         if offset + length > size:
             raise ValueError("its index is damaged")
         piece = part(offset, length)
-        pieces.append(np.frombuffer(piece if schema.codec == "none" else decompress(piece), dtype).reshape(shape))
+        decoded = piece if schema.codec == "none" else zstd.expand(piece, expected)
+        pieces.append(np.frombuffer(decoded, dtype).reshape(shape))
     whole = np.concatenate(pieces, axis=axis)
     return whole[(slice(None),) * axis + (slice(rows.start - first * chunk, rows.stop - first * chunk),)]
 
 
-def _index(part: Callable[[int, int], Content], size: int, chunks: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def read_index(part: Callable[[int, int], Content], size: int, chunks: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """Return offset and length of each inner chunk: what a shard ends with, before the checksum of just that."""
     length = 16 * chunks
     found = bytes(part(size - length - 4, length + 4)) if size >= length + 4 else b""

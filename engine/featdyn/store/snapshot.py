@@ -1,13 +1,14 @@
 """A store as of one commit, for zarr and xarray: its root as it was read, everything else from its place.
 
-Chunks and results never change once they are committed, so the root alone decides what is seen: a run that is being
-written grows for those who open it again, not under the hands of those who have it open.
+What is committed never changes, so the root alone decides what is seen: a run that is being written grows for those who
+open it again, not under the hands of those who have it open.
 """
 
 # ruff: noqa: D102  as zarr says
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,29 +17,31 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
+from featdyn.store import bounds
 from featdyn.store.files import Folder
+from featdyn.store.metadata import Document
 from featdyn.store.place import Place
 from featdyn.store.root import NAME
 
 
-def snapshot(place: Place, content: bytes) -> Store:
-    """Return a place for zarr, read-only, with this content of its root."""
+def snapshot(place: Place, content: bytes, nodes: Mapping[str, Document]) -> Store:
+    """Return a place for zarr, read-only, with this content of its root, which has these nodes."""
     if isinstance(place, Folder):
-        return Snapshot(place.path, content)
+        return Snapshot(place.path, content, nodes)
     from featdyn.store.bucket_snapshot import BucketSnapshot
 
-    return BucketSnapshot(str(place), content)
+    return BucketSnapshot(str(place), content, nodes)
 
 
 class Snapshot(LocalStore):
     """A read-only local store that answers for the root metadata from memory."""
 
-    def __init__(self, path: Path, content: bytes, *, read_only: bool = True) -> None:
+    def __init__(self, path: Path, content: bytes, nodes: Mapping[str, Document], *, read_only: bool = True) -> None:
         super().__init__(path, read_only=read_only)
-        self._content = content
+        self._content, self._nodes = content, nodes
 
     def with_read_only(self, read_only: bool = False) -> Snapshot:
-        return type(self)(self.root, self._content, read_only=read_only)
+        return type(self)(self.root, self._content, self._nodes, read_only=read_only)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What is sent to another process has its metadata already, and should not carry the whole root.
@@ -49,5 +52,8 @@ class Snapshot(LocalStore):
     ) -> Buffer | None:
         if key != NAME or byte_range is not None or prototype is None:
             Folder(self.root).inside(key)
-            return await super().get(key, prototype, byte_range)
+            found = await super().get(key, prototype, byte_range)
+            if found is not None:
+                bounds.check(self._nodes, key, found.to_bytes(), whole=byte_range is None)
+            return found
         return prototype.buffer.from_bytes(self._content)

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from featdyn.store import gathered
+from featdyn.store.commit import Commit, Listing
+from featdyn.store.gathered import Rows
 from featdyn.store.locate import Store, locate
 from featdyn.store.place import FileRecord, Place
 from featdyn.store.root import Root
@@ -24,6 +27,7 @@ class Verdict:
     bytes: int  # likewise
     problems: tuple[str, ...]  # a line for each file that is not as it was written
     unknown: tuple[str, ...]  # a line for each that cannot be read now, of which nothing is known
+    mendable: tuple[str, ...]  # of these files, those that a repair makes anew from what the manifests hold
     damaged: tuple[int, ...]  # numbers of the commits that have such files, in order
     lost: tuple[str, ...]  # what :func:`~featdyn.store.repair` would drop for that: checkpoints and results
     of: int  # files in all
@@ -62,16 +66,23 @@ def inspect(
     problems: dict[str, int] = {}  # to the number of the commit
     unknown: list[str] = []
     records: list[tuple[FileRecord, int]] = []
-    for entry in root.commits:
+    chunks: dict[str, tuple[FileRecord, int]] = {}  # what their newest checkpoint says is true of those before, too
+
+    def manifest(entry: Commit) -> tuple[Listing | str | None, str | None]:
         try:
-            listed = entry.listed(place)
+            return entry.listed(place), None
         except OSError as error:
-            unknown.append(_unread(entry.manifest, error))
-            continue
-        if isinstance(listed, str):
+            return None, _unread(entry.manifest, error)
+
+    for entry, (listed, unread) in zip(root.commits, place.each(manifest, root.commits), strict=True):
+        if unread:
+            unknown.append(unread)
+        elif isinstance(listed, str):
             problems[listed] = entry.number
-        else:
-            records += [(record, entry.number) for record in listed]
+        elif listed is not None:
+            records += [(record, entry.number) for record in listed.files]
+            chunks |= {record.path: (record, 0) for record in listed.rows}
+    records += chunks.values()
     of = len(root.commits) + len(records)
     if sample is not None:
         if not 0 < sample <= 1:
@@ -83,23 +94,29 @@ def inspect(
 
     def look(item: tuple[FileRecord, int]) -> tuple[str | None, str | None]:
         try:
-            return place.check(item[0]), None
+            record, _ = item
+            if isinstance(record, Rows):
+                return gathered.check(place, record, root.schema), None
+            return place.check(record), None
         except OSError as error:
             return None, _unread(item[0], error)
 
+    mendable = []
     for (record, number), (wrong, unread) in zip(records, place.each(look, records), strict=True):
         if unread:
             unknown.append(unread)
         if wrong:
             problems[wrong] = number
+            mendable += [record.path] if isinstance(record, Rows) else []
         done += record.size
         if progress:
             progress(done, total)
-    damaged = sorted(set(problems.values()))
+    damaged = sorted(set(problems.values()) - {0})
     lost, commits = tuple(c.label for c in root.lost(damaged)), len(root.commits)
     drawn = seed if sample is not None else None
     files = commits + len(records)
-    return Verdict(commits, files, total, tuple(problems), tuple(unknown), tuple(damaged), lost, of, drawn)
+    found = tuple(problems), tuple(unknown), tuple(mendable), tuple(damaged)
+    return Verdict(commits, files, total, *found, lost, of, drawn)
 
 
 def _unread(record: FileRecord, error: OSError) -> str:

@@ -13,6 +13,7 @@ from featdyn.plain import plain
 from featdyn.store import datasets, layout, metadata
 from featdyn.store import root as roots
 from featdyn.store.checkpoint import CheckpointWriter
+from featdyn.store.gathered import Gatherer
 from featdyn.store.locate import Store, locate
 from featdyn.store.lock import is_lock
 from featdyn.store.place import FileRecord, Place, Version, WriterLock, beside, disk
@@ -37,6 +38,7 @@ class RunWriter(Publisher):
         self, place: Place, lock: WriterLock, root: Root, content: bytes = b"", version: Version = None
     ) -> None:
         super().__init__(place, lock, root, content, version)
+        self._gatherer = Gatherer(place, root.schema, root.rows(place))
         self._process = os.getpid()
         self._made = False  # whether the place is ours to remove
 
@@ -117,7 +119,7 @@ class RunWriter(Publisher):
         def is_open() -> bool:  # never in a process that was forked from the writer
             return self.checkpoints == index and not self._broken and os.getpid() == self._process
 
-        return CheckpointWriter(self.place, self.schema, index, publish, is_open)
+        return CheckpointWriter(self.place, self.schema, index, self._gatherer, publish, is_open)
 
     def result(self, name: str, dataset: xr.Dataset) -> str:
         """Commit what an analysis returned, at ``results/<name>/<commit>``; return that path.

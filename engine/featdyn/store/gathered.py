@@ -1,0 +1,126 @@
+"""What is small and grows: chunks of many checkpoints, written anew, a row longer, by each commit (SPEC.md).
+
+A chunk only ever gains rows behind those that are committed, so whoever reads it as of an older commit reads the same,
+and it may be replaced before the root is. The manifests record the checksum of the rows that are committed, not of the
+file, and hold the rows themselves: a chunk that is damaged is made anew from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from featdyn.errors import StoreError
+from featdyn.store import metadata, zstd
+from featdyn.store.place import FileRecord, Place, Version, crc32c
+from featdyn.store.schema import ArraySpec, Schema
+
+
+@dataclass(frozen=True)
+class Rows(FileRecord):
+    """The committed rows of a chunk: their bytes in all, decoded, and the crc32c of these; the newest row itself."""
+
+    row: bytes
+
+    def differs_in(self, content: np.ndarray[Any, Any]) -> str | None:
+        """Return what is wrong with these rows in a decoded chunk, or None."""
+        same = crc32c(content[: self.size].tobytes()) == self.crc32c
+        return None if same else f"{self.path}: the committed rows do not match their checksum"
+
+
+@dataclass
+class _Chunk:
+    key: str
+    rows: bytearray
+    version: Version = None  # that this writer read or put last: another one is another writer's
+
+
+class Gatherer:
+    """The chunks that one writer is filling; each block of an array may be written from another thread.
+
+    ``known`` are the rows of the newest checkpoint, by the paths of their chunks.
+    """
+
+    def __init__(self, place: Place, schema: Schema, known: Mapping[str, Rows]) -> None:
+        self._place, self._schema, self._known = place, schema, known
+        self._chunks: dict[tuple[str, int], _Chunk] = {}
+
+    def add(self, spec: ArraySpec, checkpoint: int, block: int, values: np.ndarray[Any, Any]) -> Rows:
+        """Put one row into its chunk, without writing it."""
+        row, at = row_of(values, spec, self._schema), checkpoint % spec.span
+        key = metadata.chunk_key(spec, checkpoint, block)
+        chunk = self._chunks.get((spec.path, block))
+        if chunk is None or chunk.key != key:
+            chunk = self._chunks[spec.path, block] = self._begin(key, spec, at)
+        start, end = at * len(row), (at + 1) * len(row)
+        chunk.rows[start:] = row + bytes(len(chunk.rows) - end)  # nothing of a checkpoint that was given up
+        return Rows(key, end, crc32c(bytes(chunk.rows[:end])), row)
+
+    def write(self, spec: ArraySpec, block: int) -> None:
+        """Write the chunk of the newest row, durable but for its name, as :meth:`Place.write` does."""
+        chunk = self._chunks[spec.path, block]
+        chunk.version = self._place.rewrite(chunk.key, zstd.compress(chunk.rows), chunk.version)
+
+    def _begin(self, key: str, spec: ArraySpec, at: int) -> _Chunk:
+        size = spec.span * self._schema.row_bytes(spec)
+        if not at:
+            return _Chunk(key, bytearray(size))
+        found, known = self._place.fetch(key), self._known.get(key)
+        try:
+            if found is not None and known is not None:
+                content = zstd.expand(found[0], size)
+                if not known.differs_in(content):
+                    return _Chunk(key, bytearray(content), found[1])
+        except (ValueError, RuntimeError):
+            pass
+        raise StoreError(f"{self._place}: {key} is damaged; run: featdyn verify {self._place} --repair")
+
+
+def row_of(values: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> bytes:
+    """Return one block at one checkpoint as it lies in a chunk: little-endian, padded to the block's full length."""
+    little = np.ascontiguousarray(values, dtype=np.dtype(spec.dtype).newbyteorder("<"))
+    axis = spec.sample_axis
+    if axis is not None:
+        short = schema.shard_samples - little.shape[axis]
+        little = np.pad(little, [(0, short if i == axis else 0) for i in range(little.ndim)])
+    return little.tobytes()
+
+
+def decode(content: bytes, spec: ArraySpec, schema: Schema) -> np.ndarray[Any, Any]:
+    """Return the rows of a chunk, read-only, ``(checkpoints, *block)``; raise as :func:`zstd.expand` does.
+
+    What is not committed, and what lies beyond the last sample, means nothing.
+    """
+    shape = list(spec.shape)
+    if spec.sample_axis is not None:
+        shape[spec.sample_axis] = schema.shard_samples
+    found = zstd.expand(content, spec.span * schema.row_bytes(spec))
+    found.flags.writeable = False
+    return found.view(np.dtype(spec.dtype).newbyteorder("<")).reshape(spec.span, *shape)
+
+
+def check(place: Place, record: Rows, schema: Schema) -> str | None:
+    """Return what is wrong with the committed rows of a chunk, as :meth:`Place.check` does with a file."""
+
+    def look() -> str | None:
+        try:
+            spec = schema[record.path.rpartition("/")[0]]
+            return record.differs_in(zstd.expand(place.read(record.path), spec.span * schema.row_bytes(spec)))
+        except (KeyError, ValueError, RuntimeError) as error:
+            return f"{record.path}: cannot be decoded ({error})"
+
+    return place.damage(record, look)
+
+
+def mend(place: Place, schema: Schema, path: str, rows: Iterable[Rows]) -> None:
+    """Write a chunk anew from its committed rows, as the manifests hold them: those of each checkpoint, in order."""
+    held, spec = [record for record in rows if record.path == path], schema[path.rpartition("/")[0]]
+    content = b"".join(record.row for record in held)
+    if held and not held[-1].differs_in(np.frombuffer(content, np.uint8)):
+        whole = content + bytes(spec.span * schema.row_bytes(spec) - len(content))
+        place.rewrite(path, zstd.compress(whole), place.version(path))
+        return
+    raise StoreError(f"{place}: {path} is damaged, and so is what the manifests hold of it: nothing was changed")

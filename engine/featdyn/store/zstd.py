@@ -1,0 +1,62 @@
+"""Zstandard frames that are decoded only where they hold what is expected: a few bytes may stand for gigabytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numcodecs.zstd import compress as _compress
+from numcodecs.zstd import decompress
+
+LEVEL = 1
+FAST = -3
+"""For what is large. Activations of a ResNet-20 take 82 % of their bytes in float16 and 75 % in float32, at 250 MB/s on
+one core, and are read at 650 to 950 (level 1: 67 and 64 %, at 145 and 300 MB/s); gradients 98 %, at 1.6 GB/s."""
+MAGIC = b"\x28\xb5\x2f\xfd"
+BLOCK = 2**17  # bytes that a block decodes to at most
+REPEATED, COMPRESSED = 1, 2  # kinds of blocks: one byte many times; neither that nor as it is
+
+
+def compress(content: bytes | bytearray, level: int = LEVEL) -> bytes:
+    """Return one frame."""
+    return bytes(_compress(content, level))
+
+
+def expand(frame: bytes | memoryview, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return what a frame of ``size`` decoded bytes holds; raise ValueError or RuntimeError where it holds another."""
+    found = declared(frame)
+    if found not in (None, size):
+        raise ValueError(f"{found} bytes instead of {size} when decoded")
+    target = np.empty(size, np.uint8)
+    if size or found is None:
+        decompress(frame, target)
+    return target
+
+
+def declared(frame: bytes | memoryview) -> int | None:
+    """Return the decoded size that the head of a frame says (RFC 8878, 3.1.1.1), None where it does not."""
+    head = bytes(frame[:18])
+    if head[:4] != MAGIC or len(head) < 5:
+        raise ValueError("no zstd frame")
+    single, length = head[4] >> 5 & 1, (0, 2, 4, 8)[head[4] >> 6]
+    if not length and single:
+        length = 1
+    at = 5 + (not single) + (0, 1, 2, 4)[head[4] & 3]
+    if len(head) < at + length:
+        raise ValueError("no zstd frame")
+    return int.from_bytes(head[at : at + length], "little") + 256 * (length == 2) if length else None
+
+
+def most(frame: bytes | memoryview) -> int:
+    """Return how many bytes a frame decodes to at most: what it says, else what its blocks can hold (3.1.1.2)."""
+    found = declared(frame)
+    if found is not None:
+        return found
+    single, dictionary = frame[4] >> 5 & 1, (0, 1, 2, 4)[frame[4] & 3]
+    at, total, last = 5 + (not single) + dictionary, 0, False
+    while not last and at + 3 <= len(frame):
+        head = int.from_bytes(frame[at : at + 3], "little")
+        last, kind, size = bool(head & 1), head >> 1 & 3, head >> 3
+        total += BLOCK if kind == COMPRESSED else size
+        at += 3 + (1 if kind == REPEATED else size)
+    return total
