@@ -16,7 +16,8 @@ import pytest
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter, client, exists, gc, lease, locate, repair, verify
 from tests.engine import small_run
-from tests.engine.buckets import Clock, Faults, Killed, Late, contents, without_takeovers
+from tests.engine.buckets import Clock, Faults, Late, Short, contents, without_takeovers
+from tests.engine.faults import Killed
 from tests.engine.runs import encode_once, refused
 
 from obstore.exceptions import GenericError  # isort: skip
@@ -357,10 +358,6 @@ def test_an_answer_that_was_cut_short_is_none(clock: Clock, slept: list[float]) 
         small_run.record(url)
         place = locate(url)
         whole = place.read("checkpoint/c.1")
-
-        class Short:
-            def __init__(self, found: Any) -> None:
-                self.meta, self.bytes = found.meta, lambda: bytes(found.bytes())[:-1]
 
         place._client._store = SimpleNamespace(get=lambda path: Short(store.get(path)))
         with pytest.raises(OSError, match="cut short"):

@@ -13,7 +13,8 @@ from featdyn.capture.ranks import Ranks
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunPart, RunWriter, gc, lease, locate, repair, verify
 from tests.engine import small_run
-from tests.engine.buckets import Clock, Faults, Killed, Late, contents, without_takeovers
+from tests.engine.buckets import Clock, Faults, Late, contents, without_takeovers
+from tests.engine.faults import Killed
 from tests.engine.runs import refused
 from tests.engine.test_capture import make_probes
 

@@ -19,9 +19,9 @@ from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter, gc, repair, verify
 from featdyn.store.lock import NAME, TURN
 from featdyn.store.root import COPY, Root
+from tests.engine.faults import Faults, Killed
 from tests.engine.runs import refused
 from tests.engine.small_run import SCHEMA, STATIC, fill
-from tests.engine.test_store_crash import Faults, Killed
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 idle = precondition(lambda self: self.writer is None and self.model)

@@ -9,7 +9,7 @@ import click
 
 
 def say(text: str) -> None:
-    """Write lines to standard output or, where that is full or nobody reads it any more, from then on to standard error.
+    """Write lines to standard output; where that is full or nobody reads it, to standard error, from then on.
 
     What was committed stays committed, so this is no failure of the command.
     """
