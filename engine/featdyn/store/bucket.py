@@ -13,12 +13,15 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featdyn.errors import StoreError
 from featdyn.store.client import BRIEF, PART, PATIENT, QUICK, Client, connect
 from featdyn.store.lease import Lease, several
 from featdyn.store.place import FileRecord, Found, Item, Object, Place, Refused, Version, crc32c
+
+if TYPE_CHECKING:
+    from featdyn.store.bucket_snapshot import BucketSnapshot
 
 AT_ONCE = 16  # requests
 LASTING = 30.0  # seconds that the lease must have to run before a delete, which takes 20 at most
@@ -102,6 +105,12 @@ class Bucket(Place):
 
     def _part(self, path: str, start: int, size: int) -> bytes:
         return self._client.part(path, start, min(PART, size - start))
+
+    def snapshot(self, content: bytes) -> BucketSnapshot:
+        """Return the prefix for zarr, which makes many requests at the same time."""
+        from featdyn.store.bucket_snapshot import BucketSnapshot
+
+        return BucketSnapshot(self.path, content)
 
     def lock(self) -> Lease:
         """Return the lease of this store."""

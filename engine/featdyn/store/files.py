@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
@@ -23,6 +23,9 @@ import numpy as np
 from featdyn.errors import StoreError
 from featdyn.store.lock import TURN, FolderLock, WriterLock
 from featdyn.store.place import GONE, Content, FileRecord, Place, Version
+
+if TYPE_CHECKING:
+    from featdyn.store.snapshot import Snapshot
 
 LOG = logging.getLogger("featdyn")
 
@@ -120,6 +123,12 @@ class Folder(Place):
             while done < len(buffer) and (more := file.readinto(buffer[done:])):
                 done += more
         return buffer[:done].toreadonly()
+
+    def snapshot(self, content: bytes) -> Snapshot:
+        """Return the folder for zarr, which reads its files by itself."""
+        from featdyn.store.snapshot import Snapshot
+
+        return Snapshot(self.path, content)
 
     def announce(self, path: str) -> None:
         """Ask the system to read a file ahead."""

@@ -20,6 +20,7 @@ from featdyn.errors import StoreError
 
 if TYPE_CHECKING:
     import torch
+    import zarr.abc.store
 
 # Said by a place that has looked: the file is not there. Any other error says nothing about it.
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -137,7 +138,8 @@ class Place(ABC):
 
     Methods raise OSError, whose ``strerror`` says in a line what is wrong, and :class:`StoreError` for paths that lead
     out of the store, also through links, and for what another writer did. Files that no commit names may come and go;
-    those that one names are only read.
+    those that one names are only read. A copy (``copy.copy``) is the same place for who has no right to write, and so
+    is what a pickle becomes in another process. ``featdyn.testing.PlaceTests`` tests any kind of place.
     """
 
     path: str | Path
@@ -227,6 +229,12 @@ class Place(ABC):
             raise StoreError(f"{self}: {wrong}")
         found: dict[str, torch.Tensor] = load(content)
         return found
+
+    def snapshot(self, content: bytes) -> zarr.abc.store.Store:
+        """Return this for zarr, read-only, with such a content of the root."""
+        from featdyn.store.place_snapshot import PlaceSnapshot
+
+        return PlaceSnapshot(self, content)
 
     # Writing: only by who holds the lock; replacing the root, what follows from it, or manifests: only in one's turn
 

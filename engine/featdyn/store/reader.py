@@ -80,7 +80,7 @@ class Run:
         return summary.html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _elsewhere, (self.path, self.commits[-1].number, self.fingerprint)
+        return _elsewhere, (self.place, self.commits[-1].number, self.fingerprint)
 
     @cached_property
     def fingerprint(self) -> int:
@@ -98,10 +98,8 @@ class Run:
         """The store as zarr opens it, as of this run's commit."""
         import zarr
 
-        from featdyn.store.snapshot import snapshot
-
-        store = snapshot(self.place, self._content)
         with _readable(self.place, root.NAME):
+            store = self.place.snapshot(self._content)
             return zarr.open_group(store, mode="r", use_consolidated=True, zarr_format=3)
 
     @cached_property
@@ -198,15 +196,15 @@ class Run:
             raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
 
 
-def _elsewhere(path: Store, commit: int, fingerprint: int) -> Run:
+def _elsewhere(place: Place, commit: int, fingerprint: int) -> Run:
     """Open a run in the process that it was sent to."""
     where = f"process {os.getpid()} on {socket.gethostname()}"
     try:
-        run = Run(path, commit)
+        run = Run(place, commit)
     except StoreError as error:
         raise StoreError(f"{where} does not see the store that it was sent: {error}") from error
     if run.fingerprint != fingerprint:
-        raise StoreError(f"{where} sees another store at {path}: all workers need the same files under the same path")
+        raise StoreError(f"{where} sees another store at {place}: all workers need the same files under the same path")
     return run
 
 
