@@ -1,4 +1,4 @@
-"""Every kind of place keeps the promises of featdyn.testing: folders, with locks and without, buckets, and a new kind."""
+"""Every kind of place keeps the promises of featdyn.testing: folders, with locks and without, buckets, a new kind."""
 
 from __future__ import annotations
 

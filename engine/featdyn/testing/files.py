@@ -24,17 +24,17 @@ class FileTests:
 
     @pytest.fixture
     def place(self) -> Place:
-        """The place: nothing is there yet."""
+        """Return the place, at which nothing is yet."""
         raise NotImplementedError
 
     @pytest.fixture
     def denied(self) -> Callable[[Place, str], AbstractContextManager[object]]:
-        """How one file of a place can be kept from who has it open; without it that is not tested."""
+        """Return how one file of a place can be kept from who has it open; without it that is not tested."""
         pytest.skip("nobody says how a file can be denied here")
 
     @pytest.fixture
     def writing(self, place: Place) -> Iterator[Place]:
-        """The place in its writer's hands."""
+        """Return the place in its writer's hands."""
         place.make()
         with place.lock():
             place.anchor()

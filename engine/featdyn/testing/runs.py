@@ -193,7 +193,7 @@ class ReadOnlyTests:
 
     @pytest.fixture
     def place(self) -> Place:
-        """The place, of which nothing can be changed."""
+        """Return the place, of which nothing can be changed."""
         raise NotImplementedError
 
     def test_a_run_is_read(self, place: Place) -> None:
