@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -58,12 +59,16 @@ class World(ABC):
         """Let the process of a writer be gone."""
         self.clock.expire()
 
-    def arrive(self) -> None:
+    def arrive(self) -> None:  # noqa: B027  in a folder a call is done at once, or never
         """Let a request that was held back arrive."""
 
     @abstractmethod
     def spoil(self, path: str, content: bytes | None) -> None:
         """Put something in place of a file; None removes it."""
+
+    @abstractmethod
+    def load(self, files: dict[str, bytes]) -> None:
+        """Let the store be these files."""
 
 
 class FolderWorld(World):
@@ -92,6 +97,28 @@ class FolderWorld(World):
         (self.url / path).unlink()  # who has it open keeps it
         if content is not None:
             (self.url / path).write_bytes(content)
+
+    def load(self, files: dict[str, bytes]) -> None:
+        for path, content in files.items():
+            (self.url / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.url / path).write_bytes(content)
+
+
+class PowerWorld(FolderWorld):
+    """A folder on a disk that loses its power, at a call or, beyond the last one, when all is done."""
+
+    HOW = ("least", "torn", "any")
+
+    @contextmanager
+    def trouble(self, at: int, how: str, meanwhile: Callable[[], object] | None = None) -> Iterator[Any]:
+        disk, above = faults.Disk(at), self.url.parent
+        disk.keep(above, below=True)
+        choose = {"least": faults.LEAST, "torn": faults.TORN, "any": random.Random(at).choice}[how]
+        try:
+            with disk.installed():
+                yield disk
+        finally:
+            disk.lose_power(above, choose)
 
 
 class BucketWorld(World):
@@ -125,6 +152,14 @@ class BucketWorld(World):
             if late.dead:
                 late.arrive()
         self.late.clear()
+
+    def load(self, files: dict[str, bytes]) -> None:
+        for path, content in files.items():
+            self.store.put(path, content)
+
+    def gone(self, lock: Lock) -> None:
+        super().gone(lock)
+        lock._stop.set()  # nobody renews it
 
     def spoil(self, path: str, content: bytes | None) -> None:
         if content is None:

@@ -29,7 +29,7 @@ class WriterTests:
 
     @pytest.fixture
     def abandon(self) -> Callable[[Lock], None]:
-        """Return how the process that holds a lock is gone: the system gives it back, unless this says something else."""
+        """Return how a process that holds a lock is gone: here the system gives the lock back."""
         return lambda lock: lock.release()
 
     def test_a_second_writer_is_refused_in_one_line(self, place: Place) -> None:
