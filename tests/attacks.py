@@ -260,7 +260,7 @@ def rows() -> dict[tuple[str, str], Callable[[int], Iterator[Broken]]]:
     add(stays, f"each change of a folder fails ({', '.join(ERRORS)})", folder_world, ERRORS)
     add(stays, f"each look at a file fails ({', '.join(ERRORS)})", folder_world, tuple(f"{e} reading" for e in ERRORS))
     kept = "the least is kept, all names but torn files, or any part"
-    add(durable, f"power lost at each change of a folder ({kept})", power_world, ("least", "torn", "any", "any "))
+    add(durable, f"power lost at each change of a folder ({kept})", power_world, PowerWorld.HOW)
     lost = "no answer, one that is lost, repeated, or cut short"
     add(stays, f"each request to a bucket fails ({lost})", BucketWorld, ("error", "lost", "repeated", "short"))
     add(stays, "killed before or after each request to a bucket", BucketWorld, ("kill", "done"))

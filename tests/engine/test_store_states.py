@@ -175,7 +175,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(number=WRITERS, at=st.integers(1, 60), data=st.data())
     def commit_while_others_are_busy(self, number: int, at: int, data: st.DataObject) -> None:
-        """At any call of a commit the other writer comes, maybe as the first one sleeps, or an analysis, or a reader."""
+        """At any call of a commit the other writer comes, maybe as the first one sleeps, or an analysis or a reader."""
         others = st.sampled_from(["takes over", "comes", "analyses", "reads", "collects", "repairs"])
         other = data.draw(others)
 

@@ -107,13 +107,13 @@ class FolderWorld(World):
 class PowerWorld(FolderWorld):
     """A folder on a disk that loses its power, at a call or, beyond the last one, when all is done."""
 
-    HOW = ("least", "torn", "any")
+    HOW = ("least", "torn", "any", "any other")
 
     @contextmanager
     def trouble(self, at: int, how: str, meanwhile: Callable[[], object] | None = None) -> Iterator[Any]:
         disk, above = faults.Disk(at), self.url.parent
         disk.keep(above, below=True)
-        choose = {"least": faults.LEAST, "torn": faults.TORN, "any": random.Random(at).choice}[how]
+        choose = {"least": faults.LEAST, "torn": faults.TORN}.get(how, random.Random(f"{how} {at}").choice)
         try:
             with disk.installed():
                 yield disk
