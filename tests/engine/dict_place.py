@@ -104,11 +104,14 @@ class DictPlace(Place):
         return FileRecord(path, len(content), crc32c(content))
 
     def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True, label: str = "") -> Version:
-        self.turn().check()
+        lease = self.turn()
+        lease.check()
         try:
-            return self.shared.put_if(path, content, before)
+            version = self.shared.put_if(path, content, before)
         except Refused:
             raise StoreError(f"{self}: another writer has committed meanwhile") from None
+        lease.sure = True  # no other can replace that any more without knowing it
+        return version
 
     def replace(self, path: str, content: bytes, *, durable: bool = True) -> None:
         self.inside(path)

@@ -47,7 +47,7 @@ class SpecReader:
             manifest = commit["manifest"]
             content = (self.path / manifest["path"]).read_bytes()
             assert (commit["number"], len(content), crc32c(content)) == (number, manifest["size"], manifest["crc32c"])
-            for name, size, checksum in json.loads(content)["files"]:
+            for name, size, checksum, *_ in json.loads(content)["files"]:
                 content = (self.path / name).read_bytes()
                 assert (len(content), crc32c(content)) == (size, checksum), name
                 listed.append(name)

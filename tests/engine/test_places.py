@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 from featdyn.store import lease, locate
 from featdyn.store.files import Folder
 from featdyn.store.place import Lock, Place
-from featdyn.testing import PlaceTests, ReadOnlyTests, record
+from featdyn.testing import FileTests, PlaceTests, ReadOnlyTests, RunTests, WriterTests, record
 from tests.engine.buckets import Clock
 from tests.engine.dict_place import Dictionary, DictPlace
 from tests.engine.test_store_turns import failing
@@ -31,8 +31,8 @@ def failing_with(error: Exception) -> Callable[..., Any]:
     return fail
 
 
-class Leased(PlaceTests):
-    """A place whose lock is a lease: a writer that is gone leaves it until it has run out."""
+class Leased:
+    """Whose lock is a lease: a writer that is gone leaves it until it has run out."""
 
     @pytest.fixture(autouse=True)
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
@@ -74,17 +74,36 @@ class TestFolder(PlaceTests):
         return unreadable
 
 
-class TestFolderWithoutLocks(Leased):
+class TestFolderWithoutLocks(Leased, PlaceTests):
     @pytest.fixture
     def place(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
         monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
         return Folder(folder / "run.zarr")
 
 
-class TestBucket(Leased):
+class TestBucketInMemory(Leased, PlaceTests):
+    @pytest.fixture
+    def place(self) -> Iterator[Place]:
+        from featdyn.store import client
+
+        yield locate("memory://run.zarr")
+        client._MEMORY.clear()
+
+
+class OnServer(Leased):
+    """A bucket on a server, which takes its time."""
+
     @pytest.fixture
     def place(self, url: str) -> Place:
         return locate(url)
+
+
+@pytest.mark.slow
+class TestRunsInBucket(OnServer, RunTests):
+    pass
+
+
+class TestBucket(OnServer, FileTests, WriterTests):
 
     @pytest.fixture
     def denied(self) -> Callable[[Place, str], AbstractContextManager[object]]:
@@ -101,7 +120,7 @@ class TestBucket(Leased):
         return denied
 
 
-class TestAnotherKind(Leased):
+class TestAnotherKind(Leased, PlaceTests):
     @pytest.fixture
     def place(self) -> DictPlace:
         return DictPlace("another://run.zarr", Dictionary())
