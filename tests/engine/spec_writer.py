@@ -142,7 +142,7 @@ class SpecWriter:
             "samples": self.samples,
             "format": 1,
         }
-        consolidated = {"kind": "inline", "must_understand": False, "metadata": self.nodes}
+        consolidated = {"kind": "inline", "must_understand": False, "metadata": dict(sorted(self.nodes.items()))}
         root = _group() | {"consolidated_metadata": consolidated}
         root["attributes"] = {"featdyn": state, "coordinates": " ".join(loose), **attributes}
         content = json.dumps(root, indent=1, ensure_ascii=False).encode()

@@ -104,7 +104,6 @@ class TestRunsInBucket(OnServer, RunTests):
 
 
 class TestBucket(OnServer, FileTests, WriterTests):
-
     @pytest.fixture
     def denied(self) -> Callable[[Place, str], AbstractContextManager[object]]:
         from featdyn.store import client

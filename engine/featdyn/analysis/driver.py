@@ -106,7 +106,7 @@ def compute(
 def _check(analysis: Analysis, run: Run, model: nn.Module | None) -> None:
     """Refuse in one line what cannot be answered."""
     held = {spec.path.rpartition("/")[2] for spec in run.schema.arrays if spec.path.startswith("layers/")}
-    paths, trained = run.paths("sample"), "recipe" in run.attributes
+    paths, trained = run.paths("sample"), run.recipe is not None
     train = "split" in paths and "train" in run.values("split").tolist()
     from_python = f'featdyn.analyze(run, "{analysis.name}", model=model)'
     for need, (there, why) in {

@@ -112,8 +112,22 @@ class Run:
 
     @property
     def layers(self) -> list[str]:
-        """Recorded layers, in the order of the network."""
-        return [str(name) for name in self.values("cube/layer")]
+        """Recorded layers, in the order of the network; of a store that does not tell the order, by name."""
+        if "cube/layer" in self.nodes:
+            return [str(name) for name in self.values("cube/layer")]
+        return list(dict.fromkeys(a.path.split("/")[1] for a in self.schema.arrays if a.path.startswith("layers/")))
+
+    def described(self, name: str) -> dict[str, Any]:
+        """Return an attribute that is a mapping, such as ``capture``; an empty one where another writer has another."""
+        found = self.attributes.get(name)
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """The recipe of ``featdyn train``, None where something else made the run."""
+        found = self.described("recipe")
+        tables = (found.get(name) for name in ("network", "training", "data", "labels"))
+        return found if all(isinstance(table, dict) for table in tables) else None
 
     @cached_property
     def coords(self) -> xr.Dataset:

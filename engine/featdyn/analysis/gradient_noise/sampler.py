@@ -56,7 +56,7 @@ class Sampler:
     def __init__(
         self, run: Run, data_dir: Path | None, batch_size: int | None, seed: int, stored_statistics: bool = False
     ) -> None:
-        stored = run.attributes.get("recipe")
+        stored = run.recipe
         if stored is None:
             raise FeatdynError(f"{run.path}: was not made by 'featdyn train', so its training data are not known")
         values = {**stored, "data": {**stored["data"], "data_dir": data_dir}}
