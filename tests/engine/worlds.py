@@ -107,7 +107,7 @@ class FolderWorld(World):
 class PowerWorld(FolderWorld):
     """A folder on a disk that loses its power, at a call or, beyond the last one, when all is done."""
 
-    HOW = ("least", "torn", "any", "any other")
+    HOW = ("least", "torn", "any")
 
     @contextmanager
     def trouble(self, at: int, how: str, meanwhile: Callable[[], object] | None = None) -> Iterator[Any]:

@@ -59,6 +59,7 @@ class RunTests:
             for commits, run in enumerate(seen, 1):  # what was opened before does not move
                 assert len(run.commits) == commits
                 check(run)
+                np.testing.assert_array_equal(run.tree["layers/a/activation"], run.values("layers/a/activation"))
         assert [run.checkpoints for run in seen] == [1, 2, 2, 3]
         verdict = verify(copy(place))
         assert (verdict.sound, verdict.commits) == (True, len(PLAN))

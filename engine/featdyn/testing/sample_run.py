@@ -43,7 +43,7 @@ def check(run: Run) -> None:
     """
     t = np.arange(run.checkpoints)
     np.testing.assert_array_equal(run.values("checkpoint"), t)
-    np.testing.assert_array_equal(run.array("layers/a/activation")[:, 2], np.stack([t, np.full(len(t), 2)], axis=1))
+    np.testing.assert_array_equal(run.values("layers/a/activation")[:, 2], np.stack([t, np.full(len(t), 2)], axis=1))
     for checkpoint in t.tolist():
         for block, rows in enumerate(([0, 1], [2])):
             found = run.block("layers/a/activation", checkpoint, block)
