@@ -136,3 +136,14 @@ def read_and_truncate(path: str) -> None:
         assert "cannot be read" in str(error)  # noqa: PT017
     else:
         raise AssertionError
+
+
+def serve_workers(said: Connection) -> None:
+    """Be a Dask scheduler with a worker, say where, and wait for an end."""
+    import distributed
+
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
+    ) as cluster:
+        said.send(cluster.scheduler_address)
+        said.recv()

@@ -136,7 +136,8 @@ class Store(RuleBasedStateMachine):
             self.open(0)
             self.commit(0, kind == "r")
         assert len(self.model) == len(kinds)
-        if kinds[1:]:
+        self.keep_a_reader()
+        if len(kinds) % 2 == 0:
             self.stop(0)
 
     @rule(number=WRITERS)

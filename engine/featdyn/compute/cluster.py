@@ -8,11 +8,12 @@ import importlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
 from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster
+from distributed.client import ClosedClientError
 from distributed.comm.core import CommClosedError
 
 from featdyn.compute import local
@@ -84,7 +85,8 @@ class Cluster(Workers):
         return len(self._each("nthreads"))
 
     def admit(self, plan: Plan) -> None:
-        limits, threads = [n for n in self._each("memory_limit") if n], max(self._each("nthreads"))
+        with _connected():
+            limits, threads = [n for n in self._each("memory_limit") if n], max(self._each("nthreads"), default=1)
         try:
             base = max(self.client.run(_libraries).values())
         except CommClosedError as error:
@@ -97,11 +99,13 @@ class Cluster(Workers):
         plugin = Prepare(uuid4().hex, rebuild)  # a name that no other client of the cluster has
         if self._here:
             hold(plugin, rebuild, self.threads, state)
-        self.client.register_plugin(plugin)
+        with _connected():
+            self.client.register_plugin(plugin)
         try:
             yield _Stage(self.client, plugin.key, AHEAD * self.threads)
         finally:
-            self.client.unregister_worker_plugin(plugin.name)
+            with suppress(OSError, ClosedClientError):  # a scheduler that is gone has forgotten it
+                self.client.unregister_worker_plugin(plugin.name)
 
     def close(self) -> None:
         """End the workers, if they are ours."""
@@ -137,7 +141,8 @@ class _Stage(Stage):
         yield from self._results(map(total, groups), self._ahead)
 
     def _submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
-        return self._client.submit(function, *args, pure=False)
+        with _connected():
+            return self._client.submit(function, *args, pure=False)
 
     def _results(self, submitted: Iterator[Future[Any]], ahead: int) -> Iterator[Any]:
         """Yield results in order, with so many on their way."""
@@ -154,14 +159,22 @@ class _Stage(Stage):
 
     def _result(self, future: Future[Any]) -> Any:
         try:
-            return future.result()
+            with _connected(CommClosedError, CancelledError):  # nobody here cancels what is waited for
+                return future.result()
         except KilledWorker as error:
             raise ComputeError(
                 "a task ended every worker that took it, most likely for want of memory: raise --memory-limit or use "
                 "fewer --workers"
             ) from error
-        except (CommClosedError, CancelledError) as error:  # nobody here cancels what is waited for
-            raise ComputeError(f"the connection to the cluster was lost ({_line(error)})") from error
+
+
+@contextmanager
+def _connected(*lost: type[BaseException]) -> Iterator[None]:
+    """Turn the errors that say that the scheduler is gone into one line: those given, or those of a request to it."""
+    try:
+        yield
+    except lost or (OSError, ClosedClientError) as error:
+        raise ComputeError(f"the connection to the cluster was lost ({_line(error)})") from error
 
 
 def _apply(key: str, function: Task[Any, Any], item: Any) -> Any:
