@@ -49,15 +49,16 @@ class Act:
     name: str
     plan: str  # of the store before
     do: Callable[[Any], object]
-    damaged: int | None = None  # a commit that is damaged before
+    damaged: int | None = None  # a checkpoint's commit whose tensors are damaged before
     left: bool = False  # whether a killed writer has left files before
 
     def prepare(self, world: World) -> None:
         if self.plan:
             record(world.url, self.plan)
         if self.damaged is not None:
-            path = Run(world.url).commits[self.damaged - 1].files(world.url)[0].path
-            world.spoil(path, b"damaged")
+            files = Run(world.url).commits[self.damaged - 1].files(world.url)
+            path = next(r.path for r in files if r.path.endswith(".safetensors"))
+            world.spoil(path, b"W" + Run(world.url).place.read(path)[1:])
         if self.left:
             writer = RunWriter.open(world.url)
             fill(writer.checkpoint())
@@ -90,7 +91,7 @@ ACTS = (
     Act("a first checkpoint", "", partial(record, plan="c")),
     Act("a checkpoint", "ccr", partial(record, plan="ccrc")),
     Act("a result", "cc", analyse),
-    Act("a repair", "ccrc", repair, damaged=3),
+    Act("a repair", "ccrc", repair, damaged=4),
     Act("a collection of garbage", "cc", gc, left=True),
 )
 

@@ -159,7 +159,7 @@ class _Stage(Stage):
 
     def _result(self, future: Future[Any]) -> Any:
         try:
-            with _connected(CommClosedError, CancelledError):  # nobody here cancels what is waited for
+            with _connected(task=True):
                 return future.result()
         except KilledWorker as error:
             raise ComputeError(
@@ -169,11 +169,13 @@ class _Stage(Stage):
 
 
 @contextmanager
-def _connected(*lost: type[BaseException]) -> Iterator[None]:
-    """Turn the errors that say that the scheduler is gone into one line: those given, or those of a request to it."""
+def _connected(*, task: bool = False) -> Iterator[None]:
+    """Turn what says that the scheduler is gone into one line; an OSError of a ``task`` is its own."""
     try:
         yield
-    except lost or (OSError, ClosedClientError) as error:
+    except (OSError, CancelledError, ClosedClientError) as error:  # nobody here cancels what is waited for
+        if task and isinstance(error, OSError) and not isinstance(error, CommClosedError):
+            raise
         raise ComputeError(f"the connection to the cluster was lost ({_line(error)})") from error
 
 
