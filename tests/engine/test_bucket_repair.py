@@ -194,16 +194,6 @@ def test_a_delete_needs_a_lease_that_outlasts_it(clock: Clock, whole: Path, monk
         assert writer.place.exists("notes.txt")
 
 
-def test_gc_and_repair_wait_for_the_writer(whole: Path) -> None:
-    with Faults(upload(whole)).installed() as url:
-        with RunWriter.open(url):
-            before = contents(url)
-            for tool in (gc, repair):
-                refused(lambda tool=tool: tool(url), "is being written by process")
-            assert contents(url) == before
-        assert gc(url).removed
-
-
 def test_gc_removes_nothing_without_its_lease_or_of_another_root(
     clock: Clock, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ from hypothesis.stateful import (
 
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter, client, commit_result, exists, gc, publish, repair, verify
+from featdyn.store.root import NAME
 from featdyn.testing.sample_run import SAMPLES, SCHEMA, STATIC
 from tests.engine.faults import Killed
 from tests.engine.worlds import BucketWorld, FolderWorld, World
@@ -281,10 +282,7 @@ class Store(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(order))
         record = data.draw(st.sampled_from([commits[number - 1].manifest, *commits[number - 1].files(url)]))
         content = (place := Run(url).place).read(record.path)
-        bit = data.draw(st.integers(0, 8 * len(content) - 1))
-        flipped = bytearray(content)
-        flipped[bit // 8] ^= 1 << bit % 8
-        self.world.spoil(record.path, {"flip": bytes(flipped), "cut": content[: bit // 8], "lose": None}[how])
+        self.world.spoil(record.path, spoiled(content, how, data.draw(st.integers(0, 8 * len(content) - 1))))
         verdict = verify(url)
         assert [problem.split(": ")[0] for problem in verdict.problems] == [record.path]
         trouble = self.troubled(data)
@@ -299,6 +297,21 @@ class Store(RuleBasedStateMachine):
         self.model = standing(self.model, number)
         self.readers = [(run, known) for run, known in self.readers if known.items() <= self.model.items()]
         self.tried.clear()  # what is late for a root that was repaired is refused
+
+    @begun
+    @rule(data=st.data(), how=st.sampled_from(["flip", "cut", "lose"]))
+    def damage_the_root_and_repair(self, data: st.DataObject, how: str) -> None:
+        self.alone()
+        self.world.arrive()
+        self.open(0)  # by which its copies follow it
+        self.alone()
+        self.settle()
+        content = Run(self.world.url).place.read(NAME)
+        self.world.spoil(NAME, spoiled(content, how, data.draw(st.integers(0, 8 * len(content) - 1))))
+        assert self.attempt(lambda: Run(self.world.url)) != "done"
+        self.attempt(lambda: repair(self.world.url), trouble=self.troubled(data))
+        self.alone()
+        assert self.attempt(lambda: repair(self.world.url)) == "done"
 
     @begun
     @rule(data=st.data())
@@ -320,6 +333,12 @@ class Store(RuleBasedStateMachine):
 
 
 LAYER = "layers/a/activation"
+
+
+def spoiled(content: bytes, how: str, bit: int) -> bytes | None:
+    flipped = bytearray(content)
+    flipped[bit // 8] ^= 1 << bit % 8
+    return {"flip": bytes(flipped), "cut": content[: bit // 8], "lose": None}[how]
 
 
 def standing(model: dict[int, Entry], damaged: int) -> dict[int, Entry]:

@@ -77,7 +77,10 @@ class Cluster(Workers):
                 raise ComputeError(f"worker {address} has featdyn {version}, here is {__version__}: make them the same")
 
     def _each(self, name: str) -> list[int]:
-        return [int(worker[name]) for worker in self.client.scheduler_info(n_workers=-1)["workers"].values()]
+        found = self.client.scheduler_info(n_workers=-1).get("workers")
+        if not found:
+            raise ComputeError("the connection to the cluster was lost, or it has no workers any more")
+        return [int(worker[name]) for worker in found.values()]
 
     @property
     def workers(self) -> int:
@@ -85,8 +88,7 @@ class Cluster(Workers):
         return len(self._each("nthreads"))
 
     def admit(self, plan: Plan) -> None:
-        with _connected():
-            limits, threads = [n for n in self._each("memory_limit") if n], max(self._each("nthreads"), default=1)
+        limits, threads = [n for n in self._each("memory_limit") if n], max(self._each("nthreads"))
         try:
             base = max(self.client.run(_libraries).values())
         except CommClosedError as error:
