@@ -250,7 +250,7 @@ def _wrong_now(url: Path, *, stopped: bool) -> Broken:
 
 def rows() -> dict[tuple[str, str], Callable[[int], Iterator[Broken]]]:
     """Return what tries each row of the table: its promise and its attack."""
-    stays = "what is committed stays, is read whole or not at all, and whoever comes next ends with the same bytes"
+    stays = "what is committed stays, whole; whoever comes next ends with the same bytes"
     durable = f"{stays}; what was reported is there"
     found: dict[tuple[str, str], Callable[[int], Iterator[Broken]]] = {}
 
@@ -260,13 +260,13 @@ def rows() -> dict[tuple[str, str], Callable[[int], Iterator[Broken]]]:
         for act in ACTS:
             found[promise, f"{act.name}, {attack}"] = partial(trials, make, act, hows, share)
 
-    add(stays, "killed at each change of a folder (half of a write is done)", folder_world, ("kill",))
+    add(stays, "killed at each change of a folder", folder_world, ("kill",))
     add(stays, f"each change of a folder fails ({', '.join(ERRORS)})", folder_world, ERRORS)
     reading = tuple(f"{code} reading" for code in ERRORS)
     add(stays, f"each look at a file fails (one of {', '.join(ERRORS)})", folder_world, reading, share=True)
-    kept = "the least is kept, all names but torn files, or any part"
+    kept = "of what was not synced the least is kept, torn files, any part"
     add(durable, f"power lost at each change of a folder ({kept})", power_world, PowerWorld.HOW)
-    lost = "no answer, one that is lost, repeated, or cut short"
+    lost = "not done, its answer lost, repeated, or cut short"
     add(stays, f"each request to a bucket fails ({lost})", BucketWorld, ("error", "lost", "repeated", "short"))
     add(stays, "killed before or after each request to a bucket", BucketWorld, ("kill", "done"))
     asleep = "no committed file is written over or removed by who was thought dead"
@@ -275,7 +275,7 @@ def rows() -> dict[tuple[str, str], Callable[[int], Iterator[Broken]]]:
     )
     found[asleep, "each request is held back until another has taken over and committed"] = partial(takeovers, "late")
     found[stays, "SIGKILL of a process that writes a folder, at random"] = partial(signals, signal.SIGKILL)
-    found[f"a second writer is refused, readers are not; {stays}", "SIGSTOP of such a process, at random"] = partial(
+    found[f"a second writer is refused, no reader is; {stays}", "SIGSTOP of such a process, at random"] = partial(
         signals, signal.SIGSTOP
     )
     return found
