@@ -7,6 +7,7 @@ file; it ends with 1 where a promise was broken. ``--every 40`` tries each forti
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import re
@@ -303,6 +304,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="try each so many-th call only")
     parser.add_argument("--only", default="", help="rows whose attack holds this text")
     options = parser.parse_args()
+    logging.getLogger("featdyn").setLevel(logging.ERROR)  # what may not outlast a power cut is tried here
     encode, known = datasets.encode, {}
 
     def encoded(dataset: Any, path: str) -> Any:  # equal runs, over and over

@@ -20,6 +20,7 @@ from featdyn.testing import FileTests, PlaceTests, ReadOnlyTests, RunTests, Writ
 from tests.engine.buckets import Clock
 from tests.engine.dict_place import Dictionary, DictPlace
 from tests.engine.test_store_turns import failing
+from tests.engine.test_store_unknown import unreadable
 
 FORBIDDEN = ValueError("status code: 403 Forbidden: <Code>AccessDenied</Code>")
 
@@ -47,31 +48,14 @@ class Leased:
         return lambda lock: clock.expire()
 
 
-@pytest.fixture
-def unreadable() -> Callable[[Place, str], AbstractContextManager[object]]:
-    """Let the system deny one file, also to root."""
-
-    def denied(place: Place, path: str) -> AbstractContextManager[object]:
-        inside = Folder.inside
-
-        def fail(self: Folder, name: str) -> Path:
-            if name == path:
-                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-            return inside(self, name)
-
-        return mock.patch.object(Folder, "inside", fail)
-
-    return denied
-
-
 class TestFolder(PlaceTests):
     @pytest.fixture
     def place(self, folder: Path) -> Folder:
         return Folder(folder / "run.zarr")
 
     @pytest.fixture
-    def denied(self, unreadable: Any) -> Any:
-        return unreadable
+    def denied(self) -> Callable[[Place, str], AbstractContextManager[object]]:
+        return lambda place, path: unreadable(path, errno.EACCES)
 
 
 class TestFolderWithoutLocks(Leased, PlaceTests):
