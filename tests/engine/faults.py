@@ -173,9 +173,13 @@ class Disk(Faults):
     def left(self, folder: int, path: Path | None, choose: Choose) -> dict[str, Any]:
         """Return what is left of a folder, which lies at a path, or nowhere any more."""
         synced, now, tree = self.names.get(folder, {}), names(path) if path else {}, {}
+        gone = {about: name for name, about in synced.items() if name not in now}
+        renamed = {name: gone[about] for name, about in now.items() if about in gone and about != synced.get(name)}
+        # A rename is one change, of two names: it comes whole.
+        changes = {renamed[name]: choose((False, True)) for name in sorted(renamed)}
         for name in sorted({*synced, *now}):
-            old, new = synced.get(name), now.get(name)
-            kept = old if old == new else choose((old, new))
+            old, new, rename = synced.get(name), now.get(name), renamed.get(name, name)
+            kept = old if old == new else (old, new)[changes[rename]] if rename in changes else choose((old, new))
             if kept is not None:
                 there = path / name if path and kept == new else None
                 tree[name] = (self.left if kept[1] else self.content)(kept[0], there, choose)
