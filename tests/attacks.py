@@ -294,6 +294,8 @@ def table(every: int, only: str = "") -> tuple[str, bool]:
         lines.append(f"| {promise} | {attack} | {len(outcomes)} | {result} |\n")
         print(lines[-1], end="", file=sys.stderr, flush=True)
         kept &= not broken
+    if every > 1:
+        lines.append(f"\nOf the calls one in {every} was tried.\n")
     return "".join(lines), kept
 
 
