@@ -14,12 +14,16 @@ from obstore.store import MemoryStore
 
 from featdyn.store import bucket, bucket_snapshot, lease, locate
 from featdyn.store.root import Root
+from tests.engine.faults import Killed
 
 NAMES = itertools.count()
 
 
-class Killed(BaseException):
-    """The process is gone: not an Exception, so that nothing handles it."""
+class Short:
+    """The answer to a get, whose end is missing."""
+
+    def __init__(self, found: Any) -> None:
+        self.meta, self.bytes = found.meta, lambda: bytes(found.bytes())[:-1]
 
 
 class Faults:
@@ -32,11 +36,15 @@ class Faults:
     how
         ``error``: not done, an error. ``lost``: done, but the answer is lost and an error comes instead. ``repeated``:
         likewise, but the client repeats it by itself and answers with what comes of that. ``kill``: not done, and the
-        process is gone. ``done``: done, then the process is gone.
+        process is gone. ``done``: done, then the process is gone. ``short``: what is read is cut short.
+    meanwhile
+        Called before the chosen request, in place of a fault.
     """
 
-    def __init__(self, store: MemoryStore, at: int = 0, how: str = "error") -> None:
-        self.store, self.at, self.how = store, at, how
+    def __init__(
+        self, store: MemoryStore, at: int = 0, how: str = "error", meanwhile: Callable[[], object] | None = None
+    ) -> None:
+        self.store, self.at, self.how, self.meanwhile = store, at, how, meanwhile
         self.count, self.dead = 0, False
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -47,6 +55,12 @@ class Faults:
             request = getattr(self.store, name)
             if self.count != self.at:
                 return request(*args, **keywords)
+            if self.meanwhile is not None:
+                self.at = 0
+                self.meanwhile()
+                return request(*args, **keywords)
+            if self.how == "short" and name == "get":
+                return Short(request(*args, **keywords))
             if self.how in ("lost", "repeated", "done"):
                 request(*args, **keywords)
             if self.how == "repeated":

@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_power_is_cut() -> Iterator[None]:
-    """Sync nothing: thousands of files wait for the disk else. Power is cut in ``test_store_crash``, which knows."""
+    """Sync nothing: thousands of files wait for the disk else. Power is cut by ``faults.Disk``, which knows."""
     with pytest.MonkeyPatch.context() as changes:
         changes.setattr(os, "fsync", lambda descriptor: None)
         yield

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
-        "featdyn.training.stage", "featdyn.store", "sklearn.datasets", "xarray", "zarr", "zarr.storage", "dask.array",
+        "featdyn.training.stage", "featdyn.testing", "sklearn.datasets", "xarray", "zarr", "zarr.storage", "dask.array",
         "torch._dynamo", "torch.distributed.tensor", "distributed", "featdyn.analysis.features.density.compute",
         "featdyn.analysis.features.drift.compute", "featdyn.analysis.gradient_noise.noise.compute",
         "featdyn.analysis.composites.consistency.compute",

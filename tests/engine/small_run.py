@@ -1,4 +1,4 @@
-"""A run of a few small files a commit, which can be written, and continued, in any process: no pytest in here."""
+"""The small run that any place is tested with, recorded by processes that are killed, late or in each other's way."""
 
 from __future__ import annotations
 
@@ -12,70 +12,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
 from featdyn.errors import StoreError
-from featdyn.store import ArraySpec, CheckpointWriter, Run, RunWriter, Schema, exists, lease
+from featdyn.store import Run, RunWriter, lease
+from featdyn.testing.sample_run import NAMES, PLAN, RESULT, SAMPLES, SCHEMA, STATIC, check, fill, record
 
-PLAN = "ccr"  # the commits of a run: checkpoints and results
-SAMPLES, CHECKPOINTS = 3, PLAN.count("c")
-SCHEMA = Schema(
-    (
-        ArraySpec("checkpoint", (), (), "int64"),
-        ArraySpec("layers/a/activation", ("sample", "feature"), (SAMPLES, 2), "float32"),
-        ArraySpec("norm", ("sample",), (SAMPLES,), "float32", span=2),
-    ),
-    SAMPLES,
-    2,
-)
-NAMES = np.array([f"s{i}" for i in range(SAMPLES)], dtype=object)
-STATIC = {"": xr.Dataset(coords={"sample": NAMES})}
-RESULT = xr.Dataset({"value": ("probe", np.arange(3.0))})
+__all__ = ["CHECKPOINTS", "NAMES", "PLAN", "RESULT", "SAMPLES", "SCHEMA", "STATIC", "check", "fill", "record"]
 
-
-def fill(checkpoint: CheckpointWriter) -> None:
-    """Write one checkpoint: four files, and a row of each of two chunks."""
-    t = checkpoint.index
-    checkpoint.write("checkpoint", np.array(t))
-    for block in range(SCHEMA.blocks):
-        rows = range(SAMPLES)[SCHEMA.block_slice(block)]
-        checkpoint.write("layers/a/activation", np.array([[t, row] for row in rows], np.float32), block)
-        checkpoint.write("norm", np.array([norm(t, row) for row in rows], np.float32), block)
-    checkpoint.put(f"checkpoints/{t:06d}/model.safetensors", [b"weights", b" %d" % t])
-
-
-def norm(checkpoint: int, row: int) -> float:
-    return 100.0 * (checkpoint + 1) + row
-
-
-def check(run: Run) -> None:
-    """Check that a run holds its checkpoints whole: each number in each array, and nothing beyond."""
-    t = np.arange(run.checkpoints)
-    np.testing.assert_array_equal(run.values("checkpoint"), t)
-    np.testing.assert_array_equal(run.tree["layers/a/activation"][:, 2], np.stack([t, np.full(len(t), 2)], axis=1))
-    expected = [[norm(checkpoint, row) for row in range(SAMPLES)] for checkpoint in t.tolist()]
-    np.testing.assert_array_equal(run.tree["norm"], expected)
-    for checkpoint in t.tolist():
-        np.testing.assert_array_equal(run.block("norm", checkpoint, 1), expected[checkpoint][2:])
-        np.testing.assert_array_equal(
-            run.block("layers/a/activation", checkpoint, 0), [[checkpoint, 0], [checkpoint, 1]]
-        )
-    for name in run.results("r"):
-        np.testing.assert_array_equal(run.tree[name]["value"], np.arange(3.0))
-
-
-def record(path: str | Path, plan: str = PLAN) -> None:
-    """Record, or go on recording, until the commits are those of the plan: the whole life of a small run."""
-    begun = exists(path)
-    with (
-        RunWriter.open(path) if begun else RunWriter.create(path, SCHEMA, static=STATIC, attributes={"n": 1}) as writer
-    ):
-        for kind in plan[len(Run(path).commits) if begun else 0 :]:
-            if kind == "r":
-                writer.result("r", RESULT)
-            else:
-                with writer.checkpoint() as checkpoint:
-                    fill(checkpoint)
+CHECKPOINTS = PLAN.count("c")
 
 
 def record_in_short_lives(plan: str, asked: Connection) -> None:
@@ -192,3 +136,14 @@ def read_and_truncate(path: str) -> None:
         assert "cannot be read" in str(error)  # noqa: PT017
     else:
         raise AssertionError
+
+
+def serve_workers(said: Connection) -> None:
+    """Be a Dask scheduler with a worker, say where, and wait for an end."""
+    import distributed
+
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
+    ) as cluster:
+        said.send(cluster.scheduler_address)
+        said.recv()

@@ -54,7 +54,7 @@ class SpecReader:
             content = (self.path / manifest["path"]).read_bytes()
             assert (commit["number"], len(content), crc32c(content)) == (number, manifest["size"], manifest["crc32c"])
             document = json.loads(content)
-            for name, size, checksum in document["files"]:
+            for name, size, checksum, *_ in document["files"]:
                 content = (self.path / name).read_bytes()
                 assert (len(content), crc32c(content)) == (size, checksum), name
                 listed.append(name)

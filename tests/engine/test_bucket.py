@@ -165,26 +165,6 @@ def test_damage_and_what_is_missing_are_one_line(url: str) -> None:
     refused(lambda: Run(url), r"its zarr\.json is damaged|not a featdyn store")
 
 
-def test_a_run_is_not_created_where_something_is(run: Run, url: str) -> None:
-    from featdyn.store.client import QUICK, connect
-
-    before = contents(run.path)
-    refused(lambda: write_run(run.path), "a store is there already")
-    assert contents(run.path) == before
-    connect(url, QUICK).put("notes.txt", b"mine")
-    refused(lambda: write_run(url), "not empty and not a featdyn store; choose another path")
-    assert contents(url) == {"notes.txt": b"mine"}
-    for opened in (Run, RunWriter.open, verify):
-        refused(lambda opened=opened: opened(url), "not a featdyn store")
-        refused(lambda opened=opened: opened(f"{url}/nowhere"), "nothing there")
-    assert list(locate(url).listing()) == ["notes.txt"]  # looking leaves nothing behind
-
-
-@pytest.mark.parametrize("path", ["../secret", "a/../../secret", "", "layers//x", "/x"])
-def test_paths_that_lead_out_of_the_prefix(run: Run, path: str) -> None:
-    refused(lambda: locate(run.path).inside(path), "is not a path inside a store")
-
-
 def test_a_layer_name_of_any_script_lies_there_under_its_own_name(run: Run) -> None:
     import boto3
 

@@ -15,8 +15,10 @@ import pytest
 
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter, client, exists, gc, lease, locate, repair, verify
+from featdyn.testing import sample_run
 from tests.engine import small_run
-from tests.engine.buckets import Clock, Faults, Killed, Late, contents, without_takeovers
+from tests.engine.buckets import Clock, Faults, Late, Short, contents, without_takeovers
+from tests.engine.faults import Killed
 from tests.engine.runs import encode_once, refused
 
 from obstore.exceptions import GenericError  # isort: skip
@@ -126,7 +128,7 @@ def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
             checkpoint.write("norm", np.array([7.0 for _ in rows], np.float32), block)
         checkpoint.put(f"checkpoints/{t:06d}/model.safetensors", [b"other weights %d" % t])
 
-    return lambda: monkeypatch.setattr(small_run, "fill", fill)
+    return lambda: monkeypatch.setattr(sample_run, "fill", fill)
 
 
 @pytest.mark.parametrize("arrival", [1, 10, 17, 20, 24, 29, 40, 10**6])
@@ -134,10 +136,10 @@ def test_no_request_of_a_writer_that_was_stopped_spoils_what_the_next_one_commit
     clock: Clock, other: Callable[[], None], monkeypatch: pytest.MonkeyPatch, arrival: int
 ) -> None:
     """Each request in turn is held back; another writer takes over and writes other values; meanwhile it arrives."""
-    mine, at, stopped = small_run.fill, 0, 0
+    mine, at, stopped = sample_run.fill, 0, 0
     while True:
         at += 1
-        monkeypatch.setattr(small_run, "fill", mine)
+        monkeypatch.setattr(sample_run, "fill", mine)
         store = MemoryStore()
         late = Late(store, at)
         try:
@@ -359,10 +361,6 @@ def test_an_answer_that_was_cut_short_is_none(clock: Clock, slept: list[float]) 
         small_run.record(url)
         place = locate(url)
         whole = place.read("checkpoint/c.1")
-
-        class Short:
-            def __init__(self, found: Any) -> None:
-                self.meta, self.bytes = found.meta, lambda: bytes(found.bytes())[:-1]
 
         place._client._store = SimpleNamespace(get=lambda path: Short(store.get(path)))
         with pytest.raises(OSError, match="cut short"):

@@ -13,7 +13,8 @@ from featdyn.capture.ranks import Ranks
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunPart, RunWriter, gc, lease, locate, repair, verify
 from tests.engine import small_run
-from tests.engine.buckets import Clock, Faults, Killed, Late, contents, without_takeovers
+from tests.engine.buckets import Clock, Faults, Late, contents, without_takeovers
+from tests.engine.faults import Killed
 from tests.engine.runs import refused
 from tests.engine.test_capture import make_probes
 
@@ -191,16 +192,6 @@ def test_a_delete_needs_a_lease_that_outlasts_it(clock: Clock, whole: Path, monk
         writer.place.replace("notes.txt", b"a put may still be made")
         refused(lambda: writer.place.remove("notes.txt"), "this writer's lease ended")
         assert writer.place.exists("notes.txt")
-
-
-def test_gc_and_repair_wait_for_the_writer(whole: Path) -> None:
-    with Faults(upload(whole)).installed() as url:
-        with RunWriter.open(url):
-            before = contents(url)
-            for tool in (gc, repair):
-                refused(lambda tool=tool: tool(url), "is being written by process")
-            assert contents(url) == before
-        assert gc(url).removed
 
 
 def test_gc_removes_nothing_without_its_lease_or_of_another_root(

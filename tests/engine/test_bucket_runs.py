@@ -17,13 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter, client, exists, lease, locate, verify
 from featdyn.training import load
 from tests.engine import small_run
 from tests.engine.buckets import contents
 from tests.engine.forked import start
-from tests.engine.runs import refused, result_dataset, write_run
+from tests.engine.runs import refused, write_run
 from tests.engine.test_training import TINY, files_of
 
 
@@ -131,29 +130,6 @@ def test_many_killed_processes(url: str, tmp_path: Path, monkeypatch: pytest.Mon
         killed_at_random(f"{url}/{trial}", tmp_path / f"{trial}", monkeypatch, kills=4, seed=trial)
 
 
-def test_of_many_writers_at_once_one_gets_the_store(s3: str) -> None:
-    write_run("memory://many", checkpoints=1)
-    together, got, lines = threading.Barrier(8), [], []
-
-    def write(number: int) -> None:
-        together.wait()
-        try:
-            with RunWriter.open("memory://many") as writer:
-                got.append(writer.result("r", result_dataset(float(number))))
-                finished.wait()
-        except StoreError as error:
-            lines.append(str(error))
-            finished.set() if len(lines) == 7 else None
-
-    finished = threading.Event()
-    threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]
-    [thread.start() for thread in threads]
-    [thread.join(60) for thread in threads]
-    assert (len(got), len(lines)) == (1, 7)
-    assert all("is being written by" in line for line in lines)
-    assert verify("memory://many").sound
-
-
 def test_a_second_process_is_refused(url: str) -> None:
     write_run(url, checkpoints=1)
     code = "import sys; from featdyn.store import RunWriter; RunWriter.open(sys.argv[1])"
@@ -163,30 +139,6 @@ def test_a_second_process_is_refused(url: str) -> None:
         assert f"is being written by process {os.getpid()} on " in child.stderr
         assert Run(url).checkpoints == 1  # readers are not
     subprocess.run([sys.executable, "-c", code + ".close()", url], check=True)
-
-
-def test_readers_while_a_writer_writes(url: str) -> None:
-    small_run.record(url, "c")
-    done = threading.Event()
-
-    def write() -> None:
-        for t in range(2, 10):
-            small_run.record(url, "c" * t)
-        done.set()
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    seen = set()
-    while not done.is_set():
-        run = Run(url)
-        seen.add(run.checkpoints)
-        np.testing.assert_array_equal(run.tree["layers/a/activation"][:, 2], [[t, 2] for t in range(run.checkpoints)])
-        np.testing.assert_array_equal(
-            run.block("layers/a/activation", run.checkpoints - 1, 1)[0, 0], run.checkpoints - 1
-        )
-    thread.join()
-    assert len(seen) > 2
-    assert verify(url).sound
 
 
 class Answer(http.server.BaseHTTPRequestHandler):

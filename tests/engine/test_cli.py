@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import xarray as xr
 
 from featdyn.store import ArraySpec, Run
 from tests.engine.conftest import SMALL
+from tests.engine.test_training import TINY
 
 ROOT = Path(__file__).parents[2]
 
@@ -377,3 +379,29 @@ def test_a_damaged_run_can_still_be_printed(small_store, tmp_path):
     (copy / "split" / "c" / "0").write_bytes(b"junk")
     assert "unreadable" in repr(run)
     assert "unreadable" in run._repr_html_()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("full", ["/dev/full", "a pipe that nobody reads"])
+def test_what_is_committed_is_no_failure_where_nobody_can_be_told(featdyn, tmp_path, monkeypatch, full):
+    store, changes = tmp_path / "run.zarr", [part for change in TINY for part in ("--set", change)]
+
+    def into_nowhere(*command):
+        where = full
+        if full != "/dev/full":
+            reading, where = os.pipe()
+            os.close(reading)
+        with suppress(OSError), open(where, "w") as stream, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            code, _, err = featdyn(*command)
+        return code, err
+
+    code, err = into_nowhere("train", "digits", "--store", store, *changes)
+    assert (code, f"{store}: {Run(store).checkpoints} checkpoints" in err) == (0, True)
+    code, err = into_nowhere("analyze", store, "spectra")
+    assert (code, f"{Run(store).results('spectra')[-1]} committed" in err) == (0, True)
+    code, err = into_nowhere("info", store)  # what is asked for is not had
+    assert (code, err) == (1, "featdyn: standard output: No space left on device\n" if full == "/dev/full" else "")
+    folder = tmp_path / "sweep"
+    code, err = into_nowhere("train", "digits", "--store", folder, *changes, "--sweep", "labels.noise=0")
+    assert (code, "done" in err) == (0, True)

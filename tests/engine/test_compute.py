@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import multiprocessing
 import operator
 import os
 import shutil
@@ -20,13 +21,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import featdyn_kernels
+from featdyn import analyze
 from featdyn.compute import SERIAL, Plan, Workers, fold, same, workers
 from featdyn.compute.serial import Serial
 from featdyn.compute.tree import runs
 from featdyn.errors import ComputeError, FeatdynError, RecipeError, StoreError
 from featdyn.store import Run, RunWriter
-from tests.engine.forked import forked_workers
-from tests.engine.small_run import fill, record
+from tests.engine.forked import forked_workers, start
+from tests.engine.runs import write_run
+from tests.engine.small_run import fill, record, serve_workers
 
 
 @settings(deadline=None)
@@ -158,6 +161,20 @@ def test_a_worker_killed_in_the_middle_changes_nothing(tmp_path):
             rest = list(results)
         assert [item for item, _ in first + rest] == list(range(60))
         assert len({pid for _, pid in first + rest}) == 3  # a new worker took the place, and found the state
+
+
+def test_a_scheduler_lost_in_the_middle_of_an_analysis_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("featdyn.compute.cluster.PATIENCE", 3.0)
+    run, (here, there) = write_run(tmp_path / "run.zarr"), multiprocessing.Pipe()
+    cluster = start(serve_workers, there)
+    with workers(scheduler=here.recv()) as found:
+        with pytest.raises(ComputeError, match="the connection to the cluster was lost") as caught:
+            analyze(run, "spectra", workers=found, progress=lambda *_: cluster.kill())
+        assert "\n" not in str(caught.value)
+        with pytest.raises(ComputeError, match="the connection to the cluster was lost"):
+            analyze(run, "spectra", workers=found)
+    cluster.join()
+    assert Run(run.path).commits == run.commits
 
 
 def dying(state: None, item: int) -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import os
 import random
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from stat import S_ISDIR
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -20,93 +15,10 @@ import pytest
 
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter, files, repair, verify
+from tests.engine.faults import LEAST, TORN, Choose, Disk, Faults, Killed
 from tests.engine.runs import encode_once
 from tests.engine.small_run import CHECKPOINTS, RESULT, check, fill, record
 from tests.engine.spec_reader import SpecReader
-
-
-class Killed(BaseException):
-    """The process is gone: not an Exception, so that nothing handles it."""
-
-
-class Faults:
-    """Counts changes to the file system and lets the chosen one fail: by an error, or with the process.
-
-    After a kill nothing changes the disk any more, whatever the code still tries. A write ``cut`` in silence stops half
-    way and says that it did not; nothing else fails then.
-    """
-
-    def __init__(self, at: int = 0, *, kill: bool = False, code: int = errno.EIO, cut: int = 0) -> None:
-        self.at, self.kill, self.code, self.cut = at, kill, code, cut
-        self.count, self.dead = 0, False
-        self.writes: list[int] = []  # which changes can stop half way
-
-    def change(self, partly: Callable[[], object] | None = None) -> bool:
-        """Be called before each change; ``partly`` does some of it, which a fault may leave behind.
-
-        Returns whether that is all that shall be done.
-        """
-        if self.dead:
-            raise Killed
-        self.count += 1
-        if partly is not None:
-            self.writes.append(self.count)
-        if self.count == self.at:
-            if partly is not None:
-                partly()
-            self.dead = self.kill
-            raise Killed if self.kill else OSError(self.code, os.strerror(self.code))
-        if self.count == self.cut and partly is not None:
-            partly()
-            return True
-        return False
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Stand between the store and the operating system."""
-        names = ("fsync", "rename", "mkdir", "unlink", "rmdir")
-        with (
-            mock.patch.object(files, "open", self.open, create=True),
-            mock.patch.multiple(os, **{name: self.guarded(getattr(os, name)) for name in names}),
-        ):
-            yield
-
-    def guarded(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def guard(*args: Any, **kwargs: Any) -> Any:
-            self.change()
-            return call(*args, **kwargs)
-
-        return guard
-
-    def open(self, path: Path, mode: str, buffering: int = -1) -> Any:
-        if mode != "wb":
-            return builtins.open(path, mode, buffering)
-        self.change()
-        return FaultyFile(self, path)
-
-
-class FaultyFile:
-    """A file whose writes may fail half-way; unbuffered, as what a dead process has buffered is lost."""
-
-    def __init__(self, faults: Faults, path: Path) -> None:
-        self.faults = faults
-        self.file = builtins.open(path, "wb", buffering=0)  # noqa: SIM115
-
-    def write(self, content: bytes) -> int:
-        done = self.faults.change(lambda: self.file.write(bytes(content)[: len(content) // 2]))
-        return len(content) if done else self.file.write(content)
-
-    def flush(self) -> None:
-        pass
-
-    def fileno(self) -> int:
-        return self.file.fileno()
-
-    def __enter__(self) -> FaultyFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
 
 
 def committed(path: Path) -> dict[str, bytes]:
@@ -209,59 +121,10 @@ def test_a_write_that_stops_half_way_in_silence(
     assert seen == ({0, 1} if dies_after > 1 else {0})
 
 
-class Disk(Faults):
-    """A disk that loses its power: it keeps what was synced, and of the rest nothing, or torn files.
-
-    A file's content is kept once the file is synced, a name once its folder is.
-    """
-
-    def __init__(self, at: int) -> None:
-        super().__init__(at, kill=True)
-        self.contents: dict[int, bytes] = {}
-        self.names: dict[int, dict[str, tuple[int, bool]]] = {}
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        with mock.patch.object(os, "fsync", self.sync), super().installed():
-            yield
-
-    def sync(self, descriptor: int) -> None:
-        about = os.fstat(descriptor)
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-        if S_ISDIR(about.st_mode):
-            self.names[about.st_ino] = {p.name: (p.stat().st_ino, p.is_dir()) for p in path.iterdir()}
-        else:
-            self.contents[about.st_ino] = path.read_bytes()
-
-    def lose_power(self, path: Path, torn: bool) -> None:
-        """Leave below a folder what the disk kept; with ``torn`` all names, but half of what was not synced."""
-        kept = self.torn(path) if torn else self.durable(path.stat().st_ino)
-        shutil.rmtree(path)
-        build(path, kept)
-
-    def durable(self, folder: int) -> dict[str, Any]:
-        found = self.names.get(folder, {}).items()
-        return {n: self.durable(ino) if is_folder else self.contents.get(ino, b"") for n, (ino, is_folder) in found}
-
-    def torn(self, path: Path) -> dict[str, Any]:
-        return {p.name: self.torn(p) if p.is_dir() else self.content(p) for p in path.iterdir()}
-
-    def content(self, path: Path) -> bytes:
-        content = path.read_bytes()
-        return self.contents.get(path.stat().st_ino, content[: len(content) // 2])
-
-
-def build(path: Path, tree: dict[str, Any]) -> None:
-    path.mkdir()
-    for name, content in tree.items():
-        if isinstance(content, bytes):
-            (path / name).write_bytes(content)
-        else:
-            build(path / name, content)
-
-
-@pytest.mark.parametrize("torn", [False, True])
-def test_a_power_cut_at_every_single_operation(folder: Path, whole: tuple[dict[str, bytes], int], torn: bool) -> None:
+@pytest.mark.parametrize("choose", [LEAST, TORN, random.Random(0).choice], ids=["least", "torn", "any"])
+def test_a_power_cut_at_every_single_operation(
+    folder: Path, whole: tuple[dict[str, bytes], int], choose: Choose
+) -> None:
     expected, operations = whole
     known = 0
     for at in range(1, operations + 2):
@@ -270,7 +133,7 @@ def test_a_power_cut_at_every_single_operation(folder: Path, whole: tuple[dict[s
         with suppress(Killed), disk.installed():
             record(path)
         before = len(Run(path).commits) if (path / "zarr.json").exists() else 0
-        disk.lose_power(folder / f"{at}", torn)
+        disk.lose_power(folder / f"{at}", choose)
         assert is_a_prefix(path, expected), at
         after = len(Run(path).commits) if (path / "zarr.json").exists() else 0
         assert before - 1 <= after <= before  # only the commit whose publication was not synced yet may be lost

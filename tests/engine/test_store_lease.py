@@ -20,7 +20,7 @@ from featdyn.store.place import Refused
 from tests.engine.buckets import Clock
 from tests.engine.forked import start
 from tests.engine.runs import refused, tree
-from tests.engine.small_run import RESULT, SCHEMA, STATIC, fill, record
+from tests.engine.small_run import RESULT, fill, record
 from tests.engine.test_store_crash import committed
 from tests.engine.test_store_turns import add_checkpoint, failing
 
@@ -54,11 +54,6 @@ def test_a_run_is_recorded_as_anywhere(
     assert not gc(path).removed
     assert not repair(path).changed
     assert verify(path).sound
-
-
-def test_nothing_is_left_of_a_run_without_a_commit(folder: Path) -> None:
-    RunWriter.create(folder / "run.zarr", SCHEMA, static=STATIC, attributes={}).close()
-    assert tree(folder) == {}
 
 
 def test_a_second_writer_is_refused_until_the_lease_has_run_out(folder: Path, clock: Clock) -> None:

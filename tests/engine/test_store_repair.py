@@ -15,14 +15,16 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter, gc, repair, verify
 from featdyn.store.commit import DROPPED
 from featdyn.store.lock import NAMES
 from featdyn.store.root import Root
-from tests.engine import test_store_crash as crash
+from tests.engine.faults import Faults, Killed
 from tests.engine.runs import refused, tree
 from tests.engine.small_run import SCHEMA, STATIC, fill
 from tests.engine.spec_reader import SpecReader
+from tests.engine.test_store_crash import committed
 
 # Checkpoints are commits 1, 2, 4 and 6; results 3, 5, 7 and 8, which were computed from commits 2, 4, 4 and 7.
 INPUTS = {3: 2, 5: 4, 7: 4, 8: 7}
@@ -92,7 +94,7 @@ def test_a_damaged_checkpoint_takes_what_comes_after_it_and_the_rest_is_as_it_wa
     assert (store / SHARDS[2]).exists()  # gc removes files, a repair does not
     gc(store)
     assert tree(store).keys() == tree(stages[1]).keys()
-    found, expected = crash.committed(store), crash.committed(stages[1])
+    found, expected = committed(store), committed(stages[1])
     assert {n for n in expected if found[n] != expected[n]} == {"norm/0.0", "norm/0.1"}  # a row more, which is none now
     assert all(
         (store / p / "zarr.json").read_bytes() == (stages[1] / p / "zarr.json").read_bytes() for p in Run(store).nodes
@@ -160,8 +162,8 @@ def test_a_damaged_result_costs_nothing_else(store: Path, stages: list[Path]) ->
     assert (run.results("r"), run.results("s")) == (["results/r/000008"], ["results/s/000007"])
     assert not [p for p in run.nodes if "00003" in p or "00005" in p]
     SpecReader(store).check()
-    whole = crash.committed(stages[8])
-    for name, content in crash.committed(store).items():
+    whole = committed(stages[8])
+    for name, content in committed(store).items():
         assert name in ("zarr.json", "commits/dropped.json") or whole[name] == content
     flip(store / "commits/dropped.json")  # which a repair can always write again
     assert repair(store).verdict.lost == ()
@@ -345,8 +347,8 @@ def test_a_repair_and_a_gc_that_fail_at_any_operation_can_be_done_again(store: P
             path = Path(shutil.copytree(store, folder / call.__name__ / f"{at}.zarr"))
             if call is gc:
                 repair(path)
-            faults = crash.Faults(at, kill=kill)
-            with suppress(crash.Killed, crash.StoreError), faults.installed():
+            faults = Faults(at, kill=kill)
+            with suppress(Killed, StoreError), faults.installed():
                 call(path)
             assert (path / "zarr.json").read_bytes() in ((old, new) if call is repair else (new,)), at
             repair(path)

@@ -22,10 +22,11 @@ from featdyn.store import Run, RunWriter, commit_result, files, gc, lock, publis
 from featdyn.store import root as roots
 from featdyn.store.lock import NAME, TURN, FolderLock
 from featdyn.store.root import COPY, Root
+from tests.engine.faults import Faults, Killed
 from tests.engine.forked import start
 from tests.engine.runs import encode_once, refused, tree
 from tests.engine.small_run import RESULT, SCHEMA, STATIC, fill, fork_and_fail, fork_and_wait, record
-from tests.engine.test_store_crash import Faults, Killed, committed
+from tests.engine.test_store_crash import committed
 
 
 def add_checkpoint(writer: RunWriter) -> None:

@@ -15,10 +15,10 @@ import pytest
 
 from featdyn.store import ArraySpec, Run, RunWriter, Schema, commit_result, files, gc, publish, repair, verify
 from featdyn.store.files import Folder
+from tests.engine.faults import Faults
 from tests.engine.forked import start
 from tests.engine.runs import refused
 from tests.engine.small_run import RESULT, fill, read_and_truncate, record
-from tests.engine.test_store_crash import Faults
 from tests.engine.test_store_repair import files_of, flip
 
 CODES = [errno.EACCES, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EMFILE]

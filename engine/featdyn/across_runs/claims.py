@@ -111,14 +111,14 @@ class _Facts:
 
 
 def _facts(options: ClaimOptions, run: Run) -> _Facts:
-    recipe = run.attributes.get("recipe")
+    recipe = run.recipe
     if recipe is None:
         raise FeatdynError(f"{run.path}: was not made by 'featdyn train', so nothing says what its labels are")
     what, noise = recipe.get("intervention") or {}, float(recipe["labels"]["noise"])
     kind = "frozen" if what.get("cut") else "clean" if noise == 0 else "random" if noise >= 0.5 else ""
     return _Facts(
         store=str(run.path),
-        dataset=str(run.attributes.get("dataset", {}).get("name", run.name)),
+        dataset=str(run.described("dataset").get("name", run.name)),
         seed=int(recipe["training"]["seed"]),
         kind=kind,
         frozen=f"{what['cut']} from epoch {what['freeze_at']:g}" if kind == "frozen" else "",

@@ -51,7 +51,7 @@ def training_accuracy(run: Run) -> NDArray[np.float64]:
 
 def recipe_fields(run: Run) -> dict[str, Any]:
     """Return a run's recipe, flat; of one without recipe only where it is, so that it is a group of its own."""
-    return dict(_flat(run.attributes.get("recipe") or {"store": str(run.path)}))
+    return dict(_flat(run.described("recipe") or {"store": str(run.path)}))
 
 
 def group_names(recipes: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -117,7 +117,7 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Itera
     if batches is not None and not of_training:
         raise FeatdynError(f"{analysis.name} needs no training data: leave batches= out")
     held = {spec.path.rpartition("/")[2] for spec in run.schema.arrays if spec.path.startswith("layers/")}
-    paths, trained = run.paths("sample"), "recipe" in run.attributes
+    paths, trained = run.paths("sample"), run.recipe is not None
     train = "split" in paths and "train" in run.values("split").tolist()
     from_python = f'featdyn.analyze(run, "{analysis.name}", model=model)'
     for need, (there, why) in {

@@ -45,7 +45,7 @@ def known(analysis: Analysis, run: Run, stamp: dict[str, Any]) -> xr.Dataset | N
 def _network(run: Run, model: nn.Module | None) -> str:
     """Return what tells the network's function apart: its code and what it holds, or the recipe's table."""
     if model is None:
-        return _digest(repr(run.attributes.get("recipe", {}).get("network")))
+        return _digest(repr(run.described("recipe").get("network")))
     from featdyn.analysis.code import code_of
 
     return _digest("\n".join([repr(model), *code_of(model)]))

@@ -132,7 +132,7 @@ def _variable(path: str, values: Tensor) -> tuple[str, tuple[tuple[str, ...], ND
 
 def _differences(run: Run, schema: Schema, probes: Probes, attributes: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a recording has otherwise than that of a run; what an older run does not say counts not."""
-    before, after = run.attributes.get("capture", {}), attributes.get("capture", {})
+    before, after = run.described("capture"), attributes.get("capture", {})
     for name, value in after.items():
         # The layers themselves are compared below; what is stored stays in the codec that it began with.
         if name not in ("layers", "codec") and before.get(name, value) != value:
@@ -144,7 +144,7 @@ def _differences(run: Run, schema: Schema, probes: Probes, attributes: Mapping[s
             yield f"{path} is {'of another shape or type' if both else 'in one of the two only'}"
     if run.schema.shard_samples != schema.shard_samples:
         yield f"blocks of {run.schema.shard_samples} samples there, {schema.shard_samples} here"
-    before, after = run.attributes.get("identity", {}), attributes.get("identity", {})
+    before, after = run.described("identity"), attributes.get("identity", {})
     for name, value in after.items():
         if before.get(name, value) != value:
             yield f"other {name}: {before[name]} there, {value} here"

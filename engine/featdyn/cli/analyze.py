@@ -12,6 +12,7 @@ import click
 
 from featdyn.cli.flags import flags
 from featdyn.cli.progress import bar
+from featdyn.cli.said import say
 from featdyn.cli.workers import compute_flags, opened
 from featdyn.errors import FeatdynError
 from featdyn.nearest import nearest
@@ -91,9 +92,7 @@ def _command(analysis: Analysis) -> click.Command:
                     click.echo(f"featdyn: {error}", err=True)
                     failed += 1
                     continue
-                click.echo(
-                    f"{store}: {found.attrs['path']} committed; look at it with: featdyn report {store} -o report.html"
-                )
+                say(f"{store}: {found.attrs['path']} committed; look at it with: featdyn report {store} -o report.html")
         if failed:
             click.echo(f"{failed} of {len(stores)} stores failed", err=True)
             sys.exit(1)

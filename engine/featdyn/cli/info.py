@@ -58,12 +58,12 @@ def describe(run: Any) -> dict[str, Any]:
         "store": str(run.path),
         "commit": run.commits[-1].number,
         "checkpoints": run.checkpoints,
-        "description": run.attributes.get("recipe", {}).get("description", ""),
+        "description": str(run.described("recipe").get("description", "")),
         "layers": layers,
         "probes": {split: splits.count(split) for split in dict.fromkeys(splits)},
         "history": history,
         "results": [c.name for c in run.commits if c.kind == "result"],
-        "provenance": run.attributes.get("provenance", {}),
+        "provenance": run.described("provenance"),
     }
 
 

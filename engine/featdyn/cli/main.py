@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import sys
 import traceback
 
 import click
 
 from featdyn import __version__
+from featdyn.cli.said import drop_output
 from featdyn.errors import FeatdynError
 from featdyn.nearest import nearest
 from featdyn.output import shown
@@ -86,7 +86,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; what was committed is safe", 130)
     except BrokenPipeError:  # the reader of a pipe has gone, as in `featdyn query ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         sys.exit(1)
     except Exception as error:
         if debug:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+import io
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featdyn.cli.progress import bar
+from featdyn.cli.said import say
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @click.command()
@@ -66,23 +70,22 @@ def command(
     from featdyn.training.stage import Events, train
 
     with bar("training", "step") as update:
-        events = Events(plan=click.echo, step=lambda step, steps, loss: update(step, steps))
+        events = Events(plan=say, step=lambda step, steps, loss: update(step, steps))
         run = train(chosen, store, events)
     last = run.coords.isel(checkpoint=-1)
     accuracy = float(last["test_accuracy"])
-    click.echo(f"{store}: {run.checkpoints} checkpoints, test accuracy {accuracy:.4f} after {int(last['step'])} steps")
+    say(f"{store}: {run.checkpoints} checkpoints, test accuracy {accuracy:.4f} after {int(last['step'])} steps")
 
 
 def _sweep(recipe: str, folder: str, sweeps: tuple[str, ...], changes: tuple[str, ...], seeds: int | None) -> None:
     import pandas as pd
 
     from featdyn.errors import FeatdynError
-    from featdyn.query import render
     from featdyn.training.stage import Events
     from featdyn.training.sweep import Sweep, points
 
     sweep, rows = Sweep(points(recipe, folder, sweeps, changes, seeds)), []
-    click.echo(f"{len(sweep.points)} runs in {folder}")
+    say(f"{len(sweep.points)} runs in {folder}")
     measured = ("step", "train_accuracy", "test_loss", "test_accuracy")
     for number, point in enumerate(sweep.points, 1):
         nothing = dict.fromkeys(measured, float("nan"))
@@ -91,19 +94,27 @@ def _sweep(recipe: str, folder: str, sweeps: tuple[str, ...], changes: tuple[str
             try:
                 events = Events(step=lambda step, steps, loss: update(step, steps))
                 if number == 1:  # the others need much the same
-                    events.plan = click.echo
+                    events.plan = say
                 run = sweep.run(point, events)
                 row |= {"checkpoints": run.checkpoints, **{name: run.values(name)[-1].item() for name in measured}}
             except FeatdynError as error:  # a grid may reach where training diverges: the other points still run
                 row["state"] = str(error)
         rows.append(row)
     table = pd.DataFrame(rows)
-    render(table, "table", sys.stdout)
+    _show(table)
     axes = [name for name in sweep.points[0].values if name != "seed"]
     if seeds and seeds > 1 and axes:
-        click.echo(f"\nmean and standard deviation of test_accuracy over {seeds} seeds")
+        say(f"\nmean and standard deviation of test_accuracy over {seeds} seeds")
         groups = table.groupby(axes, sort=False)["test_accuracy"].agg(["mean", "std", "count"])
-        render(groups.reset_index(), "table", sys.stdout)
+        _show(groups.reset_index())
     failed = sum(row["state"] != "done" for row in rows)
     if failed:
         raise FeatdynError(f"{failed} of {len(rows)} runs did not finish; the same command again goes on with them")
+
+
+def _show(table: pd.DataFrame) -> None:
+    from featdyn.query import render
+
+    lines = io.StringIO()
+    render(table, "table", lines)
+    say(lines.getvalue().removesuffix("\n"))

@@ -8,11 +8,12 @@ import importlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
 from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster
+from distributed.client import ClosedClientError
 from distributed.comm.core import CommClosedError
 
 from featdyn.compute import local
@@ -76,7 +77,10 @@ class Cluster(Workers):
                 raise ComputeError(f"worker {address} has featdyn {version}, here is {__version__}: make them the same")
 
     def _each(self, name: str) -> list[int]:
-        return [int(worker[name]) for worker in self.client.scheduler_info(n_workers=-1)["workers"].values()]
+        found = self.client.scheduler_info(n_workers=-1).get("workers")
+        if not found:
+            raise ComputeError("the connection to the cluster was lost, or it has no workers any more")
+        return [int(worker[name]) for worker in found.values()]
 
     @property
     def workers(self) -> int:
@@ -97,11 +101,13 @@ class Cluster(Workers):
         plugin = Prepare(uuid4().hex, rebuild)  # a name that no other client of the cluster has
         if self._here:
             hold(plugin, rebuild, self.threads, state)
-        self.client.register_plugin(plugin)
+        with _connected():
+            self.client.register_plugin(plugin)
         try:
             yield _Stage(self.client, plugin.key, AHEAD * self.threads)
         finally:
-            self.client.unregister_worker_plugin(plugin.name)
+            with suppress(OSError, ClosedClientError):  # a scheduler that is gone has forgotten it
+                self.client.unregister_worker_plugin(plugin.name)
 
     def close(self) -> None:
         """End the workers, if they are ours."""
@@ -137,7 +143,8 @@ class _Stage(Stage):
         yield from self._results(map(total, groups), self._ahead)
 
     def _submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
-        return self._client.submit(function, *args, pure=False)
+        with _connected():
+            return self._client.submit(function, *args, pure=False)
 
     def _results(self, submitted: Iterator[Future[Any]], ahead: int) -> Iterator[Any]:
         """Yield results in order, with so many on their way."""
@@ -154,14 +161,24 @@ class _Stage(Stage):
 
     def _result(self, future: Future[Any]) -> Any:
         try:
-            return future.result()
+            with _connected(task=True):
+                return future.result()
         except KilledWorker as error:
             raise ComputeError(
                 "a task ended every worker that took it, most likely for want of memory: raise --memory-limit or use "
                 "fewer --workers"
             ) from error
-        except (CommClosedError, CancelledError) as error:  # nobody here cancels what is waited for
-            raise ComputeError(f"the connection to the cluster was lost ({_line(error)})") from error
+
+
+@contextmanager
+def _connected(*, task: bool = False) -> Iterator[None]:
+    """Turn what says that the scheduler is gone into one line; an OSError of a ``task`` is its own."""
+    try:
+        yield
+    except (OSError, CancelledError, ClosedClientError) as error:  # nobody here cancels what is waited for
+        if task and isinstance(error, OSError) and not isinstance(error, CommClosedError):
+            raise
+        raise ComputeError(f"the connection to the cluster was lost ({_line(error)})") from error
 
 
 def _apply(key: str, function: Task[Any, Any], item: Any) -> Any:

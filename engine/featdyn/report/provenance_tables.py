@@ -40,7 +40,7 @@ class Head:
 
 def head(run: Run) -> Head:
     """Return the run's name and headline numbers."""
-    recipe, dataset = _mapping(run.attributes.get("recipe")), _mapping(run.attributes.get("dataset"))
+    recipe, dataset = run.described("recipe"), run.described("dataset")
     network, data = _mapping(recipe.get("network")).get("name"), dataset.get("name")
     known = [str(network)] if network else []
     known += [f"{'trained on ' if network else ''}{data}"] if data else []
@@ -54,7 +54,7 @@ def head(run: Run) -> Head:
 def _numbers(run: Run) -> Iterator[tuple[str, str, str]]:
     coords = run.coords
     if "test_accuracy" in coords and np.isfinite(last := float(coords["test_accuracy"].values[-1])):
-        trained = "recipe" in run.attributes
+        trained = run.recipe is not None
         value = percent(last) if trained else f"{last:.4g}"
         yield value, "final test accuracy", "whole test set, last checkpoint" if trained else "as recorded"
     epochs = f", {float(coords['epoch'].values[-1]):.4g} epochs" if "epoch" in coords else ""
@@ -97,7 +97,7 @@ def tables(run: Run, chapters: Sequence[Chapter]) -> list[Table]:
 
 def recipe_tables(run: Run) -> list[Table]:
     """Return the recipe, a table for each of its tables; for other runs what was captured."""
-    recipe = _mapping(run.attributes.get("recipe")) or {"capture": run.attributes.get("capture")}
+    recipe = run.described("recipe") or {"capture": run.attributes.get("capture")}
     plain = {key: value for key, value in recipe.items() if not isinstance(value, Mapping)}
     tables = [Table(f"[{key}]", list(rows(value))) for key, value in recipe.items() if isinstance(value, Mapping)]
     return [table for table in [Table("", list(rows(plain))), *tables] if table.rows]

@@ -25,7 +25,7 @@ def panels(run: Run) -> list[Panel]:
         split, quantity = (split, rest) if split in SPLITS and rest else ("", str(name))
         quantities.setdefault(quantity, []).append((split, str(name)))
     axis = checkpoint_axis(coords["checkpoint"].values, steps(run))
-    trained = "recipe" in run.attributes  # then an accuracy is a share; other loops may count in percent
+    trained = run.recipe is not None  # then an accuracy is a share; other loops may count in percent
     found = []
     for quantity in sorted(quantities, key=_order):
         title = quantity.replace("_", " ").capitalize()

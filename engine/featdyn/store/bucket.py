@@ -12,9 +12,9 @@ and none of it deleted.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featdyn.errors import StoreError
 from featdyn.store.client import BRIEF, PART, PATIENT, QUICK, Client, connect
@@ -31,6 +31,10 @@ from featdyn.store.place import (
     crc32c,
     oversized,
 )
+
+if TYPE_CHECKING:
+    from featdyn.store.bucket_snapshot import BucketSnapshot
+    from featdyn.store.metadata import Document
 
 AT_ONCE = 16  # requests
 LASTING = 30.0  # seconds that the lease must have to run before a delete, which takes 20 at most
@@ -117,6 +121,12 @@ class Bucket(Place):
 
     def _part(self, path: str, start: int, size: int) -> bytes:
         return self._client.part(path, start, min(PART, size - start))
+
+    def snapshot(self, content: bytes, nodes: Mapping[str, Document]) -> BucketSnapshot:
+        """Return the prefix for zarr, which makes many requests at the same time."""
+        from featdyn.store.bucket_snapshot import BucketSnapshot
+
+        return BucketSnapshot(self.path, content, nodes)
 
     def lock(self) -> Lease:
         """Return the lease of this store."""

@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
@@ -23,6 +23,10 @@ import numpy as np
 from featdyn.errors import StoreError
 from featdyn.store.lock import TURN, FolderLock, WriterLock
 from featdyn.store.place import DOCUMENT, GONE, Content, FileRecord, Place, Version, oversized
+
+if TYPE_CHECKING:
+    from featdyn.store.metadata import Document
+    from featdyn.store.snapshot import Snapshot
 
 LOG = logging.getLogger("featdyn")
 
@@ -123,6 +127,12 @@ class Folder(Place):
             while done < len(buffer) and (more := file.readinto(buffer[done:])):
                 done += more
         return buffer[:done].toreadonly()
+
+    def snapshot(self, content: bytes, nodes: Mapping[str, Document]) -> Snapshot:
+        """Return the folder for zarr, which reads its files by itself."""
+        from featdyn.store.snapshot import Snapshot
+
+        return Snapshot(self.path, content, nodes)
 
     def announce(self, path: str) -> None:
         """Ask the system to read a file ahead."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,8 +21,10 @@ from featdyn.errors import StoreError
 
 if TYPE_CHECKING:
     import torch
+    import zarr.abc.store
 
     from featdyn.store.commit import Listing
+    from featdyn.store.metadata import Document
 
 # Said by a place that has looked: the file is not there. Any other error says nothing about it.
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -146,7 +148,8 @@ class Place(ABC):
 
     Methods raise OSError, whose ``strerror`` says in a line what is wrong, and :class:`StoreError` for paths that lead
     out of the store, also through links, and for what another writer did. Files that no commit names may come and go;
-    those that one names are only read.
+    those that one names are only read. A copy (``copy.copy``) is the same place for who has no right to write, and so
+    is what a pickle becomes in another process. ``featdyn.testing.PlaceTests`` tests any kind of place.
     """
 
     path: str | Path
@@ -238,6 +241,12 @@ class Place(ABC):
             raise StoreError(f"{self}: {wrong}")
         found: dict[str, torch.Tensor] = load(content)
         return found
+
+    def snapshot(self, content: bytes, nodes: Mapping[str, Document]) -> zarr.abc.store.Store:
+        """Return this for zarr, read-only, with such a content of the root, which has these nodes."""
+        from featdyn.store.place_snapshot import PlaceSnapshot
+
+        return PlaceSnapshot(self, content, nodes)
 
     # Writing: only by who holds the lock; replacing the root, what follows from it, or manifests: only in one's turn
 

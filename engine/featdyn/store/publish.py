@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from copy import copy
 from typing import TYPE_CHECKING
 
 from featdyn.errors import StoreError
 from featdyn.store import commit, datasets, layout, metadata
 from featdyn.store import root as roots
 from featdyn.store.gathered import Rows
-from featdyn.store.locate import locate
 from featdyn.store.metadata import Document
 from featdyn.store.place import FileRecord, Lock, Place, Version, beside, disk
 from featdyn.store.root import Root
@@ -147,7 +147,7 @@ def commit_result(run: Run, name: str, dataset: xr.Dataset, patience: float = RE
         Another process keeps the right to publish for ``patience`` seconds, the store cannot be written, or it does not
         hold the checkpoints of ``run`` any more.
     """
-    place = locate(run.path)
+    place = copy(run.place)
     Root.read(place)  # what is no store is refused before a lock file appears in it
     turn = place.turn()
     turn.acquire(patience)

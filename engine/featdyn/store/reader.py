@@ -82,7 +82,7 @@ class Run:
         return summary.html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _elsewhere, (self.path, self.commits[-1].number, self.fingerprint)
+        return _elsewhere, (self.place, self.commits[-1].number, self.fingerprint)
 
     @cached_property
     def fingerprint(self) -> int:
@@ -100,10 +100,8 @@ class Run:
         """The store as zarr opens it, as of this run's commit."""
         import zarr
 
-        from featdyn.store.snapshot import snapshot
-
-        store = snapshot(self.place, self._content, self.nodes)
         with _readable(self.place, root.NAME):
+            store = self.place.snapshot(self._content, self.nodes)
             return zarr.open_group(store, mode="r", use_consolidated=True, zarr_format=3)
 
     @cached_property
@@ -116,8 +114,22 @@ class Run:
 
     @property
     def layers(self) -> list[str]:
-        """Recorded layers, in the order of the network."""
-        return [str(name) for name in self.values("cube/layer")]
+        """Recorded layers, in the order of the network; of a store that does not tell the order, by name."""
+        if "cube/layer" in self.nodes:
+            return [str(name) for name in self.values("cube/layer")]
+        return list(dict.fromkeys(a.path.split("/")[1] for a in self.schema.arrays if a.path.startswith("layers/")))
+
+    def described(self, name: str) -> dict[str, Any]:
+        """Return an attribute that is a mapping, such as ``capture``; an empty one where another writer has another."""
+        found = self.attributes.get(name)
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """The recipe of ``featdyn train``, None where something else made the run."""
+        found = self.described("recipe")
+        tables = (found.get(name) for name in ("network", "training", "data", "labels"))
+        return found if all(isinstance(table, dict) for table in tables) else None
 
     @cached_property
     def coords(self) -> xr.Dataset:
@@ -211,15 +223,15 @@ class Run:
             raise StoreError(f"{self.path}: no checkpoint {checkpoint}, there are {self.checkpoints}")
 
 
-def _elsewhere(path: Store, commit: int, fingerprint: int) -> Run:
+def _elsewhere(place: Place, commit: int, fingerprint: int) -> Run:
     """Open a run in the process that it was sent to."""
     where = f"process {os.getpid()} on {socket.gethostname()}"
     try:
-        run = Run(path, commit)
+        run = Run(place, commit)
     except StoreError as error:
         raise StoreError(f"{where} does not see the store that it was sent: {error}") from error
     if run.fingerprint != fingerprint:
-        raise StoreError(f"{where} sees another store at {path}: all workers need the same files under the same path")
+        raise StoreError(f"{where} sees another store at {place}: all workers need the same files under the same path")
     return run
 
 

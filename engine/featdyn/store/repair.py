@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 
 from featdyn.errors import StoreError
@@ -49,7 +50,7 @@ def repair(store: Store, progress: Progress = None) -> Repair:
         roots.read(place)  # what is no store is refused before a lock file appears in it
     with place.lock() as lock, beside(place, lock), disk(place):
         source, root, version = _newest(place, lock)
-        verdict = inspect(locate(place.path), root, progress)  # as who reads: one that writes waits longer
+        verdict = inspect(copy(place), root, progress)  # as who reads: one that writes waits longer
         if verdict.unknown:
             more = f", and {len(verdict.unknown) - 1} more" if len(verdict.unknown) > 1 else ""
             raise StoreError(

@@ -189,8 +189,9 @@ class Root:
             takeovers = state.get("takeovers", 0)
             if not isinstance(takeovers, int):
                 raise ValueError("takeovers")
-            for path in nodes:
-                place.inside(path)
+            with disk(place):
+                for path in nodes:
+                    place.inside(path)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             what = _changed(content, place) or f"its {NAME} is damaged"
             raise StoreError(f"{place}: {what}{_help(place)}") from None

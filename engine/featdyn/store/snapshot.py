@@ -1,4 +1,4 @@
-"""A store as of one commit, for zarr and xarray: its root as it was read, everything else from its place.
+"""A folder's store as of one commit, for zarr and xarray: its root as it was read, everything else from its place.
 
 What is committed never changes, so the root alone decides what is seen: a run that is being written grows for those who
 open it again, not under the hands of those who have it open.
@@ -13,24 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zarr.abc.store import ByteRequest, Store
+from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from featdyn.store import bounds
 from featdyn.store.files import Folder
 from featdyn.store.metadata import Document
-from featdyn.store.place import Place
 from featdyn.store.root import NAME
-
-
-def snapshot(place: Place, content: bytes, nodes: Mapping[str, Document]) -> Store:
-    """Return a place for zarr, read-only, with this content of its root, which has these nodes."""
-    if isinstance(place, Folder):
-        return Snapshot(place.path, content, nodes)
-    from featdyn.store.bucket_snapshot import BucketSnapshot
-
-    return BucketSnapshot(str(place), content, nodes)
 
 
 class Snapshot(LocalStore):

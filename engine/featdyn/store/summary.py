@@ -47,8 +47,7 @@ def _lines(run: Run) -> Iterator[tuple[str, str]]:
         probes += ": " + ", ".join(f"{n:,} {name}" for name, n in Counter(run.values("split").tolist()).items())
     yield "probes", probes
     arrays = [spec for spec in run.schema.arrays if spec.path.startswith("layers/")]
-    recorded = dict.fromkeys(spec.path.split("/", 1)[1].rpartition("/")[0] for spec in arrays)
-    layers = run.layers if "cube/layer" in run.nodes else list(recorded)  # else in no order of theirs
+    layers = run.layers
     held = size(run.checkpoints * sum(spec.nbytes for spec in arrays))
     shown = ", ".join(layers[:8]) + (f" and {len(layers) - 8} more" if len(layers) > 8 else "")
     yield "layers", f"{len(layers)}, {held}: {shown}" if layers else "none; a cube of summaries at most"

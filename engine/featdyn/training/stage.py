@@ -91,7 +91,7 @@ def same_recipe(store: str | Path, recipe: Recipe) -> None:
     """
     if not exists(store):
         return
-    stored = Run(store).attributes.get("recipe")
+    stored = Run(store).recipe
     if stored is None:
         raise RecipeError(f"{store}: was not made by 'featdyn train'; choose another path")
     with contextlib.suppress(RecipeError):
@@ -103,7 +103,7 @@ def same_recipe(store: str | Path, recipe: Recipe) -> None:
 
 def _same_data(store: str | Path, dataset: Mapping[str, Any]) -> None:
     """Raise :class:`DataError` if there is a store of other training data; what an older one leaves out counts not."""
-    stored = Run(store).attributes.get("dataset", {}) if exists(store) else {}
+    stored = Run(store).described("dataset") if exists(store) else {}
     for key, value in dataset.items():
         if stored.get(key, value) != value:
             raise DataError(

@@ -103,7 +103,7 @@ def _of_user(run: Run, given: Given, rate: float | None) -> TrainingData:
 
 
 def _of_recipe(run: Run, data_dir: Path | None, rate: float | None) -> TrainingData:
-    stored = run.attributes.get("recipe")
+    stored = run.recipe
     if stored is None:
         raise FeatdynError(f"{run.path}: was not made by 'featdyn train', so its training data are not known")
     values = {**stored, "data": {**stored["data"], "data_dir": data_dir}}

@@ -61,7 +61,7 @@ class Batches(Sequence[Batch]):
 
     def __init__(self, run: Run, device: torch.device) -> None:
         self._run, self._device = run, device
-        self.size = min(run.attributes["capture"]["batch"], run.schema.shard_samples)
+        self.size = min(run.described("capture").get("batch", run.schema.shard_samples), run.schema.shard_samples)
         self.spans: list[tuple[int, int, int]] = []  # block, start, stop
         for block in range(run.schema.blocks):
             samples = run.schema.block_slice(block)
@@ -111,7 +111,7 @@ def inputs_of(run: Run, places: NDArray[np.intp]) -> Tensor:
 
 def _as_given(run: Run, name: str, values: NDArray[Any]) -> Tensor:
     """Return stored inputs or targets in the type that the model took: Zarr has no bfloat16."""
-    said = str(run.attributes.get("identity", {}).get({"input": "inputs", "target": "labels"}[name], ""))
+    said = str(run.described("identity").get({"input": "inputs", "target": "labels"}[name], ""))
     found = torch.from_numpy(values)
     return found.bfloat16() if "torch.bfloat16" in said else found
 

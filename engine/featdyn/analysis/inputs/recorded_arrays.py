@@ -27,6 +27,12 @@ def recorded(run: Run, patterns: Sequence[str], of: str) -> list[ArraySpec]:
         raise FeatdynError(
             f"{run.path}: no {of} of {', '.join(patterns)} was recorded; layers are {', '.join(run.layers)}"
         )
+    for spec in found:
+        if spec.sample_axis != 0:  # as another writer may store it
+            axes = ", ".join(("checkpoint", *spec.dims))
+            raise FeatdynError(
+                f"{run.path}: {spec.path} has the axes {axes}, not checkpoint, sample, ...: leave it out"
+            )
     return found
 
 

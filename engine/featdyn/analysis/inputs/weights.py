@@ -32,8 +32,8 @@ def network(run: Run, device: torch.device | None = None) -> nn.Module:
 
     Of a run that ``featdyn train`` did not make it is known to its own code only: NetworkError says so.
     """
-    recipe, dataset = run.attributes.get("recipe"), run.attributes.get("dataset")
-    if recipe is None or dataset is None:
+    recipe, dataset = run.recipe, run.described("dataset")
+    if recipe is None or not {"classes", "shape"} <= dataset.keys():
         raise NetworkError(f"{run.path}: its network is not one of featdyn's: pass it as model= from Python")
     options = recipe["network"]
     model = build(options["name"], classes=len(dataset["classes"]), shape=tuple(dataset["shape"]), **options["options"])
