@@ -55,13 +55,13 @@ def layer_shapes(
     """
     one = next(tensor for _, tensor in leaves(inputs, ""))
     order = torch.tensor([*range(len(one) - 1, -1, -1), 0], device=one.device)
-    turned = [mapped(lambda t: t[order], values) for values in (inputs, labels)]
+    turned, their_labels = (mapped(lambda t: t[order], values) for values in (inputs, labels))
     with tap.undisturbed(model):
         first = tap.run(model, inputs, labels, layers, gradients=gradients, call=call, taps=taps)
         for device in {torch.device("cpu"), one.device}:
             torch.rand(1, device=device)  # each pass begins where the random state stands: move it
         again = tap.run(model, inputs, labels, layers, gradients=False, call=call, taps=taps)
-        other = tap.run(model, *turned, layers, gradients=False, call=call, taps=taps)
+        other = tap.run(model, turned, their_labels, layers, gradients=False, call=call, taps=taps)
     for why in _strays(first.logits, again.logits, other.logits, order):
         raise NetworkError(f"the network's output {why}")
     for why in _strays(first.loss, again.loss, other.loss, order, first.logits):

@@ -53,9 +53,9 @@ def select(
     while chosen:
         try:
             tapped = taps_of(model, inputs, list(chosen), every)
-            found = layer_shapes(model, inputs, labels, list(chosen), gradients=gradients, call=call, taps=tapped)
-            order = [name for name in (cut.name for cut in every) if name in found]
-            return {name: found[name] for name in order} if len(order) == len(found) else found
+            shapes = layer_shapes(model, inputs, labels, list(chosen), gradients=gradients, call=call, taps=tapped)
+            order = [cut.name for cut in every if cut.name in shapes]
+            return {name: shapes[name] for name in order} if len(order) == len(shapes) else shapes
         except LayerError as error:
             if chosen.pop(error.layer):
                 raise

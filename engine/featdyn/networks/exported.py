@@ -79,10 +79,10 @@ def _trace(module: nn.Module, program: Any, inputs: Tensor) -> Trace:
                 raise CannotCut(module, f"the tensor {said[node.name].target} is not registered")
             copies[node] = graph.get_attr(said[node.name].target)
         elif node.op == "output":
-            outputs = [leaf for leaf in node.args[0] if isinstance(leaf, fx.Node)]
-            if len(outputs) != 1:
-                raise CannotCut(module, f"it returns {len(outputs)} tensors, not one")
-            graph.output(copies[outputs[0]])
+            leaves = [leaf for leaf in node.args[0] if isinstance(leaf, fx.Node)]
+            if len(leaves) != 1:
+                raise CannotCut(module, f"it returns {len(leaves)} tensors, not one")
+            graph.output(copies[leaves[0]])
         elif getattr(getattr(node.target, "_overloadpacket", None), "__name__", "") not in CHECKS:
             copies[node] = graph.node_copy(node, copies.__getitem__)
             copies[node].meta["nn_module_stack"] = _stack(node)

@@ -12,6 +12,7 @@ from copy import copy
 import pytest
 
 from featdyn.errors import StoreError
+from featdyn.store.commit import Listing
 from featdyn.store.place import GONE, FileRecord, Place, crc32c
 
 ODD = ["run#1", "a?lr=1", "100%", "%20", "~", "a b", "größe", "データ", "a=0.5,[x]", "a+b&c", "it's", "x:y", "@", "a;b"]
@@ -89,7 +90,7 @@ class FileTests:
             assert said.startswith("a/b: ")
             assert writing.whole(record) == (content, said)
             assert (writing.check(record, content=False) is None) == (len(content) == record.size)
-            assert (writing.incomplete([record]) is None) == (len(content) == record.size)
+            assert (writing.incomplete(Listing([record], [], [])) is None) == (len(content) == record.size)
 
     def test_any_name_is_a_name_like_another(self, writing: Place) -> None:
         paths = [path for name in ODD for path in (name, f"in/{name}/c.0")]
