@@ -90,15 +90,15 @@ def _trace(module: nn.Module, program: Any, inputs: Tensor) -> Trace:
                 copies[node].target = torch.ops.aten.reshape.default
     calls = _calls(graph)
     _layers_again(module, graph, calls)
-    outputs = _outputs(module, inputs)
+    values = _outputs(module, inputs)
     returned = {
         path: node
         for path, node in ((key, _result(nodes)) for key, nodes in _calls(graph).items())
         if node is not None
         and f"{path}@1" not in calls
-        and _shape(outputs.get(path)) == tuple(node.meta["val"].shape[1:])
+        and _shape(values.get(path)) == tuple(node.meta["val"].shape[1:])
     }
-    wrapped = frozenset(path for path in returned if not isinstance(outputs[path], Tensor))
+    wrapped = frozenset(path for path in returned if not isinstance(values[path], Tensor))
     return Trace(module, graph, dict(reversed(returned.items())), constants, wrapped)
 
 

@@ -51,5 +51,5 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.features.density.compute:density",
     section="featdyn.report.sections.density:section",
-    version=4,
+    version=3,
 )

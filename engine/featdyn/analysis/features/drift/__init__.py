@@ -69,5 +69,5 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.features.drift.compute:drift",
     section="featdyn.report.sections.drift:section",
-    version=4,
+    version=3,
 )
