@@ -202,6 +202,28 @@ def test_a_writer_that_lost_its_lease_stops(clock: Clock) -> None:
         assert verify(url).sound
 
 
+def test_a_writer_whose_clock_is_wrong_does_not_overwrite_rows_that_another_has_committed(clock: Clock) -> None:
+    store = MemoryStore()
+    with Faults(store).installed() as url:
+        small_run.record(url, "c")
+        first = RunWriter.open(url)
+        first.place._lease.check = lambda lasting=0.0: None  # type: ignore[method-assign]
+        checkpoint = first.checkpoint()
+        checkpoint.write("norm", np.array([7.0, 7.0], np.float32), 0)
+        first.place._client._store = Faults(store, 1)
+        with pytest.raises(StoreError, match="cannot be reached"):
+            checkpoint.write("norm", np.array([8.0, 8.0], np.float32), 0)
+        clock.expire()
+        small_run.record(url, "cc")
+        first.place._client._store = store
+        for block in (0, 1):
+            with pytest.raises(StoreError, match="another writer"):
+                checkpoint.write("norm", np.array([7.0] * (2 - block), np.float32), block)
+        run = Run(url)
+        assert run.block("norm", 1, 0).tolist() == [small_run.norm(1, 0), small_run.norm(1, 1)]
+        assert verify(url).sound
+
+
 def test_a_writer_that_slept_goes_on_if_nobody_came(clock: Clock) -> None:
     with Faults(MemoryStore()).installed() as url:
         small_run.record(url, "c")

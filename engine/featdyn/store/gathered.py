@@ -7,7 +7,7 @@ file, and hold the rows themselves: a chunk that is damaged is made anew from th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +41,14 @@ class _Chunk:
 class Gatherer:
     """The chunks that one writer is filling; each block of an array may be written from another thread.
 
-    ``known`` are the rows of the newest checkpoint, by the paths of their chunks.
+    ``known`` are the rows of the newest checkpoint, by the paths of their chunks; ``current`` says whether the root is
+    still the one of that checkpoint.
     """
 
-    def __init__(self, place: Place, schema: Schema, known: Mapping[str, Rows]) -> None:
-        self._place, self._schema, self._known = place, schema, known
+    def __init__(
+        self, place: Place, schema: Schema, known: Mapping[str, Rows], current: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._place, self._schema, self._known, self._current = place, schema, known, current
         self._chunks: dict[tuple[str, int], _Chunk] = {}
 
     def add(self, spec: ArraySpec, checkpoint: int, block: int, values: np.ndarray[Any, Any]) -> Rows:
@@ -69,6 +72,8 @@ class Gatherer:
         if not at:
             return _Chunk(key, bytearray(size))
         found, known = self._place.fetch(key), self._known.get(key)
+        if not self._current():  # else what was read is of before any other writer, who changes the root first
+            raise StoreError(f"{self._place}: another writer has come meanwhile: open the store again")
         try:
             if found is not None and known is not None:
                 content = zstd.expand(found[0], size)
@@ -115,12 +120,12 @@ def check(place: Place, record: Rows, schema: Schema) -> str | None:
     return place.damage(record, look)
 
 
-def mend(place: Place, schema: Schema, path: str, rows: Iterable[Rows]) -> None:
-    """Write a chunk anew from its committed rows, as the manifests hold them: those of each checkpoint, in order."""
+def mend(place: Place, schema: Schema, path: str, rows: Iterable[Rows], before: Version) -> None:
+    """Write a chunk anew, if it is in this version, from the rows that manifests hold, of each checkpoint in order."""
     held, spec = [record for record in rows if record.path == path], schema[path.rpartition("/")[0]]
     content = b"".join(record.row for record in held)
     if held and not held[-1].differs_in(np.frombuffer(content, np.uint8)):
         whole = content + bytes(spec.span * schema.row_bytes(spec) - len(content))
-        place.rewrite(path, zstd.compress(whole), place.version(path))
+        place.rewrite(path, zstd.compress(whole), before)
         return
     raise StoreError(f"{place}: {path} is damaged, and so is what the manifests hold of it: nothing was changed")

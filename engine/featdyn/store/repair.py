@@ -65,7 +65,7 @@ def repair(store: Store, progress: Progress = None) -> Repair:
         if verdict.sound and source == NAME:
             return Repair(verdict, source, None, root.checkpoints, changed=False)
         after = root.without(root.lost(verdict.damaged))
-        _mend(place, after, verdict.mendable)
+        _mend(place, after, verdict.mendable, version)
         if not verdict.damaged and source == NAME:
             return Repair(verdict, source, None, root.checkpoints, changed=True)
         before, aside = place.fetch(NAME), None
@@ -83,13 +83,16 @@ def repair(store: Store, progress: Progress = None) -> Repair:
         return Repair(verdict, source, aside, after.checkpoints, changed=True)
 
 
-def _mend(place: Place, root: Root, paths: Sequence[str]) -> None:
-    """Make chunks anew that gather checkpoints, as far as these stay."""
+def _mend(place: Place, root: Root, paths: Sequence[str], version: Version) -> None:
+    """Make chunks anew that gather checkpoints, as far as these stay; ``version`` is the root's."""
     if paths:
+        before = {path: place.version(path) for path in paths}
+        if place.version(NAME) != version:
+            raise StoreError(f"{place}: another writer has come meanwhile: nothing was changed, try again")
         commits = [c for c in root.commits if c.kind == "checkpoint"]
         kept = [row for c in commits for row in c.listing(place).rows if row.path in paths]
         for path in {row.path for row in kept}:
-            gathered.mend(place, root.schema, path, kept)
+            gathered.mend(place, root.schema, path, kept, before[path])
         place.settle(list(paths))
 
 

@@ -38,7 +38,8 @@ class RunWriter(Publisher):
         self, place: Place, lock: WriterLock, root: Root, content: bytes = b"", version: Version = None
     ) -> None:
         super().__init__(place, lock, root, content, version)
-        self._gatherer = Gatherer(place, root.schema, root.rows(place))
+        rows = root.rows(place)
+        self._gatherer = Gatherer(place, root.schema, rows, lambda: place.version(roots.NAME) == self._version)
         self._process = os.getpid()
         self._made = False  # whether the place is ours to remove
 
