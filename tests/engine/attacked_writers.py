@@ -66,6 +66,7 @@ def other_values(checkpoint: Any) -> None:
     checkpoint.write("checkpoint", np.array(checkpoint.index))
     for block, rows in ((0, 2), (1, 1)):
         checkpoint.write("layers/a/activation", np.full((rows, 2), 7, np.float32), block)
+        checkpoint.write("norm", np.full(rows, 7, np.float32), block)
     checkpoint.put(f"checkpoints/{checkpoint.index:06d}/model.safetensors", [b"other weights"])
 
 

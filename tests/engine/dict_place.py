@@ -103,6 +103,14 @@ class DictPlace(Place):
         self.replace(path, content)
         return FileRecord(path, len(content), crc32c(content))
 
+    def rewrite(self, path: str, content: bytes, before: Version) -> Version:
+        self.inside(path)
+        self.turn().check()
+        try:
+            return self.shared.put_if(path, content, self.version(path) if before is None else before)
+        except Refused:
+            raise StoreError(f"{self}: {path} was written by another writer") from None
+
     def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True, label: str = "") -> Version:
         lease = self.turn()
         lease.check()

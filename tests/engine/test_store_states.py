@@ -28,6 +28,7 @@ from hypothesis.stateful import (
 
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter, client, commit_result, exists, gc, publish, repair, verify
+from featdyn.store.gathered import Rows
 from featdyn.store.root import NAME
 from featdyn.testing.sample_run import SAMPLES, SCHEMA, STATIC
 from tests.engine.faults import Killed
@@ -55,6 +56,7 @@ class Entry:
                 rows = range(SAMPLES)[SCHEMA.block_slice(block)]
                 values = np.array([[self.value, row] for row in rows], np.float32)
                 checkpoint.write("layers/a/activation", values, block)
+                checkpoint.write("norm", values.sum(1), block)
             checkpoint.put(f"checkpoints/{checkpoint.index:06d}/model.safetensors", [b"weights %d" % self.value])
 
     def dataset(self) -> xr.Dataset:
@@ -280,10 +282,18 @@ class Store(RuleBasedStateMachine):
         url, commits = self.world.url, Run(self.world.url).commits
         order = sorted(self.model, key=lambda n: (self.model[n].source is None, -n))  # more often results
         number = data.draw(st.sampled_from(order))
-        record = data.draw(st.sampled_from([commits[number - 1].manifest, *commits[number - 1].files(url)]))
+        listing = commits[number - 1].listing(url)
+        record = data.draw(st.sampled_from([commits[number - 1].manifest, *listing.files, *listing.rows]))
         content = (place := Run(url).place).read(record.path)
         self.world.spoil(record.path, spoiled(content, how, data.draw(st.integers(0, 8 * len(content) - 1))))
         verdict = verify(url)
+        if isinstance(record, Rows):  # which the manifests hold, too
+            assert verdict.damaged == ()
+            assert verdict.sound or verdict.mendable == (record.path,)  # or a bit of what is not committed
+            self.attempt(lambda: repair(url), trouble=self.troubled(data))
+            self.alone()
+            assert self.attempt(lambda: repair(url)) == "done"
+            return
         assert [problem.split(": ")[0] for problem in verdict.problems] == [record.path]
         trouble = self.troubled(data)
         if number == 1:
@@ -358,6 +368,7 @@ def check(run: Run, model: dict[int, Entry]) -> None:
     for t, entry in enumerate(checkpoints):
         for block, rows in ((0, [0, 1]), (1, [2])):
             np.testing.assert_array_equal(run.block(LAYER, t, block), [[entry.value, row] for row in rows])
+            np.testing.assert_array_equal(run.block("norm", t, block), [entry.value + row for row in rows])
     for path, entry in results.items():
         np.testing.assert_array_equal(run.values(f"{path}/value"), np.arange(3.0) + entry.value)
         assert run.nodes[path]["attributes"]["input_commit"] == entry.source
