@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ class RunTests:
     def test_a_run_is_seen_commit_by_commit(self, place: Place) -> None:
         refused(lambda: Run(copy(place)), f"{place.absent}|not a featdyn store")
         assert not exists(copy(place))
-        seen = []
+        seen: list[Run] = []
         for number in range(1, len(PLAN) + 1):
             with RunWriter.open(place) if exists(place) else create(place) as writer:
                 if PLAN[number - 1] == "r":
@@ -93,7 +94,7 @@ class RunTests:
         refused(lambda: create(copy(place)), "a store is there already")
         with RunWriter.open(copy(place)):
             for tool in (RunWriter.open, repair, gc):
-                refused(lambda tool=tool: tool(copy(place)), "is being written by")
+                refused(partial(tool, copy(place)), "is being written by")
             check(Run(copy(place)))  # who reads needs no lock
         assert contents(place) == before
 
@@ -104,7 +105,7 @@ class RunTests:
         before = contents(place)
         refused(lambda: create(copy(place)), "not empty and not a featdyn store")
         for tool in (Run, RunWriter.open, verify, repair, gc):
-            refused(lambda tool=tool: tool(copy(place)), "not a featdyn store")
+            refused(partial(tool, copy(place)), "not a featdyn store")
         assert contents(place) == before
 
     def test_readers_while_a_writer_writes(self, place: Place) -> None:
