@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from copy import copy
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +44,7 @@ class RunTests:
     def test_a_run_is_seen_commit_by_commit(self, place: Place) -> None:
         refused(lambda: Run(copy(place)), f"{place.absent}|not a featdyn store")
         assert not exists(copy(place))
-        seen: list[Any] = []
+        seen: list[Run] = []
         for number in range(1, len(PLAN) + 1):
             with RunWriter.open(place) if exists(place) else create(place) as writer:
                 if PLAN[number - 1] == "r":
