@@ -24,8 +24,8 @@ from bench.harness import environment
 from featdyn.errors import NetworkError
 from featdyn.networks import cuts, default_cuts, resolve
 
-SIDES = (32, 64, 96, 128, 160, 224, 256, 299)
-"""Image sides that are tried, the smallest first (pixels)."""
+SIDES = (64, 224, 299)
+"""Image sides that are tried, the smallest first (pixels); of timm's models the first and their own."""
 TIMM = (
     "vgg11_bn", "crossvit_tiny_240", "mobilevit_s", "twins_svt_small", "tiny_vit_5m_224", "nest_tiny",
     "vit_tiny_r_s16_p8_224", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s32_224", "levit_128s",
@@ -51,20 +51,24 @@ class Logits(nn.Module):
 def models() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[Tensor, ...]]]:
     """Yield names, how to make them, and inputs, of which the first that the model takes is used."""
     generator = torch.Generator().manual_seed(0)
-    images = tuple(torch.randn(3, 3, side, side, generator=generator) for side in SIDES)
+
+    def images(*sides: int) -> tuple[Tensor, ...]:
+        return tuple(torch.randn(3, 3, side, side, generator=generator) for side in sides)
+
     if importlib.util.find_spec("timm"):
         import timm
 
         for name in TIMM:
-            yield f"timm {name}", lambda name=name: timm.create_model(name, pretrained=False), images
+            sides = SIDES[0], timm.get_pretrained_cfg(name).input_size[-1]
+            yield f"timm {name}", lambda name=name: timm.create_model(name, pretrained=False), images(*sides)
     if importlib.util.find_spec("transformers"):
-        yield from _transformers(torch.randint(1, 90, (3, 12), generator=generator), images)
+        yield from _transformers(torch.randint(1, 90, (3, 12), generator=generator), images(32, 64))
     if importlib.util.find_spec("torchvision"):
         from torchvision import models as vision
 
         sizes = {name: vision.get_model_weights(name).DEFAULT.meta["num_params"] for name in vision.list_models(vision)}
         for name in sorted(sizes, key=lambda name: sizes[name]):  # the smallest first
-            yield f"torchvision {name}", lambda name=name: vision.get_model(name, weights=None), images
+            yield f"torchvision {name}", lambda name=name: vision.get_model(name, weights=None), images(*SIDES)
 
 
 def _transformers(tokens: Tensor, images: tuple[Tensor, ...]) -> Iterator[tuple[str, Any, tuple[Tensor, ...]]]:
