@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,21 @@ TIMM = (
 )  # fmt: skip
 """One small model of many families."""
 
+SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
+WORDS = {"vocab_size": 100, "num_labels": 4, "pad_token_id": 0}
+TEXTS: dict[str, dict[str, Any]] = {
+    **{key: {**SMALL, **WORDS} for key in ("Bert", "Roberta", "Electra", "Llama")},
+    "DistilBert": {"dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 64, **WORDS},
+    "GPT2": {"n_embd": 32, "n_layer": 3, "n_head": 2, **WORDS},
+}
+IMAGES: dict[str, dict[str, Any]] = {
+    "ViT": {**SMALL, "image_size": 32, "patch_size": 8},
+    "Swin": {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2},
+    "ConvNext": {},
+    "ResNet": {},
+}
+"""Families of transformers, in sizes that take seconds."""
+
 
 class Logits(nn.Module):
     """A model of transformers as one of tensors."""
@@ -55,37 +71,28 @@ def models() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[Tensor, ...]]
     def images(*sides: int) -> tuple[Tensor, ...]:
         return tuple(torch.randn(3, 3, side, side, generator=generator) for side in sides)
 
+    if importlib.util.find_spec("transformers"):
+        yield from _transformers(torch.randint(1, 90, (3, 12), generator=generator), images(32, 64))
     if importlib.util.find_spec("timm"):
         import timm
 
         for name in TIMM:
             sides = SIDES[0], timm.get_pretrained_cfg(name).input_size[-1]
-            yield f"timm {name}", lambda name=name: timm.create_model(name, pretrained=False), images(*sides)
-    if importlib.util.find_spec("transformers"):
-        yield from _transformers(torch.randint(1, 90, (3, 12), generator=generator), images(32, 64))
+            yield f"timm {name}", partial(timm.create_model, name, pretrained=False), images(*sides)
     if importlib.util.find_spec("torchvision"):
         from torchvision import models as vision
 
         sizes = {name: vision.get_model_weights(name).DEFAULT.meta["num_params"] for name in vision.list_models(vision)}
         for name in sorted(sizes, key=lambda name: sizes[name]):  # the smallest first
-            yield f"torchvision {name}", lambda name=name: vision.get_model(name, weights=None), images(*SIDES)
+            yield f"torchvision {name}", partial(vision.get_model, name, weights=None), images(*SIDES)
 
 
 def _transformers(tokens: Tensor, images: tuple[Tensor, ...]) -> Iterator[tuple[str, Any, tuple[Tensor, ...]]]:
-    import transformers as t
+    import transformers
 
-    small = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
-    words = {**small, "vocab_size": 100, "num_labels": 4, "pad_token_id": 0}
-    causal = {"n_embd": 32, "n_layer": 3, "n_head": 2, "vocab_size": 100, "num_labels": 4, "pad_token_id": 0}
-    for kind in ("Bert", "Roberta", "Electra", "DistilBert", "GPT2", "Llama"):
-        own = causal if kind == "GPT2" else words
-        own = {"dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 64, "vocab_size": 100} if kind[:2] == "Di" else own
-        yield f"transformers {kind}", _maker(t, kind, "ForSequenceClassification", own), (tokens,)
-    for kind in ("ViT", "Swin", "ConvNext", "ResNet"):
-        own = {**small, "image_size": 32, "patch_size": 8} if kind == "ViT" else {}
-        own = {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2, **own}
-        own = own if kind in ("ViT", "Swin") else {}
-        yield f"transformers {kind}", _maker(t, kind, "ForImageClassification", own), images
+    for kind, own in {**TEXTS, **IMAGES}.items():
+        task, inputs = ("Sequence", (tokens,)) if kind in TEXTS else ("Image", images)
+        yield f"transformers {kind}", _maker(transformers, kind, f"For{task}Classification", own), inputs
 
 
 def _maker(package: Any, kind: str, task: str, own: dict[str, Any]) -> Callable[[], nn.Module]:
