@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from bench.harness import environment
 from featdyn.errors import NetworkError
 from featdyn.networks import cuts, default_cuts, resolve
 
-SIDES = (32, 64, 96, 128, 160, 224, 256, 299)
-"""Image sides that are tried, the smallest first (pixels)."""
+SIDES = (64, 224, 299)
+"""Image sides that are tried, the smallest first (pixels); of timm's models the first and their own."""
 TIMM = (
     "vgg11_bn", "crossvit_tiny_240", "mobilevit_s", "twins_svt_small", "tiny_vit_5m_224", "nest_tiny",
     "vit_tiny_r_s16_p8_224", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s32_224", "levit_128s",
@@ -34,6 +35,21 @@ TIMM = (
     "pit_ti_224", "cait_xxs24_224", "xcit_nano_12_p16_224", "davit_tiny", "hiera_tiny_224", "eva02_tiny_patch14_224",
 )  # fmt: skip
 """One small model of many families."""
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
+WORDS = {"vocab_size": 100, "num_labels": 4, "pad_token_id": 0}
+TEXTS: dict[str, dict[str, Any]] = {
+    **{key: {**SMALL, **WORDS} for key in ("Bert", "Roberta", "Electra", "Llama")},
+    "DistilBert": {"dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 64, **WORDS},
+    "GPT2": {"n_embd": 32, "n_layer": 3, "n_head": 2, **WORDS},
+}
+IMAGES: dict[str, dict[str, Any]] = {
+    "ViT": {**SMALL, "image_size": 32, "patch_size": 8},
+    "Swin": {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2},
+    "ConvNext": {},
+    "ResNet": {},
+}
+"""Families of transformers, in sizes that take seconds."""
 
 
 class Logits(nn.Module):
@@ -51,37 +67,32 @@ class Logits(nn.Module):
 def models() -> Iterator[tuple[str, Callable[[], nn.Module], tuple[Tensor, ...]]]:
     """Yield names, how to make them, and inputs, of which the first that the model takes is used."""
     generator = torch.Generator().manual_seed(0)
-    images = tuple(torch.randn(3, 3, side, side, generator=generator) for side in SIDES)
+
+    def images(*sides: int) -> tuple[Tensor, ...]:
+        return tuple(torch.randn(3, 3, side, side, generator=generator) for side in sides)
+
+    if importlib.util.find_spec("transformers"):
+        yield from _transformers(torch.randint(1, 90, (3, 12), generator=generator), images(32, 64))
     if importlib.util.find_spec("timm"):
         import timm
 
         for name in TIMM:
-            yield f"timm {name}", lambda name=name: timm.create_model(name, pretrained=False), images
-    if importlib.util.find_spec("transformers"):
-        yield from _transformers(torch.randint(1, 90, (3, 12), generator=generator), images)
+            sides = SIDES[0], timm.get_pretrained_cfg(name).input_size[-1]
+            yield f"timm {name}", partial(timm.create_model, name, pretrained=False), images(*sides)
     if importlib.util.find_spec("torchvision"):
         from torchvision import models as vision
 
         sizes = {name: vision.get_model_weights(name).DEFAULT.meta["num_params"] for name in vision.list_models(vision)}
         for name in sorted(sizes, key=lambda name: sizes[name]):  # the smallest first
-            yield f"torchvision {name}", lambda name=name: vision.get_model(name, weights=None), images
+            yield f"torchvision {name}", partial(vision.get_model, name, weights=None), images(*SIDES)
 
 
 def _transformers(tokens: Tensor, images: tuple[Tensor, ...]) -> Iterator[tuple[str, Any, tuple[Tensor, ...]]]:
-    import transformers as t
+    import transformers
 
-    small = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
-    words = {**small, "vocab_size": 100, "num_labels": 4, "pad_token_id": 0}
-    causal = {"n_embd": 32, "n_layer": 3, "n_head": 2, "vocab_size": 100, "num_labels": 4, "pad_token_id": 0}
-    for kind in ("Bert", "Roberta", "Electra", "DistilBert", "GPT2", "Llama"):
-        own = causal if kind == "GPT2" else words
-        own = {"dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 64, "vocab_size": 100} if kind[:2] == "Di" else own
-        yield f"transformers {kind}", _maker(t, kind, "ForSequenceClassification", own), (tokens,)
-    for kind in ("ViT", "Swin", "ConvNext", "ResNet"):
-        own = {**small, "image_size": 32, "patch_size": 8} if kind == "ViT" else {}
-        own = {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2, **own}
-        own = own if kind in ("ViT", "Swin") else {}
-        yield f"transformers {kind}", _maker(t, kind, "ForImageClassification", own), images
+    for kind, own in {**TEXTS, **IMAGES}.items():
+        task, inputs = ("Sequence", (tokens,)) if kind in TEXTS else ("Image", images)
+        yield f"transformers {kind}", _maker(transformers, kind, f"For{task}Classification", own), inputs
 
 
 def _maker(package: Any, kind: str, task: str, own: dict[str, Any]) -> Callable[[], nn.Module]:

@@ -149,7 +149,7 @@ def test_features_need_no_network(recorded, analysis):
     alone = analyze(run, analysis)
     assert alone["cut"].values.tolist() == run.layers
     assert alone.attrs["cut_method"].startswith(
-        "not taken apart: layers as they were recorded; the network was not given"
+        "not at all, layers stand as they were recorded; the network was not given"
     )
     known = analyze(run, analysis, model=model, cuts=run.layers, features="stored")
     for name, variable in known.data_vars.items():

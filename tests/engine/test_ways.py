@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
+from bench.architectures import examine
 from featdyn.errors import NetworkError
 from featdyn.networks import build, cuts, default_cuts, features_at, resolve, state_for, taps
 from featdyn.networks.cut import distinct
@@ -312,3 +313,10 @@ def test_hooks_agree_with_the_graph_of_torch_fx(make):
             outputs += [z, functional_call(cut.suffix, state_for(cut.suffix, late), (handed,))]
         assert torch.equal(outputs[0], outputs[2])
         assert torch.equal(outputs[1], outputs[3])
+
+
+def test_the_table_of_architectures_says_which_way_and_why_not():
+    row = examine(lambda: branching()[0], (torch.zeros(3, 2), torch.randn(3, 6)))
+    assert (row["way"], row["bit equal"], row["input"]) == ("forward hooks", True, [6])
+    assert row["default"] == default_cuts(cuts(*branching()))
+    assert "torch.fx: " in examine(Loose, (torch.randn(3, 6),))["why"]

@@ -21,7 +21,7 @@ from featdyn.store import Run
 class _Stored:
     """No way to take a network apart: there is none."""
 
-    method = "not taken apart: layers as they were recorded"
+    method = "not at all, layers stand as they were recorded"
 
     def part(self, source: Any, result: Any, module: nn.Module | None = None) -> nn.Module:
         raise NetworkError("recorded layers have no halves: the network is not known")

@@ -180,6 +180,8 @@ def _difference(model: nn.Module, cuts: Sequence[Cut], states: States, inputs: T
         state = states[t]
         with torch.inference_mode():
             whole = functional_call(twin, state, (inputs,))
+            if not isinstance(whole, Tensor):
+                raise NetworkError(f"the model returns {type(whole).__name__}, not one tensor: wrap it so that it does")
             for cut in cuts:
                 z = functional_call(cut.prefix, state_for(cut.prefix, state), (inputs,))
                 handed = cut.handed(z, lambda: inputs)
