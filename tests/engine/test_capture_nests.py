@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from featdyn.analysis.driver import analyze
 from featdyn.capture import Probes, Recorder
 from featdyn.capture.nest import leaves, mapped, nest, restored, structure
 from featdyn.errors import NetworkError, StoreError
@@ -221,3 +222,23 @@ def test_a_nest_is_its_structure_and_its_leaves(given_):
     back = restored(structure(given_, "x"), held.__getitem__)
     assert structure(back, "x") == structure(given_, "x")
     assert [t.shape for _, t in leaves(back, "x")] == [t.shape for _, t in leaves(given_, "x")]
+
+
+def test_of_a_network_of_several_inputs_recorded_layers_are_asked(tmp_path):
+    net = seeded(Reader)
+    with Recorder(
+        net, Probes(TOKENS, torch.arange(N) % 3), tmp_path / "r.zarr", layers=["body", "head"], dtype="float32"
+    ) as recorder:
+        for step in range(2):
+            recorder.record(step=step)
+            with torch.no_grad():
+                net.body.weight.mul_(1.5)
+    run = Run(tmp_path / "r.zarr")
+    found = analyze(run, "spectra", model=net)
+    assert found["layer"].values.tolist() == ["body", "head"]
+    drift = analyze(run, "drift", model=net)
+    assert drift["cut"].values.tolist() == ["body", "head"]
+    assert "it takes several inputs" in drift.attrs["cut_method"]
+    for name in ("consistency", "averaging"):
+        with pytest.raises(NetworkError, match="takes several inputs"):
+            analyze(run, name, model=net)

@@ -95,6 +95,11 @@ class Batches(Sequence[Batch]):
         return [i for i, span in enumerate(self.spans) if span[0] == block]
 
 
+def one_input(run: Run) -> bool:
+    """Whether the recorded network takes one tensor."""
+    return isinstance(run.described("probes").get("input", ""), str)
+
+
 def inputs_of(run: Run, places: NDArray[np.intp]) -> Tensor:
     """Return the inputs of some probes, in the order of ``places``: beside them one block of inputs is in memory."""
     found: NDArray[Any] | None = None
@@ -173,8 +178,9 @@ class Features:
     def block_bytes(self) -> int:
         """Bytes of the blocks that are held: inputs, and what is read of each stored cut."""
         rows = self._run.schema.shard_samples
-        inputs: list[int] = self._run.nodes["inputs/input"]["shape"]
-        return rows * (4 * prod(inputs[1:]) + sum(self._run.schema[path].sample_bytes for path in self._stored))
+        shapes = [node["shape"] for path, node in self._run.nodes.items() if path.startswith("inputs/input")]
+        inputs = sum(4 * prod(shape[1:]) for shape in shapes)
+        return rows * (inputs + sum(self._run.schema[path].sample_bytes for path in self._stored))
 
     def __call__(self, batch: Batch, t1: int) -> list[Tensor]:
         """Return the features ``(N, ...)`` of a batch at each cut, of checkpoint ``t1``."""

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from featdyn.analysis.inputs import feature_source as source
 from featdyn.analysis.inputs.feature_source import Source
-from featdyn.analysis.inputs.features_at_cuts import Batches, Features, measure_rates
+from featdyn.analysis.inputs.features_at_cuts import Batches, Features, measure_rates, one_input
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.recorded_arrays import refuse_vanished
 from featdyn.analysis.inputs.weights import States, network_of, refuse_other_function
@@ -24,6 +24,7 @@ from featdyn.capture.tap import device_of
 from featdyn.errors import FeatdynError, NetworkError
 from featdyn.networks import Cut, resolve, state_for, ways
 from featdyn.networks.choose import NoCut
+from featdyn.networks.trace import CannotCut
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
 
@@ -110,6 +111,8 @@ def cut_network(
     """
     given = model
     model = network_of(run, model)
+    if not one_input(run):
+        raise CannotCut(model, "it takes several inputs")
     batch = Batches(run, device_of(model))[0]
     picked, found, difference = _taken_apart(run, model, batch.inputs[:FEW], patterns, method)
     if given is not None and isinstance(features, str):  # once, and not again on each worker

@@ -14,11 +14,12 @@ from torch.func import functional_call
 
 from featdyn.analysis.composites.batchnorm_statistics import OneValue, batch_norms, nearly_equal, reestimated
 from featdyn.analysis.inputs.class_labels import class_logits
-from featdyn.analysis.inputs.features_at_cuts import Batches, inputs_of
+from featdyn.analysis.inputs.features_at_cuts import Batches, inputs_of, one_input
 from featdyn.analysis.inputs.stitchable import BETWEEN
 from featdyn.analysis.inputs.weights import States, network_of
 from featdyn.capture.tap import device_of
 from featdyn.compute import Plan
+from featdyn.errors import NetworkError
 from featdyn.networks import predicted_classes
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
@@ -33,6 +34,8 @@ class AveragedNetworks:
     """
 
     def __init__(self, run: Run, model: nn.Module | None, labels: NDArray[np.int64], train: NDArray[np.intp]) -> None:
+        if not one_input(run):
+            raise NetworkError(f"{run.path}: its network takes several inputs, which are not averaged over yet")
         self.model = eval_twin(network_of(run, model))
         self._run, self._labels, self._train = run, labels, train
         self.states = States(run, self.model)
