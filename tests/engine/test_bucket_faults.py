@@ -276,7 +276,7 @@ def test_after_a_commit_that_failed_the_writer_goes_no_further(clock: Clock) -> 
     with Faults(store).installed() as url:
         small_run.record(url, "c")
         with RunWriter.open(url) as writer:
-            faults = Faults(store, 1)
+            faults = Faults(store)
             writer.place._client._store = faults
             # Nobody knows whether the root was put: the request for it fails, and so does the one to read it back.
             faults.__dict__["put"] = _failing_root(store.put)
