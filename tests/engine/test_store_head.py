@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featdyn.store import Run, RunWriter, exists, gc, repair, verify
+from featdyn.store import Run, RunWriter, compact, exists, gc, repair, verify
 from featdyn.store.commit import DROPPED, Manifest
 from featdyn.store.lock import NAME as LOCK
 from featdyn.store.lock import TURN
 from featdyn.store.root import COPY, Root
+from tests.engine.attacked_writers import other_values
 from tests.engine.runs import refused, tree, write_run
 from tests.engine.small_run import RESULT, SCHEMA, STATIC, fill, record
 from tests.engine.test_store_crash import committed
@@ -212,3 +214,74 @@ def test_of_every_array_and_result_nothing_is_lost(tmp_path: Path) -> None:
         np.testing.assert_array_equal(again.values(path), values)
     with RunWriter.open(run.path) as writer:
         writer.result("r", RESULT)
+
+
+def spoil_shard(path: Path, checkpoint: int) -> None:
+    shard = path / f"layers/a/activation/c.{checkpoint}.0.0"
+    shard.write_bytes(b"x" * len(shard.read_bytes()))
+
+
+@pytest.mark.parametrize("again", ["the same", "other values"])
+def test_a_root_that_an_earlier_repair_put_aside_takes_nothing_from_what_came_later(tmp_path, again):
+    path = tmp_path / "run.zarr"
+    record(path, "cccccc")
+    spoil_shard(path, 3)
+    assert repair(path).checkpoints == 3
+    with RunWriter.open(path) as writer:
+        for _ in range(4):
+            with writer.checkpoint() as checkpoint:
+                other_values(checkpoint) if again == "other values" else fill(checkpoint)
+    expected = contents(Run(path))
+    behead(path)
+    found = repair(path)
+    assert (found.checkpoints, found.verdict.problems) == (7, ())
+    assert contents(Run(path)) == expected
+    assert "provenance" not in Run(path).attributes or Run(path).attributes["provenance"]
+    assert verify(path).sound
+
+
+def contents(run: Run) -> dict[str, list[object]]:
+    return {spec.path: run.values(spec.path).tolist() for spec in run.schema.arrays}
+
+
+def test_a_copy_of_the_root_that_is_one_behind_costs_no_checkpoint(tmp_path):
+    path = tmp_path / "run.zarr"
+    record(path, "ccr")
+    behind = (path / COPY).read_bytes()
+    record(path, "ccrcr")
+    (path / COPY).write_bytes(behind)  # as a writer leaves it that was killed after its rename, or a power cut
+    expected = (path / "zarr.json").read_bytes()
+    (path / "zarr.json").write_bytes(b"\0" * 100)
+    found = repair(path)
+    assert (found.source, found.checkpoints, found.verdict.problems) == (COPY, 3, ())
+    assert Run(path).commits[-1].kind == "result"
+    assert (path / "zarr.json").read_bytes() == expected
+    assert verify(path).sound
+
+
+def test_manifests_that_a_compaction_left_do_not_stand_for_those_that_came_later(tmp_path):
+    path = tmp_path / "run.zarr"
+
+    def go_on(writer: RunWriter, checkpoints: int, value: float) -> None:
+        for _ in range(checkpoints):
+            with writer.checkpoint() as checkpoint:
+                checkpoint.write("checkpoint", np.array(checkpoint.index))
+                for block, rows in enumerate((2, 1)):
+                    checkpoint.write("layers/a/activation", np.full((rows, 2), value, np.float32), block)
+
+    schema = replace(SCHEMA, arrays=SCHEMA.arrays[:2])
+    with RunWriter.create(path, schema, static=STATIC, attributes={"n": 1}) as writer:
+        writer._root = replace(writer._root, format=1)
+        go_on(writer, 5, 1)
+    assert compact(path)
+    (path / "commits/000003.2.json").write_bytes(b"x")
+    assert repair(path).checkpoints == 2
+    with RunWriter.open(path) as writer:
+        go_on(writer, 2, 2)
+    expected = contents(Run(path))
+    behead(path)
+    for aside in path.glob("commits/root.*.json"):
+        aside.unlink()
+    (path / "commits/000003.2.json").unlink()
+    assert repair(path).checkpoints == 4
+    assert contents(Run(path)) == expected

@@ -15,7 +15,7 @@ from featdyn.store.gathered import Rows
 from featdyn.store.metadata import Document
 from featdyn.store.place import FileRecord, Lock, Place, Version, beside, disk
 from featdyn.store.root import Root
-from featdyn.store.salvage import salvage
+from featdyn.store.salvage import copies
 from featdyn.store.schema import check_name
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Publisher:
         if found is not None and roots.intact(found[0]):
             root = Root.decode(found[0], self.place)
         else:  # another program changed it, or removed it: what we know, or more, is in its copy
-            _, root = salvage(self.place, found and found[0]) or ("", self._root)
+            _, root = next(copies(self.place, found and found[0]), ("", self._root))
             if len(root.commits) < len(self._root.commits):
                 root = self._root
         mine = self._root.commits

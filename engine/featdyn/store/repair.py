@@ -15,7 +15,7 @@ from featdyn.store.locate import Store, locate
 from featdyn.store.place import Lock, Place, Version, beside, disk
 from featdyn.store.rebuild import rebuild
 from featdyn.store.root import NAME, Root
-from featdyn.store.salvage import asides, salvage
+from featdyn.store.salvage import asides
 from featdyn.store.verify import Progress, Verdict, inspect
 
 
@@ -103,7 +103,7 @@ def _newest(place: Place, lock: Lock) -> tuple[str, Root, Version]:
         with suppress(ListLostError):  # then from the manifests that are left
             root, _, version = roots.owned(place, lock)
             return NAME, root, version
-    left = salvage(place, found and found[0]) or rebuild(place)
+    left = rebuild(place, found and found[0])
     if left is not None:
         name, root = left
         return name, replace(root, takeovers=root.takeovers + lock.taken_over), found and found[1]

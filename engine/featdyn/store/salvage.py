@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count, takewhile
@@ -17,8 +17,8 @@ from featdyn.store.place import FileRecord, Place
 from featdyn.store.root import COPY, KEY, NAME, Root
 
 
-def salvage(place: Place, content: bytes | None) -> tuple[str, Root] | None:
-    """Return a whole root and the file that it was taken from, or None where there is none left.
+def copies(place: Place, content: bytes | None) -> Iterator[tuple[str, Root]]:
+    """Yield the whole roots that are left, each with the file that it was taken from, the likely newest first.
 
     ``content`` is that of the root's file, which is not as it was written; None where there is none.
     """
@@ -27,8 +27,7 @@ def salvage(place: Place, content: bytes | None) -> tuple[str, Root] | None:
         if found is not None and roots.intact(found[0]):
             with suppress(ListLostError):
                 root = Root.decode(found[0], place)
-                return name, root if content is None else _with_newer(place, root, content)
-    return None
+                yield name, root if content is None else _with_newer(place, root, content)
 
 
 def asides(place: Place) -> list[str]:
