@@ -15,9 +15,9 @@ import numpy as np
 
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter, lease
-from featdyn.testing.sample_run import NAMES, PLAN, RESULT, SAMPLES, SCHEMA, STATIC, check, fill, record
+from featdyn.testing.sample_run import NAMES, PLAN, RESULT, SAMPLES, SCHEMA, STATIC, check, fill, norm, record
 
-__all__ = ["CHECKPOINTS", "NAMES", "PLAN", "RESULT", "SAMPLES", "SCHEMA", "STATIC", "check", "fill", "record"]
+__all__ = ["CHECKPOINTS", "NAMES", "PLAN", "RESULT", "SAMPLES", "SCHEMA", "STATIC", "check", "fill", "norm", "record"]
 
 CHECKPOINTS = PLAN.count("c")
 

@@ -210,7 +210,7 @@ def test_noise_takes_the_user_s_network_loss_and_loader(tmp_path):
         length = torch.cat([g.flatten() for g in gradient]).norm()
         np.testing.assert_allclose(found["gradient_norm"][0, t], length.item(), rtol=1e-5)
     assert analyze(run.path, "isotropy").sizes["t"] == 3
-    with pytest.raises(FeatdynError, match="noise takes model= and batches= together"):
+    with pytest.raises(FeatdynError, match="model=model, batches=loader"):
         analyze(run, "noise", model=model)
     with pytest.raises(FeatdynError, match="drift needs no training data"):
         analyze(run, "drift", model=model, batches=loader)

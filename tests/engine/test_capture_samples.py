@@ -87,7 +87,7 @@ def test_rows_that_are_not_samples_are_refused_by_name(tmp_path, network, n, bat
     assert "leave it out" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "r.zarr").exists()
-    assert select(network(), *tokens(n).few(torch.device("cpu")), ["head"]) == {"head": (3,)}
+    assert select(network(), *tokens(n).few(torch.device("cpu")), ["head"])[0] == {"head": (3,)}
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_default_layers_leave_out_what_cannot_be_recorded(tmp_path):
             x = self.cell(x)[0]
             return self.head(x[:, -1] if x.isnan().any() else x[:, -1] * 1)
 
-    assert list(select(Recurrent(), *tokens().few(torch.device("cpu")), ["default"])) == ["head"]
+    assert list(select(Recurrent(), *tokens().few(torch.device("cpu")), ["default"])[0]) == ["head"]
     with pytest.raises(NetworkError, match="layer cell returns tuple"):
         select(Recurrent(), *tokens().few(torch.device("cpu")), ["cell", "default"])
     for patterns in (["default"], []):

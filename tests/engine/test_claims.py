@@ -33,7 +33,7 @@ def planted(
     checkpoints: int = 6, controls: bool = True, advantage: float = 0.2,
 ) -> Run:  # fmt: skip
     """A run whose composites agree as planted at the pair that claims read, and not at all elsewhere."""
-    recipe: dict[str, Any] = {"labels": {"noise": noise}, "training": {"seed": seed}}
+    recipe: dict[str, Any] = {"labels": {"noise": noise}, "training": {"seed": seed}, "network": {}, "data": {}}
     if frozen:
         recipe["intervention"] = {"cut": frozen, "freeze_at": 2.0}
     attributes = {"recipe": recipe, "dataset": {"name": "planted"}}

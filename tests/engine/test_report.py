@@ -30,6 +30,8 @@ RECIPE = {
     "description": "a made-up run",
     "network": {"name": "resnet20", "options": {}},
     "training": {"epochs": 12, "milestones": [0.5, 0.75]},
+    "data": {},
+    "labels": {},
 }
 ATTRIBUTES = {
     "recipe": RECIPE,

@@ -26,51 +26,48 @@ def select(
     gradients: bool = False,
     call: Call = _PLAIN,
     modules_only: bool = False,
-) -> dict[str, tuple[int, ...]]:
-    """Return the layers that match, with the shape of one sample's output, in the order in which they run.
+) -> tuple[dict[str, tuple[int, ...]], Taps | None]:
+    """Return the layers that match, with the shape of one sample's output, in the order in which they run; and taps.
 
-    Each layer is tried out on ``inputs`` and ``labels``, a few samples: see
-    :func:`featdyn.capture.follow.layer_shapes`. Patterns are module names, also with ``*`` (within a part of the name)
-    and ``**`` (across dots), or names of cuts that no module returns, such as a pooled vector; ``all`` stands for every
-    cut of the network and ``default`` for its default cuts. Where there are none, both stand for its direct children.
-    Of these two what cannot be recorded is left out. Raises :class:`NetworkError` where a pattern matches nothing, or a
-    layer cannot be recorded. With ``modules_only`` other cuts are left out: several ranks share buffers by modules.
+    Taps are of those layers that are cuts and that no module returns as one tensor; None where there are none. Each
+    layer is tried out on ``inputs`` and ``labels``, a few samples: see :func:`featdyn.capture.follow.layer_shapes`.
+    Patterns are module names, also with ``*`` (within a part of the name) and ``**`` (across dots), or names of cuts,
+    such as a pooled vector; ``all`` stands for every cut of the network and ``default`` for its default cuts. Where
+    there are none, both stand for its direct children. Of these two what cannot be recorded is left out. Raises
+    :class:`NetworkError` where a pattern matches nothing, or a layer cannot be recorded. With ``modules_only`` cuts
+    that have no module are left out: several ranks share buffers by modules.
     """
     modules = [name for name, _ in model.named_modules() if name]
     outer = ", ".join([name for name in modules if "." not in name][:20]) or "no modules"
-    every = [cut for cut in _cuts(model, inputs, call) if not modules_only or cut.name in modules]
+    every: dict[str, Cut] | None = None  # to find them may take seconds
     chosen: dict[str, bool] = {}  # name -> whether it was asked for
     for pattern in patterns:
+        found = [] if pattern in ("default", "all") else matching(pattern, modules)
+        if not found and every is None:
+            every = {cut.name: cut for cut in _cuts(model, inputs, call) if cut.module or not modules_only}
         if pattern in ("default", "all"):
-            wanted = default_cuts(every) if pattern == "default" else [cut.name for cut in every]
+            wanted = default_cuts([*every.values()]) if pattern == "default" else list(every)
             children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
             chosen = {**dict.fromkeys(wanted or children, False), **chosen}
             continue
-        found = matching(pattern, modules) or matching(pattern, [cut.name for cut in every])
+        found = found or matching(pattern, every or ())
         if not found:
             raise NetworkError(f"no layer {pattern!r}; the network has {outer} and modules inside them")
         chosen |= dict.fromkeys(found, True)
     while chosen:
         try:
-            tapped = taps_of(model, inputs, list(chosen), every)
-            shapes = layer_shapes(model, inputs, labels, list(chosen), gradients=gradients, call=call, taps=tapped)
-            order = [cut.name for cut in every if cut.name in shapes]
-            return {name: shapes[name] for name in order} if len(order) == len(shapes) else shapes
+            tapped = [cut for cut in (every or {}).values() if cut.name in chosen and not cut.module]
+            taps = Taps(tapped) if tapped else None
+            shapes = layer_shapes(model, inputs, labels, list(chosen), gradients=gradients, call=call, taps=taps)
+            order = [name for name in every or () if name in shapes]
+            return {name: shapes[name] for name in order} if len(order) == len(shapes) else shapes, taps
         except LayerError as error:
             if chosen.pop(error.layer):
                 raise
     raise NetworkError(f"no layer to record: name some in layers=; the network has {outer} and modules inside them")
 
 
-def taps_of(model: nn.Module, inputs: Nest, names: Sequence[str], every: Sequence[Cut] = ()) -> Taps | None:
-    """Return taps for those names that are of cuts and of no module; None where there are none."""
-    modules = {name for name, _ in model.named_modules()}
-    if modules.issuperset(names):
-        return None
-    return Taps([cut for cut in every or _cuts(model, inputs) if cut.name in names and cut.name not in modules])
-
-
-def _cuts(model: nn.Module, inputs: Nest, call: Call = _PLAIN) -> list[Cut]:
+def _cuts(model: nn.Module, inputs: Nest, call: Call) -> list[Cut]:
     """Return the cuts of a model that takes one tensor; none where it does not come apart."""
     if not isinstance(inputs, Tensor) or call.forward is not None:
         return []

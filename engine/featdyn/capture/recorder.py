@@ -167,11 +167,10 @@ class Recorder:
             check_classes(outputs, probes.labels)
         if self.options.gradients and not self._has_loss:
             raise ValueError("without labels there is no loss to differentiate: give loss=, or gradients=False")
-        self.layers = layers.select(
+        self.layers, self._taps = layers.select(
             self._model, *few, self.options.layers, gradients=self.options.gradients, call=self._call,
             modules_only=self._ranks.several,
         )  # fmt: skip
-        self._taps = layers.taps_of(self._model, few[0], list(self.layers))
         self._identity = identity(self._model, probes)
         found = arrays(self.layers, outputs[1:], len(probes), self.options, self._coords, loss=self._has_loss)
         self.schema = Schema.build(found, len(probes), self.options.codec)

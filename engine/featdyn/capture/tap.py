@@ -119,7 +119,7 @@ def run(
         first = mapped(lambda t: t.detach().clone().requires_grad_(gradients and t.is_floating_point()), inputs)
         with contextlib.ExitStack() as hooks:
             for name in layers:
-                if name in modules:
+                if taps is None or name not in taps.shapes:
                     hooks.enter_context(modules[name].register_forward_hook(hook(name)))
             outputs = call(model, mapped(Tensor.clone, first))
 
