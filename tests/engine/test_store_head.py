@@ -285,3 +285,42 @@ def test_manifests_that_a_compaction_left_do_not_stand_for_those_that_came_later
     (path / "commits/000003.2.json").unlink()
     assert repair(path).checkpoints == 4
     assert contents(Run(path)) == expected
+
+
+def test_what_a_compaction_that_was_killed_has_left_is_of_no_run_that_went_on(tmp_path):
+    path, schema = tmp_path / "run.zarr", replace(SCHEMA, arrays=SCHEMA.arrays[:1])
+
+    def go_on(writer: RunWriter, checkpoints: int, value: int) -> None:
+        for _ in range(checkpoints):
+            with writer.checkpoint() as checkpoint:
+                checkpoint.write("checkpoint", np.array(value))
+
+    with RunWriter.create(path, schema, static=STATIC, attributes={"n": 1}) as writer:
+        writer._root = replace(writer._root, format=1)
+        go_on(writer, 6, 1)
+    whole = {name: (path / name).read_bytes() for name in ("zarr.json", COPY)}
+    assert compact(path)
+    for name, content in whole.items():  # as if it had been killed before
+        (path / name).write_bytes(content)
+    spoiled = path / "checkpoint/c.3"
+    spoiled.write_bytes(b"x" * 8)
+    assert repair(path).checkpoints == 3
+    with RunWriter.open(path) as writer:
+        go_on(writer, 2, 2)
+    behead(path)
+    for aside in path.glob("commits/root.*.json"):
+        aside.unlink()
+    repair(path)
+    assert Run(path).values("checkpoint").tolist() == [1, 1, 1, 2, 2]
+    assert verify(path).sound
+
+
+@pytest.mark.parametrize("name", ["layers/a/activation/c.1.0.0", "norm/0.1"])
+def test_a_chunk_that_is_gone_is_not_read_as_zeros(tmp_path, name):
+    path = tmp_path / "run.zarr"
+    record(path, "ccc")
+    opened = Run(path)
+    (path / name).unlink()
+    array = name.rpartition("/")[0]
+    for read in (lambda: opened.values(array), lambda: opened.array(array).load(), lambda: opened.tree[array].load()):
+        refused(read, f"{name} is missing; run: featdyn verify {path}")

@@ -227,7 +227,7 @@ def test_a_damaged_root_is_made_anew_from_its_copy(store: Path, stages: list[Pat
     shutil.copy(stages[7] / "zarr.json", store / "commits/root.json")  # the writer was killed before it wrote the copy
     flip(store / "zarr.json")
     repair(store)
-    assert Root.read(store) == Root.read(stages[7])
+    assert (store / "zarr.json").read_bytes() == good  # and it costs no commit
     flip(store / "zarr.json")
     flip(store / SHARDS[6])
     assert repair(store).verdict.lost == ("checkpoint 3",)

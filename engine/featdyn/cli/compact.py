@@ -10,12 +10,12 @@ import click
 def command(store: str) -> None:
     """Rewrite STORE, of an older format, with few files for what is small; every value stays as it is.
 
-    Nobody else may write it meanwhile. When it is done the files that it no longer needs are removed.
+    Nobody else may write it meanwhile. The files that it no longer needs stay for those who have it open, until
+    featdyn gc removes them.
     """
-    from featdyn.store import compact, gc
+    from featdyn.store import compact
 
-    if not compact(store):
+    if compact(store):
+        click.echo(f"{store}: rewritten in the newest format; when nobody has it open any more: featdyn gc {store}")
+    else:
         click.echo(f"{store}: nothing to do, it has the newest format")
-        return
-    found = gc(store)
-    click.echo(f"{store}: rewritten in the newest format; {len(found.removed)} files were removed")

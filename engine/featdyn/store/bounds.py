@@ -7,19 +7,27 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from featdyn.errors import StoreError
 from featdyn.store import zstd
 from featdyn.store.metadata import Document
 from featdyn.store.shard import ABSENT, read_index
 
+METADATA = ("/zarr.json", "/.zarray", "/.zattrs", "/.zgroup")
 TEXT = 2**28  # bytes of a chunk of text, whose length no metadata say
 SLACK = 2**20  # blocks of a frame that does not say its size may be half empty
 
 
-def check(nodes: Mapping[str, Document], key: str, content: bytes, *, whole: bool) -> None:
-    """Raise ValueError where what was read of a chunk's file, all of it or a part, decodes to more than it may."""
+def check(nodes: Mapping[str, Document], key: str, content: bytes | None, place: object, *, whole: bool) -> None:
+    """Raise ValueError where what was read of a chunk's file, all of it or a part, decodes to more than it may.
+
+    Where there is none StoreError: each chunk of what is committed is there, zarr would read zeros. ``place`` is for
+    the message.
+    """
     document = next((nodes[path] for path in _above(key) if path in nodes), None)
-    if document is None or document["node_type"] != "array":
+    if document is None or document["node_type"] != "array" or key.endswith(METADATA):
         return
+    if content is None:
+        raise StoreError(f"{place}: {key} is missing; run: featdyn verify {place}")
     codecs, shape = document["codecs"], document["chunk_grid"]["configuration"]["chunk_shape"]
     frames = [content]
     if codecs[0]["name"] == "sharding_indexed":

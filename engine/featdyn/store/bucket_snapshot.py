@@ -47,8 +47,7 @@ class BucketSnapshot(ObjectStore[Any]):
                 if pause is None:
                     raise StoreError(f"{self._url}: {key} cannot be read ({error.strerror})") from error
             await asyncio.sleep(pause)
-        if found is not None:
-            bounds.check(self._nodes, key, found.to_bytes(), whole=byte_range is None)
+        bounds.check(self._nodes, key, found and found.to_bytes(), self._url, whole=byte_range is None)
         return found
 
 

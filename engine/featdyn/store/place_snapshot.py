@@ -36,8 +36,9 @@ class PlaceSnapshot(Store):
         try:
             found = bytes(await asyncio.to_thread(self._read, key, byte_range))
         except GONE:
+            bounds.check(self._nodes, key, None, self._place, whole=byte_range is None)
             return None
-        bounds.check(self._nodes, key, found, whole=byte_range is None)
+        bounds.check(self._nodes, key, found, self._place, whole=byte_range is None)
         return prototype.buffer.from_bytes(found)
 
     def _read(self, key: str, wanted: ByteRequest | None) -> Content:

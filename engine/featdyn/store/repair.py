@@ -75,12 +75,22 @@ def repair(store: Store, progress: Progress = None) -> Repair:
             place.settle([aside])
         if any(entry.kind == commit.DROPPED for entry in after.commits):
             commit.write_nothing(place)
+        _leave_one_manifest(place, after)
         content = after.encode()
         # Before the root: the one whole root that is left may be .zarr.json.new, and nodes must not be ahead of the
         # root, while here they shrink.
         roots.repeat(place, content, after.nodes, durable=True)
         place.publish(NAME, content, version)
         return Repair(verdict, source, aside, after.checkpoints, changed=True)
+
+
+def _leave_one_manifest(place: Place, root: Root) -> None:
+    """Remove other manifests of the root's commits, such as a compaction left: they do not know what was dropped."""
+    named = {entry.manifest.path for entry in root.commits}
+    for entry in root.commits:
+        for path in (f"commits/{entry.number:06d}.json", f"commits/{entry.number:06d}.2.json"):
+            if path not in named and place.exists(path):
+                place.remove(path)
 
 
 def _mend(place: Place, root: Root, paths: Sequence[str], version: Version) -> None:

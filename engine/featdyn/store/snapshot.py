@@ -43,7 +43,6 @@ class Snapshot(LocalStore):
         if key != NAME or byte_range is not None or prototype is None:
             Folder(self.root).inside(key)
             found = await super().get(key, prototype, byte_range)
-            if found is not None:
-                bounds.check(self._nodes, key, found.to_bytes(), whole=byte_range is None)
+            bounds.check(self._nodes, key, found and found.to_bytes(), self.root, whole=byte_range is None)
             return found
         return prototype.buffer.from_bytes(self._content)
