@@ -230,7 +230,7 @@ def test_a_damaged_root_is_made_anew_from_its_copy(store: Path, stages: list[Pat
     assert (store / "zarr.json").read_bytes() == good  # and it costs no commit
     flip(store / "zarr.json")
     flip(store / SHARDS[6])
-    assert repair(store).verdict.lost == ("checkpoint 3",)
+    assert repair(store).verdict.lost == ("checkpoint 3", "results/r/000008")
     assert Run(store).checkpoints == 3
 
 

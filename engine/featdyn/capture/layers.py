@@ -45,12 +45,13 @@ def select(
         found = [] if pattern in ("default", "all") else matching(pattern, modules)
         if not found and every is None:
             every = {cut.name: cut for cut in _cuts(model, inputs, call) if cut.module or not modules_only}
+        known = every or {}
         if pattern in ("default", "all"):
-            wanted = default_cuts([*every.values()]) if pattern == "default" else list(every)
+            wanted = default_cuts([*known.values()]) if pattern == "default" else list(known)
             children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
             chosen = {**dict.fromkeys(wanted or children, False), **chosen}
             continue
-        found = found or matching(pattern, every or ())
+        found = found or matching(pattern, known)
         if not found:
             raise NetworkError(f"no layer {pattern!r}; the network has {outer} and modules inside them")
         chosen |= dict.fromkeys(found, True)

@@ -47,7 +47,8 @@ class BucketSnapshot(ObjectStore[Any]):
                 if pause is None:
                     raise StoreError(f"{self._url}: {key} cannot be read ({error.strerror})") from error
             await asyncio.sleep(pause)
-        bounds.check(self._nodes, key, found and found.to_bytes(), self._url, whole=byte_range is None)
+        content = None if found is None else found.to_bytes()
+        bounds.check(self._nodes, key, content, self._url, whole=byte_range is None)
         return found
 
 

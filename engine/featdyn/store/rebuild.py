@@ -27,8 +27,8 @@ def rebuild(place: Place, content: bytes | None = None) -> tuple[str, Root] | No
     """
     manifests: dict[int, list[str]] = {}  # by number; one that was written later than a compaction comes first
     for path in sorted(path for path, _ in place.walk("commits")):
-        if found := _MANIFEST.fullmatch(path):
-            manifests.setdefault(int(found[1]), []).append(path)
+        if match := _MANIFEST.fullmatch(path):
+            manifests.setdefault(int(match[1]), []).append(path)
     for paths in manifests.values():
         paths.sort(key=lambda path: path.endswith(".2.json"))
     left, aside = list(copies(place, content)), set(asides(place))

@@ -43,6 +43,7 @@ class Snapshot(LocalStore):
         if key != NAME or byte_range is not None or prototype is None:
             Folder(self.root).inside(key)
             found = await super().get(key, prototype, byte_range)
-            bounds.check(self._nodes, key, found and found.to_bytes(), self.root, whole=byte_range is None)
+            content = None if found is None else found.to_bytes()
+            bounds.check(self._nodes, key, content, self.root, whole=byte_range is None)
             return found
         return prototype.buffer.from_bytes(self._content)

@@ -179,7 +179,7 @@ class Features:
         """Bytes of the blocks that are held: inputs, and what is read of each stored cut."""
         rows = self._run.schema.shard_samples
         shapes = [node["shape"] for path, node in self._run.nodes.items() if path.startswith("inputs/input")]
-        inputs = sum(4 * prod(shape[1:]) for shape in shapes)
+        inputs: int = sum(4 * prod(shape[1:]) for shape in shapes)
         return rows * (inputs + sum(self._run.schema[path].sample_bytes for path in self._stored))
 
     def __call__(self, batch: Batch, t1: int) -> list[Tensor]:
