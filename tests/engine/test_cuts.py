@@ -598,7 +598,9 @@ def test_torchvision_networks_come_apart(name):
     assert 1 <= len(default_cuts(found)) <= 3
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v3_small"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v3_small", pytest.param("densenet121", marks=pytest.mark.slow)]
+)
 def test_a_sample_of_torchvision_cuts_has_the_bits_of_the_network(name):
     module = torchvision_model(name)
     x = torch.randn(1, 3, 64, 64)
@@ -634,7 +636,9 @@ def test_all_torchvision_cuts_have_the_bits_of_the_network(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "densenet121"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v3_small", pytest.param("densenet121", marks=pytest.mark.slow)]
+)
 def test_every_node_of_torchvision_networks_cuts_exactly(name):
     module = torchvision_model(name)
     x = torch.randn(2, 3, 64, 64)

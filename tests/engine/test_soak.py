@@ -101,6 +101,7 @@ def _soak(folder: Path, live: Callable[..., int], kills: int, seed: int) -> Coun
     return moments
 
 
+@pytest.mark.slow
 def test_ten_kills(folder: Path) -> None:
     assert sum(soak(folder, 10).values()) == 10
 

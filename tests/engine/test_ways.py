@@ -197,7 +197,9 @@ def test_they_come_apart_as_the_mixed_state_dict_does(name):
     assert_is_the_mixed_state(network, x, found, finished)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "shuffled" else ()) for name in NETWORKS]
+)
 def test_hooks_take_any_of_them_apart(name):
     make, _, finished = NETWORKS[name]
     network, x = make()

@@ -95,7 +95,10 @@ def test_every_operation_is_here():
     assert set(OPERATIONS) == callables - results
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+LONG = {"moebius.sparsify": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG.get(name, ())) for name in OPERATIONS])
 def test_many_threads(name):
     expected = serial(name)
     start = threading.Barrier(4)
