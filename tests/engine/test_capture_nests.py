@@ -242,3 +242,30 @@ def test_of_a_network_of_several_inputs_recorded_layers_are_asked(tmp_path):
     for name in ("consistency", "averaging"):
         with pytest.raises(NetworkError, match="takes several inputs"):
             analyze(run, name, model=net)
+
+
+def test_of_a_network_of_several_outputs_cuts_have_the_gradient_of_the_same_loss(tmp_path):
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Linear(6, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"out": self.head(F.relu(self.stem(x)) * 2)}
+
+    model, labels = seeded(Both), torch.arange(N) % 3
+    options = {"dtype": "float32", "batch": N, "output": "out"}
+    with Recorder(model, Probes(IMAGE, labels), tmp_path / "a.zarr", **options) as recorder:
+        recorder.record(step=0)
+    run = Run(tmp_path / "a.zarr")
+    for name in run.layers:
+        assert run.values(f"layers/{name}/gradient").any()
+    loss = lambda o, y: F.cross_entropy(o["out"], y, reduction="none")  # noqa: E731
+    with Recorder(model, Probes(IMAGE, labels), tmp_path / "b.zarr", loss=loss, **options) as recorder:
+        recorder.record(step=0)
+    other = Run(tmp_path / "b.zarr")
+    assert set(other.layers) <= {"stem", "head", *run.layers}
+    for name in set(other.layers) & set(run.layers):
+        np.testing.assert_array_equal(
+            run.values(f"layers/{name}/gradient"), other.values(f"layers/{name}/gradient"), err_msg=name
+        )

@@ -63,10 +63,9 @@ class Call:
             raise NetworkError(f"the network returns {_described(found)}, not one tensor of real numbers: {ways}")
         return found
 
-    def losses(self, outputs: Any, labels: Any, samples: int) -> Tensor:
+    def losses(self, outputs: Any, logits: Tensor, labels: Any, samples: int) -> Tensor:
         """Return the loss of each sample, ``(sample,)``; NaN where nothing is to be compared."""
         if self.loss is None:
-            logits = self.logits(outputs)
             return logits.new_full((samples,), torch.nan) if labels is None else class_loss(logits, labels)
         found = self.loss(outputs, labels)
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__

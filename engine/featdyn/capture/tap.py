@@ -123,15 +123,19 @@ def run(
                     hooks.enter_context(modules[name].register_forward_hook(hook(name)))
             outputs = call(model, mapped(Tensor.clone, first))
 
-        def losses_of(outputs: object) -> Tensor:
-            return call.losses(outputs, mapped(Tensor.clone, labels), len(batch[0]))
+        def losses_of(outputs: object, logits: Tensor) -> Tensor:
+            return call.losses(outputs, logits, mapped(Tensor.clone, labels), len(batch[0]))
 
-        logits, losses = call.logits(outputs), losses_of(outputs)
+        logits = call.logits(outputs)
+        losses = losses_of(outputs, logits)
         found = _gradients(losses, kept, apart) if gradients else {}
         if taps is not None:
+            if call.loss is not None and not isinstance(outputs, Tensor):  # of a cut only the logits are known
+                name = taps.cuts[0].name
+                raise LayerError(f"layer {name} is no module's output, and loss= takes more than the logits", name)
             hooked, kept = kept, {}
             _, again = taps(first.clone(), keep)
-            found |= _gradients(losses_of(again), kept, apart) if gradients else {}
+            found |= _gradients(losses_of(again, again), kept, apart) if gradients else {}
             kept = {**hooked, **kept}
         missing = [name for name in layers if name not in kept]
         if missing:
