@@ -7,6 +7,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,20 +128,22 @@ def run(
             return call.losses(outputs, logits, mapped(Tensor.clone, labels), len(batch[0]))
 
         logits = call.logits(outputs)
-        losses = losses_of(outputs, logits)
-        found = _gradients(losses, kept, apart) if gradients else {}
+        own = losses_of(outputs, logits)
+        found = _gradients(own, kept, apart) if gradients else {}
         if taps is not None:
-            if call.loss is not None and not isinstance(outputs, Tensor):  # of a cut only the logits are known
+            hooked, kept = kept, {}
+            again: Any = taps(first.clone(), keep)[1]
+            alone = isinstance(again, Tensor) and not isinstance(outputs, Tensor)  # some ways give the logits only
+            if alone and call.loss is not None:
                 name = taps.cuts[0].name
                 raise LayerError(f"layer {name} is no module's output, and loss= takes more than the logits", name)
-            hooked, kept = kept, {}
-            _, again = taps(first.clone(), keep)
-            found |= _gradients(losses_of(again, again), kept, apart) if gradients else {}
+            losses = losses_of(again, again if alone else call.logits(again))
+            found |= _gradients(losses, kept, apart) if gradients else {}
             kept = {**hooked, **kept}
         missing = [name for name in layers if name not in kept]
         if missing:
             raise LayerError(f"layer {missing[0]} does not run in a forward pass: {_OTHER}", missing[0])
-    return Pass({name: value.detach() for name, value in kept.items()}, found, logits.detach(), losses.detach())
+    return Pass({name: value.detach() for name, value in kept.items()}, found, logits.detach(), own.detach())
 
 
 def _gradients(losses: Tensor, kept: dict[str, Tensor], apart: set[str]) -> dict[str, Tensor]:
