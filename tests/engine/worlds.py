@@ -94,7 +94,7 @@ class FolderWorld(World):
         lock.release()  # by the system
 
     def spoil(self, path: str, content: bytes | None) -> None:
-        (self.url / path).unlink()  # who has it open keeps it
+        (self.url / path).unlink(missing_ok=True)  # who has it open keeps it
         if content is not None:
             (self.url / path).write_bytes(content)
 
