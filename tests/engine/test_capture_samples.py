@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from featdyn.analysis.driver import analyze
 from featdyn.capture import Probes, Recorder, tap
 from featdyn.capture.blocks import BlockWriter
 from featdyn.capture.call import Call
@@ -348,3 +349,72 @@ def test_a_cut_that_no_module_returns_is_recorded_and_has_its_gradient(tmp_path)
     assert not np.allclose(run.values(f"layers/{pooled[0]}/activation")[0], x.detach().numpy())
     again = Recorder(net, Probes(inputs, labels), tmp_path / "named.zarr", layers=[pooled[0], "conv"])
     again.close()
+
+
+class Skipping(nn.Module):
+    """Whose cut behind the sum is no module's output; it depends on a number and a buffer of the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.head, self.alpha = nn.Linear(6, 6), nn.Linear(6, 3), 1.0
+        self.register_buffer("flag", torch.zeros(()))
+
+    def joined(self, x: Tensor) -> Tensor:
+        return F.relu(self.a(x) * self.alpha + x * (1 + self.flag))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.joined(x))
+
+
+def test_a_cut_without_a_module_is_that_of_the_network_as_it_is_now(tmp_path):
+    net, inputs = Skipping().eval(), torch.randn(7, 6, generator=torch.Generator().manual_seed(0))
+    probes = Probes(inputs, torch.arange(7) % 3)
+    with Recorder(net, probes, tmp_path / "r.zarr", dtype="float32", batch=7, layers=["all"]) as recorder:
+        (name,) = [layer for layer in recorder.layers if layer not in dict(net.named_modules())]
+        for step in range(5):
+            recorder.record(step=step)
+            recorder.wait()
+            expected = net.joined(inputs).detach().requires_grad_()
+            F.cross_entropy(net.head(expected), probes.labels, reduction="sum").backward()
+            run = Run(tmp_path / "r.zarr")
+            found = run.values(f"layers/{name}/activation")[step], run.values(f"layers/{name}/gradient")[step]
+            np.testing.assert_allclose(found[0], expected.detach().numpy(), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(found[1], expected.grad.numpy(), rtol=1e-4, atol=1e-7)
+            net.zero_grad()
+            if step == 0:
+                net.alpha = 3.0
+            elif step == 1:
+                net.flag.fill_(1)
+            elif step == 2:
+                net.load_state_dict({k: v * 2 for k, v in net.state_dict().items()}, assign=True)
+            elif step == 3:
+                net.a = nn.Linear(6, 6)
+        net.a.register_forward_hook(lambda module, given, out: out + 1)
+        with pytest.raises(NetworkError, match="is no module's output, and hooks or changes hide it"):
+            recorder.record(step=9)
+    with pytest.raises(NetworkError, match="hooks or changes hide it"):
+        Recorder(net, probes, tmp_path / "hooked.zarr", layers=[name])
+
+
+def test_a_branch_on_a_buffer_is_not_taken_as_it_is_now(tmp_path):
+    class Branch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            self.a, self.h, self.h2 = nn.Linear(6, 6), nn.Linear(6, 3), nn.Linear(6, 3)
+            self.register_buffer("flag", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = torch.tanh(self.a(x))
+            return self.h(z) if self.flag > 0.5 else self.h2(z)
+
+    net, inputs = Branch().eval(), torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
+    probes = Probes(inputs, torch.arange(12) % 3)
+    with Recorder(net, probes, tmp_path / "r.zarr", layers=["a"], dtype="float32") as recorder:
+        for step, flag in enumerate((0.0, 1.0, 0.0)):
+            net.flag.fill_(flag)
+            recorder.record(step=step)
+            recorder.wait()
+    found = analyze(Run(tmp_path / "r.zarr"), "consistency", model=net, cuts=["a"])
+    assert found["diagonal_differences"].values.tolist() == [0]

@@ -68,6 +68,15 @@ def select(
     raise NetworkError(f"no layer to record: name some in layers=; the network has {outer} and modules inside them")
 
 
+def taps_again(model: nn.Module, inputs: Nest, taps: Taps, call: Call) -> Taps:
+    """Return the same taps of a network that was changed since; LayerError where it has them no more."""
+    found = {cut.name: cut for cut in _cuts(model, inputs, call)}
+    for cut in taps.cuts:
+        if found.get(cut.name, cut).shape != cut.shape or cut.name not in found:
+            raise LayerError(f"layer {cut.name} is no cut of the network any more, which was changed", cut.name)
+    return Taps([found[cut.name] for cut in taps.cuts])
+
+
 def _cuts(model: nn.Module, inputs: Nest, call: Call) -> list[Cut]:
     """Return the cuts of a model that takes one tensor; none where it does not come apart."""
     if not isinstance(inputs, Tensor) or call.forward is not None:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from featdyn.capture import layers, tap
+from featdyn.capture import layers as cut_layers
+from featdyn.capture import tap
 from featdyn.capture.arrays import arrays, gradient_scale
 from featdyn.capture.blocks import BUFFERS, BlockWriter
 from featdyn.capture.call import Call, Loss
@@ -167,7 +168,7 @@ class Recorder:
             check_classes(outputs, probes.labels)
         if self.options.gradients and not self._has_loss:
             raise ValueError("without labels there is no loss to differentiate: give loss=, or gradients=False")
-        self.layers, self._taps = layers.select(
+        self.layers, self._taps = cut_layers.select(
             self._model, *few, self.options.layers, gradients=self.options.gradients, call=self._call,
             modules_only=self._ranks.several,
         )  # fmt: skip
@@ -315,8 +316,14 @@ class Recorder:
 
     def _pass(self, start: int, stop: int, size: int, layers: Sequence[str] = (), *, gradients: bool = False) -> Pass:
         batch = self._probes.batch(start, stop, size, self._device)
-        taps = self._taps if layers else None
-        return tap.run(self._model, *batch, layers, gradients=gradients, call=self._call, taps=taps)
+        asked: dict[str, Any] = {"gradients": gradients, "call": self._call}
+        try:
+            return tap.run(self._model, *batch, layers, taps=self._taps if layers else None, **asked)
+        except tap.StaleError:  # the network was changed since it was taken apart
+            assert self._taps is not None
+            few, _ = self._probes.few(self._device)
+            self._taps = cut_layers.taps_again(self._model, few, self._taps, self._call)
+        return tap.run(self._model, *batch, layers, taps=self._taps, **asked)
 
     def _columns(self, passed: Pass, rows: int) -> dict[str, Tensor]:
         scale = gradient_scale(self.options)

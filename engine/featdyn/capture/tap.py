@@ -18,6 +18,7 @@ from featdyn.errors import NetworkError
 from featdyn.networks import Taps
 
 _PLAIN = Call()
+_ROUNDING = 1e-5  # of the largest logit, between two ways to run one network
 _OTHER = "leave it out, or record another layer"
 
 
@@ -27,6 +28,10 @@ class LayerError(NetworkError):
     def __init__(self, message: str, layer: str = "") -> None:
         super().__init__(message)
         self.layer = layer
+
+
+class StaleError(LayerError):
+    """A layer that is a cut of another network than this one is now, which has hooks or was changed since."""
 
 
 @dataclass
@@ -134,16 +139,28 @@ def run(
             hooked, kept = kept, {}
             again: Any = taps(first.clone(), keep)[1]
             alone = isinstance(again, Tensor) and not isinstance(outputs, Tensor)  # some ways give the logits only
-            if alone and call.loss is not None:
-                name = taps.cuts[0].name
-                raise LayerError(f"layer {name} is no module's output, and loss= takes more than the logits", name)
-            losses = losses_of(again, again if alone else call.logits(again))
+            name = taps.cuts[0].name
+            if alone and (call.loss is not None or callable(call.output)):
+                raise LayerError(f"layer {name} is no module's output, and loss= or output= takes more than that", name)
+            its_logits = again if alone else call.logits(again)
+            if not _alike(its_logits, logits):
+                raise StaleError(f"layer {name} is no module's output, and hooks or changes hide it: {_OTHER}", name)
+            losses = losses_of(again, its_logits)
             found |= _gradients(losses, kept, apart) if gradients else {}
             kept = {**hooked, **kept}
         missing = [name for name in layers if name not in kept]
         if missing:
             raise LayerError(f"layer {missing[0]} does not run in a forward pass: {_OTHER}", missing[0])
     return Pass({name: value.detach() for name, value in kept.items()}, found, logits.detach(), own.detach())
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether logits are the same up to rounding."""
+    if one.shape != other.shape:
+        return False
+    scale = float(other.detach().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().amax()) if other.numel() else 0.0
+    close = torch.isclose(one, other, rtol=0.0, atol=_ROUNDING * scale, equal_nan=True)
+    return bool(close.all())
 
 
 def _gradients(losses: Tensor, kept: dict[str, Tensor], apart: set[str]) -> dict[str, Tensor]:

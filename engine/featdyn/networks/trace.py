@@ -92,6 +92,8 @@ class CannotCut(NetworkError):
 class _Tracer(fx.Tracer):
     """Symbolic tracer that gives optional inputs their defaults and remembers what every submodule returned."""
 
+    proxy_buffer_attributes = True  # else a branch on a buffer would be traced as it is now
+
     def __init__(self) -> None:
         super().__init__()
         self.calls: dict[str, list[fx.Node | None]] = {}

@@ -19,7 +19,7 @@ from featdyn.analysis.inputs.feature_source import Source
 from featdyn.analysis.inputs.features_at_cuts import Batches, Features, measure_rates, one_input
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.recorded_arrays import refuse_vanished
-from featdyn.analysis.inputs.weights import States, network_of, refuse_other_function
+from featdyn.analysis.inputs.weights import CHECKED, States, network_of, refuse_other_function
 from featdyn.capture.tap import device_of
 from featdyn.errors import FeatdynError, NetworkError
 from featdyn.networks import Cut, resolve, state_for, ways
@@ -179,7 +179,7 @@ def _difference(model: nn.Module, cuts: Sequence[Cut], states: States, inputs: T
     0 where all bits are the same.
     """
     twin, largest = eval_twin(model), 0.0
-    for t in {0, len(states) - 1}:
+    for t in sorted(set(np.linspace(0, len(states) - 1, CHECKED).astype(int).tolist())):
         state = states[t]
         with torch.inference_mode():
             whole = functional_call(twin, state, (inputs,))
