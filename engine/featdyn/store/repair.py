@@ -86,11 +86,11 @@ def repair(store: Store, progress: Progress = None) -> Repair:
 
 def _leave_one_manifest(place: Place, root: Root) -> None:
     """Remove other manifests of the root's commits, such as a compaction left: they do not know what was dropped."""
+    held = {path for path, _ in place.walk("commits")}  # one listing, not a request for each commit
     named = {entry.manifest.path for entry in root.commits}
-    for entry in root.commits:
-        for path in (f"commits/{entry.number:06d}.json", f"commits/{entry.number:06d}.2.json"):
-            if path not in named and place.exists(path):
-                place.remove(path)
+    ways = {commit.Manifest.path(c.number, compacted=which) for c in root.commits for which in (False, True)}
+    for path in sorted(held & ways - named):
+        place.remove(path)
 
 
 def _mend(place: Place, root: Root, paths: Sequence[str], version: Version) -> None:
