@@ -19,7 +19,7 @@ from featdyn.store.place import Lock, Place
 from featdyn.testing import FileTests, PlaceTests, ReadOnlyTests, RunTests, WriterTests, record
 from tests.engine.buckets import Clock
 from tests.engine.dict_place import Dictionary, DictPlace
-from tests.engine.test_store_turns import failing
+from tests.engine.test_store_turns import failing, read_only
 from tests.engine.test_store_unknown import unreadable
 
 FORBIDDEN = ValueError("status code: 403 Forbidden: <Code>AccessDenied</Code>")
@@ -113,14 +113,7 @@ class TestReadOnlyFolder(ReadOnlyTests):
     @pytest.fixture
     def place(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
         record(folder / "run.zarr", self.PLAN)
-        opened = os.open
-
-        def read_only(path: Any, flags: int, *rest: Any, **keywords: Any) -> int:
-            if flags & (os.O_WRONLY | os.O_RDWR):
-                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-            return opened(path, flags, *rest, **keywords)
-
-        monkeypatch.setattr(os, "open", read_only)
+        monkeypatch.setattr(os, "open", read_only(os.open))
         for name in ("rename", "mkdir", "unlink", "rmdir"):
             monkeypatch.setattr(os, name, failing(errno.EROFS))
         return Folder(folder / "run.zarr")

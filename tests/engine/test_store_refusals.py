@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from featdyn.store import ArraySpec, Run, RunWriter, Schema, verify
 from featdyn.store.lock import NAME as LOCK
 from featdyn.store.schema import check_name
 from tests.engine.runs import refused, result_dataset, tree, write_run
+from tests.engine.test_store_turns import read_only
 
 SCHEMA = Schema((ArraySpec("checkpoint", (), (), "int64"), ArraySpec("a", ("sample",), (3,), "float32")), 3, 4)
 STATIC = {"": xr.Dataset(coords={"sample": np.array(["x", "y", "z"], dtype=object)})}
@@ -114,14 +114,7 @@ def test_a_folder_that_cannot_be_written(store: Path, tmp_path: Path, monkeypatc
         os.chmod(store, 0o500)
         refused(lambda: RunWriter.open(store), "cannot be written: Permission denied")
         os.chmod(store, 0o700)
-    opened = os.open
-
-    def read_only(path: Any, flags: int, *rest: Any, **keywords: Any) -> int:
-        if flags & (os.O_WRONLY | os.O_RDWR):
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        return opened(path, flags, *rest, **keywords)
-
-    monkeypatch.setattr(os, "open", read_only)
+    monkeypatch.setattr(os, "open", read_only(os.open))
     refused(lambda: RunWriter.open(store), "cannot be written: Read-only file system")
     assert Run(store).tree.sizes["checkpoint"] == 2
     assert verify(store).sound

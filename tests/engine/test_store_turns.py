@@ -159,6 +159,17 @@ def test_a_commit_that_everybody_sees_is_no_error(
     assert verify(path).sound
 
 
+def read_only(opened: Callable[..., int]) -> Callable[..., int]:
+    """Return what opens files as a file system does that is mounted read-only."""
+
+    def open_to_read(path: Any, flags: int, *rest: Any, **keywords: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, flags, *rest, **keywords)
+
+    return open_to_read
+
+
 def failing(code: int) -> Callable[..., None]:
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(code, os.strerror(code))
