@@ -1,7 +1,8 @@
 """Analyses of this tree beside those of an earlier commit, in one process, in turn: ``python -m bench.earlier COMMIT``.
 
 Both versions of the two packages are loaded, and each call sees its own. Both read the same store, which the earlier
-version recorded; results that both hold must agree before any time counts.
+version recorded; results that both hold must agree before any time counts. Beside the time on the clock stands the
+processor's, which another job on the machine hardly moves.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "drift": ({}, ("motion", "cka")),
 }
 """Options, and the variables that must agree: others were changed on purpose, or draw other probes."""
-NOISE = {"draws": 16, "every": 4, "probes": 4}
+NOISE = {"draws": 8, "every": 8, "probes": 2}
 
 
 class Version:
@@ -97,14 +98,16 @@ def agree(one: xr.Dataset, two: xr.Dataset, names: tuple[str, ...]) -> None:
         np.testing.assert_allclose(a.values, b.values, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def interleaved(one: Callable[[], Any], two: Callable[[], Any], repeats: int) -> tuple[list[float], list[float]]:
-    """Time two calls in turn."""
-    times: tuple[list[float], list[float]] = ([], [])
+def interleaved(before: Callable[[], Any], now: Callable[[], Any], repeats: int) -> dict[str, dict[str, list[float]]]:
+    """Time two calls in turn, in seconds of the clock and of the processor."""
+    calls = {"before": before, "now": now}
+    times: dict[str, dict[str, list[float]]] = {name: {"seconds": [], "cpu_seconds": []} for name in calls}
     for repeat in range(repeats):
-        for which in (0, 1) if repeat % 2 == 0 else (1, 0):
-            start = time.perf_counter()
-            (one, two)[which]()
-            times[which].append(time.perf_counter() - start)
+        for name in sorted(calls, reverse=repeat % 2 == 1):
+            start, cpu = time.perf_counter(), time.process_time()
+            calls[name]()
+            times[name]["seconds"].append(time.perf_counter() - start)
+            times[name]["cpu_seconds"].append(time.process_time() - cpu)
     return times
 
 
@@ -132,15 +135,16 @@ def main() -> None:
                 lambda name=name, chosen=chosen: now.analyze(store, name, chosen),
                 options.repeats,
             )
-            medians = [float(np.median(each)) for each in times]
-            rows.append({"analysis": name, "options": chosen, "before": times[0], "now": times[1]})
-            ratio = medians[0] / medians[1]
-            print(
-                f"{name:16s} before {medians[0]:8.3f} s  now {medians[1]:8.3f} s  before / now {ratio:.2f}", flush=True
-            )
-    if options.json:
-        head = {"commit": options.commit, "store": str(options.store or "digits recipe"), "set": options.set}
-        options.json.write_text(json.dumps({**head, "environment": harness.environment("cpu"), "rows": rows}, indent=1))
+            rows.append({"analysis": name, "options": chosen, **times})
+            said = [name.ljust(16)]
+            for unit in ("seconds", "cpu_seconds"):
+                one, two = (float(np.median(times[version][unit])) for version in ("before", "now"))
+                said.append(f"{unit} {one:8.3f} before {two:8.3f} now, before / now {one / two:.2f}")
+            print("; ".join(said), flush=True)
+            if options.json:  # after each, so that a long run that is stopped has not been for nothing
+                head = {"commit": options.commit, "store": options.store and options.store.name, "set": options.set}
+                found = {**head, "environment": harness.environment("cpu"), "rows": rows}
+                options.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
