@@ -245,7 +245,8 @@ def test_the_command_records_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "those_nets.py").write_text(
         "import torch\nfrom tests.engine.test_capture_checkpoints import Net, probes\n"
-        "data = (torch.zeros(4, 6), [0, 1, 2, 0])\n\ndef loss(outputs, labels):\n    return outputs.square().sum(1)\n"
+        "data = (torch.zeros(4, 6), [0, 1, 2, 0])\nfar = (torch.zeros(4, 6), [0, 1, 2, 9])\none = torch.zeros(4, 6)\n"
+        "def broken():\n    raise KeyError('x')\n\ndef loss(outputs, labels):\n    return outputs.square().sum(1)\n"
     )
 
     def run(*arguments: str) -> Any:
@@ -268,12 +269,19 @@ def test_the_command_records_and_goes_on(tmp_path, monkeypatch):
         (["--probes", "those_nets:nothing"], "has no attribute 'nothing'"),
         (["--probes", "no_such_module:x"], "No module named 'no_such_module'"),
         (["--probes", "those_nets"], "write module:name"),
+        (["--probes", "those_nets:one"], "gives Tensor, not Probes or (inputs, labels)"),
+        (["--probes", "those_nets:broken"], "those_nets:broken: KeyError: 'x'"),
+        (
+            ["--probes", "those_nets:far", "--store", "far.zarr"],
+            "labels must lie in 0..2 for outputs of width 3",
+        ),
         (["--probes", "those_nets:data", "--model", "those_nets:loss.__name__"], "not a torch.nn.Module"),
         (["--probes", "those_nets:data", "--checkpoints", "none*"], ""),
     ):
         done = run(*wrong)
         if message:
             assert message in str(done.exception)
+            assert isinstance(done.exception, FeatdynError)
     alone = CliRunner().invoke(
         command, ["--model", "m:x", "--probes", "m:y", "--store", "t.zarr", "--checkpoints", "none*"]
     )

@@ -126,7 +126,8 @@ def _taken(
     for name in names:
         if prefix + name in tensors:
             first.setdefault(id(own[name]), name)
-    state, flaws = {}, []
+    state: dict[str, Tensor] = {}
+    flaws: list[str] = []
     for name in names:
         other = first.get(id(own[name]), name)
         value = tensors.get(prefix + name, tensors.get(prefix + other))

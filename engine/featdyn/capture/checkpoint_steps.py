@@ -22,8 +22,8 @@ def by_step(paths: Sequence[Path], pattern: str | None = None) -> dict[int, Path
     """Return checkpoints by their step, in order.
 
     The step is the number that differs from name to name: where several do, the one after ``step``, ``iter`` or ``it``,
-    else the last that is another in each. It may be written as 1e3, 10k or 1.5M. ``pattern``, a regular expression whose
-    first group is the step, says it for other names.
+    else the last that is another in each. It may be written as 1e3, 10k or 1.5M. ``pattern``, a regular expression
+    whose first group is the step, says it for other names.
 
     Raises
     ------
