@@ -131,6 +131,32 @@ def test_what_does_not_hold_the_network_is_named_and_what_was_before_is_kept(tmp
         ({"model": Net()}, "holds more than tensors, which is not loaded: save model.state_dict"),
         ({"a": torch.zeros(2)}, "no tensors of its names"),
         ({"first.weight": torch.zeros(4, 6)}, "first.bias is missing"),
+        (
+            states(1) | {"head.bias": torch.zeros(3, dtype=torch.int8)},
+            "head.bias is torch.int8, which is not what",
+        ),
+        (
+            states(1) | {"head.bias": torch.zeros(3, dtype=torch.bool)},
+            "head.bias is torch.bool, which is not",
+        ),
+        (
+            states(1) | {"head.bias": torch.zeros(3, dtype=torch.cfloat)},
+            "head.bias is torch.complex64, which is not",
+        ),
+        (
+            states(1) | {"head.bias": torch.zeros(3).to(torch.float8_e5m2)},
+            "head.bias is torch.float8_e5m2, which is not",
+        ),
+        (
+            states(1) | {"norm.num_batches_tracked": torch.tensor(1.5)},
+            "tracked is torch.float32, which is",
+        ),
+        (
+            states(1) | {"head.weight": torch.zeros(3, 4).to_sparse()},
+            "head.weight is torch.sparse_coo: save it",
+        ),
+        (states(1) | {"head.weight": torch.zeros(3, 4, device="meta")}, r"head.weight has no values \(device meta"),
+        (states(1) | {"second.weight": torch.zeros(4, 6)}, "second.weight and first.weight are one tensor"),
         ({"now": states(1), "ema": states(2)}, "holds this network 2 times, below 'now/', 'ema/': choose a prefix"),
     ],
 )
@@ -155,6 +181,32 @@ def test_of_two_networks_in_a_file_one_is_chosen(tmp_path):
             state_in(tmp_path / name, Net())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_taken(tmp_path, dtype):
+    held = {name: value.to(dtype) if value.is_floating_point() else value.int() for name, value in states(1).items()}
+    torch.save(held, tmp_path / "1.pt")
+    run = capture(Net(), probes(), {1: tmp_path / "1.pt"}, tmp_path / "r.zarr", layers=["first"])
+    for name, value in run.state(0).items():
+        assert torch.equal(value, held[name].to(value.dtype)), name
+
+
+@pytest.mark.parametrize(
+    ("names", "steps"),
+    [
+        (["v2_1e3.pt", "v2_2e3.pt"], [1000, 2000]),
+        (["v2_1e3.pt"], [1000]),
+        (["v2_500.pt", "v2_1e3.pt", "v2_1.5k.pt", "v2_2M.pt"], [500, 1000, 1500, 2_000_000]),
+        (["a1-it_100-e1.pt", "a1-it_200-e2.pt"], [100, 200]),
+        (["iter_100_1.pt", "iter_200_2.pt"], [100, 200]),
+        (["iterations-5-x2.pt", "iterations-6-x3.pt"], [5, 6]),
+        (["unit_7_10.pt", "unit_8_20.pt"], [10, 20]),
+        (["lr1e-3/7.pt", "lr1e-3/8.pt"], [7, 8]),
+    ],
+)
+def test_steps_as_people_write_them(names, steps):
+    assert list(by_step([Path(name) for name in names])) == steps
+
+
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=6, unique=True), st.sampled_from([
     "runs/3/step{}.pt", "epoch={e}-step={}.ckpt", "epoch={e}-step={}-v1.ckpt", "a{e}/checkpoint-{}", "{:09d}.pt",
 ]))  # fmt: skip
@@ -174,6 +226,9 @@ def test_steps_are_the_number_that_differs(steps, name):
         (["a1.pt"], r"(", "one group"),
         (["a1.pt"], r"step(\d+)", "does not match"),
         (["a1.pt"], r"(a)", "one group"),
+        (["a.pt"], r"a(\d)?", "one group"),
+        (["step1.5e0.pt"], None, "1.5 is no whole number"),
+        ([f"step{10**20}.pt", "step1.pt"], None, "no whole number from 0 to"),
     ],
 )
 def test_names_without_steps_are_refused_in_one_line(names, pattern, message):
@@ -190,7 +245,8 @@ def test_the_command_records_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "those_nets.py").write_text(
         "import torch\nfrom tests.engine.test_capture_checkpoints import Net, probes\n"
-        "data = (torch.zeros(4, 6), [0, 1, 2, 0])\n\ndef loss(outputs, labels):\n    return outputs.square().sum(1)\n"
+        "data = (torch.zeros(4, 6), [0, 1, 2, 0])\nfar = (torch.zeros(4, 6), [0, 1, 2, 9])\none = torch.zeros(4, 6)\n"
+        "def broken():\n    raise KeyError('x')\n\ndef loss(outputs, labels):\n    return outputs.square().sum(1)\n"
     )
 
     def run(*arguments: str) -> Any:
@@ -213,12 +269,19 @@ def test_the_command_records_and_goes_on(tmp_path, monkeypatch):
         (["--probes", "those_nets:nothing"], "has no attribute 'nothing'"),
         (["--probes", "no_such_module:x"], "No module named 'no_such_module'"),
         (["--probes", "those_nets"], "write module:name"),
+        (["--probes", "those_nets:one"], "gives Tensor, not Probes or (inputs, labels)"),
+        (["--probes", "those_nets:broken"], "those_nets:broken: KeyError: 'x'"),
+        (
+            ["--probes", "those_nets:far", "--store", "far.zarr"],
+            "labels must lie in 0..2 for outputs of width 3",
+        ),
         (["--probes", "those_nets:data", "--model", "those_nets:loss.__name__"], "not a torch.nn.Module"),
         (["--probes", "those_nets:data", "--checkpoints", "none*"], ""),
     ):
         done = run(*wrong)
         if message:
             assert message in str(done.exception)
+            assert isinstance(done.exception, FeatdynError)
     alone = CliRunner().invoke(
         command, ["--model", "m:x", "--probes", "m:y", "--store", "t.zarr", "--checkpoints", "none*"]
     )

@@ -37,6 +37,12 @@ def smooth(outputs: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(outputs, labels, reduction="none", label_smoothing=0.1)
 
 
+def halved(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the values of cross-entropy, with half its gradient."""
+    found = nn.functional.cross_entropy(outputs, labels, reduction="none")
+    return (found + found.detach()) / 2
+
+
 def recorder(store, **changes: Any) -> Recorder:
     arguments = {"model": Net(), "probes": probes(), "layers": ["a"], "coords": ["loss"], "batch": 8, **changes}
     return Recorder(arguments.pop("model"), arguments.pop("probes"), store, **arguments)
@@ -55,6 +61,7 @@ OTHERS = {
     "other labels": {"probes": probes(shift=1)},
     "other coordinate sample": {"probes": probes(sample=np.array([f"s{i}" for i in range(12)], dtype=object))},
     "with the weights of its checkpoint 0 this loss": {"loss": smooth},
+    "with the weights of its checkpoint 0 this loss gives other gradients": {"loss": halved},
     "with the weights of its checkpoint 0 this network": {"model": Net(torch.sin)},
     "other network": {"model": Net(slope=0.2)},
     "batch is 8 there, 4 here": {"batch": 4},

@@ -245,3 +245,27 @@ def test_a_diverged_loss_is_strict_json_for_programs(tmp_path):
     shown = CliRunner().invoke(command, [str(tmp_path / "r.zarr"), "--json"], catch_exceptions=False).output
     rows = json.loads(shown, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["history"]
     assert [row["train_loss"] for row in rows] == [0.5, None, None, None]
+
+
+one_hot = nn.functional.one_hot(torch.arange(20) % 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ((torch.arange(20) % 3)[:, None], r"shape \(20,\), got \(20, 1\): write labels\[:, 0\], or give loss="),
+        (torch.zeros(20, 1), r"got \(20, 1\): write labels\[:, 0\].long\(\), or give loss="),
+        (one_hot, r"got \(20, 3\): they are one-hot: write labels.argmax\(1\), or give loss="),
+        (one_hot.float(), r"they are one-hot: write labels.argmax\(1\)"),
+        (one_hot.bool(), r"they are one-hot: write labels.argmax\(1\)"),
+        (one_hot * 2, r"got \(20, 3\): give loss="),
+        (torch.full((20, 3), 1 / 3), r"got \(20, 3\): give loss="),
+        ({"y": torch.arange(20) % 3}, "takes one tensor of labels, got dict"),
+        (torch.zeros(20, dtype=torch.cfloat), "takes integer labels, got torch.complex64"),
+    ],
+)
+def test_labels_of_another_form_are_refused_in_a_line_that_says_what_to_write(tmp_path, labels, message):
+    with pytest.raises(ValueError, match=message) as said:
+        record(tmp_path / "r.zarr", probes=Probes(data().inputs, labels))
+    assert "\n" not in str(said.value)
+    assert not (tmp_path / "r.zarr").exists()

@@ -15,6 +15,7 @@ from featdyn.errors import NetworkError
 from featdyn.networks import build, cuts, default_cuts, features_at, resolve, state_for, taps
 from featdyn.networks.cut import distinct
 from featdyn.networks.hooked import Hooked
+from featdyn.networks.ways import ways as every_way
 from tests.engine.test_cuts import Tokens
 
 
@@ -315,6 +316,33 @@ def test_hooks_agree_with_the_graph_of_torch_fx(make):
             outputs += [z, functional_call(cut.suffix, state_for(cut.suffix, late), (handed,))]
         assert torch.equal(outputs[0], outputs[2])
         assert torch.equal(outputs[1], outputs[3])
+
+
+class Encoded(nn.Module):
+    """An encoder of torch.nn, which is one operation to torch.fx."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.embed, self.encoder, self.head = nn.Linear(4, 8), nn.TransformerEncoder(layer, 3), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.embed(x)).mean(1))
+
+
+def test_cuts_inside_what_is_one_operation_to_a_graph_are_found_by_another_way():
+    torch.manual_seed(0)
+    network, x = Encoded().eval(), torch.randn(3, 5, 4)
+    found = cuts(network, x)
+    layers = [f"encoder.layers.{i}" for i in range(2)]
+    assert [cut.name for cut in found] == ["embed", *layers, "encoder"]
+    assert_is_the_mixed_state(
+        network, x, found, {name: ("embed", *layers[: i + 1]) for i, name in enumerate(layers)} | {"embed": ("embed",)}
+    )
+    graph = next(ways for ways in every_way(network, x) if ways[0].method == "torch.fx")
+    assert not set(layers) & {cut.name for cut in graph}
+    narrow = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2), nn.ReLU(), nn.Linear(2, 2))
+    assert cuts(narrow, torch.randn(3, 64))[0].method == "torch.fx"  # one layer is no piece to be told apart
 
 
 def test_the_table_of_architectures_says_which_way_and_why_not():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def _read(path: Path) -> Any:
             return _folder(path)
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says of sparse tensors that checking them is slow
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise NetworkError(f"{path}: holds more than tensors, which is not loaded: save model.state_dict()") from error
     except NetworkError:
@@ -119,14 +122,41 @@ def _taken(
     tensors: Mapping[str, Tensor], prefix: str, own: Mapping[str, Tensor], names: list[str]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Return the tensors below a prefix under the network's names, and what is wrong with them."""
-    held = {id(own[name]): tensors[prefix + name] for name in names if prefix + name in tensors}  # tied ones, kept once
-    state, flaws = {}, []
+    first: dict[int, str] = {}  # one tensor under several names is often kept once
     for name in names:
-        value = tensors.get(prefix + name, held.get(id(own[name])))
+        if prefix + name in tensors:
+            first.setdefault(id(own[name]), name)
+    state: dict[str, Tensor] = {}
+    flaws: list[str] = []
+    for name in names:
+        other = first.get(id(own[name]), name)
+        value = tensors.get(prefix + name, tensors.get(prefix + other))
         if value is None:
             flaws.append(f"{name} is missing")
-        elif value.shape != own[name].shape:
-            flaws.append(f"{name} has shape {tuple(value.shape)}, not {tuple(own[name].shape)}")
+        elif flaw := _flaw(value, own[name]):
+            flaws.append(f"{name} {flaw}")
+        elif other in state and not torch.equal(value.nan_to_num(), state[other].nan_to_num()):
+            flaws.append(f"{name} and {other} are one tensor in the network, and differ here")
         else:
             state[name] = value
     return state, flaws
+
+
+def _flaw(value: Tensor, own: Tensor) -> str:
+    """Return why a tensor of a file is none of the network's, else nothing: numbers only where they mean the same."""
+    if value.is_meta:
+        return "has no values (device meta)"
+    if value.is_quantized or value.is_nested or value.layout != torch.strided:
+        return f"is {'quantized' if value.is_quantized else value.layout}: save it as a plain tensor"
+    if value.shape != own.shape:
+        return f"has shape {tuple(value.shape)}, not {tuple(own.shape)}"
+    if _kind(value) != _kind(own):
+        return f"is {value.dtype}, which is not what the network has, {own.dtype}"
+    return ""
+
+
+def _kind(tensor: Tensor) -> str:
+    """Return what numbers of this type are: those of 8 bits mean something only with a scale beside them."""
+    kinds = {"bool": tensor.dtype == torch.bool, "complex": tensor.is_complex(), "real": tensor.is_floating_point()}
+    kind = next((kind for kind, there in kinds.items() if there), "whole")
+    return kind if kind == "bool" or tensor.itemsize > 1 else f"{tensor.dtype}"

@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from featdyn.errors import FeatdynError
 
-_NUMBER = re.compile(r"\d+")
+_NUMBER = re.compile(r"(?:\d+(?:\.\d+)?(?:e\d\d?|[km])(?![a-z0-9]))|\d+", re.IGNORECASE)
+"""A whole number, also as 1e3, 10k or 1.5M."""
+_FACTORS = {"k": 10**3, "m": 10**6}
+_NAMED = re.compile(r"(step|iter|iteration)s?$|(^|[^a-z])(it|its)$")
+"""What stands before a step, in lower case."""
 _ADVICE = "give --step, a regular expression with one group"
 
 
 def by_step(paths: Sequence[Path], pattern: str | None = None) -> dict[int, Path]:
     """Return checkpoints by their step, in order.
 
-    The step is the number that differs from name to name: where several do, the one after ``step``, else the last
-    that is another in each. ``pattern``, a regular expression whose first group is the step, says it for other names.
+    The step is the number that differs from name to name: where several do, the one after ``step``, ``iter`` or ``it``,
+    else the last that is another in each. It may be written as 1e3, 10k or 1.5M. ``pattern``, a regular expression
+    whose first group is the step, says it for other names.
 
     Raises
     ------
@@ -36,7 +42,7 @@ def by_step(paths: Sequence[Path], pattern: str | None = None) -> dict[int, Path
 def _matched(path: Path, pattern: str) -> int:
     try:
         found = re.search(pattern, str(path))
-        return int(found[1]) if found else _nothing(path, pattern)
+        return _step(_value(found[1] or "")) if found else _nothing(path, pattern)
     except (re.error, IndexError, ValueError) as error:
         raise FeatdynError(f"--step {pattern!r}: {error or 'no number'}: {_ADVICE} such as 'step(\\d+)'") from error
 
@@ -45,21 +51,40 @@ def _nothing(path: Path, pattern: str) -> int:
     raise FeatdynError(f"{path}: --step {pattern!r} does not match")
 
 
+def _value(text: str) -> Decimal:
+    """Return a number as it stands in a name; ValueError where there is none."""
+    factor = _FACTORS.get(text[-1:].lower(), 1)
+    try:
+        return Decimal(text[:-1] if factor > 1 else text) * factor
+    except InvalidOperation as error:
+        raise ValueError(f"{text!r} is no number") from error
+
+
+def _step(value: Decimal) -> int:
+    """Return a number as a step; ValueError where it is none."""
+    if not 0 <= value < 2**63 or value != int(value):
+        raise ValueError(f"{value} is no whole number from 0 to 2**63")
+    return int(value)
+
+
 def _numbers(names: Sequence[str]) -> list[int]:
     """Return the step in each name."""
     skeletons = {_NUMBER.sub("#", name): name for name in names}
     if len(skeletons) > 1:
         one, other, *_ = skeletons.values()
         raise FeatdynError(f"{one} and {other} differ in more than a number: {_ADVICE}")
-    columns = list(zip(*([int(n) for n in _NUMBER.findall(name)] for name in names), strict=True))
+    columns = list(zip(*([_value(n) for n in _NUMBER.findall(name)] for name in names), strict=True))
     if len(names) == 1:  # nothing differs: what is in the last part of the path
         last = len(_NUMBER.findall(os.path.basename(names[0])))
         places = list(range(len(columns) - last, len(columns)))
     else:
         places = [i for i, column in enumerate(columns) if len(set(column)) > 1]
     before = [text.rstrip("=_-. ").lower() for text in _NUMBER.split(names[0])] if names else []
-    named = [i for i in places if before[i].endswith(("step", "iter"))]
+    named = [i for i in places if _NAMED.search(before[i])]
     apart = [i for i in named or places if len(set(columns[i])) == len(names)]
     if not apart:
         raise FeatdynError(f"{names[0] if names else 'no name'}: no number in it tells its step: {_ADVICE}")
-    return list(columns[apart[-1]])
+    try:
+        return [_step(value) for value in columns[apart[-1]]]
+    except ValueError as error:
+        raise FeatdynError(f"{names[0]}: {error}: {_ADVICE}") from error

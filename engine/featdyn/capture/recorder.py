@@ -123,7 +123,7 @@ class Recorder:
             try:
                 run, batch = self._run, self.options.batch
                 self._last = self._ranks.first(
-                    lambda: last_step(run.place, self._model, self._pass, batch) if run.checkpoints else -1
+                    lambda: last_step(run.place, self._model, self._few, batch) if run.checkpoints else -1
                 )
             except BaseException:
                 self._run.close()
@@ -324,6 +324,9 @@ class Recorder:
             few, _ = self._probes.few(self._device)
             self._taps = cut_layers.taps_again(self._model, few, self._taps, self._call)
         return tap.run(self._model, *batch, layers, taps=self._taps, **asked)
+
+    def _few(self, count: int, layers: Sequence[str]) -> Pass:
+        return self._pass(0, count, count, layers, gradients=bool(layers))
 
     def _columns(self, passed: Pass, rows: int) -> dict[str, Tensor]:
         scale = gradient_scale(self.options)

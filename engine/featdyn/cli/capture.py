@@ -6,7 +6,8 @@ import glob
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,15 @@ def command(
     if not isinstance(network, nn.Module):
         raise FeatdynError(f"--model {model}: gives {type(network).__name__}, not a torch.nn.Module")
     given = _made(probes)
-    if not isinstance(given, Probes):
-        given = Probes(**given) if isinstance(given, Mapping) else Probes(*given)
+    if not isinstance(given, Probes | Mapping | tuple | list):
+        raise FeatdynError(f"--probes {probes}: gives {type(given).__name__}, not Probes or (inputs, labels)")
+    with _in_a_line(f"--probes {probes}: "):
+        if not isinstance(given, Probes):
+            given = Probes(**given) if isinstance(given, Mapping) else Probes(*given)
     functions = {name: _named(found) for name, found in (("loss", loss), ("forward", forward)) if found}
     if output is not None:
         functions["output"] = int(output) if output.lstrip("-").isdecimal() else output
-    with bar("capturing", "checkpoint") as update:
+    with bar("capturing", "checkpoint") as update, _in_a_line():
         run = capture(
             network, given, steps, store, prefix=prefix, progress=update,
             said=lambda line: click.echo(line, err=True), **functions, **options,
@@ -80,6 +84,18 @@ def command(
 command.params += flags(CaptureOptions)
 
 
+@contextmanager
+def _in_a_line(before: str = "", kinds: tuple[type[Exception], ...] = (TypeError, ValueError)) -> Iterator[None]:
+    """Say what is wrong with what the user gave as an error of theirs."""
+    try:
+        yield
+    except FeatdynError:
+        raise
+    except kinds as error:
+        what = "" if kinds == (TypeError, ValueError) else f"{type(error).__name__}: "
+        raise FeatdynError(f"{before}{what}{error}") from error
+
+
 def _named(name: str) -> Any:
     """Return what ``module:name`` stands for."""
     module, colon, path = name.partition(":")
@@ -87,16 +103,15 @@ def _named(name: str) -> Any:
         raise FeatdynError(f"{name}: write module:name")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    try:
+    with _in_a_line(f"{name}: ", (Exception,)):  # code of the user, which raises what it pleases
         found: Any = importlib.import_module(module)
         for part in path.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise FeatdynError(f"{name}: {error}") from error
     return found
 
 
 def _made(name: str) -> Any:
     """Return what stands there, called if it is a function or a class."""
     found = _named(name)
-    return found() if isinstance(found, type) or (callable(found) and not hasattr(found, "parameters")) else found
+    with _in_a_line(f"{name}: ", (Exception,)):
+        return found() if isinstance(found, type) or (callable(found) and not hasattr(found, "parameters")) else found

@@ -22,6 +22,8 @@ class Way(Protocol):
 
     method: str
     """In words, for reports."""
+    traced: bool
+    """Whether all that the module does was seen, so that nothing can pass beside a cut that separates."""
 
     def part(self, source: Any, result: Any, module: nn.Module | None = None) -> nn.Module:
         """Make what leads from a place to another, or to a tuple of them, with the tensors of another module if given.
@@ -61,6 +63,11 @@ class Cut:
     def method(self) -> str:
         """Which way the module was taken apart, in words."""
         return self._way.method
+
+    @property
+    def traced(self) -> bool:
+        """Whether all that the module does was seen when it was taken apart, also for inputs that were not there."""
+        return self._way.traced
 
     @cached_property
     def prefix(self) -> nn.Module:

@@ -3,13 +3,17 @@
 The suffix is the whole module, in which one submodule returns the features that are handed over; what runs before it is
 thrown away. That is the network of the mixed state dict, in which parameters of modules that finish before the cut are
 of one checkpoint and all others of another, wherever nothing but the cut's tensor depends on the former: which is
-checked, by changing them. What is made of the input alone (a mask, positions) may pass beside the cut: the suffix is
-given the input, too.
+checked, by changing them in several ways. What is made of the input alone (a mask, positions) may pass beside the cut:
+the suffix is given the input, too.
+
+What was thrown away has the weights of the module that was taken apart, and not those of the suffix's checkpoint: so
+where something passes beside a cut after all, as a branch that these few inputs do not take, a checkpoint joined with
+itself is not its network, which analyses of composites look for on all probes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from math import prod
@@ -32,6 +36,10 @@ from featdyn.networks.value_shapes import multiply_adds
 
 ROWS = (3, 2)
 """Two batch sizes: a cut's tensor has a row for each sample in both."""
+TRIED = 8
+"""So many inputs tell whether a place separates, some of them made of the first."""
+SCALES = (0.0, 0.1, 1.0, 10.0, 100.0, 1000.0)
+"""How large weights before a place are drawn anew, beside their mean: so that comparisons come out otherwise, too."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class Hooked:
     """
 
     method = "forward hooks: neither torch.fx nor torch.export traces the network, and each composite runs all of it"
+    traced = False
 
     def __init__(self, module: nn.Module, example: Tensor) -> None:
         self._module = module
@@ -63,7 +72,9 @@ class Hooked:
             raise CannotCut(module, f"it returns {type(runs[0].output).__name__}, not one tensor")
         self._output = output
         self._inputs, self._uses, self._macs = rows(example, ROWS[0]), runs[0].uses, runs[0].macs
-        self._finished = runs[0].finished
+        self._finished, self._state = runs[0].finished, frozenset(module.state_dict())
+        self._idle = self._state.difference(*self._uses)  # of branches not taken here: both halves have their own
+        self._tried = torch.cat([self._inputs, example[1 : 1 + TRIED - ROWS[0]]])
         self._places = list(_places(*runs))
 
     def cuts(self, every: bool = False) -> Iterator[Cut]:
@@ -86,7 +97,7 @@ class Hooked:
         results = result if isinstance(result, tuple) else (result,)
         first = 0 if source is INPUT else source.before
         last = len(self._uses) if OUTPUT in results else max(place.before for place in results)
-        ran = [n for n, end in self._finished.items() if end > first]
+        over = frozenset(name for name, end in self._finished.items() if end <= first)
         layout = Layout(
             None if source is INPUT else source.path,
             None if OUTPUT in results else tuple(place.path for place in results),
@@ -95,8 +106,9 @@ class Hooked:
             source is INPUT or source.plain,
             tuple(self._inputs.shape[1:]),
             self._inputs.dtype,
-            frozenset().union(*self._uses[first:last]),
-            frozenset(ran),
+            self._state if source is INPUT else self._state - self._shallow(source),
+            self._idle.union(*self._uses[first:last]),
+            over,
         )
         return hooked_part(self._module if module is None else module, layout)
 
@@ -112,20 +124,40 @@ class Hooked:
 
     def _names(self, place: _Place, before: bool) -> frozenset[str]:
         """Return the tensors of the state that are used before a place, or behind it."""
-        return frozenset().union(*(self._uses[: place.before] if before else self._uses[place.before :]))
+        return self._idle.union(*(self._uses[: place.before] if before else self._uses[place.before :]))
+
+    def _shallow(self, place: _Place) -> frozenset[str]:
+        """Return the tensors of the state that only the prefix uses."""
+        return self._names(place, True) - self._names(place, False)
 
     def _separates(self, place: _Place) -> bool:
         """Whether tensors that only the prefix uses have no other way to the output."""
-        suffix, shallow = self.part(place, OUTPUT), self._names(place, True) - self._names(place, False)
-        state = self._module.state_dict()
-        other = {name: 1.5 * state[name] + 0.25 for name in shallow & state.keys() if state[name].is_floating_point()}
+        suffix, state = self.part(place, OUTPUT), self._module.state_dict()
+        shallow = {name: state[name] for name in sorted(self._shallow(place)) if state[name].is_floating_point()}
         with torch.no_grad():
-            try:
-                z = self.part(INPUT, place)(self._inputs)
-                found = functional_call(suffix, other, (self.handed(z, lambda: self._inputs),))
-            except Exception:  # what follows another path stops anywhere; torch's fast path leaves submodules out
-                return False
-        return torch.equal(found, self._output)
+            for number, other in enumerate(_changes(shallow)):
+                try:
+                    if not number:
+                        output = one_tensor(eval_twin(self._module)(self._tried.clone()))
+                        handed = self.handed(self.part(INPUT, place)(self._tried), lambda: self._tried)
+                    found = functional_call(suffix, other, (handed.clone(),))
+                except Exception:  # what follows another path stops anywhere; torch's fast path leaves submodules out
+                    if number:  # and weights that no training gives may be refused
+                        continue
+                    return False
+                if output is None or not torch.equal(found, output):
+                    return False
+        return True
+
+
+def _changes(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Yield other values of these tensors: near ones, of the other sign, none, and random ones of any size."""
+    yield {name: 1.5 * tensor + 0.25 for name, tensor in state.items()}
+    yield {name: -tensor for name, tensor in state.items()}
+    random = torch.Generator().manual_seed(0)
+    for scale in SCALES:
+        drawn = {name: torch.randn(tensor.shape, generator=random).to(tensor) for name, tensor in state.items()}
+        yield {name: scale * (1 + state[name].abs().mean()) * tensor for name, tensor in drawn.items()}
 
 
 class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]

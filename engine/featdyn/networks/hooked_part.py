@@ -26,8 +26,9 @@ class Layout:
     plain: bool  # whether that submodule returns nothing else
     inputs: tuple[int, ...]  # of one sample of the module's inputs
     dtype: torch.dtype  # of those
-    state: frozenset[str]  # names of parameters and buffers that count
-    modules: frozenset[str]  # paths of submodules that count
+    state: frozenset[str]  # names of parameters and buffers that are those of a checkpoint
+    used: frozenset[str]  # of those that count as the part's own
+    over: frozenset[str]  # paths of submodules that have run before
 
 
 def one_tensor(output: Any) -> Tensor | None:
@@ -112,11 +113,11 @@ class _Begins(nn.Module):
     def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
         prefix = args[1] if len(args) > 1 else kwargs.get("prefix", "")
         for name, module in super().named_modules(*args, **kwargs):
-            if name == prefix or name[len(prefix) :].lstrip(".") in self._layout.modules:
+            if name == prefix or name[len(prefix) :].lstrip(".") not in self._layout.over:
                 yield name, module
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((name, p) for name, p in super().named_parameters(*args, **kwargs) if name in self._layout.state)
+        return ((name, p) for name, p in super().named_parameters(*args, **kwargs) if name in self._layout.used)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         return {name: t for name, t in super().state_dict(*args, **kwargs).items() if name in self._layout.state}

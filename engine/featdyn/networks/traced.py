@@ -21,6 +21,8 @@ class Traced:
     Raises :class:`NetworkError` where the graph does not take an input like ``example``.
     """
 
+    traced = True
+
     def __init__(self, trace: Trace, example: Tensor, method: str) -> None:
         self.method, self._flow = method, shapes_of(trace, example)
 

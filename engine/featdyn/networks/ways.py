@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from featdyn.networks.cut import INPUT, OUTPUT, Cut, distinct
+from featdyn.networks.cut import INPUT, OUTPUT, Cut, distinct, segments
 from featdyn.networks.exported import export
 from featdyn.networks.hooked import Hooked
 from featdyn.networks.hooked_part import one_tensor
@@ -16,8 +17,8 @@ from featdyn.networks.trace import CannotCut, trace
 from featdyn.networks.traced import Traced
 from featdyn.networks.twin import eval_twin
 
-EARLY = 1 / 3
-"""Share of the multiply-adds behind the first cut below which torch.export's are all late: our own choice."""
+WIDE = 2 / 3
+"""Share of the multiply-adds without a cut above which another way is asked whether it finds some: our own choice."""
 
 
 def cuts(module: nn.Module, example: Tensor, *, every: bool = False) -> list[Cut]:
@@ -25,7 +26,7 @@ def cuts(module: nn.Module, example: Tensor, *, every: bool = False) -> list[Cut
 
     No skip edge crosses a cut. The input and the output themselves are left out. The module is left as it is. (Feature
     dynamics, sections 1.1 and 6.2 item 2; `DESIGN.md` says how cuts are found.) All are of one way, that of the first
-    which finds any: :attr:`Cut.method` says which.
+    which leaves no wide piece whole, or else of that which leaves the least: :attr:`Cut.method` says which.
 
     Parameters
     ----------
@@ -53,17 +54,17 @@ def ways(module: nn.Module, example: Tensor, *, every: bool = False) -> Iterator
     if not isinstance(example, Tensor) or example.ndim < 1:
         raise TypeError(f"example must be a tensor with a batch dimension, not {getattr(example, 'shape', example)}")
     reasons: dict[str, str] = {}
-    late: list[list[Cut]] = []
+    coarse: list[list[Cut]] = []
     for name, way in {"torch.fx": _by_fx, "torch.export": _by_export, "forward hooks": _by_hooks}.items():
         try:
             found = distinct(list(way(module, example, every)), every)
         except CannotCut as error:
             reasons[name] = error.why
             continue
-        if name == "torch.export" and _share(found) < EARLY:
-            late.append(found)  # a mask may pass beside all that comes before, which hooks can give to both halves
+        if (name == "torch.export" or (name == "torch.fx" and _opaque(module))) and _coarse(module, found):
+            coarse.append(found)
             continue
-        if late and _share(found) <= _share(late[0]):
+        if coarse and _widest(found)[0] >= min(_widest(other)[0] for other in coarse):
             break
         if found:
             yield found
@@ -71,14 +72,34 @@ def ways(module: nn.Module, example: Tensor, *, every: bool = False) -> Iterator
             return
         else:
             reasons[name] = "no submodule returns a tensor that separates it"
-    yield from (found for found in late if found)
+    yield from (found for found in sorted(coarse, key=lambda found: _widest(found)[0]) if found)
     if len(reasons) == 3:
         raise CannotCut(module, "; ".join(f"{name}: {why}" for name, why in reasons.items()))
 
 
-def _share(found: list[Cut]) -> float:
-    """Return the largest share of multiply-adds that lies behind a cut."""
-    return max((cut.suffix_macs / max(1, cut.prefix_macs + cut.suffix_macs) for cut in found), default=-1.0)
+def _coarse(module: nn.Module, found: list[Cut]) -> bool:
+    """Whether a wide piece without a cut holds several layers, which another way may tell apart.
+
+    Such as a mask that passes beside much of a network, which hooks can give to both halves.
+    """
+    share, place = _widest(found)
+    piece = segments(found)[place] if found and share > WIDE else module
+    return share > WIDE and sum(parameter.ndim > 1 for parameter in piece.parameters()) > 1
+
+
+def _opaque(module: nn.Module) -> bool:
+    """Whether there is a module of torch.nn with layers inside, which is one operation to torch.fx."""
+    own = (
+        m for m in module.modules() if type(m).__module__.startswith("torch.nn.modules") and type(m) is not nn.Module
+    )
+    whole = (m for m in own if not isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict)))
+    return any(sum(isinstance(inner, nn.Linear) for inner in m.modules()) > 1 for m in whole)
+
+
+def _widest(found: list[Cut]) -> tuple[float, int]:
+    """Return the largest share of multiply-adds in one piece, the first before the first cut, and which it is."""
+    behind = [1.0, *(cut.suffix_macs / max(1, cut.prefix_macs + cut.suffix_macs) for cut in found), 0.0]
+    return max((one - other, place) for place, (one, other) in enumerate(pairwise(behind)))
 
 
 def _by_fx(module: nn.Module, example: Tensor, every: bool) -> Iterator[Cut]:

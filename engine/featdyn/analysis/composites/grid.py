@@ -7,16 +7,21 @@ come in groups, and once for each group.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from featdyn.analysis.composites import predictions
+from featdyn.analysis.composites.halves import apart, tolerances
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.stitchable import Stitchable
+from featdyn.errors import NetworkError
+from featdyn.networks import state_for
 from featdyn.store import Run
 from featdyn_kernels.stitch import SuffixBank
 
@@ -35,6 +40,13 @@ class Composites:
     prediction: NDArray[np.signedinteger]  # (cut, t1, t2, probe), -1 where a logit is NaN
     soft: NDArray[np.float64]  # (SOFT, cut, set, t1, t2)
     paths: list[str]  # how each cut's suffixes ran: "fused" or "general"
+    apart: NDArray[np.int64]  # (cut, t), probes for which a checkpoint joined with itself is not its network
+
+    @property
+    def unknown(self) -> NDArray[np.bool_]:
+        """Pairs without a composite ``(cut, t1, t2)``: of one of them something passes beside the cut."""
+        found = self.apart > 0
+        return found[:, :, None] | found[:, None, :]
 
 
 def evaluate(
@@ -44,7 +56,7 @@ def evaluate(
     labels: NDArray[np.int64],
     known: Composites | None = None,
 ) -> Composites:
-    """Run every composite on every probe.
+    """Run every composite on every probe; where they are not composites there is no prediction, and NaN.
 
     Buffers travel with their layers: a suffix brings the BatchNorm statistics of its own checkpoint. Of what an earlier
     call found for the first checkpoints, ``known``, only the rows and columns of the others are computed. ``members``
@@ -56,7 +68,9 @@ def evaluate(
     shape = len(parts.cuts), steps, steps, len(members)
     prediction = np.zeros(shape, predictions.dtype_of(run))
     soft = np.zeros((len(SOFT), len(parts.cuts), members.shape[1], steps, steps))
+    different = np.zeros(shape[:2], np.int64)
     if known is not None:
+        different[:, :old] = known.apart
         prediction[:, :old, :old] = known.prediction
         soft[..., :old, :old] = known.soft
     items = [
@@ -70,8 +84,45 @@ def evaluate(
             span = slice(t2s.start, t2s.stop)
             prediction[:, t1, span, run.schema.block_slice(block)] = found[0]
             soft[..., t1, span] += found[1]
-    paths = [SuffixBank.from_states(cut.suffix, parts.states[:1]).path.name for cut in parts.cuts]
-    return Composites(prediction, soft, paths)
+            different[:, t1] += found[2]
+    paths = [bank.path.name for bank in suffixes(parts, parts.states[:1])]
+    done = Composites(prediction, soft, paths, different)
+    prediction[done.unknown] = -1
+    np.moveaxis(soft, 2, 1)[..., done.unknown] = np.nan
+    return done
+
+
+def refuse_apart(context: Context[Any], parts: Stitchable, labels: NDArray[np.int64]) -> None:
+    """Raise :class:`NetworkError` where a checkpoint joined with itself is not its network, on any probe.
+
+    One pass for each checkpoint, and none where all that the network does was seen when it was taken apart: for
+    analyses that do not join each checkpoint with itself anyway.
+    """
+    if parts.cuts[0].traced:
+        return
+    run, members = context.run, np.ones((len(labels), 1))
+    items = [(block, t, range(t, t + 1)) for t in range(len(parts.states)) for block in range(run.schema.blocks)]
+    with context.stage(_Grid(run, parts, members, labels), parts.around(_Grid, run, members, labels)) as stage:
+        for (_, t, _), (_, _, different) in zip(items, stage.map(_Grid.block, items), strict=True):
+            for cut, count in zip(parts.cuts, different.tolist(), strict=True):
+                if count:
+                    raise NetworkError(
+                        f"{run.path}: the halves of checkpoint {t} at {cut.name}, joined, are not its network for "
+                        f"{count} or more probes: what the forward function makes of earlier layers passes beside this "
+                        "cut; choose other cuts"
+                    )
+
+
+def suffixes(parts: Stitchable, states: Sequence[Mapping[str, Tensor]]) -> list[SuffixBank]:
+    """Return the suffixes of some checkpoints at each cut.
+
+    What only prefixes use is not theirs, so that what passes beside a cut shows where t1 is joined with itself.
+    """
+    banks = []
+    for cut in parts.cuts:
+        held = nn.Module.state_dict(cut.suffix)
+        banks.append(SuffixBank.from_states(cut.suffix, [held | state_for(cut.suffix, state) for state in states]))
+    return banks
 
 
 def suffix_groups(parts: Stitchable, old: int) -> list[range]:
@@ -96,22 +147,27 @@ class _Grid:
     def __init__(self, run: Run, parts: Stitchable, members: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
         self._run, self._parts, self._members, self._labels = run, parts, members, labels
         self._banks: tuple[range, list[SuffixBank]] = range(0), []
+        self._most = tolerances(run, parts)
 
     def banks(self, t2s: range) -> list[SuffixBank]:
         """Return the suffixes of some checkpoints at each cut."""
         if self._banks[0] != t2s:
             self._banks = range(0), []  # before the new ones are made
-            states = self._parts.states[t2s.start : t2s.stop]
-            self._banks = t2s, [SuffixBank.from_states(cut.suffix, states) for cut in self._parts.cuts]
+            self._banks = t2s, suffixes(self._parts, self._parts.states[t2s.start : t2s.stop])
         return self._banks[1]
 
-    def block(self, item: tuple[int, int, range]) -> tuple[NDArray[np.signedinteger], NDArray[np.float64]]:
-        """Return predictions ``(cut, t2, probe)`` and sums ``(SOFT, cut, set, t2)`` of one block at one t1."""
+    def block(
+        self, item: tuple[int, int, range]
+    ) -> tuple[NDArray[np.signedinteger], NDArray[np.float64], NDArray[np.int64]]:
+        """Return predictions ``(cut, t2, probe)`` and sums ``(SOFT, cut, set, t2)`` of one block at one t1, and for how
+        many probes t1 with itself, where it is among the t2, is not its network ``(cut,)``.
+        """
         index, t1, t2s = item
         banks, samples, batches = self.banks(t2s), self._run.schema.block_slice(index), self._parts.features.batches
         logits = np.stack([self._run.block("outputs/logits", t2, index) for t2 in t2s])
         prediction = np.zeros((len(banks), *logits.shape[:2]), predictions.dtype_of(self._run))
         soft = np.zeros((len(SOFT), len(banks), self._members.shape[1], len(logits)))
+        different = np.zeros(len(banks), np.int64)
         for batch in map(batches.__getitem__, batches.of_block(index)):
             rows, span = batch.stop - batch.start, slice(batch.start - samples.start, batch.stop - samples.start)
             filled = np.minimum(np.arange(batch.rows), rows - 1)  # as the batch is
@@ -121,9 +177,12 @@ class _Grid:
                 for c, (cut, z) in enumerate(zip(self._parts.cuts, self._parts.features(batch, t1), strict=True)):
                     found = banks[c].run(cut.handed(z, lambda: batch.inputs), labels, own)  # noqa: B023
                     prediction[c, :, span] = found.predictions[:, :rows].cpu().numpy()
+                    if t1 in t2s:
+                        row = t2s.index(t1)
+                        different[c] += apart(found, row, labels, own[row], self._most[c])[:rows].sum()
                     loss = found.loss[:, :rows].double()
                     kept = (loss, found.margin[:, :rows], (-loss).exp(), found.divergence[:, :rows])
                     for k, values in enumerate(kept):
                         found_here = values.double().cpu().numpy()  # what is not finite stays in its set
                         soft[k, c] += np.stack([found_here[:, mine] @ weights for mine, weights in shares])
-        return prediction, soft
+        return prediction, soft, different

@@ -22,6 +22,7 @@ class _Stored:
     """No way to take a network apart: there is none."""
 
     method = "not at all, layers stand as they were recorded"
+    traced = True
 
     def part(self, source: Any, result: Any, module: nn.Module | None = None) -> nn.Module:
         raise NetworkError("recorded layers have no halves: the network is not known")

@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from featdyn.analysis.composites.batchnorm import CELLS, POLICIES, BatchNormOptions
 from featdyn.analysis.composites.batchnorm_statistics import OneValue, batch_norms, by_batch, nearly_equal, reestimated
+from featdyn.analysis.composites.grid import refuse_apart
 from featdyn.analysis.composites.predictions import (
     NO_COMMON_PREDICTION,
     NO_PREDICTION,
@@ -52,6 +53,7 @@ def batchnorm(context: Context[BatchNormOptions]) -> xr.Dataset:
     differences, known, without = np.zeros(shape[:2], np.int64), np.zeros(shape, bool), np.zeros(shape, np.int64)
     items = [(t2, t1) for t2 in t2s for t1 in (t2, *(t for t in range(run.checkpoints) if t != t2))]
     context.admit(_plan(run, parts, [*kept, train], len(items)))
+    refuse_apart(context, parts, labels)
     own: list[Predictions] = []  # of t2's own network, which comes first
     with context.stage(_Policies(run, parts, kept, train), parts.around(_Policies, run, kept, train)) as stage:
         answers = context.each(stage.map(_Policies.composite, items))

@@ -37,7 +37,7 @@ ANALYSIS = Analysis(
     needs=frozenset({"network", "labels"}),
     incidental=("window", "phase"),
     variables={
-        "prediction": Variable("cut t1 t2 probe", "predicted class, -1 where a logit is NaN"),
+        "prediction": Variable("cut t1 t2 probe", "predicted class, -1 where a logit is NaN or halves are none"),
         "without_prediction": Variable(
             PAIRS,
             "probes without a prediction, as a logit is NaN: left out of accuracy, agreement and all of their kind",
@@ -51,6 +51,9 @@ ANALYSIS = Analysis(
         "probability": _soft("mean probability of the label", valid_range=SHARE),
         "divergence": _soft("mean KL divergence from t2's own network", "nat"),
         "plain_accuracy": Variable("set t1", "share of right probes of the recorded network", valid_range=SHARE),
+        "apart": Variable(
+            "cut t1", "probes for which t1's halves, joined, are not t1's network: what it joins at this cut is missing"
+        ),
         "diagonal_differences": Variable("cut", "predictions at t1 = t2 that differ from the recorded network's"),
         **bounded("retention", PAIRS, "accuracy over that of t1's own network", status="retention_status"),
         "forgetting": _both("accuracy lost against t1's own network"),
@@ -60,7 +63,9 @@ ANALYSIS = Analysis(
             "cut set t2", "how many checkpoints back all prefixes are right, mean over probes", status="horizon_status"
         ),
         "horizon_steps": Variable("cut set t2", "horizon in training steps", "step", status="horizon_status"),
-        "probe_horizon": Variable("cut t2 probe", "horizon of each probe in checkpoints, -1 where t2 itself is wrong"),
+        "probe_horizon": Variable(
+            "cut t2 probe", "horizon of each probe in checkpoints, -1 where t2 is wrong or halves are none"
+        ),
         "class_accuracy": Variable(
             "cut set class t1 t2", "share of right probes of a class", valid_range=SHARE, status="class_status"
         ),
@@ -74,6 +79,6 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.composites.consistency.compute:consistency",
     section="featdyn.report.sections.consistency:section",
-    version=3,
+    version=4,
     demo=True,
 )

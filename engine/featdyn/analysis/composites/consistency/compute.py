@@ -13,6 +13,7 @@ from featdyn.analysis.composites import grid
 from featdyn.analysis.composites.consistency import PAIRS, ConsistencyOptions
 from featdyn.analysis.composites.consistency.per_set import measures
 from featdyn.analysis.composites.grid import SOFT, Composites
+from featdyn.analysis.composites.halves import NOT_HALVES
 from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, dtype_of, share
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled, recorded_classes
@@ -67,7 +68,7 @@ def _kept(known: xr.Dataset | None) -> Composites | None:
     if known is None:
         return None
     soft = np.stack([known[name].transpose(*CELLS).values for name in SOFT])
-    return Composites(known["prediction"].transpose("cut", "t1", "t2", "probe").values, soft, [])
+    return Composites(known["prediction"].transpose("cut", "t1", "t2", "probe").values, soft, [], known["apart"].values)
 
 
 def _summary(
@@ -84,15 +85,18 @@ def _summary(
     known = prediction >= 0
     plain = np.stack([recorded_classes(run, t) for t in range(run.checkpoints)])
     finite = np.isfinite(found.soft)
+    unknown = np.repeat(found.unknown[:, None], len(sets.names), 1)  # (cut, set, t1, t2)
+    soft_status = Status(CELLS, unknown.shape).mark(NOT_HALVES, unknown).mark(NOT_FINITE, ~finite.all(0))
     values: dict[str, Any] = {
         "prediction": (("cut", "t1", "t2", "probe"), prediction),
         "without_prediction": (CELLS, np.stack([(~known[..., m]).sum(-1) for m in sets.members], axis=1)),
         "agreement": (CELLS, _agreement(prediction, diagonal[:, None], sets)),
         "agreement_prefix": (CELLS, _agreement(prediction, diagonal[:, :, None], sets)),
         **{name: (CELLS, array) for name, array in zip(SOFT, np.where(finite, found.soft, np.nan), strict=True)},
-        "soft_status": Status(CELLS, finite.shape[1:]).mark(NOT_FINITE, ~finite.all(0)).variable(),
+        "soft_status": soft_status.variable(),
         "plain_accuracy": (("set", "t1"), np.stack([(plain == labels)[:, m].mean(-1) for m in sets.members])),
-        "diagonal_differences": ("cut", (diagonal != plain).sum((1, 2))),
+        "apart": (("cut", "t1"), found.apart),
+        "diagonal_differences": ("cut", ((diagonal != plain) & (found.apart == 0)[..., None]).sum((1, 2))),
     }
     if "true_label" in probes and (probes["true_label"].values != probes["label"].values).any():
         # A network trained on wrong labels may still see the right ones.
@@ -101,7 +105,7 @@ def _summary(
     train = labelled(run, ProbeSets.of(run))[0].member(options.train)  # which count, whatever the option sets says
     per_pair = measures(
         prediction == labels, known, labels, probes["step"].values, sets, options, _constant(probes, len(plain)),
-        train if train.any() else None,
+        train if train.any() else None, found.unknown,
     )  # fmt: skip
     result = coords.assign(values).set_coords("probe").merge(per_pair)
     statuses: dict[str, Status] = {}
@@ -110,7 +114,7 @@ def _summary(
         ("paired_status", NO_COMMON_PREDICTION, ("agreement", "agreement_prefix")),
     ):
         missing = np.any([result[name].isnull().values for name in of], axis=0)
-        statuses[status] = Status([str(dim) for dim in result[of[0]].dims], missing.shape).mark(reason, missing)
+        statuses[status] = Status(CELLS, missing.shape).mark(NOT_HALVES, unknown).mark(reason, missing)
     return result.assign({name: status.variable() for name, status in statuses.items()})
 
 

@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featdyn.analysis.composites.consistency import ConsistencyOptions, memory
+from featdyn.analysis.composites.halves import NOT_HALVES
 from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, interval_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.status import NEVER_RIGHT, NO_TRAINING_PROBES, Status
@@ -35,25 +36,30 @@ def measures(
     options: ConsistencyOptions,
     constant: int,
     train: NDArray[np.bool_] | None = None,
+    unknown: NDArray[np.bool_] | None = None,
 ) -> xr.Dataset:
     """Return every measure of which composites are right, as declared, and why some are missing.
 
     ``right`` and ``known``, whether there is a prediction, are ``(cut, t1, t2, probe)``, ``labels`` and ``train``,
     which of the probes are training ones if any are, ``(probe,)``, ``steps`` ``(t,)``; ``constant`` is how many
-    checkpoints come before the learning rate first falls.
+    checkpoints come before the learning rate first falls; ``unknown`` are the pairs that are no composites ``(cut, t1,
+    t2)``: what goes over several pairs is missing at such a cut.
     """
     shown = constant if options.phase == "constant" else right.shape[1]
     window = range(min(shown - 1, round(shown * (1 - options.window))), shown)
     lags = range(window[0] + 1 - shown, shown)
     classes = np.unique(labels[np.any(sets.members, axis=0)])
+    unknown = np.zeros(right.shape[:3], bool) if unknown is None else unknown
+    whole = np.asarray(unknown.any((1, 2)))  # cuts at which one pair at least is unknown
     horizons = np.stack([memory.horizon(of_cut) for of_cut in right])
+    horizons[whole] = -1
 
     def of_cell(c: int, s: int) -> dict[str, NDArray[np.float64]]:
         member = sets.members[s]
         mine, there = right[c][..., member], known[c][..., member]
         own, origins = labels[member], sets.origins[member]
         accuracy, kept = _intervals(mine, there, origins)
-        of_gap = memory.by_gap(mine[:shown, :shown], there[:shown, :shown], window, lags)
+        of_gap = memory.by_gap(mine[:shown, :shown], there[:shown, :shown] & ~whole[c], window, lags)
         gap = interval_of(share_interval, np.isfinite(of_gap), origins, of_gap)
         reach = horizons[c][:, member]
         of_train = np.full(mine.shape[:2], np.nan)
@@ -81,19 +87,28 @@ def measures(
         {"lag": list(lags), "class": classes},
     )
     absent = np.array([[not (labels[member] == k).any() for k in classes] for member in sets.members])
-    return found.assign(_statuses(found, train is None, absent))
+    return found.assign(_statuses(found, train is None, absent, unknown))
 
 
-def _statuses(found: xr.Dataset, no_train: bool, absent: NDArray[np.bool_]) -> dict[str, xr.Variable]:
-    """Return why measures are missing where they are; ``absent`` are classes that a set lacks, ``(set, class)``."""
+def _statuses(
+    found: xr.Dataset, no_train: bool, absent: NDArray[np.bool_], unknown: NDArray[np.bool_]
+) -> dict[str, xr.Variable]:
+    """Return why measures are missing where they are; ``absent`` are classes that a set lacks, ``(set, class)``, and
+    ``unknown`` pairs that are no composites ``(cut, t1, t2)``.
+    """
+    pairs, whole = unknown[:, None], np.asarray(unknown.any((1, 2)))[:, None, None]
     unseen = NO_TRAINING_PROBES if no_train else NEVER_RIGHT_ON_TRAIN
     nothing, nothing_common = (np.isnan(found[name].values) for name in ("accuracy", "forgetting"))
     reasons: dict[str, tuple[tuple[str, Any], ...]] = {
-        "retention": ((NO_COMMON_PREDICTION, nothing_common), (NEVER_RIGHT, ...)),
-        "transferability": ((NO_PREDICTION, nothing), (unseen, ...)),
-        "horizon": ((NEVER_RIGHT, ...),),
-        "class_accuracy": ((NO_SUCH_CLASS, absent[..., None, None]), (NO_PREDICTION, ...)),
-        "gap_accuracy": ((NO_PREDICTION, ...),),
+        "retention": ((NOT_HALVES, pairs), (NO_COMMON_PREDICTION, nothing_common), (NEVER_RIGHT, ...)),
+        "transferability": ((NOT_HALVES, pairs), (NO_PREDICTION, nothing), (unseen, ...)),
+        "horizon": ((NOT_HALVES, whole), (NEVER_RIGHT, ...)),
+        "class_accuracy": (
+            (NO_SUCH_CLASS, absent[..., None, None]),
+            (NOT_HALVES, pairs[:, :, None]),
+            (NO_PREDICTION, ...),
+        ),
+        "gap_accuracy": ((NOT_HALVES, whole), (NO_PREDICTION, ...)),
     }
     statuses = {}
     for name, known in reasons.items():

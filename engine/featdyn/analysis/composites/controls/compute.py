@@ -14,7 +14,7 @@ from torch import Tensor
 
 from featdyn.analysis.composites.controls import CELLS, KINDS, OF_KINDS, STRICT, ControlOptions
 from featdyn.analysis.composites.controls.perturbations import lengths, norm_error, perturbed
-from featdyn.analysis.composites.grid import bank_bytes
+from featdyn.analysis.composites.grid import bank_bytes, refuse_apart, suffixes
 from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, interval_of, share
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled
@@ -48,6 +48,7 @@ def controls(context: Context[ControlOptions]) -> xr.Dataset:
     shape = len(t2s), len(sets.names), run.checkpoints
     items = [(t2s[j], s, t1) for j, s, t1 in np.ndindex(shape)]
     context.admit(_plan(run, parts, kept, len(items)))
+    refuse_apart(context, parts, labels)
     rest = kept, labels, sets.origins, options.seed
     with context.stage(_Cells(run, parts, *rest), parts.around(_Cells, run, *rest)) as stage:
         cells = list(context.each(stage.map(_Cells.cell, items)))
@@ -165,7 +166,7 @@ class _Cells:
         """Return the suffixes of t2, its own features of a set, and what it predicts."""
         if self.new is None or self.new[0] != (t2, s):
             self.new = None  # before there are others
-            banks = [SuffixBank.from_states(cut.suffix, [self.parts.states[t2]]) for cut in self.parts.cuts]
+            banks = suffixes(self.parts, [self.parts.states[t2]])
             new = self.parts.features.whole(t2, self.kept[s])
             given = [cut.handed(z, self._inputs(s)) for cut, z in zip(self.parts.cuts, new, strict=True)]
             own = [bank.run(z).predictions[0] for bank, z in zip(banks, given, strict=True)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
 
-from featdyn.analysis.composites.grid import bank_bytes
+from featdyn.analysis.composites.grid import bank_bytes, refuse_apart, suffixes
 from featdyn.analysis.composites.predictions import (
     NO_COMMON_PREDICTION,
     NO_PREDICTION,
@@ -48,6 +48,7 @@ def rewind(context: Context[RewindOptions]) -> xr.Dataset:
     items = [(t2, b, t1) for t2 in t2s for b in range(len(batches)) for t1 in range(0, steps, TOGETHER)]
     said, own = np.zeros((pieces, steps, len(t2s), probes), kind), np.zeros((len(t2s), probes), kind)
     context.admit(_plan(run, parts, len(items), len(t2s)))
+    refuse_apart(context, parts, labels)
     with context.stage(_Segments(run, parts), parts.around(_Segments, run)) as stage:
         for (t2, b, t1), (rewound, plain) in zip(items, context.each(stage.map(_Segments.rewound, items)), strict=True):
             _, start, stop = batches.spans[b]
@@ -138,6 +139,5 @@ class _Segments:
     def _suffixes(self, t2: int) -> list[SuffixBank]:
         if self._banks is None or self._banks[0] != t2:
             self._banks = None  # before there are others
-            state = self._parts.states[t2]
-            self._banks = t2, [SuffixBank.from_states(cut.suffix, [state]) for cut in self._parts.cuts]
+            self._banks = t2, suffixes(self._parts, [self._parts.states[t2]])
         return self._banks[1]

@@ -1,0 +1,159 @@
+"""What passes beside a cut: composites are those of mixed state dicts, or they are missing with a reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from featdyn import analyze
+from featdyn.analysis.status import reasons
+from featdyn.capture import Probes, Recorder
+from featdyn.errors import NetworkError
+from featdyn.networks import cuts
+from featdyn.store import Run
+
+STEPS, N, RARE = 4, 24, 20
+
+
+class Net(nn.Module):
+    """Three layers; what happens between the last two is decided by code that nothing traces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.middle, self.extra, self.last = (nn.Linear(6, 6) for _ in range(4))
+
+    def between(self, x: Tensor, early: Tensor, h: Tensor) -> Tensor:
+        return h
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool((x > 100).all()):
+            return x
+        early = torch.relu(self.first(x))
+        return self.last(self.between(x, early, torch.tanh(self.middle(early))))[:, :3]
+
+
+class Steered(Net):
+    """The sign of the early features decides."""
+
+    def between(self, x, early, h):
+        return -h if float(early.sum()) > 3.7 else h
+
+
+class Seldom(Net):
+    """No probe has so large an early feature."""
+
+    def between(self, x, early, h):
+        return torch.where(early[:, :1] > 60, -h, h)
+
+
+class Rare(Net):
+    """Only a probe that is not among the first is steered."""
+
+    def between(self, x, early, h):
+        return torch.where((x[:, :1] > 8) & (early[:, 5:6] > early[:, 3:4]), -3 * h, h)
+
+
+class Idle(Net):
+    """A layer that runs only for a probe that is not among the first."""
+
+    def between(self, x, early, h):
+        return h + 3 * self.extra(h) if bool((h[:, 0] > 0.9).any()) and len(h) > 8 else h
+
+
+def inputs() -> Tensor:
+    x = torch.randn(N, 6, generator=torch.Generator().manual_seed(3))
+    x[RARE, 0] = 9
+    return x
+
+
+def recorded(path, net: nn.Module) -> Run:
+    random = torch.Generator().manual_seed(1)
+    given = Probes(inputs(), torch.arange(N) % 3, {"split": np.array(["train", "test"] * (N // 2), dtype=object)})
+    with Recorder(net, given, path, layers=["first"], dtype="float32", batch=12) as recorder:
+        for step in range(STEPS):
+            recorder.record(step=step)
+            with torch.no_grad():
+                for parameter in net.parameters():
+                    parameter.copy_(torch.randn(parameter.shape, generator=random))
+    return Run(path)
+
+
+def mixed(run: Run, net: nn.Module, before: tuple[str, ...], behind: tuple[str, ...]) -> np.ndarray[Any, Any]:
+    """Return the classes ``(t1, t2, probe)`` of the networks in which ``before`` is of t1 and ``behind`` of t2.
+
+    A layer that runs on both sides is none here. Batches are those of the recording: the networks look at them.
+    """
+    found = []
+    for t1 in range(STEPS):
+        for t2 in range(STEPS):
+            states = run.state(t1), run.state(t2)
+            state = {name: states[name.split(".")[0] in behind][name] for name in states[0]}
+            parts = [functional_call(net, state, (x,)) for x in inputs().split(12)]
+            found.append(torch.cat(parts).argmax(1).numpy())
+    return np.stack(found).reshape(STEPS, STEPS, N)
+
+
+@pytest.mark.parametrize("net", [Steered, Seldom])
+def test_a_place_beside_which_early_features_decide_is_no_cut(net):
+    assert [cut.name for cut in cuts(net(), inputs())] == ["first", "last"]
+
+
+@pytest.mark.parametrize("cut", ["first", "middle"])
+def test_a_layer_that_seldom_runs_is_that_of_the_suffix(tmp_path, cut):
+    run = recorded(tmp_path / "r.zarr", Idle())
+    found = analyze(run, "consistency", model=Idle(), cuts=[cut])
+    before = ("first",) if cut == "first" else ("first", "middle")
+    behind = tuple({"middle", "extra", "last"} - {*before})
+    wanted = mixed(run, Idle(), before, behind)
+    assert (wanted != mixed(run, Net(), before, behind)).any()  # it does run
+    np.testing.assert_array_equal(found["prediction"].sel(cut=cut), wanted)
+    assert not found["apart"].any()
+
+
+def test_what_passes_beside_a_cut_unseen_is_missing_where_it_shows(tmp_path):
+    net = Rare()
+    run = recorded(tmp_path / "r.zarr", net)
+    given = Rare()  # of the weights of step 0
+    found = analyze(run, "consistency", model=given, cuts=["first", "middle"])
+    wanted = mixed(run, net, ("first", "middle"), ("last", "extra"))
+    early = [functional_call(net.first, {k: run.state(t)[f"first.{k}"] for k in ("weight", "bias")}, (inputs(),))
+             for t in range(STEPS)]  # fmt: skip
+    steered = np.array([bool(z[RARE, 5].relu() > z[RARE, 3].relu()) for z in early])
+    apart = found["apart"].sel(cut="middle").values > 0
+    np.testing.assert_array_equal(apart, steered != steered[0])
+    assert 0 < apart.sum() < STEPS - 1
+    pairs = apart[:, None] | apart
+    prediction = found["prediction"].sel(cut="middle").values
+    np.testing.assert_array_equal(prediction[~pairs], wanted[~pairs])
+    assert (prediction[pairs] == -1).all()
+    for name in ("accuracy", "agreement", "loss", "retention", "forgetting"):
+        cell = found.sel(cut="middle")
+        np.testing.assert_array_equal(np.isnan(cell[name].values), np.stack([pairs] * 2), err_msg=name)
+        if name != "forgetting":
+            said = reasons(cell, name).values[:, pairs]
+            assert set(said.ravel()) == {"something passes beside the cut"}, name
+    for name in ("horizon", "gap_accuracy"):
+        assert np.isnan(found[name].sel(cut="middle")).all()
+        assert set(reasons(found, name).sel(cut="middle").values.ravel()) == {"something passes beside the cut"}
+    np.testing.assert_array_equal(found["prediction"].sel(cut="first"), mixed(run, net, ("first",), ("middle", "last")))
+    more = recorded(tmp_path / "more.zarr", Rare())
+    kept = analyze(more, "consistency", model=given, cuts=["middle"])
+    again = analyze(more, "consistency", model=given, cuts=["middle"])
+    np.testing.assert_array_equal(kept["apart"], again["apart"])
+    np.testing.assert_array_equal(kept["prediction"], again["prediction"])
+
+
+@pytest.mark.parametrize("name", ["rewind", "controls", "batchnorm"])
+def test_analyses_of_few_pairs_refuse_such_a_cut_before_they_begin(tmp_path, name):
+    run = recorded(tmp_path / "r.zarr", Rare())
+    with pytest.raises(NetworkError, match=r"halves of checkpoint . at middle, joined, are not its network") as said:
+        analyze(run, name, model=Rare(), cuts=["middle"])
+    assert "\n" not in str(said.value)
+    assert analyze(run, name, model=Rare(), cuts=["first"]).sizes
+    assert not Run(run.path).results(name)[1:]
