@@ -5,21 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from featdyn.capture import layers as cut_layers
 from featdyn.capture import tap
 from featdyn.capture.arrays import arrays, gradient_scale
+from featdyn.capture.asked import asked, token_targets
 from featdyn.capture.blocks import BUFFERS, BlockWriter
 from featdyn.capture.call import Call, Loss
 from featdyn.capture.fit import Fit
 from featdyn.capture.follow import output_shape
 from featdyn.capture.open_store import check_alike, identity, open_store
 from featdyn.capture.options import CaptureOptions
+from featdyn.capture.outputs import Outputs
 from featdyn.capture.pending_checkpoint import PendingCheckpoint
 from featdyn.capture.probes import Probes
 from featdyn.capture.ranks import Ranks
@@ -29,7 +33,7 @@ from featdyn.capture.resume import last_step
 from featdyn.capture.shards import Shards
 from featdyn.capture.tap import Pass
 from featdyn.capture.values import Number, number, tensors_to_bytes, whole
-from featdyn.errors import StoreError
+from featdyn.errors import StoreError, TrainingError
 from featdyn.networks import unwrap
 from featdyn.networks.classes import check_classes
 from featdyn.sizes import size
@@ -73,7 +77,8 @@ class Recorder:
     attributes
         JSON-like notes, stored as attributes of the root.
     **options
-        Fields of :class:`featdyn.capture.CaptureOptions`: layers, gradients, dtype, codec, sketch, batch.
+        Fields of :class:`featdyn.capture.CaptureOptions`: layers, gradients, dtype, codec, sketch, batch, pool,
+        token_loss. ``layers`` may also be a mapping from patterns to an :class:`featdyn.Axis` or a pool.
 
     Raises
     ------
@@ -111,6 +116,8 @@ class Recorder:
     ) -> None:
         self._ranks = Ranks()  # first of all: whatever fails below on one rank, the others hear of it
         try:
+            patterns, self._axes = asked(options.get("layers"))
+            options |= {} if patterns is None else {"layers": patterns}
             self._call = Call(forward, output, loss)
             check_alike(self._ranks.all(lambda: self._set_up(model, probes, every, coords, loss, options)), _ALIKE)
             self._ranks.all(lambda: estimate(self.schema, self._state_bytes(), 1, BUFFERS, locate(store)).check(store))
@@ -129,7 +136,9 @@ class Recorder:
                 self._run.close()
                 raise
             self.steps = max(0, self._last)
-            self._shards = Shards(self._run.place, self._run.schema, self.layers, self.options)
+            self._shards = Shards(
+                self._run.place, self._run.schema, self._layouts, self._outputs, self._probes, self.options
+            )
         except BaseException:
             self._ranks.close()
             raise
@@ -145,6 +154,8 @@ class Recorder:
             f"checkpoint before compression{room}",
             file=sys.stderr,
         )
+        if self._outputs.said:
+            print(f"{self._run.place}: {self._outputs.said}", file=sys.stderr)
 
     def _state_bytes(self) -> int:
         return sum(t.nbytes for t in self._tensors().values())
@@ -161,25 +172,34 @@ class Recorder:
         self._probes = probes
         self._device = tap.device_of(self._model)
         self._coords = tuple(coords)
-        few = probes.few(self._device)
-        outputs = output_shape(self._model, few[0], self._call)
+        self._call = replace(self._call, tokens=self.options.token_loss)
+        outputs = output_shape(self._model, probes.few(self._device)[0], self._call)
         self._has_loss = not (loss is None and probes.labels is None)
-        if loss is None and self._has_loss:
-            check_classes(outputs, probes.labels)
         if self.options.gradients and not self._has_loss:
             raise ValueError("without labels there is no loss to differentiate: give loss=, or gradients=False")
-        self.layers, self._taps = cut_layers.select(
-            self._model, *few, self.options.layers, gradients=self.options.gradients, call=self._call,
-            modules_only=self._ranks.several,
+        by_token = loss is None and self._has_loss and len(outputs) == 3
+        if by_token:
+            self._probes = token_targets(probes, outputs)
+        if loss is None and self._has_loss:
+            check_classes(outputs, self._probes.labels)
+        mask, labels = None if probes.mask is None else probes.mask.shape[1], self._probes.labels
+        self._outputs = Outputs(
+            outputs[1:], self._has_loss, by_token, not isinstance(labels, Tensor) or labels.dtype == torch.int64, mask,
+            self.options.token_loss,
         )  # fmt: skip
+        self._layouts, self._taps = cut_layers.select(
+            self._model, *self._probes.few(self._device), self.options.layers, gradients=self.options.gradients,
+            call=self._call, modules_only=self._ranks.several, axes=self._axes, pool=self.options.pool, mask=mask,
+        )  # fmt: skip
+        self.layers = {name: layer.shape for name, layer in self._layouts.items()}
         self._identity = identity(self._model, probes)
-        found = arrays(self.layers, outputs[1:], len(probes), self.options, self._coords, loss=self._has_loss)
+        found = arrays(self._layouts, self._outputs, len(probes), self.options, self._coords)
         self.schema = Schema.build(found, len(probes), self.options.codec)
         self._share = range(self._ranks.rank, self.schema.blocks, self._ranks.size)
         specs = [a for a in self.schema.arrays if a.dims[:1] == ("sample",)]
         self._blocks = BlockWriter(self.schema, specs, self._device, len(self._share))
         self._commit: Future[None] | None = None
-        claims = {"options": self.options, "every": every, "coords": self._coords, "layers": self.layers}
+        claims = {"options": self.options, "every": every, "coords": self._coords, "layers": self._layouts}
         return claims | {"arrays": self.schema, "probes": [v for k, v in self._identity.items() if k != "network"]}
 
     @property
@@ -312,7 +332,7 @@ class Recorder:
                     for start in range(samples.start, samples.stop, size):
                         stop = min(start + size, samples.stop)
                         passed = self._pass(start, stop, size, list(self.layers), gradients=self.options.gradients)
-                        block.fill(start - samples.start, self._columns(passed, stop - start))
+                        block.fill(start - samples.start, self._columns(passed, start, stop, size))
 
     def _pass(self, start: int, stop: int, size: int, layers: Sequence[str] = (), *, gradients: bool = False) -> Pass:
         batch = self._probes.batch(start, stop, size, self._device)
@@ -325,11 +345,22 @@ class Recorder:
             self._taps = cut_layers.taps_again(self._model, few, self._taps, self._call)
         return tap.run(self._model, *batch, layers, taps=self._taps, **asked)
 
-    def _columns(self, passed: Pass, rows: int) -> dict[str, Tensor]:
-        scale = gradient_scale(self.options)
-        found = {f"layers/{name}/activation": values[:rows] for name, values in passed.activations.items()}
+    def _columns(self, passed: Pass, start: int, stop: int, size: int) -> dict[str, Tensor]:
+        rows, scale, real = (
+            stop - start,
+            gradient_scale(self.options),
+            self._probes.real(start, stop, size, self._device),
+        )
+        found = {}
+        for name, values in passed.activations.items():
+            found[f"layers/{name}/activation"] = self._layouts[name].recorded(name, values, real)
         for name, values in passed.gradients.items():
-            exact = values.float() if values.itemsize < 4 else values  # scaled, they might not fit
-            found[f"layers/{name}/gradient"] = exact[:rows] * scale
-        found["outputs/logits"] = passed.logits[:rows]
-        return found | ({"outputs/loss": passed.loss[:rows]} if self._has_loss else {})
+            kept = self._layouts[name].recorded(name, values, real, gradient=True)
+            exact = kept.float() if kept.itemsize < 4 else kept  # scaled, they might not fit
+            found[f"layers/{name}/gradient"] = exact * scale
+        targets = self._probes.batch(start, stop, size, self._device)[1] if self._outputs.targets else None
+        found |= self._outputs.columns(passed.logits, passed.loss, targets, real)
+        for path, values in found.items():
+            if len(values) != size:  # else its rows were not the samples'
+                raise TrainingError(f"{path} has {len(values)} rows for a batch of {size} samples")
+        return {path: values[:rows] for path, values in found.items()}

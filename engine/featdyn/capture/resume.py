@@ -24,14 +24,20 @@ def last_step(store: Store, model: nn.Module, run_probes: Callable[[int, int, in
     """
     run = Run(store)
     last = run.checkpoints - 1
-    recorded = [name for name in ("logits", "loss") if f"outputs/{name}" in run.nodes]
+    recorded = [name for name in ("logits", "top_logits", "loss") if f"outputs/{name}" in run.nodes]
     stored = {name: torch.from_numpy(run.block(f"outputs/{name}", last, 0).copy()) for name in recorded}
-    count, state = min(batch, len(stored["logits"]), 4), run.state(last)
+    count, state = min(batch, len(stored[recorded[0]]), 4), run.state(last)
     own = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     with with_tensors(model, {name: state[name] for name, _ in own if name in state}):
         found = run_probes(0, count, count)
-    for name, what in (("logits", "network"), ("loss", "loss")):
-        if name in stored and not close(stored[name][:count], getattr(found, name).float().cpu(), found.logits):
+    for name, there in stored.items():
+        here = found.loss if name == "loss" else found.logits
+        here = here.topk(there.shape[-1], dim=-1).values if name == "top_logits" else here
+        here, there = here.float().cpu(), there[:count]
+        what = "loss" if name == "loss" else "network"
+        if name != "loss":  # at padding nothing is stored
+            here = here.where(~there.isnan(), torch.nan)
+        if not close(there, here, found.logits):
             raise StoreError(
                 f"{store}: holds another recording (with the weights of its checkpoint {last} this {what} gives other "
                 "values than are there): choose another path"

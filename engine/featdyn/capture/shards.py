@@ -12,7 +12,11 @@ from featdyn.capture import cube
 from featdyn.capture.arrays import gradient_scale
 from featdyn.capture.blocks import Block
 from featdyn.capture.fit import Fit
+from featdyn.capture.layout import Layout
 from featdyn.capture.options import CaptureOptions
+from featdyn.capture.outputs import Outputs
+from featdyn.capture.probes import Probes
+from featdyn.errors import TrainingError
 from featdyn.store import Schema
 from featdyn.store.checkpoint import CheckpointFiles
 from featdyn.store.place import Place
@@ -20,37 +24,58 @@ from featdyn.store.reader import read_block
 
 
 class Shards:
-    """Writes blocks of a recording, which reads the checkpoint before; layers come with the shape of one activation."""
+    """Writes blocks of a recording, which reads the checkpoint before; padding comes as 0 and is written as NaN."""
 
     def __init__(
-        self, place: Place, schema: Schema, layers: Mapping[str, tuple[int, ...]], options: CaptureOptions
+        self,
+        place: Place,
+        schema: Schema,
+        layers: Mapping[str, Layout],
+        outputs: Outputs,
+        probes: Probes,
+        options: CaptureOptions,
     ) -> None:
         self._place, self._schema, self._options = place, schema, options
-        features = {name: int(np.prod(shape)) for name, shape in layers.items()}
+        self._outputs, self._probes = outputs, probes
+        features = {name: int(np.prod(layer.shape)) for name, layer in layers.items()}
         self._sketches = {name: cube.Sketch(name, n, options.sketch) for name, n in features.items()}
+        self._padded = {name for name, layer in layers.items() if layer.positions and probes.mask is not None}
 
     def write(self, block: Block, files: CheckpointFiles, fit: Fit) -> None:
         """Write every shard of a block, and note how its values fit."""
-        rows = block.rows
-        for path, memory in block.arrays.items():
-            fit.see(path, memory[:rows], block.largest[path][:rows])
-            files.write(path, memory[:rows].numpy(), block.index)
+        rows, samples = block.rows, self._schema.block_slice(block.index)
+        if rows != samples.stop - samples.start:  # else some would be memory that nobody wrote
+            raise TrainingError(f"a block has {rows} of its {samples.stop - samples.start} samples")
+        real: Tensor | None = None if self._probes.mask is None else self._probes.mask[samples]
         columns: dict[str, list[Tensor]] = {}
         for name, sketch in self._sketches.items():
-            path = f"layers/{name}/activation"
-            values = block.arrays[path][:rows].flatten(1).float()
-            found = cube.summaries(values, self._before(path, files.index, block.index))
+            path, there = f"layers/{name}/activation", real if name in self._padded else None
+            stored = block.arrays[path][:rows]
+            values = stored.flatten(1).float()
+            count = None if there is None else there.sum(1) * stored[0, 0].numel()
+            found = cube.summaries(values, self._before(path, files.index, block.index, there), count)
             if self._options.gradients:
                 gradient = block.arrays[f"layers/{name}/gradient"][:rows].flatten(1).float()
                 found["gradient_norm"] = gradient.norm(dim=1) / gradient_scale(self._options)
             found["sketch"] = sketch(values)
             for key, value in found.items():
                 columns.setdefault(key, []).append(value)
+        missing = self._outputs.missing(self._probes.labels if self._outputs.targets else None, real, samples)
+        if real is not None:
+            missing |= {f"layers/{name}/{of}": ~real for name in self._padded for of in ("activation", "gradient")}
+        for path, memory in block.arrays.items():
+            if memory.is_floating_point():
+                fit.see(path, memory[:rows], block.largest[path][:rows])
+            if path in missing:
+                memory[:rows][missing[path]] = torch.nan
+            files.write(path, memory[:rows].numpy(), block.index)
         for key, column in columns.items():
             files.write(f"cube/{key}", torch.stack(column).numpy(), block.index)
 
-    def _before(self, path: str, checkpoint: int, block: int) -> Tensor | None:
+    def _before(self, path: str, checkpoint: int, block: int, real: Tensor | None) -> Tensor | None:
         if checkpoint == 0:
             return None
-        values = read_block(self._place, self._schema, path, checkpoint - 1, block)
-        return torch.from_numpy(values.astype(np.float32)).flatten(1)
+        values = torch.from_numpy(read_block(self._place, self._schema, path, checkpoint - 1, block).astype(np.float32))
+        if real is not None:
+            values[~real] = 0.0
+        return values.flatten(1)
