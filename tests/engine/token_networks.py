@@ -32,7 +32,7 @@ class Attending(nn.Module):
             nn.Linear(WIDTH, 2 * WIDTH),
             nn.Linear(2 * WIDTH, outputs),
         )
-        self.by_token, self.first = by_token, first
+        self.by_token, self.first, self.gain = by_token, first, 1.0
 
     def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
         real = attention_mask.bool()
@@ -40,7 +40,7 @@ class Attending(nn.Module):
         scores = (x @ x.transpose(1, 2)).masked_fill(~real[:, None, :], -torch.inf)
         y = scores.softmax(-1) @ x
         y = (self.mix(y.transpose(0, 1)).transpose(0, 1) if self.first else self.mix(y)) + x
-        z = F.relu(self.up(y))
+        z = F.relu(self.up(self.gain * y))
         if self.by_token:
             return self.head(z)
         weights = real[:, :, None].to(z.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +27,6 @@ class Layout:
         if self.axis.position is not None:
             found["position_axis"] = self.axis.position
         return found | ({"pool": self.axis.pool} if self.axis.pool not in (None, "none") else {})
-
-    @classmethod
-    def of(cls, spec_shape: tuple[int, ...], attrs: Mapping[str, Any], positions: bool) -> Layout:
-        """Return the layout that a store's array has, by its attributes."""
-        axis = Axis(attrs.get("sample_axis", 0), attrs.get("position_axis"), attrs.get("pool", "none"))
-        return cls(axis, spec_shape, positions)
 
     def recorded(self, name: str, values: Tensor, real: Tensor | None, *, gradient: bool = False) -> Tensor:
         """Return what is recorded of a batch that a layer returns, ``(rows, *shape)``; at padding it is 0.

@@ -78,24 +78,21 @@ class Probes:
     def __len__(self) -> int:
         return len(self.coords["sample"])
 
-    def batch(self, start: int, stop: int, size: int, device: torch.device) -> tuple[Any, Any]:
-        """Return the samples ``start:stop`` on the device, filled up to ``size`` rows so that the shape never changes.
-
-        The same sample in batches of different shapes does not give the same bits.
-        """
-        rows = torch.arange(start, start + size, device="cpu").clamp(max=stop - 1)
-        return self._rows(rows, device)
-
-    def real(self, start: int, stop: int, size: int, device: torch.device) -> Tensor | None:
-        """Return of the same rows which positions are no padding, ``(size, position)``; None without a mask."""
-        return None if self.mask is None else filled(self.mask, start, stop, size).to(device)
-
     def few(self, device: torch.device, most: int = 4) -> tuple[Any, Any]:
         """Return some samples from all over them, to try a network on."""
-        return self._rows(torch.linspace(0, len(self) - 1, min(len(self), most), device="cpu").long(), device)
+        return self.rows(torch.linspace(0, len(self) - 1, min(len(self), most), device="cpu").long(), device)
 
-    def _rows(self, rows: Tensor, device: torch.device) -> tuple[Any, Any]:
-        return tuple(mapped(lambda t: t[rows].to(device), values) for values in (self.inputs, self.labels))
+    def rows(self, places: Tensor, device: torch.device) -> tuple[Any, Any]:
+        """Return inputs and labels of the samples at these places, on the device."""
+        return tuple(mapped(lambda t: t[places].to(device), values) for values in (self.inputs, self.labels))
+
+
+def batch_of(start: int, stop: int, size: int) -> Tensor:
+    """Return the places ``start:stop``, the last one again until there are ``size``, so that no shape ever changes.
+
+    The same sample in batches of different shapes does not give the same bits.
+    """
+    return torch.arange(start, start + size, device="cpu").clamp(max=stop - 1)
 
 
 def _mask(given: Any, inputs: Any, samples: int) -> Tensor | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from featdyn.capture.follow import close
+from featdyn.capture.probes import batch_of
 from featdyn.capture.replica import with_tensors
 from featdyn.capture.tap import Pass
 from featdyn.errors import StoreError
@@ -15,12 +16,12 @@ from featdyn.store import Run
 from featdyn.store.locate import Store
 
 
-def last_step(store: Store, model: nn.Module, run_probes: Callable[[int, int, int], Pass], batch: int) -> int:
+def last_step(store: Store, model: nn.Module, run_probes: Callable[[Tensor], Pass], batch: int) -> int:
     """Return the step of the last checkpoint of a recording that is to be continued.
 
     What a network or a loss computes is not seen in names and shapes. So some probes pass the network once more with
     the last checkpoint's weights: outputs and losses must be what was recorded then, up to rounding, or
-    :class:`StoreError` is raised. ``run_probes(start, stop, size)`` passes probes through the network.
+    :class:`StoreError` is raised. ``run_probes(places)`` passes probes through the network.
     """
     run = Run(store)
     last = run.checkpoints - 1
@@ -29,7 +30,7 @@ def last_step(store: Store, model: nn.Module, run_probes: Callable[[int, int, in
     count, state = min(batch, len(stored[recorded[0]]), 4), run.state(last)
     own = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     with with_tensors(model, {name: state[name] for name, _ in own if name in state}):
-        found = run_probes(0, count, count)
+        found = run_probes(batch_of(0, count, count))
     for name, there in stored.items():
         here = found.loss if name == "loss" else found.logits
         here = here.topk(there.shape[-1], dim=-1).values if name == "top_logits" else here

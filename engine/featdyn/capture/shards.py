@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,10 +10,7 @@ from featdyn.capture import cube
 from featdyn.capture.arrays import gradient_scale
 from featdyn.capture.blocks import Block
 from featdyn.capture.fit import Fit
-from featdyn.capture.layout import Layout
-from featdyn.capture.options import CaptureOptions
-from featdyn.capture.outputs import Outputs
-from featdyn.capture.probes import Probes
+from featdyn.capture.recording import Recording
 from featdyn.errors import TrainingError
 from featdyn.store import Schema
 from featdyn.store.checkpoint import CheckpointFiles
@@ -26,43 +21,30 @@ from featdyn.store.reader import read_block
 class Shards:
     """Writes blocks of a recording, which reads the checkpoint before; padding comes as 0 and is written as NaN."""
 
-    def __init__(
-        self,
-        place: Place,
-        schema: Schema,
-        layers: Mapping[str, Layout],
-        outputs: Outputs,
-        probes: Probes,
-        options: CaptureOptions,
-    ) -> None:
-        self._place, self._schema, self._options = place, schema, options
-        self._outputs, self._probes = outputs, probes
-        features = {name: int(np.prod(layer.shape)) for name, layer in layers.items()}
-        self._sketches = {name: cube.Sketch(name, n, options.sketch) for name, n in features.items()}
-        self._padded = {name for name, layer in layers.items() if layer.positions and probes.mask is not None}
+    def __init__(self, place: Place, schema: Schema, recording: Recording) -> None:
+        self._place, self._schema, self._recording, self._options = place, schema, recording, recording.options
+        features = {name: int(np.prod(layer.shape)) for name, layer in recording.layouts.items()}
+        self._sketches = {name: cube.Sketch(name, n, self._options.sketch) for name, n in features.items()}
 
     def write(self, block: Block, files: CheckpointFiles, fit: Fit) -> None:
         """Write every shard of a block, and note how its values fit."""
         rows, samples = block.rows, self._schema.block_slice(block.index)
         if rows != samples.stop - samples.start:  # else some would be memory that nobody wrote
             raise TrainingError(f"a block has {rows} of its {samples.stop - samples.start} samples")
-        real: Tensor | None = None if self._probes.mask is None else self._probes.mask[samples]
+        missing = self._recording.missing(samples)
         columns: dict[str, list[Tensor]] = {}
         for name, sketch in self._sketches.items():
-            path, there = f"layers/{name}/activation", real if name in self._padded else None
-            stored = block.arrays[path][:rows]
+            path = f"layers/{name}/activation"
+            stored, padding = block.arrays[path][:rows], missing.get(path)
             values = stored.flatten(1).float()
-            count = None if there is None else there.sum(1) * stored[0, 0].numel()
-            found = cube.summaries(values, self._before(path, files.index, block.index, there), count)
+            count = None if padding is None else (~padding).sum(1) * stored[0, 0].numel()
+            found = cube.summaries(values, self._before(path, files.index, block.index, padding), count)
             if self._options.gradients:
                 gradient = block.arrays[f"layers/{name}/gradient"][:rows].flatten(1).float()
                 found["gradient_norm"] = gradient.norm(dim=1) / gradient_scale(self._options)
             found["sketch"] = sketch(values)
             for key, value in found.items():
                 columns.setdefault(key, []).append(value)
-        missing = self._outputs.missing(self._probes.labels if self._outputs.targets else None, real, samples)
-        if real is not None:
-            missing |= {f"layers/{name}/{of}": ~real for name in self._padded for of in ("activation", "gradient")}
         for path, memory in block.arrays.items():
             if memory.is_floating_point():
                 fit.see(path, memory[:rows], block.largest[path][:rows])
@@ -72,10 +54,10 @@ class Shards:
         for key, column in columns.items():
             files.write(f"cube/{key}", torch.stack(column).numpy(), block.index)
 
-    def _before(self, path: str, checkpoint: int, block: int, real: Tensor | None) -> Tensor | None:
+    def _before(self, path: str, checkpoint: int, block: int, padding: Tensor | None) -> Tensor | None:
         if checkpoint == 0:
             return None
         values = torch.from_numpy(read_block(self._place, self._schema, path, checkpoint - 1, block).astype(np.float32))
-        if real is not None:
-            values[~real] = 0.0
+        if padding is not None:
+            values[padding] = 0.0
         return values.flatten(1)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import glob
-import importlib
-import os
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from featdyn.capture.options import CaptureOptions
+from featdyn.cli import named
 from featdyn.cli.flags import flags
 from featdyn.cli.progress import bar
 from featdyn.errors import FeatdynError
@@ -55,48 +52,15 @@ def command(
         raise FeatdynError(f"no checkpoints at {' '.join(checkpoints)}")
     steps = by_step(list(dict.fromkeys(paths)), pattern)
 
-    from torch import nn
-
-    from featdyn.capture import Probes
     from featdyn.capture.existing import capture
 
-    network = _made(model)
-    if not isinstance(network, nn.Module):
-        raise FeatdynError(f"--model {model}: gives {type(network).__name__}, not a torch.nn.Module")
-    given = _made(probes)
-    if not isinstance(given, Probes):
-        given = Probes(**given) if isinstance(given, Mapping) else Probes(*given)
-    functions = {name: _named(found) for name, found in (("loss", loss), ("forward", forward)) if found}
-    if output is not None:
-        functions["output"] = int(output) if output.lstrip("-").isdecimal() else output
+    model_, given, functions = named.network(model), named.probes(probes), named.asked(loss, forward, output)
     with bar("capturing", "checkpoint") as update:
         run = capture(
-            network, given, steps, store, prefix=prefix, progress=update,
+            model_, given, steps, store, prefix=prefix, progress=update,
             said=lambda line: click.echo(line, err=True), **functions, **options,
         )  # fmt: skip
     click.echo(f"{store}: {run.checkpoints} checkpoints, steps {run.values('step')[0]} to {run.values('step')[-1]}")
 
 
 command.params += flags(CaptureOptions)
-
-
-def _named(name: str) -> Any:
-    """Return what ``module:name`` stands for."""
-    module, colon, path = name.partition(":")
-    if not colon:
-        raise FeatdynError(f"{name}: write module:name")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise FeatdynError(f"{name}: {error}") from error
-    return found
-
-
-def _made(name: str) -> Any:
-    """Return what stands there, called if it is a function or a class."""
-    found = _named(name)
-    return found() if isinstance(found, type) or (callable(found) and not hasattr(found, "parameters")) else found
