@@ -9,12 +9,15 @@ as probes have different numbers of them. Spectra take each position for an obse
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featdyn.networks import Cut
 from featdyn.store import ArraySpec, Run
+
+if TYPE_CHECKING:
+    from featdyn.networks import Cut
 
 MASK = "inputs/mask"
 SEEN = "of each probe those that are no padding: motion over all of them, else their mean"
