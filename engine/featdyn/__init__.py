@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featdyn.analysis.driver import analyze
     from featdyn.analysis.registry import analyses
-    from featdyn.capture import Probes, Recorder
+    from featdyn.capture import Axis, Probes, Recorder
     from featdyn.store import Run as open_run
 
 __version__ = "0.1.0"
-__all__ = ["Probes", "Recorder", "analyses", "analyze", "open_run"]
+__all__ = ["Axis", "Probes", "Recorder", "analyses", "analyze", "open_run"]
 
 _PLACES = {
+    "Axis": "featdyn.capture:Axis",
     "Probes": "featdyn.capture:Probes",
     "Recorder": "featdyn.capture:Recorder",
     "analyses": "featdyn.analysis.registry:analyses",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from featdyn.capture import Probes, Recorder, cube, tap
 from featdyn.capture.blocks import BlockWriter
 from featdyn.capture.layers import select
+from featdyn.capture.probes import batch_of
 from featdyn.errors import NetworkError, RecipeError, StoreError, TrainingError
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from tests.engine.runs import tree
@@ -142,7 +143,8 @@ def test_a_module_that_cannot_be_traced_is_recorded_at_its_cuts(tmp_path):
 def test_layers_come_in_the_order_in_which_they_run():
     probes = make_probes()
     found, _ = select(make_net(), probes.inputs, probes.labels, ["5", "0", "[12]"])
-    assert found == {"0": (4, 5, 5), "1": (4, 5, 5), "2": (4, 5, 5), "5": (3,)}
+    shapes = {name: layer.shape for name, layer in found.items()}
+    assert shapes == {"0": (4, 5, 5), "1": (4, 5, 5), "2": (4, 5, 5), "5": (3,)}
     with pytest.raises(NetworkError, match="no layer 'conv'"):
         select(make_net(), probes.inputs, probes.labels, ["conv"])
 
@@ -392,5 +394,5 @@ def test_probes_check_their_coordinates():
         Probes(inputs, labels, {"sample": np.array(["a", "a", "b"], dtype=object)})
     with pytest.raises(ValueError, match="split must have length 3"):
         Probes(inputs, labels, {"split": np.array(["a"], dtype=object)})
-    batch, _ = Probes(inputs, labels).batch(2, 3, 4, torch.device("cpu"))
+    batch, _ = Probes(inputs, labels).rows(batch_of(2, 3, 4), torch.device("cpu"))
     assert torch.equal(batch, inputs[[2, 2, 2, 2]])

@@ -88,7 +88,7 @@ def test_rows_that_are_not_samples_are_refused_by_name(tmp_path, network, n, bat
     assert "leave it out" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "r.zarr").exists()
-    assert select(network(), *tokens(n).few(torch.device("cpu")), ["head"])[0] == {"head": (3,)}
+    assert select(network(), *tokens(n).few(torch.device("cpu")), ["head"])[0]["head"].shape == (3,)
 
 
 @pytest.mark.parametrize(

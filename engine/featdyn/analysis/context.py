@@ -51,8 +51,8 @@ class Context(Generic[Chosen]):
         ProbeSets.of(self.run).refuse_unknown(self.run, self.options)
         return ProbeSets.of(self.run, getattr(self.options, "sets", ("*",)))
 
-    def stitchable(self, features: str | None = None) -> Stitchable:
-        """Return the network, cut where the option ``cuts`` says.
+    def stitchable(self, features: str | None = None, *, masked: bool = False) -> Stitchable:
+        """Return the network, cut where the option ``cuts`` says; with ``masked`` for features without padding.
 
         Where features come from the option ``features`` says by default; where there is none they are recomputed.
         """
@@ -60,12 +60,13 @@ class Context(Generic[Chosen]):
 
         chosen: Any = self.options
         where = features or str(getattr(chosen, "features", "recomputed"))
-        return cut_network(self.run, self.model, chosen.cuts, where)
+        return cut_network(self.run, self.model, chosen.cuts, where, masked=masked)
 
     def layers(self) -> Stitchable:
         """Return the network as :meth:`stitchable` does; recorded layers where it is unknown or does not come apart.
 
-        For analyses of features, which join no halves. The attribute ``cut_method`` of their coordinates says which.
+        For analyses of features, which join no halves: padding takes no part in them (``inputs/positions.py``). The
+        attribute ``cut_method`` of their coordinates says which.
         """
         from featdyn.analysis.inputs.recorded_layers import recorded_layers
         from featdyn.networks.choose import NoCut
@@ -75,7 +76,7 @@ class Context(Generic[Chosen]):
         if self.model is None and "recipe" not in self.run.attributes:
             return recorded_layers(self.run, chosen.cuts, "the network was not given")
         try:
-            return self.stitchable()
+            return self.stitchable(masked=True)
         except (CannotCut, NoCut) as error:
             try:
                 return recorded_layers(self.run, chosen.cuts, str(error))

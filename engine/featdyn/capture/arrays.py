@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from featdyn.capture import cube
 from featdyn.capture.layers import dims
+from featdyn.capture.layout import Layout
 from featdyn.capture.options import CaptureOptions
+from featdyn.capture.outputs import Outputs
 from featdyn.store import ArraySpec
 from featdyn.store.schema import check_name
 
@@ -21,33 +23,23 @@ def gradient_scale(options: CaptureOptions) -> float:
 
 
 def arrays(
-    layers: Mapping[str, tuple[int, ...]],
-    outputs: tuple[int, ...],
-    samples: int,
-    options: CaptureOptions,
-    coords: Sequence[str],
-    *,
-    loss: bool = True,
+    layers: Mapping[str, Layout], outputs: Outputs, samples: int, options: CaptureOptions, coords: Sequence[str]
 ) -> list[ArraySpec]:
-    """Return the arrays of a recording.
-
-    ``layers`` are names to the shape of one sample's activation, ``outputs`` the shape of one sample's output, and
-    ``coords`` the numbers given with each checkpoint besides ``step``; without labels there may be no ``loss``.
-    """
+    """Return the arrays of a recording; ``coords`` are the numbers given with each checkpoint besides ``step``."""
     found = [ArraySpec(name, (), (), "int64") for name in ("checkpoint", "step")]
     found += [ArraySpec(name, (), (), "float64") for name in coords]
     note = {"long_name": "gradient of the sample's loss, eval mode"}
     scale = {} if gradient_scale(options) == 1 else {"scale_factor": 1 / gradient_scale(options)}
-    for name, shape in layers.items():
+    for name, layer in layers.items():
         check_name(name, "layer")
-        axes, lengths = ("sample", *dims(shape)), (samples, *shape)
-        found.append(ArraySpec(f"layers/{name}/activation", axes, lengths, options.dtype))
+        axes, lengths = ("sample", *dims(layer.shape, positions=layer.positions)), (samples, *layer.shape)
+        found.append(ArraySpec(f"layers/{name}/activation", axes, lengths, options.dtype, layer.attrs))
         if options.gradients:
-            found.append(ArraySpec(f"layers/{name}/gradient", axes, lengths, options.dtype, {**note, **scale}))
-    axes = ("sample", "class") if len(outputs) == 1 else ("sample", *dims(outputs))
-    found.append(ArraySpec("outputs/logits", axes, (samples, *outputs), "float32"))
-    if loss:
-        found.append(ArraySpec("outputs/loss", ("sample",), (samples,), "float32"))
+            said = {**note, **scale, **layer.attrs}
+            if layer.axis.pool == "mean":
+                said["long_name"] = "gradient of the sample's loss by a step that all positions take, eval mode"
+            found.append(ArraySpec(f"layers/{name}/gradient", axes, lengths, options.dtype, said))
+    found += outputs.arrays(samples)
     names = cube.ACTIVATION + (cube.GRADIENT if options.gradients else ())
     lengths = (len(layers), samples)
     for name in names:

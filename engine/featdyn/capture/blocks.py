@@ -36,13 +36,18 @@ class Block:
 
     def fill(self, start: int, batch: dict[str, Tensor]) -> None:
         """Copy a batch behind the rows that are there, converting to the storage dtype on the device."""
+        if batch.keys() != self.arrays.keys():  # else rows would stay that nobody wrote
+            odd = sorted(batch.keys() ^ self.arrays.keys())[0]
+            raise TrainingError(f"{odd} is {'not ' * (odd in self.arrays)}in a batch, unlike at first")
         stop = start + max(len(values) for values in batch.values())
         for path, values in batch.items():
             target = self.arrays[path][start:stop]
-            if values.shape != target.shape:  # else rows would stay that nobody wrote
+            if values.shape != target.shape:
                 raise TrainingError(f"{path} has shape {tuple(values.shape)} in a batch, not {tuple(target.shape)}")
             target.copy_(values.to(target.dtype), non_blocking=True)
-            self.largest[path][start:stop].copy_(largest(values), non_blocking=True)
+            self.largest[path][start:stop].copy_(
+                largest(values if values.is_floating_point() else values.float()), non_blocking=True
+            )
         self.rows = stop
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +30,14 @@ class Call:
     loss
         ``(outputs, labels) -> (sample,)`` of all that the model returns; when None
         :func:`featdyn.networks.class_loss` of the logits.
+    tokens
+        Whether that of a sample with targets at positions is the mean or the sum over them.
     """
 
     forward: Callable[[nn.Module, Any], Any] | None = None
     output: str | int | Callable[[Any], Any] | None = None
     loss: Loss = None
+    tokens: Literal["mean", "sum"] = "mean"
 
     def __call__(self, model: nn.Module, inputs: Any) -> Any:
         """Return what the model returns."""
@@ -66,7 +69,7 @@ class Call:
     def losses(self, outputs: Any, logits: Tensor, labels: Any, samples: int) -> Tensor:
         """Return the loss of each sample, ``(sample,)``; NaN where nothing is to be compared."""
         if self.loss is None:
-            return logits.new_full((samples,), torch.nan) if labels is None else class_loss(logits, labels)
+            return logits.new_full((samples,), torch.nan) if labels is None else class_loss(logits, labels, self.tokens)
         found = self.loss(outputs, labels)
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         if got != (samples,):

@@ -1,7 +1,7 @@
 """Per-sample summaries of one layer at one checkpoint: what lands in ``/cube``.
 
 They are computed from the values as they are stored (after rounding to the storage dtype), so anybody can compute them
-again from the store, and a resumed run gives the same bits as one that never stopped.
+again from the store, and a resumed run gives the same bits as one that never stopped. Padding takes no part.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ MEANING = {
 }
 
 
-def summaries(activation: Tensor, before: Tensor | None) -> dict[str, Tensor]:
+def summaries(activation: Tensor, before: Tensor | None, count: Tensor | None = None) -> dict[str, Tensor]:
     """Return each of :data:`ACTIVATION`, ``(rows,)`` float32, for a block of samples.
 
     ``activation`` is ``(rows, features)`` float32, ``before`` the same samples at the previous checkpoint, or None.
+    Where some features are padding, and 0, ``count (rows,)`` says how many are none.
     """
     norm = activation.norm(dim=1)
     if before is None:
@@ -35,8 +36,9 @@ def summaries(activation: Tensor, before: Tensor | None) -> dict[str, Tensor]:
     else:
         # A sample whose activation is zero has no direction: 0 / 0 stays NaN.
         cosine = (activation * before).sum(1) / (norm * before.norm(dim=1))
-    sparsity = 1 - activation.count_nonzero(1) / activation.shape[1]
-    return dict(zip(ACTIVATION, (norm, activation.mean(1), sparsity, cosine), strict=True))
+    sparsity = 1 - activation.count_nonzero(1) / (activation.shape[1] if count is None else count)
+    mean = activation.mean(1) if count is None else activation.sum(1) / count
+    return dict(zip(ACTIVATION, (norm, mean, sparsity, cosine), strict=True))
 
 
 class Sketch:

@@ -39,7 +39,7 @@ class Fit:
         kind = path.rpartition("/")[2]
         if kind == "activation":  # infinite ones are by design where the outputs are finite
             fine = ~found.isnan()
-        elif kind == "logits":  # and so is a class that is masked out
+        elif kind in ("logits", "top_logits", "target_logit"):  # and so is a class that is masked out
             fine = (flat < torch.inf).all(1)
         else:
             fine = flat.isfinite().all(1)

@@ -6,13 +6,14 @@ tokens folded into the batch, a table of positions, tokens first, samples that m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from featdyn.capture import tap
+from featdyn.capture.axis import Axis
 from featdyn.capture.call import Call
 from featdyn.capture.nest import Nest, leaves, mapped
 from featdyn.errors import NetworkError
@@ -47,9 +48,11 @@ def layer_shapes(
     gradients: bool = False,
     call: Call = _PLAIN,
     taps: Taps | None = None,
+    axes: Mapping[str, Axis] | None = None,
 ) -> dict[str, tuple[int, ...]]:
-    """Return what one sample has at each layer, in the order in which they run.
+    """Return what one sample has at each layer, positions first, in the order in which they run.
 
+    ``axes`` are those of layers whose samples or positions lie elsewhere than in most.
     Raises :class:`LayerError` or :class:`NetworkError` where a layer, the output or the loss does not follow the
     samples, or :func:`featdyn.capture.tap.run` refuses.
     """
@@ -62,22 +65,35 @@ def layer_shapes(
             torch.rand(1, device=device)  # each pass begins where the random state stands: move it
         again = tap.run(model, inputs, labels, layers, gradients=False, call=call, taps=taps)
         other = tap.run(model, turned, their_labels, layers, gradients=False, call=call, taps=taps)
-    for why in _strays(first.logits, again.logits, other.logits, order):
+    for why in _strays((first.logits, again.logits, other.logits), order):
         raise NetworkError(f"the network's output {why}")
-    for why in _strays(first.loss, again.loss, other.loss, order, first.logits):
+    for why in _strays((first.loss, again.loss, other.loss), order, first.logits):
         raise NetworkError(f"the loss {why}")
-    for name in first.activations:
-        for why in _strays(first.activations[name], again.activations[name], other.activations[name], order):
-            raise tap.LayerError(
-                f"layer {name} {why}: leave it out, or record a module that gives one row a sample, such as its mean "
-                "over tokens or windows",
-                name,
-            )
-    return {name: tuple(values.shape[1:]) for name, values in first.activations.items()}
+    shapes = {}
+    for name, values in first.activations.items():
+        axis, passes = (axes or {}).get(name, Axis()), (values, again.activations[name], other.activations[name])
+        if max(axis.sample, axis.position or 0) >= max(values.ndim, 1):
+            raise tap.LayerError(f"layer {name} returns {values.ndim} axes, so there is no {axis}", name)
+        for why in _strays([axis.turned(each) for each in passes], order):
+            raise tap.LayerError(f"layer {name} {why}: {_instead(name, axis, passes, order)}", name)
+        shapes[name] = tuple(axis.turned(values).shape[1:])
+    return shapes
 
 
-def _strays(first: Tensor, again: Tensor, other: Tensor, order: Tensor, beside: Tensor | None = None) -> Iterator[str]:
-    """Yield in what way rows are not those of the samples."""
+def _instead(name: str, axis: Axis, passes: Sequence[Tensor], order: Tensor) -> str:
+    """Return what to write where a layer does not follow the samples: the axis that does, if there is one."""
+    for place in range(passes[0].ndim):
+        if place != axis.sample and not any(_strays([each.movedim(place, 0) for each in passes], order)):
+            return f'its samples are axis {place}: write layers={{"{name}": Axis(sample={place})}}, or leave it out'
+    return (
+        "leave it out, or record a module that gives one row a sample, such as the one after it, or its mean over "
+        "tokens or windows"
+    )
+
+
+def _strays(passes: Sequence[Tensor], order: Tensor, beside: Tensor | None = None) -> Iterator[str]:
+    """Yield in what way rows are not those of the samples, in two passes of a batch and one of another."""
+    first, again, other = passes
     rows = [value.shape[0] if value.ndim else 1 for value in (first, other)]
     if rows != [len(order) - 1, len(order)]:
         yield f"gives {rows[0]} rows for {len(order) - 1} samples and {rows[1]} for {len(order)}"

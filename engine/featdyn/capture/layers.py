@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from featdyn.capture.axis import Axis, Pool
 from featdyn.capture.call import Call
 from featdyn.capture.follow import layer_shapes
+from featdyn.capture.layout import Layout, layout
 from featdyn.capture.nest import Nest
 from featdyn.capture.tap import LayerError
 from featdyn.errors import NetworkError
@@ -26,8 +28,11 @@ def select(
     gradients: bool = False,
     call: Call = _PLAIN,
     modules_only: bool = False,
-) -> tuple[dict[str, tuple[int, ...]], Taps | None]:
-    """Return the layers that match, with the shape of one sample's output, in the order in which they run; and taps.
+    axes: Mapping[str, Axis] | None = None,
+    pool: Pool = "none",
+    mask: int | None = None,
+) -> tuple[dict[str, Layout], Taps | None]:
+    """Return the layers that match and how each is recorded, in the order in which they run; and taps.
 
     Taps are of those layers that are cuts and that no module returns as one tensor; None where there are none. Each
     layer is tried out on ``inputs`` and ``labels``, a few samples: see :func:`featdyn.capture.follow.layer_shapes`.
@@ -35,12 +40,15 @@ def select(
     such as a pooled vector; ``all`` stands for every cut of the network and ``default`` for its default cuts. Where
     there are none, both stand for its direct children. Of these two what cannot be recorded is left out. Raises
     :class:`NetworkError` where a pattern matches nothing, or a layer cannot be recorded. With ``modules_only`` cuts
-    that have no module are left out: several ranks share buffers by modules.
+    that have no module are left out: several ranks share buffers by modules. ``axes`` are of patterns, the last that
+    fits a layer counts; ``pool`` is of layers whose axis does not say another, ``mask`` the number of positions of the
+    probes' mask.
     """
     modules = [name for name, _ in model.named_modules() if name]
     outer = ", ".join([name for name in modules if "." not in name][:20]) or "no modules"
     every: dict[str, Cut] | None = None  # to find them may take seconds
     chosen: dict[str, bool] = {}  # name -> whether it was asked for
+    turned: dict[str, Axis] = {}
     for pattern in patterns:
         found = [] if pattern in ("default", "all") else matching(pattern, modules)
         if not found and every is None:
@@ -50,18 +58,23 @@ def select(
             wanted = default_cuts([*known.values()]) if pattern == "default" else list(known)
             children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
             chosen = {**dict.fromkeys(wanted or children, False), **chosen}
+            turned |= dict.fromkeys(wanted or children, (axes or {}).get(pattern, Axis()))
             continue
         found = found or matching(pattern, known)
         if not found:
             raise NetworkError(f"no layer {pattern!r}; the network has {outer} and modules inside them")
         chosen |= dict.fromkeys(found, True)
+        turned |= dict.fromkeys(found, (axes or {}).get(pattern, Axis()))
     while chosen:
         try:
             tapped = [cut for cut in (every or {}).values() if cut.name in chosen and not cut.module]
             taps = Taps(tapped) if tapped else None
-            shapes = layer_shapes(model, inputs, labels, list(chosen), gradients=gradients, call=call, taps=taps)
+            shapes = layer_shapes(
+                model, inputs, labels, list(chosen), gradients=gradients, call=call, taps=taps, axes=turned
+            )
             order = [name for name in every or () if name in shapes]
-            return {name: shapes[name] for name in order} if len(order) == len(shapes) else shapes, taps
+            names = order if len(order) == len(shapes) else shapes
+            return {name: layout(name, shapes[name], turned[name], pool, mask) for name in names}, taps
         except LayerError as error:
             if chosen.pop(error.layer):
                 raise
@@ -87,7 +100,16 @@ def _cuts(model: nn.Module, inputs: Nest, call: Call) -> list[Cut]:
         return []
 
 
-def dims(shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Return axis names for one sample's output: features, tokens x features, or channels x height x width."""
-    known = {1: ("feature",), 2: ("token", "feature"), 3: ("channel", "height", "width")}
-    return known.get(len(shape)) or tuple(f"axis{i}" for i in range(len(shape)))
+def dims(shape: tuple[int, ...], *, positions: bool = False) -> tuple[str, ...]:
+    """Return axis names for one sample's output: features, positions x features, or channels x height x width.
+
+    Where the first is known to be that of ``positions`` it is named so, whatever follows.
+    """
+    known = {1: ("feature",), 2: ("position", "feature"), 3: ("channel", "height", "width")}
+    if positions and len(shape) > 2:
+        return ("position", *(f"axis{i}" for i in range(1, len(shape))))
+    return (
+        ("position",)
+        if positions and len(shape) == 1
+        else known.get(len(shape)) or tuple(f"axis{i}" for i in range(len(shape)))
+    )

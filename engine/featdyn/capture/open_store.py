@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def identity(model: nn.Module, probes: Probes) -> dict[str, Any]:
     for name, tensor in (*leaves(probes.inputs, "inputs"), *leaves(probes.labels, "labels")):
         content = tensor.contiguous().view(-1).view(torch.uint8).numpy().data
         found[name] = f"{tuple(tensor.shape)} {tensor.dtype}, {zlib.crc32(content):08x}"
+    if probes.mask is not None:
+        found["mask"] = f"{tuple(probes.mask.shape)}, {zlib.crc32(probes.mask.numpy().tobytes()):08x}"
     for name, values in probes.coords.items():
         found[f"coordinate {name}"] = f"{zlib.crc32(repr(values.tolist()).encode()):08x}"
     return found
@@ -112,10 +115,13 @@ def _created(
 ) -> RunWriter:
     coords = {name: values if name == "sample" else ("sample", values) for name, values in probes.coords.items()}
     given = {"input": probes.inputs, "target": probes.labels}
+    inputs = dict(_variable(*leaf) for name, values in given.items() for leaf in leaves(values, name))
+    if probes.mask is not None:
+        inputs["mask"] = ("probe", "mask.position"), probes.mask.numpy()
     static = {
         "": xr.Dataset(coords=coords),
         "cube": xr.Dataset(coords={"layer": np.array(list(names), dtype=object)}),
-        "inputs": xr.Dataset(dict(_variable(*leaf) for name, values in given.items() for leaf in leaves(values, name))),
+        "inputs": xr.Dataset(inputs),
     }
     said = {"probes": {name: structure(values, name) for name, values in given.items()}, "provenance": provenance()}
     return RunWriter.create(store, schema, static=static, attributes={**attributes, **said})
@@ -137,7 +143,11 @@ def _differences(run: Run, schema: Schema, probes: Probes, attributes: Mapping[s
         # The layers themselves are compared below; what is stored stays in the codec that it began with.
         if name not in ("layers", "codec") and before.get(name, value) != value:
             yield f"{name} is {before[name]} there, {value} here"
-    stored, new = ({a.path: a for a in s.arrays} for s in (run.schema, schema))
+    # Positions were called tokens.
+    stored, new = (
+        {a.path: replace(a, dims=tuple("position" if d == "token" else d for d in a.dims)) for a in s.arrays}
+        for s in (run.schema, schema)
+    )
     for path in sorted({*stored, *new}):
         if stored.get(path) != new.get(path):
             both = path in stored and path in new

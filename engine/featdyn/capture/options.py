@@ -26,3 +26,10 @@ class CaptureOptions(Options):
         64, ge=1, le=4096, description="components of the random projection of each layer's activations"
     )
     batch: int = Field(256, ge=1, description="probe samples per forward pass, the same shape every time")
+    pool: Literal["none", "mean", "last", "cls"] = Field(
+        "none",
+        description="of layers with positions (tokens): record all, or the mean, the last or the first of each sample",
+    )
+    token_loss: Literal["mean", "sum"] = Field(
+        "mean", description="a sample's loss where targets are at positions: the mean or the sum over those that count"
+    )

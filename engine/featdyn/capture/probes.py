@@ -32,6 +32,9 @@ class Probes:
         made where it is missing, and so is ``label`` of ``(N,)`` integer labels. ``origin`` says which image, document,
         ... a probe was made from: probes of one origin (an image and its corrupted copies) are no independent samples,
         so the origin is the unit of resampling. Without it each probe counts as its own.
+    mask
+        ``(N, position)`` of 0 and 1, or truth values: which positions of each probe are no padding. Where it is None
+        and ``inputs`` is a dict with ``attention_mask``, that. Padding takes no part in anything that is recorded.
 
     Raises
     ------
@@ -47,6 +50,7 @@ class Probes:
     inputs: Any
     labels: Any = None
     coords: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    mask: Any = None
 
     def __post_init__(self) -> None:
         inputs, labels = nest("inputs", self.inputs), mapped(_int64, nest("labels", self.labels))
@@ -67,26 +71,48 @@ class Probes:
                 raise ValueError(f"coordinate {name} must have length {n} like inputs, got shape {values.shape}")
         if len(set(coords["sample"].tolist())) != n:
             raise ValueError("coordinate sample must hold unique ids")
-        for name, value in (("inputs", inputs), ("labels", labels), ("coords", coords)):
+        mask = _mask(self.mask, inputs, n)
+        for name, value in (("inputs", inputs), ("labels", labels), ("coords", coords), ("mask", mask)):
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return len(self.coords["sample"])
 
-    def batch(self, start: int, stop: int, size: int, device: torch.device) -> tuple[Any, Any]:
-        """Return the samples ``start:stop`` on the device, filled up to ``size`` rows so that the shape never changes.
-
-        The same sample in batches of different shapes does not give the same bits.
-        """
-        rows = torch.arange(start, start + size, device="cpu").clamp(max=stop - 1)
-        return self._rows(rows, device)
-
     def few(self, device: torch.device, most: int = 4) -> tuple[Any, Any]:
         """Return some samples from all over them, to try a network on."""
-        return self._rows(torch.linspace(0, len(self) - 1, min(len(self), most), device="cpu").long(), device)
+        return self.rows(torch.linspace(0, len(self) - 1, min(len(self), most), device="cpu").long(), device)
 
-    def _rows(self, rows: Tensor, device: torch.device) -> tuple[Any, Any]:
-        return tuple(mapped(lambda t: t[rows].to(device), values) for values in (self.inputs, self.labels))
+    def rows(self, places: Tensor, device: torch.device) -> tuple[Any, Any]:
+        """Return inputs and labels of the samples at these places, on the device."""
+        return tuple(mapped(lambda t: t[places].to(device), values) for values in (self.inputs, self.labels))
+
+
+def batch_of(start: int, stop: int, size: int) -> Tensor:
+    """Return the places ``start:stop``, the last one again until there are ``size``, so that no shape ever changes.
+
+    The same sample in batches of different shapes does not give the same bits.
+    """
+    return torch.arange(start, start + size, device="cpu").clamp(max=stop - 1)
+
+
+def _mask(given: Any, inputs: Any, samples: int) -> Tensor | None:
+    """Return a mask as truth values, ``(sample, position)``."""
+    name = "mask"
+    if given is None and isinstance(inputs, dict) and "attention_mask" in inputs:
+        given, name = inputs["attention_mask"], "attention_mask"
+    if given is None:
+        return None
+    found = nest(name, given)
+    right = isinstance(found, Tensor) and found.ndim == 2 and len(found) == samples
+    if not isinstance(found, Tensor) or not right or bool(((found != 0) & (found != 1)).any()):
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(given).__name__
+        what = "attention_mask: give mask= too, which is" if name == "attention_mask" else "mask must be"
+        also = " with other values" if right else ""
+        raise ValueError(f"{what} ({samples}, position) of 0 (padding) and 1, got {got}{also}")
+    empty = (~found.bool().any(1)).nonzero()
+    if len(empty):
+        raise ValueError(f"{name} leaves no position of probe {int(empty[0])} ({len(empty)} such): leave them out")
+    return found.bool()
 
 
 def filled(values: Tensor, start: int, stop: int, size: int) -> Tensor:

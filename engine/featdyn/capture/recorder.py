@@ -5,33 +5,31 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from featdyn.capture import layers as cut_layers
-from featdyn.capture import tap
-from featdyn.capture.arrays import arrays, gradient_scale
+from featdyn.capture.arrays import arrays
+from featdyn.capture.asked import asked
 from featdyn.capture.blocks import BUFFERS, BlockWriter
 from featdyn.capture.call import Call, Loss
 from featdyn.capture.fit import Fit
-from featdyn.capture.follow import output_shape
 from featdyn.capture.open_store import check_alike, identity, open_store
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.pending_checkpoint import PendingCheckpoint
-from featdyn.capture.probes import Probes
+from featdyn.capture.probes import Probes, batch_of
 from featdyn.capture.ranks import Ranks
+from featdyn.capture.recording import Recording
 from featdyn.capture.recording_needs import RecordingNeeds, estimate
 from featdyn.capture.replica import buffers, check_whole, checksums, with_tensors
 from featdyn.capture.resume import last_step
 from featdyn.capture.shards import Shards
-from featdyn.capture.tap import Pass
 from featdyn.capture.values import Number, number, tensors_to_bytes, whole
 from featdyn.errors import StoreError
 from featdyn.networks import unwrap
-from featdyn.networks.classes import check_classes
 from featdyn.sizes import size
 from featdyn.store import RunPart, Schema, locate
 from featdyn.validation import validate
@@ -73,7 +71,8 @@ class Recorder:
     attributes
         JSON-like notes, stored as attributes of the root.
     **options
-        Fields of :class:`featdyn.capture.CaptureOptions`: layers, gradients, dtype, codec, sketch, batch.
+        Fields of :class:`featdyn.capture.CaptureOptions`: layers, gradients, dtype, codec, sketch, batch, pool,
+        token_loss. ``layers`` may also be a mapping from patterns to an :class:`featdyn.Axis` or a pool.
 
     Raises
     ------
@@ -111,8 +110,10 @@ class Recorder:
     ) -> None:
         self._ranks = Ranks()  # first of all: whatever fails below on one rank, the others hear of it
         try:
-            self._call = Call(forward, output, loss)
-            check_alike(self._ranks.all(lambda: self._set_up(model, probes, every, coords, loss, options)), _ALIKE)
+            patterns, self._axes = asked(options.get("layers"))
+            options |= {} if patterns is None else {"layers": patterns}
+            call = Call(forward, output, loss)
+            check_alike(self._ranks.all(lambda: self._set_up(model, probes, every, coords, call, options)), _ALIKE)
             self._ranks.all(lambda: estimate(self.schema, self._state_bytes(), 1, BUFFERS, locate(store)).check(store))
             self._planned = False
             noted = {"capture": self.options.model_dump(mode="json"), "identity": self._identity}
@@ -123,13 +124,13 @@ class Recorder:
             try:
                 run, batch = self._run, self.options.batch
                 self._last = self._ranks.first(
-                    lambda: last_step(run.place, self._model, self._few, batch) if run.checkpoints else -1
+                    lambda: last_step(run.place, self._recording, batch) if run.checkpoints else -1
                 )
             except BaseException:
                 self._run.close()
                 raise
             self.steps = max(0, self._last)
-            self._shards = Shards(self._run.place, self._run.schema, self.layers, self.options)
+            self._shards = Shards(self._run.place, self._run.schema, self._recording)
         except BaseException:
             self._ranks.close()
             raise
@@ -141,16 +142,18 @@ class Recorder:
         needs = self.plan(1)
         room = "" if needs.free is None else f"; {size(needs.free)} are free, room for {needs.free // needs.disk:,}"
         print(
-            f"{self._run.place}: {len(self.layers)} layers of {len(self._probes):,} probes, {size(needs.disk)} a "
+            f"{self._run.place}: {len(self.layers)} layers of {self.schema.samples:,} probes, {size(needs.disk)} a "
             f"checkpoint before compression{room}",
             file=sys.stderr,
         )
+        if self._recording.outputs.said:
+            print(f"{self._run.place}: {self._recording.outputs.said}", file=sys.stderr)
 
     def _state_bytes(self) -> int:
         return sum(t.nbytes for t in self._tensors().values())
 
     def _set_up(
-        self, model: nn.Module, probes: Probes, every: int, coords: Sequence[str], loss: Loss, given: Mapping[str, Any]
+        self, model: nn.Module, probes: Probes, every: int, coords: Sequence[str], call: Call, given: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Make ready all but the store; return what must be the same on all ranks."""
         self.options = validate(CaptureOptions, given, "capture")
@@ -158,28 +161,21 @@ class Recorder:
         self._model = unwrap(model)
         if self._ranks.several:
             check_whole(self._model)
-        self._probes = probes
-        self._device = tap.device_of(self._model)
         self._coords = tuple(coords)
-        few = probes.few(self._device)
-        outputs = output_shape(self._model, few[0], self._call)
-        self._has_loss = not (loss is None and probes.labels is None)
-        if loss is None and self._has_loss:
-            check_classes(outputs, probes.labels)
-        if self.options.gradients and not self._has_loss:
-            raise ValueError("without labels there is no loss to differentiate: give loss=, or gradients=False")
-        self.layers, self._taps = cut_layers.select(
-            self._model, *few, self.options.layers, gradients=self.options.gradients, call=self._call,
-            modules_only=self._ranks.several,
+        self._recording = Recording(
+            self._model, probes, self.options, self._axes, replace(call, tokens=self.options.token_loss),
+            several=self._ranks.several,
         )  # fmt: skip
+        layouts = self._recording.layouts
+        self.layers = {name: layer.shape for name, layer in layouts.items()}
         self._identity = identity(self._model, probes)
-        found = arrays(self.layers, outputs[1:], len(probes), self.options, self._coords, loss=self._has_loss)
+        found = arrays(layouts, self._recording.outputs, len(probes), self.options, self._coords)
         self.schema = Schema.build(found, len(probes), self.options.codec)
         self._share = range(self._ranks.rank, self.schema.blocks, self._ranks.size)
         specs = [a for a in self.schema.arrays if a.dims[:1] == ("sample",)]
-        self._blocks = BlockWriter(self.schema, specs, self._device, len(self._share))
+        self._blocks = BlockWriter(self.schema, specs, self._recording.device, len(self._share))
         self._commit: Future[None] | None = None
-        claims = {"options": self.options, "every": every, "coords": self._coords, "layers": self.layers}
+        claims = {"options": self.options, "every": every, "coords": self._coords, "layers": layouts}
         return claims | {"arrays": self.schema, "probes": [v for k, v in self._identity.items() if k != "network"]}
 
     @property
@@ -311,28 +307,6 @@ class Recorder:
                 with self._blocks.filling(index, lambda full: self._shards.write(full, files, pending.fit)) as block:
                     for start in range(samples.start, samples.stop, size):
                         stop = min(start + size, samples.stop)
-                        passed = self._pass(start, stop, size, list(self.layers), gradients=self.options.gradients)
-                        block.fill(start - samples.start, self._columns(passed, stop - start))
-
-    def _pass(self, start: int, stop: int, size: int, layers: Sequence[str] = (), *, gradients: bool = False) -> Pass:
-        batch = self._probes.batch(start, stop, size, self._device)
-        asked: dict[str, Any] = {"gradients": gradients, "call": self._call}
-        try:
-            return tap.run(self._model, *batch, layers, taps=self._taps if layers else None, **asked)
-        except tap.StaleError:  # the network was changed since it was taken apart
-            assert self._taps is not None
-            few, _ = self._probes.few(self._device)
-            self._taps = cut_layers.taps_again(self._model, few, self._taps, self._call)
-        return tap.run(self._model, *batch, layers, taps=self._taps, **asked)
-
-    def _few(self, count: int, layers: Sequence[str]) -> Pass:
-        return self._pass(0, count, count, layers, gradients=bool(layers))
-
-    def _columns(self, passed: Pass, rows: int) -> dict[str, Tensor]:
-        scale = gradient_scale(self.options)
-        found = {f"layers/{name}/activation": values[:rows] for name, values in passed.activations.items()}
-        for name, values in passed.gradients.items():
-            exact = values.float() if values.itemsize < 4 else values  # scaled, they might not fit
-            found[f"layers/{name}/gradient"] = exact[:rows] * scale
-        found["outputs/logits"] = passed.logits[:rows]
-        return found | ({"outputs/loss": passed.loss[:rows]} if self._has_loss else {})
+                        columns = self._recording.columns(batch_of(start, stop, size))
+                        own = {path: values[: stop - start] for path, values in columns.items()}
+                        block.fill(start - samples.start, own)

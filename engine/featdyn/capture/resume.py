@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from featdyn.capture.arrays import gradient_scale
 from featdyn.capture.follow import close
+from featdyn.capture.probes import batch_of
+from featdyn.capture.recording import Recording
 from featdyn.capture.replica import with_tensors
-from featdyn.capture.tap import Pass
 from featdyn.errors import StoreError
 from featdyn.store import Run
 from featdyn.store.locate import Store
@@ -22,33 +22,33 @@ FITTED = 1e-3
 """A loss below which a gradient may be rounding, so that it tells nothing. Our own choice."""
 
 
-def last_step(store: Store, model: nn.Module, run_probes: Callable[[int, Sequence[str]], Pass], batch: int) -> int:
+def last_step(store: Store, recording: Recording, batch: int) -> int:
     """Return the step of the last checkpoint of a recording that is to be continued.
 
     What a network or a loss computes is not seen in names and shapes. So some probes pass the network once more with
     the last checkpoint's weights: outputs, losses and the gradient at the first layer that has one must be what was
-    recorded then, up to rounding, or :class:`StoreError` is raised. ``run_probes(count, layers)`` passes the first
-    probes through the network, with the gradients at some layers.
+    recorded then, up to rounding, or :class:`StoreError` is raised.
     """
-    run = Run(store)
+    run, model = Run(store), recording.model
     last = run.checkpoints - 1
-    recorded = [name for name in ("logits", "loss") if f"outputs/{name}" in run.nodes]
-    stored = {name: torch.from_numpy(run.block(f"outputs/{name}", last, 0).copy()) for name in recorded}
-    count, state = min(batch, len(stored["logits"]), FEW), run.state(last)
-    paths = [a.path for a in run.schema.arrays if a.path.startswith("layers/") and a.path.endswith("/gradient")][:1]
-    layers = [path.split("/")[1] for path in paths]
+    gradients = [a.path for a in run.schema.arrays if a.path.startswith("layers/") and a.path.endswith("/gradient")][:1]
+    outputs = [f"outputs/{name}" for name in ("logits", "top_logits", "loss") if f"outputs/{name}" in run.nodes]
+    count, state = min(batch, run.schema.samples, FEW), run.state(last)
     own = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     with with_tensors(model, {name: state[name] for name, _ in own if name in state}):
-        found = run_probes(count, layers)
+        found = recording.columns(batch_of(0, count, count))
+    before = {path: torch.from_numpy(run.block(path, last, 0)[:count].copy()) for path in [*outputs, *gradients]}
+    # At padding nothing is stored.
+    now = {path: found[path].cpu().where(~there.isnan(), torch.nan) for path, there in before.items()}
     unlike = [
-        f"{name} gives other values"
-        for name, key in (("network", "logits"), ("loss", "loss"))
-        if key in stored and not close(stored[key][:count], getattr(found, key).float().cpu(), found.logits)
+        f"{'loss' if path == 'outputs/loss' else 'network'} gives other values"
+        for path in outputs
+        if not close(before[path], now[path].float(), found[outputs[0]])
     ]
-    told = stored.get("loss", torch.zeros(0))[:count].abs() >= FITTED
-    for path, layer in zip(paths, layers, strict=True):
-        before, now = torch.from_numpy(run.block(path, last, 0)[:count].copy()), found.gradients[layer].cpu()
-        if told.any() and not _alike(before[told], now[told]):
+    told = before.get("outputs/loss", torch.zeros(0)).abs() >= FITTED
+    for path in gradients if told.any() else ():
+        here = now[path] / gradient_scale(recording.options)
+        if not _alike(before[path][told], here[told], found[outputs[0]].dtype):
             unlike.append("loss gives other gradients")
     for what in unlike:
         raise StoreError(
@@ -58,7 +58,7 @@ def last_step(store: Store, model: nn.Module, run_probes: Callable[[int, Sequenc
     return int(run.values("step")[last])
 
 
-def _alike(before: Tensor, now: Tensor) -> bool:
-    """Whether gradients are the same up to rounding."""
-    allowed = max(GRADIENT, 16 * torch.finfo(now.dtype).eps) * float(before.abs().nan_to_num(nan=0.0).max())
+def _alike(before: Tensor, now: Tensor, dtype: torch.dtype) -> bool:
+    """Whether gradients, computed in ``dtype``, are the same up to rounding."""
+    allowed = max(GRADIENT, 16 * torch.finfo(dtype).eps) * float(before.abs().nan_to_num(nan=0.0).max())
     return torch.allclose(before.float(), now.float(), rtol=0.0, atol=allowed, equal_nan=True)

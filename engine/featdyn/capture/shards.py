@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,7 +10,8 @@ from featdyn.capture import cube
 from featdyn.capture.arrays import gradient_scale
 from featdyn.capture.blocks import Block
 from featdyn.capture.fit import Fit
-from featdyn.capture.options import CaptureOptions
+from featdyn.capture.recording import Recording
+from featdyn.errors import TrainingError
 from featdyn.store import Schema
 from featdyn.store.checkpoint import CheckpointFiles
 from featdyn.store.place import Place
@@ -20,37 +19,45 @@ from featdyn.store.reader import read_block
 
 
 class Shards:
-    """Writes blocks of a recording, which reads the checkpoint before; layers come with the shape of one activation."""
+    """Writes blocks of a recording, which reads the checkpoint before; padding comes as 0 and is written as NaN."""
 
-    def __init__(
-        self, place: Place, schema: Schema, layers: Mapping[str, tuple[int, ...]], options: CaptureOptions
-    ) -> None:
-        self._place, self._schema, self._options = place, schema, options
-        features = {name: int(np.prod(shape)) for name, shape in layers.items()}
-        self._sketches = {name: cube.Sketch(name, n, options.sketch) for name, n in features.items()}
+    def __init__(self, place: Place, schema: Schema, recording: Recording) -> None:
+        self._place, self._schema, self._recording, self._options = place, schema, recording, recording.options
+        features = {name: int(np.prod(layer.shape)) for name, layer in recording.layouts.items()}
+        self._sketches = {name: cube.Sketch(name, n, self._options.sketch) for name, n in features.items()}
 
     def write(self, block: Block, files: CheckpointFiles, fit: Fit) -> None:
         """Write every shard of a block, and note how its values fit."""
-        rows = block.rows
-        for path, memory in block.arrays.items():
-            fit.see(path, memory[:rows], block.largest[path][:rows])
-            files.write(path, memory[:rows].numpy(), block.index)
+        rows, samples = block.rows, self._schema.block_slice(block.index)
+        if rows != samples.stop - samples.start:  # else some would be memory that nobody wrote
+            raise TrainingError(f"a block has {rows} of its {samples.stop - samples.start} samples")
+        missing = self._recording.missing(samples)
         columns: dict[str, list[Tensor]] = {}
         for name, sketch in self._sketches.items():
             path = f"layers/{name}/activation"
-            values = block.arrays[path][:rows].flatten(1).float()
-            found = cube.summaries(values, self._before(path, files.index, block.index))
+            stored, padding = block.arrays[path][:rows], missing.get(path)
+            values = stored.flatten(1).float()
+            count = None if padding is None else (~padding).sum(1) * stored[0, 0].numel()
+            found = cube.summaries(values, self._before(path, files.index, block.index, padding), count)
             if self._options.gradients:
                 gradient = block.arrays[f"layers/{name}/gradient"][:rows].flatten(1).float()
                 found["gradient_norm"] = gradient.norm(dim=1) / gradient_scale(self._options)
             found["sketch"] = sketch(values)
             for key, value in found.items():
                 columns.setdefault(key, []).append(value)
+        for path, memory in block.arrays.items():
+            if memory.is_floating_point():
+                fit.see(path, memory[:rows], block.largest[path][:rows])
+            if path in missing:
+                memory[:rows][missing[path]] = torch.nan
+            files.write(path, memory[:rows].numpy(), block.index)
         for key, column in columns.items():
             files.write(f"cube/{key}", torch.stack(column).numpy(), block.index)
 
-    def _before(self, path: str, checkpoint: int, block: int) -> Tensor | None:
+    def _before(self, path: str, checkpoint: int, block: int, padding: Tensor | None) -> Tensor | None:
         if checkpoint == 0:
             return None
-        values = read_block(self._place, self._schema, path, checkpoint - 1, block)
-        return torch.from_numpy(values.astype(np.float32)).flatten(1)
+        values = torch.from_numpy(read_block(self._place, self._schema, path, checkpoint - 1, block).astype(np.float32))
+        if padding is not None:
+            values[padding] = 0.0
+        return values.flatten(1)

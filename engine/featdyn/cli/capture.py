@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import glob
-import importlib
-import os
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from featdyn.capture.options import CaptureOptions
+from featdyn.cli import named
 from featdyn.cli.flags import flags
 from featdyn.cli.progress import bar
 from featdyn.errors import FeatdynError
@@ -56,62 +52,15 @@ def command(
         raise FeatdynError(f"no checkpoints at {' '.join(checkpoints)}")
     steps = by_step(list(dict.fromkeys(paths)), pattern)
 
-    from torch import nn
-
-    from featdyn.capture import Probes
     from featdyn.capture.existing import capture
 
-    network = _made(model)
-    if not isinstance(network, nn.Module):
-        raise FeatdynError(f"--model {model}: gives {type(network).__name__}, not a torch.nn.Module")
-    given = _made(probes)
-    if not isinstance(given, Probes | Mapping | tuple | list):
-        raise FeatdynError(f"--probes {probes}: gives {type(given).__name__}, not Probes or (inputs, labels)")
-    with _in_a_line(f"--probes {probes}: "):
-        if not isinstance(given, Probes):
-            given = Probes(**given) if isinstance(given, Mapping) else Probes(*given)
-    functions = {name: _named(found) for name, found in (("loss", loss), ("forward", forward)) if found}
-    if output is not None:
-        functions["output"] = int(output) if output.lstrip("-").isdecimal() else output
-    with bar("capturing", "checkpoint") as update, _in_a_line():
+    model_, given, functions = named.network(model), named.probes(probes), named.asked(loss, forward, output)
+    with bar("capturing", "checkpoint") as update, named.in_a_line():
         run = capture(
-            network, given, steps, store, prefix=prefix, progress=update,
+            model_, given, steps, store, prefix=prefix, progress=update,
             said=lambda line: click.echo(line, err=True), **functions, **options,
         )  # fmt: skip
     click.echo(f"{store}: {run.checkpoints} checkpoints, steps {run.values('step')[0]} to {run.values('step')[-1]}")
 
 
 command.params += flags(CaptureOptions)
-
-
-@contextmanager
-def _in_a_line(before: str = "", kinds: tuple[type[Exception], ...] = (TypeError, ValueError)) -> Iterator[None]:
-    """Say what is wrong with what the user gave as an error of theirs."""
-    try:
-        yield
-    except FeatdynError:
-        raise
-    except kinds as error:
-        what = "" if kinds == (TypeError, ValueError) else f"{type(error).__name__}: "
-        raise FeatdynError(f"{before}{what}{error}") from error
-
-
-def _named(name: str) -> Any:
-    """Return what ``module:name`` stands for."""
-    module, colon, path = name.partition(":")
-    if not colon:
-        raise FeatdynError(f"{name}: write module:name")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    with _in_a_line(f"{name}: ", (Exception,)):  # code of the user, which raises what it pleases
-        found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-    return found
-
-
-def _made(name: str) -> Any:
-    """Return what stands there, called if it is a function or a class."""
-    found = _named(name)
-    with _in_a_line(f"{name}: ", (Exception,)):
-        return found() if isinstance(found, type) or (callable(found) and not hasattr(found, "parameters")) else found

@@ -31,7 +31,14 @@ def command(store: str, as_json: bool) -> None:
     click.echo(f"\n{'layer':<24} {'shape':<16} {'dtype':<8} per checkpoint")
     for layer, about in found["layers"].items():
         shape = " x ".join(map(str, about["shape"]))
-        click.echo(f"{layer:<24} {shape:<16} {about['dtype']:<8} {about['bytes'] / 2**20:.1f} MiB")
+        note = f"  {shown(about['layout'])}" if about["layout"] else ""
+        click.echo(f"{layer:<24} {shape:<16} {about['dtype']:<8} {about['bytes'] / 2**20:.1f} MiB{note}")
+    if found["outputs"]:
+        click.echo("\noutputs")
+    for name, said in found["outputs"].items():
+        click.echo(shown(f"{name:<24} {said}"))
+    if found["positions"]:
+        click.echo(f"\npositions: {found['positions']}")
     names = [n for n in found["history"][0] if n != "checkpoint"] if found["history"] else []
     click.echo("\ncheckpoint " + " ".join(f"{n:>14}" for n in names))
     for row in found["history"]:
@@ -41,11 +48,14 @@ def command(store: str, as_json: bool) -> None:
 
 def describe(run: Any) -> dict[str, Any]:
     """Return what ``info`` prints, JSON-like."""
-    layers = {}
+    from featdyn.query import recorded
+
+    layers: dict[str, dict[str, Any]] = {}
     for name in run.layers:  # of one without an array the cube has summaries only
         held = [a for a in run.schema.arrays if a.path.startswith(f"layers/{name}/")]
         shape, dtype = (list(held[0].shape[1:]), held[0].dtype) if held else ([], "")
         layers[name] = {"shape": shape, "dtype": dtype, "bytes": sum(a.nbytes for a in held)}
+        layers[name]["layout"] = recorded.layout(held[0]) if held else ""
     has_split = "split" in run.paths("sample")
     splits = (
         ["unknown" if name in (None, "") else str(name) for name in run.values("split").tolist()]
@@ -60,6 +70,8 @@ def describe(run: Any) -> dict[str, Any]:
         "checkpoints": run.checkpoints,
         "description": str(run.described("recipe").get("description", "")),
         "layers": layers,
+        "outputs": recorded.outputs(run),
+        "positions": recorded.padding(run),
         "probes": {split: splits.count(split) for split in dict.fromkeys(splits)},
         "history": history,
         "results": [c.name for c in run.commits if c.kind == "result"],

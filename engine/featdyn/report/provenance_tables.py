@@ -11,6 +11,7 @@ import numpy as np
 
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.provenance import provenance
+from featdyn.query import recorded
 from featdyn.report.chapters import Chapter
 from featdyn.report.rounding import percent
 from featdyn.report.training_curves import steps
@@ -71,7 +72,9 @@ def _numbers(run: Run) -> Iterator[tuple[str, str, str]]:
 def tables(run: Run, chapters: Sequence[Chapter]) -> list[Table]:
     """Return where the run, its results and this page come from."""
     attributes, state, newest = run.attributes, run.attributes["featdyn"], run.commits[-1]
+    positions = recorded.padding(run)
     found = [
+        Table("Outputs", [*recorded.outputs(run).items(), *([("positions", positions)] if positions else [])]),
         Table("Recorded with", list(rows(attributes.get("provenance")))),
         Table("Data set", list(rows(attributes.get("dataset")))),
         Table(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from math import prod
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from featdyn.capture.axis import pooled
 from featdyn.networks import Cut, features_at, state_for
 
 TOGETHER = 2**27
@@ -43,9 +44,20 @@ def derivatives_of_every_kind() -> Iterator[None]:
 
 
 class Features:
-    """The features of inputs ``(N, ...)`` at some cuts, as a function of the parameters, in eval mode and float64."""
+    """The features of inputs ``(N, ...)`` at some cuts, as a function of the parameters, in eval mode and float64.
 
-    def __init__(self, model: nn.Module, cuts: Sequence[Cut], inputs: Tensor) -> None:
+    ``real (N, position)`` says which positions are no padding, at those cuts that are ``padded``; the rest is 0.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        cuts: Sequence[Cut],
+        inputs: Tensor,
+        real: Tensor | None = None,
+        padded: Collection[str] = (),
+    ) -> None:
+        self._real = [real if cut.name in padded else None for cut in cuts]
         self._part, self._inputs = features_at(model, cuts), inputs.double() if inputs.is_floating_point() else inputs
         self._widest = max(prod(cut.shape) for cut in cuts)
 
@@ -76,7 +88,8 @@ class Features:
         return [torch.cat(z).movedim(0, 1) for z in zip(*found, strict=True)]
 
     def _features(self, state: dict[str, Tensor]) -> list[Tensor]:
-        return [z.flatten(1) for z in functional_call(self._part, state, (self._inputs,))]
+        found = zip(functional_call(self._part, state, (self._inputs,)), self._real, strict=True)
+        return [(z if real is None else pooled(z, real, "none")).flatten(1) for z, real in found]
 
 
 def doubled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

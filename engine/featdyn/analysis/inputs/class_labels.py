@@ -15,6 +15,11 @@ from featdyn.store import Run
 
 def class_count(run: Run) -> int:
     """Return how many classes the recorded outputs tell apart; one logit tells two. They must be (sample, class)."""
+    if "outputs/logits" not in run.nodes:
+        raise FeatdynError(
+            f"{run.path}: of its outputs the largest logits at each position are stored, and only (sample, class) "
+            "predict classes"
+        )
     shape = run.schema["outputs/logits"].shape
     if len(shape) != 2:
         raise FeatdynError(f"{run.path}: its outputs have shape {shape}, and only (sample, class) predict classes")

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from featdyn.analysis.inputs.positions import padding_of
 from featdyn.networks import Cut
 from featdyn.store import Run
 
+CHANGED = {"sample_axis", "position_axis", "pool"}
+"""Attributes of an array that is not as the layer returns it."""
 Source: TypeAlias = Literal["stored", "recomputed"]
 
 
@@ -20,11 +23,21 @@ class Rates:
     bytes: float  # per second, read from the store
 
 
-def stored_layers(run: Run, cuts: Sequence[Cut], exact: bool) -> set[str]:
-    """Return the cuts whose features the store holds; with ``exact`` only those that kept every bit (float32)."""
-    held = {a.path: a.dtype for a in run.schema.arrays}
-    paths = {cut.name: f"layers/{cut.name}/activation" for cut in cuts}
-    return {name for name, path in paths.items() if path in held and (held[path] == "float32" or not exact)}
+def stored_layers(run: Run, cuts: Sequence[Cut], exact: bool, *, masked: bool = False) -> set[str]:
+    """Return the cuts whose features the store holds; with ``exact`` only those that kept every bit (float32).
+
+    What was pooled, or recorded with its axes in another order, is not what the network hands on; nor are features
+    without those at padding, unless padding is ``masked``.
+    """
+    held = {a.path: a for a in run.schema.arrays}
+    found = set()
+    for cut in cuts:
+        spec = held.get(f"layers/{cut.name}/activation")
+        if spec is None or (exact and spec.dtype != "float32") or spec.shape[1:] != cut.shape:
+            continue
+        if not CHANGED & spec.attrs.keys() and (masked or padding_of(run, spec) is None):
+            found.add(cut.name)
+    return found
 
 
 def choose(cuts: Sequence[Cut], stored: set[str], widths: Mapping[str, int], rates: Rates) -> dict[str, Source]:

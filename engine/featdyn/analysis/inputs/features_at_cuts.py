@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from featdyn.analysis.inputs.feature_source import Rates, Source
+from featdyn.analysis.inputs.positions import mask_of, padded_cuts
 from featdyn.analysis.inputs.weights import default_device
+from featdyn.capture.axis import pooled
 from featdyn.capture.probes import filled
 from featdyn.capture.tap import device_of
 from featdyn.networks import Cut, features_at, state_for
@@ -149,7 +151,8 @@ def _wait(device: torch.device) -> None:
 class Features:
     """The features at all cuts for one batch and one t1, from the store or from one prefix pass.
 
-    Without a model all are read.
+    Without a model all are read. With ``masked``, and where the run has a mask, features at padding are 0, and of some
+    probes there are means over the positions that are none; suffixes cannot use such.
     """
 
     def __init__(
@@ -159,7 +162,13 @@ class Features:
         cuts: Sequence[Cut],
         states: Sequence[dict[str, Tensor]],
         sources: dict[str, Source],
+        *,
+        masked: bool = False,
     ) -> None:
+        mask = mask_of(run) if masked else None
+        self.padded = padded_cuts(run, cuts, sources) if masked else set[str]()
+        """The cuts with positions of which some are padding."""
+        self._real = None if mask is None else torch.from_numpy(mask)
         self._run, self._cuts, self._sources = run, cuts, sources
         self.device = default_device() if model is None else device_of(model)
         self._stored = [f"layers/{cut.name}/activation" for cut in cuts if sources[cut.name] == "stored"]
@@ -184,6 +193,14 @@ class Features:
 
     def __call__(self, batch: Batch, t1: int) -> list[Tensor]:
         """Return the features ``(N, ...)`` of a batch at each cut, of checkpoint ``t1``."""
+        found = self._as_made(batch, t1)
+        if not self.padded or self._real is None:
+            return found
+        real = filled(self._real, batch.start, batch.stop, batch.rows).to(self.device)
+        named = zip(self._cuts, found, strict=True)
+        return [pooled(z, real, "none") if cut.name in self.padded else z for cut, z in named]
+
+    def _as_made(self, batch: Batch, t1: int) -> list[Tensor]:
         computed: Iterator[Tensor] = iter(())
         if self._prefix is not None:
             computed = iter(functional_call(self._prefix, state_for(self._prefix, self._states[t1]), (batch.inputs,)))
@@ -207,10 +224,11 @@ class Features:
             together = bool((np.diff(rows) == 1).all())  # as most sets are: no copy then
             index = slice(rows[0], rows[-1] + 1) if together else torch.from_numpy(rows).to(self.device)
             with torch.inference_mode():
-                yield (
-                    mine,
-                    [z[index].to(torch.promote_types(z.dtype, torch.float32)) for z in self(self.batches[i], t1)],
-                )
+                found = [z[index].to(torch.promote_types(z.dtype, torch.float32)) for z in self(self.batches[i], t1)]
+                for c, cut in enumerate(self._cuts):
+                    if cut.name in self.padded and self._real is not None:
+                        found[c] = pooled(found[c], self._real[kept[mine]].to(self.device), "mean")
+                yield mine, found
 
     def whole(self, t1: int, kept: NDArray[np.intp]) -> list[Tensor]:
         """Return the features of some probes ``(len(kept), ...)`` at each cut: all of them are in memory at once."""

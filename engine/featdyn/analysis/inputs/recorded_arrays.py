@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featdyn.analysis.inputs.positions import padding_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.errors import FeatdynError
 from featdyn.networks.layer_patterns import matching
@@ -47,7 +48,9 @@ def vanished(run: Run, spec: ArraySpec) -> NDArray[np.bool_]:
     if spec.dtype != "float16" or norms not in run.nodes:
         return np.zeros((run.checkpoints, run.schema.samples), bool)
     place = run.values("cube/layer").tolist().index(layer)
-    size = run.values(norms)[:, place] / prod(spec.shape[1:]) ** 0.5
+    mask = padding_of(run, spec)
+    many = np.array(prod(spec.shape[1:])) if mask is None else mask.sum(1) * prod(spec.shape[2:])
+    size = run.values(norms)[:, place] / many**0.5
     held = float(np.finfo(np.float16).smallest_normal) * float(spec.attrs.get("scale_factor", 1.0))
     return np.asarray((size > 0) & (size < held))
 

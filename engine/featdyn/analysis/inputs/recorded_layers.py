@@ -43,6 +43,6 @@ def recorded_layers(run: Run, patterns: Sequence[str], why: str) -> Stitchable:
     way, sources = _Stored(), dict[str, Source]((name, "stored") for name in names)
     cuts = [Cut(name, name, spec.shape[1:], 0, 0, 0, 0, way, name) for name, spec in zip(names, specs, strict=True)]
     states = States(run, None)
-    features = Features(run, None, cuts, states, sources)
+    features = Features(run, None, cuts, states, sources, masked=True)
     again = partial(recorded_layers, run, names, why)
     return Stitchable(nn.Module(), cuts, states, sources, features, again, f"{way.method}; {why}", halves=False)

@@ -17,6 +17,7 @@ from torch.func import functional_call
 from featdyn.analysis.inputs import feature_source as source
 from featdyn.analysis.inputs.feature_source import Source
 from featdyn.analysis.inputs.features_at_cuts import Batches, Features, measure_rates, one_input
+from featdyn.analysis.inputs.positions import SEEN
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.recorded_arrays import refuse_vanished
 from featdyn.analysis.inputs.weights import CHECKED, States, network_of, refuse_other_function
@@ -88,7 +89,8 @@ class Stitchable:
             result["prefix_macs"] = "cut", [cut.prefix_macs for cut in self.cuts]
             result["suffix_macs"] = "cut", [cut.suffix_macs for cut in self.cuts]
         result["source"] = "cut", np.array([self.sources[cut.name] for cut in self.cuts], dtype=object)
-        of_cut = {"cut_method": self.method} | ({"cut_difference": self.difference} if self.difference else {})
+        seen = {"positions": SEEN} if self.features.padded else {}
+        of_cut = seen | {"cut_method": self.method} | ({"cut_difference": self.difference} if self.difference else {})
         return result.set_coords(list(result.data_vars)).assign_attrs(of_cut)
 
 
@@ -98,11 +100,14 @@ def cut_network(
     patterns: Sequence[str],
     features: str | Mapping[str, Source] = "auto",
     method: str = "",
+    *,
+    masked: bool = False,
 ) -> Stitchable:
     """Take a run's network apart at cuts of these names or patterns, at the "default" ones or at "all".
 
     ``features`` "auto" takes the cheaper of reading and computing, and reads only float32; "stored" or "recomputed"
-    take that; a source for each cut was chosen before, and so was the ``method`` then.
+    take that; a source for each cut was chosen before, and so was the ``method`` then. With ``masked`` padding takes
+    no part in features, which no suffix is to be given then.
 
     Raises
     ------
@@ -117,7 +122,7 @@ def cut_network(
     picked, found, difference = _taken_apart(run, model, batch.inputs[:FEW], patterns, method)
     if given is not None and isinstance(features, str):  # once, and not again on each worker
         refuse_other_function(run, model, found, batch)
-    stored = source.stored_layers(run, picked, exact=features == "auto")
+    stored = source.stored_layers(run, picked, exact=features == "auto", masked=masked)
     if not isinstance(features, str):
         sources = dict(features)
     elif features == "auto":
@@ -132,8 +137,11 @@ def cut_network(
         if features == "stored":
             refuse_vanished(run, [cut.name for cut in picked], "leave --features at auto")
     names = [cut.name for cut in picked]
-    again = partial(cut_network, run, given, names, sources, picked[0].method if picked else "")
-    read = Features(run, model, picked, found, sources)
+    again = partial(cut_network, run, given, names, sources, picked[0].method if picked else "", masked=masked)
+    try:
+        read = Features(run, model, picked, found, sources, masked=masked)
+    except ValueError as error:
+        raise CannotCut(model, str(error)) from error
     return Stitchable(
         model, picked, found, sources, read, again, picked[0].method if picked else "", difference=difference
     )

@@ -59,14 +59,18 @@ def refuse_other_function(run: Run, model: nn.Module, states: States, batch: Bat
     analyses run it, as a twin without its hooks.
     """
     twin = eval_twin(model)
+    path = "outputs/logits" if "outputs/logits" in run.nodes else "outputs/top_logits"
     for t in dict.fromkeys(np.linspace(0, run.checkpoints - 1, CHECKED).astype(int).tolist()):
-        recorded = run.block("outputs/logits", t, batch.block)[: batch.stop - batch.start].astype(np.float64)
+        recorded = run.block(path, t, batch.block)[: batch.stop - batch.start].astype(np.float64)
         with torch.inference_mode():
             found = functional_call(twin, states[t], (batch.inputs,))
+            if isinstance(found, Tensor) and path != "outputs/logits":
+                found = found.topk(min(recorded.shape[-1], found.shape[-1]), dim=-1).values
         if not isinstance(found, Tensor) or found[: len(recorded)].shape != recorded.shape:
             raise NetworkError(f"{run.path}: the model's outputs have another shape than those recorded")
-        difference = np.abs(found[: len(recorded)].double().cpu().numpy() - recorded).max(initial=0)
-        largest = np.abs(recorded).max(initial=0)
+        there = ~np.isnan(recorded)  # at padding there is nothing
+        difference = np.abs(found[: len(recorded)].double().cpu().numpy() - recorded).max(initial=0, where=there)
+        largest = np.abs(recorded).max(initial=0, where=there)
         if not difference <= max(ROUNDING, 16 * torch.finfo(found.dtype).eps) * largest:
             hooks = " without its hooks" if _hooks(model) > _hooks(twin) else ""
             raise NetworkError(

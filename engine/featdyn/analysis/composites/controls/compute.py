@@ -19,9 +19,11 @@ from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PRE
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled
 from featdyn.analysis.inputs.features_at_cuts import inputs_of
+from featdyn.analysis.inputs.positions import mask_of
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import NOT_FINITE, STILL, ZERO, Status
 from featdyn.compute import Plan
+from featdyn.errors import FeatdynError
 from featdyn.statistics.relative_change import relative_change
 from featdyn.statistics.resampling import difference_interval
 from featdyn.store import Run
@@ -45,6 +47,12 @@ def controls(context: Context[ControlOptions]) -> xr.Dataset:
     sets, labels = labelled(run, context.sets)
     kept = sets.choose(run, options.samples, options.seed)
     parts, t2s = context.stitchable("recomputed"), options.suffixes(run)
+    if mask_of(run) is not None and any(len(cut.shape) > 1 for cut in parts.cuts):
+        names = ", ".join(cut.name for cut in parts.cuts if len(cut.shape) == 1)
+        raise FeatdynError(
+            f"{run.path}: controls perturbs features as a whole, padding too: ask for cuts without positions "
+            f"({names or 'there is none among these'})"
+        )
     shape = len(t2s), len(sets.names), run.checkpoints
     items = [(t2s[j], s, t1) for j, s, t1 in np.ndindex(shape)]
     context.admit(_plan(run, parts, kept, len(items)))

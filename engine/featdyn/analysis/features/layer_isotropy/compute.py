@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.layer_isotropy import LayerIsotropyOptions
+from featdyn.analysis.inputs.positions import padding_of
 from featdyn.analysis.inputs.recorded_arrays import layer_coords, recorded
 from featdyn.analysis.isotropy_cells import LEAST, Cell, bytes_of_tests, stacked, tested
 from featdyn.analysis.isotropy_variables import SHARES
@@ -72,11 +74,14 @@ def _cell(state: State, item: tuple[int, ...]) -> tuple[Cell, int]:
 
 
 def _draws(run: Run, spec: ArraySpec, t: int, kept: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Return what was recorded of some probes, ``(n, p)``."""
-    size = run.schema.shard_samples
-    found = np.empty((len(kept), spec.sample_bytes // spec.itemsize), np.float32)
+    """Return what was recorded of some probes, ``(n, p)``; of positions without padding the mean."""
+    size, mask = run.schema.shard_samples, padding_of(run, spec)
+    found = np.empty((len(kept), prod(spec.shape[1 if mask is None else 2 :])), np.float32)
     for block in np.unique(kept // size).tolist():
         mine = kept // size == block
         values = run.block(spec.path, t, block, stored=True)[kept[mine] - block * size]
+        if mask is not None:
+            real = mask[kept[mine]].reshape(*values.shape[:2], *(1,) * (values.ndim - 2))
+            values = np.where(real, values, 0).sum(1, dtype=np.float64) / real.sum(1)
         found[mine] = values.reshape(len(values), -1)
     return found

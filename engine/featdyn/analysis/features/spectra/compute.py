@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.spectra import SpectraOptions
+from featdyn.analysis.inputs.positions import padding_of
 from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, recorded, vanished
 from featdyn.analysis.status import DEAD, FEW, NOT_FINITE, Status
 from featdyn.compute import Plan
@@ -40,7 +41,8 @@ def spectra(context: Context[SpectraOptions]) -> xr.Dataset:
     found: dict[str, NDArray[Any]] = {}
     lost = [vanished(run, spec) for spec in specs]
     counts, status = np.zeros(shape[:2], np.int64), Status(DIMS, shape)
-    with context.stage((run, specs, sets.members)) as stage:
+    masks = [padding_of(run, spec) for spec in specs]
+    with context.stage((run, specs, sets.members, masks)) as stage:
         for group, of_sets in zip(groups, context.each(stage.fold(_moments, groups, _merged, _spectra)), strict=True):
             c, t, _ = group[0]
             for s, (count, values) in enumerate(of_sets):
@@ -88,13 +90,14 @@ def _width(spec: ArraySpec) -> int:
     return spec.shape[1 if _is_maps(spec) else -1]
 
 
-State: TypeAlias = tuple[Run, list[ArraySpec], list[NDArray[np.bool_]]]
+State: TypeAlias = tuple[Run, list[ArraySpec], list[NDArray[np.bool_]], list[NDArray[np.bool_] | None]]
 
 
 def _moments(state: State, item: tuple[int, int, int]) -> Total:
     """Return the moments of each set's probes in one block."""
-    run, specs, members = state
+    run, specs, members, masks = state
     c, t, block = item
+    mask = masks[c]
     for later in range(1, AHEAD + 1) if block == 0 else (AHEAD,):
         if block + later < run.schema.blocks:  # the next checkpoint is some other thread's
             run.announce(specs[c].path, t, block + later)
@@ -107,6 +110,8 @@ def _moments(state: State, item: tuple[int, int, int]) -> Total:
             found.append(None)
             continue
         own = values if mine.all() else values[mine]
+        if mask is not None:
+            own = own[mask[samples][mine]]  # each position that is no padding is an observation
         shape = (*own.shape[:2], -1) if _is_maps(specs[c]) else (-1, own.shape[-1])
         moments = accumulate(own.reshape(shape))
         # Their squares come near the ends of float32.

@@ -19,6 +19,7 @@ from featdyn.analysis.gradient_noise.noise.curvature import quotients
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
 from featdyn.analysis.gradient_noise.training_data import Given, training_data
 from featdyn.analysis.inputs.features_at_cuts import inputs_of
+from featdyn.analysis.inputs.positions import mask_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.statistics.blas import one_thread
@@ -47,8 +48,10 @@ class NoiseAt:
         self.probes = chosen(run, sets, options)
         inputs = inputs_of(run, self.probes).to(parts.features.device)
         self._names = [parameters(cut.prefix) for cut in parts.cuts]
-        self._features = Features(parts.model, parts.cuts, inputs)
-        self._of_cut = [Features(parts.model, [cut], inputs) for cut in parts.cuts]
+        mask, padded = mask_of(run), parts.features.padded
+        real = None if mask is None else torch.from_numpy(mask[self.probes]).to(parts.features.device)
+        self._features = Features(parts.model, parts.cuts, inputs, real, padded)
+        self._of_cut = [Features(parts.model, [cut], inputs, real, padded) for cut in parts.cuts]
 
     def rate(self, t: int) -> float:
         """Return the learning rate at a checkpoint."""

@@ -29,7 +29,7 @@ def noise(context: Context[NoiseOptions]) -> xr.Dataset:
     run, options, given = context.run, context.options, None
     if context.model is not None:
         given = Given.of(context.model, context.batches or (), context.loss)
-    parts, sets = context.stitchable(), context.sets
+    parts, sets = context.stitchable(masked=True), context.sets
     at = NoiseAt(run, parts, sets, options, given)
     times = list(range(run.checkpoints - 1, -1, -options.every))[::-1]
     items = list(zip(times, [*times[1:], None], strict=True))

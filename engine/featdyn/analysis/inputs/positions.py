@@ -1,0 +1,56 @@
+"""Positions of tokens: which of them are padding, so that it takes no part in any number.
+
+Of a run whose probes have a mask, features with positions are seen in two ways (our own choice). How far the features
+of one probe move is asked over its positions that are no padding: the others are 0 at every checkpoint. What compares
+probes with each other (similarity, densities, linear probes, isotropy) takes of each the mean over its own positions,
+as probes have different numbers of them. Spectra take each position for an observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featdyn.store import ArraySpec, Run
+
+if TYPE_CHECKING:
+    from featdyn.networks import Cut
+
+MASK = "inputs/mask"
+SEEN = "of each probe those that are no padding: motion over all of them, else their mean"
+
+
+def mask_of(run: Run) -> NDArray[np.bool_] | None:
+    """Return which positions are no padding, ``(probe, position)``; None where the run has no mask."""
+    return run.values(MASK).astype(bool) if MASK in run.nodes else None
+
+
+def has_positions(spec: ArraySpec) -> bool:
+    """Whether a recorded array is ``(sample, position, ...)``."""
+    return spec.dims[:2] == ("sample", "position")
+
+
+def padding_of(run: Run, spec: ArraySpec) -> NDArray[np.bool_] | None:
+    """Return the mask of a recorded array, ``(probe, position)``; None where it has no padding."""
+    return mask_of(run) if has_positions(spec) else None
+
+
+def padded_cuts(run: Run, cuts: Sequence[Cut], sources: Mapping[str, str]) -> set[str]:
+    """Return which cuts have the positions of the run's mask.
+
+    Raises ValueError for one of which it is not known, as its features have several axes that are not those.
+    """
+    mask = mask_of(run)
+    found: set[str] = set()
+    for cut in cuts if mask is not None else ():
+        if sources[cut.name] == "stored":
+            if has_positions(run.schema[f"layers/{cut.name}/activation"]):
+                found.add(cut.name)
+        elif len(cut.shape) == 2 and mask is not None and cut.shape[0] == mask.shape[1]:
+            found.add(cut.name)
+        elif len(cut.shape) > 1:
+            raise ValueError(f"its features at {cut.name} {cut.shape} do not have the positions of the mask")
+    return found

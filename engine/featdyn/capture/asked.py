@@ -1,0 +1,40 @@
+"""What a caller asks a recording for, in the form in which it is kept: patterns with axes, targets without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+from torch import Tensor
+
+from featdyn.capture.axis import Axis, Pool
+from featdyn.capture.probes import Probes
+from featdyn.networks.classes import IGNORED
+
+
+def asked(layers: Any) -> tuple[tuple[str, ...] | None, dict[str, Axis]]:
+    """Return the patterns of ``layers=`` where it is a mapping, else None, and the axes that it gives them.
+
+    Values are an :class:`Axis`, a pool by its name, or None. Raises TypeError for anything else.
+    """
+    if not isinstance(layers, Mapping):
+        return None, {}
+    axes = {}
+    for pattern, value in layers.items():
+        if isinstance(value, str) and value in get_args(Pool):
+            axes[pattern] = Axis(pool=value)  # type: ignore[arg-type]
+        elif isinstance(value, Axis) or value is None:
+            axes[pattern] = value or Axis()
+        else:
+            pools = ", ".join(get_args(Pool))
+            raise TypeError(f"layers: {pattern!r} takes an Axis(...), one of {pools}, or None, got {value!r}")
+    return tuple(axes), axes
+
+
+def token_targets(probes: Probes, outputs: tuple[int, ...]) -> Probes:
+    """Return the probes with targets that do not count at padding, where outputs are ``(sample, position, class)``."""
+    mask, labels = probes.mask, probes.labels
+    if mask is None or not isinstance(labels, Tensor) or labels.shape != mask.shape or labels.is_floating_point():
+        return probes
+    return replace(probes, labels=labels.where(mask, IGNORED))

@@ -1,0 +1,83 @@
+"""Where samples and positions lie in what a layer returns, and what is recorded of the positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+Pool: TypeAlias = Literal["none", "mean", "last", "cls"]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How one layer's output is to be read, in ``layers={"blocks.0.attn": Axis(sample=1)}``.
+
+    What is recorded has the sample first and the position second, whatever the layer returns.
+
+    Parameters
+    ----------
+    sample
+        The axis of the samples in what the layer returns, counted from 0.
+    position
+        The axis of the positions (tokens, patches). None takes the first other one of outputs with three axes, and
+        none of others.
+    pool
+        What is recorded of the positions: all ("none"), their mean, the last or the first one (where a CLS token
+        stands), counted over those that are no padding. None is as the option ``pool`` of the recording says.
+
+    Raises
+    ------
+    ValueError
+        An axis that is no number from 0 on, one for both, or another pool.
+
+    Examples
+    --------
+    >>> Axis(sample=1, pool="mean")
+    Axis(sample=1, position=None, pool='mean')
+    """
+
+    sample: int = 0
+    position: int | None = None
+    pool: Pool | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("sample", self.sample), ("position", self.position)):
+            if not (value is None and name == "position") and (type(value) is not int or value < 0):
+                raise ValueError(f"Axis: {name} must be a whole number of at least 0, got {value!r}")
+        if self.position == self.sample:
+            raise ValueError(f"Axis: sample and position are both {self.sample}: they are two axes")
+        if self.pool is not None and self.pool not in get_args(Pool):
+            raise ValueError(f"Axis: pool must be one of {', '.join(get_args(Pool))}, got {self.pool!r}")
+
+    def place(self, ndim: int) -> int | None:
+        """Return the axis of the positions in an output of so many axes."""
+        if self.position is not None or ndim != 3:
+            return self.position
+        return 1 if self.sample == 0 else 0
+
+    def turned(self, values: Tensor) -> Tensor:
+        """Return an output with samples first, and positions second where there are any; its memory is shared."""
+        position = self.place(values.ndim)
+        found = [self.sample] if position is None else [self.sample, position]
+        return values.movedim(found, list(range(len(found))))
+
+
+def pooled(values: Tensor, real: Tensor, pool: Pool, *, gradient: bool = False) -> Tensor:
+    """Return ``(sample, ...)`` of ``(sample, position, ...)``; with "none" all positions, and 0 at padding.
+
+    ``real (sample, position)`` says what is no padding, at least one position of each sample. The gradient with respect
+    to a mean is that of a step which all its positions take together: their sum.
+    """
+    if pool in ("last", "cls"):
+        count = torch.arange(real.shape[1], device=real.device)
+        place = torch.where(real, count, -1).amax(1) if pool == "last" else real.long().argmax(1)
+        return values[torch.arange(len(values), device=values.device), place]
+    there = real.view(*real.shape, *(1,) * (values.ndim - 2))
+    kept = torch.where(there, values, values.new_zeros(()))
+    if pool == "none":
+        return kept
+    kept = kept.to(torch.promote_types(kept.dtype, torch.float32)).sum(1)
+    return kept if gradient else kept / real.sum(1).view(-1, *(1,) * (kept.ndim - 1))

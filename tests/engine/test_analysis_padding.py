@@ -1,0 +1,143 @@
+"""Padding takes no part in any analysis: nothing that stands there changes a number, and float64 loops agree."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+from featdyn.analysis.driver import analyze
+from featdyn.capture import Probes
+from featdyn.errors import FeatdynError
+from featdyn.store import Run
+from tests.engine.token_networks import LAYERS, LENGTH, VOCABULARY, Attending, N, exact, inputs, record
+
+COORDS = {"split": np.array(["train"] * 20 + ["test"] * 20, dtype=object)}
+ASKED = {
+    "drift": {},
+    "density": {"permutations": 20},
+    "spectra": {},
+    "layer_isotropy": {"of": "gradient"},
+}
+
+
+def classified(path, *, other: bool = False) -> Run:
+    """Record a classifier of padded texts."""
+    given, _ = inputs(40, other=other)
+    labels = inputs(40)[1][:, 0] % 3
+    return record(path, Attending(3, by_token=False), Probes(given, labels, COORDS))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    return classified(tmp_path_factory.mktemp("tokens") / "r.zarr")
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory) -> Run:
+    return classified(tmp_path_factory.mktemp("tokens") / "r.zarr", other=True)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_stands_at_padding_changes_no_number_of_an_analysis(run, changed, name):
+    one, two = (analyze(Run(r.path), name, **ASKED[name]) for r in (run, changed))
+    assert set(one) == set(two)
+    numbers = 0
+    for variable in one.data_vars:
+        xr.testing.assert_identical(one[variable].drop_attrs(), two[variable].drop_attrs())
+        kind = one[variable].dtype.kind
+        numbers += int(np.isfinite(one[variable].values).sum()) if kind == "f" else 0
+    assert numbers > 20  # it is not for want of numbers
+
+
+def features(run: Run, t: int, layer: str) -> list[np.ndarray]:
+    """Return each probe's features at its real positions, float64, by a plain hook."""
+    given = inputs(40)[0]
+    z, _ = exact(run, Attending(3, by_token=False), t, given, layer)
+    return [z[i, given["attention_mask"][i].bool()].detach().numpy() for i in range(40)]
+
+
+def test_drift_is_that_of_a_loop_over_real_positions(run):
+    found = analyze(Run(run.path), "drift")
+    assert found.attrs["positions"].startswith("of each probe those that are no padding")
+    test = range(20, 40)
+    for layer in LAYERS:
+        z = [features(run, t, layer) for t in range(3)]
+        at = found.sel(cut=layer, set="test")
+        for t1, t2 in ((0, 1), (2, 0)):
+            motion = [np.linalg.norm(z[t2][i] - z[t1][i]) / np.linalg.norm(z[t1][i]) for i in test]
+            cosine = [(z[t1][i] * z[t2][i]).sum() / np.linalg.norm(z[t1][i]) / np.linalg.norm(z[t2][i]) for i in test]
+            np.testing.assert_allclose(at["motion"].sel(t1=t1, t2=t2), np.mean(motion), rtol=1e-4)
+            np.testing.assert_allclose(at["cosine"].sel(t1=t1, t2=t2), np.mean(cosine), rtol=1e-5)
+            means = [np.stack([z[t][i].mean(0) for i in test]) for t in (t1, t2)]
+            a, b = (m - m.mean(0) for m in means)
+            cka = np.linalg.norm(a.T @ b) ** 2 / np.linalg.norm(a.T @ a) / np.linalg.norm(b.T @ b)
+            np.testing.assert_allclose(found["cka"].sel(cut=layer, cut2=layer, t1=t1, t2=t2), cka, rtol=1e-4)
+
+
+def test_spectra_take_each_real_position_for_an_observation(run):
+    found = analyze(Run(run.path), "spectra")
+    for layer in LAYERS:
+        rows = np.concatenate(features(run, 2, layer)[20:])
+        values = np.linalg.eigvalsh(np.cov(rows.T, bias=True))[::-1]
+        at = found.sel(layer=layer, set="test")
+        assert int(at["observations"]) == len(rows)
+        np.testing.assert_allclose(
+            at["eigenvalue"].sel(t=2).values[: len(values)], values, rtol=1e-3, atol=1e-5 * values[0]
+        )
+
+
+def test_isotropy_tests_the_mean_gradient_of_each_probe(run):
+    from featdyn.analysis.features.layer_isotropy import compute
+
+    spec = run.schema["layers/up/gradient"]
+    drawn = compute._draws(run, spec, 1, np.arange(40))
+    real = inputs(40)[0]["attention_mask"].bool().numpy()
+    stored = run.values(spec.path)[1]
+    expected = [stored[i, real[i]].astype(np.float64).mean(0) for i in range(40)]
+    np.testing.assert_allclose(drawn * spec.attrs.get("scale_factor", 1.0), expected, rtol=1e-5, atol=1e-9)
+
+
+class Causal(nn.Module):
+    """One input and padding on the right, which no real position sees: it comes apart, and its padding is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.up, self.head = nn.Embedding(VOCABULARY, 4), nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, ids):
+        z = torch.relu(self.up(self.embed(ids).cumsum(1)))
+        return self.head(z)[:, 0]
+
+
+def test_features_computed_again_are_masked_too_and_composites_are_given_all_positions(tmp_path):
+    (given, targets), mask = inputs(40), inputs(40)[0]["attention_mask"]
+    found = []
+    for ids in (given["ids"], inputs(40, other=True)[0]["ids"]):
+        probes = Probes(ids, targets[:, 0] % 3, COORDS, mask=mask)
+        path = tmp_path / f"{len(found)}.zarr"
+        run = record(path, Causal(), probes, layers=["up"])
+        result = analyze(run, "drift", model=Causal(), cuts=["up"], features="recomputed")
+        assert str(result["source"].values[0]) == "recomputed"
+        found.append(result)
+        same = analyze(run, "drift", model=Causal(), cuts=["up"], features="stored")
+        np.testing.assert_allclose(result["motion"], same["motion"], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(result["cka"], same["cka"], rtol=1e-4, atol=1e-6)
+        both = analyze(run, "consistency", model=Causal(), cuts=["up"])
+        assert str(both["source"].values[0]) == "recomputed"  # though float32 is stored
+        with pytest.raises(FeatdynError, match="controls perturbs features as a whole, padding too"):
+            analyze(run, "controls", model=Causal(), cuts=["up"])
+    for name in ("motion", "cosine", "cka", "linear_accuracy", "path_length"):
+        xr.testing.assert_equal(found[0][name], found[1][name])
+
+
+def test_language_models_are_asked_what_they_can_be(tmp_path):
+    given, targets = inputs(N)
+    run = record(tmp_path / "r.zarr", Attending(), Probes(given, targets))
+    assert np.isfinite(analyze(run, "drift")["motion"]).all()
+    with pytest.raises(FeatdynError, match="consistency needs"):
+        analyze(run, "consistency", model=Attending())
+    assert run.schema["layers/up/activation"].shape[1] == LENGTH

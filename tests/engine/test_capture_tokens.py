@@ -1,0 +1,210 @@
+"""Tokens: positions and padding in what is recorded, beside float64 loops over samples and positions."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import featdyn
+from featdyn.capture import Axis, Probes, Recorder, outputs
+from featdyn.errors import NetworkError, StoreError
+from featdyn.store import Run
+from tests.engine.token_networks import LAYERS, LENGTH, VOCABULARY, Attending, N, exact, inputs, record
+
+POOLS = ("none", "mean", "last", "cls")
+
+
+def values_of(run: Run) -> dict[str, np.ndarray]:
+    """Return all that checkpoints hold, and nothing of the inputs."""
+    return {spec.path: run.values(spec.path) for spec in run.schema.arrays}
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("pool", POOLS)
+def test_activations_gradients_and_the_cube_are_those_of_a_loop_over_real_positions(tmp_path, pool, left):
+    given, targets = inputs(left=left)
+    network = Attending()
+    run = record(tmp_path / "r.zarr", network, Probes(given, targets), pool=pool, checkpoints=2)
+    real = given["attention_mask"].bool()
+    before: dict[str, list[torch.Tensor]] = {}
+    for t in range(2):
+        for layer in LAYERS:
+            z, logits = exact(run, network, t, given, layer)
+            for i in range(N):
+                there = real[i].nonzero()[:, 0]
+                loss = F.cross_entropy(logits[i, there], targets[i, there])
+                (slope,) = torch.autograd.grad(loss, z, retain_graph=True)
+                own, own_slope = z.detach()[i, there], slope[i, there]
+                if pool == "mean":
+                    own, own_slope = own.mean(0), own_slope.sum(0)
+                elif pool != "none":
+                    own, own_slope = (v[-1 if pool == "last" else 0] for v in (own, own_slope))
+                stored = [
+                    torch.from_numpy(run.values(f"layers/{layer}/{of}")[t, i]) for of in ("activation", "gradient")
+                ]
+                if pool == "none":
+                    assert all(bool(v[~real[i]].isnan().all()) for v in stored)
+                    stored = [v[there] for v in stored]
+                for found, expected in zip(stored, (own, own_slope), strict=True):
+                    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
+                flat, place = own.flatten(), (t, run.layers.index(layer), i)
+                before.setdefault(f"{layer}{i}", []).append(flat)
+                summaries = {
+                    "activation_norm": flat.norm(),
+                    "activation_mean": flat.mean(),
+                    "activation_sparsity": (flat == 0).double().mean(),
+                    "gradient_norm": own_slope.norm(),
+                    "activation_cosine": torch.cosine_similarity(flat, before[f"{layer}{i}"][t - 1], dim=0),
+                }
+                for name, expected in summaries.items():
+                    if name != "activation_cosine" or t:
+                        found = run.values(f"cube/{name}")[place]
+                        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_stands_at_padding_changes_no_recorded_number(tmp_path, pool):
+    network = Attending()
+    network.up.register_forward_hook(lambda m, a, out: out)  # as the one below, so that both networks are alike
+    plain = record(tmp_path / "a.zarr", network, Probes(*inputs()), pool=pool)
+    other = copy.deepcopy(network)
+    real = inputs()[0]["attention_mask"].bool()
+
+    class Loud(nn.Linear):
+        """Puts noise where padding is."""
+
+        def forward(self, x):
+            out = super().forward(x)
+            known = {tuple(row.tolist()): m for row, m in zip(inputs(other=True)[0]["ids"], real, strict=True)}
+            rows = torch.stack([known[tuple(row.tolist())] for row in seen[0]])
+            return out.where(rows[:, :, None], 1e3)
+
+    loud, seen = Loud(*reversed(network.up.weight.shape)), []
+    loud.load_state_dict(network.up.state_dict())
+    other.up = loud
+    other.register_forward_pre_hook(
+        lambda m, a, k: (seen.clear(), seen.append(k["ids"].detach()))[-1], with_kwargs=True
+    )
+    changed = record(tmp_path / "b.zarr", other, Probes(*inputs(other=True)), pool=pool)
+    found, expected = values_of(changed), values_of(plain)
+    assert found.keys() == expected.keys()
+    for path, values in expected.items():
+        np.testing.assert_array_equal(found[path], values, err_msg=path)
+
+
+def test_losses_by_token_honour_what_is_ignored_and_are_reduced_as_asked(tmp_path):
+    given, targets = inputs()
+    targets[:, 0] = torch.where(torch.arange(N) % 5 == 0, targets[:, 0], -100)  # those of one real token keep it
+    for reduced in ("mean", "sum"):
+        run = record(
+            tmp_path / f"{reduced}.zarr", Attending(), Probes(given, targets), checkpoints=1, token_loss=reduced
+        )
+        _, logits = exact(run, Attending(), 0, given, "up")
+        counts = given["attention_mask"].bool() & (targets != -100)
+        for i in range(N):
+            each = F.cross_entropy(logits[i, counts[i]], targets[i, counts[i]], reduction="none").detach()
+            np.testing.assert_allclose(run.values("outputs/token_loss")[0, i][counts[i]], each, rtol=1e-5)
+            total = each.mean() if reduced == "mean" else each.sum()
+            np.testing.assert_allclose(run.values("outputs/loss")[0, i], total, rtol=1e-5)
+        assert np.isnan(run.values("outputs/token_loss")[0][~counts]).all()
+        assert np.isnan(run.values("outputs/logits")[0][~given["attention_mask"].bool()]).all()
+        assert run.schema["outputs/loss"].attrs["long_name"].startswith(reduced)
+
+
+def test_of_a_vocabulary_the_largest_and_the_target_are_stored_and_a_run_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(outputs, "VOCABULARY", VOCABULARY - 1)
+    monkeypatch.setattr(outputs, "TOP", 3)
+    given, targets = inputs()
+    run = record(tmp_path / "r.zarr", Attending(), Probes(given, targets), checkpoints=1)
+    said = capsys.readouterr().err
+    assert "of 11 logits at each position the 3 largest are stored, and the target's logit, not all" in said
+    real = given["attention_mask"].bool()
+    logits = exact(run, Attending(), 0, given, "up")[1].detach()
+    assert "outputs/logits" not in run.nodes
+    best = logits[real].topk(3, dim=-1)
+    np.testing.assert_allclose(run.values("outputs/top_logits")[0][real], best.values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(run.values("outputs/top_classes")[0][real], best.indices)
+    own = logits.gather(-1, targets[:, :, None])[:, :, 0][real]
+    np.testing.assert_allclose(run.values("outputs/target_logit")[0][real], own, rtol=1e-5, atol=1e-6)
+    assert (run.values("outputs/top_classes")[0][~real] == -1).all()
+    for name in ("top_logits", "target_logit", "token_loss"):
+        assert np.isnan(run.values(f"outputs/{name}")[0][~real]).all()
+    network = Attending()
+    with Recorder(network, Probes(given, targets), run.path, layers=LAYERS, dtype="float32") as recorder:
+        recorder.record(step=7)
+    network.head.forward = lambda x: F.linear(x, network.head.weight * 2, network.head.bias)
+    with pytest.raises(StoreError, match="another recording"):
+        Recorder(network, Probes(given, targets), run.path, layers=LAYERS, dtype="float32")
+
+
+def test_tokens_first_are_refused_with_what_to_write_and_then_recorded_samples_first(tmp_path):
+    given, targets = inputs()
+    network = Attending(first=True)
+    advice = r'its samples are axis 1: write layers=\{"mix": Axis\(sample=1\)\}'
+    with pytest.raises(NetworkError, match=advice):
+        Recorder(network, Probes(given, targets), tmp_path / "a.zarr", layers=["mix"])
+    assert not (tmp_path / "a.zarr").exists()
+    turned = record(
+        tmp_path / "b.zarr", network, Probes(given, targets), layers={"mix": featdyn.Axis(sample=1), "up": None}
+    )
+    plain = record(tmp_path / "c.zarr", Attending(), Probes(given, targets), layers=["mix", "up"])
+    assert turned.schema["layers/mix/activation"].attrs == {"sample_axis": 1}
+    for path, values in values_of(plain).items():
+        np.testing.assert_allclose(values_of(turned)[path], values, rtol=1e-5, atol=1e-5, err_msg=path)
+    with pytest.raises(NetworkError, match=r"mix gives .*: its samples are axis 1"):
+        Recorder(network, Probes(given, targets), tmp_path / "a.zarr", layers={"mix": Axis(sample=2)})
+    with pytest.raises(NetworkError, match="layer up returns 3 axes, so there is no Axis"):
+        Recorder(network, Probes(given, targets), tmp_path / "a.zarr", layers={"up": Axis(sample=3)})
+
+
+def test_an_axis_a_pool_or_a_mask_that_cannot_be_is_one_line(tmp_path):
+    given, targets = inputs()
+    probes = Probes(given, targets)
+    for wrong in ({"sample": -1}, {"sample": True}, {"sample": 1, "position": 1}, {"pool": "max"}):
+        with pytest.raises(ValueError, match=r"^Axis: "):
+            Axis(**wrong)
+    with pytest.raises(TypeError, match=r"'up' takes an Axis\(...\), one of none, mean, last, cls, or None, got 3"):
+        Recorder(Attending(), probes, tmp_path / "r.zarr", layers={"up": 3})
+    with pytest.raises(NetworkError, match="no known positions to pool"):
+        Recorder(Attending(by_token=False), Probes(given, targets[:, 0]), tmp_path / "r.zarr", layers={"head": "mean"})
+    with pytest.raises(NetworkError, match="has 5 positions, the mask of the probes 4"):
+        Recorder(Attending(), Probes(given, targets, mask=np.ones((N, 4))), tmp_path / "r.zarr", layers=["up"])
+    with pytest.raises(
+        ValueError, match=r"mask must be \(13, position\) of 0 \(padding\) and 1, got \(13, 5\) with other"
+    ):
+        Probes(given, targets, mask=np.full((N, LENGTH), 2))
+    with pytest.raises(ValueError, match=r"attention_mask: give mask= too, which is .* got \(13, 1, 5\)"):
+        Probes({**given, "attention_mask": given["attention_mask"][:, None]}, targets)
+    with pytest.raises(ValueError, match=r"mask leaves no position of probe 0 \(13 such\)"):
+        Probes(given, targets, mask=np.zeros((N, LENGTH)))
+    with pytest.raises(ValueError, match=r"probe 2 has no target that counts"):
+        Recorder(
+            Attending(), Probes(given, torch.where(torch.arange(N)[:, None] == 2, -100, targets)), tmp_path / "r.zarr"
+        )
+    bad = targets.clone()
+    bad[12, 0] = VOCABULARY
+    with pytest.raises(ValueError, match=r"labels must lie in 0..10 .* got 11 at probe 12"):
+        Recorder(Attending(), Probes(given, bad), tmp_path / "r.zarr")
+    assert not (tmp_path / "r.zarr").exists()
+
+
+def test_a_layer_that_gives_other_rows_in_a_larger_batch_is_refused_and_leaves_no_part(tmp_path):
+    class Grows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.head = nn.Linear(3, 3), nn.Linear(3, 2)
+
+        def forward(self, x):
+            more = torch.cat([x, x]) if len(x) > 5 else x
+            return self.head(self.inner(more)[: len(x)])
+
+    probes = Probes(torch.randn(9, 3), torch.arange(9) % 2)
+    with Recorder(Grows(), probes, tmp_path / "r.zarr", layers=["inner"], batch=9, gradients=False) as recorder:
+        with pytest.raises(featdyn.errors.TrainingError, match="inner/activation has 18 rows for a batch of 9 samples"):
+            recorder.record(step=0)
+        assert recorder.checkpoints == 0
