@@ -64,8 +64,7 @@ def check_classes(shape: tuple[int, ...], labels: Any) -> None:
         write = _as_classes(labels) if len(shape) == 2 else ""
         raise ValueError(
             f"cross-entropy takes one class a {'sample' if len(shape) == 2 else 'position'}, labels of shape {needed}, "
-            f"got {tuple(labels.shape)}: "
-            + (f"{write}, {own}" if write else own.removeprefix("or "))
+            f"got {tuple(labels.shape)}: " + (f"{write}, {own}" if write else own.removeprefix("or "))
         )
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"cross-entropy takes integer labels, got {labels.dtype}: round them, {own}")
