@@ -171,7 +171,9 @@ def drift(
 ) -> int:
     """Record steps up to the last from where the store stands; the ranks meet at each, as in training."""
     net = make_net()
-    with Recorder(net, make_probes(samples), store, **{"layers": ["*"], "batch": 3, **options}) as recorder:
+    with Recorder(
+        net, make_probes(samples), store, resume=True, **{"layers": ["*"], "batch": 3, **options}
+    ) as recorder:
         if ready:
             ready.with_name(f"{ready.name}-{rank}").touch()
         for step in range(recorder.checkpoints, last):

@@ -78,9 +78,17 @@ def test_what_follows_a_training_records_its_begin_its_due_steps_and_its_end(tmp
     attached.at(6)
     attached.release()  # as after an exception: the last step is not recorded twice, nor one that is not due
     assert Run(tmp_path / "r.zarr").values("step").tolist() == [0, 3, 5, 6]
-    with pytest.raises(StoreError, match="step 0 is not beyond step 6"):
+    with pytest.raises(StoreError, match="holds a recording to step 6 already"):
         attached.begin(net, 0)
-    attached.release()
+    with pytest.raises(StoreError, match="recording to step 6, and training goes on from step 4: choose another path"):
+        attached.begin(net, 4)
+    anew = Attached(probes(), tmp_path / "r.zarr", every=3, layers=["first"], overwrite=True)
+    anew.begin(net, 6)  # a training that goes on keeps what it has recorded
+    anew.release()
+    assert Run(tmp_path / "r.zarr").values("step").tolist() == [0, 3, 5, 6]
+    anew.begin(net, 0)
+    anew.release()
+    assert Run(tmp_path / "r.zarr").values("step").tolist() == [0]
 
 
 @pytest.mark.filterwarnings("ignore")

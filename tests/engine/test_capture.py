@@ -260,17 +260,17 @@ def test_recording_goes_on_in_the_same_store_and_refuses_another(tmp_path):
         recorder.record(step=0)
         with pytest.raises(StoreError, match="is being written"):
             Recorder(net, make_probes(), store, layers=["0"])
-    with Recorder(net, make_probes(), store, layers=["0"]) as recorder:
+    with Recorder(net, make_probes(), store, resume=True, layers=["0"]) as recorder:
         recorder.record(step=1)
     assert Run(store).checkpoints == 2
     with pytest.raises(StoreError, match="another recording"):
-        Recorder(net, make_probes(), store, layers=["5"])
+        Recorder(net, make_probes(), store, resume=True, layers=["5"])
     other = make_probes()
     other.coords["sample"][0] = "another"
     with pytest.raises(StoreError, match="another recording"):
-        Recorder(net, other, store, layers=["0"])
+        Recorder(net, other, store, resume=True, layers=["0"])
     with (
-        Recorder(net, make_probes(), store, layers=["0"]) as recorder,
+        Recorder(net, make_probes(), store, resume=True, layers=["0"]) as recorder,
         pytest.raises(ValueError, match="coords must be"),
     ):
         recorder.record(step=2, loss=1.0)

@@ -141,11 +141,11 @@ def test_what_is_recorded_is_what_plain_hooks_see(tmp_path, case):
         for (_, one), (_, other) in zip(leaves(back, name), leaves(given_, name), strict=True):
             assert torch.equal(one, other)
     assert verify(tmp_path / "r.zarr").sound
-    with Recorder(model, Probes(inputs, labels), tmp_path / "r.zarr", **options) as recorder:
+    with Recorder(model, Probes(inputs, labels), tmp_path / "r.zarr", resume=True, **options) as recorder:
         recorder.record(step=1)  # the same again is the same recording
     changed = Probes(mapped(lambda t: t.flip(0), nest("inputs", inputs)), labels)
     with pytest.raises(StoreError, match="another recording"):
-        Recorder(model, changed, tmp_path / "r.zarr", **options)
+        Recorder(model, changed, tmp_path / "r.zarr", resume=True, **options)
 
 
 def test_without_labels_there_is_no_loss(tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import StoreError
 from featdyn.store import Run, verify
+from featdyn.store.files import Folder
 from tests.engine.runs import tree
 
 
@@ -45,6 +46,7 @@ def halved(outputs: Tensor, labels: Tensor) -> Tensor:
 
 def recorder(store, **changes: Any) -> Recorder:
     arguments = {"model": Net(), "probes": probes(), "layers": ["a"], "coords": ["loss"], "batch": 8, **changes}
+    arguments.setdefault("resume", not arguments.get("overwrite"))
     return Recorder(arguments.pop("model"), arguments.pop("probes"), store, **arguments)
 
 
@@ -112,11 +114,18 @@ def test_a_second_start_is_refused_in_a_line_that_names_the_ways_out(tmp_path):
             one.record(step=step, loss=0)
     with recorder(store) as one:
         for old in (0, 4, 9):
-            with pytest.raises(StoreError, match=r"not beyond step 9.*load what.*choose another path"):
+            there = "is not there" if old == 4 else "is there already"
+            with pytest.raises(StoreError, match=rf"step {old} {there}.* beyond 9.*load.*overwrite=True or choose"):
                 one.record(step=old, loss=0)
         one.record(step=10, loss=0)
-        with pytest.raises(StoreError, match="not beyond step 10"):
+        with pytest.raises(StoreError, match="step 10 is there already"):
             one.record(step=10, loss=0)
+    before = tree(store)
+    with pytest.raises(StoreError, match=r"recording to step 10 already: .* resume=True; .* overwrite=True or choose"):
+        recorder(store, resume=False)
+    with pytest.raises(ValueError, match="give one of them"):
+        recorder(store, resume=True, overwrite=True)
+    assert tree(store) == before
     assert Run(store).values("step").tolist() == [0, 5, 9, 10]
 
 
@@ -137,3 +146,74 @@ def test_a_run_of_before_that_says_nothing_of_its_identity_is_continued(tmp_path
     with recorder(tmp_path / "r.zarr") as one:
         one.record(step=1, loss=0)
     assert Run(tmp_path / "r.zarr").checkpoints == 2
+
+
+def test_a_recording_is_overwritten_where_nothing_else_is_lost(tmp_path):
+    store = tmp_path / "r.zarr"
+    with recorder(store, overwrite=True) as one:  # nothing is there yet
+        one.record(step=5, loss=0)
+        before = tree(store)
+        with pytest.raises(StoreError, match="being written"):
+            recorder(store, overwrite=True)
+    for odd in ("notes.txt", "layers/b/zarr.json", "other.zarr/commits/000001.json"):
+        (foreign := store / odd).parent.mkdir(parents=True, exist_ok=True)
+        foreign.write_text("{}")
+        before = tree(store)
+        with pytest.raises(StoreError, match=rf"'{odd}' is not the store's, so nothing was removed") as said:
+            recorder(store, overwrite=True)
+        assert "\n" not in str(said.value)
+        assert tree(store) == before
+        foreign.unlink()
+    (tmp_path / "mine").mkdir()
+    for content in ("", '{"zarr_format": 3, "node_type": "group", "attributes": {}}'):
+        (tmp_path / "mine" / ("zarr.json" if content else "data.txt")).write_text(content)
+        before = tree(tmp_path / "mine")
+        with pytest.raises(StoreError, match="not a featdyn store"):
+            recorder(tmp_path / "mine", overwrite=True)
+        assert tree(tmp_path / "mine") == before
+    with recorder(store, overwrite=True, model=Net(torch.sin), dtype="float32") as one:
+        assert (one.checkpoints, one.last_step) == (0, -1)
+        one.record(step=1, loss=2)
+    assert Run(store).values("step").tolist() == [1]
+    assert verify(store).sound
+    assert {path.name for path in (store / "commits").iterdir()} == {"000001.json", "root.json"}
+
+
+def test_what_an_interrupted_removal_leaves_is_removed_by_the_next(tmp_path, monkeypatch):
+    with recorder(tmp_path / "r.zarr") as one:
+        one.record(step=5, loss=0)
+    removed: list[str] = []
+
+    def remove(self: Folder, path: str) -> None:
+        if len(removed) == 7:
+            raise KeyboardInterrupt
+        removed.append(path)
+        whole(self, path)
+
+    whole = Folder.remove
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "remove", remove)
+        with pytest.raises(KeyboardInterrupt):
+            recorder(tmp_path / "r.zarr", overwrite=True)
+    with recorder(tmp_path / "r.zarr", overwrite=True) as one:
+        one.record(step=1, loss=0)
+    assert Run(tmp_path / "r.zarr").values("step").tolist() == [1]
+    assert verify(tmp_path / "r.zarr").sound
+
+
+def test_a_loop_records_where_it_begins_its_due_steps_and_where_it_ends(tmp_path):
+    def loop(steps: int, **how: bool) -> Run:
+        with recorder(tmp_path / "r.zarr", every=3, **how) as one:
+            one.start()
+            for _ in range(steps):
+                one.step(loss=one.steps)
+            one.finish()
+        return Run(tmp_path / "r.zarr")
+
+    run = loop(5)
+    assert run.values("step").tolist() == [0, 3, 5]
+    np.testing.assert_array_equal(run.values("loss"), [np.nan, 2, 4])
+    assert loop(0, resume=True).values("step").tolist() == [0, 3, 5]
+    assert loop(1, resume=True).values("step").tolist() == [0, 3, 5, 6]
+    assert loop(4, overwrite=True).values("step").tolist() == [0, 3, 4]
+    assert loop(6, overwrite=True).values("step").tolist() == [0, 3, 6]

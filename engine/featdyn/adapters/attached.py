@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from featdyn.capture import Probes, Recorder
+from featdyn.errors import StoreError
 
 
 class Attached:
@@ -23,11 +24,22 @@ class Attached:
         self._step = -1
 
     def begin(self, model: nn.Module, step: int) -> None:
-        """Open the store, and record where training begins unless that is there already."""
-        self._recorder = Recorder(model, *self._arguments, **self._options)
-        self._step = step
-        if step == 0 or not self._recorder.checkpoints:
-            self._recorder.record(step=step)
+        """Open the store, and record where training begins unless that is there already.
+
+        A training that goes on beyond its first step goes on with the recording, also where a new one would overwrite
+        it. Raises :class:`StoreError` where that is further already.
+        """
+        how = {"resume": True, "overwrite": False} if step else {}
+        recorder = Recorder(model, *self._arguments, **{**self._options, **how})
+        if recorder.last_step > step:
+            recorder.close()
+            raise StoreError(
+                f"{self._arguments[1]}: holds a recording to step {recorder.last_step}, and training goes on from step "
+                f"{step}: choose another path"
+            )
+        self._recorder, self._step = recorder, step
+        if not recorder.checkpoints:
+            recorder.record(step=step)
 
     def at(self, step: int) -> None:
         """Record when so many optimizer steps are done, if that is due; a step that was seen counts once."""

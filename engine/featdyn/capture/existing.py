@@ -52,7 +52,7 @@ def capture(
     """
     done = 0
     before: dict[str, Tensor] = {}
-    with Recorder(model, probes, store, **options) as recorder:
+    with Recorder(model, probes, store, resume=True, **options) as recorder:
         recorder.plan(len(checkpoints)).check(store)
         for step, path in checkpoints.items():
             done += 1

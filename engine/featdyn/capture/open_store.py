@@ -21,7 +21,7 @@ from featdyn.capture.probes import Probes
 from featdyn.capture.ranks import Ranks
 from featdyn.errors import StoreError, TrainingError
 from featdyn.provenance import provenance
-from featdyn.store import Run, RunPart, RunWriter, Schema, exists, locate
+from featdyn.store import Run, RunPart, RunWriter, Schema, erase, exists, locate
 
 
 def identity(model: nn.Module, probes: Probes) -> dict[str, Any]:
@@ -61,18 +61,31 @@ def check_alike(claims: Sequence[Mapping[str, Any]], rule: str) -> None:
 
 
 def open_store(
-    ranks: Ranks, store: str | Path, schema: Schema, probes: Probes, names: Iterable[str], attributes: Mapping[str, Any]
+    ranks: Ranks,
+    store: str | Path,
+    schema: Schema,
+    probes: Probes,
+    names: Iterable[str],
+    attributes: Mapping[str, Any],
+    *,
+    resume: bool,
+    overwrite: bool,
 ) -> RunWriter | RunPart:
     """Return the run's writer on rank 0, which alone holds the lock, and a part of it on all others.
 
-    Raises :class:`StoreError` on every rank where the store holds another recording, has a writer, cannot be written,
-    or not by several ranks, or another rank does not see it.
+    A run that is there is continued with ``resume``, removed with ``overwrite`` and else refused. Raises
+    :class:`StoreError` on every rank for that, and where the store holds another recording, has a writer, cannot be
+    written, or not by several ranks, or another rank does not see it.
     """
     opened: list[RunWriter | RunPart] = []
 
     def begin() -> tuple[Schema, int, str]:
         if ranks.several:
             locate(store).check_several()
+        if overwrite and exists(store):
+            erase(store)
+        if not resume and exists(store):
+            _refuse_begun(store)
         writer = _writer(store, schema, probes, names, attributes)
         opened.append(writer)
         return writer.schema, writer.checkpoints, writer.invite() if ranks.several else ""
@@ -89,6 +102,17 @@ def open_store(
             run.close()
         raise
     return opened[0]
+
+
+def _refuse_begun(store: str | Path) -> None:
+    """Refuse to begin where a recording has begun."""
+    run = Run(store)
+    if run.checkpoints:
+        raise StoreError(
+            f"{store}: holds a recording to step {int(run.values('step')[-1])} already: to go on with it, load what "
+            "Run(store).state(checkpoint) has of its last checkpoint and give resume=True; to begin anew, give "
+            "overwrite=True or choose another path"
+        )
 
 
 def _writer(

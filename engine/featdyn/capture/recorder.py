@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -31,7 +32,7 @@ from featdyn.capture.values import Number, number, tensors_to_bytes, whole
 from featdyn.errors import StoreError
 from featdyn.networks import unwrap
 from featdyn.sizes import size
-from featdyn.store import RunPart, Schema, locate
+from featdyn.store import Run, RunPart, Schema, locate
 from featdyn.validation import validate
 
 _ALIKE = "make the Recorder with the same arguments on every rank"
@@ -52,11 +53,14 @@ class Recorder:
     model
         Any module; each probe pass leaves its parameters, buffers, gradients, mode and random state untouched.
     store
-        A new folder or URL (``s3://bucket/run.zarr``), or the store of the same recording (probes, loss, options,
-        network), which is then continued after its last commit; the caller has loaded that checkpoint. Several ranks
-        need a folder.
+        A new folder or URL (``s3://bucket/run.zarr``), or the store of a recording. Several ranks need a folder.
     every
         :meth:`step` records at each such step.
+    resume
+        Go on after the last commit of a store that holds the same recording (probes, loss, options, network), of which
+        the caller has loaded that checkpoint. Without, a store that holds a recording is refused.
+    overwrite
+        Remove the recording that is there, if nobody writes it and nothing else lies in its folder.
     coords
         Names of the numbers given with each checkpoint besides ``step``, such as ``("epoch", "train_loss")``.
     loss
@@ -89,9 +93,10 @@ class Recorder:
     Examples
     --------
     >>> with Recorder(model, probes, "run.zarr", every=100, coords=("train_loss",)) as recorder:  # doctest: +SKIP
-    ...     recorder.record(step=0, train_loss=float("nan"))
+    ...     recorder.start()
     ...     for batch in batches:
     ...         recorder.step(train_loss=train_on(batch))
+    ...     recorder.finish()
     """
 
     def __init__(
@@ -101,6 +106,8 @@ class Recorder:
         store: str | Path,
         *,
         every: int = 1,
+        resume: bool = False,
+        overwrite: bool = False,
         coords: Sequence[str] = (),
         loss: Loss = None,
         forward: Callable[[nn.Module, Any], Any] | None = None,
@@ -110,6 +117,8 @@ class Recorder:
     ) -> None:
         self._ranks = Ranks()  # first of all: whatever fails below on one rank, the others hear of it
         try:
+            if resume and overwrite:
+                raise ValueError("resume goes on with a recording, overwrite removes it: give one of them")
             patterns, self._axes = asked(options.get("layers"))
             options |= {} if patterns is None else {"layers": patterns}
             call = Call(forward, output, loss)
@@ -119,8 +128,9 @@ class Recorder:
             noted = {"capture": self.options.model_dump(mode="json"), "identity": self._identity}
             # The store comes last: what fails above leaves no folder and no lock behind.
             self._run = open_store(
-                self._ranks, store, self.schema, probes, self.layers, {**(attributes or {}), **noted}
-            )
+                self._ranks, store, self.schema, probes, self.layers, {**(attributes or {}), **noted},
+                resume=resume, overwrite=overwrite,
+            )  # fmt: skip
             try:
                 run, batch = self._run, self.options.batch
                 self._last = self._ranks.first(
@@ -130,6 +140,7 @@ class Recorder:
                 self._run.close()
                 raise
             self.steps = max(0, self._last)
+            self._given: dict[str, float] | None = None  # with the step that was counted last, if any was
             self._shards = Shards(self._run.place, self._run.schema, self._recording)
         except BaseException:
             self._ranks.close()
@@ -193,9 +204,24 @@ class Recorder:
         self._planned = True
         return estimate(self.schema, state + self._state_bytes(), checkpoints, BUFFERS, self._run.place)
 
+    def start(self, **coords: Number) -> None:
+        """Record step 0, unless the store holds a checkpoint already; coordinates that are not given are NaN."""
+        self.wait()
+        if not self.checkpoints:
+            self.record(step=0, state=None, **{**dict.fromkeys(self._coords, math.nan), **coords})
+
+    def finish(self) -> None:
+        """Record the last step that :meth:`step` counted, unless it is there already, with what that was given."""
+        self.wait()
+        if self._given is not None and self.steps > self._last:
+            self.record(step=self.steps, state=None, **self._given)
+
     def step(self, **coords: Number) -> bool:
-        """Count one training step, from the store's last on, and record when it is due; return whether it was."""
-        self._numbers(coords)
+        """Count one training step, from the store's last on, and record when it is due; return whether it was.
+
+        To be called after each step of the optimizer: where gradients are accumulated, not for each micro-batch.
+        """
+        self._given = self._numbers(coords)
         self.steps += 1
         due = self.steps % self.every == 0
         if due:
@@ -266,10 +292,11 @@ class Recorder:
         """Start a checkpoint; return what must be the same on all ranks."""
         numbers, step = self._numbers(coords), whole("step", step)
         if step <= self._last:
+            there = "is there already" if step in Run(self._run.place).values("step") else "is not there"
             raise StoreError(
-                f"step {step} is not beyond step {self._last}, the last in {self._run.place}: to go on, load what "
-                "Run(store).state(checkpoint) has of its last checkpoint and count from there; to begin anew, choose "
-                "another path"
+                f"{self._run.place}: step {step} {there}, and steps go on beyond {self._last}, the last one: load what "
+                "Run(store).state(checkpoint) has of its last checkpoint and count from there; to begin anew, give "
+                "overwrite=True or choose another path"
             )
         pending.files = self._run.checkpoint()
         self.steps = pending.step = step

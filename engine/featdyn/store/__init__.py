@@ -2,6 +2,7 @@
 
 from featdyn.store.checkpoint import CheckpointWriter
 from featdyn.store.compact import compact
+from featdyn.store.erase import erase
 from featdyn.store.garbage import Garbage, gc
 from featdyn.store.locate import below, locate
 from featdyn.store.publish import commit_result
@@ -27,6 +28,7 @@ __all__ = [
     "below",
     "commit_result",
     "compact",
+    "erase",
     "exists",
     "gc",
     "locate",

@@ -13,11 +13,13 @@ from featdyn.store.schema import check_name
 RESERVED = ("results", "checkpoints", "commits")  # top-level names that no array or coordinate may take
 
 # Names of the files that a writer makes, chunks of all three key encodings among them.
+_KEY = r"(c([./]\d+)*|\d+(\.\d+)*|\.\d+(\.\d+)*\.new)"
 _OWN = re.compile(
-    r"((?P<node>.+)/)?(\.zarr\.json\.new|zarr\.json)|(?P<array>.+)/(c([./]\d+)*|\d+(\.\d+)*|\.\d+(\.\d+)*\.new)"
+    rf"((?P<node>.+)/)?(\.zarr\.json\.new|zarr\.json)|(?P<array>.+)/{_KEY}"
     r"|commits/(\d{6,}(\.2)?|dropped|root|root\.\d+)\.json|commits/\.(dropped|root)\.json\.new"
     r"|checkpoints/\d{6,}/[^/]+\.safetensors"
 )
+_BELOW = re.compile(rf"\.zarr\.json\.new|zarr\.json|{_KEY}")
 
 # Of these, what no writer makes before its first commit; and what a run keeps: manifests, results, tensors, shards.
 _COMMITTED = re.compile(r"commits/(?!000001\.json)(\d{6,}(\.2)?|dropped|root|root\.\d+)\.json|results/[^/]+/\d{6,}/.+")
@@ -85,5 +87,10 @@ def is_own(path: str, nodes: Mapping[str, Document] | None = None) -> bool:
     match = _OWN.fullmatch(path)
     if match is None:
         return False
-    node = match["node"] or match["array"]
-    return nodes is None or node is None or node in nodes or node.split("/")[0] == "results"
+    parts = path.split("/")
+    if nodes is None or not (match["node"] or match["array"]) or parts[0] == "results":
+        return True
+    above = (
+        ("/".join(parts[:n]), "/".join(parts[n:])) for n in range(1, len(parts))
+    )  # arrays may have keys such as c/0
+    return any(node in nodes and _BELOW.fullmatch(rest) for node, rest in above)

@@ -68,8 +68,9 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None, *, da
     }
     _same_data(store, attributes["dataset"])
     with Recorder(
-        loop.model, _probes(recipe, loop), store, coords=COORDS, attributes=attributes, **recipe.capture.model_dump()
-    ) as recorder:
+        loop.model, _probes(recipe, loop), store, resume=True, coords=COORDS, attributes=attributes,
+        **recipe.capture.model_dump(),
+    ) as recorder:  # fmt: skip
         moments = 1 if recipe.training.optimizer == "sgd" else 2
         plan = recorder.plan(len(due), moments * sum(p.nbytes for p in loop.model.parameters()))
         events.plan(f"{plan}\n{loop.intervention}" if loop.intervention else str(plan))
