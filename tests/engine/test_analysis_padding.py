@@ -9,8 +9,9 @@ import xarray as xr
 from torch import nn
 
 from featdyn.analysis.driver import analyze
-from featdyn.capture import Probes
+from featdyn.capture import Axis, Probes
 from featdyn.errors import FeatdynError
+from featdyn.networks import ways
 from featdyn.store import Run
 from tests.engine.token_networks import LAYERS, LENGTH, VOCABULARY, Attending, N, exact, inputs, record
 
@@ -132,6 +133,38 @@ def test_features_computed_again_are_masked_too_and_composites_are_given_all_pos
             analyze(run, "controls", model=Causal(), cuts=["up"])
     for name in ("motion", "cosine", "cka", "linear_accuracy", "path_length"):
         xr.testing.assert_equal(found[0][name], found[1][name])
+
+
+def test_layers_with_tokens_first_are_asked_as_those_with_samples_first(run, tmp_path):
+    given, labels = inputs(40)[0], inputs(40)[1][:, 0] % 3
+    probes = Probes(given, labels, COORDS)
+    network = Attending(3, by_token=False, first=True)
+    turned = record(tmp_path / "r.zarr", network, probes, layers={"embed": None, "mix": Axis(sample=1), "up": None})
+    one, two = analyze(Run(run.path), "drift"), analyze(turned, "drift", model=network, cuts=["mix", "up", "embed"])
+    for name in ("motion", "cosine", "cka", "path_length"):
+        np.testing.assert_allclose(one[name].sel(cut=two["cut"].values), two[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    with pytest.raises(FeatdynError):
+        analyze(turned, "consistency", model=network, cuts=["mix"])
+
+
+def test_noise_moves_features_at_real_positions_only():
+    from featdyn.analysis.gradient_noise.linear_response import Features as Response
+
+    ids, real = inputs()[0]["ids"], inputs()[0]["attention_mask"].bool()
+    net = Causal().eval()
+    cut = next(cut for found in ways(net, ids, every=True) for cut in found if cut.name == "up")
+    state, step = net.state_dict(), torch.ones(sum(p.numel() for p in net.up.parameters()))
+    found = Response(net, [cut], ids, real, {"up"})
+    whole = Response(net, [cut], ids)
+    for one, other in (
+        (found.at(state)[0], whole.at(state)[0]),
+        *zip(*(r.response(state, [step], ["up.weight", "up.bias"]) for r in (found, whole)), strict=True),
+    ):
+        one, other = (z.reshape(N, -1, LENGTH, 6) for z in (one, other))
+        there = real[:, None, :, None].expand_as(one)
+        assert bool((one[~there] == 0).all())
+        assert torch.equal(one[there], other[there])
+        assert bool((other[~there] != 0).any())
 
 
 def test_language_models_are_asked_what_they_can_be(tmp_path):

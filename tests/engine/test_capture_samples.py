@@ -91,6 +91,28 @@ def test_rows_that_are_not_samples_are_refused_by_name(tmp_path, network, n, bat
     assert select(network(), *tokens(n).few(torch.device("cpu")), ["head"])[0]["head"].shape == (3,)
 
 
+class Batched(Body):
+    """BatchNorm by batch in eval mode, between layers that are one sample's."""
+
+    def between(self, x):
+        return F.batch_norm(self.inner(x).flatten(1), None, None, training=True).view(x.shape)
+
+
+class Together(Body):
+    """Attention over the batch."""
+
+    def between(self, x):
+        flat = self.inner(x).flatten(1)
+        return ((flat @ flat.T).softmax(1) @ flat).view(x.shape)
+
+
+@pytest.mark.parametrize("network", [Batched, Together])
+def test_networks_whose_samples_meet_are_refused(tmp_path, network):
+    with pytest.raises(NetworkError, match="samples meet"):
+        Recorder(network(), tokens(), tmp_path / "r.zarr", layers=["head"], gradients=False)
+    assert not (tmp_path / "r.zarr").exists()
+
+
 @pytest.mark.parametrize(
     ("network", "message"), [(Sorted, "layer inner gives a sample other values"), (Centred, "output gives a sample")]
 )

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import xarray as xr
 from torch import nn
 
 import featdyn
 from featdyn.capture import Axis, Probes, Recorder, outputs
+from featdyn.cli.info import describe
 from featdyn.errors import NetworkError, StoreError
 from featdyn.store import Run
 from tests.engine.token_networks import LAYERS, LENGTH, VOCABULARY, Attending, N, exact, inputs, record
@@ -134,12 +136,49 @@ def test_of_a_vocabulary_the_largest_and_the_target_are_stored_and_a_run_goes_on
     assert (run.values("outputs/top_classes")[0][~real] == -1).all()
     for name in ("top_logits", "target_logit", "token_loss"):
         assert np.isnan(run.values(f"outputs/{name}")[0][~real]).all()
+    assert set(describe(run)["outputs"]) == {"loss", "token_loss", "top_logits", "top_classes", "target_logit"}
     network = Attending()
     with Recorder(network, Probes(given, targets), run.path, layers=LAYERS, dtype="float32") as recorder:
+        recorder.plan(2)  # what a caller does that says itself what is needed
         recorder.record(step=7)
     network.head.forward = lambda x: F.linear(x, network.head.weight * 2, network.head.bias)
     with pytest.raises(StoreError, match="another recording"):
         Recorder(network, Probes(given, targets), run.path, layers=LAYERS, dtype="float32")
+
+
+def test_outputs_that_are_no_classes_are_kept_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(outputs, "VOCABULARY", VOCABULARY - 1)
+    given, _ = inputs()
+    wanted = torch.rand(N, LENGTH, VOCABULARY)
+    loss = lambda out, target: ((out - target) ** 2).flatten(1).mean(1)  # noqa: E731
+    run = record(tmp_path / "r.zarr", Attending(), Probes(given, wanted), checkpoints=1, loss=loss, layers=["up"])
+    assert run.schema["outputs/logits"].dims == ("sample", "position", "feature")
+
+
+def test_xarray_reads_positions_and_counts_no_padding(tmp_path):
+    given, targets = inputs()
+    run = record(tmp_path / "r.zarr", Attending(), Probes(given, targets), checkpoints=1)
+    tree = xr.open_datatree(run.path, engine="zarr")
+    real = given["attention_mask"].bool().numpy()
+    np.testing.assert_array_equal(tree["inputs/mask"].values, real)
+    found = tree["layers/up/activation"].mean("position").values[0]
+    expected = np.nanmean(np.where(real[:, :, None], run.values("layers/up/activation")[0], np.nan), 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_store_whose_positions_are_called_tokens_goes_on(tmp_path, monkeypatch):
+    given, targets = inputs()
+    with monkeypatch.context() as older:
+        older.setattr(
+            "featdyn.capture.arrays.dims",
+            lambda shape, positions: ("token", "feature") if len(shape) == 2 else ("feature",),
+        )
+        run = record(tmp_path / "r.zarr", Attending(), Probes(given, targets), checkpoints=1)
+    assert run.schema["layers/up/activation"].dims == ("sample", "token", "feature")
+    with Recorder(Attending(), Probes(given, targets), run.path, layers=LAYERS, dtype="float32") as recorder:
+        recorder.record(step=9)
+    found = Run(run.path).values("layers/up/activation")
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_tokens_first_are_refused_with_what_to_write_and_then_recorded_samples_first(tmp_path):

@@ -34,7 +34,8 @@ class Probes:
         so the origin is the unit of resampling. Without it each probe counts as its own.
     mask
         ``(N, position)`` of 0 and 1, or truth values: which positions of each probe are no padding. Where it is None
-        and ``inputs`` is a dict with ``attention_mask``, that. Padding takes no part in anything that is recorded.
+        and ``inputs`` is a dict with ``attention_mask``, that. Padding takes no part in anything that is recorded. All
+        layers with positions are taken to have these: of an encoder and a decoder record one, with its mask.
 
     Raises
     ------

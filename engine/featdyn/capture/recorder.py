@@ -148,7 +148,11 @@ class Recorder:
 
     def _foretell(self) -> None:
         """Say what a checkpoint takes and how many there is room for, before the first and unless :meth:`plan` did."""
-        if self._planned or self.checkpoints or self._ranks.rank:
+        if self.checkpoints or self._ranks.rank:
+            return
+        if self._recording.outputs.said:
+            print(f"{self._run.place}: {self._recording.outputs.said}", file=sys.stderr)
+        if self._planned:
             return
         needs = self.plan(1)
         room = "" if needs.free is None else f"; {size(needs.free)} are free, room for {needs.free // needs.disk:,}"
@@ -157,8 +161,6 @@ class Recorder:
             f"checkpoint before compression{room}",
             file=sys.stderr,
         )
-        if self._recording.outputs.said:
-            print(f"{self._run.place}: {self._recording.outputs.said}", file=sys.stderr)
 
     def _state_bytes(self) -> int:
         return sum(t.nbytes for t in self._tensors().values())
