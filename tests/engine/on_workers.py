@@ -35,7 +35,7 @@ class Own(nn.Module):
 
 
 def own_run(path: Path, checkpoints: int = 4, n: int = 42) -> tuple[Run, Own]:
-    """Record a network that changes at random: 42 probes in blocks of 16 and batches of 5, stored as float32."""
+    """Record a network that changes at random: n probes in blocks of 16 and batches of 5, stored as float32."""
     model, random = Own(), torch.Generator().manual_seed(1)
     labels = torch.arange(n) % 3
     inputs = torch.randn(n, 1, 6, 6, generator=random) + labels[:, None, None, None]
@@ -52,7 +52,7 @@ def own_run(path: Path, checkpoints: int = 4, n: int = 42) -> tuple[Run, Own]:
                     tensor += 0.2 * torch.rand(tensor.shape, generator=random)
                 recorder.record(step=10 * t)
     run = Run(path)
-    assert run.schema.blocks == 3
+    assert run.schema.blocks == -(-n // 16)
     return run, model
 
 

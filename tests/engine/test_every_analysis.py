@@ -163,11 +163,48 @@ def check_isotropy(found: xr.Dataset, truth: Truth) -> None:
                 assert np.isnan(share) or share == pytest.approx(values[:k].sum() / values.sum(), rel=1e-3)
 
 
+def check_richness(found: xr.Dataset, truth: Truth) -> None:
+    """Against the N x N kernels, of positions' means."""
+    logits = np.asarray(truth.run.array("outputs/logits")[-1].values, np.float64)
+    for layer in found["layer"].values:
+        stored = np.asarray(truth.run.array(f"layers/{layer}/activation")[-1].values, np.float64)
+        for name, members in truth.sets.items():
+            cell = float(found["low_rank"].sel(layer=layer, set=name)[-1])
+            if np.isnan(cell):
+                continue
+            x, f = stored[members].reshape(len(members), stored.shape[1], -1).mean(2), logits[members]
+            x, f = x - x.mean(0), f - f.mean(0)
+            u, sizes, _ = np.linalg.svd(f, full_matrices=False)
+            kept = sizes > 1e-6 * sizes[0]
+            k, projection = x @ x.T, u[:, kept] @ u[:, kept].T
+            wanted = 1 - np.trace(k @ projection) / np.linalg.norm(k) / np.linalg.norm(projection)
+            assert cell == pytest.approx(wanted, abs=1e-8 + 1e-15 / (sizes[kept][-1] / sizes[0]) ** 2)
+
+
+def check_collapse(found: xr.Dataset, truth: Truth) -> None:
+    for layer in found["layer"].values:
+        stored = np.asarray(truth.run.array(f"layers/{layer}/activation")[-1].values, np.float64)
+        for name in found["set"].values:
+            cell = float(found["nc1"].sel(layer=layer, set=name)[-1])
+            if np.isnan(cell):
+                continue
+            x, y = stored[truth.sets[name]], truth.labels[truth.sets[name]]
+            x = x.reshape(len(x), x.shape[1], -1).mean(2)
+            means = np.stack([x[y == label].mean(0) if (y == label).any() else x[0] * np.nan for label in range(3)])
+            apart = means[~np.isnan(means[:, 0])]
+            between = np.cov(apart.T, bias=True).reshape(x.shape[1], -1)
+            within = (x - means[y]).T @ (x - means[y]) / len(x)
+            wanted = np.trace(within @ np.linalg.pinv(between, rcond=1e-10, hermitian=True)) / len(apart)
+            assert cell == pytest.approx(wanted, rel=1e-4)
+
+
 REFERENCES: dict[str, Callable[[xr.Dataset, Truth], None]] = {
     "consistency": check_composites,
     "drift": check_drift,
     "density": check_density,
     "spectra": check_spectra,
+    "richness": check_richness,
+    "collapse": check_collapse,
     "layer_isotropy": check_isotropy,
 }
 

@@ -56,6 +56,7 @@ def test_declarations_are_light() -> None:
 def test_nothing_else_names_an_analysis() -> None:
     """Not the command line, not the report's page, not what README's table is made by."""
     looked = [*ENGINE.glob("cli/*.py"), *ENGINE.glob("report/page*"), *ENGINE.glob("report/report.*")]
+    looked = [path for path in looked if path.suffix != ".css"]  # whose words are its own
     looked += [ENGINE / "report" / "chapters.py", ENGINE / "analysis" / "table.py", ENGINE / "analysis" / "__main__.py"]
     assert len(looked) > 20
     word = re.compile(rf"\b({'|'.join(analyses())})\b")

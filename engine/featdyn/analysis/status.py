@@ -21,6 +21,7 @@ NEVER_RIGHT = "reference_network_is_never_right"
 NO_TRAINING_PROBES = "no_training_probes"
 NO_LABELS = "probes_have_no_labels"
 NO_LATER = "no_later_checkpoint"
+ALIKE = "all_probes_are_alike"
 UNEXPLAINED = "not_defined"
 """The reasons that several analyses share; an analysis may have others of its own."""
 

@@ -6,6 +6,8 @@
 - :mod:`two_sample`: are these two samples from one law? Total variation, MMD, energy, sliced Wasserstein, a classifier.
 - :mod:`multiplicity`, :mod:`resampling`, :mod:`repeats`: adjusted p-values; intervals, of clustered samples too.
 - :mod:`cka`: centred kernel alignment, from Gram matrices.
+- :mod:`richness`: the low-rank measure, feature metrics, neural collapse, how far kernels and parameters have moved.
+- :mod:`representation`, :mod:`similarity`: what one representation looks like, and how alike two are.
 
 Where samples come in groups, such as the corruptions of one image, the group is the unit: everything that resamples,
 permutes or tests draws takes ``groups``. Draws are rows: an array (n, p). A :class:`Gram` stands for draws too large to
@@ -13,7 +15,18 @@ hold: add those of blocks of coordinates. ``center`` says what they are taken ab
 zero (``"known"``). ``rng`` is a generator or a seed, 0 by default.
 """
 
-from featdyn.statistics import alignment, cka, multiplicity, repeats, resampling, sphericity, two_sample
+from featdyn.statistics import (
+    alignment,
+    cka,
+    multiplicity,
+    repeats,
+    representation,
+    resampling,
+    richness,
+    similarity,
+    sphericity,
+    two_sample,
+)
 from featdyn.statistics.directions import Directions, count_directions
 from featdyn.statistics.gram import Gram, group_means
 from featdyn.statistics.isotropy import Isotropy, isotropy
@@ -33,7 +46,10 @@ __all__ = [
     "isotropy",
     "multiplicity",
     "repeats",
+    "representation",
     "resampling",
+    "richness",
+    "similarity",
     "sphericity",
     "tail_shape",
     "two_sample",

@@ -66,6 +66,16 @@ def refuse_vanished(run: Run, layers: Sequence[str], way: str) -> None:
             )
 
 
+def is_maps(spec: ArraySpec) -> bool:
+    """Whether the variables are channels, which come before the positions; else they are the last axis."""
+    return "channel" in spec.dims
+
+
+def variables(spec: ArraySpec) -> int:
+    """Return the number of a layer's variables: channels of maps, else the length of the last axis."""
+    return spec.shape[1 if is_maps(spec) else -1]
+
+
 def layer_coords(run: Run, specs: Sequence[ArraySpec], sets: ProbeSets) -> dict[str, Any]:
     """Return the coordinates of results over (layer, set, t)."""
     return {

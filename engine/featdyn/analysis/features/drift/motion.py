@@ -15,7 +15,7 @@ from torch import Tensor
 from featdyn.analysis.features.drift.weight_distance import beyond_squares
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import Stitchable
-from featdyn.analysis.status import FEW, NO_LATER, NOT_FINITE, STILL, ZERO, Status
+from featdyn.analysis.status import ALIKE, FEW, NO_LATER, NOT_FINITE, STILL, ZERO, Status
 from featdyn.statistics.resampling import student
 from featdyn_kernels.paths import squared_distances
 
@@ -24,7 +24,6 @@ MATRICES = 14
 """So many float64 matrices over (t1, t2) are held for each probe that moves, at most."""
 MEANS = ("motion", "cosine")
 PAIRS = ("cut", "set", "t1", "t2")
-ALIKE = "all_probes_are_alike"
 
 SUMS = 6  # groups, probes, values, squared sums, sums times sizes, squared sizes: those of `student`
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.spectra import SpectraOptions
 from featdyn.analysis.inputs.positions import padding_of
-from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, recorded, vanished
+from featdyn.analysis.inputs.recorded_arrays import VANISHED, is_maps, layer_coords, recorded, vanished, variables
 from featdyn.analysis.status import DEAD, FEW, NOT_FINITE, Status
 from featdyn.compute import Plan
 from featdyn.statistics.alignment.spectrum import entropy_rank
@@ -34,7 +34,7 @@ def spectra(context: Context[SpectraOptions]) -> xr.Dataset:
     """Decompose the covariance of every recorded layer's features, in one pass over the store."""
     run, sets, options = context.run, context.sets, context.options
     specs = recorded(run, options.layers, options.of)
-    widths = [_width(spec) for spec in specs]
+    widths = [variables(spec) for spec in specs]
     context.admit(plan(run, specs, len(sets.names)))
     groups = [[(c, t, b) for b in range(run.schema.blocks)] for c in range(len(specs)) for t in range(run.checkpoints)]
     shape = len(specs), len(sets.names), run.checkpoints
@@ -67,7 +67,7 @@ def spectra(context: Context[SpectraOptions]) -> xr.Dataset:
 def plan(run: Run, specs: list[ArraySpec], sets: int) -> Plan:
     """Return what one pass over these arrays will need."""
     block = min(run.schema.shard_samples, run.schema.samples)
-    square = 8 * max(_width(spec) for spec in specs) ** 2
+    square = 8 * max(variables(spec) for spec in specs) ** 2
     return Plan(
         f"{len(specs)} layers x {run.checkpoints} checkpoints x {run.schema.samples:,} probes",
         tasks=len(specs) * run.checkpoints,  # or more, smaller ones, where these are few
@@ -77,17 +77,8 @@ def plan(run: Run, specs: list[ArraySpec], sets: int) -> Plan:
             # Those of a block, and as many levels of sums as a tree has that wait for their other half.
             "moments": square * sets * (2 + run.schema.blocks.bit_length()),
         },
-        result={"spectra": 8 * len(specs) * sets * run.checkpoints * max(_width(spec) for spec in specs)},
+        result={"spectra": 8 * len(specs) * sets * run.checkpoints * max(variables(spec) for spec in specs)},
     )
-
-
-def _is_maps(spec: ArraySpec) -> bool:
-    """Whether the variables are channels, which come before the positions; else they are the last axis."""
-    return "channel" in spec.dims
-
-
-def _width(spec: ArraySpec) -> int:
-    return spec.shape[1 if _is_maps(spec) else -1]
 
 
 State: TypeAlias = tuple[Run, list[ArraySpec], list[NDArray[np.bool_]], list[NDArray[np.bool_] | None]]
@@ -112,7 +103,7 @@ def _moments(state: State, item: tuple[int, int, int]) -> Total:
         own = values if mine.all() else values[mine]
         if mask is not None:
             own = own[mask[samples][mine]]  # each position that is no padding is an observation
-        shape = (*own.shape[:2], -1) if _is_maps(specs[c]) else (-1, own.shape[-1])
+        shape = (*own.shape[:2], -1) if is_maps(specs[c]) else (-1, own.shape[-1])
         moments = accumulate(own.reshape(shape))
         # Their squares come near the ends of float32.
         if own.size and not 1e-24 < np.trace(moments.scatter) / moments.count < 1e24:

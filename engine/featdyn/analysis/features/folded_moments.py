@@ -1,0 +1,90 @@
+"""Moments of a layer, fold by fold of a set's probes: one pass serves a measure and the interval about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from operator import add
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featdyn.analysis.inputs.layer_vectors import pieces, vectors
+from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.status import ALIKE, DEAD, FEW, NOT_FINITE, ZERO
+from featdyn.statistics.jackknife import folds, jackknife_interval
+from featdyn.store import ArraySpec, Run
+from featdyn_kernels.moments import Moments, accumulate
+
+Beside: TypeAlias = Callable[[int, NDArray[np.bool_], NDArray[np.intp]], dict[str, Any]]
+"""What is accumulated beside the features of some probes, from (block, which of it, places in the run)."""
+LEAST = 4
+"""Folds that an interval needs."""
+
+
+def fold_of(sets: ProbeSets, s: int, count: int, seed: int, kinds: NDArray[Any] | None) -> NDArray[np.intp]:
+    """Return ``(probe,)``, the fold of each probe of a set: whole images, every class in its share. -1 of others."""
+    member, found = sets.members[s], np.full(len(sets.origins), -1)
+    kind = None if kinds is None else kinds[member]
+    found[member] = folds(int(member.sum()), count, seed + s, sets.origins[member], kind)
+    return found
+
+
+def folded(
+    run: Run, spec: ArraySpec, t: int, member: NDArray[np.bool_], fold: NDArray[np.intp], beside: Beside
+) -> list[Moments]:
+    """Return the moments of each fold ``(probe,)`` of a set's probes ``(probe,)`` at a checkpoint, block by block."""
+    found: dict[int, Moments] = {}
+    for block, mine, places in pieces(run, member):
+        x, others = vectors(run, spec.path, t, block, mine), beside(block, mine, places)
+        for g in np.unique(fold[places]).tolist():
+            rows = fold[places] == g
+            more = {k: v[rows] if isinstance(v, np.ndarray) else v for k, v in others.items()}
+            with np.errstate(invalid="ignore", over="ignore"):
+                part = accumulate(x[rows], **more)
+                found[g] = found[g] + part if g in found else part
+    return [found[g] for g in sorted(found)]
+
+
+def whole(parts: Sequence[Moments]) -> Moments:
+    """Return the moments of all folds."""
+    return reduce(add, parts)
+
+
+def left_out(parts: Sequence[Moments]) -> Iterator[Moments]:
+    """Yield the moments without each fold in turn."""
+    if len(parts) > 1:
+        for g in range(len(parts)):
+            yield whole([part for i, part in enumerate(parts) if i != g])
+
+
+def bounds(
+    estimate: float, others: Sequence[float], valid: tuple[float, float] | None = (0.0, 1.0)
+) -> tuple[float, float, str]:
+    """Return the limits of a 95 % interval, and why there are none or "".
+
+    Of what is positive and has no upper end (``valid`` is None) they are taken on a log scale.
+    """
+    if len(others) < LEAST or not np.isfinite(others).all():
+        return np.nan, np.nan, FEW
+    if valid is None and min(estimate, *others) > 0:
+        found = jackknife_interval(float(np.log(estimate)), np.log(others).tolist())
+        low, high = np.exp(found.low), np.exp(found.high)
+    else:
+        found = jackknife_interval(estimate, others, bounds=valid or (0.0, np.inf))
+        low, high = found.low, found.high
+    return float(low), float(high), "" if np.isfinite(high) else ALIKE
+
+
+def flaw(moments: Moments) -> str:
+    """Return why features have no measure, or ""; what float32 has rounded away does not count as variation."""
+    if not np.isfinite(moments.scatter).all() or not np.isfinite(moments.mean).all():
+        return NOT_FINITE
+    if moments.count < 2:
+        return FEW
+    largest = float(np.max(moments.scatter.diagonal(), initial=0.0)) / moments.count
+    size = float(np.abs(moments.mean).max(initial=0.0))
+    if largest == 0 and size == 0:
+        return ZERO
+    return "" if largest > (np.finfo(np.float32).eps * size) ** 2 else DEAD

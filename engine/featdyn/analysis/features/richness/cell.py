@@ -1,0 +1,169 @@
+"""One layer at one checkpoint for one set: its measures, and why some are missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featdyn.analysis.features.folded_moments import bounds, flaw, folded, left_out, whole
+from featdyn.analysis.features.richness import RichnessOptions
+from featdyn.analysis.inputs.layer_vectors import LOGITS, outputs, vectors
+from featdyn.analysis.inputs.targets import Targets
+from featdyn.analysis.status import FEW, NOT_FINITE
+from featdyn.statistics.alignment.spectrum import entropy_rank
+from featdyn.statistics.richness import (
+    LowRank,
+    feature_metrics_of_moments,
+    kernel_deviation_of_moments,
+    low_rank_of_moments,
+)
+from featdyn.store import ArraySpec, Run
+from featdyn_kernels.eigh import eigvalsh
+from featdyn_kernels.moments import Moments
+
+BOUNDED = ("low_rank", "effective_dimension", "kernel_deviation")
+NUMBERS = (
+    *(name + end for name in BOUNDED for end in ("", "_low", "_high")),
+    "low_rank_isotropic", "output_rank", "kernel_similarity", "kernel_cosine",
+)  # fmt: skip
+STATUSES = (
+    "status", "isotropic_status", "target_status", "kernel_status", "cosine_status",
+    *(f"{name}_interval_status" for name in BOUNDED),
+)  # fmt: skip
+OUTPUTS_STILL = "outputs_do_not_vary"
+NO_TARGETS, UNKNOWN, ALL_ZERO = "no_targets_that_can_be_used", "some_probes_have_no_target", "targets_are_zero"
+FIRST = "features_of_the_first_checkpoint_do_not_vary"
+BEYOND = "output_rank_is_beyond_the_formula"
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What every cell needs."""
+
+    run: Run
+    specs: list[ArraySpec]
+    members: list[NDArray[np.bool_]]  # (probe,) for each set
+    folds: list[NDArray[np.intp]]  # (probe,) for each set
+    targets: Targets
+    options: RichnessOptions
+
+
+def cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values of one cell by variable, and the reasons of what is missing by status variable.
+
+    Outputs, targets and the first checkpoint's features are accumulated beside the features, so that the store is read
+    once.
+    """
+    (c, s, t), run, wanted = item, state.run, state.targets
+    path, width, goals = state.specs[c].path, outputs(run), wanted.values.shape[1]
+
+    def beside(block: int, mine: NDArray[np.bool_], places: NDArray[np.intp]) -> dict[str, Any]:
+        each = [vectors(run, LOGITS, t, block, mine), wanted.values[places], vectors(run, path, 0, block, mine)]
+        return {"outputs": np.concatenate(each, 1)}
+
+    parts = folded(run, state.specs[c], t, state.members[s], state.folds[s], beside)
+    total = whole(parts)
+    said, goal, first = _only(total, 0, width), _only(total, width, goals), _only(total, width + goals, None)
+    low_rank, flawed = _low_rank(said, state.options)
+    if flawed:
+        return {}, dict.fromkeys(STATUSES, flawed)
+    assert low_rank is not None
+    first_flawed, target_flaw = _first_flaw(first), _target_flaw(wanted, state.members[s], goal)
+    usable = said if target_flaw in (NO_TARGETS, ALL_ZERO) else goal  # what stands in for no targets is not given
+    metrics = feature_metrics_of_moments(
+        said.second,
+        said.cross,
+        said.output_second,
+        usable.cross,
+        usable.output_second,
+        said.count,
+        tolerance=state.options.tolerance,
+    )
+    values: dict[str, Any] = {
+        "low_rank": low_rank.value,
+        "low_rank_isotropic": low_rank.reference,
+        "output_rank": low_rank.rank,
+        "effective_dimension": metrics.effective_dimension,
+    }
+    leading = ["intensity", "utilisation", "cumulative_utilisation"]
+    leading += [] if target_flaw else ["quality", "cumulative_quality"]
+    values |= {name: getattr(metrics, name)[: state.options.leading] for name in leading}
+    cosine_flawed = first_flawed
+    if first_flawed != NOT_FINITE:
+        deviation = kernel_deviation_of_moments(first)
+        if not first_flawed:
+            values |= {"kernel_deviation": deviation.deviation, "kernel_similarity": deviation.similarity}
+        if np.isfinite(deviation.cosine):
+            values["kernel_cosine"], cosine_flawed = deviation.cosine, ""
+    reasons = {
+        "isotropic_status": BEYOND if np.isnan(low_rank.reference) else "",
+        "target_status": target_flaw,
+        "kernel_status": first_flawed,
+        "cosine_status": cosine_flawed,
+    }
+    others = [_bounded(moments, width, goals, state.options) for moments in left_out(parts)]
+    for name in BOUNDED:
+        if name not in values:
+            reasons[f"{name}_interval_status"] = first_flawed
+            continue
+        valid = None if name == "effective_dimension" else (0.0, 1.0)
+        low, high, why = bounds(values[name], [other[name] for other in others], valid)
+        values |= {f"{name}_low": low, f"{name}_high": high}
+        reasons[f"{name}_interval_status"] = why
+    return values, reasons
+
+
+def _low_rank(said: Moments, options: RichnessOptions) -> tuple[LowRank | None, str]:
+    """Return the low-rank measure of features and outputs, or why there is none."""
+    reason = flaw(said)
+    of_outputs = flaw(Moments(said.count, said.output_mean, said.output_scatter))
+    if not reason and of_outputs:
+        reason = of_outputs if of_outputs == NOT_FINITE else OUTPUTS_STILL
+    if reason:
+        return None, reason
+    found = low_rank_of_moments(said, centring=options.centring, tolerance=options.tolerance)
+    # Outputs that span all directions of so few probes hold any features whatever.
+    return (None, FEW) if found.rank >= found.samples - 1 else (found, "")
+
+
+def _bounded(moments: Moments, width: int, goals: int, options: RichnessOptions) -> dict[str, float]:
+    """Return what has an interval, of the moments without one fold; NaN where there is none."""
+    said, first = _only(moments, 0, width), _only(moments, width + goals, None)
+    low_rank, flawed = _low_rank(said, options)
+    if flawed or low_rank is None:
+        return dict.fromkeys(BOUNDED, np.nan)
+    values = np.maximum(np.asarray(eigvalsh(said.second)), 0.0)
+    deviation = np.nan if _first_flaw(first) else kernel_deviation_of_moments(first).deviation
+    return dict(zip(BOUNDED, (low_rank.value, entropy_rank(values), deviation), strict=True))
+
+
+def _only(moments: Moments, start: int, count: int | None) -> Moments:
+    """Return moments with some of what was accumulated beside the features."""
+    assert moments.output_mean is not None
+    assert moments.output_scatter is not None
+    assert moments.cross_scatter is not None
+    kept = slice(start, None if count is None else start + count)
+    return Moments(
+        moments.count,
+        moments.mean,
+        moments.scatter,
+        moments.output_mean[kept],
+        moments.output_scatter[kept, kept],
+        moments.cross_scatter[:, kept],
+    )
+
+
+def _first_flaw(first: Moments) -> str:
+    reason = flaw(Moments(first.count, first.output_mean, first.output_scatter))
+    return FIRST if reason and reason != NOT_FINITE else reason
+
+
+def _target_flaw(wanted: Targets, member: NDArray[np.bool_], goal: Moments) -> str:
+    if not wanted.values.shape[1]:
+        return NO_TARGETS
+    if not wanted.known[member].all():
+        return UNKNOWN
+    return "" if goal.output_second.any() else ALL_ZERO

@@ -1,0 +1,72 @@
+"""Low-rank measure, feature metrics and the change of the kernel, in one pass over features and outputs."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any, TypeAlias
+
+import numpy as np
+import xarray as xr
+
+from featdyn.analysis.cells import Cells
+from featdyn.analysis.context import Context
+from featdyn.analysis.features.folded_moments import fold_of
+from featdyn.analysis.features.richness import LEADING, RichnessOptions
+from featdyn.analysis.features.richness.cell import NUMBERS, STATUSES, State, cell
+from featdyn.analysis.features.richness.weights import PARAMETERS, weight_bytes, weights
+from featdyn.analysis.inputs.layer_vectors import LOGITS, block_bytes, outputs
+from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, recorded, vanished, variables
+from featdyn.analysis.inputs.targets import targets
+from featdyn.compute import Plan
+from featdyn.store import ArraySpec, Run
+
+DIMS = ("layer", "set", "t")
+COPIES = 4
+"""So many moments, beside those of each fold, are held while a measure is made of them."""
+Found: TypeAlias = tuple[dict[str, Any], dict[str, str]]
+
+
+def richness(context: Context[RichnessOptions]) -> xr.Dataset:
+    """Measure every recorded layer at every checkpoint, for every set of probes."""
+    run, sets, options = context.run, context.sets, context.options
+    specs, width, wanted = recorded(run, options.layers, "activation"), outputs(run), targets(run)
+    members, steps, widths = sets.members, run.checkpoints, [variables(spec) for spec in specs]
+    folds = [fold_of(sets, s, options.folds, options.seed, wanted.classes) for s in range(len(members))]
+    shape, kept = (len(specs), len(members), steps), min(options.leading, max(widths))
+    cells = Cells(DIMS, shape, NUMBERS, STATUSES, dict.fromkeys(LEADING, ("k", kept)))
+    of_weights = Cells(("t",), (steps,), PARAMETERS, ("parameter_status",))
+    context.admit(plan(run, specs, shape, width + wanted.values.shape[1], options.folds, cells.nbytes))
+    lost, items = [vanished(run, spec) for spec in specs], list(product(*map(range, shape)))
+    with context.stage(State(run, specs, members, folds, wanted, options)) as stage:
+        for at, found in zip(items, context.each(stage.map(cell, items)), strict=True):
+            c, s, t = at
+            if lost[c][t, members[s]].mean() > 0.5:
+                cells.fail(at, VANISHED)
+            else:
+                cells.put(at, *found)
+        for t, found in enumerate(context.each(stage.map(_weights, range(steps)))):
+            of_weights.put((t,), *found)
+    coords = {**layer_coords(run, specs, sets), "width": ("layer", widths), "k": np.arange(kept) + 1}
+    return cells.dataset().merge(of_weights.dataset()).assign_coords(coords)
+
+
+def plan(run: Run, specs: list[ArraySpec], shape: tuple[int, ...], beside: int, folds: int, result: int) -> Plan:
+    """Return what one pass over features and outputs will need; ``beside`` are the variables of outputs and targets."""
+    widest, logits = max(map(variables, specs)), run.schema[LOGITS]
+    moments = 8 * (widest**2 + widest * (widest + beside) + (widest + beside) ** 2)
+    return Plan(
+        f"{shape[0]} layers x {shape[1]} sets x {shape[2]} checkpoints, {run.schema.samples:,} probes",
+        tasks=shape[0] * shape[1] * shape[2] + run.checkpoints,
+        reads=run.checkpoints * (2 * sum(spec.nbytes for spec in specs) + len(specs) * logits.nbytes),
+        task={
+            "moments or weights": max((folds + COPIES) * moments, 5 * weight_bytes(run, 0)),
+            "blocks": 2 * block_bytes(run, [*specs, logits]),
+        },
+        state={"targets and folds": 8 * run.schema.samples * (beside + 2 * shape[1])},
+        result={"cells": result},
+    )
+
+
+def _weights(state: State, t: int) -> Found:
+    values, reason = weights(state.run, t)
+    return values, {"parameter_status": reason}

@@ -1,0 +1,71 @@
+"""One vector for each probe of a recorded layer, and of the outputs, in float64: what statistics over probes are of.
+
+Positions of maps and tokens are averaged, as a head behind global pooling sees them: our own choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featdyn.analysis.inputs.recorded_arrays import is_maps
+from featdyn.errors import FeatdynError
+from featdyn.store import ArraySpec, Run
+
+LOGITS = "outputs/logits"
+WIDEST = 4096
+"""Numbers of an output up to which they count as one vector."""
+
+Values = NDArray[np.float64]
+
+
+def outputs(run: Run) -> int:
+    """Return how many numbers an output has; FeatdynError where none are recorded, or they are too many."""
+    if LOGITS not in run.nodes:
+        raise FeatdynError(f"{run.path}: its outputs were not recorded")
+    spec = run.schema[LOGITS]
+    size = prod(spec.shape[1:])
+    if spec.sample_axis != 0 or size > WIDEST:
+        raise FeatdynError(f"{run.path}: its outputs have shape {spec.shape}: only up to {WIDEST} numbers a sample do")
+    return size
+
+
+def blocks(run: Run, member: NDArray[np.bool_]) -> list[int]:
+    """Return the blocks that hold probes of a set, ``member (probe,)``."""
+    return [b for b in range(run.schema.blocks) if member[run.schema.block_slice(b)].any()]
+
+
+def vectors(run: Run, path: str, t: int, block: int, mine: NDArray[np.bool_]) -> Values:
+    """Return the probes ``mine``, of one block of an array at a checkpoint, ``(n, p)``."""
+    spec, values = run.schema[path], run.block(path, t, block)
+    values = values[mine].astype(np.float64)
+    if path == LOGITS or values.ndim <= 2:
+        return values.reshape(len(values), -1)
+    if is_maps(spec):
+        return np.asarray(values.reshape(*values.shape[:2], -1).mean(2))
+    return np.asarray(values.reshape(len(values), -1, values.shape[-1]).mean(1))
+
+
+def chosen_vectors(run: Run, path: str, t: int, places: NDArray[np.intp]) -> Values:
+    """Return some probes, by their ascending places in the run, ``(n, p)``."""
+    picked = np.zeros(run.schema.samples, bool)
+    picked[places] = True
+    each = [vectors(run, path, t, b, picked[run.schema.block_slice(b)]) for b in blocks(run, picked)]
+    return np.concatenate(each)
+
+
+def pieces(run: Run, member: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[np.bool_], NDArray[np.intp]]]:
+    """Yield each block with probes of a set, which of its probes they are, and their places in the run."""
+    for block in blocks(run, member):
+        rows = run.schema.block_slice(block)
+        mine = member[rows]
+        yield block, mine, np.flatnonzero(mine) + rows.start
+
+
+def block_bytes(run: Run, specs: list[ArraySpec]) -> int:
+    """Return the bytes that one block of the largest of these arrays takes while it becomes vectors."""
+    rows = min(run.schema.shard_samples, run.schema.samples)
+    return max(rows * prod(spec.shape[1:]) * (spec.itemsize + 3 * 8) for spec in specs)

@@ -1,0 +1,56 @@
+"""Folds and the jackknife's interval: what they promise, and that the interval covers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featdyn.statistics.jackknife import folds, jackknife_interval
+
+
+@given(size=st.integers(1, 60), count=st.integers(2, 9), seed=st.integers(0, 99))
+def test_folds_are_of_whole_groups_and_even(size, count, seed):
+    rng = np.random.default_rng(seed)
+    groups, kinds = rng.integers(0, 20, size), rng.integers(0, 3, size)
+    found = folds(size, count, seed, groups, kinds)
+    for group in np.unique(groups):
+        assert len(set(found[groups == group])) == 1
+    units = np.bincount([found[groups == g][0] for g in np.unique(groups)])
+    assert units.max() - units.min() <= 1
+    assert len(units) == min(count, len(np.unique(groups)))
+
+
+def test_kinds_are_spread():
+    kinds = np.repeat([0, 1, 2], [40, 8, 16])
+    table = np.zeros((8, 3))
+    np.add.at(table, (folds(64, 8, 0, None, kinds), kinds), 1)
+    assert (table == [5, 1, 2]).all()
+
+
+def test_the_interval_of_a_mean_is_students():
+    """Folds of one sample each give the textbook interval."""
+    x = np.random.default_rng(0).standard_normal(10)
+    found = jackknife_interval(x.mean(), [np.delete(x, i).mean() for i in range(10)])
+    assert found.high - found.estimate == pytest.approx(2.262157 * x.std(ddof=1) / np.sqrt(10), rel=1e-6)
+
+
+def test_it_covers_a_ratio_of_clustered_samples():
+    rng, covered = np.random.default_rng(1), 0
+    for _ in range(200):
+        x = np.repeat(rng.gamma(4, 1, 40), 2) + 0.1 * rng.random(80)
+        y = np.repeat(rng.gamma(4, 1, 40), 2)
+        fold = folds(80, 8, 0, np.arange(80) // 2)
+        rest = [x[fold != g].sum() / y[fold != g].sum() for g in range(8)]
+        found = jackknife_interval(x.sum() / y.sum(), rest)
+        covered += found.low <= 4.05 / 4 <= found.high
+    assert 180 <= covered <= 200
+
+
+def test_limits_that_nothing_can_tell():
+    assert np.isnan(jackknife_interval(1.0, [1.0]).low)
+    assert np.isnan(jackknife_interval(1.0, [1.0, np.nan, 2.0]).low)
+    assert np.isnan(jackknife_interval(1e-16, [0.0, 2e-16, 1e-16], bounds=(0, 1)).high)
+    assert np.isnan(jackknife_interval(5.0, [5.0, 5.0, 5.0]).high)
+    assert jackknife_interval(0.9, [0.5, 1.0, 0.9], bounds=(0, 1)).high == 1

@@ -1,0 +1,151 @@
+"""Measures of one representation, beside definitions written out, known answers and another package."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from featdyn.statistics.neighbours import nearest
+from featdyn.statistics.representation import (
+    class_manifolds,
+    condition_number,
+    gini,
+    hoyer,
+    local_pca,
+    power_law,
+    proportional_effective_rank,
+    singular_values,
+    two_nn,
+)
+
+
+def test_spectra():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((30, 7)) + 100
+    s = np.linalg.svd(x - x.mean(0), compute_uv=False)
+    np.testing.assert_allclose(singular_values(x), s)
+    q = s / s.sum()
+    assert proportional_effective_rank(x) == pytest.approx(np.exp(-(q * np.log(q)).sum()) / 7)
+    assert proportional_effective_rank(np.eye(5, 9), of="weights") == pytest.approx(1)
+    assert proportional_effective_rank(np.ones((4, 3)), of="weights") == pytest.approx(1 / 4)
+    assert np.isnan(proportional_effective_rank(np.ones((4, 3))))
+    assert condition_number([4.0, 2.0, 1e-9]) == (2.0, 2)
+    assert np.isnan(condition_number(np.zeros(3))[0])
+
+
+@settings(deadline=None)
+@given(exponent=st.floats(0.2, 3), scale=st.floats(1e-6, 1e6), n=st.integers(4, 50))
+def test_a_power_law_is_found(exponent, scale, n):
+    found = power_law(scale * np.arange(1, n + 1) ** -exponent)
+    assert found.exponent == pytest.approx(exponent)
+    assert found.fit == pytest.approx(1)
+    assert (found.first, found.last) == (1, n)
+
+
+def test_a_power_law_needs_three_and_takes_a_range():
+    assert np.isnan(power_law([1.0, 0.5]).exponent)
+    assert np.isnan(power_law(np.zeros(4)).exponent)
+    values = np.r_[100.0, np.arange(2, 20) ** -1.5, np.zeros(4)]
+    assert power_law(values, first=2).exponent == pytest.approx(1.5)
+    assert power_law(values, first=2).last == 19
+
+
+@settings(deadline=None)
+@given(n=st.integers(2, 30), seed=st.integers(0, 99), scale=st.floats(1e-200, 1e200))
+def test_sparsity(n, seed, scale):
+    x = np.random.default_rng(seed).standard_normal(n)
+    # Half the mean absolute difference over the mean: the Gini index of economists.
+    wanted = np.abs(np.abs(x)[:, None] - np.abs(x)).mean() / (2 * np.abs(x).mean())
+    assert gini(scale * x) == pytest.approx(wanted)
+    assert hoyer(scale * x) == pytest.approx((n**0.5 - abs(x).sum() / np.linalg.norm(x)) / (n**0.5 - 1))
+    assert gini(np.ones(n)) == pytest.approx(0, abs=1e-12)
+    assert hoyer(np.ones(n)) == pytest.approx(0, abs=1e-12)
+    assert gini(np.eye(1, n)[0]) == pytest.approx(1 - 1 / n)
+    assert hoyer(np.eye(1, n)[0]) == pytest.approx(1)
+
+
+def test_sparsity_of_nothing():
+    assert np.isnan(gini(np.zeros(3)))
+    assert np.isnan(hoyer(np.zeros(3)))
+    assert np.isnan(hoyer(np.ones(1)))
+    assert gini(np.ones((2, 4))).shape == (2,)
+
+
+@settings(deadline=None, max_examples=20)
+@given(n=st.integers(5, 300), seed=st.integers(0, 99), shift=st.sampled_from([0.0, 1e6]))
+def test_neighbours_are_those_of_all_distances(n, seed, shift):
+    x = np.random.default_rng(seed).standard_normal((n, 3)) + shift
+    places, distances = nearest(x, 4)
+    apart = np.linalg.norm(x[:, None] - x, axis=2)
+    np.fill_diagonal(apart, np.inf)
+    np.testing.assert_allclose(distances, np.sort(apart, 1)[:, :4], rtol=1e-9)
+    assert (places == np.argsort(apart, 1)[:, :4]).all()
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+@pytest.mark.parametrize("fit", ["likelihood", "line"])
+def test_the_dimension_of_a_plane(d, fit):
+    rng = np.random.default_rng(d)
+    x = rng.random((1500, d)) @ np.linalg.qr(rng.standard_normal((20, d)))[0].T
+    assert two_nn(x, fit=fit).dimension == pytest.approx(d, rel=0.12)
+    assert local_pca(x) == d
+
+
+def test_duplicates_are_left_out_and_counted():
+    x = np.random.default_rng(0).random((50, 2))
+    found = two_nn(np.r_[x, x[:7]])
+    assert (found.duplicates, found.samples) == (14, 43)
+    assert np.isnan(two_nn(np.ones((9, 2))).dimension)
+    assert np.isnan(local_pca(np.ones((40, 2))))
+    assert np.isnan(local_pca(x[:30]))
+    with pytest.raises(ValueError, match="at least 3 rows"):
+        two_nn(x[:2])
+
+
+def test_the_dimension_is_another_package_s():
+    skdim = pytest.importorskip("skdim")
+    rng = np.random.default_rng(1)
+    for p in (3, 30):
+        x = rng.standard_normal((400, p)) * np.linspace(0.2, 1, p)
+        assert two_nn(x, fit="line").dimension == pytest.approx(skdim.id.TwoNN().fit(x).dimension_, rel=1e-5)
+        theirs = skdim.id.TwoNN(method="mle").fit(x).dimension_  # times (k - 1) / k, without bias
+        assert two_nn(x).dimension * 359 / 360 == pytest.approx(theirs, rel=1e-5)
+
+
+def test_manifolds_are_those_of_the_covariances():
+    rng = np.random.default_rng(2)
+    labels = np.repeat([0, 3, 5, 7], [30, 20, 40, 1])
+    x = rng.standard_normal((91, 6)) * np.arange(1, 7) + 9 * rng.standard_normal((8, 6))[labels]
+    found = class_manifolds(x, labels)
+    assert found.classes.tolist() == [0, 3, 5]
+    means = np.stack([x[labels == c].mean(0) for c in (0, 3, 5)])
+    m = means - means.mean(0)
+    for i, c in enumerate((0, 3, 5)):
+        s = np.cov(x[labels == c].T, bias=True)
+        assert found.radius[i] == pytest.approx(np.sqrt(np.trace(s)) / np.linalg.norm(m[i]))
+        assert found.dimension[i] == pytest.approx(np.trace(s) ** 2 / np.trace(s @ s))
+    cosines = [m[i] @ m[j] / np.linalg.norm(m[i]) / np.linalg.norm(m[j]) for i in range(3) for j in range(i)]
+    assert found.centre_correlation == pytest.approx(np.abs(cosines).mean())
+    # Gardner: points are told apart up to two for each dimension, large balls hardly.
+    point = class_manifolds(np.repeat(np.eye(3), 2, axis=0), np.repeat([0, 1, 2], 2))
+    np.testing.assert_allclose(point.capacity, 2)
+    assert (found.capacity < 2).all()
+    with pytest.raises(ValueError, match="two classes with two samples"):
+        class_manifolds(x, np.arange(91))
+
+
+@pytest.mark.parametrize("shots", [5, 20])
+def test_the_signal_to_noise_foretells_errors(shots):
+    rng = np.random.default_rng(3)
+    scale = np.r_[np.linspace(0.5, 1.5, 40), np.zeros(40)]  # they vary along other directions
+    draw = lambda c, n: rng.standard_normal((n, 80)) * (scale, 0.8 * scale[::-1])[c] + c * 0.25  # noqa: E731
+    x = np.r_[draw(0, 4000), draw(1, 4000)]
+    found = class_manifolds(x, np.repeat([0, 1], 4000), shots=shots)
+    wrong = []
+    for _ in range(300):
+        a, b, test = draw(0, shots).mean(0), draw(1, shots).mean(0), draw(0, 40)
+        wrong.append((((test - a) ** 2).sum(1) > ((test - b) ** 2).sum(1)).mean())
+    assert np.mean(wrong) == pytest.approx(norm.cdf(-found.signal_to_noise[0, 1]), abs=0.02)

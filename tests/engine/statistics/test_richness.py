@@ -1,0 +1,178 @@
+"""Feature metrics, neural collapse, and how far kernels and parameters moved, beside definitions written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from featdyn.statistics.richness import (
+    feature_metrics,
+    kernel_deviation,
+    kernel_deviation_of_moments,
+    neural_collapse,
+    parameter_distance,
+    parameter_norm,
+)
+from featdyn.statistics.richness.ntk import empirical_ntk, ntk_deviation
+from featdyn_kernels.moments import accumulate
+
+
+def projection(y):
+    u, s, _ = np.linalg.svd(y, full_matrices=False)
+    u = u[:, s > 1e-6 * s[0]]
+    return u @ u.T
+
+
+def labelled(seed, n=60, p=9, classes=4):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    labels[:classes] = range(classes)
+    x = rng.standard_normal((n, p)) + 2 * rng.standard_normal((classes, p))[labels] + 1
+    return x, labels, rng
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 999), p=st.integers(1, 20))
+def test_metrics_are_those_of_the_eigenfunctions(seed, p):
+    """From the N x N kernel, whose eigenvectors are the eigenfunctions at the samples."""
+    x, labels, rng = labelled(seed, p=p)
+    targets, outputs = np.eye(4)[labels], x @ rng.standard_normal((p, 3))
+    found = feature_metrics(x, outputs, targets)
+    rho, e = np.linalg.eigh(x @ x.T / 60)
+    rho, e = rho[::-1][:p], e[:, ::-1][:, :p]
+    np.testing.assert_allclose(found.intensity, rho / rho[0], rtol=1e-8)
+    np.testing.assert_allclose(found.utilisation, ((projection(outputs) @ e) ** 2).sum(0), atol=1e-8)
+    np.testing.assert_allclose(found.quality, ((projection(targets) @ e) ** 2).sum(0), atol=1e-8)
+    share = rho / rho.sum()
+    assert found.effective_dimension == pytest.approx(np.exp(-(share * np.log(share)).sum()))
+    assert found.cumulative_utilisation[-1] == pytest.approx(1)  # a head without bias
+    assert found.output_rank == min(p, 3)
+    functions = found.extend(x)
+    np.testing.assert_allclose(functions.T @ functions / 60, np.eye(p), atol=1e-7)
+    np.testing.assert_allclose(abs(functions[:, 0]), abs(e[:, 0]) * np.sqrt(60), rtol=1e-6, atol=1e-8)
+
+
+def test_all_quality_is_the_best_linear_fit():
+    x, _, rng = labelled(0)
+    target = rng.standard_normal(60)
+    found = feature_metrics(x, x[:, :2], target)
+    fit = x @ np.linalg.lstsq(x, target, rcond=None)[0]
+    assert found.cumulative_quality[-1] == pytest.approx((fit**2).sum() / (target**2).sum())
+    biased = feature_metrics(x - x.mean(0), x[:, :2] + 100, target)
+    assert biased.cumulative_utilisation[-1] < 0.7  # the constant is none of the features
+
+
+def test_dead_directions_and_zeros():
+    x, labels, _ = labelled(1)
+    x[:, 3:] = 0
+    assert len(feature_metrics(x, x[:, :2], labels + 1.0).quality) == 3
+    for features, outputs, targets, name in (
+        (0 * x, x, labels + 1.0, "features"), (x, 0 * x, labels + 1.0, "outputs"), (x, x, 0.0 * labels, "targets"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{name} must not all be zero"):
+            feature_metrics(features, outputs, targets)
+    with pytest.raises(ValueError, match=r"features must have shape \(M, 9\)"):
+        feature_metrics(x, x, labels + 1.0).extend(np.ones((4, 10)))
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 999), p=st.integers(2, 12))
+def test_collapse_is_that_of_its_formulas(seed, p):
+    x, labels, rng = labelled(seed, p=p)
+    w, b = rng.standard_normal((4, p)), rng.standard_normal(4)
+    found = neural_collapse(x, labels, outputs=x @ w.T + b, weight=w)
+    means = np.stack([x[labels == c].mean(0) for c in range(4)])
+    m = means - means.mean(0)
+    within = (x - means[labels]).T @ (x - means[labels]) / 60
+    assert found.within == pytest.approx(np.trace(within @ np.linalg.pinv(m.T @ m / 4, rcond=1e-9)) / 4, rel=1e-6)
+    lengths = np.linalg.norm(m, axis=1)
+    assert found.norms == pytest.approx(lengths.std() / lengths.mean())
+    cosines = [m[i] @ m[j] / lengths[i] / lengths[j] for i in range(4) for j in range(4) if i != j]
+    assert found.angles == pytest.approx(np.mean(np.abs(np.array(cosines) + 1 / 3)))
+    simplex = (np.eye(4) - 1 / 4) / np.sqrt(3)
+    assert found.simplex == pytest.approx(np.linalg.norm(m @ m.T / np.linalg.norm(m @ m.T) - simplex))
+    assert found.read_out == pytest.approx(np.linalg.norm(w @ m.T / np.linalg.norm(w @ m.T) - simplex))
+    assert found.duality == pytest.approx(np.square(w / np.linalg.norm(w) - m / np.linalg.norm(m)).sum())
+    nearest = np.linalg.norm(x[:, None] - means, axis=2).argmin(1)
+    assert found.nearest == pytest.approx((nearest != (x @ w.T + b).argmax(1)).mean())
+
+
+def test_a_simplex_has_collapsed():
+    rng = np.random.default_rng(0)
+    turned = np.linalg.qr(rng.standard_normal((12, 5)))[0]
+    m = (np.eye(5) - 1 / 5) @ turned.T
+    labels = np.arange(35) % 5
+    found = neural_collapse(m[labels] + 3, labels, outputs=m[labels] @ m.T, weight=m)
+    for value in (found.within, found.norms, found.angles, found.simplex, found.read_out, found.duality):
+        assert value == pytest.approx(0, abs=1e-12)
+    assert found.nearest == 0
+    longer = neural_collapse(m[labels] * (1 + (labels == 0))[:, None], labels)
+    assert longer.within == pytest.approx(0, abs=1e-12)
+    assert longer.norms > 0.1
+
+
+def test_absent_classes_are_left_out_and_one_class_is_refused():
+    x, labels, rng = labelled(2)
+    outputs = rng.standard_normal((60, 9))
+    some, gap = neural_collapse(x, labels, outputs=outputs), np.array([0, 3, 5, 8])
+    spread = neural_collapse(x, gap[labels], outputs=outputs[:, [0, 4, 5, 1, 6, 2, 7, 8, 3]])
+    assert spread.within == pytest.approx(some.within)
+    assert np.isfinite(spread.nearest)
+    with pytest.raises(ValueError, match="two classes at least, got 1"):
+        neural_collapse(x, 0 * labels)
+    same = neural_collapse(np.ones((6, 3)), np.arange(6) % 2)
+    assert np.isnan([same.within, same.norms, same.angles, same.simplex]).all()
+
+
+def test_kernels_that_turn():
+    x, _, rng = labelled(3)
+    y = np.hstack([x[:, :5], rng.standard_normal((60, 3))])
+    found = kernel_deviation(x, y)
+    h = np.eye(60) - 1 / 60
+    k0, k1 = x @ x.T, y @ y.T
+    assert found.cosine == pytest.approx((k0 * k1).sum() / np.linalg.norm(k0) / np.linalg.norm(k1))
+    k0, k1 = h @ k0 @ h, h @ k1 @ h
+    assert found.similarity == pytest.approx((k0 * k1).sum() / np.linalg.norm(k0) / np.linalg.norm(k1))
+    assert found.deviation == 1 - found.similarity
+    merged = accumulate(y[:7], x[:7]) + accumulate(y[7:], x[7:])
+    assert kernel_deviation_of_moments(merged).similarity == pytest.approx(found.similarity, abs=1e-10)
+    assert kernel_deviation_of_moments(merged).cosine == pytest.approx(found.cosine, abs=1e-10)
+    assert kernel_deviation(x, 3 * x).deviation == pytest.approx(0, abs=1e-12)
+    still = kernel_deviation(np.ones((60, 2)), x)
+    assert np.isnan(still.similarity)
+    assert 0 < still.cosine < 1
+
+
+def test_the_tangent_kernel_is_that_of_autograd(monkeypatch):
+    from featdyn.statistics.richness import ntk
+
+    torch.manual_seed(0)
+    network, inputs = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double(), torch.randn(5, 3).double()
+    rows = []
+    for out in network(inputs).flatten():
+        gradients = torch.autograd.grad(out, list(network.parameters()), retain_graph=True)
+        rows.append(torch.cat([g.flatten() for g in gradients]))
+    jacobian = torch.stack(rows).numpy()
+    found = empirical_ntk(network, inputs)
+    np.testing.assert_allclose(found, jacobian @ jacobian.T, rtol=1e-10, atol=1e-12)
+    monkeypatch.setattr(ntk, "BLOCK", 1)  # a parameter after the other
+    np.testing.assert_allclose(empirical_ntk(network, inputs), found, rtol=1e-10, atol=1e-12)
+    assert ntk_deviation(found, 2 * found) == pytest.approx(0, abs=1e-12)
+    assert ntk_deviation(np.eye(2), np.ones((2, 2))) == pytest.approx(1 - 2 / np.sqrt(8))
+    with pytest.raises(ValueError, match="one shape"):
+        ntk_deviation(np.eye(2), np.eye(3))
+
+
+def test_parameters():
+    first = {"w": np.array([3.0, 4.0]), "b": torch.zeros(1)}
+    second = {"w": torch.tensor([3.0, 0.0]), "b": np.array([3.0])}
+    assert parameter_norm(first) == pytest.approx(5)
+    assert parameter_distance(first, second) == pytest.approx(5)
+    with pytest.raises(ValueError, match="one side only: b"):
+        parameter_distance(first, {"w": second["w"]})
+    with pytest.raises(ValueError, match="w must have one shape"):
+        parameter_distance(first, {**second, "w": np.zeros(3)})

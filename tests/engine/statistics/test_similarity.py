@@ -1,0 +1,171 @@
+"""Measures of two representations: their invariances, known answers, definitions written out, other packages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from featdyn.statistics import similarity as alike
+from featdyn.statistics.cka import Grams
+
+
+def draw(seed, n=40, p=5, q=7):
+    rng = np.random.default_rng(seed)
+    shared = rng.standard_normal((n, 3))
+    make = lambda w: shared @ rng.standard_normal((3, w)) + 0.5 * rng.standard_normal((n, w)) + 3  # noqa: E731
+    return make(p), make(q), rng
+
+
+def turned(x, rng):
+    return x @ np.linalg.qr(rng.standard_normal((x.shape[1],) * 2))[0]
+
+
+MEASURES = {
+    "procrustes": alike.procrustes,
+    "angular": alike.angular,
+    "mean_cca": alike.mean_cca,
+    "svcca": alike.svcca,
+    "pwcca": alike.pwcca,
+    "jaccard": alike.jaccard,
+    "imbalance": alike.information_imbalance,
+    "rsa": lambda x, y: alike.rsa(*(alike.dissimilarities(z, of="euclidean") for z in (x, y))),
+}
+
+
+@pytest.mark.parametrize("name", list(MEASURES))
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 999), scale=st.floats(1e-3, 1e3), p=st.sampled_from([2, 5, 9]))
+def test_rotation_scale_and_shift_change_nothing(name, seed, scale, p):
+    x, y, rng = draw(seed, p=p)
+    wanted = MEASURES[name](x, y)
+    other = x if name == "pwcca" else turned(x, rng)  # which weighs the variables of x as they are
+    assert MEASURES[name](scale * other - 5, y) == pytest.approx(wanted, abs=1e-7)
+    assert MEASURES[name](x, scale * turned(y, rng) + 5) == pytest.approx(wanted, abs=1e-7)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 999))
+def test_canonical_correlations_see_no_linear_map(seed):
+    x, y, rng = draw(seed)
+    a, b = (rng.standard_normal((w, w)) + 3 * np.eye(w) for w in (5, 7))
+    assert alike.mean_cca(x @ a, y @ b) == pytest.approx(alike.mean_cca(x, y), abs=1e-8)
+    assert alike.pwcca(x, y @ b) == pytest.approx(alike.pwcca(x, y), abs=1e-8)
+    # From the generalised eigenvalue problem.
+    cx, cy = x - x.mean(0), y - y.mean(0)
+    m = np.linalg.solve(cx.T @ cx, cx.T @ cy) @ np.linalg.solve(cy.T @ cy, cy.T @ cx)
+    assert alike.mean_cca(x, y) == pytest.approx(np.sqrt(np.sort(np.linalg.eigvals(m).real)[::-1][:5]).mean())
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 999))
+def test_the_angle_is_a_metric(seed):
+    x, y, rng = draw(seed, n=12)
+    z = rng.standard_normal((12, 4))
+    a, b, c = alike.angular(x, y), alike.angular(y, z), alike.angular(x, z)
+    assert c <= a + b + 1e-9
+    assert alike.angular(y, x) == pytest.approx(a)
+    assert alike.angular(x, turned(x, rng)) == pytest.approx(0, abs=1e-6)
+
+
+def test_itself_and_something_else():
+    x, _, rng = draw(0, n=300)
+    other = rng.standard_normal((300, 5))
+    for name, (same, least, most) in {
+        "procrustes": (0, 1, 2), "angular": (0, 1, 2), "mean_cca": (1, 0, 0.25), "svcca": (1, 0, 0.25),
+        "pwcca": (1, 0, 0.25), "jaccard": (1, 0, 0.05), "imbalance": (2 / 300, 0.85, 1.15), "rsa": (1, -0.1, 0.1),
+    }.items():  # fmt: skip
+        assert MEASURES[name](x, x) == pytest.approx(same, abs=1e-6), name
+        assert least <= MEASURES[name](x, other) <= most, name
+    assert alike.jaccard(x, other) == pytest.approx(alike.jaccard_chance(300, 10), abs=0.01)
+
+
+def test_procrustes_pads_and_wide_features_go_through_their_smaller_side():
+    x, y, _ = draw(1, n=9, p=30, q=4)
+    padded = np.hstack([y, np.zeros((9, 26))])
+    assert alike.procrustes(x, y) == pytest.approx(alike.procrustes(x, padded))
+    a, b = (z - z.mean(0) for z in (x, padded))
+    a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    u, _, v = np.linalg.svd(a.T @ b)
+    assert alike.procrustes(x, y) == pytest.approx(np.linalg.norm(a @ u @ v - b) ** 2)
+
+
+def test_svcca_and_pwcca_weigh_what_they_say():
+    x, y, _ = draw(2, p=4)
+    u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    kept = int((np.cumsum(s**2) / (s**2).sum() < 0.99).sum()) + 1
+    t = np.linalg.svd(y - y.mean(0), full_matrices=False)
+    held = int((np.cumsum(t[1] ** 2) / (t[1] ** 2).sum() < 0.99).sum()) + 1
+    rho = np.linalg.svd(u[:, :kept].T @ t[0][:, :held], compute_uv=False)
+    assert alike.svcca(x, y) == pytest.approx(rho.mean())
+    left, rho, _ = np.linalg.svd(u.T @ t[0], full_matrices=False)
+    weight = np.abs((u @ left).T @ (x - x.mean(0))).sum(1)
+    assert alike.pwcca(x, y) == pytest.approx((weight * rho).sum() / weight.sum())
+
+
+def test_dissimilarities_and_their_ranks():
+    x, y, _ = draw(3, n=11)
+    a, b = alike.dissimilarities(x), alike.dissimilarities(y)
+    np.testing.assert_allclose(a, (1 - np.corrcoef(x))[np.triu_indices(11, 1)])
+    assert alike.rsa(a, b) == pytest.approx(spearmanr(a, b).statistic)
+    assert alike.rsa(a, b, compare="cosine") == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    permuted = np.random.default_rng(0).permutation(5)
+    assert alike.rsa(alike.dissimilarities(x[:, permuted]), b) == pytest.approx(alike.rsa(a, b))
+    assert np.isnan(alike.rsa(alike.dissimilarities(np.ones((11, 3))), b))
+
+
+def test_the_ceiling_of_noisy_subjects():
+    rng = np.random.default_rng(4)
+    truth = rng.random(200)
+    subjects = truth + 0.3 * rng.standard_normal((8, 200))
+    low, high = alike.noise_ceiling(subjects)
+    assert low < high
+    assert low - 0.03 < np.mean([alike.rsa(s, truth) for s in subjects]) < high + 0.03
+
+
+def test_neighbours_and_imbalance_written_out():
+    x, y, _ = draw(5, n=25)
+    a, b = (z - z.mean(0) for z in (x, y))
+
+    def near(z):
+        cosine = z @ z.T / np.linalg.norm(z, axis=1) / np.linalg.norm(z, axis=1)[:, None]
+        np.fill_diagonal(cosine, -2)
+        return [set(row) for row in np.argsort(-cosine, 1)[:, :10].tolist()]
+
+    wanted = np.mean([len(s & t) / len(s | t) for s, t in zip(near(a), near(b), strict=True)])
+    assert alike.jaccard(x, y) == pytest.approx(wanted)
+    apart = [np.linalg.norm(z[:, None] - z, axis=2) + np.diag([np.inf] * 25) for z in (x, y)]
+    ranks = apart[1].argsort(1).argsort(1) + 1
+    assert alike.information_imbalance(x, y) == pytest.approx(2 / 25 * ranks[np.arange(25), apart[0].argmin(1)].mean())
+
+
+def test_what_is_not_defined():
+    x, y, _ = draw(6)
+    still = np.ones((40, 3))
+    for name in set(MEASURES):
+        assert np.isnan(MEASURES[name](x, still)), name
+    assert np.isnan(alike.mean_cca(x[:12], y[:12]))  # 5 + 7 variables fit anything
+    assert np.isnan(alike.jaccard(x[:10], y[:10]))
+    with pytest.raises(ValueError, match="same samples, got 40 and 39"):
+        alike.procrustes(x, y[1:])
+
+
+def test_debiased_cka_is_another_package_s():
+    torch, rival = pytest.importorskip("torch"), pytest.importorskip("cka", exc_type=ImportError)
+    x, y, _ = draw(7, n=30)
+    grams = Grams(2, 30)
+    for index, z in enumerate((x, y)):
+        grams.put(index, z @ z.T)
+    theirs = rival.cka_from_features(torch.from_numpy(x), torch.from_numpy(y))
+    assert grams.alignment().debiased[0, 1] == pytest.approx(float(theirs), abs=1e-5)
+
+
+def test_rsa_is_another_package_s():
+    rsatoolbox = pytest.importorskip("rsatoolbox", exc_type=ImportError)
+    x, y, _ = draw(8, n=12)
+    theirs = [rsatoolbox.rdm.calc_rdm(rsatoolbox.data.Dataset(z), method="correlation") for z in (x, y)]
+    np.testing.assert_allclose(alike.dissimilarities(x), theirs[0].dissimilarities[0], atol=1e-8)
+    found = rsatoolbox.rdm.compare(*theirs, method="spearman")[0, 0]
+    assert alike.rsa(alike.dissimilarities(x), alike.dissimilarities(y)) == pytest.approx(found, abs=1e-5)
