@@ -5,6 +5,7 @@
 - :mod:`alignment`: spectra beside isotropic baselines; directions of halves of the draws; drift along them.
 - :mod:`two_sample`: are these two samples from one law? Total variation, MMD, energy, sliced Wasserstein, a classifier.
 - :mod:`multiplicity`, :mod:`resampling`, :mod:`repeats`: adjusted p-values; intervals, of clustered samples too.
+- :mod:`interactions`: AND and OR interactions of masked outputs, generalization power, phases, Shapley indices.
 - :mod:`cka`: centred kernel alignment, from Gram matrices.
 
 Where samples come in groups, such as the corruptions of one image, the group is the unit: everything that resamples,
@@ -13,7 +14,7 @@ hold: add those of blocks of coordinates. ``center`` says what they are taken ab
 zero (``"known"``). ``rng`` is a generator or a seed, 0 by default.
 """
 
-from featdyn.statistics import alignment, cka, multiplicity, repeats, resampling, sphericity, two_sample
+from featdyn.statistics import alignment, cka, interactions, multiplicity, repeats, resampling, sphericity, two_sample
 from featdyn.statistics.directions import Directions, count_directions
 from featdyn.statistics.gram import Gram, group_means
 from featdyn.statistics.isotropy import Isotropy, isotropy
@@ -30,6 +31,7 @@ __all__ = [
     "cka",
     "count_directions",
     "group_means",
+    "interactions",
     "isotropy",
     "multiplicity",
     "repeats",
