@@ -10,6 +10,7 @@ last of them, samples.
   too.
 - :mod:`phases`, :mod:`theory`, :func:`fit_decay_spindle`, :func:`compare_layer`: through training and depth.
 - :mod:`indices`: Shapley values and interaction indices.
+- :func:`sparse_interactions`: of 20 to 200 variables, from queries in place of the whole table.
 
 Most follows arXiv 2407.19198 and its siblings. The paper on generalization power (arXiv 2505.06993) was known by
 abstract and reviews only; what is our own reading or choice says so in its docstring.
@@ -22,6 +23,7 @@ from featdyn.statistics.interactions.extraction import AndOr, and_or, and_or_out
 from featdyn.statistics.interactions.generalization import Power, chance_labels, generalizable, generalization_power
 from featdyn.statistics.interactions.layers import LayerComparison, compare_layer, stability
 from featdyn.statistics.interactions.loss_gap import LossGap, cross_entropy, log_odds, loss_gap
+from featdyn.statistics.interactions.recovery import SparseInteractions, sparse_interactions
 from featdyn.statistics.interactions.strength import (
     mean_order,
     normalised,
@@ -41,6 +43,7 @@ __all__ = [
     "LayerComparison",
     "LossGap",
     "Power",
+    "SparseInteractions",
     "agreement",
     "and_or",
     "and_or_outputs",
@@ -62,6 +65,7 @@ __all__ = [
     "relabelled",
     "salient",
     "signed_strength_by_order",
+    "sparse_interactions",
     "stability",
     "strength_by_order",
     "theory",
