@@ -5,6 +5,7 @@
 - :mod:`alignment`: spectra beside isotropic baselines; directions of halves of the draws; drift along them.
 - :mod:`two_sample`: are these two samples from one law? Total variation, MMD, energy, sliced Wasserstein, a classifier.
 - :mod:`multiplicity`, :mod:`resampling`, :mod:`repeats`: adjusted p-values; intervals, of clustered samples too.
+- :mod:`interactions`: AND and OR interactions of masked outputs, generalization power, phases, Shapley indices.
 - :mod:`cka`: centred kernel alignment, from Gram matrices.
 - :mod:`richness`: the low-rank measure, feature metrics, neural collapse, how far kernels and parameters have moved.
 - :mod:`representation`, :mod:`similarity`: what one representation looks like, and how alike two are.
@@ -18,6 +19,7 @@ zero (``"known"``). ``rng`` is a generator or a seed, 0 by default.
 from featdyn.statistics import (
     alignment,
     cka,
+    interactions,
     multiplicity,
     repeats,
     representation,
@@ -43,6 +45,7 @@ __all__ = [
     "cka",
     "count_directions",
     "group_means",
+    "interactions",
     "isotropy",
     "multiplicity",
     "repeats",

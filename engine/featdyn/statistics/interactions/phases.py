@@ -1,0 +1,197 @@
+"""Where phases of training begin and end, by a criterion, with how sure the samples make it.
+
+arXiv 2505.06993 drew the boundaries of its three phases by eye. The criteria here are **featdyn's own**: phase 2
+begins where the generalizable share H is largest (or the mean order smallest), phase 3 at the first checkpoint after
+that from which the gap of test over train loss rises ``w`` times in a row. A boundary stands only if what defines it
+also holds in bootstrap draws over samples: H must have risen before its maximum and fall after it, the gap must have
+risen from the boundary to the end. Samples are one source of doubt; other runs are another, which several stores tell
+(``featdyn compare``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from featdyn.statistics.interactions.subsets import Values
+from featdyn.statistics.resampling import bootstrap_counts
+
+Verdict: TypeAlias = Literal["yes", "no", "cannot tell"]
+
+_DRAWS = 1000
+_SURE = 0.95
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A boundary between two phases.
+
+    Attributes
+    ----------
+    step : the checkpoint's step by the criterion on all samples; NaN where the criterion is met nowhere
+    low, high : steps between which 95 % of the draws that have a boundary put it; NaN where none has
+    support : share of draws in which the boundary exists
+    verdict : "yes" if it exists and what defines it holds in 95 % of draws; "no" if it does not and in 95 % of draws
+    neither
+    reason : one line
+    """
+
+    step: float
+    low: float
+    high: float
+    support: float
+    verdict: Verdict
+    reason: str
+
+
+def peak(
+    part: ArrayLike,
+    whole: ArrayLike,
+    steps: ArrayLike,
+    *,
+    lowest: bool = False,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+) -> Boundary:
+    """Return where ``H = sum part / sum whole`` is largest: the boundary between phases 1 and 2.
+
+    Parameters
+    ----------
+    part, whole : (checkpoint, sample)
+        Strength of generalizable and of all salient interactions; or, with ``lowest``, ``sum k I^(k)`` and ``sum
+        I^(k)``, whose ratio is the mean order, at its smallest there.
+    steps : (checkpoint,)
+        Ascending; at least 3.
+    groups : (sample,), optional
+        Samples that are drawn together.
+    """
+    above, below = _checked(part, "part", steps), _checked(whole, "whole", steps)
+    if above.shape != below.shape:
+        raise ValueError(f"part and whole must have one shape, got {above.shape} and {below.shape}")
+    at = np.asarray(steps, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        h = above.sum(1) / below.sum(1)
+        counts = _counts(above, groups, seed)
+        drawn = (counts @ above.T) / (counts @ below.T)  # (draw, checkpoint)
+    if not np.isfinite(h).all():
+        missing = ", ".join(f"{s:g}" for s in at[~np.isfinite(h)][:3])
+        return _unknown(f"H is undefined at step {missing}: nothing is salient there")
+    drawn = drawn[np.isfinite(drawn).all(1)]
+    if len(drawn) < _SURE * _DRAWS or above.shape[1] < 2:
+        return _unknown("too few samples have salient interactions at all checkpoints")
+    sign = -1.0 if lowest else 1.0
+    best, places = int((sign * h).argmax()), (sign * drawn).argmax(1)
+    inner = (places > 0) & (places < len(at) - 1)
+    # At the boundary itself, not at each draw's own maximum, which noise alone makes a maximum.
+    risen = sign * (drawn[:, best] - drawn[:, 0]) > 0
+    fallen = sign * (drawn[:, best] - drawn[:, -1]) > 0
+    exists = 0 < best < len(at) - 1
+    what = "the mean order" if lowest else "H"
+    up, down = ("falls", "rises") if lowest else ("rises", "falls")
+    sure = exists and risen.mean() >= _SURE and fallen.mean() >= _SURE and inner.mean() >= _SURE
+    edge = f"{what} only {down if best == 0 else up}"
+    return _boundary(
+        at, at[best] if exists else np.nan, places[inner], float(inner.mean()), sure,
+        f"{what} {up} before step {at[best]:g} and {down} after it" if exists else f"{edge}: no boundary between",
+        f"{what} does not clearly {up[:-1]} before and {down[:-1]} after step {at[best]:g} in draws of the samples",
+    )  # fmt: skip
+
+
+def lasting_rise(
+    train_loss: ArrayLike,
+    test_loss: ArrayLike,
+    steps: ArrayLike,
+    *,
+    after: float = -np.inf,
+    in_a_row: int = 3,
+    of: Literal["gap", "test"] = "gap",
+    train_groups: ArrayLike | None = None,
+    test_groups: ArrayLike | None = None,
+    seed: int = 0,
+) -> Boundary:
+    """Return from which checkpoint on the loss gap rises ``in_a_row`` times: the boundary between phases 2 and 3.
+
+    Parameters
+    ----------
+    train_loss, test_loss : (checkpoint, sample)
+        Losses of training and of test samples, whose numbers may differ.
+    steps : (checkpoint,)
+        Ascending; at least 3.
+    after
+        The boundary lies at this step or later, such as that of :func:`peak`.
+    in_a_row
+        How many checkpoints in succession must rise.
+    of
+        ``"gap"``, test less train; or ``"test"``, the test loss alone.
+    """
+    train, test = _checked(train_loss, "train_loss", steps), _checked(test_loss, "test_loss", steps)
+    at = np.asarray(steps, np.float64)
+    if of not in ("gap", "test"):
+        raise ValueError(f"of must be gap or test, got {of}")
+    if not 1 <= in_a_row < len(at):
+        raise ValueError(f"in_a_row must be between 1 and {len(at) - 1}, the rises there are, got {in_a_row}")
+    if train.shape[1] < 2 or test.shape[1] < 2:
+        return _unknown("a single sample does not tell how others would vary")
+    seeds = np.random.default_rng(seed).integers(2**31, size=2)
+    curve = test.mean(1) - (of == "gap") * train.mean(1)
+    means = []
+    for x, g, s in ((train, train_groups, seeds[0]), (test, test_groups, seeds[1])):
+        counts = _counts(x, g, int(s))
+        means.append(counts @ x.T / counts.sum(1, keepdims=True))
+    drawn = means[1] - (of == "gap") * means[0]
+    first = _first_rise(curve[None], at, after, in_a_row)[0]
+    places = _first_rise(drawn, at, after, in_a_row)
+    found = places >= 0
+    what = "the gap" if of == "gap" else "the test loss"
+    exists = first >= 0
+    risen = (drawn[:, -1] - drawn[:, first]) > 0 if exists else np.zeros(len(drawn), bool)
+    sure = exists and risen.mean() >= _SURE and found.mean() >= _SURE
+    return _boundary(
+        at, at[first] if exists else np.nan, places[found], float(found.mean()), sure,
+        f"{what} rises {in_a_row} times from step {at[first]:g} on, and to the end" if exists
+        else f"{what} never rises {in_a_row} times in a row",
+        f"in draws of the samples {what} does not clearly rise {in_a_row} times in a row and to the end",
+    )  # fmt: skip
+
+
+def _first_rise(curves: Values, steps: Values, after: float, in_a_row: int) -> NDArray[np.intp]:
+    """Return the first place of each curve (draw, checkpoint) from which it rises so often, -1 for none."""
+    rises = np.lib.stride_tricks.sliding_window_view(np.diff(curves, axis=1) > 0, in_a_row, axis=1).all(-1)
+    rises = rises & (steps[: rises.shape[1]] >= after)
+    return np.where(rises.any(1), rises.argmax(1), -1)
+
+
+def _boundary(
+    steps: Values, step: float, places: NDArray[np.intp], support: float, sure: bool, found: str, doubtful: str
+) -> Boundary:
+    low, high = np.quantile(steps[places], [0.025, 0.975], method="nearest") if len(places) else (np.nan, np.nan)
+    verdict: Verdict = "cannot tell"
+    if sure:
+        verdict = "yes"
+    elif np.isnan(step) and support <= 1 - _SURE:
+        verdict = "no"
+    reason = found if verdict != "cannot tell" else doubtful
+    return Boundary(float(step), float(low), float(high), support, verdict, reason)
+
+
+def _unknown(reason: str) -> Boundary:
+    nan = float("nan")
+    return Boundary(nan, nan, nan, nan, "cannot tell", reason)
+
+
+def _counts(values: Values, groups: ArrayLike | None, seed: int) -> Values:
+    return bootstrap_counts(values.shape[1], _DRAWS, seed, groups).astype(np.float64)
+
+
+def _checked(values: ArrayLike, name: str, steps: ArrayLike) -> Values:
+    x, at = np.asarray(values, np.float64), np.asarray(steps, np.float64)
+    if at.ndim != 1 or len(at) < 3 or not (np.diff(at) > 0).all():
+        raise ValueError(f"steps must be at least 3 ascending numbers, got shape {at.shape}")
+    if x.ndim != 2 or len(x) != len(at) or not x.shape[1]:
+        raise ValueError(f"{name} must have shape (checkpoint, sample) with {len(at)} checkpoints, got {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError(f"{name} {x.shape} must be finite: a run that diverged has no phases")
+    return x

@@ -1,0 +1,98 @@
+"""Boundaries of phases where there are some, where there are none, and where samples cannot tell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from featdyn.statistics.interactions import phases
+
+STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64.0])
+RISE_AND_FALL = np.array([0.2, 0.35, 0.5, 0.65, 0.8, 0.6, 0.45, 0.3])
+
+
+def strengths(h: np.ndarray, samples: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    whole = rng.uniform(1, 2, size=(len(h), samples))
+    return whole * np.clip(h[:, None] + noise * rng.normal(size=whole.shape), 0, 1), whole
+
+
+def losses(gap: np.ndarray, samples: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    base = np.linspace(2, 0.1, len(gap))
+    train, test = (base[:, None] + noise * rng.normal(size=(len(gap), samples)) for _ in range(2))
+    return train, test + gap[:, None]
+
+
+def test_a_maximum_of_h_is_a_boundary() -> None:
+    found = phases.peak(*strengths(RISE_AND_FALL, 100, 0.1), STEPS)
+    assert found.step == 8
+    assert found.verdict == "yes"
+    assert found.low <= 8 <= found.high
+    assert "rises before step 8" in found.reason
+    part, whole = strengths(1 - RISE_AND_FALL, 100, 0.1)
+    lowest = phases.peak(5 * part, whole, STEPS, lowest=True)
+    assert (lowest.step, lowest.verdict) == (8, "yes")
+
+
+@pytest.mark.parametrize("h", [np.linspace(0.2, 0.8, 8), np.linspace(0.8, 0.2, 8)])
+def test_what_only_rises_or_falls_has_no_boundary(h: np.ndarray) -> None:
+    found = phases.peak(*strengths(h, 200, 0.1), STEPS)
+    assert found.verdict == "no"
+    assert np.isnan([found.step, found.low, found.high]).all()
+    assert "only" in found.reason
+
+
+def test_flat_curves_cannot_tell() -> None:
+    verdicts = [phases.peak(*strengths(np.full(8, 0.5), 20, 0.3, seed), STEPS).verdict for seed in range(40)]
+    assert verdicts.count("yes") <= 4
+    assert verdicts.count("cannot tell") >= 30
+
+
+def test_undefined_h_cannot_tell() -> None:
+    part, whole = strengths(RISE_AND_FALL, 30, 0.1)
+    whole[3] = part[3] = 0
+    found = phases.peak(part, whole, STEPS)
+    assert found.verdict == "cannot tell"
+    assert "step 4" in found.reason
+    one = phases.peak(part[:, :1] + 0.1, whole[:, :1] + 1, STEPS)
+    assert one.verdict == "cannot tell"
+
+
+@pytest.mark.parametrize("of", ["gap", "test"])
+def test_a_gap_that_rises_to_the_end_is_a_boundary(of: str) -> None:
+    gap = np.array([0.1, 0.1, 0.05, 0.02, 0.5, 1.3, 2.5, 4.0])
+    found = phases.lasting_rise(*losses(gap, 200, 0.1), STEPS, of=of)
+    assert (found.step, found.verdict) == (4, "yes")
+    late = phases.lasting_rise(*losses(gap, 200, 0.1), STEPS, after=8, of=of)
+    assert late.step == 8
+    assert phases.lasting_rise(*losses(gap, 200, 0.1), STEPS, after=32, of=of).verdict == "no"
+
+
+def test_a_gap_that_falls_has_none_and_one_of_noise_cannot_tell() -> None:
+    assert phases.lasting_rise(*losses(np.linspace(2, 0.5, 8), 200, 0.1), STEPS).verdict == "no"
+    noisy = [phases.lasting_rise(*losses(np.zeros(8), 15, 1.0, seed), STEPS).verdict for seed in range(40)]
+    assert noisy.count("yes") <= 4
+    assert noisy.count("cannot tell") >= 20
+    # It rises three times, then falls below where it began: no lasting rise.
+    passing = np.array([1.0, 1.5, 2.0, 2.5, 1.5, 1.0, 0.8, 0.5])
+    assert phases.lasting_rise(*losses(passing, 200, 0.1), STEPS).verdict == "cannot tell"
+    one = phases.lasting_rise(*losses(passing, 1, 0.1), STEPS)
+    assert one.verdict == "cannot tell"
+    assert "single sample" in one.reason
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a: phases.peak(a, a[:, :2], STEPS), "one shape"),
+        (lambda a: phases.peak(a[:5], a[:5], STEPS), "8 checkpoints"),
+        (lambda a: phases.peak(a, a, STEPS[::-1]), "ascending"),
+        (lambda a: phases.peak(a * np.nan, a, STEPS), "diverged"),
+        (lambda a: phases.lasting_rise(a, a, STEPS, in_a_row=8), "in_a_row"),
+        (lambda a: phases.lasting_rise(a, a, STEPS, of="train"), "of must be"),
+    ],
+)
+def test_bad_input_is_one_line(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(np.ones((8, 4)))

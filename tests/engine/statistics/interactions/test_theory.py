@@ -1,0 +1,114 @@
+"""Curves of theory against the matrices that define them and against published values; fits on planted curves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from featdyn.statistics.interactions import fit_decay_spindle, normalised
+from featdyn.statistics.interactions.decay_spindle import decay
+from featdyn.statistics.interactions.theory import (
+    filter_norms,
+    filter_ratios,
+    filtered,
+    fit_noise,
+    spindle,
+    theoretical_strength,
+)
+from tests.engine.statistics.interactions import worlds
+
+
+def dense_filter(n: int, noise: float) -> np.ndarray:
+    j = np.array([[float(s & t == t) for t in range(2**n)] for s in range(2**n)])
+    cost = 2**n * np.diag([noise * 2.0 ** t.bit_count() for t in range(2**n)])
+    return np.linalg.solve(j.T @ j + cost, j.T @ j)
+
+
+@pytest.mark.parametrize(
+    ("noise", "first", "last"), [(1, 2.47, 3.03), (0.1, 1.81, 2.89), (0.01, 1.32, 2.72), (0.001, 1.12, 2.54)]
+)
+def test_filter_ratios_of_ten_variables(noise: float, first: float, last: float) -> None:
+    found = filter_ratios(10, noise)
+    assert found.shape == (10,)
+    assert found[1] == pytest.approx(first, abs=0.006)
+    assert found[9] == pytest.approx(last, abs=0.006)
+    assert (found[1:] > 1).all()
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+@pytest.mark.parametrize("noise", [0.003, 2.0])
+def test_the_filter_is_its_matrix(n: int, noise: float) -> None:
+    matrix = dense_filter(n, noise)
+    norms = filter_norms(n, noise)
+    for t in range(2**n):
+        assert norms[t.bit_count()] == pytest.approx(np.linalg.norm(matrix[t]))
+    w = np.random.default_rng(n).normal(size=(3, 2, 2**n))
+    w[0, 0] = 0
+    np.testing.assert_allclose(filtered(w, noise), w @ matrix.T, atol=1e-9)
+
+
+def test_the_spindle_of_ten_variables() -> None:
+    expected = [0.002, 0.013, 0.050, 0.125, 0.212, 0.250, 0.202, 0.107, 0.034, 0.005]
+    np.testing.assert_allclose(spindle(10), expected, atol=6e-4)
+
+
+def final_network(samples: int = 6, n: int = 5) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.stack([worlds.planted(n, 12, rng, (1, n)) for _ in range(samples)])
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.3])
+def test_the_noise_of_a_checkpoint_is_found(noise: float) -> None:
+    final = worlds.model(final_network())
+    fit = fit_noise(final, theoretical_strength(final, noise).mean(0))
+    assert 0.7 < fit.noise / noise < 1.4
+    assert fit.error < 0.05
+    assert not fit.at_edge
+    np.testing.assert_allclose(fit.strength.mean(), 1)
+
+
+def test_theory_removes_high_orders_first() -> None:
+    final = worlds.model(final_network())
+    weak, strong = (normalised(theoretical_strength(final, s).mean(0)) for s in (1e-3, 10.0))
+    assert strong[0] > weak[0]
+    assert strong[-1] < weak[-1]
+    assert fit_noise(final, [0, 0, 0, 0, 1.0]).at_edge, "no noise makes the highest order the strongest"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8, 1.0])
+def test_the_decays_share_is_found(share: float) -> None:
+    n, samples = 10, 60
+    rng = np.random.default_rng(1)
+    curve = share * decay(n, 0.1) + (1 - share) * spindle(n)
+    fit = fit_decay_spindle(curve * rng.gamma(4, 0.25, size=(samples, n)))
+    assert fit.share.estimate == pytest.approx(share, abs=0.06)
+    if 0 < share < 1:
+        assert fit.share.low - 0.02 < share < fit.share.high + 0.02
+    assert fit.r2 > 0.9
+    np.testing.assert_allclose(fit.decay.sum() / (fit.decay + fit.spindle).sum(), fit.share.estimate)
+
+
+def test_a_shape_that_is_neither_has_a_small_r2_and_one_sample_no_interval() -> None:
+    neither = np.tile([0.0, 0, 0, 0, 0, 0, 0, 0, 0, 1], (5, 1))
+    assert fit_decay_spindle(neither).r2 < 0.5
+    one = fit_decay_spindle(spindle(10)[None])
+    assert one.share.estimate == pytest.approx(0, abs=1e-6)
+    assert np.isnan([one.share.low, one.share.high, one.noise.low]).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: filter_norms(3, 0.0), "noise must be positive"),
+        (lambda: filter_norms(0, 1.0), "n must be at least 1"),
+        (lambda: fit_decay_spindle(np.ones((2, 3))), "n >= 4"),
+        (lambda: fit_decay_spindle(np.zeros((2, 5))), "not all 0"),
+        (lambda: fit_decay_spindle(-np.ones((2, 5))), "not negative"),
+        (lambda: fit_noise(worlds.model(final_network()), np.zeros(5)), "not be all 0"),
+        (lambda: fit_noise(worlds.model(final_network()), np.ones(4)), "of 4 variables"),
+        (lambda: fit_noise(worlds.model(np.zeros((2, 2, 32))), np.ones(5)), "no salient"),
+    ],
+)
+def test_bad_input_is_one_line(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
