@@ -48,10 +48,14 @@ def arrays(
     found.append(ArraySpec("outputs/logits", axes, (samples, *outputs), "float32"))
     if loss:
         found.append(ArraySpec("outputs/loss", ("sample",), (samples,), "float32"))
+    return [*found, *cube_arrays(len(layers), samples, options)]
+
+
+def cube_arrays(layers: int, samples: int, options: CaptureOptions) -> list[ArraySpec]:
+    """Return the arrays of summaries."""
     names = cube.ACTIVATION + (cube.GRADIENT if options.gradients else ())
-    lengths = (len(layers), samples)
-    for name in names:
-        found.append(_cube(name, ("layer", "sample"), lengths))
+    lengths = (layers, samples)
+    found = [_cube(name, ("layer", "sample"), lengths) for name in names]
     return [*found, _cube("sketch", ("layer", "sample", "component"), (*lengths, options.sketch))]
 
 
