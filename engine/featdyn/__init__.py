@@ -1,7 +1,8 @@
 """Record what happens inside a network while it trains, and ask questions about it afterwards.
 
 ``Recorder`` and ``Probes`` record your own training into a store (``Axis`` says how a layer's output is to be read),
-``open_run(path)`` opens one and says what it holds.
+``import_recording(paths, store)`` brings in what other tools recorded, ``open_run(path)`` opens a store and says what it
+holds.
 ``analyses()`` lists the questions, ``analyze(run, name, ...)`` answers one. All is imported when it is first used.
 
     run = featdyn.open_run("run.zarr")
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from featdyn.analysis.driver import analyze
     from featdyn.analysis.registry import analyses
     from featdyn.capture import Axis, Probes, Recorder
+    from featdyn.capture.foreign import import_recording
     from featdyn.store import Run as open_run
 
 __version__ = "0.1.0"
-__all__ = ["Axis", "Probes", "Recorder", "analyses", "analyze", "open_run"]
+__all__ = ["Axis", "Probes", "Recorder", "analyses", "analyze", "import_recording", "open_run"]
 
 _PLACES = {
     "Axis": "featdyn.capture:Axis",
@@ -34,6 +36,7 @@ _PLACES = {
     "Recorder": "featdyn.capture:Recorder",
     "analyses": "featdyn.analysis.registry:analyses",
     "analyze": "featdyn.analysis.driver:analyze",
+    "import_recording": "featdyn.capture.foreign:import_recording",
     "open_run": "featdyn.store:Run",
 }
 

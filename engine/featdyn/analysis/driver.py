@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from featdyn.analysis.context import Context, Progress
 from featdyn.analysis.declaration import COORDINATES, Analysis
 from featdyn.analysis.identity import identity, known
+from featdyn.analysis.inputs.lacking import lacking
 from featdyn.analysis.registry import analysis as named
 from featdyn.analysis.status import explain
 from featdyn.compute import SERIAL, Workers
@@ -143,6 +144,8 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Itera
             )
     if not run.checkpoints:
         raise FeatdynError(f"{run.path}: holds no checkpoint yet")
+    if "network" in analysis.needs and (missing := lacking(run)):
+        raise FeatdynError(f"{run.path}: {analysis.name} needs {missing}: none were recorded")
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -40,10 +40,14 @@ def arrays(
                 said["long_name"] = "gradient of the sample's loss by a step that all positions take, eval mode"
             found.append(ArraySpec(f"layers/{name}/gradient", axes, lengths, options.dtype, said))
     found += outputs.arrays(samples)
+    return [*found, *cube_arrays(len(layers), samples, options)]
+
+
+def cube_arrays(layers: int, samples: int, options: CaptureOptions) -> list[ArraySpec]:
+    """Return the arrays of summaries."""
     names = cube.ACTIVATION + (cube.GRADIENT if options.gradients else ())
-    lengths = (len(layers), samples)
-    for name in names:
-        found.append(_cube(name, ("layer", "sample"), lengths))
+    lengths = (layers, samples)
+    found = [_cube(name, ("layer", "sample"), lengths) for name in names]
     return [*found, _cube("sketch", ("layer", "sample", "component"), (*lengths, options.sketch))]
 
 

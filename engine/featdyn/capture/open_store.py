@@ -86,7 +86,7 @@ def open_store(
             erase(store)
         if not resume and exists(store):
             _refuse_begun(store)
-        writer = _writer(store, schema, probes, names, attributes)
+        writer = writer_of(store, schema, *_static(probes, names), attributes)
         opened.append(writer)
         return writer.schema, writer.checkpoints, writer.invite() if ranks.several else ""
 
@@ -115,18 +115,28 @@ def _refuse_begun(store: str | Path) -> None:
         )
 
 
-def _writer(
-    store: str | Path, schema: Schema, probes: Probes, names: Iterable[str], attributes: Mapping[str, Any]
+def writer_of(
+    store: str | Path,
+    schema: Schema,
+    static: Mapping[str, xr.Dataset],
+    said: Mapping[str, Any],
+    attributes: Mapping[str, Any],
 ) -> RunWriter:
+    """Return the writer of a new run, or of the same recording; StoreError where the store holds another.
+
+    ``static`` is as :meth:`featdyn.store.RunWriter.create` takes it, with a coordinate ``sample`` in the root. By
+    ``attributes`` a recording is known again (``capture`` and ``identity``); what is ``said`` stands in a new run.
+    """
     if not exists(store):
         try:
-            return _created(store, schema, probes, names, attributes)
+            everything = {**attributes, **said, "provenance": provenance()}
+            return RunWriter.create(store, schema, static=static, attributes=everything)
         except StoreError:
             if not exists(store):  # else another's first commit has just come, which is as if it had been there
                 raise
     writer = RunWriter.open(store)
     try:
-        for what in _differences(Run(store), schema, probes, attributes):
+        for what in _differences(Run(store), schema, static[""]["sample"].values.tolist(), attributes):
             raise StoreError(f"{store}: holds another recording ({what}): choose another path")
     except BaseException:
         writer.close()
@@ -134,21 +144,28 @@ def _writer(
     return writer
 
 
-def _created(
-    store: str | Path, schema: Schema, probes: Probes, names: Iterable[str], attributes: Mapping[str, Any]
-) -> RunWriter:
-    coords = {name: values if name == "sample" else ("sample", values) for name, values in probes.coords.items()}
+def sample_coords(coords: Mapping[str, NDArray[Any]]) -> xr.Dataset:
+    """Return what is known of the samples as coordinates of the root."""
+    return xr.Dataset(coords={n: values if n == "sample" else ("sample", values) for n, values in coords.items()})
+
+
+def layer_names(names: Iterable[str]) -> xr.Dataset:
+    """Return the coordinate that tells the order of the layers."""
+    return xr.Dataset(coords={"layer": np.array(list(names), dtype=object)})
+
+
+def _static(probes: Probes, names: Iterable[str]) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
+    """Return the coordinates and the probes themselves, and which of their tensors stands where."""
     given = {"input": probes.inputs, "target": probes.labels}
     inputs = dict(_variable(*leaf) for name, values in given.items() for leaf in leaves(values, name))
     if probes.mask is not None:
         inputs["mask"] = ("probe", "mask.position"), probes.mask.numpy()
     static = {
-        "": xr.Dataset(coords=coords),
-        "cube": xr.Dataset(coords={"layer": np.array(list(names), dtype=object)}),
+        "": sample_coords(probes.coords),
+        "cube": layer_names(names),
         "inputs": xr.Dataset(inputs),
     }
-    said = {"probes": {name: structure(values, name) for name, values in given.items()}, "provenance": provenance()}
-    return RunWriter.create(store, schema, static=static, attributes={**attributes, **said})
+    return static, {"probes": {name: structure(values, name) for name, values in given.items()}}
 
 
 def _variable(path: str, values: Tensor) -> tuple[str, tuple[tuple[str, ...], NDArray[Any]]]:
@@ -160,7 +177,7 @@ def _variable(path: str, values: Tensor) -> tuple[str, tuple[tuple[str, ...], ND
     return path, (("probe", *axes), (values.float() if values.dtype == torch.bfloat16 else values).numpy())
 
 
-def _differences(run: Run, schema: Schema, probes: Probes, attributes: Mapping[str, Any]) -> Iterator[str]:
+def _differences(run: Run, schema: Schema, samples: list[Any], attributes: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a recording has otherwise than that of a run; what an older run does not say counts not."""
     before, after = run.described("capture"), attributes.get("capture", {})
     for name, value in after.items():
@@ -182,5 +199,5 @@ def _differences(run: Run, schema: Schema, probes: Probes, attributes: Mapping[s
     for name, value in after.items():
         if before.get(name, value) != value:
             yield f"other {name}: {before[name]} there, {value} here"
-    if run.values("sample").tolist() != probes.coords["sample"].tolist():
+    if run.values("sample").tolist() != samples:
         yield "other sample ids"

@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "Train, record, stitch and report on data that needs no download.",
     "train": "Train a recipe and record it; the same command again resumes.",
     "capture": "Record checkpoints that exist, of any network.",
+    "import": "Bring recordings of other tools into a store.",
     "info": "Show what a store holds.",
     "query": "Select and reduce arrays of a store.",
     "analyze": "Answer a question about a store, and keep the answer in it.",

@@ -18,7 +18,7 @@ from featdyn.store import gathered, metadata, root, shard, summary
 from featdyn.store.commit import DROPPED
 from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
-from featdyn.store.place import Place, crc32c
+from featdyn.store.place import FileRecord, Place, crc32c
 from featdyn.store.root import Root
 from featdyn.store.schema import ArraySpec, Schema, check_name
 
@@ -209,14 +209,21 @@ class Run:
 
     def state(self, checkpoint: int, kind: str = "model") -> dict[str, torch.Tensor]:
         """Return the tensors of ``checkpoints/<checkpoint>/<kind>.safetensors``: parameters and buffers by name."""
-        self._require(checkpoint)
         path = state_path(checkpoint, check_name(kind, "state"))
-        commit = next(c for c in self.commits if c.kind == "checkpoint" and c.name == str(checkpoint))
-        record = next((record for record in commit.files(self.place) if record.path == path), None)
+        record = self._state_record(checkpoint, path)
         if record is None:
             raise StoreError(f"{self.path}: {path} was not recorded")
         with _readable(self.place, path):
             return self.place.tensors(record)  # checked: a flipped bit would be taken for a weight, and trained on
+
+    def has_state(self, checkpoint: int, kind: str = "model") -> bool:
+        """Whether :meth:`state` has these tensors; a recording of another tool may have no weights."""
+        return self._state_record(checkpoint, state_path(checkpoint, kind)) is not None
+
+    def _state_record(self, checkpoint: int, path: str) -> FileRecord | None:
+        self._require(checkpoint)
+        commit = next(c for c in self.commits if c.kind == "checkpoint" and c.name == str(checkpoint))
+        return next((record for record in commit.files(self.place) if record.path == path), None)
 
     def _require(self, checkpoint: int) -> None:
         if not 0 <= checkpoint < self.checkpoints:  # beyond lies what a writer may be writing now

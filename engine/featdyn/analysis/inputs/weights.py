@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from featdyn.errors import NetworkError
+from featdyn.analysis.inputs.lacking import lacking
+from featdyn.errors import FeatdynError, NetworkError
 from featdyn.networks import build, unwrap
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
@@ -47,7 +48,12 @@ def prepare(model: nn.Module, *, channels_last: bool, device: torch.device | Non
 
 
 def network_of(run: Run, model: nn.Module | None) -> nn.Module:
-    """Return the given network without wrappers, or the run's own, in eval mode on its device."""
+    """Return the given network without wrappers, or the run's own, in eval mode on its device.
+
+    Raises :class:`FeatdynError` where the run lacks what a network is asked about.
+    """
+    if missing := lacking(run):
+        raise FeatdynError(f"{run.path}: no {missing} were recorded, so its network cannot be asked")
     return network(run) if model is None else prepare(unwrap(model), channels_last=False)
 
 
@@ -87,18 +93,18 @@ def _hooks(model: nn.Module) -> int:
 class States(Sequence[dict[str, Tensor]]):
     """Parameters and buffers of every checkpoint, each like the model's own in device and memory format.
 
-    Where the model is not known they are as they are stored.
+    Where the model is not known there are none: nothing but its network could use them.
 
     They are read when they are asked for; the last ones are kept, up to :data:`HELD` bytes.
     """
 
     def __init__(self, run: Run, model: nn.Module | None) -> None:
-        self._run, self._own = run, run.state(0) if model is None else model.state_dict()
+        self._run, self._own = run, None if model is None else model.state_dict()
         names: dict[int, list[str]] = {}
         for name, tensor in ({} if model is None else model.state_dict(keep_vars=True)).items():
             names.setdefault(id(tensor), []).append(name)
         self._tied = [tied for tied in names.values() if len(tied) > 1]
-        self.nbytes: int = sum(tensor.nbytes for tensor in self._own.values())
+        self.nbytes: int = sum(tensor.nbytes for tensor in (self._own or {}).values())
         """Of one checkpoint."""
         self.room = min(run.checkpoints, max(2, HELD // max(1, self.nbytes)))
         """How many are kept."""
@@ -125,7 +131,10 @@ class States(Sequence[dict[str, Tensor]]):
         return self._held[t]
 
     def _read(self, checkpoint: int) -> dict[str, Tensor]:
-        own, stored = self._own, self._run.state(checkpoint)
+        own = self._own
+        if own is None:
+            return {}
+        stored = self._run.state(checkpoint)
         if stored.keys() != own.keys() or any(stored[name].shape != own[name].shape for name in own):
             raise NetworkError(f"{self._run.path}: the weights of checkpoint {checkpoint} do not fit this network")
         found = {name: torch.empty_like(own[name]).copy_(stored[name]) for name in own}

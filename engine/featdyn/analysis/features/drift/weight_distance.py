@@ -36,7 +36,8 @@ def groups(parts: Stitchable) -> list[list[str]]:
 def task_bytes(parts: Stitchable) -> int:
     """Return the bytes of one group at all checkpoints, and of what is compared at a time, at most."""
     steps, sizes = len(parts.states), [tensor.nbytes for tensor in parts.states[0].values()]
-    return min(steps * sum(sizes), max(HELD, steps * max(sizes))) + min(HELD, steps * max(sizes))
+    largest = max(sizes, default=0)
+    return min(steps * sum(sizes), max(HELD, steps * largest)) + min(HELD, steps * largest)
 
 
 def weight_distance(parts: Stitchable, each: Mapping[str, NDArray[np.float64]]) -> xr.Dataset:
