@@ -6,15 +6,18 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from featdyn.errors import StoreError
 from featdyn.store import commit, datasets, layout, metadata
 from featdyn.store import root as roots
-from featdyn.store.gathered import Rows
+from featdyn.store.change import Change
+from featdyn.store.gathered import WrittenRow
 from featdyn.store.metadata import Document
+from featdyn.store.parity import grouped
 from featdyn.store.place import FileRecord, Lock, Place, Version, beside, disk
-from featdyn.store.root import Root
+from featdyn.store.root import FORMAT, Root
 from featdyn.store.salvage import copies
 from featdyn.store.schema import check_name
 
@@ -39,6 +42,7 @@ class Publisher:
         self._lock = lock
         self._root, self._content, self._version = root, content, version
         self._pending: list[FileRecord] = []  # static files, published by the first commit
+        self._accepted: dict[str, list[str]] = {}  # changes that the next checkpoint's commit puts on record
         self._behind: dict[str, Document] = {}  # nodes whose own files may not have followed the root
         self._broken = False  # whether a commit failed half-way, so that only the place knows if it was published
 
@@ -98,20 +102,25 @@ class Publisher:
         number = len(self._root.commits) + 1
         last = next((c.manifest.crc32c for c in reversed(self._root.commits) if c.kind == "checkpoint"), None)
         run = self._root.description() if number == 1 else None
-        rows = tuple(record for record in written if isinstance(record, Rows))
-        written = [record for record in written if not isinstance(record, Rows)]
-        files = (*self._pending, *written)
-        manifest = commit.Manifest(number, kind, name, last, files, rows, self._root.log(number), run)
+        rows = tuple(record for record in written if isinstance(record, WrittenRow))
+        written = [record for record in written if not isinstance(record, WrittenRow)]
+        what, files = self._accepted if kind == "checkpoint" else {}, (*self._pending, *written)
+        manifest = commit.Manifest(
+            number, kind, name, last, files, grouped(rows), self._root.log(number), run,
+            change=Change(number, _now(), what) if what else None,
+            format=FORMAT if self._root.format > 1 else 1,
+        )  # fmt: skip
         entry = commit.write_manifest(self.place, manifest)
-        before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {})
+        before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {}).told(manifest)
         content = after.encode()
         try:
             self._version = self.place.publish(roots.NAME, content, self._version, label=entry.label)
         except OSError:
-            begun = [record for record in rows if record.size == len(record.row)]  # chunks of this checkpoint alone
+            begun = [record for record in rows if record.size == record.length]  # chunks of this checkpoint alone
             self._give_up([*written, *begun, entry.manifest], content)
             raise
         self._root, self._content, self._pending, self._broken = after, content, [], False
+        self._accepted = {} if what else self._accepted
         self._behind |= {path: d for path, d in after.nodes.items() if before.get(path) != d}
         try:
             self._repeat()
@@ -170,3 +179,7 @@ def newest(place: Place, lock: Lock) -> tuple[Root, bytes, Version]:
             raise StoreError(f"{place}: {wrong}; run: featdyn verify {place}")
         roots.repeat(place, content, root.nodes)
     return root, content, version
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
