@@ -8,6 +8,7 @@
     result = featdyn.analyze(run, "spectra")               # an xarray.Dataset, also kept in the store
     run = featdyn.open_run("run.zarr"); run.result("spectra")
     featdyn.query.query(run, "results.spectra.effective_rank", where=["set=test"])
+    featdyn.commit_result("run.zarr", "mine", dataset)     # a result that other code made
     featdyn.report.write_report(run, "report.html")
 
 ``featdyn.statistics`` holds the tests and distances as functions of arrays.
@@ -23,15 +24,17 @@ if TYPE_CHECKING:
     from featdyn.analysis.registry import analyses
     from featdyn.capture import Probes, Recorder
     from featdyn.store import Run as open_run
+    from featdyn.store import commit_result
 
 __version__ = "0.1.0"
-__all__ = ["Probes", "Recorder", "analyses", "analyze", "open_run"]
+__all__ = ["Probes", "Recorder", "analyses", "analyze", "commit_result", "open_run"]
 
 _PLACES = {
     "Probes": "featdyn.capture:Probes",
     "Recorder": "featdyn.capture:Recorder",
     "analyses": "featdyn.analysis.registry:analyses",
     "analyze": "featdyn.analysis.driver:analyze",
+    "commit_result": "featdyn.store:commit_result",
     "open_run": "featdyn.store:Run",
 }
 

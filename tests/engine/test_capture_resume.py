@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import StoreError
-from featdyn.store import Run, verify
+from featdyn.store import Run, repair, verify
 from tests.engine.runs import tree
 
 
@@ -130,3 +131,47 @@ def test_a_run_of_before_that_says_nothing_of_its_identity_is_continued(tmp_path
     with recorder(tmp_path / "r.zarr") as one:
         one.record(step=1, loss=0)
     assert Run(tmp_path / "r.zarr").checkpoints == 2
+
+
+ACCEPTED = {
+    "network": {"model": Net(slope=0.2)},
+    "values of the loss": {"loss": smooth},
+    "values of the network": {"model": Net(torch.sin)},
+    "batch": {"batch": 4},
+}
+
+
+@pytest.mark.parametrize("what", ACCEPTED)
+def test_a_change_that_is_accepted_is_put_on_record(tmp_path, featdyn, what):
+    store = tmp_path / "r.zarr"
+    with recorder(store) as first:
+        first.record(step=3, loss=1)
+    with recorder(store, **ACCEPTED[what], accept_changes=True):
+        pass
+    assert Run(store).changes == ()  # nothing was recorded with it
+    with recorder(store, **ACCEPTED[what], accept_changes=True) as changed:
+        for step in (4, 5):
+            changed.record(step=step, loss=1)
+    with recorder(store, **ACCEPTED[what]) as again:  # what was accepted once is what is expected from then on
+        again.record(step=6, loss=1)
+    (change,) = Run(store).changes
+    assert (change.commit, what in change.what) == (2, True)
+    assert f"changed since commit 2 ({change.when}): {what} was" in featdyn("info", store)[1]
+    assert json.loads(featdyn("info", store, "--json")[1])["changes"] == [
+        {"commit": 2, "when": change.when, "what": change.what}
+    ]
+    content = (store / "zarr.json").read_bytes()
+    for name in ("zarr.json", "commits/root.json"):
+        (store / name).unlink()
+    repair(store)
+    assert Run(store).changes == (change,)
+    (store / "zarr.json").write_bytes(content)
+    (store / "checkpoints/000001/model.safetensors").write_bytes(b"damaged")
+    repair(store)
+    assert (Run(store).checkpoints, Run(store).changes) == (1, ())
+
+
+@pytest.mark.parametrize("other", ["other inputs", "other labels", "layers/a/activation is in one"])
+def test_what_a_store_would_say_wrongly_is_never_accepted(begun, other):
+    with pytest.raises(StoreError, match="another recording"):
+        recorder(begun, **OTHERS[other], accept_changes=True)

@@ -18,6 +18,7 @@ from featdyn.capture import layers
 from featdyn.capture.nest import leaves, structure
 from featdyn.capture.probes import Probes
 from featdyn.capture.ranks import Ranks
+from featdyn.capture.resume import CHOOSE
 from featdyn.errors import StoreError, TrainingError
 from featdyn.provenance import provenance
 from featdyn.store import Run, RunPart, RunWriter, Schema, exists, locate
@@ -58,9 +59,18 @@ def check_alike(claims: Sequence[Mapping[str, Any]], rule: str) -> None:
 
 
 def open_store(
-    ranks: Ranks, store: str | Path, schema: Schema, probes: Probes, names: Iterable[str], attributes: Mapping[str, Any]
+    ranks: Ranks,
+    store: str | Path,
+    schema: Schema,
+    probes: Probes,
+    names: Iterable[str],
+    attributes: Mapping[str, Any],
+    *,
+    accept_changes: bool = False,
 ) -> RunWriter | RunPart:
     """Return the run's writer on rank 0, which alone holds the lock, and a part of it on all others.
+
+    With ``accept_changes`` another network or other options are put on record instead of refused.
 
     Raises :class:`StoreError` on every rank where the store holds another recording, has a writer, cannot be written,
     or not by several ranks, or another rank does not see it.
@@ -70,7 +80,7 @@ def open_store(
     def begin() -> tuple[Schema, int, str]:
         if ranks.several:
             locate(store).check_several()
-        writer = _writer(store, schema, probes, names, attributes)
+        writer = _writer(store, schema, probes, names, attributes, accept_changes)
         opened.append(writer)
         return writer.schema, writer.checkpoints, writer.invite() if ranks.several else ""
 
@@ -89,7 +99,12 @@ def open_store(
 
 
 def _writer(
-    store: str | Path, schema: Schema, probes: Probes, names: Iterable[str], attributes: Mapping[str, Any]
+    store: str | Path,
+    schema: Schema,
+    probes: Probes,
+    names: Iterable[str],
+    attributes: Mapping[str, Any],
+    accept_changes: bool,
 ) -> RunWriter:
     if not exists(store):
         try:
@@ -99,8 +114,14 @@ def _writer(
                 raise
     writer = RunWriter.open(store)
     try:
-        for what in _differences(Run(store), schema, probes, attributes):
+        run = Run(store)
+        changed = _changed(run, attributes)
+        for what, (before, after) in changed.items() if not accept_changes else ():
+            said = f"other {what}: {before} there" if what == "network" else f"{what} is {before} there"
+            raise StoreError(f"{store}: holds another recording ({said}, {after} here): {CHOOSE}")
+        for what in _differences(run, schema, probes, attributes):
             raise StoreError(f"{store}: holds another recording ({what}): choose another path")
+        writer.accept(changed)
     except BaseException:
         writer.close()
         raise
@@ -132,11 +153,6 @@ def _variable(path: str, values: Tensor) -> tuple[str, tuple[tuple[str, ...], ND
 
 def _differences(run: Run, schema: Schema, probes: Probes, attributes: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a recording has otherwise than that of a run; what an older run does not say counts not."""
-    before, after = run.described("capture"), attributes.get("capture", {})
-    for name, value in after.items():
-        # The layers themselves are compared below; what is stored stays in the codec that it began with.
-        if name not in ("layers", "codec") and before.get(name, value) != value:
-            yield f"{name} is {before[name]} there, {value} here"
     stored, new = ({a.path: a for a in s.arrays} for s in (run.schema, schema))
     for path in sorted({*stored, *new}):
         if stored.get(path) != new.get(path):
@@ -146,7 +162,23 @@ def _differences(run: Run, schema: Schema, probes: Probes, attributes: Mapping[s
         yield f"blocks of {run.schema.shard_samples} samples there, {schema.shard_samples} here"
     before, after = run.described("identity"), attributes.get("identity", {})
     for name, value in after.items():
-        if before.get(name, value) != value:
+        if name != "network" and before.get(name, value) != value:
             yield f"other {name}: {before[name]} there, {value} here"
     if run.values("sample").tolist() != probes.coords["sample"].tolist():
         yield "other sample ids"
+
+
+def _changed(run: Run, attributes: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return what fits the arrays of a run and is not as it was: its name, how it was last, and how it is."""
+    found: dict[str, tuple[str, str]] = {}
+    for table, names in (("capture", None), ("identity", ("network",))):
+        before, after = run.described(table), attributes.get(table, {})
+        for name, value in after.items():
+            # The layers themselves are compared; what is stored stays in the codec that it began with.
+            if name in ("layers", "codec") or (names and name not in names) or name not in before:
+                continue
+            said = [change.what[name][1] for change in run.changes if name in change.what]
+            last = said[-1] if said else str(before[name])
+            if last != str(value):
+                found[name] = last, str(value)
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -14,13 +14,22 @@ from featdyn.errors import StoreError
 from featdyn.store import Run
 from featdyn.store.locate import Store
 
+CHOOSE = "choose another path, or accept the change (accept_changes, --accept-changes), which is put on record"
 
-def last_step(store: Store, model: nn.Module, run_probes: Callable[[int, int, int], Pass], batch: int) -> int:
+
+def last_step(
+    store: Store,
+    model: nn.Module,
+    run_probes: Callable[[int, int, int], Pass],
+    batch: int,
+    accept: Callable[[Mapping[str, tuple[str, str]]], None] | None = None,
+) -> int:
     """Return the step of the last checkpoint of a recording that is to be continued.
 
     What a network or a loss computes is not seen in names and shapes. So some probes pass the network once more with
     the last checkpoint's weights: outputs and losses must be what was recorded then, up to rounding, or
-    :class:`StoreError` is raised. ``run_probes(start, stop, size)`` passes probes through the network.
+    :class:`StoreError` is raised, or ``accept`` is told. ``run_probes(start, stop, size)`` passes probes through the
+    network.
     """
     run = Run(store)
     last = run.checkpoints - 1
@@ -32,8 +41,10 @@ def last_step(store: Store, model: nn.Module, run_probes: Callable[[int, int, in
         found = run_probes(0, count, count)
     for name, what in (("logits", "network"), ("loss", "loss")):
         if name in stored and not close(stored[name][:count], getattr(found, name).float().cpu(), found.logits):
-            raise StoreError(
-                f"{store}: holds another recording (with the weights of its checkpoint {last} this {what} gives other "
-                "values than are there): choose another path"
-            )
+            if accept is None:
+                raise StoreError(
+                    f"{store}: holds another recording (with the weights of its checkpoint {last} this {what} gives "
+                    f"other values than are there): {CHOOSE}"
+                )
+            accept({f"values of the {what}": (f"as at checkpoint {last}", "others, with the same weights")})
     return int(run.values("step")[last])

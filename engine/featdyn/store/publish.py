@@ -14,17 +14,17 @@ from featdyn.store import commit, datasets, layout, metadata
 from featdyn.store import root as roots
 from featdyn.store.change import Change
 from featdyn.store.gathered import WrittenRow
+from featdyn.store.locate import Store
 from featdyn.store.metadata import Document
 from featdyn.store.parity import grouped
 from featdyn.store.place import FileRecord, Lock, Place, Version, beside, disk
+from featdyn.store.reader import Run
 from featdyn.store.root import FORMAT, Root
 from featdyn.store.salvage import copies
 from featdyn.store.schema import check_name
 
 if TYPE_CHECKING:
     import xarray as xr
-
-    from featdyn.store.reader import Run
 
 LOG = logging.getLogger("featdyn")
 RESULT_WAITS = 60.0  # seconds, for who publishes, before the commit of a result is given up
@@ -143,19 +143,38 @@ class Publisher:
         return list(self.place.each(lambda item: self.place.write(item[0], [item[1]]), contents.items()))
 
 
-def commit_result(run: Run, name: str, dataset: xr.Dataset, patience: float = RESULT_WAITS) -> str:
-    """Commit what an analysis made of a run, also while a training goes on with it; return the result's path.
+def commit_result(run: Run | Store, name: str, dataset: xr.Dataset, patience: float = RESULT_WAITS) -> str:
+    """Commit what anybody made of a run, also while a training goes on with it; return the result's path.
 
     As :meth:`RunWriter.result`, but nothing is held before or after: in a folder two analyses that end at once, or one
-    and a training's checkpoint, follow each other. A writer in a bucket holds its lease to its end. The attribute
-    ``input_commit`` becomes the number of the last commit of ``run``.
+    and a training's checkpoint, follow each other. A writer in a bucket holds its lease to its end.
+
+    Parameters
+    ----------
+    run
+        The run that it was made of, whose last commit's number becomes the attribute ``input_commit``; or a store,
+        which is opened for it: then it was made of all that the store holds now.
+    name
+        Of the analysis: the result lies at ``results/<name>/<commit>``, and ``featdyn query`` and :meth:`Run.result`
+        find it.
+    dataset
+        Of any dimensions but ``checkpoint`` and ``sample``, which are the run's and grow: call pairs of checkpoints
+        ``t1`` and ``t2``, samples ``probe``.
 
     Raises
     ------
     StoreError
-        Another process keeps the right to publish for ``patience`` seconds, the store cannot be written, or it does not
-        hold the checkpoints of ``run`` any more.
+        No store, another process keeps the right to publish for ``patience`` seconds, the store cannot be written, or
+        it does not hold the checkpoints of ``run`` any more; or a name that cannot be stored.
+    ValueError
+        A dataset with one of these dimensions, or attributes that are not JSON.
+
+    Examples
+    --------
+    >>> featdyn.commit_result("run.zarr", "margins", dataset)  # doctest: +SKIP
+    'results/margins/000012'
     """
+    run = run if isinstance(run, Run) else Run(run)
     place = copy(run.place)
     Root.read(place)  # what is no store is refused before a lock file appears in it
     turn = place.turn()

@@ -137,7 +137,7 @@ class RunWriter(Publisher):
 
         A writer that ends before that leaves nothing of it. ``Run.changes`` has it then.
         """
-        self._accepted = {name: list(pair) for name, pair in what.items()}
+        self._accepted |= {name: list(pair) for name, pair in what.items()}
 
     def invite(self) -> str:
         """Let other processes write shards too; return the token for their :class:`featdyn.store.RunPart`."""
