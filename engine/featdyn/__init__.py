@@ -1,8 +1,8 @@
 """Record what happens inside a network while it trains, and ask questions about it afterwards.
 
 ``Recorder`` and ``Probes`` record your own training into a store (``Axis`` says how a layer's output is to be read),
-``import_recording(paths, store)`` brings in what other tools recorded, ``open_run(path)`` opens a store and says what it
-holds.
+``import_recording(paths, store)`` brings in what other tools recorded, ``open_run(path)`` opens a store and says what
+it holds.
 ``analyses()`` lists the questions, ``analyze(run, name, ...)`` answers one. All is imported when it is first used.
 
     run = featdyn.open_run("run.zarr")
@@ -10,6 +10,7 @@ holds.
     result = featdyn.analyze(run, "spectra")               # an xarray.Dataset, also kept in the store
     run = featdyn.open_run("run.zarr"); run.result("spectra")
     featdyn.query.query(run, "results.spectra.effective_rank", where=["set=test"])
+    featdyn.commit_result("run.zarr", "mine", dataset)     # a result that other code made
     featdyn.report.write_report(run, "report.html")
 
 ``featdyn.statistics`` holds the tests and distances as functions of arrays.
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from featdyn.capture import Axis, Probes, Recorder
     from featdyn.capture.foreign import import_recording
     from featdyn.store import Run as open_run
+    from featdyn.store import commit_result
 
 __version__ = "0.1.0"
-__all__ = ["Axis", "Probes", "Recorder", "analyses", "analyze", "import_recording", "open_run"]
+__all__ = ["Axis", "Probes", "Recorder", "analyses", "analyze", "commit_result", "import_recording", "open_run"]
 
 _PLACES = {
     "Axis": "featdyn.capture:Axis",
@@ -36,6 +38,7 @@ _PLACES = {
     "Recorder": "featdyn.capture:Recorder",
     "analyses": "featdyn.analysis.registry:analyses",
     "analyze": "featdyn.analysis.driver:analyze",
+    "commit_result": "featdyn.store:commit_result",
     "import_recording": "featdyn.capture.foreign:import_recording",
     "open_run": "featdyn.store:Run",
 }

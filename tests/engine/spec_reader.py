@@ -27,6 +27,10 @@ def crc32c(content: bytes) -> int:
     return value ^ 0xFFFFFFFF
 
 
+def unpacked(table: Any) -> Any:
+    return json.loads(decompress(base64.b64decode(table))) if isinstance(table, str) else table
+
+
 class SpecReader:
     """One store at one commit."""
 
@@ -37,18 +41,19 @@ class SpecReader:
         assert int(found[1], 16) == crc32c(content.replace(found[1], b"00000000", 1))
         document = json.loads(content)
         self.state = document["attributes"]["featdyn"]
-        assert self.state["format"] in (1, 2)
+        assert self.state["format"] in (1, 2, 3)
         self.nodes = document["consolidated_metadata"]["metadata"]
         self.commits = self.state["commits"]
         while self.commits[0]["number"] > 1:
             manifest = json.loads((path / self.commits[0]["manifest"]["path"]).read_bytes())
-            assert manifest["log"][-1]["number"] == self.commits[0]["number"] - 1
-            self.commits = manifest["log"] + self.commits
+            log = unpacked(manifest["log"])
+            assert log[-1]["number"] == self.commits[0]["number"] - 1
+            self.commits = log + self.commits
         self.checkpoints = sum(commit["kind"] == "checkpoint" for commit in self.commits)
 
     def check(self) -> list[str]:
         """Follow all checksums from the root; return every file that the store consists of."""
-        listed, rows = [], {}
+        listed, rows, kept = [], {}, []
         for number, commit in enumerate(self.commits, 1):
             manifest = commit["manifest"]
             content = (self.path / manifest["path"]).read_bytes()
@@ -58,16 +63,23 @@ class SpecReader:
                 content = (self.path / name).read_bytes()
                 assert (len(content), crc32c(content)) == (size, checksum), name
                 listed.append(name)
-            held = decompress(base64.b64decode(document["content"])) if "rows" in document else b""
-            for name, size, checksum, length in document.get("rows", []):
-                before, _ = rows.get(name, (b"", 0))
-                rows[name] = before + held[:length], checksum
-                assert len(rows[name][0]) == size, name
-                held = held[length:]
+            table = unpacked(document.get("rows", []))
+            rows |= {name: (size, checksum) for name, size, checksum, _ in table}
+            kept.append((table, document.get("group", 1), document.get("content")))
+        chunks = {name: decompress((self.path / name).read_bytes()) for name in rows}
+        for name, (size, checksum) in rows.items():
+            assert crc32c(chunks[name][:size]) == checksum, name
+        for table, size, content in kept:
+            held = decompress(base64.b64decode(content)) if table else b""
+            for start in range(0, len(table), size):
+                group = table[start : start + size]
+                parity = bytearray(max(length for *_, length in group))
+                for name, end, _, length in group:
+                    row = chunks[name][end - length : end]
+                    parity[:length] = bytes(a ^ b for a, b in zip(parity, row, strict=False))
+                assert held[: len(parity)] == parity
+                held = held[len(parity) :]
             assert not held
-        for name, (expected, checksum) in rows.items():
-            assert decompress((self.path / name).read_bytes())[: len(expected)] == expected, name
-            assert crc32c(expected) == checksum, name
         return [*listed, *rows]
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import StoreError
-from featdyn.store import Run, verify
+from featdyn.store import Run, repair, verify
 from featdyn.store.files import Folder
 from tests.engine.runs import tree
 
@@ -62,9 +63,9 @@ OTHERS = {
     "other inputs": {"probes": probes(seed=2)},
     "other labels": {"probes": probes(shift=1)},
     "other coordinate sample": {"probes": probes(sample=np.array([f"s{i}" for i in range(12)], dtype=object))},
-    "with the weights of its checkpoint 0 this loss": {"loss": smooth},
-    "with the weights of its checkpoint 0 this loss gives other gradients": {"loss": halved},
-    "with the weights of its checkpoint 0 this network": {"model": Net(torch.sin)},
+    "with the weights of its checkpoint 0 the values of the loss": {"loss": smooth},
+    "with the weights of its checkpoint 0 the gradients of the loss": {"loss": halved},
+    "with the weights of its checkpoint 0 the values of the network": {"model": Net(torch.sin)},
     "other network": {"model": Net(slope=0.2)},
     "batch is 8 there, 4 here": {"batch": 4},
     "dtype is float16 there, float32 here": {"dtype": "float32"},
@@ -217,3 +218,48 @@ def test_a_loop_records_where_it_begins_its_due_steps_and_where_it_ends(tmp_path
     assert loop(1, resume=True).values("step").tolist() == [0, 3, 5, 6]
     assert loop(4, overwrite=True).values("step").tolist() == [0, 3, 4]
     assert loop(6, overwrite=True).values("step").tolist() == [0, 3, 6]
+
+
+ACCEPTED = {
+    "network": {"model": Net(slope=0.2)},
+    "values of the loss": {"loss": smooth},
+    "gradients of the loss": {"loss": halved},
+    "values of the network": {"model": Net(torch.sin)},
+    "batch": {"batch": 4},
+}
+
+
+@pytest.mark.parametrize("what", ACCEPTED)
+def test_a_change_that_is_accepted_is_put_on_record(tmp_path, featdyn, what):
+    store = tmp_path / "r.zarr"
+    with recorder(store) as first:
+        first.record(step=3, loss=1)
+    with recorder(store, **ACCEPTED[what], accept_changes=True):
+        pass
+    assert Run(store).changes == ()  # nothing was recorded with it
+    with recorder(store, **ACCEPTED[what], accept_changes=True) as changed:
+        for step in (4, 5):
+            changed.record(step=step, loss=1)
+    with recorder(store, **ACCEPTED[what]) as again:  # what was accepted once is what is expected from then on
+        again.record(step=6, loss=1)
+    (change,) = Run(store).changes
+    assert (change.commit, what in change.what) == (2, True)
+    assert f"changed since commit 2 ({change.when}): {what} was" in featdyn("info", store)[1]
+    assert json.loads(featdyn("info", store, "--json")[1])["changes"] == [
+        {"commit": 2, "when": change.when, "what": change.what}
+    ]
+    content = (store / "zarr.json").read_bytes()
+    for name in ("zarr.json", "commits/root.json"):
+        (store / name).unlink()
+    repair(store)
+    assert Run(store).changes == (change,)
+    (store / "zarr.json").write_bytes(content)
+    (store / "checkpoints/000001/model.safetensors").write_bytes(b"damaged")
+    repair(store)
+    assert (Run(store).checkpoints, Run(store).changes) == (1, ())
+
+
+@pytest.mark.parametrize("other", ["other inputs", "other labels", "layers/a/activation is in one"])
+def test_what_a_store_would_say_wrongly_is_never_accepted(begun, other):
+    with pytest.raises(StoreError, match="another recording"):
+        recorder(begun, **OTHERS[other], accept_changes=True)

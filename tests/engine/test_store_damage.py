@@ -47,9 +47,9 @@ def test_folders_that_are_no_stores(tmp_path: Path) -> None:
 
 
 def test_a_newer_format(store: Path) -> None:
-    content = (store / "zarr.json").read_bytes().replace(b'"format": 2,', b'"format": 3,')
+    content = (store / "zarr.json").read_bytes().replace(b'"format": 3,', b'"format": 4,')
     (store / "zarr.json").write_bytes(content)
-    refused(lambda: Run(store), r"format 3 is newer than this featdyn reads \(2\): update featdyn")
+    refused(lambda: Run(store), r"format 4 is newer than this featdyn reads \(3\): update featdyn")
     refused(lambda: RunWriter.open(store), "newer")
 
 

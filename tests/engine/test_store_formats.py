@@ -115,7 +115,7 @@ def test_a_newer_format_is_refused_by_all_that_write(tmp_path: Path) -> None:
     changed(path, lambda state: state.update(format=FORMAT + 1))
     before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file() and not p.name.startswith(".featdyn.")}
     for call in (Run, RunWriter.open, verify, repair, gc):
-        refused(lambda call=call: call(path), r"is newer than this featdyn reads \(2\): update featdyn")
+        refused(lambda call=call: call(path), r"is newer than this featdyn reads \(3\): update featdyn")
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file() and not p.name.startswith(".featdyn.")} == before
     assert Root.decode((path / "commits/root.json").read_bytes(), path)  # is there, and is not taken for it
     assert roots.intact((path / "zarr.json").read_bytes())

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import featdyn
 from featdyn.errors import StoreError
-from featdyn.store import Run, RunWriter, commit_result, files, gc, lock, publish, repair, verify
+from featdyn.store import Run, RunWriter, commit_result, files, gc, locate, lock, publish, repair, verify
 from featdyn.store import root as roots
 from featdyn.store.lock import NAME, TURN, FolderLock
 from featdyn.store.root import COPY, Root
@@ -237,3 +238,13 @@ def test_without_the_system_s_locks_stores_are_read(folder: Path, monkeypatch: p
 
 def test_how_long_a_result_waits() -> None:
     assert publish.RESULT_WAITS == 60
+
+
+def test_anybody_commits_a_result_by_path_place_or_run(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    record(path, "cc")
+    for number, store in enumerate((lambda: str(path), lambda: path, lambda: locate(path), lambda: Run(path)), 3):
+        assert featdyn.commit_result(store(), "mine", RESULT) == f"results/mine/{number:06d}"
+        assert Run(path).result("mine").attrs["input_commit"] == number - 1
+    refused(lambda: featdyn.commit_result(str(tmp_path / "none.zarr"), "mine", RESULT), "no such folder")
+    assert not (tmp_path / "none.zarr").exists()

@@ -19,6 +19,7 @@ from featdyn.capture import layers
 from featdyn.capture.nest import leaves, structure
 from featdyn.capture.probes import Probes
 from featdyn.capture.ranks import Ranks
+from featdyn.capture.resume import CHOOSE
 from featdyn.errors import StoreError, TrainingError
 from featdyn.provenance import provenance
 from featdyn.store import Run, RunPart, RunWriter, Schema, erase, exists, locate
@@ -70,10 +71,12 @@ def open_store(
     *,
     resume: bool,
     overwrite: bool,
+    accept_changes: bool,
 ) -> RunWriter | RunPart:
     """Return the run's writer on rank 0, which alone holds the lock, and a part of it on all others.
 
-    A run that is there is continued with ``resume``, removed with ``overwrite`` and else refused. Raises
+    A run that is there is continued with ``resume``, removed with ``overwrite`` and else refused; with
+    ``accept_changes`` another network or other options are put on record instead of refused. Raises
     :class:`StoreError` on every rank for that, and where the store holds another recording, has a writer, cannot be
     written, or not by several ranks, or another rank does not see it.
     """
@@ -86,7 +89,7 @@ def open_store(
             erase(store)
         if not resume and exists(store):
             _refuse_begun(store)
-        writer = writer_of(store, schema, *_static(probes, names), attributes)
+        writer = writer_of(store, schema, *_static(probes, names), attributes, accept_changes=accept_changes)
         opened.append(writer)
         return writer.schema, writer.checkpoints, writer.invite() if ranks.several else ""
 
@@ -121,6 +124,8 @@ def writer_of(
     static: Mapping[str, xr.Dataset],
     said: Mapping[str, Any],
     attributes: Mapping[str, Any],
+    *,
+    accept_changes: bool = False,
 ) -> RunWriter:
     """Return the writer of a new run, or of the same recording; StoreError where the store holds another.
 
@@ -136,8 +141,14 @@ def writer_of(
                 raise
     writer = RunWriter.open(store)
     try:
-        for what in _differences(Run(store), schema, static[""]["sample"].values.tolist(), attributes):
+        run = Run(store)
+        changed = _changed(run, attributes)
+        for what, (before, after) in changed.items() if not accept_changes else ():
+            differs = f"other {what}: {before} there" if what == "network" else f"{what} is {before} there"
+            raise StoreError(f"{store}: holds another recording ({differs}, {after} here): {CHOOSE}")
+        for what in _differences(run, schema, static[""]["sample"].values.tolist(), attributes):
             raise StoreError(f"{store}: holds another recording ({what}): choose another path")
+        writer.accept(changed)
     except BaseException:
         writer.close()
         raise
@@ -179,11 +190,6 @@ def _variable(path: str, values: Tensor) -> tuple[str, tuple[tuple[str, ...], ND
 
 def _differences(run: Run, schema: Schema, samples: list[Any], attributes: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a recording has otherwise than that of a run; what an older run does not say counts not."""
-    before, after = run.described("capture"), attributes.get("capture", {})
-    for name, value in after.items():
-        # The layers themselves are compared below; what is stored stays in the codec that it began with.
-        if name not in ("layers", "codec") and before.get(name, value) != value:
-            yield f"{name} is {before[name]} there, {value} here"
     # Positions were called tokens.
     stored, new = (
         {a.path: replace(a, dims=tuple("position" if d == "token" else d for d in a.dims)) for a in s.arrays}
@@ -197,7 +203,23 @@ def _differences(run: Run, schema: Schema, samples: list[Any], attributes: Mappi
         yield f"blocks of {run.schema.shard_samples} samples there, {schema.shard_samples} here"
     before, after = run.described("identity"), attributes.get("identity", {})
     for name, value in after.items():
-        if before.get(name, value) != value:
+        if name != "network" and before.get(name, value) != value:
             yield f"other {name}: {before[name]} there, {value} here"
     if run.values("sample").tolist() != samples:
         yield "other sample ids"
+
+
+def _changed(run: Run, attributes: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return what fits the arrays of a run and is not as it was: its name, how it was last, and how it is."""
+    found: dict[str, tuple[str, str]] = {}
+    for table, names in (("capture", None), ("identity", ("network",))):
+        before, after = run.described(table), attributes.get(table, {})
+        for name, value in after.items():
+            # The layers themselves are compared; what is stored stays in the codec that it began with.
+            if name in ("layers", "codec") or (names and name not in names) or name not in before:
+                continue
+            said = [change.what[name][1] for change in run.changes if name in change.what]
+            last = said[-1] if said else str(before[name])
+            if last != str(value):
+                found[name] = last, str(value)
+    return found

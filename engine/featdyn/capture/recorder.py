@@ -32,7 +32,7 @@ from featdyn.capture.values import Number, number, tensors_to_bytes, whole
 from featdyn.errors import StoreError
 from featdyn.networks import unwrap
 from featdyn.sizes import size
-from featdyn.store import Run, RunPart, Schema, locate
+from featdyn.store import Run, RunPart, RunWriter, Schema, locate
 from featdyn.validation import validate
 
 _ALIKE = "make the Recorder with the same arguments on every rank"
@@ -74,6 +74,9 @@ class Recorder:
         tensor that there is, or what is called ``logits``.
     attributes
         JSON-like notes, stored as attributes of the root.
+    accept_changes
+        Go on with a store also where network, loss or options are not what they were, as long as its arrays and probes
+        are the same; what differs, when, and from which commit on is kept (``run.changes``, ``featdyn info``).
     **options
         Fields of :class:`featdyn.capture.CaptureOptions`: layers, gradients, dtype, codec, sketch, batch, pool,
         token_loss. ``layers`` may also be a mapping from patterns to an :class:`featdyn.Axis` or a pool.
@@ -113,6 +116,7 @@ class Recorder:
         forward: Callable[[nn.Module, Any], Any] | None = None,
         output: str | int | Callable[[Any], Any] | None = None,
         attributes: Mapping[str, Any] | None = None,
+        accept_changes: bool = False,
         **options: Any,
     ) -> None:
         self._ranks = Ranks()  # first of all: whatever fails below on one rank, the others hear of it
@@ -129,12 +133,13 @@ class Recorder:
             # The store comes last: what fails above leaves no folder and no lock behind.
             self._run = open_store(
                 self._ranks, store, self.schema, probes, self.layers, {**(attributes or {}), **noted},
-                resume=resume, overwrite=overwrite,
+                resume=resume, overwrite=overwrite, accept_changes=accept_changes,
             )  # fmt: skip
             try:
                 run, batch = self._run, self.options.batch
+                accept = run.accept if accept_changes and isinstance(run, RunWriter) else None
                 self._last = self._ranks.first(
-                    lambda: last_step(run.place, self._recording, batch) if run.checkpoints else -1
+                    lambda: last_step(run.place, self._recording, batch, accept) if run.checkpoints else -1
                 )
             except BaseException:
                 self._run.close()

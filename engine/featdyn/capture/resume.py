@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from featdyn.errors import StoreError
 from featdyn.store import Run
 from featdyn.store.locate import Store
 
+CHOOSE = "choose another path, or accept the change (accept_changes, --accept-changes), which is put on record"
 FEW = 16
 """So many probes tell whether it is the same recording."""
 GRADIENT = 0.02
@@ -22,12 +25,17 @@ FITTED = 1e-3
 """A loss below which a gradient may be rounding, so that it tells nothing. Our own choice."""
 
 
-def last_step(store: Store, recording: Recording, batch: int) -> int:
+def last_step(
+    store: Store,
+    recording: Recording,
+    batch: int,
+    accept: Callable[[Mapping[str, tuple[str, str]]], None] | None = None,
+) -> int:
     """Return the step of the last checkpoint of a recording that is to be continued.
 
     What a network or a loss computes is not seen in names and shapes. So some probes pass the network once more with
     the last checkpoint's weights: outputs, losses and the gradient at the first layer that has one must be what was
-    recorded then, up to rounding, or :class:`StoreError` is raised.
+    recorded then, up to rounding, or :class:`StoreError` is raised, or ``accept`` is told.
     """
     run, model = Run(store), recording.model
     last = run.checkpoints - 1
@@ -41,7 +49,7 @@ def last_step(store: Store, recording: Recording, batch: int) -> int:
     # At padding nothing is stored.
     now = {path: found[path].cpu().where(~there.isnan(), torch.nan) for path, there in before.items()}
     unlike = [
-        f"{'loss' if path == 'outputs/loss' else 'network'} gives other values"
+        f"values of the {'loss' if path == 'outputs/loss' else 'network'}"
         for path in outputs
         if not close(before[path], now[path].float(), found[outputs[0]])
     ]
@@ -49,12 +57,14 @@ def last_step(store: Store, recording: Recording, batch: int) -> int:
     for path in gradients if told.any() else ():
         here = now[path] / gradient_scale(recording.options)
         if not _alike(before[path][told], here[told], found[outputs[0]].dtype):
-            unlike.append("loss gives other gradients")
+            unlike.append("gradients of the loss")
     for what in unlike:
-        raise StoreError(
-            f"{store}: holds another recording (with the weights of its checkpoint {last} this {what} than are there): "
-            "choose another path"
-        )
+        if accept is None:
+            raise StoreError(
+                f"{store}: holds another recording (with the weights of its checkpoint {last} the {what} are others "
+                f"than there): {CHOOSE}"
+            )
+        accept({what: (f"as at checkpoint {last}", "others, with the same weights")})
     return int(run.values("step")[last])
 
 

@@ -29,6 +29,7 @@ from featdyn.errors import FeatdynError
 @click.option("--loss", metavar="MODULE:FUNCTION", help="(outputs, labels) -> (sample,); cross-entropy by default.")
 @click.option("--forward", metavar="MODULE:FUNCTION", help="(model, inputs) -> outputs, where model(inputs) is not it.")
 @click.option("--output", metavar="KEY", help="Which of several outputs counts as logits.")
+@click.option("--accept-changes", is_flag=True, help="Go on with another network, loss or options; info shows it.")
 def command(
     model: str,
     probes: str,
@@ -39,6 +40,7 @@ def command(
     loss: str | None,
     forward: str | None,
     output: str | None,
+    accept_changes: bool,
     **options: Any,
 ) -> None:
     """Record checkpoints that exist: .pt, .pth, .ckpt (weights only), safetensors, and folders of Hugging Face.
@@ -58,7 +60,7 @@ def command(
     with bar("capturing", "checkpoint") as update, named.in_a_line():
         run = capture(
             model_, given, steps, store, prefix=prefix, progress=update,
-            said=lambda line: click.echo(line, err=True), **functions, **options,
+            said=lambda line: click.echo(line, err=True), accept_changes=accept_changes, **functions, **options,
         )  # fmt: skip
     click.echo(f"{store}: {run.checkpoints} checkpoints, steps {run.values('step')[0]} to {run.values('step')[-1]}")
 

@@ -18,4 +18,4 @@ def command(store: str) -> None:
     if compact(store):
         click.echo(f"{store}: rewritten in the newest format; when nobody has it open any more: featdyn gc {store}")
     else:
-        click.echo(f"{store}: nothing to do, it has the newest format")
+        click.echo(f"{store}: nothing to do, what is small lies in few files already")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -43,6 +44,10 @@ def command(store: str, as_json: bool) -> None:
     click.echo("\ncheckpoint " + " ".join(f"{n:>14}" for n in names))
     for row in found["history"]:
         click.echo(f"{row['checkpoint']:>10} " + " ".join(f"{_number(row[n]):>14}" for n in names))
+    for change in found["changes"]:
+        for what, (before, after) in change["what"].items():
+            since = f"since commit {change['commit']} ({change['when']})"
+            click.echo(shown(f"changed {since}: {what} was {before}, is {after}"))
     click.echo("\nresults: " + (", ".join(found["results"]) or "none yet; see featdyn analyze --help"))
 
 
@@ -74,6 +79,7 @@ def describe(run: Any) -> dict[str, Any]:
         "positions": recorded.padding(run),
         "probes": {split: splits.count(split) for split in dict.fromkeys(splits)},
         "history": history,
+        "changes": [asdict(change) for change in run.changes],
         "results": [c.name for c in run.commits if c.kind == "result"],
         "provenance": run.described("provenance"),
     }

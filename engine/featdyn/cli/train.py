@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--seeds", type=click.IntRange(min=1), help="So many runs of each point (training.seed and labels.seed).")
 @click.option("--data-dir", type=click.Path(), help="Folder of downloaded data sets.")
 @click.option("--download", is_flag=True, help="Download missing data into the folder.")
+@click.option("--accept-changes", is_flag=True, help="Go on though the network is not what it was; info shows it.")
 @click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come with featdyn.")
 @click.option("--fields", is_flag=True, help="List every field of a recipe with its default and meaning.")
 def command(
@@ -42,6 +43,7 @@ def command(
     seeds: int | None,
     data_dir: str | None,
     download: bool,
+    accept_changes: bool,
     list_recipes: bool,
     fields: bool,
 ) -> None:
@@ -63,6 +65,8 @@ def command(
     if download:
         changes = (*changes, "data.download=true")
     if sweeps or seeds:
+        if accept_changes:
+            raise click.UsageError("--accept-changes is of one store, not of a sweep")
         _sweep(recipe, store, sweeps, changes, seeds)
         return
     chosen = recipes.load(recipe, changes)
@@ -71,7 +75,7 @@ def command(
 
     with bar("training", "step") as update:
         events = Events(plan=say, step=lambda step, steps, loss: update(step, steps))
-        run = train(chosen, store, events)
+        run = train(chosen, store, events, accept_changes=accept_changes)
     last = run.coords.isel(checkpoint=-1)
     accuracy = float(last["test_accuracy"])
     say(f"{store}: {run.checkpoints} checkpoints, test accuracy {accuracy:.4f} after {int(last['step'])} steps")

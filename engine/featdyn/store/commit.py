@@ -14,12 +14,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import accumulate, pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from featdyn.errors import StoreError
 from featdyn.store import seal, zstd
+from featdyn.store.change import Change
 from featdyn.store.gathered import Rows
 from featdyn.store.locate import Store, locate
+from featdyn.store.parity import Group
 from featdyn.store.place import DOCUMENT, FileRecord, Place, crc32c, disk
 
 Kind: TypeAlias = Literal["checkpoint", "result"]  # that are written; readers skip others, "dropped" among them
@@ -76,7 +79,7 @@ class Commit:
             return wrong
         try:
             return Listing.parse(json.loads(content))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
             return f"{self.manifest.path}: no manifest"
 
 
@@ -84,23 +87,51 @@ class Listing(NamedTuple):
     """What a manifest lists."""
 
     files: list[FileRecord]  # that the commit made
-    rows: list[Rows]  # of the chunks that gather checkpoints
+    groups: list[Group]  # rows of the chunks that gather checkpoints
     log: list[Commit]  # the commits before, where the root lists them no more
+
+    @property
+    def rows(self) -> list[Rows]:
+        """The rows of all groups."""
+        return [row for group in self.groups for row in group.rows]
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Listing:
-        """Return what is in a manifest, or raise ValueError, KeyError or TypeError."""
+        """Return what is in a manifest, or raise ValueError, KeyError, TypeError or RuntimeError."""
         files = [FileRecord.parse(*entry[:3]) for entry in document["files"]]
-        entries = [(FileRecord.parse(*entry[:3]), entry[3]) for entry in document.get("rows", ())]
-        if not all(isinstance(length, int) and 0 < length <= record.size for record, length in entries):
-            raise ValueError("no rows")
-        size = sum(length for _, length in entries)
-        held = zstd.expand(base64.b64decode(document["content"]), size).tobytes() if entries else b""
-        rows, at = [], 0
-        for record, length in entries:
-            rows.append(Rows(record.path, record.size, record.crc32c, held[at : at + length]))
-            at += length
-        return cls(files, rows, [Commit.parse(entry) for entry in document.get("log", ())])
+        log = [Commit.parse(entry) for entry in _unpacked(document.get("log", []))]
+        return cls(files, _groups(document), log)
+
+
+def _groups(document: Mapping[str, Any]) -> list[Group]:
+    """Return the rows that a manifest lists, group by group, with the parities that it holds one behind the other."""
+    entries = [(FileRecord.parse(*entry[:3]), entry[3]) for entry in _unpacked(document.get("rows", []))]
+    size = document.get("group", 1)  # format 2: each row by itself
+    if not (isinstance(size, int) and size > 0):
+        raise ValueError("no groups")
+    if not all(isinstance(length, int) and 0 < length <= record.size for record, length in entries):
+        raise ValueError("no rows")
+    rows = [Rows(record.path, record.size, record.crc32c, length) for record, length in entries]
+    some = [tuple(rows[start : start + size]) for start in range(0, len(rows), size)]
+    ends = [0, *accumulate(max(row.length for row in group) for group in some)]
+    held = zstd.expand(base64.b64decode(document["content"]), ends[-1]).tobytes() if rows else b""
+    return [Group(group, held[start:end]) for group, (start, end) in zip(some, pairwise(ends), strict=True)]
+
+
+def _packed(table: Any) -> str:
+    """Return a table that repeats itself much as text that is short."""
+    return base64.b64encode(zstd.compress(json.dumps(table).encode())).decode()
+
+
+def _unpacked(table: Any) -> Any:
+    """Return what :func:`_packed` made text of; format 2 has the table itself."""
+    if not isinstance(table, str):
+        return table
+    frame = base64.b64decode(table)
+    size = zstd.declared(frame)
+    if size is None or size > DOCUMENT:
+        raise ValueError("too large for a manifest")
+    return json.loads(zstd.expand(frame, size).tobytes())
 
 
 @dataclass(frozen=True)
@@ -115,9 +146,11 @@ class Manifest:
     name: str
     after: int | None  # the checksum of the manifest of the newest checkpoint before: it tells whose commit this is
     files: tuple[FileRecord, ...]
-    rows: tuple[Rows, ...] = ()
+    groups: tuple[Group, ...] = ()
     log: tuple[Commit, ...] = ()
     run: Mapping[str, Any] | None = None  # of the first commit: what the root says but for its commits
+    change: Change | None = None  # that somebody accepted before this commit
+    format: int = 1  # of the root that names it first
 
     _SEAL = "manifest_crc32c"
 
@@ -136,14 +169,19 @@ class Manifest:
             "after": self.after,
             "files": [[r.path, r.size, r.crc32c] for r in sorted(self.files, key=lambda record: record.path)],
         }
-        if self.rows:
-            rows = sorted(self.rows, key=lambda record: record.path)
-            document["rows"] = [[r.path, r.size, r.crc32c, len(r.row)] for r in rows]
-            document["content"] = base64.b64encode(zstd.compress(b"".join(r.row for r in rows))).decode()
+        if self.groups:
+            rows = [[r.path, r.size, r.crc32c, r.length] for group in self.groups for r in group.rows]
+            content = b"".join(group.parity for group in self.groups)
+            document["group"], document["rows"] = len(self.groups[0].rows), _packed(rows)
+            document["content"] = base64.b64encode(zstd.compress(content)).decode()
         if self.log:
-            document["log"] = [asdict(entry) for entry in self.log]
+            document["log"] = _packed([asdict(entry) for entry in self.log])
         if self.run is not None:
             document["run"] = self.run
+        if self.change is not None:
+            document["change"] = asdict(self.change)
+        if self.format > 2:
+            document["format"] = self.format
         return seal.seal(json.dumps(document).encode(), self._SEAL)
 
     @classmethod
@@ -153,8 +191,9 @@ class Manifest:
             return None
         d = json.loads(content)
         listed = Listing.parse(d)
-        files, rows, log = tuple(listed.files), tuple(listed.rows), tuple(listed.log)
-        return cls(d["commit"], d["kind"], d["name"], d["after"], files, rows, log, d.get("run"))
+        change = Change.parse(d["change"]) if "change" in d else None
+        about = d["commit"], d["kind"], d["name"], d["after"], tuple(listed.files), tuple(listed.groups)
+        return cls(*about, tuple(listed.log), d.get("run"), change, d.get("format", 1))
 
 
 def write_nothing(place: Place) -> None:
@@ -165,6 +204,10 @@ def write_nothing(place: Place) -> None:
 
 def write_manifest(place: Place, manifest: Manifest, *, compacted: bool = False) -> Commit:
     """Write a manifest and make the names of all its files durable; after this the commit may be published."""
-    record = place.write(Manifest.path(manifest.number, compacted=compacted), [manifest.encode()])
-    place.settle([r.path for r in (*manifest.files, *manifest.rows, record)])
+    content = manifest.encode()
+    if len(content) > DOCUMENT:
+        raise StoreError(f"{place}: more small arrays than a commit can hold: record fewer layers, or fewer samples")
+    record = place.write(Manifest.path(manifest.number, compacted=compacted), [content])
+    rows = [row for group in manifest.groups for row in group.rows]
+    place.settle([r.path for r in (*manifest.files, *rows, record)])
     return Commit(manifest.number, manifest.kind, manifest.name, record)

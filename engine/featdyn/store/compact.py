@@ -8,15 +8,16 @@ from featdyn.errors import StoreError
 from featdyn.store import metadata, shard
 from featdyn.store import root as roots
 from featdyn.store.commit import Commit, Manifest, write_manifest
-from featdyn.store.gathered import Gatherer, Rows
+from featdyn.store.gathered import Gatherer, WrittenRow
 from featdyn.store.locate import Store, locate
+from featdyn.store.parity import grouped
 from featdyn.store.place import FileRecord, Place, beside, disk
 from featdyn.store.root import FORMAT, NAME, Root
 from featdyn.store.schema import Schema
 
 
 def compact(store: Store) -> bool:
-    """Rewrite a store as one of the newest format; return False where it is one already.
+    """Rewrite a store of format 1 as one of the newest; return False where what is small is gathered already.
 
     Every value stays bit for bit, and so do results, attributes, and the numbers of commits. Nothing is visible before
     the new root is there: who is stopped leaves the old store. The files that no commit names any more stay until
@@ -31,7 +32,7 @@ def compact(store: Store) -> bool:
     roots.read(place)  # what is no store is refused before a lock file appears in it
     with place.lock() as lock, beside(place, lock), disk(place):
         root, _, version = roots.owned(place, lock)
-        if root.format == FORMAT:
+        if root.format > 1:
             return False
         after = _compacted(place, root)
         content = after.encode()
@@ -51,8 +52,10 @@ def _compacted(place: Place, root: Root) -> Root:
             after = after.after(entry, {})
             continue
         files, rows = _gather(place, root, entry, schema, gatherer)
-        about = entry.number, entry.kind, entry.name, last, tuple(files), tuple(rows), after.log(entry.number)
-        written = write_manifest(place, Manifest(*about, run if entry.number == 1 else None), compacted=True)
+        about = entry.number, entry.kind, entry.name, last, tuple(files), grouped(rows)
+        first = run if entry.number == 1 else None
+        manifest = Manifest(*about, after.log(entry.number), first, format=FORMAT)
+        written = write_manifest(place, manifest, compacted=True)
         after = after.after(written, {})
         last = written.manifest.crc32c if entry.kind == "checkpoint" else last
     return after
@@ -60,7 +63,7 @@ def _compacted(place: Place, root: Root) -> Root:
 
 def _gather(
     place: Place, root: Root, entry: Commit, schema: Schema, gatherer: Gatherer
-) -> tuple[list[FileRecord], list[Rows]]:
+) -> tuple[list[FileRecord], list[WrittenRow]]:
     """Put what is small in a checkpoint into chunks; return its other files, and its rows."""
     files, rows = {record.path: record for record in entry.files(place)}, []
     if entry.kind != "checkpoint":

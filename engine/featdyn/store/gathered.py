@@ -2,12 +2,12 @@
 
 A chunk only ever gains rows behind those that are committed, so whoever reads it as of an older commit reads the same,
 and it may be replaced before the root is. The manifests record the checksum of the rows that are committed, not of the
-file, and hold the rows themselves: a chunk that is damaged is made anew from them.
+file, and what to make a damaged chunk from anew (:mod:`featdyn.store.parity`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +21,21 @@ from featdyn.store.schema import ArraySpec, Schema
 
 @dataclass(frozen=True)
 class Rows(FileRecord):
-    """The committed rows of a chunk: their bytes in all, decoded, and the crc32c of these; the newest row itself."""
+    """The committed rows of a chunk: their bytes in all, decoded, and the crc32c of these; the bytes of one."""
 
-    row: bytes
+    length: int
 
     def differs_in(self, content: np.ndarray[Any, Any]) -> str | None:
         """Return what is wrong with these rows in a decoded chunk, or None."""
         same = crc32c(content[: self.size].tobytes()) == self.crc32c
         return None if same else f"{self.path}: the committed rows do not match their checksum"
+
+
+@dataclass(frozen=True)
+class WrittenRow(Rows):
+    """The same, with the newest row itself."""
+
+    row: bytes
 
 
 @dataclass
@@ -51,7 +58,7 @@ class Gatherer:
         self._place, self._schema, self._known, self._current = place, schema, known, current
         self._chunks: dict[tuple[str, int], _Chunk] = {}
 
-    def add(self, spec: ArraySpec, checkpoint: int, block: int, values: np.ndarray[Any, Any]) -> Rows:
+    def add(self, spec: ArraySpec, checkpoint: int, block: int, values: np.ndarray[Any, Any]) -> WrittenRow:
         """Put one row into its chunk, without writing it."""
         row, at = row_of(values, spec, self._schema), checkpoint % spec.span
         key = metadata.chunk_key(spec, checkpoint, block)
@@ -60,7 +67,7 @@ class Gatherer:
             chunk = self._chunks[spec.path, block] = self._begin(key, spec, at)
         start, end = at * len(row), (at + 1) * len(row)
         chunk.rows[start:] = row + bytes(len(chunk.rows) - end)  # nothing of a checkpoint that was given up
-        return Rows(key, end, crc32c(bytes(chunk.rows[:end])), row)
+        return WrittenRow(key, end, crc32c(bytes(chunk.rows[:end])), len(row), row)
 
     def write(self, spec: ArraySpec, block: int) -> None:
         """Write the chunk of the newest row, durable but for its name, as :meth:`Place.write` does."""
@@ -118,14 +125,3 @@ def check(place: Place, record: Rows, schema: Schema) -> str | None:
             return f"{record.path}: cannot be decoded ({error})"
 
     return place.damage(record, look)
-
-
-def mend(place: Place, schema: Schema, path: str, rows: Iterable[Rows], before: Version) -> None:
-    """Write a chunk anew, if it is in this version, from the rows that manifests hold, of each checkpoint in order."""
-    held, spec = [record for record in rows if record.path == path], schema[path.rpartition("/")[0]]
-    content = b"".join(record.row for record in held)
-    if held and not held[-1].differs_in(np.frombuffer(content, np.uint8)):
-        whole = content + bytes(spec.span * schema.row_bytes(spec) - len(content))
-        place.rewrite(path, zstd.compress(whole), before)
-        return
-    raise StoreError(f"{place}: {path} is damaged, and so is what the manifests hold of it: nothing was changed")

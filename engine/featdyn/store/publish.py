@@ -6,22 +6,25 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from featdyn.errors import StoreError
 from featdyn.store import commit, datasets, layout, metadata
 from featdyn.store import root as roots
-from featdyn.store.gathered import Rows
+from featdyn.store.change import Change
+from featdyn.store.gathered import WrittenRow
+from featdyn.store.locate import Store
 from featdyn.store.metadata import Document
+from featdyn.store.parity import grouped
 from featdyn.store.place import FileRecord, Lock, Place, Version, beside, disk
-from featdyn.store.root import Root
+from featdyn.store.reader import Run
+from featdyn.store.root import FORMAT, Root
 from featdyn.store.salvage import copies
 from featdyn.store.schema import check_name
 
 if TYPE_CHECKING:
     import xarray as xr
-
-    from featdyn.store.reader import Run
 
 LOG = logging.getLogger("featdyn")
 RESULT_WAITS = 60.0  # seconds, for who publishes, before the commit of a result is given up
@@ -39,6 +42,7 @@ class Publisher:
         self._lock = lock
         self._root, self._content, self._version = root, content, version
         self._pending: list[FileRecord] = []  # static files, published by the first commit
+        self._accepted: dict[str, list[str]] = {}  # changes that the next checkpoint's commit puts on record
         self._behind: dict[str, Document] = {}  # nodes whose own files may not have followed the root
         self._broken = False  # whether a commit failed half-way, so that only the place knows if it was published
 
@@ -98,20 +102,25 @@ class Publisher:
         number = len(self._root.commits) + 1
         last = next((c.manifest.crc32c for c in reversed(self._root.commits) if c.kind == "checkpoint"), None)
         run = self._root.description() if number == 1 else None
-        rows = tuple(record for record in written if isinstance(record, Rows))
-        written = [record for record in written if not isinstance(record, Rows)]
-        files = (*self._pending, *written)
-        manifest = commit.Manifest(number, kind, name, last, files, rows, self._root.log(number), run)
+        rows = tuple(record for record in written if isinstance(record, WrittenRow))
+        written = [record for record in written if not isinstance(record, WrittenRow)]
+        what, files = self._accepted if kind == "checkpoint" else {}, (*self._pending, *written)
+        manifest = commit.Manifest(
+            number, kind, name, last, files, grouped(rows), self._root.log(number), run,
+            change=Change(number, _now(), what) if what else None,
+            format=FORMAT if self._root.format > 1 else 1,
+        )  # fmt: skip
         entry = commit.write_manifest(self.place, manifest)
-        before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {})
+        before, after = self._root.nodes if number > 1 else {}, self._root.after(entry, added or {}).told(manifest)
         content = after.encode()
         try:
             self._version = self.place.publish(roots.NAME, content, self._version, label=entry.label)
         except OSError:
-            begun = [record for record in rows if record.size == len(record.row)]  # chunks of this checkpoint alone
+            begun = [record for record in rows if record.size == record.length]  # chunks of this checkpoint alone
             self._give_up([*written, *begun, entry.manifest], content)
             raise
         self._root, self._content, self._pending, self._broken = after, content, [], False
+        self._accepted = {} if what else self._accepted
         self._behind |= {path: d for path, d in after.nodes.items() if before.get(path) != d}
         try:
             self._repeat()
@@ -134,19 +143,38 @@ class Publisher:
         return list(self.place.each(lambda item: self.place.write(item[0], [item[1]]), contents.items()))
 
 
-def commit_result(run: Run, name: str, dataset: xr.Dataset, patience: float = RESULT_WAITS) -> str:
-    """Commit what an analysis made of a run, also while a training goes on with it; return the result's path.
+def commit_result(run: Run | Store, name: str, dataset: xr.Dataset, patience: float = RESULT_WAITS) -> str:
+    """Commit what anybody made of a run, also while a training goes on with it; return the result's path.
 
     As :meth:`RunWriter.result`, but nothing is held before or after: in a folder two analyses that end at once, or one
-    and a training's checkpoint, follow each other. A writer in a bucket holds its lease to its end. The attribute
-    ``input_commit`` becomes the number of the last commit of ``run``.
+    and a training's checkpoint, follow each other. A writer in a bucket holds its lease to its end.
+
+    Parameters
+    ----------
+    run
+        The run that it was made of, whose last commit's number becomes the attribute ``input_commit``; or a store,
+        which is opened for it: then it was made of all that the store holds now.
+    name
+        Of the analysis: the result lies at ``results/<name>/<commit>``, and ``featdyn query`` and :meth:`Run.result`
+        find it.
+    dataset
+        Of any dimensions but ``checkpoint`` and ``sample``, which are the run's and grow: call pairs of checkpoints
+        ``t1`` and ``t2``, samples ``probe``.
 
     Raises
     ------
     StoreError
-        Another process keeps the right to publish for ``patience`` seconds, the store cannot be written, or it does not
-        hold the checkpoints of ``run`` any more.
+        No store, another process keeps the right to publish for ``patience`` seconds, the store cannot be written, or
+        it does not hold the checkpoints of ``run`` any more; or a name that cannot be stored.
+    ValueError
+        A dataset with one of these dimensions, or attributes that are not JSON.
+
+    Examples
+    --------
+    >>> featdyn.commit_result("run.zarr", "margins", dataset)  # doctest: +SKIP
+    'results/margins/000012'
     """
+    run = run if isinstance(run, Run) else Run(run)
     place = copy(run.place)
     Root.read(place)  # what is no store is refused before a lock file appears in it
     turn = place.turn()
@@ -170,3 +198,7 @@ def newest(place: Place, lock: Lock) -> tuple[Root, bytes, Version]:
             raise StoreError(f"{place}: {wrong}; run: featdyn verify {place}")
         roots.repeat(place, content, root.nodes)
     return root, content, version
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -67,6 +67,7 @@ class Run:
             self._content = self._root.encode()
         self.attributes = self._root.group_attributes()
         self.commits = self._root.commits
+        self.changes = self._root.changes  # that were accepted when it was continued, oldest first
         self.schema = self._root.schema
         self.nodes: Mapping[str, Document] = self._root.nodes  # all groups and arrays below the root, to its zarr.json
         self.checkpoints = self._root.checkpoints  # that are committed

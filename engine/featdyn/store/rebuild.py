@@ -75,7 +75,7 @@ def _followed(place: Place, root: Root | None, manifests: Mapping[int, list[str]
                 decoded = Root.decode(after.encode(), place)  # checked like any other
                 if decoded.commits != after.commits:  # a list in a manifest is of before a repair
                     decoded = replace(after, start=1, since=1)
-            except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, StoreError):
+            except (ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError, StoreError):
                 continue  # intact, and not what this version writes
             root, last = decoded, record.crc32c if manifest.kind == "checkpoint" else last
             break
@@ -87,4 +87,5 @@ def _after(place: Place, root: Root | None, entry: Commit, manifest: Manifest) -
         return None if manifest.run is None else Root.first(entry, manifest.run)
     for number in range(len(root.commits) + 1, entry.number):  # which a repair dropped, or whose manifest is gone
         root = root.after(Commit(number, DROPPED, "", NOTHING), {})
-    return followed(place, root, entry, manifest.files)
+    after = followed(place, root, entry, manifest.files)
+    return after and after.told(manifest)

@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 
 from featdyn.errors import StoreError
-from featdyn.store import commit, gathered
+from featdyn.store import commit, parity
 from featdyn.store import root as roots
 from featdyn.store.commit_list import ListLostError
 from featdyn.store.locate import Store, locate
@@ -99,10 +99,10 @@ def _mend(place: Place, root: Root, paths: Sequence[str], version: Version) -> N
         before = {path: place.version(path) for path in paths}
         if place.version(NAME) != version:
             raise StoreError(f"{place}: another writer has come meanwhile: nothing was changed, try again")
-        commits = [c for c in root.commits if c.kind == "checkpoint"]
-        kept = [row for c in commits for row in c.listing(place).rows if row.path in paths]
-        for path in {row.path for row in kept}:
-            gathered.mend(place, root.schema, path, kept, before[path])
+        listed = [c.listing(place).groups for c in root.commits if c.kind == "checkpoint"]
+        there = {row.path for groups in listed for group in groups for row in group.rows}
+        for path in sorted(there & set(paths)):
+            parity.mend(place, root.schema, path, listed, before[path])
         place.settle(list(paths))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from featdyn.errors import StoreError
 from featdyn.store import layout, metadata, seal
+from featdyn.store.change import Change
 from featdyn.store.commit import DROPPED, NOTHING, Commit, Manifest
 from featdyn.store.commit_list import list_from, listed, takes_over
 from featdyn.store.gathered import Rows
@@ -21,7 +22,7 @@ from featdyn.store.schema import Schema
 NAME = "zarr.json"
 COPY = "commits/root.json"  # the root once more, for a repair; it may be one commit behind
 KEY = "featdyn"  # the root attribute that holds what is ours
-FORMAT = 2
+FORMAT = 3
 _SEAL = "root_crc32c"
 _FENCE = b'{"takeovers": '
 LARGEST = 2**26  # bytes of a chunk that gathers checkpoints: what each reading of it needs
@@ -43,6 +44,7 @@ class Root:
     """The first commit that it lists itself. The manifest of this one lists those before it, back to ..."""
     since: int = 1
     """... the first of the list that the next such manifest will hold."""
+    changes: tuple[Change, ...] = ()  # that were accepted when it was continued, oldest first
 
     @property
     def checkpoints(self) -> int:
@@ -55,6 +57,11 @@ class Root:
         if self.log(entry.number) and entry.kind != DROPPED:
             after = replace(after, start=entry.number, since=list_from(entry.number, self.since))
         return after.grown()
+
+    def told(self, manifest: Manifest) -> Root:
+        """Return the root with what the manifest of its last commit says besides."""
+        changes = self.changes if manifest.change is None else (*self.changes, manifest.change)
+        return replace(self, format=max(self.format, manifest.format), changes=changes)
 
     def log(self, number: int) -> tuple[Commit, ...]:
         """Return the commits that the manifest of the next commit, of this number, lists for the root."""
@@ -127,7 +134,10 @@ class Root:
         }
         stays = self.start <= len(commits) and tuple(commits) == self.commits[: len(commits)]  # what manifests list
         start, since = (self.start, self.since) if stays else (1, 1)
-        return replace(self, commits=tuple(commits), nodes=nodes, start=start, since=since).grown()
+        stand = {c.number for c in commits if c.kind != DROPPED}
+        changes = tuple(change for change in self.changes if change.commit in stand)
+        after = replace(self, commits=tuple(commits), nodes=nodes, start=start, since=since, changes=changes)
+        return after.grown()
 
     def until(self, number: int) -> Root:
         """Return the root as of the commit of this number."""
@@ -148,7 +158,11 @@ class Root:
             "shard_samples": self.schema.shard_samples,
             "codec": self.schema.codec,
             "commits": [asdict(entry) for entry in self.commits[self.start - 1 :]],
-        } | ({"takeovers": self.takeovers} if self.takeovers else {})
+        }
+        if self.takeovers:
+            state["takeovers"] = self.takeovers
+        if self.changes:
+            state["changes"] = [asdict(change) for change in self.changes]
         return {KEY: state, **self.attributes, "coordinates": " ".join(loose)}
 
     def encode(self) -> bytes:
@@ -186,6 +200,7 @@ class Root:
             schema = Schema(arrays, state["samples"], state["shard_samples"], state["codec"])
             commits, start, since = listed(place, state["commits"])
             _check(schema, nodes, commits)
+            changes = tuple(Change.parse(change) for change in state.get("changes", ()))
             takeovers = state.get("takeovers", 0)
             if not isinstance(takeovers, int):
                 raise ValueError("takeovers")
@@ -195,7 +210,7 @@ class Root:
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             what = _changed(content, place) or f"its {NAME} is damaged"
             raise StoreError(f"{place}: {what}{_help(place)}") from None
-        return cls(attributes, schema, nodes, commits, takeovers, version, start, since)
+        return cls(attributes, schema, nodes, commits, takeovers, version, start, since, changes)
 
 
 def read(place: Place) -> bytes:

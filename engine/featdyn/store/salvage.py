@@ -10,6 +10,7 @@ from itertools import count, takewhile
 
 from featdyn.errors import StoreError
 from featdyn.store import root as roots
+from featdyn.store.change import Change
 from featdyn.store.commit import Commit
 from featdyn.store.commit_list import ListLostError
 from featdyn.store.metadata import Document
@@ -59,6 +60,8 @@ def _with_newer(place: Place, root: Root, content: bytes) -> Root:
             if after is None:
                 break
             grown = after
+        changes = tuple(map(Change.parse, state.get("changes", ())))
+        grown = replace(grown, changes=tuple(change for change in changes if change.commit <= len(grown.commits)))
         return Root.decode(grown.encode(), place)  # checked like any other
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, StoreError):
         return root

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from featdyn.store import gathered
+from featdyn.store import gathered, parity
 from featdyn.store.commit import Commit, Listing
 from featdyn.store.gathered import Rows
 from featdyn.store.locate import Store, locate
+from featdyn.store.parity import Group
 from featdyn.store.place import FileRecord, Place
 from featdyn.store.root import Root
 
@@ -67,6 +68,7 @@ def inspect(
     unknown: list[str] = []
     records: list[tuple[FileRecord, int]] = []
     chunks: dict[str, tuple[FileRecord, int]] = {}  # what their newest checkpoint says is true of those before, too
+    groups: dict[int, list[Group]] = {}  # of the rows of such chunks, by the commits' numbers
 
     def manifest(entry: Commit) -> tuple[Listing | str | None, str | None]:
         try:
@@ -82,6 +84,7 @@ def inspect(
         elif listed is not None:
             records += [(record, entry.number) for record in listed.files]
             chunks |= {record.path: (record, 0) for record in listed.rows}
+            groups[entry.number] = listed.groups
     records += chunks.values()
     of = len(root.commits) + len(records)
     if sample is not None:
@@ -101,16 +104,20 @@ def inspect(
         except OSError as error:
             return None, _unread(item[0], error)
 
-    mendable = []
+    broken: dict[str, str] = {}  # chunks that gather checkpoints, and what is wrong with them
     for (record, number), (wrong, unread) in zip(records, place.each(look, records), strict=True):
         if unread:
             unknown.append(unread)
         if wrong:
             problems[wrong] = number
-            mendable += [record.path] if isinstance(record, Rows) else []
+            if isinstance(record, Rows):
+                broken[record.path] = wrong
         done += record.size
         if progress:
             progress(done, total)
+    mendable = [path for path in broken if parity.mendable(groups.values(), path, broken)]
+    for path in broken.keys() - set(mendable):  # lost, from its first row on
+        problems[broken[path]] = min(n for n, some in groups.items() if parity.group_of(some, path))
     damaged = sorted(set(problems.values()) - {0})
     lost, commits = tuple(c.label for c in root.lost(damaged)), len(root.commits)
     drawn = seed if sample is not None else None

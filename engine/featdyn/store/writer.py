@@ -132,6 +132,13 @@ class RunWriter(Publisher):
         with self._turn():
             return self._result(name, dataset)
 
+    def accept(self, what: Mapping[str, tuple[str, str]]) -> None:
+        """Put on record, with the next checkpoint, what is no longer as it was: by its name how it was, and how it is.
+
+        A writer that ends before that leaves nothing of it. ``Run.changes`` has it then.
+        """
+        self._accepted |= {name: list(pair) for name, pair in what.items()}
+
     def invite(self) -> str:
         """Let other processes write shards too; return the token for their :class:`featdyn.store.RunPart`."""
         self.place.check_several()

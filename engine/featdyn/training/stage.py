@@ -36,12 +36,20 @@ class Events:
     step: Callable[[int, int, float], None] = field(default=lambda step, steps, loss: None)
 
 
-def train(recipe: Recipe, store: str | Path, events: Events | None = None, *, dataset: Dataset | None = None) -> Run:
+def train(
+    recipe: Recipe,
+    store: str | Path,
+    events: Events | None = None,
+    *,
+    dataset: Dataset | None = None,
+    accept_changes: bool = False,
+) -> Run:
     """Train as the recipe says and record into ``store``; continue after the last commit when it is there already.
 
     Exact: data order, augmentation, dropout and learning rate follow from the recipe and the step alone, and
     parameters, buffers and optimizer are restored, so a run that was stopped ends with the bits of one that was not (on
-    the same machine, with the same number of threads). ``dataset`` is the recipe's, where it is in memory already.
+    the same machine, with the same number of threads). ``dataset`` is the recipe's, where it is in memory already;
+    ``accept_changes`` is as for :class:`featdyn.capture.Recorder`.
 
     Raises
     ------
@@ -68,7 +76,8 @@ def train(recipe: Recipe, store: str | Path, events: Events | None = None, *, da
     }
     _same_data(store, attributes["dataset"])
     with Recorder(
-        loop.model, _probes(recipe, loop), store, resume=True, coords=COORDS, attributes=attributes,
+        loop.model, _probes(recipe, loop), store, resume=True, accept_changes=accept_changes, coords=COORDS,
+        attributes=attributes,
         **recipe.capture.model_dump(),
     ) as recorder:  # fmt: skip
         moments = 1 if recipe.training.optimizer == "sgd" else 2
