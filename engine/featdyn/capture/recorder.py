@@ -146,7 +146,7 @@ class Recorder:
                 raise
             self.steps = max(0, self._last)
             self._given: dict[str, float] | None = None  # with the step that was counted last, if any was
-            self._shards = Shards(self._run.place, self._run.schema, self._recording)
+            self._shards = Shards(run.place, run.schema, self.layers, self.options, self._recording.missing)
         except BaseException:
             self._ranks.close()
             raise

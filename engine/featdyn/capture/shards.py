@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from featdyn.capture import cube
 from featdyn.capture.arrays import gradient_scale
 from featdyn.capture.blocks import Block
 from featdyn.capture.fit import Fit
-from featdyn.capture.recording import Recording
+from featdyn.capture.options import CaptureOptions
 from featdyn.errors import TrainingError
 from featdyn.store import Schema
 from featdyn.store.checkpoint import CheckpointFiles
@@ -19,19 +21,29 @@ from featdyn.store.reader import read_block
 
 
 class Shards:
-    """Writes blocks of a recording, which reads the checkpoint before; padding comes as 0 and is written as NaN."""
+    """Writes blocks of a recording, which reads the checkpoint before; padding comes as 0 and is written as NaN.
 
-    def __init__(self, place: Place, schema: Schema, recording: Recording) -> None:
-        self._place, self._schema, self._recording, self._options = place, schema, recording, recording.options
-        features = {name: int(np.prod(layer.shape)) for name, layer in recording.layouts.items()}
-        self._sketches = {name: cube.Sketch(name, n, self._options.sketch) for name, n in features.items()}
+    Layers come with the shape of one activation; ``missing`` of some samples says where arrays hold padding.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        schema: Schema,
+        layers: Mapping[str, tuple[int, ...]],
+        options: CaptureOptions,
+        missing: Callable[[slice], Mapping[str, Tensor]] = lambda samples: {},
+    ) -> None:
+        self._place, self._schema, self._options, self._missing = place, schema, options, missing
+        features = {name: int(np.prod(shape)) for name, shape in layers.items()}
+        self._sketches = {name: cube.Sketch(name, n, options.sketch) for name, n in features.items()}
 
     def write(self, block: Block, files: CheckpointFiles, fit: Fit) -> None:
         """Write every shard of a block, and note how its values fit."""
         rows, samples = block.rows, self._schema.block_slice(block.index)
         if rows != samples.stop - samples.start:  # else some would be memory that nobody wrote
             raise TrainingError(f"a block has {rows} of its {samples.stop - samples.start} samples")
-        missing = self._recording.missing(samples)
+        missing = self._missing(samples)
         columns: dict[str, list[Tensor]] = {}
         for name, sketch in self._sketches.items():
             path = f"layers/{name}/activation"
