@@ -138,7 +138,7 @@ def test_of_a_vocabulary_the_largest_and_the_target_are_stored_and_a_run_goes_on
         assert np.isnan(run.values(f"outputs/{name}")[0][~real]).all()
     assert set(describe(run)["outputs"]) == {"loss", "token_loss", "top_logits", "top_classes", "target_logit"}
     network = Attending()
-    with Recorder(network, Probes(given, targets), run.path, layers=LAYERS, dtype="float32") as recorder:
+    with Recorder(network, Probes(given, targets), run.path, layers=LAYERS, dtype="float32", resume=True) as recorder:
         recorder.plan(2)  # what a caller does that says itself what is needed
         recorder.record(step=7)
     network.head.forward = lambda x: F.linear(x, network.head.weight * 2, network.head.bias)
@@ -175,7 +175,9 @@ def test_a_store_whose_positions_are_called_tokens_goes_on(tmp_path, monkeypatch
         )
         run = record(tmp_path / "r.zarr", Attending(), Probes(given, targets), checkpoints=1)
     assert run.schema["layers/up/activation"].dims == ("sample", "token", "feature")
-    with Recorder(Attending(), Probes(given, targets), run.path, layers=LAYERS, dtype="float32") as recorder:
+    with Recorder(
+        Attending(), Probes(given, targets), run.path, layers=LAYERS, dtype="float32", resume=True
+    ) as recorder:
         recorder.record(step=9)
     found = Run(run.path).values("layers/up/activation")
     np.testing.assert_array_equal(found[0], found[1])

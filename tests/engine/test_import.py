@@ -76,7 +76,7 @@ def test_shards_of_saev_lie_behind_each_other_and_their_pickle_is_never_opened(t
         written = foreign.saev(tmp_path / name, examples, (5, 11), patches=6, width=4, per_shard=4, trace=trace)
         run = import_recording(tmp_path / name, tmp_path / f"{name}.zarr", steps=[7])
         assert run.layers == ["layer5", "layer11"]
-        assert run.schema["layers/layer5/activation"].dims == ("sample", "token", "feature")
+        assert run.schema["layers/layer5/activation"].dims == ("sample", "position", "feature")
         for i, layer in enumerate(run.layers):
             same(run, layer, 0, written[:, i])
         assert run.values("step").tolist() == [7]
