@@ -143,7 +143,7 @@ def test_of_a_vocabulary_the_largest_and_the_target_are_stored_and_a_run_goes_on
         recorder.record(step=7)
     network.head.forward = lambda x: F.linear(x, network.head.weight * 2, network.head.bias)
     with pytest.raises(StoreError, match="another recording"):
-        Recorder(network, Probes(given, targets), run.path, layers=LAYERS, dtype="float32")
+        Recorder(network, Probes(given, targets), run.path, layers=LAYERS, dtype="float32", resume=True)
 
 
 def test_outputs_that_are_no_classes_are_kept_whole(tmp_path, monkeypatch):

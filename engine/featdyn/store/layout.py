@@ -90,7 +90,5 @@ def is_own(path: str, nodes: Mapping[str, Document] | None = None) -> bool:
     parts = path.split("/")
     if nodes is None or not (match["node"] or match["array"]) or parts[0] == "results":
         return True
-    above = (
-        ("/".join(parts[:n]), "/".join(parts[n:])) for n in range(1, len(parts))
-    )  # arrays may have keys such as c/0
+    above = (("/".join(parts[:n]), "/".join(parts[n:])) for n in range(1, len(parts)))  # a key may be c/0
     return any(node in nodes and _BELOW.fullmatch(rest) for node, rest in above)

@@ -69,7 +69,7 @@ def refuse_other_function(run: Run, model: nn.Module, states: States, batch: Bat
     for t in dict.fromkeys(np.linspace(0, run.checkpoints - 1, CHECKED).astype(int).tolist()):
         recorded = run.block(path, t, batch.block)[: batch.stop - batch.start].astype(np.float64)
         with torch.inference_mode():
-            found = functional_call(twin, states[t], (batch.inputs,))
+            found = functional_call(twin, states[t], (batch.inputs.clone(),))  # into which it may write
             if isinstance(found, Tensor) and path != "outputs/logits":
                 found = found.topk(min(recorded.shape[-1], found.shape[-1]), dim=-1).values
         if not isinstance(found, Tensor) or found[: len(recorded)].shape != recorded.shape:
