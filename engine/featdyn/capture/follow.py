@@ -74,9 +74,12 @@ def layer_shapes(
             given = mapped(rows, inputs), mapped(rows, labels)
             passed = tap.run(model, *given, layers, gradients=False, call=call, taps=taps)
             others.append((order, passed))
-    for why in _strays(first.logits, again.logits, [(o, p.logits) for o, p in others]):
+    # An output may be a small difference of large features, as that of a lazy network: it has their rounding.
+    features = max((_largest(values) for values in first.activations.values()), default=0.0)
+    for why in _strays(first.logits, again.logits, [(o, p.logits) for o, p in others], features):
         raise NetworkError(f"the network's output {why}")
-    for why in _strays(first.loss, again.loss, [(o, p.loss) for o, p in others], first.logits):
+    around = max(_largest(first.logits), 1.0)
+    for why in _strays(first.loss, again.loss, [(o, p.loss) for o, p in others], around):
         raise NetworkError(f"the loss {why}")
     shapes = {}
     for name, values in first.activations.items():
@@ -109,7 +112,7 @@ def _instead(name: str, axis: Axis, axes: int, strays: Callable[[Callable[[Tenso
 
 
 def _strays(
-    first: Tensor, again: Tensor, others: Sequence[tuple[Tensor, Tensor]], beside: Tensor | None = None
+    first: Tensor, again: Tensor, others: Sequence[tuple[Tensor, Tensor]], around: float = 0.0
 ) -> Iterator[str]:
     """Yield in what way rows are not those of the samples, in two passes of a batch, and of others by their order."""
     n = len(first) if first.ndim else 1
@@ -122,21 +125,23 @@ def _strays(
             yield f"gives rows of {tuple(first.shape[1:])} or {tuple(other.shape[1:])}, as the batch has it"
         elif not first.numel():
             yield f"gives rows without values, {tuple(first.shape[1:])}"
-        elif not close(first, again, beside):
+        elif not close(first, again, around):
             yield "is random in eval mode: two passes of the same samples differ (F.dropout without training=?)"
-        elif not close(first[order], other, beside, TOLERANCE if first.is_cuda else ON_CPU):
+        elif not close(first[order], other, around, TOLERANCE if first.is_cuda else ON_CPU):
             yield "gives a sample other values in another batch, so that its rows are not the samples, or samples meet"
 
 
-def close(one: Tensor, other: Tensor, beside: Tensor | None = None, tolerance: float = TOLERANCE) -> bool:
-    """Compare up to rounding, that of ``beside`` included, from whose differences a small loss is computed."""
+def close(one: Tensor, other: Tensor, around: float = 0.0, tolerance: float = TOLERANCE) -> bool:
+    """Compare up to rounding, also that of values as large as ``around``, from whose differences these are computed."""
     eps = torch.finfo(one.dtype).eps if one.is_floating_point() else 0.0
+    share = max(tolerance, eps**0.5 if eps > 1e-4 else 0.0)  # half precisions round at each layer
+    allowed = share * _largest(one) + 16 * eps * around
     one, other = one.detach().cpu().double(), other.detach().cpu().double()
-    scale, around = (
-        float(values.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().max())
-        for values in (one, one if beside is None else beside.detach().cpu().double())
-    )
-    allowed = max(tolerance, eps**0.5 if eps > 1e-4 else 0.0) * scale + 16 * eps * max(
-        around, 1.0 if beside is not None else 0.0
-    )
     return torch.allclose(one, other, rtol=0, atol=allowed, equal_nan=True)
+
+
+def _largest(values: Tensor) -> float:
+    """Return the largest finite magnitude; 0 where there is none."""
+    if not values.numel():
+        return 0.0
+    return float(values.detach().cpu().double().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().max())

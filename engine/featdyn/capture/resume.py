@@ -31,6 +31,7 @@ def last_step(store: Store, model: nn.Module, run_probes: Callable[[Tensor], Pas
     own = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     with with_tensors(model, {name: state[name] for name, _ in own if name in state}):
         found = run_probes(batch_of(0, count, count))
+    around = max(float(found.logits.detach().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().max()), 1.0)
     for name, there in stored.items():
         here = found.loss if name == "loss" else found.logits
         here = here.topk(there.shape[-1], dim=-1).values if name == "top_logits" else here
@@ -38,7 +39,7 @@ def last_step(store: Store, model: nn.Module, run_probes: Callable[[Tensor], Pas
         what = "loss" if name == "loss" else "network"
         if name != "loss":  # at padding nothing is stored
             here = here.where(~there.isnan(), torch.nan)
-        if not close(there, here, found.logits):
+        if not close(there, here, around):
             raise StoreError(
                 f"{store}: holds another recording (with the weights of its checkpoint {last} this {what} gives other "
                 "values than are there): choose another path"

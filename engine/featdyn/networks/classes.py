@@ -66,6 +66,8 @@ def check_classes(shape: tuple[int, ...], labels: Any) -> None:
             f"outputs {shape} take labels (sample{', position' * (len(shape) - 2)}), got {tuple(labels.shape)}: "
             f"give a label for each{' position' * (len(shape) - 2)}, {own}"
         )
+    if len(shape) == 3 and shape[2] == 1:
+        raise ValueError(f"cross-entropy at positions takes a logit for each class, got {shape}: {own[3:]}")
     # One logit tells two classes apart; at positions each class has its own.
     classes = max(2, shape[1]) if len(shape) == 2 else shape[2]
     counted = labels != IGNORED if len(shape) == 3 else labels == labels

@@ -134,7 +134,9 @@ def cut_network(
         sources = {cut.name: "stored" if features == "stored" else "recomputed" for cut in picked}
         missing = [cut.name for cut in picked if cut.name not in stored]
         if features == "stored" and missing:
-            raise FeatdynError(f"the store holds no activations at {', '.join(missing)}: leave --features at auto")
+            raise FeatdynError(
+                f"the store does not hold what the network hands on at {', '.join(missing)}: leave --features at auto"
+            )
         if features == "stored":
             refuse_vanished(run, [cut.name for cut in picked], "leave --features at auto")
     names = [cut.name for cut in picked]
