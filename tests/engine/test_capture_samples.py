@@ -106,6 +106,19 @@ class Together(Body):
         return ((flat @ flat.T).softmax(1) @ flat).view(x.shape)
 
 
+class Squeezed(Body):
+    """Loses an axis in some batches."""
+
+    def between(self, x):
+        held = self.inner(x.transpose(0, 1) if len(x) == 4 else x.transpose(0, 1)[None])
+        return held.reshape(x.shape[1], len(x), 6).transpose(0, 1)
+
+
+def test_an_output_that_loses_an_axis_in_some_batches_is_refused_in_one_line(tmp_path):
+    with pytest.raises(NetworkError, match="inner gives 3 or 4 axes, as the batch has it"):
+        Recorder(Squeezed(), tokens(), tmp_path / "r.zarr", layers=["inner"], gradients=False)
+
+
 @pytest.mark.parametrize("network", [Batched, Together])
 def test_networks_whose_samples_meet_are_refused(tmp_path, network):
     with pytest.raises(NetworkError, match="samples meet"):

@@ -227,6 +227,10 @@ def test_an_axis_a_pool_or_a_mask_that_cannot_be_is_one_line(tmp_path):
         Recorder(
             Attending(), Probes(given, torch.where(torch.arange(N)[:, None] == 2, -100, targets)), tmp_path / "r.zarr"
         )
+    with pytest.raises(ValueError, match="takes a logit for each class"):
+        Recorder(Attending(1), Probes(given, targets * 0), tmp_path / "r.zarr")
+    with pytest.raises(ValueError, match=r"take labels \(sample, position\), got \(13,\)"):
+        Recorder(Attending(), Probes(given, targets[:, 0]), tmp_path / "r.zarr")
     bad = targets.clone()
     bad[12, 0] = VOCABULARY
     with pytest.raises(ValueError, match=r"labels must lie in 0..10 .* got 11 at probe 12"):

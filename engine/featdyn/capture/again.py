@@ -104,7 +104,9 @@ def run_again(
     compared = []
     for path in sorted(found, key=lambda path: path.startswith("outputs/")):
         dtype = run.schema[path].dtype
-        compared.append(Compared(path, found[path], ROUNDINGS[dtype] * float(np.finfo(dtype).eps)))
+        compared.append(
+            Compared(path, found[path], ROUNDINGS.get(dtype, ROUNDINGS["float32"]) * float(np.finfo(dtype).eps))
+        )
     return t, len(places), compared
 
 

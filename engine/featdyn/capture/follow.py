@@ -1,13 +1,15 @@
 """The sample axis is checked, not believed: what is recorded must give each sample its own row, in any batch.
 
-A few samples pass the network twice, and once more in another order and number. What gives other rows then (windows or
-tokens folded into the batch, a table of positions, tokens first, samples that meet, something random) is refused.
+A few samples pass the network twice, once more in another order and number, and half of them without the others. What
+gives other rows then (windows or tokens folded into the batch, a table of positions, tokens first, samples that meet,
+something random) is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,8 @@ from featdyn.networks import Taps
 _PLAIN = Call()
 TOLERANCE = 1e-3
 """Of the largest value: batches of another shape round otherwise, in TF32 by up to 5e-4 each time; our own choice."""
+ALIKE = 1e-5
+"""The same for batches of one shape on a CPU, which round alike: what little samples tell each other counts."""
 
 
 def output_shape(model: nn.Module, inputs: Nest, call: Call = _PLAIN) -> tuple[int, ...]:
@@ -57,33 +61,49 @@ def layer_shapes(
     samples, or :func:`featdyn.capture.tap.run` refuses.
     """
     one = next(tensor for _, tensor in leaves(inputs, ""))
-    order = torch.tensor([*range(len(one) - 1, -1, -1), 0], device=one.device)
-    turned, their_labels = (mapped(lambda t: t[order], values) for values in (inputs, labels))
+    n = len(one)
+    turned, halved = [*range(n - 1, -1, -1), 0], [i // 2 for i in range(n)]
+    others = []
     with tap.undisturbed(model):
         first = tap.run(model, inputs, labels, layers, gradients=gradients, call=call, taps=taps)
         for device in {torch.device("cpu"), one.device}:
             torch.rand(1, device=device)  # each pass begins where the random state stands: move it
         again = tap.run(model, inputs, labels, layers, gradients=False, call=call, taps=taps)
-        other = tap.run(model, turned, their_labels, layers, gradients=False, call=call, taps=taps)
-    for why in _strays((first.logits, again.logits, other.logits), order):
+        for order in (torch.tensor(places, device=one.device) for places in (turned, halved)):
+            rows = partial(torch.index_select, dim=0, index=order)
+            given = mapped(rows, inputs), mapped(rows, labels)
+            passed = tap.run(model, *given, layers, gradients=False, call=call, taps=taps)
+            others.append((order, passed))
+    # An output may be a small difference of large features, as that of a lazy network: it has their rounding.
+    features = max((_largest(values) for values in first.activations.values()), default=0.0)
+    for why in _strays(first.logits, again.logits, [(o, p.logits) for o, p in others], features):
         raise NetworkError(f"the network's output {why}")
-    for why in _strays((first.loss, again.loss, other.loss), order, first.logits):
+    around = max(_largest(first.logits), 1.0)
+    for why in _strays(first.loss, again.loss, [(o, p.loss) for o, p in others], around):
         raise NetworkError(f"the loss {why}")
     shapes = {}
     for name, values in first.activations.items():
-        axis, passes = (axes or {}).get(name, Axis()), (values, again.activations[name], other.activations[name])
+        axis = (axes or {}).get(name, Axis())
         if max(axis.sample, axis.position or 0) >= max(values.ndim, 1):
             raise tap.LayerError(f"layer {name} returns {values.ndim} axes, so there is no {axis}", name)
-        for why in _strays([axis.turned(each) for each in passes], order):
-            raise tap.LayerError(f"layer {name} {why}: {_instead(name, axis, passes, order)}", name)
+
+        def strays(turned: Callable[[Tensor], Tensor], name: str = name, first: Tensor = values) -> Iterator[str]:
+            axes = {passed.activations[name].ndim for _, passed in others} - {first.ndim}
+            if axes:
+                return iter([f"gives {first.ndim} or {axes.pop()} axes, as the batch has it"])
+            found = [(order, turned(passed.activations[name])) for order, passed in others]
+            return _strays(turned(first), turned(again.activations[name]), found)
+
+        for why in strays(axis.turned):
+            raise tap.LayerError(f"layer {name} {why}: {_instead(name, axis, values.ndim, strays)}", name)
         shapes[name] = tuple(axis.turned(values).shape[1:])
     return shapes
 
 
-def _instead(name: str, axis: Axis, passes: Sequence[Tensor], order: Tensor) -> str:
+def _instead(name: str, axis: Axis, axes: int, strays: Callable[[Callable[[Tensor], Tensor]], Iterator[str]]) -> str:
     """Return what to write where a layer does not follow the samples: the axis that does, if there is one."""
-    for place in range(passes[0].ndim):
-        if place != axis.sample and not any(_strays([each.movedim(place, 0) for each in passes], order)):
+    for place in range(axes):
+        if place != axis.sample and not any(strays(Axis(sample=place).turned)):
             return f'its samples are axis {place}: write layers={{"{name}": Axis(sample={place})}}, or leave it out'
     return (
         "leave it out, or record a module that gives one row a sample, such as the one after it, or its mean over "
@@ -91,29 +111,37 @@ def _instead(name: str, axis: Axis, passes: Sequence[Tensor], order: Tensor) -> 
     )
 
 
-def _strays(passes: Sequence[Tensor], order: Tensor, beside: Tensor | None = None) -> Iterator[str]:
-    """Yield in what way rows are not those of the samples, in two passes of a batch and one of another."""
-    first, again, other = passes
-    rows = [value.shape[0] if value.ndim else 1 for value in (first, other)]
-    if rows != [len(order) - 1, len(order)]:
-        yield f"gives {rows[0]} rows for {len(order) - 1} samples and {rows[1]} for {len(order)}"
-    elif first.shape[1:] != other.shape[1:]:
-        yield f"gives rows of {tuple(first.shape[1:])} or {tuple(other.shape[1:])}, as the batch has it"
-    elif not first.numel():
-        yield f"gives rows without values, {tuple(first.shape[1:])}"
-    elif not close(first, again, beside):
-        yield "is random in eval mode: two passes of the same samples differ (F.dropout without training=?)"
-    elif not close(first[order], other, beside):
-        yield "gives a sample other values in another batch, so that its rows are not the samples, or samples meet"
+def _strays(
+    first: Tensor, again: Tensor, others: Sequence[tuple[Tensor, Tensor]], around: float = 0.0
+) -> Iterator[str]:
+    """Yield in what way rows are not those of the samples, in two passes of a batch, and of others by their order."""
+    n = len(first) if first.ndim else 1
+    for order, other in others:
+        rows = len(other) if other.ndim else 1
+        samples = len(others[0][0]) - 1
+        if (n, rows) != (samples, len(order)):
+            yield f"gives {n} rows for {samples} samples and {rows} for {len(order)}"
+        elif first.shape[1:] != other.shape[1:]:
+            yield f"gives rows of {tuple(first.shape[1:])} or {tuple(other.shape[1:])}, as the batch has it"
+        elif not first.numel():
+            yield f"gives rows without values, {tuple(first.shape[1:])}"
+        elif not close(first, again, around):
+            yield "is random in eval mode: two passes of the same samples differ (F.dropout without training=?)"
+        elif not close(first[order], other, around, ALIKE if len(order) == n and not first.is_cuda else TOLERANCE):
+            yield "gives a sample other values in another batch, so that its rows are not the samples, or samples meet"
 
 
-def close(one: Tensor, other: Tensor, beside: Tensor | None = None) -> bool:
-    """Compare up to rounding, that of ``beside`` included, from whose differences a small loss is computed."""
+def close(one: Tensor, other: Tensor, around: float = 0.0, tolerance: float = TOLERANCE) -> bool:
+    """Compare up to rounding, also that of values as large as ``around``, from whose differences these are computed."""
     eps = torch.finfo(one.dtype).eps if one.is_floating_point() else 0.0
+    share = max(tolerance, eps**0.5 if eps > 1e-4 else 0.0)  # half precisions round at each layer
+    allowed = share * _largest(one) + 16 * eps * around
     one, other = one.detach().cpu().double(), other.detach().cpu().double()
-    scale, around = (
-        float(values.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().max())
-        for values in (one, one if beside is None else beside.detach().cpu().double())
-    )
-    allowed = max(TOLERANCE, eps**0.5) * scale + 16 * eps * max(around, 1.0 if beside is not None else 0.0)
     return torch.allclose(one, other, rtol=0, atol=allowed, equal_nan=True)
+
+
+def _largest(values: Tensor) -> float:
+    """Return the largest finite magnitude; 0 where there is none."""
+    if not values.numel():
+        return 0.0
+    return float(values.detach().cpu().double().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs().max())

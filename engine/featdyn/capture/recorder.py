@@ -65,7 +65,8 @@ class Recorder:
         Names of the numbers given with each checkpoint besides ``step``, such as ``("epoch", "train_loss")``.
     loss
         ``(outputs, labels) -> (sample,)`` loss of each sample, of all that the model returns; when None the
-        cross-entropy of its logits, of one logit the binary one. Without labels and loss there are no gradients.
+        cross-entropy of its logits, of one logit the binary one, and of logits and targets at positions the mean or
+        sum over those that count (``token_loss``). Without labels and loss there are no gradients.
     forward
         ``(model, inputs) -> outputs``, where the model is not called as ``model(inputs)``, with a dict of inputs as
         ``model(**inputs)``, with a tuple as ``model(*inputs)``.
@@ -85,7 +86,7 @@ class Recorder:
     ------
     NetworkError
         A layer that does not exist or cannot be recorded, such as one whose rows are not the samples: a few probes are
-        tried in two batches first.
+        tried in batches of other sizes and orders first.
     TypeError, ValueError
         A loss that is not one number a sample, labels that have no cross-entropy, or ``every`` below 1.
     StoreError

@@ -68,6 +68,8 @@ def check_classes(shape: tuple[int, ...], labels: Any) -> None:
         )
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"cross-entropy takes integer labels, got {labels.dtype}: round them, {own}")
+    if len(shape) == 3 and shape[2] == 1:
+        raise ValueError(f"cross-entropy at positions takes a logit for each class, got {shape}: {own[3:]}")
     # One logit tells two classes apart; at positions each class has its own.
     classes = max(2, shape[1]) if len(shape) == 2 else shape[2]
     counted = labels != IGNORED if len(shape) == 3 else labels == labels

@@ -72,7 +72,8 @@ class Stitchable:
         """Bytes of one recorded batch on its way to the cuts: features, and those between or as they were stored."""
         widest = 4 * max(prod(cut.shape) for cut in self.cuts)
         between = BETWEEN * widest if "recomputed" in self.sources.values() else widest
-        return int(self.features.batches.size * (self.sample_bytes + between))
+        copies = 2 if self.features.padded else 1  # without padding, and as they were made
+        return int(self.features.batches.size * (copies * self.sample_bytes + between))
 
     def coords(self, run: Run, sets: ProbeSets) -> xr.Dataset:
         """Return the coordinates of results over (cut, set, t1, t2)."""
@@ -133,7 +134,9 @@ def cut_network(
         sources = {cut.name: "stored" if features == "stored" else "recomputed" for cut in picked}
         missing = [cut.name for cut in picked if cut.name not in stored]
         if features == "stored" and missing:
-            raise FeatdynError(f"the store holds no activations at {', '.join(missing)}: leave --features at auto")
+            raise FeatdynError(
+                f"the store does not hold what the network hands on at {', '.join(missing)}: leave --features at auto"
+            )
         if features == "stored":
             refuse_vanished(run, [cut.name for cut in picked], "leave --features at auto")
     names = [cut.name for cut in picked]

@@ -67,13 +67,14 @@ def spectra(context: Context[SpectraOptions]) -> xr.Dataset:
 def plan(run: Run, specs: list[ArraySpec], sets: int) -> Plan:
     """Return what one pass over these arrays will need."""
     block = min(run.schema.shard_samples, run.schema.samples)
+    copies = COPIES + any(padding_of(run, spec) is not None for spec in specs)  # and one without padding
     square = 8 * max(variables(spec) for spec in specs) ** 2
     return Plan(
         f"{len(specs)} layers x {run.checkpoints} checkpoints x {run.schema.samples:,} probes",
         tasks=len(specs) * run.checkpoints,  # or more, smaller ones, where these are few
         reads=run.checkpoints * sum(spec.nbytes for spec in specs),
         task={
-            "blocks": COPIES * block * max(spec.sample_bytes for spec in specs),
+            "blocks": copies * block * max(spec.sample_bytes for spec in specs),
             # Those of a block, and as many levels of sums as a tree has that wait for their other half.
             "moments": square * sets * (2 + run.schema.blocks.bit_length()),
         },
