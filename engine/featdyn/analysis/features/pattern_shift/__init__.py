@@ -70,4 +70,5 @@ ANALYSIS = Analysis(
     },
     needs=frozenset({"activations", "gradients", "labels"}),
     compute="featdyn.analysis.features.pattern_shift.compute:pattern_shift",
+    section="featdyn.report.sections.pattern_shift:section",
 )

@@ -90,4 +90,5 @@ ANALYSIS = Analysis(
     },
     needs=frozenset({"activations"}),
     compute="featdyn.analysis.features.representation.compute:representation",
+    section="featdyn.report.sections.representation:section",
 )

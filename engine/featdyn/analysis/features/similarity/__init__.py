@@ -56,4 +56,5 @@ ANALYSIS = Analysis(
     variables=_variables(),
     needs=frozenset({"activations"}),
     compute="featdyn.analysis.features.similarity.compute:similarity",
+    section="featdyn.report.sections.similarity:section",
 )
