@@ -84,5 +84,6 @@ def _coordinates(sizes: dict[str, int]) -> dict[str, Any]:
         found["set_size"] = "set", np.full(sizes["set"], 7)
     if "layer" in sizes:
         found["width"] = "layer", np.full(sizes["layer"], 16)
+    if {"layer", "set"} <= sizes.keys():
         found["observations"] = ("layer", "set"), np.full((sizes["layer"], sizes["set"]), 64)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,64 @@ def check_collapse(found: xr.Dataset, truth: Truth) -> None:
             assert cell == pytest.approx(wanted, rel=1e-4)
 
 
+def recorded_vectors(truth: Truth, layer: str, of: str, t: int, name: str) -> np.ndarray:
+    stored = np.asarray(truth.run.array(f"layers/{layer}/{of}")[t].values, np.float64)[truth.sets[name]]
+    return stored.reshape(*stored.shape[:2], -1).mean(2)
+
+
+def check_representation(found: xr.Dataset, truth: Truth) -> None:
+    for layer in found["layer"].values:
+        for name in truth.sets:
+            x = recorded_vectors(truth, layer, "activation", -1, name)
+            cell = found.sel(layer=layer, set=name).isel(t=-1)
+            if np.isnan(cell["effective_rank"]):
+                continue
+            s = np.linalg.svd(x - x.mean(0), compute_uv=False)
+            q = s[s > 0] / s.sum()
+            assert float(cell["effective_rank"]) == pytest.approx(np.exp(-(q * np.log(q)).sum()), rel=1e-6)
+            assert float(cell["stable_rank"]) == pytest.approx((s**2).sum() / s[0] ** 2, rel=1e-6)
+
+
+def check_similarity(found: xr.Dataset, truth: Truth) -> None:
+    name = found.attrs["similarity_set"]
+    for one, other in product(found["layer"].values, repeat=2):
+        cell = float(found["procrustes"].sel(layer=one, layer2=other).isel(t1=0, t2=-1))
+        if not np.isnan(cell):
+            x, y = (
+                recorded_vectors(truth, one, "activation", 0, name),
+                recorded_vectors(truth, other, "activation", -1, name),
+            )
+            x, y = (z - z.mean(0) for z in (x, y))
+            common = np.linalg.svd(x.T @ y, compute_uv=False).sum() / np.linalg.norm(x) / np.linalg.norm(y)
+            assert cell == pytest.approx(2 - 2 * common, abs=1e-6)
+
+
+def check_patterns(found: xr.Dataset, truth: Truth) -> None:
+    """By loops over probes; images are those of the coordinate origin."""
+    origin = truth.run.values("origin")
+    for layer, name in product(found["layer"].values, truth.sets):
+        cell = float(found["shift"].sel(layer=layer, set=name)[-1])
+        if np.isnan(cell):
+            continue
+        every = {
+            of: recorded_vectors(truth, layer, "gradient", -1, of)
+            * recorded_vectors(truth, layer, "activation", -1, of)
+            for of in ("train", name)
+        }
+        shifts = []
+        for i, place in enumerate(truth.sets[name]):
+            members = [
+                j
+                for j, other in enumerate(truth.sets["train"])
+                if truth.labels[other] == truth.labels[place] and origin[other] != origin[place]
+            ]
+            mean, own = every["train"][members].sum(0), every[name][i]
+            if members and np.linalg.norm(own) > 0 and np.linalg.norm(mean) > 0:
+                shifts.append(1 - own @ mean / np.linalg.norm(own) / np.linalg.norm(mean))
+        assert len(shifts) == len(truth.sets[name]) - int(found["undefined"].sel(layer=layer, set=name)[-1])
+        assert cell == pytest.approx(np.mean(shifts), abs=1e-6)
+
+
 REFERENCES: dict[str, Callable[[xr.Dataset, Truth], None]] = {
     "consistency": check_composites,
     "drift": check_drift,
@@ -205,6 +264,9 @@ REFERENCES: dict[str, Callable[[xr.Dataset, Truth], None]] = {
     "spectra": check_spectra,
     "richness": check_richness,
     "collapse": check_collapse,
+    "representation": check_representation,
+    "similarity": check_similarity,
+    "pattern_shift": check_patterns,
     "layer_isotropy": check_isotropy,
 }
 

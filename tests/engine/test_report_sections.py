@@ -130,3 +130,32 @@ def test_any_result_can_be_shown_plainly() -> None:
     values = result["variance"].values
     assert float(shown["variance"][-1]) == pytest.approx(np.nanmax(values), rel=1e-2)
     assert float(shown["variance"][-3]) == pytest.approx(np.nanmin(values), rel=1e-2)
+
+
+def test_the_eigenfunctions_of_a_checkpoint_are_the_result_s() -> None:
+    result = declared_result(SHOWN["richness"], checkpoints=60, missing=0.2)
+    section = sections(SHOWN["richness"], result)[1]
+    assert [panel.choices for panel in section.panels] == [("set", "layer", "t")] * 3
+    steps = list(section.choices["t"])
+    assert (len(steps), steps[0], steps[-1], section.preset["t"]) == (25, "0", "59", "59")
+    for panel, name in zip(section.panels, ("cumulative_quality", "cumulative_utilisation", "intensity"), strict=True):
+        wanted = result[name].isel(set=1, layer=0, t=int(steps[7]))
+        np.testing.assert_allclose(drawn(panel.figures[f"1|0|{steps[7]}"])[0], wanted, rtol=1e-3)
+
+
+def test_maps_are_the_result_s() -> None:
+    result = declared_result(SHOWN["collapse"], missing=0.2)
+    (section,) = sections(SHOWN["collapse"], result)
+    (trace,) = section.panels[1].figures["1|nc1"]["data"]
+    np.testing.assert_allclose(
+        np.array(trace["z"], float), result["nc1"].isel(set=1).transpose("layer", "t"), rtol=1e-3
+    )
+    assert trace["y"] == result["layer"].values.tolist()
+    result = declared_result(SHOWN["similarity"], missing=0.2)
+    (section,) = sections(SHOWN["similarity"], result)
+    (trace,) = section.panels[1].figures["rsa"]["data"]
+    wanted = result["rsa"].isel(t1=-1, t2=-1).transpose("layer", "layer2")
+    np.testing.assert_allclose(np.array(trace["z"], float), wanted, rtol=1e-3)
+    (trace,) = section.panels[0].figures["jaccard|1"]["data"]
+    wanted = result["jaccard"].isel(layer=1, layer2=1).transpose("t1", "t2")
+    np.testing.assert_allclose(np.array(trace["z"], float), wanted, rtol=1e-3)

@@ -135,6 +135,7 @@ COORDINATES: dict[str, tuple[str, str]] = {
     "cut": ("the last module before the cut", "1"),
     "cut2": ("the last module before the second cut", "1"),
     "layer": ("recorded layer", "1"),
+    "layer2": ("second recorded layer", "1"),
     "set": ("set of probes", "1"),
     "set_size": ("probes of the set", "1"),
     "t": ("checkpoint", "1"),

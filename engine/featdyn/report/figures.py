@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featdyn.report.rounding import rounded, short
@@ -84,6 +85,27 @@ def heatmap(z: ArrayLike, rows: dict[str, Any], columns: dict[str, Any]) -> Figu
     layout = {
         "xaxis": {**columns, **axes, "title": {"text": "t2: checkpoint / step"}},
         "yaxis": {**rows, **axes, "title": {"text": "t1: checkpoint / step"}, "scaleanchor": "x"},
+        "showlegend": False,
+    }
+    return {"data": [trace], "layout": layout}
+
+
+def layer_map(z: ArrayLike, layers: ArrayLike, columns: dict[str, Any] | None = None) -> Figure:
+    """Return a heatmap of ``z``: layers by checkpoints, with an axis from :func:`checkpoint_axis`, or by layers."""
+    names = [text(str(layer)) for layer in np.asarray(layers).tolist()]
+    values = rounded(z)
+    trace = {
+        "type": "heatmap",
+        "x": names if columns is None else list(range(len(values[0]))),
+        "y": names,
+        "z": values,
+        "colorscale": "Cividis",
+        "colorbar": {"thickness": 9, "outlinewidth": 0, "nticks": 6, "xpad": 6},
+        "hovertemplate": "<b>%{y}</b><br>%{x}<br><b>%{z}</b><extra></extra>",
+    }
+    layout = {
+        "xaxis": {**(columns or {"type": "category"}), "showgrid": False},
+        "yaxis": {"type": "category", "showgrid": False},
         "showlegend": False,
     }
     return {"data": [trace], "layout": layout}

@@ -60,7 +60,7 @@ def render(run: Run) -> str:
         training=training,
         chapters=results,
         unasked=unasked(run),
-        labels={"set": "Probes", "cut": "Cut after", "memory": "Measure"},
+        labels={"set": "Probes", "cut": "Cut after", "memory": "Measure", "t": "Checkpoint"},
         layers=recorded,
         tables=tables(run, results),
         recipe=recipe_tables(run),

@@ -56,4 +56,5 @@ ANALYSIS = Analysis(
     variables=_variables(),
     needs=frozenset({"activations", "labels"}),
     compute="featdyn.analysis.features.collapse.compute:collapse",
+    section="featdyn.report.sections.collapse:section",
 )

@@ -36,8 +36,12 @@ class Probe:
 
         Features are those of :func:`fit`: centred by the training samples' mean.
         """
-        found: NDArray[np.int64] = self.classes[(gram @ self.weights + self.intercept).argmax(1)]
+        found: NDArray[np.int64] = self.classes[self.scores(gram).argmax(1)]
         return found
+
+    def scores(self, gram: NDArray[np.float32] | Values) -> Values:
+        """Return what each class is given ``(n, class)``, of which the largest decides."""
+        return np.asarray(gram @ self.weights + self.intercept)
 
 
 def fit(

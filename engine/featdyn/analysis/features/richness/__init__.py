@@ -92,4 +92,5 @@ ANALYSIS = Analysis(
     },
     needs=frozenset({"activations"}),
     compute="featdyn.analysis.features.richness.compute:richness",
+    section="featdyn.report.sections.richness:section",
 )

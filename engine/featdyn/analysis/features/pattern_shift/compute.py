@@ -1,0 +1,172 @@
+"""Decision patterns of some probes of each set, how far they are from their class's, and whether loss goes with it."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from featdyn.analysis.cells import Cells
+from featdyn.analysis.context import Context
+from featdyn.analysis.features.pattern_shift import PatternShiftOptions
+from featdyn.analysis.features.pattern_shift.correlations import over_checkpoints, with_loss
+from featdyn.analysis.inputs.layer_vectors import block_bytes, chosen_vectors
+from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, recorded, vanished, variables
+from featdyn.analysis.status import ALIKE, FEW, NO_TRAINING_PROBES, NOT_FINITE
+from featdyn.compute import Plan
+from featdyn.errors import FeatdynError
+from featdyn.statistics.resampling import group_sums, mean_interval
+from featdyn.store import ArraySpec, Run
+
+DIMS = ("layer", "set", "t")
+NUMBERS = (
+    "shift", "shift_low", "shift_high", "shift_shuffled", "undefined",
+    "loss_correlation", "loss_correlation_low", "loss_correlation_high", "loss_spearman",
+)  # fmt: skip
+STATUSES = ("shift_status", "shift_interval_status", "null_status", "loss_status", "loss_interval_status")
+GAP = ("gap_correlation", "gap_correlation_low", "gap_correlation_high")
+NONE_DEFINED = "no_probe_has_a_pattern"
+LOSS = "outputs/loss"
+
+Values: TypeAlias = NDArray[np.float64]
+State: TypeAlias = tuple[
+    Run, list[ArraySpec], NDArray[np.intp], NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64], int
+]
+
+
+def pattern_shift(context: Context[PatternShiftOptions]) -> xr.Dataset:
+    """Measure the shift of decision patterns at every layer with gradients, at every checkpoint."""
+    run, sets, options = context.run, context.sets, context.options
+    specs = [run.schema[spec.path] for spec in recorded(run, options.layers, "gradient") if _both(run, spec)]
+    if not specs:
+        raise FeatdynError(f"{run.path}: no layer has both activations and gradients")
+    kept, train = sets.choose(run, options.samples, options.seed), sets.index(options.train)
+    every, of_set = np.concatenate(kept), np.repeat(np.arange(len(kept)), [len(k) for k in kept])
+    order = np.argsort(every)
+    every, of_set = every[order], of_set[order]
+    given = run.values("label")
+    labels = given[every].astype(np.int64) if given.dtype.kind in "iu" else np.full(len(every), -1)
+    origins, trained = sets.origins[every], of_set == (-1 if train is None else train)
+    shape = len(specs), len(kept), run.checkpoints
+    cells = Cells(DIMS, shape, NUMBERS, STATUSES)
+    gaps = Cells(DIMS[:2], shape[:2], GAP, ("gap_status", "gap_interval_status"))
+    context.admit(plan(run, specs, len(every), cells.nbytes))
+    losses = np.array([_loss(run, t, every) for t in range(run.checkpoints)])  # (t, probe)
+    shifts = np.full((shape[0], shape[2], len(every)), np.nan)
+    items = list(product(range(shape[0]), range(shape[2])))
+    state = run, specs, every, trained, labels, origins, options.seed
+    with context.stage(state) as stage:
+        for (c, t), (shift, dealt, flaw) in zip(items, context.each(stage.map(_shifts, items)), strict=True):
+            shifts[c, t] = shift
+            for s in range(shape[1]):
+                mine = of_set == s
+                if train is None or flaw:
+                    cells.put((c, s, t), {"undefined": mine.sum()}, dict.fromkeys(STATUSES, flaw or NO_TRAINING_PROBES))
+                else:
+                    found = _of_set(shift[mine], dealt[mine], losses[t, mine], origins[mine], options.seed)
+                    cells.put((c, s, t), *found)
+    for c, s in product(range(shape[0]), range(shape[1])):
+        if train is None:
+            gaps.fail((c, s), NO_TRAINING_PROBES)
+            continue
+        mine = of_set == s
+        gaps.put((c, s), *over_checkpoints(shifts[c], losses, mine, trained, origins, options.seed, same=s == train))
+    widths, used = [variables(spec) for spec in specs], [len(k) for k in kept]
+    coords = {**layer_coords(run, specs, sets), "width": ("layer", widths), "used": ("set", used)}
+    return cells.dataset().merge(gaps.dataset()).assign_coords(coords)
+
+
+def plan(run: Run, specs: list[ArraySpec], rows: int, result: int) -> Plan:
+    """Return what the patterns of some probes will need."""
+    widest, tasks = max(map(variables, specs)), len(specs) * run.checkpoints
+    return Plan(
+        f"{len(specs)} layers x {run.checkpoints} checkpoints, {rows:,} probes",
+        tasks=tasks,
+        reads=2 * run.checkpoints * rows * sum(spec.itemsize * prod(spec.shape[1:]) for spec in specs),
+        task={"patterns": 8 * 8 * rows * widest, "blocks": block_bytes(run, specs)},
+        result={"cells": result, "shifts": 8 * rows * (2 * tasks + 4 * 200)},
+    )
+
+
+def _both(run: Run, spec: ArraySpec) -> bool:
+    return spec.path.replace("/gradient", "/activation") in run.nodes
+
+
+def _loss(run: Run, t: int, places: NDArray[np.intp]) -> Values:
+    return chosen_vectors(run, LOSS, t, places)[:, 0] if LOSS in run.nodes else np.full(len(places), np.nan)
+
+
+def _shifts(state: State, item: tuple[int, int]) -> tuple[Values, Values, str]:
+    """Return each probe's shift, that by labels dealt at random, NaN where there is none, and what is wrong or ""."""
+    (run, specs, places, trained, labels, origins, seed), (c, t) = state, item
+    path = specs[c].path
+    if vanished(run, specs[c])[t, places].mean() > 0.5:
+        return np.full(len(places), np.nan), np.full(len(places), np.nan), VANISHED
+    each = []
+    for of in (path, path.replace("/gradient", "/activation")):
+        x = chosen_vectors(run, of, t, places)
+        largest = float(np.abs(x).max(initial=0.0))
+        if not np.isfinite(largest):
+            return np.full(len(places), np.nan), np.full(len(places), np.nan), NOT_FINITE
+        each.append(x / (largest or 1.0))
+    pattern = each[0] * each[1]
+    size = np.linalg.norm(pattern, axis=1, keepdims=True)
+    dealt = labels.copy()
+    dealt[trained] = np.random.default_rng(seed).permutation(labels[trained])
+    found = [shift_of(pattern, size[:, 0] > 0, mine, labels, trained, origins) for mine in (labels, dealt)]
+    return found[0], found[1], ""
+
+
+def shift_of(
+    pattern: Values,
+    known: NDArray[np.bool_],
+    dealt: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    trained: NDArray[np.bool_],
+    origins: NDArray[np.int64],
+) -> Values:
+    """Return ``(n,)``, 1 less the cosine of each pattern ``(n, p)`` and its class's mean, without the probe's image.
+
+    ``dealt (n,)`` are the labels by which training probes form the means of the classes.
+    """
+    shift = np.full(len(pattern), np.nan)
+    for label in np.unique(labels[labels >= 0]):
+        members = np.flatnonzero(trained & (dealt == label))
+        if not len(members):
+            continue
+        total, mine = pattern[members].sum(0), np.flatnonzero(known & (labels == label))
+        image = np.unique(origins[members], return_inverse=True)
+        sums = group_sums(np.ascontiguousarray(pattern[members].T), image[1]).T
+        place = np.searchsorted(image[0], origins[mine])
+        same = (place < len(image[0])) & (image[0][np.minimum(place, len(image[0]) - 1)] == origins[mine])
+        left = np.where(same, np.bincount(image[1])[np.where(same, place, 0)], 0) < len(members)
+        mean = total - np.where(same[:, None], sums[np.where(same, place, 0)], 0.0)
+        lengths = np.linalg.norm(mean, axis=1) * np.linalg.norm(pattern[mine], axis=1)
+        usable = left & (lengths > 0)
+        cosine = (mean[usable] * pattern[mine][usable]).sum(1) / lengths[usable]
+        shift[mine[usable]] = 1 - np.clip(cosine, -1, 1)
+    return shift
+
+
+def _of_set(
+    shift: Values, dealt: Values, loss: Values, origins: NDArray[np.int64], seed: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    known = np.isfinite(shift)
+    values: dict[str, Any] = {"undefined": int((~known).sum())}
+    if not known.any():
+        return values, dict.fromkeys(STATUSES, NONE_DEFINED)
+    found = mean_interval(shift[known], groups=origins[known])
+    low, high = np.clip([found.low, found.high], 0.0, 2.0)
+    values |= {"shift": found.estimate, "shift_low": low, "shift_high": high}
+    few = FEW if len(np.unique(origins[known])) < 2 else ALIKE
+    reasons = {"shift_interval_status": "" if np.isfinite(found.low) else few}
+    if np.isfinite(dealt).any():
+        values["shift_shuffled"] = float(np.nanmean(dealt))
+    else:
+        reasons["null_status"] = NONE_DEFINED
+    more, why = with_loss(shift[known], loss[known], origins[known], seed)
+    return values | more, reasons | why

@@ -1,0 +1,44 @@
+"""``representation``: ranks, dimensions, class manifolds and margins of each layer."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from featdyn.report.layer_curves import layer_curves
+from featdyn.report.section import Grid, Section, bounded_word, cells, name_of, word
+
+QUANTITIES = (
+    "effective_rank", "participation_ratio", "stable_rank", "condition_number", "power_law_exponent", "gini", "hoyer",
+    "two_nn", "local_dimension", "manifold_radius", "manifold_dimension", "manifold_capacity", "signal_to_noise",
+    "margin",
+)  # fmt: skip
+TABLE = (
+    "effective_rank", "effective_rank_variance", "two_nn", "two_nn_half", "two_nn_quarter", "manifold_radius",
+    "manifold_dimension",
+)  # fmt: skip
+TEXT = (
+    "Ranks count the directions that features use, of singular values unless a name says variance. The intrinsic "
+    "dimension by two nearest neighbours depends on how many probes there are: where it falls with fewer of them, it "
+    "is not yet the layer’s. Manifolds are the features of a class: their capacity is estimated from radius and "
+    "dimension, an approximation.",
+    "The margin is that of a linear probe, fitted to the training probes, on all others; negative where it is wrong. "
+    "The table is of the last checkpoint.",
+)
+
+
+def section(result: xr.Dataset) -> Section:
+    """Return the section."""
+    result = result.load()
+    header = ("Layer", "Probes", *(name.replace("_", " ").capitalize() for name in TABLE), "Margin")
+    rows = [
+        (
+            name_of(cell, "layer"),
+            name_of(cell, "set"),
+            *(word(cell[name]) for name in TABLE),
+            bounded_word(cell, "margin", "{:.3g}".format),
+        )
+        for cell in cells(result.isel(t=-1), "layer", "set")
+    ]
+    return layer_curves(
+        "Representations", TEXT, result, "Measures of representations", QUANTITIES, Grid(header, rows), as_map=True
+    )

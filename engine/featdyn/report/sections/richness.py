@@ -1,0 +1,86 @@
+"""``richness``: how rich the features of each layer are, and what their eigenfunctions are good and used for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from featdyn.report.figures import COLOURS, Figure, figure, line
+from featdyn.report.layer_curves import layer_curves
+from featdyn.report.rounding import rounded, short
+from featdyn.report.section import Grid, Section, bounded_word, cells, choices_of, name_of, panel, preset_set, word
+
+QUANTITIES = ("low_rank", "low_rank_isotropic", "effective_dimension", "kernel_deviation")
+PANELS = {
+    "cumulative_quality": "How much of the targets the first k eigenfunctions express",
+    "cumulative_utilisation": "How much of the learned function the first k eigenfunctions carry",
+    "intensity": "Eigenvalue over the largest",
+}
+STEPS = 25
+"""Checkpoints that the slider has, at most: of more, evenly spaced ones."""
+TEXT = (
+    "The low-rank measure is 0 where a layer’s features carry the learned function alone, all of it equally strongly, "
+    "and 1 where they are unrelated to it. What a value means depends on the width, the number of probes and the rank "
+    "of the outputs: isotropic features of the same numbers have the one beside it, and features whose strongest "
+    "directions are unrelated to the outputs lie above that. It says nothing of whether the function is right.",
+    "Kernel deviation is 1 less the similarity (linear CKA) to the same layer at the first checkpoint. The table is "
+    "of the last checkpoint, with 95 % intervals.",
+)
+EIGEN = (
+    "The eigenfunctions of a layer’s feature kernel, strongest first. Rich features step up in all three at as many "
+    "eigenfunctions as there are outputs. Where the first figure rises and the second does not, features are good and "
+    "unused; the other way round they are used and poor.",
+)
+
+
+def section(result: xr.Dataset) -> list[Section]:
+    """Return the sections."""
+    result = result.load()
+    header = (
+        "Layer",
+        "Probes",
+        "Width",
+        "Output rank",
+        "Low-rank measure",
+        "Isotropic",
+        "Effective dimension",
+        "Kernel deviation",
+    )
+    rows = [
+        (
+            name_of(cell, "layer"),
+            name_of(cell, "set"),
+            f"{int(cell['width'])}",
+            word(cell["output_rank"], "{:.0f}".format),
+            bounded_word(cell, "low_rank", "{:.3f}".format),
+            word(cell["low_rank_isotropic"], "{:.3f}".format),
+            bounded_word(cell, "effective_dimension", "{:.3g}".format),
+            bounded_word(cell, "kernel_deviation", "{:.3f}".format),
+        )
+        for cell in cells(result.isel(t=-1), "layer", "set")
+    ]
+    first = layer_curves(
+        "Richness of features", TEXT, result, "Measures of richness", QUANTITIES, Grid(header, rows), as_map=True
+    )
+    return [first, _eigenfunctions(result)]
+
+
+def _eigenfunctions(result: xr.Dataset) -> Section:
+    shown = np.unique(np.linspace(0, result.sizes["t"] - 1, STEPS).round().astype(int)).tolist()
+    labels = {str(t): f"{result['t'].values[t]} / {short(float(result['step'].values[t]))}" for t in shown}
+    choices = {**choices_of(result, "set", "layer"), "t": labels}
+    axis = {"title": {"text": "eigenfunction k"}, "type": "log"}
+
+    def drawn(name: str) -> Callable[..., Figure]:
+        def draw(set: str, layer: str, t: str) -> Figure:
+            values = result[name].isel(set=int(set), layer=int(layer), t=int(t)).values
+            kept = line(PANELS[name], values, COLOURS[list(PANELS).index(name)], x=rounded(result["k"].values))
+            return figure([kept], xaxis=axis, share=name != "intensity", log=name == "intensity" or None)
+
+        return draw
+
+    panels = [panel(caption, choices, drawn(name)) for name, caption in PANELS.items()]
+    preset = preset_set(result) | {"layer": str(result.sizes["layer"] - 1), "t": str(shown[-1])}
+    return Section("Eigenfunctions of the feature kernel", EIGEN, panels, choices, preset)

@@ -1,0 +1,45 @@
+"""``similarity``: how alike layers and checkpoints are, by measures other than CKA."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from featdyn.report.figures import Figure, checkpoint_axis, heatmap, layer_map
+from featdyn.report.section import Grid, Section, cells, choices_of, name_of, panel, word
+
+MEASURES = ("svcca", "svcca_shuffled", "pwcca", "cca", "angular", "procrustes", "rsa", "jaccard", "imbalance")
+TABLE = ("svcca", "svcca_shuffled", "angular", "rsa", "jaccard", "imbalance")
+TEXT = (
+    "Of the same probes at two layers or two checkpoints. Canonical correlations (CCA, SVCCA, PWCCA) are 1 for the "
+    "same features up to a linear map, and high for any features with many variables: read them beside those of "
+    "probes in another order. Angle and Procrustes distance are 0 for the same features up to a rotation. RSA "
+    "compares which probes are far apart, Jaccard which are neighbours; information imbalance is 0 where the first "
+    "(row) tells which probes are near in the second (column), 1 where it tells nothing.",
+    "The table compares each layer at the first checkpoint with itself at the last.",
+)
+
+
+def section(result: xr.Dataset) -> Section:
+    """Return the section."""
+    names = {name: name.replace("_", " ") for name in MEASURES if name in result}
+    choices = {"measure": names, **choices_of(result, "layer")}
+    axes = {end: checkpoint_axis(result[f"t{end}"].values, result[f"step{end}"].values) for end in "12"}
+
+    def over_time(measure: str, layer: str) -> Figure:
+        values = result[measure].isel(layer=int(layer), layer2=int(layer)).transpose("t1", "t2")
+        return heatmap(values.values, axes["1"], axes["2"])
+
+    def between_layers(measure: str) -> Figure:
+        values = result[measure].isel(t1=-1, t2=-1).transpose("layer", "layer2")
+        return layer_map(values.values, result["layer"].values)
+
+    panels = [
+        panel("One layer at t1 and at t2", choices, over_time),
+        panel("Layers at the last checkpoint", {"measure": names}, between_layers),
+    ]
+    rows = []
+    for i, cell in enumerate(cells(result[list(TABLE)].isel(t1=0, t2=-1), "layer")):
+        own = cell.isel(layer2=i)
+        rows.append((name_of(own, "layer"), *(word(own[name]) for name in TABLE)))
+    header = ("Layer", *(name.replace("_", " ").capitalize() for name in TABLE))
+    return Section("Similarity of representations", TEXT, panels, choices, grid=Grid(header, rows))

@@ -1,0 +1,156 @@
+"""Representation, similarity and pattern shift of recorded layers, against arrays written out in float64."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+from featdyn.analysis import analyses
+from featdyn.analysis.status import reasons
+from featdyn.capture import Probes, Recorder
+from featdyn.errors import FeatdynError
+from featdyn.statistics import representation as single
+from featdyn.statistics import similarity as alike
+from featdyn.store import Run
+from tests.engine.on_workers import own_run, plans, same_on
+
+representation, similarity, pattern_shift = (
+    analyses()[name] for name in ("representation", "similarity", "pattern_shift")
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return own_run(tmp_path_factory.mktemp("own") / "run.zarr", n=84, checkpoints=6)[0]
+
+
+def vectors(run: Run, layer: str, t: int, name: str, of: str = "activation") -> np.ndarray[Any, Any]:
+    x = np.asarray(run.array(f"layers/{layer}/{of}")[t].values, np.float64)[run.values("split") == name]
+    return x.reshape(*x.shape[:2], -1).mean(2)
+
+
+def words(found: xr.Dataset, name: str) -> Any:
+    said = reasons(found, name)
+    assert said is not None
+    return said.values
+
+
+def test_a_representation_is_that_of_its_statistics(run: Run) -> None:
+    found = representation(run)
+    labels = run.values("label")[run.values("split") == "test"]
+    for layer, t in product(run.layers, (0, 5)):
+        x, cell = vectors(run, layer, t, "test"), found.sel(layer=layer, set="test", t=t)
+        s = single.singular_values(x)
+        assert float(cell["condition_number"]) == pytest.approx(single.condition_number(s)[0], rel=1e-6)
+        assert float(cell["power_law_exponent"]) == pytest.approx(single.power_law(s**2).exponent, rel=1e-6)
+        assert float(cell["gini"]) == pytest.approx(single.gini(x).mean())
+        assert float(cell["two_nn"]) == pytest.approx(single.two_nn(x).dimension, rel=1e-6)
+        assert float(cell["local_dimension"]) == single.local_pca(x)
+        manifolds = single.class_manifolds(x, labels)
+        assert float(cell["manifold_radius"]) == pytest.approx(manifolds.radius.mean(), rel=1e-6)
+        assert float(cell["signal_to_noise"]) == pytest.approx(np.nanmean(manifolds.signal_to_noise), rel=1e-6)
+
+
+def test_margins_are_those_of_ridge_regression(run: Run) -> None:
+    """Solved in the primal, with the penalty that drift reports for the same probes."""
+    found, drift = representation(run, layers=("pool",)), analyses()["drift"](run, cuts=("pool",), samples=512)
+    labels = {name: run.values("label")[run.values("split") == name] for name in ("train", "test")}
+    for t in (0, 5):
+        x, new = vectors(run, "pool", t, "train"), vectors(run, "pool", t, "test")
+        z, y = x - x.mean(0), np.eye(3)[labels["train"]]
+        penalty = float(drift["linear_penalty"].sel(cut="pool")[t]) * (z**2).sum(1).mean()
+        w = np.linalg.solve(z.T @ z + penalty * np.eye(z.shape[1]), z.T @ (y - y.mean(0)))
+        scores = (new - x.mean(0)) @ w + y.mean(0)
+        margins = []
+        for score, label in zip(scores, labels["test"], strict=True):
+            rival = max((j for j in range(3) if j != label), key=lambda j: score[j])
+            margins.append((score[label] - score[rival]) / np.linalg.norm(w[:, label] - w[:, rival]))
+        cell = found.sel(layer="pool", set="test", t=t)
+        assert float(cell["margin"]) == pytest.approx(np.mean(margins), rel=1e-3)
+        assert float(cell["margin_low"]) < float(cell["margin"]) < float(cell["margin_high"])
+        assert float(cell["margin_positive"]) == pytest.approx(np.mean(np.array(margins) > 0))
+    assert set(words(found, "margin").ravel()) == {"", "training probes are not held out"}
+
+
+def test_pairs_are_those_of_the_measures(run: Run) -> None:
+    found = similarity(run, block=5, layers=("two", "pool", "head"))
+    assert found.attrs["similarity_set"] == "test"
+    for one, other in product(("two", "head"), repeat=2):
+        x, y = vectors(run, one, 0, "test"), vectors(run, other, 5, "test")
+        cell = found.sel(layer=one, layer2=other, t1=0, t2=5)
+        for name, measure in {
+            "cca": alike.mean_cca, "svcca": alike.svcca, "pwcca": alike.pwcca, "procrustes": alike.procrustes,
+            "angular": alike.angular, "jaccard": alike.jaccard, "imbalance": alike.information_imbalance,
+            "rsa": lambda x, y: alike.rsa(alike.dissimilarities(x), alike.dissimilarities(y)),
+        }.items():  # fmt: skip
+            assert float(cell[name]) == pytest.approx(measure(x, y), abs=1e-9), name
+    same = found.isel(layer=0, layer2=0, t1=2, t2=2)
+    assert float(same["cca"]) == pytest.approx(1)
+    assert float(same["procrustes"]) == pytest.approx(0, abs=1e-9)
+    assert float(same["cca_shuffled"]) < 0.7
+    one, other = (similarity(run, block=b, layers=("two", "pool"), samples=30) for b in (1, 100))
+    xr.testing.assert_equal(one, other)  # blocks change nothing
+
+
+def test_a_pattern_that_shifts(tmp_path: Path) -> None:
+    """Class 0 uses channel 0 in training; half of the test probes use channel 1 instead, and have the larger loss."""
+    n = 40
+    labels, split = np.zeros(n, np.int64), np.repeat(np.array(["train", "test"], dtype=object), n // 2)
+    x = np.zeros((n, 2))
+    x[:, 0] = 1
+    x[30:] = [0, 1]
+    x *= np.random.default_rng(0).uniform(1, 2, (n, 1))
+    model = nn.Sequential(nn.Identity(), nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0, 0.5], [-1.0, -0.5]]))
+    with Recorder(
+        model, Probes(torch.from_numpy(x).float(), torch.from_numpy(labels), {"split": split}), tmp_path / "r.zarr",
+        layers=["0"], dtype="float32",
+    ) as recorder:  # fmt: skip
+        for t in range(6):
+            recorder.record(step=t)
+    found = pattern_shift(Run(tmp_path / "r.zarr"))
+    cell = found.sel(set="test").isel(layer=0, t=0)
+    assert float(found["shift"].sel(set="train").isel(layer=0, t=0)) == pytest.approx(0, abs=1e-9)
+    assert float(cell["shift"]) == pytest.approx(0.5)
+    assert float(cell["loss_correlation_low"]) > 0.3
+    assert set(words(found, "gap_correlation").ravel()) == {"training probes have no gap", "all probes are alike"}
+
+
+def test_shift_and_gap_over_checkpoints(run: Run) -> None:
+    found = pattern_shift(run)
+    loss = np.stack([run.array("outputs/loss")[t].values for t in range(6)]).astype(np.float64)
+    test, train = (run.values("split") == name for name in ("test", "train"))
+    for layer in found["layer"].values:
+        cell = found.sel(layer=layer, set="test")
+        if int(cell["undefined"].sum()) == 0:
+            gap = loss[:, test].mean(1) - loss[:, train].mean(1)
+            wanted = np.corrcoef(cell["shift"].values, gap)[0, 1]
+            assert float(cell["gap_correlation"]) == pytest.approx(wanted, abs=1e-6)
+            assert float(cell["gap_correlation_low"]) <= float(cell["gap_correlation_high"])
+    assert np.isfinite(found["gap_correlation"].sel(set="test")).any()
+
+
+NAMES = ["representation", "similarity", "pattern_shift"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_on_workers(name: str, run: Run, clusters: Any, caplog: pytest.LogCaptureFixture) -> None:
+    analysis = analyses()[name]
+    same_on(clusters, analysis, analysis(run, layers=("two",)), run, layers=("two",))
+    plans(analysis, run, caplog)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_input_is_one_line(name: str, run: Run) -> None:
+    with pytest.raises(FeatdynError, match=r"of s9 was recorded"):
+        analyses()[name](run, layers=("s9",))
+    with pytest.raises(FeatdynError, match="samples"):
+        analyses()[name](run, samples=0)
