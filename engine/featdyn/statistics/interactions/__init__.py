@@ -4,7 +4,7 @@ A table holds one output for each subset of n variables ("players") on its last 
 i; the outputs are usually log-odds of the true class (:func:`log_odds`). Leading axes are networks, checkpoints and,
 last of them, samples.
 
-- :func:`and_or`: interactions under the sparsest split.
+- :func:`and_or`: interactions under the sparsest split; :func:`joint_and_or`: of several networks together.
 - :func:`salient`, :func:`top`, :func:`strength_by_order`: which count, and how strong each order is.
 - :func:`generalizable`, :func:`generalization_power`, :func:`loss_gap`, :mod:`agreement`: what other networks encode
   too.
@@ -21,6 +21,7 @@ from featdyn.statistics.interactions.agreement import Kappa, cohens_kappa
 from featdyn.statistics.interactions.decay_spindle import DecaySpindle, fit_decay_spindle
 from featdyn.statistics.interactions.extraction import AndOr, and_or, and_or_outputs
 from featdyn.statistics.interactions.generalization import Power, chance_labels, generalizable, generalization_power
+from featdyn.statistics.interactions.joint import Joint, joint_and_or
 from featdyn.statistics.interactions.layers import LayerComparison, compare_layer, stability
 from featdyn.statistics.interactions.loss_gap import LossGap, cross_entropy, log_odds, loss_gap
 from featdyn.statistics.interactions.recovery import SparseInteractions, sparse_interactions
@@ -39,6 +40,7 @@ from featdyn.statistics.interactions.subsets import members, orders, relabelled
 __all__ = [
     "AndOr",
     "DecaySpindle",
+    "Joint",
     "Kappa",
     "LayerComparison",
     "LossGap",
@@ -55,6 +57,7 @@ __all__ = [
     "generalizable",
     "generalization_power",
     "indices",
+    "joint_and_or",
     "log_odds",
     "loss_gap",
     "mean_order",
