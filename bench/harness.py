@@ -48,7 +48,14 @@ def sized(full: Any, tiny: Any) -> Any:
     return tiny if TINY else full
 
 
-def _seconds(call: Callable[[], Any], device: str) -> float:
+def _seconds(call: Callable[[], Any], device: str) -> tuple[float, float]:
+    """Return the time on the clock, and that of the processor, of all threads."""
+    cpu = time.process_time()
+    wall = _clock(call, device)
+    return wall, time.process_time() - cpu
+
+
+def _clock(call: Callable[[], Any], device: str) -> float:
     if device == "cuda":
         import torch
 
@@ -68,10 +75,12 @@ def measure(case: Case, device: str, ceilings: dict[str, float], repeats: int | 
     for call in contenders.values():  # the first call also compiles and warms
         case.check(call())
     times: dict[str, list[float]] = {name: [] for name in contenders}
+    cpu: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats or case.repeats):
         for name, call in contenders.items():
             case.prepare()
-            times[name].append(_seconds(call, device))
+            for kept, seconds in zip((times, cpu), _seconds(call, device), strict=True):
+                kept[name].append(seconds)
     quantiles = {
         n: dict(zip(("p20", "p50", "p80"), np.quantile(t, (0.2, 0.5, 0.8)), strict=True)) for n, t in times.items()
     }
@@ -80,6 +89,7 @@ def measure(case: Case, device: str, ceilings: dict[str, float], repeats: int | 
     result: dict[str, Any] = {
         "case": case.name,
         "ratios": ratios,
+        "processor_ratios": {n: float(np.median(np.divide(cpu[n], cpu["ours"]))) for n in case.peers},
         "seconds": quantiles,
         "repeats": repeats or case.repeats,
         "target": case.target,

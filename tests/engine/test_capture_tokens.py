@@ -229,7 +229,7 @@ def test_an_axis_a_pool_or_a_mask_that_cannot_be_is_one_line(tmp_path):
         )
     with pytest.raises(ValueError, match="takes a logit for each class"):
         Recorder(Attending(1), Probes(given, targets * 0), tmp_path / "r.zarr")
-    with pytest.raises(ValueError, match=r"take labels \(sample, position\), got \(13,\)"):
+    with pytest.raises(ValueError, match=r"labels of shape \(13, 5\), got \(13,\)"):
         Recorder(Attending(), Probes(given, targets[:, 0]), tmp_path / "r.zarr")
     bad = targets.clone()
     bad[12, 0] = VOCABULARY

@@ -27,7 +27,8 @@ def state_in(path: Path, model: nn.Module, prefix: str | None = None) -> dict[st
     ----------
     path
         A file of ``torch.save`` (a ``state_dict``, or dicts that hold one, as Lightning has them; weights only, no
-        code), a safetensors file, or a folder with one such file or with several and their index, as Hugging Face has.
+        code), a safetensors file, or a folder with one such file or with several and their index, as Hugging Face has;
+        of its cache a revision, ``refs/<name>``.
     model
         Whose names and shapes say what belongs to it; what wrappers put before the names is taken off.
     prefix
@@ -63,6 +64,11 @@ def state_in(path: Path, model: nn.Module, prefix: str | None = None) -> dict[st
 
 
 def _read(path: Path) -> Any:
+    if path.parent.name == "refs" and path.is_file():  # a revision in the cache of Hugging Face
+        commit = path.read_text(errors="replace").strip()[:64]
+        path, ref = path.parent.parent / "snapshots" / commit, path
+        if not commit or not path.is_dir():
+            raise NetworkError(f"{ref}: names the revision {commit}, which was not downloaded")
     try:
         if path.is_dir():
             return _folder(path)
