@@ -22,6 +22,11 @@ ASKED = {
     "density": {"permutations": 20},
     "spectra": {},
     "layer_isotropy": {"of": "gradient"},
+    "richness": {},
+    "collapse": {},
+    "representation": {},
+    "similarity": {},
+    "pattern_shift": {},
 }
 
 

@@ -1,6 +1,7 @@
 """One vector for each probe of a recorded layer, and of the outputs, in float64: what statistics over probes are of.
 
-Positions of maps and tokens are averaged, as a head behind global pooling sees them: our own choice.
+Positions of maps, and those of tokens that are no padding, are averaged, as a head behind global pooling sees them: our
+own choice.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from featdyn.analysis.inputs.positions import has_positions, mean_of_real, padding_of
 from featdyn.analysis.inputs.recorded_arrays import is_maps
 from featdyn.errors import FeatdynError
 from featdyn.store import ArraySpec, Run
@@ -27,6 +29,8 @@ def outputs(run: Run) -> int:
     if LOGITS not in run.nodes:
         raise FeatdynError(f"{run.path}: its outputs were not recorded")
     spec = run.schema[LOGITS]
+    if has_positions(spec):
+        raise FeatdynError(f"{run.path}: its outputs are by position: one output for each sample is measured")
     size = prod(spec.shape[1:])
     if spec.sample_axis != 0 or size > WIDEST:
         raise FeatdynError(f"{run.path}: its outputs have shape {spec.shape}: only up to {WIDEST} numbers a sample do")
@@ -40,13 +44,16 @@ def blocks(run: Run, member: NDArray[np.bool_]) -> list[int]:
 
 def vectors(run: Run, path: str, t: int, block: int, mine: NDArray[np.bool_]) -> Values:
     """Return the probes ``mine``, of one block of an array at a checkpoint, ``(n, p)``."""
-    spec, values = run.schema[path], run.block(path, t, block)
-    values = values[mine].astype(np.float64)
+    spec = run.schema[path]
+    values: Values = run.block(path, t, block)[mine].astype(np.float64)
     if path == LOGITS or values.ndim <= 2:
         return values.reshape(len(values), -1)
+    mask = padding_of(run, spec)
+    if mask is not None:
+        values = mean_of_real(values, mask[run.schema.block_slice(block)][mine])
     if is_maps(spec):
         return np.asarray(values.reshape(*values.shape[:2], -1).mean(2))
-    return np.asarray(values.reshape(len(values), -1, values.shape[-1]).mean(1))
+    return values.reshape(len(values), -1, values.shape[-1]).mean(1)
 
 
 def chosen_vectors(run: Run, path: str, t: int, places: NDArray[np.intp]) -> Values:

@@ -9,7 +9,7 @@ as probes have different numbers of them. Spectra take each position for an obse
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,3 +54,9 @@ def padded_cuts(run: Run, cuts: Sequence[Cut], sources: Mapping[str, str]) -> se
         elif len(cut.shape) > 1:
             raise ValueError(f"its features at {cut.name} {cut.shape} do not have the positions of the mask")
     return found
+
+
+def mean_of_real(values: NDArray[Any], real: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the mean of ``values (n, position, ...)`` over the positions that are ``real (n, position)``."""
+    mine = real.reshape(*real.shape, *(1,) * (values.ndim - 2))
+    return np.asarray(np.where(mine, values, 0).sum(1, dtype=np.float64) / mine.sum(1))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.layer_isotropy import LayerIsotropyOptions
-from featdyn.analysis.inputs.positions import padding_of
+from featdyn.analysis.inputs.positions import mean_of_real, padding_of
 from featdyn.analysis.inputs.recorded_arrays import layer_coords, recorded
 from featdyn.analysis.isotropy_cells import LEAST, Cell, bytes_of_tests, stacked, tested
 from featdyn.analysis.isotropy_variables import SHARES
@@ -81,7 +81,6 @@ def _draws(run: Run, spec: ArraySpec, t: int, kept: NDArray[np.intp]) -> NDArray
         mine = kept // size == block
         values = run.block(spec.path, t, block, stored=True)[kept[mine] - block * size]
         if mask is not None:
-            real = mask[kept[mine]].reshape(*values.shape[:2], *(1,) * (values.ndim - 2))
-            values = np.where(real, values, 0).sum(1, dtype=np.float64) / real.sum(1)
+            values = mean_of_real(values, mask[kept[mine]])
         found[mine] = values.reshape(len(values), -1)
     return found
