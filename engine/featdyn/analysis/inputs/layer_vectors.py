@@ -53,7 +53,7 @@ def vectors(run: Run, path: str, t: int, block: int, mine: NDArray[np.bool_]) ->
         values = mean_of_real(values, mask[run.schema.block_slice(block)][mine])
     if is_maps(spec):
         return np.asarray(values.reshape(*values.shape[:2], -1).mean(2))
-    return values.reshape(len(values), -1, values.shape[-1]).mean(1)
+    return np.asarray(values.reshape(len(values), -1, values.shape[-1]).mean(1))
 
 
 def chosen_vectors(run: Run, path: str, t: int, places: NDArray[np.intp]) -> Values:
