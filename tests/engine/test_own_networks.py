@@ -347,3 +347,30 @@ def test_a_result_says_of_each_cell_why_it_is_missing_whatever_it_is_called(tmp_
             {"v": Variable("t", "x", status="st")},
             {"v": ("t", [1.0, np.nan]), "st": (("t", "u"), np.array([[0, 1], [0, 1]], np.int8), flags)},
         )
+
+
+def loader() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return the batches of a training, as ``--batches`` finds them."""
+    given = probes()
+    return [(given.inputs[i : i + 8], given.labels[i : i + 8]) for i in range(0, 24, 8)]
+
+
+def test_the_command_line_takes_a_network_and_its_training_by_name(tmp_path, featdyn):
+    run = record(tmp_path / "r.zarr", mlp(), probes(), steps=3)
+    expected = analyze(Run(run.path), "consistency", model=mlp(), cuts=["1"])
+    here = __name__
+    code, out, err = featdyn("analyze", run.path, "consistency", "--cuts", "1", "--model", f"{here}:mlp", "--fresh")
+    assert code == 0, err
+    assert "committed" in out + err
+    np.testing.assert_array_equal(Run(run.path).result("consistency")["prediction"], expected["prediction"])
+    asked = ["--draws", "4", "--probes", "2", "--cuts", "1", "--rate", "0.1"]
+    code, _, err = featdyn(
+        "analyze", run.path, "noise", *asked, "--model", f"{here}:mlp", "--batches", f"{here}:loader"
+    )
+    assert code == 0, err
+    assert np.isfinite(Run(run.path).result("noise")["parameter_centred"]).any()
+    for wrong in (["--model", "nowhere:mlp"], ["--model", f"{here}:loader"], []):
+        code, _, err = featdyn("analyze", run.path, "rewind", *wrong)
+        assert (code, err.count("\n")) == (1, 1)
+        assert "--model" in err or "nowhere" in err
+    assert "--model" not in featdyn("analyze", "spectra", "--help")[1]

@@ -128,10 +128,13 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Itera
         "training probes": (train, "probes whose coordinate 'split' says 'train'"),
         "training data": (
             trained or batches is not None,
-            "it was not made by 'featdyn train', so nothing says what they are; from Python: "
+            "'featdyn train' did not make it, so nothing says what they are: give --model and --batches; from Python: "
             f'featdyn.analyze(run, "{analysis.name}", model=model, batches=loader)',
         ),
-        "network": (model is not None or trained, f"it is known to its own code only; from Python: {from_python}"),
+        "network": (
+            model is not None or trained,
+            f"it is known to its own code only: give --model module:factory; from Python: {from_python}",
+        ),
     }.items():
         if need in analysis.needs and not there:
             raise FeatdynError(f"{run.path}: {analysis.name} needs {need}: {why}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featdyn.cli import named
 from featdyn.cli.flags import flags
 from featdyn.cli.progress import bar
 from featdyn.cli.said import say
@@ -76,16 +77,36 @@ def command() -> None:
     """
 
 
+def _asked(analysis: Analysis) -> list[click.Parameter]:
+    """Return the flags that say where a user's own network and training are."""
+    trains = "training data" in analysis.needs
+    found = []
+    if trains or "network" in analysis.needs or "cuts" in analysis.options.model_fields:
+        said = "A function that makes the network; needed where featdyn did not train it."
+        found.append(click.Option(["--model"], metavar="MODULE:FACTORY", help=said))
+    if trains:
+        said = "With --model: batches (inputs, labels) of its training, or a function that makes them."
+        found.append(click.Option(["--batches"], metavar="MODULE:LOADER", help=said))
+        said = "With --model: (outputs, labels) -> (sample,); cross-entropy by default."
+        found.append(click.Option(["--loss"], metavar="MODULE:FUNCTION", help=said))
+    return [*found]
+
+
 def _command(analysis: Analysis) -> click.Command:
-    def run(fresh: bool, **options: Any) -> None:
+    def run(
+        fresh: bool, model: str | None = None, batches: str | None = None, loss: str | None = None, **options: Any
+    ) -> None:
         from featdyn.analysis.driver import analyze
 
         stores, failed = click.get_current_context().obj, 0
+        own: dict[str, Any] = {"model": named.network(model) if model else None}
+        own |= {"batches": named.made(batches) if batches else None, "loss": named.named(loss) if loss else None}
         with opened(options) as workers:
             for store in stores:
                 try:
                     with bar(analysis.name) as update:
-                        found = analyze(store, analysis, progress=update, workers=workers, fresh=fresh, **options)
+                        more = {"progress": update, "workers": workers, "fresh": fresh}
+                        found = analyze(store, analysis, **own, **more, **options)
                 except FeatdynError as error:
                     if len(stores) == 1:
                         raise
@@ -101,6 +122,6 @@ def _command(analysis: Analysis) -> click.Command:
     return _Command(
         analysis.name,
         callback=run,
-        params=[*flags(analysis.options), again, *compute_flags()],
+        params=[*_asked(analysis), *flags(analysis.options), again, *compute_flags()],
         help=f"{analysis.question}\n\n{analysis.source}",
     )

@@ -47,7 +47,7 @@ def network(name: str) -> nn.Module:
     """Return the network that a function makes, or that stands there."""
     from torch import nn
 
-    found = _made(name)
+    found = made(name)
     if not isinstance(found, nn.Module):
         raise FeatdynError(f"--model {name}: gives {type(found).__name__}, not a torch.nn.Module")
     return found
@@ -57,7 +57,7 @@ def probes(name: str) -> Probes:
     """Return probes, made of ``(inputs, labels)`` or of a mapping where they are none yet."""
     from featdyn.capture import Probes
 
-    found = _made(name)
+    found = made(name)
     if isinstance(found, Probes):
         return found
     if not isinstance(found, Mapping | tuple | list):
@@ -74,7 +74,7 @@ def asked(loss: str | None, forward: str | None, output: str | None) -> dict[str
     return found
 
 
-def _made(name: str) -> Any:
+def made(name: str) -> Any:
     """Return what stands there, called if it is a function or a class."""
     found = named(name)
     with in_a_line(f"{name}: ", (Exception,)):

@@ -35,7 +35,9 @@ def network(run: Run, device: torch.device | None = None) -> nn.Module:
     """
     recipe, dataset = run.recipe, run.described("dataset")
     if recipe is None or not {"classes", "shape"} <= dataset.keys():
-        raise NetworkError(f"{run.path}: its network is not one of featdyn's: pass it as model= from Python")
+        raise NetworkError(
+            f"{run.path}: its network is not one of featdyn's: give --model module:factory, or model= from Python"
+        )
     options = recipe["network"]
     model = build(options["name"], classes=len(dataset["classes"]), shape=tuple(dataset["shape"]), **options["options"])
     return prepare(model, channels_last=recipe["training"]["channels_last"], device=device)
