@@ -105,8 +105,8 @@ def _command(analysis: Analysis) -> click.Command:
             for store in stores:
                 try:
                     with bar(analysis.name) as update:
-                        more = {"progress": update, "workers": workers, "fresh": fresh}
-                        found = analyze(store, analysis, **own, **more, **options)
+                        own |= {"progress": update, "workers": workers, "fresh": fresh}
+                        found = analyze(store, analysis, **own, **options)
                 except FeatdynError as error:
                     if len(stores) == 1:
                         raise
