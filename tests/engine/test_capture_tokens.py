@@ -187,6 +187,8 @@ def test_tokens_first_are_refused_with_what_to_write_and_then_recorded_samples_f
     advice = r'its samples are axis 1: write layers=\{"mix": Axis\(sample=1\)\}'
     with pytest.raises(NetworkError, match=advice):
         Recorder(network, Probes(given, targets), tmp_path / "a.zarr", layers=["mix"])
+    with pytest.raises(NetworkError, match=r'Axis\(sample=1, pool="mean"\)'):
+        Recorder(network, Probes(given, targets), tmp_path / "a.zarr", layers={"mix": "mean"})
     assert not (tmp_path / "a.zarr").exists()
     turned = record(
         tmp_path / "b.zarr", network, Probes(given, targets), layers={"mix": featdyn.Axis(sample=1), "up": None}
@@ -293,3 +295,32 @@ def test_positions_on_any_axis_come_second_and_lose_their_padding(tmp_path, pool
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
             norm = run.values("cube/activation_norm")[0, run.layers.index(name), i]
             np.testing.assert_allclose(norm, expected.norm(), rtol=1e-5)
+
+
+class Encoder(nn.Module):
+    """Torch's own encoder, whose fused path makes nested tensors of padded ones and hands on shorter ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = nn.Embedding(VOCABULARY, 8), nn.Linear(8, 3)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+
+    def forward(self, ids, attention_mask):
+        return self.head(self.encoder(self.embed(ids), src_key_padding_mask=attention_mask == 0)[:, 0])
+
+
+@pytest.mark.parametrize("n", [1, N])
+def test_the_fused_path_of_torch_takes_no_positions_away(tmp_path, n):
+    given, _ = inputs(n)
+    found = []
+    for gradients in (True, False):
+        options = {"layers": ["encoder", "encoder.layers.0"], "gradients": gradients, "checkpoints": 1}
+        found.append(record(tmp_path / f"{gradients}.zarr", Encoder(), Probes(given, torch.arange(n) % 3), **options))
+    assert torch.backends.mha.get_fastpath_enabled()
+    for layer in ("encoder", "encoder.layers.0"):
+        one, two = (run.values(f"layers/{layer}/activation") for run in found)
+        np.testing.assert_array_equal(one, two)
+        z, _ = exact(found[0], Encoder().train(False), 0, given, layer)
+        real = given["attention_mask"].bool()
+        np.testing.assert_allclose(one[0][real], z.detach()[real], rtol=1e-4, atol=1e-5)
