@@ -1,6 +1,7 @@
 """Record what happens inside a network while it trains, and ask questions about it afterwards.
 
-``Recorder`` and ``Probes`` record your own training into a store, ``open_run(path)`` opens one and says what it holds.
+``Recorder`` and ``Probes`` record your own training into a store (``Axis`` says where a layer has its samples),
+``open_run(path)`` opens one and says what it holds.
 ``analyses()`` lists the questions, ``analyze(run, name, ...)`` answers one. All is imported when it is first used.
 
     run = featdyn.open_run("run.zarr")
