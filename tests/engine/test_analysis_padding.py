@@ -9,6 +9,7 @@ import xarray as xr
 from torch import nn
 
 from featdyn.analysis.driver import analyze
+from featdyn.analysis.inputs.recorded_layers import recorded_layers
 from featdyn.capture import Axis, Probes
 from featdyn.errors import FeatdynError
 from featdyn.networks import ways
@@ -105,6 +106,14 @@ def test_drift_is_that_of_a_loop_over_real_positions(run):
             a, b = (m - m.mean(0) for m in means)
             cka = np.linalg.norm(a.T @ b) ** 2 / np.linalg.norm(a.T @ a) / np.linalg.norm(b.T @ b)
             np.testing.assert_allclose(found["cka"].sel(cut=layer, cut2=layer, t1=t1, t2=t2), cka, rtol=1e-4)
+
+
+def test_what_compares_probes_has_the_mean_over_their_real_positions(run):
+    parts = recorded_layers(Run(run.path), ["all"], "it is not asked")
+    kept = np.array([31, 2, 17])
+    for cut, found in zip(parts.cuts, parts.features.whole(1, kept), strict=True):
+        expected = [features(run, 1, cut.name)[i].mean(0) for i in kept]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_spectra_take_each_real_position_for_an_observation(run):

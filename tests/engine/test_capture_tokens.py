@@ -189,6 +189,8 @@ def test_tokens_first_are_refused_with_what_to_write_and_then_recorded_samples_f
     advice = r'its samples are axis 1: write layers=\{"mix": Axis\(sample=1\)\}'
     with pytest.raises(NetworkError, match=advice):
         Recorder(network, Probes(given, targets), tmp_path / "a.zarr", layers=["mix"])
+    with pytest.raises(NetworkError, match=r'Axis\(sample=1, pool="mean"\)'):
+        Recorder(network, Probes(given, targets), tmp_path / "a.zarr", layers={"mix": "mean"})
     assert not (tmp_path / "a.zarr").exists()
     turned = record(
         tmp_path / "b.zarr", network, Probes(given, targets), layers={"mix": featdyn.Axis(sample=1), "up": None}
@@ -253,3 +255,74 @@ def test_a_layer_that_gives_other_rows_in_a_larger_batch_is_refused_and_leaves_n
         with pytest.raises(featdyn.errors.TrainingError, match="inner/activation has 18 rows for a batch of 9 samples"):
             recorder.record(step=0)
         assert recorder.checkpoints == 0
+
+
+class Heads(nn.Module):
+    """Positions last, as a convolution has them, and third, behind heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.heads, self.head = nn.Conv1d(3, 6, 1), nn.Identity(), nn.Linear(6, 2)
+
+    def forward(self, x, attention_mask):
+        z = torch.relu(self.conv(x.transpose(1, 2)))
+        y = self.heads(z.unflatten(1, (2, 3)).transpose(2, 3)).transpose(2, 3).flatten(1, 2).transpose(1, 2)
+        weights = attention_mask[:, :, None].to(y.dtype)
+        return self.head((y * weights).sum(1) / weights.sum(1))
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_positions_on_any_axis_come_second_and_lose_their_padding(tmp_path, pool):
+    generator = torch.Generator().manual_seed(4)
+    x, mask = torch.randn(N, LENGTH, 3, generator=generator), inputs()[0]["attention_mask"]
+    network, probes = Heads(), Probes({"x": x, "attention_mask": mask}, torch.arange(N) % 2)
+    with pytest.raises(NetworkError, match=r"layer heads .* write layers=\{\"heads\": Axis\(position=...\)\}"):
+        Recorder(network, probes, tmp_path / "r.zarr", layers=["heads"])
+    layers = {"conv": Axis(position=2, pool=pool), "heads": Axis(position=2, pool=pool)}
+    with Recorder(network, probes, tmp_path / "r.zarr", layers=layers, dtype="float32", batch=4) as recorder:
+        recorder.record(step=0)
+    run, twin, kept = Run(tmp_path / "r.zarr"), copy.deepcopy(network).double(), {}
+    for name in layers:
+        getattr(twin, name).register_forward_hook(lambda m, a, out, name=name: kept.__setitem__(name, out))
+    twin(x.double(), mask)
+    for name, turned in (("conv", kept["conv"].transpose(1, 2)), ("heads", kept["heads"].transpose(1, 2))):
+        stored, spec = run.values(f"layers/{name}/activation")[0], run.schema[f"layers/{name}/activation"]
+        assert ("position" in spec.dims) == (pool == "none")
+        assert spec.attrs["position_axis"] == 2
+        for i in range(N):
+            own = turned[i, mask[i].bool()].detach()
+            expected = {"none": own, "mean": own.mean(0), "last": own[-1], "cls": own[0]}[pool]
+            found = stored[i][mask[i].bool().numpy()] if pool == "none" else stored[i]
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+            norm = run.values("cube/activation_norm")[0, run.layers.index(name), i]
+            np.testing.assert_allclose(norm, expected.norm(), rtol=1e-5)
+
+
+class Encoder(nn.Module):
+    """Torch's own encoder, whose fused path makes nested tensors of padded ones and hands on shorter ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = nn.Embedding(VOCABULARY, 8), nn.Linear(8, 3)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+
+    def forward(self, ids, attention_mask):
+        return self.head(self.encoder(self.embed(ids), src_key_padding_mask=attention_mask == 0)[:, 0])
+
+
+@pytest.mark.parametrize("n", [1, N])
+def test_the_fused_path_of_torch_takes_no_positions_away(tmp_path, n):
+    given, _ = inputs(n)
+    found = []
+    for gradients in (True, False):
+        options = {"layers": ["encoder", "encoder.layers.0"], "gradients": gradients, "checkpoints": 1}
+        found.append(record(tmp_path / f"{gradients}.zarr", Encoder(), Probes(given, torch.arange(n) % 3), **options))
+    assert torch.backends.mha.get_fastpath_enabled()
+    for layer in ("encoder", "encoder.layers.0"):
+        one, two = (run.values(f"layers/{layer}/activation") for run in found)
+        np.testing.assert_array_equal(one, two)
+        z, _ = exact(found[0], Encoder().train(False), 0, given, layer)
+        real = given["attention_mask"].bool()
+        np.testing.assert_allclose(one[0][real], z.detach()[real], rtol=1e-4, atol=1e-5)

@@ -32,7 +32,7 @@ def arrays(
     scale = {} if gradient_scale(options) == 1 else {"scale_factor": 1 / gradient_scale(options)}
     for name, layer in layers.items():
         check_name(name, "layer")
-        axes, lengths = ("sample", *dims(layer.shape, positions=layer.positions)), (samples, *layer.shape)
+        axes, lengths = ("sample", *dims(layer.shape, positions=layer.known)), (samples, *layer.shape)
         found.append(ArraySpec(f"layers/{name}/activation", axes, lengths, options.dtype, layer.attrs))
         if options.gradients:
             said = {**note, **scale, **layer.attrs}

@@ -104,7 +104,10 @@ def _instead(name: str, axis: Axis, axes: int, strays: Callable[[Callable[[Tenso
     """Return what to write where a layer does not follow the samples: the axis that does, if there is one."""
     for place in range(axes):
         if place != axis.sample and not any(strays(Axis(sample=place).turned)):
-            return f'its samples are axis {place}: write layers={{"{name}": Axis(sample={place})}}, or leave it out'
+            pool = f', pool="{axis.pool}"' if axis.pool else ""
+            return (
+                f'its samples are axis {place}: write layers={{"{name}": Axis(sample={place}{pool})}}, or leave it out'
+            )
     return (
         "leave it out, or record a module that gives one row a sample, such as the one after it, or its mean over "
         "tokens or windows"

@@ -100,16 +100,13 @@ def _cuts(model: nn.Module, inputs: Nest, call: Call) -> list[Cut]:
         return []
 
 
-def dims(shape: tuple[int, ...], *, positions: bool = False) -> tuple[str, ...]:
+def dims(shape: tuple[int, ...], *, positions: bool | None = None) -> tuple[str, ...]:
     """Return axis names for one sample's output: features, positions x features, or channels x height x width.
 
-    Where the first is known to be that of ``positions`` it is named so, whatever follows.
+    Where it is known whether the first axis is that of ``positions``, it is named so or not, whatever follows.
     """
     known = {1: ("feature",), 2: ("position", "feature"), 3: ("channel", "height", "width")}
-    if positions and len(shape) > 2:
-        return ("position", *(f"axis{i}" for i in range(1, len(shape))))
-    return (
-        ("position",)
-        if positions and len(shape) == 1
-        else known.get(len(shape)) or tuple(f"axis{i}" for i in range(len(shape)))
-    )
+    numbered = tuple(f"axis{i}" for i in range(len(shape)))
+    if positions is None or (positions and len(shape) == 2) or (not positions and len(shape) == 1):
+        return known.get(len(shape), numbered)
+    return ("position", *numbered[1:]) if positions else numbered

@@ -28,6 +28,11 @@ class Layout:
             found["position_axis"] = self.axis.position
         return found | ({"pool": self.axis.pool} if self.axis.pool not in (None, "none") else {})
 
+    @property
+    def known(self) -> bool | None:
+        """Whether its first axis is that of the positions; None where it is as networks have it."""
+        return False if self.axis.pool not in (None, "none") else self.positions or None
+
     def recorded(self, name: str, values: Tensor, real: Tensor | None, *, gradient: bool = False) -> Tensor:
         """Return what is recorded of a batch that a layer returns, ``(rows, *shape)``; at padding it is 0.
 

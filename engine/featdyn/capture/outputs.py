@@ -92,18 +92,15 @@ class Outputs:
 
     def columns(self, logits: Tensor, loss: Tensor, targets: Tensor | None, real: Tensor | None) -> dict[str, Tensor]:
         """Return what is kept of a batch; of positions that do not count it is 0, and -1 for classes."""
+        there = real[:, :, None] if self.padded and real is not None else torch.ones((), dtype=torch.bool)
+        there = there.to(logits.device)
         found: dict[str, Tensor] = {}
-        if self.padded and real is not None:
-            logits = torch.where(real[:, :, None], logits, logits.new_zeros(()))
-        if self.best_only:
+        if self.best_only:  # logits themselves are too many to be copied
             best = logits.topk(TOP, dim=-1)
-            classes = best.indices.int()
-            found["outputs/top_logits"] = best.values
-            found["outputs/top_classes"] = (
-                classes if real is None or not self.padded else torch.where(real[:, :, None], classes, -1)
-            )
+            found["outputs/top_logits"] = torch.where(there, best.values, 0)
+            found["outputs/top_classes"] = torch.where(there, best.indices.int(), -1)
         else:
-            found["outputs/logits"] = logits
+            found["outputs/logits"] = torch.where(there, logits, 0) if there.ndim else logits
         if self.targets:
             assert targets is not None
             counts = targets != IGNORED

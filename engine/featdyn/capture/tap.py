@@ -52,6 +52,17 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 @contextlib.contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Run transformers of torch as they train: their fused path, taken without gradients, cuts padding off."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Put a model into eval mode, and restore each module's mode and all random states afterwards."""
     modes = [(module, module.training) for module in model.modules()]
@@ -117,6 +128,7 @@ def run(
         if "torch._dynamo" in sys.modules:  # else nothing is compiled, and setting it would take seconds to import
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(undisturbed(model))
+        stack.enter_context(without_fast_path())
         batch = [tensor for _, tensor in leaves(inputs, "")]
         stack.enter_context(torch.autocast(batch[0].device.type, enabled=False))
         stack.enter_context(torch.set_grad_enabled(gradients))
