@@ -15,22 +15,23 @@ from featdyn.capture import Probes
 from featdyn.capture.existing import capture
 from featdyn.networks import build
 
-CHECKPOINTS, PROBES, BATCH = 10, 512, 256
+BATCH = 64
+SIZES = ((16, 6, 256), (64, 4, 64))  # width of the network, checkpoints, probes
 
 
 def cases(device: str) -> Iterator[Case]:
     folder = Path(tempfile.mkdtemp(prefix="featdyn-bench-"))
     try:
-        for gradients in (False, True):
-            yield _case(folder, device, gradients=gradients)
+        for size in sized(SIZES, ((2, 2, 6),)):
+            for gradients in (False, True):
+                yield _case(folder, device, *size, gradients=gradients)
     finally:
         shutil.rmtree(folder)
 
 
-def _case(folder: Path, device: str, *, gradients: bool) -> Case:
-    count, probes = sized((CHECKPOINTS, PROBES), (2, 6))
+def _case(folder: Path, device: str, width: int, count: int, probes: int, *, gradients: bool) -> Case:
     torch.manual_seed(0)
-    network = build("resnet20", classes=10, shape=(3, 32, 32), width=sized(16, 2)).to(device)
+    network = build("resnet20", classes=10, shape=(3, 32, 32), width=width).to(device)
     inputs, labels = torch.randn(probes, 3, 32, 32), torch.arange(probes) % 10
     paths = {step: folder / f"step{step}.pt" for step in range(count)}
     for step, path in paths.items():
@@ -76,8 +77,6 @@ def _case(folder: Path, device: str, *, gradients: bool) -> Case:
     def check(found: Tensor) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
-    said = "activations and gradients" if gradients else "activations"
-    return Case(
-        f"resnet20, {count} checkpoints, {probes} probes, 3 layers, {said}", ours, {"a bare loop": bare}, check,
-        target={"a bare loop": 0.9}, repeats=5,
-    )  # fmt: skip
+    what = "activations and gradients" if gradients else "activations"
+    name = f"resnet20 of width {width}, {count} checkpoints, {probes} probes, 3 layers, {what}"
+    return Case(name, ours, {"a bare loop": bare}, check, target={"a bare loop": 0.9}, repeats=5)

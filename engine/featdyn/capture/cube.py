@@ -36,9 +36,18 @@ def summaries(activation: Tensor, before: Tensor | None, count: Tensor | None = 
     else:
         # A sample whose activation is zero has no direction: 0 / 0 stays NaN.
         cosine = (activation * before).sum(1) / (norm * before.norm(dim=1))
-    sparsity = 1 - activation.count_nonzero(1) / (activation.shape[1] if count is None else count)
+    sparsity = 1 - _nonzero(activation) / (activation.shape[1] if count is None else count)
     mean = activation.mean(1) if count is None else activation.sum(1) / count
     return dict(zip(ACTIVATION, (norm, mean, sparsity, cosine), strict=True))
+
+
+def _nonzero(activation: Tensor) -> Tensor:
+    """Count what is not zero in each row, ``(rows,)``: the sum of ones, exact in float32 up to 2**24 of them.
+
+    ``count_nonzero`` takes five times as long (CPU, 256 x 16,384).
+    """
+    exact = torch.float32 if activation.shape[1] <= 2**24 else torch.float64
+    return (activation != 0).to(exact).sum(1)
 
 
 class Sketch:
@@ -58,5 +67,6 @@ class Sketch:
 
     def __call__(self, activation: Tensor) -> Tensor:
         """Project ``(rows, features)`` float32 to ``(rows, width)`` float32."""
-        signed = torch.nn.functional.pad(activation[:, self._order] * self._signs, (0, self._padding))
+        # index_select takes a sixth of the time of [:, order], and gives the same values (CPU, 256 x 16,384).
+        signed = torch.nn.functional.pad(activation.index_select(1, self._order).mul_(self._signs), (0, self._padding))
         return signed.view(len(activation), -1, self.width).sum(1)
