@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -46,9 +47,9 @@ class Root:
     """... the first of the list that the next such manifest will hold."""
     changes: tuple[Change, ...] = ()  # that were accepted when it was continued, oldest first
 
-    @property
+    @cached_property
     def checkpoints(self) -> int:
-        """Committed checkpoints."""
+        """Committed checkpoints: asked for each file of a commit, so that counting them anew would grow with them."""
         return sum(c.kind == "checkpoint" for c in self.commits)
 
     def after(self, entry: Commit, added: Mapping[str, Document]) -> Root:
