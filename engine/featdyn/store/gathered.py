@@ -15,7 +15,8 @@ import numpy as np
 
 from featdyn.errors import StoreError
 from featdyn.store import metadata, zstd
-from featdyn.store.place import FileRecord, Place, Version, crc32c
+from featdyn.store.place import Place
+from featdyn.store.record import FileRecord, Version, crc32c
 from featdyn.store.schema import ArraySpec, Schema
 
 

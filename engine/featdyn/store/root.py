@@ -17,7 +17,9 @@ from featdyn.store.commit_list import list_from, listed, takes_over
 from featdyn.store.gathered import Rows
 from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
-from featdyn.store.place import Lock, Place, Version, disk
+from featdyn.store.place import Place, disk
+from featdyn.store.record import Version
+from featdyn.store.right import Lock
 from featdyn.store.schema import Schema
 
 NAME = "zarr.json"
