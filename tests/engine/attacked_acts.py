@@ -13,7 +13,7 @@ from typing import Any
 
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter, commit_result, exists, gc, repair, verify
-from featdyn.store.place import FileRecord
+from featdyn.store.record import FileRecord
 from featdyn.testing.sample_run import RESULT, check, fill, record
 from tests.engine.buckets import contents, without_takeovers
 from tests.engine.faults import Killed

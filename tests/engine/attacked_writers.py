@@ -19,7 +19,7 @@ import numpy as np
 
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter, exists, gc, verify
-from featdyn.store.place import FileRecord
+from featdyn.store.record import FileRecord
 from featdyn.testing import sample_run
 from featdyn.testing.sample_run import check, record
 from tests.engine.attacked_acts import MEMORY, WHOLE, Broken

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from featdyn.errors import StoreError
 from featdyn.store.lease import Lease
-from featdyn.store.place import FileRecord, Object, Place, Refused, Version, crc32c
+from featdyn.store.place import Place
+from featdyn.store.record import FileRecord, Object, Refused, Version, crc32c
 
 
 class Dictionary:

@@ -63,13 +63,14 @@ def record_until(path: Path, stop: Path) -> None:
         time.sleep(0.05)
 
 
-def record_patiently(path: str, plan: str, log: str) -> None:
+def record_patiently(path: str, plan: str, log: str, environment: dict[str, str] | None = None) -> None:
     """Record beside others who do the same: one commit at a time, and on when another has the store."""
-    refusals = set()
+    os.environ.update(environment or {})
+    store, refusals = path if "://" in path else Path(path), set()
     for number in range(1, len(plan) + 1):
         while True:
             try:
-                record(Path(path), plan[:number])
+                record(store, plan[:number])
                 break
             except StoreError as error:
                 refusals.add(str(error).replace(path, "STORE"))

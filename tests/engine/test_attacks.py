@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from featdyn.store import files
-from featdyn.store.place import FileRecord, crc32c
+from featdyn.store.record import FileRecord, crc32c
 from tests import attacks
 from tests.engine.runs import encode_once
 

@@ -20,7 +20,8 @@ from featdyn.query import query
 from featdyn.store import Run, commit, verify, zstd
 from featdyn.store.bounds import TEXT
 from featdyn.store.commit import Listing
-from featdyn.store.place import DOCUMENT, crc32c
+from featdyn.store.place import DOCUMENT
+from featdyn.store.record import crc32c
 from tests.engine.runs import refused, write_run
 from tests.engine.synthetic_run import make_run
 

@@ -130,6 +130,22 @@ def test_many_killed_processes(url: str, tmp_path: Path, monkeypatch: pytest.Mon
         killed_at_random(f"{url}/{trial}", tmp_path / f"{trial}", monkeypatch, kills=4, seed=trial)
 
 
+def test_two_processes_record_one_run(url: str, tmp_path: Path) -> None:
+    """Each commits what the other has not, and is refused while the other writes: the bytes are those of one."""
+    environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    plan = "ccrcr"
+    two = [start(small_run.record_patiently, url, plan, str(tmp_path), environment) for _ in range(2)]
+    while any(process.is_alive() for process in two):
+        if exists(url):
+            small_run.check(Run(url))  # who reads meanwhile sees whole commits
+    assert [process.exitcode for process in two] == [0, 0]
+    said = {line for log in tmp_path.iterdir() if log.is_file() for line in log.read_text().splitlines()}
+    assert all("STORE is being written by" in line or "another writer" in line for line in said), said
+    assert verify(url).sound
+    small_run.record(tmp_path / "undisturbed.zarr", plan)
+    assert contents(url) == contents(tmp_path / "undisturbed.zarr")
+
+
 def test_a_second_process_is_refused(url: str) -> None:
     write_run(url, checkpoints=1)
     code = "import sys; from featdyn.store import RunWriter; RunWriter.open(sys.argv[1])"

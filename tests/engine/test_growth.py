@@ -211,3 +211,23 @@ def test_a_writer_does_not_go_on_from_a_damaged_chunk(tmp_path: Path) -> None:
     repair(tmp_path / "run.zarr")
     record(tmp_path / "run.zarr", "cc")
     assert verify(tmp_path / "run.zarr").sound
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_many_checkpoints_of_many_layers_are_few_files_and_requests(folder: Path) -> None:
+    checkpoints, layers, samples = 500, [f"layers/l{i}/activation" for i in range(60)], 24
+    specs = [ArraySpec(name, (), (), "float64") for name in ("checkpoint", "step", "train_loss")]
+    specs += [ArraySpec(name, ("sample", "feature"), (samples, 8), "float16") for name in layers]
+    specs += [ArraySpec("cube/norm", ("layer", "sample"), (60, samples), "float32")]
+    write(folder / "run.zarr", Schema.build(specs, samples), checkpoints)
+    files = [p for p in (folder / "run.zarr").rglob("*") if p.is_file() and p.name != "zarr.json"]
+    chunks = sum(-(-checkpoints // spec.span) for spec in Root.read(folder / "run.zarr").schema.arrays)
+    assert len(files) <= 2 * checkpoints + chunks + 10  # weights and a manifest each
+    assert SpecReader(folder / "run.zarr").checkpoints == checkpoints
+    with counted_bucket() as (url, counter):
+        upload(folder / "run.zarr", f"{url}/run.zarr")
+        assert counter.count(lambda: Run(f"{url}/run.zarr"))[0] <= 4
+        assert counter.count(lambda: describe(Run(f"{url}/run.zarr")))[0] <= 12
+        assert counter.count(lambda: Run(f"{url}/run.zarr").values("layers/l7/activation"))[0] <= 4 + 500 // 64
+    assert verify(folder / "run.zarr").sound

@@ -15,7 +15,8 @@ import pytest
 
 from featdyn.store import lease, locate
 from featdyn.store.files import Folder
-from featdyn.store.place import Lock, Place
+from featdyn.store.place import Place
+from featdyn.store.right import Lock
 from featdyn.testing import FileTests, PlaceTests, ReadOnlyTests, RunTests, WriterTests, record
 from tests.engine.buckets import Clock
 from tests.engine.dict_place import Dictionary, DictPlace

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from featdyn.store import Run, RunWriter, gc, repair, verify
 from featdyn.store.lock import NAME as LOCK
-from featdyn.store.place import FileRecord
+from featdyn.store.record import FileRecord
 from featdyn.store.root import Root
 from tests.engine.runs import refused, result_dataset, tree, write_run
 

@@ -13,7 +13,7 @@ import xarray as xr
 
 from featdyn.store import Run, RunWriter, gc, repair, verify
 from featdyn.store import root as roots
-from featdyn.store.place import crc32c
+from featdyn.store.record import crc32c
 from featdyn.store.root import FORMAT, Root
 from tests.engine.runs import refused, result_dataset, write_run
 from tests.engine.spec_reader import SpecReader

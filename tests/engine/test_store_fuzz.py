@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from featdyn.errors import StoreError
 from featdyn.store import Run, gc, repair, verify
 from featdyn.store.metadata import chunk_key
-from featdyn.store.place import crc32c
+from featdyn.store.record import crc32c
 from tests.engine.runs import tree, write_run
 
 VALUES = st.recursive(

@@ -16,7 +16,7 @@ import pytest
 from featdyn.store import Run, RunWriter, commit_result, gc, lease, repair, verify
 from featdyn.store.lease_file import LeaseFile
 from featdyn.store.lock import NAME
-from featdyn.store.place import Refused
+from featdyn.store.record import Refused
 from tests.engine.buckets import Clock
 from tests.engine.forked import start
 from tests.engine.runs import refused, tree

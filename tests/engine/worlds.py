@@ -17,7 +17,7 @@ from unittest import mock
 from obstore.store import MemoryStore
 
 from featdyn.store import bucket, bucket_snapshot, client, lease, place
-from featdyn.store.place import Lock
+from featdyn.store.right import Lock
 from tests.engine import buckets, faults
 
 ERRORS = ("EIO", "ENOSPC", "EACCES", "ESTALE", "EROFS")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from featdyn.analysis.declaration import Analysis
 from featdyn.store import Run
-from featdyn.store.place import FileRecord
+from featdyn.store.record import FileRecord
 from featdyn.validation import Options
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from featdyn.capture.fit import Fit
 from featdyn.capture.ranks import Ranks
 from featdyn.store import CheckpointWriter
 from featdyn.store.checkpoint import CheckpointFiles
-from featdyn.store.place import FileRecord
 from featdyn.store.reader import state_path
+from featdyn.store.record import FileRecord
 
 
 @dataclass

@@ -19,18 +19,8 @@ from typing import TYPE_CHECKING, Any
 from featdyn.errors import StoreError
 from featdyn.store.client import BRIEF, PART, PATIENT, QUICK, Client, connect
 from featdyn.store.lease import Lease, several
-from featdyn.store.place import (
-    DOCUMENT,
-    FileRecord,
-    Found,
-    Item,
-    Object,
-    Place,
-    Refused,
-    Version,
-    crc32c,
-    oversized,
-)
+from featdyn.store.place import DOCUMENT, Found, Item, Place, oversized
+from featdyn.store.record import FileRecord, Object, Refused, Version, crc32c
 
 if TYPE_CHECKING:
     from featdyn.store.bucket_snapshot import BucketSnapshot

@@ -12,7 +12,8 @@ import numpy as np
 from featdyn.errors import StoreError
 from featdyn.store import metadata, shard
 from featdyn.store.gathered import Gatherer
-from featdyn.store.place import FileRecord, Place, disk
+from featdyn.store.place import Place, disk
+from featdyn.store.record import FileRecord
 from featdyn.store.schema import Schema, check_name
 
 

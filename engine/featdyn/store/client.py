@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from featdyn.errors import StoreError
-from featdyn.store.place import Object, Refused, Version
+from featdyn.store.record import Object, Refused, Version
 
 try:
     from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError

@@ -23,7 +23,8 @@ from featdyn.store.change import Change
 from featdyn.store.gathered import Rows
 from featdyn.store.locate import Store, locate
 from featdyn.store.parity import Group
-from featdyn.store.place import DOCUMENT, FileRecord, Place, crc32c, disk
+from featdyn.store.place import DOCUMENT, Place, disk
+from featdyn.store.record import FileRecord, crc32c
 
 Kind: TypeAlias = Literal["checkpoint", "result"]  # that are written; readers skip others, "dropped" among them
 

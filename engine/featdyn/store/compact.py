@@ -11,7 +11,8 @@ from featdyn.store.commit import Commit, Manifest, write_manifest
 from featdyn.store.gathered import Gatherer, WrittenRow
 from featdyn.store.locate import Store, locate
 from featdyn.store.parity import grouped
-from featdyn.store.place import FileRecord, Place, beside, disk
+from featdyn.store.place import Place, beside, disk
+from featdyn.store.record import FileRecord
 from featdyn.store.root import FORMAT, NAME, Root
 from featdyn.store.schema import Schema
 

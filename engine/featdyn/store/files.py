@@ -22,7 +22,8 @@ import numpy as np
 
 from featdyn.errors import StoreError
 from featdyn.store.lock import TURN, FolderLock, WriterLock
-from featdyn.store.place import DOCUMENT, GONE, Content, FileRecord, Place, Version, oversized
+from featdyn.store.place import DOCUMENT, GONE, Place, oversized
+from featdyn.store.record import Content, FileRecord, Version
 
 if TYPE_CHECKING:
     from featdyn.store.metadata import Document

@@ -15,7 +15,8 @@ import numpy as np
 
 from featdyn.errors import StoreError
 from featdyn.store import metadata, zstd
-from featdyn.store.place import FileRecord, Place, Version, crc32c
+from featdyn.store.place import Place
+from featdyn.store.record import FileRecord, Version, crc32c
 from featdyn.store.schema import ArraySpec, Schema
 
 
@@ -42,6 +43,7 @@ class WrittenRow(Rows):
 class _Chunk:
     key: str
     rows: bytearray
+    filled: int = 0  # bytes of it that are rows
     version: Version = None  # that this writer read or put last: another one is another writer's
 
 
@@ -67,12 +69,16 @@ class Gatherer:
             chunk = self._chunks[spec.path, block] = self._begin(key, spec, at)
         start, end = at * len(row), (at + 1) * len(row)
         chunk.rows[start:] = row + bytes(len(chunk.rows) - end)  # nothing of a checkpoint that was given up
+        chunk.filled = end
         return WrittenRow(key, end, crc32c(bytes(chunk.rows[:end])), len(row), row)
 
     def write(self, spec: ArraySpec, block: int) -> None:
         """Write the chunk of the newest row, durable but for its name, as :meth:`Place.write` does."""
         chunk = self._chunks[spec.path, block]
-        chunk.version = self._place.rewrite(chunk.key, zstd.compress(chunk.rows), chunk.version)
+        # Written again soon, a chunk is compressed in no time: ten times as fast, for a tenth more bytes.
+        full = chunk.filled == len(chunk.rows)
+        content = zstd.compress(chunk.rows, zstd.LEVEL if full else zstd.FAST)
+        chunk.version = self._place.rewrite(chunk.key, content, chunk.version)
 
     def _begin(self, key: str, spec: ArraySpec, at: int) -> _Chunk:
         size = spec.span * self._schema.row_bytes(spec)
@@ -85,7 +91,7 @@ class Gatherer:
             if found is not None and known is not None:
                 content = zstd.expand(found[0], size)
                 if not known.differs_in(content):
-                    return _Chunk(key, bytearray(content), found[1])
+                    return _Chunk(key, bytearray(content), version=found[1])
         except (ValueError, RuntimeError):
             pass
         raise StoreError(f"{self._place}: {key} is damaged; run: featdyn verify {self._place} --repair")

@@ -23,7 +23,8 @@ from time import time as now
 from typing import Any, Protocol
 
 from featdyn.errors import StoreError
-from featdyn.store.place import HeldError, Object, Refused, Version, WriterLock
+from featdyn.store.record import Object, Refused, Version
+from featdyn.store.right import HeldError, WriterLock
 
 NAME = ".featdyn.lock"
 SECONDS = 60.0  # how long a lease runs, and so after how long a killed writer's run can be continued

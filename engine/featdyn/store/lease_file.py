@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from featdyn.store.place import Object, Refused, Version
+from featdyn.store.record import Object, Refused, Version
 
 
 class LeaseFile:

@@ -21,7 +21,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 from featdyn.errors import StoreError
-from featdyn.store import place
+from featdyn.store import right
 from featdyn.store.lease import NAME, SECONDS, Lease, alive, several
 from featdyn.store.lease_file import LeaseFile
 
@@ -111,7 +111,7 @@ if hasattr(os, "register_at_fork"):  # no system without it forks
     os.register_at_fork(after_in_child=_forget)
 
 
-class FolderLock(place.Lock):
+class FolderLock(right.Lock):
     """An exclusive lock of a folder, never taken over: the system gives it away only from a process that is gone.
 
     It lies on a file of the folder, whose content says who holds it. Where the file system has no locks it is a lease,
@@ -149,10 +149,10 @@ class FolderLock(place.Lock):
         except OSError as error:
             raise StoreError(f"{self._store} cannot be written: {error.strerror}") from error
         if not locked:
-            raise place.HeldError(f"{self._store} is being written by {self._holder()}: wait for it or stop it")
+            raise right.HeldError(f"{self._store} is being written by {self._holder()}: wait for it or stop it")
         if not self._file.stands():
             self._file.unlock()
-            raise place.HeldError(f"{self._store} was given up by another writer just now: try again")
+            raise right.HeldError(f"{self._store} was given up by another writer just now: try again")
         assert self._file.descriptor is not None
         with suppress(OSError):  # for people only: on a full disk the lock holds without it
             os.ftruncate(self._file.descriptor, 0)
@@ -181,7 +181,7 @@ class FolderLock(place.Lock):
             return "another process"
 
 
-class WriterLock(FolderLock, place.WriterLock):
+class WriterLock(FolderLock, right.WriterLock):
     """The exclusive right to add checkpoints, to repair and to collect garbage."""
 
     def __init__(self, store: Path) -> None:
@@ -192,7 +192,7 @@ class WriterLock(FolderLock, place.WriterLock):
         super().try_acquire()
         if not self.leased and not self.alone():
             self.release()
-            raise place.HeldError(
+            raise right.HeldError(
                 f"{self._store} is being written by a process of a run that was stopped: wait for it or stop it"
             )
 

@@ -14,7 +14,8 @@ import numpy as np
 from featdyn.errors import StoreError
 from featdyn.store import zstd
 from featdyn.store.gathered import Rows, WrittenRow
-from featdyn.store.place import GONE, Place, Version
+from featdyn.store.place import GONE, Place
+from featdyn.store.record import Version
 from featdyn.store.schema import Schema
 
 GROUP = 16  # rows at most: of two damaged chunks in one group neither can be made anew

@@ -5,19 +5,18 @@
 from __future__ import annotations
 
 import errno
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import google_crc32c
 
 from featdyn.errors import StoreError
+from featdyn.store.record import Content, FileRecord, Version, crc32c
+from featdyn.store.right import Lock, WriterLock
 
 if TYPE_CHECKING:
     import torch
@@ -30,117 +29,13 @@ if TYPE_CHECKING:
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 DOCUMENT = 2**26  # bytes: no root, manifest or chunk of several checkpoints is as large
 WRITER_WAITS = 600.0  # seconds, for who publishes a result
-Version: TypeAlias = Any  # which of the contents that a file had one after another; None: it was not there
-Content: TypeAlias = bytes | memoryview
 Item = TypeVar("Item")
 Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """One committed file: its path below the store (with ``/``), its size in bytes and the crc32c of its content."""
-
-    path: str
-    size: int
-    crc32c: int
-
-    @classmethod
-    def parse(cls, path: Any, size: Any, crc32c: Any) -> FileRecord:
-        """Return what JSON said of a file, or raise ValueError."""
-        if not (isinstance(path, str) and isinstance(size, int) and isinstance(crc32c, int)):
-            raise ValueError("no record of a file")
-        return cls(path, size, crc32c)
-
-    def differs(self, size: int, checksum: int) -> str | None:
-        """Return what is wrong with a file of this size and checksum, or None."""
-        if size != self.size:
-            return f"{self.path}: {size} bytes instead of {self.size}"
-        return None if checksum == self.crc32c else f"{self.path}: the content does not match its checksum"
-
-
-def crc32c(content: bytes) -> int:
-    """Return the CRC-32C (Castagnoli) of some bytes, as zarr uses it."""
-    return int(google_crc32c.value(content))
 
 
 def oversized(path: str, size: int) -> OSError:
     """Return what to raise for a file that is larger than a document may be."""
     return OSError(errno.EFBIG, f"{path} is too large: {size} bytes")
-
-
-class Refused(Exception):
-    """A conditional put whose condition does not hold."""
-
-
-class Object(NamedTuple):
-    """A file as it was read, where it can be put on a condition."""
-
-    content: bytes
-    size: int
-    version: Version
-    modified: datetime  # by the clock of where it lies
-
-
-class HeldError(StoreError):
-    """Another process has the lock."""
-
-
-class Lock(ABC):
-    """An exclusive right, as a context manager."""
-
-    taken_over = False
-    """Whether the writer before may still be at work: on its last request, as it thinks that it holds the lock."""
-
-    @property
-    @abstractmethod
-    def held(self) -> bool:
-        """Whether this process has it; a child forked from one that has does not."""
-
-    @abstractmethod
-    def try_acquire(self) -> None:
-        """Take it or raise: :class:`HeldError` where another has it, else :class:`StoreError`."""
-
-    @abstractmethod
-    def release(self) -> None:
-        """Give it back."""
-
-    def check(self, lasting: float = 0.0) -> None:
-        """Raise :class:`StoreError` unless it is held, for so many more seconds, where it can be lost."""
-
-    def acquire(self, patience: float = 0.0) -> None:
-        """Take it, waiting so many seconds for who has it, or raise :class:`StoreError`."""
-        until, pause = time.monotonic() + patience, 0.02
-        while True:
-            try:
-                return self.try_acquire()
-            except HeldError:
-                if time.monotonic() >= until:
-                    raise
-            time.sleep(pause)
-            pause = min(2 * pause, 0.5)
-
-    def __enter__(self) -> Lock:
-        self.acquire()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
-class WriterLock(Lock):
-    """The exclusive right to add checkpoints, to repair and to collect garbage."""
-
-    @abstractmethod
-    def alone(self) -> bool:
-        """Return whether this process has it and no other writes for it; from then on none can."""
-
-    @abstractmethod
-    def invite(self) -> str:
-        """Let other processes write too; return what they have to know."""
-
-    @abstractmethod
-    def remove(self) -> None:
-        """Remove its file: there is no store to be locked."""
 
 
 class Place(ABC):

@@ -13,7 +13,8 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from featdyn.store import bounds
 from featdyn.store.metadata import Document
-from featdyn.store.place import GONE, Content, Place
+from featdyn.store.place import GONE, Place
+from featdyn.store.record import Content
 from featdyn.store.root import NAME
 
 

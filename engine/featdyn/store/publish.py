@@ -17,8 +17,10 @@ from featdyn.store.gathered import WrittenRow
 from featdyn.store.locate import Store
 from featdyn.store.metadata import Document
 from featdyn.store.parity import grouped
-from featdyn.store.place import FileRecord, Lock, Place, Version, beside, disk
+from featdyn.store.place import Place, beside, disk
 from featdyn.store.reader import Run
+from featdyn.store.record import FileRecord, Version
+from featdyn.store.right import Lock
 from featdyn.store.root import FORMAT, Root
 from featdyn.store.salvage import copies
 from featdyn.store.schema import check_name

@@ -8,7 +8,8 @@ from featdyn.store.checkpoint import CheckpointFiles
 from featdyn.store.gathered import Gatherer
 from featdyn.store.locate import Store, locate
 from featdyn.store.lock import RankLock
-from featdyn.store.place import FileRecord, Place
+from featdyn.store.place import Place
+from featdyn.store.record import FileRecord
 from featdyn.store.root import Root
 from featdyn.store.schema import Schema
 

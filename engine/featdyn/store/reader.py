@@ -18,7 +18,8 @@ from featdyn.store import gathered, metadata, root, shard, summary
 from featdyn.store.commit import DROPPED
 from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
-from featdyn.store.place import FileRecord, Place, crc32c
+from featdyn.store.place import Place
+from featdyn.store.record import FileRecord, crc32c
 from featdyn.store.root import Root
 from featdyn.store.schema import ArraySpec, Schema, check_name
 

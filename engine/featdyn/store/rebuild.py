@@ -9,7 +9,8 @@ from itertools import takewhile
 
 from featdyn.errors import StoreError
 from featdyn.store.commit import DROPPED, NOTHING, Commit, Manifest
-from featdyn.store.place import FileRecord, Place, crc32c
+from featdyn.store.place import Place
+from featdyn.store.record import FileRecord, crc32c
 from featdyn.store.root import Root
 from featdyn.store.salvage import asides, copies, followed
 

@@ -12,8 +12,10 @@ from featdyn.store import commit, parity
 from featdyn.store import root as roots
 from featdyn.store.commit_list import ListLostError
 from featdyn.store.locate import Store, locate
-from featdyn.store.place import Lock, Place, Version, beside, disk
+from featdyn.store.place import Place, beside, disk
 from featdyn.store.rebuild import rebuild
+from featdyn.store.record import Version
+from featdyn.store.right import Lock
 from featdyn.store.root import NAME, Root
 from featdyn.store.salvage import asides
 from featdyn.store.verify import Progress, Verdict, inspect

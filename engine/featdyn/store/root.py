@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -16,7 +17,9 @@ from featdyn.store.commit_list import list_from, listed, takes_over
 from featdyn.store.gathered import Rows
 from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
-from featdyn.store.place import Lock, Place, Version, disk
+from featdyn.store.place import Place, disk
+from featdyn.store.record import Version
+from featdyn.store.right import Lock
 from featdyn.store.schema import Schema
 
 NAME = "zarr.json"
@@ -46,9 +49,9 @@ class Root:
     """... the first of the list that the next such manifest will hold."""
     changes: tuple[Change, ...] = ()  # that were accepted when it was continued, oldest first
 
-    @property
+    @cached_property
     def checkpoints(self) -> int:
-        """Committed checkpoints."""
+        """Committed checkpoints: asked for each file of a commit, so that counting them anew would grow with them."""
         return sum(c.kind == "checkpoint" for c in self.commits)
 
     def after(self, entry: Commit, added: Mapping[str, Document]) -> Root:

@@ -14,7 +14,8 @@ from featdyn.store.change import Change
 from featdyn.store.commit import Commit
 from featdyn.store.commit_list import ListLostError
 from featdyn.store.metadata import Document
-from featdyn.store.place import FileRecord, Place
+from featdyn.store.place import Place
+from featdyn.store.record import FileRecord
 from featdyn.store.root import COPY, KEY, NAME, Root
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from featdyn.store.place import crc32c
+from featdyn.store.record import crc32c
 
 UNSET = "00000000"  # what stands in place of the checksum while it is computed
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from featdyn.store import zstd
-from featdyn.store.place import Content, crc32c
+from featdyn.store.record import Content, crc32c
 from featdyn.store.schema import ArraySpec, Schema
 
 ABSENT = 2**64 - 1  # offset and length of an inner chunk that lies beyond the array's edge

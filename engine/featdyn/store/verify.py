@@ -13,7 +13,8 @@ from featdyn.store.commit import Commit, Listing
 from featdyn.store.gathered import Rows
 from featdyn.store.locate import Store, locate
 from featdyn.store.parity import Group
-from featdyn.store.place import FileRecord, Place
+from featdyn.store.place import Place
+from featdyn.store.record import FileRecord
 from featdyn.store.root import Root
 
 Progress: TypeAlias = Callable[[int, int], None] | None

@@ -16,8 +16,10 @@ from featdyn.store.checkpoint import CheckpointWriter
 from featdyn.store.gathered import Gatherer
 from featdyn.store.locate import Store, locate
 from featdyn.store.lock import is_lock
-from featdyn.store.place import FileRecord, Place, Version, WriterLock, beside, disk
+from featdyn.store.place import Place, beside, disk
 from featdyn.store.publish import Publisher, newest
+from featdyn.store.record import FileRecord, Version
+from featdyn.store.right import WriterLock
 from featdyn.store.root import Root
 from featdyn.store.schema import Schema
 

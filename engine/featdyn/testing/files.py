@@ -13,7 +13,8 @@ import pytest
 
 from featdyn.errors import StoreError
 from featdyn.store.commit import Listing
-from featdyn.store.place import GONE, FileRecord, Place, crc32c
+from featdyn.store.place import GONE, Place
+from featdyn.store.record import FileRecord, crc32c
 
 ODD = ["run#1", "a?lr=1", "100%", "%20", "~", "a b", "größe", "データ", "a=0.5,[x]", "a+b&c", "it's", "x:y", "@", "a;b"]
 OUTSIDE = ["", ".", "..", "../x", "a/../../x", "a//b", "/x", "a/", "a\\b", "a\0b"]

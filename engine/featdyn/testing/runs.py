@@ -15,7 +15,8 @@ import pytest
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter, commit_result, exists, gc, repair, verify
 from featdyn.store.lock import is_lock
-from featdyn.store.place import Lock, Place
+from featdyn.store.place import Place
+from featdyn.store.right import Lock
 from featdyn.testing.sample_run import RESULT, SCHEMA, STATIC, check, fill, record
 
 PLAN = "ccrc"

@@ -13,7 +13,8 @@ from copy import copy
 import pytest
 
 from featdyn.errors import StoreError
-from featdyn.store.place import HeldError, Lock, Place
+from featdyn.store.place import Place
+from featdyn.store.right import HeldError, Lock
 
 
 def locked(place: Place) -> Lock:
