@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from featdyn.analysis.inputs.layer_vectors import pieces, vectors
+from featdyn.analysis.inputs.layer_vectors import EPS, pieces, vectors
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NOT_FINITE, ZERO
 from featdyn.statistics.jackknife import folds, jackknife_interval
@@ -87,4 +87,4 @@ def flaw(moments: Moments) -> str:
     size = float(np.abs(moments.mean).max(initial=0.0))
     if largest == 0 and size == 0:
         return ZERO
-    return "" if largest > (np.finfo(np.float32).eps * size) ** 2 else DEAD
+    return "" if largest > (EPS * size) ** 2 else DEAD

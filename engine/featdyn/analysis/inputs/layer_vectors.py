@@ -21,6 +21,9 @@ LOGITS = "outputs/logits"
 WIDEST = 4096
 """Numbers of an output up to which they count as one vector."""
 
+EPS = float(np.finfo(np.float32).eps)
+"""What float32 rounds away does not count as variation; a number of Python's, as products with NumPy's stay float32."""
+
 Values = NDArray[np.float64]
 
 

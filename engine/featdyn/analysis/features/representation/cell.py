@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.features.representation import GROUPS, RepresentationOptions
 from featdyn.analysis.features.representation.margin import HELD_OUT, Reader
-from featdyn.analysis.inputs.layer_vectors import chosen_vectors
+from featdyn.analysis.inputs.layer_vectors import EPS, chosen_vectors
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, ZERO
 from featdyn.statistics.alignment.spectrum import entropy_rank
@@ -114,7 +114,7 @@ def _flaw(x: Values) -> str:
         return ZERO
     if len(x) < 2:
         return FEW
-    return "" if np.ptp(x, axis=0).max() > np.finfo(np.float32).eps * largest else DEAD
+    return "" if np.ptp(x, axis=0).max() > EPS * largest else DEAD
 
 
 def _sparsity(x: Values) -> Found:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from featdyn.analysis.features.similarity import MEASURES
+from featdyn.analysis.inputs.layer_vectors import EPS
 from featdyn.analysis.status import DEAD, FEW, NOT_FINITE
 from featdyn.statistics.neighbours import nearest
 from featdyn.statistics.similarity.cca import Basis, canonical
@@ -101,4 +102,4 @@ def _flaw(x: Values) -> str:
         return NOT_FINITE
     if len(x) < LEAST:
         return FEW
-    return "" if np.ptp(x, axis=0).max() > np.finfo(np.float32).eps * np.abs(x).max() else DEAD
+    return "" if np.ptp(x, axis=0).max() > EPS * np.abs(x).max() else DEAD
