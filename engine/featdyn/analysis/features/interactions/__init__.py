@@ -40,4 +40,5 @@ ANALYSIS = Analysis(
                   status="order_status"),
     },
     compute="featdyn.analysis.features.interactions.compute:interactions",
+    section="featdyn.report.sections.interactions:section",
 )  # fmt: skip
