@@ -24,7 +24,7 @@ from featdyn.errors import FeatdynError
 from featdyn.store import Run
 from tests.strategies import Recipe, recipes
 
-SMALL = {"cuts": ("default",), "permutations": 19, "samples": 64, "features": "recomputed"}
+SMALL = {"cuts": ("default",), "permutations": 19, "samples": 64, "features": "recomputed", "players": 4}
 """Options that keep any analysis small, where it has them."""
 
 

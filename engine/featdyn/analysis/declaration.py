@@ -169,6 +169,9 @@ COORDINATES: dict[str, tuple[str, str]] = {
     "component": ("principal axis that all checkpoints share", "1"),
     "rate": ("learning rate at t", "1"),
     "draw": ("number of a mini-batch", "1"),
+    "player": ("number of a region that is masked", "1"),
+    "subset": ("regions that are kept: bit i is player i", "1"),
+    "order": ("regions of an interaction", "1"),
     "label": ("label of the probe", "1"),
     "used": ("probes of the set that were looked at", "1"),
 }

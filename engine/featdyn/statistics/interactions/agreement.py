@@ -73,6 +73,20 @@ def _kappa(sums: Values) -> tuple[Values, Values]:
     return kappa, equal
 
 
+def order_correlation(first: ArrayLike, second: ArrayLike) -> float:
+    """Return Pearson's correlation of two shares by order ``(n,)``, such as H and the decay's share, where both are
+    known.
+
+    NaN with fewer than 3 such orders, or where one does not vary.
+    """
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    alike(a, b, "shares by order")
+    known = np.isfinite(a) & np.isfinite(b)
+    x, y = (v[known] - v[known].mean() if known.any() else v[known] for v in (a, b))
+    scale = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / scale if known.sum() >= 3 and scale > 1e-12 else float("nan")
+
+
 def shared_fraction(chosen: Sequence[Chosen]) -> NDArray[np.float64]:
     """Return ``|shared by all| / |own|`` of each of several networks' sets, ``(network, ...)`` (arXiv 2401.16318, def.
     1).

@@ -64,6 +64,11 @@ class AndOr:
         """The unmasked output v(N), ``(...)``."""
         return np.asarray(self.bias - self.q[..., 0] + self.span)
 
+    def of(self, samples: ArrayLike) -> AndOr:
+        """Return the interactions of some tables: an index or a mask of the first axis."""
+        held = {name: value for name, value in vars(self).items() if name != "method"}
+        return AndOr(**{name: value[np.asarray(samples)] for name, value in held.items()}, method=self.method)
+
     def outputs(self, keep: ArrayLike | None = None) -> Values:
         """Return what the interactions make of each masked sample, ``(..., 2**n)``: exactly ``v + q``.
 

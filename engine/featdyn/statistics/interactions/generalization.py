@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featdyn.statistics.interactions.extraction import AndOr
+from featdyn.statistics.interactions.ratio_of_sums import drawn, ratio_of_sums
 from featdyn.statistics.interactions.strength import Chosen, salient, strength_by_order
-from featdyn.statistics.interactions.subsets import Values, by_order, divided
-from featdyn.statistics.resampling import Interval, bootstrap_counts
+from featdyn.statistics.interactions.subsets import Values, by_order
+from featdyn.statistics.resampling import Interval
 
 Need: TypeAlias = Literal["one", "majority", "all"]
 
-_DRAWS = 1000
 _SHIFTS = 8  # other samples that each is paired with for the chance level
 
 
@@ -139,7 +139,7 @@ def generalization_power(
     kept = salient(model) if chosen is None else np.asarray(chosen, bool)
     weights = np.asarray(labels, np.float64)
     samples = model.span.shape[-1]
-    counts = bootstrap_counts(samples, _DRAWS, seed, groups) if samples > 1 else None
+    counts = drawn(samples, groups, seed)
     total, part = strength_by_order(model, kept), strength_by_order(model, kept * weights)
     number, among = by_order(kept.sum(-2).astype(np.float64)), by_order((kept * weights).sum(-2))
     whole = total.sum(-1, keepdims=True)
@@ -149,11 +149,11 @@ def generalization_power(
     by_chance = np.mean(mixed, axis=0) if mixed else np.full(whole.shape, np.nan)
     share = part.sum(-1, keepdims=True)
     return Power(
-        ratio=_first(_ratio(share, whole, counts)),
-        by_order=_ratio(part, total, counts),
-        count_ratio=_first(_ratio(among.sum(-1, keepdims=True), number.sum(-1, keepdims=True), counts)),
-        chance=_first(_ratio(by_chance, whole, counts)),
-        beyond_chance=_first(_ratio(share - by_chance, whole, counts)),
+        ratio=_first(ratio_of_sums(share, whole, counts)),
+        by_order=ratio_of_sums(part, total, counts),
+        count_ratio=_first(ratio_of_sums(among.sum(-1, keepdims=True), number.sum(-1, keepdims=True), counts)),
+        chance=_first(ratio_of_sums(by_chance, whole, counts)),
+        beyond_chance=_first(ratio_of_sums(share - by_chance, whole, counts)),
     )
 
 
@@ -176,18 +176,6 @@ def _shifted(model: AndOr, k: int) -> AndOr:
     rows = {name: moved(getattr(model, name), -2) for name in ("i_and", "i_or", "q")}
     rows |= {name: moved(getattr(model, name), -1) for name in ("bias", "span", "l1", "gap")}
     return AndOr(**rows, method=model.method)
-
-
-def _ratio(part: Values, whole: Values, counts: NDArray[np.float32] | None) -> Interval:
-    """Return ``sum part / sum whole`` over the samples, axis -2, with its percentiles over draws."""
-    estimate = divided(part.sum(-2), whole.sum(-2))
-    if counts is None:
-        return Interval(estimate, np.full(estimate.shape, np.nan), np.full(estimate.shape, np.nan))
-    drawn = divided(counts @ part, counts @ whole)  # (..., draw, k)
-    known = np.isfinite(drawn).all(-2) & np.isfinite(estimate)
-    low, high = np.quantile(np.where(np.isfinite(drawn), drawn, 0.0), [0.025, 0.975], axis=-2)
-    known &= low < high  # draws that all agree tell no spread
-    return Interval(estimate, np.where(known, low, np.nan), np.where(known, high, np.nan))
 
 
 def _first(found: Interval) -> Interval:

@@ -149,6 +149,9 @@ def lasting_rise(
     exists = first >= 0
     risen = (drawn[:, -1] - drawn[:, first]) > 0 if exists else np.zeros(len(drawn), bool)
     sure = exists and risen.mean() >= _SURE and found.mean() >= _SURE
+    if exists and risen.mean() <= 1 - _SURE:
+        nan, rises = float("nan"), f"{what} rises {in_a_row} times from step {at[first]:g} on"
+        return Boundary(nan, nan, nan, float(found.mean()), "no", f"{rises}, but ends below where it was then")
     return _boundary(
         at, at[first] if exists else np.nan, places[found], float(found.mean()), sure,
         f"{what} rises {in_a_row} times from step {at[first]:g} on, and to the end" if exists

@@ -19,7 +19,7 @@ from featdyn.statistics.interactions.strength import normalised, salient
 from featdyn.statistics.interactions.subsets import Values, by_order, orders, variables
 from featdyn_kernels import moebius
 
-_NOISES = np.geomspace(1e-4, 1e2, 49)  # the s2 that are tried
+_NOISES = np.geomspace(1e-7, 1e2, 55)  # the s2 that are tried
 _PRECISION = 1e-10  # of the filter's equations
 _STEPS = 5000
 
@@ -130,7 +130,7 @@ class NoiseFit:
 def fit_noise(final: AndOr, strength: ArrayLike) -> NoiseFit:
     """Return the s2 that best explains a checkpoint's ``strength (n,)`` from the final network's interactions.
 
-    49 values from 1e-4 to 100 are tried; the theory says that s2 falls through the second phase. By least absolute
+    55 values from 1e-7 to 100 are tried; the theory says that s2 falls through the second phase. By least absolute
     difference of normalised strengths, which the paper leaves open.
     """
     found = normalised(np.asarray(strength, np.float64))

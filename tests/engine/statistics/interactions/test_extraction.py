@@ -65,6 +65,18 @@ def test_planted_interactions_are_found_and_l1_is_the_linear_programs() -> None:
     np.testing.assert_allclose(and_or(v, method="sgd", iterations=50).bias, v[0], atol=0.05)
 
 
+@pytest.mark.slow
+def test_ten_variables_with_twelve_terms_of_each_kind() -> None:
+    rng = np.random.default_rng(0)
+    planted = worlds.planted(10, 12, rng, (2, 5))
+    v = worlds.outputs(*planted) + 0.02 * rng.normal(size=1024)
+    found, program = and_or(v), and_or(v, method="linear-program")
+    recipe = and_or(v, method="sgd")
+    assert np.corrcoef(found.both.ravel(), planted.ravel())[0, 1] > 0.99
+    assert program.l1 * (1 - 1e-9) <= found.l1 <= 1.02 * program.l1
+    assert recipe.l1 > 2 * found.l1, "far from converged after 20,000 iterations"
+
+
 def test_the_recipe_takes_the_steps_of_the_published_code() -> None:
     """Dense sign matrices, autograd and torch's SGD, as the group's code has them."""
     n, iterations, rate = 4, 60, 1e-2

@@ -141,6 +141,14 @@ def test_kappa_is_cohens() -> None:
         cohens_kappa(a * 0.5, b, kept)
 
 
+def test_correlation_over_orders_leaves_out_what_is_unknown() -> None:
+    a, b = np.array([0.9, 0.7, np.nan, 0.2, 0.1]), np.array([0.8, 0.9, 0.5, 0.3, np.nan])
+    both = [0, 1, 3]
+    assert agreement.order_correlation(a, b) == pytest.approx(np.corrcoef(a[both], b[both])[0, 1])
+    assert np.isnan(agreement.order_correlation(a[:2], b[:2]))
+    assert np.isnan(agreement.order_correlation(np.ones(5), b))
+
+
 def test_overlaps_of_sets() -> None:
     own, other = (x[0] for x in networks(2, samples=1, shared=3))
     a, b = own != 0, other != 0

@@ -76,7 +76,10 @@ def test_a_gap_that_falls_has_none_and_one_of_noise_cannot_tell() -> None:
     assert noisy.count("cannot tell") >= 20
     # It rises three times, then falls below where it began: no lasting rise.
     passing = np.array([1.0, 1.5, 2.0, 2.5, 1.5, 1.0, 0.8, 0.5])
-    assert phases.lasting_rise(*losses(passing, 200, 0.1), STEPS).verdict == "cannot tell"
+    transient = phases.lasting_rise(*losses(passing, 200, 0.1), STEPS)
+    assert transient.verdict == "no"
+    assert "ends below" in transient.reason
+    assert np.isnan(transient.step)
     one = phases.lasting_rise(*losses(passing, 1, 0.1), STEPS)
     assert one.verdict == "cannot tell"
     assert "single sample" in one.reason
