@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 
 from featdyn.analysis.driver import analyze
 from featdyn.analysis.inputs.recorded_layers import recorded_layers
-from featdyn.capture import Axis, Probes
+from featdyn.capture import Axis, Probes, Recorder
 from featdyn.errors import FeatdynError
 from featdyn.networks import ways
 from featdyn.store import Run
@@ -212,3 +214,45 @@ def test_language_models_are_asked_what_they_can_be(tmp_path):
     with pytest.raises(FeatdynError, match="consistency needs"):
         analyze(run, "consistency", model=Attending())
     assert run.schema["layers/up/activation"].shape[1] == LENGTH
+
+
+def test_composites_of_outputs_by_position_are_those_of_a_loop_over_real_positions(tmp_path):
+    torch.manual_seed(0)
+    ids = torch.randint(0, VOCABULARY, (12, 5))
+    targets, mask = torch.randint(0, VOCABULARY, (12, 5)), torch.arange(5) < 1 + torch.arange(12)[:, None] % 5
+    targets[3, 0] = -100
+    split = np.array(["train"] * 5 + ["test"] * 7, dtype=object)
+    model = nn.Sequential(nn.Embedding(VOCABULARY, 4), nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, VOCABULARY))
+    with Recorder(model, Probes(ids, targets, {"split": split}, mask), tmp_path / "r.zarr", layers=["1"]) as recorder:
+        for step in range(3):
+            recorder.record(step=step)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter += torch.randn(parameter.shape)
+    run = Run(tmp_path / "r.zarr")
+    found = analyze(run, "consistency", model=model, cuts=["1"])
+    counts = mask & (targets != -100)
+    for name in ("train", "test"):
+        mine = counts & torch.from_numpy(split == name)[:, None]
+        for t1 in range(3):
+            for t2 in range(3):
+                halves = [deepcopy(model).double() for _ in range(2)]
+                for half, t in zip(halves, (t1, t2), strict=True):
+                    half.load_state_dict(run.state(t))
+                logits = halves[1][2:](halves[0][:2](ids))
+                at = found.sel(cut="1", set=name, t1=t1, t2=t2)
+                right = (logits.argmax(-1) == targets)[mine].double().mean()
+                np.testing.assert_allclose(at["accuracy"], right, atol=1e-12)
+                loss = torch.nn.functional.cross_entropy(logits[mine], targets[mine]).detach()
+                np.testing.assert_allclose(at["loss"], loss, rtol=1e-5)
+                own = logits.log_softmax(-1)
+                other = halves[1](ids).log_softmax(-1)
+                apart = (other.exp() * (other - own)).sum(-1)[mine].mean().detach()
+                np.testing.assert_allclose(at["divergence"], apart, rtol=1e-4, atol=1e-7)
+    assert (found["apart"] == 0).all()
+    assert found["probe"].values[6] == f"{run.values('sample')[1]}@1"
+    assert found["set_size"].values.tolist() == [int((counts & m).sum()) for m in torch.from_numpy(
+        np.stack([split == "train", split == "test"])
+    )[:, :, None]]  # fmt: skip
+    with pytest.raises(FeatdynError, match="rewind needs labels"):
+        analyze(run, "rewind", model=model)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from featdyn.compute import Workers
     from featdyn.store import Run
 
-Need: TypeAlias = Literal["network", "training data", "labels", "activations", "gradients", "training probes"]
+Need: TypeAlias = Literal[
+    "network", "training data", "labels", "targets", "activations", "gradients", "training probes"
+]
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,7 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Itera
         "activations": ("activation" in held, "none were recorded"),
         "gradients": ("gradient" in held, "none were recorded"),
         "labels": ("label" in paths, "its probes have none"),
+        "targets": ("label" in paths or "inputs/target" in run.nodes, "its probes have no labels"),
         "training probes": (train, "probes whose coordinate 'split' says 'train'"),
         "training data": (
             trained or batches is not None,

@@ -72,6 +72,9 @@ class SuffixBank:
         run through that module too, and its results are taken. None is True for float32, False for the others.
     backend
         ``cpu``, ``gpu``, or ``reference`` (float64, slow); None goes by the device of the weights.
+    positions
+        Outputs of a sample, above 1 of suffixes that return logits (N, positions, classes), as language models do:
+        each counts as a sample of labels, ``own`` and results, (N * positions,). Such suffixes run as they stand.
 
     Raises
     ------
@@ -93,9 +96,10 @@ class SuffixBank:
         dtype: torch.dtype | None = None,
         exact: bool | None = None,
         backend: str | None = None,
+        positions: int = 1,
     ) -> None:
         require(len(suffixes) > 0, "suffixes must hold at least one module")
-        self._set_up([(suffix, None) for suffix in suffixes], dtype, exact, backend)
+        self._set_up([(suffix, None) for suffix in suffixes], dtype, exact, backend, positions)
 
     @classmethod
     def from_states(
@@ -106,6 +110,7 @@ class SuffixBank:
         dtype: torch.dtype | None = None,
         exact: bool | None = None,
         backend: str | None = None,
+        positions: int = 1,
     ) -> SuffixBank:
         """Make a bank from one suffix, left as it is, and the parameters and buffers of every checkpoint.
 
@@ -113,7 +118,7 @@ class SuffixBank:
         ----------
         states
             One state dict per checkpoint. That of the whole network will do: keys that the suffix lacks are not read.
-        dtype, exact, backend
+        dtype, exact, backend, positions
             As for the class.
 
         Raises
@@ -123,7 +128,7 @@ class SuffixBank:
         """
         require(len(states) > 0, "states must hold at least one checkpoint")
         bank = cls.__new__(cls)
-        bank._set_up([(suffix, state) for state in states], dtype, exact, backend)
+        bank._set_up([(suffix, state) for state in states], dtype, exact, backend, positions)
         return bank
 
     def _set_up(
@@ -132,10 +137,13 @@ class SuffixBank:
         dtype: torch.dtype | None,
         exact: bool | None,
         backend: str | None,
+        positions: int,
     ) -> None:
         import torch
 
         from featdyn_kernels.stitch.twin import twin
+
+        require(positions > 0, f"positions must be at least 1, got {positions}")
 
         dtype = torch.float32 if dtype is None else dtype
         weights = [*parts[0][0].parameters(), *(parts[0][1] or {}).values()]
@@ -148,7 +156,8 @@ class SuffixBank:
         self._modules = [twin(module, state, kept, self._device) for module, state in parts]
         self._exact = dtype == torch.float32 if exact is None else exact
         self._lock, self._tried = threading.Lock(), False
-        self._runner = _runner(self._modules, dtype, backend)
+        self._positions = positions
+        self._runner = _runner(self._modules, dtype, backend, positions)
         self.bound = SAFETY * self._runner.error
 
     def __len__(self) -> int:
@@ -193,11 +202,12 @@ class SuffixBank:
         if not given.is_floating_point():
             raise TypeError(f"features must be floating-point, got {given.dtype} of shape {tuple(given.shape)}")
         require(given.ndim >= 2, f"features must have shape (N, ...), got {tuple(given.shape)}")
-        classes = None if labels is None else torch.from_numpy(_labels(labels, len(given)))
-        logits = None if own is None else torch.from_numpy(_own(own, len(self), len(given)))
+        outputs = len(given) * self._positions
+        classes = None if labels is None else torch.from_numpy(_labels(labels, outputs))
+        logits = None if own is None else torch.from_numpy(_own(own, len(self), outputs))
         with self._exclusive():
             given = given.detach().to(self._device)
-            scores = self._scores(len(given), classes, logits)
+            scores = self._scores(outputs, classes, logits)
             if len(given):
                 with self._lock:
                     self._try(given[:TRIAL])
@@ -231,7 +241,7 @@ class SuffixBank:
             return
         self._tried = True
         general = General(self._modules, "") if self._runner.error else self._runner
-        plain, fused = (self._scores(len(features)) for _ in range(2))
+        plain, fused = (self._scores(len(features) * self._positions) for _ in range(2))
         try:
             general.run(features, plain)
         except (RuntimeError, TypeError, IndexError) as problem:
@@ -255,13 +265,15 @@ class SuffixBank:
             self.bound = max(self.bound, SAFETY * error)
 
 
-def _runner(modules: Sequence[nn.Module], dtype: torch.dtype, backend: str) -> Runner:
+def _runner(modules: Sequence[nn.Module], dtype: torch.dtype, backend: str, positions: int) -> Runner:
     """Return the fastest way for these suffixes, modules in eval mode."""
     from featdyn_kernels.stitch.plan import Unplannable, plan
     from featdyn_kernels.stitch.runner import General, Reference
 
     if backend == "reference":
-        return Reference(modules)
+        return Reference(modules, positions)
+    if positions > 1:
+        return General(modules, "outputs by position", positions)
     if backend == "cpu" and not simd():
         return General(modules, "the fused steps were not tested with this version of Numba")
     if any(str(module) != str(modules[0]) for module in modules[1:]):

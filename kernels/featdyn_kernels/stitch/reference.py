@@ -19,13 +19,18 @@ def run(
     features: Tensor,
     labels: NDArray[np.int64] | None,
     own: NDArray[np.float32] | None = None,
+    *,
+    positions: int = 1,
 ) -> tuple[NDArray[Any], ...]:
     """Return predictions, then with labels losses and margins, then with own logits divergences, (checkpoint, sample).
 
-    They are float64, of float64 suffixes on features (N, ...); what was not asked for is empty.
+    They are float64, of float64 suffixes on features (N, ...); what was not asked for is empty. With several positions
+    suffixes return (N, positions, class), and each position is a sample.
     """
     with torch.inference_mode():
         logits = np.stack([of_classes(m(features.to("cpu", torch.float64, copy=True))).numpy() for m in modules])
+    if positions > 1:
+        logits = logits.reshape(len(modules), len(features) * positions, -1)
     prediction = np.where(np.isnan(logits).any(-1), -1, logits.argmax(-1))
     log_q, none = log_softmax(logits, axis=-1), np.empty(0)
     divergence = none

@@ -44,14 +44,14 @@ class General:
 
     nbytes, error, tolerance = 0, 0.0, 0.0
 
-    def __init__(self, modules: Sequence[nn.Module], why: str) -> None:
-        self.modules, self.path = modules, Path("general", why)
+    def __init__(self, modules: Sequence[nn.Module], why: str, positions: int = 1) -> None:
+        self.modules, self.path, self._positions = modules, Path("general", why), positions
 
     def run(self, features: Tensor, scores: Scores) -> None:
 
         def work(t: int) -> None:
             logits = self.modules[t](features.to(torch.float32, copy=True))  # a suffix may write into its input
-            scores.put(checked(logits, len(features)), t, slice(None))
+            scores.put(checked(logits, len(features), self._positions), t, slice(None))
 
         each_checkpoint(work, len(self.modules), features.device)
 
@@ -61,12 +61,12 @@ class Reference:
 
     nbytes, error, tolerance = 0, 0.0, 0.0
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self.modules, self.path = modules, Path("reference", "asked for")
+    def __init__(self, modules: Sequence[nn.Module], positions: int = 1) -> None:
+        self.modules, self.path, self._positions = modules, Path("reference", "asked for"), positions
 
     def run(self, features: Tensor, scores: Scores) -> None:
         given = [None if tensor is None else tensor.numpy() for tensor in (scores.labels, scores.own)]
-        prediction, *figures = reference.run(self.modules, features, *given)
+        prediction, *figures = reference.run(self.modules, features, *given, positions=self._positions)
         scores.prediction[:] = torch.from_numpy(prediction)
         for kept, found in zip((scores.loss, scores.margin, scores.divergence), figures, strict=True):
             if found.size:
@@ -87,9 +87,10 @@ def each_checkpoint(work: Callable[[int], None], checkpoints: int, device: torch
         block(0, checkpoints)
 
 
-def checked(logits: Any, samples: int) -> Tensor:
-    """Return what a suffix returned as logits (sample, 1, class)."""
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != samples:
+def checked(logits: Any, samples: int, positions: int = 1) -> Tensor:
+    """Return what a suffix returned as logits (sample, 1, class); with positions each of them is a sample."""
+    wanted = (samples,) if positions == 1 else (samples, positions)
+    if not isinstance(logits, Tensor) or logits.ndim != len(wanted) + 1 or logits.shape[:-1] != wanted:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"a suffix must return logits ({samples}, classes), got {got}")
-    return logits[:, None].float()
+        raise ValueError(f"a suffix must return logits ({', '.join(map(str, wanted))}, classes), got {got}")
+    return logits.reshape(-1, 1, logits.shape[-1]).float()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from featdyn.analysis.composites import predictions
 from featdyn.analysis.composites.halves import apart, tolerances
 from featdyn.analysis.context import Context
+from featdyn.analysis.inputs.class_labels import output_positions
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.errors import NetworkError
 from featdyn.networks import state_for
@@ -60,7 +61,8 @@ def evaluate(
 
     Buffers travel with their layers: a suffix brings the BatchNorm statistics of its own checkpoint. Of what an earlier
     call found for the first checkpoints, ``known``, only the rows and columns of the others are computed. ``members``
-    are ``(probe, set)``, the weight of each probe in each set's mean, ``labels`` ``(probe,)``, classes.
+    are ``(probe, set)``, the weight of each probe in each set's mean, ``labels`` ``(probe,)``, classes. Of outputs by
+    position all is of ``(probe * position,)``.
     """
     run = context.run
     steps, blocks = len(parts.states), range(run.schema.blocks)
@@ -82,10 +84,11 @@ def evaluate(
     with context.stage(_Grid(run, parts, members, labels), parts.around(_Grid, run, members, labels)) as stage:
         for (block, t1, t2s), found in zip(items, context.each(stage.map(_Grid.block, items)), strict=True):
             span = slice(t2s.start, t2s.stop)
-            prediction[:, t1, span, run.schema.block_slice(block)] = found[0]
+            samples, each = run.schema.block_slice(block), len(members) // run.schema.samples
+            prediction[:, t1, span, samples.start * each : samples.stop * each] = found[0]
             soft[..., t1, span] += found[1]
             different[:, t1] += found[2]
-    paths = [bank.path.name for bank in suffixes(parts, parts.states[:1])]
+    paths = [bank.path.name for bank in suffixes(parts, parts.states[:1], output_positions(run))]
     done = Composites(prediction, soft, paths, different)
     prediction[done.unknown] = -1
     np.moveaxis(soft, 2, 1)[..., done.unknown] = np.nan
@@ -116,7 +119,7 @@ def refuse_apart(context: Context[Any], parts: Stitchable, labels: NDArray[np.in
             )
 
 
-def suffixes(parts: Stitchable, states: Sequence[Mapping[str, Tensor]]) -> list[SuffixBank]:
+def suffixes(parts: Stitchable, states: Sequence[Mapping[str, Tensor]], positions: int = 1) -> list[SuffixBank]:
     """Return the suffixes of some checkpoints at each cut.
 
     What only prefixes use is not theirs, so that what passes beside a cut shows where t1 is joined with itself.
@@ -124,7 +127,8 @@ def suffixes(parts: Stitchable, states: Sequence[Mapping[str, Tensor]]) -> list[
     banks = []
     for cut in parts.cuts:
         held = nn.Module.state_dict(cut.suffix)
-        banks.append(SuffixBank.from_states(cut.suffix, [held | state_for(cut.suffix, state) for state in states]))
+        own = [held | state_for(cut.suffix, state) for state in states]
+        banks.append(SuffixBank.from_states(cut.suffix, own, positions=positions))
     return banks
 
 
@@ -150,13 +154,13 @@ class _Grid:
     def __init__(self, run: Run, parts: Stitchable, members: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
         self._run, self._parts, self._members, self._labels = run, parts, members, labels
         self._banks: tuple[range, list[SuffixBank]] = range(0), []
-        self._most = tolerances(run, parts)
+        self._most, self._positions = tolerances(run, parts), output_positions(run)
 
     def banks(self, t2s: range) -> list[SuffixBank]:
         """Return the suffixes of some checkpoints at each cut."""
         if self._banks[0] != t2s:
             self._banks = range(0), []  # before the new ones are made
-            self._banks = t2s, suffixes(self._parts, self._parts.states[t2s.start : t2s.stop])
+            self._banks = t2s, suffixes(self._parts, self._parts.states[t2s.start : t2s.stop], self._positions)
         return self._banks[1]
 
     def block(
@@ -168,21 +172,27 @@ class _Grid:
         index, t1, t2s = item
         banks, samples, batches = self.banks(t2s), self._run.schema.block_slice(index), self._parts.features.batches
         logits = np.stack([self._run.block("outputs/logits", t2, index) for t2 in t2s])
+        each = self._positions  # every one is a row of the logits
+        logits = logits.reshape(len(t2s), -1, logits.shape[-1])
         prediction = np.zeros((len(banks), *logits.shape[:2]), predictions.dtype_of(self._run))
         soft = np.zeros((len(SOFT), len(banks), self._members.shape[1], len(logits)))
         different = np.zeros(len(banks), np.int64)
         for batch in map(batches.__getitem__, batches.of_block(index)):
-            rows, span = batch.stop - batch.start, slice(batch.start - samples.start, batch.stop - samples.start)
-            filled = np.minimum(np.arange(batch.rows), rows - 1)  # as the batch is
-            own, labels = logits[:, span][:, filled], self._labels[batch.start + filled]
-            shares = [(of_set > 0, of_set[of_set > 0]) for of_set in self._members[batch.start : batch.stop].T]
+            start, rows = batch.start * each, (batch.stop - batch.start) * each
+            span = slice(start - samples.start * each, start - samples.start * each + rows)
+            filled = np.minimum(np.arange(batch.rows), batch.stop - batch.start - 1)  # as the batch is
+            filled = (filled[:, None] * each + np.arange(each)).ravel()
+            own, labels = logits[:, span][:, filled], self._labels[start + filled]
+            shares = [(of_set > 0, of_set[of_set > 0]) for of_set in self._members[start : start + rows].T]
             with torch.inference_mode():
                 for c, (cut, z) in enumerate(zip(self._parts.cuts, self._parts.features(batch, t1), strict=True)):
                     found = banks[c].run(cut.handed(z, lambda: batch.inputs), labels, own)  # noqa: B023
                     prediction[c, :, span] = found.predictions[:, :rows].cpu().numpy()
                     if t1 in t2s:
                         row = t2s.index(t1)
-                        different[c] += apart(found, row, labels, own[row], self._most[c])[:rows].sum()
+                        wrong = apart(found, row, labels, own[row], self._most[c])[:rows]
+                        # At padding there are no outputs to compare with.
+                        different[c] += wrong.sum() if each == 1 else (wrong & ~np.isnan(own[row, :rows, 0])).sum()
                     loss = found.loss[:, :rows].double()
                     kept = (loss, found.margin[:, :rows], (-loss).exp(), found.divergence[:, :rows])
                     for k, values in enumerate(kept):

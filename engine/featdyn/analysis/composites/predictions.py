@@ -20,7 +20,7 @@ Mask = NDArray[np.bool_]
 
 def dtype_of(run: Run) -> np.dtype[Any]:
     """Return the smallest type that holds every class of a run, and the -1 of no prediction."""
-    return np.min_scalar_type(-class_count(run))
+    return np.min_scalar_type(-class_count(run, by_position=True))
 
 
 def share(hits: Mask, known: Mask) -> NDArray[np.float64]:

@@ -7,20 +7,34 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from featdyn.analysis.inputs.positions import has_positions, mask_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.errors import FeatdynError
 from featdyn.networks import predicted_classes
 from featdyn.store import Run
 
+TARGETS = "inputs/target"
 
-def class_count(run: Run) -> int:
-    """Return how many classes the recorded outputs tell apart; one logit tells two. They must be (sample, class)."""
+
+def output_positions(run: Run) -> int:
+    """Return how many predictions a probe has: one, or with outputs ``(sample, position, class)`` one a position."""
+    spec = run.schema["outputs/logits"] if "outputs/logits" in run.nodes else None
+    return spec.shape[1] if spec is not None and len(spec.shape) == 3 and has_positions(spec) else 1
+
+
+def class_count(run: Run, *, by_position: bool = False) -> int:
+    """Return how many classes the recorded outputs tell apart; one logit tells two.
+
+    They must be (sample, class), or ``by_position`` (sample, position, class).
+    """
     if "outputs/logits" not in run.nodes:
         raise FeatdynError(
             f"{run.path}: of its outputs the largest logits at each position are stored, and only (sample, class) "
             "predict classes"
         )
     shape = run.schema["outputs/logits"].shape
+    if by_position and output_positions(run) > 1:
+        return shape[2]
     if len(shape) != 2:
         raise FeatdynError(f"{run.path}: its outputs have shape {shape}, and only (sample, class) predict classes")
     return max(2, shape[1])
@@ -48,7 +62,30 @@ def labelled(run: Run, sets: ProbeSets) -> tuple[ProbeSets, NDArray[np.int64]]:
     return replace(sets, names=list(kept), members=list(kept.values())), np.where(known, given, 0).astype(np.int64)
 
 
+def predictions_labelled(run: Run, sets: ProbeSets) -> tuple[ProbeSets, NDArray[np.int64]]:
+    """Return sets of predictions and their labels: of probes as :func:`labelled`, of outputs by position each position.
+
+    Positions ``(probe * position,)`` have the targets of the recording and their probe's set and origin; those that are
+    padding, or whose target does not count, are in no set.
+    """
+    positions = output_positions(run)
+    if positions == 1:
+        return labelled(run, sets)
+    given = run.values(TARGETS) if TARGETS in run.nodes else np.zeros(0)
+    if given.shape != (run.schema.samples, positions) or given.dtype.kind not in "iu":
+        raise FeatdynError(f"{run.path}: its outputs are by position, and no class at each position is recorded")
+    mask = mask_of(run)
+    labels = given if mask is None else np.where(mask, given, -1)
+    known = ((labels >= 0) & (labels < class_count(run, by_position=True))).ravel()
+    each = {n: np.repeat(m, positions) & known for n, m in zip(sets.names, sets.members, strict=True)}
+    kept = {name: member for name, member in each.items() if member.any()}
+    if not kept:
+        raise FeatdynError(f"{run.path}: no position has a target that counts")
+    found = replace(sets, names=list(kept), members=list(kept.values()), origins=np.repeat(sets.origins, positions))
+    return found, np.where(known, labels.ravel(), 0).astype(np.int64)
+
+
 def recorded_classes(run: Run, t: int) -> NDArray[np.int64]:
-    """Return the classes ``(probe,)`` that the recorded network of a checkpoint predicts."""
+    """Return the classes that the recorded network of a checkpoint predicts, ``(probe,)`` or of each position."""
     blocks = range(run.schema.blocks)
-    return np.concatenate([predicted_classes(run.block("outputs/logits", t, block)) for block in blocks])
+    return np.concatenate([predicted_classes(run.block("outputs/logits", t, block)).ravel() for block in blocks])

@@ -16,7 +16,7 @@ from featdyn.analysis.composites.grid import SOFT, Composites
 from featdyn.analysis.composites.halves import NOT_HALVES
 from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, dtype_of, share
 from featdyn.analysis.context import Context
-from featdyn.analysis.inputs.class_labels import labelled, recorded_classes
+from featdyn.analysis.inputs.class_labels import output_positions, predictions_labelled, recorded_classes
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
 from featdyn.analysis.status import NOT_FINITE, Status
@@ -33,7 +33,7 @@ def consistency(context: Context[ConsistencyOptions]) -> xr.Dataset:
     What an earlier result holds is kept: after another checkpoint only a row and a column are new.
     """
     run = context.run
-    sets, labels = labelled(run, context.sets)
+    sets, labels = predictions_labelled(run, context.sets)
     parts = context.stitchable()
     known = _kept(context.known)
     context.admit(plan(run, parts, 0 if known is None else known.prediction.shape[1]))
@@ -46,6 +46,7 @@ def consistency(context: Context[ConsistencyOptions]) -> xr.Dataset:
 def plan(run: Run, parts: Stitchable, known: int) -> Plan:
     """Return what the pairs beyond those of the first ``known`` checkpoints will need."""
     steps, probes, cuts = run.checkpoints, run.schema.samples, parts.cuts
+    predictions = probes * output_positions(run)
     new, batches = steps**2 - known**2, parts.features.batches
     macs = probes * (steps * cuts[-1].prefix_macs + new * sum(cut.suffix_macs for cut in cuts))
     widths, groups = [prod(cut.shape) for cut in cuts], grid.suffix_groups(parts, known) if new else []
@@ -59,7 +60,7 @@ def plan(run: Run, parts: Stitchable, known: int) -> Plan:
             "logits": steps * run.schema.shard_samples * logits,
         },
         state=parts.held | {"suffixes": max(map(len, groups), default=0) * grid.bank_bytes(parts)},
-        result={"predictions": (6 + dtype_of(run).itemsize) * len(cuts) * steps**2 * probes},
+        result={"predictions": (6 + dtype_of(run).itemsize) * len(cuts) * steps**2 * predictions},
     )
 
 
@@ -98,11 +99,15 @@ def _summary(
         "apart": (("cut", "t1"), found.apart),
         "diagonal_differences": ("cut", ((diagonal != plain) & (found.apart == 0)[..., None]).sum((1, 2))),
     }
-    if "true_label" in probes and (probes["true_label"].values != probes["label"].values).any():
+    names, positions = probes["sample"].values, output_positions(run)
+    if positions > 1:
+        names = np.array([f"{name}@{i}" for name in names for i in range(positions)], dtype=object)
+    elif "true_label" in probes and (probes["true_label"].values != probes["label"].values).any():
         # A network trained on wrong labels may still see the right ones.
         values["accuracy_true"] = CELLS, _shares(prediction == probes["true_label"].values, known, sets)
-    values["probe"] = "probe", probes["sample"].values
-    train = labelled(run, ProbeSets.of(run))[0].member(options.train)  # which count, whatever the option sets says
+    values["probe"] = "probe", names
+    every, _ = predictions_labelled(run, ProbeSets.of(run))  # whatever the option sets says
+    train = every.member(options.train)
     per_pair = measures(
         prediction == labels, known, labels, probes["step"].values, sets, options, _constant(probes, len(plain)),
         train if train.any() else None, found.unknown,
