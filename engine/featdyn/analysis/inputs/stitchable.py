@@ -135,7 +135,8 @@ def cut_network(
         missing = [cut.name for cut in picked if cut.name not in stored]
         if features == "stored" and missing:
             raise FeatdynError(
-                f"the store does not hold what the network hands on at {', '.join(missing)}: leave --features at auto"
+                f"the store holds no activations at {', '.join(missing)} as the network hands them on: "
+                "leave --features at auto"
             )
         if features == "stored":
             refuse_vanished(run, [cut.name for cut in picked], "leave --features at auto")
