@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from bench.architectures import examine
@@ -315,6 +315,37 @@ def test_hooks_agree_with_the_graph_of_torch_fx(make):
             outputs += [z, functional_call(cut.suffix, state_for(cut.suffix, late), (handed,))]
         assert torch.equal(outputs[0], outputs[2])
         assert torch.equal(outputs[1], outputs[3])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_runs_beside_a_place_is_seen_without_trying_it(name, monkeypatch):
+    """Nothing that a trial would find is left out, and a network of two branches is tried at their meeting only."""
+    network, x = NETWORKS[name][0]()
+    seen = [cut.name for cut in by_hooks(network, x)]
+    monkeypatch.setattr(Hooked, "_passed_by", lambda *_: False)
+    assert [cut.name for cut in by_hooks(network, x)] == seen
+
+
+def test_two_branches_are_tried_where_they_meet_only(monkeypatch):
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = (nn.Sequential(*(nn.Linear(4, 4) for _ in range(5))) for _ in range(2))
+            self.meet, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.meet(self.one(x) + self.other(x)))
+
+    tried, part = [], Hooked.part
+
+    def noted(self, source, result, module=None):
+        tried.append(getattr(source, "path", ""))
+        return part(self, source, result, module)
+
+    monkeypatch.setattr(Hooked, "part", noted)
+    names = [cut.name for cut in by_hooks(Two(), torch.randn(3, 4))]
+    assert names == ["one.0", "one.1", "one.2", "one.3", "one", "meet"]  # beside the first, only the input is needed
+    assert not any(path.startswith("other") for path in tried)
 
 
 def test_the_table_of_architectures_says_which_way_and_why_not():

@@ -42,6 +42,7 @@ class _Place:
     shape: tuple[int, ...]
     before: int  # operations
     plain: bool  # whether the tensor is all that is returned
+    storage: int  # of the tensor, in the run in which operations were noted
 
 
 class Hooked:
@@ -63,7 +64,7 @@ class Hooked:
             raise CannotCut(module, f"it returns {type(runs[0].output).__name__}, not one tensor")
         self._output = output
         self._inputs, self._uses, self._macs = rows(example, ROWS[0]), runs[0].uses, runs[0].macs
-        self._finished = runs[0].finished
+        self._finished, self._read = runs[0].finished, runs[0].read
         self._places = list(_places(*runs))
 
     def cuts(self, every: bool = False) -> Iterator[Cut]:
@@ -116,7 +117,10 @@ class Hooked:
 
     def _separates(self, place: _Place) -> bool:
         """Whether tensors that only the prefix uses have no other way to the output."""
-        suffix, shallow = self.part(place, OUTPUT), self._names(place, True) - self._names(place, False)
+        shallow = self._names(place, True) - self._names(place, False)
+        if self._passed_by(place, shallow):  # which is known at once; to try it takes two passes
+            return False
+        suffix = self.part(place, OUTPUT)
         state = self._module.state_dict()
         other = {name: 1.5 * state[name] + 0.25 for name in shallow & state.keys() if state[name].is_floating_point()}
         with torch.no_grad():
@@ -127,6 +131,23 @@ class Hooked:
                 return False
         return torch.equal(found, self._output)
 
+    def _passed_by(self, place: _Place, shallow: frozenset[str]) -> bool:
+        """Whether what was made before a place from such tensors is read behind it, but what is handed over there."""
+        return any(
+            value.made < place.before and value.storage != place.storage and not shallow.isdisjoint(value.of)
+            for values in self._read[place.before :]
+            for value in values
+        )
+
+
+@dataclass(frozen=True)
+class _Value:
+    """Something that an operation reads."""
+
+    storage: int  # which is another's once it is free: with ``made`` it is known
+    made: int  # by which operation
+    of: frozenset[str]  # tensors of the state that it depends on
+
 
 class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """One pass of a module, with what each operation uses of its state."""
@@ -135,6 +156,8 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.uses: list[frozenset[str]] = []
         self.macs: list[int] = []
+        self.read: list[list[_Value]] = []
+        self._values: dict[int, _Value] = {}  # by storage
         self.finished: dict[str, int] = {}  # operations before a submodule's last call was over
         self.returned: dict[str, list[Any]] = {}
         twin = eval_twin(module)
@@ -167,10 +190,31 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        tensors = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
-        self.uses.append(frozenset().union(*(self._names.get(t.untyped_storage()._cdata, ()) for t in tensors)))
+        storages = dict.fromkeys(t.untyped_storage()._cdata for t in _tensors((args, kwargs)))
+        used = frozenset[str]().union(*(self._names.get(storage, ()) for storage in storages))
+        read = [self._values[one] for one in storages if one in self._values]
+        of = used.union(*(value.of for value in read))
+        if _of_shapes(func):
+            read, of = [], frozenset()
+        for tensor in _tensors(out):
+            storage = tensor.untyped_storage()._cdata
+            made = self._values[storage].made if storage in storages and storage in self._values else len(self.uses)
+            if storage not in self._names:
+                self._values[storage] = _Value(storage, made, of)
+        self.uses.append(used)
+        self.read.append(read)
         self.macs.append(multiply_adds(func, args, kwargs, out))
         return out
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+def _of_shapes(func: Any) -> bool:
+    """Whether an operation looks at the shape of a tensor only, or hands its value to Python."""
+    name = str(func._schema.name).removeprefix("aten::")
+    return name.endswith("_like") or name.startswith("new_") or name == "_local_scalar_dense"
 
 
 def _places(first: _Run, other: _Run) -> Iterator[_Place]:
@@ -183,4 +227,5 @@ def _places(first: _Run, other: _Run) -> Iterator[_Place]:
         real = [t for t, n in zip(tensors, ROWS, strict=True) if t is not None and t.shape[:1] == (n,)]
         shapes = {tuple(t.shape[1:]) for t in real if t.is_floating_point()}
         if len(real) == len(ROWS) and len(shapes) == 1:
-            yield _Place(path, shapes.pop(), before, isinstance(returned[0][0], Tensor))
+            storage = real[0].untyped_storage()._cdata
+            yield _Place(path, shapes.pop(), before, isinstance(returned[0][0], Tensor), storage)
