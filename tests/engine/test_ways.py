@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from bench.architectures import examine
@@ -343,6 +343,37 @@ def test_cuts_inside_what_is_one_operation_to_a_graph_are_found_by_another_way()
     assert not set(layers) & {cut.name for cut in graph}
     narrow = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2), nn.ReLU(), nn.Linear(2, 2))
     assert cuts(narrow, torch.randn(3, 64))[0].method == "torch.fx"  # one layer is no piece to be told apart
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_runs_beside_a_place_is_seen_without_trying_it(name, monkeypatch):
+    """Nothing that a trial would find is left out, and a network of two branches is tried at their meeting only."""
+    network, x = NETWORKS[name][0]()
+    seen = [cut.name for cut in by_hooks(network, x)]
+    monkeypatch.setattr(Hooked, "_passed_by", lambda *_: False)
+    assert [cut.name for cut in by_hooks(network, x)] == seen
+
+
+def test_two_branches_are_tried_where_they_meet_only(monkeypatch):
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = (nn.Sequential(*(nn.Linear(4, 4) for _ in range(5))) for _ in range(2))
+            self.meet, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.meet(self.one(x) + self.other(x)))
+
+    tried, part = [], Hooked.part
+
+    def noted(self, source, result, module=None):
+        tried.append(getattr(source, "path", ""))
+        return part(self, source, result, module)
+
+    monkeypatch.setattr(Hooked, "part", noted)
+    names = [cut.name for cut in by_hooks(Two(), torch.randn(3, 4))]
+    assert names == ["one.0", "one.1", "one.2", "one.3", "one", "meet"]  # beside the first, only the input is needed
+    assert not any(path.startswith("other") for path in tried)
 
 
 def test_the_table_of_architectures_says_which_way_and_why_not():

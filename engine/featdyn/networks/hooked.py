@@ -50,6 +50,7 @@ class _Place:
     shape: tuple[int, ...]
     before: int  # operations
     plain: bool  # whether the tensor is all that is returned
+    storage: int  # of the tensor, in the run in which operations were noted
 
 
 class Hooked:
@@ -72,7 +73,8 @@ class Hooked:
             raise CannotCut(module, f"it returns {type(runs[0].output).__name__}, not one tensor")
         self._output = output
         self._inputs, self._uses, self._macs = rows(example, ROWS[0]), runs[0].uses, runs[0].macs
-        self._finished, self._state = runs[0].finished, frozenset(module.state_dict())
+        self._finished, self._read = runs[0].finished, runs[0].read
+        self._state = frozenset(module.state_dict())
         self._idle = self._state.difference(*self._uses)  # of branches not taken here: both halves have their own
         self._tried = torch.cat([self._inputs, example[1 : 1 + TRIED - ROWS[0]]])
         self._places = list(_places(*runs))
@@ -132,8 +134,11 @@ class Hooked:
 
     def _separates(self, place: _Place) -> bool:
         """Whether tensors that only the prefix uses have no other way to the output."""
+        shallow_names = self._shallow(place)
+        if self._passed_by(place, shallow_names):  # which is known at once; to try it takes many passes
+            return False
         suffix, state = self.part(place, OUTPUT), self._module.state_dict()
-        shallow = {name: state[name] for name in sorted(self._shallow(place)) if state[name].is_floating_point()}
+        shallow = {name: state[name] for name in sorted(shallow_names) if state[name].is_floating_point()}
         with torch.no_grad():
             for number, other in enumerate(_changes(shallow)):
                 try:
@@ -149,6 +154,14 @@ class Hooked:
                     return False
         return True
 
+    def _passed_by(self, place: _Place, shallow: frozenset[str]) -> bool:
+        """Whether what was made before a place from such tensors is read behind it, but what is handed over there."""
+        return any(
+            value.made < place.before and value.storage != place.storage and not shallow.isdisjoint(value.of)
+            for values in self._read[place.before :]
+            for value in values
+        )
+
 
 def _changes(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     """Yield other values of these tensors: near ones, of the other sign, none, and random ones of any size."""
@@ -160,6 +173,15 @@ def _changes(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         yield {name: scale * (1 + state[name].abs().mean()) * tensor for name, tensor in drawn.items()}
 
 
+@dataclass(frozen=True)
+class _Value:
+    """Something that an operation reads."""
+
+    storage: int  # which is another's once it is free: with ``made`` it is known
+    made: int  # by which operation
+    of: frozenset[str]  # tensors of the state that it depends on
+
+
 class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """One pass of a module, with what each operation uses of its state."""
 
@@ -167,6 +189,8 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.uses: list[frozenset[str]] = []
         self.macs: list[int] = []
+        self.read: list[list[_Value]] = []
+        self._values: dict[int, _Value] = {}  # by storage
         self.finished: dict[str, int] = {}  # operations before a submodule's last call was over
         self.returned: dict[str, list[Any]] = {}
         twin = eval_twin(module)
@@ -199,10 +223,31 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        tensors = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
-        self.uses.append(frozenset().union(*(self._names.get(t.untyped_storage()._cdata, ()) for t in tensors)))
+        storages = dict.fromkeys(t.untyped_storage()._cdata for t in _tensors((args, kwargs)))
+        used = frozenset[str]().union(*(self._names.get(storage, ()) for storage in storages))
+        read = [self._values[one] for one in storages if one in self._values]
+        of = used.union(*(value.of for value in read))
+        if _of_shapes(func):
+            read, of = [], frozenset()
+        for tensor in _tensors(out):
+            storage = tensor.untyped_storage()._cdata
+            made = self._values[storage].made if storage in storages and storage in self._values else len(self.uses)
+            if storage not in self._names:
+                self._values[storage] = _Value(storage, made, of)
+        self.uses.append(used)
+        self.read.append(read)
         self.macs.append(multiply_adds(func, args, kwargs, out))
         return out
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+def _of_shapes(func: Any) -> bool:
+    """Whether an operation looks at the shape of a tensor only, or hands its value to Python."""
+    name = str(func._schema.name).removeprefix("aten::")
+    return name.endswith("_like") or name.startswith("new_") or name == "_local_scalar_dense"
 
 
 def _places(first: _Run, other: _Run) -> Iterator[_Place]:
@@ -215,4 +260,5 @@ def _places(first: _Run, other: _Run) -> Iterator[_Place]:
         real = [t for t, n in zip(tensors, ROWS, strict=True) if t is not None and t.shape[:1] == (n,)]
         shapes = {tuple(t.shape[1:]) for t in real if t.is_floating_point()}
         if len(real) == len(ROWS) and len(shapes) == 1:
-            yield _Place(path, shapes.pop(), before, isinstance(returned[0][0], Tensor))
+            storage = real[0].untyped_storage()._cdata
+            yield _Place(path, shapes.pop(), before, isinstance(returned[0][0], Tensor), storage)
