@@ -52,9 +52,11 @@ def test_each_chunk_is_made_anew(run: Path) -> None:
     chunks = [path for group in groups(run) for path in group]
     assert len(chunks) == 1 + 2 * (1 + 2 * LAYERS)
     for path in [*chunks[::5], "step/0", "layers/l3/gradient/0.1.0"]:
+        content = (run / path).read_bytes()
         (run / path).write_bytes(b"x")
         assert verify(run).mendable == (path,)
         assert repair(run).checkpoints == CHECKPOINTS
+        assert (run / path).read_bytes() == content
         for name, values in SpecReader(run).arrays().items():
             np.testing.assert_array_equal(values, before[name])
     SpecReader(run).check()
