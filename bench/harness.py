@@ -155,7 +155,7 @@ def operations() -> list[str]:
         p.stem
         for p in here.glob("*.py")
         if p.stem not in {"__init__", "__main__", "harness", "ceilings", "scale", "paper", "earlier"}
-        and p.stem not in {"architectures", "requests"}  # tables of their own, not times beside peers
+        and p.stem not in {"architectures", "commits", "requests"}  # tables of their own, not times beside peers
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from featdyn.store import ArraySpec, Run, RunWriter, Schema, repair, verify
+from featdyn.store import ArraySpec, Run, RunWriter, Schema, commit, repair, verify
 from featdyn.store import schema as schemas
 from tests.engine.runs import refused
 from tests.engine.spec_reader import SpecReader
@@ -52,9 +52,11 @@ def test_each_chunk_is_made_anew(run: Path) -> None:
     chunks = [path for group in groups(run) for path in group]
     assert len(chunks) == 1 + 2 * (1 + 2 * LAYERS)
     for path in [*chunks[::5], "step/0", "layers/l3/gradient/0.1.0"]:
+        content = (run / path).read_bytes()
         (run / path).write_bytes(b"x")
         assert verify(run).mendable == (path,)
         assert repair(run).checkpoints == CHECKPOINTS
+        assert (run / path).read_bytes() == content
         for name, values in SpecReader(run).arrays().items():
             np.testing.assert_array_equal(values, before[name])
     SpecReader(run).check()
@@ -101,3 +103,9 @@ def test_two_first_chunks_of_one_group_are_beyond_repair(run: Path) -> None:
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name[:5] != ".feat"} == {
         p: content for p, content in before.items() if p.name[:5] != ".feat"
     }
+
+
+def test_a_manifest_that_nobody_could_read_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "DOCUMENT", 1000)
+    refused(lambda: write(tmp_path / "run.zarr", 1), "more small arrays than a commit can hold")
+    assert not (tmp_path / "run.zarr").exists()

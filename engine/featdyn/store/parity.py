@@ -13,7 +13,7 @@ import numpy as np
 
 from featdyn.errors import StoreError
 from featdyn.store import zstd
-from featdyn.store.gathered import Rows, WrittenRow
+from featdyn.store.gathered import Rows, WrittenRow, encode
 from featdyn.store.place import GONE, Place
 from featdyn.store.record import Version
 from featdyn.store.schema import Schema
@@ -70,7 +70,7 @@ def mend(place: Place, schema: Schema, path: str, listed: Sequence[Sequence[Grou
     if newest[path].differs_in(np.frombuffer(content, np.uint8)):
         raise StoreError(f"{place}: {path} is damaged, and so is what the manifests hold of it: nothing was changed")
     size = schema[path.rpartition("/")[0]].span * length
-    place.rewrite(path, zstd.compress(content + bytes(size - len(content))), before)
+    place.rewrite(path, encode(content + bytes(size - len(content)), len(content)), before)
 
 
 def group_of(groups: Iterable[Group], path: str) -> Group | None:
