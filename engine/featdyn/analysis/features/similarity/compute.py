@@ -20,9 +20,6 @@ from featdyn.compute import Plan
 from featdyn.store import ArraySpec, Run
 
 ACROSS = ("layer", "layer2", "t1", "t2")
-COPIES = 8
-"""So many float64 matrices of probes by probes, or by variables, each representation of a block holds, at most."""
-
 State: TypeAlias = tuple[Run, list[ArraySpec], NDArray[np.intp], SimilarityOptions, NDArray[np.bool_]]
 
 
@@ -53,12 +50,12 @@ def similarity(context: Context[SimilarityOptions]) -> xr.Dataset:
 def plan(run: Run, specs: list[ArraySpec], kept: int, tasks: int, block: int, result: int) -> Plan:
     """Return what all pairs will need."""
     widest, count = max(map(variables, specs)), len(specs) * run.checkpoints
-    one = 8 * kept * max(kept, widest)
+    one = 8 * kept * (3 * widest + 2 * kept)  # features, directions and their lengths; distances, ranks, neighbours
     return Plan(
         f"{count:,} x {count:,} pairs of layers and checkpoints, {kept:,} probes",
         tasks=tasks,
         reads=2 * tasks * block * kept * max(spec.itemsize * prod(spec.shape[1:]) for spec in specs),
-        task={"representations": 2 * block * COPIES * one, "blocks": block_bytes(run, specs)},
+        task={"representations": min(2 * block, count) * one, "blocks": block_bytes(run, specs)},
         result={"cells": result},
     )
 
