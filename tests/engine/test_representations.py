@@ -82,6 +82,7 @@ def test_margins_are_those_of_ridge_regression(run: Run) -> None:
 def test_pairs_are_those_of_the_measures(run: Run) -> None:
     found = similarity(run, block=5, layers=("two", "pool", "head"))
     assert found.attrs["similarity_set"] == "test"
+    assert found.attrs["jaccard_chance"] == pytest.approx(alike.jaccard_chance(42, 10))
     for one, other in product(("two", "head"), repeat=2):
         x, y = vectors(run, one, 0, "test"), vectors(run, other, 5, "test")
         cell = found.sel(layer=one, layer2=other, t1=0, t2=5)
