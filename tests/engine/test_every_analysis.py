@@ -332,6 +332,7 @@ def test_each_cell_is_a_number_or_missing_with_a_reason(recipe: Recipe) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # some seconds for each run
 @settings(max_examples=60, **EACH)
 @given(recipe=recipes())
 def test_each_cell_of_many_runs(recipe: Recipe) -> None:

@@ -387,6 +387,10 @@ def resident(call):
         ("drift", resident, 6000, 512, {"cuts": ("1",)}),
         ("density", traced, 1500, 300, {"cuts": ("1",), "permutations": 19}),
         ("spectra", traced, 400, 2000, {}),
+        ("richness", traced, 400, 800, {}),
+        ("collapse", traced, 400, 800, {}),
+        ("representation", traced, 600, 500, {}),
+        ("similarity", traced, 300, 300, {"samples": 300}),
     ],
 )
 def test_plans_are_near_measured_memory(tmp_path, name, measure, width, probes, options, monkeypatch):

@@ -13,6 +13,7 @@ import xarray as xr
 from torch import nn
 
 from featdyn.analysis import analyses
+from featdyn.analysis.features.pattern_shift.correlations import over_classes
 from featdyn.analysis.status import reasons
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import FeatdynError
@@ -82,6 +83,7 @@ def test_margins_are_those_of_ridge_regression(run: Run) -> None:
 def test_pairs_are_those_of_the_measures(run: Run) -> None:
     found = similarity(run, block=5, layers=("two", "pool", "head"))
     assert found.attrs["similarity_set"] == "test"
+    assert found.attrs["jaccard_chance"] == pytest.approx(alike.jaccard_chance(42, 10))
     for one, other in product(("two", "head"), repeat=2):
         x, y = vectors(run, one, 0, "test"), vectors(run, other, 5, "test")
         cell = found.sel(layer=one, layer2=other, t1=0, t2=5)
@@ -122,6 +124,28 @@ def test_a_pattern_that_shifts(tmp_path: Path) -> None:
     assert float(cell["shift"]) == pytest.approx(0.5)
     assert float(cell["loss_correlation_low"]) > 0.3
     assert set(words(found, "gap_correlation").ravel()) == {"training probes have no gap", "all probes are alike"}
+
+
+def test_shift_and_gap_over_classes() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), 5)
+    shift = labels / 10 + 0.01 * rng.standard_normal(30)
+    of_training = dict.fromkeys(range(6), 0.5)
+    values, reasons = over_classes(shift, 2 * shift + of_training[0], labels, of_training, 0)
+    assert values["class_correlation"] == pytest.approx(1)
+    assert values["class_correlation_low"] > 0.9
+    assert not any(reasons.values())
+    noise = rng.standard_normal(30)
+    mean = lambda v: [v[labels == label].mean() for label in range(6)]  # noqa: E731
+    found = over_classes(shift, noise, labels, of_training, 0)[0]["class_correlation"]
+    assert found == pytest.approx(np.corrcoef(mean(shift), mean(noise))[0, 1])
+    for case, reason in (
+        ((shift, noise, labels, None), "training_probes_have_no_gap"),
+        ((shift, noise, labels % 4, of_training), "too_few_classes"),
+        ((shift, noise * np.nan, labels, of_training), "loss_is_not_recorded_or_not_finite"),
+        ((shift * 0, noise, labels, of_training), "all_probes_are_alike"),
+    ):
+        assert set(over_classes(*case, 0)[1].values()) == {reason}
 
 
 def test_shift_and_gap_over_checkpoints(run: Run) -> None:

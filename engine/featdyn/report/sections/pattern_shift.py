@@ -7,7 +7,7 @@ import xarray as xr
 from featdyn.report.layer_curves import layer_curves
 from featdyn.report.section import Grid, Section, bounded_word, cells, name_of, word
 
-QUANTITIES = ("shift", "shift_shuffled", "loss_correlation", "loss_spearman", "undefined")
+QUANTITIES = ("shift", "shift_shuffled", "loss_correlation", "loss_spearman", "class_correlation", "undefined")
 TEXT = (
     "A probe’s decision pattern is what each channel contributes to its loss, gradient times activation. Its shift is "
     "1 less the cosine with the mean pattern of the training probes of its class, of other images than its own. With "

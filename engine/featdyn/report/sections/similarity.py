@@ -42,4 +42,6 @@ def section(result: xr.Dataset) -> Section:
         own = cell.isel(layer2=i)
         rows.append((name_of(own, "layer"), *(word(own[name]) for name in TABLE)))
     header = ("Layer", *(name.replace("_", " ").capitalize() for name in TABLE))
-    return Section("Similarity of representations", TEXT, panels, choices, grid=Grid(header, rows))
+    chance = result.attrs.get("jaccard_chance")
+    note = f"Unrelated representations have a Jaccard index of about {word(chance)}." if chance else ""
+    return Section("Similarity of representations", TEXT, panels, choices, grid=Grid(header, rows), note=note)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from featdyn.statistics import checks
 from featdyn.statistics.neighbours import nearest
 
-PIECE = 2**25
+PIECE = 2**22
 """Numbers of neighbours' features that are held at once."""
 
 
@@ -69,7 +69,7 @@ def local_pca(x: ArrayLike, *, k: int = 30, share: float = 0.95) -> float:
     if len(array) <= k:
         return math.nan
     places, found = nearest(array, k)[0], []
-    for rows in np.array_split(places, max(1, places.size * array.shape[1] // PIECE)):
+    for rows in np.array_split(places, max(1, -(-places.size * array.shape[1] // PIECE))):
         z = array[rows]
         z = z - z.mean(1, keepdims=True)
         gram = z @ z.swapaxes(1, 2) if array.shape[1] > k else z.swapaxes(1, 2) @ z

@@ -9,6 +9,7 @@ from featdyn.analysis.options import Layers, Seed, Sets, Trained, samples
 
 CELLS, OVER_TIME = "layer set t", "layer set"
 APART = (0.0, 2.0)
+BY_CLASS = "Pearson's correlation over classes of shift and generalization gap"
 _with_loss = partial(Variable, CELLS, valid_range=SIGNED, status="loss_status")
 
 
@@ -25,7 +26,7 @@ ANALYSIS = Analysis(
     "channel contributions and their mean over the training probes of its class. Our own choice: contributions are "
     "the mean of the gradient over positions times that of the activation, the gradient is of the recorded loss and "
     "not of the class's logit, a probe's own image is left out of the mean, labels of training probes dealt at random "
-    "are the null, and limits of correlations are percentiles of a bootstrap over images.",
+    "are the null, and limits of correlations are percentiles of a bootstrap over images, or classes.",
     options=PatternShiftOptions,
     variables={
         **bounded(
@@ -54,6 +55,8 @@ ANALYSIS = Analysis(
         ),
         "loss_correlation": _with_loss("Pearson's correlation of shift and loss over probes"),
         "loss_spearman": _with_loss("Spearman's correlation of shift and loss over probes"),
+        **bounded("class_correlation", CELLS, BY_CLASS, valid_range=SIGNED, status="class_interval_status"),
+        "class_correlation": Variable(CELLS, BY_CLASS, valid_range=SIGNED, status="class_status"),
         **bounded(
             "gap_correlation",
             OVER_TIME,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featdyn.analysis.cells import Cells
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.pattern_shift import PatternShiftOptions
-from featdyn.analysis.features.pattern_shift.correlations import over_checkpoints, with_loss
+from featdyn.analysis.features.pattern_shift.correlations import over_checkpoints, over_classes, with_loss
 from featdyn.analysis.inputs.layer_vectors import block_bytes, chosen_vectors
 from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, recorded, vanished, variables
 from featdyn.analysis.status import ALIKE, FEW, NO_TRAINING_PROBES, NOT_FINITE
@@ -26,8 +26,12 @@ DIMS = ("layer", "set", "t")
 NUMBERS = (
     "shift", "shift_low", "shift_high", "shift_shuffled", "undefined",
     "loss_correlation", "loss_correlation_low", "loss_correlation_high", "loss_spearman",
+    "class_correlation", "class_correlation_low", "class_correlation_high",
 )  # fmt: skip
-STATUSES = ("shift_status", "shift_interval_status", "null_status", "loss_status", "loss_interval_status")
+STATUSES = (
+    "shift_status", "shift_interval_status", "null_status", "loss_status", "loss_interval_status", "class_status",
+    "class_interval_status",
+)  # fmt: skip
 GAP = ("gap_correlation", "gap_correlation_low", "gap_correlation_high")
 NONE_DEFINED = "no_probe_has_a_pattern"
 LOSS = "outputs/loss"
@@ -67,8 +71,15 @@ def pattern_shift(context: Context[PatternShiftOptions]) -> xr.Dataset:
                 if train is None or flaw:
                     cells.put((c, s, t), {"undefined": mine.sum()}, dict.fromkeys(STATUSES, flaw or NO_TRAINING_PROBES))
                 else:
-                    found = _of_set(shift[mine], dealt[mine], losses[t, mine], origins[mine], options.seed)
-                    cells.put((c, s, t), *found)
+                    values, reasons = _of_set(shift[mine], dealt[mine], losses[t, mine], origins[mine], options.seed)
+                    if "shift" in values:
+                        known = mine & np.isfinite(shift)
+                        of_training = None if s == train else _by_class(losses[t, trained], labels[trained])
+                        more, why = over_classes(
+                            shift[known], losses[t, known], labels[known], of_training, options.seed
+                        )
+                        values, reasons = values | more, reasons | why
+                    cells.put((c, s, t), values, reasons)
     for c, s in product(range(shape[0]), range(shape[1])):
         if train is None:
             gaps.fail((c, s), NO_TRAINING_PROBES)
@@ -90,6 +101,10 @@ def plan(run: Run, specs: list[ArraySpec], rows: int, result: int) -> Plan:
         task={"patterns": 8 * 8 * rows * widest, "blocks": block_bytes(run, specs)},
         result={"cells": result, "shifts": 8 * rows * (2 * tasks + 4 * 200)},
     )
+
+
+def _by_class(loss: Values, labels: NDArray[np.int64]) -> dict[int, float]:
+    return {label: float(loss[labels == label].mean()) for label in np.unique(labels[labels >= 0]).tolist()}
 
 
 def _both(run: Run, spec: ArraySpec) -> bool:

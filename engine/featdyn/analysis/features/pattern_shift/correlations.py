@@ -13,10 +13,10 @@ from featdyn.statistics.resampling import bootstrap_counts
 
 DRAWS = 200
 LEAST = 5
-"""Images or checkpoints that a correlation needs: our own choice."""
+"""Images, classes or checkpoints that a correlation needs: our own choice."""
 NO_LOSS = "loss_is_not_recorded_or_not_finite"
 NO_GAP = "training_probes_have_no_gap"
-FEW_CHECKPOINTS = "too_few_checkpoints"
+FEW_CHECKPOINTS, FEW_CLASSES = "too_few_checkpoints", "too_few_classes"
 
 Values = NDArray[np.float64]
 Found = tuple[dict[str, Any], dict[str, str]]
@@ -38,6 +38,32 @@ def with_loss(shift: Values, loss: Values, origins: NDArray[np.int64], seed: int
         "loss_correlation_high": high,
     }
     return values, {"loss_interval_status": "" if np.isfinite(low) else ALIKE}
+
+
+def over_classes(
+    shift: Values, loss: Values, labels: NDArray[np.int64], of_training: dict[int, float] | None, seed: int
+) -> Found:
+    """Return the correlation over classes of mean shift and the loss beyond that of training probes of the class.
+
+    ``of_training`` are the mean losses of training probes by class, None for the training probes themselves. Limits are
+    by a bootstrap over classes.
+    """
+    names = ("class_status", "class_interval_status")
+    if of_training is None:
+        return {}, dict.fromkeys(names, NO_GAP)
+    classes = [label for label in np.unique(labels[labels >= 0]).tolist() if label in of_training]
+    if not np.isfinite(loss).all() or not np.isfinite([of_training[label] for label in classes]).all():
+        return {}, dict.fromkeys(names, NO_LOSS)
+    if len(classes) < LEAST:
+        return {}, dict.fromkeys(names, FEW_CLASSES)
+    mean = np.array([shift[labels == label].mean() for label in classes])
+    gap = np.array([loss[labels == label].mean() - of_training[label] for label in classes])
+    if min(_spread(mean), _spread(gap)) == 0:
+        return {}, dict.fromkeys(names, ALIKE)
+    found = _weighted(mean, gap, np.ones((1, len(classes))))
+    low, high = _percentiles(_weighted(mean, gap, bootstrap_counts(len(classes), DRAWS, seed).astype(np.float64)))
+    values = {"class_correlation": float(found[0]), "class_correlation_low": low, "class_correlation_high": high}
+    return values, {"class_interval_status": "" if np.isfinite(low) else ALIKE}
 
 
 def over_checkpoints(

@@ -16,11 +16,12 @@ from featdyn.analysis.features.representation.cell import MARGINS, State, cell
 from featdyn.analysis.inputs.layer_vectors import block_bytes
 from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, recorded, vanished, variables
 from featdyn.compute import Plan
+from featdyn.statistics.representation.dimension import PIECE
 from featdyn.store import ArraySpec, Run
 
 DIMS = ("layer", "set", "t")
 MARGIN = ("margin", "margin_low", "margin_high", "margin_positive")
-SQUARES = 12
+NEIGHBOURS, SQUARES = 30, 12
 """So many float64 matrices of chosen probes are held by the fit of a linear probe or the search for neighbours."""
 COPIES = 5
 """And so many times their features."""
@@ -56,7 +57,7 @@ def plan(run: Run, specs: list[ArraySpec], kept: list[NDArray[np.intp]], result:
         reads=run.checkpoints * rows * sum(spec.itemsize * prod(spec.shape[1:]) for spec in specs),
         task={
             "features": 8 * COPIES * rows * widest,
-            "matrices": 8 * SQUARES * most**2 + 8 * 2**25,
+            "matrices": 8 * max(SQUARES * most**2, 2 * min(PIECE, most * NEIGHBOURS * widest)),
             "blocks": block_bytes(run, specs),
         },
         state={"labels": 32 * run.schema.samples},

@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 from featdyn.analysis.cells import Cells
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.similarity import CCA, MEASURES, SimilarityOptions
-from featdyn.analysis.features.similarity.prepared import Found, Ready, compared
+from featdyn.analysis.features.similarity.prepared import NEIGHBOURS, Found, Ready, compared
 from featdyn.analysis.inputs.layer_vectors import block_bytes, chosen_vectors
 from featdyn.analysis.inputs.recorded_arrays import VANISHED, recorded, vanished, variables
 from featdyn.compute import Plan
+from featdyn.statistics.similarity import jaccard_chance
 from featdyn.store import ArraySpec, Run
 
 ACROSS = ("layer", "layer2", "t1", "t2")
-COPIES = 8
-"""So many float64 matrices of probes by probes, or by variables, each representation of a block holds, at most."""
-
 State: TypeAlias = tuple[Run, list[ArraySpec], NDArray[np.intp], SimilarityOptions, NDArray[np.bool_]]
 
 
@@ -47,18 +45,26 @@ def similarity(context: Context[SimilarityOptions]) -> xr.Dataset:
     coords: dict[str, Any] = {"layer": layers, "layer2": layers, "t1": np.arange(steps), "t2": np.arange(steps)}
     coords |= {"step1": ("t1", step), "step2": ("t2", step)}
     coords["width"] = "layer", [variables(spec) for spec in specs]
-    return cells.dataset().assign_coords(coords).assign_attrs(similarity_set=sets.names[s], used=len(kept))
+    return (
+        cells.dataset()
+        .assign_coords(coords)
+        .assign_attrs(
+            similarity_set=sets.names[s],
+            used=len(kept),
+            jaccard_chance=jaccard_chance(len(kept), NEIGHBOURS) if len(kept) > NEIGHBOURS else "",
+        )
+    )
 
 
 def plan(run: Run, specs: list[ArraySpec], kept: int, tasks: int, block: int, result: int) -> Plan:
     """Return what all pairs will need."""
     widest, count = max(map(variables, specs)), len(specs) * run.checkpoints
-    one = 8 * kept * max(kept, widest)
+    one = 8 * kept * (3 * widest + 2 * kept)  # features, directions and their lengths; distances, ranks, neighbours
     return Plan(
         f"{count:,} x {count:,} pairs of layers and checkpoints, {kept:,} probes",
         tasks=tasks,
         reads=2 * tasks * block * kept * max(spec.itemsize * prod(spec.shape[1:]) for spec in specs),
-        task={"representations": 2 * block * COPIES * one, "blocks": block_bytes(run, specs)},
+        task={"representations": min(2 * block, count) * one, "blocks": block_bytes(run, specs)},
         result={"cells": result},
     )
 
