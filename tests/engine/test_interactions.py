@@ -202,7 +202,7 @@ def test_other_shapes_are_equal_parts(shape: tuple[int, ...], players: int) -> N
     assert sizes.max() - sizes.min() <= 1
     assert regions((2,), 3) is None
     mine = choose(found[1], players, 0, 1)
-    masks = kept(found[0], mine[:2])
+    masks = kept(found[0], mine[:2], np.arange(4))
     np.testing.assert_array_equal(masks[0], ~np.isin(found[0], mine[:2]))
     np.testing.assert_array_equal(masks[0b10], found[0] != mine[0])
     assert masks[-1].all()
