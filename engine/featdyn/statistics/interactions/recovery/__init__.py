@@ -53,7 +53,8 @@ class SparseInteractions:
     exact : whether coefficients are those of the terms (up to noise), as the search ended with nothing left that random
         masks see; else they are a ridge fit to 1,024 random masks
     complete : whether exact, and no fresh mask differs by more than the threshold and noise
-    trusted : whether ``r2_low`` is at least 0.95, or all fresh masks agree within the threshold
+    trusted : whether ``r2_low`` is at least 0.95, or the function has no noise and is met by all fresh masks within the
+        threshold
     reason : one line on that
     queries, calls : evaluations and calls of the function, those for the comparison included
     """
@@ -154,9 +155,10 @@ def sparse_interactions(
     agrees = clear and bool((np.abs(left) <= np.maximum(floor, by_chance)).all())
     r2, r2_low = _explained(values, left, random)
     worst = float(np.abs(left).max())
-    trusted = agrees or r2_low >= _TRUSTED
+    # Beside noise everything may agree with nothing.
+    trusted = (agrees and not noise) or r2_low >= _TRUSTED
     named, bias_value = _named(terms, basis)
-    reason = _reason(trusted, agrees, clear, r2, r2_low, worst, max_order)
+    reason = _reason(trusted, agrees, clear, noise, r2, r2_low, worst, max_order)
     return SparseInteractions(
         terms=MappingProxyType(named), bias=bias_value, basis=basis, r2=r2, r2_low=r2_low, worst=worst, noise=noise,
         threshold=floor, exact=clear, complete=agrees, trusted=trusted, reason=reason, queries=queries.count,
@@ -206,13 +208,17 @@ def _named(terms: Terms, basis: str) -> tuple[dict[tuple[int, ...], float], floa
     return rows, terms.bias
 
 
-def _reason(trusted: bool, agrees: bool, clear: bool, r2: float, r2_low: float, worst: float, max_order: int) -> str:
-    if agrees:
+def _reason(
+    trusted: bool, agrees: bool, clear: bool, noise: float, r2: float, r2_low: float, worst: float, max_order: int
+) -> str:
+    if agrees and not noise:
         return f"all {_FRESH} fresh masks agree within the threshold"
     if np.isnan(r2):
         return "not to be trusted: the function is constant on fresh masks, the model is not"
     share = f"R2 is {r2:.3g} on {_FRESH} fresh masks, at least {r2_low:.3g}"
     rest = "" if clear else f"; terms are left that are of order above {max_order} or too many for max_queries"
+    if agrees:
+        rest = f"; what is left is within the noise, of standard deviation {noise:.3g}"
     return f"{share}, errors up to {worst:.3g}{rest}" if trusted else f"not to be trusted: {share}{rest}"
 
 
