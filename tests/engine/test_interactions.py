@@ -167,6 +167,35 @@ def test_values_that_are_not_finite_and_outputs_that_never_change(tmp_path, infi
     assert words.isel(t=1, cut=0, set=0) == "no interaction is salient"
 
 
+class Branching(nn.Module):
+    """What neither torch.fx nor torch.export follows: it comes apart by hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.first(x))
+        return self.last(hidden) if float(hidden.detach().sum()) >= 0 else self.last(-hidden)
+
+
+def test_a_network_that_comes_apart_by_hooks(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = Branching().eval()
+    inputs, labels = torch.randn(9, 6), torch.arange(9) % 3
+    with Recorder(model, Probes(inputs, labels), tmp_path / "run.zarr", layers=["*"]) as recorder:
+        recorder.record(step=0)
+    found = interactions(Run(tmp_path / "run.zarr"), model=model, cuts=["first"], players=3, samples=9)
+    assert "hook" in found.attrs["cut_method"]
+    with torch.no_grad():
+        hidden = model.first(inputs)
+        for subset in range(8):
+            kept_ = torch.tensor([bool(subset >> (k * 3 // 8) & 1) for k in range(8)])
+            logits = model.last(torch.relu(torch.where(kept_, hidden, 0.0)))
+            expected = [float(log_odds(row.double(), int(label))) for row, label in zip(logits, labels, strict=True)]
+            np.testing.assert_allclose(found["v"][0, 0, :, subset], expected, atol=1e-4)
+
+
 def test_it_is_kept_in_the_store_and_read_again(recorded) -> None:
     run, model = recorded
     found = featdyn.analyze(run, "interactions", model=model, cuts=["two"], **OPTIONS)
@@ -202,7 +231,7 @@ def test_other_shapes_are_equal_parts(shape: tuple[int, ...], players: int) -> N
     assert sizes.max() - sizes.min() <= 1
     assert regions((2,), 3) is None
     mine = choose(found[1], players, 0, 1)
-    masks = kept(found[0], mine[:2])
+    masks = kept(found[0], mine[:2], np.arange(4))
     np.testing.assert_array_equal(masks[0], ~np.isin(found[0], mine[:2]))
     np.testing.assert_array_equal(masks[0b10], found[0] != mine[0])
     assert masks[-1].all()

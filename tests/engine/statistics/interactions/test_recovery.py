@@ -69,6 +69,15 @@ def test_noise_hides_no_large_term_and_makes_none(n: int, seed: int) -> None:
     assert found.r2 < 1
 
 
+def test_noise_that_hides_everything_is_not_trusted() -> None:
+    rng = np.random.default_rng(0)
+    found = sparse_interactions(lambda masks: 0.1 * masks[:, 0] + rng.normal(size=len(masks)), 20)
+    assert not found.trusted
+    assert "within the noise" in found.reason
+    assert found.r2_low < 0.5
+    assert found.queries < 20_000
+
+
 def test_a_threshold_below_the_noise_asks_more_often() -> None:
     rng = np.random.default_rng(0)
 

@@ -17,6 +17,7 @@ from featdyn.statistics.interactions import (
     top,
 )
 from featdyn.statistics.interactions.theory import spindle
+from featdyn_kernels import moebius
 from tests.engine.statistics.interactions import worlds
 
 N = 4
@@ -84,6 +85,21 @@ def test_noise_makes_the_spindle() -> None:
     # The sparsest split of noise keeps the shape's middle: its mean order is that of medium orders.
     split = strength_by_order(and_or(v[:4], slack=0)).mean(0)
     assert 3 < mean_order(split) < 6
+
+
+def test_a_random_network_makes_the_spindle() -> None:
+    """A deep network whose weights are large, so that each masking changes everything."""
+    n, rng = 8, np.random.default_rng(6)
+    masks = (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(float)
+    tables = []
+    for _ in range(40):
+        hidden = masks @ rng.normal(size=(n, 96))
+        for _ in range(6):
+            hidden = np.tanh(6 * hidden @ rng.normal(size=(96, 96)) / 96**0.5)
+        tables.append(hidden @ rng.normal(size=96))
+    i_and = moebius.moebius(np.array(tables))
+    strength = strength_by_order(worlds.model(np.stack([i_and, np.zeros_like(i_and)], axis=1))).mean(0)
+    np.testing.assert_allclose(strength / strength.sum(), spindle(n), atol=0.02)
 
 
 def test_a_single_table_has_no_mean_over_samples() -> None:

@@ -125,13 +125,13 @@ def _plan(run: Run, parts: Stitchable, tasks: int, probes: int, players: int) ->
     suffix = sum(cut.suffix_macs for cut in parts.cuts)
     macs = run.checkpoints * probes * 2**players * suffix
     widest = max(prod(cut.shape) for cut in parts.cuts)
-    entries = 2**players * max(prod(cut.shape[-2:]) if len(cut.shape) == 3 else prod(cut.shape) for cut in parts.cuts)
+    entries = ROWS * max(prod(cut.shape[-2:]) if len(cut.shape) == 3 else prod(cut.shape) for cut in parts.cuts)
     return Plan(
         f"{len(parts.cuts)} cuts x {run.checkpoints} checkpoints x {probes:,} probes x {2**players:,} maskings, "
         f"{macs / 1e12:.3g} T multiply-adds",
         tasks=tasks,
         reads=0,
-        task={"features": parts.pass_bytes, "masks": 2 * entries, "masked": ROWS * 4 * widest * BETWEEN},
+        task={"features": parts.pass_bytes, "masks": 3 * entries, "masked": ROWS * 4 * widest * BETWEEN},
         state=parts.held,
         result={
             "tables": 4 * len(parts.cuts) * run.checkpoints * probes * 2**players,
@@ -159,24 +159,30 @@ class _Masked:
                 whole = regions(self._parts.cuts[c].shape, self._players)
                 if whole is None:
                     continue
+                of_entry, candidates = whole
                 for i, probe in enumerate(mine):
-                    of_entry, candidates = whole
-                    masks = kept(of_entry, choose(candidates, self._players, self._seed, int(probe)))
-                    row = int(probe) - batch.start
-                    logits = self._logits(self._parts.cuts[c], state, z[row], torch.from_numpy(masks), batch, row)
+                    players = choose(candidates, self._players, self._seed, int(probe))
+                    logits = self._logits(self._parts.cuts[c], state, z, of_entry, players, batch, int(probe))
                     with np.errstate(invalid="ignore"):
                         found[c, i] = log_odds(class_logits(logits), np.int64(self._labels[probe]))
         return found
 
     def _logits(
-        self, cut: Cut, state: dict[str, Tensor], z: Tensor, masks: Tensor, batch: Batch, row: int
+        self,
+        cut: Cut,
+        state: dict[str, Tensor],
+        z: Tensor,
+        of_entry: NDArray[np.intp],
+        players: NDArray[np.intp],
+        batch: Batch,
+        probe: int,
     ) -> NDArray[np.float64]:
         """Return the outputs ``(subset, class)`` of the suffix on a probe's masked features."""
-        suffix = state_for(cut.suffix, state)
-        outputs = []
-        for start in range(0, len(masks), ROWS):
-            rows = masks[start : start + ROWS].to(z.device)
-            masked = torch.where(rows, z, torch.zeros_like(z))
+        suffix, row, outputs = state_for(cut.suffix, state), probe - batch.start, []
+        for start in range(0, 2**self._players, ROWS):
+            subsets = np.arange(start, min(start + ROWS, 2**self._players))
+            rows = torch.from_numpy(kept(of_entry, players, subsets)).to(z.device)
+            masked = torch.where(rows, z[row], torch.zeros_like(z[row]))
 
             def inputs(count: int = len(rows)) -> Tensor:
                 return batch.inputs[row : row + 1].expand(count, *batch.inputs.shape[1:])

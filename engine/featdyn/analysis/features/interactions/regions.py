@@ -39,10 +39,9 @@ def choose(candidates: Places, players: int, seed: int, probe: int) -> Places:
     return np.sort(np.random.default_rng([seed, probe]).choice(candidates, players, replace=False))
 
 
-def kept(of_entry: Places, chosen: Places) -> NDArray[np.bool_]:
-    """Return which entries each subset of the players keeps, ``(2**players, *of_entry.shape)``."""
-    subsets = np.arange(2 ** len(chosen))
+def kept(of_entry: Places, chosen: Places, subsets: Places) -> NDArray[np.bool_]:
+    """Return which entries each of these subsets of the players keeps, ``(subset, *of_entry.shape)``."""
     found = np.ones((len(subsets), *of_entry.shape), bool)
     for player, region in enumerate(chosen):
-        found[np.ix_(subsets >> player & 1 == 0, *map(np.arange, of_entry.shape))] &= of_entry != region
+        found &= (of_entry != region) | (subsets >> player & 1 == 1).reshape(-1, *[1] * of_entry.ndim)
     return found

@@ -8,16 +8,14 @@ thresholds and the rule of trust are **featdyn's own choice**, after the exact s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from featdyn.statistics.interactions.recovery.model import Terms, contained
+from featdyn.statistics.interactions.recovery.model import Terms
 from featdyn.statistics.interactions.recovery.queries import Function, Masks, Queries, Spent
+from featdyn.statistics.interactions.recovery.result import SparseInteractions
 from featdyn.statistics.interactions.recovery.search import Search, random_masks
 from featdyn.statistics.interactions.subsets import Values
 from featdyn.statistics.randomness import Rng, generator
@@ -33,56 +31,6 @@ _FITTED = 1024  # random masks for the fit where no exact model was found
 _LOCAL = 4  # times as often a mask of few variables is asked, where there is noise
 _ROUNDS = 4  # of search and fit
 _DRAWS = 1000
-
-
-@dataclass(frozen=True)
-class SparseInteractions:
-    """A sparse model of a masked function, and what it is worth.
-
-    Attributes
-    ----------
-    terms : mapping from tuples of variables, ascending, to coefficients
-    bias : value of the empty mask
-    basis : "and" adds a term where all of its variables are present, "or" where any of them is
-    r2, r2_low : share of the variance that is explained on fresh random masks, and its lower 95 % limit by bootstrap;
-    NaN
-        where the function is constant on them. Each mask keeps variables with a probability drawn from 0 to 1.
-    worst : largest error on the fresh masks
-    noise : standard deviation of the answers to one mask, 0 where they are always equal
-    threshold : size that a term must have to be seen
-    exact : whether coefficients are those of the terms (up to noise), as the search ended with nothing left that random
-        masks see; else they are a ridge fit to 1,024 random masks
-    complete : whether exact, and no fresh mask differs by more than the threshold and noise
-    trusted : whether ``r2_low`` is at least 0.95, or all fresh masks agree within the threshold
-    reason : one line on that
-    queries, calls : evaluations and calls of the function, those for the comparison included
-    """
-
-    terms: Mapping[tuple[int, ...], float]
-    bias: float
-    basis: Literal["and", "or"]
-    r2: float
-    r2_low: float
-    worst: float
-    noise: float
-    threshold: float
-    exact: bool
-    complete: bool
-    trusted: bool
-    reason: str
-    queries: int
-    calls: int
-
-    def outputs(self, masks: ArrayLike) -> Values:
-        """Return the model's outputs for ``masks (queries, n)``, one a mask."""
-        present = np.asarray(masks, bool)
-        rows = np.zeros((len(self.terms), present.shape[1]), bool)
-        for row, variables in zip(rows, self.terms, strict=True):
-            row[list(variables)] = True
-        coefficients = np.array(list(self.terms.values()))
-        if self.basis == "and":
-            return np.asarray(self.bias + contained(rows, present) @ coefficients)
-        return np.asarray(self.bias + (1 - contained(rows, ~present)) @ coefficients)
 
 
 def sparse_interactions(
@@ -154,9 +102,10 @@ def sparse_interactions(
     agrees = clear and bool((np.abs(left) <= np.maximum(floor, by_chance)).all())
     r2, r2_low = _explained(values, left, random)
     worst = float(np.abs(left).max())
-    trusted = agrees or r2_low >= _TRUSTED
+    # Beside noise everything may agree with nothing.
+    trusted = (agrees and not noise) or r2_low >= _TRUSTED
     named, bias_value = _named(terms, basis)
-    reason = _reason(trusted, agrees, clear, r2, r2_low, worst, max_order)
+    reason = _reason(trusted, agrees, clear, noise, r2, r2_low, worst, max_order)
     return SparseInteractions(
         terms=MappingProxyType(named), bias=bias_value, basis=basis, r2=r2, r2_low=r2_low, worst=worst, noise=noise,
         threshold=floor, exact=clear, complete=agrees, trusted=trusted, reason=reason, queries=queries.count,
@@ -206,13 +155,17 @@ def _named(terms: Terms, basis: str) -> tuple[dict[tuple[int, ...], float], floa
     return rows, terms.bias
 
 
-def _reason(trusted: bool, agrees: bool, clear: bool, r2: float, r2_low: float, worst: float, max_order: int) -> str:
-    if agrees:
+def _reason(
+    trusted: bool, agrees: bool, clear: bool, noise: float, r2: float, r2_low: float, worst: float, max_order: int
+) -> str:
+    if agrees and not noise:
         return f"all {_FRESH} fresh masks agree within the threshold"
     if np.isnan(r2):
         return "not to be trusted: the function is constant on fresh masks, the model is not"
     share = f"R2 is {r2:.3g} on {_FRESH} fresh masks, at least {r2_low:.3g}"
     rest = "" if clear else f"; terms are left that are of order above {max_order} or too many for max_queries"
+    if agrees:
+        rest = f"; what is left is within the noise, of standard deviation {noise:.3g}"
     return f"{share}, errors up to {worst:.3g}{rest}" if trusted else f"not to be trusted: {share}{rest}"
 
 
