@@ -242,6 +242,8 @@ def test_what_is_bad_or_half_there_is_one_line_and_leaves_nothing(tmp_path):
     np.savez(tmp_path / "object.npz", a=np.array([[foreign.Bomb(trace)] * 2], dtype=object))
     whole = (tmp_path / "a.npy").read_bytes()
     (tmp_path / "cut.npy").write_bytes(whole[:-8])
+    for name, shape in (("none", (0, 3)), ("flat", (3, 0)), ("never", (0, 3, 2))):
+        np.save(tmp_path / f"{name}.npy", np.zeros(shape, np.float32))
     np.savez(tmp_path / "whole.npz", a=foreign.values(4, 300))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:-400])
 
@@ -299,6 +301,14 @@ def test_what_is_bad_or_half_there_is_one_line_and_leaves_nothing(tmp_path):
         (tmp_path / "object.npz", axes, "holds object, not real numbers"),
         (states, {**axes}, "axes are given for plain arrays, and this is vllm"),
         (states, {"layers": ["x*"]}, "no layer x*"),
+        (pico, {"steps": [1, 2]}, "says the steps of its checkpoints itself"),
+        (states, {"format": "pico"}, "states: is no recording of the format pico"),
+        (states, {"format": "other"}, "no format 'other'"),
+        (tmp_path / "none.npy", axes, "layer none has 0 samples"),
+        (tmp_path / "flat.npy", axes, "layer flat has 3 samples of shape"),
+        (tmp_path / "none.npy", {"axes": ["checkpoint", "x"]}, "needs sample"),
+        (tmp_path / "never.npy", {"axes": ["checkpoint", "sample", "x"], "steps": []}, "holds no checkpoint"),
+        ([], {}, "nothing to import"),
     ):  # fmt: skip
         with pytest.raises(FeatdynError, match=message.replace("x*", "x")) as caught:
             import_recording(source, tmp_path / "r.zarr", **options)

@@ -45,8 +45,11 @@ def checkpoints(
         if not path.exists():
             raise DataError(f"{path}: is not there")
     found = name or next((one for one, module in FORMATS.items() if _is_mine(module, paths[0])), None)
-    if found is None:
-        raise DataError(f"{paths[0]}: is none of {', '.join(FORMATS)}")
+    if found not in FORMATS:
+        raise DataError(f"{paths[0]}: is none of {', '.join(FORMATS)}" if name is None else f"no format {name!r}")
+    for path in paths:
+        if not _is_mine(FORMATS[found], path):
+            raise DataError(f"{path}: is no recording of the format {found}")
     opened: Callable[[Path], dict[int | None, Recorded]] = FORMATS[found].opened
     if found == "arrays":
         opened = partial(arrays.opened, scratch=scratch, axes=axes, steps=steps)
@@ -55,8 +58,10 @@ def checkpoints(
     if len(paths) == 1:
         held = opened(paths[0])
         if None not in held:
+            if pattern or (steps is not None and found != "arrays"):
+                raise DataError(f"{paths[0]}: says the steps of its checkpoints itself: give none")
             return found, _alike({step: one for step, one in held.items() if step is not None})
-        return found, {_only(paths[0], steps, pattern): held[None]}
+        return found, _alike({_only(paths[0], steps, pattern): held[None]})
     named = _given(paths, steps) if steps is not None else by_step(list(paths), pattern)
     each = {step: opened(path) for step, path in named.items()}
     for step, one in each.items():
@@ -95,8 +100,13 @@ def _named_alike(found: dict[int, Recorded]) -> dict[int, Recorded]:
 
 
 def _alike(found: dict[int, Recorded]) -> dict[int, Recorded]:
-    """Raise where checkpoints are not of the same layers and samples."""
+    """Raise where checkpoints are not of the same layers and samples, or hold nothing."""
+    if not found:
+        raise DataError("the recording holds no checkpoint")
     (first, one), *others = found.items()
+    for name, layer in one.layers.items():
+        if not one.samples or 0 in layer.shape:
+            raise DataError(f"layer {name} has {one.samples} samples of shape {layer.shape}: it holds no value")
     for step, other in others:
         if other.samples != one.samples:
             raise DataError(f"step {first} has {one.samples} samples, step {step} {other.samples}")
