@@ -45,7 +45,7 @@ def checkpoints(
         if not path.exists():
             raise DataError(f"{path}: is not there")
     found = name or next((one for one, module in FORMATS.items() if _is_mine(module, paths[0])), None)
-    if found not in FORMATS:
+    if found is None or found not in FORMATS:
         raise DataError(f"{paths[0]}: is none of {', '.join(FORMATS)}" if name is None else f"no format {name!r}")
     for path in paths:
         if not _is_mine(FORMATS[found], path):
