@@ -66,6 +66,33 @@ class Idle(Net):
         return h + 3 * self.extra(h) if bool((h[:, 0] > 0.9).any()) and len(h) > 8 else h
 
 
+class Writes(Net):
+    """Writes into its input and into what its layers return."""
+
+    def forward(self, x):
+        x -= 0.5
+        if bool((x > 100).all()):
+            return x
+        h = self.middle(self.first(x).mul_(2).add_(1))
+        return self.last(h.relu_())[:, :3]
+
+
+class Computed(Net):
+    """A weight that each pass computes, with the graph of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.middle = nn.utils.weight_norm(self.middle)
+
+
+class Imaginary(Net):
+    """Complex features, and numbers of classes, between its layers."""
+
+    def forward(self, x):
+        h = torch.tanh(self.middle(torch.fft.fft(self.first(x)).abs()))
+        return self.last.weight[h.argmax(1)][:, :3] * (1 + h.sum(1, keepdim=True))
+
+
 def inputs() -> Tensor:
     x = torch.randn(N, 6, generator=torch.Generator().manual_seed(3))
     x[RARE, 0] = 9
@@ -94,9 +121,24 @@ def mixed(run: Run, net: nn.Module, before: tuple[str, ...], behind: tuple[str, 
         for t2 in range(STEPS):
             states = run.state(t1), run.state(t2)
             state = {name: states[name.split(".")[0] in behind][name] for name in states[0]}
-            parts = [functional_call(net, state, (x,)) for x in inputs().split(12)]
+            parts = [functional_call(net, state, (x.clone(),)) for x in inputs().split(12)]
             found.append(torch.cat(parts).argmax(1).numpy())
     return np.stack(found).reshape(STEPS, STEPS, N)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("net", [Writes, Computed, Imaginary])
+def test_networks_that_write_compute_weights_or_leave_the_real_numbers_are_asked_right(tmp_path, net):
+    run = recorded(tmp_path / "r.zarr", net())
+    found = analyze(run, "consistency", model=net(), cuts=["all"])
+    assert not found["apart"].any()
+    assert not found["diagonal_differences"].any()
+    first, last = ("abs", "tanh") if net is Imaginary else ("first", "middle")  # in a graph what follows them
+    for cut, before in ((first, ("first",)), (last, ("first", "middle"))):
+        wanted = mixed(run, net(), before, tuple({"middle", "extra", "last"} - {*before}))
+        np.testing.assert_array_equal(found["prediction"].sel(cut=cut), wanted, err_msg=cut)
+    analyze(run, "averaging", model=net())
+    assert not np.isnan(analyze(run, "rewind", model=net(), cuts=[last])["accuracy"]).any()
 
 
 @pytest.mark.parametrize("net", [Steered, Seldom])

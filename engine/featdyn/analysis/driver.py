@@ -147,10 +147,16 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Itera
 
 def _copied(model: nn.Module) -> nn.Module:
     """Return a copy that may be moved and switched, without wrappers; the user's own stays as it is."""
+    from torch import Tensor
+
     from featdyn.networks.unwrap import unwrap
 
+    inner = unwrap(model)
+    held = (value for part in inner.modules() for value in vars(part).values())
+    # Of a weight that an earlier pass has computed, or a feature that one has kept, torch copies no graph.
+    alone = {id(value): value.detach().clone() for value in held if isinstance(value, Tensor) and not value.is_leaf}
     try:
-        return copy.deepcopy(unwrap(model))
+        return copy.deepcopy(inner, alone)
     except Exception as error:
         raise FeatdynError(f"the model cannot be copied ({error}): give one without hooks or compiled parts") from error
 

@@ -63,9 +63,11 @@ class _Keeps(nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = super().__call__(*args, **kwargs)
-        vars(self)["_kept"].append(one_tensor(output))
+        kept = one_tensor(output)
         if vars(self)["_last"]:
+            vars(self)["_kept"].append(kept)
             raise _Reached
+        vars(self)["_kept"].append(None if kept is None else kept.clone())  # what follows may write into it
         return output
 
 
@@ -88,9 +90,11 @@ class _Begins(nn.Module):
     def forward(self, given: Tensor) -> Any:
         if not isinstance(given, Tensor):
             raise TypeError(f"a part takes a tensor, not {type(given).__name__}")  # torch.fx would trace too little
-        layout, inputs, handed = self._layout, given, list[Tensor]()
+        # Copies, as what follows may write into them, and others have what was given too.
+        layout, inputs, handed = self._layout, given.clone(), list[Tensor]()
         if layout.source is not None:
-            features, inputs = torch.split(given, [prod(layout.shape), prod(layout.inputs)], dim=1)
+            halves = torch.split(given, [prod(layout.shape), prod(layout.inputs)], dim=1)
+            features, inputs = (half.clone(memory_format=torch.contiguous_format) for half in halves)
             kind = next((p.dtype for p in nn.Module.parameters(self) if p.is_floating_point()), given.dtype)
             handed = [features.reshape(-1, *layout.shape).to(kind)]
             inputs = inputs.reshape(-1, *layout.inputs).to(kind if layout.dtype.is_floating_point else layout.dtype)

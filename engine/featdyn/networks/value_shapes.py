@@ -24,6 +24,8 @@ class TensorOf:
     """Stands for a tensor of this shape."""
 
     shape: tuple[int, ...]
+    real: bool = True
+    """Whether its values are real numbers."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,11 @@ class ValueShapes:
         return any(found)
 
     def sample_shape(self, node: fx.Node) -> tuple[int, ...] | None:
-        """Shape of one sample where the value is a tensor with one row per sample, else None."""
+        """Shape of one sample where the value is a tensor of real numbers, or the input, with one row per sample."""
         two, three = (values[node] for values in self.values)
-        if not isinstance(two, TensorOf) or two.shape[:1] != BATCHES[:1] or three.shape[:1] != BATCHES[1:]:
+        if not isinstance(two, TensorOf) or not (two.real or node is self.trace.input):
+            return None
+        if two.shape[:1] != BATCHES[:1] or three.shape[:1] != BATCHES[1:]:
             return None
         return two.shape[1:] if two.shape[1:] == three.shape[1:] else None
 
@@ -83,7 +87,7 @@ def _to_meta(value: Tensor) -> Tensor:
 
 
 def _describe(leaf: Any) -> Any:
-    return TensorOf(tuple(leaf.shape)) if isinstance(leaf, Tensor) else leaf
+    return TensorOf(tuple(leaf.shape), leaf.is_floating_point()) if isinstance(leaf, Tensor) else leaf
 
 
 class _Run(fx.Interpreter):

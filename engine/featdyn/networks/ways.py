@@ -111,7 +111,7 @@ def _by_export(module: nn.Module, example: Tensor, every: bool) -> Iterator[Cut]
     traced = Traced(export(module, example), example, "torch.export")
     inputs = rows(example, 3)
     with torch.no_grad():
-        one, other = one_tensor(eval_twin(module)(inputs)), traced.part(INPUT, OUTPUT)(inputs)
+        one, other = one_tensor(eval_twin(module)(inputs.clone())), traced.part(INPUT, OUTPUT)(inputs)
     if one is None or not torch.equal(one, other):  # a graph of other inputs, whose values control flow depends on
         raise CannotCut(module, "its graph has not the bits of the module")
     return traced.cuts()

@@ -129,7 +129,7 @@ class Sampler:
             name: b.to(dtype if b.is_floating_point() else b.dtype, copy=True) for name, b in self.model.named_buffers()
         }
         with self._chance(draw):
-            logits = functional_call(self.model, {**moving, **buffers}, (inputs,))
+            logits = functional_call(self.model, {**moving, **buffers}, (inputs.clone(),))
         found = torch.autograd.grad(self.data.loss(logits.double(), labels), list(moving.values()))
         return dict(zip(moving, found, strict=True))
 

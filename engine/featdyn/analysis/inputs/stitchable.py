@@ -182,7 +182,7 @@ def _difference(model: nn.Module, cuts: Sequence[Cut], states: States, inputs: T
     for t in sorted(set(np.linspace(0, len(states) - 1, CHECKED).astype(int).tolist())):
         state = states[t]
         with torch.inference_mode():
-            whole = functional_call(twin, state, (inputs,))
+            whole = functional_call(twin, state, (inputs.clone(),))  # into which it may write
             if not isinstance(whole, Tensor):
                 raise NetworkError(f"the model returns {type(whole).__name__}, not one tensor: wrap it so that it does")
             for cut in cuts:

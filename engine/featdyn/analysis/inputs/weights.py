@@ -62,7 +62,7 @@ def refuse_other_function(run: Run, model: nn.Module, states: States, batch: Bat
     for t in dict.fromkeys(np.linspace(0, run.checkpoints - 1, CHECKED).astype(int).tolist()):
         recorded = run.block("outputs/logits", t, batch.block)[: batch.stop - batch.start].astype(np.float64)
         with torch.inference_mode():
-            found = functional_call(twin, states[t], (batch.inputs,))
+            found = functional_call(twin, states[t], (batch.inputs.clone(),))  # into which it may write
         if not isinstance(found, Tensor) or found[: len(recorded)].shape != recorded.shape:
             raise NetworkError(f"{run.path}: the model's outputs have another shape than those recorded")
         difference = np.abs(found[: len(recorded)].double().cpu().numpy() - recorded).max(initial=0)

@@ -83,7 +83,7 @@ class AveragedNetworks:
         for batch in batches:
             rows = batch.stop - batch.start
             with torch.inference_mode():
-                logits = functional_call(self.model, state, (batch.inputs,))[:rows]
+                logits = functional_call(self.model, state, (batch.inputs.clone(),))[:rows]
             logs = _log_shares(class_logits(logits.double().cpu().numpy()))
             found.append(self._scores(logs, slice(batch.start, batch.stop)))
         predictions, losses = zip(*found, strict=True)

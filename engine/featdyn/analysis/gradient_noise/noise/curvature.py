@@ -29,7 +29,7 @@ def quotients(
     """
     moving = [dict(model.named_parameters())[name] for name in names]
     with derivatives_of_every_kind():
-        loss = mean_loss(model(inputs).double(), labels)
+        loss = mean_loss(model(inputs.clone()).double(), labels)
         first = torch.autograd.grad(loss, moving, create_graph=True)
         gradient = flat(dict(zip(names, first, strict=True)), names)
         found = []
