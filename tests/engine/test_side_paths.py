@@ -120,7 +120,7 @@ def mixed(run: Run, net: nn.Module, before: tuple[str, ...], behind: tuple[str, 
     for t1 in range(STEPS):
         for t2 in range(STEPS):
             states = run.state(t1), run.state(t2)
-            state = {name: states[name.split(".")[0] in behind][name] for name in states[0]}
+            state = {name: states[name.startswith(behind)][name] for name in states[0]}
             parts = [functional_call(net, state, (x.clone(),)) for x in inputs().split(12)]
             found.append(torch.cat(parts).argmax(1).numpy())
     return np.stack(found).reshape(STEPS, STEPS, N)
@@ -156,6 +156,31 @@ def test_a_layer_that_seldom_runs_is_that_of_the_suffix(tmp_path, cut):
     assert (wanted != mixed(run, Net(), before, behind)).any()  # it does run
     np.testing.assert_array_equal(found["prediction"].sel(cut=cut), wanted)
     assert not found["apart"].any()
+
+
+class Heavy(Net):
+    """A graph whose cuts are dense enough, though an encoder is one operation to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(6, 2, 6, dropout=0.0, batch_first=True)
+        self.encoder, self.wide = nn.TransformerEncoder(layer, 2), nn.Sequential(nn.Linear(6, 150), nn.Linear(150, 6))
+
+    def forward(self, x):
+        return self.last(self.wide(self.encoder(self.first(x)[:, None])[:, 0]))[:, :3]
+
+
+def test_a_cut_that_the_first_way_lacks_is_found_by_another(tmp_path):
+    torch.manual_seed(0)
+    run = recorded(tmp_path / "r.zarr", net := Heavy())
+    assert analyze(run, "consistency", model=net, cuts=["encoder"]).attrs["cut_method"] == "torch.fx"
+    found = analyze(run, "consistency", model=net, cuts=["encoder.layers.0"])
+    assert found.attrs["cut_method"].startswith("forward hooks")
+    behind = ("encoder.layers.1.", "wide.", "last.")
+    wanted = mixed(run, net.eval(), ("encoder.layers.0.",), behind)
+    np.testing.assert_array_equal(found["prediction"].sel(cut="encoder.layers.0"), wanted)
+    with pytest.raises(NetworkError, match=r"no cut 'encoder.layers.7'; there are"):
+        analyze(run, "consistency", model=net, cuts=["encoder.layers.7"])
 
 
 def test_what_passes_beside_a_cut_unseen_is_missing_where_it_shows(tmp_path):

@@ -40,11 +40,11 @@ def number(name: str, value: Number) -> float:
 
 
 def whole(name: str, value: int, least: int = 0) -> int:
-    """Return an option that must be a whole number of at least so much."""
+    """Return an option that must be a whole number of at least so much, and of 64 bits at most."""
     try:
         found = operator.index(value)
     except TypeError:
         found = least - 1
-    if found < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if not least <= found < 2**63:
+        raise ValueError(f"{name} must be a whole number of at least {least} and below 2**63, got {value!r}")
     return found

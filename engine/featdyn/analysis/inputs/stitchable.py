@@ -148,20 +148,27 @@ def _taken_apart(
     before.
     """
     states: States | None = None
+    missing: NoCut | None = None
     for found in ways(model, inputs):
         if method and found[0].method != method:
             continue
         try:
             picked = resolve(found, patterns)
         except NoCut:  # maybe one that costs the same as another
-            every = next(cuts for cuts in ways(model, inputs, every=True) if cuts[0].method == found[0].method)
-            picked = resolve(every, [name for each in patterns for name in _known(found, each)])
+            every = next((cuts for cuts in ways(model, inputs, every=True) if cuts[0].method == found[0].method), found)
+            try:
+                picked = resolve(every, [name for each in patterns for name in _known(found, each)])
+            except NoCut as error:  # maybe one that another way finds
+                missing = missing or error
+                continue
         states = states or States(run, model)
         difference = 0.0 if method else _difference(model, picked, states, inputs)
         if difference <= SAME:
             return picked, states, difference
-    if states is None:  # it has no cut
-        return resolve([], patterns), States(run, model), 0.0
+    if missing is not None:
+        raise missing
+    if states is None:
+        raise CannotCut(model, "no single tensor on its way separates it into two halves")
     raise NetworkError(f"{run.path}: the halves of the network give other outputs than the network itself")
 
 
