@@ -219,7 +219,7 @@ def test_what_passes_beside_a_cut_unseen_is_missing_where_it_shows(tmp_path):
 @pytest.mark.parametrize("name", ["rewind", "controls", "batchnorm"])
 def test_analyses_of_few_pairs_refuse_such_a_cut_before_they_begin(tmp_path, name):
     run = recorded(tmp_path / "r.zarr", Rare())
-    with pytest.raises(NetworkError, match=r"halves of checkpoint . at middle, joined, are not its network") as said:
+    with pytest.raises(NetworkError, match=r"at middle the halves of 2 of 4 checkpoints, joined, are not") as said:
         analyze(run, name, model=Rare(), cuts=["middle"])
     assert "\n" not in str(said.value)
     assert analyze(run, name, model=Rare(), cuts=["first"]).sizes

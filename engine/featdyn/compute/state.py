@@ -19,8 +19,7 @@ _held: dict[str, _States] = {}
 class _States:
     """One state for each thread, as modules lend their parameters to one call at a time.
 
-    All are made when the first task asks, and before any task runs: torch.fx patches every module of the process while
-    it traces one.
+    All are made when the first task asks, and before any task runs.
     """
 
     def __init__(self, rebuild: Callable[[], Any], threads: int, made: list[Any]) -> None:

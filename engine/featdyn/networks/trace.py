@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from featdyn.errors import NetworkError
 from featdyn.networks.twin import eval_twin
+from featdyn_kernels.tracing import Tracer
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class CannotCut(NetworkError):
         )
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(Tracer):
     """Symbolic tracer that gives optional inputs their defaults and remembers what every submodule returned."""
 
     proxy_buffer_attributes = True  # else a branch on a buffer would be traced as it is now
@@ -107,8 +108,8 @@ class _Tracer(fx.Tracer):
         """Whether a module is one operation: also BatchNorm with a forward function of its own, as one looks for it."""
         return isinstance(m, _BatchNorm) or super().is_leaf_module(m, module_qualified_name)
 
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        returned = super().call_module(m, forward, args, kwargs)
+    def _called(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        returned = super()._called(m, forward, args, kwargs)
         node = returned.node if isinstance(returned, fx.Proxy) else None
         self.calls.setdefault(self.path_of_module(m), []).append(node)
         return returned

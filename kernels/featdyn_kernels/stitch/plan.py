@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from featdyn_kernels.tracing import symbolic_trace
+
 _ADDS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _RELUS: tuple[Any, ...] = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
 _NORMS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: nn.BatchNorm2d, nn.Linear: nn.BatchNorm1d}
@@ -149,7 +151,7 @@ def plan(module: nn.Module) -> SuffixPlan:
 
 def _trace(module: nn.Module) -> fx.GraphModule:
     try:
-        return fx.symbolic_trace(module)
+        return symbolic_trace(module)
     except Exception as error:  # the forward functions of users raise what they please
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise Unplannable(f"torch.fx cannot trace {type(module).__name__}: {reason}") from error

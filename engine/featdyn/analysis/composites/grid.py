@@ -102,15 +102,18 @@ def refuse_apart(context: Context[Any], parts: Stitchable, labels: NDArray[np.in
         return
     run, members = context.run, np.ones((len(labels), 1))
     items = [(block, t, range(t, t + 1)) for t in range(len(parts.states)) for block in range(run.schema.blocks)]
+    different = np.zeros((len(parts.cuts), len(parts.states)), np.int64)
     with context.stage(_Grid(run, parts, members, labels), parts.around(_Grid, run, members, labels)) as stage:
-        for (_, t, _), (_, _, different) in zip(items, stage.map(_Grid.block, items), strict=True):
-            for cut, count in zip(parts.cuts, different.tolist(), strict=True):
-                if count:
-                    raise NetworkError(
-                        f"{run.path}: the halves of checkpoint {t} at {cut.name}, joined, are not its network for "
-                        f"{count} or more probes: what the forward function makes of earlier layers passes beside this "
-                        "cut; choose other cuts"
-                    )
+        for (_, t, _), found in zip(items, stage.map(_Grid.block, items), strict=True):
+            different[:, t] += found[2]
+    for cut, counts in zip(parts.cuts, different, strict=True):
+        if counts.any():
+            t = int(counts.argmax())
+            raise NetworkError(
+                f"{run.path}: at {cut.name} the halves of {(counts > 0).sum()} of {len(counts)} checkpoints, joined, "
+                f"are not their network (of checkpoint {t} for {counts[t]} probes): what the forward function makes of "
+                "earlier layers passes beside this cut; choose other cuts"
+            )
 
 
 def suffixes(parts: Stitchable, states: Sequence[Mapping[str, Tensor]]) -> list[SuffixBank]:
