@@ -71,6 +71,30 @@ def test_a_released_format_is_continued_repaired_and_cleared(released: tuple[Pat
     assert SpecReader(path).arrays().keys() == recorded["arrays"].keys()
 
 
+def test_a_store_of_format_2_goes_on_in_format_3(tmp_path: Path) -> None:
+    with zipfile.ZipFile(HERE / "format-2.zip") as archive:
+        archive.extractall(tmp_path)
+    path = tmp_path / "zstd.zarr"
+    before = SpecReader(path).arrays()
+    with RunWriter.open(path) as writer, writer.checkpoint() as checkpoint:
+        for spec in writer.schema.arrays:
+            for block in range(writer.schema.blocks if spec.sample_axis is not None else 1):
+                checkpoint.write(spec.path, Run(path).block(spec.path, 0, block, stored=True).copy(), block)
+    assert Root.read(path).format == FORMAT
+    content, values = (path / "zarr.json").read_bytes(), SpecReader(path).arrays()
+    for name in ("step/0", "layers/stem/gradient/0.1.0.0"):  # rows in two manifests of format 2 and one of format 3
+        (path / name).write_bytes(b"x")
+        assert repair(path).verdict.mendable == (name,)
+    SpecReader(path).check()
+    for name, found in SpecReader(path).arrays().items():
+        np.testing.assert_array_equal(found, values[name])
+        np.testing.assert_array_equal(found[: len(before[name])], before[name])
+    for name in ("zarr.json", "commits/root.json"):
+        (path / name).unlink()
+    repair(path)
+    assert (path / "zarr.json").read_bytes() == content
+
+
 def changed(path: Path, change: Any) -> None:
     """Rewrite the root of a store as another writer might, with its checksum."""
     document = json.loads((path / "zarr.json").read_bytes())
