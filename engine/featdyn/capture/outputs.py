@@ -92,8 +92,8 @@ class Outputs:
 
     def columns(self, logits: Tensor, loss: Tensor, targets: Tensor | None, real: Tensor | None) -> dict[str, Tensor]:
         """Return what is kept of a batch; of positions that do not count it is 0, and -1 for classes."""
-        there = real[:, :, None] if self.padded and real is not None else torch.ones((), dtype=torch.bool)
-        there = there.to(logits.device)
+        every = torch.ones((), dtype=torch.bool, device=logits.device)
+        there = real[:, :, None].to(logits.device) if self.padded and real is not None else every
         found: dict[str, Tensor] = {}
         if self.best_only:  # logits themselves are too many to be copied
             best = logits.topk(TOP, dim=-1)

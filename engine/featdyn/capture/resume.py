@@ -55,7 +55,7 @@ def last_step(
         for path in outputs
         if not close(before[path], now[path].float(), around)
     ]
-    told = before.get("outputs/loss", torch.zeros(0)).abs() >= FITTED
+    told = before.get("outputs/loss", torch.zeros(0, device="cpu")).abs() >= FITTED
     for path in gradients if told.any() else ():
         here = now[path] / gradient_scale(recording.options)
         if not _alike(before[path][told], here[told], found[outputs[0]].dtype):

@@ -166,7 +166,7 @@ def _changes(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     yield {name: 1.5 * tensor + 0.25 for name, tensor in state.items()}
     yield {name: -tensor for name, tensor in state.items()}
     sizes = {name: 1 + tensor.abs().mean() for name, tensor in state.items()}
-    drawn = torch.randn(DRAWN, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randn(DRAWN, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     for shift, scale in enumerate(SCALES):
         random = drawn.roll(1000 * shift)
         yield {name: scale * sizes[name] * _tiled(random, tensor) for name, tensor in state.items()}
