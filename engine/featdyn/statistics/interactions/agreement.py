@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featdyn.statistics.interactions.strength import Chosen
-from featdyn.statistics.interactions.subsets import Values, alike, by_order, divided
+from featdyn.statistics.interactions.subsets import Values, alike, apart, by_order, divided
 from featdyn.statistics.resampling import bootstrap_counts
 
 _DRAWS = 1000
@@ -58,7 +58,7 @@ def cohens_kappa(first: ArrayLike, second: ArrayLike, chosen: ArrayLike, *, seed
     drawn = _kappa(bootstrap_counts(len(a), _DRAWS, seed).astype(np.float64) @ sums)[0]
     known = drawn[np.isfinite(drawn)]
     low, high = np.quantile(known, [0.025, 0.975]) if len(known) >= 0.9 * _DRAWS else (nan, nan)
-    if not low < high:
+    if not apart(low, high):
         return Kappa(float(kappa), nan, nan, float(agreement), number, "samples drawn anew tell no spread")
     return Kappa(float(kappa), float(low), float(high), float(agreement), number)
 

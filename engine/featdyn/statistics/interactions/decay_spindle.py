@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from featdyn.statistics.interactions.subsets import Values
+from featdyn.statistics.interactions.subsets import Values, apart
 from featdyn.statistics.interactions.theory import filter_norms, spindle
 from featdyn.statistics.resampling import Interval, bootstrap_counts
 
@@ -98,7 +98,7 @@ def _intervals(
         low, high = np.quantile(values, [0.025, 0.975])
         limits.append((float(low), float(high)))
     # Draws that all agree tell no spread; s2 is on a grid, on which they may well agree.
-    if not limits[0][0] < limits[0][1]:
+    if not apart(*limits[0]):
         limits[0] = (nan, nan)
     return Interval(share, *limits[0]), Interval(noise, *limits[1])
 

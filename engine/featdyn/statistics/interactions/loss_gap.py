@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from featdyn.statistics.interactions.extraction import AndOr
 from featdyn.statistics.interactions.strength import salient
-from featdyn.statistics.interactions.subsets import Values, alike, by_order
+from featdyn.statistics.interactions.subsets import Values, alike, apart, by_order
 from featdyn.statistics.resampling import Interval, bootstrap_counts
 
 _DRAWS = 1000
@@ -107,7 +107,8 @@ def loss_gap(
         if drawn is None:
             return Interval(point, np.full_like(point, np.nan), np.full_like(point, np.nan))
         low, high = np.quantile(drawn, [0.025, 0.975], axis=-2)
-        return Interval(point, np.where(low < high, low, np.nan), np.where(low < high, high, np.nan))
+        known = apart(low, high)
+        return Interval(point, np.where(known, low, np.nan), np.where(known, high, np.nan))
 
     def single(values: list[Values]) -> Interval:
         found = interval(gap([x[..., None] for x in values]))

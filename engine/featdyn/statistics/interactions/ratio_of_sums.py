@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from featdyn.statistics.interactions.subsets import Values, divided
+from featdyn.statistics.interactions.subsets import Values, apart, divided
 from featdyn.statistics.resampling import Interval, bootstrap_counts
 
 _DRAWS = 1000
@@ -36,5 +36,5 @@ def ratio_of_sums(part: Values, whole: Values, counts: NDArray[np.float32] | Non
     found = divided(counts @ part, counts @ whole)  # (..., draw, k)
     known = np.isfinite(found).all(-2) & np.isfinite(estimate)
     low, high = np.quantile(np.where(np.isfinite(found), found, 0.0), [0.025, 0.975], axis=-2)
-    known &= low < high  # draws that all agree tell no spread
+    known &= apart(low, high)
     return Interval(estimate, np.where(known, low, np.nan), np.where(known, high, np.nan))

@@ -55,6 +55,12 @@ def divided(part: ArrayLike, whole: ArrayLike) -> Values:
     return np.asarray(np.divide(a, b, out=np.full(b.shape, np.nan), where=b > 0))
 
 
+def apart(low: ArrayLike, high: ArrayLike) -> NDArray[np.bool_]:
+    """Return whether limits differ by more than rounding: draws that all agree tell no spread."""
+    a, b = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    return np.asarray(b - a > 1e-12 * (np.abs(a) + np.abs(b)))
+
+
 def members(subset: int) -> tuple[int, ...]:
     """Return the variables of the subset with this index."""
     return tuple(i for i in range(subset.bit_length()) if subset >> i & 1)

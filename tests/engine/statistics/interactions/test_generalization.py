@@ -136,6 +136,9 @@ def test_kappa_is_cohens() -> None:
     constant = cohens_kappa(a, np.ones_like(a), kept)
     assert np.isnan(constant.kappa)
     assert "constant" in constant.reason
+    for value in (0, 1):
+        assert np.isnan(cohens_kappa(np.full_like(a, value), b, kept).kappa)
+        assert np.isnan(cohens_kappa(a, np.full_like(a, value), kept).kappa)
     assert "nothing is chosen" in cohens_kappa(a, b, np.zeros_like(kept)).reason
     with pytest.raises(ValueError, match="0 or 1"):
         cohens_kappa(a * 0.5, b, kept)

@@ -75,6 +75,14 @@ def test_the_claim_can_be_true_false_and_unknown() -> None:
     assert np.isnan([one.explained.low, one.explained.high]).all()
 
 
+def test_samples_that_are_all_equal_tell_no_spread() -> None:
+    both, labels = (x[:1].repeat(5, 0) for x in world(0, 5, 1.0))
+    equal = worlds.model(both)
+    found = loss_gap(equal, labels, worlds.model(-both), labels)
+    assert np.isfinite(found.gap.estimate)
+    assert np.isnan([found.gap.low, found.gap.high, found.explained.low]).all()
+
+
 def test_labels_that_do_not_fit_are_refused() -> None:
     a, labels = world(0, 5, 1.0)
     with pytest.raises(ValueError, match="labels"):

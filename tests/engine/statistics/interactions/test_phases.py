@@ -45,7 +45,7 @@ def test_what_only_rises_or_falls_has_no_boundary(h: np.ndarray) -> None:
 
 def test_flat_curves_cannot_tell() -> None:
     verdicts = [phases.peak(*strengths(np.full(8, 0.5), 20, 0.3, seed), STEPS).verdict for seed in range(40)]
-    assert verdicts.count("yes") <= 4
+    assert verdicts.count("yes") <= 3, "nominally 5 %"
     assert verdicts.count("cannot tell") >= 30
 
 
