@@ -24,10 +24,11 @@ TIMM = (
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
 WORDS = {"vocab_size": 100, "num_labels": 4, "pad_token_id": 0}
-_LIKE_BERT = ("Bert", "Roberta", "Electra", "Llama", "Mistral", "Qwen2", "Ernie", "Camembert", "MegatronBert",
+_LIKE_BERT = ("Bert", "Roberta", "Electra", "Llama", "Ernie", "Camembert", "MegatronBert",
               "RoFormer", "XLMRoberta", "ConvBert", "MPNet", "Nystromformer", "LayoutLM")  # fmt: skip
 TEXTS: dict[str, dict[str, Any]] = {
     **{key: {**SMALL, **WORDS} for key in _LIKE_BERT},
+    **{key: {**SMALL, **WORDS, "num_key_value_heads": 2} for key in ("Mistral", "Qwen2")},
     "Albert": {**SMALL, **WORDS, "embedding_size": 16},
     "DistilBert": {"dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 64, **WORDS},
     "GPT2": {"n_embd": 32, "n_layer": 3, "n_head": 2, **WORDS},

@@ -20,7 +20,13 @@ def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
                 f"state must hold tensors by name, got {type(value).__name__} for {name!r}: of an optimizer, "
                 "featdyn.training.state.optimizer_tensors(model, optimizer) makes such"
             )
-    content: bytes = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
+    held, seen = dict[str, Tensor](), set[int]()
+    for name, value in tensors.items():
+        dense = value.detach().cpu().contiguous()
+        storage = dense.untyped_storage().data_ptr()
+        held[name] = dense.clone() if storage in seen else dense  # safetensors takes no memory twice
+        seen.add(storage)
+    content: bytes = save(held)
     return content
 
 
