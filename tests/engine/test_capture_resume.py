@@ -116,23 +116,34 @@ def test_a_second_start_is_refused_in_a_line_that_names_the_ways_out(tmp_path):
     with recorder(store) as one:
         for old in (0, 4, 9):
             there = "is not there" if old == 4 else "is there already"
-            with pytest.raises(StoreError, match=rf"step {old} {there}.* beyond 9.*load.*overwrite=True or choose"):
+            with pytest.raises(StoreError, match=rf"step {old} {there}.* to step 9 already.*load.*overwrite=True or"):
                 one.record(step=old, loss=0)
         one.record(step=10, loss=0)
         with pytest.raises(StoreError, match="step 10 is there already"):
             one.record(step=10, loss=0)
     before = tree(store)
-    with pytest.raises(StoreError, match=r"recording to step 10 already: .* resume=True; .* overwrite=True or choose"):
-        recorder(store, resume=False)
+    ways = r"recording to step 10 already: .* resume=True .*; .* overwrite=True or choose"
+    with recorder(store, resume=False) as again, pytest.raises(StoreError, match=ways):
+        again.start(loss=0)
     with pytest.raises(ValueError, match="give one of them"):
         recorder(store, resume=True, overwrite=True)
     assert tree(store) == before
     assert Run(store).values("step").tolist() == [0, 5, 9, 10]
+    moved, fresh = Net(), Net()
+    with torch.no_grad():
+        moved.a.bias += 1
+    with recorder(store, model=moved, resume=False) as on:  # a training that has gone on, in the same lines
+        on.step(loss=0)
+    assert Run(store).values("step").tolist() == [0, 5, 9, 10, 11]
+    with pytest.raises(StoreError, match=ways.replace("10", "11")):  # the weights that it began with
+        recorder(store, model=fresh, resume=False)
+    with recorder(store, model=fresh, resume=True) as on:
+        on.step(loss=0)
 
 
 def test_steps_go_on_from_the_last_committed(tmp_path):
     for _ in range(3):
-        with recorder(tmp_path / "r.zarr", every=2) as one:
+        with recorder(tmp_path / "r.zarr", every=2, resume=False) as one:
             for _ in range(5):
                 one.step(loss=0)
     # 1 to 5, then from the checkpoint of step 4 on 5 to 9, then from that of 8 on 9 to 13

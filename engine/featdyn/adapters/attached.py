@@ -31,15 +31,20 @@ class Attached:
         """
         how = {"resume": True, "overwrite": False} if step else {}
         recorder = Recorder(model, *self._arguments, **{**self._options, **how})
-        if recorder.last_step > step:
+        try:
+            if step == 0:
+                recorder.start()
+            elif recorder.last_step > step:
+                raise StoreError(
+                    f"{self._arguments[1]}: holds a recording to step {recorder.last_step}, and training goes on from "
+                    f"step {step}: choose another path"
+                )
+            elif not recorder.checkpoints:
+                recorder.record(step=step)
+        except BaseException:
             recorder.close()
-            raise StoreError(
-                f"{self._arguments[1]}: holds a recording to step {recorder.last_step}, and training goes on from step "
-                f"{step}: choose another path"
-            )
+            raise
         self._recorder, self._step = recorder, step
-        if not recorder.checkpoints:
-            recorder.record(step=step)
 
     def at(self, step: int) -> None:
         """Record when so many optimizer steps are done, if that is due; a step that was seen counts once."""

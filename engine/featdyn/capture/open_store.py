@@ -69,16 +69,14 @@ def open_store(
     names: Iterable[str],
     attributes: Mapping[str, Any],
     *,
-    resume: bool,
     overwrite: bool,
     accept_changes: bool,
 ) -> RunWriter | RunPart:
     """Return the run's writer on rank 0, which alone holds the lock, and a part of it on all others.
 
-    A run that is there is continued with ``resume``, removed with ``overwrite`` and else refused; with
-    ``accept_changes`` another network or other options are put on record instead of refused. Raises
-    :class:`StoreError` on every rank for that, and where the store holds another recording, has a writer, cannot be
-    written, or not by several ranks, or another rank does not see it.
+    A run that is there is removed with ``overwrite``, else continued; with ``accept_changes`` another network or other
+    options are put on record instead of refused. Raises :class:`StoreError` on every rank where the store holds another
+    recording, has a writer, cannot be written, or not by several ranks, or another rank does not see it.
     """
     opened: list[RunWriter | RunPart] = []
 
@@ -87,8 +85,6 @@ def open_store(
             locate(store).check_several()
         if overwrite and exists(store):
             erase(store)
-        if not resume and exists(store):
-            _refuse_begun(store)
         writer = writer_of(store, schema, *_static(probes, names), attributes, accept_changes=accept_changes)
         opened.append(writer)
         return writer.schema, writer.checkpoints, writer.invite() if ranks.several else ""
@@ -105,17 +101,6 @@ def open_store(
             run.close()
         raise
     return opened[0]
-
-
-def _refuse_begun(store: str | Path) -> None:
-    """Refuse to begin where a recording has begun."""
-    run = Run(store)
-    if run.checkpoints:
-        raise StoreError(
-            f"{store}: holds a recording to step {int(run.values('step')[-1])} already: to go on with it, load what "
-            "Run(store).state(checkpoint) has of its last checkpoint and give resume=True; to begin anew, give "
-            "overwrite=True or choose another path"
-        )
 
 
 def writer_of(

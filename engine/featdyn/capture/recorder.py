@@ -26,7 +26,7 @@ from featdyn.capture.ranks import Ranks
 from featdyn.capture.recording import Recording
 from featdyn.capture.recording_needs import RecordingNeeds, estimate
 from featdyn.capture.replica import buffers, check_whole, checksums, with_tensors
-from featdyn.capture.resume import last_step
+from featdyn.capture.resume import begins_anew, begun, last_step
 from featdyn.capture.shards import Shards
 from featdyn.capture.values import Number, number, tensors_to_bytes, whole
 from featdyn.errors import StoreError
@@ -57,8 +57,9 @@ class Recorder:
     every
         :meth:`step` records at each such step.
     resume
-        Go on after the last commit of a store that holds the same recording (probes, loss, options, network), of which
-        the caller has loaded that checkpoint. Without, a store that holds a recording is refused.
+        The last checkpoint of the recording that is there has been loaded: :meth:`start` then records nothing. Steps
+        beyond it go on without saying so, too; a second start is refused: :meth:`start`, a step that is there, or a
+        network whose weights are those of the first checkpoint, not of the last.
     overwrite
         Remove the recording that is there, if nobody writes it and nothing else lies in its folder.
     coords
@@ -134,7 +135,7 @@ class Recorder:
             # The store comes last: what fails above leaves no folder and no lock behind.
             self._run = open_store(
                 self._ranks, store, self.schema, probes, self.layers, {**(attributes or {}), **noted},
-                resume=resume, overwrite=overwrite, accept_changes=accept_changes,
+                overwrite=overwrite, accept_changes=accept_changes,
             )  # fmt: skip
             try:
                 run, batch = self._run, self.options.batch
@@ -142,6 +143,11 @@ class Recorder:
                 self._last = self._ranks.first(
                     lambda: last_step(run.place, self._recording, batch, accept) if run.checkpoints else -1
                 )
+                if not resume and self._ranks.first(
+                    lambda: run.checkpoints > 0 and begins_anew(run.place, self._model)
+                ):
+                    raise begun(run.place, self._last)
+                self._resume = resume or run.checkpoints == 0
             except BaseException:
                 self._run.close()
                 raise
@@ -213,8 +219,13 @@ class Recorder:
         return estimate(self.schema, state + self._state_bytes(), checkpoints, BUFFERS, self._run.place)
 
     def start(self, **coords: Number) -> None:
-        """Record step 0, unless the store holds a checkpoint already; coordinates that are not given are NaN."""
+        """Record step 0, or nothing where a recording is resumed; coordinates that are not given are NaN.
+
+        Raises :class:`StoreError` where the store held a recording and the recorder was not made with ``resume=True``.
+        """
         self.wait()
+        if not self._resume:
+            raise begun(self._run.place, self._last)
         if not self.checkpoints:
             self.record(step=0, state=None, **{**dict.fromkeys(self._coords, math.nan), **coords})
 
@@ -301,11 +312,7 @@ class Recorder:
         numbers, step = self._numbers(coords), whole("step", step)
         if step <= self._last:
             there = "is there already" if step in Run(self._run.place).values("step") else "is not there"
-            raise StoreError(
-                f"{self._run.place}: step {step} {there}, and steps go on beyond {self._last}, the last one: load what "
-                "Run(store).state(checkpoint) has of its last checkpoint and count from there; to begin anew, give "
-                "overwrite=True or choose another path"
-            )
+            raise begun(self._run.place, self._last, f"step {step} {there}; it ")
         pending.files = self._run.checkpoint()
         self.steps = pending.step = step
         if self._ranks.rank == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from featdyn.capture.arrays import gradient_scale
 from featdyn.capture.follow import close
@@ -68,6 +68,27 @@ def last_step(
             )
         accept({what: (f"as at checkpoint {last}", "others, with the same weights")})
     return int(run.values("step")[last])
+
+
+def begun(store: Store, last: int, what: str = "") -> StoreError:
+    """Return what is said to who begins anew where a recording is whose last step this is; ``what`` tells by which."""
+    return StoreError(
+        f"{store}: {what}holds a recording to step {last} already: to go on with it, load what "
+        "Run(store).state(checkpoint) has of its last checkpoint, give resume=True and count from there; to begin anew, "
+        "give overwrite=True or choose another path"
+    )
+
+
+def begins_anew(store: Store, model: nn.Module) -> bool:
+    """Whether a network is as at the first checkpoint of a recording that has moved on: its training begins again."""
+    run = Run(store)
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return run.checkpoints > 1 and _holds(run, 0, own) and not _holds(run, run.checkpoints - 1, own)
+
+
+def _holds(run: Run, checkpoint: int, own: Mapping[str, Tensor]) -> bool:
+    state = run.state(checkpoint)
+    return all(name in state and torch.equal(state[name], tensor.detach().cpu()) for name, tensor in own.items())
 
 
 def _alike(before: Tensor, now: Tensor, dtype: torch.dtype) -> bool:
