@@ -29,7 +29,6 @@ from featdyn.capture.replica import buffers, check_whole, checksums, with_tensor
 from featdyn.capture.resume import begins_anew, begun, last_step
 from featdyn.capture.shards import Shards
 from featdyn.capture.values import Number, number, tensors_to_bytes, whole
-from featdyn.errors import StoreError
 from featdyn.networks import unwrap
 from featdyn.sizes import size
 from featdyn.store import Run, RunPart, RunWriter, Schema, locate

@@ -74,8 +74,8 @@ def begun(store: Store, last: int, what: str = "") -> StoreError:
     """Return what is said to who begins anew where a recording is whose last step this is; ``what`` tells by which."""
     return StoreError(
         f"{store}: {what}holds a recording to step {last} already: to go on with it, load what "
-        "Run(store).state(checkpoint) has of its last checkpoint, give resume=True and count from there; to begin anew, "
-        "give overwrite=True or choose another path"
+        "Run(store).state(checkpoint) has of its last checkpoint, give resume=True and count from there; to begin "
+        "anew, give overwrite=True or choose another path"
     )
 
 
