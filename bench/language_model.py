@@ -153,21 +153,46 @@ def command(*words: str | Path) -> float:
     return time.perf_counter() - start
 
 
+def found(store: Path) -> dict[str, Any]:
+    """Return the numbers that the commands left in the store: test windows, by block (cut), t1 and t2."""
+    from featdyn import open_run
+
+    run = open_run(store)
+    consistency, drift, spectra = (run.result(name) for name in ("consistency", "drift", "spectra"))
+    own = np.arange(drift.sizes["cut"])
+    numbers = {
+        "accuracy (cut, t1, t2)": consistency["accuracy"].sel(set="test").values,
+        "loss (cut, t1, t2), nat a character": consistency["loss"].sel(set="test").values,
+        "cka (cut, t1, t2)": drift["cka"].values[own, own],
+        "effective rank (layer, t)": spectra["effective_rank"].sel(set="test").values,
+    }
+    held = {"step": run.values("step").tolist(), "cut": consistency["cut"].values.tolist(), "layer": run.layers}
+    held["test loss of training, nat a character"] = np.round(run.values("test_loss"), 4).tolist()
+    held["predictions a set"] = consistency["set_size"].sel(set="test").item()
+    return held | {name: np.round(values, 4).tolist() for name, values in numbers.items()}
+
+
 def main() -> None:
     """Train, ask and keep what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--found", action="store_true", help="keep the numbers of a run that is there, and end")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     store = options.folder / "language-model.zarr"
+    if options.found:
+        kept = json.loads(options.json.read_text())
+        options.json.write_text(json.dumps(kept | found(store)))
+        return
     seconds = {"training": train(store, options.steps)}
     for name, more in ASKED.items():
         seconds[name] = command("analyze", store, name, *more)
     seconds["report"] = command("report", store, "-o", options.folder / "language-model.html")
     if options.json:
-        options.json.write_text(json.dumps({"environment": harness.environment("cpu"), "seconds": seconds}, indent=1))
+        kept = {"environment": harness.environment("cpu"), "seconds": seconds, "steps": options.steps}
+        options.json.write_text(json.dumps(kept | found(store)))
 
 
 if __name__ == "__main__":

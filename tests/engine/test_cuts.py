@@ -643,3 +643,19 @@ def test_every_node_of_torchvision_networks_cuts_exactly(name):
     module = torchvision_model(name)
     x = torch.randn(2, 3, 64, 64)
     assert_cut_exactly(module, x, cuts(module, x, every=True))
+
+
+def test_a_cut_is_called_as_each_module_that_returns_its_tensor():
+    net = nn.Sequential(
+        nn.Linear(4, 5), nn.Sequential(nn.Linear(5, 5), nn.Sequential(nn.ReLU(), nn.Tanh())), nn.Linear(5, 2)
+    )
+    found = cuts(net, torch.zeros(3, 4))
+    for asked, named in (("1.1.1", ["1.1.1"]), ("1", ["1"]), ("1.1", ["1.1"]), ("1**", ["1"]), ("1.1.*", ["1.1.1"])):
+        picked = resolve(found, [asked])
+        assert [cut.name for cut in picked] == named, asked
+        assert [cut.module for cut in picked] == named
+    assert [cut.name for cut in resolve(found, ["1.1.1", "1"])] == ["1.1.1"]  # one place, called as it was first
+    assert "1.1.1" not in [cut.name for cut in resolve(found, ["all"])]
+    x = torch.randn(3, 4)
+    (cut,) = resolve(found, ["1.1.1"])
+    assert torch.equal(cut.suffix(cut.prefix(x)), net(x))

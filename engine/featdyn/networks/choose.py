@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 from featdyn.errors import NetworkError
@@ -37,24 +38,27 @@ class NoCut(NetworkError):
 def resolve(found: Sequence[Cut], patterns: Sequence[str]) -> list[Cut]:
     """Pick cuts that `cuts` found by names, glob patterns such as ``s3*``, ``default`` or ``all``: each once, in order.
 
-    Raises :class:`NoCut` where a pattern matches no cut.
+    A cut is also called as an inner module that returns its tensor, and then has that name. Raises :class:`NoCut` where
+    a pattern matches no cut.
     """
-    chosen: set[str] = set()
+    chosen: dict[int, str] = {}  # by place in what was found
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matches = _matches(found, pattern)
         if not matches:
             raise NoCut(f"no cut {pattern!r}; there are {_shortened([cut.name for cut in found])}")
-        chosen.update(matches)
-    return [cut for cut in found if cut.name in chosen]
+        for place, name in matches:
+            chosen.setdefault(place, name)
+    picked = ((found[place], name) for place, name in sorted(chosen.items()))
+    return [cut if cut.name == name else replace(cut, name=name, module=name) for cut, name in picked]
 
 
-def _matches(found: Sequence[Cut], pattern: str) -> list[str]:
-    every = [cut.name for cut in found]
-    if pattern in every:
-        return [pattern]
-    if pattern == "default":
-        return default_cuts(found)
-    return every if pattern == "all" else matching(pattern, every)
+def _matches(found: Sequence[Cut], pattern: str) -> list[tuple[int, str]]:
+    """Return places in what was found, and the names that match."""
+    own = {cut.name: place for place, cut in enumerate(found)}
+    if pattern not in own and pattern in ("default", "all"):
+        return [(own[name], name) for name in (default_cuts(found) if pattern == "default" else own)]
+    every = {name: place for place, cut in enumerate(found) for name in cut.also if name not in own} | own
+    return [(every[name], name) for name in ([pattern] if pattern in every else matching(pattern, [*own, *every]))]
 
 
 def _shortened(names: list[str], most: int = 16) -> str:

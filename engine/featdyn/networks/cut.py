@@ -58,6 +58,8 @@ class Cut:
     suffix_params: int
     _way: Way = field(repr=False, compare=False)
     _place: Any = field(repr=False, compare=False)
+    also: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """Paths of inner modules that return the same tensor: each names the cut, too."""
 
     @property
     def method(self) -> str:

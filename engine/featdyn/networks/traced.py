@@ -38,7 +38,9 @@ class Traced:
                 costs = (prefix.macs, suffix.macs, prefix.params, suffix.params)
                 module = modules.get(node)
                 hook = None if module in trace.wrapped else module
-                yield Cut(names[node], hook, shape, *costs, self, ends.get(node, node))
+                inner = (path for path, returned in trace.returned.items() if returned is node and path != names[node])
+                also = tuple(path for path in inner if path not in trace.wrapped)
+                yield Cut(names[node], hook, shape, *costs, self, ends.get(node, node), also)
 
     def part(self, source: Any, result: Any, module: nn.Module | None = None) -> fx.GraphModule:
         """Make what leads from a node to others: see :class:`featdyn.networks.cut.Way`."""
