@@ -301,6 +301,7 @@ def test_what_is_bad_or_half_there_is_one_line_and_leaves_nothing(tmp_path):
         (tmp_path / "object.npz", axes, "holds object, not real numbers"),
         (states, {**axes}, "axes are given for plain arrays, and this is vllm"),
         (states, {"layers": ["x*"]}, "no layer x*"),
+        (tmp_path / "a.npy", {"axes": ["checkpoint", "sample", "x"], "steps": [0.5, 1]}, "steps must be whole"),
         (pico, {"steps": [1, 2]}, "says the steps of its checkpoints itself"),
         (states, {"format": "pico"}, "states: is no recording of the format pico"),
         (states, {"format": "other"}, "no format 'other'"),

@@ -67,7 +67,10 @@ def opened(
     counts = {array.values.shape[array.axes.index("checkpoint")] for array in named.values()}
     if len(counts) > 1:
         raise DataError(f"{path}: its arrays hold {' and '.join(map(str, sorted(counts)))} checkpoints")
-    found = [int(n) for n in (coords.get("step", ()) if steps is None else steps)]
+    given = list(coords.get("step", ()) if steps is None else steps)
+    found = [int(n) for n in given if float(n).is_integer()]
+    if len(found) < len(given):
+        raise DataError(f"{path}: steps must be whole numbers, got {', '.join(map(str, given[:4]))}: give --steps")
     if len(found) != (count := counts.pop()):
         raise DataError(
             f"{path}: holds {count} checkpoints and {len(found)} steps are known: give --steps, one for each"

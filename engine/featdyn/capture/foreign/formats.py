@@ -44,9 +44,11 @@ def checkpoints(
     for path in paths:
         if not path.exists():
             raise DataError(f"{path}: is not there")
+    if name is not None and name not in FORMATS:
+        raise DataError(f"no format {name!r}: there are {', '.join(FORMATS)}")
     found = name or next((one for one, module in FORMATS.items() if _is_mine(module, paths[0])), None)
-    if found is None or found not in FORMATS:
-        raise DataError(f"{paths[0]}: is none of {', '.join(FORMATS)}" if name is None else f"no format {name!r}")
+    if found is None:
+        raise DataError(f"{paths[0]}: is none of {', '.join(FORMATS)}")
     for path in paths:
         if not _is_mine(FORMATS[found], path):
             raise DataError(f"{path}: is no recording of the format {found}")

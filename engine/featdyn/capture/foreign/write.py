@@ -124,7 +124,9 @@ class _Import:
             **self.first.coords,
         }
         static = {"": sample_coords(coords), "cube": layer_names(self.first.layers)}
-        attributes = {"capture": self.options.model_dump(mode="json"), "identity": {"imported from": self.format}}
+        stored = {**self.options.model_dump(mode="json", include={"codec", "sketch", "batch"}), "gradients": False}
+        stored["dtype"] = "float16" if self.rounded else "source"
+        attributes = {"capture": stored, "identity": {"imported from": self.format}}
         schema = Schema.build(self._arrays(), self.first.samples, codec)
         return writer_of(store, schema, static, {}, attributes)
 
