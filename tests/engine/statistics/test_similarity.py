@@ -194,3 +194,11 @@ def test_equal_neighbours_do_not_come_first_by_their_place():
     assert alike.information_imbalance(y, rng.standard_normal((200, 5))) == pytest.approx(1, abs=0.15)
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         alike.jaccard(x, y, k=0)
+
+
+def test_what_float16_rounds_is_no_direction():
+    rng = np.random.default_rng(11)
+    x = (rng.standard_normal((90, 3)) @ rng.standard_normal((3, 20)) + 4).astype(np.float16)
+    y = (x.astype(float) @ rng.standard_normal((20, 20))).astype(np.float16)
+    for measure in (alike.mean_cca, alike.pwcca, alike.svcca):
+        assert measure(x, y) == pytest.approx(1, abs=1e-4)

@@ -17,6 +17,7 @@ from featdyn.analysis.features.similarity.prepared import NEIGHBOURS, Found, Rea
 from featdyn.analysis.inputs.layer_vectors import block_bytes, chosen_vectors
 from featdyn.analysis.inputs.recorded_arrays import VANISHED, recorded, vanished, variables
 from featdyn.compute import Plan
+from featdyn.statistics.rounding import roundoff
 from featdyn.statistics.similarity import jaccard_chance
 from featdyn.store import ArraySpec, Run
 
@@ -80,4 +81,4 @@ def _ready(state: State, i: int) -> Ready:
     run, specs, kept, options, lost = state
     c, t = divmod(i, run.checkpoints)
     x = chosen_vectors(run, specs[c].path, t, kept)
-    return Ready.of(x, options.seed, VANISHED if lost[c, t] else "")
+    return Ready.of(x, options.seed, roundoff(specs[c].dtype), VANISHED if lost[c, t] else "")

@@ -43,18 +43,19 @@ class Ready:
     places: NDArray[np.float32]  # (n, n), ranks of each probe's distances
 
     @classmethod
-    def of(cls, x: Values, seed: int, flaw: str = "") -> Ready:
-        """Make it of features ``(n, p)``; ``flaw`` says what is known to be wrong with them."""
+    def of(cls, x: Values, seed: int, rounded: float, flaw: str = "") -> Ready:
+        """Make it of features ``(n, p)``, of numbers rounded by a share; ``flaw`` says what is known to be wrong."""
         order, none = np.random.default_rng(seed).permutation(len(x)), np.zeros((0, 0))
         flaw = flaw or _flaw(x)
         if flaw:
             nobody = none.astype(bool)
             return cls(flaw, order, none, none, Basis(none, np.zeros(0)), None, None, nobody, none.astype(np.float32))
         x = x / np.abs(x).max()
-        basis = Basis.of(x)
+        basis = Basis.of(x, rounded)
         near, apart = neighbours(x, NEIGHBOURS), squared(x)
         places = tied_ranks(apart).astype(np.float32)  # halves, which float32 holds
-        return cls(flaw, order, basis.vectors * basis.values, x, basis, _ranks(x), near, first(apart), places)
+        cloud = basis.vectors * (basis.values / np.linalg.norm(basis.values))
+        return cls(flaw, order, cloud, x, basis, _ranks(x), near, first(apart), places)
 
 
 def compared(a: Ready, b: Ready) -> Found:
