@@ -21,6 +21,7 @@ from featdyn.statistics import representation as single
 from featdyn.statistics import similarity as alike
 from featdyn.store import Run
 from tests.engine.on_workers import own_run, plans, same_on
+from tests.engine.test_richness import planted
 
 representation, similarity, pattern_shift = (
     analyses()[name] for name in ("representation", "similarity", "pattern_shift")
@@ -160,6 +161,24 @@ def test_shift_and_gap_over_checkpoints(run: Run) -> None:
             assert float(cell["gap_correlation"]) == pytest.approx(wanted, abs=1e-6)
             assert float(cell["gap_correlation_low"]) <= float(cell["gap_correlation_high"])
     assert np.isfinite(found["gap_correlation"].sel(set="test")).any()
+
+
+def test_what_float16_rounds_is_no_direction(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((90, 3)) @ rng.standard_normal((3, 20)) + 4
+    found = {}
+    for dtype in ("float32", "float16"):
+        run = planted(tmp_path / f"{dtype}.zarr", x, np.arange(90) % 3, rng.standard_normal((3, 20)), dtype=dtype)
+        found[dtype] = {name: analyses()[name](run).squeeze() for name in ("representation", "similarity", "richness")}
+    for name, variables in {
+        "representation": ("rank", "condition_number", "power_law_exponent", "effective_rank"),
+        "similarity": ("cca_shuffled", "pwcca_shuffled", "cca"),
+        "richness": ("cumulative_quality", "effective_dimension"),
+    }.items():
+        for variable in variables:
+            ours, exact = (found[dtype][name][variable] for dtype in ("float16", "float32"))
+            np.testing.assert_allclose(ours, exact, rtol=2e-3)
+    assert float(found["float16"]["representation"]["rank"]) == 3
 
 
 NAMES = ["representation", "similarity", "pattern_shift"]

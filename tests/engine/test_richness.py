@@ -126,7 +126,7 @@ def planted(path: Path, x: Any, labels: Any, head: Any, **more: Any) -> Run:
     given = labels if labels is None else torch.as_tensor(labels)
     with Recorder(
         Planted(np.asarray(head, float)), Probes(torch.as_tensor(x).float(), given), path, layers=["held"],
-        dtype="float32", gradients=False, **more,
+        gradients=False, **{"dtype": "float32", **more},
     ) as recorder:  # fmt: skip
         recorder.record(step=0)
     return Run(path)

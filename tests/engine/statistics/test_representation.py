@@ -96,8 +96,10 @@ def test_the_dimension_of_a_plane(d, fit):
 
 def test_duplicates_are_left_out_and_counted():
     x = np.random.default_rng(0).random((50, 2))
-    found = two_nn(np.r_[x, x[:7]])
-    assert (found.duplicates, found.samples) == (14, 43)
+    for copies in (7, 45):
+        found = two_nn(np.r_[x, x[:copies]])
+        assert (found.duplicates, found.samples) == (copies, 50)
+        assert found.dimension == two_nn(x).dimension  # a copy is nobody's second neighbour
     assert np.isnan(two_nn(np.ones((9, 2))).dimension)
     assert np.isnan(local_pca(np.ones((40, 2))))
     assert np.isnan(local_pca(x[:30]))
@@ -149,3 +151,14 @@ def test_the_signal_to_noise_foretells_errors(shots):
         a, b, test = draw(0, shots).mean(0), draw(1, shots).mean(0), draw(0, 40)
         wrong.append((((test - a) ** 2).sum(1) > ((test - b) ** 2).sum(1)).mean())
     assert np.mean(wrong) == pytest.approx(norm.cdf(-found.signal_to_noise[0, 1]), abs=0.02)
+
+
+def test_a_class_in_one_point_has_no_dimension():
+    rng = np.random.default_rng(6)
+    means, labels = rng.standard_normal((3, 9)) * 1e3, np.repeat([0, 1, 2], 7)
+    found = class_manifolds(means[labels], labels)  # but for the rounding of their means
+    np.testing.assert_array_equal(found.radius, 0)
+    assert np.isnan(found.dimension).all()
+    assert np.isnan(found.signal_to_noise).all()
+    with pytest.raises(ValueError, match=r"labels must have shape \(21,\), got \(20,\)"):
+        class_manifolds(means[labels], labels[1:])

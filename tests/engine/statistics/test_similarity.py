@@ -169,3 +169,36 @@ def test_rsa_is_another_package_s():
     np.testing.assert_allclose(alike.dissimilarities(x), theirs[0].dissimilarities[0], atol=1e-8)
     found = rsatoolbox.rdm.compare(*theirs, method="spearman")[0, 0]
     assert alike.rsa(alike.dissimilarities(x), alike.dissimilarities(y)) == pytest.approx(found, abs=1e-5)
+
+
+def test_copies_are_ties_and_not_rounding():
+    """Classes in one point each: no order of equal distances may tell a cloud from the same cloud, turned."""
+    rng = np.random.default_rng(9)
+    x = np.linalg.qr(rng.standard_normal((16, 16)))[0][np.repeat(np.arange(6), 20)]
+    y = turned(x, rng)
+    for of in ("correlation", "euclidean"):
+        own = alike.dissimilarities(x[:, ::-1], of=of)
+        assert alike.rsa(alike.dissimilarities(x, of=of), own) == pytest.approx(1, abs=1e-9)
+    assert alike.information_imbalance(x, y) == pytest.approx(2 / 120 * 10)  # the mean of ranks 1 to 19
+    assert np.isnan(alike.jaccard(x, y))  # which 10 of 19 would be up to rounding
+
+
+def test_equal_neighbours_do_not_come_first_by_their_place():
+    rng = np.random.default_rng(10)
+    signs = [rng.standard_normal((200, 1)) for _ in range(2)]  # by cosine one feature is its sign
+    assert np.isnan(alike.jaccard(*signs))
+    x, y = (np.maximum(rng.standard_normal((200, 12)), 0) for _ in range(2))
+    x[:60], y[:60] = 0, 0  # dead at the same probes
+    wanted = alike.jaccard_chance(140, 10)  # of those alive
+    assert alike.jaccard(x, y) == pytest.approx(wanted, abs=0.015)
+    assert alike.information_imbalance(y, rng.standard_normal((200, 5))) == pytest.approx(1, abs=0.15)
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+        alike.jaccard(x, y, k=0)
+
+
+def test_what_float16_rounds_is_no_direction():
+    rng = np.random.default_rng(11)
+    x = (rng.standard_normal((90, 3)) @ rng.standard_normal((3, 20)) + 4).astype(np.float16)
+    y = (x.astype(float) @ rng.standard_normal((20, 20))).astype(np.float16)
+    for measure in (alike.mean_cca, alike.pwcca, alike.svcca):
+        assert measure(x, y) == pytest.approx(1, abs=1e-4)

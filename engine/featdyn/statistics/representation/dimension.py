@@ -22,7 +22,7 @@ class TwoNN:
 
     dimension: float  # NaN where fewer than three samples are left, or all ratios are 1
     samples: int  # that were used
-    duplicates: int  # left out: their nearest neighbour is at distance 0
+    duplicates: int  # left out: copies of others, of which one is kept
 
 
 def two_nn(x: ArrayLike, *, dropped: float = 0.1, fit: Literal["likelihood", "line"] = "likelihood") -> TwoNN:
@@ -43,10 +43,13 @@ def two_nn(x: ArrayLike, *, dropped: float = 0.1, fit: Literal["likelihood", "li
     array = checks.finite(checks.matrix(x, "x", rows=3, columns=1), "x").astype(np.float64)
     if not 0 <= dropped < 1:
         raise ValueError(f"dropped must be at least 0 and below 1, got {dropped}")
-    distances = nearest(array, 2)[1]
-    unique = distances[:, 0] > 0
-    ratios = np.sort(np.log(distances[unique, 1] / distances[unique, 0]))
-    n, twice = len(ratios), int((~unique).sum())
+    # One of each: two copies would be the first and the second neighbour of others, at a ratio of 1.
+    alone = array[np.sort(np.unique(array + 0.0, axis=0, return_index=True)[1])]
+    n, twice = len(alone), len(array) - len(alone)
+    if n < 3:
+        return TwoNN(math.nan, n, twice)
+    distances = nearest(alone, 2)[1]
+    ratios = np.sort(np.log(distances[:, 1] / distances[:, 0]))
     kept = int(n * (1 - dropped))
     if kept < 3 or not ratios[kept - 1] > 0:
         return TwoNN(math.nan, n, twice)

@@ -15,6 +15,8 @@ from scipy.stats import norm
 from featdyn.statistics import checks
 
 Values = NDArray[np.float64]
+ROUNDING = 1e-12
+"""A class whose samples differ by less than this share of their length is one point."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ def class_manifolds(x: ArrayLike, labels: ArrayLike, *, shots: int = 5) -> Manif
         Fewer than two classes with at least two samples.
     """
     array = checks.finite(checks.matrix(x, "x", rows=2, columns=1), "x").astype(np.float64)
+    if np.shape(labels) != (len(array),):
+        raise ValueError(f"labels must have shape ({len(array)},), got {np.shape(labels)}")
     names, which, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     kept = np.flatnonzero(counts > 1)
     if len(kept) < 2:
@@ -52,6 +56,10 @@ def class_manifolds(x: ArrayLike, labels: ArrayLike, *, shots: int = 5) -> Manif
     # Scatter of each class through its smaller side: the singular values of its samples less their mean.
     axes = [np.linalg.svd(part - mean, full_matrices=False) for part, mean in zip(parts, means, strict=True)]
     spectra = [s**2 / len(part) for (_, s, _), part in zip(axes, parts, strict=True)]
+    still = [
+        values.sum() <= ROUNDING**2 * np.square(part).mean(0).sum() for values, part in zip(spectra, parts, strict=True)
+    ]
+    spectra = [0 * values if one_point else values for values, one_point in zip(spectra, still, strict=True)]
     size, squares = (np.array([(values**power).sum() for values in spectra]) for power in (1, 2))
     lengths = np.linalg.norm(centred, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -53,13 +53,14 @@ class PowerLaw:
     last: int
 
 
-def power_law(values: ArrayLike, *, first: int = 1, last: int | None = None) -> PowerLaw:
+def power_law(values: ArrayLike, *, first: int = 1, last: int | None = None, tolerance: float = TOLERANCE) -> PowerLaw:
     """Return by what power of their rank the eigenvalues ``(m,)`` of a covariance fall.
 
-    The range, from ``first`` to ``last`` (of those above 1e-12 of the largest), is our own choice, and decides much.
+    The range, from ``first`` to ``last`` (of those whose root is above ``tolerance`` of the largest's), is our own
+    choice, and decides much.
     """
     lam = np.sort(np.asarray(values, np.float64))[::-1]
-    positive = int((lam > TOLERANCE**2 * lam[0]).sum()) if len(lam) and lam[0] > 0 else 0
+    positive = int((lam > tolerance**2 * lam[0]).sum()) if len(lam) and lam[0] > 0 else 0
     stop = min(positive, positive if last is None else last)
     if stop - first < 2:
         return PowerLaw(math.nan, math.nan, first, stop)

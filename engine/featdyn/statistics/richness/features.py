@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from featdyn.statistics import checks
 from featdyn.statistics.alignment.spectrum import entropy_rank
 from featdyn.statistics.richness.low_rank import TOLERANCE, Values, paired
+from featdyn.statistics.rounding import noise_share, roundoff
 from featdyn_kernels.moments import Moments
 
 DIRECTIONS = 1e-10
@@ -65,7 +66,8 @@ def feature_metrics(
     """
     x, f = paired(features, outputs, "outputs")
     _, y = paired(features, targets, "targets")
-    return of_moments(x.T @ x, x.T @ f, f.T @ f, x.T @ y, y.T @ y, len(x), tolerance=tolerance)
+    unit = roundoff(np.asarray(features).dtype)
+    return of_moments(x.T @ x, x.T @ f, f.T @ f, x.T @ y, y.T @ y, len(x), tolerance=tolerance, unit=unit)
 
 
 def of_moments(
@@ -77,13 +79,19 @@ def of_moments(
     count: int,
     *,
     tolerance: float = TOLERANCE,
+    unit: float = 0.0,
 ) -> FeatureMetrics:
-    """Return the same from sums over ``count`` samples of ``x x^T``, ``x f^T``, ``f f^T``, ``x y^T`` and ``y y^T``."""
+    """Return the same from sums over ``count`` samples of ``x x^T``, ``x f^T``, ``f f^T``, ``x y^T`` and ``y y^T``.
+
+    Eigenfunctions that features rounded by the share ``unit`` may have from rounding alone are dropped.
+    """
     values, vectors = np.linalg.eigh(second / count)
     values, vectors = values[::-1], vectors[:, ::-1]
     if not values[0] > 0:
         raise ValueError("features must not all be zero")
-    kept = values > DIRECTIONS * values[0]
+    mean_square = float(np.trace(second)) / count / len(second)
+    noise = noise_share(unit, mean_square, (count, len(second)), float(np.sqrt(count * values[0])))
+    kept = values > max(DIRECTIONS, noise**2) * values[0]
     rho = values[kept]
     directions = vectors[:, kept] / np.sqrt(rho)
     shares = []

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from featdyn.statistics.rounding import noise_share, roundoff
 from featdyn.statistics.similarity.paired import Values, pair, scaled
 
 TOLERANCE = 1e-6
@@ -27,13 +28,19 @@ class Basis:
     values: Values  # (r,), their singular values
 
     @classmethod
-    def of(cls, x: Values) -> Basis:
-        """Return that of ``x (n, p)``; r is 0 where it does not vary."""
+    def of(cls, x: Values, unit: float = 0.0) -> Basis:
+        """Return that of ``x (n, p)``, whose numbers are rounded by this share; r is 0 where it does not vary.
+
+        Directions that may be rounding alone are none: of rank and all correlations they would be as many as others.
+        """
         z = scaled(x)
         if not z.any():
             return cls(np.zeros((len(x), 0)), np.zeros(0))
         u, s, _ = np.linalg.svd(z, full_matrices=False)
-        kept = s > TOLERANCE * s[0]
+        moved = float(np.abs(x).max())
+        size = float(np.square(x / moved).mean())
+        varied = float(np.linalg.norm((x - x.mean(0)) / moved)) * float(s[0])
+        kept = s > max(TOLERANCE, noise_share(unit, size, x.shape, varied)) * s[0]
         return cls(u[:, kept], s[kept])
 
     def leading(self, share: float) -> Basis:
@@ -79,15 +86,15 @@ def canonical(x: Basis, y: Basis, features: Values | None = None) -> Canonical |
 
 def mean_cca(x: ArrayLike, y: ArrayLike) -> float:
     """Return the mean of the canonical correlations of ``x (n, p)`` and ``y (n, q)``."""
-    a, b = pair(x, y)
-    found = canonical(Basis.of(a), Basis.of(b))
+    a, b = _bases(x, y)
+    found = canonical(a, b)
     return math.nan if found is None else found.mean
 
 
 def svcca(x: ArrayLike, y: ArrayLike, *, share: float = 0.99) -> float:
     """Return the mean of the canonical correlations of the leading directions with this share of the variance."""
-    a, b = pair(x, y)
-    found = canonical(Basis.of(a).leading(share), Basis.of(b).leading(share))
+    a, b = _bases(x, y)
+    found = canonical(a.leading(share), b.leading(share))
     return math.nan if found is None else found.mean
 
 
@@ -96,6 +103,11 @@ def pwcca(x: ArrayLike, y: ArrayLike) -> float:
 
     No linear map of y changes it; the weights are of the variables of x as they are, so that a rotation of x does.
     """
-    a, b = pair(x, y)
-    found = canonical(Basis.of(a), Basis.of(b), a)
+    a, b = _bases(x, y)
+    found = canonical(a, b, pair(x, y)[0])
     return math.nan if found is None else found.weighted
+
+
+def _bases(x: ArrayLike, y: ArrayLike) -> tuple[Basis, Basis]:
+    a, b = (Basis.of(z, roundoff(np.asarray(own).dtype)) for z, own in zip(pair(x, y), (x, y), strict=True))
+    return a, b

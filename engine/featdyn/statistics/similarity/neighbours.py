@@ -3,37 +3,52 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from featdyn.statistics.neighbours import nearest
 from featdyn.statistics.similarity.paired import Values, pair
+from featdyn.statistics.tied_ranks import close, tied_ranks
 
 
 def jaccard(x: ArrayLike, y: ArrayLike, *, k: int = 10) -> float:
     """Return the mean over samples of common over united k nearest neighbours, by cosine of centred features (ReSi).
 
-    NaN where a sample lies at the centre, or there are no more than k. Chance is :func:`jaccard_chance`.
+    Samples at the centre, or with more neighbours that are equally near than there is room for, have no k nearest ones
+    and are left out. NaN where that leaves less than half, or there are no more than k. Chance is
+    :func:`jaccard_chance`.
     """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
     a, b = (neighbours(z, k) for z in pair(x, y))
     return math.nan if a is None or b is None else overlap(a, b)
 
 
 def neighbours(x: Values, k: int) -> NDArray[np.bool_] | None:
-    """Return ``(n, n)``, which are the k nearest others of each sample by cosine; None where that is not defined."""
+    """Return ``(n, n)``, which are the k nearest others of each sample by cosine; None where there are no k.
+
+    A row is all False where the k nearest are not defined: order must not choose between copies.
+    """
+    if len(x) <= k:
+        return None
     z = x - x.mean(0)
     size = np.linalg.norm(z, axis=1)
-    if len(x) <= k or not (size > 1e-12 * np.abs(x).max(initial=0)).all():
-        return None
-    found = np.zeros((len(x), len(x)), bool)
-    np.put_along_axis(found, nearest(z / size[:, None], k)[0], True, axis=1)
-    return found
+    there = size > 1e-12 * np.abs(x).max(initial=0)
+    apart = squared(z / np.where(there, size, np.inf)[:, None])
+    apart[~there], apart[:, ~there] = np.inf, np.inf
+    level = np.partition(apart, k - 1, axis=1)[:, k - 1, None]
+    near = apart <= level + close(apart)
+    near[~np.isfinite(level[:, 0]) | (near.sum(1) != k)] = False
+    return np.asarray(near)
 
 
 def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Return the mean Jaccard index of two such relations."""
-    return float(((a & b).sum(1) / (a | b).sum(1)).mean())
+    """Return the mean Jaccard index of two such relations; NaN where they are defined for less than half."""
+    both = a.any(1) & b.any(1)
+    if 2 * both.sum() < len(a):
+        return math.nan
+    return float(((a & b)[both].sum(1) / (a | b)[both].sum(1)).mean())
 
 
 def jaccard_chance(n: int, k: int) -> float:
@@ -46,13 +61,13 @@ def information_imbalance(x: ArrayLike, y: ArrayLike) -> float:
     """Return 2 / n times the mean rank in y of the nearest neighbour in x (Glielmo et al. 2022).
 
     Near 0 where x tells what is near in y, near 1 where it tells nothing; not symmetric. Ties in y share their mean
-    rank. NaN of fewer than three samples, or where all samples of either are equal.
+    rank, and of those that are equally near in x the mean is taken. NaN of fewer than three samples, or where all
+    samples of either are equal.
     """
     a, b = pair(x, y)
     if len(a) < 3 or not np.ptp(a, axis=0).any() or not np.ptp(b, axis=0).any():
         return math.nan
-    first = nearest(a, 1)[0][:, 0]
-    return imbalance(first, squared(b))
+    return imbalance(first(squared(a)), tied_ranks(squared(b)))
 
 
 def squared(y: Values) -> Values:
@@ -64,10 +79,11 @@ def squared(y: Values) -> Values:
     return np.asarray(apart)
 
 
-def imbalance(first: NDArray[np.intp], apart: Values) -> float:
-    """Return the information imbalance from each sample's neighbour in x and squared distances in y."""
-    n = len(first)
-    own = apart[np.arange(n), first][:, None]
-    near = 1e-12 * np.where(np.isfinite(apart), apart, 0).max()  # what is equal but for rounding
-    below, equal = (apart < own - near).sum(1), (np.abs(apart - own) <= near).sum(1)
-    return float(2 / n * (below + (equal + 1) / 2).mean())
+def first(apart: Values) -> NDArray[np.bool_]:
+    """Return ``(n, n)``, which are nearest to each sample: several, where they are equally near."""
+    return np.asarray(apart <= apart.min(1, keepdims=True) + close(apart))
+
+
+def imbalance(near: NDArray[np.bool_], ranks: NDArray[Any]) -> float:
+    """Return the information imbalance from :func:`first` of x and the ranks ``(n, n)`` of the distances in y."""
+    return float(2 / len(near) * ((near * ranks).sum(1) / near.sum(1)).mean())

@@ -8,9 +8,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import pdist
-from scipy.stats import rankdata
 
 from featdyn.statistics import checks
+from featdyn.statistics.tied_ranks import tied_ranks
 
 Compare: TypeAlias = Literal["spearman", "cosine"]
 Values = NDArray[np.float64]
@@ -34,7 +34,8 @@ def dissimilarities(x: ArrayLike, *, of: Literal["correlation", "euclidean"] = "
 def rsa(x: ArrayLike, y: ArrayLike, *, compare: Compare = "spearman") -> float:
     """Return how alike two vectors of dissimilarities are: Spearman's correlation, or the cosine.
 
-    NaN where either has a NaN or does not vary.
+    Dissimilarities that are equal but for rounding, as between copies, share a rank. NaN where either has a NaN or does
+    not vary.
     """
     a, b = (np.asarray(v, np.float64) for v in (x, y))
     if a.shape != b.shape or a.ndim != 1:
@@ -68,7 +69,7 @@ def noise_ceiling(x: ArrayLike, *, compare: Compare = "spearman") -> tuple[float
 def _prepared(values: Values, compare: Compare) -> Values:
     if compare == "cosine":
         return values
-    ranks = rankdata(values)
+    ranks = tied_ranks(values)
     return np.asarray(ranks - ranks.mean())
 
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.drift import DriftOptions
+from featdyn.analysis.features.drift.cka import Found, Similarity
 from featdyn.analysis.features.drift.motion import MATRICES, Moves, Units, held_rows, motion, moves
-from featdyn.analysis.features.drift.similarity import Found, Similarity
 from featdyn.analysis.features.drift.weight_distance import groups, squared, task_bytes, weight_distance
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import Stitchable

@@ -17,7 +17,7 @@ SPECTRUM: Measures = {
     "participation_ratio": ("squared sum of the variances over their sum of squares", None),
     "stable_rank": ("sum of the variances over the largest", None),
     "proportional_effective_rank": ("effective rank of the singular values over min(probes, width)", SHARE),
-    "rank": ("singular values above 1e-6 of the largest", None),
+    "rank": ("singular values above 1e-6 of the largest, and above what rounding to the stored type leaves", None),
     "condition_number": ("largest singular value over the smallest that counts for the rank", None),
 }
 POWER: Measures = {
@@ -81,7 +81,7 @@ ANALYSIS = Analysis(
             for status, held in GROUPS.items()
             for name, (words, valid) in held.items()
         },
-        "duplicates": Variable(CELLS, "probes with a copy, left out of two_nn", status="two_nn_status"),
+        "duplicates": Variable(CELLS, "copies of other probes, left out of two_nn", status="two_nn_status"),
         **bounded("margin", CELLS, f"{MARGIN}, mean", status="margin_interval_status"),
         "margin": Variable(CELLS, f"{MARGIN}, mean", status="margin_status"),
         "margin_positive": Variable(

@@ -24,6 +24,8 @@ from featdyn.statistics.representation import (
     singular_values,
     two_nn,
 )
+from featdyn.statistics.representation.spectrum import TOLERANCE
+from featdyn.statistics.rounding import noise_share, roundoff
 from featdyn.store import ArraySpec, Run
 
 DUPLICATES = "neighbours_are_copies"
@@ -32,7 +34,7 @@ ONE_FEATURE = "one_feature"
 FEW_DIRECTIONS, EQUAL = "too_few_directions", "variances_are_equal"
 MARGINS = ("margin_status", "margin_interval_status")
 LEAST = 8
-"""Probes that an intrinsic dimension needs: our own choice."""
+"""Probes, without copies, that an intrinsic dimension needs: our own choice."""
 PARTS = {"two_nn": 1, "two_nn_half": 2, "two_nn_quarter": 4}
 Values = NDArray[np.float64]
 Found = tuple[dict[str, Any], dict[str, str]]
@@ -49,6 +51,11 @@ class State:
     origins: NDArray[np.int64]
     train: int | None  # the set that linear probes learn from
     options: RepresentationOptions
+
+    @property
+    def units(self) -> list[float]:
+        """By what share the stored numbers of each layer are rounded."""
+        return [roundoff(spec.dtype) for spec in self.specs]
 
     @classmethod
     def of(
@@ -74,10 +81,10 @@ def cell(state: State, item: tuple[int, int]) -> list[Found]:
     if state.train is not None:
         mine = state.kept[state.train]
         reader = _flaw(each[state.train]) or Reader.of(each[state.train], state.labels[mine], state.origins[mine])
-    return [_of_set(state, s, x, reader) for s, x in enumerate(each)]
+    return [_of_set(state, c, s, x, reader) for s, x in enumerate(each)]
 
 
-def _of_set(state: State, s: int, x: Values, reader: Reader | str) -> Found:
+def _of_set(state: State, c: int, s: int, x: Values, reader: Reader | str) -> Found:
     places, flawed = state.kept[s], _flaw(x)
     labels = state.labels[places]
     if flawed in (NOT_FINITE, ZERO):
@@ -94,9 +101,10 @@ def _of_set(state: State, s: int, x: Values, reader: Reader | str) -> Found:
         reasons |= {"margin_status": why_not, "margin_interval_status": why_not or alike}
     if flawed:
         return values, dict.fromkeys([name for name in GROUPS if name != "sparsity_status"], flawed) | reasons
+    size = float(np.square(x / np.abs(x).max()).mean())
     x = (x - x.mean(0)) / np.abs(x).max()
     for more, why in (
-        _spectrum(x, state.options.power_first),
+        _spectrum(x, size, state.units[c], state.options.power_first),
         _dimension(x, state.options.seed),
         _manifolds(x, labels),
     ):
@@ -125,9 +133,12 @@ def _sparsity(x: Values) -> Found:
     return {"gini": float(gini(some).mean()), "hoyer": float(hoyer(some).mean())}, {}
 
 
-def _spectrum(x: Values, first: int) -> Found:
+def _spectrum(x: Values, size: float, unit: float, first: int) -> Found:
+    """Leave out what may be rounding to the stored type; ``size`` is the mean square before x was centred."""
     s = singular_values(x)
-    condition, rank = condition_number(s)
+    tolerance = max(TOLERANCE, noise_share(unit, size, x.shape, float(s[0])))
+    condition, rank = condition_number(s, tolerance=tolerance)
+    s[rank:] = 0
     variances = (s / s[0]) ** 2
     effective = entropy_rank(s)
     values = {
@@ -139,7 +150,7 @@ def _spectrum(x: Values, first: int) -> Found:
         "rank": rank,
         "condition_number": condition,
     }
-    law = power_law(variances, first=first)
+    law = power_law(variances, first=first, tolerance=tolerance)
     if np.isnan(law.exponent):
         return values, {"power_status": FEW_DIRECTIONS}
     if np.isnan(law.fit):
@@ -158,7 +169,7 @@ def _dimension(x: Values, seed: int) -> Found:
         found = two_nn(some)
         if name == "two_nn":
             values["duplicates"] = found.duplicates
-        if np.isnan(found.dimension):
+        if np.isnan(found.dimension) or found.samples < LEAST:
             reasons[f"{name}_status"] = DUPLICATES
         else:
             values[name] = found.dimension

@@ -20,6 +20,7 @@ from featdyn.statistics.richness import (
     kernel_deviation_of_moments,
     low_rank_of_moments,
 )
+from featdyn.statistics.rounding import roundoff
 from featdyn.store import ArraySpec, Run
 from featdyn_kernels.eigh import eigvalsh
 from featdyn_kernels.moments import Moments
@@ -81,6 +82,7 @@ def cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, Any], dict[str,
         usable.output_second,
         said.count,
         tolerance=state.options.tolerance,
+        unit=roundoff(state.specs[c].dtype),
     )
     values: dict[str, Any] = {
         "low_rank": low_rank.value,

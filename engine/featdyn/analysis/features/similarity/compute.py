@@ -17,6 +17,7 @@ from featdyn.analysis.features.similarity.prepared import NEIGHBOURS, Found, Rea
 from featdyn.analysis.inputs.layer_vectors import block_bytes, chosen_vectors
 from featdyn.analysis.inputs.recorded_arrays import VANISHED, recorded, vanished, variables
 from featdyn.compute import Plan
+from featdyn.statistics.rounding import roundoff
 from featdyn.statistics.similarity import jaccard_chance
 from featdyn.store import ArraySpec, Run
 
@@ -59,7 +60,7 @@ def similarity(context: Context[SimilarityOptions]) -> xr.Dataset:
 def plan(run: Run, specs: list[ArraySpec], kept: int, tasks: int, block: int, result: int) -> Plan:
     """Return what all pairs will need."""
     widest, count = max(map(variables, specs)), len(specs) * run.checkpoints
-    one = 8 * kept * (3 * widest + 2 * kept)  # features, directions and their lengths; distances, ranks, neighbours
+    one = 8 * kept * (3 * widest + 3 * kept)  # features, directions and their lengths; distances, ranks, neighbours
     return Plan(
         f"{count:,} x {count:,} pairs of layers and checkpoints, {kept:,} probes",
         tasks=tasks,
@@ -80,4 +81,4 @@ def _ready(state: State, i: int) -> Ready:
     run, specs, kept, options, lost = state
     c, t = divmod(i, run.checkpoints)
     x = chosen_vectors(run, specs[c].path, t, kept)
-    return Ready.of(x, options.seed, VANISHED if lost[c, t] else "")
+    return Ready.of(x, options.seed, roundoff(specs[c].dtype), VANISHED if lost[c, t] else "")

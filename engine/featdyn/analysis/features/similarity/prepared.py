@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from featdyn.analysis.features.similarity import MEASURES
 from featdyn.analysis.inputs.layer_vectors import EPS
 from featdyn.analysis.status import DEAD, FEW, NOT_FINITE
-from featdyn.statistics.neighbours import nearest
 from featdyn.statistics.similarity.cca import Basis, canonical
-from featdyn.statistics.similarity.neighbours import imbalance, neighbours, overlap, squared
+from featdyn.statistics.similarity.neighbours import first, imbalance, neighbours, overlap, squared
 from featdyn.statistics.similarity.rsa import dissimilarities
 from featdyn.statistics.similarity.shape import nuclear
+from featdyn.statistics.tied_ranks import tied_ranks
 
 NEIGHBOURS, SHARE, LEAST = 10, 0.99, 4
 VARIABLES = "no_more_probes_than_variables"
 EQUAL_FEATURES = "features_of_a_probe_are_all_equal"
-AT_CENTRE = "a_probe_lies_at_the_centre"
+TIED = "nearest_neighbours_are_tied"
 NO_ORDER = "dissimilarities_do_not_vary"
 
 Values = NDArray[np.float64]
@@ -39,20 +39,23 @@ class Ready:
     basis: Basis
     ranks: Values | None  # of its dissimilarities, centred and of length 1
     near: NDArray[np.bool_] | None  # (n, n)
-    first: NDArray[np.intp]  # (n,), each probe's nearest neighbour
-    apart: Values  # (n, n), squared distances
+    first: NDArray[np.bool_]  # (n, n), which are nearest to each probe
+    places: NDArray[np.float32]  # (n, n), ranks of each probe's distances
 
     @classmethod
-    def of(cls, x: Values, seed: int, flaw: str = "") -> Ready:
-        """Make it of features ``(n, p)``; ``flaw`` says what is known to be wrong with them."""
+    def of(cls, x: Values, seed: int, rounded: float, flaw: str = "") -> Ready:
+        """Make it of features ``(n, p)``, of numbers rounded by a share; ``flaw`` says what is known to be wrong."""
         order, none = np.random.default_rng(seed).permutation(len(x)), np.zeros((0, 0))
         flaw = flaw or _flaw(x)
         if flaw:
-            return cls(flaw, order, none, none, Basis(none, np.zeros(0)), None, None, order, none)
+            nobody = none.astype(bool)
+            return cls(flaw, order, none, none, Basis(none, np.zeros(0)), None, None, nobody, none.astype(np.float32))
         x = x / np.abs(x).max()
-        basis = Basis.of(x)
-        near, first = neighbours(x, NEIGHBOURS), nearest(x, 1)[0][:, 0]
-        return cls(flaw, order, basis.vectors * basis.values, x, basis, _ranks(x), near, first, squared(x))
+        basis = Basis.of(x, rounded)
+        near, apart = neighbours(x, NEIGHBOURS), squared(x)
+        places = tied_ranks(apart).astype(np.float32)  # halves, which float32 holds
+        cloud = basis.vectors * (basis.values / np.linalg.norm(basis.values))
+        return cls(flaw, order, cloud, x, basis, _ranks(x), near, first(apart), places)
 
 
 def compared(a: Ready, b: Ready) -> Found:
@@ -62,7 +65,7 @@ def compared(a: Ready, b: Ready) -> Found:
         return {}, {f"{name}_status": flaw for name in MEASURES}
     overlapping = min(nuclear(a.unit, b.unit), 1.0)
     values = {"procrustes": 2 - 2 * overlapping, "angular": float(np.arccos(overlapping))}
-    values["imbalance"] = imbalance(a.first, b.apart)
+    values["imbalance"] = imbalance(a.first, b.places)
     reasons = {}
     for name, share, weighted in (("cca", 1.0, False), ("svcca", SHARE, False), ("pwcca", 1.0, True)):
         x, y = (part.basis if share == 1 else part.basis.leading(share) for part in (a, b))
@@ -79,10 +82,11 @@ def compared(a: Ready, b: Ready) -> Found:
         reasons["rsa_status"] = NO_ORDER
     else:
         values["rsa"] = float(np.clip(a.ranks @ b.ranks, -1, 1))
-    if a.near is None or b.near is None:
-        reasons["jaccard_status"] = FEW if len(a.unit) <= NEIGHBOURS else AT_CENTRE
+    alike = math.nan if a.near is None or b.near is None else overlap(a.near, b.near)
+    if math.isnan(alike):
+        reasons["jaccard_status"] = FEW if a.near is None else TIED
     else:
-        values["jaccard"] = overlap(a.near, b.near)
+        values["jaccard"] = alike
     return values, reasons
 
 
@@ -91,7 +95,7 @@ def _ranks(x: Values) -> Values | None:
     rows = dissimilarities(x) if x.shape[1] > 1 else np.full(1, np.nan)
     if np.isnan(rows).any():
         return None
-    ranks = rankdata(rows)
+    ranks = tied_ranks(rows)
     ranks = ranks - ranks.mean()
     size = float(np.linalg.norm(ranks))
     return np.asarray(ranks / size) if size > 0 else np.zeros(0)
