@@ -24,7 +24,10 @@ from featdyn_kernels import cores
 TINY = False
 """Set by the tests: shapes so small that only the checks count."""
 
-PACKAGES = ("numpy", "scipy", "numba", "torch", "triton", "pykeops", "scikit-learn", "zarr", "zarrs", "xarray", "flox")
+PACKAGES = (
+    "numpy", "scipy", "numba", "torch", "triton", "pykeops", "scikit-learn", "zarr", "zarrs", "xarray", "flox",
+    "torchvision", "timm", "transformers",
+)  # fmt: skip
 
 
 @dataclass
