@@ -374,3 +374,14 @@ def test_the_command_line_takes_a_network_and_its_training_by_name(tmp_path, fea
         assert (code, err.count("\n")) == (1, 1)
         assert "--model" in err or "nowhere" in err
     assert "--model" not in featdyn("analyze", "spectra", "--help")[1]
+
+
+@pytest.mark.parametrize("analysis", ["drift", "consistency"])
+def test_the_command_line_asks_no_more_of_sets_than_python(tmp_path, featdyn, analysis):
+    run = record(tmp_path / "r.zarr", mlp(), Probes(probes().inputs, probes().labels))  # no split: one set, "probes"
+    network = ["--model", f"{__name__}:mlp"]
+    code, _, err = featdyn("analyze", run.path, analysis, *network, "--train", "training")
+    assert (code, "train='training' is no set of probes; there are probes" in err) == (1, True)
+    code, _, err = featdyn("analyze", run.path, analysis, *network)
+    assert code == 0, err
+    assert Run(run.path).result(analysis)["set"].values.tolist() == ["probes"]

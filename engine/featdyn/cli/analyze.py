@@ -98,10 +98,14 @@ def _command(analysis: Analysis) -> click.Command:
     ) -> None:
         from featdyn.analysis.driver import analyze
 
-        stores, failed = click.get_current_context().obj, 0
+        context, failed = click.get_current_context(), 0
+        stores = context.obj
         own: dict[str, Any] = {"model": named.network(model) if model else None}
         own |= {"batches": named.made(batches) if batches else None, "loss": named.named(loss) if loss else None}
         with opened(options) as workers:
+            # A default is nobody's wish: of what was asked for, analyses ask more than of what was not (see ROLES).
+            default = click.core.ParameterSource.DEFAULT
+            options = {k: v for k, v in options.items() if context.get_parameter_source(k) is not default}
             for store in stores:
                 try:
                     with bar(analysis.name) as update:
