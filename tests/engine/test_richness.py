@@ -150,6 +150,16 @@ def test_a_collapsed_network_and_one_of_two_classes(tmp_path: Path) -> None:
         assert words.values.item() == reason
 
 
+def test_a_large_constant_feature_hides_no_other(tmp_path: Path) -> None:
+    rng, labels = np.random.default_rng(4), np.arange(60) % 3
+    x = (rng.standard_normal((60, 4)) + np.eye(4)[labels]).astype(np.float32)
+    x[:, 0] = 1e7
+    run = planted(tmp_path / "r.zarr", x, labels, np.eye(3, 4, 1) + np.eye(3, 4))
+    wanted = neural_collapse(x[:, 1:], labels).within
+    assert float(collapse(run)["nc1"].squeeze()) == pytest.approx(wanted)
+    assert np.isfinite(richness(run)["low_rank"].squeeze())
+
+
 def test_a_regression_and_several_labels_at_once(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     x, head = rng.standard_normal((40, 5)), rng.standard_normal((2, 5))

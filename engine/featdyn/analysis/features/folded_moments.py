@@ -83,8 +83,7 @@ def flaw(moments: Moments) -> str:
         return NOT_FINITE
     if moments.count < 2:
         return FEW
-    largest = float(np.max(moments.scatter.diagonal(), initial=0.0)) / moments.count
-    size = float(np.abs(moments.mean).max(initial=0.0))
-    if largest == 0 and size == 0:
+    variance, mean = np.asarray(moments.scatter.diagonal()) / moments.count, np.abs(moments.mean)
+    if not variance.any() and not mean.any():
         return ZERO
-    return "" if largest > (EPS * size) ** 2 else DEAD
+    return "" if (variance > (EPS * mean) ** 2).any() else DEAD  # each against its own size

@@ -26,7 +26,9 @@ ANALYSIS = Analysis(
     "channel contributions and their mean over the training probes of its class. Our own choice: contributions are "
     "the mean of the gradient over positions times that of the activation, the gradient is of the recorded loss and "
     "not of the class's logit, a probe's own image is left out of the mean, labels of training probes dealt at random "
-    "are the null, and limits of correlations are percentiles of a bootstrap over images, or classes.",
+    "are the null, shifts that rounding to the stored type may leave are 0, and limits of correlations are by leaving "
+    "out images, or classes, on Fisher's scale. Too few probes make a correlation over classes or checkpoints smaller "
+    "than it is, which no limit tells.",
     options=PatternShiftOptions,
     variables={
         **bounded(

@@ -20,6 +20,7 @@ from featdyn.analysis.status import ALIKE, FEW, NO_TRAINING_PROBES, NOT_FINITE
 from featdyn.compute import Plan
 from featdyn.errors import FeatdynError
 from featdyn.statistics.resampling import group_sums, mean_interval
+from featdyn.statistics.rounding import roundoff
 from featdyn.store import ArraySpec, Run
 
 DIMS = ("layer", "set", "t")
@@ -38,7 +39,14 @@ LOSS = "outputs/loss"
 
 Values: TypeAlias = NDArray[np.float64]
 State: TypeAlias = tuple[
-    Run, list[ArraySpec], NDArray[np.intp], NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64], int
+    Run,
+    list[ArraySpec],
+    NDArray[np.intp],
+    NDArray[np.intp],
+    NDArray[np.bool_],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    int,
 ]
 
 
@@ -62,12 +70,13 @@ def pattern_shift(context: Context[PatternShiftOptions]) -> xr.Dataset:
     losses = np.array([_loss(run, t, every) for t in range(run.checkpoints)])  # (t, probe)
     shifts = np.full((shape[0], shape[2], len(every)), np.nan)
     items = list(product(range(shape[0]), range(shape[2])))
-    state = run, specs, every, trained, labels, origins, options.seed
+    state = run, specs, every, of_set, trained, labels, origins, options.seed
     with context.stage(state) as stage:
-        for (c, t), (shift, dealt, flaw) in zip(items, context.each(stage.map(_shifts, items)), strict=True):
+        for (c, t), (shift, dealt, flaws) in zip(items, context.each(stage.map(_shifts, items)), strict=True):
             shifts[c, t] = shift
             for s in range(shape[1]):
                 mine = of_set == s
+                flaw = flaws.get(s) or ("" if train is None else flaws.get(train, ""))
                 if train is None or flaw:
                     cells.put((c, s, t), {"undefined": mine.sum()}, dict.fromkeys(STATUSES, flaw or NO_TRAINING_PROBES))
                 else:
@@ -84,8 +93,8 @@ def pattern_shift(context: Context[PatternShiftOptions]) -> xr.Dataset:
         if train is None:
             gaps.fail((c, s), NO_TRAINING_PROBES)
             continue
-        mine = of_set == s
-        gaps.put((c, s), *over_checkpoints(shifts[c], losses, mine, trained, origins, options.seed, same=s == train))
+        mine, known = (of_set == s) & (labels >= 0), trained & (labels >= 0)
+        gaps.put((c, s), *over_checkpoints(shifts[c], losses, mine, known, origins, options.seed, same=s == train))
     widths, used = [variables(spec) for spec in specs], [len(k) for k in kept]
     coords = {**layer_coords(run, specs, sets), "width": ("layer", widths), "used": ("set", used)}
     return cells.dataset().merge(gaps.dataset()).assign_coords(coords)
@@ -99,7 +108,7 @@ def plan(run: Run, specs: list[ArraySpec], rows: int, result: int) -> Plan:
         tasks=tasks,
         reads=2 * run.checkpoints * rows * sum(spec.itemsize * prod(spec.shape[1:]) for spec in specs),
         task={"patterns": 8 * 8 * rows * widest, "blocks": block_bytes(run, specs)},
-        result={"cells": result, "shifts": 8 * rows * (2 * tasks + 4 * 200)},
+        result={"cells": result, "shifts": 8 * rows * 4 * tasks},
     )
 
 
@@ -115,25 +124,29 @@ def _loss(run: Run, t: int, places: NDArray[np.intp]) -> Values:
     return chosen_vectors(run, LOSS, t, places)[:, 0] if LOSS in run.nodes else np.full(len(places), np.nan)
 
 
-def _shifts(state: State, item: tuple[int, int]) -> tuple[Values, Values, str]:
-    """Return each probe's shift, that by labels dealt at random, NaN where there is none, and what is wrong or ""."""
-    (run, specs, places, trained, labels, origins, seed), (c, t) = state, item
-    path = specs[c].path
-    if vanished(run, specs[c])[t, places].mean() > 0.5:
-        return np.full(len(places), np.nan), np.full(len(places), np.nan), VANISHED
-    each = []
-    for of in (path, path.replace("/gradient", "/activation")):
-        x = chosen_vectors(run, of, t, places)
-        largest = float(np.abs(x).max(initial=0.0))
-        if not np.isfinite(largest):
-            return np.full(len(places), np.nan), np.full(len(places), np.nan), NOT_FINITE
-        each.append(x / (largest or 1.0))
+def _shifts(state: State, item: tuple[int, int]) -> tuple[Values, Values, dict[int, str]]:
+    """Return each probe's shift, that by labels dealt at random, NaN where there is none, and what is wrong, by set."""
+    (run, specs, places, of_set, trained, labels, origins, seed), (c, t) = state, item
+    spec, path = specs[c], specs[c].path
+    arrays = [chosen_vectors(run, of, t, places) for of in (path, path.replace("/gradient", "/activation"))]
+    finite = np.asarray(np.isfinite(np.hstack(arrays)).all(1))
+    lost = vanished(run, spec)[t, places]
+    flaws, each = {}, []
+    for s in np.unique(of_set).tolist():
+        mine = of_set == s
+        if lost[mine].mean() > 0.5 or not finite[mine].all():
+            flaws[s] = VANISHED if lost[mine].mean() > 0.5 else NOT_FINITE
+    usable = finite & ~np.isin(of_set, list(flaws))
+    for x in arrays:
+        x = np.where(usable[:, None], x, 0.0)
+        each.append(x / (float(np.abs(x).max(initial=0.0)) or 1.0))
     pattern = each[0] * each[1]
-    size = np.linalg.norm(pattern, axis=1, keepdims=True)
+    size = np.linalg.norm(pattern, axis=1)
     dealt = labels.copy()
     dealt[trained] = np.random.default_rng(seed).permutation(labels[trained])
-    found = [shift_of(pattern, size[:, 0] > 0, mine, labels, trained, origins) for mine in (labels, dealt)]
-    return found[0], found[1], ""
+    found = [shift_of(pattern, size > 0, mine, labels, trained, origins) for mine in (labels, dealt)]
+    least = roundoff(spec.dtype) ** 2  # patterns along one direction are that far apart from rounding alone
+    return np.where(found[0] < least, 0.0, found[0]), np.where(found[1] < least, 0.0, found[1]), flaws
 
 
 def shift_of(

@@ -1,7 +1,8 @@
-"""Does the shift go with the loss, over probes and over checkpoints? Limits by a bootstrap over images."""
+"""Does the shift go with the loss, over probes, classes and checkpoints? Limits by leaving out images, or classes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from featdyn.analysis.status import ALIKE, FEW
-from featdyn.statistics.resampling import bootstrap_counts
+from featdyn.statistics.jackknife import folds, jackknife_interval
 
-DRAWS = 200
+FOLDS = 32
+"""Parts that are left out in turn, at most: our own choice."""
 LEAST = 5
 """Images, classes or checkpoints that a correlation needs: our own choice."""
 NO_LOSS = "loss_is_not_recorded_or_not_finite"
@@ -29,15 +31,9 @@ def with_loss(shift: Values, loss: Values, origins: NDArray[np.int64], seed: int
         reason = ALIKE
     if reason:
         return {}, {"loss_status": reason, "loss_interval_status": reason}
-    counts = bootstrap_counts(len(shift), DRAWS, seed, origins).astype(np.float64)
-    low, high = _percentiles(_weighted(shift, loss, counts))
-    values = {
-        "loss_correlation": float(_weighted(shift, loss, np.ones((1, len(shift))))[0]),
-        "loss_spearman": float(np.corrcoef(rankdata(shift), rankdata(loss))[0, 1]),
-        "loss_correlation_low": low,
-        "loss_correlation_high": high,
-    }
-    return values, {"loss_interval_status": "" if np.isfinite(low) else ALIKE}
+    others = [_pearson(shift[kept], loss[kept]) for kept in _left_out(len(shift), seed, origins)]
+    values, why = _limited("loss_correlation", _pearson(shift, loss), others)
+    return values | {"loss_spearman": _pearson(rankdata(shift), rankdata(loss))}, {"loss_interval_status": why}
 
 
 def over_classes(
@@ -46,7 +42,7 @@ def over_classes(
     """Return the correlation over classes of mean shift and the loss beyond that of training probes of the class.
 
     ``of_training`` are the mean losses of training probes by class, None for the training probes themselves. Limits are
-    by a bootstrap over classes.
+    by leaving out classes.
     """
     names = ("class_status", "class_interval_status")
     if of_training is None:
@@ -60,10 +56,9 @@ def over_classes(
     gap = np.array([loss[labels == label].mean() - of_training[label] for label in classes])
     if min(_spread(mean), _spread(gap)) == 0:
         return {}, dict.fromkeys(names, ALIKE)
-    found = _weighted(mean, gap, np.ones((1, len(classes))))
-    low, high = _percentiles(_weighted(mean, gap, bootstrap_counts(len(classes), DRAWS, seed).astype(np.float64)))
-    values = {"class_correlation": float(found[0]), "class_correlation_low": low, "class_correlation_high": high}
-    return values, {"class_interval_status": "" if np.isfinite(low) else ALIKE}
+    others = [_pearson(mean[kept], gap[kept]) for kept in _left_out(len(classes), seed, None)]
+    values, why = _limited("class_correlation", _pearson(mean, gap), others)
+    return values, {"class_interval_status": why}
 
 
 def over_checkpoints(
@@ -78,54 +73,69 @@ def over_checkpoints(
 ) -> Found:
     """Return the correlation over checkpoints of a set's mean shift and its loss beyond that of training probes.
 
-    ``shift`` and ``loss`` are ``(t, probe)``; checkpoints at which either is not known are left out.
+    ``shift`` and ``loss`` are ``(t, probe)``, ``mine`` and ``trained`` the probes with a label; checkpoints at which
+    either is not known are left out.
     """
     names = ("gap_status", "gap_interval_status")
     if same:
         return {}, dict.fromkeys(names, NO_GAP)
-    defined = np.isfinite(shift[:, mine])
-    some = defined.any(1)
-    if not np.isfinite(loss[:, mine | trained]).all():
+    known = np.isfinite(loss[:, mine | trained]).all(1)
+    some = np.isfinite(shift[:, mine]).any(1) & known
+    if not known.any():
         return {}, dict.fromkeys(names, NO_LOSS)
-    if some.sum() < LEAST:
+    if some.sum() < LEAST or not trained.any():
         return {}, dict.fromkeys(names, FEW_CHECKPOINTS)
-    counts = bootstrap_counts(len(mine), DRAWS, seed, origins).astype(np.float64)
-    weights = np.vstack([np.ones(len(mine)), counts])  # the first is the sample itself
-    held = np.where(defined, shift[:, mine], 0.0)[some]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = (weights[:, mine] @ held.T) / (weights[:, mine] @ defined[some].T.astype(np.float64))
-        beyond = [
-            weights[:, part] @ loss[some][:, part].T / weights[:, part].sum(1, keepdims=True)
-            for part in (mine, trained)
-        ]
-    gap = beyond[0] - beyond[1]
-    if min(_spread(means[0]), _spread(gap[0])) == 0:
+    shift, loss = shift[some], loss[some]
+
+    def curves(kept: NDArray[np.bool_]) -> tuple[Values, Values]:
+        """Return mean shift and gap ``(t,)`` of those probes; NaN where none has a shift."""
+        of_set = shift[:, mine & kept]
+        defined = np.isfinite(of_set)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.where(defined, of_set, 0.0).sum(1) / defined.sum(1)
+            return mean, loss[:, mine & kept].sum(1) / (mine & kept).sum() - loss[:, trained & kept].sum(1) / (
+                trained & kept
+            ).sum()
+
+    whole = curves(np.ones(len(mine), bool))
+    if min(_spread(part) for part in whole) == 0:
         return {}, dict.fromkeys(names, ALIKE)
-    each = np.array([_weighted(x, y, np.ones((1, len(x))))[0] for x, y in zip(means, gap, strict=True)])
-    low, high = _percentiles(each[1:])
-    values = {"gap_correlation": float(each[0]), "gap_correlation_low": low, "gap_correlation_high": high}
-    return values, {"gap_interval_status": "" if np.isfinite(low) else ALIKE}
+    others = [_pearson(*curves(kept)) for kept in _left_out(len(mine), seed, origins)]
+    values, why = _limited("gap_correlation", _pearson(*whole), others)
+    return values, {"gap_interval_status": why}
 
 
-def _weighted(x: Values, y: Values, counts: Values) -> Values:
-    """Return Pearson's correlation of ``(n,)`` and ``(n,)`` in each draw ``(draws, n)``; NaN where one is constant."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = counts / counts.sum(1, keepdims=True)
-        a, b = x - (share @ x)[:, None], y - (share @ y)[:, None]
-        size = np.sqrt((share * a**2).sum(1) * (share * b**2).sum(1))
-        found = np.where(size > 1e-12 * _spread(x) * _spread(y), (share * a * b).sum(1) / size, np.nan)
-    return np.asarray(np.clip(found, -1, 1))
+def _left_out(size: int, seed: int, groups: NDArray[np.int64] | None) -> Iterator[NDArray[np.bool_]]:
+    """Yield ``(size,)``, who is left without each fold of whole groups."""
+    fold = folds(size, FOLDS, seed, groups)
+    for g in range(int(fold.max()) + 1):
+        yield fold != g
 
 
-def _percentiles(found: Values) -> tuple[float, float]:
-    """Return the 2.5 and 97.5 % points of draws that have a value; NaN where fewer than half have one."""
-    kept = found[np.isfinite(found)]
-    if len(kept) < len(found) / 2:
-        return np.nan, np.nan
-    low, high = np.quantile(kept, [0.025, 0.975])
-    return float(low), float(high)
+def _limited(name: str, found: float, others: list[float]) -> tuple[dict[str, float], str]:
+    """Return a correlation with its 95 % limits, and why there are none or "".
+
+    By the jackknife on Fisher's scale: percentiles of a bootstrap of few probes are too narrow.
+    """
+    limits = jackknife_interval(_fisher(found), [_fisher(other) for other in others])
+    low, high = np.tanh([limits.low, limits.high]).tolist()
+    reason = "" if np.isfinite(low) else ALIKE if np.isfinite(others).all() else FEW
+    return {name: found, f"{name}_low": low, f"{name}_high": high}, reason
+
+
+def _fisher(correlation: float) -> float:
+    return float(np.arctanh(np.clip(correlation, -1 + 1e-12, 1 - 1e-12)))
+
+
+def _pearson(x: Values, y: Values) -> float:
+    """Return Pearson's correlation, NaN where either is constant or not known."""
+    if not _spread(x) > 0 or not _spread(y) > 0:
+        return float("nan")
+    a, b = (x - x.mean()) / _spread(x), (y - y.mean()) / _spread(y)
+    return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1, 1))
 
 
 def _spread(x: Values) -> float:
+    """Return the range of values, 0 where it is rounding, NaN where one is not known."""
     spread = float(np.ptp(x))
-    return spread if spread > 1e-12 * float(np.abs(x).max()) else 0.0
+    return 0.0 if spread <= 1e-12 * float(np.abs(x).max()) else spread

@@ -122,7 +122,7 @@ def _flaw(x: Values) -> str:
         return ZERO
     if len(x) < 2:
         return FEW
-    return "" if np.ptp(x, axis=0).max() > EPS * largest else DEAD
+    return "" if (np.ptp(x, axis=0) > EPS * np.abs(x).max(0)).any() else DEAD
 
 
 def _sparsity(x: Values) -> Found:

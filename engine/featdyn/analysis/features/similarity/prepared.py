@@ -106,4 +106,4 @@ def _flaw(x: Values) -> str:
         return NOT_FINITE
     if len(x) < LEAST:
         return FEW
-    return "" if np.ptp(x, axis=0).max() > EPS * np.abs(x).max() else DEAD
+    return "" if (np.ptp(x, axis=0) > EPS * np.abs(x).max(0)).any() else DEAD
