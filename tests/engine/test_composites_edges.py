@@ -438,6 +438,44 @@ def test_no_label_is_a_class(tmp_path):
             analyses()[name](run, model=mlp())
 
 
+def weighted(outputs, labels):
+    return F.binary_cross_entropy_with_logits(
+        outputs[:, 0], labels.float(), reduction="none", pos_weight=outputs.new_tensor(3.0)
+    )
+
+
+def squared(outputs, labels):
+    return (outputs[:, 0] - labels).square()
+
+
+def log_of_shares(outputs, labels):
+    return F.nll_loss(outputs.log(), labels, reduction="none")
+
+
+@pytest.mark.parametrize(
+    ("model", "labels", "loss", "line"),
+    [
+        (mlp(1), torch.arange(8), squared, "its loss counts labels such as 2, which is none of 2 classes"),
+        (mlp(1), torch.arange(8) % 2, squared, "its one output is no logit"),
+        (mlp(1), torch.arange(8) % 2 * 2 - 1, lambda o, y: F.relu(1 - o[:, 0] * y), "labels such as -1"),
+        (mlp(2), torch.arange(8), squared, "its loss counts labels such as 2, which is none of 2 classes"),
+        (nn.Sequential(*mlp(), nn.Softmax(1)), torch.arange(8) % 3, log_of_shares, "outputs are probabilities, not lo"),
+        (mlp(1), torch.linspace(0, 1, 8), squared, "(no integer labels, which are classes|needs labels: its probes)"),
+        (mlp(1), torch.arange(8) % 2, weighted, ""),
+        (mlp(1), torch.arange(8) % 2, None, ""),
+    ],
+)
+@pytest.mark.parametrize("name", ["consistency", "rewind"])
+def test_what_has_another_loss_than_that_of_classes_predicts_none(tmp_path, model, labels, loss, line, name):
+    model = copy.deepcopy(model)
+    run = drifting(tmp_path / "r.zarr", model, halves(8), labels, loss=loss)
+    if line:
+        with pytest.raises(FeatdynError, match=line):
+            analyses()[name](run, model=model)
+    else:
+        assert analyses()[name](run, model=model)["accuracy"].notnull().any()
+
+
 def test_copies_of_an_image_widen_intervals_by_their_number(tmp_path):
     """Four equal copies tell as much as one: intervals are those of a quarter of the probes."""
 

@@ -176,6 +176,17 @@ def test_a_regression_and_several_labels_at_once(tmp_path: Path) -> None:
             collapse(run)
 
 
+def test_counts_are_no_classes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    x, head, y = rng.standard_normal((40, 5)), rng.standard_normal((1, 5)), rng.poisson(2.0, 40)
+    run = planted(tmp_path / "r.zarr", x, y, head, loss=lambda f, y: (f[:, 0] - y).square())
+    wanted = feature_metrics(x.astype(np.float32), x @ head.T, y[:, None].astype(float))
+    found = richness(run).squeeze()
+    np.testing.assert_allclose(found["cumulative_quality"], wanted.cumulative_quality, atol=1e-6)
+    with pytest.raises(FeatdynError, match=r"its loss counts labels such as .*, which is none of 2 classes"):
+        collapse(run)
+
+
 def test_unlabelled_probes_and_outputs_that_span_everything(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     labels = np.where(np.arange(12) < 3, -100, np.arange(12) % 3)

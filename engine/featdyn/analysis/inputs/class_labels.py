@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.inputs.positions import has_positions, mask_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.targets import first, stray_label, tells_loss
 from featdyn.errors import FeatdynError
 from featdyn.networks import predicted_classes
 from featdyn.store import Run
 
+_CLOSE = 1e-3  # float32 through an exponential and back, with room
 TARGETS = "inputs/target"
 
 
@@ -51,15 +53,47 @@ def labelled(run: Run, sets: ProbeSets) -> tuple[ProbeSets, NDArray[np.int64]]:
     Other labels, such as the -100 that losses leave out, are given as 0 and their probes are in no set. A set without
     any other probe is left out; where none is left, or labels are no classes, :class:`FeatdynError` says so.
     """
-    given = run.coords["label"].values
-    if given.dtype.kind not in "iu":
-        raise FeatdynError(f"{run.path}: its labels are {given.dtype}, no classes: no prediction is right or wrong")
-    known = (given >= 0) & (given < class_count(run))
+    classes = class_count(run)
+    if flaw := not_classes(run, classes):
+        raise FeatdynError(f"{run.path}: {flaw}: no prediction is right or wrong")
+    given = run.values("label")
+    known = (given >= 0) & (given < classes)
     held = ((name, member & known) for name, member in zip(sets.names, sets.members, strict=True))
     kept = {name: member for name, member in held if member.any()}
     if not kept:
-        raise FeatdynError(f"{run.path}: no probe has a label from 0 to {class_count(run) - 1}, the network's classes")
+        raise FeatdynError(f"{run.path}: no probe has a label from 0 to {classes - 1}, the network's classes")
     return replace(sets, names=list(kept), members=list(kept.values())), np.where(known, given, 0).astype(np.int64)
+
+
+def not_classes(run: Run, classes: int) -> str:
+    """Return why labels are no classes that outputs ``(sample, class)`` are logits of; "" where they may be.
+
+    With a loss of their own people train on integers that are counts, or -1 and 1, and on outputs that are values or
+    probabilities. What they recorded tells (our own choice): a label that is no class has no loss; one logit has binary
+    cross-entropy, up to a weight of each class; of several outputs not all are positive and sum to 1.
+    """
+    if "label" not in run.paths("sample"):
+        return "its probes have no integer labels, which are classes"
+    given = run.values("label")
+    if given.dtype.kind not in "iu":
+        return f"its labels are {given.dtype}, no classes"
+    if (stray := stray_label(run, classes)) is not None:
+        return f"its loss counts labels such as {stray}, which is none of {classes} classes"
+    if not tells_loss(run):
+        return ""
+    logits, loss = first(run, "outputs/logits"), first(run, "outputs/loss")
+    if logits.shape[1] > 1:
+        sums = np.abs(logits.sum(1) - 1) < _CLOSE
+        if sums.all() and (logits >= 0).all():
+            return "its outputs are probabilities, not logits (return logits, and leave the softmax to the loss)"
+        return ""
+    for label in (0, 1):
+        mine = given == label
+        entropy = np.logaddexp(0.0, logits[mine, 0] if label == 0 else -logits[mine, 0])
+        weight = loss[mine] / np.maximum(entropy, np.finfo(np.float64).tiny)
+        if mine.any() and not np.allclose(weight, np.median(weight), rtol=_CLOSE, atol=1e-6, equal_nan=True):
+            return "its one output is no logit, as its loss is not the binary cross-entropy with it"
+    return ""
 
 
 def predictions_labelled(run: Run, sets: ProbeSets) -> tuple[ProbeSets, NDArray[np.int64]]:

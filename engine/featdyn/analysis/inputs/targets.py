@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.analysis.inputs.layer_vectors import outputs
+from featdyn.networks.classes import IGNORED
 from featdyn.store import Run
 
 GIVEN = "inputs/target"
@@ -26,15 +27,42 @@ def targets(run: Run) -> Targets:
     """Return the targets of a run: its integer labels, else what was given as targets in the shape of the outputs."""
     width, samples = outputs(run), run.schema.samples
     given = run.values("label") if "label" in run.paths("sample") else None
+    kinds = "fb"
     if given is not None and given.dtype.kind in "iu":
-        known = np.asarray((given >= 0) & (given < max(2, width)))  # one logit tells two classes apart
-        if known.any():
+        count = max(2, width)  # one logit tells two classes apart
+        known = np.asarray((given >= 0) & (given < count))
+        if stray_label(run, count) is not None:
+            kinds += "iu"  # counts, as of a regression
+        elif known.any():
             classes = np.where(known, given, -1).astype(np.int64)
             count = int(classes.max()) + 1
             return Targets((classes[:, None] == np.arange(count)).astype(np.float64), known, classes)
     values = run.values(GIVEN) if GIVEN in run.nodes else np.zeros((samples, 0))
-    if values.dtype.kind in "fb" and len(values) == samples and values[:1].size == width:
+    if values.dtype.kind in kinds and len(values) == samples and values[:1].size == width:
         values = values.reshape(samples, width).astype(np.float64)
         known = np.asarray(np.isfinite(values).all(1))
         return Targets(np.where(known[:, None], values, 0.0), known, None)
     return Targets(np.zeros((samples, 0)), np.zeros(samples, bool), None)
+
+
+def stray_label(run: Run, classes: int) -> int | None:
+    """Return a label that is none of so many classes and has a loss all the same; None where there is none.
+
+    Then labels are no classes but counts, ranks, or -1 and 1. What losses leave out, as -100, has no loss.
+    """
+    given = run.values("label")
+    outside = ((given < 0) | (given >= classes)) & (given != IGNORED)
+    if not outside.any() or not tells_loss(run):
+        return None
+    strays = given[outside & (np.abs(first(run, "outputs/loss")) > 0)]
+    return int(strays[0]) if len(strays) else None
+
+
+def tells_loss(run: Run) -> bool:
+    """Whether a loss of the user's own may have been recorded; what featdyn trains has cross-entropy."""
+    return run.recipe is None and "outputs/loss" in run.nodes and run.checkpoints > 0
+
+
+def first(run: Run, path: str) -> NDArray[np.float64]:
+    """Return what was recorded at the first checkpoint, ``(sample, ...)``."""
+    return np.concatenate([run.block(path, 0, block) for block in range(run.schema.blocks)]).astype(np.float64)

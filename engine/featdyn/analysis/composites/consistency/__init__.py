@@ -32,8 +32,10 @@ ANALYSIS = Analysis(
     source="Composites are those of arXiv 2509.20334. How accuracy, agreement, memory, forgetting, transfer and gap "
     "curves are measured is our own choice: the exact definitions were not found. BatchNorm buffers travel with their "
     "layers. One logit is that of class 1 against class 0. Probes whose label is no class of the network are in no "
-    "set. Of outputs by position each position counts as a probe, named probe@position, padding and ignored targets "
-    "left out: our own choice. Intervals resample the image or document that probes were made from.",
+    "set; where the recorded loss counts them, or one output has no binary cross-entropy, nothing is a class. The loss "
+    "is the plain cross-entropy, whatever was trained with. Of outputs by position each position counts as a probe, "
+    "named probe@position, padding and ignored targets left out: our own choice. Intervals resample the image or "
+    "document that probes were made from.",
     options=ConsistencyOptions,
     needs=frozenset({"network", "targets"}),
     incidental=("window", "phase"),
