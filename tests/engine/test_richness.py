@@ -93,6 +93,21 @@ def test_the_interval_covers_what_other_probes_would_give(tmp_path: Path) -> Non
     assert set(words.values.ravel()) == {"no targets that can be used"}
 
 
+def test_the_interval_covers_where_classes_are_drawn_too(tmp_path: Path) -> None:
+    """Most of what varies is how many probes each class happens to have."""
+    rng, n, sets = np.random.default_rng(5), 64, 60
+    means, head = 3 * np.abs(rng.standard_normal((4, 6))), rng.standard_normal((3, 6))
+    labels = rng.integers(0, 4, n * sets) % 3
+    x = means[labels] + 0.2 * rng.standard_normal((n * sets, 6))
+    split = np.repeat(np.array([f"s{i}" for i in range(sets)], dtype=object), n)
+    run = planted(tmp_path / "r.zarr", x, labels, head, coords={"split": split})
+    found = richness(run).squeeze()
+    for name in ("low_rank", "effective_dimension"):
+        mean = float(found[name].mean())
+        covered = int(((found[f"{name}_low"] <= mean) & (mean <= found[f"{name}_high"])).sum())
+        assert covered >= 51, name
+
+
 def test_collapse_is_that_of_the_features(run: Run) -> None:
     found = collapse(run)
     for layer in run.layers:
@@ -122,10 +137,10 @@ class Planted(nn.Module):
         return self.head(self.held(x))
 
 
-def planted(path: Path, x: Any, labels: Any, head: Any, **more: Any) -> Run:
-    given = labels if labels is None else torch.as_tensor(labels)
+def planted(path: Path, x: Any, labels: Any, head: Any, *, coords: Any = None, **more: Any) -> Run:
+    probes = Probes(torch.as_tensor(x).float(), labels if labels is None else torch.as_tensor(labels), coords or {})
     with Recorder(
-        Planted(np.asarray(head, float)), Probes(torch.as_tensor(x).float(), given), path, layers=["held"],
+        Planted(np.asarray(head, float)), probes, path, layers=["held"],
         gradients=False, **{"dtype": "float32", **more},
     ) as recorder:  # fmt: skip
         recorder.record(step=0)

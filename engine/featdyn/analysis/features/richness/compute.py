@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from featdyn.analysis.cells import Cells
 from featdyn.analysis.context import Context
@@ -31,7 +32,10 @@ def richness(context: Context[RichnessOptions]) -> xr.Dataset:
     run, sets, options = context.run, context.sets, context.options
     specs, width, wanted = recorded(run, options.layers, "activation"), outputs(run), targets(run)
     members, steps, widths = sets.members, run.checkpoints, [variables(spec) for spec in specs]
-    folds = [fold_of(sets, s, options.folds, options.seed, wanted.classes) for s in range(len(members))]
+    folds = [
+        fold_of(sets, s, options.folds, options.seed, _planned(wanted.classes, member))
+        for s, member in enumerate(members)
+    ]
     shape, kept = (len(specs), len(members), steps), min(options.leading, max(widths))
     cells = Cells(DIMS, shape, NUMBERS, STATUSES, dict.fromkeys(LEADING, ("k", kept)))
     of_weights = Cells(("t",), (steps,), PARAMETERS, ("parameter_status",))
@@ -48,6 +52,15 @@ def richness(context: Context[RichnessOptions]) -> xr.Dataset:
             of_weights.put((t,), *found)
     coords = {**layer_coords(run, specs, sets), "width": ("layer", widths), "k": np.arange(kept) + 1}
     return cells.dataset().merge(of_weights.dataset()).assign_coords(coords)
+
+
+def _planned(classes: NDArray[np.int64] | None, member: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+    """Return the classes where a set has equally many probes of each, None where their numbers are by chance.
+
+    Chance then varies the measures too: folds with each class in its share would hide half of it and more.
+    """
+    counts = np.zeros(0) if classes is None else np.unique(classes[member], return_counts=True)[1]
+    return classes if len(counts) and np.ptp(counts) <= 1 else None
 
 
 def plan(run: Run, specs: list[ArraySpec], shape: tuple[int, ...], beside: int, folds: int, result: int) -> Plan:
