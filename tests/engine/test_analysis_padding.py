@@ -211,7 +211,7 @@ def test_language_models_are_asked_what_they_can_be(tmp_path):
     given, targets = inputs(N)
     run = record(tmp_path / "r.zarr", Attending(), Probes(given, targets))
     assert np.isfinite(analyze(run, "drift")["motion"]).all()
-    with pytest.raises(FeatdynError, match="consistency needs"):
+    with pytest.raises(FeatdynError, match="it takes several inputs"):
         analyze(run, "consistency", model=Attending())
     assert run.schema["layers/up/activation"].shape[1] == LENGTH
 

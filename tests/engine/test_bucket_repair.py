@@ -249,7 +249,8 @@ class Several(Ranks):
 def test_several_ranks_are_refused_before_anything_is_there() -> None:
     message = "several processes cannot record into one store in a bucket: give a folder that all ranks share"
     with Faults(MemoryStore()).installed() as url:
-        refused(lambda: open_store(Several(), url, small_run.SCHEMA, make_probes(), [], {}), message)
+        given = Several(), url, small_run.SCHEMA, make_probes(), [], {}
+        refused(lambda: open_store(*given, overwrite=False, accept_changes=False), message)
         refused(lambda: RunPart(url, small_run.SCHEMA, 0, ""), message)
         assert locate(url).empty()
         with RunWriter.create(url, small_run.SCHEMA, static={}, attributes={}) as writer:

@@ -381,3 +381,22 @@ def test_the_table_of_architectures_says_which_way_and_why_not():
     assert (row["way"], row["bit equal"], row["input"]) == ("forward hooks", True, [6])
     assert row["default"] == default_cuts(cuts(*branching()))
     assert "torch.fx: " in examine(lambda: (Loose(), (torch.randn(3, 6),)))["why"]
+
+
+def test_settings_of_attention_are_as_before_whichever_thread_leaves_last():
+    from featdyn.networks.attention import with_plain_attention, without_fast_path
+
+    def settings() -> tuple[bool, ...]:
+        sdp = torch.backends.cuda
+        return torch.backends.mha.get_fastpath_enabled(), sdp.flash_sdp_enabled(), sdp.mem_efficient_sdp_enabled()
+
+    before = settings()
+    assert before[0]
+    for context, places in ((without_fast_path, [0]), (with_plain_attention, [1, 2])):
+        first, second = context(), context()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert not any(settings()[i] for i in places)  # the second is still inside
+        second.__exit__(None, None, None)
+        assert settings() == before

@@ -16,6 +16,7 @@ from featdyn.capture.call import Call
 from featdyn.capture.nest import Nest, leaves, mapped
 from featdyn.errors import NetworkError
 from featdyn.networks import Taps
+from featdyn.networks.attention import without_fast_path
 
 _PLAIN = Call()
 _ROUNDING = 1e-5  # of the largest logit, between two ways to run one network
@@ -49,17 +50,6 @@ def device_of(model: nn.Module) -> torch.device:
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         return tensor.device
     return torch.device("cpu")
-
-
-@contextlib.contextmanager
-def without_fast_path() -> Iterator[None]:
-    """Run transformers of torch as they train: their fused path, taken without gradients, cuts padding off."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextlib.contextmanager

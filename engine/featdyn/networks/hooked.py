@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from featdyn.errors import NetworkError
+from featdyn.networks.attention import with_plain_attention, without_fast_path
 from featdyn.networks.cut import INPUT, OUTPUT, Cut
 from featdyn.networks.hooked_part import Layout, hooked_part, one_tensor
 from featdyn.networks.rows import rows
@@ -214,15 +214,10 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for path, inner in twin.named_modules():
             if path:
                 inner.register_forward_hook(note(path))
-        fastpath = torch.backends.mha.get_fastpath_enabled()
         with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
             self.output = eval_twin(module)(inputs.clone())
-            torch.backends.mha.set_fastpath_enabled(False)  # its fused operator hides its matrix products
-            try:
-                with sdpa_kernel(SDPBackend.MATH), self:
-                    twin(inputs.clone())
-            finally:
-                torch.backends.mha.set_fastpath_enabled(fastpath)
+            with without_fast_path(), with_plain_attention(), self:
+                twin(inputs.clone())
         self.macs = [count // len(inputs) for count in self.macs]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from featdyn.networks.attention import with_plain_attention, without_fast_path
 from featdyn.networks.inplace import functionalise
 from featdyn.networks.trace import CannotCut, Trace
 from featdyn.networks.twin import eval_twin
@@ -59,10 +59,8 @@ def shapes_of(trace: Trace, example: Tensor) -> ValueShapes:
     Raises :class:`NetworkError` if the module does not take such an input, or writes in place into memory that it still
     uses elsewhere.
     """
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # its fused operator hides its matrix products
     try:
-        with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.inference_mode(False), torch.no_grad(), without_fast_path(), with_plain_attention():
             twin = eval_twin(trace.module, _to_meta)
             vars(twin).update({name: _to_meta(value) for name, value in trace.constants.items()})
             while True:
@@ -74,8 +72,6 @@ def shapes_of(trace: Trace, example: Tensor) -> ValueShapes:
                 functionalise(trace, runs[0].written, runs[0].env)
     except Exception as error:
         raise CannotCut(trace.module, error) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
     values = tuple({node: fx.node.map_aggregate(value, _describe) for node, value in run.env.items()} for run in runs)
     macs = {node: count // BATCHES[0] for node, count in runs[0].macs.items()}
     return ValueShapes(trace, (values[0], values[1]), macs)

@@ -16,15 +16,15 @@ from math import prod
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from featdyn.capture.axis import pooled
 from featdyn.networks import Cut, features_at, state_for
+from featdyn.networks.attention import with_plain_attention, without_fast_path
 
 TOGETHER = 2**27
 """Bytes of the steps, and of what they move, that are pushed through the network at once."""
 _FORWARD = threading.Lock()
-"""For levels of forward derivatives and for which attention is used (fused ones have none), which all threads share."""
+"""For levels of forward derivatives, which all threads share."""
 
 with warnings.catch_warnings():  # the first derivative makes torch compile rules, which warns of torch's own code
     warnings.simplefilter("ignore", FutureWarning)
@@ -34,13 +34,8 @@ with warnings.catch_warnings():  # the first derivative makes torch compile rule
 @contextmanager
 def derivatives_of_every_kind() -> Iterator[None]:
     """Let one thread at a time take forward or second derivatives, with an attention that has them."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    with _FORWARD, sdpa_kernel(SDPBackend.MATH):
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
+    with _FORWARD, with_plain_attention(), without_fast_path():
+        yield
 
 
 class Features:
