@@ -362,3 +362,16 @@ def test_channels_of_a_convolution_are_no_positions(tmp_path, pool):
             found = stored[i][mask[i].bool().numpy()] if pool == "none" else stored[i]
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(run.values("layers/vector/activation")[0], kept["vector"], rtol=1e-5, atol=1e-5)
+
+
+def test_where_channels_may_be_taken_for_positions_it_is_said(tmp_path, capsys):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv1d(3, 5, 1), nn.ReLU(), nn.Flatten(), nn.Linear(5 * LENGTH, 2))
+    probes = Probes(torch.randn(N, 3, LENGTH), torch.arange(N) % 2)
+    for layers, told in ((["0", "1", "2"], True), ({"0": None, "1": Axis(position=2), "2": None}, False)):
+        with Recorder(network, probes, tmp_path / f"{told}.zarr", layers=layers) as recorder:
+            recorder.record(step=0)
+        said = 'the second axis of 1 is taken for positions: where it is channels, as behind Conv1d, write layers={"1"'
+        assert (said in capsys.readouterr().err) == told
+    for told, shape in ((True, (N, 5, LENGTH)), (False, (N, LENGTH, 5))):
+        assert Run(tmp_path / f"{told}.zarr").schema["layers/1/activation"].shape == shape
