@@ -326,3 +326,52 @@ def test_the_fused_path_of_torch_takes_no_positions_away(tmp_path, n):
         z, _ = exact(found[0], Encoder().train(False), 0, given, layer)
         real = given["attention_mask"].bool()
         np.testing.assert_allclose(one[0][real], z.detach()[real], rtol=1e-4, atol=1e-5)
+
+
+class Sequences(nn.Module):
+    """As many channels as positions: nothing in the shapes tells them apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv1d(3, LENGTH, 3, padding=1), nn.BatchNorm1d(LENGTH)
+        self.block = nn.Sequential(nn.Conv1d(LENGTH, LENGTH, 1), nn.ReLU(), nn.Dropout(0.5))
+        self.vector, self.head = nn.BatchNorm1d(LENGTH), nn.Linear(LENGTH, 2)
+
+    def forward(self, x, attention_mask):
+        y, weights = self.block(self.norm(self.conv(x))), attention_mask[:, None].to(x.dtype)
+        return self.head(self.vector((y * weights).sum(2) / weights.sum(2)))
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_channels_of_a_convolution_are_no_positions(tmp_path, pool):
+    x, mask = torch.randn(N, 3, LENGTH, generator=torch.Generator().manual_seed(4)), inputs()[0]["attention_mask"]
+    network, probes = Sequences(), Probes({"x": x, "attention_mask": mask}, torch.arange(N) % 2)
+    names = ["conv", "norm", "block", "vector"]
+    with Recorder(network, probes, tmp_path / "r.zarr", layers=names, pool=pool, dtype="float32", batch=4) as recorder:
+        recorder.record(step=0)
+    run, twin, kept = Run(tmp_path / "r.zarr"), copy.deepcopy(network).double().eval(), {}
+    for name in names:
+        getattr(twin, name).register_forward_hook(lambda m, a, out, name=name: kept.__setitem__(name, out.detach()))
+    twin(x.double(), mask)
+    for name in names[:3]:
+        stored = run.values(f"layers/{name}/activation")[0]
+        for i in range(N):
+            own = kept[name][i].T[mask[i].bool()]
+            expected = {"none": own, "mean": own.mean(0), "last": own[-1], "cls": own[0]}[pool]
+            found = stored[i][mask[i].bool().numpy()] if pool == "none" else stored[i]
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run.values("layers/vector/activation")[0], kept["vector"], rtol=1e-5, atol=1e-5)
+
+
+def test_where_channels_may_be_taken_for_positions_it_is_said(tmp_path, capsys):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv1d(3, 5, 1), nn.ReLU(), nn.Flatten(), nn.Linear(5 * LENGTH, 2))
+    probes = Probes(torch.randn(N, 3, LENGTH), torch.arange(N) % 2)
+    for layers, told in ((["0", "1", "2"], True), ({"0": None, "1": Axis(position=2), "2": None}, False)):
+        with Recorder(network, probes, tmp_path / f"{told}.zarr", layers=layers) as recorder:
+            recorder.record(step=0)
+        said = 'the second axis of 1 is taken for positions: where it is channels, as behind Conv1d, write layers={"1"'
+        assert (said in capsys.readouterr().err) == told
+    for told, shape in ((True, (N, 5, LENGTH)), (False, (N, LENGTH, 5))):
+        assert Run(tmp_path / f"{told}.zarr").schema["layers/1/activation"].shape == shape

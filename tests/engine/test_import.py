@@ -168,6 +168,19 @@ def test_files_of_one_step_each_are_put_in_the_order_of_their_steps(tmp_path, fe
     same(Run(tmp_path / "h.zarr"), "fc", 0, held[5].astype(np.float16))
 
 
+def test_layers_choose_among_arrays_of_several_shapes(tmp_path, featdyn):
+    held = {step: foreign.values(6, 3, seed=step) for step in (5, 20)}
+    for step, values in held.items():
+        np.savez(tmp_path / f"step{step}.npz", fc=values, maps=values[:, :, None], labels=np.arange(6))
+    asked = ["--store", tmp_path / "r.zarr", "--axes", "sample,feature"]
+    code, _, err = featdyn("import", tmp_path / "step*.npz", *asked)
+    assert (code, err.count("which the axes sample,feature do not name")) == (1, 1)
+    code, _, err = featdyn("import", tmp_path / "step*.npz", *asked, "--layers", "fc")
+    assert code == 0, err
+    for t, values in enumerate(held.values()):
+        same(Run(tmp_path / "r.zarr"), "fc", t, values)
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_zarr_names_its_axes_and_steps_itself(tmp_path, version):
     group, values = zarr.open_group(tmp_path / "a", mode="w", zarr_format=version), foreign.values(2, 9, 4)

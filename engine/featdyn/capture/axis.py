@@ -22,8 +22,9 @@ class Axis:
     sample
         The axis of the samples in what the layer returns, counted from 0.
     position
-        The axis of the positions (tokens, patches). None takes the first other one of outputs with three axes, and
-        none of others.
+        The axis of the positions (tokens, patches). None takes the first other one of outputs with three axes (the last
+        one of ``Conv1d`` and of what has its channels first too: norms, pools, a ``Sequential`` of them), and none of
+        others.
     pool
         What is recorded of the positions: all ("none"), their mean, the last or the first one (where a CLS token
         stands), counted over those that are no padding. None is as the option ``pool`` of the recording says.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -17,6 +18,11 @@ from featdyn.networks import Cut, Taps, cuts, default_cuts
 from featdyn.networks.layer_patterns import matching
 
 _PLAIN = Call()
+_CHANNELS_FIRST = (
+    nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd,
+)  # fmt: skip
+_EACH_VALUE = (nn.modules.activation.__name__, nn.modules.dropout.__name__)
 
 
 def select(
@@ -41,7 +47,8 @@ def select(
     there are none, both stand for its direct children. Of these two what cannot be recorded is left out. Raises
     :class:`NetworkError` where a pattern matches nothing, or a layer cannot be recorded. With ``modules_only`` cuts
     that have no module are left out: several ranks share buffers by modules. ``axes`` are of patterns, the last that
-    fits a layer counts; ``pool`` is of layers whose axis does not say another, ``mask`` the number of positions of the
+    fits a layer counts, and where they name no positions those of convolutions of sequences, their norms and pools are
+    the last axis; ``pool`` is of layers whose axis does not say another, ``mask`` the number of positions of the
     probes' mask.
     """
     modules = [name for name, _ in model.named_modules() if name]
@@ -72,6 +79,10 @@ def select(
             shapes = layer_shapes(
                 model, inputs, labels, list(chosen), gradients=gradients, call=call, taps=taps, axes=turned
             )
+            for name, shape in shapes.items():
+                axis, module = turned[name], dict(model.named_modules()).get(name)
+                if len(shape) == 2 and axis.sample == 0 and axis.position is None and _channels_first(module):
+                    turned[name], shapes[name] = replace(axis, position=2), shape[::-1]
             order = [name for name in every or () if name in shapes]
             names = order if len(order) == len(shapes) else shapes
             return {name: layout(name, shapes[name], turned[name], pool, mask) for name in names}, taps
@@ -79,6 +90,14 @@ def select(
             if chosen.pop(error.layer):
                 raise
     raise NetworkError(f"no layer to record: name some in layers=; the network has {outer} and modules inside them")
+
+
+def _channels_first(module: nn.Module | None) -> bool:
+    """Whether a module gives ``(sample, channel, position)``, as the convolutions of sequences do."""
+    if isinstance(module, nn.Sequential):
+        last = (child for child in reversed([*module]) if type(child).__module__ not in _EACH_VALUE)
+        return _channels_first(next(last, None))
+    return isinstance(module, _CHANNELS_FIRST)
 
 
 def taps_again(model: nn.Module, inputs: Nest, taps: Taps, call: Call) -> Taps:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from featdyn.capture.axis import Axis, Pool, pooled
 from featdyn.capture.tap import LayerError
@@ -83,4 +84,25 @@ def layout(name: str, turned: tuple[int, ...], axis: Axis, pool: Pool, mask: int
     own = Axis(axis.sample, axis.position, kept)
     return Layout(
         own, turned if position is None or kept == "none" else turned[1:], position is not None and kept == "none"
+    )
+
+
+def unsure_positions(model: nn.Module, layouts: Mapping[str, Layout]) -> str:
+    """Return what to say of layers whose channels may have been taken for positions, or nothing.
+
+    What a function or an activation gives behind a convolution of sequences has its channels first, and nothing in it
+    tells so.
+    """
+    if not any(isinstance(module, nn.Conv1d | nn.ConvTranspose1d) for module in model.modules()):
+        return ""
+    names = [
+        name
+        for name, layer in layouts.items()
+        if layer.axis.position is None and (layer.positions or layer.axis.pool != "none")
+    ]
+    if not names:
+        return ""
+    return (
+        f"the second axis of {', '.join(names)} is taken for positions: where it is channels, as behind Conv1d, write "
+        f'layers={{"{names[0]}": Axis(position=2)}}'
     )

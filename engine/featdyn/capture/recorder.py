@@ -161,8 +161,8 @@ class Recorder:
         """Say what a checkpoint takes and how many there is room for, before the first and unless :meth:`plan` did."""
         if self.checkpoints or self._ranks.rank:
             return
-        if self._recording.outputs.said:
-            print(f"{self._run.place}: {self._recording.outputs.said}", file=sys.stderr)
+        for said in self._recording.said:
+            print(f"{self._run.place}: {said}", file=sys.stderr)
         if self._planned:
             return
         needs = self.plan(1)

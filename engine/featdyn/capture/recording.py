@@ -15,6 +15,7 @@ from featdyn.capture.asked import token_targets
 from featdyn.capture.axis import Axis
 from featdyn.capture.call import Call
 from featdyn.capture.follow import output_shape
+from featdyn.capture.layout import unsure_positions
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.outputs import Outputs
 from featdyn.capture.probes import Probes
@@ -56,6 +57,7 @@ class Recording:
             model, *self.probes.few(self.device), options.layers, gradients=options.gradients, call=call,
             modules_only=several, axes=axes, pool=options.pool, mask=mask,
         )  # fmt: skip
+        self.said = [line for line in (self.outputs.said, unsure_positions(model, self.layouts)) if line]
 
     def passed(self, places: Tensor, layers: Sequence[str] = (), *, gradients: bool = False) -> tap.Pass:
         """Run the probes at these places through the network as one batch."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from featdyn.capture.foreign.npz import Member, Scratch
 from featdyn.capture.foreign.recorded import Layer, Recorded, readable, same_samples, stored_dtype
 from featdyn.errors import DataError
+from featdyn.networks.layer_patterns import matching
 
 SAMPLES = "sample"
 _KNOWN = ("step", SAMPLES)
@@ -38,12 +39,22 @@ def is_mine(path: Path) -> bool:
 
 
 def opened(
-    path: Path, scratch: Scratch, axes: Sequence[str] = (), steps: Sequence[int] | None = None
+    path: Path,
+    scratch: Scratch,
+    axes: Sequence[str] = (),
+    steps: Sequence[int] | None = None,
+    layers: Sequence[str] = ("**",),
 ) -> dict[int | None, Recorded]:
-    """Return the checkpoints of an array by their step; of one without such an axis the step is not known."""
+    """Return the checkpoints of an array by their step; of one without such an axis the step is not known.
+
+    Where a file holds several arrays, those that match none of ``layers`` need not have the axes.
+    """
     held, coords = _zarr(path) if _is_zarr(path) else (_numpy(path, scratch), {})
     if not held:
         raise DataError(f"{path}: holds no array of more than one axis")
+    if len(held) > 1:
+        wanted = {name for pattern in layers for name in matching(pattern, held)}
+        held = {name: one for name, one in held.items() if name in wanted} or held  # else who asked says so
     named = {
         name: _Named(values, _axes(path, name, values, tuple(axes) or own)) for name, (values, own) in held.items()
     }

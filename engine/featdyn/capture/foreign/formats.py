@@ -35,6 +35,7 @@ def checkpoints(
     axes: Sequence[str],
     steps: Sequence[int] | None,
     pattern: str | None,
+    layers: Sequence[str] = ("**",),
 ) -> tuple[str, dict[int, Recorded]]:
     """Return the format of a recording, and its checkpoints by step, all of the same layers and samples.
 
@@ -54,7 +55,7 @@ def checkpoints(
             raise DataError(f"{path}: is no recording of the format {found}")
     opened: Callable[[Path], dict[int | None, Recorded]] = FORMATS[found].opened
     if found == "arrays":
-        opened = partial(arrays.opened, scratch=scratch, axes=axes, steps=steps)
+        opened = partial(arrays.opened, scratch=scratch, axes=axes, steps=steps, layers=layers)
     elif axes:
         raise DataError(f"{paths[0]}: axes are given for plain arrays, and this is {found}")
     if len(paths) == 1:

@@ -86,7 +86,7 @@ def import_recording(
     if not given:
         raise DataError("there is nothing to import: name a path")
     with tempfile.TemporaryDirectory(prefix="featdyn-import-") as scratch:
-        name, held = checkpoints(given, Scratch(Path(scratch)), format, axes, steps, step_pattern)
+        name, held = checkpoints(given, Scratch(Path(scratch)), format, axes, steps, step_pattern, layers)
         taken = {step: _chosen(one, layers) for step, one in held.items()}
         options = CaptureOptions(gradients=False, dtype="float16" if dtype else "float32", codec=codec)
         importing = _Import(name, taken, options, rounded=dtype is not None)
