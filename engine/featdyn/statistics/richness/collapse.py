@@ -61,6 +61,8 @@ def neural_collapse(
     x, _ = paired(features, features, "features")
     f = None if outputs is None else paired(features, outputs, "outputs")[1]
     moments = accumulate(x, f, np.asarray(labels))
+    if f is not None and f.shape[1] <= np.max(labels):
+        raise ValueError(f"outputs must have a column for each class, got {f.shape[1]} and the label {np.max(labels)}")
     found = of_class_moments(moments)
     if weight is not None:
         seen, m = class_means(moments)

@@ -60,6 +60,8 @@ def low_rank_measure(
     ValueError
         Shapes that do not fit, or values that are not finite.
     """
+    checks.choice(centring, "centring", "outputs", "projector")
+    checks.fraction(tolerance, "tolerance")
     phi, f = paired(features, outputs, "outputs")
     raw = f / _unit(f)
     centred_features, centred_outputs = centred(phi), centred(raw)
