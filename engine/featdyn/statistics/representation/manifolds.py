@@ -44,6 +44,7 @@ def class_manifolds(x: ArrayLike, labels: ArrayLike, *, shots: int = 5) -> Manif
         Fewer than two classes with at least two samples, or labels that are no integers from 0.
     """
     array = checks.finite(checks.matrix(x, "x", rows=2, columns=1), "x").astype(np.float64)
+    array = array / 2.0 ** checks.exponent(array)  # squares stay within range, and no measure sees the unit
     if np.shape(labels) != (len(array),):
         raise ValueError(f"labels must have shape ({len(array)},), got {np.shape(labels)}")
     if np.asarray(labels).dtype.kind not in "iu" or np.min(labels) < 0:
