@@ -224,7 +224,7 @@ def test_what_float16_rounds_is_no_direction(tmp_path: Path) -> None:
         run = planted(tmp_path / f"{dtype}.zarr", x, np.arange(90) % 3, rng.standard_normal((3, 20)), dtype=dtype)
         found[dtype] = {name: analyses()[name](run).squeeze() for name in ("representation", "similarity", "richness")}
     for name, variables in {
-        "representation": ("rank", "condition_number", "power_law_exponent", "effective_rank"),
+        "representation": ("rank", "condition_number", "power_law_exponent", "stable_rank"),
         "similarity": ("cca_shuffled", "pwcca_shuffled", "cca"),
         "richness": ("cumulative_quality", "effective_dimension"),
     }.items():

@@ -33,6 +33,12 @@ def fraction(value: float, name: str) -> float:
     return value
 
 
+def choice(value: Any, name: str, *allowed: str) -> None:
+    """Raise ValueError unless ``value`` is one of these words: another must not pass for the last of them."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
+
+
 def groups(found: Any, size: int) -> NDArray[np.intp]:
     """Return the number of each of ``size`` samples' group, 0 upwards; each is its own where there are none."""
     if found is None:

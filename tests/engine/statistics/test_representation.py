@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
+from featdyn.statistics import richness, similarity
 from featdyn.statistics.neighbours import nearest
 from featdyn.statistics.representation import (
     class_manifolds,
@@ -162,3 +163,23 @@ def test_a_class_in_one_point_has_no_dimension():
     assert np.isnan(found.signal_to_noise).all()
     with pytest.raises(ValueError, match=r"labels must have shape \(21,\), got \(20,\)"):
         class_manifolds(means[labels], labels[1:])
+
+
+def test_words_and_labels_that_mean_nothing_are_refused():
+    x, labels = np.random.default_rng(7).standard_normal((30, 4)), np.arange(30) % 3
+    for work, said in (
+        (lambda: two_nn(x, fit="lines"), "fit must be 'likelihood' or 'line', got 'lines'"),
+        (lambda: power_law([3.0, 2.0, 1.0], first=0), "first must be at least 1, got 0"),
+        (lambda: class_manifolds(x, labels - 1), "labels must be integers from 0"),
+        (lambda: similarity.dissimilarities(x, of="cosine"), "of must be 'correlation' or 'euclidean', got 'cosine'"),
+        (lambda: similarity.rsa(x[:, 0], x[:, 1], compare="kendall"), "compare must be 'spearman' or 'cosine'"),
+        (lambda: similarity.svcca(x, x, share=2), "share must be above 0 and at most 1, got 2"),
+        (lambda: richness.low_rank_measure(x, x[:, :2], centring="output"), "centring must be 'outputs' or"),
+        (lambda: richness.low_rank_measure(x, x[:, :2], tolerance=5), "tolerance must lie between 0 and 1, got 5"),
+        (
+            lambda: richness.neural_collapse(x, labels, outputs=x[:, :2]),
+            "a column for each class, got 2 and the label 2",
+        ),
+    ):
+        with pytest.raises(ValueError, match=said):
+            work()

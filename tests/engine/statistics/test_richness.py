@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from featdyn.statistics.representation import class_manifolds
 from featdyn.statistics.richness import (
     feature_metrics,
     kernel_deviation,
@@ -176,3 +177,15 @@ def test_parameters():
         parameter_distance(first, {"w": second["w"]})
     with pytest.raises(ValueError, match="w must have one shape"):
         parameter_distance(first, {**second, "w": np.zeros(3)})
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_no_unit_is_too_small_or_too_large(scale):
+    rng, labels = np.random.default_rng(8), np.arange(40) % 4
+    x, f = rng.standard_normal((40, 6)) + np.eye(6)[labels], rng.standard_normal((40, 4))
+    for measure in (
+        lambda c: [*vars(kernel_deviation(c * x[:, :3], c * x)).values()],
+        lambda c: [*vars(neural_collapse(c * x, labels, outputs=c * f)).values()],
+        lambda c: class_manifolds(c * x, labels).signal_to_noise,
+    ):
+        np.testing.assert_allclose(measure(scale), measure(1.0), rtol=1e-9)

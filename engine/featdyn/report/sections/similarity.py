@@ -10,9 +10,10 @@ from featdyn.report.section import Grid, Section, cells, choices_of, name_of, pa
 MEASURES = ("svcca", "svcca_shuffled", "pwcca", "cca", "angular", "procrustes", "rsa", "jaccard", "imbalance")
 TABLE = ("svcca", "svcca_shuffled", "angular", "rsa", "jaccard", "imbalance")
 TEXT = (
-    "Of the same probes at two layers or two checkpoints. Canonical correlations (CCA, SVCCA, PWCCA) are 1 for the "
-    "same features up to a linear map, and high for any features with many variables: read them beside those of "
-    "probes in another order. Angle and Procrustes distance are 0 for the same features up to a rotation. RSA "
+    "Of the same probes at two layers or two checkpoints. Canonical correlations are 1 for the same features up to "
+    "a linear map (SVCCA, which leaves weak directions out, up to a rotation), and high for any features with many "
+    "variables: read them beside those of probes in another order. Angle and "
+    "Procrustes distance are 0 for the same features up to a rotation. RSA "
     "compares which probes are far apart, Jaccard which are neighbours; information imbalance is 0 where the first "
     "(row) tells which probes are near in the second (column), 1 where it tells nothing.",
     "The table compares each layer at the first checkpoint with itself at the last.",

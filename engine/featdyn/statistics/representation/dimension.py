@@ -41,6 +41,7 @@ def two_nn(x: ArrayLike, *, dropped: float = 0.1, fit: Literal["likelihood", "li
         ``ln mu``, as in the source.
     """
     array = checks.finite(checks.matrix(x, "x", rows=3, columns=1), "x").astype(np.float64)
+    checks.choice(fit, "fit", "likelihood", "line")
     if not 0 <= dropped < 1:
         raise ValueError(f"dropped must be at least 0 and below 1, got {dropped}")
     # One of each: two copies would be the first and the second neighbour of others, at a ratio of 1.

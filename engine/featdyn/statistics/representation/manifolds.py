@@ -41,11 +41,14 @@ def class_manifolds(x: ArrayLike, labels: ArrayLike, *, shots: int = 5) -> Manif
     Raises
     ------
     ValueError
-        Fewer than two classes with at least two samples.
+        Fewer than two classes with at least two samples, or labels that are no integers from 0.
     """
     array = checks.finite(checks.matrix(x, "x", rows=2, columns=1), "x").astype(np.float64)
+    array = array / 2.0 ** checks.exponent(array)  # squares stay within range, and no measure sees the unit
     if np.shape(labels) != (len(array),):
         raise ValueError(f"labels must have shape ({len(array)},), got {np.shape(labels)}")
+    if np.asarray(labels).dtype.kind not in "iu" or np.min(labels) < 0:
+        raise ValueError("labels must be integers from 0; leave out samples that have none")
     names, which, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
     kept = np.flatnonzero(counts > 1)
     if len(kept) < 2:

@@ -59,6 +59,8 @@ def power_law(values: ArrayLike, *, first: int = 1, last: int | None = None, tol
     The range, from ``first`` to ``last`` (of those whose root is above ``tolerance`` of the largest's), is our own
     choice, and decides much.
     """
+    if first < 1:
+        raise ValueError(f"first must be at least 1, got {first}")
     lam = np.sort(np.asarray(values, np.float64))[::-1]
     positive = int((lam > tolerance**2 * lam[0]).sum()) if len(lam) and lam[0] > 0 else 0
     stop = min(positive, positive if last is None else last)

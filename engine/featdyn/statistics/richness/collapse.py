@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from featdyn.statistics.richness.low_rank import ROUNDING, Values, paired
+from featdyn.statistics.richness.low_rank import ROUNDING, Values, paired, unit
 from featdyn_kernels.moments import Moments, accumulate
 
 RANK = 1e-10
@@ -59,8 +59,12 @@ def neural_collapse(
         Shapes that do not fit, values that are not finite, or fewer than two classes.
     """
     x, _ = paired(features, features, "features")
+    x = x / unit(x)  # squares stay within range, and no measure sees the unit, nor that of outputs
     f = None if outputs is None else paired(features, outputs, "outputs")[1]
+    f = None if f is None else f / unit(f)
     moments = accumulate(x, f, np.asarray(labels))
+    if f is not None and f.shape[1] <= np.max(labels):
+        raise ValueError(f"outputs must have a column for each class, got {f.shape[1]} and the label {np.max(labels)}")
     found = of_class_moments(moments)
     if weight is not None:
         seen, m = class_means(moments)

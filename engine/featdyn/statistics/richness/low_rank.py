@@ -60,12 +60,14 @@ def low_rank_measure(
     ValueError
         Shapes that do not fit, or values that are not finite.
     """
+    checks.choice(centring, "centring", "outputs", "projector")
+    checks.fraction(tolerance, "tolerance")
     phi, f = paired(features, outputs, "outputs")
-    raw = f / _unit(f)
+    raw = f / unit(f)
     centred_features, centred_outputs = centred(phi), centred(raw)
     if not _varies(phi, centred_features) or not _varies(raw, centred_outputs):
         return _found(math.nan, 0, *phi.shape)
-    phi = centred_features / _unit(centred_features)
+    phi = centred_features / unit(centred_features)
     basis, values, _ = np.linalg.svd(centred_outputs if centring == "outputs" else raw, full_matrices=False)
     basis = basis[:, values > tolerance * values[0]]
     rank = basis.shape[1]
@@ -135,7 +137,7 @@ def _varies(x: Values, less_mean: Values) -> bool:
     return bool(np.abs(less_mean).max(initial=0) > ROUNDING * np.abs(x).max(initial=0))
 
 
-def _unit(x: Values) -> float:
+def unit(x: Values) -> float:
     """Return a power of two near the largest magnitude, so that squares stay within float64."""
     return 2.0 ** checks.exponent(x)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from featdyn.statistics.richness.low_rank import ROUNDING, Values, centred, paired
+from featdyn.statistics.richness.low_rank import ROUNDING, Values, centred, paired, unit
 from featdyn_kernels.moments import Moments
 
 
@@ -28,6 +28,7 @@ def kernel_deviation(first: ArrayLike, features: ArrayLike) -> KernelDeviation:
     NaN where either do not vary (centred), or are all zero (cosine).
     """
     x, y = paired(features, first, "first")
+    x, y = x / unit(x), y / unit(y)
     a, b = centred(x), centred(y)
     still = any(np.abs(part).max() <= ROUNDING * np.abs(whole).max() for part, whole in ((a, x), (b, y)))
     similarity = math.nan if still else _ratio(a.T @ b, _smaller(a), _smaller(b))

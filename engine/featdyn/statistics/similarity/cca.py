@@ -93,6 +93,8 @@ def mean_cca(x: ArrayLike, y: ArrayLike) -> float:
 
 def svcca(x: ArrayLike, y: ArrayLike, *, share: float = 0.99) -> float:
     """Return the mean of the canonical correlations of the leading directions with this share of the variance."""
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1, got {share}")
     a, b = _bases(x, y)
     found = canonical(a.leading(share), b.leading(share))
     return math.nan if found is None else found.mean

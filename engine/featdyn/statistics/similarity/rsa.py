@@ -21,6 +21,7 @@ def dissimilarities(x: ArrayLike, *, of: Literal["correlation", "euclidean"] = "
 
     1 - Pearson's correlation over the features, NaN of a sample whose features are all equal; or Euclidean distances.
     """
+    checks.choice(of, "of", "correlation", "euclidean")
     array = checks.finite(checks.matrix(x, "x", rows=3, columns=1), "x").astype(np.float64)
     if of == "euclidean":
         return np.asarray(pdist(array))
@@ -34,13 +35,14 @@ def dissimilarities(x: ArrayLike, *, of: Literal["correlation", "euclidean"] = "
 def rsa(x: ArrayLike, y: ArrayLike, *, compare: Compare = "spearman") -> float:
     """Return how alike two vectors of dissimilarities are: Spearman's correlation, or the cosine.
 
-    Dissimilarities that are equal but for rounding, as between copies, share a rank. NaN where either has a NaN or does
-    not vary.
+    Dissimilarities that are equal but for rounding, as between copies, share a rank. NaN where either is not finite or
+    does not vary.
     """
+    checks.choice(compare, "compare", "spearman", "cosine")
     a, b = (np.asarray(v, np.float64) for v in (x, y))
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"dissimilarities must have one shape (pairs,), got {a.shape} and {b.shape}")
-    if np.isnan(a).any() or np.isnan(b).any():
+    if not np.isfinite(a).all() or not np.isfinite(b).all():
         return math.nan
     return _cosine(_prepared(a, compare), _prepared(b, compare))
 

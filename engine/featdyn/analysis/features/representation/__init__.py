@@ -66,14 +66,15 @@ class RepresentationOptions(Trained, Layers, Sets, Seed):
 
 ANALYSIS = Analysis(
     name="representation",
+    version=2,
     question="how many directions, dimensions and classes does each layer tell apart, and by what margin?",
     source="Effective rank: Roy and Vetterli 2007, of singular values and, as other papers do, of variances. Gini: "
     "Hurley and Rickard 2009. Hoyer 2004. TwoNN: Facco et al. 2017, by maximum likelihood. Manifolds: Chung et al. "
     "2018, Sorscher et al. 2022. Margin: a linear probe is fitted to the training probes; f_y less the largest other, "
     "over the length of the difference of the two rows (after arXiv 2606.09658). Our own choice: that length, ridge "
     "regression as the linear probe, the range of the power law, 30 neighbours and 95 %, that positions of maps and "
-    "tokens are averaged, means over classes. The intrinsic dimension depends on the number of probes, so that it is "
-    "given for fewer too.",
+    "tokens are averaged, means over classes. A manifold has fewer dimensions than its class has probes. The "
+    "intrinsic dimension depends on the number of probes, so that it is given for fewer too.",
     options=RepresentationOptions,
     variables={
         **{

@@ -134,11 +134,10 @@ def _sparsity(x: Values) -> Found:
 
 
 def _spectrum(x: Values, size: float, unit: float, first: int) -> Found:
-    """Leave out what may be rounding to the stored type; ``size`` is the mean square before x was centred."""
+    """Count no rounding to the stored type for the rank; ``size`` is the mean square before x was centred."""
     s = singular_values(x)
     tolerance = max(TOLERANCE, noise_share(unit, size, x.shape, float(s[0])))
     condition, rank = condition_number(s, tolerance=tolerance)
-    s[rank:] = 0
     variances = (s / s[0]) ** 2
     effective = entropy_rank(s)
     values = {

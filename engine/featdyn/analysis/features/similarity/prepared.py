@@ -14,6 +14,7 @@ from featdyn.analysis.inputs.layer_vectors import EPS
 from featdyn.analysis.status import DEAD, FEW, NOT_FINITE
 from featdyn.statistics.similarity.cca import Basis, canonical
 from featdyn.statistics.similarity.neighbours import first, imbalance, neighbours, overlap, squared
+from featdyn.statistics.similarity.paired import scaled
 from featdyn.statistics.similarity.rsa import dissimilarities
 from featdyn.statistics.similarity.shape import nuclear
 from featdyn.statistics.tied_ranks import tied_ranks
@@ -34,7 +35,7 @@ class Ready:
 
     flaw: str
     order: NDArray[np.intp]  # another order of the probes
-    unit: Values  # (n, min(n, p)), centred, of length 1, turned into its own directions
+    unit: Values  # (n, min(n, p)), centred, of length 1, of more variables than probes in its own directions
     features: Values  # (n, p), as they are
     basis: Basis
     ranks: Values | None  # of its dissimilarities, centred and of length 1
@@ -54,7 +55,7 @@ class Ready:
         basis = Basis.of(x, rounded)
         near, apart = neighbours(x, NEIGHBOURS), squared(x)
         places = tied_ranks(apart).astype(np.float32)  # halves, which float32 holds
-        cloud = basis.vectors * (basis.values / np.linalg.norm(basis.values))
+        cloud = scaled(x) if x.shape[1] <= len(x) else _turned(Basis.of(x))
         return cls(flaw, order, cloud, x, basis, _ranks(x), near, first(apart), places)
 
 
@@ -88,6 +89,10 @@ def compared(a: Ready, b: Ready) -> Found:
     else:
         values["jaccard"] = alike
     return values, reasons
+
+
+def _turned(basis: Basis) -> Values:
+    return basis.vectors * basis.values
 
 
 def _ranks(x: Values) -> Values | None:
