@@ -213,6 +213,17 @@ def test_gradients_of_single_samples_average_to_the_full_gradient_of_a_network_w
     names = list(full)
     each = torch.stack([flat(draw, names) for draw in sampler.draws(40, replacement=False)])
     torch.testing.assert_close(each.double().mean(0), flat(full, names), rtol=1e-3, atol=1e-6)
+    asked = {"draws": 4, "probes": 1, "every": 99, "keep": "raw", "directions": 0, "seed": 0}
+    norms = []
+    for kept in ("batch", "stored"):
+        found = noise(run, statistics=kept, batch_size=8, **asked)
+        of = Sampler(training_data(run, None, None, None), 8, 0, stored_statistics=kept == "stored")
+        of.at(States(run, of.model)[-1])
+        gradient = of.full()
+        before = [name for name in gradient if not name.startswith("fc")]  # the last cut is in front of the head
+        norms.append(float(flat(gradient, before).norm()))
+        np.testing.assert_allclose(found["gradient_norm"].isel(t=-1, cut=-1), norms[-1], rtol=1e-3)
+    assert abs(norms[0] / norms[1] - 1) > 0.01
 
 
 OPTIONS = {"draws": 5, "probes": 3, "curvature": 20, "keep": "raw", "directions": 2}

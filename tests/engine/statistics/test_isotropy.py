@@ -223,3 +223,20 @@ def test_counting_has_its_level() -> None:
     rng = np.random.default_rng(5)
     counts = [count_directions(laws.elliptical(rng, 60, 200, 3), center="known").count for _ in range(60)]
     assert sum(c != 0 for c in counts) <= stats.binom.isf(1e-4, 60, 0.05)
+
+
+def test_a_tail_is_gaussian_within_three_standard_errors_of_a_quadratic_form():
+    """Lengths that spread a little more each time: the kind changes where the formula, computed anew, says so."""
+    kinds = []
+    base = np.random.default_rng(0).normal(size=(60, 400)) * np.geomspace(1, 0.05, 400)
+    for extra in np.linspace(0, 0.3, 61):
+        x = base * (1 + extra * np.sin(np.arange(60)))[:, None]
+        c = x - x.mean(0)
+        gram = c @ c.T / (len(x) - 1)
+        traces = {k: np.trace(np.linalg.matrix_power(gram, k)) for k in (2, 4)}
+        error = np.sqrt((2 + 12 * traces[4] / traces[2] ** 2) / len(x))
+        found = tail_shape(x)
+        inside = abs(found.dispersion / found.gaussian_dispersion - 1) < 3 * error
+        assert (found.kind == "gaussian") == inside
+        kinds.append(found.kind)
+    assert len(set(kinds)) > 1
