@@ -93,7 +93,10 @@ def test_a_bucket_is_repaired_and_cleared_as_a_folder_is(whole: Path, tmp_path: 
         assert Run(url).checkpoints == 3
 
 
-@pytest.mark.parametrize("how", ["error", "lost", "kill", "done"])
+SLOW = pytest.mark.slow  # the other kinds go the same ways through the code
+
+
+@pytest.mark.parametrize("how", [pytest.param("error", marks=SLOW), pytest.param("lost", marks=SLOW), "kill", "done"])
 def test_a_fault_at_every_request_of_a_repair_and_of_gc(clock: Clock, whole: Path, tmp_path: Path, how: str) -> None:
     folder = Path(shutil.copytree(whole, tmp_path / "run.zarr"))
     store = upload(folder)

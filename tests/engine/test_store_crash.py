@@ -63,7 +63,10 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     encode_once(monkeypatch)
 
 
-@pytest.mark.parametrize("fault", ["kill", "error", "full disk"])
+SLOW = pytest.mark.slow  # the other kinds go the same ways through the code
+
+
+@pytest.mark.parametrize("fault", ["kill", pytest.param("error", marks=SLOW), "full disk"])
 def test_a_fault_at_every_single_operation(folder: Path, whole: tuple[dict[str, bytes], int], fault: str) -> None:
     expected, operations = whole
     assert operations > 100
@@ -121,7 +124,11 @@ def test_a_write_that_stops_half_way_in_silence(
     assert seen == ({0, 1} if dies_after > 1 else {0})
 
 
-@pytest.mark.parametrize("choose", [LEAST, TORN, random.Random(0).choice], ids=["least", "torn", "any"])
+@pytest.mark.parametrize(
+    "choose",
+    [pytest.param(LEAST, marks=SLOW), pytest.param(TORN, marks=SLOW), random.Random(0).choice],
+    ids=["least", "torn", "any"],
+)
 def test_a_power_cut_at_every_single_operation(
     folder: Path, whole: tuple[dict[str, bytes], int], choose: Choose
 ) -> None:

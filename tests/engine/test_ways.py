@@ -345,7 +345,9 @@ def test_cuts_inside_what_is_one_operation_to_a_graph_are_found_by_another_way()
     assert cuts(narrow, torch.randn(3, 64))[0].method == "torch.fx"  # one layer is no piece to be told apart
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "shuffled" else ()) for name in NETWORKS]
+)
 def test_what_runs_beside_a_place_is_seen_without_trying_it(name, monkeypatch):
     """Nothing that a trial would find is left out, and a network of two branches is tried at their meeting only."""
     network, x = NETWORKS[name][0]()
