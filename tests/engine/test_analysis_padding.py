@@ -211,8 +211,9 @@ def test_language_models_are_asked_what_they_can_be(tmp_path):
     given, targets = inputs(N)
     run = record(tmp_path / "r.zarr", Attending(), Probes(given, targets))
     assert np.isfinite(analyze(run, "drift")["motion"]).all()
-    with pytest.raises(FeatdynError, match="it takes several inputs"):
-        analyze(run, "consistency", model=Attending())
+    found = analyze(run, "consistency", model=Attending(), cuts=["all"])
+    assert (found["apart"] == 0).all()
+    assert np.isfinite(found["accuracy"]).all()
     assert run.schema["layers/up/activation"].shape[1] == LENGTH
 
 

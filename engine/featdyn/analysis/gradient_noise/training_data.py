@@ -58,7 +58,14 @@ class Given:
         for batch in batches:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
                 raise FeatdynError(f"batches must give pairs (inputs, labels), got {type(batch).__name__}")
-            inputs, labels = (torch.as_tensor(part).detach().cpu() for part in batch)
+            try:
+                inputs, labels = (torch.as_tensor(part).detach().cpu() for part in batch)
+            except (TypeError, ValueError, RuntimeError) as error:
+                kinds = " and ".join(type(part).__name__ for part in batch)
+                raise FeatdynError(
+                    f"batches must give one tensor of inputs and one of labels, got {kinds}: the noise of networks of "
+                    "several inputs is not sampled yet"
+                ) from error
             if not inputs.ndim or len(inputs) != len(labels):
                 raise FeatdynError(f"a batch has inputs {tuple(inputs.shape)} and labels {tuple(labels.shape)}")
             read.append((inputs, labels))

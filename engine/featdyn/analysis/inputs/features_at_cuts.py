@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from featdyn.analysis.inputs.feature_source import Rates, Source
+from featdyn.analysis.inputs.one_input import Inputs, as_given
 from featdyn.analysis.inputs.positions import mask_of, padded_cuts
 from featdyn.analysis.inputs.weights import default_device
 from featdyn.capture.axis import pooled
@@ -70,6 +71,7 @@ class Batches(Sequence[Batch]):
             for start in range(samples.start, samples.stop, self.size):
                 self.spans.append((block, start, min(start + self.size, samples.stop)))
         self._held: dict[str, tuple[int, Tensor]] = {}  # block, and its values
+        self._inputs = Inputs(run)
 
     def __len__(self) -> int:
         return len(self.spans)
@@ -88,39 +90,16 @@ class Batches(Sequence[Batch]):
         samples = self._run.schema.block_slice(block)
         held, values = self._held.get(name, (None, None))
         if values is None or held != block:
-            values = _as_given(self._run, name, self._run.values(f"inputs/{name}", samples))
+            if name == "input":
+                values = self._inputs.of(samples)
+            else:
+                values = as_given(self._run, name, self._run.values(f"inputs/{name}", samples))
             self._held[name] = block, values
         return filled(values, start - samples.start, stop - samples.start, self.size).to(self._device)
 
     def of_block(self, block: int) -> list[int]:
         """Return the places of a block's batches."""
         return [i for i, span in enumerate(self.spans) if span[0] == block]
-
-
-def one_input(run: Run) -> bool:
-    """Whether the recorded network takes one tensor."""
-    return isinstance(run.described("probes").get("input", ""), str)
-
-
-def inputs_of(run: Run, places: NDArray[np.intp]) -> Tensor:
-    """Return the inputs of some probes, in the order of ``places``: beside them one block of inputs is in memory."""
-    found: NDArray[Any] | None = None
-    for block in range(run.schema.blocks):
-        samples = run.schema.block_slice(block)
-        mine = np.flatnonzero((places >= samples.start) & (places < samples.stop))
-        if len(mine):
-            values = run.values("inputs/input", samples)
-            if found is None:
-                found = np.empty((len(places), *values.shape[1:]), values.dtype)
-            found[mine] = values[places[mine] - samples.start]
-    return _as_given(run, "input", run.values("inputs/input", slice(0, 0)) if found is None else found)
-
-
-def _as_given(run: Run, name: str, values: NDArray[Any]) -> Tensor:
-    """Return stored inputs or targets in the type that the model took: Zarr has no bfloat16."""
-    said = str(run.described("identity").get({"input": "inputs", "target": "labels"}[name], ""))
-    found = torch.from_numpy(values)
-    return found.bfloat16() if "torch.bfloat16" in said else found
 
 
 def measure_rates(run: Run, model: nn.Module, cuts: Sequence[Cut], stored: set[str]) -> Rates:

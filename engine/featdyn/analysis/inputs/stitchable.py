@@ -16,7 +16,8 @@ from torch.func import functional_call
 
 from featdyn.analysis.inputs import feature_source as source
 from featdyn.analysis.inputs.feature_source import Source
-from featdyn.analysis.inputs.features_at_cuts import Batches, Features, measure_rates, one_input
+from featdyn.analysis.inputs.features_at_cuts import Batches, Features, measure_rates
+from featdyn.analysis.inputs.one_input import of_one_input
 from featdyn.analysis.inputs.positions import SEEN
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.recorded_arrays import refuse_vanished
@@ -117,8 +118,7 @@ def cut_network(
     """
     given = model
     model = network_of(run, model)
-    if not one_input(run):
-        raise CannotCut(model, "it takes several inputs")
+    model = of_one_input(run, model, device_of(model))
     batch = Batches(run, device_of(model))[0]
     picked, found, difference = _taken_apart(run, model, batch.inputs[:FEW], patterns, method)
     if given is not None and isinstance(features, str):  # once, and not again on each worker

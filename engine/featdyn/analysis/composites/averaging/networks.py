@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,12 +13,12 @@ from torch.func import functional_call
 
 from featdyn.analysis.composites.batchnorm_statistics import OneValue, batch_norms, nearly_equal, reestimated
 from featdyn.analysis.inputs.class_labels import class_logits
-from featdyn.analysis.inputs.features_at_cuts import Batches, inputs_of, one_input
+from featdyn.analysis.inputs.features_at_cuts import Batches
+from featdyn.analysis.inputs.one_input import Inputs, of_one_input
 from featdyn.analysis.inputs.stitchable import BETWEEN
 from featdyn.analysis.inputs.weights import States, network_of
 from featdyn.capture.tap import device_of
 from featdyn.compute import Plan
-from featdyn.errors import NetworkError
 from featdyn.networks import predicted_classes
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
@@ -34,9 +33,9 @@ class AveragedNetworks:
     """
 
     def __init__(self, run: Run, model: nn.Module | None, labels: NDArray[np.int64], train: NDArray[np.intp]) -> None:
-        if not one_input(run):
-            raise NetworkError(f"{run.path}: its network takes several inputs, which are not averaged over yet")
-        self.model = eval_twin(network_of(run, model))
+        own = network_of(run, model)
+        self.asked = of_one_input(run, own, device_of(own))
+        self.model = eval_twin(self.asked)
         self._run, self._labels, self._train = run, labels, train
         self.states = States(run, self.model)
         self._normalised = bool(batch_norms(self.model))
@@ -49,7 +48,7 @@ class AveragedNetworks:
     def plan(self, windows: int) -> Plan:
         """Return what so many windows will need."""
         run, own, batches = self._run, self.states.nbytes, self.batches
-        inputs, logits = 4 * prod(run.nodes["inputs/input"]["shape"][1:]), run.schema["outputs/logits"]
+        inputs, logits = batches[0].inputs[:1].nbytes, run.schema["outputs/logits"]
         layers = BETWEEN * 4 * _widest(self.model, batches[0].inputs[:1])
         return Plan(
             f"{windows} windows x {run.schema.samples:,} probes",
@@ -74,7 +73,7 @@ class AveragedNetworks:
             if not len(self._train):
                 return None
             parts = (self._train[part] for part in nearly_equal(len(self._train), batches.size))
-            inputs = (inputs_of(self._run, part).to(device_of(self.model)) for part in parts)
+            inputs = (Inputs(self._run).at(part).to(device_of(self.model)) for part in parts)
             try:
                 state = reestimated(self.model, state, inputs)
             except OneValue:

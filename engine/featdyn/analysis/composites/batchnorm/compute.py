@@ -26,7 +26,7 @@ from featdyn.analysis.composites.predictions import (
 )
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled, recorded_classes
-from featdyn.analysis.inputs.features_at_cuts import inputs_of
+from featdyn.analysis.inputs.one_input import Inputs
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
 from featdyn.analysis.status import FEW, NO_TRAINING_PROBES, Status
@@ -129,7 +129,7 @@ class _Policies:
         self._dtype = next((p.dtype for p in parts.model.parameters() if p.is_floating_point()), torch.float32)
 
     def _inputs(self, places: Places) -> Tensor:
-        return inputs_of(self._run, places).to(self._parts.features.device)
+        return Inputs(self._run).at(places).to(self._parts.features.device)
 
     def composite(self, item: tuple[int, int]) -> tuple[list[Predictions], NDArray[np.bool_]]:
         """Return what the composite of (t2, t1) predicts for each set ``(policy, cut, probe)``, and whether it does

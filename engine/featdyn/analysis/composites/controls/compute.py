@@ -18,7 +18,7 @@ from featdyn.analysis.composites.grid import bank_bytes, refuse_apart, suffixes
 from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, interval_of, share
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled
-from featdyn.analysis.inputs.features_at_cuts import inputs_of
+from featdyn.analysis.inputs.one_input import Inputs
 from featdyn.analysis.inputs.positions import mask_of
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import NOT_FINITE, STILL, ZERO, Status
@@ -168,7 +168,7 @@ class _Cells:
         return found | {"motion": motion, "zero_features": zero, "undefined": undefined}
 
     def _inputs(self, s: int) -> Callable[[], Tensor]:
-        return lambda: inputs_of(self.run, self.kept[s]).to(self.parts.features.device)
+        return lambda: Inputs(self.run).at(self.kept[s]).to(self.parts.features.device)
 
     def _suffixes(self, t2: int, s: int) -> tuple[list[SuffixBank], list[Tensor], list[Tensor]]:
         """Return the suffixes of t2, its own features of a set, and what it predicts."""

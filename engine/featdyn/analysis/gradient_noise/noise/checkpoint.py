@@ -18,7 +18,7 @@ from featdyn.analysis.gradient_noise.noise import NoiseOptions
 from featdyn.analysis.gradient_noise.noise.curvature import quotients
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
 from featdyn.analysis.gradient_noise.training_data import Given, training_data
-from featdyn.analysis.inputs.features_at_cuts import inputs_of
+from featdyn.analysis.inputs.one_input import Inputs
 from featdyn.analysis.inputs.positions import mask_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import Stitchable
@@ -46,7 +46,7 @@ class NoiseAt:
         data = training_data(run, given, options.data_dir, options.rate)
         self.sampler = Sampler(data, options.batch_size, options.seed, options.statistics == "stored")
         self.probes = chosen(run, sets, options)
-        inputs = inputs_of(run, self.probes).to(parts.features.device)
+        inputs = Inputs(run).at(self.probes).to(parts.features.device)
         self._names = [parameters(cut.prefix) for cut in parts.cuts]
         mask, padded = mask_of(run), parts.features.padded
         real = None if mask is None else torch.from_numpy(mask[self.probes]).to(parts.features.device)

@@ -1,0 +1,100 @@
+"""A run's network and its inputs as those of one tensor: what stitching asks for, however many were recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featdyn.capture.call import Call
+from featdyn.capture.nest import restored
+from featdyn.errors import NetworkError
+from featdyn.networks.packed import Packing, with_forward
+from featdyn.networks.twin import eval_twin
+from featdyn.store import Run
+
+FEW = 4
+"""So many probes show what a network returns."""
+
+
+def takes_one(run: Run) -> bool:
+    """Whether the recorded network takes one tensor."""
+    return isinstance(run.described("probes").get("input", ""), str)
+
+
+def as_given(run: Run, name: str, values: NDArray[Any]) -> Tensor:
+    """Return stored inputs or targets in the type that the model took: Zarr has no bfloat16."""
+    said = str(run.described("identity").get({"input": "inputs", "target": "labels"}[name], ""))
+    found = torch.from_numpy(values)
+    return found.bfloat16() if "torch.bfloat16" in said and found.is_floating_point() else found
+
+
+class Inputs:
+    """Reads the inputs of some probes as one tensor."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._paths = run, list[str]()
+        self.structure = run.described("probes").get("input", "input")
+        restored(self.structure, self._paths.append)  # type: ignore[arg-type]
+        self._packing: Packing | None = None
+
+    @property
+    def packing(self) -> Packing:
+        """How several are packed."""
+        if self._packing is None:  # as all of them are: a block may hold small integers only
+            self._packing = Packing.of(self._several(slice(0, self._run.schema.samples)))
+        return self._packing
+
+    def of(self, samples: slice) -> Tensor:
+        """Return those of a range of samples."""
+        if takes_one(self._run):
+            return as_given(self._run, "input", self._run.values("inputs/input", samples))
+        return self.packing.pack(self._several(samples))
+
+    def at(self, places: NDArray[np.intp]) -> Tensor:
+        """Return those of some probes, in the order of ``places``: beside them one block of inputs is in memory."""
+        found: Tensor | None = None
+        for block in range(self._run.schema.blocks):
+            samples = self._run.schema.block_slice(block)
+            mine = np.flatnonzero((places >= samples.start) & (places < samples.stop))
+            if len(mine):
+                values = self.of(samples)
+                if found is None:
+                    found = values.new_empty((len(places), *values.shape[1:]))
+                found[torch.from_numpy(mine)] = values[torch.from_numpy(places[mine] - samples.start)]
+        return self.of(slice(0, 0)) if found is None else found
+
+    def _several(self, samples: slice) -> dict[str, Tensor]:
+        return {path: as_given(self._run, "input", self._run.values(f"inputs/{path}", samples)) for path in self._paths}
+
+
+def of_one_input(run: Run, model: nn.Module, device: torch.device) -> nn.Module:
+    """Return the network as it takes :class:`Inputs` and returns one tensor, its logits; itself where it does.
+
+    Raises :class:`NetworkError` where it does not run on what was recorded, or returns no logits.
+    """
+    inputs, logits = Inputs(run), Call().logits
+    example, structure = inputs.of(slice(0, min(FEW, run.schema.samples))).to(device), inputs.structure
+
+    def ask(forward: Callable[..., Any], given: Tensor) -> Any:
+        if takes_one(run):
+            return forward(given)
+        tensors = restored(structure, inputs.packing.unpack(given).__getitem__)
+        return forward(**tensors) if isinstance(tensors, dict) else forward(*tensors)
+
+    found = model if takes_one(run) else with_forward(model, ask)
+    try:
+        with torch.inference_mode():
+            outputs = eval_twin(found)(example.clone())
+    except Exception as error:  # what users' forward functions raise
+        if takes_one(run):
+            return model  # who takes it apart says why
+        raise NetworkError(f"{run.path}: the network does not take the recorded inputs: {error}") from error
+    if isinstance(outputs, Tensor):
+        return found
+    logits(outputs)  # or say which output is to be chosen
+    return with_forward(model, lambda forward, given: logits(ask(forward, given)))
