@@ -56,7 +56,7 @@ class Packing:
         found, start = {}, 0
         for path, shape in self.shapes.items():
             stop = start + prod(shape)
-            values = packed[:, start:stop].unflatten(1, shape) if shape else packed[:, start]
+            values = packed[:, start:stop].unflatten(1, shape) if shape else packed[:, start]  # type: ignore[no-untyped-call]
             found[path], start = values.to(self.dtypes[path]), stop
         return found
 
