@@ -158,7 +158,8 @@ def operations() -> list[str]:
         p.stem
         for p in here.glob("*.py")
         if p.stem not in {"__init__", "__main__", "harness", "ceilings", "scale", "paper", "earlier"}
-        and p.stem not in {"architectures", "commits", "requests"}  # tables of their own, not times beside peers
+        and p.stem
+        not in {"architectures", "architecture_names", "commits", "language_model", "requests"}  # no times beside peers
     )
 
 

@@ -99,7 +99,9 @@ class Row:
 
         def check(found: Tensor) -> None:
             equal = (found.cpu() == self.expected).float().mean((1, 2))
-            assert (equal >= agreement).all(), f"predictions equal to the plain modules', per cut: {equal.tolist()}"
+            # Of few predictions one is more than that share.
+            least = min(agreement, 1 - (agreement < 1) / self.expected[0].numel())
+            assert (equal >= least).all(), f"predictions equal to the plain modules', per cut: {equal.tolist()}"
 
         return check
 

@@ -40,7 +40,9 @@ def test_every_benchmark_checks_and_times_its_contenders(operation):
     assert len({result["case"] for result in results}) == len(results)
 
 
-@pytest.mark.parametrize("module", ["scale", "paper", "requests", "commits", "__main__"])
+@pytest.mark.parametrize(
+    "module", ["scale", "paper", "requests", "commits", "language_model", "architectures", "__main__"]
+)
 def test_the_other_benchmarks_load(module):
     importlib.import_module(f"bench.{module}")
 

@@ -104,12 +104,13 @@ def test_over_what_an_interrupted_one_left_in_a_bucket(files: dict[str, bytes], 
 @pytest.mark.parametrize("other", ["compacts", "records", "collects"])
 def test_one_that_is_stopped_and_overtaken_harms_nobody(files: dict[str, bytes], how: str, other: str) -> None:
     """Its process sleeps at a request until its lease has run out, and wakes when another has done its work."""
-    total, values = calls_of(BucketWorld, files)
+    (total, values), came = calls_of(BucketWorld, files), 0
     for at in count(2, max(1, total // 7)):
         with BucketWorld() as world:
             world.load(files)
+            done: list[str] = []
 
-            def another(world: World = world) -> None:
+            def another(world: World = world, done: list[str] = done) -> None:
                 world.clock.expire()
                 if other != "records":
                     compact(world.url)
@@ -117,6 +118,7 @@ def test_one_that_is_stopped_and_overtaken_harms_nobody(files: dict[str, bytes],
                     gc(world.url)
                 if other == "records":
                     commit_result(world.url, "r", RESULT)
+                done.append(other)
 
             with suppress(Killed, StoreError), world.trouble(at, how, another) as calls:
                 compact(world.url)
@@ -128,9 +130,11 @@ def test_one_that_is_stopped_and_overtaken_harms_nobody(files: dict[str, bytes],
             assert verdict.problems == ()
             found = read(world.url)
             assert {name: found[name] for name in values} == values
-            came = how == "late" or calls.count >= at
-            assert len(Run(world.url).results("r")) == (other == "records" and came)
+            # A sleeper that renews its lease just then, on a busy machine, is waited for, and the other may not come.
+            assert len(Run(world.url).results("r")) == (other == "records" and bool(done))
+            came += len(done)
         if at > total:
+            assert came
             assert calls.count < at
             return
 
