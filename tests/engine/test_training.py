@@ -15,6 +15,7 @@ from featdyn.errors import DataError, RecipeError, TrainingError
 from featdyn.store import Run, verify
 from featdyn.training import load, shipped
 from featdyn.training.batches import Batches, augment
+from featdyn.training.loop import Loop
 from featdyn.training.options import CheckpointOptions, TrainingOptions
 from featdyn.training.recipe import fields
 from featdyn.training.schedule import checkpoint_steps, learning_rate
@@ -221,6 +222,12 @@ def test_bfloat16_and_channels_last_train(tmp_path):
     changes = [*TINY, "network.name=cnn", "training.precision=bfloat16", "training.channels_last=true"]
     run = train(load("digits", [*changes, "training.epochs=1"]), tmp_path / "r.zarr")
     assert np.isfinite(run.coords["test_loss"]).all()
+    batches = Loop(load("digits", changes)).batches
+    images = torch.zeros(2, 3, 4, 5)
+    assert (
+        batches.to_device(images).stride() == images.to(memory_format=torch.channels_last).stride() != images.stride()
+    )
+    assert batches.to_device(torch.zeros(2, 3)).stride() == (3, 1)
 
 
 def test_capture_options_are_one_definition():
