@@ -198,7 +198,9 @@ def _difference(model: nn.Module, cuts: Sequence[Cut], states: States, inputs: T
     0 where all bits are the same.
     """
     twin, largest = eval_twin(model), 0.0
-    for t in sorted(set(np.linspace(0, len(states) - 1, CHECKED).astype(int).tolist())):
+    # What was seen whole does the same with any weights.
+    many = 2 if all(cut.traced for cut in cuts) else CHECKED
+    for t in sorted(set(np.linspace(0, len(states) - 1, many).astype(int).tolist())):
         state = states[t]
         with torch.inference_mode():
             whole = functional_call(twin, state, (inputs.clone(),))  # into which it may write
