@@ -385,3 +385,19 @@ def test_the_command_line_asks_no_more_of_sets_than_python(tmp_path, featdyn, an
     code, _, err = featdyn("analyze", run.path, analysis, *network)
     assert code == 0, err
     assert Run(run.path).result(analysis)["set"].values.tolist() == ["probes"]
+
+
+def test_true_labels_are_asked_for_where_they_differ_from_those_in_use(tmp_path):
+    given = probes()
+    true = given.labels.numpy().copy()
+    found = {}
+    for name, changed in (("same", []), ("other", [3, 25])):
+        true[changed] = (true[changed] + 1) % 3
+        asked = Probes(given.inputs, given.labels, {"split": SPLIT, "true_label": true.copy()})
+        run = record(tmp_path / f"{name}.zarr", mlp(), asked)
+        found[name] = analyze(run, "consistency", model=mlp(), cuts=["1"])
+    assert "accuracy_true" not in found["same"]
+    right = found["other"]["prediction"].sel(cut="1").values == true
+    for name in ("train", "test"):
+        at = found["other"]["accuracy_true"].sel(cut="1", set=name).values
+        np.testing.assert_allclose(at, right[..., name == SPLIT].mean(-1))

@@ -212,3 +212,13 @@ def test_a_seed_and_its_generator_draw_the_same(n: int) -> None:
         assert once == again == other
         shares = [alignment.explained_shares(x, center=known, rng=rng) for rng in (5, 5, np.random.default_rng(5))]
         assert len({share.baseline.tobytes() for share in shares}) == 1
+
+
+@pytest.mark.parametrize("b", [-1.2, 0.7, 6.0])
+def test_the_fourth_moment_shifts_the_corrected_likelihood_ratio_by_its_share(b):
+    n, p = 60, 23
+    x = np.random.default_rng(0).normal(size=(n, p))
+    ratio = p / (n - 1)
+    scale = np.sqrt(-2 * np.log(1 - ratio) - 2 * ratio)
+    gaussian, other = (sphericity.corrected_lrt(x, excess_kurtosis=kurtosis) for kurtosis in (0.0, b))
+    np.testing.assert_allclose(other.statistic - gaussian.statistic, -b * ratio / 2 / scale, rtol=1e-10)
