@@ -227,7 +227,7 @@ def test_a_nest_is_its_structure_and_its_leaves(given_):
     assert [t.shape for _, t in leaves(back, "x")] == [t.shape for _, t in leaves(given_, "x")]
 
 
-def test_of_a_network_of_several_inputs_recorded_layers_are_asked(tmp_path):
+def test_a_network_of_several_inputs_is_asked_with_it_and_without(tmp_path):
     net = seeded(Reader)
     with Recorder(
         net, Probes(TOKENS, torch.arange(N) % 3), tmp_path / "r.zarr", layers=["body", "head"], dtype="float32"
@@ -239,12 +239,10 @@ def test_of_a_network_of_several_inputs_recorded_layers_are_asked(tmp_path):
     run = Run(tmp_path / "r.zarr")
     found = analyze(run, "spectra", model=net)
     assert found["layer"].values.tolist() == ["body", "head"]
-    drift = analyze(run, "drift", model=net)
-    assert drift["cut"].values.tolist() == ["body", "head"]
-    assert "it takes several inputs" in drift.attrs["cut_method"]
-    for name in ("consistency", "averaging"):
-        with pytest.raises(NetworkError, match="takes several inputs"):
-            analyze(run, name, model=net)
+    assert analyze(run, "drift")["cut"].values.tolist() == ["body", "head"]  # as recorded
+    assert analyze(run, "drift", model=net, cuts=["body"])["cut"].values.tolist() == ["body"]
+    assert (analyze(run, "consistency", model=net)["apart"] == 0).all()
+    assert np.isfinite(analyze(run, "averaging", model=net)["accuracy"]).any()
 
 
 def test_of_a_network_of_several_outputs_cuts_have_the_gradient_of_the_same_loss(tmp_path):

@@ -20,7 +20,7 @@ from featdyn.analysis import analyses
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.density.compute import MEASURES
 from featdyn.analysis.features.drift.linear_probe import fit
-from featdyn.analysis.inputs.features_at_cuts import inputs_of
+from featdyn.analysis.inputs.one_input import Inputs
 from featdyn.analysis.inputs.stitchable import cut_network
 from featdyn.analysis.status import reasons
 from featdyn.capture import Probes, Recorder
@@ -56,7 +56,7 @@ def test_probes_in_any_order_and_more_than_once(tmp_path, order):
     every = parts.features.whole(0, np.arange(42))
     for some, z in zip(parts.features.whole(0, places), every, strict=True):
         assert torch.equal(some, z[order])
-    assert torch.equal(inputs_of(run, places), torch.from_numpy(run.values("inputs/input")[order]))
+    assert torch.equal(Inputs(run).at(places), torch.from_numpy(run.values("inputs/input")[order]))
     with pytest.raises(ValueError, match=r"kept must lie in 0 to 41, got -1 to 3"):
         parts.features.whole(0, np.array([3, -1]))
 
