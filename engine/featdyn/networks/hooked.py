@@ -59,7 +59,7 @@ class Hooked:
     Raises :class:`NetworkError` where the module does not run on inputs like ``example``, ``(N, ...)``.
     """
 
-    method = "forward hooks: neither torch.fx nor torch.export traces the network, and each composite runs all of it"
+    method = "forward hooks: torch.fx and torch.export find no such cut, and each composite runs all of the network"
     traced = False
 
     def __init__(self, module: nn.Module, example: Tensor) -> None:
