@@ -257,3 +257,16 @@ def test_composites_of_outputs_by_position_are_those_of_a_loop_over_real_positio
     )[:, :, None]]  # fmt: skip
     with pytest.raises(FeatdynError, match="rewind needs labels"):
         analyze(run, "rewind", model=model)
+
+
+def test_a_network_of_a_vocabulary_is_asked_where_only_its_largest_logits_are_kept(tmp_path, monkeypatch):
+    from featdyn.capture import outputs
+
+    monkeypatch.setattr(outputs, "VOCABULARY", VOCABULARY - 1)
+    monkeypatch.setattr(outputs, "TOP", 3)
+    given, targets = inputs(N)
+    run = record(tmp_path / "r.zarr", Attending(), Probes(given, targets))
+    assert "outputs/logits" not in run.nodes
+    assert np.isfinite(analyze(run, "drift", model=Attending(), cuts=["all"])["motion"]).any()
+    with pytest.raises(FeatdynError, match="of its outputs the largest logits at each position are stored"):
+        analyze(run, "consistency", model=Attending())

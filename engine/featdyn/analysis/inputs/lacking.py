@@ -10,6 +10,6 @@ def lacking(run: Run) -> str:
     there = {
         "weights": run.has_state(run.checkpoints - 1),
         "inputs": any(path.startswith("inputs/input") for path in run.nodes),
-        "outputs": "outputs/logits" in run.nodes,
+        "outputs": "outputs/logits" in run.nodes or "outputs/top_logits" in run.nodes,
     }
     return " and ".join(what for what, held in there.items() if not held)
