@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-EXACT = {torch.float32: 2**24, torch.float64: 2**53}
-"""Up to what integers a type holds each."""
+NARROW = {torch.bool, torch.uint8, torch.int8, torch.int16}
+"""Types all of whose values float32 holds."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,13 @@ class Packing:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Packing:
-        """Return how to pack tensors ``(N, ...)`` like these; ValueError where no type holds all their values."""
+        """Return how to pack tensors ``(N, ...)`` of these shapes and types; ValueError where they are complex."""
         dtypes = {path: tensor.dtype for path, tensor in tensors.items()}
         floats = [dtype for dtype in dtypes.values() if dtype.is_floating_point]
         kind = torch.int64
-        if floats:
-            kind = torch.float64 if torch.float64 in floats else torch.float32
-            whole = [t for t in tensors.values() if not t.is_floating_point() and t.numel()]
-            if any(int(t.abs().max()) > EXACT[kind] for t in whole if t.dtype != torch.bool):
-                kind = torch.float64
+        if floats:  # float64 holds integers up to 2**53
+            wide = torch.float64 in floats or not NARROW.issuperset(d for d in dtypes.values() if d not in floats)
+            kind = torch.float64 if wide else torch.float32
         shapes = {path: tuple(tensor.shape[1:]) for path, tensor in tensors.items()}
         if any(dtype.is_complex for dtype in dtypes.values()):
             raise ValueError("inputs are complex")

@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.inputs.positions import has_positions, mask_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
-from featdyn.analysis.inputs.targets import first, stray_label, tells_loss
+from featdyn.analysis.inputs.targets import GIVEN, first, stray_label, tells_loss
 from featdyn.errors import FeatdynError
 from featdyn.networks import predicted_classes
 from featdyn.store import Run
 
 _CLOSE = 1e-3  # float32 through an exponential and back, with room
-TARGETS = "inputs/target"
 
 
 def output_positions(run: Run) -> int:
@@ -105,7 +104,7 @@ def predictions_labelled(run: Run, sets: ProbeSets) -> tuple[ProbeSets, NDArray[
     positions = output_positions(run)
     if positions == 1:
         return labelled(run, sets)
-    given = run.values(TARGETS) if TARGETS in run.nodes else np.zeros(0)
+    given = run.values(GIVEN) if GIVEN in run.nodes else np.zeros(0)
     if given.shape != (run.schema.samples, positions) or given.dtype.kind not in "iu":
         raise FeatdynError(f"{run.path}: its outputs are by position, and no class at each position is recorded")
     mask = mask_of(run)
