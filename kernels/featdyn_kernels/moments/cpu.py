@@ -19,13 +19,19 @@ import numpy as np
 from featdyn_kernels._dispatch import to_numpy
 from featdyn_kernels._half import numeric, widen
 from featdyn_kernels._jit import njit
-from featdyn_kernels._simd import add_float64, aligned_empty, broadcast, lanes, load, splat, store
+from featdyn_kernels._simd import WIDE, add_float64, aligned_empty, broadcast, lanes, load, splat, store
 from featdyn_kernels._threads import parallel_blocks
 from featdyn_kernels.moments.result import Moments
 
-STRIP = 48  # columns packed together: three registers of float32, twice three of float64
-ROWS = 4  # rows of a register tile: twice 4 x 3 sums and their operands fill the 32 registers of AVX-512
-SIDE = 192  # side of a cache tile: its float64 sums and two panels of deviations share a 1 MB L2 cache
+# Columns packed together, registers of a register tile, side of a cache tile. A tile of 4 x 3 registers, twice, and its
+# operands fill the 32 registers of AVX-512; 4 x 1, each halved, those of AVX2 (4 x 3 spill there: 3.6 times as long on
+# Zen 3). The float64 sums of a cache tile and two panels of deviations share an L2 cache of 1 MB, or 512 KB.
+#
+# A BLAS is no way out: NumPy's syrk on centred blocks takes 0.7 to 0.85 of our time on Zen 3, but it sums a whole block
+# in one chain, and columns of few distinct values (pixels, one-hot) round the same way each time: errors of 2e-6 to
+# 5e-6 at 192 to 4,096 rows, where 1e-6 is promised and ours has 2e-7.
+STRIP, REGISTERS, SIDE = (48, 3, 192) if WIDE else (16, 1, 128)
+ROWS = 4  # rows of a register tile
 # Rows packed together, and rows summed before the next longer sum takes over. On a Zen 5 core (peak 119 GFMA/s) 192 and
 # 16 gave 90 to 104 GFMA/s, 256 and 16 83 to 88. One sum of 64 rows into float64 gave 86; one of 256 rows 97, but errors
 # of 3e-6 on float16, whose few distinct values round the same way again and again.
@@ -206,8 +212,8 @@ def _pack(x: Any, start: int, stop: int, packed: Any, width: int, first: int, hi
             reach[j] = max(reach[j], abs(value))
         target = (i // PANEL) * PANEL * width + (i % PANEL) * STRIP + (first + start) * PANEL
         for strip in range(0, padded, STRIP):
-            for j in range(strip, strip + STRIP, 3 * lanes(packed)):
-                store(packed, target + j - strip, load(deviation, j, 3))
+            for j in range(strip, strip + STRIP, REGISTERS * lanes(packed)):
+                store(packed, target + j - strip, load(deviation, j, REGISTERS))
             target += PANEL * STRIP
 
 
@@ -223,7 +229,7 @@ def _products(packed: Any, rows: int, width: int, start: int, stop: int, scatter
                 for right in range(tile_column * SIDE, min(width, (tile_column + 1) * SIDE), STRIP):
                     for left in range(tile_row * SIDE, min(right + STRIP, (tile_row + 1) * SIDE), STRIP):
                         target = unit * SIDE * SIDE + (left - tile_row * SIDE) * SIDE + right - tile_column * SIDE
-                        for j in range(0, STRIP, 3 * lanes(packed)):
+                        for j in range(0, STRIP, REGISTERS * lanes(packed)):
                             for i in range(0, STRIP, ROWS):
                                 _register_tile(
                                     packed,
@@ -242,17 +248,17 @@ def _products(packed: Any, rows: int, width: int, start: int, stop: int, scatter
 
 @njit
 def _register_tile(packed: Any, left: int, right: int, depth: int, sums: Any, target: int) -> None:
-    """Add ``sum over k of packed[left + k * STRIP + (0..3)] * packed[right + k * STRIP + (three registers)]``."""
-    zero = splat(packed.dtype.type(0), 3)
+    """Add ``sum over k of packed[left + k * STRIP + (0..3)] * packed[right + k * STRIP + (REGISTERS)]``."""
+    zero = splat(packed.dtype.type(0), REGISTERS)
     t0, t1, t2, t3 = zero, zero, zero, zero
     for chain in range(0, depth * STRIP, CHAIN * STRIP):
         s0, s1, s2, s3 = zero, zero, zero, zero
         for k in range(chain, min(chain + CHAIN * STRIP, depth * STRIP), STRIP):
-            b = load(packed, right + k, 3)
-            s0 = s0 + broadcast(packed, left + k, 3) * b
-            s1 = s1 + broadcast(packed, left + k + 1, 3) * b
-            s2 = s2 + broadcast(packed, left + k + 2, 3) * b
-            s3 = s3 + broadcast(packed, left + k + 3, 3) * b
+            b = load(packed, right + k, REGISTERS)
+            s0 = s0 + broadcast(packed, left + k, REGISTERS) * b
+            s1 = s1 + broadcast(packed, left + k + 1, REGISTERS) * b
+            s2 = s2 + broadcast(packed, left + k + 2, REGISTERS) * b
+            s3 = s3 + broadcast(packed, left + k + 3, REGISTERS) * b
         t0, t1, t2, t3 = t0 + s0, t1 + s1, t2 + s2, t3 + s3
     add_float64(sums, target, t0)
     add_float64(sums, target + SIDE, t1)
