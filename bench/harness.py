@@ -122,6 +122,7 @@ def environment(device: str) -> dict[str, Any]:
     info: dict[str, Any] = {
         "device": device,
         "processor": _processor(),
+        "instructions": _instructions(),
         "cores": cores(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -146,6 +147,13 @@ def _processor() -> str:
     return ", ".join(sorted(models))
 
 
+def _instructions() -> str:
+    """Return the widest instructions that PyTorch finds here, such as AVX2 or AVX512."""
+    import torch
+
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
 def _git(*arguments: str) -> str:
     run = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
     return run.stdout.strip()
@@ -157,7 +165,7 @@ def operations() -> list[str]:
     return sorted(
         p.stem
         for p in here.glob("*.py")
-        if p.stem not in {"__init__", "__main__", "harness", "ceilings", "scale", "paper", "earlier"}
+        if p.stem not in {"__init__", "__main__", "harness", "ceilings", "scale", "paper", "earlier", "table"}
         and p.stem
         not in {"architectures", "architecture_names", "commits", "language_model", "requests"}  # no times beside peers
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import ceilings, harness
+from bench import ceilings, harness, table
 
 ROOT = Path(__file__).parent.parent
 CEILINGS = {"copy": 1e10, "matmul-float32": 1e11}
@@ -69,3 +69,39 @@ def test_an_unknown_operation_is_one_line():
     )
     assert run.returncode == 2
     assert "unknown operation nothing; there are " in run.stderr
+
+
+def test_the_table_of_results_is_what_the_files_say():
+    """A loss stands there like a gain, and nothing that is not in a file."""
+    assert (ROOT / "bench/results/README.md").read_text() == table.text()
+    rows = [line.split(" | ") for line in table.text().splitlines() if line.startswith("| ")][1:]
+    cases = [(op, c) for d in files() for op, cs in d["results"].items() for c in cs if c["ratios"]]
+    assert {(row[0].removeprefix("| "), row[1]) for row in rows} == {(op, c["case"]) for op, c in cases}
+    for operation, case in cases:
+        worst = min(case["ratios"].values())
+        if len([c for op, c in cases if (op, c["case"]) == (operation, case["case"])]) == 1:
+            (row,) = (r for r in rows if (r[0].removeprefix("| "), r[1]) == (operation, case["case"]))
+            assert any(
+                cell.startswith(f"**{worst:.2g}**" if worst < 0.995 else f"{table._digits(worst)} ") for cell in row[2:]
+            )
+
+
+def files():
+    found = (json.loads(path.read_text()) for path in (ROOT / "bench/results").glob("*.json"))
+    return [d for d in found if isinstance(d.get("results"), dict) and "ceilings" in d]
+
+
+def test_of_two_files_the_newer_counts_and_processors_stand_apart(tmp_path):
+    def write(name, date, ratio, **environment):
+        environment = {"device": "cpu", "processor": "25, X", "date": date, **environment}
+        case = {"case": "c", "ratios": {"peer": ratio}, "best_peer": "peer", "seconds": {"ours": {"p50": 0.01}}}
+        (tmp_path / name).write_text(
+            json.dumps({"environment": environment, "ceilings": {}, "results": {"operation": [case]}})
+        )
+
+    write("b.json", "2026-01-01", 2.0, instructions="AVX2")
+    write("a.json", "2026-01-02", 0.5, instructions="AVX2")
+    write("c.json", "2026-01-01", 3.0, processor="26, X")
+    lines = table.table(table.measured(tmp_path)).splitlines()
+    assert lines[0] == "| operation | case | X Zen 3, AVX2 | X Zen 5, AVX512 |"
+    assert lines[2] == "| operation | c | **0.5** peer (10 ms) | 3 peer (10 ms) |"
