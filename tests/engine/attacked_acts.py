@@ -5,16 +5,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from featdyn.errors import StoreError
-from featdyn.store import Run, RunWriter, commit_result, exists, gc, repair, verify
+from featdyn.store import Run, RunWriter, commit_result, compact, exists, gc, repair, verify
 from featdyn.store.record import FileRecord
-from featdyn.testing.sample_run import RESULT, check, fill, record
+from featdyn.testing.sample_run import RESULT, SCHEMA, STATIC, check, fill, record
 from tests.engine.buckets import contents, without_takeovers
 from tests.engine.faults import Killed
 from tests.engine.worlds import FolderWorld, PowerWorld, World
@@ -33,8 +33,11 @@ class Act:
     do: Callable[[Any], object]
     damaged: int | None = None  # a checkpoint's commit whose tensors are damaged before
     left: bool = False  # whether a killed writer has left files before
+    old: bool = False  # whether the store before is of format 1
 
     def prepare(self, world: World) -> None:
+        if self.old:
+            begin_of_format_1(world.url)
         if self.plan:
             record(world.url, self.plan)
         if self.damaged is not None:
@@ -69,12 +72,22 @@ def analyse(url: Any) -> None:
         commit_result(Run(url), "r", RESULT, patience=0)
 
 
+def begin_of_format_1(url: Any) -> None:
+    """Record a first checkpoint as it was done before small arrays were gathered."""
+    schema = replace(SCHEMA, arrays=tuple(replace(spec, span=1) for spec in SCHEMA.arrays))
+    with RunWriter.create(url, schema, static=STATIC, attributes={"n": 1}) as writer:
+        writer._root = replace(writer._root, format=1)
+        with writer.checkpoint() as checkpoint:
+            fill(checkpoint)
+
+
 ACTS = (
     Act("a first checkpoint", "", partial(record, plan="c")),
     Act("a checkpoint", "ccr", partial(record, plan="ccrc")),
     Act("a result", "cc", analyse),
     Act("a repair", "ccrc", repair, damaged=4),
     Act("a collection of garbage", "cc", gc, left=True),
+    Act("a compaction", "ccr", compact, old=True),
 )
 
 
@@ -86,23 +99,42 @@ def power_world() -> World:
     return folder_world(PowerWorld)
 
 
+@dataclass(frozen=True)
+class Known:
+    """How things are before an act, and how they must be in the end."""
+
+    files: dict[str, bytes]  # of the store before
+    kept: list[FileRecord]  # of these, what is committed and whole
+    done: int  # commits after the act
+    expected: dict[str, bytes]  # files in the end, when whoever comes next has gone on
+
+
+def reference(make: Callable[[], World], act: Act) -> Known:
+    """Do an act, and all that follows, undisturbed."""
+    with make() as world:
+        act.prepare(world)
+        files, kept = contents(world.url) if act.plan else {}, act.committed(world)
+        act.do(world.url)
+        done = len(Run(world.url).commits)
+        return Known(files, kept, done, act.finish(world))
+
+
 def trials(make: Callable[[], World], act: Act, hows: tuple[str, ...], share: bool, every: int) -> Iterator[Broken]:
     """Yield what is broken after each of some faults at each call of an act, one trial after the other.
 
     With ``share`` each call meets one of the faults only; ``every`` is how many calls there are to one that is tried.
+    Where two faults leave the same files, what comes after that is done once.
     """
-    with make() as world:
-        act.prepare(world)
-        files, begun, kept = contents(world.url) if act.plan else {}, len(act.plan), act.committed(world)
-        act.do(world.url)
-        done = len(Run(world.url).commits)
-        expected = act.finish(world)
+    known, judged = reference(make, act), {}
     for number, how in enumerate(hows):
         for at in count(1 + number % every, every) if not share else count(1 + number * every, every * len(hows)):
             with make() as world:
-                world.load(files)
+                world.load(known.files)
                 said, calls = _done(world, act, at, how)
-                yield said or _wrong(world, act, kept, begun) or _after(world, act, done, expected, said == "")
+                left = said, world.state()
+                if left not in judged:
+                    judged[left] = said or wrong(world, act, known) or after(world, act, known, returned=said == "")
+                yield judged[left]
             if calls.count < at:
                 break
 
@@ -122,13 +154,13 @@ def _done(world: World, act: Act, at: int, how: str) -> tuple[Broken, Any]:
     return said, calls
 
 
-def _wrong(world: World, act: Act, kept: list[FileRecord], begun: int) -> Broken:
+def wrong(world: World, act: Act, known: Known) -> Broken:
     """Return what a reader finds wrong."""
     if not exists(world.url):
-        return "the store is gone" if begun else None
+        return "the store is gone" if act.plan else None
     try:
         run, verdict = Run(world.url), verify(world.url)
-        gone = next(filter(None, map(run.place.check, kept)), None)
+        gone = next(filter(None, map(run.place.check, known.kept)), None)
         check(run)
     except (StoreError, AssertionError, OSError) as error:
         return f"{type(error).__name__}: {error}"
@@ -137,13 +169,14 @@ def _wrong(world: World, act: Act, kept: list[FileRecord], begun: int) -> Broken
     return None
 
 
-def _after(world: World, act: Act, done: int, expected: dict[str, bytes], returned: bool) -> Broken:
+def after(world: World, act: Act, known: Known, *, returned: bool) -> Broken:
     """Return what is wrong with what was reported, or with what the next writer ends with."""
-    if returned and len(Run(world.url).commits) != done:
+    if returned and len(Run(world.url).commits) != known.done:
         return "what was reported as done is not there"
     try:
         found = act.finish(world)
     except StoreError as error:
         return f"nobody can go on: {error}"
-    different = sorted(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path))
+    paths = found.keys() | known.expected.keys()
+    different = sorted(path for path in paths if found.get(path) != known.expected.get(path))
     return f"the next writer ends with another {different[0]}" if different else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import select
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -18,11 +19,12 @@ from unittest import mock
 import numpy as np
 
 from featdyn.errors import StoreError
-from featdyn.store import Run, RunWriter, exists, gc, verify
+from featdyn.store import Run, RunWriter, exists, gc, repair, verify
+from featdyn.store.lock import NAMES
 from featdyn.store.record import FileRecord
 from featdyn.testing import sample_run
 from featdyn.testing.sample_run import check, record
-from tests.engine.attacked_acts import MEMORY, WHOLE, Broken
+from tests.engine.attacked_acts import MEMORY, WHOLE, Act, Broken, after, folder_world, reference, wrong
 from tests.engine.buckets import contents
 from tests.engine.faults import Killed
 from tests.engine.worlds import BucketWorld, World
@@ -108,3 +110,64 @@ def _wrong_now(url: Path, *, stopped: bool) -> Broken:
     except StoreError as error:
         return None if "is being written by" in str(error) else str(error)
     return None
+
+
+def stops(act: Act, every: int) -> Iterator[Broken]:
+    """Yield what is broken when a real process stops itself (SIGSTOP) at each change of a folder, and goes on later.
+
+    While it is stopped readers see whole commits. From when there is a lock's file on it must be held, as the system
+    says, and others who would write must hear by whom.
+    """
+    known = reference(folder_world, act)
+    for at in count(1 + every // 2, every):
+        with folder_world() as world:
+            world.load(known.files)
+            child = os.fork()
+            if not child:
+                code = 1
+                with suppress(BaseException), world.trouble(at, "kill", _stop) as calls:
+                    act.do(world.url)
+                    code = 0 if calls.count >= at else 2
+                os._exit(code)
+            stopped = os.WIFSTOPPED(status := os.waitpid(child, os.WUNTRACED)[1])
+            said = None
+            if stopped:
+                said = wrong(world, act, known) or _told(world.url, child)
+                os.kill(child, signal.SIGCONT)
+                status = os.waitpid(child, 0)[1]
+            code = os.waitstatus_to_exitcode(status)
+            if code == 2:
+                return
+            said = said or ("the process that went on failed" if code else None)
+            yield said or wrong(world, act, known) or after(world, act, known, returned=True)
+
+
+def _stop() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _told(url: Path, holder: int) -> Broken:
+    """Return what is wrong with what others hear who would write while a process is stopped."""
+    there = [url / name for name in NAMES if (url / name).exists()]
+    if there and not any(map(_locked, there)):
+        return "nobody has the lock"
+    others: list[Callable[[Path], object]] = [lambda url: record(url, ""), *((repair, gc) if exists(url) else ())]
+    for other in others if there else ():
+        try:
+            other(url)
+        except StoreError as error:
+            if f"is being written by process {holder} on" not in str(error):
+                return f"another one hears: {error}"
+        else:
+            return "another one writes, too"
+    return None
+
+
+def _locked(path: Path) -> bool:
+    """Whether some process has a lock on a file, as the system says."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

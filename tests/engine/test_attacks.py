@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from featdyn.store import files
+from featdyn.store import files, lock
 from featdyn.store.record import FileRecord, crc32c
 from tests import attacks
 from tests.engine.runs import encode_once
@@ -82,6 +84,11 @@ def test_what_is_not_synced_is_found(monkeypatch: pytest.MonkeyPatch, left_out: 
 
         monkeypatch.setattr(files.Folder, "write", unsynced)
     assert broken("a checkpoint, power lost", 5)
+
+
+def test_a_lock_that_is_not_held_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "fcntl", SimpleNamespace(**vars(fcntl) | {"flock": lambda descriptor, operation: None}))
+    assert broken("a checkpoint, its process stopped", 20)
 
 
 def test_the_script_ends_with_one_where_a_promise_is_broken(

@@ -1,4 +1,4 @@
-"""Readers that know nothing of featdyn give the numbers that were written: zarrs, zarrita.js, DuckDB.
+"""Readers that know nothing of featdyn give the numbers that were written: zarr-python, zarrs, zarrita.js, DuckDB.
 
 The stores are those of the released formats, whose numbers lie beside them. What is not installed is skipped.
 """
@@ -55,18 +55,21 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, dict[s
     return tmp_path / f"{codec}.zarr", held
 
 
-def test_zarrs(stored: tuple[Path, dict[str, np.ndarray[Any, Any]]]) -> None:
-    """zarr-python with the codecs of zarrs, which is Rust."""
-    pytest.importorskip("zarrs")
+@pytest.mark.parametrize("consolidated", [True, False])
+@pytest.mark.parametrize("codecs", ["zarr", "zarrs"])
+def test_zarr(stored: tuple[Path, dict[str, np.ndarray[Any, Any]]], codecs: str, consolidated: bool) -> None:
+    """zarr-python with its own codecs, and with those of zarrs, which is Rust; by the root, and array by array."""
+    pytest.importorskip(codecs)
     import zarr
 
     path, held = stored
-    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
-        group = zarr.open_group(path, mode="r", zarr_format=3)
+    pipeline = {"zarr": zarr.config.get("codec_pipeline.path"), "zarrs": "zarrs.ZarrsCodecPipeline"}[codecs]
+    with zarr.config.set({"codec_pipeline.path": pipeline}):
+        group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=consolidated)
         for name, expected in held.items():
             array = group[name]
             assert isinstance(array, zarr.Array)
-            assert "zarrs" in type(array._async_array.codec_pipeline).__module__
+            assert type(array._async_array.codec_pipeline).__module__.partition(".")[0] == codecs
             np.testing.assert_array_equal(np.asarray(array[...]), expected)
 
 
@@ -100,11 +103,12 @@ def test_zarrita(stored: tuple[Path, dict[str, np.ndarray[Any, Any]]], tmp_path:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_duckdb(tmp_path: Path, codec: str) -> None:
+@pytest.mark.parametrize("number", FORMATS)
+def test_duckdb(tmp_path: Path, number: int, codec: str) -> None:
     """DuckDB reads no Zarr: what a query has written as parquet."""
     duckdb = pytest.importorskip("duckdb")
     pytest.importorskip("pyarrow")
-    with zipfile.ZipFile(HERE / f"format-{FORMATS[-1]}.zip") as archive:
+    with zipfile.ZipFile(HERE / f"format-{number}.zip") as archive:
         archive.extractall(tmp_path)
     run, file = Run(tmp_path / f"{codec}.zarr"), tmp_path / "table.parquet"
     (result,) = run.results("consistency")

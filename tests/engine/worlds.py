@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -17,6 +19,7 @@ from unittest import mock
 from obstore.store import MemoryStore
 
 from featdyn.store import bucket, bucket_snapshot, client, lease, place
+from featdyn.store.lock import is_lock
 from featdyn.store.right import Lock
 from tests.engine import buckets, faults
 
@@ -70,6 +73,18 @@ class World(ABC):
     def load(self, files: dict[str, bytes]) -> None:
         """Let the store be these files."""
 
+    @abstractmethod
+    def files(self) -> dict[str, bytes]:
+        """Return every file; of locks what tells whoever comes next anything."""
+
+    def state(self) -> bytes:
+        """Return what is the same where the files are: what follows from them, when all are gone, is then the same."""
+        found = hashlib.sha256()
+        for path, content in sorted(self.files().items()):
+            found.update(b"%s %d " % (path.encode(), len(content)))
+            found.update(content)
+        return found.digest()
+
 
 class FolderWorld(World):
     """A folder."""
@@ -102,6 +117,10 @@ class FolderWorld(World):
         for path, content in files.items():
             (self.url / path).parent.mkdir(parents=True, exist_ok=True)
             (self.url / path).write_bytes(content)
+
+    def files(self) -> dict[str, bytes]:
+        paths = [path for path in self.url.rglob("*") if path.is_file()]
+        return {str(p.relative_to(self.url)): b"" if is_lock(p.name) else p.read_bytes() for p in paths}
 
 
 class PowerWorld(FolderWorld):
@@ -156,6 +175,11 @@ class BucketWorld(World):
     def load(self, files: dict[str, bytes]) -> None:
         for path, content in files.items():
             self.store.put(path, content)
+
+    def files(self) -> dict[str, bytes]:
+        names = [found["path"] for some in self.store.list() for found in some]
+        held = {name: bytes(self.store.get(name).bytes()) for name in names}
+        return {n: b"%d" % json.loads(c)["released"] if is_lock(n.rpartition("/")[2]) else c for n, c in held.items()}
 
     def gone(self, lock: Lock) -> None:
         super().gone(lock)

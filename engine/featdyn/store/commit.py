@@ -48,9 +48,14 @@ class Commit:
         """What people call it."""
         return f"checkpoint {self.name}" if self.kind == "checkpoint" else self.name
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """The entry as it goes into JSON."""
+        return {**vars(self), "manifest": vars(self.manifest)}
+
     @classmethod
     def parse(cls, document: dict[str, Any]) -> Commit:
-        """Return the entry that ``asdict`` made JSON of."""
+        """Return the entry that :attr:`document` is of."""
         number, kind, name, manifest = (document[key] for key in ("number", "kind", "name", "manifest"))
         if not (isinstance(number, int) and isinstance(kind, str) and isinstance(name, str)):
             raise ValueError("no commit")
@@ -176,7 +181,7 @@ class Manifest:
             document["group"], document["rows"] = len(self.groups[0].rows), _packed(rows)
             document["content"] = base64.b64encode(zstd.compress(content)).decode()
         if self.log:
-            document["log"] = _packed([asdict(entry) for entry in self.log])
+            document["log"] = _packed([entry.document for entry in self.log])
         if self.run is not None:
             document["run"] = self.run
         if self.change is not None:

@@ -8,6 +8,7 @@ and chunks that gain rows, is replaced atomically.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -40,6 +41,8 @@ class Folder(Place):
     fence = ".zarr.json.new"  # the root on its way, from the start: the first commit's rename takes it away
 
     def __init__(self, path: str | Path) -> None:
+        if not str(path) or "\0" in str(path):  # an empty one would be the working directory
+            raise StoreError(f"{str(path)!r} is no path of a store")
         try:  # absolute: the working directory may change, and workers have another
             self.path = Path(os.path.expanduser(path)).absolute()
         except OSError as error:
@@ -109,8 +112,15 @@ class Folder(Place):
         except GONE:
             return None
 
+    def _plain(self, path: str) -> Path:
+        """Return where a file lies; what is none, such as a pipe, would keep who opens it waiting for ever."""
+        target = self.inside(path)
+        if not S_ISREG(target.stat().st_mode):
+            raise FileNotFoundError(errno.ENOENT, "no plain file", str(target))
+        return target
+
     def read(self, path: str) -> bytes:
-        return self.inside(path).read_bytes()
+        return self._plain(path).read_bytes()
 
     def view(self, path: str) -> Content:
         """Read a file into numpy's memory, which is of large pages where there are: as fast as to map it, nearly."""
@@ -120,7 +130,7 @@ class Folder(Place):
         return self._read(path, start, length)
 
     def _read(self, path: str, start: int, length: int | None) -> Content:
-        with open(self.inside(path), "rb", buffering=0) as file:
+        with open(self._plain(path), "rb", buffering=0) as file:
             left = max(0, os.fstat(file.fileno()).st_size - start)
             buffer = np.empty(left if length is None else min(left, length), np.uint8).data
             file.seek(start)
@@ -137,11 +147,11 @@ class Folder(Place):
 
     def announce(self, path: str) -> None:
         """Ask the system to read a file ahead."""
-        with suppress(OSError, AttributeError), open(self.inside(path), "rb") as file:  # not every system can
+        with suppress(OSError, AttributeError), open(self._plain(path), "rb") as file:  # not every system can
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def pieces(self, path: str) -> Iterator[bytes]:
-        with open(self.inside(path), "rb", buffering=0) as file:
+        with open(self._plain(path), "rb", buffering=0) as file:
             while piece := file.read(2**22):
                 yield piece
 
@@ -168,6 +178,8 @@ class Folder(Place):
     def make(self) -> bool:
         """Make the folder; return whether it was not there."""
         made = not self.path.exists()
+        if made and self.path.is_symlink():
+            raise StoreError(f"{self} is a symbolic link that leads nowhere")
         self.path.mkdir(parents=True, exist_ok=True)
         return made
 
@@ -247,6 +259,7 @@ class Folder(Place):
 
     def _swap(self, path: str, content: bytes, *, durable: bool = True) -> Path:
         """Do so but for the new name, which is not durable yet."""
+        self._check()
         target = self.inside(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.new")
@@ -266,10 +279,12 @@ class Folder(Place):
 
     def give_up(self, path: str) -> None:
         """Remove a file that no commit will name."""
+        self._check()
         self.inside(path).unlink()
 
     def clear(self, own: Callable[[str], Any]) -> None:
         """Remove all files that ``own`` accepts, and folders that are empty then."""
+        self._check()
         for folder, _, names in os.walk(self.path, topdown=False):
             for name in names:
                 path = Path(folder, name)

@@ -165,6 +165,11 @@ class FolderLock(right.Lock):
     def check(self, lasting: float = 0.0) -> None:
         if self._lease is not None:
             self._lease.check(lasting)
+        elif not self._file.stands():  # what lies at that path now may be another run, with its own writer
+            raise StoreError(
+                f"{self._store}: it was moved, replaced or removed while it was being written, or its "
+                f"{self._file.path.name} was: nothing more is written there; open the store again"
+            )
 
     def release(self) -> None:
         self._file.unlock()

@@ -67,8 +67,12 @@ def root(attributes: Mapping[str, Any], nodes: Mapping[str, Document]) -> Docume
 
 
 def encode(document: Document) -> bytes:
-    """Return a document as the bytes of a zarr.json."""
-    return json.dumps(document, indent=1, allow_nan=False).encode()
+    """Return a document as the bytes of a zarr.json, each member on a line.
+
+    To indent all of it, which Python's encoder in C does not, took a fifth of a commit's own time.
+    """
+    members = (f"\n {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in document.items())
+    return f"{{{','.join(members)}\n}}".encode()
 
 
 def chunk_key(spec: ArraySpec, checkpoint: int, block: int) -> str:

@@ -300,4 +300,6 @@ def disk(store: object, checkpoints: int = 0) -> Iterator[None]:
             raise StoreError(
                 f"{store}: the disk is full{kept}: free some room and run the same command again"
             ) from error
-        raise StoreError(f"{store}: {error.strerror or error}{kept}") from error
+        name, base = str(error.filename), f"{store}/"
+        where = f"{name.removeprefix(base)}: " if name.startswith(base) else ""
+        raise StoreError(f"{store}: {where}{error.strerror or error}{kept}") from error

@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -89,7 +88,7 @@ class Run:
     @cached_property
     def fingerprint(self) -> int:
         """A checksum of all committed checkpoints and static arrays: equal where every byte of them is."""
-        listed = [asdict(c) for c in self.commits if c.kind == "checkpoint"]
+        listed = [c.document for c in self.commits if c.kind == "checkpoint"]
         return crc32c(json.dumps(listed).encode())
 
     @property

@@ -31,7 +31,7 @@ class Lock(ABC):
     def release(self) -> None:
         """Give it back."""
 
-    def check(self, lasting: float = 0.0) -> None:  # noqa: B027  a system's lock is never lost
+    def check(self, lasting: float = 0.0) -> None:  # noqa: B027  not every right can be lost
         """Raise :class:`StoreError` unless it is held, for so many more seconds, where it can be lost."""
 
     def acquire(self, patience: float = 0.0) -> None:

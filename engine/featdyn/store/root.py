@@ -160,7 +160,7 @@ class Root:
             "samples": self.schema.samples,
             "shard_samples": self.schema.shard_samples,
             "codec": self.schema.codec,
-            "commits": [asdict(entry) for entry in self.commits[self.start - 1 :]],
+            "commits": [entry.document for entry in self.commits[self.start - 1 :]],
         }
         if self.takeovers:
             state["takeovers"] = self.takeovers

@@ -96,6 +96,8 @@ class Schema:
     def __post_init__(self) -> None:
         if self.codec not in get_args(Codec):
             raise ValueError(f"codec must be none or zstd, got {self.codec}")
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1, got {self.samples}")
         if self.shard_samples < 1 or self.shard_samples & (self.shard_samples - 1):
             raise ValueError(f"shard_samples must be a power of two, got {self.shard_samples}")
         for array in self.arrays:

@@ -41,8 +41,8 @@ class Snapshot(LocalStore):
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         if key != NAME or byte_range is not None or prototype is None:
-            Folder(self.root).inside(key)
-            found = await super().get(key, prototype, byte_range)
+            there = Folder(self.root).inside(key).is_file()
+            found = await super().get(key, prototype, byte_range) if there else None
             content = None if found is None else found.to_bytes()
             bounds.check(self._nodes, key, content, self.root, whole=byte_range is None)
             return found
