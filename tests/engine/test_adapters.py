@@ -137,6 +137,7 @@ class Named(nn.Module):
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_hugging_face(tmp_path, accumulated, monkeypatch):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("accelerate", reason="accelerate is not installed, without which there is no trainer")
     from featdyn.adapters.huggingface import Record
 
     monkeypatch.setenv("ACCELERATE_USE_CPU", "1")

@@ -194,7 +194,7 @@ def test_noise_moves_features_at_real_positions_only():
     net = Causal().eval()
     cut = next(cut for found in ways(net, ids, every=True) for cut in found if cut.name == "up")
     state, step = net.state_dict(), torch.ones(sum(p.numel() for p in net.up.parameters()))
-    found = Response(net, [cut], ids, real, {"up"})
+    found = Response(net, [cut], ids, {"up": real})
     whole = Response(net, [cut], ids)
     for one, other in (
         (found.at(state)[0], whole.at(state)[0]),

@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from featdyn import analyze
 from featdyn.capture import Probes, Recorder
+from featdyn.capture.again import run_again
 from featdyn.errors import FeatdynError, NetworkError
 from featdyn.networks import unwrap
 from featdyn.store import Run
@@ -218,6 +219,81 @@ def test_noise_takes_the_user_s_network_loss_and_loader(tmp_path):
         analyze(run, "noise", model=model, batches=[inputs])
     with pytest.raises(FeatdynError, match="leave its mean out"):
         analyze(run, "noise", model=model, batches=loader, loss=F.cross_entropy)
+
+
+class Twofold(nn.Module):
+    """Two answers, and a way to be asked that is not its forward function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.one, self.other = nn.Linear(6, 5), nn.Linear(5, 3), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = torch.tanh(self.body(x))
+        return self.one(z), self.other(z)
+
+    def ask(self, x: torch.Tensor, sign: float) -> torch.Tensor:
+        return sign * self.other(torch.sin(self.body(x)))
+
+
+def second(outputs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    return outputs[1]
+
+
+def negative(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return model.ask(x, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named", "of"),
+    [({"output": 1}, {}, second), ({"output": second}, {"output": second}, second),
+     ({"forward": negative}, {"forward": negative}, None)],
+    ids=["place", "function", "forward"],
+)  # fmt: skip
+def test_a_network_is_asked_as_it_was_recorded(tmp_path, asked, named, of):
+    torch.manual_seed(0)
+    model, inputs, labels = Twofold(), torch.randn(N, 6), torch.arange(N) % 3
+    live = copy.deepcopy(model)
+    probes = Probes(inputs, labels, {"split": np.repeat(np.array(["train", "test"], dtype=object), N // 2)})
+    with Recorder(live, probes, tmp_path / "r.zarr", layers=["body"], dtype="float32", **asked) as recorder:
+        for t in range(3):
+            live.load_state_dict(moved(model, t).state_dict())
+            recorder.record(step=t)
+    run, exact = Run(tmp_path / "r.zarr"), copy.deepcopy(model).double()
+    found = analyze(run, "consistency", model=model, cuts=["body"], **named)
+    assert (found["apart"] == 0).all()
+    for t1, t2 in np.ndindex(3, 3):
+        early = {key: value for key, value in run.state(t1).items() if key.startswith("body")}
+        exact.load_state_dict({**run.state(t2), **early})
+        logits = negative(exact, inputs.double()) if of is None else of(exact(inputs.double()))
+        np.testing.assert_array_equal(found["prediction"].isel(cut=0, t1=t1, t2=t2), logits.argmax(1))
+    assert analyze(run, "averaging", model=model, **named)["loss"].notnull().any()
+    if named:
+        with pytest.raises(FeatdynError, match=r"recorded with a function as .*give .*= as it was given") as said:
+            analyze(run, "consistency", model=model)
+        assert "\n" not in str(said.value)
+        with pytest.raises(FeatdynError, match="recorded with a function as"):
+            run_again(model, probes, run.path)
+    assert all(each.equal for each in run_again(model, probes, run.path, **named)[2])
+
+
+class Clamped(nn.Sequential):
+    """Large inputs are made smaller, which few probes show."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.clamp(max=4.0))
+
+
+@pytest.mark.parametrize("analysis", ["rewind", "controls", "batchnorm"])
+def test_halves_that_are_traced_are_compared_on_all_probes_too(tmp_path, analysis):
+    torch.manual_seed(0)
+    layers = nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)
+    inputs = torch.randn(N, 6).clamp(-3, 3)
+    inputs[20] = 40.0  # in the third batch of seven
+    run = record(tmp_path / "r.zarr", Clamped(*layers), inputs, sets=("train", "test"))
+    analyze(run, analysis, model=Clamped(*layers))
+    with pytest.raises(NetworkError, match=r"for 3 of 3 checkpoints it gives other outputs \(of checkpoint 0 for 1 "):
+        analyze(run, analysis, model=nn.Sequential(*layers))
 
 
 def test_tied_weights_are_one_tensor_at_every_checkpoint(tmp_path):

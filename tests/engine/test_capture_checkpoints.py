@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -236,6 +237,65 @@ def test_names_without_steps_are_refused_in_one_line(names, pattern, message):
         by_step([Path(name) for name in names], pattern)
     assert "\n" not in str(caught.value)
     assert by_step([Path("a1.pt"), Path("b2.pt")], r"(\d)\.pt") == {1: Path("a1.pt"), 2: Path("b2.pt")}
+
+
+def test_tensors_that_the_network_has_not_are_said_once(tmp_path):
+    for step in (0, 5, 10, 15):
+        more = {"deeper.weight": torch.zeros(3)} if step > 0 else {}
+        more |= {"deeper.bias": torch.zeros(3)} if step == 15 else {}
+        torch.save({"state_dict": {**states(step, "net."), **{f"net.{k}": v for k, v in more.items()},
+                                   "loss.weight": torch.ones(2)}}, tmp_path / f"step{step}.pt")  # fmt: skip
+    lines: list[str] = []
+    capture(Net(), probes(), by_step(sorted(tmp_path.glob("*.pt"))), tmp_path / "r.zarr", said=lines.append)
+    assert [line.rpartition("/")[2] for line in lines] == [
+        "step5.pt: the network has no deeper.weight, left out here: is it of another version?",
+        "step15.pt: the network has no deeper.weight and 1 more, left out here: is it of another version?",
+    ]
+
+
+def test_axes_are_given_on_the_command_line(tmp_path, monkeypatch):
+    from featdyn.cli.capture import command
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "turned.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Turned(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.up, self.down = nn.Linear(3, 5), nn.Linear(5, 2)\n"
+        "    def forward(self, x):\n        return self.down(self.up(x.transpose(0, 1)).transpose(0, 1)).mean(1)\n"
+        "probes = (torch.arange(72.0).view(6, 4, 3), [0, 1, 0, 1, 0, 1])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    turned = importlib.import_module("turned")
+    net = turned.Turned()
+    torch.save(net.state_dict(), tmp_path / "step1.pt")
+
+    def run(layers: str, store: str) -> Any:
+        return CliRunner().invoke(
+            command, ["--model", "turned:Turned", "--probes", "turned:probes", "--store", store, "--checkpoints",
+                      "step*.pt", "--layers", layers, "--dtype", "float32"],
+        )  # fmt: skip
+
+    done = run("up:sample=1:pool=mean,down", "r.zarr")
+    assert done.exit_code == 0, done.exception
+    with torch.no_grad():
+        wanted = net.up(turned.probes[0]).mean(1)
+    np.testing.assert_allclose(Run("r.zarr").values("layers/up/activation")[0], wanted, rtol=1e-5)
+    assert Run("r.zarr").schema["layers/up/activation"].attrs == {"sample_axis": 1, "pool": "mean"}
+    assert Run("r.zarr").schema["layers/down/activation"].shape == (6, 4, 2)
+    for layers, words in (
+        ("up:sample", "'sample' says no axis: write sample=1"),
+        ("up:sample=x", "sample must be a whole number of at least 0, got 'x'"),
+        ("up:axis=1", "'axis=1' says no axis"),
+        ("up:pool=max", "pool must be one of none, mean, last, cls, got 'max'"),
+        ("up", r'write layers={"up": Axis(sample=1)}'),
+    ):
+        done = run(layers, "s.zarr")
+        assert isinstance(done.exception, FeatdynError), (layers, done.exception)
+        assert words in str(done.exception)
+        assert "\n" not in str(done.exception)
+        assert not Path("s.zarr").exists()
 
 
 def test_the_command_records_and_goes_on(tmp_path, monkeypatch):

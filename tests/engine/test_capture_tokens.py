@@ -13,6 +13,7 @@ from torch import nn
 
 import featdyn
 from featdyn.capture import Axis, Probes, Recorder, outputs
+from featdyn.capture.again import run_again
 from featdyn.cli.info import describe
 from featdyn.errors import NetworkError, StoreError
 from featdyn.store import Run
@@ -364,14 +365,106 @@ def test_channels_of_a_convolution_are_no_positions(tmp_path, pool):
     np.testing.assert_allclose(run.values("layers/vector/activation")[0], kept["vector"], rtol=1e-5, atol=1e-5)
 
 
+class Signal(nn.Module):
+    """Convolutions of sequences of ``length``, activations and sums as functions, then tokens."""
+
+    def __init__(self, length: int, channels: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.act, self.again = nn.Conv1d(3, channels, 1), nn.GELU(), nn.Conv1d(channels, channels, 1)
+        self.drop, self.tokens, self.squash = nn.Dropout(0.5), nn.Linear(channels, 4), nn.Tanh()
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.act(self.conv(x))
+        z = F.relu(self.drop(self.again(z) + z))
+        return self.head(self.squash(self.tokens(F.max_pool1d(z, 2).transpose(1, 2))).mean(1))
+
+
+def test_channels_are_known_from_what_ran_before(tmp_path, capsys):
+    """Of each layer the axes are those that its own values have, whoever returns them."""
+    probes = Probes(torch.randn(N, 3, 6, generator=torch.Generator().manual_seed(1)), torch.arange(N) % 2)
+    network, named = Signal(6, 5), ["conv", "act", "drop", "relu", "tokens", "squash"]
+    with Recorder(network, probes, tmp_path / "r.zarr", layers=named, dtype="float32", pool="mean") as recorder:
+        recorder.record(step=0)
+    assert "taken for positions" not in capsys.readouterr().err
+    run, twin, kept = Run(tmp_path / "r.zarr"), copy.deepcopy(network).double().eval(), {}
+    for name in named:
+        if name != "relu":
+            module = twin.get_submodule(name)
+            module.register_forward_hook(lambda m, a, out, name=name: kept.__setitem__(name, out.detach()))
+    twin(probes.inputs.double())
+    kept["relu"] = kept["drop"].relu()
+    for name in named:
+        mean = kept[name].mean(1 if name in ("tokens", "squash") else 2)
+        np.testing.assert_allclose(run.values(f"layers/{name}/activation")[0], mean, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 def test_where_channels_may_be_taken_for_positions_it_is_said(tmp_path, capsys):
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv1d(3, 5, 1), nn.ReLU(), nn.Flatten(), nn.Linear(5 * LENGTH, 2))
-    probes = Probes(torch.randn(N, 3, LENGTH), torch.arange(N) % 2)
-    for layers, told in ((["0", "1", "2"], True), ({"0": None, "1": Axis(position=2), "2": None}, False)):
+    """Nothing tells of a square map what a function has made of it."""
+    network, probes = Signal(5, 5), Probes(torch.randn(N, 3, 5), torch.arange(N) % 2)
+    network.drop = nn.Identity()
+    for layers, told in ((["conv", "drop"], True), ({"conv": None, "drop": Axis(position=2)}, False)):
         with Recorder(network, probes, tmp_path / f"{told}.zarr", layers=layers) as recorder:
             recorder.record(step=0)
-        said = 'the second axis of 1 is taken for positions: where it is channels, as behind Conv1d, write layers={"1"'
+        said = 'the second axis of drop is taken for positions: where it is channels, as behind Conv1d, write layers={"'
         assert (said in capsys.readouterr().err) == told
-    for told, shape in ((True, (N, 5, LENGTH)), (False, (N, LENGTH, 5))):
-        assert Run(tmp_path / f"{told}.zarr").schema["layers/1/activation"].shape == shape
+
+
+class Translating(nn.Module):
+    """Words of one sentence and of another, equally long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.decoder, self.head = nn.Embedding(9, 4), nn.Embedding(9, 4), nn.Linear(4, 3)
+
+    def forward(self, source, source_mask, target, target_mask):
+        each = ((self.encoder(source), source_mask), (self.decoder(target), target_mask))
+        one, other = ((z * m[:, :, None]).sum(1) / m.sum(1, keepdim=True) for z, m in each)
+        return self.head(one * other)
+
+
+@pytest.mark.parametrize("pool", ["none", "mean", "last"])
+def test_encoder_and_decoder_have_masks_of_their_own(tmp_path, pool):
+    random = torch.Generator().manual_seed(3)
+    source, target = (torch.randint(0, 9, (N, 5), generator=random) for _ in range(2))
+    masks = {
+        "source": torch.arange(5) < 1 + torch.arange(N)[:, None] % 5,
+        "target": torch.arange(5) >= torch.arange(N)[:, None] % 5,
+    }
+    given = {"source": source, "source_mask": masks["source"], "target": target, "target_mask": masks["target"]}
+    probes = Probes(given, torch.arange(N) % 3, mask=masks["source"])
+    layers, net = {"encoder": None, "decoder": Axis(mask="target_mask")}, Translating()
+    with Recorder(net, probes, tmp_path / "r.zarr", layers=layers, pool=pool, dtype="float32") as recorder:
+        for step in range(2):
+            recorder.record(step=step)
+            with torch.no_grad():
+                net.encoder.weight += 1
+                net.decoder.weight += 1
+    run = Run(tmp_path / "r.zarr")
+    for name, of in (("encoder", "source"), ("decoder", "target")):
+        stored, z = run.values(f"layers/{name}/activation")[0], run.state(0)[f"{name}.weight"][given[of]]
+        for i in range(N):
+            own = z[i][masks[of][i]]
+            wanted = {"none": own, "mean": own.mean(0), "last": own[-1]}[pool]
+            found = stored[i][masks[of][i].numpy()] if pool == "none" else stored[i]
+            np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
+            if pool == "none":
+                assert np.isnan(stored[i][~masks[of][i].numpy()]).all()
+    assert all(each.equal for each in run_again(net, probes, run.path)[2])
+    if pool == "none":
+        drift = featdyn.analyze(run, "drift")  # every real value moves by 1, and no other
+        for name, of in (("encoder", "source"), ("decoder", "target")):
+            z, real = run.state(0)[f"{name}.weight"][given[of]].double(), masks[of][:, :, None]
+            size = (4.0 * masks[of].sum(1)).sqrt() / (z * real).flatten(1).norm(dim=1)
+            moved = drift["motion"].sel(cut=name, t1=0, t2=1).values.ravel()
+            np.testing.assert_allclose(moved, size.mean(), rtol=1e-5)
+        featdyn.analyze(run, "spectra")
+    with pytest.raises(
+        ValueError, match="no input is called 'mask'; there are source, source_mask, target, target_mask"
+    ):
+        Recorder(net, probes, tmp_path / "s.zarr", layers={"decoder": Axis(mask="mask")})
+    with pytest.raises(ValueError, match=r"input source must be .* of 0 \(padding\) and 1"):
+        Recorder(net, probes, tmp_path / "s.zarr", layers={"decoder": Axis(mask="source")})
+    assert not (tmp_path / "s.zarr").exists()

@@ -247,6 +247,7 @@ def test_what_is_bad_or_half_there_is_one_line_and_leaves_nothing(tmp_path):
     pico, states = tmp_path / "pico", tmp_path / "states"
     foreign.pico(pico, (0, 1), ["a"], samples=4, width=3)
     foreign.saev(tmp_path / "saev", 6, (1,), patches=3, width=2, per_shard=4, trace=trace)
+    np.savez(tmp_path / "several.npz", features=np.zeros((4, 3)), other=np.zeros(5))
     foreign.vllm(states, (2, 3), layers=1, width=2)
     foreign.thingsvision(tmp_path / "fc", foreign.values(4, 3), "npy", ["a.jpg", "b.jpg"])
     np.save(tmp_path / "a.npy", foreign.values(2, 4, 3))
@@ -314,6 +315,7 @@ def test_what_is_bad_or_half_there_is_one_line_and_leaves_nothing(tmp_path):
         (tmp_path / "object.npz", axes, "holds object, not real numbers"),
         (states, {**axes}, "axes are given for plain arrays, and this is vllm"),
         (states, {"layers": ["x*"]}, "no layer x*"),
+        (tmp_path / "several.npz", {"layers": ["featurse"]}, "no layer featurse; there are features, other"),
         (tmp_path / "a.npy", {"axes": ["checkpoint", "sample", "x"], "steps": [0.5, 1]}, "steps must be whole"),
         (pico, {"steps": [1, 2]}, "says the steps of its checkpoints itself"),
         (states, {"format": "pico"}, "states: is no recording of the format pico"),

@@ -130,9 +130,89 @@ def test_what_cannot_be_asked_is_one_line(tmp_path):
         with pytest.raises(kind, match=words) as said:
             analyze(run, "consistency", model=model)
         assert "\n" not in str(said.value)
-    batches = [({"input_ids": IDS}, torch.arange(N) % 3)]
-    with pytest.raises(FeatdynError, match="the noise of networks of several inputs is not sampled yet"):
-        analyze(run, "noise", model=net, batches=batches, rate=0.1)
+    labels = torch.arange(N) % 3
+    for batches, words in (
+        ([(IDS, labels), (IDS[:, :4], labels)], r"hold inputs of shapes \(5,\) and \(4,\) for a sample"),
+        ([(IDS, labels), ({"x": IDS}, labels)], "the same inputs and labels as the first|for a sample"),
+        ([((IDS, IDS[:3]), labels)], r"a batch has inputs \(24, 5\) and inputs.1 \(3, 5\)"),
+        ([(IDS, None)], "give the inputs twice"),
+        ([({"a": "text"}, labels)], r"inputs\['a'\] must be a tensor"),
+    ):
+        with pytest.raises(FeatdynError, match=words) as said:
+            analyze(run, "noise", model=net, batches=batches, rate=0.1)
+        assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("name", ["tuple", "dict"])
+def test_noise_is_that_of_single_gradients_in_float64(tmp_path, name):
+    run, net, given, labels = recorded(tmp_path / "r.zarr", name)
+    several = given if isinstance(given, tuple) else tuple(given.values())
+
+    def rows(i: int, j: int) -> Any:
+        mine = tuple(x[i:j] for x in several)
+        return dict(zip(given, mine, strict=True)) if isinstance(given, dict) else mine
+
+    batches = [(rows(i, i + 7), labels[i : i + 7]) for i in range(0, N, 7)]
+    cut, rate = {"tuple": "tanh", "dict": "mix"}[name], 0.2
+    how = {"draws": N, "batch_size": 1, "replacement": False, "keep": "raw", "every": STEPS, "curvature": N}
+    found = analyze(
+        run, "noise", model=net, batches=batches, rate=rate, cuts=[cut], probes=2, permuted=False,
+        loss=None if name == "tuple" else by_name, **how,
+    )  # fmt: skip
+    exact = deepcopy(net).double().eval()
+    exact.load_state_dict(run.state(STEPS - 1))
+    moving = [p for key, p in exact.named_parameters() if not key.startswith("head")]
+    assert found["prefix_params"].item() == sum(p.numel() for p in moving)
+
+    def gradient(i: int, j: int, graph: bool = False) -> Tensor:
+        loss = nn.functional.cross_entropy(call(exact, rows(i, j)), labels[i:j])
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, moving, create_graph=graph)])
+
+    full = gradient(0, N)
+    np.testing.assert_allclose(found["gradient_norm"].item(), full.norm().item(), rtol=1e-5)
+    noise = torch.stack([gradient(i, i + 1) - full for i in range(N)])
+    draws = torch.from_numpy(found[f"draws_{cut}"].values[0]).double()
+    apart = torch.cdist(draws, noise)
+    order = apart.argmin(1)
+    assert sorted(order.tolist()) == list(range(N))
+    assert float(apart.amin(1).max()) < 1e-6 * float(noise.norm(dim=1).max()) + 1e-7
+
+    along = gradient(0, N, graph=True)
+    for k in range(3):  # the Hessian along a draw
+        v = noise[order[k]]
+        hv = torch.cat([g.flatten() for g in torch.autograd.grad(along @ v, moving, retain_graph=True)])
+        np.testing.assert_allclose(found["noise_curvature"].values[0, 0, k], (hv @ v / (v @ v)).item(), rtol=1e-4)
+
+    # Features answer to a step by the Jacobian there, which differences of the network's own layers give.
+    probe = int(str(found["probe"].values[0]))
+    kept: list[Tensor] = []
+    layer = exact.mix if name == "dict" else exact.head
+    hook = layer.register_forward_hook(lambda m, a, out: kept.append((out if name == "dict" else a[0]).detach()))
+
+    def moved(step: Tensor) -> Tensor:
+        before = [p.detach().clone() for p in moving]
+        with torch.no_grad():
+            for p, change in zip(moving, step.split([p.numel() for p in moving]), strict=True):
+                p += change.view_as(p)
+            call(exact, rows(probe, probe + 1))
+            for p, value in zip(moving, before, strict=True):
+                p.copy_(value)
+        return kept.pop().flatten()
+
+    start, small = -rate * full, 1e-5
+    response = [
+        (moved(start - rate * small * noise[k]) - moved(start + rate * small * noise[k])) / (2 * small) for k in order
+    ]
+    hook.remove()
+    z = torch.stack(response)
+    z = z - z.mean(0)
+    at = found.isel(cut=0, t=0, probe=0)
+    np.testing.assert_allclose(at["feature_centred"], z @ z.T, rtol=1e-3, atol=1e-6 * float((z @ z.T).max()) + 1e-12)
+    assert analyze(Run(run.path), "isotropy")["parameter_pvalue"].notnull().any()
+
+
+def by_name(outputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(outputs["logits"], labels, reduction="none")
 
 
 @pytest.mark.parametrize("big", [5, 2**25, 2**40])

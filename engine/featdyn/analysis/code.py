@@ -40,6 +40,11 @@ def code_of(model: nn.Module) -> list[str]:
     return found
 
 
+def text_of(value: Any) -> str:
+    """Return the same of a function, or of a plain value."""
+    return _text(value, {})
+
+
 def _items(values: Mapping[str, Any], seen: Seen) -> Iterator[str]:
     for key in sorted(values):
         yield f"{key}={_text(values[key], seen)}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from featdyn.analysis.inputs.stitchable import Stitchable
+    from featdyn.capture.call import Call
 
 Progress: TypeAlias = Callable[[int, int], None]
 Chosen = TypeVar("Chosen", bound=Options)
@@ -38,6 +39,8 @@ class Context(Generic[Chosen]):
     """The user's training batches (inputs, labels), where the run's recipe does not say what they are."""
     loss: Callable[[Any, Any], Any] | None = None
     """The user's loss of each sample."""
+    call: Call | None = None
+    """How the model is asked; None where there is none."""
     known: xr.Dataset | None = None
     """An earlier result, if any, of the same version, options, network, store and probes, whose checkpoints are the
     first of this run."""
@@ -60,7 +63,7 @@ class Context(Generic[Chosen]):
 
         chosen: Any = self.options
         where = features or str(getattr(chosen, "features", "recomputed"))
-        return cut_network(self.run, self.model, chosen.cuts, where, masked=masked)
+        return cut_network(self.run, self.model, chosen.cuts, where, masked=masked, call=self.call)
 
     def layers(self) -> Stitchable:
         """Return the network as :meth:`stitchable` does; recorded layers where it is unknown or does not come apart.

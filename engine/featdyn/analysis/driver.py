@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     import xarray as xr
     from torch import nn
 
+    from featdyn.capture.call import Call
+
 
 def analyze(
     run: Run | str | Path,
     analysis: str | Analysis,
     *,
     model: nn.Module | None = None,
+    forward: Callable[[Any, Any], Any] | None = None,
+    output: str | int | Callable[[Any], Any] | None = None,
     batches: Iterable[Any] | None = None,
     loss: Callable[[Any, Any], Any] | None = None,
     progress: Progress | None = None,
@@ -51,6 +55,9 @@ def analyze(
         The name, one of :func:`featdyn.analyses`.
     model
         The network, where it is not one of featdyn's. It is left as it was: mode, device, parameters, random state.
+    forward, output
+        How the model is asked, as :class:`featdyn.Recorder` takes it, where that was a function: keys and places of an
+        output are known from the store.
     batches, loss
         For what needs training data: a loader of (inputs, labels), which is read once and held in memory, and the loss
         ``(outputs, labels) -> (batch,)`` of each sample, cross-entropy when None. They come with ``model``.
@@ -77,7 +84,8 @@ def analyze(
     chosen = named(analysis) if isinstance(analysis, str) else analysis
     opened = run if isinstance(run, Run) else Run(run)
     more: dict[str, Any] = {"progress": progress, "workers": workers, "fresh": fresh}
-    found = compute(chosen, opened, model=model, batches=batches, loss=loss, **more, **options)
+    more |= {"model": model, "forward": forward, "output": output, "batches": batches, "loss": loss}
+    found = compute(chosen, opened, **more, **options)
     return found.assign_attrs(path=commit_result(opened, chosen.name, found))
 
 
@@ -86,6 +94,8 @@ def compute(
     run: Run,
     *,
     model: nn.Module | None = None,
+    forward: Callable[[Any, Any], Any] | None = None,
+    output: str | int | Callable[[Any], Any] | None = None,
     batches: Iterable[Any] | None = None,
     loss: Callable[[Any, Any], Any] | None = None,
     progress: Progress | None = None,
@@ -97,9 +107,10 @@ def compute(
     chosen = validate(analysis.options, options, analysis.name)
     _check(analysis, run, model, batches)
     own = None if model is None else _copied(model)
-    stamp = identity(analysis, run, own, chosen)
+    call = None if own is None else _asked(run, forward, output)
+    stamp = identity(analysis, run, own, chosen, [given for given in (forward, output) if given is not None])
     earlier = None if fresh else known(analysis, run, stamp)
-    context = Context(run, chosen, workers or SERIAL, own, batches, loss, earlier, progress)
+    context = Context(run, chosen, workers or SERIAL, own, batches, loss, call, earlier, progress)
     with _settled():
         found = analysis.function()(context)
     return _completed(analysis, found).assign_attrs(
@@ -150,6 +161,12 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Itera
         raise FeatdynError(f"{run.path}: holds no checkpoint yet")
     if "network" in analysis.needs and (missing := lacking(run)):
         raise FeatdynError(f"{run.path}: {analysis.name} needs {missing}: none were recorded")
+
+
+def _asked(run: Run, forward: Any, output: Any) -> Call:
+    from featdyn.capture.call import recorded_call
+
+    return recorded_call(run, forward, output)
 
 
 def _copied(model: nn.Module) -> nn.Module:

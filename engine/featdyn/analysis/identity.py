@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from featdyn.analysis.declaration import Analysis
@@ -15,18 +16,20 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def identity(analysis: Analysis, run: Run, model: nn.Module | None, options: Options) -> dict[str, Any]:
+def identity(
+    analysis: Analysis, run: Run, model: nn.Module | None, options: Options, asked: Sequence[Any] = ()
+) -> dict[str, Any]:
     """Return what a result depends on, JSON-like.
 
     The analysis's version, the options that bear on its cells, the network's code and structure, the checksums of the
-    probes, and the checksum of each checkpoint's weights.
+    probes, and the checksum of each checkpoint's weights. ``asked`` is what else says how the network is called.
     """
     files = [commit.files(run.place) for commit in run.commits if commit.kind == "checkpoint"]
     weights = [next((f.crc32c for f in of_one if f.path.endswith("/model.safetensors")), None) for of_one in files]
     return {
         "version": analysis.version,
         "options": {k: v for k, v in options.model_dump(mode="json").items() if k not in analysis.incidental},
-        "network": _network(run, model),
+        "network": _network(run, model, asked),
         "probes": _probes(run, files[0]),
         "weights": weights,
     }
@@ -42,13 +45,13 @@ def known(analysis: Analysis, run: Run, stamp: dict[str, Any]) -> xr.Dataset | N
     return None
 
 
-def _network(run: Run, model: nn.Module | None) -> str:
+def _network(run: Run, model: nn.Module | None, asked: Sequence[Any]) -> str:
     """Return what tells the network's function apart: its code and what it holds, or the recipe's table."""
     if model is None:
         return _digest(repr(run.described("recipe").get("network")))
-    from featdyn.analysis.code import code_of
+    from featdyn.analysis.code import code_of, text_of
 
-    return _digest("\n".join([repr(model), *code_of(model)]))
+    return _digest("\n".join([repr(model), *code_of(model), *map(text_of, asked)]))
 
 
 def _probes(run: Run, files: list[FileRecord]) -> str:

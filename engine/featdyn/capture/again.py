@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featdyn.capture.axis import Axis
-from featdyn.capture.call import Call
+from featdyn.capture.call import recorded_call
 from featdyn.capture.open_store import identity
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.probes import Probes, batch_of
@@ -87,7 +87,7 @@ def run_again(
     t = run.checkpoints - 1
     state = run.state(t)
     own = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    call = Call(forward, output, loss, options.token_loss)
+    call = recorded_call(run, forward, output, loss, options.token_loss)
     with with_tensors(model, {name: state[name] for name, _ in own if name in state}):
         recording = Recording(model, probes, options, axes, call)
         places = np.unique(np.linspace(0, len(probes) - 1, SAMPLES).astype(int))
@@ -112,7 +112,8 @@ def run_again(
 
 def _axis(attrs: dict[str, Any]) -> Axis:
     """Return where a stored array says that its samples and positions were."""
-    return Axis(attrs.get("sample_axis", 0), attrs.get("position_axis"), attrs.get("pool", "none"))
+    mask = attrs.get("mask", "").partition(".")[2] or None
+    return Axis(attrs.get("sample_axis", 0), attrs.get("position_axis"), attrs.get("pool", "none"), mask)
 
 
 def _passes(recording: Recording, run: Run, place: int) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -28,21 +29,36 @@ class Axis:
     pool
         What is recorded of the positions: all ("none"), their mean, the last or the first one (where a CLS token
         stands), counted over those that are no padding. None is as the option ``pool`` of the recording says.
+    mask
+        Which of the inputs says what is no padding, where it is not the mask of the probes: its key, as
+        ``"decoder_attention_mask"`` (``"0.mask"`` in a tuple).
 
     Raises
     ------
     ValueError
-        An axis that is no number from 0 on, one for both, or another pool.
+        An axis that is no number from 0 on, one for both, another pool, or a mask that is no name.
 
     Examples
     --------
     >>> Axis(sample=1, pool="mean")
-    Axis(sample=1, position=None, pool='mean')
+    Axis(sample=1, position=None, pool='mean', mask=None)
     """
 
     sample: int = 0
     position: int | None = None
     pool: Pool | None = None
+    mask: str | None = None
+
+    @classmethod
+    def said(cls, words: Sequence[str]) -> Axis:
+        """Return what words such as ``sample=1`` and ``pool=mean`` say; ValueError where they say none."""
+        found: dict[str, Any] = {}
+        for word in words:
+            name, _, value = word.partition("=")
+            if name not in cls.__dataclass_fields__ or not value or name in found:
+                raise ValueError(f"{word!r} says no axis: write sample=1, position=2, pool=mean or mask=KEY, each once")
+            found[name] = int(value) if value.isdecimal() and name in ("sample", "position") else value
+        return cls(**found)
 
     def __post_init__(self) -> None:
         for name, value in (("sample", self.sample), ("position", self.position)):
@@ -52,6 +68,8 @@ class Axis:
             raise ValueError(f"Axis: sample and position are both {self.sample}: they are two axes")
         if self.pool is not None and self.pool not in get_args(Pool):
             raise ValueError(f"Axis: pool must be one of {', '.join(get_args(Pool))}, got {self.pool!r}")
+        if self.mask is not None and (type(self.mask) is not str or not self.mask):
+            raise ValueError(f"Axis: mask must be the key of an input, got {self.mask!r}")
 
     def place(self, ndim: int) -> int | None:
         """Return the axis of the positions in an output of so many axes."""

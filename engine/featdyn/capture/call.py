@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from featdyn.errors import NetworkError
+from featdyn.errors import FeatdynError, NetworkError
 from featdyn.networks import class_loss
+from featdyn.store import Run
 
 Loss: TypeAlias = Callable[[Any, Any], Tensor] | None  # (outputs, labels) -> (sample,)
 
@@ -38,6 +39,11 @@ class Call:
     output: str | int | Callable[[Any], Any] | None = None
     loss: Loss = None
     tokens: Literal["mean", "sum"] = "mean"
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What a store says of it, JSON-like: keys and places as they are, functions by their names."""
+        return {"forward": _named(self.forward), "output": _named(self.output)}
 
     def __call__(self, model: nn.Module, inputs: Any) -> Any:
         """Return what the model returns."""
@@ -80,6 +86,13 @@ class Call:
         return found
 
 
+def _named(given: Any) -> Any:
+    if not callable(given):
+        return given
+    name = getattr(given, "__qualname__", type(given).__qualname__)
+    return {"function": f"{getattr(given, '__module__', None)}:{name}"}
+
+
 def _described(outputs: Any) -> str:
     if isinstance(outputs, Tensor):
         return str(outputs.dtype)
@@ -87,3 +100,20 @@ def _described(outputs: Any) -> str:
     if isinstance(outputs, Mapping):
         return f"{kind} with {', '.join(map(repr, outputs))}"
     return f"{kind} of {len(outputs)}" if isinstance(outputs, tuple | list) else kind
+
+
+def recorded_call(
+    run: Run, forward: Any = None, output: Any = None, loss: Loss = None, tokens: Literal["mean", "sum"] = "mean"
+) -> Call:
+    """Return how a run's network is asked: as it was recorded, by the functions that are given.
+
+    Raises :class:`FeatdynError` where it was recorded with a function, which no store holds, and none is given.
+    """
+    said = run.described("call")
+    for name, given in (("forward", forward), ("output", output)):
+        if given is None and isinstance(said.get(name), dict):
+            raise FeatdynError(
+                f"{run.path}: was recorded with a function as {name} ({said[name].get('function')}), which the "
+                f"store does not hold: give {name}= as it was given to the recorder (--{name} module:function)"
+            )
+    return Call(forward, said.get("output") if output is None else output, loss, tokens)

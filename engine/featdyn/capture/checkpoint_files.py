@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ DEPTH = 3
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 
 
-def state_in(path: Path, model: nn.Module, prefix: str | None = None) -> dict[str, Tensor]:
+def state_in(
+    path: Path, model: nn.Module, prefix: str | None = None, extra: Callable[[list[str]], None] = lambda names: None
+) -> dict[str, Tensor]:
     """Return a network's parameters and buffers from a checkpoint of any usual form.
 
     Parameters
@@ -33,6 +35,8 @@ def state_in(path: Path, model: nn.Module, prefix: str | None = None) -> dict[st
         Whose names and shapes say what belongs to it; what wrappers put before the names is taken off.
     prefix
         What stands before the names, where a file holds several networks; ``ema/`` for those under the key ``ema``.
+    extra
+        Told which tensors stand beside those of the network, below the same prefix: it has none of these names.
 
     Raises
     ------
@@ -42,6 +46,7 @@ def state_in(path: Path, model: nn.Module, prefix: str | None = None) -> dict[st
     own = dict(model.state_dict(keep_vars=True))
     names = [name for name, value in own.items() if isinstance(value, Tensor)]
     fitting: dict[str, dict[str, Tensor]] = {}
+    beside: dict[str, list[str]] = {}
     nearest = (len(names) + 1, "")
     for where, tensors in _states(_read(path), DEPTH):
         for found in _prefixes(tensors, names):
@@ -50,16 +55,19 @@ def state_in(path: Path, model: nn.Module, prefix: str | None = None) -> dict[st
             state, flaws = _taken(tensors, found, own, names)
             if not flaws:
                 fitting[f"{where}{found}"] = state
+                below = (name[len(found) :] for name in tensors if name.startswith(found))
+                beside[f"{where}{found}"] = [name for name in below if name not in own]
             else:
                 nearest = min(nearest, (len(flaws), flaws[0]))
     if not fitting:
-        beside = f" with {prefix!r} before the names" if prefix else ""
-        raise NetworkError(f"{path}: does not hold this network{beside}: {nearest[1] or 'no tensors of its names'}")
+        at = f" with {prefix!r} before the names" if prefix else ""
+        raise NetworkError(f"{path}: does not hold this network{at}: {nearest[1] or 'no tensors of its names'}")
     first, *others = fitting.values()
     if any(not torch.equal(first[name], other[name]) for other in others for name in first):
         raise NetworkError(
             f"{path}: holds this network {len(fitting)} times, below {', '.join(map(repr, fitting))}: choose a prefix"
         )
+    extra(min(beside.values(), key=len))
     return first
 
 

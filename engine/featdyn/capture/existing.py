@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def capture(
     prefix
         What stands before the network's names in the files, where they hold several networks.
     said, progress
-        Told of what is odd (a checkpoint that equals the one before), and of how many are done.
+        Told of what is odd (a checkpoint that equals the one before, tensors that the network has not), and of how
+        many are done.
 
     Raises
     ------
@@ -52,13 +54,14 @@ def capture(
     """
     done = 0
     before: dict[str, Tensor] = {}
+    told: set[tuple[str, ...]] = set()
     with Recorder(model, probes, store, resume=True, **options) as recorder:
         recorder.plan(len(checkpoints)).check(store)
         for step, path in checkpoints.items():
             done += 1
             if step <= recorder.last_step:
                 continue
-            state = state_in(path, model, prefix)
+            state = state_in(path, model, prefix, partial(_left_out, path, told, said))
             if before and all(torch.equal(before[name], value) for name, value in state.items()):
                 said(f"{path}: equals the checkpoint before")
             model.load_state_dict(state, strict=False)  # what is not a tensor stays
@@ -66,3 +69,11 @@ def capture(
             before = state
             progress(done, len(checkpoints))
     return Run(store)
+
+
+def _left_out(path: Path, told: set[tuple[str, ...]], said: Callable[[str], None], names: list[str]) -> None:
+    """Say which tensors of a checkpoint the network has not, where that was not said of one before."""
+    if names and tuple(names) not in told:
+        told.add(tuple(names))
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        said(f"{path}: the network has no {names[0]}{more}, left out here: is it of another version?")

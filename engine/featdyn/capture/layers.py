@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
 
 from featdyn.capture.axis import Axis, Pool
 from featdyn.capture.call import Call
+from featdyn.capture.channels import channels_first
 from featdyn.capture.follow import layer_shapes
 from featdyn.capture.layout import Layout, layout
 from featdyn.capture.nest import Nest
@@ -18,11 +19,6 @@ from featdyn.networks import Cut, Taps, cuts, default_cuts
 from featdyn.networks.layer_patterns import matching
 
 _PLAIN = Call()
-_CHANNELS_FIRST = (
-    nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.modules.pooling._MaxPoolNd,
-    nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd,
-)  # fmt: skip
-_EACH_VALUE = (nn.modules.activation.__name__, nn.modules.dropout.__name__)
 
 
 def select(
@@ -36,7 +32,7 @@ def select(
     modules_only: bool = False,
     axes: Mapping[str, Axis] | None = None,
     pool: Pool = "none",
-    mask: int | None = None,
+    mask: Callable[[str | None], Tensor | None] = lambda key: None,
 ) -> tuple[dict[str, Layout], Taps | None]:
     """Return the layers that match and how each is recorded, in the order in which they run; and taps.
 
@@ -48,8 +44,8 @@ def select(
     :class:`NetworkError` where a pattern matches nothing, or a layer cannot be recorded. With ``modules_only`` cuts
     that have no module are left out: several ranks share buffers by modules. ``axes`` are of patterns, the last that
     fits a layer counts, and where they name no positions those of convolutions of sequences, their norms and pools are
-    the last axis; ``pool`` is of layers whose axis does not say another, ``mask`` the number of positions of the
-    probes' mask.
+    the last axis; ``pool`` is of layers whose axis does not say another, ``mask`` gives that of the probes, or that
+    which an axis names.
     """
     modules = [name for name, _ in model.named_modules() if name]
     outer = ", ".join([name for name in modules if "." not in name][:20]) or "no modules"
@@ -79,25 +75,22 @@ def select(
             shapes = layer_shapes(
                 model, inputs, labels, list(chosen), gradients=gradients, call=call, taps=taps, axes=turned
             )
-            for name, shape in shapes.items():
-                axis, module = turned[name], dict(model.named_modules()).get(name)
-                if len(shape) == 2 and axis.sample == 0 and axis.position is None and _channels_first(module):
-                    turned[name], shapes[name] = replace(axis, position=2), shape[::-1]
+            plain = {n: s for n, s in shapes.items() if turned[n].sample == 0 and turned[n].position is None}
+            first = channels_first(model, inputs, call, plain, [*(every or {}).values()])
+            for name in (name for name, known in first.items() if known):
+                turned[name], shapes[name] = replace(turned[name], position=2), shapes[name][::-1]
             order = [name for name in every or () if name in shapes]
             names = order if len(order) == len(shapes) else shapes
-            return {name: layout(name, shapes[name], turned[name], pool, mask) for name in names}, taps
+            masks = {name: mask(turned[name].mask) for name in names}
+            laid = {
+                name: layout(name, shapes[name], turned[name], pool, None if own is None else own.shape[1])
+                for name, own in masks.items()
+            }
+            return {n: replace(one, unsure=n in first and first[n] is None) for n, one in laid.items()}, taps
         except LayerError as error:
             if chosen.pop(error.layer):
                 raise
     raise NetworkError(f"no layer to record: name some in layers=; the network has {outer} and modules inside them")
-
-
-def _channels_first(module: nn.Module | None) -> bool:
-    """Whether a module gives ``(sample, channel, position)``, as the convolutions of sequences do."""
-    if isinstance(module, nn.Sequential):
-        last = (child for child in reversed([*module]) if type(child).__module__ not in _EACH_VALUE)
-        return _channels_first(next(last, None))
-    return isinstance(module, _CHANNELS_FIRST)
 
 
 def taps_again(model: nn.Module, inputs: Nest, taps: Taps, call: Call) -> Taps:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from featdyn.capture.axis import Axis, Pool, pooled
 from featdyn.capture.tap import LayerError
@@ -20,6 +20,7 @@ class Layout:
     axis: Axis
     shape: tuple[int, ...]  # of one sample, as it is recorded
     positions: bool  # whether its first axis is that of the positions
+    unsure: bool = False  # whether that may be its channels, see :mod:`featdyn.capture.channels`
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -27,7 +28,8 @@ class Layout:
         found: dict[str, Any] = {"sample_axis": self.axis.sample} if self.axis.sample else {}
         if self.axis.position is not None:
             found["position_axis"] = self.axis.position
-        return found | ({"pool": self.axis.pool} if self.axis.pool not in (None, "none") else {})
+        found |= {"pool": self.axis.pool} if self.axis.pool not in (None, "none") else {}
+        return found | ({"mask": f"input.{self.axis.mask}"} if self.axis.mask is not None else {})
 
     @property
     def known(self) -> bool | None:
@@ -81,25 +83,15 @@ def layout(name: str, turned: tuple[int, ...], axis: Axis, pool: Pool, mask: int
             name,
         )
     kept: Pool = "none" if position is None else axis.pool or pool
-    own = Axis(axis.sample, axis.position, kept)
+    own = Axis(axis.sample, axis.position, kept, axis.mask)
     return Layout(
         own, turned if position is None or kept == "none" else turned[1:], position is not None and kept == "none"
     )
 
 
-def unsure_positions(model: nn.Module, layouts: Mapping[str, Layout]) -> str:
-    """Return what to say of layers whose channels may have been taken for positions, or nothing.
-
-    What a function or an activation gives behind a convolution of sequences has its channels first, and nothing in it
-    tells so.
-    """
-    if not any(isinstance(module, nn.Conv1d | nn.ConvTranspose1d) for module in model.modules()):
-        return ""
-    names = [
-        name
-        for name, layer in layouts.items()
-        if layer.axis.position is None and (layer.positions or layer.axis.pool != "none")
-    ]
+def unsure_positions(layouts: Mapping[str, Layout]) -> str:
+    """Return what to say of layers whose channels may have been taken for positions, or nothing."""
+    names = [name for name, layer in layouts.items() if layer.unsure and (layer.positions or layer.axis.pool != "none")]
     if not names:
         return ""
     return (

@@ -13,7 +13,9 @@ class CaptureOptions(Options):
     """What is recorded of the probe samples at each checkpoint."""
 
     layers: tuple[str, ...] = Field(
-        ("default",), description="module names or patterns (s3*); 'default' for the default cuts, 'all' for every cut"
+        ("default",),
+        description="module names or patterns (s3*); 'default' for the default cuts, 'all' for every cut; where axes "
+        "lie elsewhere or are pooled, attn:sample=1:pool=mean",
     )
     gradients: bool = Field(True, description="also record the gradient of each sample's loss, in eval mode")
     dtype: Literal["float16", "float32"] = Field(

@@ -35,7 +35,8 @@ class Probes:
     mask
         ``(N, position)`` of 0 and 1, or truth values: which positions of each probe are no padding. Where it is None
         and ``inputs`` is a dict with ``attention_mask``, that. Padding takes no part in anything that is recorded. All
-        layers with positions are taken to have these: of an encoder and a decoder record one, with its mask.
+        layers with positions are taken to have these, but for those that ``layers=`` gives another of the inputs as
+        their mask: ``{"decoder.**": Axis(mask="decoder_attention_mask")}``. That of the probes is that of the outputs.
 
     Raises
     ------
@@ -79,6 +80,18 @@ class Probes:
     def __len__(self) -> int:
         return len(self.coords["sample"])
 
+    def mask_named(self, key: str | None) -> Tensor | None:
+        """Return the mask of the probes, or that of the inputs which has this key, ``(sample, position)`` of bool.
+
+        Raises :class:`ValueError` where there is no such input, or it is no mask.
+        """
+        if key is None:
+            return self.mask  # type: ignore[no-any-return]
+        held = {path.partition(".")[2]: tensor for path, tensor in leaves(self.inputs, "input")}
+        if key not in held:
+            raise ValueError(f"Axis: no input is called {key!r}; there are {', '.join(held) or 'none with names'}")
+        return _mask(held[key], self.inputs, len(self), f"input {key}")
+
     def few(self, device: torch.device, most: int = 4) -> tuple[Any, Any]:
         """Return some samples from all over them, to try a network on."""
         return self.rows(torch.linspace(0, len(self) - 1, min(len(self), most), device="cpu").long(), device)
@@ -96,9 +109,8 @@ def batch_of(start: int, stop: int, size: int) -> Tensor:
     return torch.arange(start, start + size, device="cpu").clamp(max=stop - 1)
 
 
-def _mask(given: Any, inputs: Any, samples: int) -> Tensor | None:
+def _mask(given: Any, inputs: Any, samples: int, name: str = "mask") -> Tensor | None:
     """Return a mask as truth values, ``(sample, position)``."""
-    name = "mask"
     if given is None and isinstance(inputs, dict) and "attention_mask" in inputs:
         given, name = inputs["attention_mask"], "attention_mask"
     if given is None:
@@ -107,7 +119,7 @@ def _mask(given: Any, inputs: Any, samples: int) -> Tensor | None:
     right = isinstance(found, Tensor) and found.ndim == 2 and len(found) == samples
     if not isinstance(found, Tensor) or not right or bool(((found != 0) & (found != 1)).any()):
         got = tuple(found.shape) if isinstance(found, Tensor) else type(given).__name__
-        what = "attention_mask: give mask= too, which is" if name == "attention_mask" else "mask must be"
+        what = "attention_mask: give mask= too, which is" if name == "attention_mask" else f"{name} must be"
         also = " with other values" if right else ""
         raise ValueError(f"{what} ({samples}, position) of 0 (padding) and 1, got {got}{also}")
     empty = (~found.bool().any(1)).nonzero()

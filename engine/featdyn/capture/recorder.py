@@ -130,7 +130,7 @@ class Recorder:
             check_alike(self._ranks.all(lambda: self._set_up(model, probes, every, coords, call, options)), _ALIKE)
             self._ranks.all(lambda: estimate(self.schema, self._state_bytes(), 1, BUFFERS, locate(store)).check(store))
             self._planned = False
-            noted = {"capture": self.options.model_dump(mode="json"), "identity": self._identity}
+            noted = {"capture": self.options.model_dump(mode="json"), "identity": self._identity, "call": call.said}
             # The store comes last: what fails above leaves no folder and no lock behind.
             self._run = open_store(
                 self._ranks, store, self.schema, probes, self.layers, {**(attributes or {}), **noted},

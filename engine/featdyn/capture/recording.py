@@ -19,7 +19,7 @@ from featdyn.capture.layout import unsure_positions
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.outputs import Outputs
 from featdyn.capture.probes import Probes
-from featdyn.errors import TrainingError
+from featdyn.errors import NetworkError, TrainingError
 from featdyn.networks.classes import check_classes
 
 
@@ -40,6 +40,12 @@ class Recording:
         several: bool = False,
     ) -> None:
         self.model, self.options, self.call = model, options, call
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            if isinstance(tensor, Tensor) and tensor.is_inference():
+                raise NetworkError(
+                    f"the network's {name} was made in torch.inference_mode, where tensors neither train nor have "
+                    "gradients: make the network outside of it"
+                )
         self.device = tap.device_of(model)
         shape = output_shape(model, probes.few(self.device)[0], call)
         loss = not (call.loss is None and probes.labels is None)
@@ -55,9 +61,11 @@ class Recording:
         self.outputs = Outputs(shape[1:], loss, by_token, classes, mask, options.token_loss)
         self.layouts, self._taps = cut_layers.select(
             model, *self.probes.few(self.device), options.layers, gradients=options.gradients, call=call,
-            modules_only=several, axes=axes, pool=options.pool, mask=mask,
+            modules_only=several, axes=axes, pool=options.pool, mask=self.probes.mask_named,
         )  # fmt: skip
-        self.said = [line for line in (self.outputs.said, unsure_positions(model, self.layouts)) if line]
+        named = {name: self.probes.mask_named(layer.axis.mask) for name, layer in self.layouts.items()}
+        self._masks = {name: found for name, found in named.items() if found is not None}
+        self.said = [line for line in (self.outputs.said, unsure_positions(self.layouts)) if line]
 
     def passed(self, places: Tensor, layers: Sequence[str] = (), *, gradients: bool = False) -> tap.Pass:
         """Run the probes at these places through the network as one batch."""
@@ -79,11 +87,12 @@ class Recording:
         passed = self.passed(places, list(self.layouts), gradients=self.options.gradients)
         scale = gradient_scale(self.options)
         real = None if self.probes.mask is None else self.probes.mask[places].to(self.device)
+        there = {name: mask[places].to(self.device) for name, mask in self._masks.items()}
         found = {}
         for name, values in passed.activations.items():
-            found[f"layers/{name}/activation"] = self.layouts[name].recorded(name, values, real)
+            found[f"layers/{name}/activation"] = self.layouts[name].recorded(name, values, there.get(name))
         for name, values in passed.gradients.items():
-            kept = self.layouts[name].recorded(name, values, real, gradient=True)
+            kept = self.layouts[name].recorded(name, values, there.get(name), gradient=True)
             exact = kept.float() if kept.itemsize < 4 else kept  # scaled, they might not fit
             found[f"layers/{name}/gradient"] = exact * scale
         targets = self.probes.labels[places].to(self.device) if self.outputs.targets else None
@@ -98,7 +107,7 @@ class Recording:
         mask, labels = self.probes.mask, self.probes.labels
         real = None if mask is None else mask[samples]
         found = self.outputs.missing(labels if self.outputs.targets else None, real, samples)
-        if real is not None:
-            names = [name for name, layer in self.layouts.items() if layer.positions]
-            found |= {f"layers/{name}/{of}": ~real for name in names for of in ("activation", "gradient")}
+        for name, own in self._masks.items():
+            if self.layouts[name].positions:
+                found |= dict.fromkeys((f"layers/{name}/activation", f"layers/{name}/gradient"), ~own[samples])
         return found

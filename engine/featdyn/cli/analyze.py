@@ -84,6 +84,10 @@ def _asked(analysis: Analysis) -> list[click.Parameter]:
     if trains or "network" in analysis.needs or "cuts" in analysis.options.model_fields:
         said = "A function that makes the network; needed where featdyn did not train it."
         found.append(click.Option(["--model"], metavar="MODULE:FACTORY", help=said))
+        said = "With --model: (model, inputs) -> outputs, where it was recorded with one."
+        found.append(click.Option(["--forward"], metavar="MODULE:FUNCTION", help=said))
+        said = "With --model: (outputs) -> logits, where it was recorded with a function; keys are known."
+        found.append(click.Option(["--output"], metavar="MODULE:FUNCTION", help=said))
     if trains:
         said = "With --model: batches (inputs, labels) of its training, or a function that makes them."
         found.append(click.Option(["--batches"], metavar="MODULE:LOADER", help=said))
@@ -94,14 +98,22 @@ def _asked(analysis: Analysis) -> list[click.Parameter]:
 
 def _command(analysis: Analysis) -> click.Command:
     def run(
-        fresh: bool, model: str | None = None, batches: str | None = None, loss: str | None = None, **options: Any
+        fresh: bool,
+        model: str | None = None,
+        batches: str | None = None,
+        loss: str | None = None,
+        forward: str | None = None,
+        output: str | None = None,
+        **options: Any,
     ) -> None:
         from featdyn.analysis.driver import analyze
 
         context, failed = click.get_current_context(), 0
         stores = context.obj
         own: dict[str, Any] = {"model": named.network(model) if model else None}
-        own |= {"batches": named.made(batches) if batches else None, "loss": named.named(loss) if loss else None}
+        own |= {"batches": named.made(batches) if batches else None}
+        functions = {"loss": loss, "forward": forward, "output": output}
+        own |= {name: named.named(given) for name, given in functions.items() if given}
         with opened(options) as workers:
             # A default is nobody's wish: of what was asked for, analyses ask more than of what was not (see ROLES).
             default = click.core.ParameterSource.DEFAULT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import copy
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_FORWARD = "_forward_of_the_instance"
 NARROW = {torch.bool, torch.uint8, torch.int8, torch.int16}
 """Types all of whose values float32 holds."""
 
@@ -32,7 +32,7 @@ class Packing:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Packing:
-        """Return how to pack tensors ``(N, ...)`` of these shapes and types; ValueError where they are complex."""
+        """Return how to pack tensors ``(N, ...)`` of these shapes and types; ValueError where one is complex."""
         dtypes = {path: tensor.dtype for path, tensor in tensors.items()}
         floats = [dtype for dtype in dtypes.values() if dtype.is_floating_point]
         kind = torch.int64
@@ -59,18 +59,33 @@ class Packing:
         return found
 
 
-def with_forward(model: nn.Module, run: Callable[[Callable[..., Any], Tensor], Any]) -> nn.Module:
-    """Return a network that shares all of the model and whose output is ``run(forward, given)``.
+def with_forward(model: nn.Module, run: Callable[[nn.Module, Any], Any]) -> nn.Module:
+    """Return a network that shares all of the model and whose output is ``run(model, given)``.
 
-    ``forward`` is the model's own function. Names of parameters, buffers and submodules stay: the network is of a class
-    made from the model's.
+    Names of parameters, buffers and submodules stay: the network is of a class made from the model's. What ``run`` is
+    given is the model with the tensors that the network has then, whose call is its forward function alone.
     """
-    kind, own = type(model), vars(model).get("forward")
+    kind = type(model)
 
-    def forward(self: nn.Module, given: Tensor) -> Any:
-        return run(own if own is not None else kind.forward.__get__(self), given)
+    def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
 
-    found = copy(model)
-    vars(found).pop("forward", None)
-    found.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+    inner = type(kind.__name__, (kind,), {"__call__": call})  # not a submodule to who traces the network
+
+    def forward(self: nn.Module, given: Any) -> Any:
+        own = dict(vars(self))
+        if (instead := own.pop(_FORWARD, None)) is not None:
+            own["forward"] = instead
+        return run(_sharing(inner, own), given)
+
+    own = dict(vars(model))
+    if "forward" in own:  # kept where copies of the network rebind it
+        own[_FORWARD] = own.pop("forward")
+    return _sharing(type(kind.__name__, (kind,), {"forward": forward}), own)
+
+
+def _sharing(kind: type[nn.Module], own: Mapping[str, Any]) -> nn.Module:
+    """Return a module of a class that holds what another does."""
+    found: nn.Module = object.__new__(kind)
+    vars(found).update(own)
     return found

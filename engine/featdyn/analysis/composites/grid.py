@@ -98,11 +98,8 @@ def evaluate(
 def refuse_apart(context: Context[Any], parts: Stitchable, labels: NDArray[np.int64]) -> None:
     """Raise :class:`NetworkError` where a checkpoint joined with itself is not its network, on any probe.
 
-    One pass for each checkpoint, and none where all that the network does was seen when it was taken apart: for
-    analyses that do not join each checkpoint with itself anyway.
+    One pass for each checkpoint: for analyses that do not join each checkpoint with itself anyway.
     """
-    if parts.cuts[0].traced:
-        return
     run, members = context.run, np.ones((len(labels), 1))
     items = [(block, t, range(t, t + 1)) for t in range(len(parts.states)) for block in range(run.schema.blocks)]
     different = np.zeros((len(parts.cuts), len(parts.states)), np.int64)
@@ -111,11 +108,16 @@ def refuse_apart(context: Context[Any], parts: Stitchable, labels: NDArray[np.in
             different[:, t] += found[2]
     for cut, counts in zip(parts.cuts, different, strict=True):
         if counts.any():
-            t = int(counts.argmax())
+            t, many = int(counts.argmax()), f"{(counts > 0).sum()} of {len(counts)} checkpoints"
+            if cut.traced:  # nothing can pass beside it
+                raise NetworkError(
+                    f"{run.path}: the model is not the one recorded: for {many} it gives other outputs (of checkpoint "
+                    f"{t} for {counts[t]} probes)"
+                )
             raise NetworkError(
-                f"{run.path}: at {cut.name} the halves of {(counts > 0).sum()} of {len(counts)} checkpoints, joined, "
-                f"are not their network (of checkpoint {t} for {counts[t]} probes): what the forward function makes of "
-                "earlier layers passes beside this cut; choose other cuts"
+                f"{run.path}: at {cut.name} the halves of {many}, joined, are not their network (of checkpoint {t} for "
+                f"{counts[t]} probes): what the forward function makes of earlier layers passes beside this cut; "
+                "choose other cuts"
             )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from math import prod
@@ -41,7 +41,8 @@ def derivatives_of_every_kind() -> Iterator[None]:
 class Features:
     """The features of inputs ``(N, ...)`` at some cuts, as a function of the parameters, in eval mode and float64.
 
-    ``real (N, position)`` says which positions are no padding, at those cuts that are ``padded``; the rest is 0.
+    The model and its inputs are in float64. ``real`` says at which cuts which positions are no padding, ``(N,
+    position)``; the rest is 0.
     """
 
     def __init__(
@@ -49,11 +50,10 @@ class Features:
         model: nn.Module,
         cuts: Sequence[Cut],
         inputs: Tensor,
-        real: Tensor | None = None,
-        padded: Collection[str] = (),
+        real: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self._real = [real if cut.name in padded else None for cut in cuts]
-        self._part, self._inputs = features_at(model, cuts), inputs.double() if inputs.is_floating_point() else inputs
+        self._real = [(real or {}).get(cut.name) for cut in cuts]
+        self._part, self._inputs = features_at(model, cuts), inputs
         self._widest = max(prod(cut.shape) for cut in cuts)
 
     def at(self, state: Mapping[str, Tensor]) -> list[Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +13,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from featdyn.analysis.gradient_noise.training_data import TrainingData
+from featdyn.capture.nest import Nest, mapped
 from featdyn.errors import FeatdynError
-from featdyn.networks import cuts
 from featdyn.training.batches import mixed_seed, seeded
 
-GRADIENT, SECOND = 12, 30
-"""So many times the features of all cuts are held for a gradient, and for one of a gradient, at most."""
+GRADIENT, SECOND = 3, 8
+"""So many times what autograd keeps for a gradient is held for one, and for a gradient of it, at most."""
 _RANDOM = threading.Lock()
 """For dropout, which draws from the one generator that all threads share."""
 
@@ -47,12 +46,12 @@ class Sampler:
     """
 
     def __init__(self, data: TrainingData, batch_size: int | None, seed: int, stored_statistics: bool = False) -> None:
-        self.data, self.model, self.samples = data, data.model, len(data.labels)
+        self.data, self.model, self.samples = data, data.model, data.samples
         self.batch_size = batch_size or data.batch_size
         if self.batch_size > self.samples:
             raise FeatdynError(f"batch_size {self.batch_size} is more than the {self.samples} training samples")
         self._seed, self._training = seed, not stored_statistics
-        self._permuted = data.labels[torch.randperm(self.samples, generator=self._generator(3))]
+        self._permutation = torch.randperm(self.samples, generator=self._generator(3))
 
     @property
     def random(self) -> bool:
@@ -69,9 +68,19 @@ class Sampler:
 
     def pass_bytes(self, curvature: int) -> int:
         """Bytes of a batch and of all that its gradient needs of the layers; of so many samples for the curvature."""
-        first = self.subset(1)[0]
-        widths = 4 * (sum(prod(cut.shape) for cut in cuts(self.model, first)) + first.numel())
-        return widths * max(GRADIENT * self.batch_size, SECOND * min(curvature, self.samples))
+        kept = {tensor.untyped_storage().data_ptr(): 0 for tensor in self.model.state_dict().values()}
+        few = min(2, self.samples)
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept.setdefault(tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes())
+            return tensor
+
+        self.model.eval()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            self._gradient(torch.arange(few), (3, 0))
+        self.model.train(self._training)
+        each = sum(kept.values()) / few
+        return int(each * max(GRADIENT * self.batch_size, SECOND * min(curvature, self.samples)))
 
     def at(self, state: Mapping[str, Tensor]) -> None:
         """Put the network at a checkpoint."""
@@ -109,28 +118,31 @@ class Sampler:
                 if len(order) < self.batch_size:
                     order = torch.randperm(self.samples, generator=random)
                 index, order = order[: self.batch_size], order[self.batch_size :]
-            yield self._gradient(index, (3, number), self._permuted if permuted else None, dtype)
+            yield self._gradient(index, (3, number), permuted=permuted, dtype=dtype)
 
-    def subset(self, count: int) -> tuple[Tensor, Tensor]:
+    def subset(self, count: int) -> tuple[Nest, Nest]:
         """Return inputs and labels of some fixed training samples, all of them where there are fewer."""
         order = torch.randperm(self.samples, generator=self._generator(1))
         return self.data.of(order[:count], mixed_seed(self._seed, 5))
 
     def _gradient(
-        self, index: Tensor, purpose: tuple[int, int], of: Tensor | None = None, dtype: torch.dtype = torch.float32
+        self, index: Tensor, purpose: tuple[int, int], *, permuted: bool = False, dtype: torch.dtype = torch.float32
     ) -> dict[str, Tensor]:
-        """Return the gradient of the mean loss of some samples, with their own labels or with others."""
+        """Return the gradient of the mean loss of some samples, with their own labels or with others'."""
         draw = mixed_seed(self._seed, *purpose)
         inputs, labels = self.data.of(index, draw)
-        inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
-        labels = labels if of is None else of[index].to(labels)
+        given = mapped(lambda t: t.to(dtype, copy=True) if t.is_floating_point() else t.clone(), inputs)
+        if permuted:
+            device = next(self.model.parameters()).device
+            labels = mapped(lambda t: t[self._permutation[index]].to(device), self.data.labels)
         moving = {name: p.detach().to(dtype).requires_grad_() for name, p in self.model.named_parameters()}
         buffers = {  # copies, as a pass in training mode moves BatchNorm's running statistics
             name: b.to(dtype if b.is_floating_point() else b.dtype, copy=True) for name, b in self.model.named_buffers()
         }
         with self._chance(draw):
-            logits = functional_call(self.model, {**moving, **buffers}, (inputs.clone(),))
-        found = torch.autograd.grad(self.data.loss(logits.double(), labels), list(moving.values()))
+            outputs = functional_call(self.model, {**moving, **buffers}, (given,))
+        loss = self.data.loss(outputs, labels)
+        found = torch.autograd.grad(loss, list(moving.values()), materialize_grads=True)
         return dict(zip(moving, found, strict=True))
 
     @contextmanager

@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from featdyn.analysis.inputs.feature_source import Rates, Source
 from featdyn.analysis.inputs.one_input import Inputs, as_given
-from featdyn.analysis.inputs.positions import mask_of, padded_cuts
+from featdyn.analysis.inputs.positions import padded_cuts
 from featdyn.analysis.inputs.weights import default_device
 from featdyn.capture.axis import pooled
 from featdyn.capture.probes import filled
@@ -144,10 +144,9 @@ class Features:
         *,
         masked: bool = False,
     ) -> None:
-        mask = mask_of(run) if masked else None
-        self.padded = padded_cuts(run, cuts, sources) if masked else set[str]()
-        """The cuts with positions of which some are padding."""
-        self._real = None if mask is None else torch.from_numpy(mask)
+        masks = padded_cuts(run, cuts, sources) if masked else {}
+        self.padded = {name: torch.from_numpy(mask) for name, mask in masks.items()}
+        """Which positions are no padding ``(probe, position)``, of the cuts that have some."""
         self._run, self._cuts, self._sources = run, cuts, sources
         self.device = default_device() if model is None else device_of(model)
         self._stored = [f"layers/{cut.name}/activation" for cut in cuts if sources[cut.name] == "stored"]
@@ -173,11 +172,11 @@ class Features:
     def __call__(self, batch: Batch, t1: int) -> list[Tensor]:
         """Return the features ``(N, ...)`` of a batch at each cut, of checkpoint ``t1``."""
         found = self._as_made(batch, t1)
-        if not self.padded or self._real is None:
-            return found
-        real = filled(self._real, batch.start, batch.stop, batch.rows).to(self.device)
-        named = zip(self._cuts, found, strict=True)
-        return [pooled(z, real, "none") if cut.name in self.padded else z for cut, z in named]
+        for c, cut in enumerate(self._cuts):
+            if (real := self.padded.get(cut.name)) is not None:
+                mine = filled(real, batch.start, batch.stop, batch.rows).to(self.device)
+                found[c] = pooled(found[c], mine, "none")
+        return found
 
     def _as_made(self, batch: Batch, t1: int) -> list[Tensor]:
         computed: Iterator[Tensor] = iter(())
@@ -205,8 +204,8 @@ class Features:
             with torch.inference_mode():
                 found = [z[index].to(torch.promote_types(z.dtype, torch.float32)) for z in self(self.batches[i], t1)]
                 for c, cut in enumerate(self._cuts):
-                    if cut.name in self.padded and self._real is not None:
-                        found[c] = pooled(found[c], self._real[kept[mine]].to(self.device), "mean")
+                    if (real := self.padded.get(cut.name)) is not None:
+                        found[c] = pooled(found[c], real[kept[mine]].to(self.device), "mean")
                 yield mine, found
 
     def whole(self, t1: int, kept: NDArray[np.intp]) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -13,11 +12,13 @@ from torch import Tensor, nn
 
 from featdyn.capture.call import Call
 from featdyn.capture.nest import restored
+from featdyn.capture.tap import device_of
 from featdyn.errors import NetworkError
 from featdyn.networks.packed import Packing, with_forward
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
 
+_PLAIN = Call()
 FEW = 4
 """So many probes show what a network returns."""
 
@@ -35,10 +36,10 @@ def as_given(run: Run, name: str, values: NDArray[Any]) -> Tensor:
 
 
 class Inputs:
-    """Reads the inputs of some probes as one tensor."""
+    """Reads the inputs of some probes as one tensor; with ``exact`` real numbers are float64."""
 
-    def __init__(self, run: Run) -> None:
-        self._run, self._paths = run, list[str]()
+    def __init__(self, run: Run, *, exact: bool = False) -> None:
+        self._run, self._paths, self._exact = run, list[str](), exact
         self.structure = run.described("probes").get("input", "input")
         restored(self.structure, self._paths.append)  # type: ignore[arg-type]
 
@@ -50,7 +51,7 @@ class Inputs:
     def of(self, samples: slice) -> Tensor:
         """Return those of a range of samples."""
         if takes_one(self._run):
-            return as_given(self._run, "input", self._run.values("inputs/input", samples))
+            return self._read("input", samples)
         return self.packing.pack(self._several(samples))
 
     def at(self, places: NDArray[np.intp]) -> Tensor:
@@ -67,32 +68,35 @@ class Inputs:
         return self.of(slice(0, 0)) if found is None else found
 
     def _several(self, samples: slice) -> dict[str, Tensor]:
-        return {path: as_given(self._run, "input", self._run.values(f"inputs/{path}", samples)) for path in self._paths}
+        return {path: self._read(path, samples) for path in self._paths}
+
+    def _read(self, path: str, samples: slice) -> Tensor:
+        found = as_given(self._run, "input", self._run.values(f"inputs/{path}", samples))
+        return found.double() if self._exact and found.is_floating_point() else found
 
 
-def of_one_input(run: Run, model: nn.Module, device: torch.device) -> nn.Module:
+def of_one_input(run: Run, model: nn.Module, call: Call = _PLAIN, *, exact: bool = False) -> nn.Module:
     """Return the network as it takes :class:`Inputs` and returns one tensor, its logits; itself where it does.
 
-    Raises :class:`NetworkError` where it does not run on what was recorded, or returns no logits.
+    ``call`` says how the model is asked; with ``exact`` it is one in float64. Raises :class:`NetworkError` where it
+    does not run on what was recorded, or returns no logits.
     """
-    inputs, logits = Inputs(run), Call().logits
-    example, structure = inputs.of(slice(0, min(FEW, run.schema.samples))).to(device), inputs.structure
+    inputs, plain = Inputs(run, exact=exact), takes_one(run) and call.forward is None
+    example, structure = inputs.of(slice(0, min(FEW, run.schema.samples))).to(device_of(model)), inputs.structure
 
-    def ask(forward: Callable[..., Any], given: Tensor) -> Any:
-        if takes_one(run):
-            return forward(given)
-        tensors = restored(structure, inputs.packing.unpack(given).__getitem__)
-        return forward(**tensors) if isinstance(tensors, dict) else forward(*tensors)
+    def ask(model: nn.Module, given: Tensor) -> Any:
+        tensors = given if takes_one(run) else restored(structure, inputs.packing.unpack(given).__getitem__)
+        return call(model, tensors)
 
-    found = model if takes_one(run) else with_forward(model, ask)
+    found = model if plain else with_forward(model, ask)
     try:
         with torch.inference_mode():
             outputs = eval_twin(found)(example.clone())
     except Exception as error:  # what users' forward functions raise
-        if takes_one(run):
+        if plain:
             return model  # who takes it apart says why
         raise NetworkError(f"{run.path}: the network does not take the recorded inputs: {error}") from error
-    if isinstance(outputs, Tensor):
+    if isinstance(outputs, Tensor) and call.output is None:
         return found
-    logits(outputs)  # or say which output is to be chosen
-    return with_forward(model, lambda forward, given: logits(ask(forward, given)))
+    call.logits(outputs)  # or say which output is to be chosen
+    return with_forward(model, lambda model, given: call.logits(ask(model, given)))

@@ -35,22 +35,27 @@ def has_positions(spec: ArraySpec) -> bool:
 
 def padding_of(run: Run, spec: ArraySpec) -> NDArray[np.bool_] | None:
     """Return the mask of a recorded array, ``(probe, position)``; None where it has no padding."""
+    if has_positions(spec) and "mask" in spec.attrs:
+        return run.values(f"inputs/{spec.attrs['mask']}").astype(bool)
     return mask_of(run) if has_positions(spec) else None
 
 
-def padded_cuts(run: Run, cuts: Sequence[Cut], sources: Mapping[str, str]) -> set[str]:
-    """Return which cuts have the positions of the run's mask.
+def padded_cuts(run: Run, cuts: Sequence[Cut], sources: Mapping[str, str]) -> dict[str, NDArray[np.bool_]]:
+    """Return the masks ``(probe, position)`` of those cuts that have positions: their own, or the run's.
 
     Raises ValueError for one of which it is not known, as its features have several axes that are not those.
     """
-    mask = mask_of(run)
-    found: set[str] = set()
-    for cut in cuts if mask is not None else ():
-        if sources[cut.name] == "stored":
-            if has_positions(run.schema[f"layers/{cut.name}/activation"]):
-                found.add(cut.name)
-        elif len(cut.shape) == 2 and mask is not None and cut.shape[0] == mask.shape[1]:
-            found.add(cut.name)
+    held, found = {spec.path: spec for spec in run.schema.arrays}, dict[str, NDArray[np.bool_]]()
+    for cut in cuts:
+        spec = held.get(f"layers/{cut.name}/activation")
+        mask = mask_of(run) if spec is None or "mask" not in spec.attrs else padding_of(run, spec)
+        if mask is None:
+            continue
+        if spec is not None and sources[cut.name] == "stored":
+            if has_positions(spec):
+                found[cut.name] = mask
+        elif len(cut.shape) == 2 and cut.shape[0] == mask.shape[1]:
+            found[cut.name] = mask
         elif len(cut.shape) > 1:
             raise ValueError(f"its features at {cut.name} {cut.shape} do not have the positions of the mask")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,11 +18,12 @@ from torch.func import functional_call
 from featdyn.analysis.inputs import feature_source as source
 from featdyn.analysis.inputs.feature_source import Source
 from featdyn.analysis.inputs.features_at_cuts import Batches, Features, measure_rates
-from featdyn.analysis.inputs.one_input import of_one_input
+from featdyn.analysis.inputs.one_input import Inputs, of_one_input
 from featdyn.analysis.inputs.positions import SEEN
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.recorded_arrays import refuse_vanished
 from featdyn.analysis.inputs.weights import CHECKED, States, network_of, refuse_other_function
+from featdyn.capture.call import Call
 from featdyn.capture.tap import device_of
 from featdyn.errors import FeatdynError, NetworkError
 from featdyn.networks import Cut, resolve, state_for, ways
@@ -52,6 +54,8 @@ class Stitchable:
     again: Callable[[], Stitchable] = field(repr=False)  # takes it apart in the same way, on a worker
     method: str = ""  # which way it was taken apart, in words
     halves: bool = True  # whether there are any: recorded layers have none
+    network: nn.Module | None = None  # as it was recorded, which takes and returns whatever it does
+    call: Call = field(default_factory=Call)  # how that is asked
     difference: float = 0.0  # between the halves of a checkpoint and its network, over the largest output
 
     def around(self, make: Callable[..., Made], run: Run, *rest: Any) -> Callable[[], Made]:
@@ -104,21 +108,22 @@ def cut_network(
     method: str = "",
     *,
     masked: bool = False,
+    call: Call | None = None,
 ) -> Stitchable:
     """Take a run's network apart at cuts of these names or patterns, at the "default" ones or at "all".
 
     ``features`` "auto" takes the cheaper of reading and computing, and reads only float32; "stored" or "recomputed"
     take that; a source for each cut was chosen before, and so was the ``method`` then. With ``masked`` padding takes
-    no part in features, which no suffix is to be given then.
+    no part in features, which no suffix is to be given then. ``call`` says how the model is asked.
 
     Raises
     ------
     NetworkError
         The network cannot be cut, there is no such cut, or the model is not the one recorded.
     """
-    given = model
-    model = network_of(run, model)
-    model = of_one_input(run, model, device_of(model))
+    given, call = model, call or Call()
+    network = network_of(run, model)
+    model = of_one_input(run, network, call)
     batch = Batches(run, device_of(model))[0]
     picked, found, difference = _taken_apart(run, model, batch.inputs[:FEW], patterns, method)
     if given is not None and isinstance(features, str):  # once, and not again on each worker
@@ -141,14 +146,26 @@ def cut_network(
         if features == "stored":
             refuse_vanished(run, [cut.name for cut in picked], "leave --features at auto")
     names = [cut.name for cut in picked]
-    again = partial(cut_network, run, given, names, sources, picked[0].method if picked else "", masked=masked)
+    way = picked[0].method if picked else ""
+    again = partial(cut_network, run, given, names, sources, way, masked=masked, call=call)
     try:
         read = Features(run, model, picked, found, sources, masked=masked)
     except ValueError as error:
         raise CannotCut(model, str(error)) from error
     return Stitchable(
-        model, picked, found, sources, read, again, picked[0].method if picked else "", difference=difference
+        model, picked, found, sources, read, again, way, network=network, call=call, difference=difference
     )
+
+
+def exact_cuts(run: Run, parts: Stitchable) -> tuple[nn.Module, list[Cut]]:
+    """Return the network in float64 and the same cuts of it, taken apart anew.
+
+    What was traced in float32 may hold constants of that type.
+    """
+    assert parts.network is not None
+    model = of_one_input(run, copy.deepcopy(parts.network).double(), parts.call, exact=True)
+    few = Inputs(run, exact=True).of(slice(0, FEW)).to(device_of(model))
+    return model, _taken_apart(run, model, few, [cut.name for cut in parts.cuts], parts.method)[0]
 
 
 def _taken_apart(

@@ -54,7 +54,9 @@ def opened(
         raise DataError(f"{path}: holds no array of more than one axis")
     if len(held) > 1:
         wanted = {name for pattern in layers for name in matching(pattern, held)}
-        held = {name: one for name, one in held.items() if name in wanted} or held  # else who asked says so
+        if not wanted:
+            raise DataError(f"{path}: no layer {', '.join(layers)}; there are {', '.join(held)}")
+        held = {name: one for name, one in held.items() if name in wanted}
     named = {
         name: _Named(values, _axes(path, name, values, tuple(axes) or own)) for name, (values, own) in held.items()
     }

@@ -34,7 +34,7 @@ def averaging(context: Context[AveragingOptions]) -> xr.Dataset:
     sets, labels = labelled(run, context.sets)
     train = ProbeSets.of(run).member(context.options.train)
     windows = np.arange(1, min(context.options.window, run.checkpoints) + 1)
-    rebuild = partial(AveragedNetworks, run, context.model, labels, np.flatnonzero(train))
+    rebuild = partial(AveragedNetworks, run, context.model, context.call, labels, np.flatnonzero(train))
     networks = rebuild()
     if context.model is not None:
         refuse_other_function(run, networks.asked, networks.states, networks.batches[0])

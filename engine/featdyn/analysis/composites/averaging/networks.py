@@ -17,6 +17,7 @@ from featdyn.analysis.inputs.features_at_cuts import Batches
 from featdyn.analysis.inputs.one_input import Inputs, of_one_input
 from featdyn.analysis.inputs.stitchable import BETWEEN
 from featdyn.analysis.inputs.weights import States, network_of
+from featdyn.capture.call import Call
 from featdyn.capture.tap import device_of
 from featdyn.compute import Plan
 from featdyn.networks import predicted_classes
@@ -32,9 +33,15 @@ class AveragedNetworks:
     statistics are estimated anew.
     """
 
-    def __init__(self, run: Run, model: nn.Module | None, labels: NDArray[np.int64], train: NDArray[np.intp]) -> None:
-        own = network_of(run, model)
-        self.asked = of_one_input(run, own, device_of(own))
+    def __init__(
+        self,
+        run: Run,
+        model: nn.Module | None,
+        call: Call | None,
+        labels: NDArray[np.int64],
+        train: NDArray[np.intp],
+    ) -> None:
+        self.asked = of_one_input(run, network_of(run, model), call or Call())
         self.model = eval_twin(self.asked)
         self._run, self._labels, self._train = run, labels, train
         self.states = States(run, self.model)

@@ -19,9 +19,8 @@ from featdyn.analysis.gradient_noise.noise.curvature import quotients
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
 from featdyn.analysis.gradient_noise.training_data import Given, training_data
 from featdyn.analysis.inputs.one_input import Inputs
-from featdyn.analysis.inputs.positions import mask_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
-from featdyn.analysis.inputs.stitchable import Stitchable
+from featdyn.analysis.inputs.stitchable import Stitchable, exact_cuts
 from featdyn.statistics.blas import one_thread
 from featdyn.store import Run
 from featdyn.training.batches import mixed_seed
@@ -43,15 +42,16 @@ class NoiseAt:
         self, run: Run, parts: Stitchable, sets: ProbeSets, options: NoiseOptions, given: Given | None
     ) -> None:
         self._options, self._states = options, parts.states
-        data = training_data(run, given, options.data_dir, options.rate)
+        data = training_data(run, given, options.data_dir, options.rate, parts.call)
         self.sampler = Sampler(data, options.batch_size, options.seed, options.statistics == "stored")
         self.probes = chosen(run, sets, options)
-        inputs = Inputs(run).at(self.probes).to(parts.features.device)
+        inputs = Inputs(run, exact=True).at(self.probes).to(parts.features.device)
         self._names = [parameters(cut.prefix) for cut in parts.cuts]
-        mask, padded = mask_of(run), parts.features.padded
-        real = None if mask is None else torch.from_numpy(mask[self.probes]).to(parts.features.device)
-        self._features = Features(parts.model, parts.cuts, inputs, real, padded)
-        self._of_cut = [Features(parts.model, [cut], inputs, real, padded) for cut in parts.cuts]
+        masks = parts.features.padded.items()
+        real = {name: mask[self.probes].to(parts.features.device) for name, mask in masks}
+        model, cuts = exact_cuts(run, parts)
+        self._features = Features(model, cuts, inputs, real)
+        self._of_cut = [Features(model, [cut], inputs, real) for cut in cuts]
 
     def rate(self, t: int) -> float:
         """Return the learning rate at a checkpoint."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 
 from featdyn.analysis.gradient_noise.linear_response import derivatives_of_every_kind
 from featdyn.analysis.gradient_noise.sampler import flat
+from featdyn.capture.nest import Nest, mapped
 
 
 def quotients(
     model: nn.Module,
-    mean_loss: Callable[[Tensor, Tensor], Tensor],
-    inputs: Tensor,
-    labels: Tensor,
+    mean_loss: Callable[[Any, Any], Tensor],
+    inputs: Nest,
+    labels: Nest,
     directions: Iterable[Tensor],
     names: list[str],
 ) -> NDArray[np.float64]:
@@ -29,7 +31,7 @@ def quotients(
     """
     moving = [dict(model.named_parameters())[name] for name in names]
     with derivatives_of_every_kind():
-        loss = mean_loss(model(inputs.clone()).double(), labels)
+        loss = mean_loss(model(mapped(Tensor.clone, inputs)), labels)
         first = torch.autograd.grad(loss, moving, create_graph=True)
         gradient = flat(dict(zip(names, first, strict=True)), names)
         found = []
