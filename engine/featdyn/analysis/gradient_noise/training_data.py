@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featdyn.analysis.inputs.weights import network_of
@@ -119,7 +118,8 @@ def _of_recipe(run: Run, data_dir: Path | None, rate: float | None) -> TrainingD
         loop = Loop(validate(Recipe, values, f"{run.path}: recipe"))
     steps, data = run.values("step"), loop.dataset
     return TrainingData(
-        loop.model, torch.from_numpy(loop.labels), loop.options.batch_size, loop.batches.of, F.cross_entropy,
+        loop.model, torch.from_numpy(loop.labels), loop.options.batch_size, loop.batches.of,
+        lambda outputs, labels: loop.loss(outputs, labels).mean(),
         lambda t: loop.rate(min(int(steps[t]), loop.steps - 1)) if rate is None else rate,
         loop.options.augment, int(data.train.pixels.nbytes + data.test.pixels.nbytes), "the run's recipe",
     )  # fmt: skip
