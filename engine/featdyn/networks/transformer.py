@@ -21,7 +21,8 @@ class Embedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, H, width)."""
-        return self.row(x.transpose(1, 2).flatten(2)) + self.place
+        tokens: Tensor = self.row(x.transpose(1, 2).flatten(2)) + self.place
+        return tokens
 
 
 class Block(nn.Module):
@@ -38,7 +39,8 @@ class Block(nn.Module):
         """Map (N, tokens, width) to the same shape."""
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return x + self.down(F.relu(self.up(self.norm2(x))))
+        y: Tensor = self.down(F.relu(self.up(self.norm2(x))))
+        return x + y
 
 
 class Last(nn.Module):

@@ -57,17 +57,18 @@ class Muon(AdamW):
         return loss
 
     def _direction(self, p: Tensor, gradient: Tensor, momentum: float) -> Tensor:
-        kept = self.state[p].setdefault("momentum_buffer", torch.zeros_like(gradient))
+        kept: Tensor = self.state[p].setdefault("momentum_buffer", torch.zeros_like(gradient))
         kept.lerp_(gradient, 1 - momentum)
         ahead = gradient.lerp(kept, momentum).flatten(1)
-        return 0.2 * max(ahead.shape) ** 0.5 * orthogonalised(ahead).view(p.shape)
+        size: float = 0.2 * max(ahead.shape) ** 0.5
+        return size * orthogonalised(ahead).view(p.shape)
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
     """Return a matrix with its singular vectors, and singular values near 1 where they were not tiny."""
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
+    x: Tensor = matrix.T if tall else matrix
     x = x / x.norm().clamp(min=1e-7)
     for _ in range(5):
         gram = x @ x.T
