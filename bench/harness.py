@@ -26,7 +26,7 @@ TINY = False
 
 PACKAGES = (
     "numpy", "scipy", "numba", "torch", "triton", "pykeops", "scikit-learn", "zarr", "zarrs", "xarray", "flox",
-    "torchvision", "timm", "transformers",
+    "torchvision", "timm", "transformers", "pytorch-cka",
 )  # fmt: skip
 
 

@@ -109,7 +109,7 @@ def similarities(ready: Sequence[Ready], grams: Sequence[Values]) -> dict[str, V
     held = Grams(m, len(grams[0]))
     for k, gram in enumerate(grams):
         held.put(k, gram)
-    aligned = held.alignment()
+    aligned = held.alignment(bounds=False)
     found |= {"cka": aligned.biased, "cka_debiased": aligned.debiased}
     return {name: (values + values.T) / 2 for name, values in found.items()}
 
