@@ -14,6 +14,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,8 +27,8 @@ from sklearn.metrics import average_precision_score
 
 from bench import harness
 from featdyn.analysis.features.similarity.prepared import Ready, compared
+from featdyn.data import DataOptions, Dataset, normalise
 from featdyn.data import load as load_data
-from featdyn.data import normalise
 from featdyn.statistics.cka import Grams
 from featdyn.statistics.jackknife import jackknife_interval
 from featdyn.training import load
@@ -68,11 +69,18 @@ class Network:
     probabilities: Values
 
 
+@cache
+def read(options: DataOptions) -> Dataset:
+    """Return a data set, which several networks share."""
+    return load_data(**dict(options))
+
+
 def trained(changes: Sequence[str], seed: int, data_dir: str, epochs: Sequence[int]) -> list[Network]:
     """Train one network and return it at the end of these epochs."""
     own = (f"training.seed={seed}", f"labels.seed={seed}", f"data.data_dir='{data_dir}'")
-    loop = Loop(load("mnist-shortcut", [*BASE, *changes, *own]))
-    plain = load_data("mnist", data_dir=data_dir, shortcut=0.0)  # a written label tells nothing of test images
+    recipe = load("mnist-shortcut", [*BASE, *changes, *own])
+    loop = Loop(recipe, read(recipe.data))
+    plain = read(load("mnist-shortcut", [*BASE, *own]).data)  # a written label tells nothing of its test images
     inputs = normalise(plain.test.pixels[:SAMPLES], plain.mean, plain.std)
     found = []
     for step in range(loop.steps):
