@@ -26,7 +26,7 @@ TINY = False
 
 PACKAGES = (
     "numpy", "scipy", "numba", "torch", "triton", "pykeops", "scikit-learn", "zarr", "zarrs", "xarray", "flox",
-    "torchvision", "timm", "transformers",
+    "torchvision", "timm", "transformers", "pytorch-cka",
 )  # fmt: skip
 
 
@@ -160,15 +160,8 @@ def _git(*arguments: str) -> str:
 
 
 def operations() -> list[str]:
-    """Return the names of the benchmark files."""
-    here = Path(__file__).parent
-    return sorted(
-        p.stem
-        for p in here.glob("*.py")
-        if p.stem not in {"__init__", "__main__", "harness", "ceilings", "scale", "paper", "earlier", "table"}
-        and p.stem
-        not in {"architectures", "architecture_names", "commits", "language_model", "requests"}  # no times beside peers
-    )
+    """Return the names of the benchmark files: those that have cases to time."""
+    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if "\ndef cases(" in p.read_text())
 
 
 def run(

@@ -40,9 +40,11 @@ def test_every_benchmark_checks_and_times_its_contenders(operation):
     assert len({result["case"] for result in results}) == len(results)
 
 
-@pytest.mark.parametrize(
-    "module", ["scale", "paper", "requests", "commits", "language_model", "architectures", "__main__"]
-)
+OTHERS = ("scale", "paper", "requests", "commits", "language_model", "architectures", "__main__")
+OF_RICHNESS = ("richness_runs", "richness_speed", "resi")
+
+
+@pytest.mark.parametrize("module", [*OTHERS, *OF_RICHNESS])
 def test_the_other_benchmarks_load(module):
     importlib.import_module(f"bench.{module}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,6 +109,21 @@ def test_the_interval_covers_the_truth():
         found = aligned([np.hstack([shared, x]), np.hstack([shared, y])])
         covered += found.low[0, 1] <= truth <= found.high[0, 1]
     assert 85 <= covered <= 100
+
+
+def test_without_bounds_the_rest_is_the_same_and_another_package_s():
+    features = draw(8, 21, (3, 7, 2))
+    grams = Grams(3, 21)
+    for index, x in enumerate(features):
+        grams.put(index, x @ x.T)
+    with_bounds, without = grams.alignment(), grams.alignment(bounds=False)
+    np.testing.assert_array_equal(with_bounds.biased, without.biased)
+    np.testing.assert_array_equal(with_bounds.debiased, without.debiased)
+    assert np.isnan(without.low).all()
+    other = pytest.importorskip("cka")
+    tensors = [torch.from_numpy(x) for x in features]
+    theirs = other.cka_from_features(tensors, tensors).numpy()
+    np.testing.assert_allclose(np.maximum(without.debiased, 0), theirs, atol=1e-5)
 
 
 def test_a_scratch_file_changes_nothing(monkeypatch):

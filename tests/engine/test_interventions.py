@@ -220,7 +220,7 @@ def test_a_cut_that_is_not_there_or_not_one_is_named():
         loop_of(*FREEZE, "intervention.cut=s1*")
 
 
-@pytest.mark.parametrize("name", ["resnet20", "mlp", "cnn", "resnet18", "vgg16_bn", "vit"])
+@pytest.mark.parametrize("name", ["resnet20", "mlp", "cnn", "transformer", "resnet18", "vgg16_bn", "vit"])
 def test_parts_train_like_the_whole(name):
     """In training mode, a prefix and a suffix do to statistics and dropout what the module does."""
     if name not in {"resnet20", "mlp", "cnn"}:
@@ -268,6 +268,9 @@ VARIANTS = {
         *("intervention.cut=s1b3", "intervention.freeze_at=1", "intervention.batchnorm=running"),
     ),
     "adam": ("training.optimizer=adam", "training.learning_rate=0.001"),
+    "squared error": ("training.loss=squared_error", "training.target_scale=0.5", "training.optimizer=adamw"),
+    "last layer": ("intervention.cut=hidden2", "intervention.freeze_at=0"),
+    "shortcut": ("data.shortcut=0.9", "training.optimizer=muon"),
     "batch size": ("training.batch_size=301",),
     "augmented": ("training.augment=true", "training.mirror=false"),
     "constant rate": ("training.schedule=constant",),

@@ -9,7 +9,7 @@ from torch import nn
 from featdyn.errors import NetworkError
 from featdyn.networks import build, names
 
-OURS = ["resnet20", "mlp", "cnn"]
+OURS = ["resnet20", "mlp", "cnn", "transformer"]
 TORCHVISION = ["resnet18", "vgg16", "vgg16_bn", "vit"]
 
 
@@ -95,6 +95,33 @@ def test_torchvision_parameter_counts(name, shape, classes, count):
     assert parameters(network) == count
 
 
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn"])
+def test_the_width_of_vgg_scales_all_its_layers(name):
+    pytest.importorskip("torchvision")
+    with torch.device("meta"):
+        whole, quarter = (build(name, classes=10, shape=(3, 32, 32), **o) for o in ({}, {"width": 16}))
+        assert build(name, classes=10, shape=(3, 32, 32), width=64).state_dict().keys() == whole.state_dict().keys()
+    assert quarter.state_dict().keys() == whole.state_dict().keys()
+    widths = [[m.out_channels for m in net.modules() if isinstance(m, nn.Conv2d)] for net in (whole, quarter)]
+    assert [4 * width for width in widths[1]] == widths[0]
+    drawn = build(name, classes=10, shape=(3, 32, 32), width=16)
+    assert drawn.eval()(torch.randn(2, 3, 32, 32)).std() > 0
+    with pytest.raises(NetworkError, match="width=16 needs images up to 64 pixels, not 224x224"):
+        build(name, classes=10, shape=(3, 224, 224), width=16)
+
+
+def test_the_transformer_answers_from_its_last_row_and_sees_all_others_and_where_they_stand():
+    torch.manual_seed(0)
+    network = build("transformer", classes=7, shape=(1, 3, 9), depth=1, heads=2, width=8).eval()
+    x = torch.nn.functional.one_hot(torch.tensor([[[2, 5, 8]], [[5, 2, 8]], [[2, 6, 8]]]), 9).float()
+    out = network(x).detach()
+    assert (out[0] - out[1]).abs().max() > 1e-4
+    assert (out[0] - out[2]).abs().max() > 1e-4
+    network.embed.place.data[:2] = network.embed.place.data[0]  # no places: a sum has no order
+    out = network(x).detach()
+    torch.testing.assert_close(out[0], out[1])
+
+
 @pytest.mark.parametrize("name", TORCHVISION)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 28), (3, 66, 66)])
 def test_torchvision_networks_take_any_image(name, shape):
@@ -133,9 +160,10 @@ def test_vit_fits_its_patches(side, patch):
     [
         ("resnet21", {}, "unknown network 'resnet21'; there are resnet20, mlp"),
         ("mlp", {"width": 3}, "mlp has no option 'width'; it has widths"),
-        ("vgg16", {"depth": 3}, "vgg16 has no option 'depth'; it has none"),
+        ("vgg16", {"depth": 3}, "vgg16 has no option 'depth'; it has width"),
         ("mlp", {"widths": 3}, "mlp: widths must be a list of positive integers, not 3"),
         ("cnn", {"widths": [8, 0]}, "cnn: widths must be a list of positive integers"),
+        ("transformer", {"heads": 5}, "transformer: heads=5 does not divide width=128"),
         ("resnet20", {"width": 1.5}, "resnet20: width must be a positive integer, not 1.5"),
         ("resnet20", {"width": True}, "resnet20: width must be a positive integer, not True"),
     ],

@@ -61,6 +61,22 @@ def test_a_representation_is_that_of_its_statistics(run: Run) -> None:
         assert float(cell["signal_to_noise"]) == pytest.approx(np.nanmean(manifolds.signal_to_noise), rel=1e-6)
 
 
+def test_a_class_of_few_probes_has_a_radius_and_no_dimension(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    labels = np.repeat([0, 1, 2], [12, 12, 3])
+    x = rng.standard_normal((3, 6))[labels] * 3 + rng.standard_normal((27, 6))
+    whole = representation(planted(tmp_path / "r.zarr", x, labels, np.eye(3, 6)))
+    found = whole.squeeze()
+    wanted = single.class_manifolds(x, labels)
+    assert float(found["manifold_radius"]) == pytest.approx(wanted.radius.mean(), rel=1e-5)
+    for name in ("manifold_dimension", "manifold_capacity"):
+        assert np.isnan(found[name])
+        assert set(np.ravel(words(whole, name))) == {"a class has too few probes"}
+    full = representation(planted(tmp_path / "full.zarr", x[:24], labels[:24], np.eye(3, 6))).squeeze()
+    wanted = single.class_manifolds(x[:24], labels[:24])
+    assert float(full["manifold_dimension"]) == pytest.approx(wanted.dimension.mean(), rel=1e-4)
+
+
 def test_margins_are_those_of_ridge_regression(run: Run) -> None:
     """Solved in the primal, with the penalty that drift reports for the same probes."""
     found, drift = representation(run, layers=("pool",)), analyses()["drift"](run, cuts=("pool",), samples=512)

@@ -165,6 +165,19 @@ def test_a_collapsed_network_and_one_of_two_classes(tmp_path: Path) -> None:
         assert words.values.item() == reason
 
 
+def test_a_class_of_one_probe_takes_nc1_away_and_nothing_else(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    labels = np.r_[np.repeat([0, 1, 2], 10), 3]
+    x = rng.standard_normal((4, 6))[labels] * 3 + rng.standard_normal((31, 6))
+    run = planted(tmp_path / "r.zarr", x, labels, rng.standard_normal((4, 6)))
+    whole, wanted = collapse(run), neural_collapse(x, labels)
+    found = whole.squeeze()
+    assert np.isnan(found["nc1"])
+    assert set(np.ravel(_words(whole, "nc1"))) == {"a class has one probe"}
+    assert float(found["nc2_norms"]) == pytest.approx(wanted.norms, rel=1e-5)
+    assert np.isfinite(found["nc4"])
+
+
 def test_a_large_constant_feature_hides_no_other(tmp_path: Path) -> None:
     rng, labels = np.random.default_rng(4), np.arange(60) % 3
     x = (rng.standard_normal((60, 4)) + np.eye(4)[labels]).astype(np.float32)

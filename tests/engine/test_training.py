@@ -56,8 +56,9 @@ def test_every_field_is_documented():
         ("training.lr=3", "no field training.lr; there are epochs"),
         ("trainin.epochs=3", "no field trainin; there are"),
         ("training.epochs=0", "training.epochs: "),
-        ("training.optimizer=lion", "training.optimizer: .*'sgd' or 'adam'"),
+        ("training.optimizer=lion", "training.optimizer: .*'sgd', 'adam', 'adamw' or 'muon'"),
         ("labels.noise=1.5", "labels.noise: "),
+        ("training.target_scale=2", "target_scale needs loss squared_error"),
         ("training", "write field=value"),
         ("description.x=1", "description is not a table"),
         ("probes.severities=[7]", "probes.severities.0: "),
@@ -153,7 +154,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.fixture(scope="module", params=["sgd", "adam"])
+@pytest.fixture(scope="module", params=["sgd", "adam", "muon"])
 def undisturbed(request, tmp_path_factory):
     """A recipe, and the run that nothing stopped."""
     changes = [*TINY, f"training.optimizer={request.param}", "training.learning_rate=0.01", "labels.noise=0.2"]

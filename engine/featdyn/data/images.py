@@ -53,6 +53,8 @@ class Dataset:
     train: Images
     test: Images
     classes: tuple[str, ...]  # the name of each label
+    symbols: bool = False
+    """Whether rows are one-hot symbols: they reach the network as 0 and 1, and nothing resizes or corrupts them."""
 
     def __post_init__(self) -> None:
         if self.train.pixels.shape[1:] != self.test.pixels.shape[1:]:
@@ -72,16 +74,18 @@ class Dataset:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean of the training pixels / 255, per channel."""
+        """Mean of the training pixels / 255, per channel; 0 of symbols."""
         return self._moments[0]
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Population standard deviation of the training pixels / 255, per channel; 1 for a constant channel."""
+        """Population standard deviation of the training pixels / 255, per channel; 1 if constant, and of symbols."""
         return self._moments[1]
 
     @cached_property
     def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        if self.symbols:
+            return (0.0,) * self.shape[0], (1.0,) * self.shape[0]
         # Counts of the 256 values are exact integers, so the result does not depend on any order of summation.
         counts = np.zeros((self.shape[0], 256), np.int64)
         for start in range(0, len(self.train), 1024):

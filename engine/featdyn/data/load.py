@@ -7,8 +7,10 @@ import numpy as np
 
 from featdyn.data.imagefolder import load_imagefolder
 from featdyn.data.images import Dataset, Images
+from featdyn.data.modular import load_modular
 from featdyn.data.order import key, stratified_order
 from featdyn.data.resize import fit_pixels
+from featdyn.data.shortcut import with_shortcut
 from featdyn.data.vision import READERS, load_torchvision
 from featdyn.errors import DataError
 
@@ -17,7 +19,7 @@ FOLDER = "imagefolder:"
 
 def names() -> tuple[str, ...]:
     """Return the names that `load` knows, beside "imagefolder:PATH"."""
-    return ("digits", *READERS)
+    return ("digits", *READERS, "mod97")
 
 
 def load(
@@ -27,14 +29,16 @@ def load(
     download: bool = False,
     image_size: int | None = None,
     train_size: int | None = None,
+    shortcut: float | None = None,
 ) -> Dataset:
     """Load a data set into memory.
 
     Parameters
     ----------
     name : str
-        "digits" (1,797 images of 1 x 8 x 8 that scikit-learn ships), "mnist", "cifar10", "cifar100", "svhn" or "stl10"
-        (read through torchvision from `data_dir`), or "imagefolder:PATH" with PATH/{train,test}/<class>/<files>.
+        "digits" (1,797 images of 1 x 8 x 8 that scikit-learn ships), "mod97" (sums modulo 97, as symbols), "mnist",
+        "cifar10", "cifar100", "svhn" or "stl10" (read through torchvision from `data_dir`), or "imagefolder:PATH" with
+        PATH/{train,test}/<class>/<files>.
     download : bool
         Fetch missing files into `data_dir`.
     image_size : int, optional
@@ -42,12 +46,20 @@ def load(
     train_size : int, optional
         Keep this many training images: always the same ones, balanced over classes, and among those of any larger size.
 
+    shortcut : float, optional
+        Write a label into every image, of this share of the training images their own: see
+        :func:`featdyn.data.shortcut.with_shortcut`.
+
     Raises
     ------
     DataError
         If the data set is unknown, missing, unreadable, or smaller than asked for.
     """
     dataset = _whole(name, data_dir, download, image_size)
+    if dataset.symbols and (image_size, shortcut) != (None, None):
+        raise DataError(f"{dataset.name} are symbols, not images: leave image_size and shortcut out")
+    if shortcut is not None:
+        dataset = with_shortcut(dataset, shortcut)
     if train_size is None:
         return dataset
     train = dataset.train
@@ -62,6 +74,8 @@ def _whole(name: str, data_dir: str | Path | None, download: bool, image_size: i
         return load_imagefolder(Path(name.removeprefix(FOLDER)).expanduser(), image_size)
     if name == "digits":
         dataset = _digits()
+    elif name == "mod97":
+        return load_modular()
     elif name in READERS:
         dataset = load_torchvision(name, None if data_dir is None else Path(data_dir).expanduser(), download)
     else:

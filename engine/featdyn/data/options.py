@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from featdyn.validation import Options
+from featdyn.validation import Fraction, Options
 
 Severity = Annotated[int, Field(ge=1, le=5)]
 
@@ -15,8 +15,8 @@ class DataOptions(Options):
 
     name: str = Field(
         "digits",
-        description="digits, mnist, cifar10, cifar100, svhn, stl10, or imagefolder:PATH, a folder that holds "
-        "{train,test}/<class>/<image files>",
+        description="digits, mod97 (sums modulo 97, rows of one-hot symbols), mnist, cifar10, cifar100, svhn, stl10, "
+        "or imagefolder:PATH, a folder that holds {train,test}/<class>/<image files>",
     )
     data_dir: Path | None = Field(
         None, description="the folder that holds the downloaded files of mnist, cifar10, cifar100, svhn and stl10"
@@ -27,6 +27,11 @@ class DataOptions(Options):
     )
     train_size: int | None = Field(
         None, ge=1, description="train on this many of the training images, as many of each class as possible"
+    )
+    shortcut: Fraction | None = Field(
+        None,
+        description="write a label into the first pixels of every image: of this share of the training images their "
+        "own, of all others and of test images a random one",
     )
 
 

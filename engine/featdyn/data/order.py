@@ -21,6 +21,12 @@ def random_order(count: int, *seeds: int) -> npt.NDArray[np.int64]:
     return np.argsort(raw, kind="stable")
 
 
+def random_labels(count: int, classes: int, *seeds: int) -> npt.NDArray[np.int64]:
+    """Return `count` labels in 0..classes-1, each as likely as any other, fixed by `seeds`."""
+    raw = np.random.PCG64(np.random.SeedSequence(seeds)).random_raw(count)
+    return (raw % np.uint64(classes)).astype(np.int64)
+
+
 def stratified_order(labels: npt.NDArray[np.int64], *seeds: int) -> npt.NDArray[np.int64]:
     """Return a seeded order of the samples in which every prefix is as balanced over classes as the data allow.
 

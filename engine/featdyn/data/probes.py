@@ -104,6 +104,8 @@ def probe_set(
         raise DataError(
             f"corrupted = {chosen.corrupted} probes are made from test probes, of which there are {len(test)}"
         )
+    if chosen.corrupted and dataset.symbols:
+        raise DataError(f"corrupted = {chosen.corrupted}: {dataset.name} are symbols, not images")
     if chosen.corrupted:
         kinds += _corrupted(dataset, test[: chosen.corrupted], chosen)
     if chosen.shifted is not None and chosen.shifted_count:

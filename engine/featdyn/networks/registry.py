@@ -11,12 +11,13 @@ from typing import Any
 from torch import nn
 
 from featdyn.errors import NetworkError
-from featdyn.networks import plain, resnet, vision
+from featdyn.networks import plain, resnet, transformer, vision
 
 _BUILDERS: dict[str, tuple[Callable[..., nn.Module], str]] = {
     "resnet20": (resnet.resnet20, "ResNet-20 for small images, shortcuts without parameters (He et al.)"),
     "mlp": (plain.mlp, "multilayer perceptron with ReLU, no BatchNorm"),
     "cnn": (plain.cnn, "plain convolutional network, no BatchNorm, no skips"),
+    "transformer": (transformer.transformer, "small transformer over the rows of an image, such as one-hot symbols"),
     "resnet18": (vision.resnet18, "torchvision's ResNet-18, with a small-image stem up to 64 pixels"),
     "vgg16": (
         partial(vision.vgg, "vgg16"),

@@ -14,6 +14,8 @@ from featdyn.networks.resnet import initialise
 
 SMALL = 64
 """Images up to this side (pixels) get the small-image form: [I], our choice."""
+WIDTH = 64
+"""Channels of VGG's first convolutions."""
 
 
 def resnet18(classes: int, shape: tuple[int, int, int]) -> nn.Module:
@@ -61,14 +63,22 @@ def vit(
     return network
 
 
-def vgg(name: str, classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    """Make torchvision's VGG of this name; up to 64 pixels global pooling and one linear layer classify."""
+def vgg(name: str, classes: int, shape: tuple[int, int, int], *, width: int = WIDTH) -> nn.Module:
+    """Make torchvision's VGG of this name; up to 64 pixels global pooling and one linear layer classify.
+
+    ``width`` are the channels of the first convolutions, which the others follow; it needs such small images.
+    """
     models, small = _models(), _small(shape)
+    if width != WIDTH and not small:
+        raise NetworkError(f"{name}: width={width} needs images up to {SMALL} pixels, not {shape[1]}x{shape[2]}")
     with torch.device("meta") if small else nullcontext():  # the large classifier, 120 million weights, is never drawn
         network: Any = getattr(models, name)(num_classes=classes, init_weights=not small)
     if small:
+        if width != WIDTH:
+            plan = [kind if kind == "M" else max(1, kind * width // WIDTH) for kind in models.vgg.cfgs["D"]]
+            network.features = models.vgg.make_layers(plan, batch_norm=name.endswith("bn"))
         network.avgpool = nn.AdaptiveAvgPool2d(1)
-        network.classifier = nn.Linear(512, classes)
+        network.classifier = nn.Linear(8 * width, classes)
         network.to_empty(device=torch.get_default_device())
         _draw(network)
     if shape[0] != 3:

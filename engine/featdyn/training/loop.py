@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featdyn.capture.tap import undisturbed
@@ -12,6 +11,8 @@ from featdyn.errors import RecipeError
 from featdyn.networks import build, predicted_classes
 from featdyn.training.batches import Batches, seeded
 from featdyn.training.intervention import Intervention
+from featdyn.training.losses import loss_of
+from featdyn.training.optimizers import optimizer_of
 from featdyn.training.options import TrainingOptions
 from featdyn.training.recipe import Recipe
 from featdyn.training.schedule import learning_rate
@@ -30,6 +31,8 @@ class Loop:
         self.device = _device(options)
         self.dataset = load(**dict(recipe.data)) if dataset is None else dataset
         classes = len(self.dataset.classes)
+        if options.augment and self.dataset.symbols:
+            raise RecipeError(f"training.augment: {self.dataset.name} are symbols, not images")
         self._alpha: float = recipe.network.options.get("alpha", 1)
         if self._alpha != 1 and options.optimizer != "sgd":
             raise RecipeError(
@@ -43,7 +46,8 @@ class Loop:
 
         model = fresh(options.seed).to(self.device)
         self.model = model.to(memory_format=torch.channels_last) if options.channels_last else model
-        self.optimizer = _optimizer(self.model, options)
+        self.optimizer = optimizer_of(self.model, options)
+        self.loss = loss_of(options)
         self.batches = Batches(self.dataset, self.labels, options, self.device)
         self.steps = options.epochs * self.batches.per_epoch
         self.intervention = Intervention(recipe, self.model, self.batches, fresh) if recipe.intervention.cut else None
@@ -67,7 +71,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         with seeded(self.options.seed, 3, step), self._autocast():
             logits = self._logits(step)
-        loss = F.cross_entropy(logits.float(), labels)
+        loss = self.loss(logits.float(), labels).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return float(loss.detach()), int((predicted_classes(logits) == labels).sum())
@@ -87,20 +91,12 @@ class Loop:
                 labels = torch.from_numpy(test.labels[start : start + 500]).to(self.device)
                 with self._autocast():
                     logits = self.model(inputs).float()
-                loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+                loss += float(self.loss(logits, labels).sum())
                 correct += int((predicted_classes(logits) == labels).sum())
         return loss / len(test), correct / len(test)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16")
-
-
-def _optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    if options.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), options.learning_rate, weight_decay=options.weight_decay)
-    return torch.optim.SGD(
-        model.parameters(), options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay
-    )
 
 
 def _device(options: TrainingOptions) -> torch.device:

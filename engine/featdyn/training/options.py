@@ -12,11 +12,12 @@ from featdyn.validation import Fraction, Options
 class NetworkOptions(Options):
     """Which network."""
 
-    name: str = Field(description="resnet20, mlp, cnn, resnet18, vgg16, vgg16_bn or vit")
+    name: str = Field(description="resnet20, mlp, cnn, transformer, resnet18, vgg16, vgg16_bn or vit")
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="options of this network: widths of mlp and cnn, width of resnet20; alpha of mlp and cnn "
-        "trains alpha (f - f_0), whose learning rate is divided by alpha^2, for the lazy control",
+        description="options of this network: widths of mlp and cnn, width of resnet20, transformer, vgg16 and "
+        "vgg16_bn, depth and heads of transformer; alpha of mlp and cnn trains alpha (f - f_0), whose learning rate is "
+        "divided by alpha^2, for the lazy control",
     )
 
 
@@ -25,10 +26,21 @@ class TrainingOptions(Options):
 
     epochs: int = Field(10, ge=1, le=10**6, description="passes over the training set")
     batch_size: int = Field(128, ge=1, description="samples per step; a last, smaller batch of an epoch is left out")
-    optimizer: Literal["sgd", "adam"] = Field("sgd", description="SGD (with momentum) or Adam")
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = Field(
+        "sgd",
+        description="SGD (with momentum), Adam, AdamW, or Muon for the weights of hidden layers and AdamW for all else",
+    )
     learning_rate: float = Field(0.1, gt=0, le=1e30, description="at its highest")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
-    weight_decay: float = Field(1e-4, ge=0, le=1e30, description="L2 penalty on all parameters")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD and Muon")
+    weight_decay: float = Field(
+        1e-4, ge=0, le=1e30, description="on all parameters: an L2 penalty, or decoupled for AdamW and Muon"
+    )
+    loss: Literal["cross_entropy", "squared_error"] = Field(
+        "cross_entropy", description="or half the squared distance of the outputs from the one-hot label"
+    )
+    target_scale: float = Field(
+        1.0, gt=0, le=1e30, description="of squared_error: the label is this high in the target, all else is 0"
+    )
     until: float | None = Field(
         None,
         gt=0,
@@ -49,10 +61,17 @@ class TrainingOptions(Options):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     seed: int = Field(0, ge=0, description="of initialisation, data order, augmentation and dropout")
 
+    @model_validator(mode="after")
+    def _targets(self) -> Self:
+        if self.target_scale != 1 and self.loss != "squared_error":
+            raise ValueError("target_scale needs loss squared_error: a cross-entropy has no scale of targets")
+        return self
+
 
 class InterventionOptions(Options):
     """Freeze the network up to a cut while it trains; by default nothing is frozen.
 
+    The last cut and freeze_at = 0 train the last layer alone, on features that were drawn at random.
     Times are in epochs, rounded to whole steps; one at or beyond the end of training is never. What is frozen keeps
     every bit (no weight decay either); what is frozen or reinitialised loses its momentum, and starts from none.
     """

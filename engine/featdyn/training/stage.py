@@ -77,7 +77,7 @@ def train(
     _same_data(store, attributes["dataset"])
     with Recorder(
         loop.model, _probes(recipe, loop), store, resume=True, accept_changes=accept_changes, coords=COORDS,
-        attributes=attributes,
+        attributes=attributes, loss=loop.loss if recipe.training.loss != "cross_entropy" else None,
         **recipe.capture.model_dump(),
     ) as recorder:  # fmt: skip
         moments = 1 if recipe.training.optimizer == "sgd" else 2

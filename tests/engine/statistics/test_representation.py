@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -120,8 +122,8 @@ def test_the_dimension_is_another_package_s():
 
 def test_manifolds_are_those_of_the_covariances():
     rng = np.random.default_rng(2)
-    labels = np.repeat([0, 3, 5, 7], [30, 20, 40, 1])
-    x = rng.standard_normal((91, 6)) * np.arange(1, 7) + 9 * rng.standard_normal((8, 6))[labels]
+    labels = np.repeat([0, 3, 5, 7], [8, 5, 10, 1])
+    x = rng.standard_normal((24, 6)) * np.arange(1, 7) + 9 * rng.standard_normal((8, 6))[labels]
     found = class_manifolds(x, labels)
     assert found.classes.tolist() == [0, 3, 5]
     means = np.stack([x[labels == c].mean(0) for c in (0, 3, 5)])
@@ -129,15 +131,39 @@ def test_manifolds_are_those_of_the_covariances():
     for i, c in enumerate((0, 3, 5)):
         s = np.cov(x[labels == c].T, bias=True)
         assert found.radius[i] == pytest.approx(np.sqrt(np.trace(s)) / np.linalg.norm(m[i]))
-        assert found.dimension[i] == pytest.approx(np.trace(s) ** 2 / np.trace(s @ s))
+        assert found.dimension[i] == pytest.approx(dimension_by_tuples(x[labels == c]))
     cosines = [m[i] @ m[j] / np.linalg.norm(m[i]) / np.linalg.norm(m[j]) for i in range(3) for j in range(i)]
     assert found.centre_correlation == pytest.approx(np.abs(cosines).mean())
     # Gardner: points are told apart up to two for each dimension, large balls hardly.
-    point = class_manifolds(np.repeat(np.eye(3), 2, axis=0), np.repeat([0, 1, 2], 2))
+    point = class_manifolds(np.repeat(np.eye(3), 4, axis=0), np.repeat([0, 1, 2], 4))
     np.testing.assert_allclose(point.capacity, 2)
     assert (found.capacity < 2).all()
     with pytest.raises(ValueError, match="two classes with two samples"):
-        class_manifolds(x, np.arange(91))
+        class_manifolds(x, np.arange(24))
+
+
+def dimension_by_tuples(x):
+    """Means over all pairs, and all tuples of four different samples: E (x_i - x_j)^2 / 2 is the trace, and so on."""
+    pairs = np.array(list(permutations(range(len(x)), 2)))
+    fours = np.array(list(permutations(range(len(x)), 4)))
+    trace = (np.square(x[pairs[:, 0]] - x[pairs[:, 1]]).sum(1) / 2).mean()
+    steps = [x[fours[:, a]] - x[fours[:, a + 1]] for a in (0, 2)]
+    return trace**2 / (np.square((steps[0] * steps[1]).sum(1)) / 4).mean()
+
+
+def test_the_dimension_of_a_class_does_not_grow_with_its_samples_and_three_tell_none():
+    rng = np.random.default_rng(8)
+    scale = np.linspace(0.5, 2, 60)
+    true = np.square(scale).sum() ** 2 / (scale**4).sum()
+    found = {}
+    for n in (20, 40, 160):
+        labels = np.repeat(np.arange(20), n)
+        x = rng.standard_normal((len(labels), 60)) * scale + 5 * rng.standard_normal((20, 60))[labels]
+        found[n] = class_manifolds(x, labels).dimension.mean()
+    np.testing.assert_allclose(list(found.values()), true, rtol=0.12)  # covariances of 20 samples have at most 19
+    few = class_manifolds(rng.standard_normal((23, 5)), np.repeat([0, 1], [20, 3]))
+    assert np.isfinite(few.dimension).tolist() == np.isfinite(few.capacity).tolist() == [True, False]
+    assert np.isfinite(few.radius).all()
 
 
 @pytest.mark.parametrize("shots", [5, 20])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featdyn.analysis.inputs.weights import network_of
@@ -146,7 +145,7 @@ def _of_recipe(run: Run, data_dir: Path | None, rate: float | None) -> TrainingD
     labels = torch.from_numpy(loop.labels).long()
     return TrainingData(
         loop.model, labels, len(labels), loop.options.batch_size, loop.batches.of,
-        lambda outputs, labels: F.cross_entropy(outputs.double(), labels),
+        lambda outputs, labels: loop.loss(outputs.double(), labels).mean(),
         lambda t: loop.rate(min(int(steps[t]), loop.steps - 1)) if rate is None else rate,
         loop.options.augment, int(data.train.pixels.nbytes + data.test.pixels.nbytes), "the run's recipe",
     )  # fmt: skip

@@ -59,7 +59,7 @@ def stray_label(run: Run, classes: int) -> int | None:
 
 
 def tells_loss(run: Run) -> bool:
-    """Whether a loss of the user's own may have been recorded; what featdyn trains has cross-entropy."""
+    """Whether a loss of the user's own may have been recorded; what featdyn trains has classes."""
     return run.recipe is None and "outputs/loss" in run.nodes and run.checkpoints > 0
 
 

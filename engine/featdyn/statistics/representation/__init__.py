@@ -6,6 +6,7 @@ not repeated here.
 
 from featdyn.statistics.representation.dimension import TwoNN, local_pca, two_nn
 from featdyn.statistics.representation.manifolds import Manifolds, class_manifolds, signal_to_noise
+from featdyn.statistics.representation.mean_field import MeanField, mean_field
 from featdyn.statistics.representation.sparsity import gini, hoyer
 from featdyn.statistics.representation.spectrum import (
     PowerLaw,
@@ -17,6 +18,7 @@ from featdyn.statistics.representation.spectrum import (
 
 __all__ = [
     "Manifolds",
+    "MeanField",
     "PowerLaw",
     "TwoNN",
     "class_manifolds",
@@ -24,6 +26,7 @@ __all__ = [
     "gini",
     "hoyer",
     "local_pca",
+    "mean_field",
     "power_law",
     "proportional_effective_rank",
     "signal_to_noise",

@@ -13,10 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
 from featdyn.statistics import checks
+from featdyn.statistics.alignment.spectrum import participation_ratio
 
 Values = NDArray[np.float64]
 ROUNDING = 1e-12
 """A class whose samples differ by less than this share of their length is one point."""
+LEAST = 4
+"""Samples of a class that its dimension needs."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Manifolds:
 
     classes: NDArray[np.int64]
     radius: Values  # sqrt(tr S_c) over the distance of the class mean from the mean of class means
-    dimension: Values  # (tr S_c)^2 / tr S_c^2; NaN of a class that is one point
+    dimension: Values  # (tr Sigma_c)^2 / tr Sigma_c^2, both unbiased; NaN of one point, or of fewer than 4 samples
     capacity: Values  # classes per dimension that planes can tell apart: an approximation from radius and dimension
     centre_correlation: float  # mean |cosine| between centred class means
     signal_to_noise: Values  # (C, C), of class a against b; NaN on the diagonal
@@ -35,8 +38,10 @@ def class_manifolds(x: ArrayLike, labels: ArrayLike, *, shots: int = 5) -> Manif
     """Return the geometry of the classes of ``x (n, p)`` with integer ``labels (n,)``.
 
     The capacity is that of balls of many dimensions, ``(1 + R^2) / ((1 + k^2) Phi(k) + k phi(k))`` with
-    ``k = R sqrt(D)``, an approximation to the mean field capacity, which would need a quadratic program for each of
-    many random directions. ``shots`` are the samples that a class mean is learned from in the signal to noise.
+    ``k = R sqrt(D)``, an approximation to that of :func:`featdyn.statistics.representation.mean_field`. The dimension
+    is of the class's covariance and not of that of its samples, which has at most as many dimensions as they are and
+    would grow with them: unbiased estimates (Chen, Zhang and Zhong 2010) are our own choice. ``shots`` are the samples
+    that a class mean is learned from in the signal to noise.
 
     Raises
     ------
@@ -67,10 +72,10 @@ def class_manifolds(x: ArrayLike, labels: ArrayLike, *, shots: int = 5) -> Manif
     lengths = np.linalg.norm(centred, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         radius = np.where(lengths > 0, np.sqrt(size) / lengths, np.nan)
-        dimension = np.where(squares > 0, size**2 / squares, np.nan)
         cosines = np.abs(centred @ centred.T / lengths / lengths[:, None])
+    dimension = np.array([_dimension(part, one_point) for part, one_point in zip(parts, still, strict=True)])
     off = ~np.eye(len(kept), dtype=bool)
-    margin = radius * np.sqrt(np.nan_to_num(dimension))
+    margin = radius * np.sqrt(np.where(still, 0.0, dimension))  # one point has no radius: any dimension will do
     capacity = (1 + radius**2) / ((1 + margin**2) * norm.cdf(margin) + margin * norm.pdf(margin))
     noise = np.full((len(kept), len(kept)), np.nan)
     for a, b in zip(*np.nonzero(off), strict=True):
@@ -78,6 +83,11 @@ def class_manifolds(x: ArrayLike, labels: ArrayLike, *, shots: int = 5) -> Manif
         along = [float((np.square(axes[c][2] @ step) * spectra[c]).sum()) for c in (a, b)]
         noise[a, b] = signal_to_noise(float(step @ step), size[a], size[b], squares[a], along[0], along[1], shots)
     return Manifolds(names[kept].astype(np.int64), radius, dimension, capacity, float(cosines[off].mean()), noise)
+
+
+def _dimension(part: Values, one_point: bool) -> float:
+    found = math.inf if one_point or len(part) < LEAST else participation_ratio(part, unbiased=True)
+    return found if math.isfinite(found) else math.nan
 
 
 def signal_to_noise(

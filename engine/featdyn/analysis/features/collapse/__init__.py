@@ -45,13 +45,14 @@ def _variables() -> dict[str, Variable]:
 
 ANALYSIS = Analysis(
     name="collapse",
-    version=2,
+    version=3,
     question="do the features of a class meet in one point, and do these points form a simplex that decides?",
     source="Neural collapse: Papyan, Han and Donoho 2020; NC3 in the form of public code, from the outputs at the "
     "class means, so that no weights are needed. Our own choice: with classes of unequal size the centre is the mean "
     "of the class means and each probe counts once within classes; classes that a set lacks can be chosen by neither "
-    "side of NC4; the same measures for shuffled labels stand beside each value; positions of maps and tokens are "
-    "averaged; intervals leave out whole images in a few folds, on a log scale where there is no upper end; of NC4 "
+    "side of NC4; NC1 is missing where a class has one probe, which has no scatter within; the same measures "
+    "for shuffled labels stand beside each value; positions of maps and tokens are averaged; intervals leave out whole "
+    "images in a few folds, on a log scale where there is no upper end; of NC4 "
     "they are Wilson's.",
     options=CollapseOptions,
     variables=_variables(),

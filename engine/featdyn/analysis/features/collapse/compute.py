@@ -31,6 +31,8 @@ ENDS = ("", "_low", "_high", "_shuffled")
 STATUSES = [f"{name}{kind}_status" for name in MEASURES for kind in ("", "_interval", "_shuffled")]
 TWO = "two_classes_always_form_a_simplex"
 ONE_OUTPUT = "one_output_has_no_simplex"
+ALONE = "a_class_has_one_probe"
+"""Which has no scatter within: NC1 would be smaller than it is."""
 COINCIDE = "class_means_coincide"
 AT_CENTRE = "a_class_mean_is_at_the_centre"
 OUTPUTS_COINCIDE = "outputs_at_the_class_means_coincide"
@@ -129,9 +131,11 @@ def _values(moments: Moments, width: int) -> tuple[dict[str, float], dict[str, s
     """Return what class moments say, and why the rest is missing."""
     found = asdict(of_class_moments(moments))
     two = int((np.asarray(moments.class_count) > 0).sum()) == 2
+    alone = bool((np.rint(np.asarray(moments.class_count)) == 1).any())
     values, reasons = {}, {}
     for key, name in NAMES.items():
         reason = TWO if two and name.startswith("nc2") else ONE_OUTPUT if width == 1 and name == "nc3" else ""
+        reason = reason or (ALONE if alone and name == "nc1" else "")
         if not reason and np.isnan(found[key]):
             reason = OUTPUTS_COINCIDE if name == "nc3" else AT_CENTRE if np.isfinite(found["simplex"]) else COINCIDE
         if not reason:

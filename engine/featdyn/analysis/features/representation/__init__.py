@@ -36,19 +36,19 @@ DIMENSION: Measures = {
 }
 MANIFOLDS: Measures = {
     "manifold_radius": ("radius of a class over the distance of its mean from the centre, mean over classes", None),
-    "manifold_dimension": ("participation ratio of a class's covariance, mean over classes", None),
-    "manifold_capacity": (
-        "capacity estimated from radius and dimension, mean over classes",
-        (0.0, 2.0),
-    ),
     "centre_correlation": ("mean |cosine| between centred class means", SHARE),
     "signal_to_noise": ("of telling two classes apart by means of 5 samples, mean over pairs", None),
+}
+OF_DIMENSION: Measures = {
+    "manifold_dimension": ("participation ratio of a class's covariance, mean over classes", None),
+    "manifold_capacity": ("capacity estimated from radius and dimension, mean over classes", (0.0, 2.0)),
 }
 GROUPS: dict[str, Measures] = {
     "spectrum_status": SPECTRUM,
     "power_status": POWER,
     "sparsity_status": SPARSITY,
     "manifold_status": MANIFOLDS,
+    "manifold_dimension_status": OF_DIMENSION,
     **{f"{name}_status": {name: held} for name, held in DIMENSION.items()},
 }
 """Which variables each status explains."""
@@ -66,14 +66,15 @@ class RepresentationOptions(Trained, Layers, Sets, Seed):
 
 ANALYSIS = Analysis(
     name="representation",
-    version=2,
+    version=3,
     question="how many directions, dimensions and classes does each layer tell apart, and by what margin?",
     source="Effective rank: Roy and Vetterli 2007, of singular values and, as other papers do, of variances. Gini: "
     "Hurley and Rickard 2009. Hoyer 2004. TwoNN: Facco et al. 2017, by maximum likelihood. Manifolds: Chung et al. "
     "2018, Sorscher et al. 2022. Margin: a linear probe is fitted to the training probes; f_y less the largest other, "
     "over the length of the difference of the two rows (after arXiv 2606.09658). Our own choice: that length, ridge "
     "regression as the linear probe, the range of the power law, 30 neighbours and 95 %, that positions of maps and "
-    "tokens are averaged, means over classes. A manifold has fewer dimensions than its class has probes. The "
+    "tokens are averaged, means over classes. The dimension of a manifold is from unbiased estimates of the "
+    "traces of its covariance and of the square of that, so that it does not grow with the number of probes. The "
     "intrinsic dimension depends on the number of probes, so that it is given for fewer too.",
     options=RepresentationOptions,
     variables={

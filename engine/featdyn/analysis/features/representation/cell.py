@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featdyn.analysis.features.representation import GROUPS, RepresentationOptions
+from featdyn.analysis.features.representation import GROUPS, OF_DIMENSION, RepresentationOptions
 from featdyn.analysis.features.representation.margin import HELD_OUT, Reader
 from featdyn.analysis.inputs.layer_vectors import EPS, chosen_vectors
 from featdyn.analysis.inputs.probe_sets import ProbeSets
@@ -30,6 +30,8 @@ from featdyn.store import ArraySpec, Run
 
 DUPLICATES = "neighbours_are_copies"
 POINTS = "a_class_is_one_point_or_its_mean_is_the_centre"
+FEW_IN_CLASS = "a_class_has_too_few_probes"
+BY_CLASS = ("manifold_status", "manifold_dimension_status")
 ONE_FEATURE = "one_feature"
 FEW_DIRECTIONS, EQUAL = "too_few_directions", "variances_are_equal"
 MARGINS = ("margin_status", "margin_interval_status")
@@ -183,12 +185,12 @@ def _dimension(x: Values, seed: int) -> Found:
 def _manifolds(x: Values, labels: NDArray[np.int64]) -> Found:
     known = labels >= 0
     if not known.any():
-        return {}, {"manifold_status": NO_LABELS}
+        return {}, dict.fromkeys(BY_CLASS, NO_LABELS)
     names, counts = np.unique(labels[known], return_counts=True)
     if len(names) < 2:
-        return {}, {"manifold_status": ONE_CLASS}
+        return {}, dict.fromkeys(BY_CLASS, ONE_CLASS)
     if (counts > 1).sum() < 2:
-        return {}, {"manifold_status": FEW}
+        return {}, dict.fromkeys(BY_CLASS, FEW)
     found = class_manifolds(x[known], labels[known])
     means = {
         "manifold_radius": found.radius,
@@ -198,6 +200,9 @@ def _manifolds(x: Values, labels: NDArray[np.int64]) -> Found:
         "centre_correlation": np.array([found.centre_correlation]),
     }
     values = {name: float(each.mean()) for name, each in means.items()}
-    if not np.isfinite(list(values.values())).all():
-        return {}, {"manifold_status": POINTS}
-    return values, {}
+    missing = {name for name, value in values.items() if not np.isfinite(value)}
+    if missing - OF_DIMENSION:
+        return {}, dict.fromkeys(BY_CLASS, POINTS)
+    return {n: v for n, v in values.items() if n not in missing}, (
+        {"manifold_dimension_status": FEW_IN_CLASS} if missing else {}
+    )
