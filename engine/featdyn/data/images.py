@@ -70,6 +70,10 @@ class Dataset:
         _, channels, height, width = self.train.pixels.shape
         return channels, height, width
 
+    def images(self, split: str) -> Images:
+        """Return the "train" or the "test" images."""
+        return self.test if split == "test" else self.train
+
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean of the training pixels / 255, per channel."""

@@ -16,7 +16,7 @@ from featdyn.training.options import TrainingOptions
 
 
 class Batches:
-    """The batches of one run: a data set's training images with the ``(N,)`` labels in use, which may be noisy."""
+    """The batches of one run: the images that it is trained on with the ``(N,)`` labels in use, which may be noisy."""
 
     def __init__(
         self, dataset: Dataset, labels: NDArray[np.int64], options: TrainingOptions, device: torch.device
@@ -24,7 +24,7 @@ class Batches:
         if len(labels) < options.batch_size:
             raise DataError(f"batch_size {options.batch_size} is more than the {len(labels)} training images")
         self._dataset = dataset
-        self._pixels = torch.from_numpy(dataset.train.pixels)
+        self._pixels = torch.from_numpy(dataset.images(options.split).pixels)
         self._labels = torch.from_numpy(labels)
         self._options = options
         self._device = device

@@ -35,7 +35,8 @@ class Loop:
             raise RecipeError(
                 "network.options.alpha needs training.optimizer sgd: Adam's steps do not follow the scale"
             )
-        self.labels = noisy_labels(self.dataset.train.labels, recipe.labels.noise, recipe.labels.seed, classes).labels
+        images = self.dataset.images(options.split)
+        self.labels = noisy_labels(images.labels, recipe.labels.noise, recipe.labels.seed, classes).labels
 
         def fresh(seed: int) -> nn.Module:
             with seeded(seed):
@@ -78,8 +79,9 @@ class Loop:
         return self.model(self.batches.inputs(step))  # type: ignore[no-any-return]
 
     def evaluate(self) -> tuple[float, float]:
-        """Return mean loss and accuracy on the whole test split, in eval mode, leaving the model as it was."""
-        test, loss, correct = self.dataset.test, 0.0, 0
+        """Return mean loss and accuracy on all images of the other split, in eval mode, leaving the model as it was."""
+        test = self.dataset.images("train" if self.options.split == "test" else "test")
+        loss, correct = 0.0, 0
         with undisturbed(self.model), torch.inference_mode():
             for start in range(0, len(test), 500):
                 pixels = torch.from_numpy(test.pixels[start : start + 500])
