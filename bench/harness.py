@@ -159,7 +159,14 @@ def operations() -> list[str]:
         for p in here.glob("*.py")
         if p.stem not in {"__init__", "__main__", "harness", "ceilings", "scale", "paper", "earlier"}
         and p.stem
-        not in {"architectures", "architecture_names", "commits", "language_model", "requests"}  # no times beside peers
+        not in {
+            "architectures",
+            "architecture_names",
+            "commits",
+            "language_model",
+            "requests",
+            "three_phases",
+        }  # no times beside peers
     )
 
 

@@ -10,11 +10,12 @@ from featdyn.capture.tap import undisturbed
 from featdyn.data import Dataset, load, noisy_labels, normalise
 from featdyn.errors import RecipeError
 from featdyn.networks import build, predicted_classes
-from featdyn.training.batches import Batches, seeded
+from featdyn.training.batches import Batches, mixed_seed, seeded
 from featdyn.training.intervention import Intervention
 from featdyn.training.options import TrainingOptions
 from featdyn.training.recipe import Recipe
 from featdyn.training.schedule import learning_rate
+from featdyn.training.suppression import penalty
 
 
 class Loop:
@@ -68,10 +69,16 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         with seeded(self.options.seed, 3, step), self._autocast():
             logits = self._logits(step)
+            apart = self._suppressed(step, labels) if self.options.suppress else None
         loss = F.cross_entropy(logits.float(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        weight = self.options.suppress
+        (loss if apart is None else (1 - weight) * loss + weight * apart).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return float(loss.detach()), int((predicted_classes(logits) == labels).sum())
+
+    def _suppressed(self, step: int, labels: Tensor) -> Tensor:
+        random = torch.Generator().manual_seed(mixed_seed(self.options.seed, 5, step))
+        return penalty(self.model, self.batches.inputs(step), labels, random)
 
     def _logits(self, step: int) -> Tensor:
         if self.intervention is not None and step in self.intervention.steps:

@@ -40,6 +40,13 @@ class TrainingOptions(Options):
         le=1,
         description="end at the first checkpoint with this accuracy on the training batches since the one before",
     )
+    suppress: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="weight, against the loss, of interactions between random parts of an image, which generalize "
+        "less (arXiv 2505.06993; what exactly is weighed is our own reading); a step costs five passes then",
+    )
     schedule: Literal["constant", "steps", "cosine"] = Field(
         "steps", description="learning rate over time: constant, divided by ten at each milestone, or half a cosine"
     )

@@ -33,9 +33,11 @@ class Recipe(Options):
     capture: CaptureOptions = Field(default_factory=CaptureOptions)
 
     @model_validator(mode="after")
-    def _baseline(self) -> Self:
+    def _fits(self) -> Self:
         if self.training.split == "test" and (self.labels.noise or self.probes.corrupted):
             raise ValueError("training.split = test makes a baseline: labels.noise and probes.corrupted must be 0")
+        if self.training.suppress and self.intervention.cut:
+            raise ValueError("training.suppress is of the whole network: leave intervention.cut out")
         return self
 
     @property
