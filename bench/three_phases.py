@@ -42,7 +42,7 @@ import numpy as np
 import xarray as xr
 
 from bench.harness import environment
-from featdyn.analysis import analyze
+from featdyn.analysis.driver import analyze
 from featdyn.store import Run
 from featdyn.training import load
 from featdyn.training.stage import train

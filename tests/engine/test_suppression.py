@@ -44,7 +44,7 @@ def test_training_against_interactions_makes_them_weaker():
     penalties = []
     for weight in (0.0, 0.5):
         loop = Loop(load("digits", ["network.name=mlp", "training.epochs=2", f"training.suppress={weight}"]), data)
-        for step in range(30):
+        for step in range(12):
             loop.step(step)
         inputs, labels = loop.batches[0]
         with torch.no_grad():

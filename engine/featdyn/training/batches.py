@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featdyn.data import Dataset, normalise
+from featdyn.data import Dataset
 from featdyn.errors import DataError
 from featdyn.training.options import TrainingOptions
 
@@ -23,6 +23,8 @@ class Batches:
     ) -> None:
         if len(labels) < options.batch_size:
             raise DataError(f"batch_size {options.batch_size} is more than the {len(labels)} training images")
+        if dataset.texts and (options.augment or options.suppress):
+            raise DataError(f"{dataset.name}: training.augment and training.suppress are of images")
         self._dataset = dataset
         self._pixels = torch.from_numpy(dataset.images(options.split).pixels)
         self._labels = torch.from_numpy(labels)
@@ -75,7 +77,7 @@ class Batches:
         return self._normalised(augment(self._pixels[index], self._options.mirror, random))
 
     def _normalised(self, pixels: Tensor) -> Tensor:
-        return self.to_device(normalise(pixels, self._dataset.mean, self._dataset.std))
+        return self.to_device(self._dataset.inputs(pixels))
 
 
 def augment(pixels: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:

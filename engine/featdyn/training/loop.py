@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featdyn.capture.tap import undisturbed
-from featdyn.data import Dataset, load, noisy_labels, normalise
+from featdyn.data import Dataset, load, noisy_labels
 from featdyn.errors import RecipeError
 from featdyn.networks import build, predicted_classes
 from featdyn.training.batches import Batches, mixed_seed, seeded
@@ -92,7 +92,7 @@ class Loop:
         with undisturbed(self.model), torch.inference_mode():
             for start in range(0, len(test), 500):
                 pixels = torch.from_numpy(test.pixels[start : start + 500])
-                inputs = self.batches.to_device(normalise(pixels, self.dataset.mean, self.dataset.std))
+                inputs = self.batches.to_device(self.dataset.inputs(pixels))
                 labels = torch.from_numpy(test.labels[start : start + 500]).to(self.device)
                 with self._autocast():
                     logits = self.model(inputs).float()

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from featdyn.capture import Probes, Recorder, layers
-from featdyn.data import Dataset, normalise, probe_set
+from featdyn.data import Dataset, probe_set
 from featdyn.errors import DataError, RecipeError, TrainingError
 from featdyn.store import Run, exists
 from featdyn.training.loop import Loop
@@ -193,7 +193,7 @@ def _probes(recipe: Recipe, loop: Loop) -> Probes:
         download=recipe.data.download,
         **dict(recipe.probes),
     )
-    inputs = normalise(found.pixels, loop.dataset.mean, loop.dataset.std)
+    inputs = loop.dataset.inputs(found.pixels)
     coords = dict(found.coords)
     if swapped:  # the same probes under the same ids; what this network is trained on are its training probes
         coords["split"] = np.array([_OTHER.get(name, name) for name in coords["split"].tolist()], np.str_)
