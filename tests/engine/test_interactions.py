@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ from torch import nn
 
 import featdyn
 from featdyn.analysis import analyses
-from featdyn.analysis.features.interactions.regions import choose, kept, regions
+from featdyn.analysis.features.interactions.masking import entries
+from featdyn.analysis.features.interactions.regions import choose, regions, superpixels
+from featdyn.analysis.features.interactions.tables import MaskedOutputs
 from featdyn.analysis.status import reasons
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import FeatdynError
@@ -230,8 +234,144 @@ def test_other_shapes_are_equal_parts(shape: tuple[int, ...], players: int) -> N
     assert len(sizes) == players
     assert sizes.max() - sizes.min() <= 1
     assert regions((2,), 3) is None
-    mine = choose(found[1], players, 0, 1)
-    masks = kept(found[0], mine[:2], np.arange(4))
-    np.testing.assert_array_equal(masks[0], ~np.isin(found[0], mine[:2]))
-    np.testing.assert_array_equal(masks[0b10], found[0] != mine[0])
-    assert masks[-1].all()
+    mine = choose(found[1], players, 0, "a")
+    z = torch.arange(1.0, 1 + np.prod(shape)).reshape(shape)
+    masked = entries(z, found[0], mine[:2], torch.tensor(-1.0))(np.arange(4)).numpy()
+    np.testing.assert_array_equal(masked[0], np.where(np.isin(found[0], mine[:2]), -1, z))
+    np.testing.assert_array_equal(masked[0b10], np.where(found[0] == mine[0], -1, z))
+    np.testing.assert_array_equal(masked[-1], z)
+
+
+def masked_outputs(model: nn.Module, inputs: torch.Tensor, label: int, cut: str = "") -> float:
+    """The log-odds of a network in float64 on one input, or with this in place of a module's output."""
+    with torch.no_grad():
+        if not cut:
+            return float(log_odds(model(inputs[None])[0], label))
+        handle = model.get_submodule(cut).register_forward_hook(lambda module, given, out: inputs[None])
+        found = float(log_odds(model(torch.zeros(1, 1, 6, 6).double())[0], label))
+        handle.remove()
+        return found
+
+
+def in_float64(run: Run, model: nn.Module, t: int) -> nn.Module:
+    state = {k: v.double() if v.is_floating_point() else v for k, v in run.state(t).items()}
+    model = copy.deepcopy(model).double().eval()
+    model.load_state_dict(state)
+    return model
+
+
+@pytest.mark.parametrize("masked", ["zero", "mean", "channel_mean"])
+def test_patches_of_the_input_take_the_value_that_is_asked_for(recorded, masked: str) -> None:
+    run, model = recorded
+    found = interactions(run, model=model, at="input", masked=masked, **OPTIONS)
+    assert found["cut"].values.tolist() == ["input"]
+    inputs = torch.from_numpy(run.values("inputs/input")).double()
+    value = {"zero": 0 * inputs[0], "mean": inputs.mean(0), "channel_mean": inputs.mean() + 0 * inputs[0]}[masked]
+    places = run.coords["sample"].values.tolist()
+    exact = in_float64(run, model, 3)
+    for probe in found["probe"].values[[0, -1]]:
+        cell = found.sel(cut="input", probe=probe).isel(t=3)
+        x, label = inputs[places.index(probe)], int(cell["label"])
+        for subset in (0, 0b0110, 0b1111):
+            gone = [int(r) for i, r in enumerate(cell["region"].values) if not subset >> i & 1]
+            there = torch.tensor([place not in gone for place in range(36)]).reshape(1, 6, 6)
+            expected = masked_outputs(exact, torch.where(there, x, value), label)
+            assert float(cell["v"][subset]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["channels", "components"])
+def test_channels_and_principal_components_of_a_layer(recorded, kind: str) -> None:
+    run, model = recorded
+    found = interactions(run, model=model, cuts=["two"], kind=kind, players=3, samples=4)
+    exact, t = in_float64(run, model, 2), 2
+    with torch.no_grad():
+        features = exact.two(exact.one(torch.from_numpy(run.values("inputs/input")).double()))
+    rows = features.permute(0, 2, 3, 1).reshape(-1, 6)
+    mean, axes = rows.mean(0), torch.linalg.svd(rows - rows.mean(0), full_matrices=False).Vh
+    places = run.coords["sample"].values.tolist()
+    for probe in found["probe"].values[[1, 6]]:
+        cell = found.isel(cut=0, t=t).sel(probe=probe)
+        z, label = features[places.index(probe)], int(cell["label"])
+        for subset in (0, 0b010, 0b101, 0b111):
+            gone = [int(r) for i, r in enumerate(cell["region"].values) if not subset >> i & 1]
+            if kind == "channels":
+                masked = torch.stack([0 * z[k] if k in gone else z[k] for k in range(6)])
+            else:
+                apart = z - mean[:, None, None]
+                along = torch.einsum("kc,chw->khw", axes[gone], apart)
+                masked = z - torch.einsum("kc,khw->chw", axes[gone], along)
+            expected = masked_outputs(exact, masked, label, "two")
+            assert float(cell["v"][subset]) == pytest.approx(expected, abs=1e-4)
+
+
+class Words(nn.Module):
+    """A small embedding classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(20, 6), nn.Linear(6, 3)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.embed(tokens)).mean(1))
+
+
+def test_words_of_a_text_are_players(tmp_path) -> None:
+    torch.manual_seed(0)
+    model, tokens, labels = Words().eval(), torch.randint(1, 20, (8, 7)), torch.arange(8) % 3
+    with Recorder(model, Probes(tokens, labels), tmp_path / "run.zarr", layers=["embed"]) as recorder:
+        recorder.record(step=0)
+    run = Run(tmp_path / "run.zarr")
+    chosen = {"kind": "words", "players": 4, "samples": 8}
+    found = interactions(run, model=model, at="input", token=19, **chosen)
+    inner = interactions(run, model=model, cuts=["embed"], **chosen)
+    np.testing.assert_array_equal(inner["region"][0], found["region"][0])
+    for row, probe in enumerate(found["region"][0].values):
+        for subset in (0, 0b0011, 0b1111):
+            masked = tokens[row].clone()
+            gone = [int(r) for i, r in enumerate(probe) if not subset >> i & 1]
+            masked[gone] = 19
+            with torch.no_grad():
+                expected = float(log_odds(model(masked[None])[0].double(), int(labels[row])))
+                z = torch.relu(model.embed(tokens[row]))
+                z[gone] = 0
+                within = float(log_odds(model.head(z.mean(0)).double(), int(labels[row])))
+            assert float(found["v"][0, 0, row, subset]) == pytest.approx(expected, abs=1e-4)
+            assert float(inner["v"][0, 0, row, subset]) == pytest.approx(within, abs=1e-4)
+    with pytest.raises(FeatdynError, match="--token"):
+        interactions(run, model=model, at="input", masked="mean", **chosen)
+    long = interactions(run, model=model, at="input", kind="words", players=8, samples=8)
+    assert np.isnan(long["v"]).all()
+
+
+def test_superpixels_cover_the_input(recorded) -> None:
+    with pytest.raises(FeatdynError, match="at = input"):
+        interactions(recorded[0], model=recorded[1], kind="superpixels")
+    pytest.importorskip("skimage")
+    image = np.zeros((1, 16, 16), np.float32)
+    image[:, 4:12, 4:12] = 1
+    whole = superpixels(image, 6)
+    assert whole is not None
+    assert whole[0].shape == (1, 16, 16)
+    assert set(np.unique(whole[0])) == set(whole[1])
+    found = interactions(recorded[0], model=recorded[1], at="input", kind="superpixels", **OPTIONS)
+    assert np.isfinite(found["v"]).all()
+
+
+def test_only_what_is_new_is_computed(tmp_path, monkeypatch) -> None:
+    run, model = own_run(tmp_path / "run.zarr", checkpoints=2)
+    chosen = {"model": model, "at": "input", **OPTIONS}
+    featdyn.analyze(run, "interactions", **chosen)
+    asked: list[tuple[int, int]] = []
+    tables = MaskedOutputs.tables
+
+    def counted(self, item):
+        asked.append(item)
+        return tables(self, item)
+
+    monkeypatch.setattr(MaskedOutputs, "tables", counted)
+    looser = featdyn.analyze(Run(run.path), "interactions", slack=0.1, **chosen)
+    assert not asked
+    last = interactions(Run(run.path), checkpoints="last", **chosen)
+    assert {t for t, _ in asked} == {1}
+    np.testing.assert_array_equal(last["v"], looser["v"].isel(t=[1]))
+    assert last["t"].values.tolist() == [1]

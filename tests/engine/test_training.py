@@ -253,3 +253,19 @@ def test_other_training_data_are_not_gone_on_with(tmp_path, part, field, said):
     getattr(getattr(data, part), field).reshape(-1)[3] ^= 1
     with pytest.raises(DataError, match=f"was trained on other data \\({said} "):
         train(recipe, tmp_path / "r.zarr", dataset=data)
+
+
+def test_a_baseline_is_trained_on_the_test_images_and_has_the_probes_of_the_others(tmp_path):
+    data = load_data("digits")
+    usual, baseline = (load("digits", [*TINY, "training.epochs=1", f"training.split={s}"]) for s in ("train", "test"))
+    batches = Loop(baseline, data).batches
+    assert batches.samples == len(data.test)
+    assert torch.equal(batches.of(torch.arange(360), 0)[1], torch.from_numpy(data.test.labels))
+    other, own = (train(r, tmp_path / f"{i}.zarr", dataset=data) for i, r in enumerate((usual, baseline)))
+    for name in ("sample", "label", "inputs/input"):
+        np.testing.assert_array_equal(own.values(name), other.values(name))
+    there = other.values("split")
+    np.testing.assert_array_equal(own.values("split"), np.where(there == "train", "test", "train"))
+    for wrong in ("labels.noise=0.1", "probes.corrupted=5"):
+        with pytest.raises(RecipeError, match="baseline"):
+            load("digits", [*TINY, "training.split=test", wrong])

@@ -1,11 +1,11 @@
-"""What a data set is to featdyn: two arrays of 8-bit images with their labels."""
+"""What a data set is to featdyn: two arrays of 8-bit images, or of texts as numbers of words, with their labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """One split of a data set."""
+    """One split of a data set; texts are those with two axes."""
 
-    pixels: npt.NDArray[np.uint8]  # (N, C, H, W)
+    pixels: npt.NDArray[Any]  # uint8 (N, C, H, W); of texts int64 (N, position), the number of each word
     labels: npt.NDArray[np.int64]  # (N,)
     name: str  # the data set's, such as "cifar10"
     split: str  # "train" or "test"
@@ -28,7 +28,7 @@ class Images:
     """Each image's position in the whole split, where only some of its images are here."""
 
     def __post_init__(self) -> None:
-        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4 or self.pixels.size == 0:
+        if (self.pixels.dtype, self.pixels.ndim) not in ((np.uint8, 4), (np.int64, 2)) or self.pixels.size == 0:
             raise ValueError(f"pixels: needs non-empty uint8 (N, C, H, W), got {self.pixels.dtype} {self.pixels.shape}")
         if self.labels.dtype != np.int64 or self.labels.shape != (len(self.pixels),):
             raise ValueError(f"labels: needs int64 ({len(self.pixels)},), got {self.labels.dtype} {self.labels.shape}")
@@ -38,7 +38,8 @@ class Images:
 
     def part(self, indices: npt.NDArray[np.int64]) -> Images:
         """Return these images alone; they keep their numbers."""
-        return Images(self.pixels[indices], self.labels[indices], self.name, self.split, self.numbered(indices))
+        numbers = self.numbered(indices)
+        return replace(self, pixels=self.pixels[indices], labels=self.labels[indices], numbers=numbers)
 
     def numbered(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the positions of these images in the whole split, which name them in every run."""
@@ -67,10 +68,24 @@ class Dataset:
                 raise DataError(f"{self.name}: {images.split} has labels outside 0..{len(self.classes) - 1}")
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of every image."""
-        _, channels, height, width = self.train.pixels.shape
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """Channels, height and width of every image; of texts the number of words."""
+        return tuple(self.train.pixels.shape[1:])
+
+    @property
+    def texts(self) -> bool:
+        """Whether it holds texts."""
+        return len(self.shape) == 1
+
+    def inputs(self, values: npt.NDArray[Any] | torch.Tensor) -> torch.Tensor:
+        """Return what a network takes: images normalised by the training images, texts as they are."""
+        import torch
+
+        return torch.as_tensor(values) if self.texts else normalise(values, self.mean, self.std)
+
+    def images(self, split: str) -> Images:
+        """Return the "train" or the "test" images."""
+        return self.test if split == "test" else self.train
 
     @property
     def mean(self) -> tuple[float, ...]:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from featdyn.data.docstrings import NAME as DOCSTRINGS
+from featdyn.data.docstrings import docstrings
 from featdyn.data.imagefolder import load_imagefolder
 from featdyn.data.images import Dataset, Images
 from featdyn.data.modular import load_modular
@@ -19,7 +21,7 @@ FOLDER = "imagefolder:"
 
 def names() -> tuple[str, ...]:
     """Return the names that `load` knows, beside "imagefolder:PATH"."""
-    return ("digits", *READERS, "mod97")
+    return ("digits", DOCSTRINGS, *READERS, "mod97")
 
 
 def load(
@@ -36,7 +38,8 @@ def load(
     Parameters
     ----------
     name : str
-        "digits" (1,797 images of 1 x 8 x 8 that scikit-learn ships), "mod97" (sums modulo 97, as symbols), "mnist",
+        "digits" (1,797 images of 1 x 8 x 8 that scikit-learn ships), "docstrings" (sentences of the documentation that
+        four libraries ship, see :mod:`featdyn.data.docstrings`), "mod97" (sums modulo 97, as symbols), "mnist",
         "cifar10", "cifar100", "svhn" or "stl10" (read through torchvision from `data_dir`), or "imagefolder:PATH" with
         PATH/{train,test}/<class>/<files>.
     download : bool
@@ -72,6 +75,10 @@ def load(
 def _whole(name: str, data_dir: str | Path | None, download: bool, image_size: int | None) -> Dataset:
     if name.startswith(FOLDER):
         return load_imagefolder(Path(name.removeprefix(FOLDER)).expanduser(), image_size)
+    if name == DOCSTRINGS:
+        if image_size is not None:
+            raise DataError(f"{name}: image_size is of images")
+        return docstrings()
     if name == "digits":
         dataset = _digits()
     elif name == "mod97":

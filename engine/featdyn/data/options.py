@@ -15,8 +15,8 @@ class DataOptions(Options):
 
     name: str = Field(
         "digits",
-        description="digits, mod97 (sums modulo 97, rows of one-hot symbols), mnist, cifar10, cifar100, svhn, stl10, "
-        "or imagefolder:PATH, a folder that holds {train,test}/<class>/<image files>",
+        description="digits, docstrings (texts), mod97 (sums modulo 97, rows of one-hot symbols), mnist, cifar10, "
+        "cifar100, svhn, stl10, or imagefolder:PATH, a folder that holds {train,test}/<class>/<image files>",
     )
     data_dir: Path | None = Field(
         None, description="the folder that holds the downloaded files of mnist, cifar10, cifar100, svhn and stl10"

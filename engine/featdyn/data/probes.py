@@ -21,7 +21,7 @@ from featdyn.data.shift import shared_classes
 from featdyn.errors import DataError
 from featdyn.validation import validate
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
 COORDS = ("sample", "dataset", "dataset_index", "origin", "split", "label", "true_label", "corruption", "severity")
@@ -33,7 +33,7 @@ class ProbeSet:
 
     Attributes
     ----------
-    pixels : uint8 array, shape (N, C, H, W)
+    pixels : uint8 array, shape (N, C, H, W); of texts int64, shape (N, position)
     coords : dict of arrays, shape (N,)
         sample : str, unique and the same in every run, such as "cifar10/test/00017" or
         "cifar10/test/00017/gaussian_noise/3";
@@ -100,6 +100,8 @@ def probe_set(
         _Kind.of(dataset.train, _choose(dataset.train, chosen.train, chosen.seed, "train"), train_labels),
         _Kind.of(dataset.test, test := _choose(dataset.test, chosen.test, chosen.seed, "test")),
     ]
+    if dataset.texts and (chosen.corrupted or chosen.shifted):
+        raise DataError(f"{dataset.name}: probes.corrupted and probes.shifted are of images")
     if chosen.corrupted > len(test):
         raise DataError(
             f"corrupted = {chosen.corrupted} probes are made from test probes, of which there are {len(test)}"

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from featdyn.errors import NetworkError
-from featdyn.networks import plain, resnet, transformer, vision
+from featdyn.networks import plain, resnet, transformer, vision, words
 
 _BUILDERS: dict[str, tuple[Callable[..., nn.Module], str]] = {
     "resnet20": (resnet.resnet20, "ResNet-20 for small images, shortcuts without parameters (He et al.)"),
@@ -24,6 +24,7 @@ _BUILDERS: dict[str, tuple[Callable[..., nn.Module], str]] = {
         "torchvision's VGG-16, with one linear layer as classifier up to 64 pixels",
     ),
     "vgg16_bn": (partial(vision.vgg, "vgg16_bn"), "torchvision's VGG-16 with BatchNorm, otherwise as vgg16"),
+    "words": (words.words, "small classifier of texts: embedded words, their mean, one hidden layer"),
     "vit": (vision.vit, "small vision transformer (torchvision), patches fitted to the image"),
 }
 
@@ -33,11 +34,11 @@ def names() -> dict[str, str]:
     return {name: text for name, (_, text) in _BUILDERS.items()}
 
 
-def build(name: str, *, classes: int, shape: tuple[int, int, int], **options: Any) -> nn.Module:
+def build(name: str, *, classes: int, shape: tuple[int, ...], **options: Any) -> nn.Module:
     """Build a network of `names` in training mode, with fresh random weights, drawn from torch's global generator.
 
-    It maps images (N, C, H, W), whose ``shape`` is (C, H, W), to logits (N, classes). Options are the network's own,
-    such as ``widths`` of ``mlp``.
+    It maps images (N, C, H, W), whose ``shape`` is (C, H, W), or texts (N, position), to logits (N, classes).
+    Options are the network's own, such as ``widths`` of ``mlp``.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def build(name: str, *, classes: int, shape: tuple[int, int, int], **options: An
         raise NetworkError(f"unknown network {name!r}; there are {', '.join(_BUILDERS)}")
     if classes < 1:
         raise NetworkError(f"{name}: classes must be at least 1, not {classes}")
-    if len(shape) != 3 or min(shape) < 1:
+    if (name != "words" and len(shape) != 3) or min(shape) < 1:
         raise NetworkError(f"{name}: shape must be (channels, height, width), each at least 1, not {tuple(shape)}")
     builder = _BUILDERS[name][0]
     known = [p.name for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -56,7 +57,7 @@ def build(name: str, *, classes: int, shape: tuple[int, int, int], **options: An
         raise NetworkError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
     for option, value in options.items():
         _check_option(name, option, value)
-    return builder(classes, (shape[0], shape[1], shape[2]), **options)
+    return builder(classes, tuple(shape), **options)
 
 
 def _check_option(name: str, option: str, value: Any) -> None:

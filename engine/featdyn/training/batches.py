@@ -10,21 +10,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featdyn.data import Dataset, normalise
+from featdyn.data import Dataset
 from featdyn.errors import DataError
 from featdyn.training.options import TrainingOptions
 
 
 class Batches:
-    """The batches of one run: a data set's training images with the ``(N,)`` labels in use, which may be noisy."""
+    """The batches of one run: the images that it is trained on with the ``(N,)`` labels in use, which may be noisy."""
 
     def __init__(
         self, dataset: Dataset, labels: NDArray[np.int64], options: TrainingOptions, device: torch.device
     ) -> None:
         if len(labels) < options.batch_size:
             raise DataError(f"batch_size {options.batch_size} is more than the {len(labels)} training images")
+        if dataset.texts and (options.augment or options.suppress):
+            raise DataError(f"{dataset.name}: training.augment and training.suppress are of images")
         self._dataset = dataset
-        self._pixels = torch.from_numpy(dataset.train.pixels)
+        self._pixels = torch.from_numpy(dataset.images(options.split).pixels)
         self._labels = torch.from_numpy(labels)
         self._options = options
         self._device = device
@@ -75,7 +77,7 @@ class Batches:
         return self._normalised(augment(self._pixels[index], self._options.mirror, random))
 
     def _normalised(self, pixels: Tensor) -> Tensor:
-        return self.to_device(normalise(pixels, self._dataset.mean, self._dataset.std))
+        return self.to_device(self._dataset.inputs(pixels))
 
 
 def augment(pixels: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:

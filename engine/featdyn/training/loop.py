@@ -6,16 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from featdyn.capture.tap import undisturbed
-from featdyn.data import Dataset, load, noisy_labels, normalise
+from featdyn.data import Dataset, load, noisy_labels
 from featdyn.errors import RecipeError
 from featdyn.networks import build, predicted_classes
-from featdyn.training.batches import Batches, seeded
+from featdyn.training.batches import Batches, mixed_seed, seeded
 from featdyn.training.intervention import Intervention
 from featdyn.training.losses import loss_of
 from featdyn.training.optimizers import optimizer_of
 from featdyn.training.options import TrainingOptions
 from featdyn.training.recipe import Recipe
 from featdyn.training.schedule import learning_rate
+from featdyn.training.suppression import penalty
 
 
 class Loop:
@@ -38,7 +39,8 @@ class Loop:
             raise RecipeError(
                 "network.options.alpha needs training.optimizer sgd: Adam's steps do not follow the scale"
             )
-        self.labels = noisy_labels(self.dataset.train.labels, recipe.labels.noise, recipe.labels.seed, classes).labels
+        images = self.dataset.images(options.split)
+        self.labels = noisy_labels(images.labels, recipe.labels.noise, recipe.labels.seed, classes).labels
 
         def fresh(seed: int) -> nn.Module:
             with seeded(seed):
@@ -71,10 +73,15 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         with seeded(self.options.seed, 3, step), self._autocast():
             logits = self._logits(step)
-        loss = self.loss(logits.float(), labels).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+            apart = self._suppressed(step, labels) if self.options.suppress else None
+        loss, weight = self.loss(logits.float(), labels).mean(), self.options.suppress
+        (loss if apart is None else (1 - weight) * loss + weight * apart).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return float(loss.detach()), int((predicted_classes(logits) == labels).sum())
+
+    def _suppressed(self, step: int, labels: Tensor) -> Tensor:
+        random = torch.Generator().manual_seed(mixed_seed(self.options.seed, 5, step))
+        return penalty(self.model, self.batches.inputs(step), labels, random)
 
     def _logits(self, step: int) -> Tensor:
         if self.intervention is not None and step in self.intervention.steps:
@@ -82,12 +89,13 @@ class Loop:
         return self.model(self.batches.inputs(step))  # type: ignore[no-any-return]
 
     def evaluate(self) -> tuple[float, float]:
-        """Return mean loss and accuracy on the whole test split, in eval mode, leaving the model as it was."""
-        test, loss, correct = self.dataset.test, 0.0, 0
+        """Return mean loss and accuracy on all images of the other split, in eval mode, leaving the model as it was."""
+        test = self.dataset.images("train" if self.options.split == "test" else "test")
+        loss, correct = 0.0, 0
         with undisturbed(self.model), torch.inference_mode():
             for start in range(0, len(test), 500):
                 pixels = torch.from_numpy(test.pixels[start : start + 500])
-                inputs = self.batches.to_device(normalise(pixels, self.dataset.mean, self.dataset.std))
+                inputs = self.batches.to_device(self.dataset.inputs(pixels))
                 labels = torch.from_numpy(test.labels[start : start + 500]).to(self.device)
                 with self._autocast():
                     logits = self.model(inputs).float()

@@ -12,7 +12,9 @@ from featdyn.validation import Fraction, Options
 class NetworkOptions(Options):
     """Which network."""
 
-    name: str = Field(description="resnet20, mlp, cnn, transformer, resnet18, vgg16, vgg16_bn or vit")
+    name: str = Field(
+        description="resnet20, mlp, cnn, transformer, resnet18, vgg16, vgg16_bn, vit, or words of texts"
+    )
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="options of this network: widths of mlp and cnn, width of resnet20, transformer, vgg16 and "
@@ -24,6 +26,11 @@ class NetworkOptions(Options):
 class TrainingOptions(Options):
     """How it is trained."""
 
+    split: Literal["train", "test"] = Field(
+        "train",
+        description="the images it is trained on; 'test' makes a baseline network, beside which the interactions of "
+        "others are judged: its probes and inputs are those of a network trained on 'train'",
+    )
     epochs: int = Field(10, ge=1, le=10**6, description="passes over the training set")
     batch_size: int = Field(128, ge=1, description="samples per step; a last, smaller batch of an epoch is left out")
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = Field(
@@ -46,6 +53,13 @@ class TrainingOptions(Options):
         gt=0,
         le=1,
         description="end at the first checkpoint with this accuracy on the training batches since the one before",
+    )
+    suppress: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="weight, against the loss, of interactions between random parts of an image, which generalize "
+        "less (arXiv 2505.06993; what exactly is weighed is our own reading); a step costs five passes then",
     )
     schedule: Literal["constant", "steps", "cosine"] = Field(
         "steps", description="learning rate over time: constant, divided by ten at each milestone, or half a cosine"

@@ -6,9 +6,9 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from featdyn.capture.options import CaptureOptions
 from featdyn.data.options import DataOptions, LabelOptions, ProbeOptions
@@ -31,6 +31,14 @@ class Recipe(Options):
     checkpoints: CheckpointOptions = Field(default_factory=CheckpointOptions)
     probes: ProbeOptions = Field(default_factory=ProbeOptions)
     capture: CaptureOptions = Field(default_factory=CaptureOptions)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.training.split == "test" and (self.labels.noise or self.probes.corrupted):
+            raise ValueError("training.split = test makes a baseline: labels.noise and probes.corrupted must be 0")
+        if self.training.suppress and self.intervention.cut:
+            raise ValueError("training.suppress is of the whole network: leave intervention.cut out")
+        return self
 
     @property
     def identity(self) -> dict[str, Any]:

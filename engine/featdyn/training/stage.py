@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from featdyn.capture import Probes, Recorder, layers
-from featdyn.data import Dataset, normalise, probe_set
+from featdyn.data import Dataset, probe_set
 from featdyn.errors import DataError, RecipeError, TrainingError
 from featdyn.store import Run, exists
 from featdyn.training.loop import Loop
@@ -25,6 +25,7 @@ from featdyn.training.schedule import checkpoint_steps
 from featdyn.training.state import optimizer_tensors, restore_optimizer
 from featdyn.validation import validate
 
+_OTHER = {"train": "test", "test": "train"}
 COORDS = ("epoch", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
@@ -184,15 +185,19 @@ def _one_process() -> None:
 
 
 def _probes(recipe: Recipe, loop: Loop) -> Probes:
+    swapped = recipe.training.split == "test"
     found = probe_set(
         loop.dataset,
-        train_labels=loop.labels,
+        train_labels=None if swapped else loop.labels,
         data_dir=recipe.data.data_dir,
         download=recipe.data.download,
         **dict(recipe.probes),
     )
-    inputs = normalise(found.pixels, loop.dataset.mean, loop.dataset.std)
-    return Probes(inputs, torch.from_numpy(found.coords["label"]), dict(found.coords))
+    inputs = loop.dataset.inputs(found.pixels)
+    coords = dict(found.coords)
+    if swapped:  # the same probes under the same ids; what this network is trained on are its training probes
+        coords["split"] = np.array([_OTHER.get(name, name) for name in coords["split"].tolist()], np.str_)
+    return Probes(inputs, torch.from_numpy(coords["label"]), coords)
 
 
 def _restore(run: Run, loop: Loop) -> int:

@@ -49,7 +49,8 @@ def choose(cuts: Sequence[Cut], stored: set[str], widths: Mapping[str, int], rat
     """
 
     def cost(depth: int) -> float:
-        compute = cuts[depth - 1].prefix_macs / rates.macs if depth else 0.0
+        # Of a lookup, such as an embedding, no multiply-add is counted: its rate is 0, and so is its cost.
+        compute = cuts[depth - 1].prefix_macs / rates.macs if depth and rates.macs else 0.0
         return compute + sum(widths[cut.name] for cut in cuts[depth:]) / rates.bytes
 
     depths = range(len(cuts) + 1)

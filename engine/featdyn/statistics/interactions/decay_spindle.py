@@ -83,6 +83,31 @@ def fit_decay_spindle(strength: ArrayLike, *, groups: ArrayLike | None = None, s
     )
 
 
+def decay_shares(strength: ArrayLike, counts: ArrayLike | None = None) -> tuple[Values, Values]:
+    """Return the decay's share of a strength ``(..., sample, n)``, ``(...)``, and of draws of its samples, ``(draw,
+    ...)``.
+
+    One set of ``counts (draw, sample)`` for all leading axes, such as checkpoints, makes curves of draws; NaN where all
+    are 0.
+    """
+    found = np.asarray(strength, np.float64)
+    n = found.shape[-1]
+    shapes = np.stack([np.stack([decay(n, float(s)), spindle(n)]) for s in _NOISES])
+
+    def share(targets: Values) -> Values:
+        flat = targets.reshape(-1, n)
+        some, result = flat.any(1), np.full(len(flat), np.nan)
+        if some.any():
+            weights = _least_squares(shapes, flat[some])[0]
+            result[some] = weights[:, 0] / weights.sum(1)
+        return result.reshape(targets.shape[:-1])
+
+    if counts is None:
+        return share(found.mean(-2)), np.zeros((0, *found.shape[:-2]))
+    drawn = share(np.asarray(counts, np.float64) @ found)  # (..., draw)
+    return share(found.mean(-2)), np.moveaxis(drawn, -1, 0)
+
+
 def _intervals(
     shapes: Values, found: Values, weights: Values, which: NDArray[np.intp], groups: ArrayLike | None, seed: int
 ) -> tuple[Interval, Interval]:

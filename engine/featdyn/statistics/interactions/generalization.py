@@ -157,16 +157,27 @@ def generalization_power(
     )
 
 
-def chance_labels(model: AndOr, baselines: Sequence[AndOr], **options: object) -> list[Values]:
+def chance_labels(
+    model: AndOr, baselines: Sequence[AndOr], *, chosen: Sequence[Chosen] | None = None, **options: object
+) -> list[Values]:
     """Return labels against the baselines' interactions on other samples, for up to 8 shifts of the samples.
 
-    Parameters are those of :func:`generalizable`, with ``chosen`` by default. At least two samples are needed.
+    Parameters are those of :func:`generalizable`. At least two samples are needed.
     """
+    sets = [salient(b) for b in baselines] if chosen is None else chosen
     samples = model.span.shape[-1]
     if samples < 2:
         raise ValueError("the chance level pairs each sample with others: at least 2 samples are needed")
     shifts = np.unique(np.linspace(1, samples - 1, min(_SHIFTS, samples - 1)).astype(int))
-    return [generalizable(model, [_shifted(b, int(k)) for b in baselines], **options) for k in shifts]  # type: ignore[arg-type]
+    return [
+        generalizable(
+            model,
+            [_shifted(b, int(k)) for b in baselines],
+            chosen=[np.roll(c, int(k), axis=-3) for c in sets],
+            **options,  # type: ignore[arg-type]
+        )
+        for k in shifts
+    ]
 
 
 def _shifted(model: AndOr, k: int) -> AndOr:

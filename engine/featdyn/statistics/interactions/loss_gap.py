@@ -65,6 +65,7 @@ def loss_gap(
     test_labels: ArrayLike,
     *,
     chosen: tuple[ArrayLike, ArrayLike] | None = None,
+    groups: tuple[ArrayLike, ArrayLike] | None = None,
     seed: int = 0,
 ) -> LossGap:
     """Return the gap with and without the non-generalizable interactions.
@@ -77,6 +78,8 @@ def loss_gap(
         Of :func:`~generalization.generalizable`; 1 - label of each interaction is taken out.
     chosen : two of (..., sample, 2, 2**n), optional
         Which interactions count in train and in test; salient ones by default. Others stay.
+    groups : two of (sample,), optional
+        Samples that are drawn together.
     """
     sets = (salient(train), salient(test)) if chosen is None else chosen
     losses, without, alone = [], [], []
@@ -92,13 +95,13 @@ def loss_gap(
     rng = np.random.default_rng(seed)
     seeds = rng.integers(2**31, size=2)
     counts = [
-        bootstrap_counts(x.shape[-1], _DRAWS, int(s)).astype(np.float64) if x.shape[-1] > 1 else None
-        for x, s in zip(losses, seeds, strict=True)
+        bootstrap_counts(x.shape[-1], _DRAWS, int(s), g).astype(np.float64) if x.shape[-1] > 1 else None
+        for x, s, g in zip(losses, seeds, groups or (None, None), strict=True)
     ]
 
     def gap(values: list[Values]) -> tuple[Values, Values | None]:
         """Return the gap and its draws of values (..., sample, k): (..., k) and (..., draw, k)."""
-        drawn = [None if c is None else c @ x / x.shape[-2] for c, x in zip(counts, values, strict=True)]
+        drawn = [None if c is None else c @ x / c.sum(1)[:, None] for c, x in zip(counts, values, strict=True)]
         point = values[1].mean(-2) - values[0].mean(-2)
         return point, None if drawn[0] is None or drawn[1] is None else drawn[1] - drawn[0]
 

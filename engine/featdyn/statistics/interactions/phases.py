@@ -16,8 +16,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from featdyn.statistics.interactions.subsets import Values
-from featdyn.statistics.resampling import bootstrap_counts
+from featdyn.statistics.interactions.subsets import Values, apart
+from featdyn.statistics.resampling import Interval, bootstrap_counts
 
 Verdict: TypeAlias = Literal["yes", "no", "cannot tell"]
 
@@ -69,28 +69,46 @@ def peak(
     groups : (sample,), optional
         Samples that are drawn together.
     """
-    above, below = _checked(part, "part", steps), _checked(whole, "whole", steps)
-    if above.shape != below.shape:
-        raise ValueError(f"part and whole must have one shape, got {above.shape} and {below.shape}")
-    at = np.asarray(steps, np.float64)
+    above, below = _both(part, whole, steps)
+    if above.shape[1] < 2:
+        return _unknown("a single sample does not tell how others would vary")
+    counts = _counts(above, groups, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
-        h = above.sum(1) / below.sum(1)
-        counts = _counts(above, groups, seed)
-        drawn = (counts @ above.T) / (counts @ below.T)  # (draw, checkpoint)
+        h, drawn = above.sum(1) / below.sum(1), (counts @ above.T) / (counts @ below.T)
+    return peak_of(h, drawn, steps, lowest=lowest, what="the mean order" if lowest else "H")
+
+
+def peak_of(
+    curve: ArrayLike, drawn: ArrayLike, steps: ArrayLike, *, lowest: bool = False, what: str = "the curve"
+) -> Boundary:
+    """Return where any curve over checkpoints is largest, or ``lowest``, as :func:`peak` decides it of H.
+
+    Parameters
+    ----------
+    curve : (checkpoint,)
+    drawn : (draw, checkpoint)
+        The curves of bootstrap draws; NaN where one is undefined.
+    steps : (checkpoint,)
+    what
+        Its name, for the reason.
+    """
+    at = _steps(steps)
+    h, every = np.asarray(curve, np.float64), np.asarray(drawn, np.float64)
+    if h.shape != at.shape or every.shape[1:] != at.shape:
+        raise ValueError(f"curve {h.shape} and drawn {every.shape} must have {len(at)} checkpoints")
     if not np.isfinite(h).all():
         missing = ", ".join(f"{s:g}" for s in at[~np.isfinite(h)][:3])
-        return _unknown(f"H is undefined at step {missing}: nothing is salient there")
-    drawn = drawn[np.isfinite(drawn).all(1)]
-    if len(drawn) < _SURE * _DRAWS or above.shape[1] < 2:
+        return _unknown(f"{what} is undefined at step {missing}: nothing is salient there")
+    known = every[np.isfinite(every).all(1)]
+    if len(known) < _SURE * max(1, len(every)):
         return _unknown("too few samples have salient interactions at all checkpoints")
     sign = -1.0 if lowest else 1.0
-    best, places = int((sign * h).argmax()), (sign * drawn).argmax(1)
+    best, places = int((sign * h).argmax()), (sign * known).argmax(1)
     inner = (places > 0) & (places < len(at) - 1)
     # At the boundary itself, not at each draw's own maximum, which noise alone makes a maximum.
-    risen = sign * (drawn[:, best] - drawn[:, 0]) > 0
-    fallen = sign * (drawn[:, best] - drawn[:, -1]) > 0
+    risen = sign * (known[:, best] - known[:, 0]) > 0
+    fallen = sign * (known[:, best] - known[:, -1]) > 0
     exists = 0 < best < len(at) - 1
-    what = "the mean order" if lowest else "H"
     up, down = ("falls", "rises") if lowest else ("rises", "falls")
     # The largest of many checkpoints is large by chance too: of that many comparisons each must hold.
     level = 1 - (1 - _SURE) / len(at)
@@ -101,6 +119,34 @@ def peak(
         f"{what} {up} before step {at[best]:g} and {down} after it" if exists else f"{edge}: no boundary between",
         f"{what} does not clearly {up[:-1]} before and {down[:-1]} after step {at[best]:g} in draws of the samples",
     )  # fmt: skip
+
+
+def change(
+    part: ArrayLike,
+    whole: ArrayLike,
+    steps: ArrayLike,
+    first: float,
+    last: float,
+    *,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+) -> Interval:
+    """Return how far ``sum part / sum whole`` changes from one step to another, with a 95 % bootstrap interval.
+
+    Parameters are those of :func:`peak`; ``first`` and ``last`` are two of the steps. NaN where the ratio is undefined,
+    limits also where draws tell no spread.
+    """
+    above, below = _both(part, whole, steps)
+    at = [int(np.flatnonzero(_steps(steps) == s)[0]) for s in (first, last)]
+    counts = _counts(above, groups, seed) if above.shape[1] > 1 else np.full((1, 1), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        h, drawn = above[at].sum(1) / below[at].sum(1), (counts @ above[at].T) / (counts @ below[at].T)
+    estimate, known = float(h[1] - h[0]), (drawn[:, 1] - drawn[:, 0])[np.isfinite(drawn).all(1)]
+    nan = float("nan")
+    if not np.isfinite(estimate) or len(known) < _SURE * len(drawn):
+        return Interval(estimate if np.isfinite(estimate) else nan, nan, nan)
+    low, high = np.quantile(known, [0.025, 0.975])
+    return Interval(estimate, float(low), float(high)) if apart(low, high) else Interval(estimate, nan, nan)
 
 
 def lasting_rise(
@@ -192,10 +238,22 @@ def _counts(values: Values, groups: ArrayLike | None, seed: int) -> Values:
     return bootstrap_counts(values.shape[1], _DRAWS, seed, groups).astype(np.float64)
 
 
-def _checked(values: ArrayLike, name: str, steps: ArrayLike) -> Values:
-    x, at = np.asarray(values, np.float64), np.asarray(steps, np.float64)
+def _both(part: ArrayLike, whole: ArrayLike, steps: ArrayLike) -> tuple[Values, Values]:
+    above, below = _checked(part, "part", steps), _checked(whole, "whole", steps)
+    if above.shape != below.shape:
+        raise ValueError(f"part and whole must have one shape, got {above.shape} and {below.shape}")
+    return above, below
+
+
+def _steps(steps: ArrayLike) -> Values:
+    at = np.asarray(steps, np.float64)
     if at.ndim != 1 or len(at) < 3 or not (np.diff(at) > 0).all():
         raise ValueError(f"steps must be at least 3 ascending numbers, got shape {at.shape}")
+    return at
+
+
+def _checked(values: ArrayLike, name: str, steps: ArrayLike) -> Values:
+    x, at = np.asarray(values, np.float64), _steps(steps)
     if x.ndim != 2 or len(x) != len(at) or not x.shape[1]:
         raise ValueError(f"{name} must have shape (checkpoint, sample) with {len(at)} checkpoints, got {x.shape}")
     if not np.isfinite(x).all():

@@ -87,3 +87,18 @@ def test_labels_that_do_not_fit_are_refused() -> None:
     a, labels = world(0, 5, 1.0)
     with pytest.raises(ValueError, match="labels"):
         loss_gap(worlds.model(a), labels[:3], worlds.model(a), labels)
+
+
+def test_samples_of_one_group_are_drawn_together() -> None:
+    a, b = world(0, 30, 1.0), world(1, 30, -1.0)
+    twice = [[np.repeat(x, 2, axis=0) for x in pair] for pair in (a, b)]
+    groups = np.repeat(np.arange(30), 2)
+
+    def found(pair, **more):
+        return loss_gap(worlds.model(pair[0][0]), pair[0][1], worlds.model(pair[1][0]), pair[1][1], **more).gap
+
+    once, together = found((a, b)), found(twice, groups=(groups, groups))
+    for name in ("estimate", "low", "high"):
+        assert getattr(together, name) == pytest.approx(getattr(once, name), rel=1e-6)
+    apart = found(twice)
+    assert apart.high - apart.low < 0.85 * (once.high - once.low)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featdyn.statistics.interactions import fit_decay_spindle, normalised
-from featdyn.statistics.interactions.decay_spindle import decay
+from featdyn.statistics.interactions.decay_spindle import decay, decay_shares
 from featdyn.statistics.interactions.theory import (
     filter_norms,
     filter_ratios,
@@ -86,6 +86,21 @@ def test_the_decays_share_is_found(share: float) -> None:
         assert fit.share.low - 0.02 < share < fit.share.high + 0.02
     assert fit.r2 > 0.9
     np.testing.assert_allclose(fit.decay.sum() / (fit.decay + fit.spindle).sum(), fit.share.estimate)
+
+
+def test_shares_of_many_checkpoints_are_those_of_each() -> None:
+    rng = np.random.default_rng(2)
+    strength = rng.gamma(2, 1, size=(3, 9, 6))
+    strength[1] = 0
+    counts = rng.multinomial(9, np.full(9, 1 / 9), 20)
+    shares, draws = decay_shares(strength, counts)
+    assert draws.shape == (20, 3)
+    assert np.isnan(shares[1])
+    assert np.isnan(draws[:, 1]).all()
+    for t in (0, 2):
+        assert shares[t] == pytest.approx(fit_decay_spindle(strength[t]).share.estimate, rel=1e-12)
+        drawn = np.repeat(strength[t], counts[4], axis=0)
+        assert draws[4, t] == pytest.approx(fit_decay_spindle(drawn).share.estimate, rel=1e-9)
 
 
 def test_a_shape_that_is_neither_has_a_small_r2_and_one_sample_no_interval() -> None:

@@ -1,4 +1,4 @@
-"""Outputs of masked feature maps, and their AND and OR interactions."""
+"""Outputs of masked features, and their AND and OR interactions."""
 
 from __future__ import annotations
 
@@ -6,82 +6,96 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.func import functional_call
 
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.interactions import CELLS, InteractionsOptions
-from featdyn.analysis.features.interactions.regions import choose, kept, regions
-from featdyn.analysis.inputs.class_labels import class_logits, labelled
-from featdyn.analysis.inputs.features_at_cuts import Batch
+from featdyn.analysis.features.interactions.tables import ROWS, Asked, MaskedOutputs, of_batches
+from featdyn.analysis.inputs.at_input import whole_network
+from featdyn.analysis.inputs.class_labels import labelled
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
 from featdyn.analysis.status import NOT_FINITE, Status
 from featdyn.compute import Plan
-from featdyn.networks import Cut, state_for
-from featdyn.statistics.interactions import and_or, log_odds, salient, strength_by_order
+from featdyn.statistics.interactions import and_or, salient, strength_by_order
 from featdyn.statistics.interactions.ratio_of_sums import drawn, ratio_of_sums
 from featdyn.store import Run
 
-ROWS = 256  # masked maps that pass the suffix together
-TOO_SMALL = "fewer_entries_than_players"
+TOO_FEW = "fewer_entries_than_players"
 NONE_KNOWN = "no_probe_is_computed"
 NONE_SALIENT = "no_interaction_is_salient"
 NO_SPREAD = "draws_of_images_tell_no_spread"
 
 
 def interactions(context: Context[InteractionsOptions]) -> xr.Dataset:
-    """Evaluate each suffix on all maskings of each probe's features, then find interactions of these tables."""
+    """Evaluate each suffix on all maskings of each probe's features, then find interactions of these tables.
+
+    Tables that an earlier result holds are kept: after another checkpoint only its own are computed.
+    """
     run, options = context.run, context.options
     sets, labels = labelled(run, context.sets)
-    parts, chosen = context.stitchable(), sets.choose(run, options.samples, options.seed)
+    parts = whole_network(run, context.model) if options.at == "input" else context.stitchable()
+    chosen = sets.choose(run, options.samples, options.seed)
     probes = np.unique(np.concatenate(chosen))
-    spans = [np.flatnonzero((probes >= start) & (probes < stop)) for _, start, stop in parts.features.batches.spans]
-    items = [(t, b) for t in range(run.checkpoints) for b, mine in enumerate(spans) if len(mine)]
-    context.admit(_plan(run, parts, len(items), len(probes), options.players))
-    v = np.full((len(parts.cuts), run.checkpoints, len(probes), 2**options.players), np.nan, np.float32)
-    rest = probes, labels, options.players, options.seed
-    with context.stage(_Masked(run, parts, *rest), parts.around(_Masked, run, *rest)) as stage:
-        for (t, b), tables in zip(items, context.each(stage.map(_Masked.tables, items)), strict=True):
-            v[:, t, spans[b]] = tables
+    steps = np.arange(run.checkpoints)[-1:] if options.checkpoints == "last" else np.arange(run.checkpoints)
+    v = np.full((len(parts.cuts), len(steps), len(probes), 2**options.players), np.nan, np.float32)
     region = np.full((len(parts.cuts), len(probes), options.players), -1)
-    small = np.ones(len(parts.cuts), bool)
-    for c, cut in enumerate(parts.cuts):
-        if (whole := regions(cut.shape, options.players)) is not None:
-            small[c] = False
-            region[c] = [choose(whole[1], options.players, options.seed, int(probe)) for probe in probes]
-    found = _found(v, small, [np.searchsorted(probes, mine) for mine in chosen], sets.origins[probes], options)
-    coords = parts.coords(run, sets).drop_dims("t2").rename(t1="t")
+    known = 0
+    if (earlier := context.known) is not None and np.isin(earlier["t"].values, steps).all():
+        known = earlier.sizes["t"]
+        v[:, :known] = earlier["v"].transpose(*CELLS.split(), "subset").values
+        region[:] = earlier["region"].transpose("cut", "probe", "player").values
+    spans = of_batches(run, parts, probes)
+    items = [(int(t), b) for t in steps[known:] for b, mine in enumerate(spans) if len(mine)]
+    asked = Asked(probes, labels, np.any(sets.members, axis=0))
+    context.admit(_plan(run, parts, len(items), len(steps) - known, asked, options))
+    state, rebuild = MaskedOutputs(run, parts, asked, options), parts.around(MaskedOutputs, run, asked, options)
+    with context.stage(state, rebuild) as stage:
+        for (t, b), (tables, players) in zip(items, context.each(stage.map(MaskedOutputs.tables, items)), strict=True):
+            v[:, t - steps[0], spans[b]], region[:, spans[b]] = tables, players
+    found = _found(v, region, [np.searchsorted(probes, mine) for mine in chosen], sets.origins[probes], options)
+    coords = parts.coords(run, sets).drop_dims("t2").rename(t1="t").isel(t=steps)
     coords = coords.rename({f"{name}1": name for name in ("step", "rate") if f"{name}1" in coords})
     coords = coords.assign_coords(
         probe=run.coords["sample"].values[probes],
         label=("probe", labels[probes]),
+        origin=("probe", sets.origins[probes]),
         order=np.arange(1, options.players + 1),
         subset=np.arange(2**options.players),
         used=("set", [len(mine) for mine in chosen]),
+        split=("probe", _of_set(sets.names, chosen, probes)),
     )
     dims = *CELLS.split(), "subset"
     return coords.assign(v=(dims, v), region=(("cut", "probe", "player"), region), **found)
 
 
+def _of_set(names: list[str], chosen: list[NDArray[np.intp]], probes: NDArray[np.intp]) -> NDArray[np.object_]:
+    """Return the name of each probe's set."""
+    found = np.empty(len(probes), object)
+    for name, mine in zip(names, chosen, strict=True):
+        found[np.isin(probes, mine)] = name
+    return found
+
+
 def _found(
     v: NDArray[np.float32],
-    small: NDArray[np.bool_],
+    region: NDArray[np.intp],
     members: list[NDArray[np.intp]],
     origins: NDArray[np.int64],
     options: InteractionsOptions,
 ) -> dict[str, Any]:
-    """Return what tables ``(cut, t, probe, subset)`` show; there are none of ``small`` cuts."""
+    """Return what tables ``(cut, t, probe, subset)`` show; ``region`` is -1 where there are too few players."""
     cuts, steps, _, size = v.shape
     known = np.asarray(np.isfinite(v).all(-1), bool)
-    status = Status(CELLS.split(), known.shape).mark(TOO_SMALL, small).mark(NOT_FINITE, ~known)
+    few = np.asarray((region < 0).any(-1), bool)  # (cut, probe)
+    small = np.stack([few[:, member].all(1) for member in members], axis=1)  # (cut, set)
+    status = Status(CELLS.split(), known.shape)
+    status.mark(TOO_FEW, np.broadcast_to(few[:, None], known.shape)).mark(NOT_FINITE, ~known)
     l1, gap = (np.full(known.shape, np.nan) for _ in range(2))
     shape = cuts, len(members), steps
     strength = np.full((*shape, size.bit_length() - 1), np.nan)
     order = np.full((3, *shape), np.nan)
-    set_status, order_status = (Status(("cut", "set", "t"), shape).mark(TOO_SMALL, small) for _ in range(2))
+    set_status, order_status = (Status(("cut", "set", "t"), shape).mark(TOO_FEW, small) for _ in range(2))
     weights = np.arange(1, strength.shape[-1] + 1)
     for c, t in np.ndindex(cuts, steps):
         some = np.flatnonzero(known[c, t])
@@ -121,71 +135,29 @@ def _found(
     }
 
 
-def _plan(run: Run, parts: Stitchable, tasks: int, probes: int, players: int) -> Plan:
-    suffix = sum(cut.suffix_macs for cut in parts.cuts)
-    macs = run.checkpoints * probes * 2**players * suffix
+def _plan(run: Run, parts: Stitchable, tasks: int, steps: int, asked: Asked, options: InteractionsOptions) -> Plan:
+    """Return what the tables of so many checkpoints will need."""
+    suffix, probes = sum(cut.suffix_macs for cut in parts.cuts), len(asked.probes)
+    rows = 2**options.players
     widest = max(prod(cut.shape) for cut in parts.cuts)
-    entries = ROWS * max(prod(cut.shape[-2:]) if len(cut.shape) == 3 else prod(cut.shape) for cut in parts.cuts)
+    wide = max((cut.shape[0] if len(cut.shape) == 3 else cut.shape[-1]) for cut in parts.cuts)
+    moments = {}
+    if options.kind == "components" or options.masked != "zero":
+        moments = {"moments": 8 * len(parts.cuts) * (2 * widest + (3 * wide**2 if options.kind == "components" else 0))}
     return Plan(
-        f"{len(parts.cuts)} cuts x {run.checkpoints} checkpoints x {probes:,} probes x {2**players:,} maskings, "
-        f"{macs / 1e12:.3g} T multiply-adds",
+        f"{len(parts.cuts)} cuts x {steps} checkpoints x {probes:,} probes x {rows:,} maskings, "
+        f"{steps * probes * rows * suffix / 1e12:.3g} T multiply-adds",
         tasks=tasks,
         reads=0,
-        task={"features": parts.pass_bytes, "masks": 3 * entries, "masked": ROWS * 4 * widest * BETWEEN},
+        task={
+            "features": parts.pass_bytes,
+            "masks": 3 * ROWS * widest,
+            "masked": ROWS * 4 * widest * BETWEEN,
+            **moments,
+        },
         state=parts.held,
         result={
-            "tables": 4 * len(parts.cuts) * run.checkpoints * probes * 2**players,
-            "models": 2**players * probes * 200,
+            "tables": 4 * len(parts.cuts) * run.checkpoints * probes * rows,
+            "models": rows * probes * 200,
         },
     )
-
-
-class _Masked:
-    """What tasks need."""
-
-    def __init__(
-        self, run: Run, parts: Stitchable, probes: NDArray[np.intp], labels: NDArray[np.int64], players: int, seed: int
-    ) -> None:
-        self._parts, self._probes, self._labels, self._players, self._seed = parts, probes, labels, players, seed
-
-    def tables(self, item: tuple[int, int]) -> NDArray[np.float32]:
-        """Return the log-odds ``(cut, probe, subset)`` of the chosen probes of one batch at one checkpoint."""
-        t, b = item
-        batch, state = self._parts.features.batches[b], self._parts.states[t]
-        mine = self._probes[(self._probes >= batch.start) & (self._probes < batch.stop)]
-        found = np.full((len(self._parts.cuts), len(mine), 2**self._players), np.nan, np.float32)
-        with torch.inference_mode():
-            for c, z in enumerate(self._parts.features(batch, t)):
-                whole = regions(self._parts.cuts[c].shape, self._players)
-                if whole is None:
-                    continue
-                of_entry, candidates = whole
-                for i, probe in enumerate(mine):
-                    players = choose(candidates, self._players, self._seed, int(probe))
-                    logits = self._logits(self._parts.cuts[c], state, z, of_entry, players, batch, int(probe))
-                    with np.errstate(invalid="ignore"):
-                        found[c, i] = log_odds(class_logits(logits), np.int64(self._labels[probe]))
-        return found
-
-    def _logits(
-        self,
-        cut: Cut,
-        state: dict[str, Tensor],
-        z: Tensor,
-        of_entry: NDArray[np.intp],
-        players: NDArray[np.intp],
-        batch: Batch,
-        probe: int,
-    ) -> NDArray[np.float64]:
-        """Return the outputs ``(subset, class)`` of the suffix on a probe's masked features."""
-        suffix, row, outputs = state_for(cut.suffix, state), probe - batch.start, []
-        for start in range(0, 2**self._players, ROWS):
-            subsets = np.arange(start, min(start + ROWS, 2**self._players))
-            rows = torch.from_numpy(kept(of_entry, players, subsets)).to(z.device)
-            masked = torch.where(rows, z[row], torch.zeros_like(z[row]))
-
-            def inputs(count: int = len(rows)) -> Tensor:
-                return batch.inputs[row : row + 1].expand(count, *batch.inputs.shape[1:])
-
-            outputs.append(functional_call(cut.suffix, suffix, (cut.handed(masked, inputs),)).double().cpu())
-        return torch.cat(outputs).numpy()

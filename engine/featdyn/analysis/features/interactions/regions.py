@@ -1,11 +1,14 @@
-"""Regions of a feature map, the players of a masked network: which, and where they lie."""
+"""Players of a masked network: into which sets the entries of a feature map or an input fall, and which are chosen."""
 
 from __future__ import annotations
 
+import zlib
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
+
+from featdyn.errors import FeatdynError
 
 GRID = 8  # patches on a side at most
 
@@ -32,16 +35,43 @@ def regions(shape: tuple[int, ...], players: int) -> tuple[Places, Places] | Non
     return (np.arange(size) * players // size).reshape(shape), np.arange(players)
 
 
-def choose(candidates: Places, players: int, seed: int, probe: int) -> Places:
-    """Return the players of a probe, ascending: by its place in the run, so that they stay when others are asked
-    too.
+def channels(shape: tuple[int, ...], players: int) -> tuple[Places, Places] | None:
+    """Return each entry's channel, the first axis of maps and the last of others; None where there are too few."""
+    count = shape[0] if len(shape) == 3 else shape[-1]
+    numbers = np.arange(count)
+    return None if count < players else (numbers[:, None, None] if len(shape) == 3 else numbers, numbers)
+
+
+def words(shape: tuple[int, ...], players: int, real: NDArray[np.bool_] | None) -> tuple[Places, Places] | None:
+    """Return each entry's position, the first axis; those that are no padding may be players. None where too few are.
+
+    ``real (position,)`` says which are no padding; all where it is None.
     """
-    return np.sort(np.random.default_rng([seed, probe]).choice(candidates, players, replace=False))
+    numbers = np.arange(shape[0])
+    chosen = numbers if real is None else numbers[real[: len(numbers)]]
+    return None if len(chosen) < players else (numbers.reshape(-1, *[1] * (len(shape) - 1)), chosen)
 
 
-def kept(of_entry: Places, chosen: Places, subsets: Places) -> NDArray[np.bool_]:
-    """Return which entries each of these subsets of the players keeps, ``(subset, *of_entry.shape)``."""
-    found = np.ones((len(subsets), *of_entry.shape), bool)
-    for player, region in enumerate(chosen):
-        found &= (of_entry != region) | (subsets >> player & 1 == 1).reshape(-1, *[1] * of_entry.ndim)
-    return found
+def superpixels(image: NDArray[np.floating], players: int) -> tuple[Places, Places] | None:
+    """Return the superpixel of each place of an image (channel, height, width) by SLIC; None where too few come out.
+
+    As many are asked for as there would be patches.
+    """
+    try:
+        from skimage.segmentation import slic
+    except ImportError as error:
+        raise FeatdynError("superpixels need scikit-image: pip install 'featdyn[superpixels]'") from error
+    low, high = image.min(), image.max()
+    wanted = prod(min(side, GRID) for side in image.shape[1:])
+    scaled = (image - low) / (high - low if high > low else 1.0)
+    found = slic(scaled.transpose(1, 2, 0), wanted, start_label=0, convert2lab=image.shape[0] == 3, channel_axis=-1)
+    numbers = np.unique(found)
+    return None if len(numbers) < players else (found[None].astype(np.intp), numbers.astype(np.intp))
+
+
+def choose(candidates: Places, players: int, seed: int, probe: str) -> Places:
+    """Return the players of a probe, ascending: by its id, so that they stay when others are asked too, and are the
+    same in the store of a baseline network.
+    """
+    random = np.random.default_rng([seed, zlib.crc32(probe.encode())])
+    return np.sort(random.choice(candidates, players, replace=False))

@@ -1,0 +1,226 @@
+"""Do three phases of generalization show? ``python -m bench.three_phases FOLDER --data-dir DIR [--json FILE]``.
+
+MNIST, 2,000 training images with 1 % label noise, three seeds. Two networks, a multilayer perceptron and a plain
+convolutional one (for fewer epochs), each the other's reference of another architecture; for each a baseline trained on
+the test images. The sizes were cut once, before any interaction was computed, as the machine had less to give.
+Interactions are those of 10 patches of the input (mean as the masked state) on 30 training and 30 test images. All
+this is far smaller than the study (arXiv 2505.06993), whose own numbers, settings and criteria were not at hand.
+
+Rules, written before any of these runs
+---------------------------------------
+For each network, seed and kind of label (``test``: baseline trained on the test images; ``architecture``: the other
+network on the same training set; ``decay``: decay plus spindle, which labels no single interaction), on the test
+probes:
+
+1. *First phase*: the random network's interactions go, simple generalizable ones come. Holds where the generalizable
+   share H has a maximum between the first and the last checkpoint (verdict "yes" of ``phases.peak``) and the mean
+   order of salient interactions falls from the first checkpoint to that maximum (95 % interval below 0). Does not
+   hold where that verdict is "no" or the interval of the order lies above 0.
+2. *Second phase*: interactions of rising order that generalize less. Holds where the same verdict is "yes" and the
+   mean order rises from the maximum to the end (interval above 0). Does not hold where it is "no" or the interval
+   lies below 0.
+3. *Third phase*: the gap of test over train loss rises, and non-generalizable interactions make it. Holds where
+   ``phases.lasting_rise`` of the gap after the maximum of H is "yes" and, at the last checkpoint, taking them out
+   narrows the gap (interval of what they explain above 0). Does not hold where the verdict is "no" or that interval
+   lies below 0. Of ``decay`` only the lasting rise is asked for.
+
+What neither holds nor does not is undecided. Over seeds a claim *holds* where it does in all three, *does not hold*
+where it does not in at least two, else it is *undecided*. How far kinds agree: Cohen's kappa of labels of single
+interactions at the last checkpoint, mean of the seeds; of ``decay`` the correlation over orders of its share with H.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from bench.harness import environment
+from featdyn.analysis.driver import analyze
+from featdyn.store import Run
+from featdyn.training import load
+from featdyn.training.stage import train
+
+SEEDS = (0, 1, 2)
+NETWORKS = {"mlp": "[128, 64]", "cnn": "[8, 16, 32]"}
+COMMON = (
+    "data.train_size=2000",
+    "training.batch_size=64",
+    "training.learning_rate=0.05",
+    "training.weight_decay=0",
+    "training.schedule=constant",
+    "training.precision=float32",
+    "training.channels_last=false",
+    "checkpoints.first_epoch=5",
+    "probes.train=30",
+    "probes.test=30",
+    "probes.corrupted=0",
+    "capture.layers=['fc']",
+    "capture.gradients=false",
+)
+PLAYERS: dict[str, Any] = {"at": "input", "masked": "mean", "players": 10, "samples": 30}
+KINDS = ("test", "architecture", "decay")
+OF_SPLIT = {
+    "train": ("labels.noise=0.01",),
+    "test": ("training.epochs=8", "checkpoints.every=8", "checkpoints.first_epoch=0"),  # all 10,000 test images
+}
+EPOCHS = {
+    "mlp": ("training.epochs=40", "checkpoints.every=4"),
+    "cnn": ("training.epochs=12", "checkpoints.every=4", "checkpoints.first_epoch=3"),
+}
+
+
+def trained(folder: Path, data_dir: Path, network: str, split: str, seed: int) -> Run:
+    """Return a run, trained if it is not there yet, or not to its end."""
+    own = (f"data.data_dir={data_dir}", f"network.name={network}", f"network.options.widths={NETWORKS[network]}")
+    seeds = f"training.seed={seed}", f"labels.seed={seed}", f"training.split={split}"
+    times = EPOCHS[network] if split == "train" else ()
+    return train(
+        load("mnist", [*COMMON, *times, *OF_SPLIT[split], *own, *seeds]), folder / f"{network}-{split}-{seed}.zarr"
+    )
+
+
+def tables(run: Run, checkpoints: str) -> Run:
+    """Return a run with the outputs of its masked inputs, computed where they are not there yet."""
+    held = [run.result("interactions", path).attrs["options"]["checkpoints"] for path in run.results("interactions")]
+    if not {checkpoints, "all"} & set(held):
+        analyze(run, "interactions", checkpoints=checkpoints, **PLAYERS)
+    return Run(run.path)
+
+
+def verdict(holds: bool, not_so: bool) -> str:
+    return "holds" if holds else "does not hold" if not_so else "undecided"
+
+
+def claims(result: xr.Dataset, kind: str) -> list[str]:
+    """Return what the rules say of the three phases, of one run and kind of label, on its test probes."""
+    cell = result.isel(cut=0).sel(set="test", criterion=kind)
+    second, third = (str(cell[f"{phase}_verdict"].item()) for phase in ("second_phase", "third_phase"))
+
+    def outside(found: xr.Dataset, name: str) -> int:
+        """Return 1 where an interval lies above 0, -1 where below, else 0."""
+        return int(found[f"{name}_low"] > 0) - int(found[f"{name}_high"] < 0)
+
+    before, after = (outside(cell, name) for name in ("order_before", "order_after"))
+    explained = 1
+    if kind != "decay":
+        explained = outside(result.isel(cut=0, t=-1).sel(reference=kind), "explained")
+    return [
+        verdict(second == "yes" and before < 0, second == "no" or before > 0),
+        verdict(second == "yes" and after > 0, second == "no" or after < 0),
+        verdict(third == "yes" and explained > 0, third == "no" or explained < 0),
+    ]
+
+
+def over_seeds(found: Sequence[str]) -> str:
+    return verdict(
+        len(found) == len(SEEDS) and set(found) == {"holds"}, found.count("does not hold") >= 2
+    )  # fmt: skip
+
+
+def curves(result: xr.Dataset) -> dict[str, Any]:
+    """Return what is plotted of one run: of its test probes, and of both where losses are compared."""
+    cell, gap = result.isel(cut=0).sel(set="test"), result.isel(cut=0)
+    strength = cell["strength_positive"] - cell["strength_negative"]
+    generalizable = cell["generalizable_positive"] - cell["generalizable_negative"]
+    phases = ("second_phase", "third_phase", "order_before", "order_after")
+    criteria = [f"{name}{end}" for name in phases for end in ("", "_low", "_high")]
+    criteria += [f"{name}_{word}" for name in phases[:2] for word in ("support", "verdict", "reason")]
+    return {
+        "step": result["step"].values.tolist(),
+        "used": dict(zip(result["set"].values.tolist(), result["used"].values[0].tolist(), strict=True)),
+        "strength by order (t, order)": rounded(strength.transpose("t", "order")),
+        "loss (t, train and test)": rounded(gap["loss"].transpose("t", "role")),
+        "gap": rounded(gap["gap"]),
+        "decay share": bounds(cell, "decay_share"),
+        "decay R2": rounded(cell["decay_r2"]),
+        "by kind of label": {
+            kind: {
+                "H": bounds(cell.sel(reference=kind), "power"),
+                "H by chance": rounded(cell["chance"].sel(reference=kind)),
+                "H by order at the last checkpoint": rounded(cell["power_by_order"].sel(reference=kind).isel(t=-1)),
+                "generalizable strength by order (t, order)": rounded(
+                    generalizable.sel(reference=kind).transpose("t", "order")
+                ),
+                "gap without the others": bounds(gap.sel(reference=kind), "gap_without"),
+                "explained": bounds(gap.sel(reference=kind), "explained"),
+                "correlation of H by order with the decay, last": rounded(
+                    cell["decay_correlation"].sel(reference=kind).isel(t=-1)
+                ),
+            }
+            for kind in result["reference"].values.tolist()
+        },
+        "kappa of test and architecture, last": {
+            end or "value": rounded(cell[f"kappa{end}"].isel(t=-1, pair=0)) for end in ("", "_low", "_high")
+        },
+        "phases": {
+            kind: {name: said(cell[name].sel(criterion=kind)) for name in criteria}
+            for kind in result["criterion"].values.tolist()
+        },
+        "claims": {kind: claims(result, kind) for kind in KINDS},
+    }
+
+
+def rounded(values: xr.DataArray) -> Any:
+    """Return numbers with 4 digits, None where they are missing."""
+    if values.ndim:
+        return [rounded(value) for value in values]
+    return float(f"{float(values):.4g}") if np.isfinite(float(values)) else None
+
+
+def bounds(result: xr.Dataset, name: str) -> dict[str, Any]:
+    return {end or "value": rounded(result[f"{name}{end}"]) for end in ("", "_low", "_high")}
+
+
+def said(value: xr.DataArray) -> Any:
+    return rounded(value) if value.dtype.kind == "f" else str(value.item())
+
+
+def asked(folder: Path, data_dir: Path, network: str, seed: int) -> dict[str, Any]:
+    """Return what is seen of one run beside its baselines, all of which are trained first."""
+    other = next(name for name in NETWORKS if name != network)
+    run = tables(trained(folder, data_dir, network, "train", seed), "all")
+    test = tables(trained(folder, data_dir, network, "test", seed), "last")
+    # Of the other network only its last checkpoint is asked for here, and all where it is asked itself.
+    reference = tables(trained(folder, data_dir, other, "train", seed), "last")
+    kinds = {"test": test, "architecture": reference}
+    result = analyze(run, "generalization", baselines=[f"{name}={other.path}" for name, other in kinds.items()])
+    accuracy = {name: rounded(xr.DataArray(run.values(name)[-1])) for name in ("train_accuracy", "test_accuracy")}
+    return {"network": network, "seed": seed, **accuracy, **curves(result)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.three_phases", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the runs lie, or will")
+    parser.add_argument("--data-dir", type=Path, required=True, help="the folder that holds MNIST")
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--json", type=Path, help="where to write what is found, after each run")
+    options = parser.parse_args()
+    runs: list[dict[str, Any]] = []
+    for network, seed in product(options.networks, SEEDS):
+        runs.append(asked(options.folder, options.data_dir, network, seed))
+        print(network, seed, runs[-1]["claims"], flush=True)
+        of = [run for run in runs if run["network"] == network]
+        if len(of) == len(SEEDS):
+            for kind in KINDS:
+                print(network, kind, summary(of, kind), flush=True)
+        if options.json:
+            names = dict.fromkeys(run["network"] for run in runs)
+            each = {name: [run for run in runs if run["network"] == name] for name in names}
+            verdicts = {name: {kind: summary(of, kind) for kind in KINDS} for name, of in each.items()}
+            held = {"environment": environment("cpu"), "rules": __doc__, "verdicts": verdicts, "runs": runs}
+            options.json.write_text(json.dumps(held, indent=1) + "\n")
+
+
+def summary(runs: Sequence[dict[str, Any]], kind: str) -> dict[str, str]:
+    return {f"phase {i + 1}": over_seeds([run["claims"][kind][i] for run in runs]) for i in range(3)}
+
+
+if __name__ == "__main__":
+    main()
