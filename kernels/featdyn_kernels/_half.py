@@ -53,3 +53,26 @@ def widen(typingctx, value):
         return builder.bitcast(wide, ir.FloatType())
 
     return types.float32(value), codegen
+
+
+@_intrinsic
+def narrow(typingctx, value, target):
+    """Return a float32 number as an array's element: the bits of the nearest float16 for int16, else float32."""
+    if target is not types.int16:
+        return types.float32(value, target), lambda context, builder, sig, args: args[0]
+
+    def codegen(context, builder, sig, args):
+        return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
+
+    return types.int16(value, target), codegen
+
+
+@_intrinsic
+def magnitude(typingctx, value):
+    """Return the bits of a float32 number without its sign, as int32: they grow with it, infinity and NaN last."""
+
+    def codegen(context, builder, sig, args):
+        bits = builder.bitcast(args[0], ir.IntType(32))
+        return builder.and_(bits, ir.Constant(ir.IntType(32), 0x7FFFFFFF))
+
+    return types.int32(value), codegen

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from featdyn.capture import Probes, Recorder, cube, tap
+from featdyn.capture import Probes, Recorder, before, cube, tap
 from featdyn.capture.blocks import BlockWriter
 from featdyn.capture.layers import select
 from featdyn.capture.probes import batch_of
 from featdyn.errors import NetworkError, RecipeError, StoreError, TrainingError
-from featdyn.store import ArraySpec, Run, RunWriter, Schema
+from featdyn.store import ArraySpec, Run, RunWriter, Schema, reader
+from featdyn_kernels.summaries import summarise
 from tests.engine.runs import tree
 
 
@@ -200,21 +202,69 @@ def test_cube_follows_from_the_stored_arrays(tmp_path):
 @given(features=st.integers(1, 70), width=st.integers(1, 40))
 def test_sketch_is_a_linear_map_with_one_sign_per_feature(features, width):
     sketch = cube.Sketch("layer", features, width)
-    matrix = sketch(torch.eye(features))
+    matrix = projected(sketch, torch.eye(features))
     assert torch.equal(matrix.abs().sum(1), torch.ones(features))  # each feature lands in one component, once
     assert matrix.abs().sum(0).max() <= -(-features // width)  # balanced
     x = torch.randn(3, features)
-    torch.testing.assert_close(sketch(x), x @ matrix)
+    torch.testing.assert_close(projected(sketch, x), x @ matrix)
+
+
+def projected(sketch, x):
+    return summarise(x, slots=sketch.slots, width=sketch.width).sketch.float()
+
+
+@pytest.mark.parametrize(("layer", "features", "width"), [("s1b3", 130, 64), ("stem", 7, 16)])
+def test_the_projection_is_the_one_of_stores_that_are_there(layer, features, width):
+    generator = torch.Generator().manual_seed(zlib.crc32(layer.encode()))
+    order = torch.randperm(features, generator=generator)
+    signs = torch.randint(0, 2, (features,), generator=generator) * 2.0 - 1
+    x = torch.randn(4, features)
+    signed = nn.functional.pad(x[:, order] * signs, (0, -features % width))
+    torch.testing.assert_close(projected(cube.Sketch(layer, features, width), x), signed.view(4, -1, width).sum(1))
 
 
 def test_sketch_keeps_inner_products_on_average():
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, 200, generator=generator, dtype=torch.float32)
     estimates = [
-        (a * b).sum().item() for a, b in (cube.Sketch(str(i), 200, 50)(torch.stack([x, y])) for i in range(400))
+        (a * b).sum().item()
+        for a, b in (projected(cube.Sketch(str(i), 200, 50), torch.stack([x, y])) for i in range(400))
     ]
     spread = np.std(estimates) / np.sqrt(len(estimates))
     assert abs(np.mean(estimates) - (x * y).sum().item()) < 4 * spread
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_is_kept_of_the_checkpoint_before_is_what_would_be_read(tmp_path, monkeypatch, dtype):
+    read = []
+
+    def run(name):
+        net = make_net()
+        with Recorder(net, make_probes(), tmp_path / name, layers=["2", "5"], batch=4, dtype=dtype) as recorder:
+            for step in (0, 1):
+                recorder.record(step=step)
+                train_steps(net, None)
+            broken = net[0].weight.detach().clone()
+            with torch.no_grad():
+                net[0].weight.fill_(torch.nan)
+            recorder.record(step=2)
+            with pytest.raises(TrainingError, match="not finite"):
+                recorder.wait()
+            with torch.no_grad():
+                net[0].weight.copy_(broken)
+            count = len(read)
+            recorder.record(step=2)  # what was kept is of a checkpoint that was given up
+            recorder.wait()
+            assert len(read) > count
+            recorder.record(step=3)
+        return Run(tmp_path / name).values("cube/activation_cosine")
+
+    monkeypatch.setattr(before, "read_block", lambda *a: read.append(a) or reader.read_block(*a))
+    kept, reads = run("kept.zarr"), len(read)
+    monkeypatch.setattr(before, "KEPT_BYTES", 0)
+    assert np.array_equal(kept, run("read.zarr"), equal_nan=True)
+    assert len(read) - reads > reads > 0
+    assert np.isfinite(kept[1:]).all()
 
 
 def test_float16_overflow_and_nan_are_refused_and_nothing_is_committed(tmp_path):

@@ -9,7 +9,6 @@ import xarray as xr
 from torch import Tensor, nn
 
 from featdyn.capture import Probes, Recorder
-from featdyn.capture.fit import largest
 from featdyn.errors import NetworkError, TrainingError
 from featdyn.store import Run
 
@@ -127,13 +126,6 @@ def test_only_what_has_diverged_is_said_to_have(tmp_path):
         broken[2].bias.fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"outputs/.* not finite for 20 of 20 probes: training has diverged"):
         record(tmp_path / "r.zarr", broken)
-
-
-def test_largest_is_that_of_the_finite_values_exactly():
-    rows = torch.tensor([[1e-30, -2e-30], [0.0, 0.0], [-float("inf"), 3.0], [float("inf"), -float("inf")]])
-    assert largest(rows).tolist() == [torch.tensor(2e-30).item(), 0.0, 3.0, 0.0]
-    assert largest(torch.tensor([[float("nan"), 1.0]])).isnan().all()
-    assert largest(torch.tensor([-2.0, 3.0])).tolist() == [2.0, 3.0]
 
 
 def test_a_loss_tensor_is_a_coordinate(tmp_path):

@@ -12,12 +12,12 @@ from featdyn.errors import StoreError
 
 
 class Attached:
-    """Records before training, after each ``every`` optimizer steps, and at the end.
+    """Records before training, after the optimizer steps that ``every`` says, and at the end.
 
     Parameters are those of :class:`featdyn.capture.Recorder`; the model comes with the training.
     """
 
-    def __init__(self, probes: Probes, store: str | Path, *, every: int = 1, **options: Any) -> None:
+    def __init__(self, probes: Probes, store: str | Path, *, every: int | str = 1, **options: Any) -> None:
         self._arguments = probes, store
         self._options = {"every": every, **options}
         self._recorder: Recorder | None = None
@@ -50,7 +50,7 @@ class Attached:
         """Record when so many optimizer steps are done, if that is due; a step that was seen counts once."""
         if self._recorder is not None and step != self._step:
             self._step = step
-            if step % self._recorder.every == 0:
+            if self._recorder.cadence.due(step):
                 self._recorder.record(step=step)
 
     def end(self) -> None:

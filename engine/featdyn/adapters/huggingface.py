@@ -21,7 +21,7 @@ class Record(TrainerCallback):  # type: ignore[misc]  # of a library without typ
         ``coords`` are not taken: nobody says their values here.
     """
 
-    def __init__(self, probes: Probes, store: str | Path, *, every: int = 1, **options: Any) -> None:
+    def __init__(self, probes: Probes, store: str | Path, *, every: int | str = 1, **options: Any) -> None:
         self._attached = Attached(probes, store, every=every, **options)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:

@@ -23,7 +23,7 @@ class Record(Callback):  # type: ignore[misc]  # of a library without types here
         As :class:`featdyn.capture.Recorder` takes them. ``coords`` are not taken: nobody says their values here.
     """
 
-    def __init__(self, probes: Probes, store: str | Path, *, every: int = 1, **options: Any) -> None:
+    def __init__(self, probes: Probes, store: str | Path, *, every: int | str = 1, **options: Any) -> None:
         self._attached = Attached(probes, store, every=every, **options)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

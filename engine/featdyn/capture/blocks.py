@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from featdyn.capture.fit import largest
 from featdyn.errors import TrainingError
 from featdyn.store import ArraySpec, Schema
+from featdyn_kernels.summaries import rounded
 
 BUFFERS = 2
 
@@ -29,7 +29,7 @@ class Block:
 
     arrays: dict[str, Tensor]
     largest: dict[str, Tensor]
-    """Of each array and sample what :func:`featdyn.capture.fit.largest` found before its values were converted."""
+    """Of each floating-point array and sample the largest finite magnitude before its values were converted."""
     rows: int = 0
     index: int = 0
     event: torch.cuda.Event | None = field(default=None)
@@ -44,10 +44,14 @@ class Block:
             target = self.arrays[path][start:stop]
             if values.shape != target.shape:
                 raise TrainingError(f"{path} has shape {tuple(values.shape)} in a batch, not {tuple(target.shape)}")
-            target.copy_(values.to(target.dtype), non_blocking=True)
-            self.largest[path][start:stop].copy_(
-                largest(values if values.is_floating_point() else values.float()), non_blocking=True
-            )
+            if not values.is_floating_point():
+                target.copy_(values, non_blocking=True)
+                continue
+            there = torch.empty(values.shape, dtype=target.dtype, device=values.device) if values.is_cuda else target
+            found = rounded(values, there)
+            if values.is_cuda:
+                target.copy_(there, non_blocking=True)
+            self.largest[path][start:stop].copy_(found, non_blocking=True)
         self.rows = stop
 
 

@@ -8,21 +8,10 @@ from torch import Tensor
 from featdyn.capture.arrays import gradient_scale
 from featdyn.capture.options import CaptureOptions
 from featdyn.errors import TrainingError
+from featdyn_kernels.summaries import Summaries
 
 VANISHED = 0.1
 """Share of the living samples that is refused (our own choice): a narrow layer has a few that barely live."""
-
-
-def largest(values: Tensor) -> Tensor:
-    """Return the largest finite magnitude of each row, 0 of a row without any, NaN where one holds NaN.
-
-    ``(rows, ...)`` in, ``(rows,)`` out, in the same floating-point type: nothing is squared, so nothing vanishes here.
-    """
-    flat = values.flatten(1) if values.ndim > 1 else values[:, None]
-    found: Tensor = flat.abs().amax(1)  # an eighth of the time of an infinity norm (CPU, 256 x 16,384)
-    if not bool(found.isfinite().all()):  # rare, and another pass: masked scores hold -inf by design
-        found = flat.abs().nan_to_num(nan=torch.nan, posinf=0.0).amax(1)
-    return found
 
 
 class Fit:
@@ -33,14 +22,16 @@ class Fit:
         self._largest: dict[str, list[Tensor]] = {}
         self._fine: dict[str, list[Tensor]] = {}  # whether all values of a sample are as they should be
 
-    def see(self, path: str, stored: Tensor, found: Tensor) -> None:
-        """Take note of a block of samples: as it is stored, and what :func:`largest` found before."""
+    def see(self, path: str, stored: Tensor, found: Tensor, sums: Summaries | None = None) -> None:
+        """Take note of a block of samples: as it is stored, its largest values before, and its sums where there are."""
         flat = stored.flatten(1) if stored.ndim > 1 else stored[:, None]
         kind = path.rpartition("/")[2]
         if kind == "activation":  # infinite ones are by design where the outputs are finite
             fine = ~found.isnan()
         elif kind in ("logits", "top_logits", "target_logit"):  # and so is a class that is masked out
             fine = (flat < torch.inf).all(1)
+        elif sums is not None:
+            fine = sums.squares.isfinite()
         else:
             fine = flat.isfinite().all(1)
         self._largest.setdefault(path, []).append(found.clone())

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from featdyn.capture.arrays import arrays
 from featdyn.capture.asked import asked
+from featdyn.capture.before import kept_bytes
 from featdyn.capture.blocks import BUFFERS, BlockWriter
+from featdyn.capture.cadence import Cadence
 from featdyn.capture.call import Call, Loss
 from featdyn.capture.fit import Fit
 from featdyn.capture.open_store import check_alike, identity, open_store
@@ -32,6 +34,7 @@ from featdyn.capture.values import Number, number, tensors_to_bytes, whole
 from featdyn.networks import unwrap
 from featdyn.sizes import size
 from featdyn.store import Run, RunPart, RunWriter, Schema, locate
+from featdyn.store.place import Place
 from featdyn.validation import validate
 
 _ALIKE = "make the Recorder with the same arguments on every rank"
@@ -54,7 +57,8 @@ class Recorder:
     store
         A new folder or URL (``s3://bucket/run.zarr``), or the store of a recording. Several ranks need a folder.
     every
-        :meth:`step` records at each such step.
+        :meth:`step` records at each such step; or a share of the steps (``"1%"``, each hundredth), ``"doubling"`` (1,
+        2, 4, ...) or ``"10 per decade"``, see :class:`featdyn.capture.cadence.Cadence`.
     resume
         The last checkpoint of the recording that is there has been loaded: :meth:`start` then records nothing. Steps
         beyond it go on without saying so, too; a second start is refused: :meth:`start`, a step that is there, or a
@@ -88,7 +92,7 @@ class Recorder:
         A layer that does not exist or cannot be recorded, such as one whose rows are not the samples: a few probes are
         tried in batches of other sizes and orders first.
     TypeError, ValueError
-        A loss that is not one number a sample, labels that have no cross-entropy, or ``every`` below 1.
+        A loss that is not one number a sample, labels that have no cross-entropy, or ``every`` that says no steps.
     StoreError
         The store holds another recording, has a writer, or cannot be written or, by all ranks, be seen.
     TrainingError
@@ -109,7 +113,7 @@ class Recorder:
         probes: Probes,
         store: str | Path,
         *,
-        every: int = 1,
+        every: int | str = 1,
         resume: bool = False,
         overwrite: bool = False,
         coords: Sequence[str] = (),
@@ -128,7 +132,7 @@ class Recorder:
             options |= {} if patterns is None else {"layers": patterns}
             call = Call(forward, output, loss)
             check_alike(self._ranks.all(lambda: self._set_up(model, probes, every, coords, call, options)), _ALIKE)
-            self._ranks.all(lambda: estimate(self.schema, self._state_bytes(), 1, BUFFERS, locate(store)).check(store))
+            self._ranks.all(lambda: self._needs(1, self._state_bytes(), locate(store)).check(store))
             self._planned = False
             noted = {"capture": self.options.model_dump(mode="json"), "identity": self._identity, "call": call.said}
             # The store comes last: what fails above leaves no folder and no lock behind.
@@ -152,7 +156,10 @@ class Recorder:
                 raise
             self.steps = max(0, self._last)
             self._given: dict[str, float] | None = None  # with the step that was counted last, if any was
-            self._shards = Shards(run.place, run.schema, self.layers, self.options, self._recording.missing)
+            keeps = kept_bytes(run.schema, len(self._share)) > 0
+            self._shards = Shards(
+                run.place, run.schema, self.layers, self.options, self._recording.missing, keeps=keeps
+            )
         except BaseException:
             self._ranks.close()
             raise
@@ -177,11 +184,17 @@ class Recorder:
         return sum(t.nbytes for t in self._tensors().values())
 
     def _set_up(
-        self, model: nn.Module, probes: Probes, every: int, coords: Sequence[str], call: Call, given: Mapping[str, Any]
+        self,
+        model: nn.Module,
+        probes: Probes,
+        every: int | str,
+        coords: Sequence[str],
+        call: Call,
+        given: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Make ready all but the store; return what must be the same on all ranks."""
         self.options = validate(CaptureOptions, given, "capture")
-        self.every = whole("every", every, 1)
+        self.cadence = Cadence(every)
         self._model = unwrap(model)
         if self._ranks.several:
             check_whole(self._model)
@@ -215,7 +228,10 @@ class Recorder:
     def plan(self, checkpoints: int, state: int = 0) -> RecordingNeeds:
         """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
         self._planned = True
-        return estimate(self.schema, state + self._state_bytes(), checkpoints, BUFFERS, self._run.place)
+        return self._needs(checkpoints, state + self._state_bytes(), self._run.place)
+
+    def _needs(self, checkpoints: int, state: int, place: Place) -> RecordingNeeds:
+        return estimate(self.schema, state, checkpoints, BUFFERS, place, kept_bytes(self.schema, len(self._share)))
 
     def start(self, **coords: Number) -> None:
         """Record step 0, or nothing where a recording is resumed; coordinates that are not given are NaN.
@@ -241,7 +257,7 @@ class Recorder:
         """
         self._given = self._numbers(coords)
         self.steps += 1
-        due = self.steps % self.every == 0
+        due = self.cadence.due(self.steps)
         if due:
             self.record(step=self.steps, state=None, **coords)
         return due

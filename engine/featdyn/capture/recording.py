@@ -94,7 +94,7 @@ class Recording:
         for name, values in passed.gradients.items():
             kept = self.layouts[name].recorded(name, values, there.get(name), gradient=True)
             exact = kept.float() if kept.itemsize < 4 else kept  # scaled, they might not fit
-            found[f"layers/{name}/gradient"] = exact * scale
+            found[f"layers/{name}/gradient"] = exact if scale == 1 else exact * scale
         targets = self.probes.labels[places].to(self.device) if self.outputs.targets else None
         found |= self.outputs.columns(passed.logits, passed.loss, targets, real)
         for path, values in found.items():

@@ -47,9 +47,9 @@ class RecordingNeeds:
             )
 
 
-def estimate(schema: Schema, state: int, checkpoints: int, buffers: int, place: Place) -> RecordingNeeds:
-    """Return the plan of recording so many checkpoints there."""
+def estimate(schema: Schema, state: int, checkpoints: int, buffers: int, place: Place, kept: int = 0) -> RecordingNeeds:
+    """Return the plan of recording so many checkpoints there, with ``kept`` bytes of the one before in memory."""
     rows = min(schema.shard_samples, schema.samples)
-    memory = buffers * rows * sum(a.sample_bytes for a in schema.arrays if a.dims[:1] == ("sample",))
+    memory = kept + buffers * rows * sum(a.sample_bytes for a in schema.arrays if a.dims[:1] == ("sample",))
     arrays = {a.path: a.nbytes for a in schema.arrays}
     return RecordingNeeds(arrays, state, checkpoints, memory, place.free())

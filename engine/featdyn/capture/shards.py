@@ -10,6 +10,7 @@ from torch import Tensor
 
 from featdyn.capture import cube
 from featdyn.capture.arrays import gradient_scale
+from featdyn.capture.before import Before
 from featdyn.capture.blocks import Block
 from featdyn.capture.fit import Fit
 from featdyn.capture.options import CaptureOptions
@@ -17,13 +18,14 @@ from featdyn.errors import TrainingError
 from featdyn.store import Schema
 from featdyn.store.checkpoint import CheckpointFiles
 from featdyn.store.place import Place
-from featdyn.store.reader import read_block
+from featdyn_kernels.summaries import Summaries, summarise
 
 
 class Shards:
-    """Writes blocks of a recording, which reads the checkpoint before; padding comes as 0 and is written as NaN.
+    """Writes blocks of a recording; padding comes as 0 and is written as NaN.
 
-    Layers come with the shape of one activation; ``missing`` of some samples says where arrays hold padding.
+    Layers come with the shape of one activation; ``missing`` of some samples says where arrays hold padding. What a
+    checkpoint is compared with is the one before, which stays in memory where ``keeps`` says so.
     """
 
     def __init__(
@@ -33,8 +35,11 @@ class Shards:
         layers: Mapping[str, tuple[int, ...]],
         options: CaptureOptions,
         missing: Callable[[slice], Mapping[str, Tensor]] = lambda samples: {},
+        *,
+        keeps: bool = False,
     ) -> None:
-        self._place, self._schema, self._options, self._missing = place, schema, options, missing
+        self._schema, self._options, self._missing = schema, options, missing
+        self._before = Before(place, schema, keeps=keeps)
         features = {name: int(np.prod(shape)) for name, shape in layers.items()}
         self._sketches = {name: cube.Sketch(name, n, options.sketch) for name, n in features.items()}
 
@@ -45,33 +50,28 @@ class Shards:
             raise TrainingError(f"a block has {rows} of its {samples.stop - samples.start} samples")
         missing = self._missing(samples)
         columns: dict[str, list[Tensor]] = {}
+        sums: dict[str, Summaries] = {}
         for name, sketch in self._sketches.items():
-            path = f"layers/{name}/activation"
+            path, gradient = (f"layers/{name}/{of}" for of in ("activation", "gradient"))
             stored, padding = block.arrays[path][:rows], missing.get(path)
-            values = stored.flatten(1).float()
+            before = self._before.rows(path, files.index, block.index, padding)
+            sums[path] = summarise(stored, before, sketch.slots, sketch.width)
             count = None if padding is None else (~padding).sum(1) * stored[0, 0].numel()
-            found = cube.summaries(values, self._before(path, files.index, block.index, padding), count)
+            found = cube.summaries(sums[path], stored[0].numel() if count is None else count)
             if self._options.gradients:
-                gradient = block.arrays[f"layers/{name}/gradient"][:rows].flatten(1).float()
-                found["gradient_norm"] = gradient.norm(dim=1) / gradient_scale(self._options)
-            found["sketch"] = sketch(values)
+                sums[gradient] = summarise(block.arrays[gradient][:rows])
+                found["gradient_norm"] = (sums[gradient].squares.sqrt() / gradient_scale(self._options)).float()
             for key, value in found.items():
                 columns.setdefault(key, []).append(value)
         for path, memory in block.arrays.items():
             if memory.is_floating_point():
-                fit.see(path, memory[:rows], block.largest[path][:rows])
+                fit.see(path, memory[:rows], block.largest[path][:rows], sums.get(path))
             if path in missing:
                 memory[:rows][missing[path]] = torch.nan
             files.write(path, memory[:rows].numpy(), block.index)
+            if path.endswith("/activation"):
+                if path in missing:
+                    memory[:rows][missing[path]] = 0
+                block.arrays[path] = self._before.exchange(path, files.index, block.index, memory)
         for key, column in columns.items():
             files.write(f"cube/{key}", torch.stack(column).numpy(), block.index)
-
-    def _before(self, path: str, checkpoint: int, block: int, padding: Tensor | None) -> Tensor | None:
-        if checkpoint == 0:
-            return None
-        values = read_block(self._place, self._schema, path, checkpoint - 1, block)
-        # torch converts halves many times faster than numpy.
-        before = torch.from_numpy(np.require(values, requirements="W")).float()
-        if padding is not None:
-            before = before.masked_fill(padding.view(*padding.shape, *(1,) * (before.ndim - 2)), 0.0)
-        return before.flatten(1)

@@ -12,7 +12,7 @@ import torch
 
 from featdyn.capture.arrays import cube_arrays
 from featdyn.capture.blocks import Block
-from featdyn.capture.fit import Fit, largest
+from featdyn.capture.fit import Fit
 from featdyn.capture.foreign.formats import checkpoints
 from featdyn.capture.foreign.npz import Scratch
 from featdyn.capture.foreign.recorded import Recorded
@@ -27,6 +27,7 @@ from featdyn.networks.layer_patterns import matching
 from featdyn.store import ArraySpec, CheckpointWriter, Run, RunWriter, Schema, locate
 from featdyn.store.reader import state_path
 from featdyn.store.schema import Codec, check_name
+from featdyn_kernels.summaries import rounded
 
 Progress = Callable[[int, int], None]
 
@@ -178,6 +179,6 @@ class _Import:
             values = torch.from_numpy(layer.read(samples.start, samples.stop))
             if tuple(values.shape) != (rows, *layer.shape):
                 raise DataError(f"layer {name}: {tuple(values.shape)} was read, not {(rows, *layer.shape)}")
-            block.largest[path] = largest(values)
-            block.arrays[path] = values.to(getattr(torch, schema[path].dtype))
+            block.arrays[path] = torch.empty(values.shape, dtype=getattr(torch, schema[path].dtype))
+            block.largest[path] = rounded(values, block.arrays[path])
         return block
