@@ -103,6 +103,90 @@ def test_coverage_of_paired_differences(plus: float, minus: float, copies: int) 
     assert (found.high - found.low).min() > 0.01
 
 
+def effective_size(x: np.ndarray, groups: np.ndarray, level: float) -> float:
+    """Return of how many independent samples a mean varies as much, one group after the other."""
+    n, names, mean = len(x), sorted(set(groups.tolist())), x.mean()
+    least = n**2 / sum((groups == g).sum() ** 2 for g in names)
+    if least == n or len(names) < 2:
+        return least
+    squares = [sum(v - mean for v in x[groups == g]) ** 2 for g in names]
+    variance = sum(squares) * len(names) / (len(names) - 1) / n**2
+    alone = np.abs(x).mean() - mean**2  # of one sample
+    size = least if alone <= 0 else n if variance == 0 else min(max(alone / variance, least), n)
+    freedom = len(names) - 1.0
+    if sum(squares) > 0:
+        kurtosis = len(names) * sum(s**2 for s in squares) / sum(squares) ** 2
+        freedom = min(max(2 * len(names) / max(kurtosis - 1, 1e-9), 1), len(names) - 1)
+    tail = (1 - level) / 2
+    return size * (stats.norm.isf(tail) / stats.t.isf(tail, freedom)) ** 2
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=9), st.integers(0, 99), st.sampled_from([0.0, 0.1, 0.6, 1.0]),
+    st.sampled_from([0.8, 0.95]),
+)  # fmt: skip
+def test_intervals_of_clustered_samples_are_those_of_fewer(sizes: list[int], seed: int, p: float, level: float) -> None:
+    rng, groups = np.random.default_rng(seed), np.repeat(np.arange(len(sizes)), sizes)
+    hits = (rng.random(len(sizes)) < p)[groups] ^ (rng.random(len(groups)) < 0.2 * (0 < p < 1))
+    share = resampling.share_interval(hits, groups=groups, level=level)
+    size = effective_size(hits.astype(float), groups, level)
+    expected = resampling.wilson(hits.mean(), size, level)
+    np.testing.assert_allclose([share.low, share.high], expected, rtol=1e-9, atol=1e-12)
+    d = hits - 1.0 * (rng.random(len(groups)) < 0.3)
+    found, size = resampling.difference_interval(d, groups=groups, level=level), effective_size(d, groups, level)
+    # The score at each limit is that of so many independent samples, unless the range ends there.
+    for limit, (plus, minus) in ((found.high, (1, -1)), (-found.low, (-1, 1))):
+        share, less = (d == plus).mean(), (d == minus).mean()
+        if limit > 1 - 1e-9:
+            continue
+        linear = (2 - share + less) * limit - share - less
+        q = (np.sqrt(linear**2 + 8 * less * limit * (1 - limit)) - linear) / 4  # of -1, at this difference
+        score = (limit - share + less) * np.sqrt(size / (2 * q + limit * (1 - limit)))
+        assert score == pytest.approx(stats.norm.isf((1 - level) / 2), rel=1e-6)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=9), st.integers(0, 99))
+def test_students_limits_follow_from_sums(sizes: list[int], seed: int) -> None:
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    x = np.random.default_rng(seed).exponential(size=(2, len(groups)))
+    found = resampling.mean_interval(x, groups=groups)
+    sums = np.stack([x[:, groups == g].sum(1) for g in range(len(sizes))], 1)
+    each = np.array(sizes, float)
+    one = np.ones(2)
+    limits = resampling.student(
+        len(sizes) * one, len(groups) * one, x.sum(1), (sums**2).sum(1), sums @ each, (each**2).sum() * one
+    )
+    np.testing.assert_allclose(limits, [found.low, found.high], rtol=1e-9)
+    if len(sizes) > 1:
+        apart = sums - found.estimate[:, None] * each
+        error = np.sqrt((apart**2).sum(1) * len(sizes) / (len(sizes) - 1)) / len(groups)
+        half = stats.t.ppf(0.975, len(sizes) - 1) * error
+        np.testing.assert_allclose(found.high - found.estimate, half, rtol=1e-9)
+    equal = resampling.student(3 * one, 6 * one, 6 * one, 12 * one, 12 * one, 12 * one)  # two ones in each group
+    assert np.isnan(equal).all()
+
+
+def test_repeats_are_welchs_and_students() -> None:
+    rng = np.random.default_rng(4)
+    for a, b in ((rng.normal(1, 2, 5), rng.normal(size=9)), (rng.normal(size=2), rng.normal(size=3))):
+        found, expected = mean_difference(a, b), stats.ttest_ind(a, b, equal_var=False)
+        limits = expected.confidence_interval()
+        assert (found.low, found.high) == pytest.approx((limits.low, limits.high))
+        assert (found.pvalue, found.freedom) == pytest.approx((expected.pvalue, expected.df))
+        assert (found.value, found.repeats) == (pytest.approx(a.mean() - b.mean()), len(a) + len(b))
+        own = mean_estimate(a)
+        assert own.pvalue == pytest.approx(stats.ttest_1samp(a, 0).pvalue)
+        assert own.freedom == len(a) - 1
+        moved = own.minus(0.25)
+        assert (moved.value, moved.low, moved.high) == pytest.approx(
+            (own.value - 0.25, own.low - 0.25, own.high - 0.25)
+        )
+        cut = own.within(own.low + 0.1, own.value + 0.1)
+        assert (cut.low, cut.high) == pytest.approx((own.low + 0.1, own.value + 0.1))
+
+
 def test_means_are_students_of_the_groups() -> None:
     rng = np.random.default_rng(2)
     x = rng.exponential(size=80)

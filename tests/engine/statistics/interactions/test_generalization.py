@@ -18,6 +18,7 @@ from featdyn.statistics.interactions import (
     strength_by_order,
     top,
 )
+from featdyn.statistics.resampling import bootstrap_counts
 from tests.engine.statistics.interactions import worlds
 
 N = 5
@@ -144,12 +145,34 @@ def test_kappa_is_cohens() -> None:
         cohens_kappa(a * 0.5, b, kept)
 
 
+def test_kappa_s_interval_is_over_draws_of_samples() -> None:
+    rng = np.random.default_rng(2)
+    a = rng.integers(2, size=(9, 2, 4))
+    b, kept = np.where(rng.uniform(size=a.shape) < 0.8, a, 1 - a), rng.uniform(size=a.shape) < 0.7
+    found = cohens_kappa(a, b, kept, seed=3)
+    sample, x, y, draws = np.nonzero(kept)[0], a[kept], b[kept], []
+    for count in bootstrap_counts(9, 1000, 3).astype(np.float64):
+        w = count[sample] / count[sample].sum()
+        equal, one, other = w @ (x == y), w @ x, w @ y
+        by_chance = one * other + (1 - one) * (1 - other)
+        draws.append((equal - by_chance) / (1 - by_chance))
+    np.testing.assert_allclose([found.low, found.high], np.quantile(draws, [0.025, 0.975]), atol=1e-12)
+    assert found.labels == kept.sum()
+    assert found.reason == ""
+    same = cohens_kappa(a[:1], b[:1], np.ones_like(a[:1]))
+    assert np.isfinite(same.kappa)
+    assert np.isnan([same.low, same.high]).all()
+    assert "no spread" in same.reason
+
+
 def test_correlation_over_orders_leaves_out_what_is_unknown() -> None:
     a, b = np.array([0.9, 0.7, np.nan, 0.2, 0.1]), np.array([0.8, 0.9, 0.5, 0.3, np.nan])
     both = [0, 1, 3]
     assert agreement.order_correlation(a, b) == pytest.approx(np.corrcoef(a[both], b[both])[0, 1])
     assert np.isnan(agreement.order_correlation(a[:2], b[:2]))
     assert np.isnan(agreement.order_correlation(np.ones(5), b))
+    assert np.isnan(agreement.order_correlation(np.full(5, np.nan), b))
+    assert agreement.order_correlation(1e-4 * a, b) == pytest.approx(agreement.order_correlation(a, b))
 
 
 def test_overlaps_of_sets() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from featdyn.statistics.interactions import phases
+from featdyn.statistics.resampling import bootstrap_counts
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64.0])
 RISE_AND_FALL = np.array([0.2, 0.35, 0.5, 0.65, 0.8, 0.6, 0.45, 0.3])
@@ -85,9 +86,91 @@ def test_a_gap_that_falls_has_none_and_one_of_noise_cannot_tell() -> None:
     assert "single sample" in one.reason
 
 
+def summed_up(found: phases.Boundary, steps: np.ndarray, step: float, places: list[int], draws: int) -> None:
+    """Check what a boundary says of the places at which draws have it."""
+    np.testing.assert_equal(found.step, step)
+    assert found.support == len(places) / draws
+    ends = [sorted(steps[places])[round(q * (len(places) - 1))] for q in (0.025, 0.975)] if places else [np.nan] * 2
+    np.testing.assert_equal([found.low, found.high], ends)
+
+
+@pytest.mark.parametrize("lowest", [False, True])
+@pytest.mark.parametrize("noise", [0.1, 0.5, 1.5])
+@pytest.mark.parametrize("steps", [STEPS, STEPS[[0, 4, 7]]])
+def test_a_peak_is_that_of_each_draw(steps: np.ndarray, noise: float, lowest: bool) -> None:
+    """One draw after the other; its samples in pairs that are drawn together."""
+    h, sign, verdicts = RISE_AND_FALL[np.isin(STEPS, steps)], -1 if lowest else 1, set()
+    for seed in range(3):
+        part, whole = strengths(1 - h if lowest else h, 12, noise, seed)
+        groups, t = np.arange(12) // 2, len(steps)
+        found = phases.peak(part, whole, steps, lowest=lowest, groups=groups, seed=seed)
+        best = int(np.argmax(sign * part.sum(1) / whole.sum(1)))
+        places, rises, falls = [], 0, 0
+        for count in bootstrap_counts(12, 1000, seed, groups).astype(np.float64):
+            drawn = (sign * (part @ count) / (whole @ count)).tolist()
+            rises, falls = rises + (drawn[best] > drawn[0]), falls + (drawn[best] > drawn[-1])
+            place = drawn.index(max(drawn))
+            places += [place] if 0 < place < t - 1 else []
+        inside = 0 < best < t - 1
+        summed_up(found, steps, steps[best] if inside else np.nan, places, 1000)
+        sure = inside and min(rises, falls) >= 1000 * (1 - 0.05 / t) and len(places) >= 950
+        none = not inside and len(places) <= 50
+        assert found.verdict == ("yes" if sure else "no" if none else "cannot tell")
+        verdicts.add(found.verdict)
+        if found.verdict != "yes" and inside:
+            assert "does not clearly" in found.reason
+    assert noise > 0.1 or "yes" in verdicts
+
+
+@pytest.mark.parametrize("of", ["gap", "test"])
+@pytest.mark.parametrize(("noise", "in_a_row", "after"), [(0.1, 2, -np.inf), (0.6, 1, 2.0), (1.5, 7, -np.inf)])
+def test_a_rise_is_that_of_each_draw(of: str, noise: float, in_a_row: int, after: float) -> None:
+    gap, t = np.array([0.3, 0.2, 0.1, 0.3, 0.6, 1.0, 2.0, 3.0]), len(STEPS)
+
+    def first(curve: np.ndarray) -> int:
+        for i in range(t - in_a_row):
+            if STEPS[i] >= after and all(curve[j + 1] > curve[j] for j in range(i, i + in_a_row)):
+                return i
+        return -1
+
+    for seed in range(3):
+        train, test = losses(gap, 5, noise, seed)
+        test, pairs = test[:, :4], np.array([0, 0, 1, 1])
+        found = phases.lasting_rise(
+            train, test, STEPS, of=of, in_a_row=in_a_row, after=after, test_groups=pairs, seed=seed
+        )
+        seeds = np.random.default_rng(seed).integers(2**31, size=2)
+        counts = [bootstrap_counts(5, 1000, int(seeds[0])), bootstrap_counts(4, 1000, int(seeds[1]), pairs)]
+        start, places, later = first(test.mean(1) - (of == "gap") * train.mean(1)), [], 0
+        for a, b in zip(*(c.astype(np.float64) for c in counts), strict=True):
+            curve = test @ b / b.sum() - (of == "gap") * (train @ a / a.sum())
+            later += curve[-1] > curve[start]
+            places += [first(curve)] if first(curve) >= 0 else []
+        if start >= 0 and later <= 50:
+            assert (found.verdict, found.support) == ("no", len(places) / 1000)
+            continue
+        summed_up(found, STEPS, STEPS[start] if start >= 0 else np.nan, places, 1000)
+        sure, none = start >= 0 and min(later, len(places)) >= 950, start < 0 and len(places) <= 50
+        assert found.verdict == ("yes" if sure else "no" if none else "cannot tell")
+
+
+def test_the_fewest_samples_and_checkpoints_that_tell() -> None:
+    part, whole = strengths(RISE_AND_FALL, 2, 0.0)
+    assert phases.peak(part, whole, STEPS).verdict == "yes"
+    assert phases.lasting_rise(*losses(np.arange(8.0), 2, 0.0), STEPS, in_a_row=7).verdict == "yes"
+    three = [0, 4, 7]
+    assert phases.peak(part[three], whole[three], STEPS[three]).step == 8
+    whole[:, 0] = part[:, 0] = 0  # a quarter of the draws have this sample alone
+    assert "too few samples" in phases.peak(part, whole, STEPS).reason
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda a: phases.peak(a[:2], a[:2], STEPS[:2]), "at least 3"),
+        (lambda a: phases.peak(a, a, STEPS[[0, 0, *range(2, 8)]]), "ascending"),
+        (lambda a: phases.peak(a[:, :0], a[:, :0], STEPS), "must have shape"),
+        (lambda a: phases.lasting_rise(a, a, STEPS, in_a_row=0), "in_a_row"),
         (lambda a: phases.peak(a, a[:, :2], STEPS), "one shape"),
         (lambda a: phases.peak(a[:5], a[:5], STEPS), "8 checkpoints"),
         (lambda a: phases.peak(a, a, STEPS[::-1]), "ascending"),
