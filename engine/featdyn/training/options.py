@@ -12,9 +12,7 @@ from featdyn.validation import Fraction, Options
 class NetworkOptions(Options):
     """Which network."""
 
-    name: str = Field(
-        description="resnet20, mlp, cnn, transformer, resnet18, vgg16, vgg16_bn, vit, or words of texts"
-    )
+    name: str = Field(description="resnet20, mlp, cnn, transformer, resnet18, vgg16, vgg16_bn, vit, or words of texts")
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="options of this network: widths of mlp and cnn, width of resnet20, transformer, vgg16 and "
