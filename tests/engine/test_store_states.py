@@ -403,7 +403,7 @@ def test_any_life(machine: type[Store]) -> None:
 @pytest.mark.timeout(1800)
 @KINDS
 def test_many_long_lives(machine: type[Store]) -> None:
-    run_state_machine_as_test(machine, settings=settings(QUICK, max_examples=300, stateful_step_count=40))
+    run_state_machine_as_test(machine, settings=settings(QUICK, max_examples=50, stateful_step_count=40))
 
 
 @pytest.mark.slow
