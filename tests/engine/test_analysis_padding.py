@@ -13,7 +13,7 @@ from torch import nn
 from featdyn.analysis.driver import analyze
 from featdyn.analysis.inputs.recorded_layers import recorded_layers
 from featdyn.capture import Axis, Probes, Recorder
-from featdyn.errors import FeatdynError
+from featdyn.errors import FeatdynError, NetworkError
 from featdyn.networks import ways
 from featdyn.store import Run
 from featdyn.store.checkpoint import CheckpointFiles
@@ -183,7 +183,7 @@ def test_layers_with_tokens_first_are_asked_as_those_with_samples_first(run, tmp
     one, two = analyze(Run(run.path), "drift"), analyze(turned, "drift", model=network, cuts=["mix", "up", "embed"])
     for name in ("motion", "cosine", "cka", "path_length"):
         np.testing.assert_allclose(one[name].sel(cut=two["cut"].values), two[name], rtol=1e-4, atol=1e-5, err_msg=name)
-    with pytest.raises(FeatdynError):
+    with pytest.raises(NetworkError, match=r"no cut 'mix': it gives its samples on axis 1, and .*; there are truediv"):
         analyze(turned, "consistency", model=network, cuts=["mix"])
 
 

@@ -129,7 +129,10 @@ def _strays(
         elif not first.numel():
             yield f"gives rows without values, {tuple(first.shape[1:])}"
         elif not close(first, again, around):
-            yield "is random in eval mode: two passes of the same samples differ (F.dropout without training=?)"
+            yield (
+                "is random in eval mode, or follows what passed before: two passes of the same samples differ "
+                "(F.dropout without training=? a state that is kept?)"
+            )
         elif not close(first[order], other, around, ALIKE if len(order) == n and not first.is_cuda else TOLERANCE):
             yield "gives a sample other values in another batch, so that its rows are not the samples, or samples meet"
 

@@ -54,8 +54,10 @@ def device_of(model: nn.Module) -> torch.device:
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and restore each module's mode and all random states afterwards."""
+    """Put a model into eval mode, and restore each module's mode, its buffers and all random states afterwards."""
     modes = [(module, module.training) for module in model.modules()]
+    held = [(module, name, b) for module in model.modules() for name, b in module._buffers.items() if b is not None]
+    before = [(buffer, buffer._version, buffer.detach().clone()) for _, _, buffer in held]
     devices = sorted({p.device for p in model.parameters() if p.device.type == "cuda"}, key=str)
     with torch.random.fork_rng(devices=devices):
         try:
@@ -64,6 +66,11 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         finally:
             for module, mode in modes:
                 module.training = mode
+            with torch.no_grad():  # such as a count of passes, which some networks keep
+                for (module, name, buffer), (_, version, values) in zip(held, before, strict=True):
+                    module._buffers[name] = buffer
+                    if buffer._version != version:
+                        buffer.copy_(values)
 
 
 def run(

@@ -64,15 +64,20 @@ class Hooked:
 
     def __init__(self, module: nn.Module, example: Tensor) -> None:
         self._module = module
+        self._inputs = rows(example, ROWS[0])
         try:
-            runs = [_Run(module, rows(example, n)) for n in ROWS]
+            try:
+                runs = [_Run(module, self._inputs[:n]) for n in ROWS]
+            except Exception:  # turned round they are none, as lengths beside tokens
+                self._inputs = example[: ROWS[0]]
+                runs = [_Run(module, self._inputs[:n]) for n in ROWS]
             output = one_tensor(runs[0].output)
         except Exception as error:  # the forward functions of users raise what they please
             raise CannotCut(module, error) from error
         if output is None:
             raise CannotCut(module, f"it returns {type(runs[0].output).__name__}, not one tensor")
         self._output = output
-        self._inputs, self._uses, self._macs = rows(example, ROWS[0]), runs[0].uses, runs[0].macs
+        self._uses, self._macs = runs[0].uses, runs[0].macs
         self._finished, self._read = runs[0].finished, runs[0].read
         self._state = frozenset(module.state_dict())
         self._idle = self._state.difference(*self._uses)  # of branches not taken here: both halves have their own

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 
 from featdyn.capture.axis import pooled
+from featdyn.errors import NetworkError
 from featdyn.networks import Cut, features_at, state_for
 from featdyn.networks.attention import with_plain_attention, without_fast_path
 
@@ -79,7 +80,14 @@ class Features:
             left = iter(steps)
             while some := list(islice(left, many)):
                 tangents = dict(_named(torch.stack(some).double().to(self._inputs.device), moving))
-                found.append([z.cpu() for z in vmap(along)(tangents)])
+                try:
+                    found.append([z.cpu() for z in vmap(along)(tangents)])
+                except NotImplementedError as error:
+                    why = str(error).splitlines()[0]
+                    raise NetworkError(
+                        f"features answer to steps by forward derivatives, which torch does not have here ({why}): "
+                        "leave the moves of features out with probes=0 (--probes 0)"
+                    ) from error
         return [torch.cat(z).movedim(0, 1) for z in zip(*found, strict=True)]
 
     def _features(self, state: dict[str, Tensor]) -> list[Tensor]:

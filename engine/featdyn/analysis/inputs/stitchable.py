@@ -160,12 +160,22 @@ def cut_network(
 def exact_cuts(run: Run, parts: Stitchable) -> tuple[nn.Module, list[Cut]]:
     """Return the network in float64 and the same cuts of it, taken apart anew.
 
-    What was traced in float32 may hold constants of that type.
+    What was traced in float32 may hold constants of that type. Raises :class:`NetworkError` where the network does not
+    run in float64.
     """
     assert parts.network is not None
-    model = of_one_input(run, copy.deepcopy(parts.network).double(), parts.call, exact=True)
-    few = Inputs(run, exact=True).of(slice(0, FEW)).to(device_of(model))
-    return model, _taken_apart(run, model, few, [cut.name for cut in parts.cuts], parts.method)[0]
+    few = Inputs(run, exact=True).of(slice(0, FEW)).to(device_of(parts.network))
+    try:
+        model = of_one_input(run, copy.deepcopy(parts.network).double(), parts.call, exact=True)
+        with torch.inference_mode():
+            eval_twin(model)(few.clone())
+        return model, _taken_apart(run, model, few, [cut.name for cut in parts.cuts], parts.method)[0]
+    except (NetworkError, RuntimeError) as error:
+        first = str(error).removeprefix(f"{run.path}: ").partition("\n")[0]
+        raise NetworkError(
+            f"{run.path}: the moves of features are computed in float64, in which the network does not run (its code "
+            f"may say float32: {first}): leave them out with probes=0 (--probes 0)"
+        ) from error
 
 
 def _taken_apart(
@@ -195,6 +205,11 @@ def _taken_apart(
         if difference <= SAME:
             return picked, states, difference
     if missing is not None:
+        held = {spec.path: spec.attrs for spec in run.schema.arrays}
+        for name in patterns:
+            if axis := held.get(f"layers/{name}/activation", {}).get("sample_axis"):
+                said = f"it gives its samples on axis {axis}, and halves are joined where samples come first"
+                raise NoCut(str(missing).replace(f"{name!r};", f"{name!r}: {said};"))
         raise missing
     if states is None:
         raise CannotCut(model, "no single tensor on its way separates it into two halves")

@@ -64,8 +64,12 @@ def squared(parts: Stitchable, names: Sequence[str]) -> dict[str, NDArray[np.flo
 
     Every state is read once.
     """
-    states = [{name: state[name].flatten() for name in names} for state in parts.states]
+    states = [{name: _real(state[name]).flatten() for name in names} for state in parts.states]
     return {name: _squared([state[name] for state in states]) for name in names}
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def beyond_squares(values: Tensor) -> bool:

@@ -79,7 +79,8 @@ ANALYSIS = Analysis(
     "learning rate: to first order z(theta - r g_k) - z(theta - r g), exact as r falls, in float64 (feature_nonlinear "
     "says how far the step itself is from it). The control: the same with isotropic Gaussian noise in place of xi_k, "
     "of its length. Permuted: gradients of the same batches with the labels of the training set permuted. What is "
-    "sampled is our own choice: that of arXiv 2509.20334 was not found. A CPU sums gradients of convolutions in an "
+    "sampled is our own choice: that of arXiv 2509.20334 was not found. Parameters of the model given that are frozen "
+    "(requires_grad) take no part. A CPU sums gradients of convolutions in an "
     "order that depends on how many threads a process has: results of as many threads have the same bits, others "
     "those of float32 within rounding.",
     options=NoiseOptions,
@@ -118,5 +119,5 @@ ANALYSIS = Analysis(
         "isotropic_curvature": _curvature("curvature of the loss along random directions"),
     },
     compute="featdyn.analysis.gradient_noise.noise.compute:noise",
-    version=2,
+    version=3,
 )

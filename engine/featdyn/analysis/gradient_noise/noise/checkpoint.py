@@ -49,7 +49,7 @@ class NoiseAt:
         self._names = [parameters(cut.prefix) for cut in parts.cuts]
         masks = parts.features.padded.items()
         real = {name: mask[self.probes].to(parts.features.device) for name, mask in masks}
-        model, cuts = exact_cuts(run, parts)
+        model, cuts = exact_cuts(run, parts) if len(self.probes) else (parts.model, parts.cuts)
         self._features = Features(model, cuts, inputs, real)
         self._of_cut = [Features(model, [cut], inputs, real) for cut in cuts]
 
@@ -135,7 +135,7 @@ class NoiseAt:
         whole = self._names[-1]
         xi = flat(draw, whole).double() - g
         error = xi * torch.nan  # dropout draws otherwise in another precision
-        if not self.sampler.random:
+        if not self.sampler.random and self.sampler.exact:
             error = flat(draw, whole).double() - flat(next(self._draws(1, dtype=torch.float64)), whole)
         if moves:
             after = self._features.at(moved(around, -rate * xi, whole))
@@ -155,8 +155,8 @@ class NoiseAt:
         inputs, labels = self.sampler.subset(self._options.curvature)
         random = self._random(7, t, c)
         isotropic = (torch.randn(xi.shape[1], generator=random) for _ in xi)
-        model = self.sampler.model.eval()  # the loss as a function of the parameters alone; at() sets the mode anew
-        along = [quotients(model, self.sampler.data.loss, inputs, labels, v, names) for v in (xi, isotropic)]
+        with self.sampler.at_rest() as model:
+            along = [quotients(model, self.sampler.data.loss, inputs, labels, v, names) for v in (xi, isotropic)]
         return {"noise_curvature": ("draw", along[0]), "isotropic_curvature": ("draw", along[1])}
 
     def _wide(self, xi: Tensor) -> Values:

@@ -13,6 +13,7 @@ from featdyn.analysis.context import Context
 from featdyn.analysis.gradient_noise.linear_response import TOGETHER
 from featdyn.analysis.gradient_noise.noise import NoiseOptions
 from featdyn.analysis.gradient_noise.noise.checkpoint import NoiseAt
+from featdyn.analysis.gradient_noise.sampler import Sampler
 from featdyn.analysis.gradient_noise.training_data import Given
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import NOT_FINITE, STILL, Status
@@ -21,7 +22,7 @@ from featdyn.sizes import duration
 
 WIDE = ("directions", "draws")
 """Arrays as long as the parameters, which differ from cut to cut."""
-RANDOM_LAYERS = "layers_are_random"
+RANDOM_LAYERS, FLOAT32 = "layers_are_random", "the_network_does_not_run_in_float64"
 
 
 def noise(context: Context[NoiseOptions]) -> xr.Dataset:
@@ -58,7 +59,7 @@ def noise(context: Context[NoiseOptions]) -> xr.Dataset:
     apart = at.sampler.apart + ([] if options.replacement else ["batches without replacement"])
     return (
         common.assign(wide)
-        .assign(_statuses(common, at.sampler.random))
+        .assign(_statuses(common, at.sampler))
         .assign_coords(coords)
         .assign_attrs(
             batch_size=at.sampler.batch_size,
@@ -70,13 +71,14 @@ def noise(context: Context[NoiseOptions]) -> xr.Dataset:
     )
 
 
-def _statuses(found: xr.Dataset, random: bool) -> dict[str, xr.Variable]:
+def _statuses(found: xr.Dataset, sampler: Sampler) -> dict[str, xr.Variable]:
     """Return why values are missing: gradients that are not finite, and shares of what does not move."""
+    of_rounding = RANDOM_LAYERS if sampler.random else STILL if sampler.exact else FLOAT32
     checked = {
         "parameter_status": ("parameter_mean_square", NOT_FINITE),
         "feature_status": ("feature_mean_square", NOT_FINITE),
-        "rounding_status": ("rounding", RANDOM_LAYERS if random else STILL),
-        "feature_rounding_status": ("feature_rounding", RANDOM_LAYERS if random else STILL),
+        "rounding_status": ("rounding", of_rounding),
+        "feature_rounding_status": ("feature_rounding", of_rounding),
         "feature_nonlinear_status": ("feature_nonlinear", STILL),
         "curvature_status": ("noise_curvature", STILL),
     }
