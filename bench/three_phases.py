@@ -157,7 +157,7 @@ def curves(result: xr.Dataset) -> dict[str, Any]:
             for kind in result["reference"].values.tolist()
         },
         "kappa of test and architecture, last": {
-            end or "value": rounded(cell[f"kappa{end}"].isel(t=-1, pair=0)) for end in ("", "_low", "_high")
+            end or "value": rounded(cell[f"kappa{end}"].isel(t=-1, compared=0)) for end in ("", "_low", "_high")
         },
         "phases": {
             kind: {name: said(cell[name].sel(criterion=kind)) for name in criteria}

@@ -94,7 +94,7 @@ def test_a_network_is_its_own_baseline(run, found) -> None:
     np.testing.assert_allclose(found["loss"].isel(t=3), itself["loss_without"])
     assert (itself["chance"] <= 1).all()
     twice = generalization(run, baselines=[f"a={run.path}@0", f"b={run.path}@0"], in_a_row=1)
-    assert twice["pair"].values.tolist() == ["a | b"]
+    assert twice["compared"].values.tolist() == ["a | b"]
     known = twice["kappa"].values[np.isfinite(twice["kappa"].values)]
     assert len(known)
     np.testing.assert_allclose(known, 1)

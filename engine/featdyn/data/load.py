@@ -21,7 +21,7 @@ FOLDER = "imagefolder:"
 
 def names() -> tuple[str, ...]:
     """Return the names that `load` knows, beside "imagefolder:PATH"."""
-    return ("digits", DOCSTRINGS, *READERS, "mod97")
+    return ("digits", *READERS, "mod97", DOCSTRINGS)
 
 
 def load(

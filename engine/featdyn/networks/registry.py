@@ -18,13 +18,13 @@ _BUILDERS: dict[str, tuple[Callable[..., nn.Module], str]] = {
     "mlp": (plain.mlp, "multilayer perceptron with ReLU, no BatchNorm"),
     "cnn": (plain.cnn, "plain convolutional network, no BatchNorm, no skips"),
     "transformer": (transformer.transformer, "small transformer over the rows of an image, such as one-hot symbols"),
+    "words": (words.words, "small classifier of texts: embedded words, their mean, one hidden layer"),
     "resnet18": (vision.resnet18, "torchvision's ResNet-18, with a small-image stem up to 64 pixels"),
     "vgg16": (
         partial(vision.vgg, "vgg16"),
         "torchvision's VGG-16, with one linear layer as classifier up to 64 pixels",
     ),
     "vgg16_bn": (partial(vision.vgg, "vgg16_bn"), "torchvision's VGG-16 with BatchNorm, otherwise as vgg16"),
-    "words": (words.words, "small classifier of texts: embedded words, their mean, one hidden layer"),
     "vit": (vision.vit, "small vision transformer (torchvision), patches fitted to the image"),
 }
 

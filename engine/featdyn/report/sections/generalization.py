@@ -64,7 +64,7 @@ def section(result: xr.Dataset) -> Section:
         names = name_of(cell, "cut"), name_of(cell, "set"), name_of(cell, "criterion")
         found = [_boundary(cell, phase) for phase in ("second_phase", "third_phase")]
         rows.append((*names, *found, str(cell["second_phase_reason"].item())))
-    note = _agreement(result) if "pair" in result.coords else ""
+    note = _agreement(result) if "compared" in result.coords else ""
     return Section(
         "Generalization of interactions", TEXT, panels, choices, preset_set(result), Grid(HEADER, rows), note
     )
@@ -78,9 +78,9 @@ def _boundary(cell: xr.Dataset, phase: str) -> str:
 def _agreement(result: xr.Dataset) -> str:
     last = result.isel(t=-1)
     said = [
-        f"{name_of(cell, 'pair')}: {bounded_word(cell, 'kappa', '{:.2f}'.format)} ({name_of(cell, 'set')}, "
+        f"{name_of(cell, 'compared')}: {bounded_word(cell, 'kappa', '{:.2f}'.format)} ({name_of(cell, 'set')}, "
         f"{name_of(cell, 'cut')})"
-        for cell in cells(last, "cut", "set", "pair")
+        for cell in cells(last, "cut", "set", "compared")
         if np.isfinite(float(cell["kappa"]))
     ]
     return f"Cohen's kappa of labels at the last checkpoint: {'; '.join(said)}." if said else ""

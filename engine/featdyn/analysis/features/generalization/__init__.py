@@ -67,7 +67,7 @@ ANALYSIS = Analysis(
         "chance": Variable(LABELLED, "H against the baselines' interactions on other probes", valid_range=SHARE,
                            status="reference_status"),
         **bounded("beyond_chance", LABELLED, "H less chance", valid_range=SIGNED, status="reference_status"),
-        **bounded("kappa", f"{CELLS} pair", "Cohen's kappa of two kinds of labels of the salient interactions",
+        **bounded("kappa", f"{CELLS} compared", "Cohen's kappa of two kinds of labels of the salient interactions",
                   valid_range=SIGNED, status="pair_status"),
         **bounded("decay_share", CELLS, "share of strength in the decaying part of decay plus spindle",
                   valid_range=SHARE, status="decay_status"),

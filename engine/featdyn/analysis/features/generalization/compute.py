@@ -17,6 +17,7 @@ from featdyn.analysis.features.generalization.labels import NO_PROBE, Labels, Of
 from featdyn.analysis.features.generalization.phases import ENDS, NO_LOSSES, NUMBERS, STATUSES, WORDS, Curves, phases
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.compute import Plan
+from featdyn.errors import FeatdynError
 
 
 def generalization(context: Context[GeneralizationOptions]) -> xr.Dataset:
@@ -24,6 +25,8 @@ def generalization(context: Context[GeneralizationOptions]) -> xr.Dataset:
     run, options = context.run, context.options
     ProbeSets.of(run).refuse_unknown(run, options)
     own = run.result("interactions")
+    if "split" not in own.coords:
+        raise FeatdynError(f"{run.path}: its interactions are of an earlier version: analyze them again")
     baselines = [Baseline.read(text, run, own) for text in options.baselines]
     cuts, sets, steps = own.sizes["cut"], own["set"].values.tolist(), own["step"].values
     items = [(c, t) for c in range(cuts) for t in range(len(steps))]
@@ -70,7 +73,7 @@ def _cells(found: dict[tuple[int, int], OfCheckpoint], shape: tuple[Any, ...], n
         made += [labelled, losses]
     pairs = list(next((s.pairs for cell in found.values() for s in cell.sets.values() if s.pairs), {}))
     if pairs:
-        both = Cells(("cut", "set", "t", "pair"), (*grid, len(pairs)), _ends("kappa"), ["pair_status"])
+        both = Cells(("cut", "set", "t", "compared"), (*grid, len(pairs)), _ends("kappa"), ["pair_status"])
         made.append(both)
     for (c, t), cell in found.items():
         for s, name in enumerate(sets):
@@ -87,7 +90,7 @@ def _cells(found: dict[tuple[int, int], OfCheckpoint], shape: tuple[Any, ...], n
         for r, reference in enumerate(names):
             losses.put((c, t, r), references.get(reference, ({}, ""))[0], {})
     coords = {"reference": np.array(names, dtype=object)} if names else {}
-    coords |= {"pair": np.array(pairs, dtype=object)} if pairs else {}
+    coords |= {"compared": np.array(pairs, dtype=object)} if pairs else {}
     return xr.merge([cells.dataset() for cells in made]).assign_coords(coords)
 
 
