@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featdyn.capture.tap import undisturbed
 from featdyn.data import Dataset, load, noisy_labels, normalise
 from featdyn.errors import RecipeError
 from featdyn.networks import build, predicted_classes
-from featdyn.training.batches import Batches, seeded
+from featdyn.training import precision
+from featdyn.training.batches import Batches, mixed_seed, seeded
 from featdyn.training.intervention import Intervention
 from featdyn.training.options import TrainingOptions
 from featdyn.training.recipe import Recipe
@@ -27,7 +30,8 @@ class Loop:
 
     def __init__(self, recipe: Recipe, dataset: Dataset | None = None) -> None:
         self.options = options = recipe.training
-        self.device = _device(options)
+        self.device = device_of(options)
+        self.precision = precision.settled(options.precision, self.device)
         self.dataset = load(**dict(recipe.data)) if dataset is None else dataset
         classes = len(self.dataset.classes)
         self._alpha: float = recipe.network.options.get("alpha", 1)
@@ -46,6 +50,7 @@ class Loop:
         self.optimizer = _optimizer(self.model, options)
         self.batches = Batches(self.dataset, self.labels, options, self.device)
         self.steps = options.epochs * self.batches.per_epoch
+        self._tested = _drawn(len(self.dataset.test), recipe.checkpoints.test_samples, options.seed)
         self.intervention = Intervention(recipe, self.model, self.batches, fresh) if recipe.intervention.cut else None
 
     def rate(self, step: int) -> float:
@@ -77,22 +82,31 @@ class Loop:
             return self.intervention.logits(step)
         return self.model(self.batches.inputs(step))  # type: ignore[no-any-return]
 
-    def evaluate(self) -> tuple[float, float]:
-        """Return mean loss and accuracy on the whole test split, in eval mode, leaving the model as it was."""
+    def evaluate(self, *, whole: bool = True) -> tuple[float, float]:
+        """Return mean loss and accuracy on the test split, or its drawn part; the model is left as it was."""
         test, loss, correct = self.dataset.test, 0.0, 0
+        places = np.arange(len(test)) if whole else self._tested
         with undisturbed(self.model), torch.inference_mode():
-            for start in range(0, len(test), 500):
-                pixels = torch.from_numpy(test.pixels[start : start + 500])
+            for start in range(0, len(places), 500):
+                some = places[start : start + 500]
+                pixels = torch.from_numpy(test.pixels[some])
                 inputs = self.batches.to_device(normalise(pixels, self.dataset.mean, self.dataset.std))
-                labels = torch.from_numpy(test.labels[start : start + 500]).to(self.device)
+                labels = torch.from_numpy(test.labels[some]).to(self.device)
                 with self._autocast():
                     logits = self.model(inputs).float()
                 loss += float(F.cross_entropy(logits, labels, reduction="sum"))
                 correct += int((predicted_classes(logits) == labels).sum())
-        return loss / len(test), correct / len(test)
+        return loss / len(places), correct / len(places)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def _drawn(samples: int, most: int, seed: int) -> NDArray[np.intp]:
+    """Return at most so many of the places of samples, in order; all of them with 0."""
+    if not most or samples <= most:
+        return np.arange(samples)
+    return np.sort(np.random.default_rng(mixed_seed(seed, 4)).choice(samples, most, replace=False))
 
 
 def _optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
@@ -103,7 +117,8 @@ def _optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimi
     )
 
 
-def _device(options: TrainingOptions) -> torch.device:
+def device_of(options: TrainingOptions) -> torch.device:
+    """Return where a recipe trains; RecipeError where it asks for a GPU that is not there."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("training.device: cuda asked for, but no GPU is there; use auto or cpu")
     if options.device == "auto":
