@@ -47,11 +47,11 @@ def _case(name: str, store: Path, changes: tuple[str, ...]) -> Case:
     def unrecorded() -> float:
         loop = Loop(recipe)
         due = checkpoint_steps(loop.batches.per_epoch, recipe.training.epochs, recipe.checkpoints)
-        loop.evaluate()
+        loop.evaluate(whole=False)
         for step in range(loop.steps):
             loop.step(step)
             if step + 1 in due:  # both evaluate the test split there: what differs is the recording alone
-                accuracy = loop.evaluate()[1]
+                accuracy = loop.evaluate(whole=step + 1 == loop.steps)[1]
         return accuracy
 
     def check(accuracy: float) -> None:

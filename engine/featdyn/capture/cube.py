@@ -32,15 +32,15 @@ def summaries(found: Summaries, count: int | Tensor) -> dict[str, Tensor]:
 
     ``count``, or ``count (rows,)``, says how many features of each sample are no padding.
     """
-    norm = found.squares.sqrt()
-    if found.product is None:
+    norm = torch.as_tensor(found.squares).sqrt()
+    if found.product is None or found.before_squares is None:
         cosine = torch.full_like(norm, torch.nan)
     else:
         # A sample whose activation is zero has no direction: 0 / 0 stays NaN.
-        cosine = found.product / (norm * found.before_squares.sqrt())
-    values = (norm, found.total / count, 1 - found.nonzero / count, cosine)
+        cosine = torch.as_tensor(found.product) / (norm * torch.as_tensor(found.before_squares).sqrt())
+    values = (norm, torch.as_tensor(found.total) / count, 1 - torch.as_tensor(found.nonzero) / count, cosine)
     columns = {name: value.float() for name, value in zip(ACTIVATION, values, strict=True)}
-    return columns | ({} if found.sketch is None else {"sketch": found.sketch.float()})
+    return columns | ({} if found.sketch is None else {"sketch": torch.as_tensor(found.sketch).float()})
 
 
 class Sketch:

@@ -31,7 +31,7 @@ class Fit:
         elif kind in ("logits", "top_logits", "target_logit"):  # and so is a class that is masked out
             fine = (flat < torch.inf).all(1)
         elif sums is not None:
-            fine = sums.squares.isfinite()
+            fine = torch.as_tensor(sums.squares).isfinite()
         else:
             fine = flat.isfinite().all(1)
         self._largest.setdefault(path, []).append(found.clone())

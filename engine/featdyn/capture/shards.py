@@ -60,7 +60,8 @@ class Shards:
             found = cube.summaries(sums[path], stored[0].numel() if count is None else count)
             if self._options.gradients:
                 sums[gradient] = summarise(block.arrays[gradient][:rows])
-                found["gradient_norm"] = (sums[gradient].squares.sqrt() / gradient_scale(self._options)).float()
+                norm = torch.as_tensor(sums[gradient].squares).sqrt()
+                found["gradient_norm"] = (norm / gradient_scale(self._options)).float()
             for key, value in found.items():
                 columns.setdefault(key, []).append(value)
         for path, memory in block.arrays.items():

@@ -36,7 +36,7 @@ def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> Iter
         short = chunk - piece.shape[axis]
         if short:  # zarr's chunks are always full: the edge is padded with the fill value
             piece = np.pad(piece, [(0, short if i == axis else 0) for i in range(piece.ndim)])
-        content = piece.tobytes() if schema.codec == "none" else zstd.compress(piece.tobytes(), zstd.FAST)
+        content = piece.tobytes() if schema.codec == "none" else zstd.compress(np.ascontiguousarray(piece), zstd.FAST)
         index[i] = offset, len(content)
         offset += len(content)
         yield content

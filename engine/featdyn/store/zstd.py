@@ -17,8 +17,8 @@ BLOCK = 2**17  # bytes that a block decodes to at most
 REPEATED, COMPRESSED = 1, 2  # kinds of blocks: one byte many times; neither that nor as it is
 
 
-def compress(content: bytes | bytearray, level: int = LEVEL) -> bytes:
-    """Return one frame."""
+def compress(content: bytes | bytearray | np.ndarray[Any, Any], level: int = LEVEL) -> bytes:
+    """Return one frame of some bytes, or of those of a contiguous array, which are not copied."""
     return bytes(_compress(content, level))
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featdyn.capture.tap import undisturbed
 from featdyn.data import Dataset, load, noisy_labels
 from featdyn.errors import RecipeError
 from featdyn.networks import build, predicted_classes
+from featdyn.training import precision
 from featdyn.training.batches import Batches, mixed_seed, seeded
 from featdyn.training.intervention import Intervention
 from featdyn.training.losses import loss_of
@@ -29,7 +32,8 @@ class Loop:
 
     def __init__(self, recipe: Recipe, dataset: Dataset | None = None) -> None:
         self.options = options = recipe.training
-        self.device = _device(options)
+        self.device = device_of(options)
+        self.precision = precision.settled(options.precision, self.device)
         self.dataset = load(**dict(recipe.data)) if dataset is None else dataset
         classes = len(self.dataset.classes)
         if options.augment and self.dataset.symbols:
@@ -52,6 +56,8 @@ class Loop:
         self.loss = loss_of(options)
         self.batches = Batches(self.dataset, self.labels, options, self.device)
         self.steps = options.epochs * self.batches.per_epoch
+        self._other = self.dataset.images("train" if options.split == "test" else "test")
+        self._tested = _drawn(len(self._other), recipe.checkpoints.test_samples, options.seed)
         self.intervention = Intervention(recipe, self.model, self.batches, fresh) if recipe.intervention.cut else None
 
     def rate(self, step: int) -> float:
@@ -88,26 +94,35 @@ class Loop:
             return self.intervention.logits(step)
         return self.model(self.batches.inputs(step))  # type: ignore[no-any-return]
 
-    def evaluate(self) -> tuple[float, float]:
-        """Return mean loss and accuracy on all images of the other split, in eval mode, leaving the model as it was."""
-        test = self.dataset.images("train" if self.options.split == "test" else "test")
-        loss, correct = 0.0, 0
+    def evaluate(self, *, whole: bool = True) -> tuple[float, float]:
+        """Return mean loss and accuracy on the other split, or its drawn part; the model is left as it was."""
+        test, loss, correct = self._other, 0.0, 0
+        places = np.arange(len(test)) if whole else self._tested
         with undisturbed(self.model), torch.inference_mode():
-            for start in range(0, len(test), 500):
-                pixels = torch.from_numpy(test.pixels[start : start + 500])
+            for start in range(0, len(places), 500):
+                some = places[start : start + 500]
+                pixels = torch.from_numpy(test.pixels[some])
                 inputs = self.batches.to_device(self.dataset.inputs(pixels))
-                labels = torch.from_numpy(test.labels[start : start + 500]).to(self.device)
+                labels = torch.from_numpy(test.labels[some]).to(self.device)
                 with self._autocast():
                     logits = self.model(inputs).float()
                 loss += float(self.loss(logits, labels).sum())
                 correct += int((predicted_classes(logits) == labels).sum())
-        return loss / len(test), correct / len(test)
+        return loss / len(places), correct / len(places)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
-def _device(options: TrainingOptions) -> torch.device:
+def _drawn(samples: int, most: int, seed: int) -> NDArray[np.intp]:
+    """Return at most so many of the places of samples, in order; all of them with 0."""
+    if not most or samples <= most:
+        return np.arange(samples)
+    return np.sort(np.random.default_rng(mixed_seed(seed, 4)).choice(samples, most, replace=False))
+
+
+def device_of(options: TrainingOptions) -> torch.device:
+    """Return where a recipe trains; RecipeError where it asks for a GPU that is not there."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("training.device: cuda asked for, but no GPU is there; use auto or cpu")
     if options.device == "auto":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from featdyn.capture.cadence import Cadence
 from featdyn.validation import Fraction, Options
 
 
@@ -68,7 +69,11 @@ class TrainingOptions(Options):
     warmup: int = Field(0, ge=0, description="first steps over which the learning rate rises linearly")
     augment: bool = Field(False, description="random crop after padding by an eighth of the width, and random mirror")
     mirror: bool = Field(True, description="whether augmentation mirrors images (wrong for digits)")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the training step (autocast)")
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        "float32",
+        description="of the training step (autocast); auto is bfloat16 where the device computes in it, else float32, "
+        "and a run that goes on keeps what it began with",
+    )
     channels_last: bool = Field(False, description="memory format; faster for convolutions")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     seed: int = Field(0, ge=0, description="of initialisation, data order, augmentation and dropout")
@@ -119,4 +124,19 @@ class CheckpointOptions(Options):
     """When a checkpoint is recorded: at initialisation, within the first epoch, then every so many epochs."""
 
     first_epoch: int = Field(4, ge=0, description="checkpoints at log-spaced steps within the first epoch")
-    every: int = Field(1, ge=1, description="epochs between checkpoints after that; the last epoch is always recorded")
+    every: int | str = Field(
+        1,
+        description="epochs between checkpoints after that; or instead of all these a share of the steps ('1%'), "
+        "'doubling' (1, 2, 4, ...) or '10 per decade'; step 0 and the last one are always recorded",
+    )
+    test_samples: int = Field(
+        1000,
+        ge=0,
+        description="test images that are evaluated at a checkpoint, drawn once by training.seed; at the last one, or "
+        "with 0, all of them",
+    )
+
+    @field_validator("every")
+    @classmethod
+    def _known(cls, every: int | str) -> int | str:
+        return Cadence(every).every

@@ -19,7 +19,8 @@ from featdyn.capture import Probes, Recorder, layers
 from featdyn.data import Dataset, probe_set
 from featdyn.errors import DataError, RecipeError, TrainingError
 from featdyn.store import Run, exists
-from featdyn.training.loop import Loop
+from featdyn.training import precision
+from featdyn.training.loop import Loop, device_of
 from featdyn.training.recipe import Recipe, differences
 from featdyn.training.schedule import checkpoint_steps
 from featdyn.training.state import optimizer_tensors, restore_optimizer
@@ -60,6 +61,7 @@ def train(
     _one_process()
     events = events or Events()
     same_recipe(store, recipe)
+    recipe = _as_begun(recipe, store)
     loop = Loop(recipe, dataset)
     due = checkpoint_steps(loop.batches.per_epoch, recipe.training.epochs, recipe.checkpoints)
     data = loop.dataset
@@ -83,7 +85,8 @@ def train(
     ) as recorder:  # fmt: skip
         moments = 1 if recipe.training.optimizer == "sgd" else 2
         plan = recorder.plan(len(due), moments * sum(p.nbytes for p in loop.model.parameters()))
-        events.plan(f"{plan}\n{loop.intervention}" if loop.intervention else str(plan))
+        said = (plan, loop.intervention, precision.slow(loop.precision, loop.device))
+        events.plan("\n".join(str(line) for line in said if line))
         plan.check(store)
         run = Run(store) if recorder.checkpoints else None
         if run is None or not finished(run):
@@ -107,9 +110,25 @@ def same_recipe(store: str | Path, recipe: Recipe) -> None:
         raise RecipeError(f"{store}: was not made by 'featdyn train'; choose another path")
     with contextlib.suppress(RecipeError):
         stored = validate(Recipe, stored, "recipe").identity
-    said = {"description": stored.get("description")}  # which decides nothing
-    for difference in differences(stored, {**recipe.identity, **said}):
+    asked = {**recipe.identity, "description": stored.get("description")}  # which decides nothing
+    if recipe.training.precision == "auto":  # what it was when the run began
+        asked["training"]["precision"] = stored["training"]["precision"]
+    for difference in differences(stored, asked):
         raise RecipeError(f"{store}: was made by another recipe ({difference}); choose another path")
+
+
+def _as_begun(recipe: Recipe, store: str | Path) -> Recipe:
+    """Return a recipe with what is settled when a run begins: ``auto``, and how it is tested in an older store."""
+    stored = Run(store).recipe if exists(store) else None
+    training, checkpoints = recipe.training, recipe.checkpoints
+    if stored is None:
+        found = precision.settled(training.precision, device_of(training))
+    else:
+        found = stored["training"]["precision"]
+        if "test_samples" not in stored["checkpoints"]:
+            checkpoints = checkpoints.model_copy(update={"test_samples": 0})
+    training = training.model_copy(update={"precision": found})
+    return recipe.model_copy(update={"training": training, "checkpoints": checkpoints})
 
 
 def _same_data(store: str | Path, dataset: Mapping[str, Any]) -> None:
@@ -141,9 +160,11 @@ def _go(loop: Loop, recorder: Recorder, due: set[int], start: int, events: Event
     losses: list[float] = []  # since the last checkpoint, over the batches as they were seen
     correct: list[int] = []
 
-    def record(step: int) -> float:
-        test_loss, test_accuracy = loop.evaluate()
+    def record(step: int) -> bool:
+        """Record a checkpoint; return whether the run ends with it."""
         train_accuracy = sum(correct) / (len(correct) * loop.options.batch_size) if correct else math.nan
+        ends = loop.options.until is not None and train_accuracy >= loop.options.until
+        test_loss, test_accuracy = loop.evaluate(whole=ends or step == loop.steps)
         recorder.record(
             step=step,
             state=optimizer_tensors(loop.model, loop.optimizer),
@@ -154,7 +175,7 @@ def _go(loop: Loop, recorder: Recorder, due: set[int], start: int, events: Event
             test_loss=test_loss,
             test_accuracy=test_accuracy,
         )
-        return train_accuracy
+        return ends
 
     if not recorder.checkpoints:
         record(0)
@@ -168,8 +189,7 @@ def _go(loop: Loop, recorder: Recorder, due: set[int], start: int, events: Event
         correct.append(right)
         events.step(step + 1, loop.steps, loss)
         if step + 1 in due:
-            accuracy = record(step + 1)
-            if loop.options.until is not None and accuracy >= loop.options.until:
+            if record(step + 1):
                 return
             losses.clear()
             correct.clear()

@@ -67,9 +67,11 @@ def rounded(values: Array, out: Array, *, backend: Backend | None = None) -> Arr
         len(values.shape) > 0 and tuple(values.shape) == tuple(out.shape),
         f"values and out must have one shape (N, ...), got {tuple(values.shape)} and {tuple(out.shape)}",
     )
-    require(bool(out.is_contiguous() if is_tensor(out) else out.flags.c_contiguous), "out must be contiguous")
+    target: Any = out
+    require(bool(target.is_contiguous() if is_tensor(out) else target.flags.c_contiguous), "out must be contiguous")
     chosen = choose(backend, values)
-    return like(implementation("summaries", "rounded", chosen)(_rows(values), _rows(out)), values)
+    found: Array = like(implementation("summaries", "rounded", chosen)(_rows(values), _rows(out)), values)
+    return found
 
 
 def summarise(
@@ -123,10 +125,11 @@ def summarise(
         fits = len(places) == 0 or (int(places.min()) >= 0 and int(places.max()) < 2 * width)
         require(fits, f"slots must lie in [0, {2 * width}), twice the width")
     chosen = choose(backend, stored)
-    found = implementation("summaries", "summarise", chosen)(
+    found: Any = implementation("summaries", "summarise", chosen)(
         rows, None if before is None else _rows(before), places, width
     )
-    return Summaries(*(None if part is None else like(part, stored) for part in found))
+    parts: list[Any] = [None if part is None else like(part, stored) for part in found]
+    return Summaries(*parts)
 
 
 def _rows(array: Any) -> Any:

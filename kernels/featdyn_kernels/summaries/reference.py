@@ -16,7 +16,8 @@ def rounded(values: Any, out: Any) -> np.ndarray[Any, Any]:
         to_numpy(out)[...] = x
     found = np.abs(x.astype(np.float64))
     found[np.isinf(found)] = 0.0
-    return found.max(axis=1, initial=0.0)
+    largest: np.ndarray[Any, Any] = found.max(axis=1, initial=0.0)
+    return largest
 
 
 def summarise(stored: Any, before: Any, slots: Any, width: int) -> tuple[np.ndarray[Any, Any] | None, ...]:

@@ -180,5 +180,5 @@ class _Import:
             if tuple(values.shape) != (rows, *layer.shape):
                 raise DataError(f"layer {name}: {tuple(values.shape)} was read, not {(rows, *layer.shape)}")
             block.arrays[path] = torch.empty(values.shape, dtype=getattr(torch, schema[path].dtype))
-            block.largest[path] = rounded(values, block.arrays[path])
+            block.largest[path] = torch.as_tensor(rounded(values, block.arrays[path]))
         return block
