@@ -15,7 +15,7 @@ from torch.func import functional_call
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.interactions import CELLS, InteractionsOptions
 from featdyn.analysis.features.interactions.regions import choose, kept, regions
-from featdyn.analysis.inputs.class_labels import class_logits, labelled
+from featdyn.analysis.inputs.class_labels import class_count, class_logits, labelled
 from featdyn.analysis.inputs.features_at_cuts import Batch
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
 from featdyn.analysis.status import NOT_FINITE, Status
@@ -26,6 +26,8 @@ from featdyn.statistics.interactions.ratio_of_sums import drawn, ratio_of_sums
 from featdyn.store import Run
 
 ROWS = 256  # masked maps that pass the suffix together
+OUTPUTS = 3  # so many times a probe's outputs are held while log-odds are made of them
+MODEL = 32  # numbers that finding interactions holds for each entry of a table, at most
 TOO_SMALL = "fewer_entries_than_players"
 NONE_KNOWN = "no_probe_is_computed"
 NONE_SALIENT = "no_interaction_is_salient"
@@ -125,17 +127,23 @@ def _plan(run: Run, parts: Stitchable, tasks: int, probes: int, players: int) ->
     suffix = sum(cut.suffix_macs for cut in parts.cuts)
     macs = run.checkpoints * probes * 2**players * suffix
     widest = max(prod(cut.shape) for cut in parts.cuts)
-    entries = ROWS * max(prod(cut.shape[-2:]) if len(cut.shape) == 3 else prod(cut.shape) for cut in parts.cuts)
+    rows, classes = min(ROWS, 2**players), class_count(run)
+    entries = rows * max(prod(cut.shape[-2:]) if len(cut.shape) == 3 else prod(cut.shape) for cut in parts.cuts)
     return Plan(
         f"{len(parts.cuts)} cuts x {run.checkpoints} checkpoints x {probes:,} probes x {2**players:,} maskings, "
         f"{macs / 1e12:.3g} T multiply-adds",
         tasks=tasks,
         reads=0,
-        task={"features": parts.pass_bytes, "masks": 3 * entries, "masked": ROWS * 4 * widest * BETWEEN},
+        task={
+            "features": parts.pass_bytes,
+            "masks": 3 * entries,
+            "masked": rows * 4 * widest * BETWEEN,
+            "outputs": OUTPUTS * 8 * 2**players * classes,
+        },
         state=parts.held,
         result={
             "tables": 4 * len(parts.cuts) * run.checkpoints * probes * 2**players,
-            "models": 2**players * probes * 200,
+            "models": MODEL * 8 * 2**players * probes,
         },
     )
 
