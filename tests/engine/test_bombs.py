@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from featdyn.store.bounds import TEXT
 from featdyn.store.commit import Listing
 from featdyn.store.place import DOCUMENT
 from featdyn.store.record import crc32c
+from tests.engine.memory import peak
 from tests.engine.runs import refused, write_run
 from tests.engine.synthetic_run import make_run
 
@@ -34,20 +34,6 @@ def bomb(size: int = HUGE, *, declared: bool) -> bytes:
     count = size // zstd.BLOCK
     blocks = [(zstd.BLOCK << 3 | 1 << 1 | (i == count - 1)).to_bytes(3, "little") + b"\0" for i in range(count)]
     return zstd.MAGIC + head + b"".join(blocks)
-
-
-def peak(call: Callable[[], Any]) -> int:
-    """Return by how many bytes a call makes the process larger at its peak."""
-    Path("/proc/self/clear_refs").write_text("5")
-    before = held("VmRSS")
-    call()
-    return held("VmHWM") - before
-
-
-def held(what: str) -> int:
-    found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return 1024 * int(found[1])
 
 
 def small(call: Callable[[], Any], message: str) -> None:

@@ -1,13 +1,6 @@
-"""Drift, density and spectra at their edges: copies, small sets, other scales, another network, memory."""
+"""Drift, density and spectra at their edges: copies, small sets, other scales, another network."""
 
 from __future__ import annotations
-
-import ctypes
-import gc
-import threading
-import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +24,6 @@ from featdyn.store import Run
 from tests.engine.on_workers import own_run
 from tests.engine.test_drift_cka import draw, naive_unbiased
 
-STATUS = Path("/proc/self/status")
 drift, density, spectra = (analyses()[name] for name in ("drift", "density", "spectra"))
 
 
@@ -344,68 +336,3 @@ def test_the_kept_probes_hold_every_class(tmp_path):
     contexts = Context(run, drift.options(cuts=("0",), samples=8), None)  # type: ignore[arg-type]
     for mine in contexts.sets.choose(run, 8, 0):
         assert np.bincount(labels.numpy()[mine]).tolist() == [2, 2, 2, 2]
-
-
-def traced(call):
-    """Return the bytes that NumPy and Python took at most."""
-    tracemalloc.start()
-    call()
-    try:
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-def resident(call):
-    """Return by how many bytes the process grew at most, torch's included, files that are mapped left out.
-
-    Blocks that are freed go back at once, so that neither what the first call left nor holes between blocks count.
-    """
-    glibc = ctypes.CDLL(None)
-    assert glibc.mallopt(-3, 2**16)  # M_MMAP_THRESHOLD
-    gc.collect()
-    glibc.malloc_trim(0)
-
-    def anonymous():
-        return next(1024 * int(line.split()[1]) for line in STATUS.read_text().splitlines() if line[:7] == "RssAnon")
-
-    ended, before, most = threading.Event(), anonymous(), 0
-    with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(call)
-        work.add_done_callback(lambda _: ended.set())
-        while not ended.wait(0.0005):
-            most = max(most, anonymous())
-    glibc.mallopt(-3, 2**25)  # as far as glibc raises it by itself
-    work.result()
-    return most - before
-
-
-@pytest.mark.skipif(not STATUS.exists(), reason="needs /proc")
-@pytest.mark.parametrize(
-    ("name", "measure", "width", "probes", "options"),
-    [
-        ("drift", resident, 6000, 512, {"cuts": ("1",)}),
-        ("density", traced, 1500, 300, {"cuts": ("1",), "permutations": 19}),
-        ("spectra", traced, 400, 2000, {}),
-        ("richness", traced, 400, 800, {}),
-        ("collapse", traced, 400, 800, {}),
-        ("representation", traced, 600, 500, {}),
-        ("similarity", traced, 300, 300, {"samples": 300}),
-    ],
-)
-def test_plans_are_near_measured_memory(tmp_path, name, measure, width, probes, options, monkeypatch):
-    """Arrays that are large beside all else: a term that is multiplied or divided by mistake is seen."""
-    inputs = torch.randn(probes, 20, generator=torch.Generator().manual_seed(0))
-    model = nn.Sequential(nn.Linear(20, width), nn.ReLU(), nn.Linear(width, 2))
-    fixed = Probes(inputs, torch.arange(probes) % 2)
-    kinds = {"layers": ["1"], "gradients": False, "dtype": "float32", "codec": "none"}
-    with Recorder(model, fixed, tmp_path / "r.zarr", **kinds) as recorder:
-        for t in range(6):
-            recorder.record(step=t)
-            with torch.no_grad():
-                model[0].weight += 0.1
-    plans, run, admit = [], Run(tmp_path / "r.zarr"), Context.admit
-    monkeypatch.setattr(Context, "admit", lambda self, plan: (plans.append(plan), admit(self, plan))[1])
-    for _ in range(2):  # the first one loads and compiles what is kept
-        measured = measure(lambda: analyses()[name](run, model=model, **options))
-    assert 0.5 < measured / plans[-1].peak() < 1.3, (measured, plans[-1])

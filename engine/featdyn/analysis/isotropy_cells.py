@@ -15,12 +15,12 @@ from featdyn.statistics import Gram, alignment, isotropy
 from featdyn.statistics.family import FAMILY
 from featdyn.statistics.multiplicity import benjamini_hochberg, holm
 from featdyn.statistics.result import Center
-from featdyn.statistics.wishart import KEPT, SIZES
+from featdyn.statistics.wishart import directions_bytes
 
 LEAST = 4
 """Draws below which there is nothing to test."""
-SQUARES = 20
-"""So many matrices of draws x draws are held by the tests of one Gram matrix, at most."""
+SQUARES, SMALLER = 4, 16
+"""So many matrices of draws x draws, and of draws and the smaller of their two numbers, are held by tests, at most."""
 ALIKE = "draws_do_not_vary"
 ONE_DIMENSION = "one_dimension"
 
@@ -28,9 +28,10 @@ Cell: TypeAlias = tuple[str, dict[str, Any]]
 """Why draws cannot be tested, or nothing; and what was found: name to a number, or to an array over tests or k."""
 
 
-def bytes_of_tests(draws: int) -> dict[str, int]:
+def bytes_of_tests(draws: int, coordinates: int) -> dict[str, int]:
     """Return the bytes that :func:`tested` holds, by what they are for."""
-    return {"matrices": SQUARES * 8 * draws**2, "random directions": SIZES * KEPT}
+    matrices = 8 * draws * (SQUARES * draws + SMALLER * min(draws, coordinates))
+    return {"matrices": matrices, "random directions": directions_bytes(draws, coordinates)}
 
 
 def tested(gram: Gram, center: Center, alpha: float, seed: int) -> Cell:

@@ -14,6 +14,7 @@ from featdyn.statistics.randomness import Rng, generator, seed_of
 _BLOCK = 2**19  # entries held at once, 4 MiB: a block stays in the cache
 REPLICATES = 999  # of directions, of which the smallest p-value is 0.001: the same for all that draw them
 KEPT, SIZES = 2**25, 2  # bytes of directions that are kept, of so many sizes: 999 sets of 64 in 64 coordinates or more
+_COPIES = 6  # of a block, while it is drawn and decomposed
 
 
 def bartlett(n: int, p: int, count: int, rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
@@ -53,6 +54,11 @@ def _kept_directions(n: int, p: int, count: int, seed: int) -> tuple[NDArray[np.
     for block in blocks:
         block.flags.writeable = False
     return blocks
+
+
+def directions_bytes(n: int, p: int) -> int:
+    """Return the bytes that draws of up to n vectors in p coordinates hold: directions that are kept, and a block."""
+    return SIZES * min(KEPT, 8 * REPLICATES * n * min(n, p)) + _COPIES * 8 * _BLOCK
 
 
 def eigenvalues(m: int, p: int, count: int, rng: Rng) -> NDArray[np.float64]:

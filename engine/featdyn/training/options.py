@@ -25,13 +25,13 @@ class NetworkOptions(Options):
 class TrainingOptions(Options):
     """How it is trained."""
 
+    epochs: int = Field(10, ge=1, le=10**6, description="passes over the training set")
+    batch_size: int = Field(128, ge=1, description="samples per step; a last, smaller batch of an epoch is left out")
     split: Literal["train", "test"] = Field(
         "train",
         description="the images it is trained on; 'test' makes a baseline network, beside which the interactions of "
         "others are judged: its probes and inputs are those of a network trained on 'train'",
     )
-    epochs: int = Field(10, ge=1, le=10**6, description="passes over the training set")
-    batch_size: int = Field(128, ge=1, description="samples per step; a last, smaller batch of an epoch is left out")
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = Field(
         "sgd",
         description="SGD (with momentum), Adam, AdamW, or Muon for the weights of hidden layers and AdamW for all else",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,15 @@ from featdyn.store import Run
 
 NO_PREDICTION = "no_probe_has_a_prediction"
 NO_COMMON_PREDICTION = "no_probe_has_both_predictions"
+OUTPUTS = 6
+"""So many copies of outputs are held while predictions are read off them, at most."""
 
 Mask = NDArray[np.bool_]
+
+
+def outputs_bytes(run: Run, samples: int) -> int:
+    """Return the bytes of one network's outputs of so many samples while predictions are read off them."""
+    return OUTPUTS * 4 * samples * prod(run.schema["outputs/logits"].shape[1:])
 
 
 def dtype_of(run: Run) -> np.dtype[Any]:

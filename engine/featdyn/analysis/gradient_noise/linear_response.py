@@ -74,7 +74,7 @@ class Features:
             return jvp(lambda changed: self._features({**own, **changed}), (moving,), (tangent,))[1]  # type: ignore[no-any-return]
 
         size = sum(tensor.numel() for tensor in moving.values())
-        many = max(1, TOGETHER // (8 * (3 * size + 8 * len(self._inputs) * self._widest)))
+        many = max(1, TOGETHER // _step_bytes(size, len(self._inputs), self._widest))
         found: list[list[Tensor]] = []
         with torch.no_grad(), derivatives_of_every_kind():
             left = iter(steps)
@@ -93,6 +93,16 @@ class Features:
     def _features(self, state: dict[str, Tensor]) -> list[Tensor]:
         found = zip(functional_call(self._part, state, (self._inputs,)), self._real, strict=True)
         return [(z if real is None else pooled(z, real, "none")).flatten(1) for z, real in found]
+
+
+def _step_bytes(size: int, inputs: int, widest: int) -> int:
+    return 8 * (3 * size + 8 * inputs * widest)
+
+
+def pushed_bytes(steps: int, size: int, inputs: int, widest: int) -> int:
+    """Return the bytes that :meth:`Features.response` holds for steps of so many parameters, beside its result."""
+    one = _step_bytes(size, inputs, widest)
+    return max(one, min(TOGETHER, steps * one))
 
 
 def doubled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -80,12 +80,12 @@ def not_classes(run: Run, classes: int) -> str:
         return f"its loss counts labels such as {stray}, which is none of {classes} classes"
     if not tells_loss(run):
         return ""
-    logits, loss = first(run, "outputs/logits"), first(run, "outputs/loss")
-    if logits.shape[1] > 1:
-        sums = np.abs(logits.sum(1) - 1) < _CLOSE
-        if sums.all() and (logits >= 0).all():
+    if run.schema["outputs/logits"].shape[-1] > 1:
+        blocks = (run.block("outputs/logits", 0, block) for block in range(run.schema.blocks))
+        if all(_are_probabilities(outputs) for outputs in blocks):
             return "its outputs are probabilities, not logits (return logits, and leave the softmax to the loss)"
         return ""
+    logits, loss = first(run, "outputs/logits"), first(run, "outputs/loss")
     for label in (0, 1):
         mine = given == label
         entropy = np.logaddexp(0.0, logits[mine, 0] if label == 0 else -logits[mine, 0])
@@ -93,6 +93,10 @@ def not_classes(run: Run, classes: int) -> str:
         if mine.any() and not np.allclose(weight, np.median(weight), rtol=_CLOSE, atol=1e-6, equal_nan=True):
             return "its one output is no logit, as its loss is not the binary cross-entropy with it"
     return ""
+
+
+def _are_probabilities(outputs: NDArray[np.floating]) -> bool:
+    return bool((outputs >= 0).all() and (np.abs(outputs.sum(1, dtype=np.float64) - 1) < _CLOSE).all())
 
 
 def predictions_labelled(run: Run, sets: ProbeSets) -> tuple[ProbeSets, NDArray[np.int64]]:

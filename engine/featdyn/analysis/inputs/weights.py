@@ -69,16 +69,19 @@ def refuse_other_function(run: Run, model: nn.Module, states: States, batch: Bat
     twin = eval_twin(model)
     path = "outputs/logits" if "outputs/logits" in run.nodes else "outputs/top_logits"
     for t in dict.fromkeys(np.linspace(0, run.checkpoints - 1, CHECKED).astype(int).tolist()):
-        recorded = run.block(path, t, batch.block)[: batch.stop - batch.start].astype(np.float64)
+        recorded = run.block(path, t, batch.block)[: batch.stop - batch.start]
         with torch.inference_mode():
             found = functional_call(twin, states[t], (batch.inputs.clone(),))  # into which it may write
             if isinstance(found, Tensor) and path != "outputs/logits":
                 found = found.topk(min(recorded.shape[-1], found.shape[-1]), dim=-1).values
         if not isinstance(found, Tensor) or found[: len(recorded)].shape != recorded.shape:
             raise NetworkError(f"{run.path}: the model's outputs have another shape than those recorded")
-        there = ~np.isnan(recorded)  # at padding there is nothing
-        difference = np.abs(found[: len(recorded)].double().cpu().numpy() - recorded).max(initial=0, where=there)
-        largest = np.abs(recorded).max(initial=0, where=there)
+        difference = largest = 0.0
+        for one, row in zip(found, recorded, strict=False):  # in float64 all at once would take much
+            there, exact = ~np.isnan(row), row.astype(np.float64)  # at padding there is nothing
+            apart = np.abs(one.double().cpu().numpy() - exact).max(initial=0, where=there)
+            difference = float(np.maximum(difference, apart))  # NaN stays
+            largest = max(largest, float(np.abs(exact).max(initial=0, where=there)))
         if not difference <= max(ROUNDING, 16 * torch.finfo(found.dtype).eps) * largest:
             hooks = " without its hooks" if _hooks(model) > _hooks(twin) else ""
             raise NetworkError(

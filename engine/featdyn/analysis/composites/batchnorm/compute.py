@@ -22,6 +22,7 @@ from featdyn.analysis.composites.predictions import (
     NO_PREDICTION,
     dtype_of,
     interval_of,
+    outputs_bytes,
     share,
 )
 from featdyn.analysis.context import Context
@@ -114,7 +115,10 @@ def _plan(run: Run, parts: Stitchable, kept: list[Places], tasks: int) -> Plan:
         f"{len(cuts)} cuts x {tasks} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T multiply-adds",
         tasks=tasks,
         reads=tasks * parts.features.stored_bytes,
-        task={"features": max(map(len, kept)) * parts.sample_bytes, "batches": parts.pass_bytes + layers},
+        task={
+            "features": max(map(len, kept)) * parts.sample_bytes,
+            "batches": parts.pass_bytes + layers + outputs_bytes(run, parts.features.batches.size),
+        },
         state=parts.held,
         result={"predictions": 2 * len(POLICIES) * len(cuts) * probes},
     )

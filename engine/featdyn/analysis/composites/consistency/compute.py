@@ -14,7 +14,7 @@ from featdyn.analysis.composites.consistency import PAIRS, ConsistencyOptions
 from featdyn.analysis.composites.consistency.per_set import measures
 from featdyn.analysis.composites.grid import SOFT, Composites
 from featdyn.analysis.composites.halves import NOT_HALVES
-from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, dtype_of, share
+from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, dtype_of, outputs_bytes, share
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import output_positions, predictions_labelled, recorded_classes
 from featdyn.analysis.inputs.probe_sets import ProbeSets
@@ -25,6 +25,8 @@ from featdyn.store import Run
 
 BATCHNORM = "buffers travel with their layers: a suffix keeps the BatchNorm statistics of its own checkpoint"
 CELLS = tuple(PAIRS.split())
+INTERVALS = 3
+"""So many float64 numbers of each prediction of one cut and set are held by its intervals."""
 
 
 def consistency(context: Context[ConsistencyOptions]) -> xr.Dataset:
@@ -50,17 +52,19 @@ def plan(run: Run, parts: Stitchable, known: int) -> Plan:
     new, batches = steps**2 - known**2, parts.features.batches
     macs = probes * (steps * cuts[-1].prefix_macs + new * sum(cut.suffix_macs for cut in cuts))
     widths, groups = [prod(cut.shape) for cut in cuts], grid.suffix_groups(parts, known) if new else []
-    logits = run.schema["outputs/logits"].sample_bytes
     return Plan(
         f"{len(cuts)} cuts x {new:,} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T multiply-adds",
         tasks=run.schema.blocks * steps * len(groups),
         reads=parts.features.stored_bytes * steps * len(groups),
         task={
             "features": parts.pass_bytes + 4 * batches.size * BETWEEN * max(widths),
-            "logits": steps * run.schema.shard_samples * logits,
+            "logits": steps * outputs_bytes(run, run.schema.shard_samples),
         },
         state=parts.held | {"suffixes": max(map(len, groups), default=0) * grid.bank_bytes(parts)},
-        result={"predictions": (6 + dtype_of(run).itemsize) * len(cuts) * steps**2 * predictions},
+        result={
+            "predictions": (6 + dtype_of(run).itemsize) * len(cuts) * steps**2 * predictions,
+            "intervals": INTERVALS * 8 * steps**2 * predictions,
+        },
     )
 
 

@@ -15,7 +15,13 @@ from torch import Tensor
 from featdyn.analysis.composites.controls import CELLS, KINDS, OF_KINDS, STRICT, ControlOptions
 from featdyn.analysis.composites.controls.perturbations import lengths, norm_error, perturbed
 from featdyn.analysis.composites.grid import bank_bytes, refuse_apart, suffixes
-from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, interval_of, share
+from featdyn.analysis.composites.predictions import (
+    NO_COMMON_PREDICTION,
+    NO_PREDICTION,
+    interval_of,
+    outputs_bytes,
+    share,
+)
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled
 from featdyn.analysis.inputs.one_input import Inputs
@@ -39,6 +45,8 @@ NO_RIVAL = "a_control_is_missing"
 OF_EACH = ("accuracy", "agreement", "advantage", "advantage_low", "advantage_high", "norm_error")
 COPIES = 8
 """So many copies of the widest features are held by the arithmetic of perturbations and by suffixes, at most."""
+SQUARE = 17
+"""Bytes that each pair of probes takes while another one of the class is drawn for each."""
 
 
 def controls(context: Context[ControlOptions]) -> xr.Dataset:
@@ -109,8 +117,9 @@ def _plan(run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], tasks: int)
         reads=tasks * parts.features.stored_bytes,
         task={
             "features": 2 * probes * parts.sample_bytes,  # of t1 and of t2
-            "perturbed": COPIES * 4 * probes * max(prod(cut.shape) for cut in cuts) + 9 * probes**2,
+            "perturbed": COPIES * 4 * probes * max(prod(cut.shape) for cut in cuts) + SQUARE * probes**2,
             "batches": parts.pass_bytes,
+            "outputs": outputs_bytes(run, probes),
         },
         state=parts.held | {"suffixes": bank_bytes(parts)},
     )

@@ -17,6 +17,7 @@ from featdyn.analysis.composites.predictions import (
     NO_PREDICTION,
     dtype_of,
     interval_of,
+    outputs_bytes,
     share,
 )
 from featdyn.analysis.composites.rewind import CELLS, RewindOptions
@@ -100,7 +101,7 @@ def _plan(run: Run, parts: Stitchable, tasks: int, t2s: int) -> Plan:
         "multiply-adds",
         tasks=tasks,
         reads=0,
-        task={"features": parts.pass_bytes},
+        task={"features": parts.pass_bytes, "outputs": outputs_bytes(run, parts.features.batches.size)},
         state=parts.held | {"suffixes": bank_bytes(parts)},
         result={"predictions": 2 * (len(cuts) + 1) * pairs * probes, "intervals": 6 * 8 * t2s * probes},
     )

@@ -36,7 +36,7 @@ ALONE = "a_class_has_one_probe"
 COINCIDE = "class_means_coincide"
 AT_CENTRE = "a_class_mean_is_at_the_centre"
 OUTPUTS_COINCIDE = "outputs_at_the_class_means_coincide"
-COPIES = 4
+COPIES = 5
 """So many moments, beside those of each fold, are held while measures are made of them."""
 
 
@@ -114,7 +114,7 @@ def _cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, float], dict[s
     others, why_not = _values(dealt, outputs(run))
     values |= {f"{name}_shuffled": value for name, value in others.items()}
     reasons |= {name.replace("_status", "_shuffled_status"): why for name, why in why_not.items()}
-    rest = [_true(moments, classes) for moments in left_out(parts)]
+    rest = (_true(moments, classes) for moments in left_out(parts))  # one at a time
     estimates = [_values(moments, outputs(run))[0] if _same_classes(moments, total) else {} for moments in rest]
     for name in NAMES.values():
         if name in values:

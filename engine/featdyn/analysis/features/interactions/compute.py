@@ -13,7 +13,7 @@ from featdyn.analysis.context import Context
 from featdyn.analysis.features.interactions import CELLS, InteractionsOptions
 from featdyn.analysis.features.interactions.tables import ROWS, Asked, MaskedOutputs, of_batches
 from featdyn.analysis.inputs.at_input import whole_network
-from featdyn.analysis.inputs.class_labels import labelled
+from featdyn.analysis.inputs.class_labels import class_count, labelled
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
 from featdyn.analysis.status import NOT_FINITE, Status
 from featdyn.compute import Plan
@@ -21,6 +21,8 @@ from featdyn.statistics.interactions import and_or, salient, strength_by_order
 from featdyn.statistics.interactions.ratio_of_sums import drawn, ratio_of_sums
 from featdyn.store import Run
 
+OUTPUTS = 3  # so many times a probe's outputs are held while log-odds are made of them
+MODEL = 32  # numbers that finding interactions holds for each entry of a table, at most
 TOO_FEW = "fewer_entries_than_players"
 NONE_KNOWN = "no_probe_is_computed"
 NONE_SALIENT = "no_interaction_is_salient"
@@ -151,13 +153,14 @@ def _plan(run: Run, parts: Stitchable, tasks: int, steps: int, asked: Asked, opt
         reads=0,
         task={
             "features": parts.pass_bytes,
-            "masks": 3 * ROWS * widest,
-            "masked": ROWS * 4 * widest * BETWEEN,
+            "masks": 3 * min(ROWS, rows) * widest,
+            "masked": min(ROWS, rows) * 4 * widest * BETWEEN,
+            "outputs": OUTPUTS * 8 * rows * class_count(run),
             **moments,
         },
         state=parts.held,
         result={
             "tables": 4 * len(parts.cuts) * run.checkpoints * probes * rows,
-            "models": rows * probes * 200,
+            "models": MODEL * 8 * rows * probes,
         },
     )

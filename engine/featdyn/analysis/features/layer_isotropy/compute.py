@@ -53,7 +53,7 @@ def plan(run: Run, specs: list[ArraySpec], kept: list[NDArray[np.intp]]) -> Plan
         f"{len(specs)} layers x {len(kept)} sets of up to {rows} probes x {run.checkpoints} checkpoints",
         tasks=cells,
         reads=run.checkpoints * sum(map(len, kept)) * sum(spec.sample_bytes for spec in specs),
-        task={"draws": 8 * rows * widest} | bytes_of_tests(rows),
+        task={"draws": 8 * rows * widest} | bytes_of_tests(rows, widest),
         result={"results": 1024 * cells},
     )
 

@@ -84,7 +84,7 @@ def plan(small: xr.Dataset, cells: int) -> Plan:
         f"{cells:,} Gram matrices of {draws} draws",
         tasks=cells,
         reads=small.nbytes,
-        task=bytes_of_tests(draws),
+        task=bytes_of_tests(draws, draws),
         state={"Gram matrices": small.nbytes},
         result={"results": 1024 * cells},
     )

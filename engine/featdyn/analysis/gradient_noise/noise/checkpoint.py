@@ -103,9 +103,11 @@ class NoiseAt:
                 if not family:
                     found[c] |= self._control(around, rate * xi.norm(dim=1), t, c)
                     found[c] |= self._curvature(xi, names, t, c) | self._wide(xi)
+                del xi  # before there is that of the next cut
             if not family:
                 for mine, of_cut in zip(found, self._rounding(around, rate, draws[0], g, moves), strict=True):
                     mine |= of_cut
+            del draws, steps, moves  # before there are those of other labels
         return [xr.Dataset(values) for values in found]
 
     def _draws(self, count: int, **how: Any) -> Iterator[dict[str, Tensor]]:

@@ -6,11 +6,13 @@ holds: any run can be sampled afterwards, again, and with other options, and wha
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import xarray as xr
 
 from featdyn.analysis.context import Context
-from featdyn.analysis.gradient_noise.linear_response import TOGETHER
+from featdyn.analysis.gradient_noise.linear_response import pushed_bytes
 from featdyn.analysis.gradient_noise.noise import NoiseOptions
 from featdyn.analysis.gradient_noise.noise.checkpoint import NoiseAt
 from featdyn.analysis.gradient_noise.sampler import Sampler
@@ -109,7 +111,8 @@ def plan(at: NoiseAt, parts: Stitchable, options: NoiseOptions, tasks: int) -> P
         task={
             "gradients": (n + 12) * parts.states.nbytes + sampler.pass_bytes(options.curvature),
             "noise": 2 * 8 * n * max(params) + 3 * 8 * max(params) * min(options.directions, n - 1),
-            "features": (3 * 8 * probes * n * parts.sample_bytes // 4 + TOGETHER) * bool(probes),
+            "features": 3 * 8 * probes * n * parts.sample_bytes // 4
+            + bool(probes) * pushed_bytes(n, max(params), probes, max(prod(cut.shape) for cut in cuts)),
             "of its result": found,
         },
         state=parts.held | {"training data": sampler.data.nbytes},

@@ -1,0 +1,116 @@
+"""What every analysis says that it will need, beside the memory that it takes, as a run grows in each dimension.
+
+Every analysis of the registry is asked, so that a new one needs no test of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from featdyn.analysis import Analysis, analyses
+from featdyn.capture import Probes, Recorder
+from featdyn.compute import Plan
+from featdyn.compute.serial import Serial
+from featdyn.statistics.wishart import KEPT, SIZES
+from featdyn.store import Run, commit_result
+from tests.engine.memory import RESET, peak
+
+Recorded = Callable[..., tuple[Run, nn.Module]]
+
+SMALL = {"width": 16, "probes": 64, "checkpoints": 3, "classes": 4}
+LAYERS = {"width": 400, "probes": 1200, "classes": 200, "checkpoints": 60}
+"""How large each dimension becomes: of recorded layers, whose covariances are held."""
+CUTS = {"width": 6000, "classes": 2000, "probes": 1200, "checkpoints": 60}
+"""And of features at cuts. The first two of either are what most analyses hold most of; the others are slow tests."""
+ASKED = {"cuts": ("1",), "permutations": 19, "samples": 10**6, "players": 6, "draws": 16, "rate": 0.1}
+"""Options, where an analysis has them."""
+OVERHEAD = 2**21
+"""Bytes that Python and xarray take whatever the run."""
+MOST = {"layers": 3, "cuts": 12}
+"""How many times what is taken a plan may say. Plans of features at cuts hold for any network, and most keep more
+between two layers than the one here."""
+SPARE = {"layer_isotropy": SIZES * KEPT, "isotropy": SIZES * KEPT}
+"""What is kept for numbers of draws that a run may have, and this one has not."""
+
+WARM = set[str]()
+"""Analyses that have loaded and compiled what they keep."""
+
+
+class Told(Serial):
+    """This process, which keeps the plan that it was told."""
+
+    plan: Plan
+
+    def admit(self, plan: Plan) -> None:
+        self.plan = plan
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Iterator[Recorded]:
+    """Record a network whose layers have one width, and keep the run."""
+    memory = Path("/dev/shm")
+    folder = tempfile.mkdtemp(dir=memory if memory.is_dir() else None)
+
+    @cache
+    def made(width: int, probes: int, checkpoints: int, classes: int) -> tuple[Run, nn.Module]:
+        random = torch.Generator().manual_seed(0)
+        last = [nn.ReLU(), nn.BatchNorm1d(width), nn.Linear(width, classes)]
+        model = nn.Sequential(nn.Linear(8, width), *last)
+        split = np.array(["train", "test"], dtype=object)[np.arange(probes) % 2]
+        fixed = Probes(torch.randn(probes, 8, generator=random), torch.arange(probes) // 2 % classes, {"split": split})
+        path = Path(folder, f"{width}-{probes}-{checkpoints}-{classes}.zarr")
+        with Recorder(model, fixed, path, layers=["1"], dtype="float32") as recorder, torch.no_grad():
+            for t in range(checkpoints):
+                recorder.record(step=t)
+                for tensor in model.parameters():
+                    tensor += 0.1 * torch.randn(tensor.shape, generator=random)
+        return Run(path), model
+
+    yield made
+    shutil.rmtree(folder)
+
+
+def asked(analysis: Analysis, run: Run, model: nn.Module) -> tuple[Callable[[], Any], Told]:
+    """Return a call of the analysis, and where it leaves its plan; what it reads of others is made here."""
+    for other in analysis.results:
+        if not run.results(other):
+            commit_result(run, other, asked(analyses()[other], run, model)[0]())
+    told, options = Told(), {k: v for k, v in ASKED.items() if k in analysis.options.model_fields}
+    if "training data" in analysis.needs:
+        labels = torch.arange(64) % model[3].out_features
+        options["batches"] = DataLoader(TensorDataset(torch.randn(64, model[0].in_features), labels), 16)
+    return lambda: analysis(Run(run.path), model=model, workers=told, **options), told
+
+
+def cases() -> list[Any]:
+    found = []
+    for name, analysis in analyses().items():
+        kind = "layers" if "layers" in analysis.options.model_fields else "cuts"
+        for i, dimension in enumerate(LAYERS if kind == "layers" else CUTS):
+            found.append(pytest.param(name, kind, dimension, marks=[pytest.mark.slow] if i > 1 else []))
+    return found
+
+
+@pytest.mark.skipif(not RESET.exists(), reason="needs /proc")
+@pytest.mark.parametrize(("name", "kind", "dimension"), cases())
+def test_a_plan_is_the_memory_that_is_taken(recorded: Recorded, name: str, kind: str, dimension: str) -> None:
+    analysis, large = analyses()[name], LAYERS if kind == "layers" else CUTS
+    if name not in WARM:
+        asked(analysis, *recorded(**SMALL))[0]()
+        WARM.add(name)
+    call, told = asked(analysis, *recorded(**SMALL | {dimension: large[dimension]}))
+    taken = peak(call) - OVERHEAD
+    planned = told.plan.peak()
+    assert taken <= max(planned, OVERHEAD), f"a worker may be ended: {taken:,} of {told.plan}"
+    assert planned - SPARE.get(name, 0) <= MOST[kind] * max(taken, OVERHEAD), f"{taken:,} of {told.plan}"
