@@ -18,6 +18,7 @@ from featdyn.statistics.resampling import Interval, bootstrap_counts
 
 _NOISES = np.geomspace(1e-3, 10, 25)  # the s2 that are tried
 _DRAWS = 500
+_BLOCK = 512  # targets that are fitted together
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,13 @@ def _least_squares(shapes: Values, targets: Values) -> tuple[Values, NDArray[np.
     """Return the best weights >= 0 ``(target, 2)`` of the two shapes, their s2's place and the squares left,
     ``(target,)``.
     """
+    # All s2 of all targets at once are 100 times the targets' own size.
+    parts = [_of_block(shapes, targets[start : start + _BLOCK]) for start in range(0, len(targets), _BLOCK)]
+    weights, which, left = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return weights, which, left
+
+
+def _of_block(shapes: Values, targets: Values) -> tuple[Values, NDArray[np.intp], Values]:
     gram = np.einsum("sik,sjk->sij", shapes, shapes)
     along = np.einsum("sik,tk->tsi", shapes, targets)
     det = gram[:, 0, 0] * gram[:, 1, 1] - gram[:, 0, 1] ** 2

@@ -8,12 +8,12 @@ from numpy.typing import ArrayLike, NDArray
 from featdyn.statistics.interactions.subsets import Values, apart, divided
 from featdyn.statistics.resampling import Interval, bootstrap_counts
 
-_DRAWS = 1000
+DRAWS = 1000
 
 
 def drawn(samples: int, groups: ArrayLike | None = None, seed: int = 0) -> NDArray[np.float32] | None:
     """Return how often each of 1,000 draws holds each sample, ``(draw, sample)``; None where there is but one."""
-    return bootstrap_counts(samples, _DRAWS, seed, groups) if samples > 1 else None
+    return bootstrap_counts(samples, DRAWS, seed, groups) if samples > 1 else None
 
 
 def ratio_of_sums(part: Values, whole: Values, counts: NDArray[np.float32] | None) -> Interval:

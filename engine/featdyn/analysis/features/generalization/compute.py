@@ -18,6 +18,7 @@ from featdyn.analysis.features.generalization.phases import ENDS, NO_LOSSES, NUM
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.compute import Plan
 from featdyn.errors import FeatdynError
+from featdyn.statistics.interactions.ratio_of_sums import DRAWS
 
 
 def generalization(context: Context[GeneralizationOptions]) -> xr.Dataset:
@@ -142,5 +143,9 @@ def _plan(own: xr.Dataset, baselines: int, tasks: int) -> Plan:
         reads=4 * int(own["v"].size) + own.sizes["cut"] * baselines * table,
         task={"models and labels": 2 * (25 + 5 * baselines) * table},
         state={"tables": 4 * int(own["v"].size), "baselines": own.sizes["cut"] * baselines * 12 * table},
-        result={"cells": 2**13 * tasks},
+        result={
+            "cells": 2**13 * tasks,
+            "fits": 2**22,  # of a block of draws
+            "draws": DRAWS * (24 * own.sizes["probe"] + 8 * own.sizes["t"] * (2 * own.sizes["order"] + 6)),
+        },
     )
