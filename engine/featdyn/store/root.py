@@ -51,8 +51,8 @@ class Root:
 
     @cached_property
     def checkpoints(self) -> int:
-        """Committed checkpoints: asked for each file of a commit, so that counting them anew would grow with them."""
-        return sum(c.kind == "checkpoint" for c in self.commits)
+        """Committed checkpoints: not counted, which would grow with them, as they are numbered without gaps from 0."""
+        return next((int(c.name) + 1 for c in reversed(self.commits) if c.kind == "checkpoint"), 0)
 
     def after(self, entry: Commit, added: Mapping[str, Document]) -> Root:
         """Return the root after one more commit, which may add nodes."""
