@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,57 @@ def test_a_buffer_that_passes_move_stays_as_training_left_it(tmp_path):
         recorder.record(step=1)
     assert net.passes.item() == 2
     assert [int(Run(tmp_path / "r.zarr").state(t)["passes"]) for t in (0, 1)] == [1, 2]
+
+
+class Varied(nn.Module):
+    """Random in training, by functions and no module of dropout."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.first, self.head, self.kind = nn.Linear(6, 8), nn.Linear(8, 3), kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = torch.relu(self.first(x))
+        if self.kind == "function":
+            return self.head(F.dropout(z, 0.5, self.training))
+        return self.head(z + torch.randn_like(z) * self.training)
+
+
+@pytest.mark.parametrize("kind", ["function", "sampled"])
+def test_noise_of_networks_that_draw_without_a_module_repeats(tmp_path, kind):
+    run, net = record(tmp_path / "r.zarr", Varied(kind), x := drawn(N, 6))
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        how = {"draws": 4, "probes": 1, "every": STEPS, "fresh": True}
+        found.append(analyze(run, "noise", model=net, batches=batches(x), **how))
+    for name, values in found[0].data_vars.items():
+        np.testing.assert_array_equal(found[1][name].values, values.values, err_msg=str(name))
+    assert found[0].attrs["center"] == "estimated"
+    assert "layers that are random" in found[0].attrs["center_because"]
+    assert found[0]["rounding"].isnull().all()
+    assert "layers_are_random" in found[0]["rounding_status"].attrs["flag_meanings"]
+
+
+def test_what_hands_nothing_out_is_refused_in_a_line(tmp_path):
+    """TorchScript takes no hooks; a network that goes through NumPy has no forward derivatives."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that it has other ways now
+        compiled = torch.jit.script(Counting())
+    for layers in (["first"], ["default"]):
+        with pytest.raises(NetworkError, match=r"layer (first|head) is TorchScript, which hands nothing out"):
+            Recorder(compiled, Probes(drawn(N, 6), Y), tmp_path / "j.zarr", layers=layers)
+
+    class Through(Counting):
+        def forward(self, x: Tensor) -> Tensor:
+            sign = torch.from_numpy(np.sign(x.detach().numpy().mean(1, keepdims=True)))
+            return self.head(torch.relu(self.first(x)) * sign)
+
+    run, net = record(tmp_path / "r.zarr", Through(), x := drawn(N, 6))
+    with pytest.raises(NetworkError, match=r"forward derivatives, .* \(--probes 0\)") as said:
+        analyze(run, "noise", model=net, batches=batches(x), draws=4, probes=1)
+    assert "\n" not in str(said.value)
+    assert analyze(run, "noise", model=net, batches=batches(x), draws=4, probes=0)["rounding"].notnull().all()
 
 
 def batches(x: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -68,6 +68,7 @@ def select(
             raise NetworkError(f"no layer {pattern!r}; the network has {outer} and modules inside them")
         chosen |= dict.fromkeys(found, True)
         turned |= dict.fromkeys(found, (axes or {}).get(pattern, Axis()))
+    why = ""
     while chosen:
         try:
             tapped = [cut for cut in (every or {}).values() if cut.name in chosen and not cut.module]
@@ -90,7 +91,10 @@ def select(
         except LayerError as error:
             if chosen.pop(error.layer):
                 raise
-    raise NetworkError(f"no layer to record: name some in layers=; the network has {outer} and modules inside them")
+            why = f" ({error})"
+    raise NetworkError(
+        f"no layer to record{why}: name some in layers=; the network has {outer} and modules inside them"
+    )
 
 
 def taps_again(model: nn.Module, inputs: Nest, taps: Taps, call: Call) -> Taps:

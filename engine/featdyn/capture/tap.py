@@ -135,6 +135,8 @@ def run(
         with contextlib.ExitStack() as hooks:
             for name in layers:
                 if taps is None or name not in taps.shapes:
+                    if isinstance(modules[name], torch.jit.ScriptModule):
+                        raise LayerError(f"layer {name} is TorchScript, which hands nothing out: {_OTHER}", name)
                     hooks.enter_context(modules[name].register_forward_hook(hook(name)))
             outputs = call(model, mapped(Tensor.clone, first))
 

@@ -81,11 +81,13 @@ class Features:
             while some := list(islice(left, many)):
                 tangents = dict(_named(torch.stack(some).double().to(self._inputs.device), moving))
                 try:
-                    found.append([z.cpu() for z in vmap(along)(tangents)])
-                except NotImplementedError as error:
-                    why = str(error).splitlines()[0]
+                    found.append([z.cpu() for z in vmap(along, randomness="different")(tangents)])
+                except RuntimeError as error:
+                    why = str(error).partition("\n")[0]
+                    if isinstance(error, torch.OutOfMemoryError) or "memory" in why:
+                        raise
                     raise NetworkError(
-                        f"features answer to steps by forward derivatives, which torch does not have here ({why}): "
+                        f"features answer to steps by forward derivatives, which are not to be had here ({why}): "
                         "leave the moves of features out with probes=0 (--probes 0)"
                     ) from error
         return [torch.cat(z).movedim(0, 1) for z in zip(*found, strict=True)]

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from featdyn.analysis.gradient_noise.training_data import TrainingData
 from featdyn.capture.nest import Nest, mapped
@@ -23,7 +22,7 @@ GRADIENT, SECOND = 2, 7
 """So many times what autograd keeps for a gradient is held for one, and for a gradient of it, at most: measured on a
 CPU were 1.0 to 1.4 and 3.1 to 6.4 (a ResNet-20, a perceptron, a transformer)."""
 _RANDOM = threading.Lock()
-"""For dropout, which draws from the one generator that all threads share."""
+"""For layers that are random: they draw from the one generator that all threads share."""
 
 
 class Sampler:
@@ -32,8 +31,8 @@ class Sampler:
     The network is in training mode and the arithmetic float32, so BatchNorm uses the statistics of each mini-batch as
     it did in training (unless told otherwise), and rounding to bfloat16 adds no noise of its own; the loss is float64,
     as what is left of it when a sample is learnt is rounding in float32. Augmentation, where the recipe has it, is
-    drawn anew for each batch and is part of the noise. Nothing is drawn from torch's global generator but what dropout
-    draws, and its state is put back.
+    drawn anew for each batch and is part of the noise. Nothing is drawn from torch's global generator but what layers
+    such as dropout draw, and its state is put back.
 
     Parameters
     ----------
@@ -59,10 +58,14 @@ class Sampler:
         self._seed, self._training = seed, not stored_statistics
         self._permutation = torch.randperm(self.samples, generator=self._generator(3))
 
-    @property
+    @cached_property
     def random(self) -> bool:
-        """Whether the network itself draws random numbers."""
-        return self._training and any(isinstance(m, _DropoutNd) and m.p > 0 for m in self.model.modules())
+        """Whether the network itself draws random numbers, as by dropout: two random states give other gradients."""
+        if not self._training:
+            return False
+        index = torch.arange(self.batch_size)
+        one, other = (self._gradient(index, (3, 0), chance=number) for number in (1, 2))
+        return any(not torch.equal(one[name].nan_to_num(), other[name].nan_to_num()) for name in one)
 
     @cached_property
     def exact(self) -> bool:
@@ -78,7 +81,8 @@ class Sampler:
         """Why the mean over draws is not the full gradient (each sample once, in one batch); empty where it is."""
         norms = (m for m in self.model.modules() if isinstance(m, _BatchNorm))
         by_batch = any(self._training or m.running_mean is None for m in norms)
-        why = {"augmentation": self.data.augmented, "dropout": self.random, "BatchNorm by batch": by_batch}
+        why = {"augmentation": self.data.augmented, "layers that are random": self.random}
+        why["BatchNorm by batch"] = by_batch
         return [name for name, there in why.items() if there]
 
     def pass_bytes(self, curvature: int) -> int:
@@ -148,9 +152,18 @@ class Sampler:
             self.model.train(self._training)
 
     def _gradient(
-        self, index: Tensor, purpose: tuple[int, int], *, permuted: bool = False, dtype: torch.dtype = torch.float32
+        self,
+        index: Tensor,
+        purpose: tuple[int, int],
+        *,
+        permuted: bool = False,
+        dtype: torch.dtype = torch.float32,
+        chance: int | None = None,
     ) -> dict[str, Tensor]:
-        """Return the gradient of the mean loss of some samples, with their own labels or with others'."""
+        """Return the gradient of the mean loss of some samples, with their own labels or with others'.
+
+        Layers that are random draw what the draw gives them, or, to try it, what the number ``chance`` gives.
+        """
         draw = mixed_seed(self._seed, *purpose)
         inputs, labels = self.data.of(index, draw)
         given = mapped(lambda t: t.to(dtype, copy=True) if t.is_floating_point() else t.clone(), inputs)
@@ -162,7 +175,7 @@ class Sampler:
         moving = dict(model.named_parameters())
         # Copies, as a pass in training mode moves BatchNorm's running statistics.
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        with self._chance(draw):
+        with self._chance(draw) if chance is None else _drawing(chance):
             outputs = functional_call(model, buffers, (given,))
         loss = self.data.loss(outputs, labels)
         found = torch.autograd.grad(loss, list(moving.values()), materialize_grads=True)
@@ -170,15 +183,21 @@ class Sampler:
 
     @contextmanager
     def _chance(self, draw: int) -> Iterator[None]:
-        """Let dropout draw what this draw gives it."""
+        """Let layers that are random draw what this draw gives them."""
         if not self.random:
             yield
             return
-        with _RANDOM, seeded(self._seed, 3, draw % 2**31):  # torch has one random state: one thread at a time
+        with _drawing(self._seed, 3, draw % 2**31):
             yield
 
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(mixed_seed(self._seed, 4, purpose))
+
+
+@contextmanager
+def _drawing(*seed: int) -> Iterator[None]:
+    with _RANDOM, seeded(*seed):  # torch has one random state: one thread at a time
+        yield
 
 
 def flat(tensors: Mapping[str, Tensor], names: list[str]) -> Tensor:
