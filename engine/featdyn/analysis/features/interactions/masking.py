@@ -92,4 +92,5 @@ class Moments:
     @cached_property
     def axes(self) -> Tensor:
         """The principal axes ``(channel, component)``, of largest variance first."""
-        return torch.linalg.eigh(self.covariance).eigenvectors.flip(-1)
+        vectors: Tensor = torch.linalg.eigh(self.covariance).eigenvectors
+        return vectors.flip(-1)
