@@ -53,8 +53,12 @@ def docstrings() -> Dataset:
     common = sorted(seen, key=lambda word: (-seen[word], word))[: VOCABULARY - 2]
     numbers = {word: i for i, word in enumerate(common, 2)}
     words = np.array([[numbers.get(word, 1) for word in text] for text in texts], np.int64)
-    parts = (Images(words[i], labels[i], NAME, split) for i, split in ((train, "train"), (test, "test")))
-    return Dataset(NAME, *parts, tuple(FOLDERS))
+    return Dataset(
+        NAME,
+        Images(words[train], labels[train], NAME, "train"),
+        Images(words[test], labels[test], NAME, "test"),
+        tuple(FOLDERS),
+    )
 
 
 def _sentences(package: str) -> Iterator[str]:

@@ -28,7 +28,8 @@ class Images:
     """Each image's position in the whole split, where only some of its images are here."""
 
     def __post_init__(self) -> None:
-        if (self.pixels.dtype, self.pixels.ndim) not in ((np.uint8, 4), (np.int64, 2)) or self.pixels.size == 0:
+        fits = self.pixels.dtype == (np.int64 if self.pixels.ndim == 2 else np.uint8) and self.pixels.ndim in (2, 4)
+        if not fits or self.pixels.size == 0:
             raise ValueError(f"pixels: needs non-empty uint8 (N, C, H, W), got {self.pixels.dtype} {self.pixels.shape}")
         if self.labels.dtype != np.int64 or self.labels.shape != (len(self.pixels),):
             raise ValueError(f"labels: needs int64 ({len(self.pixels)},), got {self.labels.dtype} {self.labels.shape}")

@@ -173,13 +173,13 @@ def _corrupted(dataset: Dataset, indices: Indices, options: ProbeOptions) -> Ite
                 pixels = corrupt(clean.pixels, corruption, severity, indices=indices, seed=options.seed)
             else:
                 name = "cifar10c"
-                pixels = fit_pixels(published.read(corruption, severity, indices), dataset.shape)
+                pixels = fit_pixels(published.read(corruption, severity, indices), _of_images(dataset))
             labels = clean.labels, clean.true_labels
             yield _Kind(pixels, name, "test", "corrupted", clean.indices, *labels, corruption, severity, clean.dataset)
 
 
 def _shifted(dataset: Dataset, name: str, options: ProbeOptions, data_dir: str | Path | None, download: bool) -> _Kind:
-    _, height, width = dataset.shape
+    _, height, width = shape = _of_images(dataset)
     # Only images of one size can be loaded as they are, and a folder of any others has to be resized on the way in.
     image_size = height if name.startswith(FOLDER) and height == width else None
     other = load(name, data_dir=data_dir, download=download, image_size=image_size)
@@ -190,8 +190,13 @@ def _shifted(dataset: Dataset, name: str, options: ProbeOptions, data_dir: str |
     matched = shared_classes(dataset, other)
     labels = matched[other.test.labels]
     indices = _choose(other.test, options.shifted_count, options.seed, "shifted", labels >= 0)
-    pixels = fit_pixels(other.test.pixels[indices], dataset.shape)
+    pixels = fit_pixels(other.test.pixels[indices], shape)
     return _Kind(pixels, other.name, "test", "shifted", indices, labels[indices], labels[indices])
+
+
+def _of_images(dataset: Dataset) -> tuple[int, int, int]:
+    channels, height, width = dataset.shape
+    return channels, height, width
 
 
 def _joined(kinds: list[_Kind]) -> ProbeSet:

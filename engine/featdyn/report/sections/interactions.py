@@ -1,4 +1,4 @@
-"""``interactions``: of how many regions outputs rest on, over training and depth."""
+"""``interactions``: of how many players, such as regions, outputs rest on, over training and depth."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figur
 from featdyn.report.section import Grid, Section, bounded_word, cells, choices_of, name_of, panel, preset_set, word
 
 TEXT = (
-    "Regions of the map at a cut are masked in all combinations; the log-odds of the true class are then a sum of AND "
-    "interactions (all of some regions are there) and OR interactions (any of them is), the sparsest such sum (arXiv "
-    "2407.19198). Its order is the number of regions. A network that learns simple things first falls in mean order "
-    "before it rises.",
-    "The table is of the last checkpoint, with 95 % intervals over images. Which regions are masked, and that they "
-    "become zeros, is our own choice at most cuts.",
+    "Players (patches of the map at a cut or of the input, words, channels, ...) are masked in all combinations; the "
+    "log-odds of the true class are then a sum of AND interactions (all of some players are there) and OR interactions "
+    "(any of them is), the sparsest such sum (arXiv 2407.19198). Its order is the number of players. A network that "
+    "learns simple things first falls in mean order before it rises.",
+    "The table is of the last checkpoint, with 95 % intervals over images. Which players are masked, and what masked "
+    "ones become, is our own choice at most cuts.",
 )
 
 
@@ -23,7 +23,7 @@ def section(result: xr.Dataset) -> Section:
     choices = choices_of(result, "set", "cut")
     time = checkpoint_axis(result["t"].values, result["step"].values)
     colours = {dim: depth_colours(result.sizes[dim]) for dim in ("cut", "t")}
-    order = {"title": {"text": "order: regions of an interaction"}, "tickformat": "d"}
+    order = {"title": {"text": "order: players of an interaction"}, "tickformat": "d"}
 
     def over_time(set: str) -> Figure:
         values = result["mean_order"].isel(set=int(set)).transpose("cut", "t").values
@@ -46,4 +46,4 @@ def section(result: xr.Dataset) -> Section:
         rows.append(
             (*names, bounded_word(cell, "mean_order", "{:.2f}".format), word(strength.sum()), word(strength[0]))
         )
-    return Section("Interactions of regions", TEXT, panels, choices, preset_set(result), Grid(header, rows))
+    return Section("Interactions", TEXT, panels, choices, preset_set(result), Grid(header, rows))

@@ -24,6 +24,7 @@ from featdyn.statistics.interactions import (
     loss_gap,
     salient,
     signed_strength_by_order,
+    strength_by_order,
     threshold_of_largest,
     threshold_of_span,
     top,
@@ -43,6 +44,15 @@ Named = dict[str, tuple[Values, str]]
 
 
 @dataclass
+class Seen:
+    """A set's interactions, which count, and how they are labelled beside each reference."""
+
+    model: AndOr
+    chosen: Chosen
+    labels: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+@dataclass
 class OfSet:
     """Cells of one set at one checkpoint, and what each of its probes has, for phases."""
 
@@ -51,13 +61,6 @@ class OfSet:
     decay_reason: str = ""
     references: Named = field(default_factory=dict)
     pairs: Named = field(default_factory=dict)
-    model: AndOr | None = None
-    chosen: Chosen | None = None
-    labels: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-
-    def dropped(self) -> OfSet:
-        """Return it without what is large."""
-        return OfSet(self.values, self.reason, self.decay_reason, self.references, self.pairs)
 
 
 @dataclass
@@ -90,6 +93,7 @@ class Labels:
         n = v.shape[-1].bit_length() - 1
         strength = np.full((len(v), n), np.nan)
         found: dict[str, OfSet] = {}
+        labelled: dict[str, Seen] = {}
         by_name = {name: np.full((len(v), n), np.nan) for name in cut.baselines}
         loss = np.full(len(v), np.nan)
         every = self._interactions(v[known]) if known.any() else None
@@ -100,15 +104,15 @@ class Labels:
                 continue
             model = every.of(mine[known])
             baselines = {key: [b.of(mine) for b in models] for key, models in self._baselines[c].items()}
-            of_set = found[name] = self._of_set(model, baselines, cut.origins[mine])
-            signed = signed_strength_by_order(model, of_set.chosen)
-            strength[mine] = np.abs(signed).sum(-2)
-            for key, labels in of_set.labels.items():
-                by_name[key][mine] = np.abs(signed_strength_by_order(model, of_set.chosen * labels)).sum(-2)
+            seen = labelled[name] = Seen(model, self._chosen(model, model))
+            found[name] = self._of_set(seen, baselines, cut.origins[mine])
+            strength[mine] = strength_by_order(model, seen.chosen)
+            for key, labels in seen.labels.items():
+                by_name[key][mine] = strength_by_order(model, seen.chosen * labels)
             loss[mine] = cross_entropy(model.full)
         groups = tuple(cut.origins[known & (cut.splits == s)] for s in (options.train, options.test))
-        losses = self._losses(found.get(options.train), found.get(options.test), groups)
-        return OfCheckpoint({k: s.dropped() for k, s in found.items()}, losses, strength, by_name, loss)
+        losses = self._losses(labelled.get(options.train), labelled.get(options.test), groups)
+        return OfCheckpoint(found, losses, strength, by_name, loss)
 
     def _interactions(self, v: NDArray[np.float32]) -> AndOr:
         return and_or(v.astype(np.float64), slack=self._options.slack)
@@ -122,12 +126,12 @@ class Labels:
             return salient(model, threshold_of_largest(model, options.share))
         return salient(model, threshold_of_span(own if options.salient == "common" else model, options.share))
 
-    def _of_set(self, model: AndOr, baselines: dict[str, list[AndOr]], origins: NDArray[np.int64]) -> OfSet:
-        options, seed = self._options, self._options.seed
-        chosen = self._chosen(model, model)
+    def _of_set(self, seen: Seen, baselines: dict[str, list[AndOr]], origins: NDArray[np.int64]) -> OfSet:
+        """Return the cells of a set, and label what was seen of it."""
+        options, seed, model, chosen = self._options, self._options.seed, seen.model, seen.chosen
         signed = signed_strength_by_order(model, chosen)
         total = np.abs(signed).sum(-2)
-        found = OfSet(_signed("strength", signed), model=model, chosen=chosen)
+        found = OfSet(_signed("strength", signed))
         if total.shape[1] < 4 or not total.any():
             found.decay_reason = NONE_SALIENT if total.shape[1] >= 4 else FEW_ORDERS
         else:
@@ -141,7 +145,7 @@ class Labels:
                 found.references[name] = {}, NO_CUT
                 continue
             sets = [self._chosen(b, model) for b in baselines[name]]
-            labels = found.labels[name] = generalizable(model, baselines[name], chosen=sets, **how)
+            labels = seen.labels[name] = generalizable(model, baselines[name], chosen=sets, **how)
             mixed = chance_labels(model, baselines[name], chosen=sets, **how) if len(total) > 1 else None
             power = generalization_power(model, labels, chosen=chosen, chance_labels=mixed, groups=origins, seed=seed)
             values = _signed("generalizable", signed_strength_by_order(model, chosen * labels))
@@ -152,23 +156,23 @@ class Labels:
                 values["decay_correlation"] = order_correlation(power.by_order.estimate, found.values["decay_by_order"])
             found.references[name] = values, "" if total.any() else NONE_SALIENT
         for one, other in combinations(self.names, 2):
-            if one not in found.labels or other not in found.labels:
+            if one not in seen.labels or other not in seen.labels:
                 found.pairs[f"{one} | {other}"] = {}, NO_CUT
             elif options.amount == "shared":
                 found.pairs[f"{one} | {other}"] = {}, SHARES_ONLY
             else:
-                kappa = cohens_kappa(found.labels[one], found.labels[other], chosen, seed=seed)
+                kappa = cohens_kappa(seen.labels[one], seen.labels[other], chosen, seed=seed)
                 values = {"kappa": kappa.kappa, "kappa_low": kappa.low, "kappa_high": kappa.high}
                 found.pairs[f"{one} | {other}"] = values, kappa.reason.replace(" ", "_")
         return found
 
-    def _losses(self, train: OfSet | None, test: OfSet | None, groups: Any) -> tuple[Values, Named]:
+    def _losses(self, train: Seen | None, test: Seen | None, groups: Any) -> tuple[Values, Named]:
         """Return what the loss gap is, and what it is without what does not generalize."""
-        if train is None or test is None or train.model is None or test.model is None:
+        if train is None or test is None:
             return {}, {}
         network: Values = {}
         of: Named = {}
-        none = [np.ones_like(s.model.both) for s in (train, test)]  # type: ignore[union-attr]
+        none = [np.ones_like(s.model.both) for s in (train, test)]
         for name in [None, *(n for n in self.names if n in train.labels and n in test.labels)]:
             labels = none if name is None else [train.labels[name], test.labels[name]]
             gap = loss_gap(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ def entries(z: Tensor, of_entry: Places, chosen: Places, masked: Tensor) -> Mask
 
 def components(z: Tensor, moments: Moments, players: int) -> Masking:
     """Take principal components of the channels out of ``z``: at each place its deviation from the mean along them."""
-    mean, axes = moments.components(players)
+    mean, axes = by_channel(moments.mean).mean(0), moments.axes[:, :players]
     flat = by_channel(z).double()  # (place, channel)
     along = (flat - mean) @ axes
 
@@ -88,7 +89,8 @@ class Moments:
         mean = by_channel(self.mean).mean(0)
         return mean[:, None, None] if self.mean.ndim == 3 else mean
 
-    def components(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return the mean ``(channel,)`` and the first principal axes ``(channel, count)``, largest variance first."""
-        vectors = torch.linalg.eigh(self.covariance).eigenvectors
-        return by_channel(self.mean).mean(0), vectors.flip(-1)[:, :count]
+    @cached_property
+    def axes(self) -> Tensor:
+        """The principal axes ``(channel, component)``, of largest variance first."""
+        vectors: Tensor = torch.linalg.eigh(self.covariance).eigenvectors
+        return vectors.flip(-1)
