@@ -53,6 +53,7 @@ def capture(
     done = 0
     before: dict[str, Tensor] = {}
     with Recorder(model, probes, store, resume=True, **options) as recorder:
+        recorder.meter.quiet = True  # there is no training to compare with
         recorder.plan(len(checkpoints)).check(store)
         for step, path in checkpoints.items():
             done += 1
