@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 
-from featdyn.capture import Probes, Recorder
+from featdyn.capture import Probes, Recorder, meter
 from featdyn.errors import StoreError
-from featdyn.store import Run, repair, verify
+from featdyn.store import Run, cost, erase, gc, locate, repair, verify
 from featdyn.store.files import Folder
 from tests.engine.runs import tree
+
+info = importlib.import_module("featdyn.cli.info")
 
 
 class Net(nn.Module):
@@ -274,3 +278,29 @@ def test_a_change_that_is_accepted_is_put_on_record(tmp_path, featdyn, what):
 def test_what_a_store_would_say_wrongly_is_never_accepted(begun, other):
     with pytest.raises(StoreError, match="another recording"):
         recorder(begun, **OTHERS[other], accept_changes=True)
+
+
+def test_the_share_of_recording_is_said_kept_and_goes_on(tmp_path, monkeypatch, capsys):
+    store = tmp_path / "r.zarr"
+    clock = iter(range(10**6))
+    monkeypatch.setattr(meter, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(meter, "SECONDS", 3.0)
+    runs = []
+    for steps in (3, 2):
+        with recorder(store, coords=[]) as recording:
+            for _ in range(steps):
+                recording.step()
+        runs.append(cost.cost_of(locate(store)))
+    assert 0 < runs[0].recording < runs[0].run
+    assert runs[1].recording > runs[0].recording
+    assert runs[1].run > runs[0].run + 2
+    assert f"recording has taken {runs[1].share:.1%} of the run's time" in capsys.readouterr().err
+    said = CliRunner().invoke(info.command, [str(store)]).output
+    assert str(runs[1]) in said
+    assert not gc(store).removed
+    assert verify(store).sound
+    (store / ".featdyn.cost").write_text("{")
+    assert cost.cost_of(locate(store)) is None
+    assert CliRunner().invoke(info.command, [str(store)]).exit_code == 0
+    erase(store)
+    assert not (store / ".featdyn.cost").exists()

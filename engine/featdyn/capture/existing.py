@@ -56,6 +56,7 @@ def capture(
     before: dict[str, Tensor] = {}
     told: set[tuple[str, ...]] = set()
     with Recorder(model, probes, store, resume=True, **options) as recorder:
+        recorder.meter.quiet = True  # there is no training to compare with
         recorder.plan(len(checkpoints)).check(store)
         for step, path in checkpoints.items():
             done += 1

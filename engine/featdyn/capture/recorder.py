@@ -20,6 +20,7 @@ from featdyn.capture.blocks import BUFFERS, BlockWriter
 from featdyn.capture.cadence import Cadence
 from featdyn.capture.call import Call, Loss
 from featdyn.capture.fit import Fit
+from featdyn.capture.meter import Meter
 from featdyn.capture.open_store import check_alike, identity, open_store
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.pending_checkpoint import PendingCheckpoint
@@ -124,6 +125,7 @@ class Recorder:
         accept_changes: bool = False,
         **options: Any,
     ) -> None:
+        self.meter = Meter()
         self._ranks = Ranks()  # first of all: whatever fails below on one rank, the others hear of it
         try:
             if resume and overwrite:
@@ -155,6 +157,7 @@ class Recorder:
                 self._run.close()
                 raise
             self.steps = max(0, self._last)
+            self.meter.follow(run.place)
             self._given: dict[str, float] | None = None  # with the step that was counted last, if any was
             keeps = kept_bytes(run.schema, len(self._share)) > 0
             self._shards = Shards(
@@ -285,25 +288,29 @@ class Recorder:
             Outputs are not finite, an activation or gradient is NaN, does not fit float16 or vanishes in it; parameters
             differ between ranks, or a rank has ended.
         """
-        self.wait()
-        self._foretell()
-        pending = PendingCheckpoint(Fit(self.options))
-        try:
-            check_alike(self._ranks.all(lambda: self._begin(pending, step, state, coords)), _ONE_NETWORK)
-            # It is also the answer that a part of a checkpoint waits for before it writes: rank 0 has the lock.
-            theirs = self._ranks.first(lambda: buffers(self._model) if self._ranks.several else {})
-            self._ranks.all(lambda: self._probe(pending, theirs))
-        except BaseException as error:
-            pending.failure = error
-        self._commit = self._blocks.then(lambda blocks: self._finish(pending, blocks))
-        if pending.failure is not None:
+        with self.meter:
             self.wait()
+            self._foretell()
+            pending = PendingCheckpoint(Fit(self.options))
+            try:
+                check_alike(self._ranks.all(lambda: self._begin(pending, step, state, coords)), _ONE_NETWORK)
+                # It is also the answer that a part of a checkpoint waits for before it writes: rank 0 has the lock.
+                theirs = self._ranks.first(lambda: buffers(self._model) if self._ranks.several else {})
+                self._ranks.all(lambda: self._probe(pending, theirs))
+            except BaseException as error:
+                pending.failure = error
+            self._commit = self._blocks.then(lambda blocks: self._finish(pending, blocks))
+            if pending.failure is not None:
+                self.wait()
+        if not self._ranks.rank:
+            self.meter.tell(self._run.place)
 
     def wait(self) -> None:
         """Wait until the last checkpoint is committed; raise what went wrong with it."""
         commit, self._commit = self._commit, None
         if commit is not None:
-            commit.result()
+            with self.meter:
+                commit.result()
 
     def close(self) -> None:
         """Wait for the last checkpoint and release the store."""

@@ -44,6 +44,10 @@ def command(store: str, as_json: bool) -> None:
     click.echo("\ncheckpoint " + " ".join(f"{n:>14}" for n in names))
     for row in found["history"]:
         click.echo(f"{row['checkpoint']:>10} " + " ".join(f"{_number(row[n]):>14}" for n in names))
+    if found["recording"]:
+        from featdyn.store.cost import Cost
+
+        click.echo(f"\n{Cost(**found['recording'])}")
     for change in found["changes"]:
         for what, (before, after) in change["what"].items():
             since = f"since commit {change['commit']} ({change['when']})"
@@ -54,6 +58,7 @@ def command(store: str, as_json: bool) -> None:
 def describe(run: Any) -> dict[str, Any]:
     """Return what ``info`` prints, JSON-like."""
     from featdyn.query import recorded
+    from featdyn.store.cost import cost_of
 
     layers: dict[str, dict[str, Any]] = {}
     for name in run.layers:  # of one without an array the cube has summaries only
@@ -77,6 +82,7 @@ def describe(run: Any) -> dict[str, Any]:
         "layers": layers,
         "outputs": recorded.outputs(run),
         "positions": recorded.padding(run),
+        "recording": asdict(cost) if (cost := cost_of(run.place)) else None,
         "probes": {split: splits.count(split) for split in dict.fromkeys(splits)},
         "history": history,
         "changes": [asdict(change) for change in run.changes],

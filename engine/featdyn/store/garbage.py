@@ -39,7 +39,7 @@ def gc(store: Store, *, dry_run: bool = False) -> Garbage:
     roots.read(place)  # a foreign folder is refused before a lock file appears in it
     with place.lock() as held, beside(place, held), disk(place):
         root, content, _ = roots.owned(place, held)
-        named = {roots.NAME, roots.COPY, *(f"{node}/{roots.NAME}" for node in root.nodes)}
+        named = {roots.NAME, roots.COPY, layout.COST, *(f"{node}/{roots.NAME}" for node in root.nodes)}
         for commit in root.commits:
             listing = commit.listing(place)
             named |= {commit.manifest.path, *(record.path for record in (*listing.files, *listing.rows))}

@@ -10,6 +10,7 @@ from featdyn.store import lock
 from featdyn.store.metadata import Document
 from featdyn.store.schema import check_name
 
+COST = ".featdyn.cost"  # what recording has taken of the run's time: no commit names what tells the time
 RESERVED = ("results", "checkpoints", "commits")  # top-level names that no array or coordinate may take
 
 # Names of the files that a writer makes, chunks of all three key encodings among them.
@@ -17,7 +18,7 @@ _KEY = r"(c([./]\d+)*|\d+(\.\d+)*|\.\d+(\.\d+)*\.new)"
 _OWN = re.compile(
     rf"((?P<node>.+)/)?(\.zarr\.json\.new|zarr\.json)|(?P<array>.+)/{_KEY}"
     r"|commits/(\d{6,}(\.2)?|dropped|root|root\.\d+)\.json|commits/\.(dropped|root)\.json\.new"
-    r"|checkpoints/\d{6,}/[^/]+\.safetensors"
+    r"|checkpoints/\d{6,}/[^/]+\.safetensors|\.featdyn\.cost|\.\.featdyn\.cost\.new"
 )
 _BELOW = re.compile(rf"\.zarr\.json\.new|zarr\.json|{_KEY}")
 
