@@ -67,10 +67,13 @@ class Sampler:
         why = {"augmentation": self.data.augmented, "dropout": self.random, "BatchNorm by batch": by_batch}
         return [name for name, there in why.items() if there]
 
-    def pass_bytes(self, curvature: int) -> int:
-        """Bytes of a batch and of all that its gradient needs of the layers; of so many samples for the curvature."""
+    def pass_bytes(self, curvature: int, outputs: int) -> int:
+        """Bytes of a batch and of all that its gradient needs of the layers; of so many samples for the curvature.
+
+        Each sample has so many ``outputs``.
+        """
         first = self.subset(1)[0]
-        widths = 4 * (sum(prod(cut.shape) for cut in cuts(self.model, first)) + first.numel())
+        widths = 4 * (sum(prod(cut.shape) for cut in cuts(self.model, first)) + first.numel() + outputs)
         return widths * max(GRADIENT * self.batch_size, SECOND * min(curvature, self.samples))
 
     def at(self, state: Mapping[str, Tensor]) -> None:

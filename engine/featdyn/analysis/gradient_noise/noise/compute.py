@@ -20,10 +20,13 @@ from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import NOT_FINITE, STILL, Status
 from featdyn.compute import Plan
 from featdyn.sizes import duration
+from featdyn.store import Run
 
 WIDE = ("directions", "draws")
 """Arrays as long as the parameters, which differ from cut to cut."""
 RANDOM_LAYERS = "layers_are_random"
+VECTORS = 16
+"""So many times the parameters are held beside the gradients of the draws, in float64 some of them, at most."""
 
 
 def noise(context: Context[NoiseOptions]) -> xr.Dataset:
@@ -35,7 +38,7 @@ def noise(context: Context[NoiseOptions]) -> xr.Dataset:
     at = NoiseAt(run, parts, sets, options, given)
     times = list(range(run.checkpoints - 1, -1, -options.every))[::-1]
     items = list(zip(times, [*times[1:], None], strict=True))
-    context.admit(plan(at, parts, options, len(items)))
+    context.admit(plan(run, at, parts, options, len(items)))
     by_cut: list[list[xr.Dataset]] = [[] for _ in parts.cuts]
     with context.stage(at, parts.around(NoiseAt, run, sets, options, given)) as stage:
         for found in context.each(stage.map(NoiseAt.sample, items)):
@@ -92,12 +95,13 @@ def _statuses(found: xr.Dataset, random: bool) -> dict[str, xr.Variable]:
     return statuses
 
 
-def plan(at: NoiseAt, parts: Stitchable, options: NoiseOptions, tasks: int) -> Plan:
+def plan(run: Run, at: NoiseAt, parts: Stitchable, options: NoiseOptions, tasks: int) -> Plan:
     """Return what all checkpoints will need, and how long they will take: one gradient is timed."""
     cuts, sampler = parts.cuts, at.sampler
     n, probes, params = options.draws, len(at.probes), [cut.prefix_params for cut in cuts]
     passes = sampler.samples / sampler.batch_size + n * (1 + options.permuted + bool(options.curvature))
     macs = 3 * tasks * passes * sampler.batch_size * (cuts[0].prefix_macs + cuts[0].suffix_macs)
+    outputs = prod(run.schema["outputs/logits"].shape[1:]) if "outputs/logits" in run.nodes else 0
     wide = 4 * (min(options.directions, n - 1) + n * (options.keep == "raw"))
     grams = 1 + options.permuted + (2 + options.permuted) * probes
     found = sum(8 * n * (n + 3) * grams + wide * p for p in params)
@@ -107,7 +111,7 @@ def plan(at: NoiseAt, parts: Stitchable, options: NoiseOptions, tasks: int) -> P
         tasks=tasks,
         reads=0,
         task={
-            "gradients": (n + 12) * parts.states.nbytes + sampler.pass_bytes(options.curvature),
+            "gradients": (n + VECTORS) * parts.states.nbytes + sampler.pass_bytes(options.curvature, outputs),
             "noise": 2 * 8 * n * max(params) + 3 * 8 * max(params) * min(options.directions, n - 1),
             "features": 3 * 8 * probes * n * parts.sample_bytes // 4
             + bool(probes) * pushed_bytes(n, max(params), probes, max(prod(cut.shape) for cut in cuts)),
