@@ -5,10 +5,12 @@ Every analysis of the registry is asked, so that a new one needs no test of its 
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +49,20 @@ WARM = set[str]()
 """Analyses that have loaded and compiled what they keep."""
 
 
+class Enough(Exception):
+    """A plan was told, which is all that was asked for."""
+
+
 class Told(Serial):
-    """This process, which keeps the plan that it was told."""
+    """This process, which keeps the plan that it was told, and may be told nothing else."""
 
     plan: Plan
+    goes_on: bool = True
 
     def admit(self, plan: Plan) -> None:
         self.plan = plan
+        if not self.goes_on:
+            raise Enough
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +123,31 @@ def test_a_plan_is_the_memory_that_is_taken(recorded: Recorded, name: str, kind:
     planned = told.plan.peak()
     assert taken <= max(planned, OVERHEAD), f"a worker may be ended: {taken:,} of {told.plan}"
     assert planned - SPARE.get(name, 0) <= MOST[kind] * max(taken, OVERHEAD), f"{taken:,} of {told.plan}"
+
+
+def planned(analysis: Analysis, run: Run, model: nn.Module) -> Plan:
+    """Return the plan of an analysis that is not carried out."""
+    call, told = asked(analysis, run, model)
+    told.goes_on = False
+    with pytest.raises(Enough):
+        call()
+    return told.plan
+
+
+def arithmetic(plan: Plan) -> float:
+    """Return how many multiply-adds a plan names, in units of 10^12."""
+    return sum(float(number) for number in re.findall(r"(\S+) T multiply-adds", plan.work))
+
+
+@pytest.mark.parametrize("name", analyses())
+def test_a_plan_is_of_whole_bytes_and_grows_in_every_part(recorded: Recorded, name: str) -> None:
+    few, many = (planned(analyses()[name], *recorded(**{k: n * v for k, v in SMALL.items()})) for n in (1, 2))
+    assert many.tasks >= few.tasks > 0
+    assert many.reads >= few.reads >= 0
+    for parts in (few, many):
+        numbers = [parts.tasks, parts.reads, *(parts.task | parts.state | parts.result).values()]
+        assert all(isinstance(number, Integral) for number in numbers), parts
+    for large, small in ((many.task, few.task), (many.state, few.state), (many.result, few.result)):
+        assert large.keys() == small.keys()
+        assert all(large[part] >= small[part] >= 0 for part in small), (large, small)
+    assert arithmetic(many) >= 4 * arithmetic(few)

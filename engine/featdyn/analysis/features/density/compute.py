@@ -112,7 +112,7 @@ def plan(run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], pairs: int, 
         f"{len(parts.cuts)} cuts x {sets} sets of up to {rows:,} probes x {pairs} pairs of checkpoints",
         tasks=sets * (1 + steps) + sets * len(parts.cuts) * -(-pairs // PAIRS),
         reads=parts.features.stored_bytes * (steps * probes + sets * FITTED) // run.schema.samples,
-        task={"features": parts.pass_bytes, "rows to fit": 4 * fit * (sum(widths) + max(widths)) + 3 * 8 * fit**2},
+        task={"features": parts.pass_bytes, "rows to fit": 4 * fit * (sum(widths) + max(widths)) + 4 * 8 * fit**2},
         state=parts.held | {"axes": 4 * sets * sum(min(WIDTH, width, fit) * width for width in widths)},
         result={
             "points": 4 * steps * probes * sum(min(WIDTH, width, fit) for width in widths),

@@ -60,7 +60,7 @@ def similarity(context: Context[SimilarityOptions]) -> xr.Dataset:
 def plan(run: Run, specs: list[ArraySpec], kept: int, tasks: int, block: int, result: int) -> Plan:
     """Return what all pairs will need."""
     widest, count = max(map(variables, specs)), len(specs) * run.checkpoints
-    one = 8 * kept * (3 * widest + 3 * kept)  # features, directions and their lengths; distances, ranks, neighbours
+    one = 8 * kept * (3 * widest + 4 * kept)  # features, directions and their lengths; distances, ranks, neighbours
     return Plan(
         f"{count:,} x {count:,} pairs of layers and checkpoints, {kept:,} probes",
         tasks=tasks,

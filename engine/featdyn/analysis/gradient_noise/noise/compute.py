@@ -21,10 +21,13 @@ from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import NOT_FINITE, STILL, Status
 from featdyn.compute import Plan
 from featdyn.sizes import duration
+from featdyn.store import Run
 
 WIDE = ("directions", "draws")
 """Arrays as long as the parameters, which differ from cut to cut."""
 RANDOM_LAYERS, FLOAT32 = "layers_are_random", "the_network_does_not_run_in_float64"
+VECTORS = 16
+"""So many times the parameters are held beside the gradients of the draws, in float64 some of them, at most."""
 
 
 def noise(context: Context[NoiseOptions]) -> xr.Dataset:
@@ -36,7 +39,7 @@ def noise(context: Context[NoiseOptions]) -> xr.Dataset:
     at = NoiseAt(run, parts, sets, options, given)
     times = list(range(run.checkpoints - 1, -1, -options.every))[::-1]
     items = list(zip(times, [*times[1:], None], strict=True))
-    context.admit(plan(at, parts, options, len(items)))
+    context.admit(plan(run, at, parts, options, len(items)))
     by_cut: list[list[xr.Dataset]] = [[] for _ in parts.cuts]
     with context.stage(at, parts.around(NoiseAt, run, sets, options, given)) as stage:
         for found in context.each(stage.map(NoiseAt.sample, items)):
@@ -94,7 +97,7 @@ def _statuses(found: xr.Dataset, sampler: Sampler) -> dict[str, xr.Variable]:
     return statuses
 
 
-def plan(at: NoiseAt, parts: Stitchable, options: NoiseOptions, tasks: int) -> Plan:
+def plan(run: Run, at: NoiseAt, parts: Stitchable, options: NoiseOptions, tasks: int) -> Plan:
     """Return what all checkpoints will need, and how long they will take: one gradient is timed."""
     cuts, sampler = parts.cuts, at.sampler
     n, probes, params = options.draws, len(at.probes), [cut.prefix_params for cut in cuts]
@@ -109,7 +112,7 @@ def plan(at: NoiseAt, parts: Stitchable, options: NoiseOptions, tasks: int) -> P
         tasks=tasks,
         reads=0,
         task={
-            "gradients": (n + 12) * parts.states.nbytes + sampler.pass_bytes(options.curvature),
+            "gradients": (n + VECTORS) * parts.states.nbytes + sampler.pass_bytes(options.curvature),
             "noise": 2 * 8 * n * max(params) + 3 * 8 * max(params) * min(options.directions, n - 1),
             "features": 3 * 8 * probes * n * parts.sample_bytes // 4
             + bool(probes) * pushed_bytes(n, max(params), probes, max(prod(cut.shape) for cut in cuts)),
