@@ -85,8 +85,11 @@ class Sampler:
         why["BatchNorm by batch"] = by_batch
         return [name for name, there in why.items() if there]
 
-    def pass_bytes(self, curvature: int) -> int:
-        """Bytes of a batch and of all that its gradient needs of the layers; of so many samples for the curvature."""
+    def pass_bytes(self, curvature: int, outputs: int) -> int:
+        """Bytes of a batch and of all that its gradient needs of the layers; of so many samples for the curvature.
+
+        Each sample has so many ``outputs``, of which the loss, in float64, keeps more than autograd says.
+        """
         kept = {tensor.untyped_storage().data_ptr(): 0 for tensor in self.model.state_dict().values()}
         few = min(2, self.samples)
 
@@ -96,7 +99,7 @@ class Sampler:
 
         with self.at_rest(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             self._gradient(torch.arange(few), (3, 0))
-        each = sum(kept.values()) / few
+        each = sum(kept.values()) / few + 4 * outputs
         return int(each * max(GRADIENT * self.batch_size, SECOND * min(curvature, self.samples)))
 
     def at(self, state: Mapping[str, Tensor]) -> None:

@@ -36,7 +36,7 @@ def interactions(context: Context[InteractionsOptions]) -> xr.Dataset:
     """
     run, options = context.run, context.options
     sets, labels = labelled(run, context.sets)
-    parts = whole_network(run, context.model) if options.at == "input" else context.stitchable()
+    parts = whole_network(run, context.model, context.call) if options.at == "input" else context.stitchable()
     chosen = sets.choose(run, options.samples, options.seed)
     probes = np.unique(np.concatenate(chosen))
     steps = np.arange(run.checkpoints)[-1:] if options.checkpoints == "last" else np.arange(run.checkpoints)

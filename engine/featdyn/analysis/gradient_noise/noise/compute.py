@@ -103,6 +103,7 @@ def plan(run: Run, at: NoiseAt, parts: Stitchable, options: NoiseOptions, tasks:
     n, probes, params = options.draws, len(at.probes), [cut.prefix_params for cut in cuts]
     passes = sampler.samples / sampler.batch_size + n * (1 + options.permuted + bool(options.curvature))
     macs = 3 * tasks * passes * sampler.batch_size * (cuts[0].prefix_macs + cuts[0].suffix_macs)
+    outputs = prod(run.schema["outputs/logits"].shape[1:]) if "outputs/logits" in run.nodes else 0
     wide = 4 * (min(options.directions, n - 1) + n * (options.keep == "raw"))
     grams = 1 + options.permuted + (2 + options.permuted) * probes
     found = sum(8 * n * (n + 3) * grams + wide * p for p in params)
@@ -112,7 +113,7 @@ def plan(run: Run, at: NoiseAt, parts: Stitchable, options: NoiseOptions, tasks:
         tasks=tasks,
         reads=0,
         task={
-            "gradients": (n + VECTORS) * parts.states.nbytes + sampler.pass_bytes(options.curvature),
+            "gradients": (n + VECTORS) * parts.states.nbytes + sampler.pass_bytes(options.curvature, outputs),
             "noise": 2 * 8 * n * max(params) + 3 * 8 * max(params) * min(options.directions, n - 1),
             "features": 3 * 8 * probes * n * parts.sample_bytes // 4
             + bool(probes) * pushed_bytes(n, max(params), probes, max(prod(cut.shape) for cut in cuts)),
