@@ -201,7 +201,7 @@ def _manifolds(x: Values, labels: NDArray[np.int64]) -> Found:
     }
     values = {name: float(each.mean()) for name, each in means.items()}
     missing = {name for name, value in values.items() if not np.isfinite(value)}
-    if missing - OF_DIMENSION:
+    if missing - OF_DIMENSION.keys():
         return {}, dict.fromkeys(BY_CLASS, POINTS)
     return {n: v for n, v in values.items() if n not in missing}, (
         {"manifold_dimension_status": FEW_IN_CLASS} if missing else {}
