@@ -141,17 +141,6 @@ def verdicts(plan: dict[str, Any], found: dict[str, Any]) -> list[dict[str, Any]
     return every
 
 
-def plain(value: Any) -> Any:
-    """Return the same without what JSON cannot say: null where a number is not there, text where it is infinite."""
-    if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [plain(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.richness_runs", description=__doc__)
     parser.add_argument("folder", type=Path, help="where the runs lie")
@@ -185,7 +174,7 @@ def main() -> None:
                 "verdicts": verdicts(plan, found),
                 "runs": found,
             }
-            Path(given.json).write_text(json.dumps(plain(document), indent=1, allow_nan=False) + "\n")
+            Path(given.json).write_text(json.dumps(harness.plain(document), indent=1, allow_nan=False) + "\n")
     for verdict in verdicts(plan, found):
         at = verdict["estimate"]
         print(f"{verdict['verdict']:14s} {verdict['claim']}: {at['value']:.3f} [{at['low']:.3f}, {at['high']:.3f}]")

@@ -8,6 +8,7 @@ import tomllib
 
 import pytest
 
+from bench import harness
 from bench import richness_runs as bench
 from featdyn.training import load
 
@@ -68,7 +69,7 @@ def test_two_times_of_a_run_are_paired_and_what_is_needed_is_asked_for(plan):
 
 def test_what_is_written_is_json():
     found = {"a": [1.0, math.nan, {"b": -math.inf}], "c": "words"}
-    assert json.loads(json.dumps(bench.plain(found), allow_nan=False)) == {
+    assert json.loads(json.dumps(harness.plain(found), allow_nan=False)) == {
         "a": [1.0, None, {"b": "-inf"}],
         "c": "words",
     }
