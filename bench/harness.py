@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import platform
 import subprocess
 import time
@@ -192,6 +193,17 @@ def show(operation: str, result: dict[str, Any]) -> str:
     if "notes" in result:
         lines.append(f"  {result['notes']}")
     return "\n".join(lines)
+
+
+def plain(value: Any) -> Any:
+    """Return the same without what JSON cannot say: null where a number is not there, text where it is infinite."""
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def save(path: str, device: str, ceilings: dict[str, float], results: dict[str, list[dict[str, Any]]]) -> None:

@@ -227,7 +227,7 @@ def main() -> None:
     if given.json:
         sizes = {"seeds": len(SEEDS), "test images": SAMPLES, "widths": WIDTHS, "epochs": EPOCHS, "changes": BASE}
         document = {"what": __doc__, "environment": harness.environment("cpu"), "sizes": sizes, "tests": table}
-        Path(given.json).write_text(json.dumps(document, indent=1) + "\n")
+        Path(given.json).write_text(json.dumps(harness.plain(document), indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def main() -> None:
                 "verdicts": verdicts(plan, found),
                 "runs": found,
             }
-            Path(given.json).write_text(json.dumps(document, indent=1) + "\n")
+            Path(given.json).write_text(json.dumps(harness.plain(document), indent=1, allow_nan=False) + "\n")
     for verdict in verdicts(plan, found):
         at = verdict["estimate"]
         print(f"{verdict['verdict']:14s} {verdict['claim']}: {at['value']:.3f} [{at['low']:.3f}, {at['high']:.3f}]")

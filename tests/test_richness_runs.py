@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 
 import pytest
 
+from bench import harness
 from bench import richness_runs as bench
 from featdyn.training import load
 
@@ -63,6 +65,14 @@ def test_two_times_of_a_run_are_paired_and_what_is_needed_is_asked_for(plan):
     assert bench.judged(rule, {"sums": [*runs[:2], run([0.1, 0.2, 0.2], accuracy=(0.0, 0.3, 0.4))]})["lacking"]
     never = [run([0.1, 0.2, 0.2], accuracy=(0.0, 0.3, 0.4))] * 3
     assert bench.judged(rule, {"sums": never})["verdict"] == "undecided"
+
+
+def test_what_is_written_is_json():
+    found = {"a": [1.0, math.nan, {"b": -math.inf}], "c": "words"}
+    assert json.loads(json.dumps(harness.plain(found), allow_nan=False)) == {
+        "a": [1.0, None, {"b": "-inf"}],
+        "c": "words",
+    }
 
 
 def test_experiments_that_are_not_complete_get_no_verdict(plan):
