@@ -23,12 +23,12 @@ class NetworkOptions(Options):
 class TrainingOptions(Options):
     """How it is trained."""
 
+    epochs: int = Field(10, ge=1, le=10**6, description="passes over the training set")
     split: Literal["train", "test"] = Field(
         "train",
         description="the images it is trained on; 'test' makes a baseline network, beside which the interactions of "
         "others are judged: its probes and inputs are those of a network trained on 'train'",
     )
-    epochs: int = Field(10, ge=1, le=10**6, description="passes over the training set")
     batch_size: int = Field(128, ge=1, description="samples per step; a last, smaller batch of an epoch is left out")
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="SGD (with momentum) or Adam")
     learning_rate: float = Field(0.1, gt=0, le=1e30, description="at its highest")
