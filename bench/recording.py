@@ -61,6 +61,7 @@ def _case(store: Path, name: str, changes: tuple[str, ...]) -> Case:
     options = recipe.capture
     shutil.rmtree(store, ignore_errors=True)
     recorder = Recorder(loop.model, probes, store, **options.model_dump())
+    recorder.meter.quiet = True  # what runs here is no training
     steps = itertools.count()
     modules = [loop.model.get_submodule(layer) for layer in recorder.layers]
     inputs, labels = probes.inputs, probes.labels
