@@ -170,7 +170,7 @@ def _variance(x: Values, mean: Values, member: NDArray[np.intp]) -> tuple[Values
     units, total = squares.shape[-1], squares.sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         kurtosis = units * np.square(squares).sum(axis=-1) / total**2
-    freedom = np.clip(2 * units / np.maximum(np.nan_to_num(kurtosis, nan=1.0) - 1, 1e-9), 1, units - 1)
+    freedom = np.minimum(2 * units / np.maximum(np.nan_to_num(kurtosis, nan=1.0) - 1, 1e-9), units - 1)
     return np.asarray(total * units / (units - 1) / x.shape[-1] ** 2), np.asarray(freedom)
 
 

@@ -116,7 +116,7 @@ def effective_size(x: np.ndarray, groups: np.ndarray, level: float) -> float:
     freedom = len(names) - 1.0
     if sum(squares) > 0:
         kurtosis = len(names) * sum(s**2 for s in squares) / sum(squares) ** 2
-        freedom = min(max(2 * len(names) / max(kurtosis - 1, 1e-9), 1), len(names) - 1)
+        freedom = min(2 * len(names) / max(kurtosis - 1, 1e-9), len(names) - 1)
     tail = (1 - level) / 2
     return size * (stats.norm.isf(tail) / stats.t.isf(tail, freedom)) ** 2
 

@@ -78,7 +78,8 @@ class Stitchable:
         widest = 4 * max(prod(cut.shape) for cut in self.cuts)
         between = BETWEEN * widest if "recomputed" in self.sources.values() else widest
         copies = 2 if self.features.padded else 1  # without padding, and as they were made
-        return int(self.features.batches.size * (copies * self.sample_bytes + between))
+        found: int = self.features.batches.size * (copies * self.sample_bytes + between)
+        return found
 
     def coords(self, run: Run, sets: ProbeSets) -> xr.Dataset:
         """Return the coordinates of results over (cut, set, t1, t2)."""
