@@ -41,7 +41,7 @@ def test_every_benchmark_checks_and_times_its_contenders(operation):
 
 
 @pytest.mark.parametrize(
-    "module", ["scale", "paper", "requests", "commits", "language_model", "architectures", "__main__"]
+    "module", ["scale", "paper", "requests", "commits", "language_model", "architectures", "three_phases", "__main__"]
 )
 def test_the_other_benchmarks_load(module):
     importlib.import_module(f"bench.{module}")
