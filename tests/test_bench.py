@@ -41,10 +41,10 @@ def test_every_benchmark_checks_and_times_its_contenders(operation):
 
 
 OTHERS = ("scale", "paper", "requests", "commits", "language_model", "architectures", "__main__")
-OF_RICHNESS = ("richness_runs", "richness_speed", "resi")
+OF_STUDIES = ("richness_runs", "richness_speed", "resi", "three_phases")
 
 
-@pytest.mark.parametrize("module", [*OTHERS, *OF_RICHNESS])
+@pytest.mark.parametrize("module", [*OTHERS, *OF_STUDIES])
 def test_the_other_benchmarks_load(module):
     importlib.import_module(f"bench.{module}")
 
