@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-# A family that holds several generations is told apart by its instructions, which older results do not name.
-GENERATIONS = {("25", "AVX2"): "Zen 3", ("25", "AVX512"): "Zen 4", ("26", "AVX512"): "Zen 5", ("26", None): "Zen 5"}
+# A family that holds several generations is told apart by its instructions.
+GENERATIONS = {("25", "AVX2"): "Zen 3", ("25", "AVX512"): "Zen 4", ("26", "AVX512"): "Zen 5"}
+UNNAMED = {"25": "AVX2", "26": "AVX512"}  # of results from before they were written down
 
 HEAD = """\
 # What was measured
@@ -26,10 +27,8 @@ def processor(environment: dict[str, Any]) -> str:
     if environment["device"] == "cuda":
         return str(environment["gpu"])
     family, _, name = environment["processor"].partition(", ")
-    instructions = environment.get("instructions")
+    instructions = environment.get("instructions", UNNAMED.get(family))
     generation = GENERATIONS.get((family, instructions))
-    if generation == "Zen 5":
-        instructions = "AVX512"
     return ", ".join(filter(None, (f"{name} {generation}" if generation else environment["processor"], instructions)))
 
 
