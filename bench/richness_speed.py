@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 
 from bench import harness
 from featdyn.networks import build
@@ -53,14 +54,18 @@ def written(path: Path) -> Run:
     rng = np.random.default_rng(0)
     arrays = [
         ArraySpec("checkpoint", (), (), "int64"),
+        ArraySpec("step", (), (), "int64"),
         ArraySpec("layers/pooled/activation", ("sample", "feature"), (SAMPLES, FEATURES), "float16"),
         ArraySpec("outputs/logits", ("sample", "class"), (SAMPLES, CLASSES), "float32"),
     ]
-    with RunWriter.create(path, Schema(tuple(arrays), SAMPLES, SHARD, "zstd")) as writer:
+    static = {"": xr.Dataset(coords={"sample": np.array([f"drawn/{i:05d}" for i in range(SAMPLES)], dtype=object)})}
+    schema = Schema(tuple(arrays), SAMPLES, SHARD, "zstd")
+    with RunWriter.create(path, schema, static=static, attributes={}) as writer:
         for t in range(WRITTEN):
             with writer.checkpoint() as checkpoint:
-                checkpoint.write("checkpoint", np.array(t))
-                for spec in arrays[1:]:
+                for spec in arrays[:2]:
+                    checkpoint.write(spec.path, np.array(t))
+                for spec in arrays[2:]:
                     values = np.maximum(rng.standard_normal(spec.shape), 0).astype(spec.dtype)
                     for block in range(SAMPLES // SHARD):
                         checkpoint.write(spec.path, values[block * SHARD : (block + 1) * SHARD], block)
