@@ -38,7 +38,8 @@ def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        # Where several types will do, pydantic says which of them it tried.
+        field = ".".join(str(part) for part in first["loc"] if part not in ("int", "str"))
         if first["type"] == "extra_forbidden":
             raise _unknown(model, first["loc"], what) from None
         given = "" if first["type"] == "missing" else f", got {first['input']!r}"

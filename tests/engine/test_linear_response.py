@@ -23,9 +23,10 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_kind_of_network_beside_differences(name, monkeypatch):
     torch.manual_seed(0)
-    model = build(name, classes=3, shape=(1, 8, 8), **NETWORKS[name]).eval()
-    places = resolve(cuts(model, torch.zeros(1, 1, 8, 8)), ("default",))
-    x, part = torch.randn(3, 1, 8, 8), features_at(model, places)
+    model = build(name, classes=3, shape=(1, 8, 8), **NETWORKS[name]).eval().double()
+    x = torch.randn(3, 1, 8, 8).double()
+    places = resolve(cuts(model, x), ("default",))
+    part = features_at(model, places)
     names = [n for n, _ in part.named_parameters()]
     state = doubled(state_for(part, model.state_dict()))
     # Small enough that no unit changes its sign on the way.
@@ -37,7 +38,7 @@ def test_every_kind_of_network_beside_differences(name, monkeypatch):
 
     def at(step):
         with torch.no_grad():
-            return [z.flatten(1) for z in functional_call(part, moved(state, step, names), (x.double(),))]
+            return [z.flatten(1) for z in functional_call(part, moved(state, step, names), (x,))]
 
     for c in range(len(places)):
         assert one[c].shape == (3, 3, np.prod(places[c].shape))

@@ -99,7 +99,7 @@ def asked(analysis: Analysis, run: Run, model: nn.Module) -> tuple[Callable[[], 
     if "training data" in analysis.needs:
         labels = torch.arange(64) % model[3].out_features
         options["batches"] = DataLoader(TensorDataset(torch.randn(64, model[0].in_features), labels), 16)
-    return lambda: analysis(Run(run.path), model=model, workers=told, **options), told
+    return lambda: analysis(Run(run.path), model=model, workers=told, fresh=True, **options), told
 
 
 def cases() -> list[Any]:

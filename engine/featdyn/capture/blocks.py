@@ -48,7 +48,7 @@ class Block:
                 target.copy_(values, non_blocking=True)
                 continue
             there = torch.empty(values.shape, dtype=target.dtype, device=values.device) if values.is_cuda else target
-            found = torch.as_tensor(rounded(values, there))
+            found: Tensor = rounded(values, there)
             if values.is_cuda:
                 target.copy_(there, non_blocking=True)
             self.largest[path][start:stop].copy_(found, non_blocking=True)

@@ -121,6 +121,11 @@ def refuse_apart(context: Context[Any], parts: Stitchable, labels: NDArray[np.in
             )
 
 
+def apart_bytes(run: Run) -> int:
+    """Return the bytes of outputs that :func:`refuse_apart` holds: of a block, as recorded and as joined."""
+    return 2 * predictions.outputs_bytes(run, run.schema.shard_samples)
+
+
 def suffixes(parts: Stitchable, states: Sequence[Mapping[str, Tensor]], positions: int = 1) -> list[SuffixBank]:
     """Return the suffixes of some checkpoints at each cut.
 

@@ -99,7 +99,7 @@ class Sampler:
 
         with self.at_rest(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             self._gradient(torch.arange(few), (3, 0))
-        each = sum(kept.values()) / few + 16 * outputs  # logits and their gradient, float64
+        each = sum(kept.values()) / few + 32 * outputs  # logits, log-probabilities and their gradients, float64
         return int(each * max(GRADIENT * self.batch_size, SECOND * min(curvature, self.samples)))
 
     def at(self, state: Mapping[str, Tensor]) -> None:

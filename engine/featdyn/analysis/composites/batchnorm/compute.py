@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from featdyn.analysis.composites.batchnorm import CELLS, POLICIES, BatchNormOptions
 from featdyn.analysis.composites.batchnorm_statistics import OneValue, batch_norms, by_batch, nearly_equal, reestimated
-from featdyn.analysis.composites.grid import refuse_apart
+from featdyn.analysis.composites.grid import apart_bytes, refuse_apart
 from featdyn.analysis.composites.predictions import (
     NO_COMMON_PREDICTION,
     NO_PREDICTION,
@@ -118,6 +118,7 @@ def _plan(run: Run, parts: Stitchable, kept: list[Places], tasks: int) -> Plan:
         task={
             "features": max(map(len, kept)) * parts.sample_bytes,
             "batches": parts.pass_bytes + layers + outputs_bytes(run, parts.features.batches.size),
+            "compared": apart_bytes(run),
         },
         state=parts.held,
         result={"predictions": 2 * len(POLICIES) * len(cuts) * probes},

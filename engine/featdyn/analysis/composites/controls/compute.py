@@ -14,7 +14,7 @@ from torch import Tensor
 
 from featdyn.analysis.composites.controls import CELLS, KINDS, OF_KINDS, STRICT, ControlOptions
 from featdyn.analysis.composites.controls.perturbations import lengths, norm_error, perturbed
-from featdyn.analysis.composites.grid import bank_bytes, refuse_apart, suffixes
+from featdyn.analysis.composites.grid import apart_bytes, bank_bytes, refuse_apart, suffixes
 from featdyn.analysis.composites.predictions import (
     NO_COMMON_PREDICTION,
     NO_PREDICTION,
@@ -120,6 +120,7 @@ def _plan(run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], tasks: int)
             "perturbed": COPIES * 4 * probes * max(prod(cut.shape) for cut in cuts) + SQUARE * probes**2,
             "batches": parts.pass_bytes,
             "outputs": outputs_bytes(run, probes),
+            "compared": apart_bytes(run),
         },
         state=parts.held | {"suffixes": bank_bytes(parts)},
     )

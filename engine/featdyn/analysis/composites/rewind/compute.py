@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
 
-from featdyn.analysis.composites.grid import bank_bytes, refuse_apart, suffixes
+from featdyn.analysis.composites.grid import apart_bytes, bank_bytes, refuse_apart, suffixes
 from featdyn.analysis.composites.predictions import (
     NO_COMMON_PREDICTION,
     NO_PREDICTION,
@@ -101,7 +101,11 @@ def _plan(run: Run, parts: Stitchable, tasks: int, t2s: int) -> Plan:
         "multiply-adds",
         tasks=tasks,
         reads=0,
-        task={"features": parts.pass_bytes, "outputs": outputs_bytes(run, parts.features.batches.size)},
+        task={
+            "features": parts.pass_bytes,
+            "outputs": outputs_bytes(run, parts.features.batches.size),
+            "compared": apart_bytes(run),
+        },
         state=parts.held | {"suffixes": bank_bytes(parts)},
         result={"predictions": 2 * (len(cuts) + 1) * pairs * probes, "intervals": 6 * 8 * t2s * probes},
     )
