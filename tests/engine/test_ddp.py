@@ -110,7 +110,7 @@ def shapes(rank: int, world: int, folder: Path) -> None:
         ranks.drift(rank, world, folder / f"{number}.zarr", last=3, **options)
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_any_number_of_ranks_and_blocks(tmp_path, world):
     assert ranks.launch(tmp_path, world, shapes, tmp_path) == [None] * world
     (tmp_path / "one").mkdir()
@@ -367,6 +367,7 @@ def soak(folder: Path, kills: int) -> None:
     assert kills < 20 or len(seen) > 5  # the kills did fall at different moments
 
 
+@pytest.mark.slow  # one killed process is in test_kill, an error on one rank above
 def test_two_killed_ranks(tmp_path):
     soak(tmp_path, 2)
 

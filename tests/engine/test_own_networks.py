@@ -250,7 +250,9 @@ def test_predictions_of_networks_that_are_none_are_missing(tmp_path):
         assert codes.attrs["flag_meanings"].split()[-1] in ("not_finite", "no_probe_has_a_prediction")
 
 
-@pytest.mark.parametrize("setting", ["autocast", "dtype", "device", "precision"])
+@pytest.mark.parametrize(
+    "setting", ["autocast", *(pytest.param(s, marks=pytest.mark.slow) for s in ("dtype", "device", "precision"))]
+)
 def test_numbers_are_those_of_a_fresh_process(tmp_path, setting):
     model = mlp()
     run = record(tmp_path / "r.zarr", model, probes())

@@ -25,7 +25,7 @@ def fast(x):
 """
 
 
-@pytest.mark.parametrize("inner", ["operation.inner", "_shared.deep.inner"])
+@pytest.mark.parametrize("inner", [pytest.param("operation.inner", marks=pytest.mark.slow), "_shared.deep.inner"])
 def test_changes_in_any_file_that_an_operation_uses_are_seen(tmp_path, inner):
     root = tmp_path / "featdyn_kernels"
     for folder in ("operation/nested", "_shared/deep"):
