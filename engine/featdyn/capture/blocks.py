@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ class Block:
                 target.copy_(values, non_blocking=True)
                 continue
             there = torch.empty(values.shape, dtype=target.dtype, device=values.device) if values.is_cuda else target
-            found: Tensor = rounded(values, there)
+            found: Any = rounded(values, there)  # a tensor, as the values are
             if values.is_cuda:
                 target.copy_(there, non_blocking=True)
             self.largest[path][start:stop].copy_(found, non_blocking=True)
