@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from featdyn.statistics.interactions.ratio_of_sums import DRAWS
 from featdyn.statistics.interactions.strength import Chosen
 from featdyn.statistics.interactions.subsets import Values, alike, apart, by_order, divided
 from featdyn.statistics.resampling import bootstrap_counts
-
-_DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,9 @@ def cohens_kappa(first: ArrayLike, second: ArrayLike, chosen: ArrayLike, *, seed
     if np.isnan(kappa):
         reason = "a labelling that is constant agrees by chance alone" if number else "nothing is chosen"
         return Kappa(nan, nan, nan, float(agreement), number, reason)
-    drawn = _kappa(bootstrap_counts(len(a), _DRAWS, seed).astype(np.float64) @ sums)[0]
+    drawn = _kappa(bootstrap_counts(len(a), DRAWS, seed).astype(np.float64) @ sums)[0]
     known = drawn[np.isfinite(drawn)]
-    low, high = np.quantile(known, [0.025, 0.975]) if len(known) >= 0.9 * _DRAWS else (nan, nan)
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) >= 0.9 * DRAWS else (nan, nan)
     if not apart(low, high):
         return Kappa(float(kappa), nan, nan, float(agreement), number, "samples drawn anew tell no spread")
     return Kappa(float(kappa), float(low), float(high), float(agreement), number)

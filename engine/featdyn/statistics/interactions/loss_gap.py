@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from featdyn.statistics.interactions.extraction import AndOr
+from featdyn.statistics.interactions.ratio_of_sums import DRAWS
 from featdyn.statistics.interactions.strength import salient
 from featdyn.statistics.interactions.subsets import Values, alike, apart, by_order
 from featdyn.statistics.resampling import Interval, bootstrap_counts
-
-_DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def loss_gap(
     rng = np.random.default_rng(seed)
     seeds = rng.integers(2**31, size=2)
     counts = [
-        bootstrap_counts(x.shape[-1], _DRAWS, int(s), g).astype(np.float64) if x.shape[-1] > 1 else None
+        bootstrap_counts(x.shape[-1], DRAWS, int(s), g).astype(np.float64) if x.shape[-1] > 1 else None
         for x, s, g in zip(losses, seeds, groups or (None, None), strict=True)
     ]
 

@@ -16,12 +16,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from featdyn.statistics.interactions.ratio_of_sums import DRAWS
 from featdyn.statistics.interactions.subsets import Values, apart
 from featdyn.statistics.resampling import Interval, bootstrap_counts
 
 Verdict: TypeAlias = Literal["yes", "no", "cannot tell"]
 
-_DRAWS = 1000
 _SURE = 0.95
 
 
@@ -235,7 +235,7 @@ def _unknown(reason: str) -> Boundary:
 
 
 def _counts(values: Values, groups: ArrayLike | None, seed: int) -> Values:
-    return bootstrap_counts(values.shape[1], _DRAWS, seed, groups).astype(np.float64)
+    return bootstrap_counts(values.shape[1], DRAWS, seed, groups).astype(np.float64)
 
 
 def _both(part: ArrayLike, whole: ArrayLike, steps: ArrayLike) -> tuple[Values, Values]:

@@ -9,6 +9,7 @@ from featdyn.statistics.interactions.subsets import Values, apart, divided
 from featdyn.statistics.resampling import Interval, bootstrap_counts
 
 DRAWS = 1000
+"""Bootstrap draws of samples (an interval of the decay alone takes half as many); plans of memory count them."""
 
 
 def drawn(samples: int, groups: ArrayLike | None = None, seed: int = 0) -> NDArray[np.float32] | None:

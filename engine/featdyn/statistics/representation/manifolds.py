@@ -86,9 +86,11 @@ def class_manifolds(x: ArrayLike, labels: ArrayLike, *, shots: int = 5) -> Manif
 
 
 def _dimension(part: Values, one_point: bool) -> float:
-    if part.shape[1] == 1 and not one_point and len(part) >= LEAST:
+    if one_point or len(part) < LEAST:
+        return math.nan
+    if part.shape[1] == 1:
         return 1.0
-    found = math.inf if one_point or len(part) < LEAST else participation_ratio(part, unbiased=True)
+    found = participation_ratio(part, unbiased=True)
     return found if math.isfinite(found) else math.nan
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.features.generalization import GeneralizationOptions
 from featdyn.analysis.features.generalization.joined import Joined
+from featdyn.analysis.features.interactions import NO_SPREAD, NONE_SALIENT
 from featdyn.statistics.interactions import (
     AndOr,
     and_or,
@@ -34,10 +35,8 @@ from featdyn.statistics.interactions.strength import Chosen
 
 NO_PROBE = "no_probe_is_compared"
 NO_CUT = "no_baseline_has_this_cut"
-NONE_SALIENT = "no_interaction_is_salient"
 FEW_ORDERS = "fewer_than_4_players"
 SHARES_ONLY = "shared_amounts_are_no_labels"
-NO_SPREAD = "draws_of_images_tell_no_spread"
 Values = dict[str, Any]
 Named = dict[str, tuple[Values, str]]
 """Of each reference, or pair of them: numbers, and why some are missing."""

@@ -10,6 +10,8 @@ from featdyn.analysis.declaration import Analysis, Variable, bounded
 from featdyn.analysis.options import Cuts, FeatureSource, Seed, Sets, samples
 
 CELLS = "cut t probe"
+NONE_SALIENT = "no_interaction_is_salient"
+NO_SPREAD = "draws_of_images_tell_no_spread"
 
 
 class InteractionsOptions(FeatureSource, Cuts, Sets, Seed):

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featdyn.analysis.context import Context
-from featdyn.analysis.features.interactions import CELLS, InteractionsOptions
+from featdyn.analysis.features.interactions import CELLS, NO_SPREAD, NONE_SALIENT, InteractionsOptions
 from featdyn.analysis.features.interactions.tables import ROWS, Asked, MaskedOutputs, of_batches
 from featdyn.analysis.inputs.at_input import whole_network
 from featdyn.analysis.inputs.class_labels import class_count, labelled
@@ -25,8 +25,6 @@ OUTPUTS = 3  # so many times a probe's outputs are held while log-odds are made 
 MODEL = 32  # numbers that finding interactions holds for each entry of a table, at most
 TOO_FEW = "fewer_entries_than_players"
 NONE_KNOWN = "no_probe_is_computed"
-NONE_SALIENT = "no_interaction_is_salient"
-NO_SPREAD = "draws_of_images_tell_no_spread"
 
 
 def interactions(context: Context[InteractionsOptions]) -> xr.Dataset:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from featdyn.statistics.interactions.ratio_of_sums import DRAWS
 from featdyn.statistics.interactions.recovery.model import Terms
 from featdyn.statistics.interactions.recovery.queries import Function, Masks, Queries, Spent
 from featdyn.statistics.interactions.recovery.result import SparseInteractions
@@ -30,7 +31,6 @@ _LEAST = 1e-300  # threshold of a function that is constant
 _FITTED = 1024  # random masks for the fit where no exact model was found
 _LOCAL = 4  # times as often a mask of few variables is asked, where there is noise
 _ROUNDS = 4  # of search and fit
-_DRAWS = 1000
 
 
 def sparse_interactions(
@@ -139,7 +139,7 @@ def _noise(queries: Queries, n: int, rng: np.random.Generator) -> tuple[float, f
 
 def _explained(values: Values, left: Values, rng: np.random.Generator) -> tuple[float, float]:
     """Return R2 and its lower limit."""
-    counts = bootstrap_counts(len(values), _DRAWS, int(rng.integers(2**31))).astype(np.float64)
+    counts = bootstrap_counts(len(values), DRAWS, int(rng.integers(2**31))).astype(np.float64)
     spread = counts @ values**2 - (counts @ values) ** 2 / len(values)
     total = float(((values - values.mean()) ** 2).sum())
     if total <= 1e-20 * float((values**2).sum()) or (spread <= 0).any():
