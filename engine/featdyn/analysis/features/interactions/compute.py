@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -50,23 +51,32 @@ def interactions(context: Context[InteractionsOptions]) -> xr.Dataset:
     asked = Asked(probes, labels, np.any(sets.members, axis=0))
     context.admit(_plan(run, parts, len(items), len(steps) - known, asked, options))
     state, rebuild = MaskedOutputs(run, parts, asked, options), parts.around(MaskedOutputs, run, asked, options)
+
+    def first(count: int) -> xr.Dataset:
+        """Return the result of so many of the checkpoints."""
+        places = [np.searchsorted(probes, mine) for mine in chosen]
+        found = _found(v[:, :count], region, places, sets.origins[probes], options)
+        coords = parts.coords(run, sets).drop_dims("t2").rename(t1="t").isel(t=steps[:count])
+        coords = coords.rename({f"{name}1": name for name in ("step", "rate") if f"{name}1" in coords})
+        coords = coords.assign_coords(
+            probe=run.coords["sample"].values[probes],
+            label=("probe", labels[probes]),
+            origin=("probe", sets.origins[probes]),
+            order=np.arange(1, options.players + 1),
+            subset=np.arange(2**options.players),
+            used=("set", [len(mine) for mine in chosen]),
+            split=("probe", _of_set(sets.names, chosen, probes)),
+        )
+        dims = *CELLS.split(), "subset"
+        return coords.assign(v=(dims, v[:, :count]), region=(("cut", "probe", "player"), region), **found)
+
     with context.stage(state, rebuild) as stage:
         for (t, b), (tables, players) in zip(items, context.each(stage.map(MaskedOutputs.tables, items)), strict=True):
-            v[:, t - steps[0], spans[b]], region[:, spans[b]] = tables, players
-    found = _found(v, region, [np.searchsorted(probes, mine) for mine in chosen], sets.origins[probes], options)
-    coords = parts.coords(run, sets).drop_dims("t2").rename(t1="t").isel(t=steps)
-    coords = coords.rename({f"{name}1": name for name in ("step", "rate") if f"{name}1" in coords})
-    coords = coords.assign_coords(
-        probe=run.coords["sample"].values[probes],
-        label=("probe", labels[probes]),
-        origin=("probe", sets.origins[probes]),
-        order=np.arange(1, options.players + 1),
-        subset=np.arange(2**options.players),
-        used=("set", [len(mine) for mine in chosen]),
-        split=("probe", _of_set(sets.names, chosen, probes)),
-    )
-    dims = *CELLS.split(), "subset"
-    return coords.assign(v=(dims, v), region=(("cut", "probe", "player"), region), **found)
+            place = t - steps[0]
+            v[:, place, spans[b]], region[:, spans[b]] = tables, players
+            if b == items[-1][1] and options.checkpoints == "all":
+                context.keep(partial(first, int(place) + 1))
+    return first(len(steps))
 
 
 def _of_set(names: list[str], chosen: list[NDArray[np.intp]], probes: NDArray[np.intp]) -> NDArray[np.object_]:
