@@ -121,6 +121,8 @@ def test_a_plan_is_the_memory_that_is_taken(recorded: Recorded, name: str, kind:
     call, told = asked(analysis, *recorded(**SMALL | {dimension: large[dimension]}))
     taken = peak(call) - OVERHEAD
     planned = told.plan.peak()
+    if taken > max(planned, OVERHEAD):  # a module or a kernel may have been loaded or compiled for the first time
+        taken = peak(call) - OVERHEAD
     assert taken <= max(planned, OVERHEAD), f"a worker may be ended: {taken:,} of {told.plan}"
     assert planned - SPARE.get(name, 0) <= MOST[kind] * max(taken, OVERHEAD), f"{taken:,} of {told.plan}"
 

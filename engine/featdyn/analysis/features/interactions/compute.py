@@ -15,6 +15,7 @@ from featdyn.analysis.features.interactions import CELLS, NO_SPREAD, NONE_SALIEN
 from featdyn.analysis.features.interactions.tables import ROWS, Asked, MaskedOutputs, of_batches
 from featdyn.analysis.inputs.at_input import whole_network
 from featdyn.analysis.inputs.class_labels import class_count, labelled
+from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
 from featdyn.analysis.status import NOT_FINITE, Status
 from featdyn.compute import Plan
@@ -22,7 +23,7 @@ from featdyn.statistics.interactions import and_or, salient, strength_by_order
 from featdyn.statistics.interactions.ratio_of_sums import drawn, ratio_of_sums
 from featdyn.store import Run
 
-OUTPUTS = 3  # so many times a probe's outputs are held while log-odds are made of them
+OUTPUTS = 5  # so many times a probe's outputs are held while log-odds are made of them
 MODEL = 32  # numbers that finding interactions holds for each entry of a table, at most
 TOO_FEW = "fewer_entries_than_players"
 NONE_KNOWN = "no_probe_is_computed"
@@ -56,17 +57,7 @@ def interactions(context: Context[InteractionsOptions]) -> xr.Dataset:
         """Return the result of so many of the checkpoints."""
         places = [np.searchsorted(probes, mine) for mine in chosen]
         found = _found(v[:, :count], region, places, sets.origins[probes], options)
-        coords = parts.coords(run, sets).drop_dims("t2").rename(t1="t").isel(t=steps[:count])
-        coords = coords.rename({f"{name}1": name for name in ("step", "rate") if f"{name}1" in coords})
-        coords = coords.assign_coords(
-            probe=run.coords["sample"].values[probes],
-            label=("probe", labels[probes]),
-            origin=("probe", sets.origins[probes]),
-            order=np.arange(1, options.players + 1),
-            subset=np.arange(2**options.players),
-            used=("set", [len(mine) for mine in chosen]),
-            split=("probe", _of_set(sets.names, chosen, probes)),
-        )
+        coords = of_probes(run, parts, sets, labels, probes, chosen, steps[:count], options.players)
         dims = *CELLS.split(), "subset"
         return coords.assign(v=(dims, v[:, :count]), region=(("cut", "probe", "player"), region), **found)
 
@@ -77,6 +68,30 @@ def interactions(context: Context[InteractionsOptions]) -> xr.Dataset:
             if b == items[-1][1] and options.checkpoints == "all":
                 context.keep(partial(first, int(place) + 1))
     return first(len(steps))
+
+
+def of_probes(
+    run: Run,
+    parts: Stitchable,
+    sets: ProbeSets,
+    labels: NDArray[np.int64],
+    probes: NDArray[np.intp],
+    chosen: list[NDArray[np.intp]],
+    steps: NDArray[np.intp],
+    players: int,
+) -> xr.Dataset:
+    """Return the coordinates of tables of ``probes``, of which each set has ``chosen`` some, at checkpoints."""
+    coords = parts.coords(run, sets).drop_dims("t2").rename(t1="t").isel(t=steps)
+    coords = coords.rename({f"{name}1": name for name in ("step", "rate") if f"{name}1" in coords})
+    return coords.assign_coords(
+        probe=run.coords["sample"].values[probes],
+        label=("probe", labels[probes]),
+        origin=("probe", sets.origins[probes]),
+        order=np.arange(1, players + 1),
+        subset=np.arange(2**players),
+        used=("set", [len(mine) for mine in chosen]),
+        split=("probe", _of_set(sets.names, chosen, probes)),
+    )
 
 
 def _of_set(names: list[str], chosen: list[NDArray[np.intp]], probes: NDArray[np.intp]) -> NDArray[np.object_]:
