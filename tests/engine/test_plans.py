@@ -107,7 +107,7 @@ def cases() -> list[Any]:
     for name, analysis in analyses().items():
         kind = "layers" if "layers" in analysis.options.model_fields else "cuts"
         for i, dimension in enumerate(LAYERS if kind == "layers" else CUTS):
-            found.append(pytest.param(name, kind, dimension, marks=[pytest.mark.slow] if i > 1 else []))
+            found.append(pytest.param(name, kind, dimension, marks=[pytest.mark.slow] if i else []))
     return found
 
 
