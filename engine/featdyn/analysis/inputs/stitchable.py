@@ -229,7 +229,7 @@ def _known(cuts: Sequence[Cut], pattern: str, otherwise: list[str]) -> list[str]
 
 
 def _names_a_module(model: nn.Module, pattern: str) -> bool:
-    """Whether a pattern fits a module: other ways of taking a network apart, which take seconds, find no other names."""
+    """Whether a pattern fits a module: other ways of taking it apart, which take seconds, find no other names."""
     names = [name for name, _ in model.named_modules()]
     inside = [name.partition(".")[2] for name in names]  # of a model that stands for one of several inputs
     return bool(matching(pattern, [*names, *inside]))
