@@ -17,6 +17,7 @@ from featdyn.analysis.inputs.at_input import whole_network
 from featdyn.analysis.inputs.class_labels import class_count, labelled
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
+from featdyn.analysis.inputs.suffix_banks import bank_bytes
 from featdyn.analysis.status import NOT_FINITE, Status
 from featdyn.compute import Plan
 from featdyn.statistics.interactions import and_or, salient, strength_by_order
@@ -181,7 +182,7 @@ def _plan(run: Run, parts: Stitchable, tasks: int, steps: int, asked: Asked, opt
             "outputs": OUTPUTS * 8 * rows * class_count(run),
             **moments,
         },
-        state=parts.held,
+        state=parts.held | {"suffixes": bank_bytes(parts)},
         result={
             "tables": 4 * len(parts.cuts) * run.checkpoints * probes * rows,
             "models": MODEL * 8 * rows * probes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from featdyn.analysis.features.interactions.masking import Masking
 from featdyn.analysis.inputs.class_labels import class_logits
 from featdyn.analysis.inputs.features_at_cuts import Batch
 from featdyn.analysis.inputs.stitchable import Stitchable
-from featdyn.networks import Cut, state_for
+from featdyn.analysis.inputs.suffix_banks import suffixes
+from featdyn.networks import state_for
 from featdyn.statistics.interactions import log_odds
 from featdyn.store import Run
+from featdyn_kernels.stitch import SuffixBank
 
 ROWS = 256  # masked features that pass the suffix together
 Found = tuple[NDArray[np.float32], NDArray[np.intp]]
@@ -45,6 +48,7 @@ class MaskedOutputs:
     def __init__(self, run: Run, parts: Stitchable, asked: Asked, options: InteractionsOptions) -> None:
         self._parts, self._asked, self._players = parts, asked, options.players
         self._masker = Masker(run, parts, asked.members, options)
+        self._banks = lru_cache(1)(self._banks_at)
 
     def tables(self, item: tuple[int, int]) -> Found:
         """Return log-odds ``(cut, probe, subset)`` and players ``(cut, probe, player)`` of a batch at a checkpoint.
@@ -52,7 +56,7 @@ class MaskedOutputs:
         Where there are too few players, these are -1 and log-odds NaN.
         """
         t, b = item
-        batch, state, cuts = self._parts.features.batches[b], self._parts.states[t], self._parts.cuts
+        batch, cuts = self._parts.features.batches[b], self._parts.cuts
         mine = self._asked.of(batch)
         found = np.full((len(cuts), len(mine), 2**self._players), np.nan, np.float32)
         players = np.full((len(cuts), len(mine), self._players), -1)
@@ -63,24 +67,32 @@ class MaskedOutputs:
                     if chosen is None:
                         continue
                     masking, players[c, i] = chosen
-                    logits = self._logits(cuts[c], state, masking, batch, int(probe))
-                    with np.errstate(invalid="ignore"):
-                        found[c, i] = log_odds(class_logits(logits), np.int64(self._asked.labels[probe]))
+                    label = int(self._asked.labels[probe])
+                    found[c, i] = self._log_odds(c, t, masking, batch, int(probe), label)
         return found, players
 
-    def _logits(
-        self, cut: Cut, state: dict[str, Tensor], masking: Masking, batch: Batch, probe: int
-    ) -> NDArray[np.float64]:
-        """Return the outputs ``(subset, class)`` of the suffix on a probe's masked features."""
-        suffix, row, outputs = state_for(cut.suffix, state), probe - batch.start, []
+    def _log_odds(self, c: int, t: int, masking: Masking, batch: Batch, probe: int, label: int) -> NDArray[np.floating]:
+        """Return the log-odds ``(subset,)`` that the suffix gives a label on a probe's masked features."""
+        cut, row, found = self._parts.cuts[c], probe - batch.start, []
         for subsets in slices(self._players):
             masked = masking(subsets)
 
             def inputs(rows: int = len(masked)) -> Tensor:
                 return batch.inputs[row : row + 1].expand(rows, *batch.inputs.shape[1:])
 
-            outputs.append(functional_call(cut.suffix, suffix, (cut.handed(masked, inputs),)).double().cpu())
-        return torch.cat(outputs).numpy()
+            handed = cut.handed(masked, inputs)
+            if handed.is_floating_point():
+                scores = self._banks(t)[c].run(handed, np.full(len(masked), label))
+                found.append(scores.log_odds[0].numpy(force=True))
+            else:  # such as words, of which kernels know nothing
+                state = state_for(cut.suffix, self._parts.states[t])
+                logits = functional_call(cut.suffix, state, (handed,)).double().numpy(force=True)
+                with np.errstate(invalid="ignore"):
+                    found.append(log_odds(class_logits(logits), np.int64(label)))
+        return np.concatenate(found)
+
+    def _banks_at(self, t: int) -> list[SuffixBank]:
+        return suffixes(self._parts, [self._parts.states[t]])
 
 
 def slices(players: int) -> Iterator[NDArray[np.intp]]:
