@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +86,9 @@ def analyze(
     opened = run if isinstance(run, Run) else Run(run)
     more: dict[str, Any] = {"progress": progress, "workers": workers, "fresh": fresh}
     more |= {"model": model, "forward": forward, "output": output, "batches": batches, "loss": loss}
-    found = compute(chosen, opened, **more, **options)
-    return found.assign_attrs(path=commit_result(opened, chosen.name, found))
+    commit = partial(commit_result, opened, chosen.name)
+    found = compute(chosen, opened, commit=commit, **more, **options)
+    return found.assign_attrs(path=commit(found))
 
 
 def compute(
@@ -101,26 +103,38 @@ def compute(
     progress: Progress | None = None,
     workers: Workers | None = None,
     fresh: bool = False,
+    commit: Callable[[xr.Dataset], Any] | None = None,
     **options: Any,
 ) -> xr.Dataset:
-    """Compute an analysis and commit nothing; parameters are those of :func:`analyze`."""
+    """Compute an analysis and commit nothing; parameters are those of :func:`analyze`.
+
+    ``commit``, if any, is given results of the first checkpoints while the others are computed.
+    """
     chosen = validate(analysis.options, options, analysis.name)
     _check(analysis, run, model, batches)
     own = None if model is None else _copied(model)
     call = None if own is None else _asked(run, forward, output)
     stamp = identity(analysis, run, own, chosen, [given for given in (forward, output) if given is not None])
     earlier = None if fresh else known(analysis, run, stamp)
-    context = Context(run, chosen, workers or SERIAL, own, batches, loss, call, earlier, progress)
+
+    def completed(found: xr.Dataset, identity: dict[str, Any]) -> xr.Dataset:
+        return _completed(analysis, found).assign_attrs(
+            analysis=analysis.name,
+            question=analysis.question,
+            options=chosen.model_dump(mode="json"),
+            identity=identity,
+            input_commit=run.commits[-1].number,
+            provenance=provenance(),
+        )
+
+    def keep(found: xr.Dataset) -> None:
+        assert commit is not None
+        commit(completed(found, stamp | {"weights": stamp["weights"][: found.sizes["t"]]}))
+
+    context = Context(run, chosen, workers or SERIAL, own, batches, loss, call, earlier, progress, commit and keep)
     with _settled():
         found = analysis.function()(context)
-    return _completed(analysis, found).assign_attrs(
-        analysis=analysis.name,
-        question=analysis.question,
-        options=chosen.model_dump(mode="json"),
-        identity=stamp,
-        input_commit=run.commits[-1].number,
-        provenance=provenance(),
-    )
+    return completed(found, stamp)
 
 
 def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Iterable[Any] | None) -> None:
