@@ -21,6 +21,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from featdyn.extras import asked_for
+
 if TYPE_CHECKING:
     from featdyn.analysis.driver import analyze
     from featdyn.analysis.registry import analyses
@@ -53,7 +55,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'featdyn' has no attribute {name!r}; it offers {', '.join(__all__)}")
     module, _, attribute = _PLACES[name].partition(":")
-    found = globals()[name] = getattr(importlib.import_module(module), attribute)
+    with asked_for():
+        found = globals()[name] = getattr(importlib.import_module(module), attribute)
     return found
 
 

@@ -18,6 +18,7 @@ from featdyn.analysis.registry import analysis as named
 from featdyn.analysis.status import explain
 from featdyn.compute import SERIAL, Workers
 from featdyn.errors import FeatdynError
+from featdyn.extras import asked_for
 from featdyn.provenance import provenance
 from featdyn.store import Run, commit_result
 from featdyn.validation import validate
@@ -132,7 +133,7 @@ def compute(
         commit(completed(found, stamp | {"weights": stamp["weights"][: found.sizes["t"]]}))
 
     context = Context(run, chosen, workers or SERIAL, own, batches, loss, call, earlier, progress, commit and keep)
-    with _settled():
+    with _settled(), asked_for():
         found = analysis.function()(context)
     return completed(found, stamp)
 

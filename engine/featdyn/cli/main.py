@@ -14,6 +14,7 @@ import click
 from featdyn import __version__
 from featdyn.cli.said import drop_output
 from featdyn.errors import FeatdynError
+from featdyn.extras import asked_for
 from featdyn.nearest import nearest
 from featdyn.output import shown
 
@@ -78,7 +79,8 @@ def main() -> None:
         log.addHandler(_Echo())
     log.setLevel(logging.INFO)
     try:
-        featdyn.main(standalone_mode=False)
+        with asked_for():
+            featdyn.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
