@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import Any
+
+import numpy as np
 
 from featdyn.errors import FeatdynError
 from featdyn.query import derived
@@ -74,19 +77,25 @@ class Catalogue:
     def coordinates(self, path: str) -> dict[str, str]:
         """Return the paths of the coordinates along one axis of an array, from its own group and from the root."""
         of = self.document(path)
-        dims, found = dims_of(of), {}
-        for candidate in self.paths.values():
+        own = path.rpartition("/")[0]
+        dims, found = dims_of(of), dict[str, str]()
+        named = of["attributes"].get("coordinates", "").split()
+        if own in self.nodes:
+            named += self.nodes[own]["attributes"].get("coordinates", "").split()
+        for candidate in [*self._lines.get("", []), *(self._lines.get(own, []) if own else [])]:
             group, _, name = candidate.rpartition("/")
-            if candidate not in self.nodes or group not in ("", path.rpartition("/")[0]):
-                continue
-            axes = dims_of(self.nodes[candidate])
-            if len(axes) != 1 or axes[0] not in dims:
-                continue
-            named = of["attributes"].get("coordinates", "").split()
-            if group in self.nodes:
-                named += self.nodes[group]["attributes"].get("coordinates", "").split()
-            if candidate != path and (not group or name == axes[0] or name in named):
+            axis = dims_of(self.nodes[candidate])[0]
+            if axis in dims and candidate != path and (not group or name == axis or name in named):
                 found[name] = candidate
+        return found
+
+    @cached_property
+    def _lines(self) -> dict[str, list[str]]:
+        """Arrays along one axis, by their groups."""
+        found: dict[str, list[str]] = {}
+        for path in dict.fromkeys(self.paths.values()):
+            if path in self.nodes and len(dims_of(self.nodes[path])) == 1:
+                found.setdefault(path.rpartition("/")[0], []).append(path)
         return found
 
     def document(self, path: str) -> Document:
@@ -98,3 +107,12 @@ def dims_of(document: Document) -> tuple[str, ...]:
     """Return the names of an array's axes."""
     names = document.get("dimension_names") or [None] * len(document["shape"])
     return tuple(name or f"axis{axis}" for axis, name in enumerate(names))
+
+
+def kind_of(document: Document) -> np.dtype[Any]:
+    """Return the type of an array's values as numpy has it, not scaled; text is an object."""
+    try:
+        found = np.dtype(document["data_type"])
+    except TypeError:
+        return np.dtype(object)
+    return found if found.kind in "biufc" else np.dtype(object)

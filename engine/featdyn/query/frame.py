@@ -266,8 +266,8 @@ def _columns(selection: Selection, dim: str, asked: set[str]) -> dict[str, Array
     number = columns.get("label", columns.get("class"))
     spelled = columns.get("class_name")
     if spelled is not None and number is not None and "class_name" not in {*asked, *selection.named}:
-        if (spelled.astype(str) == number.astype(str)).all():  # as of digits: it says nothing new
-            del columns["class_name"]
+        digits = (spelled.astype(str) == number.astype(str)).all()  # such names say nothing new
+        columns = {name: values for name, values in columns.items() if not (digits and name == "class_name")}
     return columns
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pandas as pd
 
-from featdyn.query.catalogue import Catalogue, dims_of
+from featdyn.query.catalogue import Catalogue, dims_of, kind_of
 from featdyn.store import Run
 
 
@@ -21,14 +20,14 @@ def variables(run: Run, *patterns: str) -> pd.DataFrame:
         path = catalogue.paths[name]
         document = catalogue.document(path)
         attributes, shape = document["attributes"], document["shape"]
-        kind = document["data_type"] if isinstance(document["data_type"], str) else "string"
-        size = np.dtype(kind).itemsize if kind != "string" else 0
+        kind = kind_of(document)
+        size = kind.itemsize if kind.kind != "O" else 0
         axes = " x ".join(f"{dim} {length}" for dim, length in zip(dims_of(document), shape, strict=True))
         found.append(
             {
                 "variable": name,
                 "axes": axes,
-                "type": kind,
+                "type": str(kind) if size else "text",
                 "bytes": math.prod(shape) * size if path in run.nodes else 0,
                 "units": str(attributes.get("units", "")),
                 "meaning": str(attributes.get("long_name", "")),

@@ -16,7 +16,7 @@ import numpy as np
 
 from featdyn.errors import FeatdynError
 from featdyn.query import derived
-from featdyn.query.catalogue import Catalogue, dims_of
+from featdyn.query.catalogue import Catalogue, dims_of, kind_of
 from featdyn.query.cells import Array, Cells, Read, Region
 from featdyn.store import ArraySpec, Run
 from featdyn.store.metadata import grows
@@ -32,6 +32,7 @@ class StoredArray:
     cells: Cells  # its values, not read yet
     coordinates: Mapping[str, str]  # the coordinates along one axis, each with that axis
     _load: Callable[[str], Array]
+    _kinds: Mapping[str, np.dtype[Any]]
 
     @property
     def name(self) -> str:
@@ -45,6 +46,10 @@ class StoredArray:
         if name in self.cells.dims:
             return name, np.arange(self.cells.shape[self.cells.dims.index(name)])
         raise FeatdynError(f"{self.name} has no coordinate {name!r}" + unknown(name, self.known))
+
+    def kind(self, name: str) -> np.dtype[Any]:
+        """Return the type of a coordinate, without reading it; text is an object."""
+        return self._kinds.get(name, np.dtype(np.int64))
 
     @property
     def known(self) -> list[str]:
@@ -76,7 +81,8 @@ def find(catalogue: Catalogue, name: str) -> StoredArray:
             return derived.named(load(labels), names)
         return stored_cells(run, paths[name]).load()
 
-    return StoredArray(path, document["attributes"], stored_cells(run, path), axes, load)
+    kinds = {name: kind_of(run.nodes[paths[name]]) if name in paths else np.dtype(object) for name in axes}
+    return StoredArray(path, document["attributes"], stored_cells(run, path), axes, load, kinds)
 
 
 def stored_cells(run: Run, path: str) -> Cells:
@@ -111,10 +117,10 @@ def _part(run: Run, spec: ArraySpec, index: tuple[int, ...], span: Region) -> Ar
 
 def _whole(run: Run, path: str) -> tuple[np.dtype[Any], Read]:
     """Read a coordinate, an input or a result: a cell is a chunk, decoded by zarr."""
-    array: Any = run.group[path]
-    dtype = array.dtype if array.dtype.kind in "biufc" else np.dtype(object)
+    dtype = kind_of(run.nodes[path])
 
     def read(index: tuple[int, ...]) -> Array:
+        array: Any = run.group[path]
         cell = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, array.chunks, strict=True))
         return decoded(np.asarray(array[cell], dtype), run.nodes[path]["attributes"])
 
