@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import json
+import math
 from typing import Any
 
 import pandas as pd
 
 from featdyn.errors import FeatdynError
+from featdyn.query.answered import answered
 from featdyn.query.catalogue import Catalogue
 from featdyn.query.sql.tables import Table
 from featdyn.query.sql.tables import tables as tables_of
 from featdyn.store import Run
+
+ANALYSES = ("name", "path", "question", "options", "missing")  # columns of the table of that name
 
 
 def sql(run: Run, statement: str) -> pd.DataFrame:
@@ -37,6 +40,8 @@ def sql(run: Run, statement: str) -> pd.DataFrame:
         DuckDB is not installed, or the statement is wrong; the message has the nearest names.
     """
     duckdb = _duckdb()
+    if not statement.strip():
+        raise FeatdynError("write a statement, such as: select split, avg(loss) from outputs group by split")
     from featdyn.query.sql.scan import Scan
 
     connection = duckdb.connect(config={"enable_external_access": "false"})
@@ -50,8 +55,9 @@ def sql(run: Run, statement: str) -> pd.DataFrame:
                 connection.execute(f"create schema if not exists {_quoted(table.schema)}")
             place = ".".join(map(_quoted, filter(None, (table.schema, table.name))))
             connection.execute(f"create view {place} as select * from scan_{number}")
-        connection.register("known_analyses", _analyses(run))
-        connection.execute("create view analyses as select * from known_analyses")
+        if "analyses" in statement.lower():
+            connection.register("known_analyses", _analyses(run))
+            connection.execute("create view analyses as select * from known_analyses")
         found = connection.execute(statement)
         return found.df() if found.description else pd.DataFrame()
     except duckdb.Error as error:
@@ -64,36 +70,26 @@ def sql(run: Run, statement: str) -> pd.DataFrame:
 def tables(run: Run) -> pd.DataFrame:
     """Return the tables of a run, each with its number of rows and its columns."""
     found = [
-        {"table": table.title, "rows": _rows(table.shape), "columns": ", ".join([*table.coordinates, *table.arrays])}
+        (table.title, math.prod(table.shape), ", ".join([*table.coordinates, *table.arrays]))
         for table in tables_of(Catalogue(run))
     ]
-    known = _analyses(run)
-    return pd.DataFrame([*found, {"table": "analyses", "rows": len(known), "columns": ", ".join(known.columns)}])
+    found.append(("analyses", len(run.analyses), ", ".join(ANALYSES)))
+    return pd.DataFrame(found, columns=["table", "rows", "columns"])
 
 
 def _asked(connection: Any, known: list[Table], statement: str) -> list[Table]:
     """Return the tables that a statement names; all where it names others, so that near names are offered."""
-    names = {name.rpartition(".")[2].strip('"').lower() for name in connection.get_table_names(statement)}
+    try:
+        named = connection.get_table_names(statement)
+    except _duckdb().Error:  # wrong, or several statements in one, such as PIVOT: asking will tell
+        return known
+    names = {name.rpartition(".")[2].strip('"').lower() for name in named}
     found = [table for table in known if table.name.rpartition(".")[2].lower() in names]
     return found if names <= {table.name.rpartition(".")[2].lower() for table in found} | {"analyses"} else known
 
 
-def _rows(shape: tuple[int, ...]) -> int:
-    rows = 1
-    for length in shape:
-        rows *= length
-    return rows
-
-
 def _analyses(run: Run) -> pd.DataFrame:
-    """Return what was asked of a run: a row for each result, oldest first."""
-    rows = []
-    for commit in run.commits:
-        if commit.kind == "result":
-            attributes = run.nodes[commit.name].get("attributes", {})
-            options = json.dumps(attributes.get("options", {}))
-            rows.append((commit.name.split("/")[1], commit.name, str(attributes.get("question", "")), options))
-    return pd.DataFrame(rows, columns=["name", "path", "question", "options"], dtype=object)
+    return pd.DataFrame(answered(run), columns=list(ANALYSES), dtype=object)
 
 
 def _duckdb() -> Any:
