@@ -27,6 +27,8 @@ COMMANDS = {
     "query": "Select, reduce, group and sort arrays of a store.",
     "sql": "Ask a store in SQL.",
     "analyze": "Answer a question about a store, and keep the answer in it.",
+    "replay": "Compute stored results again, and say whether they come out the same.",
+    "export": "Write a composite of checkpoints as a state dict.",
     "claims": "Test the claims of arXiv 2509.20334 on runs with clean and random labels.",
     "compare": "Put runs side by side, in one table and one figure.",
     "report": "Write a store's HTML report.",
