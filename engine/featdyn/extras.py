@@ -14,6 +14,7 @@ EXTRAS = {
     "cloud": ("obstore",),
     "hdf5": ("h5py",),
     "superpixels": ("skimage",),
+    "sql": ("duckdb",),
 }
 """Name of an extra to the modules that it brings; what reads stores needs none of them."""
 
