@@ -115,7 +115,8 @@ def writer_of(
     """Return the writer of a new run, or of the same recording; StoreError where the store holds another.
 
     ``static`` is as :meth:`featdyn.store.RunWriter.create` takes it, with a coordinate ``sample`` in the root. By
-    ``attributes`` a recording is known again (``capture``, ``identity``, ``call``); a new run also holds what is ``said``.
+    ``attributes`` a recording is known again (``capture``, ``identity``, ``call``); what is ``said`` stands in a new
+    run.
     """
     if not exists(store):
         try:
