@@ -18,6 +18,7 @@ from featdyn.capture import tap
 from featdyn.capture.axis import Axis
 from featdyn.capture.call import Call
 from featdyn.capture.nest import Nest, leaves, mapped
+from featdyn.capture.undisturbed import undisturbed
 from featdyn.errors import NetworkError
 from featdyn.networks import Taps
 
@@ -64,7 +65,7 @@ def layer_shapes(
     n = len(one)
     turned, halved = [*range(n - 1, -1, -1), 0], [i // 2 for i in range(n)]
     others = []
-    with tap.undisturbed(model):
+    with undisturbed(model):
         first = tap.run(model, inputs, labels, layers, gradients=gradients, call=call, taps=taps)
         for device in {torch.device("cpu"), one.device}:
             torch.rand(1, device=device)  # each pass begins where the random state stands: move it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from featdyn.capture.call import Call
 from featdyn.capture.nest import Nest, leaves, mapped
+from featdyn.capture.undisturbed import undisturbed
 from featdyn.errors import NetworkError
 from featdyn.networks import Taps
 from featdyn.networks.attention import without_fast_path
@@ -50,27 +51,6 @@ def device_of(model: nn.Module) -> torch.device:
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         return tensor.device
     return torch.device("cpu")
-
-
-@contextlib.contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and restore each module's mode, its buffers and all random states afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    held = [(module, name, b) for module in model.modules() for name, b in module._buffers.items() if b is not None]
-    before = [(buffer, buffer._version, buffer.detach().clone()) for _, _, buffer in held]
-    devices = sorted({p.device for p in model.parameters() if p.device.type == "cuda"}, key=str)
-    with torch.random.fork_rng(devices=devices):
-        try:
-            model.eval()
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            with torch.no_grad():  # such as a count of passes, which some networks keep
-                for (module, name, buffer), (_, version, values) in zip(held, before, strict=True):
-                    module._buffers[name] = buffer
-                    if buffer._version != version:
-                        buffer.copy_(values)
 
 
 def run(
