@@ -34,14 +34,8 @@ def output_shape(model: nn.Module, inputs: Nest, call: Call = _PLAIN) -> tuple[i
 
     Raises :class:`NetworkError` where the network cannot run on them, or its logits are not one tensor.
     """
-    try:
-        alone = replace(call, loss=None)
-        return tuple(tap.run(model, inputs, None, [], gradients=False, call=alone).logits.shape)
-    except NetworkError:
-        raise
-    except Exception as error:  # the forward functions of users raise what they please
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise NetworkError(f"the network does not run on the probes: {type(error).__name__}: {first}") from error
+    alone = replace(call, loss=None)
+    return tuple(tap.run(model, inputs, None, [], gradients=False, call=alone).logits.shape)
 
 
 def layer_shapes(

@@ -50,7 +50,8 @@ def select(
     which an axis names.
     """
     modules = [name for name, _ in model.named_modules() if name]
-    outer = ", ".join([name for name in modules if "." not in name][:20]) or "no modules"
+    outer = ", ".join([name for name in modules if "." not in name][:20])
+    has = f"the network has {outer} and modules inside them" if outer else "the network has no modules inside it"
     every: dict[str, Cut] | None = None  # to find them may take seconds
     chosen: dict[str, bool] = {}  # name -> whether it was asked for
     turned: dict[str, Axis] = {}
@@ -61,13 +62,14 @@ def select(
         known = every or {}
         if pattern in ("default", "all"):
             wanted = default_cuts([*known.values()]) if pattern == "default" else list(known)
-            children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
+            inside = dict(model.named_children())  # a quantized one keeps its weights elsewhere
+            children = [name for name, child in inside.items() if any(True for _ in child.parameters())] or [*inside]
             chosen = {**dict.fromkeys(wanted or children, False), **chosen}
             turned |= dict.fromkeys(wanted or children, (axes or {}).get(pattern, Axis()))
             continue
         found = found or matching(pattern, known)
         if not found:
-            raise NetworkError(f"no layer {pattern!r}; the network has {outer} and modules inside them")
+            raise NetworkError(f"no layer {pattern!r}; {has}")
         chosen |= dict.fromkeys(found, True)
         turned |= dict.fromkeys(found, (axes or {}).get(pattern, Axis()))
     why = ""
@@ -95,9 +97,7 @@ def select(
             if chosen.pop(error.layer):
                 raise
             why = f" ({error})"
-    raise NetworkError(
-        f"no layer to record{why}: name some in layers=; the network has {outer} and modules inside them"
-    )
+    raise NetworkError(f"no layer to record{why}: name some in layers=; {has}")
 
 
 def _of_encoder(name: str, axis: Axis, inputs: Nest) -> Axis:

@@ -62,6 +62,8 @@ class Probes:
         if not found:
             raise ValueError("inputs must hold a tensor")
         n = len(next(iter(found.values()))) if next(iter(found.values())).ndim else 0
+        if not n and next(iter(found.values())).ndim:
+            raise ValueError(f"{next(iter(found))} hold no samples")
         for path, tensor in {**found, **dict(leaves(labels, "labels"))}.items():
             if n == 0 or not tensor.ndim or len(tensor) != n:
                 first = next(iter(found))
