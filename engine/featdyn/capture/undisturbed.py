@@ -49,7 +49,8 @@ class _Held:
     def __init__(self, module: nn.Module) -> None:
         self._module, self._kind = module, type(module)
         self._own = dict(vars(module))
-        self._tables = {name: dict(self._own[name]) for name in _TABLES if name in self._own}
+        tables = {name: self._own.get(name) for name in _TABLES}  # those of TorchScript are none of Python's
+        self._tables = {name: dict(table) for name, table in tables.items() if isinstance(table, dict)}
 
     def restore(self) -> None:
         if type(self._module) is not self._kind:  # a lazy module, which has become another
