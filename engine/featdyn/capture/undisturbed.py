@@ -25,7 +25,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     before = [_Values(buffer) for module, _ in modes for buffer in module._buffers.values() if buffer is not None]
     moves = any(mode for _, mode in modes)
     before += [_Values(parameter) for parameter in _at_risk(model)] if moves else []
-    devices = sorted({p.device for p in model.parameters() if p.is_cuda}, key=str) if _on_gpu() else []
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = sorted({p.device for p in model.parameters() if p.is_cuda}, key=str) if on_gpu else []
     with torch.random.fork_rng(devices=devices):
         try:
             if moves:
