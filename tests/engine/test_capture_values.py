@@ -295,6 +295,10 @@ REFUSED = {
     "nested": ({"inputs": ragged}, r"inputs must be a plain tensor, got one that is nested"),
     "empty": ({"inputs": X[:0]}, r"inputs hold no samples"),
     "a loss that fails": ({"loss": lambda outputs, labels: 1 / 0}, r"loss fails on the probes: ZeroDivisionError: "),
+    "labels that are spread": (
+        {"net": lambda: nn.Sequential(nn.Linear(6, 1)), "loss": lambda outputs, labels: (outputs - labels) ** 2},
+        r"got \(4, 4\): labels of shape \(sample,\) are spread over .* compare with outputs\[:, 0\]",
+    ),
     "a loss of one": ({"loss": lambda outputs: outputs.sum(1)}, r"loss fails on the probes: TypeError: .*positional"),
 }
 

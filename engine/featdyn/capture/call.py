@@ -83,6 +83,11 @@ class Call:
         except Exception as error:  # the functions of users raise what they please
             raise ValueError(f"loss fails on the probes: {first_line(error)}") from error
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if got == (samples, samples) and samples > 1:
+            raise ValueError(
+                f"loss must return one number for each sample, shape ({samples},), got {got}: labels of shape "
+                "(sample,) are spread over outputs of shape (sample, 1): compare with outputs[:, 0]"
+            )
         if got != (samples,):
             raise ValueError(
                 f"loss must return one number for each sample, shape ({samples},), got {got}: "
