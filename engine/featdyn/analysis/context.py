@@ -42,8 +42,9 @@ class Context(Generic[Chosen]):
     """The user's training batches (inputs, labels), where the run's recipe does not say what they are."""
     loss: Callable[[Any, Any], Any] | None = None
     """The user's loss of each sample."""
-    call: Call | None = None
-    """How the model is asked; None where there is none."""
+    forward: Callable[[Any, Any], Any] | None = None
+    output: str | int | Callable[[Any], Any] | None = None
+    """How the model is asked, where the store cannot say it."""
     known: xr.Dataset | None = None
     """An earlier result, if any, of the same version, options, network, store and probes, whose checkpoints are the
     first of this run."""
@@ -59,6 +60,13 @@ class Context(Generic[Chosen]):
         """The sets of probes that the option ``sets`` names; all where there is no such option."""
         ProbeSets.of(self.run).refuse_unknown(self.run, self.options)
         return ProbeSets.of(self.run, getattr(self.options, "sets", ("*",)))
+
+    @cached_property
+    def call(self) -> Call:
+        """How the model is asked: as it was recorded."""
+        from featdyn.capture.call import Call, recorded_call
+
+        return Call() if self.model is None else recorded_call(self.run, self.forward, self.output)
 
     def stitchable(self, features: str | None = None, *, masked: bool = False) -> Stitchable:
         """Return the network, cut where the option ``cuts`` says; with ``masked`` for features without padding.

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import xarray as xr
     from torch import nn
 
-    from featdyn.capture.call import Call
-
 
 def analyze(
     run: Run | str | Path,
@@ -114,7 +112,6 @@ def compute(
     chosen = validate(analysis.options, options, analysis.name)
     _check(analysis, run, model, batches)
     own = None if model is None else _copied(model)
-    call = None if own is None else _asked(run, forward, output)
     stamp = identity(analysis, run, own, chosen, [given for given in (forward, output) if given is not None])
     earlier = None if fresh else known(analysis, run, stamp)
 
@@ -132,7 +129,8 @@ def compute(
         assert commit is not None
         commit(completed(found, stamp | {"weights": stamp["weights"][: found.sizes["t"]]}))
 
-    context = Context(run, chosen, workers or SERIAL, own, batches, loss, call, earlier, progress, commit and keep)
+    given = own, batches, loss, forward, output
+    context = Context(run, chosen, workers or SERIAL, *given, earlier, progress, commit and keep)
     with _settled(), asked_for():
         found = analysis.function()(context)
     return completed(found, stamp)
@@ -176,12 +174,6 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Itera
         raise FeatdynError(f"{run.path}: holds no checkpoint yet")
     if "network" in analysis.needs and (missing := lacking(run)):
         raise FeatdynError(f"{run.path}: {analysis.name} needs {missing}: none were recorded")
-
-
-def _asked(run: Run, forward: Any, output: Any) -> Call:
-    from featdyn.capture.call import recorded_call
-
-    return recorded_call(run, forward, output)
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -35,6 +35,7 @@ from featdyn.store import Run
 
 Made = TypeVar("Made")
 
+_PLAIN = Call()
 FEW = 8
 """So many probes tell whether the halves of a network are the network."""
 SAME = 1e-5
@@ -56,7 +57,7 @@ class Stitchable:
     method: str = ""  # which way it was taken apart, in words
     halves: bool = True  # whether there are any: recorded layers have none
     network: nn.Module | None = None  # as it was recorded, which takes and returns whatever it does
-    call: Call = field(default_factory=Call)  # how that is asked
+    call: Call = _PLAIN  # how that is asked
     difference: float = 0.0  # between the halves of a checkpoint and its network, over the largest output
 
     def around(self, make: Callable[..., Made], run: Run, *rest: Any) -> Callable[[], Made]:
@@ -110,7 +111,7 @@ def cut_network(
     method: str = "",
     *,
     masked: bool = False,
-    call: Call | None = None,
+    call: Call = _PLAIN,
 ) -> Stitchable:
     """Take a run's network apart at cuts of these names or patterns, at the "default" ones or at "all".
 
@@ -123,7 +124,7 @@ def cut_network(
     NetworkError
         The network cannot be cut, there is no such cut, or the model is not the one recorded.
     """
-    given, call = model, call or Call()
+    given = model
     network = network_of(run, model)
     model = of_one_input(run, network, call)
     batch = Batches(run, device_of(model))[0]
