@@ -1,8 +1,9 @@
 """Does what the study of richness says hold here? ``python -m bench.richness_runs FOLDER --data-dir D --cifar10 D``.
 
 Trains what ``richness_runs.toml`` lists, three seeds each, asks the analyses, and gives verdicts by the rules that
-stand there. Runs lie in FOLDER; started again, it goes on where it stopped. The file of results is written after every
-run, so that a stopped bench leaves what it has.
+stand there, or with ``--plan`` in another such file: ``richness_fitted.toml`` is a second round, of networks that have
+learned what they are compared at. Runs lie in FOLDER; started again, it goes on where it stopped. The file of results
+is written after every run, so that a stopped bench leaves what it has.
 """
 
 from __future__ import annotations
@@ -146,11 +147,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the runs lie")
     parser.add_argument("--data-dir", help="folder of MNIST, as torchvision has it")
     parser.add_argument("--cifar10", help="folder with {train,test}/<class>/<images>")
+    parser.add_argument("--plan", type=Path, default=PLAN, help="what is trained, and the rules")
     parser.add_argument("--only", nargs="*", help="these experiments")
     parser.add_argument("--json", metavar="FILE")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    plan = tomllib.loads(PLAN.read_text())
+    plan = tomllib.loads(given.plan.read_text())
     places = {"data_dir": given.data_dir, "cifar10": given.cifar10}
     held: dict[Any, Dataset] = {}
     found: dict[str, Any] = {}

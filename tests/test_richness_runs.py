@@ -15,6 +15,9 @@ from featdyn.training import load
 PLAYED = {"data_dir": "there", "cifar10": "here"}
 
 
+PLANS = [bench.PLAN, bench.PLAN.with_name("richness_fitted.toml")]
+
+
 @pytest.fixture(scope="module")
 def plan():
     return tomllib.loads(bench.PLAN.read_text())
@@ -26,7 +29,9 @@ def run(low_rank, accuracy=(0.1, 0.4, 0.9), train=1.0):
     return values | {"low_rank/train": low_rank if isinstance(low_rank, list) else [math.nan, 0.5, low_rank]}
 
 
-def test_every_run_has_a_recipe_and_every_rule_its_runs(plan):
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_run_has_a_recipe_and_every_rule_its_runs(path):
+    plan = tomllib.loads(path.read_text())
     recipes = {job: bench.recipe(plan, *job, PLAYED) for job in bench.jobs(plan)}
     assert len({repr(r.identity) for r in recipes.values()}) == len(recipes)  # no two are one run
     assert {r.data.name for r in recipes.values()} == {"mnist", "mod97", "imagefolder:here"}
