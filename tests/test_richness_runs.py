@@ -80,6 +80,15 @@ def test_what_is_written_is_json():
     }
 
 
+def test_runs_that_stand_in_the_file_are_kept(plan, tmp_path):
+    path = tmp_path / "found.json"
+    assert bench.before(None) == bench.before(str(path)) == {}
+    bench.write(str(path), plan, {"encoded/rich/0": {"recipe": {"a": 1}, "measured": run(math.nan)}})
+    assert bench.before(str(path))["encoded/rich/0"]["recipe"] == {"a": 1}
+    kept = bench.before(str(path))["encoded/rich/0"]["measured"]
+    assert math.isnan(bench.number(kept, "low_rank", "train"))  # null in the file
+
+
 def test_experiments_that_are_not_complete_get_no_verdict(plan):
     every = {f"{n}/{g}/{s}": {"measured": run(0.1 + 0.01 * s)} for n, g, s in bench.jobs(plan) if n == "shuffled"}
     assert [v["experiment"] for v in bench.verdicts(plan, every)] == ["shuffled"]

@@ -55,9 +55,10 @@ def empirical_ntk(
     together = len(ways) if directions is None else min(len(ways), max(1, BLOCK // (ENTRY * size)))
     side = len(inputs) * (together if directions is None else 1)
     kernel = torch.zeros(side, side, dtype=torch.float64, device=example.device)
-    for some in ways.split(together):
+    for first in range(0, len(ways), together):
+        along = partial(_along, outputs, ways[first : first + together])
         for piece in _pieces(trained, len(inputs) * together):
-            rows = _gradients(partial(_along, outputs, some), held, piece, inputs, together)
+            rows = _gradients(along, held, piece, inputs, together)
             rows = rows.flatten(0, 1) if directions is None else rows.flatten(1)
             kernel += rows @ rows.T
             del rows
