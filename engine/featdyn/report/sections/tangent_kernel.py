@@ -18,7 +18,8 @@ TEXT = (
     "outputs at two probes. Where the kernel stays, training is lazy, that of a linear model; 1 less the cosine with "
     "the kernel of the first checkpoint says how far it has turned. The second curve is what each checkpoint adds.",
     "Alignment is high where probes of the same target have similar gradients; beside it stands what targets dealt at "
-    "random show. Few probes of each set are looked at. The table is of the last checkpoint, with 95 % intervals over images.",
+    "random show. Few probes of each set are looked at. The table is of the last checkpoint, with 95 % intervals over "
+    "images.",
 )
 
 
