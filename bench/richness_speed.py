@@ -1,4 +1,4 @@
-"""What moments and CKA of many checkpoints cost: ``python -m bench.richness_speed [moments|cka] [--json FILE]``.
+"""What moments and CKA of many checkpoints cost: ``python -m bench.richness_speed [--only moments] [--json FILE]``.
 
 Moments of 512 features, 100 outputs and 100 classes of 2,048 samples, beside reading them from a store, and beside the
 forward passes that make them (ResNet-18 on 32 x 32 images). CKA of all pairs of 18 layers at 20 checkpoints, beside
@@ -181,11 +181,11 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {"moments": of_moments, "cka": 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.richness_speed", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=list(PARTS), help="what is measured; the file keeps the rest")
+    parser.add_argument("--only", nargs="*", choices=list(PARTS), help="measure this; the file keeps the rest")
     parser.add_argument("--json", metavar="FILE")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    found = {name: {"environment": harness.environment("cpu"), **PARTS[name]()} for name in given.parts or PARTS}
+    found = {name: {"environment": harness.environment("cpu"), **PARTS[name]()} for name in given.only or PARTS}
     print(json.dumps(found, indent=1))
     if given.json:
         kept = json.loads(Path(given.json).read_text()) if Path(given.json).exists() else {}
