@@ -1,8 +1,9 @@
 """Does what the study of richness says hold here? ``python -m bench.richness_runs FOLDER --data-dir D --cifar10 D``.
 
 Trains what ``richness_runs.toml`` lists, three seeds each, asks the analyses, and gives verdicts by the rules that
-stand there. Runs lie in FOLDER; started again, it goes on where it stopped. The file of results is written after every
-run, so that a stopped bench leaves what it has.
+stand there, or with ``--plan`` in another such file: ``richness_fitted.toml`` is a second round, of networks that have
+learned what they are compared at. Runs lie in FOLDER; started again, it goes on where it stopped. The file of results
+is written after every run, so that a stopped bench leaves what it has; runs that stand in it are not measured again.
 """
 
 from __future__ import annotations
@@ -141,23 +142,46 @@ def verdicts(plan: dict[str, Any], found: dict[str, Any]) -> list[dict[str, Any]
     return every
 
 
+def before(path: str | None) -> dict[str, Any]:
+    """Return the runs that a file of results holds already."""
+    if path is None or not Path(path).exists():
+        return {}
+    found: dict[str, Any] = json.loads(Path(path).read_text())["runs"]
+    return found
+
+
+def write(path: str | None, plan: dict[str, Any], found: dict[str, Any]) -> None:
+    """Write what there is so far."""
+    if path is not None:
+        document = {
+            "what": __doc__,
+            "environment": harness.environment("cpu"),
+            "verdicts": verdicts(plan, found),
+            "runs": found,
+        }
+        Path(path).write_text(json.dumps(harness.plain(document), indent=1, allow_nan=False) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.richness_runs", description=__doc__)
     parser.add_argument("folder", type=Path, help="where the runs lie")
     parser.add_argument("--data-dir", help="folder of MNIST, as torchvision has it")
     parser.add_argument("--cifar10", help="folder with {train,test}/<class>/<images>")
+    parser.add_argument("--plan", type=Path, default=PLAN, help="what is trained, and the rules")
     parser.add_argument("--only", nargs="*", help="these experiments")
     parser.add_argument("--json", metavar="FILE")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    plan = tomllib.loads(PLAN.read_text())
+    plan = tomllib.loads(given.plan.read_text())
     places = {"data_dir": given.data_dir, "cifar10": given.cifar10}
     held: dict[Any, Dataset] = {}
-    found: dict[str, Any] = {}
+    found = before(given.json)
     for name, group, seed in jobs(plan):
         if given.only and name not in given.only:
             continue
         wanted, store = recipe(plan, name, group, seed, places), given.folder / name / group / f"{seed}.zarr"
+        if found.get(f"{name}/{group}/{seed}", {}).get("recipe") == harness.plain(_said(wanted)):
+            continue
         if not (exists(store) and finished(Run(store))):
             if wanted.data not in held:
                 held[wanted.data] = load_data(**dict(wanted.data))
@@ -167,14 +191,8 @@ def main() -> None:
         found[f"{name}/{group}/{seed}"] = {"recipe": _said(wanted), "measured": values}
         last = {key: values[key][-1] for key in ("train_accuracy", "test_accuracy", "low_rank/train", "nc1/train")}
         print(f"{name} {group} {seed}: " + "  ".join(f"{key} {value:.3f}" for key, value in last.items()), flush=True)
-        if given.json:
-            document = {
-                "what": __doc__,
-                "environment": harness.environment("cpu"),
-                "verdicts": verdicts(plan, found),
-                "runs": found,
-            }
-            Path(given.json).write_text(json.dumps(harness.plain(document), indent=1, allow_nan=False) + "\n")
+        write(given.json, plan, found)
+    write(given.json, plan, found)
     for verdict in verdicts(plan, found):
         at = verdict["estimate"]
         print(f"{verdict['verdict']:14s} {verdict['claim']}: {at['value']:.3f} [{at['low']:.3f}, {at['high']:.3f}]")

@@ -1,10 +1,13 @@
-"""What moments and CKA of many checkpoints cost: ``python -m bench.richness_speed [--json FILE]``.
+"""What moments and CKA of many checkpoints cost: ``python -m bench.richness_speed [--only moments] [--json FILE]``.
 
 Moments of 512 features, 100 outputs and 100 classes of 2,048 samples, beside reading them from a store, and beside the
 forward passes that make them (ResNet-18 on 32 x 32 images). CKA of all pairs of 18 layers at 20 checkpoints, beside
 calls of pytorch-cka on the same features: for every two checkpoints, all layers at once, and for every two layers at
-any two checkpoints. What is too long is timed in part and scaled, which is said. Times are the processor's, of one
-thread, so that other work on the machine counts little; each is the median of repeats that take turns.
+any two checkpoints. Of the pass over moments its parts stand beside: blocks made float32, the moments of arrays in
+memory, and the products that these need in any case, of 612 columns, as NumPy's BLAS makes them (not centred, float32
+and float64); and how fast a pass could be if these products ran at the rate of a large one. What is too long is timed
+in part and scaled, which is said. Times are the processor's, of one thread, so that other work on the machine counts
+little; each is the median of repeats that take turns.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ WRITTEN, PASSED = 10, 16
 """So many of the checkpoints are written and read, and so many of the samples pass the network."""
 LAYERS, TIMES, OF_CKA, WIDTH, CALLS = 18, 20, 256, 256, (4, 60)
 REPEATS = 5
+SIDE = 1536
+"""Of the square matrices by whose product the processor's rate is told."""
 
 
 def timed(work: dict[str, Callable[[], Any]], repeats: int = REPEATS) -> dict[str, float]:
@@ -91,15 +96,26 @@ def of_moments() -> dict[str, Any]:
     images = torch.randn(PASSED, 3, 32, 32)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         run = written(Path(folder) / "run.zarr")
+        x, f = run.block("layers/pooled/activation", 0, 0), run.block("outputs/logits", 0, 0)
+        both = np.hstack([x.astype(np.float32), f])
+        double, square = both.astype(np.float64), np.ones((SIDE, SIDE), np.float32)
         found = timed(
             {
                 "forward": lambda: network(images),
                 "read": partial(pass_over, run, labels, accumulate=False),
                 "read and moments": partial(pass_over, run, labels),
+                "as float32": lambda: [x.astype(np.float32) for _ in range(WRITTEN)],
+                "moments": lambda: [moments.accumulate(x, f, labels, classes=CLASSES) for _ in range(WRITTEN)],
+                "products, float32": lambda: [both.T @ both for _ in range(WRITTEN)],
+                "products, float64": lambda: [double.T @ double for _ in range(WRITTEN)],
+                "square": lambda: square @ square,
             }
         )
     forward = found["forward"] * SAMPLES / PASSED * CHECKPOINTS
     read, whole = (found[name] * CHECKPOINTS / WRITTEN for name in ("read", "read and moments"))
+    width, rate = both.shape[1], SIDE**3 / found["square"]
+    least = CHECKPOINTS * SAMPLES * width * (width + 1) / 2 / rate
+    parts = ("read", "read and moments", "as float32", "moments", "products, float32", "products, float64")
     return {
         "sizes": {"samples": SAMPLES, "features": FEATURES, "outputs": CLASSES, "checkpoints": CHECKPOINTS},
         "timed": {"checkpoints": WRITTEN, "samples that pass the network": PASSED},
@@ -107,6 +123,12 @@ def of_moments() -> dict[str, Any]:
         "moments over forward passes": (whole - read) / forward,
         "reading and moments over forward passes": whole / forward,
         "speed over that of reading": read / whole,
+        "milliseconds a checkpoint": {
+            name: 1e3 * found[name] / WRITTEN for name in ("read", "read and moments", *parts)
+        },
+        "multiply-adds per second of a large float32 product": rate,
+        "ceiling of that speed, products at this rate": read / (read + least),
+        "ceiling of that speed, products at this rate on a core beside": min(1.0, read / least),
     }
 
 
@@ -154,15 +176,20 @@ def of_cka() -> dict[str, Any]:
     }
 
 
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {"moments": of_moments, "cka": of_cka}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.richness_speed", description=__doc__)
+    parser.add_argument("--only", nargs="*", choices=list(PARTS), help="measure this; the file keeps the rest")
     parser.add_argument("--json", metavar="FILE")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    found = {"what": __doc__, "environment": harness.environment("cpu"), "moments": of_moments(), "cka": of_cka()}
-    print(json.dumps({key: found[key] for key in ("moments", "cka")}, indent=1))
+    found = {name: {"environment": harness.environment("cpu"), **PARTS[name]()} for name in given.only or PARTS}
+    print(json.dumps(found, indent=1))
     if given.json:
-        Path(given.json).write_text(json.dumps(found, indent=1) + "\n")
+        kept = json.loads(Path(given.json).read_text()) if Path(given.json).exists() else {}
+        Path(given.json).write_text(json.dumps({**kept, "what": __doc__, **found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

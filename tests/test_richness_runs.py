@@ -15,6 +15,9 @@ from featdyn.training import load
 PLAYED = {"data_dir": "there", "cifar10": "here"}
 
 
+PLANS = [bench.PLAN, bench.PLAN.with_name("richness_fitted.toml")]
+
+
 @pytest.fixture(scope="module")
 def plan():
     return tomllib.loads(bench.PLAN.read_text())
@@ -26,7 +29,9 @@ def run(low_rank, accuracy=(0.1, 0.4, 0.9), train=1.0):
     return values | {"low_rank/train": low_rank if isinstance(low_rank, list) else [math.nan, 0.5, low_rank]}
 
 
-def test_every_run_has_a_recipe_and_every_rule_its_runs(plan):
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_run_has_a_recipe_and_every_rule_its_runs(path):
+    plan = tomllib.loads(path.read_text())
     recipes = {job: bench.recipe(plan, *job, PLAYED) for job in bench.jobs(plan)}
     assert len({repr(r.identity) for r in recipes.values()}) == len(recipes)  # no two are one run
     assert {r.data.name for r in recipes.values()} == {"mnist", "mod97", "imagefolder:here"}
@@ -73,6 +78,15 @@ def test_what_is_written_is_json():
         "a": [1.0, None, {"b": "-inf"}],
         "c": "words",
     }
+
+
+def test_runs_that_stand_in_the_file_are_kept(plan, tmp_path):
+    path = tmp_path / "found.json"
+    assert bench.before(None) == bench.before(str(path)) == {}
+    bench.write(str(path), plan, {"encoded/rich/0": {"recipe": {"a": 1}, "measured": run(math.nan)}})
+    assert bench.before(str(path))["encoded/rich/0"]["recipe"] == {"a": 1}
+    kept = bench.before(str(path))["encoded/rich/0"]["measured"]
+    assert math.isnan(bench.number(kept, "low_rank", "train"))  # null in the file
 
 
 def test_experiments_that_are_not_complete_get_no_verdict(plan):

@@ -77,6 +77,25 @@ def test_a_class_of_few_probes_has_a_radius_and_no_dimension(tmp_path: Path) -> 
     assert float(full["manifold_dimension"]) == pytest.approx(wanted.dimension.mean(), rel=1e-4)
 
 
+def test_the_mean_field_capacity_is_there_when_it_is_asked_for(tmp_path: Path, run: Run) -> None:
+    assert "mean_field_capacity" not in representation(run, layers=("pool",))
+    found = representation(run, layers=("pool",), capacity_draws=20)
+    x, mine = vectors(run, "pool", 5, "test"), run.values("split") == "test"
+    wanted = single.mean_field(x, run.values("label")[mine], draws=20)
+    cell = found.sel(layer="pool", set="test", t=5)
+    assert float(cell["mean_field_capacity"]) == pytest.approx(wanted.whole, rel=1e-5)
+    low, value, high = (float(cell[f"mean_field_capacity{end}"]) for end in ("_low", "", "_high"))
+    assert 0 < low < value < high
+    inverse = np.sqrt(np.square(wanted.error).sum()) / 3  # 1 / capacity is the mean over three classes
+    assert float(cell["mean_field_error"]) == pytest.approx(inverse * wanted.whole**2, rel=1e-4)
+    labels = np.repeat([0, 1, 2], [12, 12, 1])
+    x = np.random.default_rng(0).standard_normal((25, 6)) + 3 * np.eye(3, 6)[labels]
+    few = representation(planted(tmp_path / "r.zarr", x, labels, np.eye(3, 6)), capacity_draws=2)
+    assert set(words(few, "mean_field_capacity").ravel()) == {"too few samples"}
+    with pytest.raises(FeatdynError, match="one draw says nothing of its error"):
+        representation(run, capacity_draws=1)
+
+
 def test_margins_are_those_of_ridge_regression(run: Run) -> None:
     """Solved in the primal, with the penalty that drift reports for the same probes."""
     found, drift = representation(run, layers=("pool",)), analyses()["drift"](run, cuts=("pool",), samples=512)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from featdyn.store import Run
 
 Need: TypeAlias = Literal[
-    "network", "training data", "labels", "targets", "activations", "gradients", "training probes"
+    "network", "training data", "labels", "targets", "activations", "moments", "gradients", "training probes"
 ]
+"""``moments`` are there where activations are, or were kept in place of them."""
 
 
 @dataclass(frozen=True)

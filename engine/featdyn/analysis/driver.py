@@ -129,8 +129,9 @@ def compute(
         assert commit is not None
         commit(completed(found, stamp | {"weights": stamp["weights"][: found.sizes["t"]]}))
 
-    given = own, batches, loss, forward, output
-    context = Context(run, chosen, workers or SERIAL, *given, earlier, progress, commit and keep)
+    context = Context(
+        run, chosen, workers or SERIAL, own, batches, loss, forward, output, earlier, progress, commit and keep
+    )
     with _settled(), asked_for():
         found = analysis.function()(context)
     return completed(found, stamp)
@@ -145,8 +146,11 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Itera
     paths, trained = run.paths("sample"), run.recipe is not None
     train = "split" in paths and "train" in run.values("split").tolist()
     from_python = f'featdyn.analyze(run, "{analysis.name}", model=model)'
+    kept = run.described("capture").get("record") == "moments"
+    instead = "in place of them their moments were kept, from which not all follows" if kept else "none were recorded"
     for need, (there, why) in {
-        "activations": ("activation" in held, "none were recorded"),
+        "activations": ("activation" in held, instead),
+        "moments": ("activation" in held or kept, "no activations were recorded, nor their moments"),
         "gradients": ("gradient" in held, "none were recorded"),
         "labels": ("label" in paths, "its probes have none"),
         "targets": ("label" in paths or "inputs/target" in run.nodes, "its probes have no labels"),

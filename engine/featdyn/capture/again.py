@@ -79,6 +79,8 @@ def run_again(
     if run.values("sample").tolist() != probes.coords["sample"].tolist():
         raise StoreError(f"{store}: was recorded of probes with other sample ids")
     held = run.described("capture")
+    if held.get("record") == "moments":
+        raise StoreError(f"{store}: moments were kept of its activations, not they themselves: nothing to compare with")
     known = {name: value for name, value in held.items() if name in CaptureOptions.model_fields}
     specs = {a.path: a for a in run.schema.arrays if a.path.startswith("layers/")}
     axes = {path.split("/")[1]: _axis(spec.attrs) for path, spec in specs.items()}

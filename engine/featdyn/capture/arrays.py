@@ -28,6 +28,15 @@ def arrays(
     """Return the arrays of a recording; ``coords`` are the numbers given with each checkpoint besides ``step``."""
     found = [ArraySpec(name, (), (), "int64") for name in ("checkpoint", "step")]
     found += [ArraySpec(name, (), (), "float64") for name in coords]
+    if options.record == "features":
+        found += of_layers(layers, samples, options)
+    found += outputs.arrays(samples)
+    return [*found, *cube_arrays(len(layers), samples, options)]
+
+
+def of_layers(layers: Mapping[str, Layout], samples: int, options: CaptureOptions) -> list[ArraySpec]:
+    """Return the arrays of activations and gradients, as they come from a pass."""
+    found = []
     note = {"long_name": "gradient of the sample's loss, eval mode"}
     scale = {} if gradient_scale(options) == 1 else {"scale_factor": 1 / gradient_scale(options)}
     for name, layer in layers.items():
@@ -39,8 +48,7 @@ def arrays(
             if layer.axis.pool == "mean":
                 said["long_name"] = "gradient of the sample's loss by a step that all positions take, eval mode"
             found.append(ArraySpec(f"layers/{name}/gradient", axes, lengths, options.dtype, said))
-    found += outputs.arrays(samples)
-    return [*found, *cube_arrays(len(layers), samples, options)]
+    return found
 
 
 def cube_arrays(layers: int, samples: int, options: CaptureOptions) -> list[ArraySpec]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ class Layout:
     shape: tuple[int, ...]  # of one sample, as it is recorded
     positions: bool  # whether its first axis is that of the positions
     unsure: bool = False  # whether that may be its channels, see :mod:`featdyn.capture.channels`
+    averaged: bool = False  # whether of maps the mean over their places is recorded
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -36,6 +37,11 @@ class Layout:
         """Whether its first axis is that of the positions; None where it is as networks have it."""
         return False if self.axis.pool not in (None, "none") else self.positions or None
 
+    def as_vector(self) -> Layout:
+        """Return how one vector of it is recorded: of maps, whose channels come first, the mean over their places."""
+        maps = len(self.shape) == 3 and not self.positions
+        return replace(self, shape=self.shape[:1], averaged=True) if maps else self
+
     def recorded(self, name: str, values: Tensor, real: Tensor | None, *, gradient: bool = False) -> Tensor:
         """Return what is recorded of a batch that a layer returns, ``(rows, *shape)``; at padding it is 0.
 
@@ -45,6 +51,8 @@ class Layout:
         if values.ndim <= max(self.axis.sample, self.axis.position or 0):
             raise LayerError(f"layer {name} has {values.ndim} axes in a batch, fewer than at first", name)
         turned = self.axis.turned(values)
+        if self.averaged:
+            return turned.float().flatten(2).mean(2)
         position = self.axis.place(values.ndim)
         if position is None or (real is None and self.axis.pool in (None, "none")):
             return turned

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from featdyn.validation import Options
 
@@ -16,6 +16,11 @@ class CaptureOptions(Options):
         ("default",),
         description="module names or patterns (s3*); 'default' for the default cuts, 'all' for every cut; where axes "
         "lie elsewhere or are pooled, attn:sample=1:pool=mean",
+    )
+    record: Literal["features", "moments"] = Field(
+        "features",
+        description="what is kept of activations: all, or in place of them the moments of each set of probes with "
+        "outputs and classes, float64, positions averaged: smaller where probes are more than four for each feature",
     )
     gradients: bool = Field(True, description="also record the gradient of each sample's loss, in eval mode")
     dtype: Literal["float16", "float32"] = Field(
@@ -35,3 +40,13 @@ class CaptureOptions(Options):
     token_loss: Literal["mean", "sum"] = Field(
         "mean", description="a sample's loss where targets are at positions: the mean or the sum over those that count"
     )
+
+    @model_validator(mode="after")
+    def _moments(self) -> Self:
+        plain = not self.gradients and self.dtype == "float32" and self.pool in ("none", "mean")
+        if self.record == "moments" and not plain:
+            raise ValueError(
+                "record = moments keeps no gradients, rounds nothing to float16 and averages positions: "
+                "give gradients = false and dtype = float32, and leave pool out"
+            )
+        return self

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from featdyn.capture.arrays import arrays
+from featdyn.capture.arrays import arrays, of_layers
 from featdyn.capture.asked import asked
 from featdyn.capture.before import kept_bytes
 from featdyn.capture.blocks import BUFFERS, BlockWriter
 from featdyn.capture.cadence import Cadence
 from featdyn.capture.call import Call, Loss
 from featdyn.capture.fit import Fit
+from featdyn.capture.kept_moments import KIND, KeptMoments
 from featdyn.capture.meter import Meter
 from featdyn.capture.open_store import check_alike, identity, open_store
 from featdyn.capture.options import CaptureOptions
@@ -85,7 +86,7 @@ class Recorder:
         Go on with a store also where network, loss or options are not what they were, as long as its arrays and probes
         are the same; what differs, when, and from which commit on is kept (``run.changes``, ``featdyn info``).
     **options
-        Fields of :class:`featdyn.capture.CaptureOptions`: layers, gradients, dtype, codec, sketch, batch, pool,
+        Fields of :class:`featdyn.capture.CaptureOptions`: layers, record, gradients, dtype, codec, sketch, batch, pool,
         token_loss. ``layers`` may also be a mapping from patterns to an :class:`featdyn.Axis` or a pool.
 
     Raises
@@ -162,8 +163,9 @@ class Recorder:
             self._given: dict[str, float] | None = None  # with the step that was counted last, if any was
             keeps = kept_bytes(run.schema, len(self._share)) > 0
             self._shards = Shards(
-                run.place, run.schema, self.layers, self.options, self._recording.missing, keeps=keeps
-            )
+                run.place, run.schema, self.layers, self.options, self._recording.missing, keeps=keeps,
+                moments=self._moments,
+            )  # fmt: skip
         except BaseException:
             self._ranks.close()
             raise
@@ -185,7 +187,8 @@ class Recorder:
         )
 
     def _state_bytes(self) -> int:
-        return sum(t.nbytes for t in self._tensors().values())
+        kept = 0 if self._moments is None else self._moments.nbytes(self._recording.outputs.shape[0])
+        return kept + sum(t.nbytes for t in self._tensors().values())
 
     def _set_up(
         self,
@@ -213,7 +216,9 @@ class Recorder:
         found = arrays(layouts, self._recording.outputs, len(probes), self.options, self._coords)
         self.schema = Schema.build(found, len(probes), self.options.codec)
         self._share = range(self._ranks.rank, self.schema.blocks, self._ranks.size)
+        self._moments = KeptMoments(probes, self.layers) if self.options.record == KIND else None
         specs = [a for a in self.schema.arrays if a.dims[:1] == ("sample",)]
+        specs += of_layers(layouts, len(probes), self.options) if self._moments is not None else []
         self._blocks = BlockWriter(self.schema, specs, self._recording.device, len(self._share))
         self._commit: Future[None] | None = None
         claims = {"options": self.options, "every": every, "coords": self._coords, "layers": layouts}
@@ -356,6 +361,8 @@ class Recorder:
         return {name: value for name, value in self._model.state_dict().items() if isinstance(value, Tensor)}
 
     def _finish(self, pending: PendingCheckpoint, blocks: list[Future[None]]) -> None:
+        if self._moments is not None:
+            pending.states |= {kind: tensors_to_bytes(found) for kind, found in self._moments.take().items()}
         checkpoints = pending.finish(self._ranks, blocks)
         self._last = pending.step
         if isinstance(self._run, RunPart):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from featdyn.capture import kept_moments, tap
 from featdyn.capture import layers as cut_layers
-from featdyn.capture import tap
 from featdyn.capture.arrays import gradient_scale
 from featdyn.capture.asked import token_targets
 from featdyn.capture.axis import Axis
@@ -64,10 +64,16 @@ class Recording:
         mask = None if probes.mask is None else probes.mask.shape[1]
         classes = not isinstance(labels, Tensor) or labels.dtype == torch.int64
         self.outputs = Outputs(shape[1:], loss, by_token, classes, mask, options.token_loss)
+        moments = options.record == "moments"
+        if moments and several:
+            raise ValueError("record='moments' is for one process: each rank would keep those of its own probes")
         self.layouts, self._taps = cut_layers.select(
             model, *self.probes.few(self.device), options.layers, gradients=options.gradients, call=call,
-            modules_only=several, axes=axes, pool=options.pool, mask=self.probes.mask_named,
+            modules_only=several, axes=axes, pool="mean" if moments else options.pool, mask=self.probes.mask_named,
         )  # fmt: skip
+        if moments:
+            self.layouts = {name: layer.as_vector() for name, layer in self.layouts.items()}
+            kept_moments.check(self.layouts, self.outputs.shape)
         named = {name: self.probes.mask_named(layer.axis.mask) for name, layer in self.layouts.items()}
         self._masks = {name: found for name, found in named.items() if found is not None}
         self.said = [line for line in (self.outputs.said, unsure_positions(self.layouts)) if line]

@@ -160,8 +160,20 @@ def test_the_tangent_kernel_is_that_of_autograd(monkeypatch):
     jacobian = torch.stack(rows).numpy()
     found = empirical_ntk(network, inputs)
     np.testing.assert_allclose(found, jacobian @ jacobian.T, rtol=1e-10, atol=1e-12)
-    monkeypatch.setattr(ntk, "BLOCK", 1)  # a parameter after the other
-    np.testing.assert_allclose(empirical_ntk(network, inputs), found, rtol=1e-10, atol=1e-12)
+    apart, signs = jacobian.reshape(5, 2, -1), torch.tensor([[1.0, 1.0], [1.0, -1.0]]).double() / 2**0.5
+    each = np.einsum("icp,jcp->ij", apart, apart) / 2
+    for ways in (torch.eye(2), signs):  # of all signs the mean is that of the outputs themselves
+        np.testing.assert_allclose(empirical_ntk(network, inputs, ways), each, rtol=1e-6)
+    summed = apart.sum(1) / 2**0.5
+    np.testing.assert_allclose(empirical_ntk(network, inputs, signs[:1]), summed @ summed.T, rtol=1e-10, atol=1e-12)
+    other = {name: 2 * tensor for name, tensor in network.state_dict().items()}
+    moved = empirical_ntk(network, inputs, state=other)
+    network.load_state_dict(other)
+    np.testing.assert_allclose(empirical_ntk(network, inputs), moved, rtol=1e-10)
+    for block in (1, 16 * 10 * 7):  # a number after the other, and parts of parameters
+        monkeypatch.setattr(ntk, "BLOCK", block)
+        np.testing.assert_allclose(empirical_ntk(network, inputs), moved, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(np.trace(empirical_ntk(network, inputs, signs)), np.trace(moved) / 2, rtol=1e-10)
     assert ntk_deviation(found, 2 * found) == pytest.approx(0, abs=1e-12)
     assert ntk_deviation(np.eye(2), np.ones((2, 2))) == pytest.approx(1 - 2 / np.sqrt(8))
     with pytest.raises(ValueError, match="one shape"):

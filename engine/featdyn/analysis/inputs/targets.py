@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from featdyn.networks.classes import IGNORED
 from featdyn.store import Run
 
 GIVEN = "inputs/target"
+NO_TARGETS, UNKNOWN = "no_targets_that_can_be_used", "some_probes_have_no_target"
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +23,12 @@ class Targets:
     values: NDArray[np.float64]
     known: NDArray[np.bool_]  # (probe,)
     classes: NDArray[np.int64] | None  # (probe,), -1 where there is none; None where targets are no classes
+
+    def flaw(self, probes: NDArray[Any]) -> str:
+        """Return why there are no targets of some probes, a mask or places; "" where there are."""
+        if not self.values.shape[1]:
+            return NO_TARGETS
+        return "" if self.known[probes].all() else UNKNOWN
 
 
 def targets(run: Run) -> Targets:

@@ -10,7 +10,7 @@ from featdyn.report.section import Grid, Section, bounded_word, cells, name_of, 
 QUANTITIES = (
     "effective_rank", "participation_ratio", "stable_rank", "condition_number", "power_law_exponent", "gini", "hoyer",
     "two_nn", "local_dimension", "manifold_radius", "manifold_dimension", "manifold_capacity", "signal_to_noise",
-    "margin",
+    "mean_field_capacity", "margin",
 )  # fmt: skip
 TABLE = (
     "effective_rank", "effective_rank_variance", "two_nn", "two_nn_half", "two_nn_quarter", "manifold_radius",
@@ -20,7 +20,7 @@ TEXT = (
     "Ranks count the directions that features use, of singular values unless a name says variance. The intrinsic "
     "dimension by two nearest neighbours depends on how many probes there are: where it falls with fewer of them, it "
     "is not yet the layer’s. Manifolds are the features of a class: their capacity is estimated from radius and "
-    "dimension, an approximation.",
+    "dimension, an approximation; the mean field capacity, where it was asked for, is solved for.",
     "The margin is that of a linear probe, fitted to the training probes, on all others; negative where it is wrong. "
     "The table is of the last checkpoint.",
 )

@@ -17,6 +17,7 @@ from featdyn.analysis.inputs.features_at_cuts import Batches
 from featdyn.analysis.inputs.one_input import Inputs, of_one_input
 from featdyn.analysis.inputs.stitchable import BETWEEN
 from featdyn.analysis.inputs.weights import States, network_of
+from featdyn.analysis.inputs.widest import widest
 from featdyn.capture.call import Call
 from featdyn.capture.tap import device_of
 from featdyn.compute import Plan
@@ -56,7 +57,7 @@ class AveragedNetworks:
         """Return what so many windows will need."""
         run, own, batches = self._run, self.states.nbytes, self.batches
         inputs, logits = batches[0].inputs[:1].nbytes, run.schema["outputs/logits"]
-        layers = BETWEEN * 4 * _widest(self.model, batches[0].inputs[:1])
+        layers = BETWEEN * 4 * widest(self.model, batches[0].inputs[:1])
         return Plan(
             f"{windows} windows x {run.schema.samples:,} probes",
             tasks=windows + run.schema.blocks,
@@ -128,18 +129,3 @@ def _log_shares(logits: NDArray[Any]) -> NDArray[np.float64]:
     top = logits.max(-1, keepdims=True)
     found: NDArray[np.float64] = log_softmax(np.where(top == np.inf, np.where(logits == top, 0.0, -np.inf), logits), -1)
     return found
-
-
-def _widest(model: nn.Module, one: Tensor) -> int:
-    """Return how many values the largest output of a layer has, for one sample."""
-    found = [one.numel()]
-
-    def note(_: nn.Module, __: Any, out: Any) -> None:
-        found.extend([out.numel()] if isinstance(out, Tensor) else [])
-
-    hooks = [module.register_forward_hook(note) for module in model.modules()]
-    with torch.inference_mode():
-        model(one)
-    for hook in hooks:
-        hook.remove()
-    return max(found)

@@ -56,7 +56,7 @@ ANALYSIS = Analysis(
     "they are Wilson's.",
     options=CollapseOptions,
     variables=_variables(),
-    needs=frozenset({"activations", "labels"}),
+    needs=frozenset({"moments", "labels"}),
     compute="featdyn.analysis.features.collapse.compute:collapse",
     section="featdyn.report.sections.collapse:section",
 )

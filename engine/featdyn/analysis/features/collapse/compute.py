@@ -16,7 +16,10 @@ from featdyn.analysis.features.collapse import MEASURES, CollapseOptions
 from featdyn.analysis.features.folded_moments import bounds, flaw, fold_of, folded, left_out, whole
 from featdyn.analysis.inputs.class_labels import class_count, class_logits, labelled
 from featdyn.analysis.inputs.layer_vectors import LOGITS, block_bytes, outputs, pieces, vectors
-from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, recorded, vanished, variables
+from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, vanished, variables
+from featdyn.analysis.inputs.recorded_moments import NOT_KEPT, features_or_moments, keeps_moments, kept_moments
+from featdyn.analysis.inputs.targets import UNKNOWN
 from featdyn.analysis.status import FEW, NOT_FINITE, ONE_CLASS
 from featdyn.compute import Plan
 from featdyn.statistics.resampling import share_interval
@@ -46,6 +49,7 @@ class State:
 
     run: Run
     specs: list[ArraySpec]
+    names: list[str]  # of the sets
     members: list[NDArray[np.bool_]]  # (probe,) for each set: those with a label
     folds: list[NDArray[np.intp]]
     labels: NDArray[np.int64]
@@ -56,7 +60,7 @@ class State:
 def collapse(context: Context[CollapseOptions]) -> xr.Dataset:
     """Measure the collapse of every recorded layer at every checkpoint, for every set of probes."""
     run, options = context.run, context.options
-    specs, width = recorded(run, options.layers, "activation"), outputs(run)
+    specs, width = features_or_moments(run, options.layers), outputs(run)
     sets, labels = labelled(run, context.sets)
     folds = [fold_of(sets, s, options.folds, options.seed, labels) for s in range(len(sets.names))]
     shuffled = []
@@ -68,8 +72,9 @@ def collapse(context: Context[CollapseOptions]) -> xr.Dataset:
     cells = Cells(DIMS, shape, [name + end for name in MEASURES for end in ENDS], STATUSES)
     context.admit(plan(run, specs, shape, width, options.folds, cells.nbytes))
     lost, items = [vanished(run, spec) for spec in specs], list(product(*map(range, shape)))
-    with context.stage(State(run, specs, sets.members, folds, labels, shuffled, sets.origins)) as stage:
-        for at, found in zip(items, context.each(stage.map(_cell, items)), strict=True):
+    of_task = _from_moments if keeps_moments(run) else _cell
+    with context.stage(State(run, specs, sets.names, sets.members, folds, labels, shuffled, sets.origins)) as stage:
+        for at, found in zip(items, context.each(stage.map(of_task, items)), strict=True):
             if lost[at[0]][at[2], sets.members[at[1]]].mean() > 0.5:
                 cells.fail(at, VANISHED)
             else:
@@ -103,11 +108,7 @@ def _cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, float], dict[s
 
     parts = folded(run, state.specs[c], t, member, state.folds[s], beside)
     total = _true(whole(parts), classes)
-    seen = int((np.asarray(total.class_count) > 0).sum())
-    reason = flaw(total) or (ONE_CLASS if seen < 2 else FEW if total.count < 2 * seen else "")
-    finite = bool(np.isfinite(np.asarray(total.output_scatter)).all())
-    reason = reason or ("" if finite else NOT_FINITE)
-    if reason:
+    if reason := _flaw(total):
         return {}, dict.fromkeys(STATUSES, reason)
     dealt = _dealt(whole(parts), classes)
     values, reasons = _values(total, outputs(run))
@@ -125,6 +126,27 @@ def _cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, float], dict[s
     found = share_interval(wrong, groups=origins)
     values |= found.named("nc4") | {"nc4_shuffled": float(dealt_wrong.mean())}
     return values, reasons
+
+
+def _from_moments(state: State, item: tuple[int, ...]) -> tuple[dict[str, float], dict[str, str]]:
+    """Return what follows where moments were kept in place of features: no interval, no null and no NC4."""
+    (c, s, t), run = item, state.run
+    everyone = ProbeSets.of(run).member(state.names[s])
+    if everyone.sum() > state.members[s].sum():
+        return {}, dict.fromkeys(STATUSES, UNKNOWN)
+    total = _dealt(kept_moments(run, state.specs[c], t, state.names[s], everyone), class_count(run))
+    if reason := _flaw(total):
+        return {}, dict.fromkeys(STATUSES, reason)
+    values, reasons = _values(total, outputs(run))
+    return values, dict.fromkeys(STATUSES, NOT_KEPT) | reasons
+
+
+def _flaw(total: Moments) -> str:
+    """Return why classes have no measure, or ""."""
+    seen = int((np.asarray(total.class_count) > 0).sum())
+    reason = flaw(total) or (ONE_CLASS if seen < 2 else FEW if total.count < 2 * seen else "")
+    finite = bool(np.isfinite(np.asarray(total.output_scatter)).all())
+    return reason or ("" if finite else NOT_FINITE)
 
 
 def _values(moments: Moments, width: int) -> tuple[dict[str, float], dict[str, str]]:
@@ -160,26 +182,31 @@ def _misses(
 
 def _true(moments: Moments, classes: int) -> Moments:
     """Return moments of the outputs alone, with the classes that the labels say."""
+    assert moments.class_output_sum is not None
+    width = moments.class_output_sum.shape[1] - classes
+    return replace(_outputs_alone(moments, classes), class_output_sum=moments.class_output_sum[:, :width])
+
+
+def _outputs_alone(moments: Moments, classes: int) -> Moments:
+    """Leave out the classes that stand beside the outputs, one-hot."""
     assert moments.output_mean is not None
     assert moments.output_scatter is not None
     assert moments.cross_scatter is not None
-    assert moments.class_output_sum is not None
     own = slice(0, len(moments.output_mean) - classes)
     return replace(
         moments,
         output_mean=moments.output_mean[own],
         output_scatter=moments.output_scatter[own, own],
         cross_scatter=moments.cross_scatter[:, own],
-        class_output_sum=moments.class_output_sum[:, own],
     )
 
 
 def _dealt(moments: Moments, classes: int) -> Moments:
-    """Return the same with the classes that were dealt at random: sums over them are cross-moments."""
+    """Return the same with the classes that stand beside the outputs: sums over them are cross-moments."""
     assert moments.output_mean is not None
     own, dealt = slice(0, len(moments.output_mean) - classes), slice(len(moments.output_mean) - classes, None)
     return replace(
-        _true(moments, classes),
+        _outputs_alone(moments, classes),
         class_count=np.rint(moments.output_sum[dealt]),
         class_sum=moments.cross[:, dealt].T,
         class_output_sum=moments.output_second[dealt, own],

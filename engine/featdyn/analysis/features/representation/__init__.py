@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from featdyn.analysis.declaration import SHARE, Analysis, Variable, bounded
 from featdyn.analysis.options import Layers, Seed, Sets, Trained, samples
@@ -55,6 +55,7 @@ GROUPS: dict[str, Measures] = {
 
 
 MARGIN = "margin of a linear probe on held-out probes"
+MEAN_FIELD = "mean field capacity of the classes together: how many for each dimension a plane tells apart"
 
 
 class RepresentationOptions(Trained, Layers, Sets, Seed):
@@ -62,6 +63,19 @@ class RepresentationOptions(Trained, Layers, Sets, Seed):
 
     samples: int = samples(512, least=4)
     power_first: int = Field(1, ge=1, description="the power law is of the variances from this rank on")
+    capacity_draws: int = Field(
+        0,
+        ge=0,
+        description="random directions of the mean field capacity, such as 100; about a millisecond for each class of "
+        "50 probes and six times that with its interval; 0 leaves it out",
+    )
+
+    @field_validator("capacity_draws")
+    @classmethod
+    def _two(cls, draws: int) -> int:
+        if draws == 1:
+            raise ValueError("one draw says nothing of its error: give 0 or at least 2")
+        return draws
 
 
 ANALYSIS = Analysis(
@@ -70,8 +84,9 @@ ANALYSIS = Analysis(
     question="how many directions, dimensions and classes does each layer tell apart, and by what margin?",
     source="Effective rank: Roy and Vetterli 2007, of singular values and, as other papers do, of variances. Gini: "
     "Hurley and Rickard 2009. Hoyer 2004. TwoNN: Facco et al. 2017, by maximum likelihood. Manifolds: Chung et al. "
-    "2018, Sorscher et al. 2022. Margin: a linear probe is fitted to the training probes; f_y less the largest other, "
-    "over the length of the difference of the two rows (after arXiv 2606.09658). Our own choice: that length, ridge "
+    "2018, Sorscher et al. 2022; mean field capacity as in the former, with margin 0 and classes taken as "
+    "uncorrelated. Margin: a linear probe is fitted to the training probes; f_y less the largest other, over the "
+    "length of the difference of the two rows (after arXiv 2606.09658). Our own choice: that length, ridge "
     "regression as the linear probe, the range of the power law, 30 neighbours and 95 %, that positions of maps and "
     "tokens are averaged, means over classes. The dimension of a manifold is from unbiased estimates of the "
     "traces of its covariance and of the square of that, so that it does not grow with the number of probes. The "
@@ -86,6 +101,11 @@ ANALYSIS = Analysis(
         "duplicates": Variable(CELLS, "copies of other probes, left out of two_nn", status="two_nn_status"),
         **bounded("margin", CELLS, f"{MARGIN}, mean", status="margin_interval_status"),
         "margin": Variable(CELLS, f"{MARGIN}, mean", status="margin_status"),
+        **bounded("mean_field_capacity", CELLS, MEAN_FIELD, status="mean_field_interval_status"),
+        "mean_field_capacity": Variable(CELLS, MEAN_FIELD, status="mean_field_status"),
+        "mean_field_error": Variable(
+            CELLS, "standard error of mean_field_capacity over the random directions", status="mean_field_status"
+        ),
         "margin_positive": Variable(
             CELLS, "share of held-out probes with a positive margin", valid_range=SHARE, status="margin_status"
         ),

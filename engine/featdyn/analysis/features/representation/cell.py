@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.analysis.features.representation import GROUPS, OF_DIMENSION, RepresentationOptions
+from featdyn.analysis.features.representation.capacity import STATUSES as OF_CAPACITY
+from featdyn.analysis.features.representation.capacity import capacity
 from featdyn.analysis.features.representation.margin import HELD_OUT, Reader
 from featdyn.analysis.inputs.layer_vectors import EPS, chosen_vectors
 from featdyn.analysis.inputs.probe_sets import ProbeSets
@@ -90,7 +92,7 @@ def _of_set(state: State, c: int, s: int, x: Values, reader: Reader | str) -> Fo
     places, flawed = state.kept[s], _flaw(x)
     labels = state.labels[places]
     if flawed in (NOT_FINITE, ZERO):
-        return {}, dict.fromkeys([*GROUPS, *MARGINS], flawed)
+        return {}, dict.fromkeys([*GROUPS, *MARGINS, *OF_CAPACITY], flawed)
     values, reasons = _sparsity(x)
     if isinstance(reader, str):
         reasons |= dict.fromkeys(MARGINS, reader)
@@ -102,13 +104,15 @@ def _of_set(state: State, c: int, s: int, x: Values, reader: Reader | str) -> Fo
         alike = "" if np.isfinite(found.get("margin_low", np.nan)) else ALIKE
         reasons |= {"margin_status": why_not, "margin_interval_status": why_not or alike}
     if flawed:
-        return values, dict.fromkeys([name for name in GROUPS if name != "sparsity_status"], flawed) | reasons
+        of_variation = [name for name in GROUPS if name != "sparsity_status"]
+        return values, dict.fromkeys([*of_variation, *OF_CAPACITY], flawed) | reasons
     size = float(np.square(x / np.abs(x).max()).mean())
     x = (x - x.mean(0)) / np.abs(x).max()
     for more, why in (
         _spectrum(x, size, state.units[c], state.options.power_first),
         _dimension(x, state.options.seed),
         _manifolds(x, labels),
+        _capacity(x, labels, state.origins[places], state.options),
     ):
         values |= more
         reasons |= why
@@ -180,6 +184,13 @@ def _dimension(x: Values, seed: int) -> Found:
     else:
         values["local_dimension"] = local
     return values, reasons
+
+
+def _capacity(
+    x: Values, labels: NDArray[np.int64], origins: NDArray[np.int64], options: RepresentationOptions
+) -> Found:
+    draws = options.capacity_draws
+    return capacity(x, labels, origins, draws, options.seed) if draws else ({}, {})
 
 
 def _manifolds(x: Values, labels: NDArray[np.int64]) -> Found:

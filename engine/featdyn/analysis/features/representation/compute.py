@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from featdyn.analysis.cells import Cells
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.representation import GROUPS, RepresentationOptions
+from featdyn.analysis.features.representation.capacity import CAPACITY
+from featdyn.analysis.features.representation.capacity import STATUSES as OF_CAPACITY
 from featdyn.analysis.features.representation.cell import MARGINS, State, cell
 from featdyn.analysis.inputs.layer_vectors import block_bytes
 from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, recorded, vanished, variables
@@ -34,7 +36,8 @@ def representation(context: Context[RepresentationOptions]) -> xr.Dataset:
     kept = sets.choose(run, options.samples, options.seed)
     shape, widths = (len(specs), len(kept), run.checkpoints), [variables(spec) for spec in specs]
     names = [name for held in GROUPS.values() for name in held]
-    cells = Cells(DIMS, shape, [*names, "duplicates", *MARGIN], [*GROUPS, *MARGINS])
+    more: tuple[tuple[str, ...], tuple[str, ...]] = (CAPACITY, OF_CAPACITY) if options.capacity_draws else ((), ())
+    cells = Cells(DIMS, shape, [*names, "duplicates", *MARGIN, *more[0]], [*GROUPS, *MARGINS, *more[1]])
     context.admit(plan(run, specs, kept, cells.nbytes))
     lost, items = [vanished(run, spec) for spec in specs], list(product(range(shape[0]), range(shape[2])))
     with context.stage(State.of(run, specs, sets, kept, options)) as stage:

@@ -91,7 +91,7 @@ ANALYSIS = Analysis(
             "t", "their distance from those of the first checkpoint", status="parameter_status"
         ),
     },
-    needs=frozenset({"activations"}),
+    needs=frozenset({"moments"}),
     compute="featdyn.analysis.features.richness.compute:richness",
     section="featdyn.report.sections.richness:section",
 )

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from featdyn.analysis.features.folded_moments import bounds, flaw, folded, left_out, whole
 from featdyn.analysis.features.richness import RichnessOptions
 from featdyn.analysis.inputs.layer_vectors import LOGITS, outputs, vectors
-from featdyn.analysis.inputs.targets import Targets
+from featdyn.analysis.inputs.recorded_moments import NOT_KEPT, keeps_moments, kept_moments
+from featdyn.analysis.inputs.targets import NO_TARGETS, Targets
 from featdyn.analysis.status import FEW, NOT_FINITE
 from featdyn.statistics.alignment.spectrum import entropy_rank
 from featdyn.statistics.richness import (
@@ -35,7 +36,7 @@ STATUSES = (
     *(f"{name}_interval_status" for name in BOUNDED),
 )  # fmt: skip
 OUTPUTS_STILL = "outputs_do_not_vary"
-NO_TARGETS, UNKNOWN, ALL_ZERO = "no_targets_that_can_be_used", "some_probes_have_no_target", "targets_are_zero"
+ALL_ZERO = "targets_are_zero"
 FIRST = "features_of_the_first_checkpoint_do_not_vary"
 BEYOND = "output_rank_is_beyond_the_formula"
 
@@ -46,6 +47,7 @@ class State:
 
     run: Run
     specs: list[ArraySpec]
+    names: list[str]  # of the sets
     members: list[NDArray[np.bool_]]  # (probe,) for each set
     folds: list[NDArray[np.intp]]  # (probe,) for each set
     targets: Targets
@@ -56,23 +58,20 @@ def cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, Any], dict[str,
     """Return the values of one cell by variable, and the reasons of what is missing by status variable.
 
     Outputs, targets and the first checkpoint's features are accumulated beside the features, so that the store is read
-    once.
+    once. Moments that were kept in place of features have neither folds nor the first checkpoint's features.
     """
     (c, s, t), run, wanted = item, state.run, state.targets
-    path, width, goals = state.specs[c].path, outputs(run), wanted.values.shape[1]
-
-    def beside(block: int, mine: NDArray[np.bool_], places: NDArray[np.intp]) -> dict[str, Any]:
-        each = [vectors(run, LOGITS, t, block, mine), wanted.values[places], vectors(run, path, 0, block, mine)]
-        return {"outputs": np.concatenate(each, 1)}
-
-    parts = folded(run, state.specs[c], t, state.members[s], state.folds[s], beside)
-    total = whole(parts)
-    said, goal, first = _only(total, 0, width), _only(total, width, goals), _only(total, width + goals, None)
+    width, goals, kept = outputs(run), wanted.values.shape[1], keeps_moments(run)
+    parts = [] if kept else _folded(state, item)
+    total = kept_moments(run, state.specs[c], t, state.names[s], state.members[s]) if kept else whole(parts)
+    said, goal = _only(total, 0, width), _only(total, width, goals)
     low_rank, flawed = _low_rank(said, state.options)
     if flawed:
         return {}, dict.fromkeys(STATUSES, flawed)
     assert low_rank is not None
-    first_flawed, target_flaw = _first_flaw(first), _target_flaw(wanted, state.members[s], goal)
+    first = None if kept else _only(total, width + goals, None)
+    first_flawed = NOT_KEPT if first is None else _first_flaw(first)
+    target_flaw = _target_flaw(wanted, state.members[s], goal)
     usable = said if target_flaw in (NO_TARGETS, ALL_ZERO) else goal  # what stands in for no targets is not given
     metrics = feature_metrics_of_moments(
         said.second,
@@ -94,7 +93,7 @@ def cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, Any], dict[str,
     leading += [] if target_flaw else ["quality", "cumulative_quality"]
     values |= {name: getattr(metrics, name)[: state.options.leading] for name in leading}
     cosine_flawed = first_flawed
-    if first_flawed != NOT_FINITE:
+    if first is not None and first_flawed != NOT_FINITE:
         deviation = kernel_deviation_of_moments(first)
         if not first_flawed:
             values |= {"kernel_deviation": deviation.deviation, "kernel_similarity": deviation.similarity}
@@ -114,8 +113,20 @@ def cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, Any], dict[str,
         valid = None if name == "effective_dimension" else (0.0, 1.0)
         low, high, why = bounds(values[name], [other[name] for other in others], valid)
         values |= {f"{name}_low": low, f"{name}_high": high}
-        reasons[f"{name}_interval_status"] = why
+        reasons[f"{name}_interval_status"] = NOT_KEPT if kept else why
     return values, reasons
+
+
+def _folded(state: State, item: tuple[int, ...]) -> list[Moments]:
+    """Return the moments of each fold, of features beside outputs, targets and the first checkpoint's features."""
+    (c, s, t), run, wanted = item, state.run, state.targets
+    path = state.specs[c].path
+
+    def beside(block: int, mine: NDArray[np.bool_], places: NDArray[np.intp]) -> dict[str, Any]:
+        each = [vectors(run, LOGITS, t, block, mine), wanted.values[places], vectors(run, path, 0, block, mine)]
+        return {"outputs": np.concatenate(each, 1)}
+
+    return folded(run, state.specs[c], t, state.members[s], state.folds[s], beside)
 
 
 def _low_rank(said: Moments, options: RichnessOptions) -> tuple[LowRank | None, str]:
@@ -164,8 +175,4 @@ def _first_flaw(first: Moments) -> str:
 
 
 def _target_flaw(wanted: Targets, member: NDArray[np.bool_], goal: Moments) -> str:
-    if not wanted.values.shape[1]:
-        return NO_TARGETS
-    if not wanted.known[member].all():
-        return UNKNOWN
-    return "" if goal.output_second.any() else ALL_ZERO
+    return wanted.flaw(member) or ("" if goal.output_second.any() else ALL_ZERO)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -16,7 +17,8 @@ from featdyn.analysis.features.richness import LEADING, RichnessOptions
 from featdyn.analysis.features.richness.cell import NUMBERS, STATUSES, State, cell
 from featdyn.analysis.features.richness.weights import PARAMETERS, weight_bytes, weights
 from featdyn.analysis.inputs.layer_vectors import LOGITS, block_bytes, outputs
-from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, recorded, vanished, variables
+from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, vanished, variables
+from featdyn.analysis.inputs.recorded_moments import features_or_moments, keeps_moments
 from featdyn.analysis.inputs.targets import targets
 from featdyn.compute import Plan
 from featdyn.store import ArraySpec, Run
@@ -30,7 +32,9 @@ Found: TypeAlias = tuple[dict[str, Any], dict[str, str]]
 def richness(context: Context[RichnessOptions]) -> xr.Dataset:
     """Measure every recorded layer at every checkpoint, for every set of probes."""
     run, sets, options = context.run, context.sets, context.options
-    specs, width, wanted = recorded(run, options.layers, "activation"), outputs(run), targets(run)
+    specs, width, wanted = features_or_moments(run, options.layers), outputs(run), targets(run)
+    if keeps_moments(run) and wanted.classes is None:  # moments were kept with classes alone
+        wanted = replace(wanted, values=wanted.values[:, :0])
     members, steps, widths = sets.members, run.checkpoints, [variables(spec) for spec in specs]
     folds = [
         fold_of(sets, s, options.folds, options.seed, _planned(wanted.classes, member))
@@ -41,7 +45,7 @@ def richness(context: Context[RichnessOptions]) -> xr.Dataset:
     of_weights = Cells(("t",), (steps,), PARAMETERS, ("parameter_status",))
     context.admit(plan(run, specs, shape, width + wanted.values.shape[1], options.folds, cells.nbytes))
     lost, items = [vanished(run, spec) for spec in specs], list(product(*map(range, shape)))
-    with context.stage(State(run, specs, members, folds, wanted, options)) as stage:
+    with context.stage(State(run, specs, sets.names, members, folds, wanted, options)) as stage:
         for at, found in zip(items, context.each(stage.map(cell, items)), strict=True):
             c, s, t = at
             if lost[c][t, members[s]].mean() > 0.5:

@@ -1,0 +1,50 @@
+"""``tangent_kernel``: how far the kernel that training follows has turned, and how near it is to the labels."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from featdyn.report.figures import COLOURS, Figure, checkpoint_axis, figure, line
+from featdyn.report.section import Grid, Section, bounded_word, cells, choices_of, name_of, panel, preset_set, word
+
+CURVES = {
+    "deviation": "from the first checkpoint",
+    "change": "from the checkpoint before",
+    "alignment": "alignment with targets",
+    "alignment_shuffled": "with targets dealt at random",
+}
+TEXT = (
+    "With infinitely small steps, a network’s outputs follow its tangent kernel: products of the gradients of its "
+    "outputs at two probes. Where the kernel stays, training is lazy, that of a linear model; 1 less the cosine with "
+    "the kernel of the first checkpoint says how far it has turned. The second curve is what each checkpoint adds.",
+    "Alignment is high where probes of the same target have similar gradients; beside it stands what targets dealt at "
+    "random show. Few probes of each set are looked at. The table is of the last checkpoint, with 95 % intervals over "
+    "images.",
+)
+
+
+def section(result: xr.Dataset) -> Section:
+    """Return the section."""
+    result = result.load()
+    header = ("Probes", "Turned since the start", "Since the checkpoint before", "Alignment with targets")
+    rows = [
+        (
+            name_of(cell, "set"),
+            *(bounded_word(cell, name, "{:.3f}".format) for name in ("deviation", "change", "alignment")),
+            word(cell["alignment_shuffled"], "{:.3f}".format),
+        )
+        for cell in cells(result.isel(t=-1), "set")
+    ]
+    choices, axis = choices_of(result, "set"), checkpoint_axis(result["t"].values, result["step"].values)
+
+    def draw(set: str) -> Figure:
+        of_set = result.isel(set=int(set))
+        curves = [
+            line(words, of_set[name].values, colour)
+            for (name, words), colour in zip(CURVES.items(), COLOURS, strict=False)
+        ]
+        return figure(curves, xaxis=axis, share=True)
+
+    panels = [panel("How far the tangent kernel has turned, and its alignment", choices, draw)]
+    table = Grid((*header, "Targets dealt at random"), rows)
+    return Section("Tangent kernel", TEXT, panels, choices, preset_set(result), table)
