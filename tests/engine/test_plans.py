@@ -166,6 +166,18 @@ def test_a_plan_is_of_whole_bytes_and_grows_in_every_part(
         assert all(large[part] >= small[part] >= 0 for part in small), (large, small)
 
 
+OF_BYTES = {"predictions", "perturbed", "nulls"}
+"""Parts with numbers of one byte: classes, and who is a probe's neighbour or swapped."""
+
+
+@pytest.mark.parametrize("name", [name for name, analysis in analyses().items() if not analysis.results])
+def test_a_plan_is_of_numbers_of_four_or_eight_bytes(recorded: Recorded, name: str) -> None:
+    """Where everything that is counted is odd."""
+    plan = planned(analyses()[name], *recorded(width=17, probes=65, checkpoints=3, classes=5))
+    parts = plan.task | plan.state | plan.result | {"reads": plan.reads}
+    assert {part for part, size in parts.items() if size % 4} <= OF_BYTES
+
+
 PREFIX, SUFFIX = INPUTS * SMALL["width"], SMALL["width"] * SMALL["classes"]
 """Multiply-adds before and behind the cut, for one probe."""
 SET, PAIRS, STEPS = SMALL["probes"] // 2, SMALL["checkpoints"], SMALL["checkpoints"]
