@@ -171,11 +171,14 @@ OF_BYTES = {"predictions", "perturbed", "nulls"}
 
 
 @pytest.mark.parametrize("name", [name for name, analysis in analyses().items() if not analysis.results])
-def test_a_plan_is_of_numbers_of_four_or_eight_bytes(recorded: Recorded, name: str) -> None:
-    """Where everything that is counted is odd."""
+def test_a_plan_is_of_numbers_of_four_or_eight_bytes_and_says_how_many(recorded: Recorded, name: str) -> None:
+    """Where everything that is counted but the sets is odd."""
     plan = planned(analyses()[name], *recorded(width=17, probes=65, checkpoints=3, classes=5))
     parts = plan.task | plan.state | plan.result | {"reads": plan.reads}
     assert {part for part, size in parts.items() if size % 4} <= OF_BYTES
+    counts = {"layers": 1, "cuts": 1, "sets": 2, "segments": 2, "windows": 3, "checkpoints": 3}
+    said = re.findall(rf"(\d+) ({'|'.join(counts)})\b", plan.work)
+    assert all(counts[unit] == int(number) for number, unit in said), plan.work
 
 
 PREFIX, SUFFIX = INPUTS * SMALL["width"], SMALL["width"] * SMALL["classes"]
