@@ -25,6 +25,7 @@ from featdyn.query import query, render
 from featdyn.query import reduce as reduce_module
 from featdyn.query.cells import Cells
 from featdyn.query.reduce import Reduction, reduce
+from featdyn.query.stored_array import find
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, SPLITS, write_run
 
@@ -99,6 +100,15 @@ def test_columns_are_the_axes_with_useful_coordinates(run: Run) -> None:
     ]
     assert list(query(run, "step").columns) == ["checkpoint", "epoch", "step"]
     assert list(query(run, "outputs.loss", reduce=["mean"]).columns) == ["loss"]
+
+
+def test_coordinates_are_those_of_xarray_and_nothing_else_along_an_axis(run: Run) -> None:
+    """What is measured along an axis, such as `wrong`, is no coordinate of what else is; nor is an array its own."""
+    result = run.result("consistency")
+    for name in ("accuracy", "right", "wrong"):
+        axes = {key: of.dims[0] for key, of in result[name].coords.items()}
+        assert dict(find(run, f"results.consistency.{name}").coordinates) == axes
+    assert {"checkpoint", "epoch"} <= find(run, "step").coordinates.keys() <= run.coords.coords.keys() - {"step"}
 
 
 @pytest.mark.parametrize(

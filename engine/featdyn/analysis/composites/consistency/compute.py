@@ -56,7 +56,7 @@ def plan(run: Run, parts: Stitchable, known: int) -> Plan:
     return Plan(
         f"{len(cuts)} cuts x {new:,} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T multiply-adds",
         tasks=run.schema.blocks * steps * len(groups),
-        reads=parts.features.stored_bytes * steps * len(groups),
+        reads=parts.features.stored_bytes * steps * len(groups) + (new + steps) * run.schema["outputs/logits"].nbytes,
         task={
             "features": parts.pass_bytes + 4 * batches.size * BETWEEN * max(widths),
             "logits": steps * outputs_bytes(run, run.schema.shard_samples),

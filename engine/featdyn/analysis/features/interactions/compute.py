@@ -174,7 +174,7 @@ def _plan(run: Run, parts: Stitchable, tasks: int, steps: int, asked: Asked, opt
         f"{len(parts.cuts)} cuts x {steps} checkpoints x {probes:,} probes x {rows:,} maskings, "
         f"{steps * probes * rows * suffix / 1e12:.3g} T multiply-adds",
         tasks=tasks,
-        reads=0,
+        reads=steps * parts.features.stored_bytes,
         task={
             "features": parts.pass_bytes,
             "masks": 3 * min(ROWS, rows) * widest,
