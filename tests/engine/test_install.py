@@ -39,7 +39,7 @@ for command in json.loads(sys.argv[1]):
 
 
 def run(commands: list[list[str]]) -> tuple[dict[str, int], str]:
-    """Run commands in one process that has no module of the extra; return their exit codes, and what they said of errors."""
+    """Run commands in one process that has no module of the extra; return their exit codes, and what went wrong."""
     missing = {*EXTRAS["train"], "torchvision"}
     code = READING.format(missing=missing)
     done = subprocess.run(

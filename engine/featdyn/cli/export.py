@@ -48,7 +48,7 @@ def command(
     run = Run(store)
     functions = [named.named(given) if given else None for given in (forward, output)]
     own = named.network(model) if model else None
-    call = None if own is None else recorded_call(run, *functions)
+    call = None if own is None else recorded_call(run, forward=functions[0], output=functions[1])
     state = composite_state(run, cuts, (*froms, to), own, call)
     times = [t % run.checkpoints for t in (*froms, to)]
     made = {"cuts": json.dumps(cuts), "checkpoints": json.dumps(times), "source": "featdyn export"}

@@ -46,7 +46,7 @@ def composite_state(
     if not cuts or len(checkpoints) != len(cuts) + 1:
         raise FeatdynError(f"{len(cuts)} cuts part a network into {len(cuts) + 1}: give as many checkpoints")
     times = [_checkpoint(run, t) for t in checkpoints]
-    parts = cut_network(run, model, cuts, "recomputed", call=call)
+    parts = cut_network(run, model, cuts, "recomputed", call=call or Call())
     names = [cut.name for cut in parts.cuts]
     if names != list(cuts):
         raise FeatdynError(f"give cuts by their names and in the order of the network: {', '.join(names)}")
