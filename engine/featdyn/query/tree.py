@@ -108,7 +108,7 @@ def _plain(attributes: dict[Any, Any]) -> dict[str, Any]:
     return plain
 
 
-@xr.register_datatree_accessor("featdyn")
+@xr.register_datatree_accessor("featdyn")  # type: ignore[no-untyped-call]
 class FeatdynAccessor:
     """``tree.featdyn``: questions to the run that a tree was opened from."""
 

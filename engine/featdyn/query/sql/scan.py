@@ -55,7 +55,7 @@ class Scan(ds.Dataset):  # type: ignore[misc]
         return ds.Scanner.from_batches(batches, schema=schema, columns=columns, filter=filter)
 
     def _needed(self, columns: Sequence[str] | None, filter: ds.Expression | None) -> list[str]:
-        names = self.schema.names
+        names: list[str] = self.schema.names
         if columns is None:
             return names
         asked = set(columns)
