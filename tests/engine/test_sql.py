@@ -48,7 +48,7 @@ def touched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     return found
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=12)
 @given(
     t=st.integers(-1, CHECKPOINTS), layers=st.lists(st.sampled_from(LAYERS), min_size=1, unique=True),
     label=st.integers(0, 3), bound=st.floats(0, 2), either=st.booleans(),
@@ -81,7 +81,7 @@ def test_rows_are_those_of_pandas(
     [
         ("select avg(loss) from outputs where checkpoint = 3", {3}, {0, 1, 2, 3}),
         ("select avg(loss) from outputs where step > 100 and split = 'train'", {4, 5, 6}, {0, 1}),
-        ("select avg(loss) from outputs where sample = 'toy/040' and epoch between 1 and 2", {1, 2}, {2}),
+        ("select avg(loss) from outputs where sample = 'toy/040' and step between 1 and 50", {1, 2}, {2}),
         ("select avg(loss) from outputs where checkpoint in (0, 6) and label = 9", set(), set()),
     ],
 )

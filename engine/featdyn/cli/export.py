@@ -46,9 +46,9 @@ def command(
     if len(cuts) != len(froms):
         raise FeatdynError(f"give a --from for each --cut: there are {len(froms)} for {len(cuts)}")
     run = Run(store)
-    functions = [named.named(given) if given else None for given in (forward, output)]
+    asks, gives = (named.named(given) if given else None for given in (forward, output))
     own = named.network(model) if model else None
-    call = None if own is None else recorded_call(run, forward=functions[0], output=functions[1])
+    call = None if own is None else recorded_call(run, asks, gives)
     state = composite_state(run, cuts, (*froms, to), own, call)
     times = [t % run.checkpoints for t in (*froms, to)]
     made = {"cuts": json.dumps(cuts), "checkpoints": json.dumps(times), "source": "featdyn export"}

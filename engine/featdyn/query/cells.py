@@ -92,8 +92,8 @@ class Cells:
 def _runs(positions: NDArray[np.intp], length: int) -> Iterator[tuple[int, slice, NDArray[np.intp]]]:
     """Yield each cell that holds some positions: its index, where they lie in the selection, and where in the cell."""
     cells = positions // length
-    starts = np.flatnonzero(np.diff(cells, prepend=-1))
-    for start, stop in zip(starts, [*starts[1:], len(positions)], strict=True):
+    starts = np.flatnonzero(np.diff(cells, prepend=-1)) if len(cells) else cells
+    for start, stop in zip(starts, [*starts[1:], len(positions)][: len(starts)], strict=True):
         index = int(cells[start])
         yield index, slice(int(start), int(stop)), positions[start:stop] - index * length
 

@@ -85,7 +85,7 @@ def _chunked(dataset: xr.Dataset, chunks: str | None) -> xr.Dataset:
     if chunks is None:
         return dataset
     numbers = [name for name, variable in dataset.data_vars.items() if variable.dtype.kind in "biuf" and variable.ndim]
-    return dataset.assign({name: dataset[name].chunk(chunks) for name in numbers})
+    return dataset.assign({name: dataset.variables[name].chunk(chunks) for name in numbers})
 
 
 def _described(dataset: xr.Dataset) -> xr.Dataset:
