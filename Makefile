@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint types readme bench clean
+.PHONY: demo test test-slow test-lowest lint types readme bench clean
 
 demo: $(STAMP)
 	$(VENV)/bin/featdyn demo --out demo
@@ -15,6 +15,12 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(PY) -m pytest -m slow
+
+# What reads stores, on the lowest versions that it claims to need, without torch.
+test-lowest:
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install -q -c constraints-lowest.txt . pytest pytest-timeout hypothesis
+	$(VENV)-lowest/bin/python -m pytest tests/engine/test_query.py tests/engine/test_install.py tests/engine/test_report_sections.py
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
@@ -31,7 +37,7 @@ bench: $(STAMP)
 	$(PY) -m bench
 
 clean:
-	rm -rf $(VENV) build demo
+	rm -rf $(VENV) $(VENV)-lowest build demo
 
 $(PY):
 	$(PYTHON) -m venv $(VENV)

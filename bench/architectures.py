@@ -215,7 +215,7 @@ def main() -> None:
             f"bit equal {found.get('bit equal')}  {found.get('seconds', 0):7.1f} s  {found.get('why', '')}", flush=True
         )
         if options.json:
-            said = {"environment": environment("cpu"), "models": len(every), "tried": len(table)}
+            said = {"environment": environment("cpu"), "models": len({*every, *table}), "tried": len(table)}
             rows = {name: table[name] for name in sorted(table)}
             part = options.json.with_suffix(".part")
             part.write_text(json.dumps(said | {"sources": summary(rows), "table": rows}, indent=1) + "\n")

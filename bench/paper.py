@@ -24,7 +24,7 @@ import xarray as xr
 
 from bench import harness
 from featdyn.analysis import analyses
-from featdyn.analysis.composites import grid as composites
+from featdyn.analysis.inputs.suffix_banks import BANK
 from featdyn.compute import Workers, same, workers
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from featdyn.store.commit import Commit
@@ -165,7 +165,7 @@ def on_paper() -> dict[str, Any]:
         "hours": {name: value / 3600 for name, value in seconds.items()},
         "multiply-adds": {name: macs for name, (macs, _, _) in work.items()},
         # What breaks first: a suffix of half the network is planned in float32, several times over.
-        "bytes planned for one suffix": composites.BANK * 4 * PARAMETERS / 2,
+        "bytes planned for one suffix": BANK * 4 * PARAMETERS / 2,
         "suffixes that would fit a GPU in bfloat16, once": ASSUMED["bytes of memory per GPU"] // (weights / 2),
     }
 

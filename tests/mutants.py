@@ -1,24 +1,26 @@
 """Can the tests fail? Random single-token mutants of ``engine``: ``python -m tests.mutants --number 100 --seed 1``.
 
-A mutant has one operator, comparison, boolean or number changed. The tests that execute its line run on a copy of the
-tree, those of the same name and the fast ones first, until one fails. Which tests execute which line is measured once
-(``--map FILE`` keeps it): ``coverage run --contexts``, so lines that run only in other processes are known to the tests
-of the same name alone. Each mutant is tried in a fork of a process that has loaded the libraries.
+A mutant has one operator, comparison, boolean or number changed. The tests most likely to see it run on a copy of the
+tree, in a fork of a process that has loaded the libraries, until one fails: those that name the function that it is
+in, or who uses it, and those named like its file. That needs no coverage, which takes longer than the whole suite.
 
-Survivors are printed with their change: either a test is missing, or the mutant behaves like the original, which only
-a person can tell. ``EQUIVALENT`` holds what was judged so, with the reason.
+Survivors are printed with their change: a test is missing, or it is one that was not tried, or the mutant behaves like
+the original, which only a person can tell.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import builtins
+import compileall
 import json
 import os
 import random
+import re
+import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,8 +38,10 @@ TOKENS = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=", ast.Add: "+", ast.Sub: "-",
     ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**", ast.And: "and", ast.Or: "or",
 }  # fmt: skip
-SECONDS = 240
-"""For one mutant; one that makes tests hang counts as caught."""
+SECONDS = 1200
+"""Of waiting for a mutant, whatever else runs on the machine."""
+COMMON = {"__init__", "compute", "analysis", "features", "statistics", "engine", "featdyn", "self", "options"}
+"""What names no module in particular."""
 
 
 @dataclass(frozen=True)
@@ -99,59 +103,63 @@ def mutants(path: Path) -> Iterator[Mutant]:
     yield from visit(ast.parse(source))
 
 
-def measure(target: Path, workers: int) -> None:
-    """Run the suite under coverage and write which tests execute which lines, and how long each takes."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "rc").write_text(
-            f"[run]\nsource = {ROOT / SOURCE}\nparallel = true\ndata_file = {folder}/data\n"
-            "dynamic_context = none\ndisable_warnings = no-data-collected\n"
-        )
-        plugin = "-p tests.mutants_plugin"
-        env = {**os.environ, "FEATDYN_MUTANTS": f"{folder}/rc", "PYTHONPATH": _paths(ROOT)}
-        split = ["-n", str(workers)] if workers > 1 else ["-p", "no:xdist"]
-        subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", *split, *plugin.split(), "tests/engine"],
-            cwd=ROOT, env=env, check=False,
-        )  # fmt: skip
-        lines: dict[str, list[str]] = {}
-        seconds: dict[str, float] = {}
-        for part in Path(folder).glob("map-*.json"):
-            found = json.loads(part.read_text())
-            seconds |= found["seconds"]
-            for line, tests in found["lines"].items():
-                lines.setdefault(line, []).extend(tests)
-    target.write_text(json.dumps({"lines": lines, "seconds": seconds}))
+class Suite:
+    """The tests of the engine that are not slow, by the words of their text; and who uses which name of the engine."""
+
+    def __init__(self) -> None:
+        self.users: dict[str, set[str]] = {}
+        for path in (ROOT / SOURCE).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef):
+                    for name in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}:
+                        self.users.setdefault(name, set()).add(node.name)
+        self.words: dict[str, frozenset[str]] = {}
+        for path in sorted((ROOT / "tests" / "engine").rglob("test_*.py")):
+            source = path.read_text()
+            for node in ast.parse(source).body:
+                if not (isinstance(node, ast.FunctionDef) and node.name.startswith("test_")):
+                    continue
+                decorators = " ".join(map(ast.unparse, node.decorator_list))
+                words = re.findall(r"\w+", f"{path.stem} {ast.unparse(node)}")
+                if "mark.slow" not in re.sub(r"param\(.*", "", decorators):
+                    self.words[f"{path.relative_to(ROOT)}::{node.name}"] = frozenset(words)
+
+    def of(self, mutant: Mutant, number: int) -> list[str]:
+        """Return so many tests, the likeliest first: a name weighs the more the fewer tests have it."""
+        folders = Path(mutant.path).relative_to(SOURCE).with_suffix("").parts
+        inside, places = _names(mutant) - COMMON, set(folders) - COMMON
+        weights = dict.fromkeys(set().union(*(self.users.get(name, set()) for name in inside)) - COMMON, 1.0)
+        weights |= dict.fromkeys(places, 1.0) | dict.fromkeys(inside, 2.0)
+        if "analysis" in folders:
+            weights["analyses"] = 2.0  # tests that go over the registry
+        counts = {name: sum(name in words for words in self.words.values()) for name in weights}
+
+        def score(test: str) -> float:
+            file, _, name = test.partition("::")
+            alike = max((len(place) for place in places if place in f"{Path(file).stem} {name}"), default=0) / 20
+            beside = bool(folders[:-1]) and Path(file).parts[2:-1] == folders[:-1]
+            return alike + beside + sum(w / counts[name] for name, w in weights.items() if name in self.words[test])
+
+        found = sorted(self.words, key=score, reverse=True)[:number]
+        return [test for test in found if score(test) > 0]
 
 
-def tests_of(mutant: Mutant, known: dict[str, Any], budget: float) -> list[str]:
-    """Return the tests to run: of the same name first, then fast before slow, up to so many seconds."""
-    found = set(known["lines"].get(f"{mutant.path}:{mutant.line}", ()))
-    if not _inside_function(
-        ROOT / mutant.path, mutant.line
-    ):  # it ran once, for whichever test imported the module first
-        found.update(*(tests for line, tests in known["lines"].items() if line.startswith(f"{mutant.path}:")))
-    parts = Path(mutant.path).with_suffix("").parts[2:]
-    same = [t for t in known["seconds"] if any(p in Path(t.partition("::")[0]).stem for p in parts if len(p) > 4)]
-    if not found:
-        found = set(same)
-    seconds = known["seconds"]
-    order = sorted(found, key=lambda t: (seconds.get(t, 1.0) > 5, t not in same, seconds.get(t, 1.0)))
-    chosen, spent = [], 0.0
-    for test in order:
-        spent += seconds.get(test, 1.0)
-        if spent > budget and chosen:
-            break
-        chosen.append(test)
-    return chosen
+def _names(mutant: Mutant) -> set[str]:
+    """Return what a mutant is in, functions and classes or else the names that are assigned; who uses that in its file;
+    and what its statement calls.
+    """
+    tree = ast.parse((ROOT / mutant.path).read_text())
+    inside = [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and n.lineno <= mutant.line <= (n.end_lineno or 0)]
+    found = {n.name for n in inside if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    found = found or {n.id for part in inside for n in ast.walk(part) if isinstance(n, ast.Name)}
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    used = {f.name: {n.id for n in ast.walk(f) if isinstance(n, ast.Name)} for f in functions}
+    calls = {n.func.id for n in ast.walk(inside[-1]) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    return found | {name for name, names in used.items() if names & found} | calls - set(dir(builtins))
 
 
-def _inside_function(path: Path, line: int) -> bool:
-    functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.Lambda)]
-    return any(n.lineno < line <= (n.end_lineno or 0) for n in functions)
-
-
-def caught(mutant: Mutant, tree: Path, tests: list[str]) -> bool:
-    """Return whether a test fails on the mutated copy, or hangs."""
+def tried(mutant: Mutant, tree: Path, tests: list[str], seconds: int) -> str:
+    """Return whether a test fails on the mutated copy ("caught"), all pass, or they take more CPU than that."""
     path = tree / mutant.path
     original = path.read_bytes()
     path.write_bytes(original[: mutant.start] + mutant.new.encode() + original[mutant.stop :])
@@ -160,26 +168,46 @@ def caught(mutant: Mutant, tree: Path, tests: list[str]) -> bool:
         if child == 0:
             try:
                 os.setsid()
-                _run(tree, tests)
+                resource.setrlimit(resource.RLIMIT_CPU, (seconds + int(time.process_time()), resource.RLIM_INFINITY))
+                _run(mutant, tree, tests)
             finally:  # whatever happens, the copy of the tree is the parent's to remove
                 os._exit(1)
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
-                return status != 0
+                out = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+                return "OUT OF TIME" if out else "caught" if status else "SURVIVED"
             time.sleep(0.05)
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        return True
+        return "OUT OF TIME"
     finally:
         path.write_bytes(original)
 
 
-def _run(tree: Path, tests: list[str]) -> None:
+class OwnAnalysis:
+    """A plugin of pytest: tests that go over all analyses are of the mutant's own where its file is of one."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._places = set(Path(mutant.path).parts)
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        from featdyn.analysis import analyses
+
+        own = self._places & set(analyses())
+        if own:
+            items[:] = [i for i in items if not set(analyses()) & {*_parameters(i)} or own & {*_parameters(i)}]
+
+
+def _parameters(item: Any) -> list[str]:
+    return re.split(r"[\[\]-]", item.nodeid)[1:]
+
+
+def _run(mutant: Mutant, tree: Path, tests: list[str]) -> None:
     os.chdir(tree)
-    sys.path[:0] = [str(tree / "engine"), str(tree / "kernels"), str(tree)]
-    os.environ["PYTHONPATH"] = _paths(tree)
+    sys.path[:0] = [str(tree / "engine"), str(tree)]
+    os.environ["PYTHONPATH"] = f"{tree / 'engine'}:{ROOT / 'kernels'}:{tree}"
     sys.dont_write_bytecode = True
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -187,14 +215,9 @@ def _run(tree: Path, tests: list[str]) -> None:
     import pytest
 
     # Every example of Hypothesis is drawn from a fixed seed, so that a mutant's verdict can be repeated.
-    # Libraries that pytest would rewrite are loaded already.
-    quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    code = pytest.main(["-q", "-x", *quiet, "--hypothesis-seed=0", *tests])
+    quiet = ["--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    code = pytest.main(["-q", "-x", *quiet, "--hypothesis-seed=0", *tests], plugins=[OwnAnalysis(mutant)])
     os._exit(0 if code == 0 else 1)
-
-
-def _paths(tree: Path) -> str:
-    return f"{tree / 'engine'}:{tree / 'kernels'}:{tree}"
 
 
 def main() -> None:
@@ -202,42 +225,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--number", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--map", type=Path, default=Path(tempfile.gettempdir()) / "featdyn-mutants-map.json")
-    parser.add_argument("--measure", action="store_true", help="measure which tests execute which lines, and end")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--budget", type=float, default=120, help="seconds of tests for each mutant")
+    parser.add_argument("--tests", type=int, default=40, help="how many are tried on each mutant, with all parameters")
+    parser.add_argument("--seconds", type=int, default=120, help="of CPU for each mutant")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    if options.measure or not options.map.exists():
-        measure(options.map, options.workers)
-    if options.measure:
-        return
-    known = json.loads(options.map.read_text())
     every = [m for path in sorted((ROOT / SOURCE).rglob("*.py")) for m in mutants(path)]
-    chosen = random.Random(options.seed).sample(every, options.number)
-    for name in ("torch", "torch.fx", "numba", "xarray", "zarr", "scipy.stats", "pandas"):
+    chosen, suite = random.Random(options.seed).sample(every, options.number), Suite()
+    for name in ("torch", "torch.fx", "xarray", "zarr", "scipy.stats", "pandas", "pydantic", "featdyn_kernels.stitch"):
         __import__(name)
     results = []
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        for part in ("engine", "kernels", "tests", "bench"):
+        for part in ("engine", "tests", "bench"):
             shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
+        compileall.compile_dir(tree, quiet=2)
+        (tree / "kernels").symlink_to(ROOT / "kernels")  # where Numba has compiled them
         for part in ("pyproject.toml", "README.md", "cli.py", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile"):
             shutil.copy(ROOT / part, tree / part)
         for number, mutant in enumerate(chosen, 1):
-            tests, start = tests_of(mutant, known, options.budget), time.monotonic()
+            tests, start = suite.of(mutant, options.tests), time.monotonic()
             same = replace(mutant, new=mutant.old)
-            if number == 1 and caught(same, tree, tests):
+            if number == 1 and tried(same, tree, tests, options.seconds) == "caught":
                 raise SystemExit("the tests fail on the tree as it is: nothing can be said of mutants")
-            found = caught(mutant, tree, tests) if tests else False
-            results.append({**asdict(mutant), "caught": found, "tests": len(tests)})
-            said = "caught" if found else "SURVIVED"
+            found = tried(mutant, tree, tests, options.seconds) if tests else "SURVIVED"
+            results.append({**asdict(mutant), "found": found, "tests": len(tests)})
             print(
-                f"{number:3d} {said:8s} {mutant.path}:{mutant.line} {mutant.old} -> {mutant.new} "
+                f"{number:3d} {found:11s} {mutant.path}:{mutant.line} {mutant.old} -> {mutant.new} "
                 f"({len(tests)} tests, {time.monotonic() - start:.0f} s)",
                 flush=True,
             )
-    number = sum(r["caught"] for r in results)
+    number = sum(r["found"] == "caught" for r in results)
     print(f"{number} of {len(results)} caught (of {len(every)} possible mutants)")
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))

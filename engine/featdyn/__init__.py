@@ -10,6 +10,7 @@ it holds.
     result = featdyn.analyze(run, "spectra")               # an xarray.Dataset, also kept in the store
     run = featdyn.open_run("run.zarr"); run.result("spectra")
     featdyn.query.query(run, "results.spectra.effective_rank", where=["set=test"])
+    tree = featdyn.open_tree("run.zarr")                   # for xarray, with tree.featdyn.query and tree.featdyn.plot
     featdyn.commit_result("run.zarr", "mine", dataset)     # a result that other code made
     featdyn.report.write_report(run, "report.html")
 
@@ -21,16 +22,29 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from featdyn.extras import asked_for
+
 if TYPE_CHECKING:
     from featdyn.analysis.driver import analyze
     from featdyn.analysis.registry import analyses
     from featdyn.capture import Axis, Probes, Recorder
     from featdyn.capture.foreign import import_recording
+    from featdyn.query.tree import open_tree
     from featdyn.store import Run as open_run
     from featdyn.store import commit_result
 
 __version__ = "0.1.0"
-__all__ = ["Axis", "Probes", "Recorder", "analyses", "analyze", "commit_result", "import_recording", "open_run"]
+__all__ = [
+    "Axis",
+    "Probes",
+    "Recorder",
+    "analyses",
+    "analyze",
+    "commit_result",
+    "import_recording",
+    "open_run",
+    "open_tree",
+]
 
 _PLACES = {
     "Axis": "featdyn.capture:Axis",
@@ -41,6 +55,7 @@ _PLACES = {
     "commit_result": "featdyn.store:commit_result",
     "import_recording": "featdyn.capture.foreign:import_recording",
     "open_run": "featdyn.store:Run",
+    "open_tree": "featdyn.query.tree:open_tree",
 }
 
 
@@ -53,7 +68,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'featdyn' has no attribute {name!r}; it offers {', '.join(__all__)}")
     module, _, attribute = _PLACES[name].partition(":")
-    found = globals()[name] = getattr(importlib.import_module(module), attribute)
+    with asked_for():
+        found = globals()[name] = getattr(importlib.import_module(module), attribute)
     return found
 
 

@@ -33,3 +33,9 @@ class TrainingError(FeatdynError):
 
 class ComputeError(FeatdynError):
     """Work that does not fit into memory, or workers that cannot be had or were lost."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return of an error of others, whose messages are as long as they please, its type and first line."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from featdyn.errors import FeatdynError
 
-FORMATS = ("table", "csv", "json", "parquet")
+FORMATS = ("table", "csv", "json", "parquet", "arrow", "netcdf")
 """Of tables, as :func:`featdyn.query.render` writes them."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 

@@ -77,6 +77,7 @@ def result_dataset(offset: float) -> xr.Dataset:
             "accuracy": (("cut", "set", "t1", "t2"), accuracy),
             "prediction": (("cut", "t1", "t2", "probe"), prediction),
             "right": (("cut", "probe"), prediction[:, 0, 0] % 2 == 0),
+            "wrong": ("cut", np.array([3, 4])),
         },
         coords={
             "cut": cuts,

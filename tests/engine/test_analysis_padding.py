@@ -69,7 +69,7 @@ def loud(tmp_path_factory) -> Run:
     return found
 
 
-@pytest.mark.parametrize("what", ["changed", "loud"])
+@pytest.mark.parametrize("what", ["loud", pytest.param("changed", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ASKED)
 def test_what_stands_at_padding_changes_no_number_of_the_cube_or_an_analysis(run, request, name, what):
     other = request.getfixturevalue(what)

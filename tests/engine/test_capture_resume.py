@@ -49,6 +49,16 @@ def halved(outputs: Tensor, labels: Tensor) -> Tensor:
     return (found + found.detach()) / 2
 
 
+def called(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Ask as a recorder does by itself."""
+    return model(inputs)
+
+
+def chosen(outputs: Tensor) -> Tensor:
+    """Take for logits what a recorder takes by itself."""
+    return outputs
+
+
 def recorder(store, **changes: Any) -> Recorder:
     arguments = {"model": Net(), "probes": probes(), "layers": ["a"], "coords": ["loss"], "batch": 8, **changes}
     arguments.setdefault("resume", not arguments.get("overwrite"))
@@ -77,6 +87,8 @@ OTHERS = {
     "cube/activation_cosine is of another": {"layers": ["a", "b"]},
     "loss is in one": {"coords": []},
     "gradients is True there, False here": {"gradients": False},
+    "forward is None there, called here": {"forward": called},
+    "output is None there, chosen here": {"output": chosen},
 }
 
 
@@ -241,6 +253,8 @@ ACCEPTED = {
     "gradients of the loss": {"loss": halved},
     "values of the network": {"model": Net(torch.sin)},
     "batch": {"batch": 4},
+    "forward": {"forward": called},
+    "output": {"output": chosen},
 }
 
 

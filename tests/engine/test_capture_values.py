@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -261,3 +262,91 @@ def test_labels_of_another_form_are_refused_in_a_line_that_says_what_to_write(tm
         record(tmp_path / "r.zarr", probes=Probes(data().inputs, labels))
     assert "\n" not in str(said.value)
     assert not (tmp_path / "r.zarr").exists()
+
+
+class Overwritten(nn.Module):
+    """Not differentiable as written: a result that the way back needs is overwritten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.a(x)
+        z.relu_()
+        z += 1
+        return self.b(z)
+
+
+def ragged() -> Tensor:
+    return torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+
+
+X = data().inputs
+REFUSED = {
+    "overwritten": ({"net": Overwritten, "layers": ["a"]}, "loss has no gradient .* modified by .* gradients=False"),
+    "lazy": (
+        {"net": lambda: nn.Sequential(nn.LazyLinear(3))},
+        r"network's 0.weight has no shape yet .* run the network",
+    ),
+    "float64": ({"inputs": X.double()}, r"inputs are torch.float64, the network torch.float32: give inputs"),
+    "int8": ({"inputs": X.to(torch.int8)}, r"inputs are torch.int8, the network torch.float32: give inputs"),
+    "sparse": ({"inputs": X.to_sparse()}, r"inputs must be a plain tensor, got one that is torch.sparse_coo"),
+    "nested": ({"inputs": ragged}, r"inputs must be a plain tensor, got one that is nested"),
+    "empty": ({"inputs": X[:0]}, r"inputs hold no samples"),
+    "a loss that fails": ({"loss": lambda outputs, labels: 1 / 0}, r"loss fails on the probes: ZeroDivisionError: "),
+    "labels that are spread": (
+        {"net": lambda: nn.Sequential(nn.Linear(6, 1)), "loss": lambda outputs, labels: (outputs - labels) ** 2},
+        r"got \(4, 4\): labels of shape \(sample,\) are spread over .* compare with outputs\[:, 0\]",
+    ),
+    "a loss of one": ({"loss": lambda outputs: outputs.sum(1)}, r"loss fails on the probes: TypeError: .*positional"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(nested tensors|Lazy modules)")
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_network_or_loss_does_not_take_is_refused_in_a_line(tmp_path, name):
+    given, message = REFUSED[name]
+    options = {"net": mlp, "inputs": X, "layers": ["0"], **given}
+    net, inputs = options.pop("net"), options.pop("inputs")
+    with pytest.raises((NetworkError, ValueError, TypeError), match=message) as said:
+        Recorder(net(), Probes(inputs() if inputs is ragged else inputs, data().labels), tmp_path / "r.zarr", **options)
+    assert "\n" not in str(said.value)
+    assert not (tmp_path / "r.zarr").exists()
+
+
+def test_a_layer_that_is_gone_is_named_at_the_next_checkpoint(tmp_path):
+    with Recorder(net := mlp(), data(), tmp_path / "r.zarr", layers=["2"]) as recorder:
+        recorder.record(step=0)
+        net[2] = nn.Linear(8, 3)  # another in its place is recorded
+        recorder.record(step=1)
+        del net[1]
+        with pytest.raises(NetworkError, match=r"layer 2 is no module .* any more"):
+            recorder.record(step=2)
+    assert Run(tmp_path / "r.zarr").values("step").tolist() == [0, 1]
+
+
+def test_tables_are_taken_as_arrays():
+    frame = pd.DataFrame(X.numpy())
+    assert torch.equal(Probes(frame, pd.Series([0, 1] * 10)).inputs, X)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_of_quantized_layers_the_values_are_recorded_that_they_stand_for(tmp_path):
+    quantization = torch.ao.quantization
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        quantization.QuantStub(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3), quantization.DeQuantStub()
+    ).eval()  # fmt: skip
+    net.qconfig = quantization.get_default_qconfig("x86")
+    quantization.prepare(net, inplace=True)
+    net(X)
+    quantization.convert(net, inplace=True)
+    run = record(tmp_path / "r.zarr", net, layers=["default"], gradients=False, dtype="float32")
+    value = X
+    for name, module in net.named_children():
+        value = module(value)
+        exact = value.dequantize() if value.is_quantized else value
+        np.testing.assert_array_equal(run.values(f"layers/{name}/activation")[0], exact)
+    with pytest.raises(NetworkError, match=r"layer 1 is torch.quint8, which has no gradient: gradients=False"):
+        record(tmp_path / "g.zarr", net, layers=["1"])

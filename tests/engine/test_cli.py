@@ -195,6 +195,25 @@ def test_bad_input_gets_one_line_and_leaves_nothing(featdyn, tmp_path):
 SMALL_SET = [part for change in SMALL for part in ("--set", change)]
 
 
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("import --store s.zarr", "argument 'PATHS...'"),
+        ("import file", "option '--store'"),
+        ("capture --probes m:p --checkpoints c --store s.zarr", "option '--model'"),
+        ("capture --model m:f --checkpoints c --store s.zarr", "option '--probes'"),
+        ("capture --model m:f --probes m:p --store s.zarr", "option '--checkpoints'"),
+        ("capture --model m:f --probes m:p --checkpoints c", "option '--store'"),
+        ("claims", "argument 'STORES...'"),
+        ("compare", "argument 'STORES...'"),
+    ],
+)
+def test_what_a_command_cannot_do_without_is_named(featdyn, command, missing):
+    code, out, err = featdyn(*command.split())
+    assert (code, out) == (2, "")
+    assert f"Missing {missing}" in err
+
+
 def test_a_store_that_is_damaged_newer_or_locked(featdyn, small_store, tmp_path):
     copy = tmp_path / "copy.zarr"
     shutil.copytree(small_store, copy)

@@ -42,6 +42,8 @@ def test_a_fold_is_one_tree_however_it_is_cut(count, length):
     parts = [fold(joined, map(str, run)) for run in runs(count, length)]
     assert fold(joined, parts) == whole
     assert [i for run in runs(count, length) for i in run] == list(range(count))
+    longest = max(map(len, runs(count, length)))
+    assert longest == count <= length or (longest <= length < 2 * longest and longest.bit_count() == 1)
     assert whole.count("(") == count - 1
 
 

@@ -325,7 +325,7 @@ EACH = {
 }
 
 
-@settings(max_examples=10, **EACH)
+@settings(max_examples=6, **EACH)
 @given(recipe=recipes())
 def test_each_cell_is_a_number_or_missing_with_a_reason(recipe: Recipe) -> None:
     check_every_analysis(recipe)

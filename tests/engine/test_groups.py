@@ -17,6 +17,7 @@ from featdyn.analysis.composites import grid
 from featdyn.analysis.composites.batchnorm_statistics import nearly_equal
 from featdyn.analysis.features.drift import motion, weight_distance
 from featdyn.analysis.features.drift.motion import Units
+from featdyn.analysis.inputs import suffix_banks
 
 
 def network(sizes: list[int], steps: int) -> Any:
@@ -33,8 +34,8 @@ def network(sizes: list[int], steps: int) -> Any:
 @given(st.integers(1, 12), st.data(), st.integers(1, 40), st.integers(0, 300))
 def test_suffixes_are_held_as_many_as_fit(steps: int, data: st.DataObject, size: int, room: int) -> None:
     old, parts = data.draw(st.integers(0, steps)), network([1, size], steps)
-    one = grid.bank_bytes(parts)
-    assert one == grid.BANK * 4 * size
+    one = suffix_banks.bank_bytes(parts)
+    assert one == suffix_banks.BANK * 4 * size
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grid, "HELD", room)
         groups = grid.suffix_groups(parts, old)

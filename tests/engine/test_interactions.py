@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import nn
 
 import featdyn
@@ -375,3 +376,33 @@ def test_only_what_is_new_is_computed(tmp_path, monkeypatch) -> None:
     assert {t for t, _ in asked} == {1}
     np.testing.assert_array_equal(last["v"], looser["v"].isel(t=[1]))
     assert last["t"].values.tolist() == [1]
+
+
+def test_what_was_stopped_goes_on_from_its_checkpoints(tmp_path, monkeypatch) -> None:
+    """Results of the first checkpoints are committed meanwhile, as if the run had no more of them."""
+    run, model = own_run(tmp_path / "run.zarr")
+    chosen = {"model": model, "cuts": ["two"], **OPTIONS}
+    whole = interactions(run, **chosen)
+    tables, asked = MaskedOutputs.tables, set()
+
+    def stopped(self, item):
+        if item[0] == 2:
+            raise KeyboardInterrupt
+        return tables(self, item)
+
+    monkeypatch.setattr("featdyn.analysis.context.KEPT_EVERY", -np.inf)
+    monkeypatch.setattr(MaskedOutputs, "tables", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        featdyn.analyze(run, "interactions", **chosen)
+    run = Run(run.path)
+    first = run.result("interactions", run.results("interactions")[-1])
+    assert first["t"].values.tolist() == [0, 1]
+    np.testing.assert_array_equal(first["mean_order_low"], whole["mean_order_low"].isel(t=slice(2)))
+
+    def counted(self, item):
+        asked.add(item[0])
+        return tables(self, item)
+
+    monkeypatch.setattr(MaskedOutputs, "tables", counted)
+    xr.testing.assert_equal(featdyn.analyze(run, "interactions", **chosen), whole)
+    assert asked == {2, 3}

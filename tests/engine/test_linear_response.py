@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.func import functional_call
 
 from featdyn.analysis.gradient_noise import linear_response
@@ -48,3 +50,41 @@ def test_every_kind_of_network_beside_differences(name, monkeypatch):
             assert (one[c][:, k] - wanted).norm() < 1e-5 * wanted.norm()
     tiny = Features(model, places, x).response(model.state_dict(), [1e-12 * steps[0]], names)
     torch.testing.assert_close(tiny[-1][:, 0] * 1e12, one[-1][:, 0])  # no step is too small
+
+
+class Twin(nn.Module):
+    """One function in two ways, of which the first has no forward derivative."""
+
+    def __init__(self, kind: str, plain: bool) -> None:
+        super().__init__()
+        drawn = torch.Generator().manual_seed(0)
+        self.kind, self.plain = kind, plain
+        self.rows = nn.Parameter(torch.randn(9, 4, generator=drawn, dtype=torch.float64))
+        self.lengths = nn.Parameter(torch.rand(9, 1, generator=drawn, dtype=torch.float64))
+        self.middle, self.head = nn.Tanh(), nn.Linear(9 if kind == "weight norm" else 4, 3, dtype=torch.float64)
+
+    def forward(self, x):
+        if self.kind == "weight norm":
+            normed = self.rows * self.lengths / self.rows.norm(dim=1, keepdim=True)
+            z = x @ (normed if self.plain else torch._weight_norm(self.rows, self.lengths)).T
+        elif self.kind == "bag":
+            z = F.embedding(x, self.rows).mean(1) if self.plain else F.embedding_bag(x, self.rows)
+        else:
+            z = x @ self.rows[:4]
+            z = z * (torch.sign(z) if self.plain else torch.from_numpy(np.sign(z.detach().numpy())))
+        return self.head(self.middle(z))
+
+
+@pytest.mark.parametrize("kind", ["weight norm", "bag", "numpy"])
+def test_what_has_no_forward_derivative_moves_as_what_has_one(kind):
+    x = torch.arange(15).view(3, 5) % 9 if kind == "bag" else torch.randn(3, 4, dtype=torch.float64)
+    found = []
+    for plain in (True, False):
+        model = Twin(kind, plain).eval()
+        features = Features(model, resolve(cuts(model, x), ("middle",)), x)
+        steps = [scale * torch.ones(36, dtype=torch.float64) for scale in (1e-12, 0)]
+        found.append(features.response(dict(model.state_dict()), steps, ["rows"])[0])
+        assert bool(features.lacking) is not plain
+    assert found[0][:, 0].norm() > 0
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-8 * float(found[0].abs().max()))
+    assert not found[1][:, 1].any()

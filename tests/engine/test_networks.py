@@ -61,6 +61,14 @@ def test_mlp_and_cnn_are_free_of_batchnorm():
         assert not any(isinstance(module, nn.modules.batchnorm._NormBase) for module in network.modules())
 
 
+@pytest.mark.parametrize("sides", [(1, 1), (1, 9), (3, 2), (7, 5)])
+def test_a_cnn_takes_any_height_and_width(sides):
+    """Pooling rounds up."""
+    network = build("cnn", classes=3, shape=(2, *sides), widths=(4, 4, 4))
+    assert network(torch.randn(5, 2, *sides)).shape == (5, 3)
+    assert network[:-2](torch.randn(5, 2, *sides)).shape[2:] == tuple(-(-side // 8) for side in sides)
+
+
 def test_widths_are_the_widths():
     assert parameters(build("mlp", classes=10, shape=(1, 8, 8), widths=[5, 7])) == 65 * 5 + 6 * 7 + 8 * 10
     assert parameters(build("mlp", classes=10, shape=(1, 8, 8), widths=[])) == 65 * 10

@@ -237,6 +237,7 @@ def test_workers_change_nothing_and_what_they_need_is_said_first(run, clusters, 
     plans(noise, run, caplog, **options)
 
 
+@pytest.mark.slow
 def test_a_convolution_s_gradient_sees_how_many_threads_sum_it_but_not_where(tmp_path, clusters):
     changes = [c for c in PLAIN if "network" not in c] + ["network.name=cnn", "network.options.widths=[4,4]"]
     run = train(load("digits", changes), tmp_path / "r.zarr")

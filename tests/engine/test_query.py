@@ -25,6 +25,7 @@ from featdyn.query import query, render
 from featdyn.query import reduce as reduce_module
 from featdyn.query.cells import Cells
 from featdyn.query.reduce import Reduction, reduce
+from featdyn.query.stored_array import find
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, SPLITS, write_run
 
@@ -99,6 +100,15 @@ def test_columns_are_the_axes_with_useful_coordinates(run: Run) -> None:
     ]
     assert list(query(run, "step").columns) == ["checkpoint", "epoch", "step"]
     assert list(query(run, "outputs.loss", reduce=["mean"]).columns) == ["loss"]
+
+
+def test_coordinates_are_those_of_xarray_and_nothing_else_along_an_axis(run: Run) -> None:
+    """What is measured along an axis, such as `wrong`, is no coordinate of what else is; nor is an array its own."""
+    result = run.result("consistency")
+    for name in ("accuracy", "right", "wrong"):
+        axes = {key: of.dims[0] for key, of in result[name].coords.items()}
+        assert dict(find(run, f"results.consistency.{name}").coordinates) == axes
+    assert {"checkpoint", "epoch"} <= find(run, "step").coordinates.keys() <= run.coords.coords.keys() - {"step"}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +193,7 @@ def test_cut_into_cells_or_not_the_result_is_the_same(
         infinities = []  # between infinities numpy interpolates to NaN
     array = np.array([*infinities, *values], np.float64)
     cells = Cells(("x",), (np.arange(len(array)),), (cell,), array.dtype, lambda index: array[index[0] * cell :][:cell])
-    found = reduce(cells, Reduction(function, ("x",))).load()
+    found = reduce(cells, Reduction(function, ("x",))).cells.load()
     with np.errstate(invalid="ignore"):
         expected = reference(array, (0,), function)
     scale = max(np.abs(array[np.isfinite(array)]), default=0)
@@ -193,7 +203,7 @@ def test_cut_into_cells_or_not_the_result_is_the_same(
 @pytest.mark.parametrize(("function", "expected"), [("q0", -np.inf), ("median", np.inf), ("q1", np.inf)])
 def test_a_quantile_may_be_infinite(function: str, expected: float) -> None:
     cells = Cells.held(np.array([np.inf, 1.0, -np.inf, np.nan, np.inf, np.inf]), ("x",))
-    assert reduce(cells, Reduction(function, ())).load() == expected
+    assert reduce(cells, Reduction(function, ())).cells.load() == expected
 
 
 def test_nan_is_skipped_and_nothing_left_is_nan(run: Run) -> None:
@@ -268,14 +278,14 @@ def test_a_reduction_needs_the_memory_of_a_cell(tmp_path: Path, function: str) -
         ({"variable": "zzz"}, r"did you mean .*cube\.\*.*layers\.\*"),
         ({"where": ["split:test"]}, "write it as coordinate=value"),
         ({"where": ["=test"]}, "write it as coordinate=value"),
-        ({"where": ["splt=test"]}, "no coordinate 'splt'; there are checkpoint, layer, sample"),
+        ({"where": ["splt=test"]}, "no coordinate 'splt'; did you mean split\\? there are checkpoint, layer, sample"),
         ({"where": ["split=tset"]}, "selects nothing; split is train, test, corrupted"),
         ({"where": ["step=5"]}, "selects nothing; step is 0 to 90"),
         ({"where": ["step=a..b"]}, "'a' is not a number"),
         ({"where": ["step=*"]}, "is not a number, a range"),
         ({"where": ["split<test"]}, "holds text"),
         ({"where": ["split=test", "corruption=fog"]}, "no sample .* meets all of: split=test, corruption=fog"),
-        ({"reduce": ["average:sample"]}, "there are mean, sum, min, max, std, count, median and quantiles"),
+        ({"reduce": ["average:sample"]}, "there are mean, sum, min, max, std, count, norm, median, .* and quantiles"),
         ({"reduce": ["q1.5:sample"]}, "quantiles such as q0.9"),
         ({"reduce": ["q.9.9:sample"]}, "quantiles such as q0.9"),
         ({"reduce": ["mean:sampel"]}, "no axis 'sampel'; the axes here are checkpoint, layer, sample"),
@@ -288,8 +298,9 @@ def test_a_reduction_needs_the_memory_of_a_cell(tmp_path: Path, function: str) -
     ],
 )
 def test_bad_questions_get_one_line(run: Run, arguments: dict[str, Any], message: str) -> None:
+    arguments = dict(arguments)
     with pytest.raises(FeatdynError, match=message) as caught:
-        query(run, **{"variable": "cube.activation_norm", **arguments})
+        query(run, arguments.pop("variable", "cube.activation_norm"), **arguments)
     assert "\n" not in str(caught.value)
 
 

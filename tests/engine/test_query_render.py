@@ -109,6 +109,6 @@ def test_a_file_that_cannot_be_written_gets_one_line(tmp_path: Path) -> None:
     for out in (tmp_path / "no/such/folder.csv", str(tmp_path)):
         with pytest.raises(FeatdynError, match=r"No such file|is a folder"):
             render(FRAME, "csv", out)
-    with pytest.raises(FeatdynError, match="no format 'xml'; there are table, csv, json, parquet"):
+    with pytest.raises(FeatdynError, match="no format 'xml'; there are table, csv, json, parquet, arrow, netcdf"):
         render(FRAME, "xml", tmp_path / "out.xml")
     assert not list(tmp_path.iterdir())

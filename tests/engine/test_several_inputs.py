@@ -227,3 +227,53 @@ def test_packing_keeps_every_bit(big):
         assert torch.equal(values, given[path])
     with pytest.raises(ValueError, match="complex"):
         Packing.of({"z": torch.zeros(2, dtype=torch.cfloat)})
+
+
+def test_the_default_layers_of_several_inputs_are_cuts(tmp_path):
+    """Not what stands outermost, of which there may be nothing but the logits."""
+    net, given, _ = CASES["dict"]
+    with Recorder(net().eval(), Probes(given, torch.arange(N) % 3), tmp_path / "r.zarr", dtype="float32") as recorder:
+        recorder.record(step=0)
+    assert set(run_layers := list(recorder.layers)) >= {"mix"}
+    assert "head" not in run_layers  # the output
+    seen: list[Tensor] = []
+    (whole := net().eval()).mix.register_forward_hook(lambda module, args, out: seen.append(out))
+    call(whole, given)
+    stored = Run(tmp_path / "r.zarr").array("layers/mix/activation")[0]
+    np.testing.assert_array_equal(stored, seen[0].detach())
+
+
+class Translator(nn.Module):
+    """Encoder and decoder, each with tokens of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.encoder, self.decoder, self.head = (
+            nn.Embedding(11, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 11),
+        )  # fmt: skip
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        decoder_input_ids: Tensor,
+        decoder_attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        real = attention_mask[:, :, None]
+        source = (torch.relu(self.encoder(self.embed(input_ids))) * real).sum(1) / real.sum(1)
+        return self.head(torch.relu(self.decoder(self.embed(decoder_input_ids) + source[:, None])))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_encoder_and_decoder_have_each_its_own_padding(tmp_path, masked):
+    given = {"input_ids": IDS, "attention_mask": MASK, "decoder_input_ids": IDS.flip(0)}
+    masks = {"encoder": MASK, "decoder": MASK.flip(0) if masked else torch.ones_like(MASK)}
+    given |= {"decoder_attention_mask": masks["decoder"]} if masked else {}
+    with Recorder(Translator(), Probes(given, IDS), tmp_path / "r.zarr", layers=[*masks]) as recorder:
+        recorder.record(step=0)
+    run = Run(tmp_path / "r.zarr")
+    there = {name: run.array(f"layers/{name}/activation")[0].notnull().all("feature") for name in masks}
+    there["decoder again"] = run.array("outputs/logits")[0].notnull().all("class")
+    for name, found in there.items():
+        np.testing.assert_array_equal(found, masks[name.split()[0]].bool(), err_msg=name)

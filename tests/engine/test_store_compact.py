@@ -119,7 +119,7 @@ def test_stopped_at_any_moment_it_leaves_the_old_store_or_the_new(tmp_path: Path
     with count.installed():
         compact(whole)
     formats = set()
-    for at in range(1, count.count + 1, 31 if fault == "error" else 13):
+    for at in range(1, count.count + 1, 61 if fault == "error" else 23):
         path = extracted(tmp_path / f"{at}", "none")
         with suppress(Killed, Exception), Faults(at, kill=fault == "kill").installed():
             compact(path)

@@ -171,6 +171,8 @@ def check(found: stitch.Stitched, logits: torch.Tensor, labels: torch.Tensor, to
     others = logits.masked_fill(F.one_hot(labels, classes).bool(), -torch.inf).amax(-1)
     torch.testing.assert_close(found.loss, loss, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(found.margin, own - others, rtol=tolerance, atol=tolerance)
+    hidden = logits.masked_fill(F.one_hot(labels, classes).bool(), -torch.inf)
+    torch.testing.assert_close(found.log_odds, own - hidden.logsumexp(-1), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -218,14 +220,14 @@ def test_scores(n: int, t: int, classes: int, labelled: bool, seed: int, special
     logits = rng.integers(-3, 3, (n, t, classes)).astype(np.float32)  # integers tie often
     logits[rng.random(logits.shape) < 0.1] = special
     labels = rng.integers(0, classes, n) if labelled else np.empty(0, np.int64)
-    prediction, gap, _, loss, margin = score(logits, labels)
+    prediction, gap, _, loss, margin, log_odds = score(logits, labels)
     tensor = torch.from_numpy(logits).transpose(0, 1)
     top = tensor.topk(2).values
     broken = torch.isnan(tensor).any(-1).numpy()
     assert (prediction == np.where(broken, -1, tensor.argmax(-1).numpy())).all()
     with np.errstate(invalid="ignore"):
         np.testing.assert_array_equal(gap, np.where(broken, np.nan, (top[..., 0] - top[..., 1]).numpy()))
-    assert loss.shape == margin.shape == (t if labelled else 0, n)
+    assert loss.shape == margin.shape == log_odds.shape == (t if labelled else 0, n)
     if labelled:
         wanted = F.cross_entropy(
             tensor.double().reshape(-1, classes), torch.from_numpy(labels).repeat(t), reduction="none"
@@ -235,6 +237,9 @@ def test_scores(n: int, t: int, classes: int, labelled: bool, seed: int, special
         hidden = np.where(np.arange(classes) == labels[:, None], -np.inf, tensor.numpy())
         with np.errstate(invalid="ignore"):
             np.testing.assert_array_equal(margin, np.where(broken, np.nan, own - hidden.max(-1)))
+            against = own - np.logaddexp.reduce(hidden.astype(np.float64), axis=-1)
+        endless = np.isposinf(tensor.numpy()).any(-1)  # of infinite logits no chances follow
+        np.testing.assert_allclose(log_odds[~endless], against[~endless], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", [None, "reference"])
@@ -504,7 +509,8 @@ def test_one_logit_is_that_of_class_1_against_class_0(backend: str | None, hidde
     sign, p = 2 * labels.double() - 1, own[..., 0].double().sigmoid()
     loss = F.binary_cross_entropy_with_logits(z, labels.double().expand(3, -1), reduction="none")
     divergence = p * (p / z.sigmoid()).log() + (1 - p) * ((1 - p) / (-z).sigmoid()).log()
-    for mine, wanted in ((found.loss, loss), (found.margin, sign * z), (found.divergence, divergence)):
+    wanted_scores = (found.margin, sign * z), (found.log_odds, sign * z), (found.divergence, divergence)
+    for mine, wanted in ((found.loss, loss), *wanted_scores):
         torch.testing.assert_close(mine.double(), wanted, rtol=1e-4, atol=1e-6)
 
 

@@ -112,6 +112,7 @@ def test_suffixes(name: str) -> None:
     assert torch.equal(found.predictions.cpu(), wanted["prediction"])
     close(found.loss, wanted["loss"], torch.float32)
     close(found.margin, wanted["margin"], torch.float32)
+    close(found.log_odds, wanted["log_odds"], torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -78,7 +78,7 @@ def test_convolution(shape: tuple, dtype: torch.dtype, residual: str) -> None:
     close(found, wanted.relu() if relu else wanted, dtype)
 
 
-FIGURES = ("gap", "scale", "loss", "margin", "divergence")
+FIGURES = ("gap", "scale", "loss", "margin", "log_odds", "divergence")
 
 
 def reduced(
@@ -95,9 +95,11 @@ def reduced(
     } | dict.fromkeys(FIGURES[2:], missing)
     if labels is not None:
         at = labels.expand(logits.shape[:2])[..., None]
-        others = logits.masked_fill(F.one_hot(labels, logits.shape[-1]).bool(), -torch.inf).amax(-1)
+        hidden = logits.masked_fill(F.one_hot(labels, logits.shape[-1]).bool(), -torch.inf)
+        reached, others = logits.gather(-1, at)[..., 0], hidden.amax(-1)
         found["loss"] = -log_q.gather(-1, at)[..., 0]
-        found["margin"] = torch.where(broken, torch.nan, logits.gather(-1, at)[..., 0] - others)
+        found["margin"] = torch.where(broken, torch.nan, reached - others)
+        found["log_odds"] = reached - hidden.logsumexp(-1)
     if own is not None:
         found["divergence"] = F.kl_div(log_q, own.double().log_softmax(-1), reduction="none", log_target=True).sum(-1)
     return found
@@ -136,9 +138,9 @@ def test_divergence_of_extreme_logits(scale: float) -> None:
     from featdyn_kernels.stitch.gpu.scores import scores
 
     own, logits = scale * torch.randn(2, 3, 7), scale * torch.randn(3, 2, 7).transpose(0, 1)
-    found = scores(logits.to(DEVICE), None, own.to(DEVICE))[1][4].double().cpu()
+    found = scores(logits.to(DEVICE), None, own.to(DEVICE))[1][5].double().cpu()
     torch.testing.assert_close(found, reduced(logits.double(), None, own)["divergence"], rtol=1e-5, atol=1e-6)
-    same = scores(own.to(DEVICE), None, own.to(DEVICE))[1][4]
+    same = scores(own.to(DEVICE), None, own.to(DEVICE))[1][5]
     assert (same >= 0).all()
     assert (same < 1e-6).all()
 

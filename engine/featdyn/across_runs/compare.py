@@ -18,6 +18,7 @@ from featdyn.across_runs.several_runs import each
 from featdyn.compute import SERIAL, Workers
 from featdyn.errors import FeatdynError
 from featdyn.query import query
+from featdyn.query.catalogue import Catalogue
 from featdyn.query.stored_array import find
 from featdyn.statistics.repeats import Estimate, mean_estimate
 from featdyn.statistics.resampling import wilson
@@ -128,7 +129,7 @@ class _Asked:
 
 def _cells(run: Run, quantity: str, at: Mapping[str, int], where: Sequence[str], reduce: Sequence[str]) -> pd.DataFrame:
     """Return the values of one quantity with their labels, bounds over probes, and the range that is possible."""
-    variable = find(run, quantity)
+    variable = find(Catalogue(run), quantity)
     name, group = variable.name, quantity.rpartition(".")[0]
     conditions = [*where, *(f"{dim}={at[dim]}" for dim in TIMES if dim in variable.cells.dims)]
     frame = query(run, quantity, where=conditions, reduce=reduce)

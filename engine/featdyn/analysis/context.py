@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from featdyn.capture.call import Call
 
 Progress: TypeAlias = Callable[[int, int], None]
+KEPT_EVERY = 60.0
+"""Seconds of work between two results of the first checkpoints, at least: commits are to cost next to nothing."""
 Chosen = TypeVar("Chosen", bound=Options)
 State = TypeVar("State")
 Value = TypeVar("Value")
@@ -39,12 +42,16 @@ class Context(Generic[Chosen]):
     """The user's training batches (inputs, labels), where the run's recipe does not say what they are."""
     loss: Callable[[Any, Any], Any] | None = None
     """The user's loss of each sample."""
-    call: Call | None = None
-    """How the model is asked; None where there is none."""
+    forward: Callable[[Any, Any], Any] | None = None
+    output: str | int | Callable[[Any], Any] | None = None
+    """How the model is asked, where the store cannot say it."""
     known: xr.Dataset | None = None
     """An earlier result, if any, of the same version, options, network, store and probes, whose checkpoints are the
     first of this run."""
     progress: Progress | None = None
+    commit: Callable[[xr.Dataset], Any] | None = None
+    """Commits a result of the first checkpoints; None where nothing is to be committed."""
+    _kept: float = field(default_factory=time.monotonic, repr=False)
     _total: int = field(default=0, repr=False)
     _done: int = field(default=0, repr=False)
 
@@ -53,6 +60,13 @@ class Context(Generic[Chosen]):
         """The sets of probes that the option ``sets`` names; all where there is no such option."""
         ProbeSets.of(self.run).refuse_unknown(self.run, self.options)
         return ProbeSets.of(self.run, getattr(self.options, "sets", ("*",)))
+
+    @cached_property
+    def call(self) -> Call:
+        """How the model is asked: as it was recorded."""
+        from featdyn.capture.call import Call, recorded_call
+
+        return Call() if self.model is None else recorded_call(self.run, self.forward, self.output)
 
     def stitchable(self, features: str | None = None, *, masked: bool = False) -> Stitchable:
         """Return the network, cut where the option ``cuts`` says; with ``masked`` for features without padding.
@@ -102,3 +116,15 @@ class Context(Generic[Chosen]):
             self._done += tasks if isinstance(tasks, int) else tasks[i]
             if self.progress is not None:
                 self.progress(min(self._done, self._total), self._total)
+
+    def keep(self, first: Callable[[], xr.Dataset]) -> None:
+        """Commit the result of the first checkpoints, so that what is stopped goes on from there as :attr:`known`.
+
+        ``first`` returns what the analysis would if the run had no more of them. It is asked no more often than once a
+        minute, nor for more than a tenth of the time.
+        """
+        now = time.monotonic()
+        if self.commit is None or now < self._kept + KEPT_EVERY:
+            return
+        self.commit(first())
+        self._kept = time.monotonic() + 9 * (time.monotonic() - now)

@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from featdyn.analysis.registry import analysis as named
 from featdyn.analysis.status import explain
 from featdyn.compute import SERIAL, Workers
 from featdyn.errors import FeatdynError
+from featdyn.extras import asked_for
 from featdyn.provenance import provenance
 from featdyn.store import Run, commit_result
 from featdyn.validation import validate
@@ -24,8 +26,6 @@ from featdyn.validation import validate
 if TYPE_CHECKING:
     import xarray as xr
     from torch import nn
-
-    from featdyn.capture.call import Call
 
 
 def analyze(
@@ -85,8 +85,9 @@ def analyze(
     opened = run if isinstance(run, Run) else Run(run)
     more: dict[str, Any] = {"progress": progress, "workers": workers, "fresh": fresh}
     more |= {"model": model, "forward": forward, "output": output, "batches": batches, "loss": loss}
-    found = compute(chosen, opened, **more, **options)
-    return found.assign_attrs(path=commit_result(opened, chosen.name, found))
+    commit = partial(commit_result, opened, chosen.name)
+    found = compute(chosen, opened, commit=commit, **more, **options)
+    return found.assign_attrs(path=commit(found))
 
 
 def compute(
@@ -101,26 +102,39 @@ def compute(
     progress: Progress | None = None,
     workers: Workers | None = None,
     fresh: bool = False,
+    commit: Callable[[xr.Dataset], Any] | None = None,
     **options: Any,
 ) -> xr.Dataset:
-    """Compute an analysis and commit nothing; parameters are those of :func:`analyze`."""
+    """Compute an analysis and commit nothing; parameters are those of :func:`analyze`.
+
+    ``commit``, if any, is given results of the first checkpoints while the others are computed.
+    """
     chosen = validate(analysis.options, options, analysis.name)
     _check(analysis, run, model, batches)
     own = None if model is None else _copied(model)
-    call = None if own is None else _asked(run, forward, output)
     stamp = identity(analysis, run, own, chosen, [given for given in (forward, output) if given is not None])
     earlier = None if fresh else known(analysis, run, stamp)
-    context = Context(run, chosen, workers or SERIAL, own, batches, loss, call, earlier, progress)
-    with _settled():
-        found = analysis.function()(context)
-    return _completed(analysis, found).assign_attrs(
-        analysis=analysis.name,
-        question=analysis.question,
-        options=chosen.model_dump(mode="json"),
-        identity=stamp,
-        input_commit=run.commits[-1].number,
-        provenance=provenance(),
+
+    def completed(found: xr.Dataset, identity: dict[str, Any]) -> xr.Dataset:
+        return _completed(analysis, found).assign_attrs(
+            analysis=analysis.name,
+            question=analysis.question,
+            options=chosen.model_dump(mode="json"),
+            identity=identity,
+            input_commit=run.commits[-1].number,
+            provenance=provenance(),
+        )
+
+    def keep(found: xr.Dataset) -> None:
+        assert commit is not None
+        commit(completed(found, stamp | {"weights": stamp["weights"][: found.sizes["t"]]}))
+
+    context = Context(
+        run, chosen, workers or SERIAL, own, batches, loss, forward, output, earlier, progress, commit and keep
     )
+    with _settled(), asked_for():
+        found = analysis.function()(context)
+    return completed(found, stamp)
 
 
 def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Iterable[Any] | None) -> None:
@@ -164,12 +178,6 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Itera
         raise FeatdynError(f"{run.path}: holds no checkpoint yet")
     if "network" in analysis.needs and (missing := lacking(run)):
         raise FeatdynError(f"{run.path}: {analysis.name} needs {missing}: none were recorded")
-
-
-def _asked(run: Run, forward: Any, output: Any) -> Call:
-    from featdyn.capture.call import recorded_call
-
-    return recorded_call(run, forward, output)
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from featdyn.errors import FeatdynError, NetworkError
+from featdyn.errors import FeatdynError, NetworkError, first_line
 from featdyn.networks import class_loss
 from featdyn.store import Run
 
@@ -76,8 +76,18 @@ class Call:
         """Return the loss of each sample, ``(sample,)``; NaN where nothing is to be compared."""
         if self.loss is None:
             return logits.new_full((samples,), torch.nan) if labels is None else class_loss(logits, labels, self.tokens)
-        found = self.loss(outputs, labels)
+        try:
+            found = self.loss(outputs, labels)
+        except FeatdynError:
+            raise
+        except Exception as error:  # the functions of users raise what they please
+            raise ValueError(f"loss fails on the probes: {first_line(error)}") from error
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if got == (samples, samples) and samples > 1:
+            raise ValueError(
+                f"loss must return one number for each sample, shape ({samples},), got {got}: labels of shape "
+                "(sample,) are spread over outputs of shape (sample, 1): compare with outputs[:, 0]"
+            )
         if got != (samples,):
             raise ValueError(
                 f"loss must return one number for each sample, shape ({samples},), got {got}: "

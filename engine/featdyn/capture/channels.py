@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from featdyn.capture.call import Call
 from featdyn.capture.nest import Nest, mapped
-from featdyn.capture.tap import undisturbed
+from featdyn.capture.undisturbed import undisturbed
 from featdyn.networks import Cut
 
 FIRST = (

@@ -18,6 +18,7 @@ from featdyn.capture import tap
 from featdyn.capture.axis import Axis
 from featdyn.capture.call import Call
 from featdyn.capture.nest import Nest, leaves, mapped
+from featdyn.capture.undisturbed import undisturbed
 from featdyn.errors import NetworkError
 from featdyn.networks import Taps
 
@@ -33,14 +34,8 @@ def output_shape(model: nn.Module, inputs: Nest, call: Call = _PLAIN) -> tuple[i
 
     Raises :class:`NetworkError` where the network cannot run on them, or its logits are not one tensor.
     """
-    try:
-        alone = replace(call, loss=None)
-        return tuple(tap.run(model, inputs, None, [], gradients=False, call=alone).logits.shape)
-    except NetworkError:
-        raise
-    except Exception as error:  # the forward functions of users raise what they please
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise NetworkError(f"the network does not run on the probes: {type(error).__name__}: {first}") from error
+    alone = replace(call, loss=None)
+    return tuple(tap.run(model, inputs, None, [], gradients=False, call=alone).logits.shape)
 
 
 def layer_shapes(
@@ -64,7 +59,7 @@ def layer_shapes(
     n = len(one)
     turned, halved = [*range(n - 1, -1, -1), 0], [i // 2 for i in range(n)]
     others = []
-    with tap.undisturbed(model):
+    with undisturbed(model):
         first = tap.run(model, inputs, labels, layers, gradients=gradients, call=call, taps=taps)
         for device in {torch.device("cpu"), one.device}:
             torch.rand(1, device=device)  # each pass begins where the random state stands: move it

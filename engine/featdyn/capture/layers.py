@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from featdyn.capture.channels import channels_first
 from featdyn.capture.follow import layer_shapes
 from featdyn.capture.layout import Layout, layout
 from featdyn.capture.nest import Nest
+from featdyn.capture.one_tensor import packed
 from featdyn.capture.tap import LayerError
 from featdyn.errors import NetworkError
 from featdyn.networks import Cut, Taps, cuts, default_cuts
@@ -48,7 +50,8 @@ def select(
     which an axis names.
     """
     modules = [name for name, _ in model.named_modules() if name]
-    outer = ", ".join([name for name in modules if "." not in name][:20]) or "no modules"
+    outer = ", ".join([name for name in modules if "." not in name][:20])
+    has = f"the network has {outer} and modules inside them" if outer else "the network has no modules inside it"
     every: dict[str, Cut] | None = None  # to find them may take seconds
     chosen: dict[str, bool] = {}  # name -> whether it was asked for
     turned: dict[str, Axis] = {}
@@ -59,13 +62,14 @@ def select(
         known = every or {}
         if pattern in ("default", "all"):
             wanted = default_cuts([*known.values()]) if pattern == "default" else list(known)
-            children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
+            inside = dict(model.named_children())  # a quantized one keeps its weights elsewhere
+            children = [name for name, child in inside.items() if any(True for _ in child.parameters())] or [*inside]
             chosen = {**dict.fromkeys(wanted or children, False), **chosen}
             turned |= dict.fromkeys(wanted or children, (axes or {}).get(pattern, Axis()))
             continue
         found = found or matching(pattern, known)
         if not found:
-            raise NetworkError(f"no layer {pattern!r}; the network has {outer} and modules inside them")
+            raise NetworkError(f"no layer {pattern!r}; {has}")
         chosen |= dict.fromkeys(found, True)
         turned |= dict.fromkeys(found, (axes or {}).get(pattern, Axis()))
     why = ""
@@ -82,6 +86,7 @@ def select(
                 turned[name], shapes[name] = replace(turned[name], position=2), shapes[name][::-1]
             order = [name for name in every or () if name in shapes]
             names = order if len(order) == len(shapes) else shapes
+            turned |= {name: _of_encoder(name, turned[name], inputs) for name in names}
             masks = {name: mask(turned[name].mask) for name in names}
             laid = {
                 name: layout(name, shapes[name], turned[name], pool, None if own is None else own.shape[1])
@@ -92,9 +97,14 @@ def select(
             if chosen.pop(error.layer):
                 raise
             why = f" ({error})"
-    raise NetworkError(
-        f"no layer to record{why}: name some in layers=; the network has {outer} and modules inside them"
-    )
+    raise NetworkError(f"no layer to record{why}: name some in layers=; {has}")
+
+
+def _of_encoder(name: str, axis: Axis, inputs: Nest) -> Axis:
+    """Return the axis of a layer with the encoder's own mask, where it is one of an encoder beside a decoder."""
+    given = inputs if isinstance(inputs, dict) else {}
+    own = "encoder" in name.split(".") and {"attention_mask", "decoder_input_ids"} <= given.keys()
+    return replace(axis, mask="attention_mask") if own and axis.mask is None else axis
 
 
 def taps_again(model: nn.Module, inputs: Nest, taps: Taps, call: Call) -> Taps:
@@ -107,11 +117,20 @@ def taps_again(model: nn.Module, inputs: Nest, taps: Taps, call: Call) -> Taps:
 
 
 def _cuts(model: nn.Module, inputs: Nest, call: Call) -> list[Cut]:
-    """Return the cuts of a model that takes one tensor; none where it does not come apart."""
-    if not isinstance(inputs, Tensor) or call.forward is not None:
-        return []
+    """Return the cuts of a model; none where it does not come apart.
+
+    Of one that does not take one tensor by itself those that a module returns, since taps give a network one tensor,
+    or in their place others of the same cost.
+    """
     try:
-        return cuts(model, inputs)
+        if isinstance(inputs, Tensor) and call.forward is None:
+            return cuts(model, inputs)
+        asked = packed(model, inputs, call)
+        found = cuts(*asked)
+        every = cuts(*asked, every=True) if not all(cut.module for cut in found) else []
+        same = {(cut.prefix_macs, prod(cut.shape)): cut for cut in every if cut.module}
+        named = (cut if cut.module else same.get((cut.prefix_macs, prod(cut.shape))) for cut in found)
+        return [cut for cut in named if cut]
     except NetworkError:
         return []
 

@@ -73,11 +73,17 @@ def _tensor(name: str, values: Any) -> Tensor:
     try:
         if isinstance(values, list) and values and isinstance(values[0], Tensor | np.ndarray):  # sample by sample
             values = torch.stack([_tensor(name, value) for value in values])
+        if hasattr(values, "to_numpy"):  # a table of pandas, or what is like it
+            values = values.to_numpy()
         if isinstance(values, np.ndarray):  # torch has no read-only or reversed arrays; others are not copied
             values = torch.from_numpy(np.require(values, requirements=["C", "W"]))
-        return torch.as_tensor(values, device="cpu").detach()
+        found = torch.as_tensor(values, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(values).__name__
         raise TypeError(
             f"{name} must be a tensor, array or list of numbers, samples first, or a dict or tuple of them, got {kind}"
         ) from error
+    if found.layout != torch.strided or found.is_nested or found.is_quantized:
+        kind = "nested" if found.is_nested else "quantized" if found.is_quantized else str(found.layout)
+        raise TypeError(f"{name} must be a plain tensor, got one that is {kind}: give .to_dense(), or pad it")
+    return found

@@ -115,7 +115,8 @@ def writer_of(
     """Return the writer of a new run, or of the same recording; StoreError where the store holds another.
 
     ``static`` is as :meth:`featdyn.store.RunWriter.create` takes it, with a coordinate ``sample`` in the root. By
-    ``attributes`` a recording is known again (``capture`` and ``identity``); what is ``said`` stands in a new run.
+    ``attributes`` a recording is known again (``capture``, ``identity``, ``call``); what is ``said`` stands in a new
+    run.
     """
     if not exists(store):
         try:
@@ -197,14 +198,21 @@ def _differences(run: Run, schema: Schema, samples: list[Any], attributes: Mappi
 def _changed(run: Run, attributes: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Return what fits the arrays of a run and is not as it was: its name, how it was last, and how it is."""
     found: dict[str, tuple[str, str]] = {}
-    for table, names in (("capture", None), ("identity", ("network",))):
+    for table, names in (("capture", None), ("identity", ("network",)), ("call", None)):
         before, after = run.described(table), attributes.get(table, {})
         for name, value in after.items():
             # The layers themselves are compared; what is stored stays in the codec that it began with.
             if name in ("layers", "codec") or (names and name not in names) or name not in before:
                 continue
             said = [change.what[name][1] for change in run.changes if name in change.what]
-            last = said[-1] if said else str(before[name])
-            if last != str(value):
-                found[name] = last, str(value)
+            last, here = said[-1] if said else _worded(before[name], table), _worded(value, table)
+            if last != here:
+                found[name] = last, here
     return found
+
+
+def _worded(value: Any, table: str) -> str:
+    """Return in words what a recording says of itself: of a function its name, which any module may import."""
+    if table != "call":
+        return str(value)
+    return str(value["function"]).rpartition(":")[2] if isinstance(value, dict) else repr(value)

@@ -34,9 +34,11 @@ class Probes:
         so the origin is the unit of resampling. Without it each probe counts as its own.
     mask
         ``(N, position)`` of 0 and 1, or truth values: which positions of each probe are no padding. Where it is None
-        and ``inputs`` is a dict with ``attention_mask``, that. Padding takes no part in anything that is recorded. All
-        layers with positions are taken to have these, but for those that ``layers=`` gives another of the inputs as
-        their mask: ``{"decoder.**": Axis(mask="decoder_attention_mask")}``. That of the probes is that of the outputs.
+        and ``inputs`` is a dict with ``attention_mask``, that; with ``decoder_input_ids`` the
+        ``decoder_attention_mask``, as the outputs are the decoder's. Padding takes no part in anything that is
+        recorded. All layers with positions are taken to have these, but for those of an ``encoder`` beside a decoder,
+        which have the ``attention_mask``, and those that ``layers=`` gives another of the inputs as their mask:
+        ``{"reader.**": Axis(mask="source_mask")}``. That of the probes is that of the outputs.
 
     Raises
     ------
@@ -60,6 +62,8 @@ class Probes:
         if not found:
             raise ValueError("inputs must hold a tensor")
         n = len(next(iter(found.values()))) if next(iter(found.values())).ndim else 0
+        if not n and next(iter(found.values())).ndim:
+            raise ValueError(f"{next(iter(found))} hold no samples")
         for path, tensor in {**found, **dict(leaves(labels, "labels"))}.items():
             if n == 0 or not tensor.ndim or len(tensor) != n:
                 first = next(iter(found))
@@ -111,15 +115,16 @@ def batch_of(start: int, stop: int, size: int) -> Tensor:
 
 def _mask(given: Any, inputs: Any, samples: int, name: str = "mask") -> Tensor | None:
     """Return a mask as truth values, ``(sample, position)``."""
-    if given is None and isinstance(inputs, dict) and "attention_mask" in inputs:
-        given, name = inputs["attention_mask"], "attention_mask"
+    if given is None and isinstance(inputs, dict):
+        name = "decoder_attention_mask" if "decoder_input_ids" in inputs else "attention_mask"
+        given = inputs.get(name)
     if given is None:
         return None
     found = nest(name, given)
     right = isinstance(found, Tensor) and found.ndim == 2 and len(found) == samples
     if not isinstance(found, Tensor) or not right or bool(((found != 0) & (found != 1)).any()):
         got = tuple(found.shape) if isinstance(found, Tensor) else type(given).__name__
-        what = "attention_mask: give mask= too, which is" if name == "attention_mask" else f"{name} must be"
+        what = f"{name}: give mask= too, which is" if name.endswith("attention_mask") else f"{name} must be"
         also = " with other values" if right else ""
         raise ValueError(f"{what} ({samples}, position) of 0 (padding) and 1, got {got}{also}")
     empty = (~found.bool().any(1)).nonzero()

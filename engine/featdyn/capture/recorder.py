@@ -32,6 +32,7 @@ from featdyn.capture.recording_needs import RecordingNeeds, estimate
 from featdyn.capture.replica import buffers, check_whole, checksums, with_tensors
 from featdyn.capture.resume import begins_anew, begun, last_step
 from featdyn.capture.shards import Shards
+from featdyn.capture.undisturbed import undisturbed
 from featdyn.capture.values import Number, number, tensors_to_bytes, whole
 from featdyn.networks import unwrap
 from featdyn.sizes import size
@@ -372,7 +373,7 @@ class Recorder:
         size = min(self.options.batch, self.schema.shard_samples)
         files = pending.files
         assert files is not None
-        with with_tensors(self._model, theirs):
+        with with_tensors(self._model, theirs), undisturbed(self._model):
             for index in self._share:
                 samples = self.schema.block_slice(index)
                 with self._blocks.filling(index, lambda full: self._shards.write(full, files, pending.fit)) as block:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from featdyn.capture import kept_moments, tap
 from featdyn.capture import layers as cut_layers
@@ -41,6 +42,10 @@ class Recording:
     ) -> None:
         self.model, self.options, self.call = model, options, call
         for name, tensor in model.state_dict(keep_vars=True).items():
+            if is_lazy(tensor):
+                raise NetworkError(
+                    f"the network's {name} has no shape yet (a lazy module): run the network once on a batch before"
+                )
             if isinstance(tensor, Tensor) and tensor.is_inference():
                 raise NetworkError(
                     f"the network's {name} was made in torch.inference_mode, where tensors neither train nor have "

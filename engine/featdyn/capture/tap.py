@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from featdyn.capture.call import Call
 from featdyn.capture.nest import Nest, leaves, mapped
-from featdyn.errors import NetworkError
+from featdyn.capture.undisturbed import undisturbed
+from featdyn.errors import FeatdynError, NetworkError, first_line
 from featdyn.networks import Taps
 from featdyn.networks.attention import without_fast_path
 
@@ -52,27 +53,6 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-@contextlib.contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and restore each module's mode, its buffers and all random states afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    held = [(module, name, b) for module in model.modules() for name, b in module._buffers.items() if b is not None]
-    before = [(buffer, buffer._version, buffer.detach().clone()) for _, _, buffer in held]
-    devices = sorted({p.device for p in model.parameters() if p.device.type == "cuda"}, key=str)
-    with torch.random.fork_rng(devices=devices):
-        try:
-            model.eval()
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            with torch.no_grad():  # such as a count of passes, which some networks keep
-                for (module, name, buffer), (_, version, values) in zip(held, before, strict=True):
-                    module._buffers[name] = buffer
-                    if buffer._version != version:
-                        buffer.copy_(values)
-
-
 def run(
     model: nn.Module,
     inputs: Nest,
@@ -105,10 +85,17 @@ def run(
     def keep(name: str, output: object) -> Tensor:
         if not isinstance(output, Tensor):
             raise LayerError(f"layer {name} returns {type(output).__name__}, not one tensor: {_OTHER}", name)
-        if not output.is_floating_point():
+        if output.is_quantized and gradients:
+            raise LayerError(
+                f"layer {name} is {output.dtype}, which has no gradient: gradients=False, or {_OTHER}", name
+            )
+        if not output.is_floating_point() and not output.is_quantized:
             raise LayerError(f"layer {name} returns {output.dtype}, not real numbers: {_OTHER}", name)
         if name in kept:
             raise LayerError(f"layer {name} runs twice in one forward pass: record a layer that runs once", name)
+        if output.is_quantized:  # recorded are the numbers that it stands for
+            kept[name] = output.dequantize()
+            return output
         if gradients and not torch.is_grad_enabled():
             apart.add(name)
         if gradients and not output.requires_grad:  # nothing before asks for one, as a frozen embedding of tokens
@@ -135,10 +122,18 @@ def run(
         with contextlib.ExitStack() as hooks:
             for name in layers:
                 if taps is None or name not in taps.shapes:
+                    if name not in modules:
+                        raise LayerError(f"layer {name} is no module of the network any more, which was changed", name)
                     if isinstance(modules[name], torch.jit.ScriptModule):
                         raise LayerError(f"layer {name} is TorchScript, which hands nothing out: {_OTHER}", name)
                     hooks.enter_context(modules[name].register_forward_hook(hook(name)))
-            outputs = call(model, mapped(Tensor.clone, first))
+            try:
+                outputs = call(model, mapped(Tensor.clone, first))
+            except FeatdynError:
+                raise
+            except Exception as error:  # the forward functions of users raise what they please
+                why = f"the network does not run on the probes: {first_line(error)}{_kinds(model, batch)}"
+                raise NetworkError(why) from error
 
         def losses_of(outputs: object, logits: Tensor) -> Tensor:
             return call.losses(outputs, logits, mapped(Tensor.clone, labels), len(batch[0]))
@@ -165,6 +160,14 @@ def run(
     return Pass({name: value.detach() for name, value in kept.items()}, found, logits.detach(), own.detach())
 
 
+def _kinds(model: nn.Module, batch: Sequence[Tensor]) -> str:
+    """Return what to write where numbers are of another type than the network's, or nothing."""
+    own = next((parameter.dtype for parameter in model.parameters()), None)
+    if own is None or len(batch) > 1 or batch[0].dtype in (own, torch.int64, torch.int32):
+        return ""
+    return f" (inputs are {batch[0].dtype}, the network {own}: give inputs of that type)"
+
+
 def _alike(one: Tensor, other: Tensor) -> bool:
     """Whether logits are the same up to rounding."""
     if one.shape != other.shape:
@@ -183,8 +186,13 @@ def _gradients(losses: Tensor, kept: dict[str, Tensor], apart: set[str]) -> dict
     try:
         computed = torch.autograd.grad(losses.sum(), list(kept.values()), allow_unused=True)
     except RuntimeError as error:
-        if "heckpoint" not in str(error):
+        if isinstance(error, torch.OutOfMemoryError):
             raise
+        if "heckpoint" not in str(error):
+            raise NetworkError(
+                f"the loss has no gradient with respect to the recorded layers ({first_line(error)}): gradients=False "
+                "records the rest"
+            ) from error
         raise NetworkError(
             "the network checkpoints activations in a way that gives no gradients of layers: "
             "use checkpoint(..., use_reentrant=False), or gradients=False"

@@ -9,7 +9,7 @@ import click
 
 from featdyn.across_runs.options import ClaimOptions
 from featdyn.cli.flags import flags
-from featdyn.cli.out import out_file, table_format
+from featdyn.cli.out import format_of, out_file, table_format
 from featdyn.cli.workers import compute_flags, opened
 
 
@@ -17,7 +17,7 @@ from featdyn.cli.workers import compute_flags, opened
 @click.argument("stores", nargs=-1, required=True, type=click.Path())
 @table_format
 @out_file("Write to this file instead of standard output.")
-def command(stores: tuple[str, ...], kind: str, raw: bool, out: str | None, **options: Any) -> None:
+def command(stores: tuple[str, ...], kind: str | None, raw: bool, out: str | None, **options: Any) -> None:
     """Test the five claims of arXiv 2509.20334 on STORES.
 
     Give runs with clean labels, with random ones and with a frozen part, of some seeds each.
@@ -27,7 +27,7 @@ def command(stores: tuple[str, ...], kind: str, raw: bool, out: str | None, **op
 
     with opened(options) as workers:
         table = claims(stores, workers=workers, **options)
-    render(table, kind, out or sys.stdout, raw=raw)
+    render(table, format_of(kind, out), out or sys.stdout, raw=raw)
 
 
 command.params += flags(ClaimOptions) + compute_flags()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from featdyn.cli.out import out_file, table_format
+from featdyn.cli.out import format_of, out_file, table_format
 from featdyn.cli.workers import compute_flags, opened
 
 
@@ -31,7 +31,7 @@ from featdyn.cli.workers import compute_flags, opened
 )
 @click.option("--fit", type=float, help="t2: the first checkpoint that has this share of its training probes right.")
 @table_format
-@out_file("Also write a figure, an HTML file.")
+@out_file("Write to this file; with the ending .html a figure, beside the table on standard output.")
 def command(
     stores: tuple[str, ...],
     quantities: tuple[str, ...],
@@ -40,7 +40,7 @@ def command(
     t1: float,
     t2: float,
     fit: float | None,
-    kind: str,
+    kind: str | None,
     raw: bool,
     out: str | None,
     **options: Any,
@@ -58,9 +58,11 @@ def command(
         table = compare(
             stores, quantities or QUANTITIES, workers=workers, where=where, reduce=reduce, t1=t1, t2=t2, fit=fit
         )
-    if out is not None:
+    form = format_of(kind, out)
+    if out is not None and out.lower().endswith((".html", ".htm")):
         write(table, out)
-    render(table, kind, sys.stdout, raw=raw)
+        out = None
+    render(table, form, out or sys.stdout, raw=raw)
 
 
 command.params += compute_flags()

@@ -15,13 +15,18 @@ from featdyn.plain import plain
 
 @click.command()
 @click.argument("store", type=click.Path())
+@click.option("--results", "results", is_flag=True, help="Also options of the results, what they miss and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(store: str, as_json: bool) -> None:
+def command(store: str, results: bool, as_json: bool) -> None:
     """Show what STORE holds: checkpoints, layers, probes, results, sizes."""
     from featdyn.store import Run
 
     run = Run(store)
     found = describe(run)
+    if results:
+        from featdyn.query.answered import answered
+
+        found["answered"] = answered(run)
     if as_json:
         click.echo(json.dumps(plain(found, missing=True), indent=1))
         return
@@ -53,6 +58,10 @@ def command(store: str, as_json: bool) -> None:
             since = f"since commit {change['commit']} ({change['when']})"
             click.echo(shown(f"changed {since}: {what} was {before}, is {after}"))
     click.echo("\nresults: " + (", ".join(found["results"]) or "none yet; see featdyn analyze --help"))
+    for row in found.get("answered", []):
+        click.echo(shown(f"\n{row['path']}: {row['question']}"))
+        click.echo(shown(f"  options: {row['options']}"))
+        click.echo(shown(f"  missing: {row['missing'] or 'nothing'}"))
 
 
 def describe(run: Any) -> dict[str, Any]:

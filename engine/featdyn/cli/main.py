@@ -14,6 +14,7 @@ import click
 from featdyn import __version__
 from featdyn.cli.said import drop_output
 from featdyn.errors import FeatdynError
+from featdyn.extras import asked_for
 from featdyn.nearest import nearest
 from featdyn.output import shown
 
@@ -24,8 +25,11 @@ COMMANDS = {
     "capture": "Record checkpoints that exist, of any network.",
     "import": "Bring recordings of other tools into a store.",
     "info": "Show what a store holds.",
-    "query": "Select and reduce arrays of a store.",
+    "query": "Select, reduce, group and sort arrays of a store.",
+    "sql": "Ask a store in SQL.",
     "analyze": "Answer a question about a store, and keep the answer in it.",
+    "replay": "Compute stored results again, and say whether they come out the same.",
+    "export": "Write a composite of checkpoints as a state dict.",
     "claims": "Test the claims of arXiv 2509.20334 on runs with clean and random labels.",
     "compare": "Put runs side by side, in one table and one figure.",
     "report": "Write a store's HTML report.",
@@ -78,7 +82,8 @@ def main() -> None:
         log.addHandler(_Echo())
     log.setLevel(logging.INFO)
     try:
-        featdyn.main(standalone_mode=False)
+        with asked_for():
+            featdyn.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)

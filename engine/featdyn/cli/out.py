@@ -17,7 +17,18 @@ def table_format(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option("--raw", is_flag=True, help="CSV: texts as they are, also what a spreadsheet would run.")(
         command
     )
-    return click.option("--format", "kind", type=click.Choice(FORMATS), default="table", show_default=True)(command)
+    return click.option("--format", "kind", type=click.Choice(FORMATS), help="By default as -o ends, else table.")(
+        command
+    )
+
+
+def format_of(kind: str | None, out: str | None) -> str:
+    """Return the format that was asked for, or that the ending of a file's name tells."""
+    if kind is not None:
+        return kind
+    ending = os.path.splitext(out or "")[1].lower().removeprefix(".")
+    ending = {"nc": "netcdf", "feather": "arrow", "ipc": "arrow"}.get(ending, ending)
+    return ending if ending in FORMATS else "table"
 
 
 def out_file(says: str, default: str | None = None) -> Callable[[Any], Any]:

@@ -6,36 +6,60 @@ import sys
 
 import click
 
-from featdyn.cli.out import out_file, table_format
+from featdyn.cli.out import format_of, out_file, table_format
 
 
-@click.command()
+@click.command(epilog="Example: featdyn query run.zarr outputs.loss --where checkpoint=-1 --by class_name")
 @click.argument("store", type=click.Path())
-@click.argument("variable")
+@click.argument("variables", nargs=-1, metavar="[VARIABLE]...")
 @click.option(
-    "--where", multiple=True, metavar="COORD=PATTERN", help="Keep what matches: layer=s3*, step=100..500, ..."
+    "--where",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Keep what matches: layer=s3*, layer~^s[23], step=100..500, checkpoint=-1, loss>1, ...",
 )
-@click.option("--reduce", multiple=True, metavar="HOW:DIM", help="Reduce over axes: mean:sample, std:sample,layer, ...")
+@click.option("--by", multiple=True, metavar="COORD,...", help="Leave groups: label, class_name, epoch, layer, ...")
+@click.option(
+    "--reduce", multiple=True, metavar="HOW:DIM", help="Reduce over axes: mean:sample, argmax:checkpoint, ..."
+)
+@click.option("--like", metavar="SAMPLE", help="Distance of each sample to this one in the features of VARIABLE.")
+@click.option("--sort", multiple=True, metavar="COLUMN,...", help="Sort by columns; -COLUMN from the largest down.")
+@click.option("--top", type=click.IntRange(min=1), help="The rows of the so many largest values, or first by --sort.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows.")
+@click.option(
+    "--list",
+    "listing",
+    is_flag=True,
+    help="List the variables, all or those that VARIABLES match.",
+)
 @table_format
-@out_file("Write to this file instead of standard output.")
+@out_file("Write to this file instead of standard output; its ending tells the format.")
 def command(
     store: str,
-    variable: str,
+    variables: tuple[str, ...],
     where: tuple[str, ...],
+    by: tuple[str, ...],
     reduce: tuple[str, ...],
+    like: str | None,
+    sort: tuple[str, ...],
+    top: int | None,
     limit: int | None,
-    kind: str,
+    listing: bool,
+    kind: str | None,
     raw: bool,
     out: str | None,
 ) -> None:
-    """Select VARIABLE of STORE by coordinates and reduce it over axes.
+    """Select VARIABLES of STORE by coordinates and values, reduce, group and sort them.
 
-    VARIABLE is a dotted path: cube.activation_norm, layers.s1b1.activation, outputs.loss, test_accuracy, or
-    results.ANALYSIS.VARIABLE for the newest result of an analysis.
+    A variable is a dotted path: cube.activation_norm, layers.s1b1.activation, outputs.loss, test_accuracy, or
+    results.ANALYSIS.VARIABLE for the newest result of an analysis. Patterns such as 'cube.*_norm' stand for several.
     """
-    from featdyn.query import query, render
+    from featdyn import query
     from featdyn.store import Run
 
-    frame = query(Run(store), variable, where=where, reduce=reduce, limit=limit)
-    render(frame, kind, out or sys.stdout, raw=raw)
+    run, form = Run(store), format_of(kind, out)
+    if listing or not variables:
+        query.render(query.variables(run, *variables), form, out or sys.stdout, raw=raw, whole=True)
+        return
+    answer = query.ask(run, *variables, where=where, by=by, reduce=reduce, like=like, sort=sort, top=top, limit=limit)
+    query.render(answer, form, out or sys.stdout, raw=raw)

@@ -1,6 +1,7 @@
-"""Questions to a run that need no analysis: select by coordinates, reduce over axes, get a table."""
+"""Questions to a run that need no analysis: select, reduce, group and sort; or ask in SQL."""
 
-from featdyn.query.frame import query
+from featdyn.query.frame import ask, query
+from featdyn.query.listing import variables
 from featdyn.query.render import render
 
-__all__ = ["query", "render"]
+__all__ = ["ask", "query", "render", "variables"]

@@ -59,6 +59,11 @@ class Cells:
                 values = values[(slice(None),) * axis + (_as_slice(local - first[axis]),)]
             yield tuple(region for _, region, _ in parts), values
 
+    def regions(self) -> Iterator[Region]:
+        """Yield where each cell lies in the selection, in the order of :meth:`pieces`, without reading it."""
+        axes = [[run for _, run, _ in _runs(p, n)] for p, n in zip(self.positions, self.cell, strict=True)]
+        yield from product(*axes)
+
     def groups(self, dims: tuple[str, ...]) -> Iterator[tuple[Region, Cells]]:
         """Split along some axes at the borders of cells; yield where along them, and the part."""
         axes = [list(_runs(self.positions[a], self.cell[a])) for a in map(self.dims.index, dims)]
@@ -67,6 +72,14 @@ class Cells:
             for dim, (_, region, _) in zip(dims, parts, strict=True):
                 found = found.select(dim, self.positions[self.dims.index(dim)][region])
             yield tuple(region for _, region, _ in parts), found
+
+    def at(self, dims: tuple[str, ...], region: Region) -> Array:
+        """Return the values at a region of a selection with these axes, of length 1 along those that these lack."""
+        found = self
+        for axis, dim in enumerate(self.dims):
+            found = found.select(dim, self.positions[axis][region[dims.index(dim)]])
+        values = found.load().transpose([self.dims.index(dim) for dim in dims if dim in self.dims])
+        return np.expand_dims(values, tuple(axis for axis, dim in enumerate(dims) if dim not in self.dims))
 
     def load(self) -> Array:
         """Return all selected values."""

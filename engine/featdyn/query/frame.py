@@ -1,50 +1,76 @@
-"""From a question to a table: select, reduce, and one row per value that is left."""
+"""From a question to an answer: select, reduce, and one row per value that is left."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from featdyn.errors import FeatdynError
+from featdyn.query.answer import Answer
 from featdyn.query.cells import Array, Cells
-from featdyn.query.reduce import Reduction
+from featdyn.query.groups import Groups
+from featdyn.query.like import DISTANCE, distances
+from featdyn.query.reduce import Reduced, Reduction
 from featdyn.query.reduce import reduce as reduce_cells
-from featdyn.query.stored_array import StoredArray, find
-from featdyn.query.where import coordinates_of, select
+from featdyn.query.rows import rows
+from featdyn.query.selection import Selection, select
 from featdyn.query.why_missing import why_missing
 from featdyn.store import Run
 
 ROWS = 10_000_000  # of one table, unless a limit says otherwise
 # What a reader wants beside the name of a row; any other coordinate comes with a condition on it.
-BESIDE = ("step", "epoch", "split", "label", "corruption", "severity", "step1", "step2")
+BESIDE = ("step", "epoch", "split", "label", "class_name", "corruption", "severity", "step1", "step2")
 
 
 def query(
-    run: Run, variable: str, *, where: Sequence[str] = (), reduce: Sequence[str] = (), limit: int | None = None
+    run: Run,
+    *variables: str,
+    where: str | Sequence[str] = (),
+    by: str | Sequence[str] = (),
+    reduce: str | Sequence[str] = (),
+    like: str | int | None = None,
+    sort: str | Sequence[str] = (),
+    top: int | None = None,
+    limit: int | None = None,
 ) -> pd.DataFrame:
-    """Select values of a variable by their coordinates and reduce them over axes.
+    """Select values of variables, reduce them over axes, group and sort them.
 
     Only the checkpoints and samples that are selected are read, and reductions go cell by cell, so a store may be
     larger than memory.
 
     Parameters
     ----------
-    variable
-        A dotted name: ``cube.activation_norm``, ``layers.s1b1.activation``, ``outputs.loss``, ``train_loss``, or
-        ``results.consistency.accuracy`` for the newest result of an analysis.
+    variables
+        Dotted names: ``cube.activation_norm``, ``layers.s1b1.activation``, ``outputs.loss``, ``train_loss``, or
+        ``results.consistency.accuracy`` for the newest result of an analysis; patterns such as ``cube.*_norm``, and
+        regular expressions behind ``~``. ``outputs.prediction``, ``outputs.confidence`` and ``outputs.correct`` follow
+        from the logits. Several variables become columns of one table: the one with most axes has those of all others.
     where
-        Conditions on coordinates, all of which must hold. Text takes patterns: ``layer=s3*``, ``split=train,test``,
-        ``corruption!=``. Numbers take values, lists and ranges that include both ends: ``epoch=1,5``,
-        ``step=100..500``, ``checkpoint=last``, ``train_loss<0.1``. An axis without coordinate is selected by its
-        index.
+        Conditions, all of which must hold. Text takes patterns and regular expressions: ``layer=s3*``,
+        ``layer~^s[23]``, ``split=train,test``, ``corruption!=``. Numbers take values, lists and ranges that include
+        both ends: ``epoch=1,5``, ``step=100..500``, ``checkpoint=last``, ``train_loss<0.1``; of an axis ``-1`` is the
+        last. An axis without coordinate is selected by its index. A condition may be on a variable too, one that is
+        asked for or another by its dotted name: ``loss>1``, ``outputs.correct=false``.
+    by
+        Coordinates whose groups are left of the axes that are reduced, such as ``label``, ``class_name`` or ``epoch``,
+        or axes that stay. Without a reduction it is the mean.
     reduce
-        Reductions, one after the other: ``mean:sample``, ``std:sample,layer``, or ``max`` over all axes. There are
-        mean, sum, min, max, std (divided by n), count, median and quantiles (``q0.9``). NaN is skipped; where nothing
-        is left, sum and count are 0 and everything else is NaN.
+        Reductions, one after the other: ``mean:sample``, ``std:sample,layer``, or ``max`` over all axes (but those in
+        ``by``). There are mean, sum, min, max, std (divided by n), count, norm (Euclidean), median and quantiles
+        (``q0.9``). NaN is skipped; where nothing is left, sum and count are 0 and everything else is NaN.
+        ``argmax:checkpoint`` and ``argmin`` come last and tell where the extreme is, beside it; ``diff:checkpoint`` is
+        the last selected one minus the first.
+    like
+        A sample, by its place or id: the table has the Euclidean distance of all others to it, nearest first, in the
+        features of the variable, such as ``cube.sketch`` or ``layers.s1b1.gradient``.
+    sort
+        Columns to sort by, ``-loss`` from the largest down. Missing values come last.
+    top
+        Only so many rows, those of the largest values; with ``sort`` the first by that, with ``like`` the nearest.
     limit
         At most so many rows, the first ones.
 
@@ -52,9 +78,9 @@ def query(
     -------
     pandas.DataFrame
         One row per value: the axes that are left with their useful coordinates (``step`` and ``epoch`` beside
-        ``checkpoint``; ``split``, ``label`` and corruption beside ``sample``; those named in ``where``), then the
-        value, in a column named by the last part of ``variable``. Where a result says why values are missing, and some
-        that were not reduced are, a column ``missing`` gives the reason.
+        ``checkpoint``; ``split``, ``label`` and corruption beside ``sample``; those named in ``where`` and ``sort``),
+        then the values, in columns named by the last part of their variables. Where a result says why values are
+        missing, and some that were not reduced are, a column ``missing`` gives the reason.
 
     Raises
     ------
@@ -62,52 +88,192 @@ def query(
         An unknown name, a condition that selects nothing or cannot be read, or more than 10 million rows without a
         limit.
     """
-    if limit is not None and limit < 1:
-        raise FeatdynError(f"the limit must be at least 1, got {limit}")
-    found = find(run, variable)
-    reductions = [Reduction.parse(text) for text in reduce]
-    dims = found.cells.dims
-    for reduction in reductions:  # before anything is read
-        for name in set(reduction.dims) & set(found.coordinates) - set(found.cells.dims):
-            raise FeatdynError(f"{name} is a coordinate of {found.coordinates[name]}: reduce over that axis")
-        axes = reduction.axes(dims)
-        dims = tuple(d for axis, d in enumerate(dims) if axis not in axes)
-    selected = select(found, where)
-    cells = selected
-    for reduction in reductions:
-        cells = reduce_cells(cells, reduction)
-    rows = math.prod(cells.shape)
-    if limit is None and rows > ROWS:
-        raise FeatdynError(f"{variable}: {rows:,} rows; select less with --where, use --reduce, or set --limit")
-    if limit is not None:
-        cells = _first(cells, limit)
-    labels = {d: selected.positions[selected.dims.index(d)][: cells.shape[a]] for a, d in enumerate(dims)}
-    table = _table(found, cells, labels, coordinates_of(where))
-    reasons = why_missing(run, found, cells) if not reductions else None
+    asked: dict[str, Any] = {"where": where, "by": by, "reduce": reduce, "like": like}
+    return ask(run, *variables, **asked, sort=sort, top=top, limit=limit).frame()
+
+
+def ask(
+    run: Run,
+    *variables: str,
+    where: str | Sequence[str] = (),
+    by: str | Sequence[str] = (),
+    reduce: str | Sequence[str] = (),
+    like: str | int | None = None,
+    sort: str | Sequence[str] = (),
+    top: int | None = None,
+    limit: int | None = None,
+) -> Answer:
+    """Return the answer to a question, as a table or a dataset; parameters are those of :func:`query`."""
+    for what, count in (("limit", limit), ("top", top)):
+        if count is not None and count < 1:
+            raise FeatdynError(f"the {what} must be at least 1, got {count}")
+    if top is not None and limit is not None:
+        raise FeatdynError("give --top or --limit, not both")
+    if not variables:
+        raise FeatdynError("name a variable, such as outputs.loss; featdyn query STORE lists what there is")
+    reductions = [Reduction.parse(text) for text in _several(reduce)]
+    selection = select(run, variables, _several(where))
+    if like is not None:
+        selection = distances(selection, like)
+    first = next(iter(selection.cells))
+    keys = tuple(text for name in _several(sort) for text in name.split(","))
+    keys = keys or ((DISTANCE,) if like is not None else (f"-{first}",) if top is not None else ())
+    asked = {name.removeprefix("-") for name in keys} & set(selection.coordinates())
+    limit = top if limit is None else limit
+    groups, spared = _groups(selection, _several(by))
+    reductions = reductions or ([Reduction("mean")] if by else [])
+    if not reductions:
+        return _selected(selection, keys, limit, asked)
+    return _reduced(selection, reductions, groups, spared, keys, limit, asked)
+
+
+def _several(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _groups(selection: Selection, by: tuple[str, ...]) -> tuple[dict[str, Groups], frozenset[str]]:
+    """Return the groups of each axis of which some are asked for, and the axes that stay as they are."""
+    names = [name.strip() for text in by for name in text.split(",")]
+    along: dict[str, dict[str, Array]] = {}
+    for name in dict.fromkeys(names):
+        dim, values = selection.selected(name)
+        along.setdefault(dim, {})[name] = values
+    spared = frozenset(dim for dim in along if dim in names)
+    return {dim: Groups.of(columns) for dim, columns in along.items() if dim not in spared}, spared
+
+
+def _selected(selection: Selection, sort: tuple[str, ...], limit: int | None, asked: set[str]) -> Answer:
+    """Return values that are not reduced."""
+    key = sort[0] if len(sort) == 1 and sort[0].removeprefix("-") in selection.cells else None
+    prunes = limit is not None and (key is not None or not sort)
+    axes = {dim: _columns(selection, dim, asked) for dim in selection.dims}
+    attributes = {name: array.attributes for name, array in selection.arrays.items()}
+    alone = next(iter(selection.arrays.values())) if len(selection.arrays) == 1 else None
+    more: dict[str, Any] = {"attributes": attributes, "sort": sort, "limit": limit}
+    if selection.filters or (prunes and sort):
+        flat, held = rows(selection, key=key, limit=limit if prunes else None, most=ROWS)
+        if not len(flat):
+            raise selection.nothing()
+        values: dict[str, tuple[tuple[str, ...], Array]] = {name: (("row",), found) for name, found in held.items()}
+        reasons = why_missing(selection.run, alone, next(iter(selection.cells.values()))) if alone else None
+        if reasons is not None and (reasons.reshape(-1)[flat] != "").any():
+            values["missing"] = (("row",), reasons.reshape(-1)[flat])
+        return Answer(axes, values, rows=flat, **more)
+    if not prunes and selection.rows > ROWS:
+        raise FeatdynError(
+            f"{selection.widest}: {selection.rows:,} rows; select less with --where, use --reduce, or set --limit"
+        )
+    cells = selection.cells
+    if prunes and limit is not None:  # only what the first rows need is read
+        needed = dict(zip(selection.dims, _first(cells[selection.widest], limit).shape, strict=True))
+        cells = {name: _cut(found, needed) for name, found in cells.items()}
+        axes = {dim: {n: values[: needed[dim]] for n, values in columns.items()} for dim, columns in axes.items()}
+    found = {name: (held.dims, held.load()) for name, held in cells.items()}
+    reasons = why_missing(selection.run, alone, next(iter(cells.values()))) if alone else None
     if reasons is not None:
-        table["missing"] = reasons.reshape(-1)
-    return table.head(limit if limit is not None else ROWS)
+        found["missing"] = (selection.dims, reasons)
+    return Answer(axes, found, **more)
 
 
-def _first(cells: Cells, rows: int) -> Cells:
+def _first(cells: Cells, limit: int) -> Cells:
     """Return cells cut to little more than the first rows, so that only these are read."""
     for axis, dim in enumerate(cells.dims):
-        positions = cells.positions[axis]
-        needed = -(-rows // math.prod(cells.shape[axis + 1 :]))
-        cells = cells.select(dim, positions[:needed])
+        needed = -(-limit // math.prod(cells.shape[axis + 1 :]))
+        cells = cells.select(dim, cells.positions[axis][:needed])
         if needed > 1:
             break
     return cells
 
 
-def _table(variable: StoredArray, cells: Cells, labels: dict[str, Array], asked: set[str]) -> pd.DataFrame:
-    columns: dict[str, Array] = {}
-    for axis, (dim, positions) in enumerate(labels.items()):
-        beside = [n for n, d in variable.coordinates.items() if d == dim and n != dim and n in {*BESIDE, *asked}]
-        beside.sort(key=lambda name: BESIDE.index(name) if name in BESIDE else len(BESIDE))
-        before, after = math.prod(cells.shape[:axis]), math.prod(cells.shape[axis + 1 :])
-        for name in chain([dim], beside):
-            values = variable.coordinate(name)[1][positions]
-            columns[name] = np.tile(np.repeat(values, after), before)
-    columns.pop(variable.name, None)  # a coordinate that was asked for itself: last, as any value
-    return pd.DataFrame({**columns, variable.name: cells.load().reshape(-1)})
+def _cut(cells: Cells, lengths: dict[str, int]) -> Cells:
+    for axis, dim in enumerate(cells.dims):
+        cells = cells.select(dim, cells.positions[axis][: lengths[dim]])
+    return cells
+
+
+def _reduced(
+    selection: Selection,
+    reductions: Sequence[Reduction],
+    groups: dict[str, Groups],
+    spared: frozenset[str],
+    sort: tuple[str, ...],
+    limit: int | None,
+    asked: set[str],
+) -> Answer:
+    """Return values that are reduced."""
+    _check(selection, reductions, groups, spared)
+    values: dict[str, tuple[tuple[str, ...], Array]] = {}
+    for name, cells in selection.cells.items():
+        found, left = Reduced(cells), dict(groups)
+        for number, reduction in enumerate(reductions):
+            own = Reduction(reduction.function, tuple(dim for dim in reduction.dims if dim in found.cells.dims))
+            if reduction.dims and not own.dims:
+                continue  # a value that does not go along these axes stays
+            before = found.cells.dims
+            keep = selection.keep if selection.filters and not number else None
+            found = reduce_cells(found.cells, own, spared=spared, groups=left, keep=keep)
+            if own.dims and found.places is not None:
+                values |= _places(selection, own.dims[0], found, asked)
+            taken = {before[axis] for axis in own.axes(before, spared)}
+            left = {dim: of for dim, of in left.items() if dim not in taken}
+        values[name] = (found.cells.dims, found.cells.load())
+    widest = max((dims for dims, _ in values.values()), key=len)
+    axes = {dim: groups[dim].columns if dim in groups else _columns(selection, dim, asked) for dim in widest}
+    attributes = {name: _named(array.attributes, reductions) for name, array in selection.arrays.items()}
+    return Answer(axes, values, attributes, sort=sort, limit=limit)
+
+
+def _check(
+    selection: Selection, reductions: Sequence[Reduction], groups: dict[str, Groups], spared: frozenset[str]
+) -> None:
+    """Refuse axes that are not there, before anything is read."""
+    dims, left = selection.dims, set(groups)
+    for number, reduction in enumerate(reductions):
+        for name in set(reduction.dims) & set(selection.coordinates()) - set(selection.dims):
+            raise FeatdynError(f"{name} is a coordinate of {selection.coordinates()[name]}: reduce over that axis")
+        axes = reduction.axes(dims, spared)
+        if reduction.function in ("argmax", "argmin") and (number < len(reductions) - 1 or len(selection.cells) > 1):
+            raise FeatdynError(f"--reduce {reduction} is for one variable, and the last reduction")
+        taken = {dims[axis] for axis in axes}
+        dims = tuple(dim for dim in dims if dim not in taken or dim in left)
+        left -= taken
+    for dim in left:
+        names = ",".join(groups[dim].columns)
+        raise FeatdynError(f"--by {names}: no reduction takes {dim} away; add it, as in mean:{dim}, or name no axes")
+
+
+def _places(
+    selection: Selection, dim: str, found: Reduced, asked: set[str]
+) -> dict[str, tuple[tuple[str, ...], Array]]:
+    """Return what stands along an axis at the places of extremes."""
+    assert found.places is not None
+    there, columns = found.places >= 0, {}
+    for name, values in _columns(selection, dim, asked).items():
+        at = values[np.maximum(found.places, 0)]
+        if not there.all():
+            at = np.where(there, at, np.array(np.nan if at.dtype.kind in "biuf" else None))
+        columns[name] = (found.cells.dims, at)
+    return columns
+
+
+def _columns(selection: Selection, dim: str, asked: set[str]) -> dict[str, Array]:
+    """Return an axis with the coordinates that a reader wants beside it."""
+    wanted = {*BESIDE, *asked, *selection.named}
+    along = selection.coordinates()
+    names = [name for name, of in along.items() if of == dim and name != dim and name in wanted]
+    names.sort(key=lambda name: BESIDE.index(name) if name in BESIDE else len(BESIDE))
+    columns = {name: selection.selected(name)[1] for name in (dim, *names)}
+    number = columns.get("label", columns.get("class"))
+    spelled = columns.get("class_name")
+    if spelled is not None and number is not None and "class_name" not in {*asked, *selection.named}:
+        digits = (spelled.astype(str) == number.astype(str)).all()  # such names say nothing new
+        columns = {name: values for name, values in columns.items() if not (digits and name == "class_name")}
+    return columns
+
+
+def _named(attributes: Any, reductions: Sequence[Reduction]) -> dict[str, Any]:
+    """Return an array's attributes with what was done to it in its name."""
+    said = ", ".join(map(str, reductions))
+    name = attributes.get("long_name")
+    units = {"units": attributes["units"]} if "units" in attributes and "count" not in said else {}
+    return ({"long_name": f"{name} ({said})"} if name else {}) | units

@@ -1,4 +1,4 @@
-"""A table as text for people, or as csv, json or parquet for programs."""
+"""A table as text for people, or as a file for programs."""
 
 from __future__ import annotations
 
@@ -6,50 +6,63 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
+
+import numpy as np
+import pandas as pd
 
 from featdyn.errors import FeatdynError
 from featdyn.output import FORMATS, output_file, shown
 from featdyn.plain import plain
-
-if TYPE_CHECKING:
-    import pandas as pd
+from featdyn.query.answer import Answer
 
 SHOWN = 60  # rows of a table for people
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes a cell that begins so for
 
 
-def render(frame: pd.DataFrame, format: str, out: TextIO | str | Path, *, raw: bool = False) -> None:
-    r"""Write a table, what :func:`featdyn.query.query` returned, to a file or an open stream.
+def render(
+    table: pd.DataFrame | Answer, format: str, out: TextIO | str | Path, *, raw: bool = False, whole: bool = False
+) -> None:
+    r"""Write a table, what :func:`featdyn.query.query` returned, or an answer, to a file or an open stream.
 
     Parameters
     ----------
     format
         ``table``: aligned, for people; numbers have 5 significant digits, and long tables are cut in the middle.
-        ``csv``: with a header; NaN is empty. ``json``: a list of records; what is not finite is null. ``parquet``:
-        binary. All but the first keep every digit.
+        ``csv``: with a header; NaN is empty. ``json``: a list of records; what is not finite is null. ``parquet``,
+        ``arrow`` (an IPC file) and ``netcdf`` (version 3, of an answer along its axes) are binary. All but the first
+        keep every digit.
     raw
         Texts in csv as they are in the store. Else one that a spreadsheet would run as a formula begins with ``'``,
         and control characters are written as ``\x1b``, as they always are in tables.
+    whole
+        Cut no table in the middle.
 
     Raises
     ------
     FeatdynError
-        An unknown format, a file that cannot be written, or parquet for a terminal.
+        An unknown format, a file that cannot be written, or a binary format for a terminal.
     """
     if format not in FORMATS:
         raise FeatdynError(f"no format {format!r}; there are {', '.join(FORMATS)}")
     if isinstance(out, (str, Path)):
         with output_file(out) as binary:
             stream = io.TextIOWrapper(binary, "utf-8", "backslashreplace", newline="")
-            render(frame, format, stream, raw=raw)
+            render(table, format, stream, raw=raw, whole=whole)
             stream.detach()
-    elif format == "parquet":
-        frame.to_parquet(_binary(out), index=False)
+        return
+    if format == "netcdf":
+        _binary(out, format).write(_netcdf(table))
+        return
+    frame = table.frame() if isinstance(table, Answer) else table
+    if format == "parquet":
+        frame.to_parquet(_binary(out, format), index=False)
+    elif format == "arrow":
+        _arrow(frame, _binary(out, format))
     elif format == "csv":
         (frame if raw else _harmless(frame)).to_csv(out, index=False, lineterminator="\n")
     else:
-        for line in _json(frame) if format == "json" else _lines(frame):
+        for line in _json(frame) if format == "json" else _lines(frame, whole):
             out.write(line + "\n")
 
 
@@ -63,10 +76,41 @@ def _harmless(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{str(name): texts[name].map(harmless) for name in texts}).rename(columns=harmless)
 
 
-def _binary(out: TextIO) -> BinaryIO:
+def _arrow(frame: pd.DataFrame, out: BinaryIO) -> None:
+    import pyarrow as pa
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    with pa.ipc.new_file(out, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _netcdf(table: pd.DataFrame | Answer) -> bytes:
+    """Return the bytes of a NetCDF file; of a table that is no answer its columns lie along ``row``."""
+    import xarray as xr
+
+    if isinstance(table, Answer):
+        found = table.dataset()
+    else:
+        found = xr.Dataset({str(name): ("row", np.asarray(table[name])) for name in table})
+    for name, variable in found.variables.items():
+        if variable.dtype.kind in "OU":  # text; what is missing is empty
+            words = ["" if pd.isna(word) else str(word) for word in variable.values.reshape(-1)]
+            text = np.array(words, dtype=object).reshape(variable.shape)
+            found = (
+                found.assign_coords({name: variable.copy(data=text)})
+                if name in found.coords
+                else found.assign({name: variable.copy(data=text)})
+            )
+    try:
+        return bytes(found.to_netcdf(format="NETCDF3_64BIT", engine="scipy"))
+    except ValueError as error:  # whole numbers beyond 32 bits, names that NetCDF does not take
+        raise FeatdynError(f"netcdf cannot hold this table ({error}): write parquet or arrow") from error
+
+
+def _binary(out: TextIO, format: str) -> BinaryIO:
     raw: BinaryIO | None = getattr(out, "buffer", None)
     if raw is None or out.isatty():
-        raise FeatdynError("parquet is binary: write it to a file with -o FILE, or send it on with > FILE")
+        raise FeatdynError(f"{format} is binary: write it to a file with -o FILE, or send it on with > FILE")
     return raw
 
 
@@ -80,8 +124,8 @@ def _json(frame: pd.DataFrame) -> Iterator[str]:
         yield json.dumps(record, ensure_ascii=False) + ("," if i < last else "\n]")
 
 
-def _lines(frame: pd.DataFrame) -> Iterator[str]:
-    cut = len(frame) > SHOWN
+def _lines(frame: pd.DataFrame, whole: bool) -> Iterator[str]:
+    cut = len(frame) > SHOWN and not whole
     half = SHOWN // 2
     columns = []
     for name in frame.columns:

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from featdyn.errors import FeatdynError
+from featdyn.query import derived
+from featdyn.query.catalogue import Catalogue, dims_of, kind_of
 from featdyn.query.cells import Array, Cells, Read, Region
 from featdyn.store import ArraySpec, Run
-from featdyn.store.metadata import Document, grows
+from featdyn.store.metadata import grows
 from featdyn.store.reader import decoded
 
 
@@ -30,6 +32,7 @@ class StoredArray:
     cells: Cells  # its values, not read yet
     coordinates: Mapping[str, str]  # the coordinates along one axis, each with that axis
     _load: Callable[[str], Array]
+    _kinds: Mapping[str, np.dtype[Any]]
 
     @property
     def name(self) -> str:
@@ -42,76 +45,52 @@ class StoredArray:
             return self.coordinates[name], self._load(name)
         if name in self.cells.dims:
             return name, np.arange(self.cells.shape[self.cells.dims.index(name)])
-        known = ", ".join(dict.fromkeys([*self.cells.dims, *self.coordinates]))
-        raise FeatdynError(f"{self.name} has no coordinate {name!r}" + (f"; there are {known}" if known else ""))
+        raise FeatdynError(f"{self.name} has no coordinate {name!r}" + unknown(name, self.known))
+
+    def kind(self, name: str) -> np.dtype[Any]:
+        """Return the type of a coordinate, without reading it; text is an object."""
+        return self._kinds.get(name, np.dtype(np.int64))
+
+    @property
+    def known(self) -> list[str]:
+        """Its axes and coordinates."""
+        return list(dict.fromkeys([*self.cells.dims, *self.coordinates]))
 
 
-def find(run: Run, name: str) -> StoredArray:
+def unknown(name: str, known: list[str]) -> str:
+    """Return the end of a sentence: what may have been meant, and what there is."""
+    meant = "".join(f"did you mean {near}? " for near in get_close_matches(name, known, 1, 0.6))
+    return f"; {meant}there are {', '.join(known)}" if known else ""
+
+
+def find(catalogue: Catalogue, name: str) -> StoredArray:
     """Return the variable of this name, or raise :class:`FeatdynError`, whose message lists near names."""
-    catalogue = _Catalogue(run)
-    path = catalogue.paths.get(name.replace("/", "."))
-    if path is None:
-        raise FeatdynError(f"{run.path}: no variable {name!r}{catalogue.near(name)}")
-    paths = catalogue.coordinates(path)
-    axes = {name: _dims(run.nodes[p])[0] for name, p in paths.items()}
-    load = cache(lambda name: stored_cells(run, paths[name]).load())
-    return StoredArray(path, run.nodes[path]["attributes"], stored_cells(run, path), axes, load)
+    run, path = catalogue.run, catalogue.path(name)
+    document, paths = catalogue.document(path), catalogue.coordinates(path)
+    axes = {name: dims_of(run.nodes[p])[0] for name, p in paths.items()}
+    names = derived.class_names(run)
+    labels = next((n for n in ("label", "class") if n in axes and "int" in run.nodes[paths[n]]["data_type"]), None)
+    if names is not None and labels is not None and "class_name" not in axes:
+        axes["class_name"] = axes[labels]
 
+    @cache
+    def load(name: str) -> Array:
+        if name == "class_name" and name not in paths:
+            assert names is not None
+            assert labels is not None
+            return derived.named(load(labels), names)
+        return stored_cells(run, paths[name]).load()
 
-class _Catalogue:
-    """All arrays of a run by their dotted names."""
-
-    def __init__(self, run: Run) -> None:
-        self.nodes = run.nodes
-        arrays = [path for path, document in run.nodes.items() if document["node_type"] == "array"]
-        # Layer names hold dots themselves: the whole dotted name is looked up, never split.
-        self.paths = {path.replace("/", "."): path for path in arrays}
-        for newest in (run.results(name)[-1] for name in run.analyses):
-            alias = newest.rpartition("/")[0].replace("/", ".")
-            within = [path for path in arrays if path.startswith(f"{newest}/")]
-            self.paths |= {f"{alias}.{path.removeprefix(newest + '/')}": path for path in within}
-
-    @cached_property
-    def names(self) -> list[str]:
-        """What to offer: numbered results are left out, they have a name without the number."""
-        return sorted(n for n, p in self.paths.items() if not p.startswith("results/") or n != p.replace("/", "."))
-
-    def near(self, name: str) -> str:
-        """Return the end of a sentence that lists what may have been meant."""
-        dotted = name.replace("/", ".").rstrip(".")
-        inside = [n for n in self.names if n.startswith(f"{dotted}.")]
-        last = [n for n in self.names if n.rpartition(".")[2] == dotted]
-        found = inside or last or get_close_matches(dotted, self.names, 6, 0.5)
-        if not found:
-            found = list(dict.fromkeys(n.partition(".")[0] + (".*" if "." in n else "") for n in self.names))
-        more = f" and {len(found) - 12} more" if len(found) > 12 else ""
-        return f"; did you mean {', '.join(found[:12])}{more}?" if found else ""
-
-    def coordinates(self, path: str) -> dict[str, str]:
-        """Return the paths of the coordinates along one axis of an array, from its own group and from the root."""
-        dims, found = _dims(self.nodes[path]), {}
-        for candidate in self.paths.values():
-            group, _, name = candidate.rpartition("/")
-            axes = _dims(self.nodes[candidate])
-            if len(axes) != 1 or axes[0] not in dims or group not in ("", path.rpartition("/")[0]):
-                continue
-            named = self.nodes[path]["attributes"].get("coordinates", "").split()
-            if group in self.nodes:
-                named += self.nodes[group]["attributes"].get("coordinates", "").split()
-            if candidate != path and (not group or name == axes[0] or name in named):
-                found[name] = candidate
-        return found
-
-
-def _dims(document: Document) -> tuple[str, ...]:
-    names = document.get("dimension_names") or [None] * len(document["shape"])
-    return tuple(name or f"axis{axis}" for axis, name in enumerate(names))
+    kinds = {name: kind_of(run.nodes[paths[name]]) if name in paths else np.dtype(object) for name in axes}
+    return StoredArray(path, document["attributes"], stored_cells(run, path), axes, load, kinds)
 
 
 def stored_cells(run: Run, path: str) -> Cells:
     """Return the values of the array at a path, not read yet."""
+    if path not in run.nodes:
+        return derived.cells(run, path, stored_cells(run, derived.LOGITS))
     document = run.nodes[path]
-    dims, everything = _dims(document), tuple(np.arange(n) for n in document["shape"])
+    dims, everything = dims_of(document), tuple(np.arange(n) for n in document["shape"])
     cell = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
     alone = grows(document) and cell[0] == 1  # else a chunk like any other, of several checkpoints
     dtype, read = (_growing if alone else _whole)(run, path)
@@ -138,10 +117,10 @@ def _part(run: Run, spec: ArraySpec, index: tuple[int, ...], span: Region) -> Ar
 
 def _whole(run: Run, path: str) -> tuple[np.dtype[Any], Read]:
     """Read a coordinate, an input or a result: a cell is a chunk, decoded by zarr."""
-    array: Any = run.group[path]
-    dtype = array.dtype if array.dtype.kind in "biufc" else np.dtype(object)
+    dtype = kind_of(run.nodes[path])
 
     def read(index: tuple[int, ...]) -> Array:
+        array: Any = run.group[path]
         cell = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, array.chunks, strict=True))
         return decoded(np.asarray(array[cell], dtype), run.nodes[path]["attributes"])
 

@@ -1,9 +1,9 @@
-"""Conditions on coordinates: ``split=test``, ``layer=s3*``, ``step=100..500``, ``label!=3,5``, ``train_loss<0.1``."""
+"""Conditions: ``split=test``, ``layer=s3*``, ``layer~^s[23]``, ``step=100..500``, ``checkpoint=-1``, ``loss>1``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,93 +11,110 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.errors import FeatdynError
-from featdyn.query.cells import Array, Cells
-from featdyn.query.stored_array import StoredArray
+from featdyn.query.cells import Array
 
-_CONDITION = re.compile(r"\s*([^=!<>]+?)\s*(!=|<=|>=|=|<|>)\s*(.*?)\s*", re.DOTALL)
+_CONDITION = re.compile(r"\s*([^=!<>~]+?)\s*(!=|!~|<=|>=|==?|<|>|~)\s*(.*?)\s*", re.DOTALL)
 _ORDER = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
+_TRUTH = {"1": "true", "yes": "true", "0": "false", "no": "false"}
 
 Mask = NDArray[np.bool_]
 
 
-def select(variable: StoredArray, where: Sequence[str]) -> Cells:
-    """Return the cells of a variable at the positions where all conditions hold; only coordinates are read.
+@dataclass(frozen=True)
+class Condition:
+    """One condition on a coordinate or a variable."""
 
-    Raises :class:`FeatdynError` for a condition that cannot be read, an unknown coordinate, or no position where all
-    hold.
-    """
-    kept: dict[str, Mask] = {}
-    for text in where:
-        name, operator, pattern = _parse(text)
-        dim, values = variable.coordinate(name)
-        mask = _matches(text, values, operator, pattern)
-        if not mask.any():
-            raise FeatdynError(f"--where {text!r} selects nothing; {name} is {_summary(values)}")
-        kept[dim] = mask & kept.get(dim, True)
-    cells = variable.cells
-    for dim, mask in kept.items():
-        if not mask.any():
-            raise FeatdynError(f"no {dim} of {variable.name} meets all of: {', '.join(where)}")
-        cells = cells.select(dim, cells.positions[cells.dims.index(dim)][mask])
-    return cells
+    text: str
+    name: str
+    operator: str
+    pattern: str
 
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """Return what ``name=value`` says; raise :class:`FeatdynError` where it cannot be read."""
+        parsed = _CONDITION.fullmatch(text)
+        if parsed is None:
+            raise FeatdynError(f"--where {text!r}: write it as coordinate=value, such as split=test or step>=100")
+        name, operator, pattern = parsed.groups()
+        return cls(text, name, "=" if operator == "==" else operator, pattern)
 
-def coordinates_of(where: Sequence[str]) -> set[str]:
-    """Return the coordinates that conditions name."""
-    return {_parse(text)[0] for text in where}
+    def holds(self, values: Array, whole: Array | None = None, *, counted: bool = False) -> Mask:
+        """Return where it holds.
 
+        Parameters
+        ----------
+        whole
+            All values of a coordinate: ``first`` and ``last`` are the smallest and the largest of them.
+        counted
+            Whether it numbers an axis, so that ``-1`` is the last and ``-2`` the one before.
+        """
+        if values.dtype.kind in "iuf":
+            return self._number(values, whole, counted)
+        if self.operator in _ORDER:
+            raise FeatdynError(f"--where {self.text!r}: {self.operator} is for numbers, and {self.name} holds text")
+        if values.dtype.kind == "b":
+            parts = [_TRUTH.get(part.strip().lower(), part.strip().lower()) for part in self.pattern.split(",")]
+            words = np.where(values, "true", "false").astype(object)
+        else:
+            parts = [self.pattern, *(part.strip() for part in self.pattern.split(","))]
+            words = np.array([str(value) for value in values.reshape(-1)], object).reshape(values.shape)
+        found = {word: self._word(word, parts) for word in set(words.reshape(-1).tolist())}
+        mask = np.array([found[word] for word in words.reshape(-1)], bool).reshape(values.shape)
+        return ~mask if self.operator[0] == "!" else mask
 
-def _parse(text: str) -> tuple[str, str, str]:
-    parsed = _CONDITION.fullmatch(text)
-    if parsed is None:
-        raise FeatdynError(f"--where {text!r}: write it as coordinate=value, such as split=test or step>=100")
-    name, operator, pattern = parsed.groups()
-    return name, operator, pattern
-
-
-def _matches(text: str, values: Array, operator: str, pattern: str) -> Mask:
-    if values.dtype.kind in "iuf":
-        if operator in _ORDER:
-            return np.asarray(_ORDER[operator](values, _number(text, pattern, values)))
-        mask = np.zeros(values.shape, bool)
-        for part in pattern.split(","):
-            mask |= _among(text, values, part.strip())
-        return ~mask if operator == "!=" else mask
-    if operator in _ORDER:
-        raise FeatdynError(f"--where {text!r}: {operator} is for numbers, and this coordinate holds text")
-    patterns = {pattern, *(part.strip() for part in pattern.split(","))}
-    words = [str(value) for value in values]
-    found = {word: any(fnmatchcase(word, p) for p in patterns) for word in set(words)}
-    mask = np.array([found[word] for word in words], bool)
-    return ~mask if operator == "!=" else mask
-
-
-def _among(text: str, values: Array, part: str) -> Mask:
-    low, dots, high = part.partition("..")
-    if not dots:
-        return np.asarray(values == _number(text, part, values))
-    mask = np.ones(values.shape, bool)
-    if low:
-        mask &= values >= _number(text, low, values)
-    if high:
-        mask &= values <= _number(text, high, values)
-    return mask
-
-
-def _number(text: str, word: str, values: Array) -> Any:
-    """Return the number that a word stands for; ``first`` and ``last`` are the smallest and the largest there is."""
-    if word.strip() in ("first", "last"):
-        return np.fmin.reduce(values) if word.strip() == "first" else np.fmax.reduce(values)
-    for kind in (int, float):
+    def _word(self, word: str, parts: list[str]) -> bool:
+        if "~" not in self.operator:
+            return any(fnmatchcase(word, part) for part in parts)
         try:
-            return kind(word)
-        except ValueError:
-            continue
-    raise FeatdynError(f"--where {text!r}: {word!r} is not a number, a range such as 10..50, or a list such as 1,2,5")
+            return re.search(self.pattern, word) is not None
+        except re.error as error:
+            raise FeatdynError(
+                f"--where {self.text!r}: {self.pattern!r} is not a regular expression: {error}"
+            ) from None
+
+    def _number(self, values: Array, whole: Array | None, counted: bool) -> Mask:
+        def number(word: str) -> Any:
+            return self._value(word, whole, counted)
+
+        if "~" in self.operator:
+            raise FeatdynError(f"--where {self.text!r}: {self.operator} is for text, and {self.name} holds numbers")
+        if self.operator in _ORDER:
+            return np.asarray(_ORDER[self.operator](values, number(self.pattern)))
+        mask = np.zeros(values.shape, bool)
+        for part in self.pattern.split(","):
+            low, dots, high = part.strip().partition("..")
+            if not dots:
+                mask |= values == number(low)
+                continue
+            within = np.ones(values.shape, bool)
+            if low:
+                within &= values >= number(low)
+            if high:
+                within &= values <= number(high)
+            mask |= within
+        return ~mask if self.operator == "!=" else mask
+
+    def _value(self, word: str, whole: Array | None, counted: bool) -> Any:
+        """Return the number that a word stands for."""
+        if word.strip() in ("first", "last") and whole is not None:
+            return np.fmin.reduce(whole) if word.strip() == "first" else np.fmax.reduce(whole)
+        for kind in (int, float):
+            try:
+                number = kind(word)
+            except ValueError:
+                continue
+            if counted and whole is not None and isinstance(number, int) and number < 0 <= np.fmin.reduce(whole):
+                there = np.unique(whole)  # the axis counts from 0 or more: a negative number counts from its end
+                return there[number] if -number <= len(there) else number
+            return number
+        raise FeatdynError(
+            f"--where {self.text!r}: {word!r} is not a number, a range such as 10..50, or a list such as 1,2,5"
+        )
 
 
-def _summary(values: Array) -> str:
+def summary(values: Array) -> str:
+    """Return in words what values there are."""
     if values.dtype.kind in "iuf":
-        return f"{np.fmin.reduce(values):g} to {np.fmax.reduce(values):g}"
+        return f"{np.fmin.reduce(values):g} to {np.fmax.reduce(values):g}" if np.isfinite(values).any() else "missing"
     words = list(dict.fromkeys(str(v) or "''" for v in values))
     return ", ".join(words[:12]) + (f" and {len(words) - 12} more" if len(words) > 12 else "")

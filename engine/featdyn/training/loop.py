@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featdyn.capture.tap import undisturbed
+from featdyn.capture.undisturbed import undisturbed
 from featdyn.data import Dataset, load, noisy_labels
 from featdyn.errors import RecipeError
 from featdyn.networks import build, predicted_classes

@@ -39,6 +39,8 @@ class Stitched(NamedTuple):
     """float32 cross-entropy; None without labels."""
     margin: Any
     """float32, logit of the label minus the largest of the others; None without labels."""
+    log_odds: Any
+    """float32, log(p / (1 - p)) of the label's probability; None without labels."""
     divergence: Any
     """float32, KL divergence from the distribution of the logits given as ``own``; None without them."""
 
@@ -181,7 +183,7 @@ class SuffixBank:
         features
             (N, ...) of any floating-point type. NaN and infinity give what the modules give for them.
         labels
-            (N,) true classes, for loss and margin.
+            (N,) true classes, for loss, margin and log-odds.
         own
             (checkpoint, N, classes) logits, such as those of the networks that the suffixes are from, for the
             divergence KL(softmax(own) || softmax(logits)).
@@ -214,7 +216,7 @@ class SuffixBank:
                 self._runner.run(given, scores)
                 if self._exact and self.bound:
                     settle(self._modules, given, scores, self.bound)
-        soft = (scores.loss, scores.margin) if labels is not None else (None, None)
+        soft = (scores.loss, scores.margin, scores.log_odds) if labels is not None else (None, None, None)
         arrays = (scores.prediction, *soft, scores.divergence if own is not None else None)
         return Stitched(*(None if array is None else like(array, features) for array in arrays))
 

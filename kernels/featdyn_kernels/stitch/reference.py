@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 from torch import Tensor, nn
 
 from featdyn_kernels.stitch.score import of_classes
@@ -22,10 +22,10 @@ def run(
     *,
     positions: int = 1,
 ) -> tuple[NDArray[Any], ...]:
-    """Return predictions, then with labels losses and margins, then with own logits divergences, (checkpoint, sample).
+    """Return predictions, then with labels losses, margins and log-odds, then with own logits divergences.
 
-    They are float64, of float64 suffixes on features (N, ...); what was not asked for is empty. With several positions
-    suffixes return (N, positions, class), and each position is a sample.
+    All are (checkpoint, sample), float64, of float64 suffixes on features (N, ...); what was not asked for is empty.
+    With several positions suffixes return (N, positions, class), and each position is a sample.
     """
     with torch.inference_mode():
         logits = np.stack([of_classes(m(features.to("cpu", torch.float64, copy=True))).numpy() for m in modules])
@@ -38,8 +38,8 @@ def run(
         log_p = log_softmax(of_classes(torch.from_numpy(own)).numpy().astype(np.float64), axis=-1)
         divergence = (np.exp(log_p) * (log_p - log_q)).sum(-1)
     if labels is None:
-        return prediction, none, none, divergence
+        return prediction, none, none, none, divergence
     picked = np.take_along_axis(logits, labels[None, :, None], -1)[..., 0]
     others = np.where(np.arange(logits.shape[-1]) == labels[:, None], -np.inf, logits)
     loss = -np.take_along_axis(log_q, labels[None, :, None], -1)[..., 0]
-    return prediction, loss, picked - others.max(-1), divergence
+    return prediction, loss, picked - others.max(-1), picked - logsumexp(others, axis=-1), divergence

@@ -68,7 +68,7 @@ class Reference:
         given = [None if tensor is None else tensor.numpy() for tensor in (scores.labels, scores.own)]
         prediction, *figures = reference.run(self.modules, features, *given, positions=self._positions)
         scores.prediction[:] = torch.from_numpy(prediction)
-        for kept, found in zip((scores.loss, scores.margin, scores.divergence), figures, strict=True):
+        for kept, found in zip((scores.loss, scores.margin, scores.log_odds, scores.divergence), figures, strict=True):
             if found.size:
                 kept[:] = torch.from_numpy(found)
 

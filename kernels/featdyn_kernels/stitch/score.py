@@ -14,15 +14,15 @@ from featdyn_kernels._jit import njit
 
 Reduce: TypeAlias = Callable[[Tensor, Tensor | None, Tensor | None], tuple[Tensor, Tensor]]
 """From logits (sample, checkpoint, class), labels (sample,) and own logits (checkpoint, sample, class) to predictions
-and (5, checkpoint, sample): gap, scale, loss, margin and divergence, NaN where labels or own logits lack."""
+and (6, checkpoint, sample): gap, scale, loss, margin, log-odds and divergence, NaN where labels or own logits lack."""
 
 
 class Scores:
     """Results of shape (checkpoint, sample), filled piece by piece, kept on ``device``, where labels and logits go too.
 
-    ``labels`` are true classes, (samples,), int64; without them there is no loss and no margin. ``own`` are logits
-    (checkpoints, samples, classes), float32, to diverge from; without them there is no divergence. ``reduce`` is the
-    kernel that reduces logits there.
+    ``labels`` are true classes, (samples,), int64; without them there is no loss, margin or log-odds. ``own`` are
+    logits (checkpoints, samples, classes), float32, to diverge from; without them there is no divergence. ``reduce`` is
+    the kernel that reduces logits there.
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class Scores:
         self._highest = int(labels.max()) if labels is not None and len(labels) else -1
         self._reduce, self.classes = reduce, 0
         self.prediction = torch.empty((checkpoints, samples), dtype=torch.int64, device=device)
-        self._figures = torch.empty((5, checkpoints, samples), device=device)
-        self.gap, self.scale, self.loss, self.margin, self.divergence = self._figures.unbind()
+        self._figures = torch.empty((6, checkpoints, samples), device=device)
+        self.gap, self.scale, self.loss, self.margin, self.log_odds, self.divergence = self._figures.unbind()
 
     def check(self, classes: int) -> None:
         """Raise ``ValueError`` if these are no logits, or labels or own logits are of other classes."""
@@ -77,29 +77,31 @@ def reduce(logits: Tensor, labels: Tensor | None, own: Tensor | None) -> tuple[T
     """Reduce logits (sample, checkpoint, class) on the CPU."""
     given = np.ascontiguousarray(logits.numpy())
     prediction, *found = score(given, np.empty(0, np.int64) if labels is None else labels.numpy())
-    figures = torch.full((5, *prediction.shape), torch.nan)
+    figures = torch.full((6, *prediction.shape), torch.nan)
     for figure, array in zip(figures, found, strict=False):
         if array.size:
             figure[:] = torch.from_numpy(array)
     if own is not None:
-        figures[4] = torch.from_numpy(divergence(given, np.ascontiguousarray(own.numpy())))
+        figures[5] = torch.from_numpy(divergence(given, np.ascontiguousarray(own.numpy())))
     return torch.from_numpy(prediction), figures
 
 
 @njit
-def score(logits: Any, labels: Any) -> tuple[Any, Any, Any, Any, Any]:
+def score(logits: Any, labels: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
     """Reduce logits (sample, checkpoint, class), float32 or float64, to arrays (checkpoint, sample); sums are float64.
 
-    ``labels`` are (sample,), or empty: loss and margin are then empty too. What is returned: the prediction, the first
-    of the largest logits, -1 where any is NaN, of which no class follows; the gap, the largest logit minus the second
-    largest, NaN where any logit is; the scale, the largest magnitude of a logit; the cross-entropy; and the margin, the
-    logit of the label minus the largest of the others.
+    ``labels`` are (sample,), or empty: loss, margin and log-odds are then empty too. What is returned: the prediction,
+    the first of the largest logits, -1 where any is NaN, of which no class follows; the gap, the largest logit minus
+    the second largest, NaN where any logit is; the scale, the largest magnitude of a logit; the cross-entropy; the
+    margin, the logit of the label minus the largest of the others; and the log-odds log(p / (1 - p)) of the label, its
+    logit minus the log of the sum of the others' exponentials, which keeps its digits where p is almost 1.
     """
     samples, checkpoints, classes = logits.shape
     labelled = checkpoints if len(labels) else 0
     prediction = np.empty((checkpoints, samples), np.int64)
     gap, scale = np.empty((checkpoints, samples), np.float32), np.empty((checkpoints, samples), np.float32)
     loss, margin = np.empty((labelled, samples), np.float32), np.empty((labelled, samples), np.float32)
+    log_odds = np.empty((labelled, samples), np.float32)
     for t in range(checkpoints):
         for n in range(samples):
             best, first, second, largest, nan = 0, -np.inf, -np.inf, 0.0, False
@@ -116,12 +118,14 @@ def score(logits: Any, labels: Any) -> tuple[Any, Any, Any, Any, Any]:
             gap[t, n] = np.nan if nan else first - second
             scale[t, n] = largest
             if labelled:
-                own, total = float(logits[n, t, labels[n]]), 0.0
+                own, others = float(logits[n, t, labels[n]]), 0.0
                 for c in range(classes):
-                    total += math.exp(float(logits[n, t, c]) - first)
-                loss[t, n] = math.log(total) + first - own
+                    if c != labels[n]:
+                        others += math.exp(float(logits[n, t, c]) - first)
+                loss[t, n] = math.log(others + math.exp(own - first)) + first - own
+                log_odds[t, n] = own - first - math.log(others)
                 margin[t, n] = np.nan if nan else own - (second if best == labels[n] else first)
-    return prediction, gap, scale, loss, margin
+    return prediction, gap, scale, loss, margin, log_odds
 
 
 @njit

@@ -79,6 +79,15 @@ def test_moments_are_unbiased(scales: np.ndarray) -> None:
     assert (np.abs(np.mean(found, axis=0) - truth) < 4 * error).all()
 
 
+@pytest.mark.parametrize("center", ["known", "estimated"])
+def test_lengths_of_draws_at_right_angles_are_theirs(center: str) -> None:
+    """What is expected of draws with independent directions holds of these exactly, whatever their mean."""
+    lengths = np.array([2.0, 1.0, 3.0, 0.5, 1.5])
+    rotation = stats.ortho_group.rvs(7, random_state=0)
+    found = centred(lengths[:, None] * rotation[:5], center).lengths  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, lengths, rtol=1e-12)
+
+
 @settings(deadline=None, max_examples=15)
 @given(st.tuples(st.integers(8, 15), st.integers(2, 40)), st.integers(0, 9), CENTERS, st.floats(1e-3, 1e3))
 def test_rotation_and_scale_change_nothing(shape: tuple[int, int], seed: int, center: str, scale: float) -> None:

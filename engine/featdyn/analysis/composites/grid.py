@@ -7,29 +7,25 @@ come in groups, and once for each group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from featdyn.analysis.composites import predictions
 from featdyn.analysis.composites.halves import apart, tolerances
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import output_positions
 from featdyn.analysis.inputs.stitchable import Stitchable
+from featdyn.analysis.inputs.suffix_banks import bank_bytes, suffixes
 from featdyn.errors import NetworkError
-from featdyn.networks import state_for
 from featdyn.store import Run
 from featdyn_kernels.stitch import SuffixBank
 
 HELD = 2**30
 """Bytes of suffixes in memory, on each thread of a worker."""
-BANK = 6
-"""A suffix takes at most so many times its weights: kernels go from 3x3 to 6x6, and twins are kept."""
 SOFT = ("loss", "margin", "probability", "divergence")
 """Means over each set: cross-entropy, logit margin, probability of the label, KL(own network of t2 || composite)."""
 
@@ -126,19 +122,6 @@ def apart_bytes(run: Run) -> int:
     return 2 * predictions.outputs_bytes(run, run.schema.shard_samples)
 
 
-def suffixes(parts: Stitchable, states: Sequence[Mapping[str, Tensor]], positions: int = 1) -> list[SuffixBank]:
-    """Return the suffixes of some checkpoints at each cut.
-
-    What only prefixes use is not theirs, so that what passes beside a cut shows where t1 is joined with itself.
-    """
-    banks = []
-    for cut in parts.cuts:
-        held = nn.Module.state_dict(cut.suffix)
-        own = [held | state_for(cut.suffix, state) for state in states]
-        banks.append(SuffixBank.from_states(cut.suffix, own, positions=positions))
-    return banks
-
-
 def suffix_groups(parts: Stitchable, old: int) -> list[range]:
     """Return the t2 whose suffixes are held together, up to :data:`HELD` bytes, in groups that ``old`` does not cut."""
     most = max(1, HELD // bank_bytes(parts))
@@ -148,11 +131,6 @@ def suffix_groups(parts: Stitchable, old: int) -> list[range]:
         for first, stop in ((0, old), (old, steps))
         for start in range(first, stop, most)
     ]
-
-
-def bank_bytes(parts: Stitchable) -> int:
-    """Return the bytes of one checkpoint's suffixes, at most."""
-    return BANK * 4 * sum(cut.suffix_params for cut in parts.cuts) or 1
 
 
 class _Grid:

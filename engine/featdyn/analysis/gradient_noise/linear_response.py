@@ -1,7 +1,9 @@
 """How features answer to small steps of the parameters: Jacobian-vector products in float64.
 
 The difference of two passes is rounding where a step is small; the linear response has the precision of its arithmetic
-for a step of any length.
+for a step of any length. Operations without a forward derivative (those of weight norm, of bags of embeddings, of a
+network that goes through NumPy) are pushed by central differences along the step instead, made as long as float64 bears
+best.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 
 from featdyn.capture.axis import pooled
-from featdyn.errors import NetworkError
 from featdyn.networks import Cut, features_at, state_for
 from featdyn.networks.attention import with_plain_attention, without_fast_path
 
 TOGETHER = 2**27
 """Bytes of the steps, and of what they move, that are pushed through the network at once."""
+RELATIVE = 1e-6
+"""Length of a central difference, of the parameters' norm: near the cube root of float64's rounding, where both it and
+the curvature cost least (1e-10 of the response, in the networks of the tests); our own choice."""
 _FORWARD = threading.Lock()
 """For levels of forward derivatives, which all threads share."""
 
@@ -56,6 +60,8 @@ class Features:
         self._real = [(real or {}).get(cut.name) for cut in cuts]
         self._part, self._inputs = features_at(model, cuts), inputs
         self._widest = max(prod(cut.shape) for cut in cuts)
+        self.lacking = ""
+        """Which forward derivative is not to be had, so that moves are central differences."""
 
     def at(self, state: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the features at each cut, ``(N, p)``."""
@@ -80,21 +86,41 @@ class Features:
             left = iter(steps)
             while some := list(islice(left, many)):
                 tangents = dict(_named(torch.stack(some).double().to(self._inputs.device), moving))
-                try:
-                    found.append([z.cpu() for z in vmap(along, randomness="different")(tangents)])
-                except RuntimeError as error:
-                    why = str(error).partition("\n")[0]
-                    if isinstance(error, torch.OutOfMemoryError) or "memory" in why:
-                        raise
-                    raise NetworkError(
-                        f"features answer to steps by forward derivatives, which are not to be had here ({why}): "
-                        "leave the moves of features out with probes=0 (--probes 0)"
-                    ) from error
+                if not self.lacking:
+                    try:
+                        found.append([z.cpu() for z in vmap(along, randomness="different")(tangents)])
+                        continue
+                    except RuntimeError as error:
+                        why = str(error).partition("\n")[0]
+                        if isinstance(error, torch.OutOfMemoryError) or "memory" in why:
+                            raise
+                        self.lacking = why
+                found.append(self._differences(own, moving, tangents, len(some)))
         return [torch.cat(z).movedim(0, 1) for z in zip(*found, strict=True)]
+
+    def _differences(
+        self, own: dict[str, Tensor], moving: dict[str, Tensor], steps: dict[str, Tensor], count: int
+    ) -> list[Tensor]:
+        """Return the same by central differences, ``(n, N, p)`` at each cut."""
+        scale = RELATIVE * (_norm(moving) or 1.0)
+        found = []
+        for i in range(count):
+            step = {name: tensors[i] for name, tensors in steps.items()}
+            share = scale / (_norm(step) or 1.0)
+            there, back = (
+                self._features({**own, **{name: moving[name] + sign * v for name, v in step.items()}})
+                for sign in (share, -share)
+            )
+            found.append([((a - b) / (2 * share)).cpu() for a, b in zip(there, back, strict=True)])
+        return [torch.stack(z) for z in zip(*found, strict=True)]
 
     def _features(self, state: dict[str, Tensor]) -> list[Tensor]:
         found = zip(functional_call(self._part, state, (self._inputs,)), self._real, strict=True)
         return [(z if real is None else pooled(z, real, "none")).flatten(1) for z, real in found]
+
+
+def _norm(tensors: Mapping[str, Tensor]) -> float:
+    return float(torch.stack([tensor.norm() for tensor in tensors.values()]).norm())
 
 
 def _step_bytes(size: int, inputs: int, widest: int) -> int:

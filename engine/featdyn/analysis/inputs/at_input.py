@@ -16,13 +16,13 @@ from featdyn.networks.whole import at_input
 from featdyn.store import Run
 
 
-def whole_network(run: Run, given: nn.Module | None, call: Call | None, *, checked: bool = False) -> Stitchable:
+def whole_network(run: Run, given: nn.Module | None, call: Call, *, checked: bool = False) -> Stitchable:
     """Return the run's network with its input as the cut, whether or not it comes apart elsewhere.
 
     ``call`` says how the model is asked, ``checked`` that it was compared with what was recorded. Raises NetworkError
     where it is another.
     """
-    network, call = network_of(run, given), call or Call()
+    network = network_of(run, given)
     model = of_one_input(run, network, call)
     batch, states = Batches(run, device_of(model))[0], States(run, model)
     if given is not None and not checked:

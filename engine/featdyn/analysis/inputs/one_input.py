@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from featdyn.capture.call import Call
 from featdyn.capture.nest import restored
+from featdyn.capture.one_tensor import of_one_tensor
 from featdyn.capture.tap import device_of
 from featdyn.errors import NetworkError
-from featdyn.networks.packed import Packing, with_forward
-from featdyn.networks.twin import eval_twin
+from featdyn.networks.packed import Packing
 from featdyn.store import Run
 
 _PLAIN = Call()
@@ -81,22 +81,13 @@ def of_one_input(run: Run, model: nn.Module, call: Call = _PLAIN, *, exact: bool
     ``call`` says how the model is asked; with ``exact`` it is one in float64. Raises :class:`NetworkError` where it
     does not run on what was recorded, or returns no logits.
     """
-    inputs, plain = Inputs(run, exact=exact), takes_one(run) and call.forward is None
+    inputs = Inputs(run, exact=exact)
     example, structure = inputs.of(slice(0, min(FEW, run.schema.samples))).to(device_of(model)), inputs.structure
 
-    def ask(model: nn.Module, given: Tensor) -> Any:
-        tensors = given if takes_one(run) else restored(structure, inputs.packing.unpack(given).__getitem__)
-        return call(model, tensors)
+    def unpacked(given: Tensor) -> Any:
+        return restored(structure, inputs.packing.unpack(given).__getitem__)
 
-    found = model if plain else with_forward(model, ask)
     try:
-        with torch.inference_mode():
-            outputs = eval_twin(found)(example.clone())
-    except Exception as error:  # what users' forward functions raise
-        if plain:
-            return model  # who takes it apart says why
-        raise NetworkError(f"{run.path}: the network does not take the recorded inputs: {error}") from error
-    if isinstance(outputs, Tensor) and call.output is None:
-        return found
-    call.logits(outputs)  # or say which output is to be chosen
-    return with_forward(model, lambda model, given: call.logits(ask(model, given)))
+        return of_one_tensor(model, example, call, None if takes_one(run) else unpacked)
+    except NetworkError as error:
+        raise NetworkError(f"{run.path}: {error}") from error

@@ -28,12 +28,14 @@ from featdyn.capture.tap import device_of
 from featdyn.errors import FeatdynError, NetworkError
 from featdyn.networks import Cut, resolve, state_for, ways
 from featdyn.networks.choose import NoCut
+from featdyn.networks.layer_patterns import matching
 from featdyn.networks.trace import CannotCut
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
 
 Made = TypeVar("Made")
 
+_PLAIN = Call()
 FEW = 8
 """So many probes tell whether the halves of a network are the network."""
 SAME = 1e-5
@@ -55,7 +57,7 @@ class Stitchable:
     method: str = ""  # which way it was taken apart, in words
     halves: bool = True  # whether there are any: recorded layers have none
     network: nn.Module | None = None  # as it was recorded, which takes and returns whatever it does
-    call: Call = field(default_factory=Call)  # how that is asked
+    call: Call = _PLAIN  # how that is asked
     difference: float = 0.0  # between the halves of a checkpoint and its network, over the largest output
 
     def around(self, make: Callable[..., Made], run: Run, *rest: Any) -> Callable[[], Made]:
@@ -109,7 +111,7 @@ def cut_network(
     method: str = "",
     *,
     masked: bool = False,
-    call: Call | None = None,
+    call: Call = _PLAIN,
 ) -> Stitchable:
     """Take a run's network apart at cuts of these names or patterns, at the "default" ones or at "all".
 
@@ -122,7 +124,7 @@ def cut_network(
     NetworkError
         The network cannot be cut, there is no such cut, or the model is not the one recorded.
     """
-    given, call = model, call or Call()
+    given = model
     network = network_of(run, model)
     model = of_one_input(run, network, call)
     batch = Batches(run, device_of(model))[0]
@@ -197,10 +199,12 @@ def _taken_apart(
         except NoCut:  # maybe one that costs the same as another
             every = next((cuts for cuts in ways(model, inputs, every=True) if cuts[0].method == found[0].method), found)
             try:
-                picked = resolve(every, [name for each in patterns for name in _known(found, each)])
-            except NoCut as error:  # maybe one that another way finds
+                picked = resolve(every, [name for each in patterns for name in _known(found, each, [each])])
+            except NoCut as error:
                 missing = missing or error
-                continue
+                if all(_names_a_module(model, each) or _known(every, each, []) for each in patterns):
+                    continue  # maybe one that another way finds
+                break
         states = states or States(run, model)
         difference = 0.0 if method else _difference(model, picked, states, inputs)
         if difference <= SAME:
@@ -217,12 +221,19 @@ def _taken_apart(
     raise NetworkError(f"{run.path}: the halves of the network give other outputs than the network itself")
 
 
-def _known(cuts: Sequence[Cut], pattern: str) -> list[str]:
-    """Return the names of the cuts that match; the pattern itself where none does."""
+def _known(cuts: Sequence[Cut], pattern: str, otherwise: list[str]) -> list[str]:
+    """Return the names of the cuts that match."""
     try:
         return [cut.name for cut in resolve(cuts, [pattern])]
     except NoCut:
-        return [pattern]
+        return otherwise
+
+
+def _names_a_module(model: nn.Module, pattern: str) -> bool:
+    """Whether a pattern fits a module: other ways of taking it apart, which take seconds, find no other names."""
+    names = [name for name, _ in model.named_modules()]
+    inside = [name.partition(".")[2] for name in names]  # of a model that stands for one of several inputs
+    return bool(matching(pattern, [*names, *inside]))
 
 
 def _difference(model: nn.Module, cuts: Sequence[Cut], states: States, inputs: Tensor) -> float:

@@ -74,7 +74,7 @@ def heads(
 def _results(like: torch.Tensor, checkpoints: int) -> tuple[torch.Tensor, torch.Tensor]:
     shape = checkpoints, like.shape[1]
     prediction = torch.empty(shape, dtype=torch.int64, device=like.device)
-    return prediction, torch.empty((5, *shape), dtype=torch.float32, device=like.device)
+    return prediction, torch.empty((6, *shape), dtype=torch.float32, device=like.device)
 
 
 def _compared(blank: torch.Tensor, labels: torch.Tensor | None, own: torch.Tensor | None) -> tuple[Any, ...]:
@@ -93,7 +93,7 @@ def _write_scores(
     p_n,
     p_c,
     prediction_ptr,  # (checkpoints, samples)
-    figures_ptr,  # (5, checkpoints, samples)
+    figures_ptr,  # (6, checkpoints, samples)
     samples,
     classes,
     LABELLED: tl.constexpr,
@@ -119,12 +119,15 @@ def _write_scores(
     log_terms = tl.log(tl.sum(tl.where(inside, tl.exp(above), 0.0), 1))
     loss = tl.full(n.shape, float("nan"), tl.float32)
     margin = loss
+    log_odds = loss
     divergence = loss
     if LABELLED:
         label = tl.load(labels_ptr + n, written, 0)
         reached = tl.sum(tl.where(c[None, :] == label[:, None], z, 0.0), 1)
         loss = log_terms + first - reached
         margin = tl.where(broken, float("nan"), reached - tl.where(best == label, second, first))
+        others = tl.sum(tl.where(inside & (c[None, :] != label[:, None]), tl.exp(above), 0.0), 1)
+        log_odds = reached - first - tl.log(others)
     if OWN:
         source = own_ptr + t * p_t + n.to(tl.int64)[:, None] * p_n + c.to(tl.int64)[None, :] * p_c
         p = tl.load(source, written[:, None] & inside, 0.0).to(tl.float32)
@@ -137,7 +140,8 @@ def _write_scores(
         divergence = tl.where(broken, float("nan"), tl.where(divergence < 0, 0.0, divergence))
     tl.store(to + 2 * step, loss, written)
     tl.store(to + 3 * step, margin, written)
-    tl.store(to + 4 * step, divergence, written)
+    tl.store(to + 4 * step, log_odds, written)
+    tl.store(to + 5 * step, divergence, written)
 
 
 @triton.jit

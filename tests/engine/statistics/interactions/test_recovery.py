@@ -47,6 +47,15 @@ def test_a_table_gives_its_moebius_transform() -> None:
     assert found.bias == pytest.approx(table[0])
 
 
+def test_one_variable_has_one_term_and_order_eight_is_the_highest() -> None:
+    found = sparse_interactions(lambda masks: 2.0 + 3.0 * masks[:, 0], 1, max_order=8)
+    assert dict(found.terms) == {(0,): pytest.approx(3)}
+    assert found.bias == pytest.approx(2)
+    for n, order in ((0, 1), (1, 0), (1, 9)):
+        with pytest.raises(ValueError, match="n must be at least 1 and max_order between 1 and 8"):
+            sparse_interactions(lambda masks: masks.sum(1), n, max_order=order)
+
+
 def test_terms_that_cancel_are_found() -> None:
     def f(masks: np.ndarray) -> np.ndarray:
         m = masks.astype(float)

@@ -67,6 +67,13 @@ def test_the_noise_of_a_checkpoint_is_found(noise: float) -> None:
     np.testing.assert_allclose(fit.strength.mean(), 1)
 
 
+@pytest.mark.parametrize(("place", "edge"), [(0, True), (53, False), (54, True)])
+def test_a_noise_at_either_end_of_those_tried_is_at_the_edge(place: int, edge: bool) -> None:
+    final, tried = worlds.model(final_network()), np.geomspace(1e-7, 100, 55)
+    fit = fit_noise(final, theoretical_strength(final, tried[place]).mean(0))
+    assert (fit.noise, fit.at_edge) == (pytest.approx(tried[place]), edge)
+
+
 def test_theory_removes_high_orders_first() -> None:
     final = worlds.model(final_network())
     weak, strong = (normalised(theoretical_strength(final, s).mean(0)) for s in (1e-3, 10.0))

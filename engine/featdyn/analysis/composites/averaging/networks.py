@@ -38,11 +38,11 @@ class AveragedNetworks:
         self,
         run: Run,
         model: nn.Module | None,
-        call: Call | None,
+        call: Call,
         labels: NDArray[np.int64],
         train: NDArray[np.intp],
     ) -> None:
-        self.asked = of_one_input(run, network_of(run, model), call or Call())
+        self.asked = of_one_input(run, network_of(run, model), call)
         self.model = eval_twin(self.asked)
         self._run, self._labels, self._train = run, labels, train
         self.states = States(run, self.model)

@@ -19,6 +19,7 @@ from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import output_positions, predictions_labelled, recorded_classes
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
+from featdyn.analysis.inputs.suffix_banks import bank_bytes
 from featdyn.analysis.status import NOT_FINITE, Status
 from featdyn.compute import Plan
 from featdyn.store import Run
@@ -55,12 +56,12 @@ def plan(run: Run, parts: Stitchable, known: int) -> Plan:
     return Plan(
         f"{len(cuts)} cuts x {new:,} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T multiply-adds",
         tasks=run.schema.blocks * steps * len(groups),
-        reads=parts.features.stored_bytes * steps * len(groups),
+        reads=parts.features.stored_bytes * steps * len(groups) + (new + steps) * run.schema["outputs/logits"].nbytes,
         task={
             "features": parts.pass_bytes + 4 * batches.size * BETWEEN * max(widths),
             "logits": steps * outputs_bytes(run, run.schema.shard_samples),
         },
-        state=parts.held | {"suffixes": max(map(len, groups), default=0) * grid.bank_bytes(parts)},
+        state=parts.held | {"suffixes": max(map(len, groups), default=0) * bank_bytes(parts)},
         result={
             "predictions": (6 + dtype_of(run).itemsize) * len(cuts) * steps**2 * predictions,
             "intervals": INTERVALS * 8 * steps**2 * predictions,

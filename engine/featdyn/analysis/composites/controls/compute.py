@@ -14,7 +14,7 @@ from torch import Tensor
 
 from featdyn.analysis.composites.controls import CELLS, KINDS, OF_KINDS, STRICT, ControlOptions
 from featdyn.analysis.composites.controls.perturbations import lengths, norm_error, perturbed
-from featdyn.analysis.composites.grid import apart_bytes, bank_bytes, refuse_apart, suffixes
+from featdyn.analysis.composites.grid import apart_bytes, refuse_apart
 from featdyn.analysis.composites.predictions import (
     NO_COMMON_PREDICTION,
     NO_PREDICTION,
@@ -27,6 +27,7 @@ from featdyn.analysis.inputs.class_labels import labelled
 from featdyn.analysis.inputs.one_input import Inputs
 from featdyn.analysis.inputs.positions import mask_of
 from featdyn.analysis.inputs.stitchable import Stitchable
+from featdyn.analysis.inputs.suffix_banks import bank_bytes, suffixes
 from featdyn.analysis.status import NOT_FINITE, STILL, ZERO, Status
 from featdyn.compute import Plan
 from featdyn.errors import FeatdynError

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
 
-from featdyn.analysis.composites.grid import apart_bytes, bank_bytes, refuse_apart, suffixes
+from featdyn.analysis.composites.grid import apart_bytes, refuse_apart
 from featdyn.analysis.composites.predictions import (
     NO_COMMON_PREDICTION,
     NO_PREDICTION,
@@ -24,6 +24,7 @@ from featdyn.analysis.composites.rewind import CELLS, RewindOptions
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled
 from featdyn.analysis.inputs.stitchable import Stitchable
+from featdyn.analysis.inputs.suffix_banks import bank_bytes, suffixes
 from featdyn.analysis.status import Status
 from featdyn.compute import Plan
 from featdyn.networks import predicted_classes, segments, state_for

@@ -111,7 +111,7 @@ def plan(run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], pairs: int, 
     return Plan(
         f"{len(parts.cuts)} cuts x {sets} sets of up to {rows:,} probes x {pairs} pairs of checkpoints",
         tasks=sets * (1 + steps) + sets * len(parts.cuts) * -(-pairs // PAIRS),
-        reads=parts.features.stored_bytes * (steps * probes + sets * FITTED) // run.schema.samples,
+        reads=2 * steps * parts.features.stored_bytes,  # at most: to fit axes, and to project
         task={"features": parts.pass_bytes, "rows to fit": 4 * fit * (sum(widths) + max(widths)) + 4 * 8 * fit**2},
         state=parts.held | {"axes": 4 * sets * sum(min(WIDTH, width, fit) * width for width in widths)},
         result={

@@ -14,10 +14,9 @@ NONE_SALIENT = "no_interaction_is_salient"
 NO_SPREAD = "draws_of_images_tell_no_spread"
 
 
-class InteractionsOptions(FeatureSource, Cuts, Sets, Seed):
-    """Options of the masked outputs and their interactions."""
+class Players(Seed):
+    """What is masked, and how."""
 
-    at: Literal["cuts", "input"] = Field("cuts", description="what is masked: features at the cuts, or the input")
     kind: Literal["patches", "superpixels", "words", "channels", "components"] = Field(
         "patches",
         description="what a player is: a patch of a map or image, a superpixel of the input, a word (position), a "
@@ -30,6 +29,12 @@ class InteractionsOptions(FeatureSource, Cuts, Sets, Seed):
         "channel; components are taken out in either case",
     )
     token: int = Field(0, ge=0, description="what a masked word becomes where inputs are integers, such as [MASK]")
+
+
+class InteractionsOptions(FeatureSource, Cuts, Sets, Players):
+    """Options of the masked outputs and their interactions."""
+
+    at: Literal["cuts", "input"] = Field("cuts", description="what is masked: features at the cuts, or the input")
     checkpoints: Literal["all", "last"] = Field("all", description="last is enough for a baseline network")
     slack: float = Field(0.02, ge=0, le=1, description="tolerance of the sparse model, of |v(all) - v(none)|")
     samples: int = samples(8)
@@ -65,5 +70,5 @@ ANALYSIS = Analysis(
     compute="featdyn.analysis.features.interactions.compute:interactions",
     section="featdyn.report.sections.interactions:section",
     incidental=("slack",),
-    version=2,
+    version=3,
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -14,14 +15,16 @@ from featdyn.analysis.features.interactions import CELLS, NO_SPREAD, NONE_SALIEN
 from featdyn.analysis.features.interactions.tables import ROWS, Asked, MaskedOutputs, of_batches
 from featdyn.analysis.inputs.at_input import whole_network
 from featdyn.analysis.inputs.class_labels import class_count, labelled
+from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
+from featdyn.analysis.inputs.suffix_banks import bank_bytes
 from featdyn.analysis.status import NOT_FINITE, Status
 from featdyn.compute import Plan
 from featdyn.statistics.interactions import and_or, salient, strength_by_order
 from featdyn.statistics.interactions.ratio_of_sums import drawn, ratio_of_sums
 from featdyn.store import Run
 
-OUTPUTS = 3  # so many times a probe's outputs are held while log-odds are made of them
+OUTPUTS = 5  # so many times a probe's outputs are held while log-odds are made of them
 MODEL = 32  # numbers that finding interactions holds for each entry of a table, at most
 TOO_FEW = "fewer_entries_than_players"
 NONE_KNOWN = "no_probe_is_computed"
@@ -50,23 +53,46 @@ def interactions(context: Context[InteractionsOptions]) -> xr.Dataset:
     asked = Asked(probes, labels, np.any(sets.members, axis=0))
     context.admit(_plan(run, parts, len(items), len(steps) - known, asked, options))
     state, rebuild = MaskedOutputs(run, parts, asked, options), parts.around(MaskedOutputs, run, asked, options)
+
+    def first(count: int) -> xr.Dataset:
+        """Return the result of so many of the checkpoints."""
+        places = [np.searchsorted(probes, mine) for mine in chosen]
+        found = _found(v[:, :count], region, places, sets.origins[probes], options)
+        coords = of_probes(run, parts, sets, labels, probes, chosen, steps[:count], options.players)
+        dims = *CELLS.split(), "subset"
+        return coords.assign(v=(dims, v[:, :count]), region=(("cut", "probe", "player"), region), **found)
+
     with context.stage(state, rebuild) as stage:
         for (t, b), (tables, players) in zip(items, context.each(stage.map(MaskedOutputs.tables, items)), strict=True):
-            v[:, t - steps[0], spans[b]], region[:, spans[b]] = tables, players
-    found = _found(v, region, [np.searchsorted(probes, mine) for mine in chosen], sets.origins[probes], options)
+            place = t - steps[0]
+            v[:, place, spans[b]], region[:, spans[b]] = tables, players
+            if b == items[-1][1] and options.checkpoints == "all":
+                context.keep(partial(first, int(place) + 1))
+    return first(len(steps))
+
+
+def of_probes(
+    run: Run,
+    parts: Stitchable,
+    sets: ProbeSets,
+    labels: NDArray[np.int64],
+    probes: NDArray[np.intp],
+    chosen: list[NDArray[np.intp]],
+    steps: NDArray[np.intp],
+    players: int,
+) -> xr.Dataset:
+    """Return the coordinates of tables of ``probes``, of which each set has ``chosen`` some, at checkpoints."""
     coords = parts.coords(run, sets).drop_dims("t2").rename(t1="t").isel(t=steps)
     coords = coords.rename({f"{name}1": name for name in ("step", "rate") if f"{name}1" in coords})
-    coords = coords.assign_coords(
+    return coords.assign_coords(
         probe=run.coords["sample"].values[probes],
         label=("probe", labels[probes]),
         origin=("probe", sets.origins[probes]),
-        order=np.arange(1, options.players + 1),
-        subset=np.arange(2**options.players),
+        order=np.arange(1, players + 1),
+        subset=np.arange(2**players),
         used=("set", [len(mine) for mine in chosen]),
         split=("probe", _of_set(sets.names, chosen, probes)),
     )
-    dims = *CELLS.split(), "subset"
-    return coords.assign(v=(dims, v), region=(("cut", "probe", "player"), region), **found)
 
 
 def _of_set(names: list[str], chosen: list[NDArray[np.intp]], probes: NDArray[np.intp]) -> NDArray[np.object_]:
@@ -148,7 +174,7 @@ def _plan(run: Run, parts: Stitchable, tasks: int, steps: int, asked: Asked, opt
         f"{len(parts.cuts)} cuts x {steps} checkpoints x {probes:,} probes x {rows:,} maskings, "
         f"{steps * probes * rows * suffix / 1e12:.3g} T multiply-adds",
         tasks=tasks,
-        reads=0,
+        reads=steps * parts.features.stored_bytes,
         task={
             "features": parts.pass_bytes,
             "masks": 3 * min(ROWS, rows) * widest,
@@ -156,7 +182,7 @@ def _plan(run: Run, parts: Stitchable, tasks: int, steps: int, asked: Asked, opt
             "outputs": OUTPUTS * 8 * rows * class_count(run),
             **moments,
         },
-        state=parts.held,
+        state=parts.held | {"suffixes": bank_bytes(parts)},
         result={
             "tables": 4 * len(parts.cuts) * run.checkpoints * probes * rows,
             "models": MODEL * 8 * rows * probes,

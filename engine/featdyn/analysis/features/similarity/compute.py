@@ -60,11 +60,13 @@ def similarity(context: Context[SimilarityOptions]) -> xr.Dataset:
 def plan(run: Run, specs: list[ArraySpec], kept: int, tasks: int, block: int, result: int) -> Plan:
     """Return what all pairs will need."""
     widest, count = max(map(variables, specs)), len(specs) * run.checkpoints
+    spans = -(-count // block)
     one = 8 * kept * (3 * widest + 4 * kept)  # features, directions and their lengths; distances, ranks, neighbours
     return Plan(
         f"{count:,} x {count:,} pairs of layers and checkpoints, {kept:,} probes",
         tasks=tasks,
-        reads=2 * tasks * block * kept * max(spec.itemsize * prod(spec.shape[1:]) for spec in specs),
+        # Of two spans that differ both are read, of a span with itself one.
+        reads=(2 * spans - 1) * run.checkpoints * kept * sum(spec.itemsize * prod(spec.shape[1:]) for spec in specs),
         task={"representations": min(2 * block, count) * one, "blocks": block_bytes(run, specs)},
         result={"cells": result},
     )

@@ -108,7 +108,9 @@ class NoiseAt:
                 for mine, of_cut in zip(found, self._rounding(around, rate, draws[0], g, moves), strict=True):
                     mine |= of_cut
             del draws, steps, moves  # before there are those of other labels
-        return [xr.Dataset(values) for values in found]
+        lacking = self._features.lacking
+        said = {"feature_moves": f"central differences in float64: {lacking}"} if lacking else {}
+        return [xr.Dataset(values, attrs=said) for values in found]
 
     def _draws(self, count: int, **how: Any) -> Iterator[dict[str, Tensor]]:
         return self.sampler.draws(count, self._options.replacement, **how)

@@ -1,0 +1,86 @@
+"""Variables that follow from stored ones: what a network says of a sample, how sure it is, and whether it is right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featdyn.query.cells import Array, Cells
+from featdyn.store import Run
+from featdyn.store.metadata import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOGITS = "outputs/logits"
+MEANING = {
+    "outputs/prediction": ("class with the largest logit", "int64"),
+    "outputs/confidence": ("softmax probability of the predicted class", "float32"),
+    "outputs/correct": ("whether the prediction is the label", "bool"),
+}
+
+
+def paths(run: Run) -> list[str]:
+    """Return the variables that follow from what a run has recorded."""
+    document = run.nodes.get(LOGITS)
+    if document is None or document.get("dimension_names") != ["checkpoint", "sample", "class"]:
+        return []
+    return [path for path in MEANING if path != "outputs/correct" or _labelled(run)]
+
+
+def document(run: Run, path: str) -> Document:
+    """Return the metadata that such a variable would have."""
+    meaning, dtype = MEANING[path]
+    logits = run.nodes[LOGITS]
+    chunk = logits["chunk_grid"]["configuration"]["chunk_shape"][:2]
+    return {
+        "node_type": "array",
+        "shape": logits["shape"][:2],
+        "data_type": dtype,
+        "dimension_names": ["checkpoint", "sample"],
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "attributes": {"long_name": meaning, "units": "1"},
+    }
+
+
+def cells(run: Run, path: str, logits: Cells) -> Cells:
+    """Return the values of such a variable, from the logits, cell by cell."""
+    labels = run.values("label") if path == "outputs/correct" else None
+    what: Callable[[Array], Array] = _confidence if path == "outputs/confidence" else _prediction
+
+    def read(index: tuple[int, ...]) -> Array:
+        found = what(logits.read((*index, 0)))
+        if labels is None:
+            return found
+        start = index[1] * logits.cell[1]
+        return np.asarray(found == labels[start : start + found.shape[1]])
+
+    return Cells(logits.dims[:2], logits.positions[:2], logits.cell[:2], np.dtype(MEANING[path][1]), read)
+
+
+def class_names(run: Run) -> Array | None:
+    """Return the name of each label, None where nothing says."""
+    names = run.described("dataset").get("classes")
+    fine = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    return np.array(names, dtype=object) if fine else None
+
+
+def named(labels: Array, names: Array) -> Array:
+    """Return the class name of each label; '' of what is none."""
+    known = (labels >= 0) & (labels < len(names))
+    return np.where(known, names[np.where(known, labels, 0)], "")
+
+
+def _labelled(run: Run) -> bool:
+    return "label" in run.paths("sample") and "int" in run.nodes["label"]["data_type"]
+
+
+def _prediction(logits: Array) -> Array:
+    return np.asarray(logits.argmax(-1))
+
+
+def _confidence(logits: Array) -> Array:
+    with np.errstate(invalid="ignore", over="ignore"):  # of logits that are not finite, it is missing
+        wide = logits.astype(np.float64)
+        return np.asarray(1 / np.exp(wide - wide.max(-1, keepdims=True)).sum(-1), np.float32)

@@ -1,0 +1,108 @@
+"""Ask DuckDB: what a run holds as its tables, and its errors in one line."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from typing import Any
+
+import pandas as pd
+
+from featdyn.errors import FeatdynError
+from featdyn.query.answered import answered
+from featdyn.query.catalogue import Catalogue
+from featdyn.query.sql.tables import Table
+from featdyn.query.sql.tables import tables as tables_of
+from featdyn.store import Run
+
+ANALYSES = ("name", "path", "question", "options", "missing")  # columns of the table of that name
+
+
+def sql(run: Run, statement: str) -> pd.DataFrame:
+    """Answer a statement of DuckDB's SQL over the tables of a run.
+
+    What is stored is streamed through it: of each table the columns that the statement names, and of these the
+    checkpoints, layers and blocks of samples where its conditions can hold. NaN is NULL. Nothing but the store is
+    reached: no file, no network.
+
+    Parameters
+    ----------
+    statement
+        Such as ``select split, avg(loss) from outputs group by split``. :func:`tables` lists the tables.
+
+    Returns
+    -------
+    pandas.DataFrame
+
+    Raises
+    ------
+    FeatdynError
+        DuckDB is not installed, or the statement is wrong; the message has the nearest names.
+    """
+    duckdb = _duckdb()
+    if not statement.strip():
+        raise FeatdynError("write a statement, such as: select split, avg(loss) from outputs group by split")
+    from featdyn.query.sql.scan import Scan
+
+    connection = duckdb.connect(config={"enable_external_access": "false"})
+    scans = []
+    try:
+        connection.execute("set python_enable_replacements = false")
+        for number, table in enumerate(_asked(connection, list(tables_of(Catalogue(run))), statement)):
+            scans.append(Scan(table))
+            connection.register(f"scan_{number}", scans[-1])
+            if table.schema:
+                connection.execute(f"create schema if not exists {_quoted(table.schema)}")
+            place = ".".join(map(_quoted, filter(None, (table.schema, table.name))))
+            connection.execute(f"create view {place} as select * from scan_{number}")
+        if "analyses" in statement.lower():
+            connection.register("known_analyses", _analyses(run))
+            connection.execute("create view analyses as select * from known_analyses")
+        found = connection.execute(statement)
+        return found.df() if found.description else pd.DataFrame()
+    except duckdb.Error as error:
+        failed = next((scan.failed for scan in scans if isinstance(scan.failed, FeatdynError)), None)
+        raise failed or FeatdynError(_line(str(error))) from error
+    finally:
+        connection.close()
+
+
+def tables(run: Run) -> pd.DataFrame:
+    """Return the tables of a run, each with its number of rows and its columns."""
+    found = [
+        (table.title, math.prod(table.shape), ", ".join([*table.coordinates, *table.arrays]))
+        for table in tables_of(Catalogue(run))
+    ]
+    found.append(("analyses", len(run.analyses), ", ".join(ANALYSES)))
+    return pd.DataFrame(found, columns=["table", "rows", "columns"])
+
+
+def _asked(connection: Any, known: list[Table], statement: str) -> list[Table]:
+    """Return the tables that a statement names; all where it names others, so that near names are offered."""
+    try:
+        named = connection.get_table_names(statement)
+    except _duckdb().Error:  # wrong, or several statements in one, such as PIVOT: asking will tell
+        return known
+    names = {name.rpartition(".")[2].strip('"').lower() for name in named}
+    found = [table for table in known if table.name.rpartition(".")[2].lower() in names]
+    return found if names <= {table.name.rpartition(".")[2].lower() for table in found} | {"analyses"} else known
+
+
+def _analyses(run: Run) -> pd.DataFrame:
+    return pd.DataFrame(answered(run), columns=list(ANALYSES), dtype=object)
+
+
+def _duckdb() -> Any:
+    try:
+        return importlib.import_module("duckdb")
+    except ImportError:
+        raise FeatdynError("SQL needs DuckDB: pip install 'featdyn[sql]'") from None
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _line(message: str) -> str:
+    """Return what DuckDB says without the statement that it quotes."""
+    return " ".join(message.partition("\nLINE ")[0].split())

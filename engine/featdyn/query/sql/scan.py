@@ -1,0 +1,187 @@
+"""A table as Arrow batches: only columns that are asked for, only cells in which a filter can hold.
+
+DuckDB hands both to what it takes for a pyarrow dataset. Which places of an axis a filter can hold at, Arrow itself
+tells from what is known of them (that of a checkpoint its step is 40), so that nothing here understands expressions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
+from pyarrow.fs import LocalFileSystem
+
+from featdyn.query.cells import Array, Cells, Region
+from featdyn.query.sql.tables import Table
+
+PLACES = 4096  # of a longer axis cells are told apart, not single places
+ROWS = 65_536  # of a batch, or those of one cell
+
+
+class Scan(ds.Dataset):  # type: ignore[misc]
+    """One table, as pyarrow's datasets are asked: a schema, and a scanner."""
+
+    def __init__(self, table: Table) -> None:  # pyarrow's own makes none
+        self.table = table
+        self.failed: Exception | None = None  # what a scan raised: DuckDB passes on its words only
+        self._column = lru_cache(256)(self._coordinate)
+
+    def coordinate(self, name: str) -> Array:
+        """Return the values of a coordinate, which is read when it is needed."""
+        return self.table.widest.coordinate(name)[1]
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Names and types of the columns."""
+        fields = [(name, _type(self.table.widest.kind(name))) for name in self.table.coordinates]
+        for name, array in self.table.arrays.items():
+            inner = _type(array.cells.dtype, packed=bool(self._packed(array.cells)))
+            size = int(np.prod([array.cells.shape[axis] for axis in self._packed(array.cells)], dtype=np.int64))
+            fields.append((name, pa.list_(inner, size) if self._packed(array.cells) else inner))
+        return pa.schema(fields)
+
+    def scanner(
+        self, columns: Sequence[str] | None = None, filter: ds.Expression | None = None, **_: Any
+    ) -> ds.Scanner:
+        """Return what reads columns of the rows for which a filter holds."""
+        needed = self._needed(columns, filter)
+        schema = pa.schema([self.schema.field(name) for name in needed])
+        batches = self._batches(schema, filter)
+        return ds.Scanner.from_batches(batches, schema=schema, columns=columns, filter=filter)
+
+    def _needed(self, columns: Sequence[str] | None, filter: ds.Expression | None) -> list[str]:
+        names: list[str] = self.schema.names
+        if columns is None:
+            return names
+        asked = set(columns)
+        if filter is not None:  # its own columns, which may be others
+            for name in [name for name in names if name not in asked]:
+                without = pa.schema([field for field in self.schema if field.name != name])
+                try:
+                    ds.Scanner.from_batches(iter(()), schema=without, columns=[], filter=filter)
+                except (pa.ArrowInvalid, KeyError):
+                    asked.add(name)
+        return [name for name in names if name in asked]
+
+    def _batches(self, schema: pa.Schema, filter: ds.Expression | None) -> Iterator[pa.RecordBatch]:
+        try:
+            kept = {dim: self._possible(dim, filter) for dim in self.table.dims}
+            grid = _at(self.table.widest.cells, kept)
+            axes = [grid.dims.index(dim) for dim in self.table.dims]
+            seen: set[tuple[int, ...]] = set()
+            for whole in grid.regions():
+                region = tuple(whole[axis] for axis in axes)
+                start = tuple(run.start for run in region)
+                if start not in seen:  # of cells that cut features, each row is given once
+                    seen.add(start)
+                    yield self._batch(schema, kept, region)
+        except Exception as error:
+            self.failed = error
+            raise
+
+    def _batch(self, schema: pa.Schema, kept: dict[str, NDArray[np.intp]], region: Region) -> pa.RecordBatch:
+        places = {dim: kept[dim][run] for dim, run in zip(self.table.dims, region, strict=True)}
+        shape = tuple(len(found) for found in places.values())
+        columns = []
+        for field in schema:
+            if field.name in self.table.coordinates:
+                dim = self.table.coordinates[field.name]
+                columns.append(self._column(field.name, places[dim].tobytes(), self.table.dims.index(dim), shape))
+            else:
+                columns.append(self._values(field, places))
+        return pa.RecordBatch.from_arrays(columns, schema=schema) if columns else _empty(int(np.prod(shape)))
+
+    def _values(self, field: pa.Field, places: dict[str, NDArray[np.intp]]) -> pa.Array:
+        cells = _at(self.table.arrays[field.name].cells, places)
+        packed = self._packed(cells)
+        order = [cells.dims.index(dim) for dim in self.table.dims] + list(packed)
+        values = np.ascontiguousarray(cells.load().transpose(order)).reshape(-1)
+        if not packed:
+            return _array(values, field.type)
+        return pa.FixedSizeListArray.from_arrays(_array(values, field.type.value_type), field.type.list_size)
+
+    def _coordinate(self, name: str, places: bytes, axis: int, shape: tuple[int, ...]) -> pa.Array:
+        """Return a column of a coordinate; many batches have the same."""
+        chosen = np.frombuffer(places, np.intp)
+        along = chosen.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+        index = np.broadcast_to(along, shape).reshape(-1)
+        kind = _type(self.table.widest.kind(name))
+        if pa.types.is_dictionary(kind):
+            return pa.DictionaryArray.from_arrays(pa.array(self._codes(name)[0][index]), self._codes(name)[1])
+        return _array(self.coordinate(name)[index], kind)
+
+    @cached_property
+    def _texts(self) -> dict[str, tuple[NDArray[np.int32], pa.Array]]:
+        return {}
+
+    def _codes(self, name: str) -> tuple[Any, pa.Array]:
+        if name not in self._texts:
+            encoded = pa.array(self.coordinate(name).tolist(), pa.string()).dictionary_encode()
+            codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+            self._texts[name] = (np.ma.masked_less(codes, 0) if (codes < 0).any() else codes, encoded.dictionary)
+        return self._texts[name]
+
+    def _packed(self, cells: Cells) -> tuple[int, ...]:
+        """Return the axes that lie in lists."""
+        return tuple(axis for axis, dim in enumerate(cells.dims) if dim not in self.table.dims)
+
+    def _possible(self, dim: str, filter: ds.Expression | None) -> NDArray[np.intp]:
+        """Return the places of an axis at which a filter may hold."""
+        cells = self.table.widest.cells
+        axis = cells.dims.index(dim)
+        everything = cells.positions[axis]
+        if filter is None or not len(everything):
+            return everything
+        length = 1 if len(everything) <= PLACES else cells.cell[axis]
+        parts = [everything[start : start + length] for start in range(0, len(everything), length)]
+        known = {name: self.coordinate(name) for name, of in self.table.coordinates.items() if of == dim}
+        form, files = ds.IpcFileFormat(), LocalFileSystem()  # no file is opened: each stands for a part, by its number
+        fragments = [form.make_fragment(str(i), files, _known(known, part)) for i, part in enumerate(parts)]
+        plain = [pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in self.schema]
+        shadow = ds.FileSystemDataset(fragments, pa.schema(plain), form, files)
+        kept = [parts[int(fragment.path)] for fragment in shadow.get_fragments(filter=filter)]
+        return np.concatenate(kept) if kept else everything[:0]
+
+
+def _known(columns: dict[str, Array], part: NDArray[np.intp]) -> ds.Expression:
+    """Return what is true of all places of a part: one value, or limits."""
+    found = ds.scalar(True)
+    for name, values in columns.items():
+        here = values[part]
+        if here.dtype.kind == "O" and not all(isinstance(value, str) for value in here):
+            continue
+        if here.dtype.kind == "f" and np.isnan(here).any():
+            continue
+        low, high = min(here.tolist()), max(here.tolist())
+        field = ds.field(name)
+        found = found & ((field == low) if low == high else (field >= low) & (field <= high))
+    return found
+
+
+def _at(cells: Cells, kept: dict[str, NDArray[np.intp]]) -> Cells:
+    for dim, positions in kept.items():
+        cells = cells.select(dim, positions)
+    return cells
+
+
+def _type(kind: np.dtype[Any], *, packed: bool = False) -> pa.DataType:
+    if kind.kind in "OU":
+        return pa.string() if packed else pa.dictionary(pa.int32(), pa.string())
+    return pa.from_numpy_dtype(np.dtype(np.float32) if kind == np.float16 else kind)
+
+
+def _array(values: Array, kind: pa.DataType) -> pa.Array:
+    """Return values, NaN as missing: no average should be of what was not measured."""
+    if pa.types.is_dictionary(kind) or pa.types.is_string(kind):
+        texts = pa.array(values.tolist(), pa.string())
+        return texts.dictionary_encode() if pa.types.is_dictionary(kind) else texts
+    return pa.array(values if values.dtype != np.float16 else values.astype(np.float32), kind, from_pandas=True)
+
+
+def _empty(rows: int) -> pa.RecordBatch:
+    return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))

@@ -1,0 +1,185 @@
+"""A run as an ``xr.DataTree`` for notebooks: coordinates at hand everywhere, names and units, and ``tree.featdyn``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from featdyn.errors import FeatdynError
+from featdyn.nearest import nearest
+from featdyn.query.frame import ask
+from featdyn.store import Run
+from featdyn.store.locate import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from plotly.graph_objects import Figure
+
+NAMES: dict[str, tuple[str, str]] = {
+    "checkpoint": ("number of the checkpoint", "1"),
+    "step": ("training steps", "step"),
+    "epoch": ("passes over the training data", "epoch"),
+    "learning_rate": ("learning rate", "1"),
+    "train_loss": ("mean training loss since the checkpoint before", "1"),
+    "train_accuracy": ("share of right training samples since the checkpoint before", "1"),
+    "test_loss": ("mean test loss", "1"),
+    "test_accuracy": ("share of right test samples", "1"),
+    "sample": ("id of the probe", "1"),
+    "label": ("label of the probe", "1"),
+    "true_label": ("label of the probe before label noise", "1"),
+    "split": ("set of the probe", "1"),
+    "origin": ("image or document that the probe was made from", "1"),
+    "dataset_index": ("place of the probe in its data set", "1"),
+    "dataset": ("data set of the probe", "1"),
+    "corruption": ("how the probe was corrupted", "1"),
+    "severity": ("how much it was corrupted", "1"),
+    "layer": ("recorded layer", "1"),
+    "loss": ("loss of the sample", "1"),
+    "logits": ("outputs of the network", "1"),
+    "activation": ("what the layer returns", "1"),
+    "gradient": ("gradient of the sample's loss", "1"),
+}
+"""Long names and units of what stores hold without."""
+
+
+def open_tree(store: Store | Run, *, chunks: str | None = None) -> xr.DataTree:
+    """Open a run with what plots, selections and other programs want beside the arrays.
+
+    Cube, layers and outputs have the coordinates of checkpoints and samples (``sel``, ``groupby("label")``), every
+    variable has a long_name and units, and attributes are plain, so that ``to_netcdf`` works. ``tree.featdyn`` asks it.
+
+    Parameters
+    ----------
+    chunks
+        ``"auto"`` for Dask arrays; by default values are read when they are needed.
+
+    Examples
+    --------
+    >>> tree = open_tree("run.zarr")  # doctest: +SKIP
+    >>> tree["cube/activation_norm"].groupby("label").mean()  # doctest: +SKIP
+    >>> tree.featdyn.query("outputs.loss", by="split")  # doctest: +SKIP
+    """
+    run = store if isinstance(store, Run) else Run(store)
+    root = run.tree.to_dataset()
+    beside = {str(name): variable for name, variable in root.variables.items() if variable.ndim == 1}
+    found = {}
+    for node in run.tree.subtree:
+        path = node.path
+        dataset = node.to_dataset(inherit=False)
+        if path != "/" and not path.startswith("/results"):
+            along = set(map(str, dataset.dims))
+            kept = {name: v for name, v in beside.items() if v.dims[0] in along and name not in dataset.variables}
+            dataset = dataset.assign_coords(kept)
+        found[path] = _described(_chunked(dataset, chunks))
+    tree = xr.DataTree.from_dict(found, name=run.name)
+    tree.encoding["source"] = str(run.path)
+    return tree
+
+
+def _chunked(dataset: xr.Dataset, chunks: str | None) -> xr.Dataset:
+    """Cut numbers; Dask cannot tell how long texts are."""
+    if chunks is None:
+        return dataset
+    numbers = [name for name, variable in dataset.data_vars.items() if variable.dtype.kind in "biuf" and variable.ndim]
+    return dataset.assign({name: dataset[name].chunk(chunks) for name in numbers})
+
+
+def _described(dataset: xr.Dataset) -> xr.Dataset:
+    found = dataset.copy()
+    for name, variable in found.variables.items():
+        words, units = NAMES.get(str(name), (str(name).replace("_", " "), "1"))
+        variable.attrs = {"long_name": words, "units": units} | _plain(variable.attrs)
+    found.attrs = _plain(found.attrs)
+    return found
+
+
+def _plain(attributes: dict[Any, Any]) -> dict[str, Any]:
+    """Return attributes as NetCDF takes them: texts, numbers, lists of numbers; all else is JSON."""
+    plain: dict[str, Any] = {}
+    for name, value in attributes.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        numbers = isinstance(value, list) and value and all(type(one) in (int, float) for one in value)
+        fits = not number or abs(value) < 2**31
+        plain[str(name)] = value if isinstance(value, str) or ((number or numbers) and fits) else json.dumps(value)
+    return plain
+
+
+@xr.register_datatree_accessor("featdyn")  # type: ignore[no-untyped-call]
+class FeatdynAccessor:
+    """``tree.featdyn``: questions to the run that a tree was opened from."""
+
+    def __init__(self, tree: xr.DataTree) -> None:
+        self._tree = tree
+
+    @property
+    def run(self) -> Run:
+        """The run, as of its newest commit."""
+        source = self._tree.root.encoding.get("source")
+        if not source:
+            raise FeatdynError("this tree does not say where its store is: open it with featdyn.open_tree(path)")
+        return Run(source)
+
+    def query(self, *variables: str, **asked: Any) -> xr.Dataset:
+        """Return what :func:`featdyn.query.query` does, as a dataset: along its axes, or along ``row`` where cut."""
+        return ask(self.run, *variables, **asked).dataset()
+
+    def sql(self, statement: str) -> pd.DataFrame:
+        """Answer a statement of SQL, as :func:`featdyn.query.sql.sql`."""
+        from featdyn.query.sql import sql
+
+        return sql(self.run, statement)
+
+    @property
+    def plot(self) -> Plots:
+        """The report's figures of each analysis that was run, such as ``plot.consistency()``."""
+        return Plots(self.run)
+
+
+class Plots:
+    """Figures of results, by the names of analyses."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __dir__(self) -> list[str]:
+        return self._run.analyses
+
+    def __getattr__(self, name: str) -> Callable[..., Figure]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._run.analyses:
+            raise AttributeError(f"no result of {name!r}: {nearest(name, self._run.analyses)}")
+        return lambda **where: _figure(self._run.result(name), name, where)
+
+
+def _figure(result: xr.Dataset, name: str, where: dict[str, Any]) -> Figure:
+    """Draw the first variable over two checkpoints as a map, others as lines, at the last place of other axes."""
+    import plotly.graph_objects as go
+
+    known = [str(n) for n, v in result.data_vars.items() if v.dtype.kind == "f"]
+    variable = where.pop("variable", known[0] if known else "")
+    if variable not in result:
+        raise FeatdynError(f"{name} has no variable {variable!r}: {nearest(str(variable), known)}")
+    values = result[variable]
+    for dim in where:
+        if dim not in values.dims:
+            raise FeatdynError(f"{name}.{variable} has no axis {dim!r}: {nearest(dim, map(str, values.dims))}")
+    values = values.sel(where).load()
+    free = [dim for dim in ("t1", "t2", "t", "lag", "checkpoint") if dim in values.dims] or list(values.dims)[-1:]
+    free = free[:2]
+    rest = {dim: -1 for dim in values.dims if dim not in free}
+    where_else = [f"{dim} {values[dim].values[-1]}" for dim in rest if dim in values.coords]
+    title = ", ".join([f"{name}: {variable}", *where_else])
+    shown = values.isel(rest).transpose(*free)
+    axes = [shown[dim].values if dim in shown.coords else np.arange(shown.sizes[dim]) for dim in free]
+    if len(free) == 2:
+        trace: Any = go.Heatmap(z=shown.values, x=axes[1], y=axes[0], colorbar={"title": variable})
+        labels = {"xaxis_title": str(free[1]), "yaxis_title": str(free[0])}
+    else:
+        trace = go.Scatter(x=axes[0] if free else [0], y=np.atleast_1d(shown.values), mode="lines+markers")
+        labels = {"xaxis_title": str(free[0]) if free else "", "yaxis_title": str(variable)}
+    return go.Figure(trace, {"title": title, **labels})

@@ -1,0 +1,260 @@
+"""Conditions on values, groups, order, places of extremes, neighbours: beside pandas and numpy on the same numbers."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featdyn.errors import FeatdynError
+from featdyn.query import ask, query, render, variables
+from featdyn.query import frame as frame_module
+from featdyn.store import Run
+from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, write_run
+
+NORM, COSINE, LOSS = "cube.activation_norm", "cube.activation_cosine", "outputs.loss"
+REDUCTIONS = ("mean", "sum", "min", "max", "count", "median", "std", "norm")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of 4 checkpoints, 3 layers and 11 samples in shards of 4, to be read only."""
+    return write_run(tmp_path_factory.mktemp("store") / "run.zarr")
+
+
+def pandas_reduction(function: str) -> Callable[[pd.Series[float]], float]:
+    found: dict[str, Callable[[pd.Series[float]], float]] = {
+        "std": lambda s: float(s.std(ddof=0)),
+        "norm": lambda s: float(np.sqrt((s**2).sum(min_count=1))),
+    }
+    return found.get(function, lambda s: float(getattr(s.astype(float), function)()))
+
+
+def test_several_variables_are_columns_of_one_table(run: Run) -> None:
+    found = query(run, "train_loss", NORM, LOSS)
+    assert list(found.columns)[-3:] == ["train_loss", "activation_norm", "loss"]
+    for name in (NORM, LOSS, "train_loss"):
+        alone = query(run, name)
+        on = [c for c in ("checkpoint", "layer", "sample") if c in alone]
+        last = name.rpartition(".")[2]
+        merged = found[on].merge(alone[[*on, last]], on=on)[last]
+        np.testing.assert_array_equal(found[last], merged)
+    assert list(query(run, "cube.*norm", "~cosine$").columns)[-2:] == ["activation_norm", "activation_cosine"]
+    both = query(run, "layers.stem.activation", "layers.s3b1.activation", limit=3)
+    assert list(both.columns)[-2:] == ["layers.stem.activation", "layers.s3b1.activation"]
+
+
+@settings(deadline=None, max_examples=30)
+@given(bound=st.floats(-2, 2), other=st.floats(-1, 1), label=st.integers(0, 3), limit=st.none() | st.integers(1, 50))
+def test_conditions_on_values_keep_what_pandas_keeps(
+    run: Run, bound: float, other: float, label: int, limit: int | None
+) -> None:
+    everything = query(run, NORM, COSINE, LOSS)
+    kept = everything[
+        (everything.activation_norm > bound) & (everything.loss <= other) & (everything.label != label)
+    ].reset_index(drop=True)
+    where = [f"activation_norm>{bound!r}", f"outputs.loss<={other!r}", f"label!={label}"]
+    if kept.empty:
+        with pytest.raises(FeatdynError, match="selects nothing; activation_norm is"):
+            query(run, NORM, COSINE, LOSS, where=where, limit=limit)
+        return
+    found = query(run, NORM, COSINE, LOSS, where=where, limit=limit)
+    pd.testing.assert_frame_equal(found, kept.head(len(kept) if limit is None else limit))
+
+
+@pytest.mark.parametrize("by", [["label"], ["split", "corruption"], ["layer", "label"], ["epoch"], ["checkpoint"]])
+@pytest.mark.parametrize("function", REDUCTIONS)
+def test_groups_are_those_of_pandas(run: Run, by: list[str], function: str) -> None:
+    table = query(run, COSINE)
+    expected = table.groupby(by)["activation_cosine"].apply(pandas_reduction(function))
+    found = query(run, COSINE, by=by, reduce=function).set_index(by)["activation_cosine"]
+    np.testing.assert_allclose(found.reindex(expected.index), expected, rtol=1e-6, atol=1e-12)
+    assert len(found) == len(expected)
+
+
+def test_groups_of_one_axis_with_conditions_on_values(run: Run) -> None:
+    table = query(run, NORM, where="activation_norm>0")
+    expected = table.groupby(["checkpoint", "label"])["activation_norm"].mean()
+    found = query(run, NORM, where="activation_norm>0", by="label", reduce="mean:sample,layer")
+    assert list(found.columns) == ["checkpoint", "step", "epoch", "label", "activation_norm"]
+    pd.testing.assert_series_equal(
+        found.set_index(["checkpoint", "label"])["activation_norm"].dropna().sort_index(),
+        expected, check_dtype=False, rtol=1e-6,
+    )  # fmt: skip
+
+
+@settings(deadline=None, max_examples=25)
+@given(top=st.integers(1, 200), name=st.sampled_from([NORM, COSINE]), down=st.booleans())
+def test_the_largest_come_first_as_in_pandas(run: Run, top: int, name: str, down: bool) -> None:
+    last = name.rpartition(".")[2]
+    everything = query(run, name).sort_values(last, ascending=not down, kind="stable", na_position="last")
+    found = query(run, name, top=top) if down else query(run, name, sort=last, limit=top)
+    pd.testing.assert_frame_equal(found, everything.head(top).reset_index(drop=True))
+
+
+def test_a_table_is_sorted_by_any_columns(run: Run) -> None:
+    found = query(run, NORM, where="checkpoint=1", sort=["-severity", "layer,-activation_norm"])
+    everything = query(run, NORM, where="checkpoint=1").sort_values(
+        ["severity", "layer", "activation_norm"], ascending=[False, True, False], kind="stable", ignore_index=True
+    )
+    pd.testing.assert_frame_equal(found, everything)
+    assert query(run, "step", sort="-checkpoint", limit=2)["step"].tolist() == [90, 40]
+    assert query(run, NORM, by="label", top=1).equals(query(run, NORM, by="label", sort="-activation_norm").head(1))
+
+
+@pytest.mark.parametrize("function", ["argmax", "argmin"])
+@pytest.mark.parametrize("dim", ["checkpoint", "layer", "sample"])
+def test_places_of_extremes_are_numpys(run: Run, function: str, dim: str) -> None:
+    array = xr.open_datatree(run.path, engine="zarr", chunks=None)["cube/activation_cosine"].load()
+    values, axis = array.values, array.dims.index(dim)
+    found = query(run, COSINE, reduce=f"{function}:{dim}")
+    fill = -np.inf if function == "argmax" else np.inf
+    place = getattr(np, function)(np.where(np.isnan(values), fill, values), axis).reshape(-1)
+    none = np.isnan(values).all(axis).reshape(-1)
+    names = np.arange(CHECKPOINTS) if dim == "checkpoint" else query(run, NORM)[dim].unique()
+    assert found[dim][~none].tolist() == names[place][~none].tolist()
+    assert found[dim][none].isna().all()
+    expected = np.take_along_axis(values, np.expand_dims(place.reshape(found_shape(values, axis)), axis), axis)
+    np.testing.assert_array_equal(found["activation_cosine"], expected.reshape(-1))
+
+
+def found_shape(values: np.ndarray[Any, Any], axis: int) -> tuple[int, ...]:
+    return values.shape[:axis] + values.shape[axis + 1 :]
+
+
+def test_the_first_of_equal_extremes_counts(run: Run) -> None:
+    found = query(run, "results.consistency.right", reduce="argmax:probe")
+    right = run.values(f"{run.results('consistency')[-1]}/right")
+    assert found["probe"].tolist() == right.argmax(1).tolist()
+
+
+def test_a_difference_reads_its_ends_only(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = run.values("layers/s1.b1/activation").astype(np.float64)
+    asked: list[int] = []
+    block = Run.block
+
+    def counting(self: Run, path: str, checkpoint: int, *more: Any, **options: Any) -> Any:
+        asked.extend([checkpoint] * path.startswith("layers/"))
+        return block(self, path, checkpoint, *more, **options)
+
+    monkeypatch.setattr(Run, "block", counting)
+    found = query(run, "layers.s1.b1.activation", reduce=["diff:checkpoint", "norm"], by="sample", top=3)
+    expected = np.sqrt(((values[-1] - values[0]) ** 2).sum((1, 2)))
+    np.testing.assert_allclose(found["activation"], np.sort(expected)[::-1][:3], rtol=1e-6)
+    assert set(asked) == {0, CHECKPOINTS - 1}
+
+
+@pytest.mark.parametrize(
+    ("condition", "checkpoints"),
+    [("checkpoint=-1", [3]), ("checkpoint=-2..", [2, 3]), ("checkpoint!=-1", [0, 1, 2]), ("checkpoint<-1", [0, 1, 2]),
+     ("checkpoint=0,-1", [0, 3]), ("checkpoint=..-3", [0, 1]), ("epoch=0.5..1", [1, 2]), ("epoch==1", [2])],
+)  # fmt: skip
+def test_places_count_from_the_end(run: Run, condition: str, checkpoints: list[int]) -> None:
+    assert query(run, "step", where=condition)["checkpoint"].tolist() == checkpoints
+
+
+@pytest.mark.parametrize(
+    ("condition", "layers"), [("layer~^s[0-9]", ["s1.b1", "s3b1"]), ("layer!~b1$", ["stem"]), (r"layer~\.", ["s1.b1"])]
+)
+def test_regular_expressions(run: Run, condition: str, layers: list[str]) -> None:
+    assert query(run, NORM, where=condition)["layer"].unique().tolist() == layers
+
+
+@settings(deadline=None, max_examples=12)
+@given(sample=st.integers(0, SAMPLES - 1), by_id=st.booleans(), layer=st.sampled_from(LAYERS), top=st.integers(1, 10))
+def test_neighbours_are_those_of_numpy(run: Run, sample: int, by_id: bool, layer: str, top: int) -> None:
+    values = run.values(f"layers/{layer}/gradient").astype(np.float64)[-1].reshape(SAMPLES, -1)
+    apart = np.linalg.norm(values - values[sample], axis=1)
+    order = [i for i in np.argsort(apart, kind="stable") if i != sample][:top]
+    like = f"digits/{sample:03d}" if by_id else sample
+    found = query(run, f"layers.{layer}.gradient", where="checkpoint=-1", like=like, top=top)
+    assert found["sample"].tolist() == [f"digits/{i:03d}" for i in order]
+    np.testing.assert_allclose(found["distance"], apart[order], rtol=1e-5)
+    assert found["label"].tolist() == [i % 4 for i in order]
+    selected = query(
+        run, f"layers.{layer}.gradient", where=["checkpoint=-1", "outputs.loss>0", "label!=0"], like=like, limit=9
+    )
+    loss = query(run, LOSS, where="checkpoint=-1").set_index("sample")["loss"]
+    kept = [f"digits/{i:03d}" for i in np.argsort(apart, kind="stable") if i != sample and i % 4]
+    assert selected["sample"].tolist() == [name for name in kept if loss[name] > 0]
+
+
+@pytest.mark.parametrize(
+    ("names", "arguments", "message"),
+    [
+        ([], {}, "name a variable, .* lists what there is"),
+        (["cube.*nrom"], {}, r"no variable matches 'cube\.\*nrom'"),
+        (["~("], {}, "not a regular expression"),
+        ([NORM, "layers.stem.activation"], {}, "activation_norm goes along layer and activation does not"),
+        ([NORM], {"where": "los>1"}, "no coordinate 'los'"),
+        ([NORM], {"where": "activation_nrom>1"}, "did you mean activation_norm"),
+        ([NORM], {"where": "activation_norm>1e9"}, "selects nothing; activation_norm is -"),
+        ([NORM], {"where": "layer~("}, "is not a regular expression"),
+        ([NORM], {"where": "label~3"}, "is for text, and label holds numbers"),
+        ([NORM], {"where": "layers.stem.activation>1"}, "goes along channel, width"),
+        ([NORM, "train_loss"], {"where": "outputs.loss>0", "reduce": "mean:checkpoint"}, "goes along sample"),
+        ([NORM], {"by": "lable"}, "did you mean label"),
+        ([NORM], {"by": "label", "reduce": "mean:layer"}, "--by label: no reduction takes sample away"),
+        ([NORM], {"by": "label", "reduce": "argmax:sample"}, "takes no groups of sample"),
+        ([NORM], {"reduce": ["argmax:layer", "mean"]}, "is for one variable, and the last reduction"),
+        ([NORM], {"reduce": "argmax"}, "goes along one axis, as in argmax:checkpoint"),
+        ([NORM], {"reduce": "maen:sample"}, "did you mean mean"),
+        ([NORM], {"reduce": "diff:checkpoint", "where": "checkpoint=1"}, "one checkpoint is selected"),
+        ([NORM], {"sort": "activation_nrom"}, "no such column; did you mean activation_norm"),
+        ([NORM], {"top": 0}, "the top must be at least 1"),
+        ([NORM], {"top": 1, "limit": 1}, "not both"),
+        ([NORM], {"like": 0}, "--like needs features of samples"),
+        (["layers.stem.activation"], {"like": 99}, "there are samples 0 to 10"),
+        (["layers.stem.activation"], {"like": "digits"}, "no sample of this id"),
+        (["layers.stem.activation", NORM], {"like": 0}, "activation_norm goes along layer"),
+    ],
+)
+def test_bad_questions_get_one_line(run: Run, names: list[str], arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(FeatdynError, match=message) as caught:
+        query(run, *names, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_many_rows_by_value_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_module, "ROWS", 10)
+    with pytest.raises(FeatdynError, match="more than 10 rows"):
+        query(run, NORM, where="activation_norm<100")
+    assert len(query(run, NORM, where="activation_norm<100", top=12)) == 12
+
+
+def test_the_listing_names_every_variable(run: Run) -> None:
+    found = variables(run).set_index("variable")
+    assert found.loc["cube.activation_norm", "axes"] == f"checkpoint {CHECKPOINTS} x layer 3 x sample {SAMPLES}"
+    assert found.loc["cube.activation_norm", "bytes"] == CHECKPOINTS * 3 * SAMPLES * 4
+    for name in found.index:
+        assert len(query(run, name, limit=1)) == 1
+    assert variables(run, "cube.*").variable.tolist() == [name for name in found.index if name.startswith("cube.")]
+
+
+def test_answers_read_back_from_arrow_and_netcdf(run: Run, tmp_path: Path) -> None:
+    asked = {"where": "layer!=stem", "reduce": "mean:sample"}
+    frame = query(run, NORM, **asked)
+    render(ask(run, NORM, **asked), "arrow", tmp_path / "a.arrow")
+    with pa.ipc.open_file(tmp_path / "a.arrow") as file:
+        pd.testing.assert_frame_equal(file.read_all().to_pandas(), frame)
+    render(ask(run, NORM, **asked), "netcdf", tmp_path / "a.nc")
+    found = xr.load_dataset(tmp_path / "a.nc", engine="scipy")
+    assert found["activation_norm"].dims == ("checkpoint", "layer")
+    np.testing.assert_array_equal(found["activation_norm"].values.reshape(-1), frame["activation_norm"])
+    assert found["step"].values.tolist() == [0, 10, 40, 90]
+    render(ask(run, NORM, top=5), "netcdf", tmp_path / "b.nc")
+    rows = xr.load_dataset(tmp_path / "b.nc", engine="scipy")
+    assert rows["sample"].values.tolist() == query(run, NORM, top=5)["sample"].tolist()
+    stream = io.StringIO()
+    render(ask(run, NORM, **asked), "json", stream)
+    assert [row["activation_norm"] for row in json.loads(stream.getvalue())] == frame["activation_norm"].tolist()

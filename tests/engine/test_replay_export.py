@@ -1,0 +1,114 @@
+"""A stored result computed again, and a composite as a file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch.func import functional_call
+
+from featdyn.analysis.composites.state import composite_state
+from featdyn.analysis.inputs.weights import network
+from featdyn.analysis.replay import replay
+from featdyn.errors import FeatdynError
+from featdyn.networks import cuts, segments, state_for
+from featdyn.store import Run, commit_result
+from tests.engine.runs import tree
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def test_a_result_comes_out_the_same_and_nothing_is_written(featdyn: Cli, small_store: Path) -> None:
+    before = tree(small_store)
+    code, out, _ = featdyn("replay", f"{small_store}/results/consistency")
+    assert code == 0, out
+    path = Run(small_store).results("consistency")[0]
+    assert out.startswith(f"{small_store}/{path}: the same, bit for bit, in ")
+    assert {k: v for k, v in tree(small_store).items() if "lock" not in k} == {
+        k: v for k, v in before.items() if "lock" not in k
+    }
+
+
+def test_what_came_out_otherwise_is_told_by_variable(featdyn: Cli, small_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "run.zarr"
+    shutil.copytree(small_store, store)
+    result = Run(store).result("consistency").load()
+    changed = result.copy(deep=True)
+    changed["loss"][0, 0, 0, 0] += 0.5
+    changed["prediction"].values[0, 0, 0, :3] += 2
+    changed["agreement"][0, 1, 1, 0] = np.nan
+    commit_result(store, "consistency", changed.drop_vars("horizon"))
+    code, out, _ = featdyn("replay", f"{store}/results/consistency")
+    assert code == 1
+    assert "4 of " in out
+    assert f"loss by up to 0.5 in 1 of {result['loss'].size:,} cells" in out
+    assert f"prediction by up to 2 in 3 of {result['prediction'].size:,} cells" in out
+    assert "agreement by up to 0 in 1 of" in out
+    assert "1 missing in one only" in out
+    assert "horizon is new" in out
+
+
+def test_what_cannot_be_computed_again_gets_one_line(small_store: Path, featdyn: Cli, tmp_path: Path) -> None:
+    for path, message in (
+        ("results/nothing", "no result results/nothing; there are results/consistency"),
+        ("results/consistency/999999", "no result .*; there are results/consistency/0"),
+        ("cube", "name a result as"),
+    ):
+        with pytest.raises(FeatdynError, match=message):
+            replay(small_store, path)
+    code, _, err = featdyn("replay", small_store)
+    assert code == 1
+    assert "name a result as STORE/results/ANALYSIS" in err
+    store = tmp_path / "run.zarr"
+    shutil.copytree(small_store, store)
+    commit_result(store, "mine", Run(store).result("consistency").load().drop_attrs())
+    with pytest.raises(FeatdynError, match="does not say how it was computed"):
+        replay(store, "results/mine")
+
+
+def stitched(run: Run, names: list[str], times: list[int], inputs: torch.Tensor) -> torch.Tensor:
+    found = [cut for cut in cuts(network(run), inputs[:1]) if cut.name in names]
+    values = inputs
+    for piece, t in zip(segments(found), times, strict=True):
+        values = functional_call(piece, state_for(piece, run.state(t)), (values,))
+    return values
+
+
+@pytest.mark.parametrize(("names", "times"), [(["s2b3"], [1, -1]), (["s1b3"], [-1, 0]), (["s1b3", "s3b1"], [0, 2, 1])])
+def test_a_composite_loads_into_the_network_and_gives_its_outputs(
+    featdyn: Cli, small_store: Path, tmp_path: Path, names: list[str], times: list[int]
+) -> None:
+    run = Run(small_store)
+    flags = [word for name, t in zip(names, times, strict=False) for word in ("--cut", name, "--from", t)]
+    code, out, err = featdyn("export", small_store, *flags, "--to", times[-1], "-o", tmp_path / "c.safetensors")
+    assert code == 0, err
+    assert "wrote" in out
+    model = network(run)
+    model.load_state_dict(load_file(tmp_path / "c.safetensors"))
+    inputs = torch.from_numpy(run.values("inputs/input"))
+    whole = [t % run.checkpoints for t in times]
+    with torch.inference_mode():
+        torch.testing.assert_close(model(inputs), stitched(run, names, whole, inputs), rtol=0, atol=1e-4)
+        assert not torch.allclose(model(inputs), stitched(run, names, whole[::-1], inputs), atol=1e-2)
+    with safe_open(tmp_path / "c.safetensors", "pt") as file:
+        assert str(whole) == file.metadata()["checkpoints"]
+
+
+def test_what_no_state_dict_can_hold_is_refused(small_store: Path, featdyn: Cli, tmp_path: Path) -> None:
+    run = Run(small_store)
+    for names, times, message in (
+        (["s2b3"], [0, 99], "no checkpoint 99"),
+        (["s2b3"], [0], "give as many checkpoints"),
+        (["s3b1", "s1b3"], [0, 1, 2], "in the order of the network: s1b3, s3b1"),
+        (["s9"], [0, 1], "no cut 's9'"),
+    ):
+        with pytest.raises(FeatdynError, match=message):
+            composite_state(run, names, times)
+    code, _, err = featdyn("export", small_store, "--cut", "s2b3", "--from", 0, "--from", 1, "--to", 2)
+    assert (code, err) == (1, "featdyn: give a --from for each --cut: there are 2 for 1\n")

@@ -1,0 +1,174 @@
+"""SQL over a store: beside pandas on the same numbers, and what of the store it touches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featdyn.errors import FeatdynError
+from featdyn.query import query
+from featdyn.query.sql import sql, tables
+from featdyn.store import Run
+from tests.engine import question_run
+from tests.engine.question_run import CHECKPOINTS, LAYERS, SAMPLES
+
+pytest.importorskip("duckdb")
+
+Held = dict[str, np.ndarray[Any, Any]]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Held]:
+    return question_run.write(tmp_path_factory.mktemp("sql") / "run.zarr")
+
+
+@pytest.fixture
+def run(written: tuple[Run, Held]) -> Run:
+    return written[0]
+
+
+@pytest.fixture
+def touched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """The blocks that are read of the store."""
+    found: list[tuple[str, int, int]] = []
+    block = Run.block
+
+    def counting(self: Run, path: str, checkpoint: int, number: int, **options: Any) -> Any:
+        found.append((path, checkpoint, number))
+        return block(self, path, checkpoint, number, **options)
+
+    monkeypatch.setattr(Run, "block", counting)
+    return found
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    t=st.integers(-1, CHECKPOINTS), layers=st.lists(st.sampled_from(LAYERS), min_size=1, unique=True),
+    label=st.integers(0, 3), bound=st.floats(0, 2), either=st.booleans(),
+)  # fmt: skip
+def test_rows_are_those_of_pandas(
+    written: tuple[Run, Held], t: int, layers: list[str], label: int, bound: float, either: bool
+) -> None:
+    table = query(written[0], "cube.activation_norm")
+    word, join = ("or", np.logical_or) if either else ("and", np.logical_and)
+    kept = table[
+        (table.checkpoint >= t) & table.layer.isin(layers)
+        & join(table.label != label, table.activation_norm > np.float32(bound))
+    ]  # fmt: skip
+    names = ", ".join(f"'{name}'" for name in layers)
+    found = sql(
+        written[0],
+        "select split, count(*) as n, avg(activation_norm) as norm, max(severity) as severity from cube "
+        f"where checkpoint >= {t} and layer in ({names}) and (label <> {label} {word} activation_norm > {bound!r}) "
+        "group by split order by split",
+    )
+    grouped = kept.groupby("split")
+    assert found["split"].tolist() == sorted(grouped.groups)
+    np.testing.assert_array_equal(found["n"], grouped.size())
+    np.testing.assert_allclose(found["norm"], grouped["activation_norm"].apply(lambda s: s.astype(float).mean()), 1e-6)
+    np.testing.assert_array_equal(found["severity"], grouped["severity"].max())
+
+
+@pytest.mark.parametrize(
+    ("statement", "checkpoints", "blocks"),
+    [
+        ("select avg(loss) from outputs where checkpoint = 3", {3}, {0, 1, 2, 3}),
+        ("select avg(loss) from outputs where step > 100 and split = 'train'", {4, 5, 6}, {0, 1}),
+        ("select avg(loss) from outputs where sample = 'toy/040' and epoch between 1 and 2", {1, 2}, {2}),
+        ("select avg(loss) from outputs where checkpoint in (0, 6) and label = 9", set(), set()),
+    ],
+)
+def test_only_the_blocks_that_are_needed_are_read(
+    run: Run, touched: list[tuple[str, int, int]], statement: str, checkpoints: set[int], blocks: set[int]
+) -> None:
+    sql(run, statement)
+    read = [(t, b) for path, t, b in touched if path == "outputs/loss"]
+    assert set(read) == {(t, b) for t in checkpoints for b in blocks}
+    assert len(read) == len(set(read))
+    assert {path for path, _, _ in touched if "/" in path} <= {"outputs/loss"}
+
+
+def test_columns_that_are_not_named_are_not_read(run: Run, touched: list[tuple[str, int, int]]) -> None:
+    found = sql(run, "select count(*) as n, sum(activation_norm) as s from cube where layer = 's2b3'")
+    assert found["n"].tolist() == [CHECKPOINTS * SAMPLES]
+    assert {path for path, _, _ in touched if path.startswith(("cube/", "outputs/", "layers/"))} == {
+        "cube/activation_norm"
+    }
+
+
+def test_every_table_has_its_rows_and_columns(run: Run) -> None:
+    for row in tables(run).itertuples():
+        found = sql(run, f"select * from {row.table}")
+        assert len(found) == row.rows
+        assert sorted(found.columns) == sorted(row.columns.split(", "))
+
+
+def test_values_are_those_of_query(written: tuple[Run, Held]) -> None:
+    run, held = written
+    found = sql(run, "select activation from layers.s2b3 order by checkpoint, sample")["activation"]
+    np.testing.assert_array_equal(np.stack(found.tolist()).reshape(-1), held["layers/s2b3/activation"].reshape(-1))
+    frame = sql(run, 'select * from results.representation order by layer, "set", t')
+    for name in ("participation_ratio", "margin"):
+        expected = query(run, f"results.representation.{name}", sort="layer,set,t")[name]
+        np.testing.assert_array_equal(frame[name].astype(float), expected)
+    named = sql(run, "select distinct label, class_name from samples order by label")
+    assert named["class_name"].tolist() == list(question_run.CLASSES)
+
+
+def test_what_was_not_measured_is_null(written: tuple[Run, Held]) -> None:
+    found = sql(written[0], "select count(train_loss) as n, avg(train_loss) as mean from checkpoints")
+    assert found["n"].tolist() == [CHECKPOINTS - 1]
+    np.testing.assert_allclose(found["mean"], [np.nanmean(written[1]["train_loss"])])
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("select los from outputs", 'Referenced column "los" not found.*"loss"'),
+        ("select * from outptus", 'Did you mean "outputs"'),
+        ("select * from results.consistensy", "consistency"),
+        ("selec 1", "syntax error"),
+        ("", "write a statement"),
+        ("select * from '/etc/passwd'", "disabled by configuration|not allowed|does not exist|Cannot"),
+        ("copy samples to '/tmp/never.csv'", "disabled by configuration|not allowed|Cannot"),
+        ("select avg(split) from outputs", "avg"),
+    ],
+)
+def test_bad_statements_get_one_line(run: Run, statement: str, message: str) -> None:
+    with pytest.raises(FeatdynError, match=message) as caught:
+        sql(run, statement)
+    assert "\n" not in str(caught.value)
+
+
+def test_damage_is_told_as_elsewhere(written: tuple[Run, Held], tmp_path_factory: pytest.TempPathFactory) -> None:
+    run, _ = question_run.write(tmp_path_factory.mktemp("damaged") / "run.zarr")
+    next(run.path.glob("outputs/loss/*1.0*")).write_bytes(b"")
+    with pytest.raises(FeatdynError, match="cannot be read"):
+        sql(run, "select avg(loss) from outputs")
+    assert len(sql(run, "select loss from outputs where checkpoint = 0")) == SAMPLES
+
+
+def test_without_duckdb_a_line_says_what_to_install(
+    run: Run, featdyn: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    code, _, err = featdyn("sql", run.path, "select 1")
+    assert (code, err) == (1, "featdyn: SQL needs DuckDB: pip install 'featdyn[sql]'\n")
+    assert featdyn("sql", run.path)[0] == 0  # the list of tables needs none
+
+
+def test_the_command_writes_what_it_is_told_to(
+    run: Run, featdyn: Callable[..., tuple[int, str, str]], tmp_path: Any
+) -> None:
+    statement = "select split, avg(loss) as loss from outputs group by split order by split"
+    expected = sql(run, statement)
+    for ending, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet), ("feather", pd.read_feather)):
+        assert featdyn("sql", run.path, statement, "-o", tmp_path / f"a.{ending}")[0] == 0
+        pd.testing.assert_frame_equal(read(tmp_path / f"a.{ending}"), expected, check_dtype=False)

@@ -1,0 +1,88 @@
+"""What notebooks open: coordinates, names, units, Dask, NetCDF, and the accessor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import featdyn
+from featdyn.errors import FeatdynError
+from featdyn.query import query
+from featdyn.store import Run
+from tests.engine import question_run
+from tests.engine.question_run import CHECKPOINTS, LAYERS
+
+Held = dict[str, np.ndarray[Any, Any]]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Held]:
+    return question_run.write(tmp_path_factory.mktemp("tree") / "run.zarr")
+
+
+def test_cube_and_layers_know_their_coordinates(written: tuple[Run, Held]) -> None:
+    run, held = written
+    tree = featdyn.open_tree(run)
+    norm = tree["cube/activation_norm"]
+    assert {"step", "epoch", "label", "split"} <= set(norm.coords)
+    by_label = norm.groupby("label").mean()
+    expected = [held["cube/activation_norm"][..., held["label"] == i].mean(-1) for i in range(4)]
+    np.testing.assert_allclose(by_label.transpose("label", ...), expected, rtol=1e-5)
+    layer = tree["layers/s2b3/activation"].swap_dims(checkpoint="step").sel(step=40)
+    np.testing.assert_array_equal(layer, held["layers/s2b3/activation"][2])
+
+
+def test_every_variable_has_a_name_and_units(written: tuple[Run, Held]) -> None:
+    for node in featdyn.open_tree(written[0]).subtree:
+        for name, variable in node.to_dataset(inherit=False).variables.items():
+            assert variable.attrs["long_name"], (node.path, name)
+            assert variable.attrs["units"], (node.path, name)
+
+
+def test_chunks_and_netcdf(written: tuple[Run, Held], tmp_path: Path) -> None:
+    run, held = written
+    tree = featdyn.open_tree(str(run.path), chunks="auto")
+    assert tree["cube/activation_norm"].chunks
+    np.testing.assert_allclose(
+        tree["cube/activation_norm"].mean("sample").compute(), held["cube/activation_norm"].mean(-1), rtol=1e-5
+    )
+    for group in ("cube", "outputs", "layers/s2b3", "results/consistency"):
+        node = tree[group] if group != "results/consistency" else next(iter(tree[group].children.values()))
+        node.to_dataset().to_netcdf(tmp_path / "a.nc", engine="scipy")
+        assert xr.load_dataset(tmp_path / "a.nc", engine="scipy").sizes
+
+
+def test_the_accessor_asks_the_run(written: tuple[Run, Held]) -> None:
+    run, held = written
+    tree = featdyn.open_tree(run)
+    found = tree.featdyn.query("cube.activation_norm", reduce="mean:sample")
+    assert found["activation_norm"].dims == ("checkpoint", "layer")
+    np.testing.assert_allclose(found["activation_norm"], held["cube/activation_norm"].mean(-1), rtol=1e-5)
+    assert found["layer"].values.tolist() == list(LAYERS)
+    top = tree.featdyn.query("outputs.loss", top=3)
+    assert top["sample"].values.tolist() == query(run, "outputs.loss", top=3)["sample"].tolist()
+    plain = xr.open_datatree(run.path, engine="zarr", chunks=None)
+    assert plain.featdyn.query("step")["step"].values.tolist() == held["step"].tolist()
+    with pytest.raises(FeatdynError, match="open it with"):
+        xr.DataTree().featdyn.query("step")
+
+
+def test_figures_of_results(written: tuple[Run, Held]) -> None:
+    plot = featdyn.open_tree(written[0]).featdyn.plot
+    assert dir(plot) == ["consistency", "isotropy", "representation"]
+    figure = plot.consistency(variable="accuracy", set="test")
+    expected = written[0].result("consistency")["accuracy"].sel(set="test").isel(cut=-1).transpose("t1", "t2")
+    np.testing.assert_array_equal(figure.data[0].z, expected.values)
+    assert len(figure.data[0].x) == CHECKPOINTS
+    assert len(plot.representation(variable="participation_ratio").data[0].y) == CHECKPOINTS
+    for call, message in (
+        (lambda: plot.consistensy(), "did you mean consistency"),
+        (lambda: plot.consistency(variable="acuracy"), "did you mean accuracy"),
+        (lambda: plot.consistency(variable="accuracy", sets="test"), "did you mean set"),
+    ):
+        with pytest.raises((AttributeError, FeatdynError), match=message):
+            call()
