@@ -90,9 +90,9 @@ def mutants(path: Path) -> Iterator[Mutant]:
                 yield from token(left, right, TOKENS[type(node.op)], BOOLEAN[type(node.op)])
         elif isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float):
             value = node.value
-            new = str(not value) if isinstance(value, bool) else str(value + 1 if isinstance(value, int) else value * 2)
+            other = not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value * 2 or 1.0
             start, stop = at(node.lineno, node.col_offset), at(node.end_lineno or 0, node.end_col_offset or 0)
-            yield Mutant(name, node.lineno, start, stop, raw[start:stop].decode(), new)
+            yield Mutant(name, node.lineno, start, stop, raw[start:stop].decode(), str(other))
         for field, value in ast.iter_fields(node):
             if field in ("annotation", "returns", "type_params"):
                 continue

@@ -86,6 +86,12 @@ def test_one_dimensional_distances_are_scipys() -> None:
     assert found.statistic == pytest.approx(biased - sum(within), rel=1e-9)
 
 
+@pytest.mark.parametrize("name", TESTS)
+def test_the_null_is_of_200_labellings_where_no_number_is_named(name: str) -> None:
+    x, y = np.random.default_rng(0).standard_normal((2, 12, 2))
+    assert TESTS[name](x, y).null.shape == (200,)
+
+
 def test_pvalues_agree_with_scipys_permutation_test() -> None:
     rng = np.random.default_rng(2)
     x, y = rng.standard_normal((20, 1)), rng.standard_normal((24, 1)) + 0.5
