@@ -25,7 +25,7 @@ def stitched(logits, labels):
     others = x.scatter(1, torch.from_numpy(labels)[:, None], -torch.inf).max(1).values
     loss = nn.functional.cross_entropy(x, torch.from_numpy(labels), reduction="none")
     predicted = torch.where(x.isnan().any(1), -1, x.argmax(1))
-    return Stitched(predicted[None], loss[None], (right - others)[None], None)
+    return Stitched(predicted[None], loss[None], (right - others)[None], None, None)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from featdyn.errors import FeatdynError
 from featdyn.query import frame as frame_module
 from featdyn.query import query, render
 from featdyn.query import reduce as reduce_module
+from featdyn.query.catalogue import Catalogue
 from featdyn.query.cells import Cells
 from featdyn.query.reduce import Reduction, reduce
 from featdyn.query.stored_array import find
@@ -107,8 +108,9 @@ def test_coordinates_are_those_of_xarray_and_nothing_else_along_an_axis(run: Run
     result = run.result("consistency")
     for name in ("accuracy", "right", "wrong"):
         axes = {key: of.dims[0] for key, of in result[name].coords.items()}
-        assert dict(find(run, f"results.consistency.{name}").coordinates) == axes
-    assert {"checkpoint", "epoch"} <= find(run, "step").coordinates.keys() <= run.coords.coords.keys() - {"step"}
+        assert dict(find(Catalogue(run), f"results.consistency.{name}").coordinates) == axes
+    of_step = find(Catalogue(run), "step").coordinates.keys()
+    assert {"checkpoint", "epoch"} <= of_step <= run.coords.coords.keys() - {"step"}
 
 
 @pytest.mark.parametrize(

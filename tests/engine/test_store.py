@@ -175,7 +175,7 @@ def test_the_specification_is_enough_to_read_everything(run: Run) -> None:
     arrays = reader.arrays()
     assert set(tree["layers"].children) == set(LAYERS)
     assert tree["cube/activation_norm"].dims == ("checkpoint", "layer", "sample")
-    assert len(arrays) == 39
+    assert len(arrays) == 41
     for path, values in arrays.items():
         np.testing.assert_array_equal(np.asarray(tree[path].values), values)
     there = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}

@@ -215,9 +215,9 @@ def test_stitching_traces_with_fake_tensors():
             assert (y.dtype, y.device.type) == (half.dtype, "cuda")
         for given in (labels, None):
             prediction, figures = heads(y.flatten(3), torch.empty(3, 20, 10, device="cuda"), bias[:, :10], given, None)
-            assert (prediction.shape, prediction.dtype, figures.shape) == ((3, 5), torch.int64, (5, 3, 5))
+            assert (prediction.shape, prediction.dtype, figures.shape) == ((3, 5), torch.int64, (6, 3, 5))
             wide = torch.empty(3, 5, 300, device="cuda")
-            assert scores(wide, given, wide)[1].shape == (5, 3, 5)
+            assert scores(wide, given, wide)[1].shape == (6, 3, 5)
 
 
 def test_moments_and_eigh_trace_with_fake_tensors():

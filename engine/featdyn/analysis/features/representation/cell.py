@@ -92,7 +92,7 @@ def _of_set(state: State, c: int, s: int, x: Values, reader: Reader | str) -> Fo
     places, flawed = state.kept[s], _flaw(x)
     labels = state.labels[places]
     if flawed in (NOT_FINITE, ZERO):
-        return {}, dict.fromkeys([*GROUPS, *MARGINS, *OF_CAPACITY], flawed)
+        return {}, dict.fromkeys([*GROUPS, *MARGINS, *_of_capacity(state.options)], flawed)
     values, reasons = _sparsity(x)
     if isinstance(reader, str):
         reasons |= dict.fromkeys(MARGINS, reader)
@@ -105,7 +105,7 @@ def _of_set(state: State, c: int, s: int, x: Values, reader: Reader | str) -> Fo
         reasons |= {"margin_status": why_not, "margin_interval_status": why_not or alike}
     if flawed:
         of_variation = [name for name in GROUPS if name != "sparsity_status"]
-        return values, dict.fromkeys([*of_variation, *OF_CAPACITY], flawed) | reasons
+        return values, dict.fromkeys([*of_variation, *_of_capacity(state.options)], flawed) | reasons
     size = float(np.square(x / np.abs(x).max()).mean())
     x = (x - x.mean(0)) / np.abs(x).max()
     for more, why in (
@@ -117,6 +117,11 @@ def _of_set(state: State, c: int, s: int, x: Values, reader: Reader | str) -> Fo
         values |= more
         reasons |= why
     return values, reasons
+
+
+def _of_capacity(options: RepresentationOptions) -> tuple[str, ...]:
+    """Return the status variables of capacity, where it is asked for."""
+    return OF_CAPACITY if options.capacity_draws else ()
 
 
 def _flaw(x: Values) -> str:
