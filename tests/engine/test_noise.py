@@ -377,7 +377,7 @@ def test_a_model_of_one_s_own_is_refused_in_one_line(run, tmp_path):
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_only_what_is_new_is_sampled_and_what_was_stopped_goes_on(tmp_path, monkeypatch, every):
     run = train(load("digits", PLAIN), tmp_path / "r.zarr")
-    options = {"draws": 3, "probes": 2, "every": every}
+    options = {"draws": 4, "probes": 2, "every": every}
     whole = noise(run, **options)
     sample, asked = NoiseAt.sample, []
 
