@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import xarray as xr
 from torch.autograd.functional import hessian
 from torch.func import functional_call
 
 from featdyn.analysis import analyses
+from featdyn.analysis.driver import analyze
 from featdyn.analysis.gradient_noise import gram_arrays as grams
+from featdyn.analysis.gradient_noise.noise.checkpoint import NoiseAt
 from featdyn.analysis.gradient_noise.noise.curvature import quotients
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
 from featdyn.analysis.gradient_noise.training_data import training_data
@@ -369,3 +372,33 @@ def test_a_model_of_one_s_own_is_refused_in_one_line(run, tmp_path):
         noise(run, model=network(run))
     with pytest.raises(FeatdynError, match="noise needs training data"):
         noise(make_run(tmp_path / "b.zarr"), model=torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_only_what_is_new_is_sampled_and_what_was_stopped_goes_on(tmp_path, monkeypatch, every):
+    run = train(load("digits", PLAIN), tmp_path / "r.zarr")
+    options = {"draws": 4, "probes": 2, "every": every}
+    whole = noise(run, **options)
+    sample, asked = NoiseAt.sample, []
+
+    def stopped(self, item):
+        if item[0] == whole["t"].values[-1]:
+            raise KeyboardInterrupt
+        return sample(self, item)
+
+    monkeypatch.setattr("featdyn.analysis.context.KEPT_EVERY", -np.inf)
+    monkeypatch.setattr(NoiseAt, "sample", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        analyze(run, "noise", **options)
+
+    def counted(self, item):
+        asked.append(item[0])
+        return sample(self, item)
+
+    monkeypatch.setattr(NoiseAt, "sample", counted)
+    again = analyze(Run(run.path), "noise", **options)
+    assert asked == whole["t"].values[-2:].tolist()  # of the last that was kept nothing said where drift leads
+    xr.testing.assert_equal(again, whole)
+    del asked[:]
+    xr.testing.assert_equal(noise(Run(run.path), **options), whole)
+    assert not asked

@@ -120,8 +120,8 @@ class Context(Generic[Chosen]):
     def keep(self, first: Callable[[], xr.Dataset]) -> None:
         """Commit the result of the first checkpoints, so that what is stopped goes on from there as :attr:`known`.
 
-        ``first`` returns what the analysis would if the run had no more of them. It is asked no more often than once a
-        minute, nor for more than a tenth of the time.
+        ``first`` returns what the analysis would if the run had no more of them, or more of it where it knows more. It
+        is asked no more often than once a minute, nor for more than a tenth of the time.
         """
         now = time.monotonic()
         if self.commit is None or now < self._kept + KEPT_EVERY:

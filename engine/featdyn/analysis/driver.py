@@ -127,7 +127,7 @@ def compute(
 
     def keep(found: xr.Dataset) -> None:
         assert commit is not None
-        commit(completed(found, stamp | {"weights": stamp["weights"][: found.sizes["t"]]}))
+        commit(completed(found, stamp | {"weights": stamp["weights"][: int(found["t"][-1]) + 1]}))
 
     context = Context(
         run, chosen, workers or SERIAL, own, batches, loss, forward, output, earlier, progress, commit and keep

@@ -6,6 +6,7 @@ holds: any run can be sampled afterwards, again, and with other options, and wha
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -39,41 +40,68 @@ def noise(context: Context[NoiseOptions]) -> xr.Dataset:
     at = NoiseAt(run, parts, sets, options, given)
     times = list(range(run.checkpoints - 1, -1, -options.every))[::-1]
     items = list(zip(times, [*times[1:], None], strict=True))
-    context.admit(plan(run, at, parts, options, len(items)))
-    by_cut: list[list[xr.Dataset]] = [[] for _ in parts.cuts]
-    with context.stage(at, parts.around(NoiseAt, run, sets, options, given)) as stage:
-        for found in context.each(stage.map(NoiseAt.sample, items)):
-            for mine, of_t in zip(by_cut, found, strict=True):
-                mine.append(of_t)
-    of_cut = [xr.concat(found, "t") for found in by_cut]
-    wide = {
-        f"{name}_{cut.name}": found[name].rename(parameter=f"parameter_{cut.name}")
-        for cut, found in zip(parts.cuts, of_cut, strict=True)
-        for name in WIDE
-        if name in found
-    }
-    common = xr.concat([found.drop_vars(WIDE, errors="ignore") for found in of_cut], "cut")
-    coords = {
-        "cut": np.array([cut.name for cut in parts.cuts], dtype=object),
-        "t": times,
-        "step": ("t", run.values("step")[times]),
-        "rate": ("t", [at.rate(t) for t in times], {"long_name": "learning rate", "units": "1"}),
-        "probe": run.coords["sample"].values[at.probes],
-        "prefix_params": ("cut", [cut.prefix_params for cut in parts.cuts]),
-    }
-    apart = at.sampler.apart + ([] if options.replacement else ["batches without replacement"])
-    return (
-        common.assign(wide)
-        .assign(_statuses(common, at.sampler))
-        .assign_coords(coords)
-        .assign_attrs(
-            batch_size=at.sampler.batch_size,
-            samples=at.sampler.samples,
-            training_data=at.sampler.data.origin,
-            center="estimated" if apart else "known",
-            center_because=", ".join(apart) or "the full gradient is the mean over draws",
+    # Nothing says whether batches and a loss that are given are those of an earlier result.
+    known = _known(context.known, items, run.checkpoints) if given is None else None
+    todo = [item for item in items if item[0] not in known["t"]] if known is not None else items
+    context.admit(plan(run, at, parts, options, len(todo)))
+    done = [] if known is None else [known]
+
+    def result() -> xr.Dataset:
+        """Return what is known so far."""
+        found = (xr.concat(done, "t") if len(done) > 1 else done[0]).sortby("t").transpose("cut", "t", ...)
+        coords = {
+            "cut": np.array([cut.name for cut in parts.cuts], dtype=object),
+            "step": ("t", run.values("step")[found["t"].values]),
+            "rate": ("t", [at.rate(t) for t in found["t"].values], {"long_name": "learning rate", "units": "1"}),
+            "probe": run.coords["sample"].values[at.probes],
+            "prefix_params": ("cut", [cut.prefix_params for cut in parts.cuts]),
+        }
+        apart = at.sampler.apart + ([] if options.replacement else ["batches without replacement"])
+        return (
+            found.assign(_statuses(found, at.sampler))
+            .assign_coords(coords)
+            .assign_attrs(
+                batch_size=at.sampler.batch_size,
+                samples=at.sampler.samples,
+                training_data=at.sampler.data.origin,
+                center="estimated" if apart else "known",
+                center_because=", ".join(apart) or "the full gradient is the mean over draws",
+            )
         )
-    )
+
+    with context.stage(at, parts.around(NoiseAt, run, sets, options, given)) as stage:
+        for (t, _), found in zip(todo, context.each(stage.map(NoiseAt.sample, todo)), strict=True):
+            done.append(_of_cuts(parts, found).expand_dims(t=[t]))
+            context.keep(result)
+    return result()
+
+
+def _of_cuts(parts: Stitchable, found: list[xr.Dataset]) -> xr.Dataset:
+    """Return what was found at the cuts of one checkpoint as one data set."""
+    wide = {
+        f"{name}_{cut.name}": of_cut[name].rename(parameter=f"parameter_{cut.name}")
+        for cut, of_cut in zip(parts.cuts, found, strict=True)
+        for name in WIDE
+        if name in of_cut
+    }
+    return xr.concat([of_cut.drop_vars(WIDE, errors="ignore") for of_cut in found], "cut").assign(wide)
+
+
+def _known(earlier: xr.Dataset | None, items: list[tuple[int, int | None]], checkpoints: int) -> xr.Dataset | None:
+    """Return what an earlier result holds of the items: of checkpoints whose drift leads to the same one."""
+    if earlier is None:
+        return None
+    times = earlier["t"].values.tolist()
+    asked: list[tuple[int, int | None]] = list(pairwise(times))
+    if len(earlier.attrs["identity"]["weights"]) == checkpoints:  # else its last one may say where drift leads, or not
+        asked.append((times[-1], None))
+    kept = [i for i, item in enumerate(asked) if item in items]
+    if not kept:
+        return None
+    names = [name for name, variable in earlier.data_vars.items() if "flag_meanings" in variable.attrs]
+    found = earlier.isel(t=kept).drop_vars(names).load()
+    said = {"feature_moves": found.attrs["feature_moves"]} if "feature_moves" in found.attrs else {}
+    return found.drop_vars([name for name in found.coords if name != "t"]).drop_attrs().assign_attrs(said)
 
 
 def _statuses(found: xr.Dataset, sampler: Sampler) -> dict[str, xr.Variable]:
