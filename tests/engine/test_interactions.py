@@ -370,7 +370,7 @@ def test_only_what_is_new_is_computed(tmp_path, monkeypatch) -> None:
         return tables(self, item)
 
     monkeypatch.setattr(MaskedOutputs, "tables", counted)
-    looser = featdyn.analyze(Run(run.path), "interactions", slack=0.1, **chosen)
+    looser = featdyn.analyze(run, "interactions", slack=0.1, **chosen)  # opened before what it goes on from
     assert not asked
     last = interactions(Run(run.path), checkpoints="last", **chosen)
     assert {t for t, _ in asked} == {1}

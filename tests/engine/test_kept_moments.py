@@ -129,6 +129,11 @@ def test_a_checkpoint_that_fails_leaves_no_moments(tmp_path: Path) -> None:
 def test_what_needs_features_says_so(both: tuple[Run, Run]) -> None:
     with pytest.raises(FeatdynError, match="representation needs activations: in place of them their moments"):
         analyses()["representation"](both[1])
+    for name in ("spectra", "density", "drift"):
+        with pytest.raises(FeatdynError, match="no activations were recorded, in place of them their moments"):
+            analyses()[name](both[1])
+    with pytest.raises(FeatdynError, match=r"no gradients were recorded$"):
+        analyses()["layer_isotropy"](both[0])
     with pytest.raises(FeatdynError, match="no layer nothing was recorded"):
         richness(both[1], layers=("nothing",))
 

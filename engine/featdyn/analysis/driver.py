@@ -171,6 +171,11 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Itera
         raise FeatdynError(f"{run.path}: {analysis.name} takes model= and batches= together, of one training")
     for name in analysis.results:
         if not run.results(name):
+            if Run(run.place).results(name):
+                raise FeatdynError(
+                    f"{run.path}: {analysis.name} reads a result of {name}, which was committed after this run was "
+                    "opened: open it again"
+                )
             raise FeatdynError(
                 f"{run.path}: {analysis.name} reads a result of {name}; run: featdyn analyze {run.path} {name}"
             )

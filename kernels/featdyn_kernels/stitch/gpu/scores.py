@@ -124,7 +124,7 @@ def _write_scores(
     if LABELLED:
         label = tl.load(labels_ptr + n, written, 0)
         reached = tl.sum(tl.where(c[None, :] == label[:, None], z, 0.0), 1)
-        loss = log_terms + first - reached
+        loss = log_terms + (first - reached)
         margin = tl.where(broken, float("nan"), reached - tl.where(best == label, second, first))
         # The largest of the others, so that their sum does not underflow.
         top = tl.where((best == label) & (second > float("-inf")), second, first)
