@@ -347,7 +347,7 @@ def test_words_of_a_text_are_players(tmp_path) -> None:
 
 
 def test_superpixels_cover_the_input(recorded) -> None:
-    with pytest.raises(FeatdynError, match="^interactions: superpixels are of the input: give at = input$"):
+    with pytest.raises(FeatdynError, match=r"^interactions: superpixels are of the input: give at = input$"):
         interactions(recorded[0], model=recorded[1], kind="superpixels")
     pytest.importorskip("skimage")
     image = np.zeros((1, 16, 16), np.float32)
