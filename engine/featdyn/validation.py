@@ -42,9 +42,11 @@ def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:
         field = ".".join(str(part) for part in first["loc"] if part not in ("int", "str"))
         if first["type"] == "extra_forbidden":
             raise _unknown(model, first["loc"], what) from None
-        given = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        # What is wrong of several fields together comes with all of them.
+        unsaid = first["type"] == "missing" or isinstance(first["input"], Mapping)
+        given = "" if unsaid else f", got {first['input']!r}"
         text = first["msg"].lower().removeprefix("value error, ").replace("tuple", "list")
-        raise RecipeError(f"{what}: {field}: {text}{given}") from None
+        raise RecipeError(": ".join(part for part in (what, field, text) if part) + given) from None
 
 
 def _unknown(model: type[BaseModel], location: tuple[int | str, ...], what: str) -> RecipeError:

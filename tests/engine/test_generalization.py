@@ -134,6 +134,16 @@ def test_probes_that_stores_do_not_share_are_left_out(run, tmp_path) -> None:
     assert set(words.values.ravel()) == {"too few checkpoints"}
 
 
+def test_a_checkpoint_of_a_baseline_is_looked_for_in_all_its_results(run, tmp_path) -> None:
+    other, model = own_run(tmp_path / "other.zarr", checkpoints=3)
+    whole = featdyn.analyze(other, "interactions", model=model, **PLAYERS)
+    featdyn.analyze(other, "interactions", model=model, checkpoints="last", **PLAYERS)
+    at = [dict(generalization(run, baselines=[f"{other.path}{t}"]).attrs["baselines"][0])["t"] for t in ("", "@1")]
+    assert at == [2, 1]
+    featdyn.commit_result(other.path, "interactions", whole.isel(t=[0]))  # as of an analysis that was stopped
+    assert generalization(run, baselines=[str(other.path)]).attrs["baselines"][0]["t"] == 2
+
+
 def test_wrong_baselines_are_refused_in_one_line(run, tmp_path) -> None:
     other, model = own_run(tmp_path / "other.zarr", checkpoints=1)
     for baseline, message in (
@@ -148,6 +158,8 @@ def test_wrong_baselines_are_refused_in_one_line(run, tmp_path) -> None:
     with pytest.raises(FeatdynError, match="reads a result of interactions"):
         generalization(other)
     featdyn.analyze(other, "interactions", model=model, kind="channels", players=3, samples=5, cuts=["one"])
+    with pytest.raises(FeatdynError, match="committed after this run was opened: open it again"):
+        generalization(other)
     featdyn.analyze(run, "interactions", model=model, kind="channels", players=3, samples=5, cuts=["one"])
     again = Run(run.path)
     with pytest.raises(FeatdynError, match="mask patches or words instead"):

@@ -340,12 +340,14 @@ def test_words_of_a_text_are_players(tmp_path) -> None:
             assert float(inner["v"][0, 0, row, subset]) == pytest.approx(within, abs=1e-4)
     with pytest.raises(FeatdynError, match="--token"):
         interactions(run, model=model, at="input", masked="mean", **chosen)
+    with pytest.raises(FeatdynError, match="does not take words masked by --token 20: "):
+        interactions(run, model=model, at="input", token=20, **chosen)
     long = interactions(run, model=model, at="input", kind="words", players=8, samples=8)
     assert np.isnan(long["v"]).all()
 
 
 def test_superpixels_cover_the_input(recorded) -> None:
-    with pytest.raises(FeatdynError, match="at = input"):
+    with pytest.raises(FeatdynError, match=r"^interactions: superpixels are of the input: give at = input$"):
         interactions(recorded[0], model=recorded[1], kind="superpixels")
     pytest.importorskip("skimage")
     image = np.zeros((1, 16, 16), np.float32)
@@ -370,7 +372,7 @@ def test_only_what_is_new_is_computed(tmp_path, monkeypatch) -> None:
         return tables(self, item)
 
     monkeypatch.setattr(MaskedOutputs, "tables", counted)
-    looser = featdyn.analyze(Run(run.path), "interactions", slack=0.1, **chosen)
+    looser = featdyn.analyze(run, "interactions", slack=0.1, **chosen)  # opened before what it goes on from
     assert not asked
     last = interactions(Run(run.path), checkpoints="last", **chosen)
     assert {t for t, _ in asked} == {1}

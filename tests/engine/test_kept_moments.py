@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,43 @@ def test_a_store_of_moments_is_whole_small_and_goes_on(both: tuple[Run, Run], tm
             assert torch.equal(tensor, again.state(1, f"moments.{layer}")[name]), (layer, name)
 
 
+@pytest.mark.parametrize("targets", [False, True])
+def test_classes_are_those_of_the_coordinate(tmp_path: Path, targets: bool) -> None:
+    """It is what analyses read, also where a network is given no targets, or others."""
+    given = probes_of()
+    label = given.labels.numpy() if targets is False else np.random.default_rng(0).permutation(given.labels.numpy())
+    probes = Probes(given.inputs, given.labels if targets else None, {"label": label})
+    own = Own()
+    wanted, found = (
+        collapse(record(tmp_path / name, copy.deepcopy(own), probes, range(1), layers=["one"], **more))["nc1"]
+        for name, more in (("f", {}), ("m", KEPT))
+    )
+    assert np.isfinite(wanted).all()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def test_a_checkpoint_that_fails_leaves_no_moments(tmp_path: Path) -> None:
+    model, calls = Own(), list[int]()
+    with Recorder(model, probes_of(), tmp_path / "m", layers=["one"], batch=5, **KEPT) as recorder:
+        recorder.record(step=0)
+        hook = model.register_forward_pre_hook(lambda *_: calls.append(1) or (1 / 0 if len(calls) == 5 else None))
+        with pytest.raises(NetworkError, match="division by zero"):
+            recorder.record(step=1)
+        hook.remove()
+        recorder.record(step=1)
+    run = Run(tmp_path / "m")
+    for name, tensor in run.state(0, "moments.one").items():
+        assert torch.equal(tensor, run.state(1, "moments.one")[name]), name
+
+
 def test_what_needs_features_says_so(both: tuple[Run, Run]) -> None:
     with pytest.raises(FeatdynError, match="representation needs activations: in place of them their moments"):
         analyses()["representation"](both[1])
+    for name in ("spectra", "density", "drift"):
+        with pytest.raises(FeatdynError, match="no activations were recorded, in place of them their moments"):
+            analyses()[name](both[1])
+    with pytest.raises(FeatdynError, match=r"no gradients were recorded$"):
+        analyses()["layer_isotropy"](both[0])
     with pytest.raises(FeatdynError, match="no layer nothing was recorded"):
         richness(both[1], layers=("nothing",))
 

@@ -164,6 +164,25 @@ def test_a_label_that_no_training_probe_has(tmp_path) -> None:
     assert len(set(found["label"].values[unseen]) & set(found["label"].values[~unseen])) == 0
 
 
+def test_linear_probes_learn_from_training_probes_that_are_not_asked_for(recorded) -> None:
+    chosen = {"model": recorded[1], "players": 2, "samples": 100, "cuts": ["pool"]}  # all of a set
+    alone, both = (analysis(recorded[0], sets=sets, **chosen)["v"] for sets in (["test"], ["train", "test"]))
+    assert np.isfinite(alone).all()
+    np.testing.assert_array_equal(alone, both.sel(probe=alone["probe"].values).transpose(*alone.dims))
+
+
+def test_the_training_set_may_have_any_name(tmp_path) -> None:
+    """In float64, whose features are taken as they are."""
+    model, split = Own().double(), np.array(["seen"] * 9 + ["new"] * 9, dtype=object)
+    probes = Probes(torch.randn(18, 1, 6, 6).double(), torch.arange(18) % 3, {"split": split})
+    with Recorder(model, probes, tmp_path / "run.zarr") as recorder:
+        recorder.record(step=0)
+    run, chosen = Run(tmp_path / "run.zarr"), {"players": 2, "samples": 2, "cuts": ["pool"]}
+    assert np.isfinite(analysis(run, model=model, train="seen", **chosen)["v"]).all()
+    with pytest.raises(FeatdynError, match="needs training probes"):
+        analysis(run, model=model, **chosen)
+
+
 def test_only_what_is_new_is_computed(recorded, monkeypatch) -> None:
     run, model = recorded
     whole = featdyn.analyze(run, "layer_interactions", model=model, **OPTIONS)

@@ -213,11 +213,11 @@ def test_bfloat16_changes_predictions_only_where_logits_are_close(name: str) -> 
 @settings(max_examples=20, deadline=None)
 @given(
     n=st.integers(1, 5), t=st.integers(1, 4), classes=st.integers(2, 5), labelled=st.booleans(),
-    seed=st.integers(0, 999), special=st.sampled_from([0.0, np.nan, np.inf, -np.inf]),
+    seed=st.integers(0, 999), special=st.sampled_from([0.0, np.nan, np.inf, -np.inf]), size=st.sampled_from([1, 1000]),
 )  # fmt: skip
-def test_scores(n: int, t: int, classes: int, labelled: bool, seed: int, special: float) -> None:
+def test_scores(n: int, t: int, classes: int, labelled: bool, seed: int, special: float, size: int) -> None:
     rng = np.random.default_rng(seed)
-    logits = rng.integers(-3, 3, (n, t, classes)).astype(np.float32)  # integers tie often
+    logits = size * rng.integers(-3, 3, (n, t, classes)).astype(np.float32)  # integers tie often
     logits[rng.random(logits.shape) < 0.1] = special
     labels = rng.integers(0, classes, n) if labelled else np.empty(0, np.int64)
     prediction, gap, _, loss, margin, log_odds = score(logits, labels)

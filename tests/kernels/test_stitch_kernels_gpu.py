@@ -118,13 +118,13 @@ def check(found: tuple[torch.Tensor, torch.Tensor], wanted: dict[str, torch.Tens
 @settings(max_examples=20, deadline=None)
 @given(
     t=st.integers(1, 3), n=st.integers(1, 5), classes=st.sampled_from([2, 3, 10, 16, 5000]), asked=st.integers(0, 3),
-    seed=st.integers(0, 999), special=st.sampled_from([0.0, torch.nan, -torch.inf]),
+    seed=st.integers(0, 999), special=st.sampled_from([0.0, torch.nan, -torch.inf]), size=st.sampled_from([1, 1000]),
 )  # fmt: skip
-def test_scores(t: int, n: int, classes: int, asked: int, seed: int, special: float) -> None:
+def test_scores(t: int, n: int, classes: int, asked: int, seed: int, special: float, size: int) -> None:
     from featdyn_kernels.stitch.gpu.scores import reduce
 
     draw = torch.Generator().manual_seed(seed)
-    logits = torch.randint(-3, 3, (t, n, classes), generator=draw).double()  # integers tie often
+    logits = size * torch.randint(-3, 3, (t, n, classes), generator=draw).double()  # integers tie often
     logits[torch.rand(logits.shape, generator=draw) < 0.1] = special
     logits[..., 0] = logits[..., 0].nan_to_num(0.0, 0.0, 0.0)  # not all of them minus infinity
     labels = torch.randint(classes, (n,), generator=draw) if asked & 1 else None

@@ -21,7 +21,7 @@ from featdyn.errors import FeatdynError
 from featdyn.extras import asked_for
 from featdyn.provenance import provenance
 from featdyn.store import Run, commit_result
-from featdyn.validation import validate
+from featdyn.validation import Options, validate
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -110,7 +110,7 @@ def compute(
     ``commit``, if any, is given results of the first checkpoints while the others are computed.
     """
     chosen = validate(analysis.options, options, analysis.name)
-    _check(analysis, run, model, batches)
+    _check(analysis, run, chosen, model, batches)
     own = None if model is None else _copied(model)
     stamp = identity(analysis, run, own, chosen, [given for given in (forward, output) if given is not None])
     earlier = None if fresh else known(analysis, run, stamp)
@@ -137,14 +137,17 @@ def compute(
     return completed(found, stamp)
 
 
-def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Iterable[Any] | None) -> None:
+def _check(
+    analysis: Analysis, run: Run, options: Options, model: nn.Module | None, batches: Iterable[Any] | None
+) -> None:
     """Refuse in one line what cannot be answered."""
     of_training = "training data" in analysis.needs
     if batches is not None and not of_training:
         raise FeatdynError(f"{analysis.name} needs no training data: leave batches= out")
     held = {spec.path.rpartition("/")[2] for spec in run.schema.arrays if spec.path.startswith("layers/")}
     paths, trained = run.paths("sample"), run.recipe is not None
-    train = "split" in paths and "train" in run.values("split").tolist()
+    named = "train" in options.model_fields_set  # one that is not there is refused where sets are read
+    train = named or ("split" in paths and "train" in run.values("split").tolist())
     from_python = f'featdyn.analyze(run, "{analysis.name}", model=model)'
     kept = run.described("capture").get("record") == "moments"
     instead = "in place of them their moments were kept, from which not all follows" if kept else "none were recorded"
@@ -171,6 +174,11 @@ def _check(analysis: Analysis, run: Run, model: nn.Module | None, batches: Itera
         raise FeatdynError(f"{run.path}: {analysis.name} takes model= and batches= together, of one training")
     for name in analysis.results:
         if not run.results(name):
+            if Run(run.place).results(name):
+                raise FeatdynError(
+                    f"{run.path}: {analysis.name} reads a result of {name}, which was committed after this run was "
+                    "opened: open it again"
+                )
             raise FeatdynError(
                 f"{run.path}: {analysis.name} reads a result of {name}; run: featdyn analyze {run.path} {name}"
             )

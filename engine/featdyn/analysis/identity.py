@@ -36,12 +36,16 @@ def identity(
 
 
 def known(analysis: Analysis, run: Run, stamp: dict[str, Any]) -> xr.Dataset | None:
-    """Return the newest result whose identity is ``stamp``, with all or the first of its checkpoints."""
-    for path in reversed(run.results(analysis.name)):
-        earlier = run.nodes[path].get("attributes", {}).get("identity")
+    """Return the newest result whose identity is ``stamp``, with all or the first of its checkpoints.
+
+    One that was committed after the run was opened counts too, as when a notebook asks twice.
+    """
+    now = Run(run.place)
+    for path in reversed(now.results(analysis.name)):
+        earlier = now.nodes[path].get("attributes", {}).get("identity")
         held = earlier.get("weights") if isinstance(earlier, dict) else None
         if held and earlier == {**stamp, "weights": stamp["weights"][: len(held)]}:
-            return run.result(analysis.name, path)
+            return now.result(analysis.name, path)
     return None
 
 

@@ -45,11 +45,10 @@ class KeptMoments:
     """The moments of one checkpoint, of each layer and each set of probes (``split``, else all are one)."""
 
     def __init__(self, probes: Probes, layers: Mapping[str, tuple[int, ...]]) -> None:
-        n, labels = len(probes), probes.labels
+        n, labels = len(probes), probes.coords.get("label")  # as analyses read them
         split = [str(name) for name in probes.coords.get("split", np.full(n, "probes", dtype=object)).tolist()]
         self._sets = {name: np.array(split, dtype=object) == name for name in dict.fromkeys(split)}
-        integers = isinstance(labels, Tensor) and labels.ndim == 1 and labels.dtype == torch.int64
-        self._labels = labels.numpy() if integers else None
+        self._labels = labels if labels is not None and labels.dtype.kind in "iu" else None
         self._found: dict[tuple[str, str], Moments] = {}
         self._widths = {name: shape[0] for name, shape in layers.items()}
 

@@ -119,11 +119,12 @@ def score(logits: Any, labels: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
             scale[t, n] = largest
             if labelled:
                 own, others = float(logits[n, t, labels[n]]), 0.0
+                top = second if best == labels[n] and second > -np.inf else first  # of the others: no sum underflows
                 for c in range(classes):
                     if c != labels[n]:
-                        others += math.exp(float(logits[n, t, c]) - first)
-                loss[t, n] = math.log(others + math.exp(own - first)) + first - own
-                log_odds[t, n] = own - first - math.log(others)
+                        others += math.exp(float(logits[n, t, c]) - top)
+                loss[t, n] = math.log(others * math.exp(top - first) + math.exp(own - first)) + first - own
+                log_odds[t, n] = own - top - math.log(others)
                 margin[t, n] = np.nan if nan else own - (second if best == labels[n] else first)
     return prediction, gap, scale, loss, margin, log_odds
 

@@ -25,6 +25,10 @@ def recorded(run: Run, patterns: Sequence[str], of: str) -> list[ArraySpec]:
     named = [layer for layer in run.layers if layer in chosen]
     found = [held[path] for path in (f"layers/{layer}/{of}" for layer in named) if path in held]
     if not found:
+        if named and not any(path.startswith("layers/") and path.endswith(f"/{of}") for path in held):
+            kept = of == "activation" and run.described("capture").get("record") == "moments"
+            instead = ", in place of them their moments were kept, from which not all follows" if kept else ""
+            raise FeatdynError(f"{run.path}: no {of}s were recorded{instead}")
         raise FeatdynError(
             f"{run.path}: no {of} of {', '.join(patterns)} was recorded; layers are {', '.join(run.layers)}"
         )

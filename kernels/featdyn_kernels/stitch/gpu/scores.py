@@ -124,10 +124,12 @@ def _write_scores(
     if LABELLED:
         label = tl.load(labels_ptr + n, written, 0)
         reached = tl.sum(tl.where(c[None, :] == label[:, None], z, 0.0), 1)
-        loss = log_terms + first - reached
+        loss = log_terms + (first - reached)
         margin = tl.where(broken, float("nan"), reached - tl.where(best == label, second, first))
-        others = tl.sum(tl.where(inside & (c[None, :] != label[:, None]), tl.exp(above), 0.0), 1)
-        log_odds = reached - first - tl.log(others)
+        # The largest of the others, so that their sum does not underflow.
+        top = tl.where((best == label) & (second > float("-inf")), second, first)
+        others = tl.sum(tl.where(inside & (c[None, :] != label[:, None]), tl.exp(z - top[:, None]), 0.0), 1)
+        log_odds = reached - top - tl.log(others)
     if OWN:
         source = own_ptr + t * p_t + n.to(tl.int64)[:, None] * p_n + c.to(tl.int64)[None, :] * p_c
         p = tl.load(source, written[:, None] & inside, 0.0).to(tl.float32)

@@ -39,20 +39,18 @@ class Baseline:
         asked = own.attrs["options"]
         if asked["kind"] in OWN and other.fingerprint != run.fingerprint:
             raise FeatdynError(f"{asked['kind']} of {store} are not those of {run.path}: mask patches or words instead")
-        for path in reversed(other.results("interactions")):
-            result = other.result("interactions", path)
-            held = result.attrs["options"]
-            if all(held.get(key) == asked.get(key) for key in SAME):
-                break
-        else:
+        every = (other.result("interactions", path) for path in reversed(other.results("interactions")))
+        alike = [found for found in every if all(found.attrs["options"].get(key) == asked.get(key) for key in SAME)]
+        if not alike:
             flags = " ".join(f"--{key} {asked[key]}" for key in SAME)
             raise FeatdynError(
                 f"{store}: no interactions of the same players; run: featdyn analyze {store} interactions {flags} "
                 "--checkpoints last"
             )
-        times = result["t"].values.tolist()
-        t = times[-1] if checkpoint is None else int(checkpoint)
-        if t not in times:
+        times = alike[0]["t"].values.tolist()
+        t = max(int(found["t"][-1]) for found in alike) if checkpoint is None else int(checkpoint)
+        result = next((found for found in alike if t in found["t"].values), None)
+        if result is None:
             raise FeatdynError(f"{store}: its interactions are not those of checkpoint {t}, but of {_range(times)}")
         return cls(name, store, result.sel(t=t))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,6 +21,7 @@ from featdyn.analysis.inputs.class_labels import class_logits
 from featdyn.analysis.inputs.features_at_cuts import Batch
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.inputs.suffix_banks import suffixes
+from featdyn.errors import FeatdynError, first_line
 from featdyn.networks import state_for
 from featdyn.statistics.interactions import log_odds
 from featdyn.store import Run
@@ -47,7 +49,7 @@ class MaskedOutputs:
 
     def __init__(self, run: Run, parts: Stitchable, asked: Asked, options: InteractionsOptions) -> None:
         self._parts, self._asked, self._players = parts, asked, options.players
-        self._masker = Masker(run, parts, asked.members, options)
+        self._masker, self._token = Masker(run, parts, asked.members, options), options.token
         self._banks = lru_cache(1)(self._banks_at)
 
     def tables(self, item: tuple[int, int]) -> Found:
@@ -86,13 +88,25 @@ class MaskedOutputs:
                 found.append(scores.log_odds[0].numpy(force=True))
             else:  # such as words, of which kernels know nothing
                 state = state_for(cut.suffix, self._parts.states[t])
-                logits = functional_call(cut.suffix, state, (handed,)).double().numpy(force=True)
+                with taken(handed, self._token):
+                    logits = functional_call(cut.suffix, state, (handed,)).double().numpy(force=True)
                 with np.errstate(invalid="ignore"):
                     found.append(log_odds(class_logits(logits), np.int64(label)))
         return np.concatenate(found)
 
     def _banks_at(self, t: int) -> list[SuffixBank]:
         return suffixes(self._parts, [self._parts.states[t]])
+
+
+@contextmanager
+def taken(masked: Tensor, token: int) -> Iterator[None]:
+    """Say so where a network does not know the token that masks words."""
+    try:
+        yield
+    except IndexError as error:
+        if masked.is_floating_point():
+            raise
+        raise FeatdynError(f"the network does not take words masked by --token {token}: {first_line(error)}") from error
 
 
 def slices(players: int) -> Iterator[NDArray[np.intp]]:

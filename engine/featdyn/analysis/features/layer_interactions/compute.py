@@ -16,6 +16,7 @@ from featdyn.analysis.features.layer_interactions.compared import Tables, compar
 from featdyn.analysis.features.layer_interactions.tables import LayerTables
 from featdyn.analysis.inputs.at_input import whole_network
 from featdyn.analysis.inputs.class_labels import class_count, labelled
+from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
 from featdyn.analysis.status import reasons
 from featdyn.compute import Plan
@@ -32,9 +33,9 @@ def layer_interactions(context: Context[LayerInteractionsOptions]) -> xr.Dataset
     parts, whole = context.stitchable(masked=True), whole_network(run, context.model, context.call)
     chosen = sets.choose(run, options.samples, options.seed)
     probes = np.unique(np.concatenate(chosen))
-    fitted = np.zeros(0, np.intp)
-    if sets.index(options.train) is not None:
-        fitted = sets.choose(run, options.fitted, options.seed)[sets.names.index(options.train)]
+    every, fitted = labelled(run, ProbeSets.of(run))[0], np.zeros(0, np.intp)  # also where ``sets`` leaves training out
+    if (place := every.index(options.train)) is not None:
+        fitted = every.choose(run, options.fitted, options.seed)[place]
     steps, cuts = run.checkpoints, len(parts.cuts)
     v = np.full((cuts, steps, len(probes), 2**options.players), np.nan, np.float32)
     output, region = np.full(v.shape[1:], np.nan, np.float32), np.full((len(probes), options.players), -1)

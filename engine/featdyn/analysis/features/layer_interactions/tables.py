@@ -14,12 +14,12 @@ from torch.func import functional_call
 
 from featdyn.analysis.features.interactions.masker import Masker
 from featdyn.analysis.features.interactions.masking import Masking
-from featdyn.analysis.features.interactions.tables import Asked, slices
+from featdyn.analysis.features.interactions.tables import Asked, slices, taken
 from featdyn.analysis.features.layer_interactions import LayerInteractionsOptions
 from featdyn.analysis.inputs.class_labels import class_logits
 from featdyn.analysis.inputs.features_at_cuts import Batch
 from featdyn.analysis.inputs.stitchable import Stitchable
-from featdyn.analysis.status import DEAD, FEW, NO_LABELS, NOT_FINITE, ONE_CLASS
+from featdyn.analysis.status import DEAD, FEW, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS
 from featdyn.capture.axis import pooled
 from featdyn.networks import features_at, state_for
 from featdyn.statistics import softmax_probe
@@ -41,7 +41,7 @@ class Reader:
     @classmethod
     def of(cls, features: Tensor, labels: NDArray[np.int64], origins: NDArray[np.int64]) -> Reader | str:
         """Return the probe of training features ``(n, ...)``, or why there is none."""
-        flat = features.flatten(1).double()
+        flat = features.flatten(1).to(torch.float64, copy=True)  # which is written to below
         if (classes := len(np.unique(labels))) < 2:
             return ONE_CLASS
         if len(labels) < 2 * classes or len(np.unique(origins)) < 2:
@@ -90,6 +90,7 @@ class LayerTables:
         options: LayerInteractionsOptions,
     ) -> None:
         self._parts, self._asked, self._fitted, self._players = parts, asked, fitted, options.players
+        self._token = options.token
         self._origins, self._inputs = origins, again()
         self._masker = Masker(run, self._inputs, asked.members, options)
         self._layers = features_at(parts.model, parts.cuts)
@@ -133,7 +134,8 @@ class LayerTables:
     ) -> None:
         """Compute some columns of a probe's tables, in one pass for all layers and the output."""
         cuts, state, masked = self._parts.cuts, self._parts.states[t], masking(subsets)
-        features = functional_call(self._layers, state_for(self._layers, state), (masked,))
+        with taken(masked, self._token):
+            features = functional_call(self._layers, state_for(self._layers, state), (masked,))
         last = cuts[-1]
         handed = last.handed(features[-1], lambda: masked)
         logits = functional_call(last.suffix, state_for(last.suffix, state), (handed,)).double().numpy(force=True)
@@ -155,7 +157,7 @@ class LayerTables:
         """Return the linear probe of each layer, or why there is none: layer by layer, so that one is in memory."""
         labels = self._asked.labels[self._fitted]
         if not len(labels):
-            return [NO_LABELS] * len(self._parts.cuts)
+            return [NO_TRAINING_PROBES] * len(self._parts.cuts)
         found: list[Reader | str] = []
         for c in range(len(self._parts.cuts)):
             features: Tensor | None = None
