@@ -102,6 +102,17 @@ def test_the_largest_come_first_as_in_pandas(run: Run, top: int, name: str, down
     pd.testing.assert_frame_equal(found, everything.head(top).reset_index(drop=True))
 
 
+def test_nothing_counted_is_zero_and_no_error(run: Run) -> None:
+    found = query(run, NORM, where="activation_norm>1e9", by="layer", reduce="count")
+    assert found["activation_norm"].tolist() == [0, 0, 0]
+
+
+def test_a_variable_sorts_by_its_whole_name_too(run: Run) -> None:
+    pd.testing.assert_frame_equal(query(run, NORM, sort=f"-{NORM}"), query(run, NORM, sort="-activation_norm"))
+    both = ["layers.stem.activation", "layers.s3b1.activation"]
+    assert (np.diff(query(run, *both, sort=both[1])[both[1]].to_numpy()) >= 0).all()
+
+
 def test_a_table_is_sorted_by_any_columns(run: Run) -> None:
     found = query(run, NORM, where="checkpoint=1", sort=["-severity", "layer,-activation_norm"])
     everything = query(run, NORM, where="checkpoint=1").sort_values(
@@ -199,6 +210,12 @@ def test_neighbours_are_those_of_numpy(run: Run, sample: int, by_id: bool, layer
         ([NORM], {"where": "los>1"}, "no coordinate 'los'"),
         ([NORM], {"where": "activation_nrom>1"}, "did you mean activation_norm"),
         ([NORM], {"where": "activation_norm>1e9"}, "selects nothing; activation_norm is -"),
+        ([NORM], {"where": "activation_norm>1e9", "by": "layer"}, "selects nothing; activation_norm is -"),
+        ([NORM], {"where": "activation_norm>1e9", "reduce": "argmax:layer"}, "selects nothing"),
+        ([NORM], {"where": "loss>1"}, "did you mean outputs.loss"),
+        ([NORM], {"where": "outputs.los>1"}, "did you mean outputs.loss"),
+        ([NORM], {"where": "outputs.correct=flase", "by": "layer"}, "outputs.correct is true or false"),
+        ([NORM], {"where": "outputs.correct>0.5"}, "outputs.correct holds true and false"),
         ([NORM], {"where": "layer~("}, "is not a regular expression"),
         ([NORM], {"where": "label~3"}, "is for text, and label holds numbers"),
         ([NORM], {"where": "layers.stem.activation>1"}, "goes along channel, width"),

@@ -81,11 +81,11 @@ def open_tree(store: Store | Run, *, chunks: str | None = None) -> xr.DataTree:
 
 
 def _chunked(dataset: xr.Dataset, chunks: str | None) -> xr.Dataset:
-    """Cut numbers; Dask cannot tell how long texts are."""
+    """Cut numbers, without the texts beside them: Dask cannot tell how long those are."""
     if chunks is None:
         return dataset
     numbers = [name for name, variable in dataset.data_vars.items() if variable.dtype.kind in "biuf" and variable.ndim]
-    return dataset.assign({name: dataset[name].chunk(chunks) for name in numbers})
+    return dataset.assign({name: dataset[name].reset_coords(drop=True).chunk(chunks).variable for name in numbers})
 
 
 def _described(dataset: xr.Dataset) -> xr.Dataset:
@@ -168,7 +168,13 @@ def _figure(result: xr.Dataset, name: str, where: dict[str, Any]) -> Figure:
     for dim in where:
         if dim not in values.dims:
             raise FeatdynError(f"{name}.{variable} has no axis {dim!r}: {nearest(dim, map(str, values.dims))}")
-    values = values.sel(where).load()
+    for dim, place in where.items():
+        try:
+            values = values.sel({dim: place})
+        except KeyError:
+            there = map(str, values[dim].values)
+            raise FeatdynError(f"{name}.{variable} has no {dim} {place!r}: {nearest(str(place), there)}") from None
+    values = values.load()
     free = [dim for dim in ("t1", "t2", "t", "lag", "checkpoint") if dim in values.dims] or list(values.dims)[-1:]
     free = free[:2]
     rest = {dim: -1 for dim in values.dims if dim not in free}
