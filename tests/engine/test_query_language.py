@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from featdyn.errors import FeatdynError
 from featdyn.query import ask, query, render, variables
 from featdyn.query import frame as frame_module
+from featdyn.query.where import Condition
 from featdyn.store import Run
 from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, write_run
 
@@ -214,8 +215,6 @@ def test_neighbours_are_those_of_numpy(run: Run, sample: int, by_id: bool, layer
         ([NORM], {"where": "activation_norm>1e9", "reduce": "argmax:layer"}, "selects nothing"),
         ([NORM], {"where": "loss>1"}, "did you mean outputs.loss"),
         ([NORM], {"where": "outputs.los>1"}, "did you mean outputs.loss"),
-        ([NORM], {"where": "outputs.correct=flase", "by": "layer"}, "outputs.correct is true or false"),
-        ([NORM], {"where": "outputs.correct>0.5"}, "outputs.correct holds true and false"),
         ([NORM], {"where": "layer~("}, "is not a regular expression"),
         ([NORM], {"where": "label~3"}, "is for text, and label holds numbers"),
         ([NORM], {"where": "layers.stem.activation>1"}, "goes along channel, width"),
@@ -240,6 +239,14 @@ def test_bad_questions_get_one_line(run: Run, names: list[str], arguments: dict[
     with pytest.raises(FeatdynError, match=message) as caught:
         query(run, *names, **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_true_or_false_takes_no_other_word() -> None:
+    for text in ("right=true", "right=yes", "right=T*", "right!=0", "right=true,false"):
+        assert Condition.parse(text).holds(np.array([True])).all()
+    for text, message in (("right=flase", "right is true or false"), ("right>0.5", "right holds true and false")):
+        with pytest.raises(FeatdynError, match=message):
+            Condition.parse(text).holds(np.array([True, False]))
 
 
 def test_too_many_rows_by_value_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
