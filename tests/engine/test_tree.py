@@ -64,6 +64,7 @@ def test_texts_beside_numbers_are_not_chunked(tmp_path: Path) -> None:
     found = featdyn.open_tree(tmp_path / "run.zarr", chunks="auto")[where]
     assert found["accuracy"].chunks == ((2,),)
     np.testing.assert_array_equal(found["path"], ["eager", "traced"])
+    assert found["cut"].dtype.kind == "U"  # along other texts xarray draws no map
 
 
 def test_the_accessor_asks_the_run(written: tuple[Run, Held]) -> None:

@@ -89,7 +89,9 @@ def _chunked(dataset: xr.Dataset, chunks: str | None) -> xr.Dataset:
 
 
 def _described(dataset: xr.Dataset) -> xr.Dataset:
-    found = dataset.copy()
+    texts = {name: v for name, v in dataset.coords.items() if name in dataset.dims and v.dtype.kind in "OT"}
+    plain = {name: (v.dims, v.values.astype(object).astype(str), v.attrs) for name, v in texts.items()}
+    found = dataset.assign_coords(plain)  # xarray draws along texts of fixed width alone
     for name, variable in found.variables.items():
         words, units = NAMES.get(str(name), (str(name).replace("_", " "), "1"))
         variable.attrs = {"long_name": words, "units": units} | _plain(variable.attrs)
