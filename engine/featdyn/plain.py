@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import date, time, timedelta
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -17,7 +18,8 @@ def plain(value: Any, *, missing: bool = False) -> Any:
     Parameters
     ----------
     missing
-        Return None for numbers that are not finite, which JSON does not have; else they are refused.
+        Return None for numbers that are not finite, and text for dates, times and durations, which JSON does not
+        have; else they are refused.
 
     Raises
     ------
@@ -49,6 +51,8 @@ def _plain(value: Any, missing: bool) -> Any:
         raise ValueError(f"{value} is not a JSON number")
     if isinstance(value, PurePath):
         return str(value)
+    if missing and isinstance(value, (date, time, timedelta)):
+        return str(value) if value == value else None  # pandas' NaT is no date
     if isinstance(value, Mapping):
         return {_key(key): _plain(inner, missing) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

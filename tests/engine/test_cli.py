@@ -358,6 +358,10 @@ def test_info_of_a_run_that_diverged_is_json(featdyn, tmp_path):
     assert " inf" in out
 
 
+def test_a_question_about_no_variable_is_no_listing(featdyn, small_store):
+    one_line(featdyn("query", small_store, "--where", "split=test"), "name a variable")
+
+
 def test_a_home_in_the_name_of_an_output_file(featdyn, small_store, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert featdyn("query", small_store, "train_loss", "--format", "csv", "--out=~/x.csv")[0] == 0

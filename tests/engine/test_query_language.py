@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from featdyn.errors import FeatdynError
 from featdyn.query import ask, query, render, variables
 from featdyn.query import frame as frame_module
+from featdyn.query.where import Condition
 from featdyn.store import Run
 from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, write_run
 
@@ -100,6 +101,17 @@ def test_the_largest_come_first_as_in_pandas(run: Run, top: int, name: str, down
     everything = query(run, name).sort_values(last, ascending=not down, kind="stable", na_position="last")
     found = query(run, name, top=top) if down else query(run, name, sort=last, limit=top)
     pd.testing.assert_frame_equal(found, everything.head(top).reset_index(drop=True))
+
+
+def test_nothing_counted_is_zero_and_no_error(run: Run) -> None:
+    found = query(run, NORM, where="activation_norm>1e9", by="layer", reduce="count")
+    assert found["activation_norm"].tolist() == [0, 0, 0]
+
+
+def test_a_variable_sorts_by_its_whole_name_too(run: Run) -> None:
+    pd.testing.assert_frame_equal(query(run, NORM, sort=f"-{NORM}"), query(run, NORM, sort="-activation_norm"))
+    both = ["layers.stem.activation", "layers.s3b1.activation"]
+    assert (np.diff(query(run, *both, sort=both[1])[both[1]].to_numpy()) >= 0).all()
 
 
 def test_a_table_is_sorted_by_any_columns(run: Run) -> None:
@@ -199,6 +211,10 @@ def test_neighbours_are_those_of_numpy(run: Run, sample: int, by_id: bool, layer
         ([NORM], {"where": "los>1"}, "no coordinate 'los'"),
         ([NORM], {"where": "activation_nrom>1"}, "did you mean activation_norm"),
         ([NORM], {"where": "activation_norm>1e9"}, "selects nothing; activation_norm is -"),
+        ([NORM], {"where": "activation_norm>1e9", "by": "layer"}, "selects nothing; activation_norm is -"),
+        ([NORM], {"where": "activation_norm>1e9", "reduce": "argmax:layer"}, "selects nothing"),
+        ([NORM], {"where": "loss>1"}, "did you mean outputs.loss"),
+        ([NORM], {"where": "outputs.los>1"}, "did you mean outputs.loss"),
         ([NORM], {"where": "layer~("}, "is not a regular expression"),
         ([NORM], {"where": "label~3"}, "is for text, and label holds numbers"),
         ([NORM], {"where": "layers.stem.activation>1"}, "goes along channel, width"),
@@ -223,6 +239,14 @@ def test_bad_questions_get_one_line(run: Run, names: list[str], arguments: dict[
     with pytest.raises(FeatdynError, match=message) as caught:
         query(run, *names, **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_true_or_false_takes_no_other_word() -> None:
+    for text in ("right=true", "right=yes", "right=T*", "right!=0", "right=true,false"):
+        assert Condition.parse(text).holds(np.array([True])).all()
+    for text, message in (("right=flase", "right is true or false"), ("right>0.5", "right holds true and false")):
+        with pytest.raises(FeatdynError, match=message):
+            Condition.parse(text).holds(np.array([True, False]))
 
 
 def test_too_many_rows_by_value_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

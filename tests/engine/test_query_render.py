@@ -65,6 +65,15 @@ def test_json_is_a_list_of_records_with_null_for_nan() -> None:
     assert json.loads(text(FRAME.head(0), "json")) == []
 
 
+def test_dates_are_text_in_json() -> None:
+    day = pd.Timestamp("2020-01-02")
+    frame = pd.DataFrame({"day": [day, pd.NaT], "since": [day - day, pd.NaT], "list": [[day.date()], []]})
+    assert json.loads(text(frame, "json")) == [
+        {"day": "2020-01-02 00:00:00", "since": "0 days 00:00:00", "list": ["2020-01-02"]},
+        {"day": None, "since": None, "list": []},
+    ]
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     numbers=st.lists(st.floats(), max_size=6),

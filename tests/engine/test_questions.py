@@ -233,7 +233,9 @@ def test_15_what_is_in_this_store(written: tuple[Run, Held], featdyn: Callable[.
         f"participation_ratio_why: {missing:,} of {why.size:,} features do not vary"
         in answered["representation"]["missing"]
     )
-    assert "do not vary" in featdyn("info", written[0].path, "--results")[1]
+    told = featdyn("info", written[0].path, "--results")[1]
+    assert "do not vary" in told
+    assert "\\n" not in told
     code, out, err = featdyn("query", written[0].path)
     assert code == 0, err
     assert "cube.activation_norm" in out

@@ -15,6 +15,7 @@ from featdyn.query import query
 from featdyn.store import Run
 from tests.engine import question_run
 from tests.engine.question_run import CHECKPOINTS, LAYERS
+from tests.engine.runs import write_run
 
 Held = dict[str, np.ndarray[Any, Any]]
 
@@ -56,6 +57,16 @@ def test_chunks_and_netcdf(written: tuple[Run, Held], tmp_path: Path) -> None:
         assert xr.load_dataset(tmp_path / "a.nc", engine="scipy").sizes
 
 
+def test_texts_beside_numbers_are_not_chunked(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run.zarr")
+    path = xr.Dataset({"accuracy": ("cut", [0.5, 1.0])}, {"cut": ["a", "b"], "path": ("cut", ["eager", "traced"])})
+    where = featdyn.commit_result(run, "mine", path)
+    found = featdyn.open_tree(tmp_path / "run.zarr", chunks="auto")[where]
+    assert found["accuracy"].chunks == ((2,),)
+    np.testing.assert_array_equal(found["path"], ["eager", "traced"])
+    assert found["cut"].dtype.kind == "U"  # along other texts xarray draws no map
+
+
 def test_the_accessor_asks_the_run(written: tuple[Run, Held]) -> None:
     run, held = written
     tree = featdyn.open_tree(run)
@@ -83,6 +94,8 @@ def test_figures_of_results(written: tuple[Run, Held]) -> None:
         (lambda: plot.consistensy(), "did you mean consistency"),
         (lambda: plot.consistency(variable="acuracy"), "did you mean accuracy"),
         (lambda: plot.consistency(variable="accuracy", sets="test"), "did you mean set"),
+        (lambda: plot.consistency(variable="accuracy", set="tset"), "no set 'tset': did you mean test"),
+        (lambda: plot.consistency(variable="accuracy", t1=99), "no t1 99: there are 0, 1"),
     ):
         with pytest.raises((AttributeError, FeatdynError), match=message):
             call()

@@ -59,7 +59,7 @@ def command(store: str, results: bool, as_json: bool) -> None:
             click.echo(shown(f"changed {since}: {what} was {before}, is {after}"))
     click.echo("\nresults: " + (", ".join(found["results"]) or "none yet; see featdyn analyze --help"))
     for row in found.get("answered", []):
-        click.echo(shown(f"\n{row['path']}: {row['question']}"))
+        click.echo("\n" + shown(f"{row['path']}: {row['question']}"))
         click.echo(shown(f"  options: {row['options']}"))
         click.echo(shown(f"  missing: {row['missing'] or 'nothing'}"))
 

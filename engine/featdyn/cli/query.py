@@ -58,7 +58,7 @@ def command(
     from featdyn.store import Run
 
     run, form = Run(store), format_of(kind, out)
-    if listing or not variables:
+    if listing or not (variables or where or by or reduce or like or sort or top or limit):
         query.render(query.variables(run, *variables), form, out or sys.stdout, raw=raw, whole=True)
         return
     answer = query.ask(run, *variables, where=where, by=by, reduce=reduce, like=like, sort=sort, top=top, limit=limit)

@@ -74,6 +74,13 @@ class Catalogue:
         more = f" and {len(found) - 12} more" if len(found) > 12 else ""
         return f"; did you mean {', '.join(found[:12])}{more}?" if found else ""
 
+    def near(self, name: str) -> str:
+        """Return the variables that a name without their groups, or a dotted one with a slip, may stand for; or ''."""
+        dotted = name.replace("/", ".")
+        last = [known for known in self.names if known.rpartition(".")[2] == dotted]
+        close = get_close_matches(dotted, self.names, 3, 0.8) if "." in dotted else []
+        return ", ".join(last[:6] or close)
+
     def coordinates(self, path: str) -> dict[str, str]:
         """Return the paths of the coordinates along one axis of an array, from its own group and from the root."""
         of = self.document(path)

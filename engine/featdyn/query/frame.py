@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,8 @@ def query(
     reduce
         Reductions, one after the other: ``mean:sample``, ``std:sample,layer``, or ``max`` over all axes (but those in
         ``by``). There are mean, sum, min, max, std (divided by n), count, norm (Euclidean), median and quantiles
-        (``q0.9``). NaN is skipped; where nothing is left, sum and count are 0 and everything else is NaN.
+        (``q0.9``). NaN is skipped; where nothing is left, sum and count are 0 and everything else is NaN; where
+        nothing is left anywhere by conditions on values, that is an error but for sum, count and diff.
         ``argmax:checkpoint`` and ``argmin`` come last and tell where the extreme is, beside it; ``diff:checkpoint`` is
         the last selected one minus the first.
     like
@@ -116,7 +118,8 @@ def ask(
     if like is not None:
         selection = distances(selection, like)
     first = next(iter(selection.cells))
-    keys = tuple(text for name in _several(sort) for text in name.split(","))
+    keys = tuple(text.strip() for name in _several(sort) for text in name.split(","))
+    keys = tuple("-"[: key.startswith("-")] + selection.column(key.removeprefix("-")) for key in keys)
     keys = keys or ((DISTANCE,) if like is not None else (f"-{first}",) if top is not None else ())
     asked = {name.removeprefix("-") for name in keys} & set(selection.coordinates())
     limit = top if limit is None else limit
@@ -203,6 +206,7 @@ def _reduced(
     """Return values that are reduced."""
     _check(selection, reductions, groups, spared)
     values: dict[str, tuple[tuple[str, ...], Array]] = {}
+    met: list[bool] = []
     for name, cells in selection.cells.items():
         found, left = Reduced(cells), dict(groups)
         for number, reduction in enumerate(reductions):
@@ -210,13 +214,15 @@ def _reduced(
             if reduction.dims and not own.dims:
                 continue  # a value that does not go along these axes stays
             before = found.cells.dims
-            keep = selection.keep if selection.filters and not number else None
+            keep = partial(selection.keep, met=met) if selection.filters and not number else None
             found = reduce_cells(found.cells, own, spared=spared, groups=left, keep=keep)
             if own.dims and found.places is not None:
                 values |= _places(selection, own.dims[0], found, asked)
             taken = {before[axis] for axis in own.axes(before, spared)}
             left = {dim: of for dim, of in left.items() if dim not in taken}
         values[name] = (found.cells.dims, found.cells.load())
+    if met and not any(met) and reductions[0].function not in ("count", "sum", "diff"):  # diff reads the ends alone
+        raise selection.nothing()
     widest = max((dims for dims, _ in values.values()), key=len)
     axes = {dim: groups[dim].columns if dim in groups else _columns(selection, dim, asked) for dim in widest}
     attributes = {name: _named(array.attributes, reductions) for name, array in selection.arrays.items()}

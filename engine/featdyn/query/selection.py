@@ -61,8 +61,18 @@ class Selection:
                 return array.coordinate(name)
         if name in self.dims:
             return self.arrays[self.widest].coordinate(name)
-        known = list(dict.fromkeys([*self.dims, *self.coordinates(), *self.arrays]))
-        raise FeatdynError(f"{', '.join(self.arrays)} has no coordinate {name!r}{unknown(name, known)}")
+        raise FeatdynError(f"{', '.join(self.arrays)} has no coordinate {name!r}{unknown(name, self.known)}")
+
+    @property
+    def known(self) -> list[str]:
+        """Axes, coordinates and columns."""
+        return list(dict.fromkeys([*self.dims, *self.coordinates(), *self.arrays]))
+
+    def column(self, name: str) -> str:
+        """Return the column that a variable became, by its dotted name; any other name is its own."""
+        path = Catalogue(self.run).paths.get(name.replace("/", "."))
+        of = {array.path: column for column, array in self.arrays.items()}
+        return name if name in self.known or path is None else of.get(path, name)
 
     def selected(self, name: str) -> tuple[str, Array]:
         """Return the axis of a coordinate and its values at the selected places."""
@@ -77,14 +87,18 @@ class Selection:
             mask &= condition.holds(cells.at(self.dims, region))
         return mask
 
-    def keep(self, dims: tuple[str, ...], region: Region, values: Array) -> Array:
-        """Return values at a region of some axes, NaN where a condition on values does not hold."""
+    def keep(self, dims: tuple[str, ...], region: Region, values: Array, met: list[bool]) -> Array:
+        """Return values at a region of some axes, NaN where a condition on values does not hold.
+
+        Whether all hold anywhere here is added to ``met``.
+        """
         mask = np.ones(values.shape, bool)
         for condition, name, cells in self.filters:
             if not set(cells.dims) <= set(dims):
                 lacking = ", ".join(dim for dim in cells.dims if dim not in dims)
                 raise FeatdynError(f"--where {condition.text!r}: {name} goes along {lacking}, what is reduced does not")
             mask &= condition.holds(cells.at(dims, region))
+        met.append(bool(mask.any()))
         return np.where(mask, values, np.asarray(np.nan, np.result_type(values, np.float32)))
 
     def nothing(self) -> FeatdynError:
@@ -118,6 +132,8 @@ def select(run: Run, names: Sequence[str], where: Sequence[str]) -> Selection:
             _share(found.arrays[found.widest], other, found.widest, condition.name)
             filters.append((condition, other))
             continue
+        if condition.name not in found.known and (near := catalogue.near(condition.name)):
+            raise FeatdynError(f"--where {condition.text!r}: no {condition.name!r} here; did you mean {near}?")
         dim, values = found.coordinate(condition.name)
         mask = condition.holds(values, values, counted=condition.name == dim)
         if not mask.any():

@@ -81,7 +81,7 @@ def open_tree(store: Store | Run, *, chunks: str | None = None) -> xr.DataTree:
 
 
 def _chunked(dataset: xr.Dataset, chunks: str | None) -> xr.Dataset:
-    """Cut numbers; Dask cannot tell how long texts are."""
+    """Cut numbers, without the texts beside them: Dask cannot tell how long those are."""
     if chunks is None:
         return dataset
     numbers = [name for name, variable in dataset.data_vars.items() if variable.dtype.kind in "biuf" and variable.ndim]
@@ -89,7 +89,9 @@ def _chunked(dataset: xr.Dataset, chunks: str | None) -> xr.Dataset:
 
 
 def _described(dataset: xr.Dataset) -> xr.Dataset:
-    found = dataset.copy()
+    texts = {name: v for name, v in dataset.coords.items() if name in dataset.dims and v.dtype.kind in "OT"}
+    plain = {name: (v.dims, v.values.astype(object).astype(str), v.attrs) for name, v in texts.items()}
+    found = dataset.assign_coords(plain)  # xarray draws along texts of fixed width alone
     for name, variable in found.variables.items():
         words, units = NAMES.get(str(name), (str(name).replace("_", " "), "1"))
         variable.attrs = {"long_name": words, "units": units} | _plain(variable.attrs)
@@ -168,7 +170,13 @@ def _figure(result: xr.Dataset, name: str, where: dict[str, Any]) -> Figure:
     for dim in where:
         if dim not in values.dims:
             raise FeatdynError(f"{name}.{variable} has no axis {dim!r}: {nearest(dim, map(str, values.dims))}")
-    values = values.sel(where).load()
+    for dim, place in where.items():
+        try:
+            values = values.sel({dim: place})
+        except KeyError:
+            there = map(str, values[dim].values)
+            raise FeatdynError(f"{name}.{variable} has no {dim} {place!r}: {nearest(str(place), there)}") from None
+    values = values.load()
     free = [dim for dim in ("t1", "t2", "t", "lag", "checkpoint") if dim in values.dims] or list(values.dims)[-1:]
     free = free[:2]
     rest = {dim: -1 for dim in values.dims if dim not in free}

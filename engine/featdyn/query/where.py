@@ -51,9 +51,12 @@ class Condition:
         if values.dtype.kind in "iuf":
             return self._number(values, whole, counted)
         if self.operator in _ORDER:
-            raise FeatdynError(f"--where {self.text!r}: {self.operator} is for numbers, and {self.name} holds text")
+            held = "true and false" if values.dtype.kind == "b" else "text"
+            raise FeatdynError(f"--where {self.text!r}: {self.operator} is for numbers, and {self.name} holds {held}")
         if values.dtype.kind == "b":
             parts = [_TRUTH.get(part.strip().lower(), part.strip().lower()) for part in self.pattern.split(",")]
+            if not all(self._word("true", [part]) or self._word("false", [part]) for part in parts):
+                raise FeatdynError(f"--where {self.text!r}: {self.name} is true or false")
             words = np.where(values, "true", "false").astype(object)
         else:
             parts = [self.pattern, *(part.strip() for part in self.pattern.split(","))]
