@@ -144,6 +144,46 @@ def test_the_help_of_analyze_is_the_registry_s(featdyn):
         ]
 
 
+def test_each_help_ends_with_an_example_of_its_own(featdyn):
+    from featdyn.analysis import analyses
+    from featdyn.cli.main import COMMANDS
+
+    for command in (*((name,) for name in COMMANDS), *(("analyze", name) for name in analyses())):
+        code, out, _ = featdyn(*command, "--help")
+        assert code == 0
+        last = " ".join(out.split("Example: ")[1].split())
+        assert last.startswith(f"featdyn {command[0]}"), command
+        assert set(command) <= set(last.split())
+
+
+def test_json_is_asked_for_in_the_same_way_everywhere(featdyn, small_store):
+    for command in (["info"], ["verify"], ["gc", "--dry-run"], ["query", "train_loss"]):
+        short, long = (
+            featdyn(command[0], small_store, *command[1:], *how) for how in (["--json"], ["--format", "json"])
+        )
+        assert short == long
+        assert short[0] == 0
+        json.loads(short[1])
+    for command in ("sql", "claims", "compare"):
+        assert "--json" in featdyn(command, "--help")[1]
+
+
+def test_what_is_said_next_can_be_typed(monkeypatch, tmp_path):
+    from featdyn.cli.said import called
+
+    program = tmp_path / "featdyn"
+    program.touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert called() == "featdyn"
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    assert called() == str(program)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/featdyn/__main__.py"])
+    assert called() == f"{sys.executable} -m featdyn"
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "cli.py")])
+    assert called() == f"{sys.executable} {tmp_path / 'cli.py'}"
+
+
 @pytest.mark.parametrize(
     ("command", "meant"),
     [

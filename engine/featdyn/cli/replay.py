@@ -14,7 +14,7 @@ from featdyn.cli.workers import compute_flags, opened
 from featdyn.errors import FeatdynError
 
 
-@click.command(epilog="Example: featdyn replay run.zarr/results/consistency")
+@click.command(epilog="Example: featdyn replay run.zarr/results/ANALYSIS")
 @click.argument("results", nargs=-1, required=True, type=click.Path())
 @click.option("--model", metavar="MODULE:FACTORY", help="A function that makes the network, as for analyze.")
 @click.option("--forward", metavar="MODULE:FUNCTION", help="As for analyze.")
