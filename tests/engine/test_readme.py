@@ -18,6 +18,7 @@ COMMANDS = [
     for part in re.split(r"; (?=featdyn)|&& ", line)
     if part.startswith("featdyn ")
 ]
+SMALLER = {"grid/*.zarr": "run.zarr", "0.99": "0.9", "epoch=5,6": "epoch=1,2"}  # a run of two epochs
 READS = [c for c in COMMANDS if c[0] in ("info", "query", "report", "verify", "gc", "sql", "compare")]
 
 
@@ -32,7 +33,7 @@ def test_there_are_commands_of_every_kind():
         "replay",
         "export",
     }
-    assert len(READS) > 15
+    assert len(READS) >= 14
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -60,8 +61,7 @@ def test_each_command_that_reads_runs(featdyn, small_store, tmp_path, monkeypatc
         pytest.importorskip("duckdb")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.zarr").symlink_to(small_store)
-    command = ["run.zarr" if part == "grid/*.zarr" else part for part in command]
-    code, _, err = featdyn(*command)
+    code, _, err = featdyn(*(SMALLER.get(part, part) for part in command))
     assert code == 0, err
 
 
