@@ -68,7 +68,9 @@ class ProbeSets:
         for role in ROLES & options.model_fields_set:
             if self.index(name := getattr(options, role)) is None:
                 sets = ", ".join(self.names)
-                raise FeatdynError(f"{run.path}: {role}={name!r} is no set of probes; there are {sets}")
+                raise FeatdynError(
+                    f"{run.path}: {role}={name!r} is no set of probes; {meant(name, self.names)}there are {sets}"
+                )
 
     @property
     def sizes(self) -> list[int]:
