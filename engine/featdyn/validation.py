@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from featdyn.errors import RecipeError
+from featdyn.nearest import meant
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -53,6 +54,7 @@ def _unknown(model: type[BaseModel], location: tuple[int | str, ...], what: str)
     table: Any = model
     for part in location[:-1]:
         table = table.model_fields[str(part)].annotation if hasattr(table, "model_fields") else None
-    known = ", ".join(table.model_fields) if hasattr(table, "model_fields") else ""
+    known = list(table.model_fields) if hasattr(table, "model_fields") else []
     field = ".".join(str(part) for part in location)
-    return RecipeError(f"{what}: no field {field}" + (f"; there are {known}" if known else ""))
+    said = f"; {meant(str(location[-1]), known)}there are {', '.join(known)}" if known else ""
+    return RecipeError(f"{what}: no field {field}{said}")

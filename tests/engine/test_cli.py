@@ -144,6 +144,95 @@ def test_the_help_of_analyze_is_the_registry_s(featdyn):
         ]
 
 
+def test_each_help_ends_with_an_example_of_its_own(featdyn):
+    from featdyn.analysis import analyses
+    from featdyn.cli.main import COMMANDS
+
+    for command in (*((name,) for name in COMMANDS), *(("analyze", name) for name in analyses())):
+        code, out, _ = featdyn(*command, "--help")
+        assert code == 0
+        last = " ".join(out.split("Example: ")[1].split())
+        assert last.startswith(f"featdyn {command[0]}"), command
+        assert set(command) <= set(last.split())
+
+
+def test_json_is_asked_for_in_the_same_way_everywhere(featdyn, small_store):
+    for command in (["info"], ["verify"], ["gc", "--dry-run"], ["query", "train_loss"]):
+        short, long = (
+            featdyn(command[0], small_store, *command[1:], *how) for how in (["--json"], ["--format", "json"])
+        )
+        assert short == long
+        assert short[0] == 0
+        json.loads(short[1])
+    for command in ("sql", "claims", "compare"):
+        assert "--json" in featdyn(command, "--help")[1]
+
+
+def test_what_is_said_next_can_be_typed(monkeypatch, tmp_path):
+    from featdyn.cli.said import called
+
+    program = tmp_path / "featdyn"
+    program.touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert called() == "featdyn"
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    assert called() == str(program)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/featdyn/__main__.py"])
+    assert called() == f"{sys.executable} -m featdyn"
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "cli.py")])
+    assert called() == f"{sys.executable} {tmp_path / 'cli.py'}"
+
+
+@pytest.mark.parametrize(
+    ("command", "meant"),
+    [
+        ("train cifr10 --store x", "cifar10"),
+        ("train digits --store x --set training.epoch=1", "epochs"),
+        ("train digits --store x --set trainig.epochs=1", "training"),
+        ("train digits --store x --set data.name=cifar", "cifar10"),
+        ("train digits --store x --set network.name=resnet2", "resnet20"),
+        ("analyze STORE spectra --layers s1b33", "s1b3"),
+        ("analyze STORE spectra --sets tset", "test"),
+        ("analyze STORE drift --cuts s2b33", "s2b3"),
+        ("query STORE outputs.loss --by lable", "label"),
+        ("query STORE outputs.loss --reduce maen:sample", "mean"),
+    ],
+)
+def test_the_nearest_name_is_said_wherever_one_is_asked_for(
+    featdyn, small_store, tmp_path, monkeypatch, command, meant
+):
+    monkeypatch.chdir(tmp_path)
+    one_line(featdyn(*command.replace("STORE", str(small_store)).split()), f"did you mean {meant}?")
+    assert not list(tmp_path.iterdir())
+
+
+def test_recipes_are_listed_without_torch():
+    code = """
+import sys
+from featdyn.cli import main
+for flag in ("--list", "--fields"):
+    sys.argv = ["featdyn", "train", flag]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code
+print({"torch", "pandas", "xarray", "zarr", "dask", "numba"} & set(sys.modules))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "set()"
+    assert "cifar10-short" in run.stdout
+    assert "imagefolder:PATH" in run.stdout
+
+
+@pytest.mark.slow
+def test_workers_that_do_not_fit_into_their_memory_are_named(featdyn, small_store):
+    flags = ("--scheduler", "processes", "--workers", "1", "--memory-limit", "1MB")
+    code, _, err = featdyn("analyze", small_store, "spectra", *flags)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "processes: no workers (is --memory-limit 976.6 KiB less than a process takes?)" in err
+
+
 def test_what_may_have_been_meant_is_said(featdyn, tmp_path):
     one_line(featdyn("trian", "digits"), "No such command 'trian': did you mean train?")
     one_line(featdyn("analyze", tmp_path, "spectre"), "no analysis 'spectre': did you mean spectra?")

@@ -104,7 +104,7 @@ def test_wrong_cuts_and_options(run):
         consistency(run, cuts=("s9*",))
     with pytest.raises(RecipeError, match="features"):
         consistency(run, features="guessed")
-    with pytest.raises(RecipeError, match="no field cut; there are sets, cuts"):
+    with pytest.raises(RecipeError, match=r"no field cut; did you mean cuts\? there are sets, cuts"):
         consistency(run, cut="all")
 
 

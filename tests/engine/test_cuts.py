@@ -554,7 +554,7 @@ def test_resolve_takes_names_globs_default_and_all():
 
 def test_resolve_names_what_there_is():
     found = cuts(resnet20(), torch.zeros(1, 3, 32, 32))
-    with pytest.raises(NetworkError, match=r"no cut 's4b1'; there are stem, s1b1, .*, pooled$"):
+    with pytest.raises(NetworkError, match=r"no cut 's4b1'; did you mean s3b1\? there are stem, s1b1, .*, pooled$"):
         resolve(found, ["s1b1", "s4b1"])
     many = cuts(nn.Sequential(*(linear() for _ in range(30))), torch.zeros(1, 6))
     with pytest.raises(NetworkError, match=r"there are 0, 1, .*, 13, \.\.\., 28 \(29 in all\)$"):

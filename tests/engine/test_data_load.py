@@ -41,7 +41,7 @@ def test_image_size_resizes_any_data_set():
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(DataError, match=r"'cifar': use one of digits, mnist, .*imagefolder:PATH"):
+    with pytest.raises(DataError, match=r"'cifar': did you mean cifar10\? there are digits, mnist, .*imagefolder:PATH"):
         load("cifar")
     assert names() == ("digits", "mnist", "cifar10", "cifar100", "svhn", "stl10", "mod97", "docstrings")
 

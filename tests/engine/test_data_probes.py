@@ -234,7 +234,7 @@ def test_published_arrays_are_used_where_they_fit(tmp_path):
         ({"train": 0, "test": 0}, "no probes were asked for"),
         ({"train": -1}, "probes: train: .*greater than or equal to 0"),
         ({"severities": (6,)}, "probes: severities.0: "),
-        ({"trian": 5}, "probes: no field trian; there are train, "),
+        ({"trian": 5}, r"probes: no field trian; did you mean train\? there are train, "),
         ({"test": 5, "corrupted": 5, "corruptions": ("fogg",)}, "unknown corruption 'fogg'"),
         ({"shifted": "stl11"}, "unknown data set 'stl11'"),
         ({"test": 5, "corrupted": 5, "cifar10c": "nowhere"}, r"labels\.npy is missing"),

@@ -166,7 +166,7 @@ def test_vit_fits_its_patches(side, patch):
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("resnet21", {}, "unknown network 'resnet21'; there are resnet20, mlp"),
+        ("resnet21", {}, r"unknown network 'resnet21'; did you mean resnet20\? there are resnet20, mlp"),
         ("mlp", {"width": 3}, "mlp has no option 'width'; it has widths"),
         ("vgg16", {"depth": 3}, "vgg16 has no option 'depth'; it has width"),
         ("mlp", {"widths": 3}, "mlp: widths must be a list of positive integers, not 3"),

@@ -378,6 +378,30 @@ def test_the_command_line_takes_a_network_and_its_training_by_name(tmp_path, fea
     assert "--model" not in featdyn("analyze", "spectra", "--help")[1]
 
 
+@pytest.mark.parametrize(
+    "analysis",
+    [
+        *("averaging", "controls", "rewind", "consistency"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("density", "drift")),
+    ],
+)
+def test_the_command_line_stitches_networks_of_ones_own(tmp_path, featdyn, analysis):
+    """Where stored features are enough, no network need be given."""
+    run, network = record(tmp_path / "run.zarr", mlp(), probes()), ["--model", f"{__name__}:mlp"]
+    ways: list[list[str]] = [network]
+    help_ = featdyn("analyze", analysis, "--help")[1]
+    if "--features" in help_ and "--cuts" in help_:
+        ways.append([*network, "--features", "stored", "--cuts", "1"])
+    if analysis in ("density", "drift"):
+        ways.append([])
+    for given in ways:
+        code, _, err = featdyn("analyze", run.path, analysis, *given, "--fresh")
+        assert code == 0, err
+        result = Run(run.path).result(analysis)
+        numbers = [v for v in result.data_vars.values() if v.dtype.kind == "f"]
+        assert any(np.isfinite(v.values).any() for v in numbers)
+
+
 @pytest.mark.parametrize("analysis", ["drift", "consistency"])
 def test_the_command_line_asks_no_more_of_sets_than_python(tmp_path, featdyn, analysis):
     run = record(tmp_path / "r.zarr", mlp(), Probes(probes().inputs, probes().labels))  # no split: one set, "probes"

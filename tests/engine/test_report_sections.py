@@ -159,3 +159,12 @@ def test_maps_are_the_result_s() -> None:
     (trace,) = section.panels[0].figures["jaccard|1"]["data"]
     wanted = result["jaccard"].isel(layer=1, layer2=1).transpose("t1", "t2")
     np.testing.assert_allclose(np.array(trace["z"], float), wanted, rtol=1e-3)
+
+
+def test_rows_of_a_heat_map_are_labelled_in_one_line():
+    from featdyn.report.figures import checkpoint_axis, heatmap
+
+    axis = checkpoint_axis(np.arange(3), np.array([0, 50, 1200]))
+    layout = heatmap(np.eye(3), axis, axis)["layout"]
+    assert layout["yaxis"]["ticktext"] == [label.replace("<br>", " / ") for label in layout["xaxis"]["ticktext"]]
+    assert layout["yaxis"]["ticktext"][1] == "1 / 50"

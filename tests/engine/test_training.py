@@ -54,7 +54,7 @@ def test_every_field_is_documented():
     ("change", "message"),
     [
         ("training.lr=3", "no field training.lr; there are epochs"),
-        ("trainin.epochs=3", "no field trainin; there are"),
+        ("trainin.epochs=3", "no field trainin; did you mean training"),
         ("training.epochs=0", "training.epochs: "),
         ("training.optimizer=lion", "training.optimizer: .*'sgd', 'adam', 'adamw' or 'muon'"),
         ("labels.noise=1.5", "labels.noise: "),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from typing import SupportsFloat, TypeAlias
+from typing import TYPE_CHECKING, SupportsFloat, TypeAlias
 
-from safetensors.torch import save
-from torch import Tensor
+if TYPE_CHECKING:  # recipes read cadences with what is below, and list themselves without torch
+    from torch import Tensor
 
-Number: TypeAlias = SupportsFloat | Tensor
+Number: TypeAlias = "SupportsFloat | Tensor"
 
 
 def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Return tensors as the content of a safetensors file; tied tensors are written once for each name."""
+    from safetensors.torch import save
+    from torch import Tensor
+
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise TypeError(
@@ -32,6 +35,8 @@ def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 def number(name: str, value: Number) -> float:
     """Return a coordinate's value as a number, also of a tensor of one that requires a gradient."""
+    from torch import Tensor
+
     if isinstance(value, Tensor):
         value = value.detach()
     shape = getattr(value, "shape", ())

@@ -13,7 +13,7 @@ import click
 from featdyn.cli import named
 from featdyn.cli.flags import flags
 from featdyn.cli.progress import bar
-from featdyn.cli.said import say
+from featdyn.cli.said import called, say
 from featdyn.cli.workers import compute_flags, opened
 from featdyn.errors import FeatdynError
 from featdyn.nearest import nearest
@@ -60,6 +60,10 @@ class Analyses(click.Group):
             for name, analysis in analyses().items():
                 formatter.write(f"  {name:<{width}}  {analysis.question}\n")
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write an example."""
+        formatter.write(f"\n  Example: featdyn analyze run.zarr {self.list_commands(ctx)[0]}\n")
+
 
 class _Command(click.Command):
     """One analysis: its stores come before its name."""
@@ -69,7 +73,12 @@ class _Command(click.Command):
         formatter.write_usage(f"{ctx.parent.command_path if ctx.parent else ''} STORE... {self.name}", "[OPTIONS]")
 
 
-@click.group(cls=Analyses, subcommand_metavar="STORE... ANALYSIS [OPTIONS]", options_metavar="", no_args_is_help=True)
+@click.group(
+    cls=Analyses,
+    subcommand_metavar="STORE... ANALYSIS [OPTIONS]",
+    options_metavar="",
+    no_args_is_help=True,
+)
 def command() -> None:
     """Run an analysis on each STORE and commit its result there; featdyn analyze ANALYSIS --help lists its options.
 
@@ -129,7 +138,8 @@ def _command(analysis: Analysis) -> click.Command:
                     click.echo(f"featdyn: {error}", err=True)
                     failed += 1
                     continue
-                say(f"{store}: {found.attrs['path']} committed; look at it with: featdyn report {store} -o report.html")
+                look = f"{called()} report {store} -o report.html"
+                say(f"{store}: {found.attrs['path']} committed; look at it with: {look}")
         if failed:
             click.echo(f"{failed} of {len(stores)} stores failed", err=True)
             sys.exit(1)
@@ -140,4 +150,5 @@ def _command(analysis: Analysis) -> click.Command:
         callback=run,
         params=[*_asked(analysis), *flags(analysis.options), again, *compute_flags()],
         help=f"{analysis.question}\n\n{analysis.source}",
+        epilog=f"Example: featdyn analyze run.zarr {analysis.name}",
     )

@@ -15,7 +15,10 @@ from featdyn.cli.progress import bar
 from featdyn.errors import FeatdynError
 
 
-@click.command()
+@click.command(
+    epilog="Example: featdyn capture --model nets:make_network --probes nets:probes "
+    "--checkpoints 'step*.pt' --store run.zarr"
+)
 @click.option("--model", required=True, metavar="MODULE:FACTORY", help="A function that makes the network.")
 @click.option(
     "--probes", required=True, metavar="MODULE:PROBES", help="Probes, (inputs, labels), or a function that makes them."

@@ -13,7 +13,7 @@ from featdyn.cli.out import format_of, out_file, table_format
 from featdyn.cli.workers import compute_flags, opened
 
 
-@click.command()
+@click.command(epilog="Example: featdyn claims clean*.zarr random*.zarr frozen*.zarr")
 @click.argument("stores", nargs=-1, required=True, type=click.Path())
 @table_format
 @out_file("Write to this file instead of standard output.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 
-@click.command()
+@click.command(epilog="Example: featdyn compact run.zarr")
 @click.argument("store", type=click.Path())
 def command(store: str) -> None:
     """Rewrite STORE, of an older format, with few files for what is small; every value stays as it is.

@@ -11,7 +11,7 @@ from featdyn.cli.out import format_of, out_file, table_format
 from featdyn.cli.workers import compute_flags, opened
 
 
-@click.command()
+@click.command(epilog="Example: featdyn compare grid/*.zarr --fit 0.99 -o compare.html")
 @click.argument("stores", nargs=-1, required=True, type=click.Path())
 @click.option(
     "--quantity",

@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from featdyn.cli.progress import bar
+from featdyn.cli.said import called
 
 
-@click.command()
+@click.command(epilog="Example: featdyn demo --out demo")
 @click.option("--out", type=click.Path(file_okay=False), default="demo", show_default=True, help="The folder.")
 def command(out: str) -> None:
     """Train on scikit-learn's digits, ask a first question, write OUT/run.zarr and OUT/report.html."""
@@ -33,6 +34,6 @@ def command(out: str) -> None:
             with bar(analysis.name) as update:
                 analyze(store, analysis, progress=update)
     write_report(Run(store), report)
-    click.echo(
-        f"\nstore   {store}\nreport  {report}\ndone in {time.monotonic() - start:.0f} s; next: featdyn info {store}"
-    )
+    took, here = time.monotonic() - start, called()
+    click.echo(f"\nstore   {store}\nreport  {report}\ndone in {took:.0f} s; next, from this folder:")
+    click.echo(f"  {here} info {store}\n  {here} query {store}")

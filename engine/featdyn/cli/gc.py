@@ -7,12 +7,14 @@ from dataclasses import asdict
 
 import click
 
+from featdyn.cli.out import text_format
 
-@click.command()
+
+@click.command(epilog="Example: featdyn gc run.zarr --dry-run")
 @click.argument("store", type=click.Path())
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(store: str, dry_run: bool, as_json: bool) -> None:
+@text_format
+def command(store: str, dry_run: bool, kind: str | None) -> None:
     """Remove what no commit of STORE names: left by killed writers, or dropped by verify --repair.
 
     Files that are not of the store's making are listed and never touched.
@@ -20,7 +22,7 @@ def command(store: str, dry_run: bool, as_json: bool) -> None:
     from featdyn.store import gc
 
     found = gc(store, dry_run=dry_run)
-    if as_json:
+    if kind == "json":
         click.echo(json.dumps(asdict(found), indent=1))
         return
     verb = "would remove" if dry_run else "removed"

@@ -11,7 +11,7 @@ from featdyn.cli.progress import bar
 from featdyn.errors import FeatdynError
 
 
-@click.command()
+@click.command(epilog="Example: featdyn import 'features/step*.npz' --axes sample,feature --store run.zarr")
 @click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
 @click.option("--store", required=True, type=click.Path(), help="Where to; the same import is continued.")
 @click.option("--format", "kind", type=click.Choice(["pico", "saev", "vllm", "thingsvision", "arrays"]),

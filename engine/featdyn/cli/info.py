@@ -9,15 +9,16 @@ from typing import Any
 
 import click
 
+from featdyn.cli.out import text_format
 from featdyn.output import shown
 from featdyn.plain import plain
 
 
-@click.command()
+@click.command(epilog="Example: featdyn info run.zarr --results")
 @click.argument("store", type=click.Path())
 @click.option("--results", "results", is_flag=True, help="Also options of the results, what they miss and why.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(store: str, results: bool, as_json: bool) -> None:
+@text_format
+def command(store: str, results: bool, kind: str | None) -> None:
     """Show what STORE holds: checkpoints, layers, probes, results, sizes."""
     from featdyn.store import Run
 
@@ -27,7 +28,7 @@ def command(store: str, results: bool, as_json: bool) -> None:
         from featdyn.query.answered import answered
 
         found["answered"] = answered(run)
-    if as_json:
+    if kind == "json":
         click.echo(json.dumps(plain(found, missing=True), indent=1))
         return
     probes = ", ".join(f"{n} {split}" for split, n in found["probes"].items())

@@ -1,4 +1,4 @@
-"""``-o``: the file that a command writes."""
+"""``--format`` and ``-o``: how a command writes, and the file."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ import click
 from featdyn.errors import FeatdynError
 from featdyn.output import FORMATS
 
+_JSON = click.option("--json", "kind", flag_value="json", help="Short for --format json.")
+
 
 def table_format(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of how a table is written, ``kind`` and ``raw``."""
-    command = click.option("--raw", is_flag=True, help="CSV: texts as they are, also what a spreadsheet would run.")(
-        command
+    raw = click.option("--raw", is_flag=True, help="CSV: texts as they are, also what a spreadsheet would run.")
+    kind = click.option("--format", "kind", type=click.Choice(FORMATS), help="By default as -o ends, else table.")
+    return kind(_JSON(raw(command)))
+
+
+def text_format(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a command that tells people and programs the same, ``kind``."""
+    kind = click.option(
+        "--format", "kind", type=click.Choice(["text", "json"]), help="What is printed; text is for people."
     )
-    return click.option("--format", "kind", type=click.Choice(FORMATS), help="By default as -o ends, else table.")(
-        command
-    )
+    return kind(_JSON(command))
 
 
 def format_of(kind: str | None, out: str | None) -> str:

@@ -7,7 +7,7 @@ import click
 from featdyn.cli.out import out_file
 
 
-@click.command()
+@click.command(epilog="Example: featdyn report run.zarr -o report.html")
 @click.argument("store", type=click.Path())
 @out_file("The file.", "report.html")
 def command(store: str, out: str) -> None:

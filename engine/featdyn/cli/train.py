@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@click.command()
+@click.command(epilog="Example: featdyn train digits --store run.zarr --set training.epochs=2")
 @click.argument("recipe", required=False)
 @click.option(
     "--store",
@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     help="Train a grid: one store per point in the folder of --store; several multiply. Finished stores are skipped.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), help="So many runs of each point (training.seed and labels.seed).")
-@click.option("--data-dir", type=click.Path(), help="Folder of downloaded data sets.")
+@click.option(
+    "--data-dir",
+    type=click.Path(),
+    help="Folder with the files of mnist, cifar10, ... as torchvision lays them out; images of your own: "
+    "--set data.name=imagefolder:PATH, with PATH/{train,test}/CLASS/FILES.",
+)
 @click.option("--download", is_flag=True, help="Download missing data into the folder.")
 @click.option("--accept-changes", is_flag=True, help="Go on though the network is not what it was; info shows it.")
 @click.option("--list", "list_recipes", is_flag=True, help="List the recipes that come with featdyn.")

@@ -8,12 +8,13 @@ from dataclasses import asdict
 
 import click
 
+from featdyn.cli.out import text_format
 from featdyn.cli.progress import bar
 from featdyn.output import shown
 from featdyn.plain import plain
 
 
-@click.command()
+@click.command(epilog="Example: featdyn verify run.zarr --sample 0.1")
 @click.argument("store", type=click.Path())
 @click.option("--sample", type=float, help="Check this fraction of the files only.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the sample; by default another each time.")
@@ -24,7 +25,7 @@ from featdyn.plain import plain
 @click.option("--loss", metavar="MODULE:FUNCTION", help="With --capture, as featdyn capture takes it.")
 @click.option("--forward", metavar="MODULE:FUNCTION", help="With --capture, as featdyn capture takes it.")
 @click.option("--output", metavar="KEY", help="With --capture, as featdyn capture takes it.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@text_format
 def command(
     store: str,
     sample: float | None,
@@ -36,7 +37,7 @@ def command(
     loss: str | None,
     forward: str | None,
     output: str | None,
-    as_json: bool,
+    kind: str | None,
 ) -> None:
     """Check every committed byte of STORE against its commit records; exit code 1 when something is wrong.
 
@@ -52,7 +53,7 @@ def command(
             raise click.UsageError("--capture runs probes and checks no files: leave --sample, --seed, --repair out")
         if model is None or probes is None:
             raise click.UsageError("--capture takes --model module:factory and --probes module:probes")
-        if not _same(store, model, probes, loss, forward, output, as_json):
+        if not _same(store, model, probes, loss, forward, output, kind == "json"):
             sys.exit(1)
         return
     if any(given is not None for given in (model, probes, loss, forward, output)):
@@ -68,7 +69,7 @@ def command(
     with bar("verifying", "B") as update:
         repaired = repair(store, update) if mend else None
         verdict = repaired.verdict if repaired else verify(store, update, sample=sample, seed=seed)
-    if as_json:
+    if kind == "json":
         click.echo(json.dumps(asdict(repaired or verdict), indent=1))
     else:
         for problem in (*verdict.problems, *verdict.unknown):

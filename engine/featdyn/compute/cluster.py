@@ -37,6 +37,10 @@ EVEN = 4
 """So many times that: as many tasks keep all threads busy to the end, and more would only cost time."""
 
 
+class _Lost(ComputeError):
+    """Nobody is there to work any more."""
+
+
 class Cluster(Workers):
     """A Dask cluster, ours or one that exists; its options have ``scheduler`` or ``gpus``."""
 
@@ -47,12 +51,14 @@ class Cluster(Workers):
             with self._stack:
                 self.client = self._connect(options)
                 self._check()
+                self.threads = sum(self._each("nthreads"))
                 self._stack = self._stack.pop_all()
-        except FeatdynError:
-            raise
         except Exception as error:  # of any kind, where something else answers
-            raise ComputeError(f"{options.scheduler or 'GPUs'}: no workers ({_line(error)})") from error
-        self.threads = sum(self._each("nthreads"))
+            if isinstance(error, FeatdynError) and not (isinstance(error, _Lost) and options.memory_limit):
+                raise
+            limit = options.memory_limit
+            why = _line(error) if limit is None else f"is --memory-limit {size(limit)} less than a process takes?"
+            raise ComputeError(f"{options.scheduler or 'GPUs'}: no workers ({why})") from error
         LOG.info("%d threads on %d workers; dashboard: %s", self.threads, self.workers, self.client.dashboard_link)
 
     def _connect(self, options: ComputeOptions) -> Client:
@@ -79,7 +85,7 @@ class Cluster(Workers):
     def _each(self, name: str) -> list[int]:
         found = self.client.scheduler_info(n_workers=-1).get("workers")
         if not found:
-            raise ComputeError("the connection to the cluster was lost, or it has no workers any more")
+            raise _Lost("the connection to the cluster was lost, or it has no workers any more")
         return [int(worker[name]) for worker in found.values()]
 
     @property

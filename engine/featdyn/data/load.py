@@ -15,6 +15,7 @@ from featdyn.data.resize import fit_pixels
 from featdyn.data.shortcut import with_shortcut
 from featdyn.data.vision import READERS, load_torchvision
 from featdyn.errors import DataError
+from featdyn.nearest import meant
 
 FOLDER = "imagefolder:"
 
@@ -86,7 +87,8 @@ def _whole(name: str, data_dir: str | Path | None, download: bool, image_size: i
     elif name in READERS:
         dataset = load_torchvision(name, None if data_dir is None else Path(data_dir).expanduser(), download)
     else:
-        raise DataError(f"unknown data set {name!r}: use one of {', '.join(names())} or {FOLDER}PATH")
+        known = f"{', '.join(names())} or {FOLDER}PATH"
+        raise DataError(f"unknown data set {name!r}: {meant(name, names())}there are {known}")
     if image_size is None:
         return dataset
     shape = (dataset.shape[0], image_size, image_size)

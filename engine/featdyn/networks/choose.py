@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import prod
 
 from featdyn.errors import NetworkError
+from featdyn.nearest import meant
 from featdyn.networks.cut import Cut
 from featdyn.networks.layer_patterns import matching
 
@@ -45,7 +46,8 @@ def resolve(found: Sequence[Cut], patterns: Sequence[str]) -> list[Cut]:
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matches = _matches(found, pattern)
         if not matches:
-            raise NoCut(f"no cut {pattern!r}; there are {_shortened([cut.name for cut in found])}")
+            names = [cut.name for cut in found]
+            raise NoCut(f"no cut {pattern!r}; {meant(pattern, names)}there are {_shortened(names)}")
         for place, name in matches:
             chosen.setdefault(place, name)
     picked = ((found[place], name) for place, name in sorted(chosen.items()))

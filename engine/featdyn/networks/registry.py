@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from featdyn.errors import NetworkError
+from featdyn.nearest import meant
 from featdyn.networks import plain, resnet, transformer, vision, words
 
 _BUILDERS: dict[str, tuple[Callable[..., nn.Module], str]] = {
@@ -46,7 +47,7 @@ def build(name: str, *, classes: int, shape: tuple[int, ...], **options: Any) ->
         Unknown name or option, an option that does not fit, or torchvision missing.
     """
     if name not in _BUILDERS:
-        raise NetworkError(f"unknown network {name!r}; there are {', '.join(_BUILDERS)}")
+        raise NetworkError(f"unknown network {name!r}; {meant(name, _BUILDERS)}there are {', '.join(_BUILDERS)}")
     if classes < 1:
         raise NetworkError(f"{name}: classes must be at least 1, not {classes}")
     if (name != "words" and len(shape) != 3) or min(shape) < 1:

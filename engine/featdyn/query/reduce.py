@@ -6,12 +6,12 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.errors import FeatdynError
+from featdyn.nearest import meant
 from featdyn.query.cells import Array, Cells, Region
 from featdyn.query.folds import FOLDS, Arg, quantile_of, quantiles
 from featdyn.query.groups import Groups, split
@@ -37,10 +37,9 @@ class Reduction:
         parsed = _REDUCTION.fullmatch(text)
         function, dims = parsed.groups() if parsed else (text, None)
         if function not in FUNCTIONS and quantile_of(function) is None:
-            meant = "".join(f"did you mean {near}? " for near in get_close_matches(function, FUNCTIONS, 1, 0.6))
             raise FeatdynError(
-                f"--reduce {text!r}: {meant}there are {', '.join(FUNCTIONS)} and quantiles such as q0.9, as in "
-                "mean:sample"
+                f"--reduce {text!r}: {meant(function, FUNCTIONS)}there are {', '.join(FUNCTIONS)} and quantiles such "
+                "as q0.9, as in mean:sample"
             )
         names = tuple(dict.fromkeys(part.strip() for part in dims.split(","))) if dims is not None else ()
         if function in (*PLACES, "diff") and len(names) != 1:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from featdyn.errors import FeatdynError
+from featdyn.nearest import meant
 from featdyn.query import derived
 from featdyn.query.catalogue import Catalogue, dims_of, kind_of
 from featdyn.query.cells import Array, Cells, Read, Region
@@ -59,8 +59,7 @@ class StoredArray:
 
 def unknown(name: str, known: list[str]) -> str:
     """Return the end of a sentence: what may have been meant, and what there is."""
-    meant = "".join(f"did you mean {near}? " for near in get_close_matches(name, known, 1, 0.6))
-    return f"; {meant}there are {', '.join(known)}" if known else ""
+    return f"; {meant(name, known)}there are {', '.join(known)}" if known else ""
 
 
 def find(catalogue: Catalogue, name: str) -> StoredArray:

@@ -82,6 +82,7 @@ def heatmap(z: ArrayLike, rows: dict[str, Any], columns: dict[str, Any]) -> Figu
         "hovertemplate": "t1: checkpoint %{y}<br>t2: checkpoint %{x}<br><b>%{z}</b><extra></extra>",
     }
     axes = {"showgrid": False, "constrain": "domain"}
+    rows = {**rows, "ticktext": [label.replace("<br>", " / ") for label in rows["ticktext"]]}  # two lines would collide
     layout = {
         "xaxis": {**columns, **axes, "title": {"text": "t2: checkpoint / step"}},
         "yaxis": {**rows, **axes, "title": {"text": "t1: checkpoint / step"}, "scaleanchor": "x"},

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, model_validator
 from featdyn.capture.options import CaptureOptions
 from featdyn.data.options import DataOptions, LabelOptions, ProbeOptions
 from featdyn.errors import RecipeError
+from featdyn.nearest import meant
 from featdyn.training.options import CheckpointOptions, InterventionOptions, NetworkOptions, TrainingOptions
 from featdyn.validation import Options, validate
 
@@ -51,9 +52,12 @@ class Recipe(Options):
 
 def shipped() -> dict[str, str]:
     """Return the recipes that come with featdyn: name to description."""
+    return {name: load(name).description for name in _names()}
+
+
+def _names() -> list[str]:
     folder = resources.files("featdyn.training") / "recipes"
-    names = sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
-    return {name: load(name).description for name in names}
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
 def load(source: str, changes: Sequence[str] = ()) -> Recipe:
@@ -70,7 +74,8 @@ def load(source: str, changes: Sequence[str] = ()) -> Recipe:
             raise RecipeError(f"{source}: more than {LARGEST:,} characters, which no recipe has")
     except (OSError, UnicodeDecodeError, ValueError):  # ValueError: of a name with a zero byte
         name = source if len(source) < 100 else f"{source[:100]}..."
-        raise RecipeError(f"no recipe {name!r}: give a TOML file or a name that 'featdyn train --list' shows") from None
+        shown = f"{meant(source, _names())}give a TOML file or a name that 'featdyn train --list' shows"
+        raise RecipeError(f"no recipe {name!r}: {shown}") from None
     try:
         values = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:

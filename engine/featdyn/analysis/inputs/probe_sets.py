@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.errors import FeatdynError
+from featdyn.nearest import meant
 from featdyn.store import Run
 from featdyn.validation import Options
 
@@ -43,7 +44,8 @@ class ProbeSets:
         kept = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
         if not kept:
             raise FeatdynError(
-                f"{run.path}: no set of probes is called {', '.join(patterns)}; there are {', '.join(names)}"
+                f"{run.path}: no set of probes is called {', '.join(patterns)}; {meant(patterns[0], names)}"
+                f"there are {', '.join(names)}"
             )
         made_from = next((coords[name].values for name in ("origin", "dataset_index") if name in coords), np.arange(n))
         origins = np.unique([str(name) for name in made_from.tolist()], return_inverse=True)[1]
@@ -66,7 +68,9 @@ class ProbeSets:
         for role in ROLES & options.model_fields_set:
             if self.index(name := getattr(options, role)) is None:
                 sets = ", ".join(self.names)
-                raise FeatdynError(f"{run.path}: {role}={name!r} is no set of probes; there are {sets}")
+                raise FeatdynError(
+                    f"{run.path}: {role}={name!r} is no set of probes; {meant(name, self.names)}there are {sets}"
+                )
 
     @property
     def sizes(self) -> list[int]:

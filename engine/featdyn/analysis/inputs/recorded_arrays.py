@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from featdyn.analysis.inputs.positions import padding_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.errors import FeatdynError
+from featdyn.nearest import meant
 from featdyn.networks.layer_patterns import matching
 from featdyn.store import ArraySpec, Run
 
@@ -30,7 +31,8 @@ def recorded(run: Run, patterns: Sequence[str], of: str) -> list[ArraySpec]:
             instead = ", in place of them their moments were kept, from which not all follows" if kept else ""
             raise FeatdynError(f"{run.path}: no {of}s were recorded{instead}")
         raise FeatdynError(
-            f"{run.path}: no {of} of {', '.join(patterns)} was recorded; layers are {', '.join(run.layers)}"
+            f"{run.path}: no {of} of {', '.join(patterns)} was recorded; "
+            f"{meant(patterns[0], run.layers)}layers are {', '.join(run.layers)}"
         )
     for spec in found:
         if spec.sample_axis != 0:  # as another writer may store it

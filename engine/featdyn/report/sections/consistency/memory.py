@@ -21,7 +21,8 @@ SHARES = ("forgetting", "particle_forgetting", "probability")
 
 TEXT = (
     "The deep half is that of the last checkpoint throughout; each line is a cut. Retention: accuracy of the composite "
-    "over that of t1’s own network. Forgetting: what accuracy lost against it; particle forgetting: the share of "
+    "over that of t1’s own network, so above 1 where the later deep half does better. Forgetting: what accuracy lost "
+    "against it; particle forgetting: the share of "
     "probes that t1’s own network had right and the composite has wrong. Transferability: accuracy over that on the "
     "training probes. Memory horizon: how many checkpoints back all shallow halves still give the right answer with "
     "the deep half of t2, a mean over the probes that t2’s own network has right.",
