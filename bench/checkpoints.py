@@ -16,7 +16,7 @@ from featdyn.capture.existing import capture
 from featdyn.networks import build
 
 BATCH = 64
-SIZES = ((16, 6, 256), (64, 4, 64))  # width of the network, checkpoints, probes
+SIZES = ((16, 6, 256), (64, 20, 64))  # width of the network, checkpoints, probes
 
 
 def cases(device: str) -> Iterator[Case]:
@@ -79,4 +79,4 @@ def _case(folder: Path, device: str, width: int, count: int, probes: int, *, gra
 
     what = "activations and gradients" if gradients else "activations"
     name = f"resnet20 of width {width}, {count} checkpoints, {probes} probes, 3 layers, {what}"
-    return Case(name, ours, {"a bare loop": bare}, check, target={"a bare loop": 0.9}, repeats=5)
+    return Case(name, ours, {"a bare loop": bare}, check, target={"a bare loop": 0.9}, repeats=3)

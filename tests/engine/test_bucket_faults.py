@@ -131,7 +131,9 @@ def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     return lambda: monkeypatch.setattr(sample_run, "fill", fill)
 
 
-@pytest.mark.parametrize("arrival", [1, 10, 17, 20, 24, 29, 40, 10**6])
+@pytest.mark.parametrize(
+    "arrival", [1, 17, 29, 10**6, *(pytest.param(each, marks=pytest.mark.slow) for each in (10, 20, 24, 40))]
+)
 def test_no_request_of_a_writer_that_was_stopped_spoils_what_the_next_one_commits(
     clock: Clock, other: Callable[[], None], monkeypatch: pytest.MonkeyPatch, arrival: int
 ) -> None:

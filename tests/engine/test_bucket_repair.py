@@ -136,8 +136,14 @@ def begun() -> MemoryStore:
     return store
 
 
-@pytest.mark.parametrize("tool", [gc, repair])
-@pytest.mark.parametrize("soon", [True, False])
+@pytest.mark.parametrize(
+    ("tool", "soon"),
+    [
+        (gc, True),
+        (repair, False),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((gc, False), (repair, True))),
+    ],
+)
 def test_no_request_of_a_writer_that_was_stopped_spoils_what_comes_after_it(clock: Clock, tool, soon: bool) -> None:
     """Each request of a writer in turn is held back; it arrives after gc or a repair, or when the run has gone on."""
     at = 0

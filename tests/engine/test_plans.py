@@ -111,12 +111,17 @@ def asked(analysis: Analysis, run: Run, model: nn.Module, **more: Any) -> tuple[
     return lambda: analysis(Run(run.path), model=model, workers=told, fresh=True, **options), told
 
 
+OFTEN = ("consistency", "drift", "interactions", "noise", "representation", "spectra")
+"""Of each room one or two, whose memory is measured at each run of the tests; that of all is in the slow ones."""
+
+
 def cases() -> list[Any]:
     found = []
     for name, analysis in analyses().items():
         kind = "layers" if "layers" in analysis.options.model_fields else "cuts"
         for i, dimension in enumerate(LAYERS if kind == "layers" else CUTS):
-            found.append(pytest.param(name, kind, dimension, marks=[pytest.mark.slow] if i else []))
+            marks = [] if i == 0 and name in OFTEN else [pytest.mark.slow]
+            found.append(pytest.param(name, kind, dimension, marks=marks))
     return found
 
 

@@ -331,7 +331,7 @@ def test_gc_takes_what_is_ours_and_leaves_what_is_not(store: Path, tmp_path: Pat
     assert not (tmp_path / "elsewhere" / ".featdyn.lock").exists()
 
 
-@pytest.mark.parametrize("kill", [True, False])
+@pytest.mark.parametrize("kill", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_repair_and_a_gc_that_fail_at_any_operation_can_be_done_again(store: Path, folder: Path, kill: bool) -> None:
     flip(store / SHARDS[6])
     flip(store / "results/r/000003/value/c/0")
