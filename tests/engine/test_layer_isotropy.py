@@ -127,7 +127,7 @@ def test_sets_too_small_and_values_that_are_not_finite_have_their_reason(tmp_pat
 
 
 def test_bad_input_is_one_line(run):
-    with pytest.raises(FeatdynError, match="no activation of all was recorded"):
+    with pytest.raises(FeatdynError, match="no activations were recorded"):
         layer_isotropy(run, of="activation")
 
 

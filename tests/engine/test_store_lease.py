@@ -17,7 +17,9 @@ from featdyn.store import Run, RunWriter, commit_result, gc, lease, repair, veri
 from featdyn.store.lease_file import LeaseFile
 from featdyn.store.lock import NAME
 from featdyn.store.record import Refused
+from featdyn.store.right import HeldError
 from tests.engine.buckets import Clock
+from tests.engine.dict_place import Dictionary
 from tests.engine.forked import start
 from tests.engine.runs import refused, tree
 from tests.engine.small_run import RESULT, fill, record
@@ -164,3 +166,19 @@ def test_several_processes_need_locks(folder: Path) -> None:
     record(path, "c")
     with RunWriter.open(path) as writer:
         refused(writer.invite, "several processes cannot record into one store on a file system without locks")
+
+
+def test_a_lease_that_another_takes_while_it_is_taken_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first put is accepted, and the next one finds another writer's."""
+    put = Dictionary.put_if
+
+    def late(self, path, content, before):
+        if before is not None:
+            raise Refused
+        return put(self, path, content, before)
+
+    monkeypatch.setattr(Dictionary, "put_if", late)
+    mine = lease.Lease(Dictionary(), "a store")
+    with pytest.raises(HeldError, match="another writer since just now"):
+        mine.acquire()
+    assert not mine.held

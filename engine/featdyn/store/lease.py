@@ -118,6 +118,7 @@ class Lease(WriterLock):
             self.since = about.modified if about is not None else None
             self._check_conditions()
         except Refused:
+            self._version = None  # of a put before the one that was refused
             raise HeldError(f"{self._store} is being written by another writer since just now: wait for it") from None
         except OSError as error:
             self.release()
