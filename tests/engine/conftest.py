@@ -16,6 +16,8 @@ from tests.engine.forked import forked_workers
 
 if TYPE_CHECKING:
     from featdyn.compute import Workers
+    from featdyn.store import Run
+    from tests.engine.question_run import Held
 
 SMALL = (
     "training.epochs=2",
@@ -79,6 +81,23 @@ def small_store(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
             analyze(store, "consistency")
             whole.touch()
     return store
+
+
+@pytest.fixture(scope="session")
+def question_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Held]:
+    """Where a run with what people ask after lies, and what was written into it."""
+    from tests.engine import question_run
+
+    path = tmp_path_factory.mktemp("questions") / "run.zarr"
+    return path, question_run.write(path)[1]
+
+
+@pytest.fixture(scope="module")
+def written(question_store: tuple[Path, Held]) -> tuple[Run, Held]:
+    """Return that run, opened anew for each file of tests, and what was written into it."""
+    from featdyn.store import Run
+
+    return Run(question_store[0]), question_store[1]
 
 
 @pytest.fixture(scope="session")

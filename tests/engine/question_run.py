@@ -16,15 +16,17 @@ CHECKPOINTS, LAYERS, CLASSES = 7, ("stem", "s1b3", "s2b3", "pooled"), ("ant", "b
 SPLITS = {"train": 24, "test": 20, "corrupted": 20}
 SAMPLES = sum(SPLITS.values())
 SHAPE = (3, 2, 2)
+Held = dict[str, np.ndarray[Any, Any]]
+"""What was written, float64, by paths."""
 
 
-def write(path: Path, seed: int = 0) -> tuple[Run, dict[str, np.ndarray[Any, Any]]]:
+def write(path: Path, seed: int = 0) -> tuple[Run, Held]:
     """Write it; return the run and what was written, float64, by paths."""
     rng = np.random.default_rng(seed)
     label = np.arange(SAMPLES) % len(CLASSES)
     logits = rng.standard_normal((CHECKPOINTS, SAMPLES, len(CLASSES)))
     logits += 1.5 * np.linspace(0, 1, CHECKPOINTS)[:, None, None] * np.eye(len(CLASSES))[label]
-    held: dict[str, np.ndarray[Any, Any]] = {
+    held: Held = {
         "checkpoint": np.arange(CHECKPOINTS), "step": 10 * np.arange(CHECKPOINTS) ** 2,
         "epoch": np.arange(CHECKPOINTS) * 1.0, "test_accuracy": rng.random(CHECKPOINTS),
         "train_loss": rng.random(CHECKPOINTS), "test_loss": rng.random(CHECKPOINTS) + 1,

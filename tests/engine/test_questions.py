@@ -16,16 +16,10 @@ import pytest
 
 from featdyn.store import Run
 from tests.engine import question_run
-from tests.engine.question_run import CHECKPOINTS, CLASSES, LAYERS
+from tests.engine.question_run import CHECKPOINTS, CLASSES, LAYERS, Held
 
 S2B3 = LAYERS.index("s2b3")
-Held = dict[str, np.ndarray[Any, Any]]
 Ask = Callable[[str], list[dict[str, str]]]
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Held]:
-    return question_run.write(tmp_path_factory.mktemp("questions") / "run.zarr")
 
 
 @pytest.fixture

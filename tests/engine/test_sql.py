@@ -17,16 +17,9 @@ from featdyn.query import query
 from featdyn.query.sql import sql, tables
 from featdyn.store import Run
 from tests.engine import question_run
-from tests.engine.question_run import CHECKPOINTS, LAYERS, SAMPLES
+from tests.engine.question_run import CHECKPOINTS, LAYERS, SAMPLES, Held
 
 pytest.importorskip("duckdb")
-
-Held = dict[str, np.ndarray[Any, Any]]
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Held]:
-    return question_run.write(tmp_path_factory.mktemp("sql") / "run.zarr")
 
 
 @pytest.fixture

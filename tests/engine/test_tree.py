@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,16 +12,8 @@ import featdyn
 from featdyn.errors import FeatdynError
 from featdyn.query import query
 from featdyn.store import Run
-from tests.engine import question_run
-from tests.engine.question_run import CHECKPOINTS, LAYERS
+from tests.engine.question_run import CHECKPOINTS, LAYERS, Held
 from tests.engine.runs import write_run
-
-Held = dict[str, np.ndarray[Any, Any]]
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Held]:
-    return question_run.write(tmp_path_factory.mktemp("tree") / "run.zarr")
 
 
 def test_cube_and_layers_know_their_coordinates(written: tuple[Run, Held]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from featdyn.analysis.context import Context, Progress
 from featdyn.analysis.declaration import COORDINATES, Analysis
 from featdyn.analysis.identity import identity, known
-from featdyn.analysis.inputs.lacking import lacking
+from featdyn.analysis.inputs.lacking import INSTEAD, keeps_moments, lacking
 from featdyn.analysis.registry import analysis as named
 from featdyn.analysis.status import explain
 from featdyn.compute import SERIAL, Workers
@@ -146,13 +146,12 @@ def _check(
         raise FeatdynError(f"{analysis.name} needs no training data: leave batches= out")
     held = {spec.path.rpartition("/")[2] for spec in run.schema.arrays if spec.path.startswith("layers/")}
     paths, trained = run.paths("sample"), run.recipe is not None
-    named = "train" in options.model_fields_set  # one that is not there is refused where sets are read
-    train = named or ("split" in paths and "train" in run.values("split").tolist())
+    given = "train" in options.model_fields_set  # one that is not there is refused where sets are read
+    train = given or ("split" in paths and "train" in run.values("split").tolist())
     from_python = f'featdyn.analyze(run, "{analysis.name}", model=model)'
-    kept = run.described("capture").get("record") == "moments"
-    instead = "in place of them their moments were kept, from which not all follows" if kept else "none were recorded"
+    kept = keeps_moments(run)
     for need, (there, why) in {
-        "activations": ("activation" in held, instead),
+        "activations": ("activation" in held, INSTEAD if kept else "none were recorded"),
         "moments": ("activation" in held or kept, "no activations were recorded, nor their moments"),
         "gradients": ("gradient" in held, "none were recorded"),
         "labels": ("label" in paths, "its probes have none"),

@@ -44,6 +44,11 @@ class Status:
             self.codes[chosen] = self._meanings.index(reason)
         return self
 
+    def reason(self, where: Any = ...) -> str:
+        """Return the reason of cells, of several that which was marked last; "" where all are computed."""
+        code = int(self.codes[where].max())
+        return self._meanings[code] if code else ""
+
     @property
     def computed(self) -> NDArray[np.bool_]:
         """Which cells have no reason to be missing."""

@@ -18,9 +18,7 @@ from featdyn.output import output_file
 @click.option("--cut", "cuts", multiple=True, required=True, help="Where the network is joined; may be repeated.")
 @click.option("--from", "froms", multiple=True, required=True, type=int, help="Checkpoint up to each cut, in order.")
 @click.option("--to", required=True, type=int, help="Checkpoint behind the last cut; -1 is the last there is.")
-@click.option("--model", metavar="MODULE:FACTORY", help="A function that makes the network, as for analyze.")
-@click.option("--forward", metavar="MODULE:FUNCTION", help="As for analyze.")
-@click.option("--output", metavar="MODULE:FUNCTION", help="As for analyze.")
+@named.network_options
 @out_file("The file, safetensors.", "composite.safetensors")
 def command(
     store: str,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from featdyn.errors import FeatdynError
 
@@ -41,6 +43,14 @@ def named(name: str) -> Any:
         for part in path.split("."):
             found = getattr(found, part)
     return found
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what the network is and how it is asked, as ``featdyn analyze`` takes them."""
+    model = click.option("--model", metavar="MODULE:FACTORY", help="A function that makes the network, as for analyze.")
+    forward = click.option("--forward", metavar="MODULE:FUNCTION", help="As for analyze.")
+    output = click.option("--output", metavar="MODULE:FUNCTION", help="As for analyze.")
+    return model(forward(output(command)))
 
 
 def network(name: str) -> nn.Module:

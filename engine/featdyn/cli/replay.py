@@ -16,9 +16,7 @@ from featdyn.errors import FeatdynError
 
 @click.command(epilog="Example: featdyn replay run.zarr/results/ANALYSIS")
 @click.argument("results", nargs=-1, required=True, type=click.Path())
-@click.option("--model", metavar="MODULE:FACTORY", help="A function that makes the network, as for analyze.")
-@click.option("--forward", metavar="MODULE:FUNCTION", help="As for analyze.")
-@click.option("--output", metavar="MODULE:FUNCTION", help="As for analyze.")
+@named.network_options
 @click.option("--batches", metavar="MODULE:LOADER", help="As for analyze.")
 @click.option("--loss", metavar="MODULE:FUNCTION", help="As for analyze.")
 def command(

@@ -13,6 +13,7 @@ import numpy as np
 
 from featdyn.errors import FeatdynError
 from featdyn.query import derived
+from featdyn.query.cells import Array
 from featdyn.store import Run
 from featdyn.store.metadata import Document
 
@@ -22,6 +23,7 @@ class Catalogue:
 
     def __init__(self, run: Run) -> None:
         self.run, self.nodes = run, run.nodes
+        self.coordinate_values: dict[str, Array] = {}  # by path, which variables share
         arrays = [path for path, document in run.nodes.items() if document["node_type"] == "array"]
         arrays += [path for path in derived.paths(run) if path not in run.nodes]
         # Layer names hold dots themselves: the whole dotted name is looked up, never split.

@@ -158,7 +158,7 @@ def _selected(selection: Selection, sort: tuple[str, ...], limit: int | None, as
         if not len(flat):
             raise selection.nothing()
         values: dict[str, tuple[tuple[str, ...], Array]] = {name: (("row",), found) for name, found in held.items()}
-        reasons = why_missing(selection.run, alone, next(iter(selection.cells.values()))) if alone else None
+        reasons = why_missing(selection.catalogue.run, alone, next(iter(selection.cells.values()))) if alone else None
         if reasons is not None and (reasons.reshape(-1)[flat] != "").any():
             values["missing"] = (("row",), reasons.reshape(-1)[flat])
         return Answer(axes, values, rows=flat, **more)
@@ -172,7 +172,7 @@ def _selected(selection: Selection, sort: tuple[str, ...], limit: int | None, as
         cells = {name: _cut(found, needed) for name, found in cells.items()}
         axes = {dim: {n: values[: needed[dim]] for n, values in columns.items()} for dim, columns in axes.items()}
     found = {name: (held.dims, held.load()) for name, held in cells.items()}
-    reasons = why_missing(selection.run, alone, next(iter(cells.values()))) if alone else None
+    reasons = why_missing(selection.catalogue.run, alone, next(iter(cells.values()))) if alone else None
     if reasons is not None:
         found["missing"] = (selection.dims, reasons)
     return Answer(axes, found, **more)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -108,14 +108,19 @@ def reduce(
             return _place(cells, reduction, axes[0], kept, shape, keep)
         q = quantile_of(reduction.function)
         if q is not None:
-            return Reduced(Cells.held(_sorted(cells, reduction, axes, grouped, shape, keep, q), dims))
+            return Reduced(Cells.held(_sorted(cells, reduction, axes, grouped, kept, shape, keep, q), dims))
         fold = FOLDS[reduction.function](shape, np.dtype(np.float64) if keep else cells.dtype)
-        for region, piece in cells.pieces():
-            numbers = piece.astype(np.int8) if piece.dtype.kind == "b" else piece
-            numbers = keep(cells.dims, region, numbers) if keep else numbers
+        for region, numbers in _pieces(cells, keep):
             for place, part in split(region, numbers, grouped):
                 fold.add(tuple(place[axis] for axis in kept), part, axes)
         return Reduced(Cells.held(np.asarray(fold.result()), dims))
+
+
+def _pieces(cells: Cells, keep: Keep | None) -> Iterator[tuple[Region, Array]]:
+    """Yield cells as numbers, NaN in place of what takes no part."""
+    for region, piece in cells.pieces():
+        numbers = piece.astype(np.int8) if piece.dtype.kind == "b" else piece
+        yield region, keep(cells.dims, region, numbers) if keep else numbers
 
 
 def _sorted(
@@ -123,6 +128,7 @@ def _sorted(
     reduction: Reduction,
     axes: tuple[int, ...],
     grouped: Mapping[int, Groups],
+    kept: list[int],
     shape: tuple[int, ...],
     keep: Keep | None,
     q: float,
@@ -130,7 +136,6 @@ def _sorted(
     """Return quantiles, which need all values of a row at once."""
     values = np.empty(shape)
     whole = tuple(axis for axis in range(len(cells.dims)) if axis not in axes)
-    kept = [axis for axis in range(len(cells.dims)) if axis not in axes or axis in grouped]
     for region, part in cells.groups(tuple(cells.dims[axis] for axis in whole)):
         _affordable(math.prod(part.shape), "sorts", reduction)
         everywhere = [slice(0, n) for n in cells.shape]
@@ -147,9 +152,7 @@ def _place(
     cells: Cells, reduction: Reduction, axis: int, kept: list[int], shape: tuple[int, ...], keep: Keep | None
 ) -> Reduced:
     fold = Arg(PLACES[reduction.function], shape, np.dtype(np.float64) if keep else cells.dtype)
-    for region, piece in cells.pieces():
-        numbers = piece.astype(np.int8) if piece.dtype.kind == "b" else piece
-        numbers = keep(cells.dims, region, numbers) if keep else numbers
+    for region, numbers in _pieces(cells, keep):
         fold.add_at(tuple(region[a] for a in kept), numbers, axis, region[axis].start)
     return Reduced(Cells.held(fold.best.values, tuple(cells.dims[a] for a in kept)), fold.places)
 

@@ -22,7 +22,7 @@ from featdyn.store import Run
 class Selection:
     """Variables at the places where conditions on coordinates hold, not read yet."""
 
-    run: Run
+    catalogue: Catalogue
     arrays: dict[str, StoredArray]  # by the columns that they become
     cells: dict[str, Cells]  # of each the selected ones
     positions: dict[str, NDArray[np.intp]]  # that are selected of each axis
@@ -70,7 +70,7 @@ class Selection:
 
     def column(self, name: str) -> str:
         """Return the column that a variable became, by its dotted name; any other name is its own."""
-        path = Catalogue(self.run).paths.get(name.replace("/", "."))
+        path = self.catalogue.paths.get(name.replace("/", "."))
         of = {array.path: column for column, array in self.arrays.items()}
         return name if name in self.known or path is None else of.get(path, name)
 
@@ -120,13 +120,13 @@ def select(run: Run, names: Sequence[str], where: Sequence[str]) -> Selection:
     arrays = [find(catalogue, name) for name in catalogue.matching(names)]
     last = [array.name for array in arrays]
     columns = {a.name if last.count(a.name) == 1 else a.path.replace("/", "."): a for a in arrays}
-    found = Selection(run, columns, {n: a.cells for n, a in columns.items()}, {}, (), frozenset())
+    found = Selection(catalogue, columns, {n: a.cells for n, a in columns.items()}, {}, (), frozenset())
     for name, array in columns.items():
         _share(found.arrays[found.widest], array, found.widest, name)
-    conditions = [Condition.parse(text) for text in where]
     kept: dict[str, Mask] = {}
     filters: list[tuple[Condition, StoredArray]] = []
-    for condition in conditions:
+    named: set[str] = set()
+    for condition in [Condition.parse(text) for text in where]:
         other = _variable(found, catalogue, condition.name)
         if other is not None:
             _share(found.arrays[found.widest], other, found.widest, condition.name)
@@ -139,6 +139,7 @@ def select(run: Run, names: Sequence[str], where: Sequence[str]) -> Selection:
         if not mask.any():
             raise FeatdynError(f"--where {condition.text!r} selects nothing; {condition.name} is {summary(values)}")
         kept[dim] = mask & kept.get(dim, True)
+        named.add(condition.name)
     for dim, mask in kept.items():
         if not mask.any():
             raise FeatdynError(f"no {dim} of {found.widest} meets all of: {', '.join(where)}")
@@ -148,7 +149,7 @@ def select(run: Run, names: Sequence[str], where: Sequence[str]) -> Selection:
         cells=cells,
         positions=dict(zip(found.dims, cells[found.widest].positions, strict=True)),
         filters=tuple((condition, array.name, _at(array.cells, kept)) for condition, array in filters),
-        named=frozenset(c.name for c in conditions if _variable(found, catalogue, c.name) is None),
+        named=frozenset(named),
     )
 
 
@@ -177,5 +178,5 @@ def _share(widest: StoredArray, other: StoredArray, name: str, other_name: str) 
         )
     for dim in other.cells.dims:
         ours, theirs = widest.coordinate(dim)[1], other.coordinate(dim)[1]
-        if len(ours) != len(theirs) or not (ours == theirs).all():
+        if ours is not theirs and (len(ours) != len(theirs) or not (ours == theirs).all()):
             raise FeatdynError(f"{other_name} and {name} have another {dim}: ask for them one by one")

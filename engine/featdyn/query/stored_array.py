@@ -78,7 +78,10 @@ def find(catalogue: Catalogue, name: str) -> StoredArray:
             assert names is not None
             assert labels is not None
             return derived.named(load(labels), names)
-        return stored_cells(run, paths[name]).load()
+        held = catalogue.coordinate_values
+        if paths[name] not in held:
+            held[paths[name]] = stored_cells(run, paths[name]).load()
+        return held[paths[name]]
 
     kinds = {name: kind_of(run.nodes[paths[name]]) if name in paths else np.dtype(object) for name in axes}
     return StoredArray(path, document["attributes"], stored_cells(run, path), axes, load, kinds)

@@ -39,6 +39,12 @@ def choice(value: Any, name: str, *allowed: str) -> None:
         raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
 
 
+def gram(array: NDArray[Any], size: int) -> None:
+    """Raise ValueError unless these are finite inner products ``(size, size)`` of more than one sample."""
+    if size < 2 or array.shape != (size, size) or not np.isfinite(array).all():
+        raise ValueError(f"gram must be a finite matrix of {size} > 1 samples, got shape {array.shape}")
+
+
 def groups(found: Any, size: int) -> NDArray[np.intp]:
     """Return the number of each of ``size`` samples' group, 0 upwards; each is its own where there are none."""
     if found is None:

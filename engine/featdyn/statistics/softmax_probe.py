@@ -49,8 +49,7 @@ def fit(gram: NDArray[np.floating], labels: NDArray[np.int64], groups: NDArray[n
         features do not vary.
     """
     n = len(labels)
-    if n < 2 or gram.shape != (n, n) or not np.isfinite(gram).all():
-        raise ValueError(f"gram must be a finite matrix of {n} > 1 samples, got shape {gram.shape}")
+    checks.gram(gram, n)
     classes, which = np.unique(labels, return_inverse=True)
     group = checks.groups(groups, n)
     if len(classes) < 2 or (group == group[0]).all():

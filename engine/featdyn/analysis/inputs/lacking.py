@@ -1,8 +1,11 @@
-"""What a recording of another tool may not have."""
+"""What a run may not have: a recording of another tool, or one of moments."""
 
 from __future__ import annotations
 
 from featdyn.store import Run
+
+INSTEAD = "in place of them their moments were kept, from which not all follows"
+"""Why a run that keeps moments has no activations."""
 
 
 def lacking(run: Run) -> str:
@@ -13,3 +16,8 @@ def lacking(run: Run) -> str:
         "outputs": "outputs/logits" in run.nodes or "outputs/top_logits" in run.nodes,
     }
     return " and ".join(what for what, held in there.items() if not held)
+
+
+def keeps_moments(run: Run) -> bool:
+    """Whether a run was recorded with ``record = "moments"``."""
+    return bool(run.described("capture").get("record") == "moments")

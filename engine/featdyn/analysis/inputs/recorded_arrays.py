@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featdyn.analysis.inputs.lacking import INSTEAD, keeps_moments
 from featdyn.analysis.inputs.positions import padding_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.errors import FeatdynError
@@ -27,9 +28,8 @@ def recorded(run: Run, patterns: Sequence[str], of: str) -> list[ArraySpec]:
     found = [held[path] for path in (f"layers/{layer}/{of}" for layer in named) if path in held]
     if not found:
         if named and not any(path.startswith("layers/") and path.endswith(f"/{of}") for path in held):
-            kept = of == "activation" and run.described("capture").get("record") == "moments"
-            instead = ", in place of them their moments were kept, from which not all follows" if kept else ""
-            raise FeatdynError(f"{run.path}: no {of}s were recorded{instead}")
+            kept = of == "activation" and keeps_moments(run)
+            raise FeatdynError(f"{run.path}: no {of}s were recorded" + f", {INSTEAD}" * kept)
         raise FeatdynError(
             f"{run.path}: no {of} of {', '.join(patterns)} was recorded; "
             f"{meant(patterns[0], run.layers)}layers are {', '.join(run.layers)}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from featdyn.analysis.inputs.lacking import keeps_moments
 from featdyn.analysis.inputs.layer_vectors import LOGITS, pieces
 from featdyn.analysis.inputs.recorded_arrays import recorded
 from featdyn.capture.kept_moments import KEPT, KIND, beside, of_layer
@@ -16,11 +17,6 @@ from featdyn.store import ArraySpec, Run
 from featdyn_kernels.moments import Moments, accumulate
 
 NOT_KEPT = "features_were_not_kept"
-
-
-def keeps_moments(run: Run) -> bool:
-    """Whether a run was recorded with ``record = "moments"``."""
-    return run.described("capture").get("record") == KIND
 
 
 def features_or_moments(run: Run, patterns: Sequence[str]) -> list[ArraySpec]:

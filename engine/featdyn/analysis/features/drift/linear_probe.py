@@ -57,8 +57,7 @@ def fit(
         The Gram matrix is not finite, or there are fewer than two groups.
     """
     n = len(labels)
-    if n < 2 or gram.shape != (n, n) or not np.isfinite(gram).all():
-        raise ValueError(f"gram must be a finite matrix of {n} > 1 samples, got shape {gram.shape}")
+    checks.gram(gram, n)
     group = checks.groups(groups, n)
     together = [np.flatnonzero(group == g) for g in np.flatnonzero(np.bincount(group) > 1)]
     if n and (group == 0).all():

@@ -57,9 +57,7 @@ def compared(
             known = np.isin(np.arange(len(few)), member) & finite[c, t] & of_output[t]
             cell = c, s, t
             if not known.any():
-                held = status.variable()
-                first = held.attrs["flag_meanings"].split()[int(status.codes[c, t, member].max())]
-                why = first if first != "computed" else NOT_FINITE
+                why = status.reason((c, t, member)) or NOT_FINITE
                 set_status.mark(why, cell)
                 share_status.mark(why, cell)
                 continue

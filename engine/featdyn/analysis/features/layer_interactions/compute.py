@@ -30,7 +30,7 @@ def layer_interactions(context: Context[LayerInteractionsOptions]) -> xr.Dataset
     """
     run, options = context.run, context.options
     sets, labels = labelled(run, context.sets)
-    parts, whole = context.stitchable(masked=True), whole_network(run, context.model, context.call)
+    parts = context.stitchable(masked=True)
     chosen = sets.choose(run, options.samples, options.seed)
     probes = np.unique(np.concatenate(chosen))
     every, fitted = labelled(run, ProbeSets.of(run))[0], np.zeros(0, np.intp)  # also where ``sets`` leaves training out
@@ -51,7 +51,9 @@ def layer_interactions(context: Context[LayerInteractionsOptions]) -> xr.Dataset
     items = [(t, b) for t in range(known, steps) for b, mine in enumerate(spans) if len(mine)]
     asked = Asked(probes, labels, np.any(sets.members, axis=0))
     context.admit(_plan(run, parts, len(items), asked, len(fitted), options))
-    rest = whole.again, asked, fitted, sets.origins, options
+    # That the model is the one that was recorded was seen when it was taken apart.
+    again = partial(whole_network, run, context.model, context.call, checked=True)
+    rest = again, asked, fitted, sets.origins, options
     state, rebuild = LayerTables(run, parts, *rest), parts.around(LayerTables, run, *rest)
 
     def first(count: int) -> xr.Dataset:

@@ -17,7 +17,6 @@ from featdyn.analysis.features.interactions.masking import Masking
 from featdyn.analysis.features.interactions.tables import Asked, slices, taken
 from featdyn.analysis.features.layer_interactions import LayerInteractionsOptions
 from featdyn.analysis.inputs.class_labels import class_logits
-from featdyn.analysis.inputs.features_at_cuts import Batch
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import DEAD, FEW, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS
 from featdyn.capture.axis import pooled
@@ -30,7 +29,7 @@ UNSEEN = "no_training_probe_has_its_label"
 
 
 @dataclass(frozen=True)
-class Reader:
+class LayerProbe:
     """A linear probe of one layer's features: logits are ``(z - mean) @ weights + intercept``."""
 
     classes: NDArray[np.int64]
@@ -39,7 +38,7 @@ class Reader:
     intercept: Tensor
 
     @classmethod
-    def of(cls, features: Tensor, labels: NDArray[np.int64], origins: NDArray[np.int64]) -> Reader | str:
+    def of(cls, features: Tensor, labels: NDArray[np.int64], origins: NDArray[np.int64]) -> LayerProbe | str:
         """Return the probe of training features ``(n, ...)``, or why there is none."""
         flat = features.flatten(1).to(torch.float64, copy=True)  # which is written to below
         if (classes := len(np.unique(labels))) < 2:
@@ -66,7 +65,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Found:
+class BatchTables:
     """Of the probes of one batch at one checkpoint."""
 
     v: NDArray[np.float32]  # (cut, probe, subset)
@@ -96,7 +95,7 @@ class LayerTables:
         self._layers = features_at(parts.model, parts.cuts)
         self._readers = lru_cache(1)(self._readers_at)
 
-    def tables(self, item: tuple[int, int]) -> Found:
+    def tables(self, item: tuple[int, int]) -> BatchTables:
         """Return the tables of a batch at a checkpoint."""
         t, b = item
         batch, cuts = self._parts.features.batches[b], self._parts.cuts
@@ -117,8 +116,8 @@ class LayerTables:
                     elif label not in reader.classes:
                         reasons[c, i] = UNSEEN
                 for subsets in slices(self._players):
-                    self._fill(t, int(probe), masking, subsets, batch, readers, label, v[:, i], output[i])
-        return Found(v, output, region, reasons)
+                    self._fill(t, int(probe), masking, subsets, readers, label, v[:, i], output[i])
+        return BatchTables(v, output, region, reasons)
 
     def _fill(
         self,
@@ -126,8 +125,7 @@ class LayerTables:
         probe: int,
         masking: Masking,
         subsets: NDArray[np.intp],
-        batch: Batch,
-        readers: list[Reader | str],
+        readers: list[LayerProbe | str],
         label: int,
         v: NDArray[np.float32],
         output: NDArray[np.float32],
@@ -142,7 +140,7 @@ class LayerTables:
         with np.errstate(invalid="ignore"):
             output[subsets] = log_odds(class_logits(logits), np.int64(label))
             for c, (reader, z) in enumerate(zip(readers, features, strict=True)):
-                if isinstance(reader, Reader) and label in reader.classes:
+                if isinstance(reader, LayerProbe) and label in reader.classes:
                     place = np.searchsorted(reader.classes, label)
                     v[c, subsets] = log_odds(reader.logits(self._own(c, z, probe)), np.int64(place))
 
@@ -153,12 +151,12 @@ class LayerTables:
             return z
         return pooled(z, real[[probe]].expand(len(z), -1).to(z.device), "mean")
 
-    def _readers_at(self, t: int) -> list[Reader | str]:
+    def _readers_at(self, t: int) -> list[LayerProbe | str]:
         """Return the linear probe of each layer, or why there is none: layer by layer, so that one is in memory."""
         labels = self._asked.labels[self._fitted]
         if not len(labels):
             return [NO_TRAINING_PROBES] * len(self._parts.cuts)
-        found: list[Reader | str] = []
+        found: list[LayerProbe | str] = []
         for c in range(len(self._parts.cuts)):
             features: Tensor | None = None
             for places, z in self._parts.features.over(t, self._fitted):
@@ -166,5 +164,5 @@ class LayerTables:
                     features = z[c].new_empty(len(labels), *z[c].shape[1:])
                 features[torch.from_numpy(places).to(features.device)] = z[c]
             assert features is not None
-            found.append(Reader.of(features, labels, self._origins[self._fitted]))
+            found.append(LayerProbe.of(features, labels, self._origins[self._fitted]))
         return found

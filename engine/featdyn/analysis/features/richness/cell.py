@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.features.folded_moments import bounds, flaw, folded, left_out, whole
 from featdyn.analysis.features.richness import RichnessOptions
+from featdyn.analysis.inputs.lacking import keeps_moments
 from featdyn.analysis.inputs.layer_vectors import LOGITS, outputs, vectors
-from featdyn.analysis.inputs.recorded_moments import NOT_KEPT, keeps_moments, kept_moments
+from featdyn.analysis.inputs.recorded_moments import NOT_KEPT, kept_moments
 from featdyn.analysis.inputs.targets import NO_TARGETS, Targets
 from featdyn.analysis.status import FEW, NOT_FINITE
 from featdyn.statistics.alignment.spectrum import entropy_rank

@@ -16,9 +16,10 @@ from featdyn.analysis.features.folded_moments import fold_of
 from featdyn.analysis.features.richness import LEADING, RichnessOptions
 from featdyn.analysis.features.richness.cell import NUMBERS, STATUSES, State, cell
 from featdyn.analysis.features.richness.weights import PARAMETERS, weight_bytes, weights
+from featdyn.analysis.inputs.lacking import keeps_moments
 from featdyn.analysis.inputs.layer_vectors import LOGITS, block_bytes, outputs
 from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, vanished, variables
-from featdyn.analysis.inputs.recorded_moments import features_or_moments, keeps_moments
+from featdyn.analysis.inputs.recorded_moments import features_or_moments
 from featdyn.analysis.inputs.targets import targets
 from featdyn.compute import Plan
 from featdyn.store import ArraySpec, Run
