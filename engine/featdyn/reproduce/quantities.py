@@ -89,6 +89,29 @@ class Survivors(Options):
     least: int = Field(4, ge=2, description="probes of each kind, for there to be a number")
 
 
+def axes_of(quantity: Quantity) -> dict[str, tuple[str, ...]]:
+    """Return the axes that a quantity has, whatever the run."""
+    options = validate(KINDS[quantity.kind][0], quantity.options, quantity.kind)
+    if isinstance(options, Stored):
+        listed = {name: given for name, given in options.where.items() if isinstance(given, tuple)}
+        return {name: tuple(str(label).removeprefix("@") for label in given) for name, given in listed.items()}
+    if isinstance(options, Composite):
+        return {"cut": options.cuts, "set": options.sets, "t1": options.t1, "batchnorm": options.batchnorm}
+    assert isinstance(options, (ControlAdvantage, Survivors))
+    return {"cut": options.cuts}
+
+
+def results_of(quantity: Quantity) -> tuple[str, ...]:
+    """Return the analyses whose results a quantity reads."""
+    options = validate(KINDS[quantity.kind][0], quantity.options, quantity.kind)
+    if isinstance(options, Stored):
+        parts = options.path.split(".")
+        return (parts[1],) if parts[0] == "results" else ()
+    if isinstance(options, Composite):
+        return ("consistency", "batchnorm") if set(options.batchnorm) != {"travel"} else ("consistency",)
+    return ("controls",) if isinstance(options, ControlAdvantage) else ("isotropy", "noise", "consistency")
+
+
 @dataclass(frozen=True)
 class Seen:
     """What functions of this module are given of a run."""

@@ -15,7 +15,7 @@ A study is a TOML file; fields that are not declared here are refused. Its table
 
 A run of seed s has every field of ``seeded`` set to s, so that seeds redraw data, probes and initialisation.
 In options of analyses ``"@t2"`` is the number of that checkpoint, and ``"{clean}"`` the store of another group of the
-same seed, such as a baseline: its own analyses come first.
+same seed, such as a baseline. Each question is put to all its groups before the next one.
 
 What a claim means: the quantity of ``groups`` (of one, or the first minus the second, seed by seed) lies within
 ``at_least`` and ``at_most``. Each cell of the quantity is tested; what is tested is one family (see ``family``).
@@ -51,6 +51,7 @@ class Scale(Options):
     about: str = Field(description="one line: on what data and sizes")
     seeds: int = Field(ge=1, description="seeds 0, 1, ... of each group, where the place does not say otherwise")
     changes: Changes = Field((), description="changes of every recipe")
+    threads: int | None = Field(1, ge=1, description="of a process, as bits depend on it; none: as many as there are")
     device: str = Field("one core", description="what 'minutes' are counted in, such as 'one H100'")
 
 
@@ -240,6 +241,7 @@ def load(source: str) -> Study:
 
 def _check(study: Study) -> None:
     """Raise a ValueError of one line for a name that is not there, with the nearest that is."""
+    from featdyn.reproduce.quantities import axes_of
     from featdyn.reproduce.quantities import check as check_quantity
 
     for name, time in study.times.items():
@@ -260,6 +262,12 @@ def _check(study: Study) -> None:
             _one_of(quantity, study.quantities, f"{where}: quantity")
             for group in asked:
                 _one_of(group, groups, f"{where}: group")
+        axes = axes_of(study.quantities[claim.quantity])
+        for need in claim.needs:
+            for axis, labels in axes_of(study.quantities[need.quantity]).items():
+                _one_of(axis, axes, f"{where}: axis of {need.quantity}")
+                for label in axes[axis]:
+                    _one_of(label, labels, f"{where}: {axis} in {need.quantity}")
 
 
 def _check_experiment(study: Study, experiment: Experiment, where: str) -> None:
