@@ -37,7 +37,7 @@ class Data:
         return [f"data.data_dir='{self.folder}'"] if name in READERS else []
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """One seed of an experiment, on one data set."""
 

@@ -42,6 +42,9 @@ class Stored(Options):
         description="coordinate to its value; '@time' is that checkpoint; a list becomes an axis, all other axes must "
         "have one place. What varies over a run's checkpoints is at the last one where nothing is said",
     )
+    before: bool = Field(
+        False, description="a time that the axis has no place for, as not every checkpoint was sampled: the one before"
+    )
     log10: bool = Field(False, description="the decimal logarithm of it, before a difference is taken")
 
 
@@ -75,6 +78,18 @@ class ControlAdvantage(Options):
     kinds: tuple[str, ...] = Field(STRICT, description="controls")
 
 
+class Distance(Options):
+    """``distance``: how far the distribution of features at t1 is from that at the last checkpoint; axes measure, cut.
+
+    In standard deviations of the null of ``density``, above its mean.
+    """
+
+    measures: tuple[str, ...] = Field(min_length=1)
+    cuts: tuple[str, ...] = Field(min_length=1)
+    set: str
+    t1: str
+
+
 class Survivors(Options):
     """``survivors``: do samples whose predictions survive stitching move along the noise's directions? Axis cut.
 
@@ -97,6 +112,8 @@ def axes_of(quantity: Quantity) -> dict[str, tuple[str, ...]]:
         return {name: tuple(str(label).removeprefix("@") for label in given) for name, given in listed.items()}
     if isinstance(options, Composite):
         return {"cut": options.cuts, "set": options.sets, "t1": options.t1, "batchnorm": options.batchnorm}
+    if isinstance(options, Distance):
+        return {"measure": options.measures, "cut": options.cuts}
     assert isinstance(options, (ControlAdvantage, Survivors))
     return {"cut": options.cuts}
 
@@ -109,6 +126,8 @@ def results_of(quantity: Quantity) -> tuple[str, ...]:
         return (parts[1],) if parts[0] == "results" else ()
     if isinstance(options, Composite):
         return ("consistency", "batchnorm") if set(options.batchnorm) != {"travel"} else ("consistency",)
+    if isinstance(options, Distance):
+        return ("density",)
     return ("controls",) if isinstance(options, ControlAdvantage) else ("isotropy", "noise", "consistency")
 
 
@@ -193,6 +212,19 @@ def control_advantage(seen: Seen, options: ControlAdvantage) -> Measured:
     return Measured.of(axes, value, variance, f"no control loses {options.least_loss:g}" if few else "")
 
 
+def distance(seen: Seen, options: Distance) -> Measured:
+    """Return distances between distributions of features, beside their nulls."""
+    axes = {"measure": options.measures, "cut": options.cuts}
+    result, t1 = seen.run.result("density"), seen.times.at(options.t1)
+    if t1 is None:
+        return Measured.of(axes, np.nan, np.nan, f"{NEVER} {options.t1}")
+    pairs = np.flatnonzero((result["t1"].values == t1) & (result["t2"].values == seen.run.checkpoints - 1))
+    if not len(pairs):
+        return Measured.of(axes, np.nan, np.nan, f"{options.t1} is the last checkpoint")
+    mine = result.isel(pair=int(pairs[0])).sel(measure=list(options.measures), cut=list(options.cuts), set=options.set)
+    return Measured.of(axes, (mine["excess"] / mine["null_deviation"]).transpose("measure", "cut").values, np.nan)
+
+
 def survivors(seen: Seen, options: Survivors) -> Measured:
     """Return whether probes that survive stitching drift more along the noise than the others do."""
     axes = {"cut": options.cuts}
@@ -222,6 +254,7 @@ KINDS: dict[str, tuple[type[Options], Callable[[Seen, Any], Measured]]] = {
     "stored": (Stored, stored),
     "composite": (Composite, composite),
     "control_advantage": (ControlAdvantage, control_advantage),
+    "distance": (Distance, distance),
     "survivors": (Survivors, survivors),
 }
 
@@ -289,19 +322,21 @@ def _picked(
     """Return values and variances of the listed places, over the axes in their order."""
     if name not in data:
         raise FeatdynError(f"no variable {name}; {meant(name, map(str, data))}there are {', '.join(map(str, data))}")
-    found = [_at(data, each, where, axes) for each in (name, f"{name}_low", f"{name}_high") if each in data]
+    found = [_at(data, each, where, axes, options) for each in (name, f"{name}_low", f"{name}_high") if each in data]
     if options.log10:
         found = [np.log10(np.where(each > 0, each, np.nan)) for each in found]
     return found[0], variance_of(found[1], found[2]) if len(found) == 3 else np.full_like(found[0], np.nan)
 
 
-def _at(data: xr.Dataset, name: str, where: Mapping[str, list[Any]], axes: Mapping[str, Any]) -> NDArray[np.float64]:
+def _at(
+    data: xr.Dataset, name: str, where: Mapping[str, list[Any]], axes: Mapping[str, Any], options: Stored
+) -> NDArray[np.float64]:
     array = data[name]
     asked = {dim: labels for dim, labels in where.items() if dim in array.dims}
     if any(dim in ("checkpoint", "t") and dim not in asked for dim in array.dims):
         array = array.isel({dim: -1 for dim in array.dims if dim in ("checkpoint", "t") and dim not in asked})
     for dim, labels in asked.items():
-        array = _along(array, dim, labels, keep=dim in axes)
+        array = _along(array, dim, labels, keep=dim in axes, before=options.before)
     for dim in [dim for dim in array.dims if dim not in axes]:
         if array.sizes[dim] > 1:
             raise FeatdynError(f"{name} has {array.sizes[dim]} places along {dim}: say which in 'where'")
@@ -312,11 +347,13 @@ def _at(data: xr.Dataset, name: str, where: Mapping[str, list[Any]], axes: Mappi
     return np.asarray(array.transpose(*axes).values, np.float64)
 
 
-def _along(array: xr.DataArray, dim: str, labels: list[Any], *, keep: bool) -> xr.DataArray:
+def _along(array: xr.DataArray, dim: str, labels: list[Any], *, keep: bool, before: bool) -> xr.DataArray:
     """Return places along a dimension; NaN where there is no such time, an error where there is no such label."""
     known = array[dim].values.tolist() if dim in array.coords else list(range(array.sizes[dim]))
     parts = []
     for label in labels:
+        if before and dim.startswith("t") and label is not None and label not in known:
+            label = max((place for place in known if place < label), default=known[0])
         if label is None or (dim.startswith("t") and label not in known):
             parts.append(xr.full_like(array.isel({dim: [0]}), np.nan, dtype=np.float64))
         elif label not in known:

@@ -36,7 +36,7 @@ def write(record: Record, path: Path) -> None:
     """Write a record whole, or not at all; the same record is the same bytes."""
     said = vars(record) | {"quantities": {name: found.json() for name, found in record.quantities.items()}}
     with output_file(path, parents=True) as stream:
-        stream.write((json.dumps(said, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+        stream.write((json.dumps(said, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read(path: Path) -> Record | None:

@@ -175,4 +175,4 @@ def _answered(run: Run, ask: Ask, options: dict[str, Any]) -> bool:
     """Return whether a run holds the answer to this question already."""
     wanted = validate(analysis(ask.name).options, options, ask.name).model_dump(mode="json")
     held = [run.result(ask.name, path).attrs for path in run.results(ask.name)]
-    return any(each.get("options") == wanted for each in held[-1:])
+    return any(each.get("options") == wanted for each in held)
