@@ -29,7 +29,7 @@ def test_there_are_commands_of_every_kind():
         "capture",
         "import",
         "analyze",
-        "claims",
+        "reproduce",
         "replay",
         "export",
     }

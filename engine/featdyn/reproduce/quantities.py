@@ -361,7 +361,8 @@ def _along(array: xr.DataArray, dim: str, labels: list[Any], *, keep: bool, befo
                                f"there are {', '.join(map(str, known))}")  # fmt: skip
         else:
             parts.append(array.isel({dim: [known.index(label)]}).astype(np.float64))
-    joined = xr.concat([part.drop_vars(list(part.coords)) for part in parts], dim)
+    of_dim = [name for name, coord in array.coords.items() if dim in coord.dims]
+    joined = xr.concat([part.drop_vars(of_dim) for part in parts], dim)
     return joined if keep else joined.isel({dim: 0})
 
 
