@@ -48,7 +48,7 @@ def forest(verdict: Mapping[str, Any]) -> str:
 
 def cell_name(cell: Mapping[str, str]) -> str:
     """Return the labels of a cell in one line."""
-    return " · ".join(cell.values()) or "one number"
+    return " · ".join(cell.values()) or "all"
 
 
 def _row(row: Mapping[str, Any], y: float, at: Any) -> str:

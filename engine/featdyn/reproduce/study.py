@@ -112,6 +112,9 @@ class Quantity(Options):
     about: str = Field(description="one line: what is shown beside the number")
     kind: str = Field(description="a function of featdyn.reproduce.quantities, which explains its options")
     options: dict[str, Any] = Field(default_factory=dict)
+    possible: tuple[float, float] | None = Field(
+        None, description="values that there are, such as [0, 1] of a share: intervals that are shown stay within"
+    )
 
 
 class Need(Options):
