@@ -28,7 +28,7 @@ def forest(verdict: Mapping[str, Any]) -> str:
     least, most = least - room, most + room
 
     def at(x: float) -> float:
-        return round(LABELS + (x - least) / (most - least) * (WIDTH - LABELS - PAD), 1)
+        return round(float(LABELS + (x - least) / (most - least) * (WIDTH - LABELS - PAD)), 1)
 
     height = PAD + ROW * len(rows) + PAD
     drawn = [

@@ -341,9 +341,9 @@ def _at(
         if array.sizes[dim] > 1:
             raise FeatdynError(f"{name} has {array.sizes[dim]} places along {dim}: say which in 'where'")
         array = array.isel({dim: 0})
-    for dim in axes:
-        if dim not in array.dims:
-            raise FeatdynError(f"{name} has no axis {dim}; it has {', '.join(map(str, data[name].dims)) or 'none'}")
+    for axis in axes:
+        if axis not in array.dims:
+            raise FeatdynError(f"{name} has no axis {axis}; it has {', '.join(map(str, data[name].dims)) or 'none'}")
     return np.asarray(array.transpose(*axes).values, np.float64)
 
 
