@@ -1,0 +1,88 @@
+"""What pages share: one file with its style, its script, its figures and the library that draws them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from featdyn.output import output_file
+from featdyn.report.plotly import to_plotly
+from featdyn.report.section import Section, alt_text
+
+LABELS = {"set": "Probes", "cut": "Cut after", "memory": "Measure"}
+"""What choices are called, where not by their own name."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A page of sections.
+
+    Names in a store are anybody's words: they reach the page as escaped HTML, or as JSON in which ``<``, ``>`` and
+    ``&`` are escaped, and the page's policy runs no script but its own and loads nothing.
+
+    Attributes
+    ----------
+    name : of what the page is about; downloads start with it
+    places : sections by their place on the page
+    checkpoints, steps : of the slider; without them there is none
+    """
+
+    name: str
+    places: Mapping[str, Section]
+    checkpoints: Sequence[int] = ()
+    steps: Sequence[int] = ()
+
+    def data(self) -> dict[str, Any]:
+        """Return what the page's script draws from: figures by slot and choices, and maps over pairs."""
+        figures = {
+            f"{place}-{i}": {key: to_plotly(figure) for key, figure in panel.figures.items()}
+            for place, section in self.places.items()
+            for i, panel in enumerate(section.panels)
+            if panel.pair_map is None and panel.figures
+        }
+        maps = {place: section.pair_maps for place, section in self.places.items() if section.pair_maps}
+        run = {"name": self.name, "checkpoints": list(self.checkpoints), "steps": list(self.steps)}
+        return {**run, "figures": figures, "maps": maps}
+
+    def render(self, template: str, **more: Any) -> str:
+        """Return the HTML of a template of this package."""
+        loader = PackageLoader("featdyn", "report")
+        environment = Environment(
+            loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+        environment.globals |= {"labels": LABELS, "alt_text": alt_text}
+        return environment.get_template(template).render(
+            document=self,
+            data=self.data(),
+            nonce=secrets.token_urlsafe(16),
+            plotly=Markup(_read("vendor/plotly-cartesian.min.js")),
+            script=Markup(_read("page.js")),
+            style=Markup(_read("page.css")),
+            **more,
+        )
+
+
+def write(page: str, path: str | Path) -> Path:
+    """Write a page, replacing the file as a whole, and return its path.
+
+    Raises
+    ------
+    FeatdynError
+        The file cannot be written.
+    """
+    # A store may name things with halves of surrogate pairs, which no file can hold.
+    with output_file(path, parents=True) as stream:
+        stream.write(page.encode("utf-8", errors="replace"))
+    return Path(path)
+
+
+def _read(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
