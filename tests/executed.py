@@ -1,9 +1,9 @@
 """Which tests execute which lines of ``engine``: ``python -m tests.executed [FILES OF TESTS]`` finds and keeps it.
 
-It is what ``tests.mutants`` chooses tests by. Tests run under coverage, each with a context of its own, and so does each
-fixture that is shared: what made a store is executed by all tests that ask for it. What runs in other processes is not
-seen. A file is kept for each file of tests, outside the repository; without arguments those are run that have none yet
-or have changed since.
+It is what ``tests.mutants`` chooses tests by. Tests run under coverage, each with a context of its own, and so does
+each fixture that is shared: what made a store is executed by all tests that ask for it. What runs in other
+processes is not seen. A file is kept for each file of tests, outside the repository; without arguments those are run
+that have none yet or have changed since.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def kept(file: str) -> Path:
 
 
 class Executed:
-    """A plugin of pytest that notes for each test its seconds of CPU, its shared fixtures and the lines that it runs."""
+    """A plugin of pytest that notes for each test its seconds of CPU, its fixtures and the lines that it runs."""
 
     def __init__(self) -> None:
         import coverage

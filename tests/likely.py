@@ -21,7 +21,7 @@ COMMON = {"__init__", "compute", "analysis", "features", "statistics", "engine",
 """What names no module in particular."""
 UNKNOWN_SECONDS = 5.0
 """Of CPU that a test is taken to cost where that is not known."""
-BY_WORDS = 5
+BY_WORDS = 12
 """How many tests are added by their words alone."""
 
 

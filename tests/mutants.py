@@ -1,7 +1,7 @@
 """Can the tests fail? Random single-token mutants of ``engine``: ``python -m tests.mutants --number 100 --seed 1``.
 
-A mutant has one operator, comparison, boolean or number changed. The tests that execute its line (``tests.executed`` has
-to have found which; ``tests.likely`` chooses) run on a copy of the tree, in a fork of a process that has loaded the
+A mutant has one operator, comparison, boolean or number changed. The tests that execute its line (``tests.executed``
+has found which; ``tests.likely`` chooses) run on a copy of the tree, in a fork of a process that has loaded the
 libraries, until one fails. Those that failed run once more on the tree as it is, where all must pass.
 
 Survivors are printed with their change: a test is missing, or it is one that was too dear to be tried, or the mutant
@@ -43,7 +43,10 @@ TOKENS = {
 }  # fmt: skip
 SAID = {"failed": "caught", "passed": "SURVIVED", "out of time": "OUT OF TIME"}
 LIBRARIES = (
-    "torch", "torch.fx", "xarray", "zarr", "scipy.stats", "pandas", "pydantic", "hypothesis.extra.numpy", "featdyn_kernels.stitch",
+    "torch", "torch.fx", "torch.export", "torch.func", "torch.utils.data", "xarray", "zarr", "scipy.stats",
+    "scipy.optimize", "pandas", "pydantic", "pyarrow.parquet", "sklearn.linear_model", "click", "jinja2",
+    "plotly.graph_objects", "hypothesis.extra.numpy", "featdyn_kernels.stitch", "featdyn_kernels.kde",
+    "featdyn_kernels.moments",
 )  # fmt: skip
 """What is loaded once for all mutants: no line of it is mutated."""
 SECONDS = 1200

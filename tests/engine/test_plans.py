@@ -29,7 +29,6 @@ from featdyn.compute.serial import Serial
 from featdyn.statistics.wishart import KEPT, SIZES
 from featdyn.store import Run, commit_result, schema
 from tests.engine import approved_plans
-from tests.engine.approved_plans import numbers
 from tests.engine.memory import RESET, peak
 
 Recorded = Callable[..., tuple[Run, nn.Module]]
@@ -168,7 +167,7 @@ def growing() -> Iterator[tuple[str, tuple[str, ...]]]:
 def test_a_plan_is_of_whole_bytes_and_grows_in_every_part(
     recorded: Recorded, name: str, dimensions: tuple[str, ...]
 ) -> None:
-    """While the other dimensions stay, so that nothing is divided by one; and is what it was when memory was measured."""
+    """While the other dimensions stay, so that nothing is divided by one; and is what was approved, part by part."""
     sizes = SMALL, SMALL | {dimension: 2 * SMALL[dimension] for dimension in dimensions}
     few, many = (planned(analyses()[name], *recorded(**of)) for of in sizes)
     assert many.tasks >= few.tasks > 0
@@ -180,8 +179,8 @@ def test_a_plan_is_of_whole_bytes_and_grows_in_every_part(
         assert large.keys() == small.keys()
         assert all(large[part] >= small[part] >= 0 for part in small), (large, small)
     approved = json.loads(approved_plans.PAGE.read_text())[name]
-    assert numbers(few) == approved["small"], approved_plans.__doc__
-    assert numbers(many) == approved[" ".join(dimensions)], approved_plans.__doc__
+    assert approved_plans.parts(few) == approved["small"], approved_plans.__doc__
+    assert approved_plans.parts(many) == approved[" ".join(dimensions)], approved_plans.__doc__
 
 
 OF_BYTES = {"predictions", "perturbed", "nulls"}
