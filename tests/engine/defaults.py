@@ -5,6 +5,7 @@ Made from the declarations themselves, so that the page is true, and that no def
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,11 +15,14 @@ from typing import Any, get_args
 import click
 from pydantic.fields import FieldInfo
 
-PAGE = Path(__file__).parents[2] / "docs" / "defaults.md"
+ROOT = Path(__file__).parents[2]
+PAGE, ENGINE = ROOT / "docs" / "defaults.md", ROOT / "engine" / "featdyn"
+ROOMS = ("analysis", "capture", "compute", "data", "networks", "statistics", "store", "training")
 HEAD = """# What is done where nothing is said
 
 Every option with its default and the values that it takes: of a recipe (`--set training.epochs=20`), of each analysis
-(`--draws 64`, or by its name from Python), of each command, and of the functions of arrays.
+(`--draws 64`, or by its name from Python), of each command, and of the functions of arrays. At
+the end the numbers that we have chosen, with their reasons where they are said.
 Made by `python -m tests.engine.defaults`.
 """
 LIMITS = {
@@ -87,6 +91,25 @@ def functions(module: ModuleType) -> Iterator[str]:
             yield f"- `{name}`: `{', '.join(said)}`"
 
 
+def choices() -> Iterator[str]:
+    """Yield the numbers that modules name, a line each, with what is said of them."""
+    for path in sorted(path for room in ROOMS for path in (ENGINE / room).rglob("*.py")):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        module = ".".join(path.relative_to(ENGINE).with_suffix("").parts).removesuffix(".__init__")
+        for node, after in zip(body, [*body[1:], None], strict=True):
+            if not (isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None):
+                continue
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            name, kinds = (
+                ast.unparse(target),
+                {type(n.value) for n in ast.walk(node.value) if isinstance(n, ast.Constant)},
+            )
+            if name.strip("(_)").replace(", ", "").isupper() and kinds & {int, float} and str not in kinds:
+                why = ast.get_docstring(ast.Module([after], [])) if isinstance(after, ast.Expr) else None
+                said = f": {' '.join(why.split())}" if why else ""
+                yield f"- `{module}.{name} = {ast.unparse(node.value)}`{said}"
+
+
 def page() -> str:
     """Return the page."""
     from featdyn import statistics
@@ -103,7 +126,14 @@ def page() -> str:
     for name, analysis in analyses().items():
         if analysis.module.startswith("featdyn."):
             parts += [f"\n## `{name}`\n", table(analysis.options.model_fields.items())]
-    parts += ["\n## Commands\n", *commands(), "\n## Functions of arrays\n", *functions(statistics)]
+    parts += [
+        "\n## Commands\n",
+        *commands(),
+        "\n## Functions of arrays\n",
+        *functions(statistics),
+        "\n## Numbers chosen\n",
+        *choices(),
+    ]
     return "\n".join(parts) + "\n"
 
 
