@@ -19,9 +19,9 @@ from tests.executed import ROOT, SOURCE, digest, files_of_tests, is_known, kept
 
 COMMON = {"__init__", "compute", "analysis", "features", "statistics", "engine", "featdyn", "self", "options", "name"}
 """What names no module in particular."""
-UNKNOWN_SECONDS = 5.0
+UNKNOWN_SECONDS = 1.5
 """Of CPU that a test is taken to cost where that is not known."""
-BY_WORDS = 12
+BY_WORDS = 10
 """How many tests are added by their words alone."""
 
 
