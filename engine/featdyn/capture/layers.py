@@ -18,7 +18,7 @@ from featdyn.capture.nest import Nest
 from featdyn.capture.one_tensor import packed
 from featdyn.capture.tap import LayerError
 from featdyn.errors import NetworkError
-from featdyn.networks import Cut, Taps, cuts, default_cuts
+from featdyn.networks import Cut, Taps, cuts, default_cuts, module_cuts
 from featdyn.networks.layer_patterns import matching
 
 _PLAIN = Call()
@@ -129,6 +129,9 @@ def _cuts(model: nn.Module, inputs: Nest, call: Call) -> list[Cut]:
         if isinstance(inputs, Tensor) and call.forward is None:
             return cuts(model, inputs)
         asked = packed(model, inputs, call)
+        quick = module_cuts(*asked)  # to trace such a network took seconds, and gave what mostly no module returns
+        if quick:
+            return quick
         found = cuts(*asked)
         every = cuts(*asked, every=True) if not all(cut.module for cut in found) else []
         same = {(cut.prefix_macs, prod(cut.shape)): cut for cut in every if cut.module}

@@ -6,7 +6,7 @@ from featdyn.networks.cut import Cut, features_at, segments, state_for
 from featdyn.networks.registry import build, names
 from featdyn.networks.taps import Taps, taps
 from featdyn.networks.unwrap import unwrap
-from featdyn.networks.ways import cuts, ways
+from featdyn.networks.ways import cuts, module_cuts, ways
 
 __all__ = [
     "Cut",
@@ -16,6 +16,7 @@ __all__ = [
     "cuts",
     "default_cuts",
     "features_at",
+    "module_cuts",
     "names",
     "predicted_classes",
     "resolve",
