@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +22,15 @@ from featdyn.report.section import Section, alt_text
 LABELS = {"set": "Probes", "cut": "Cut after", "memory": "Measure"}
 """What choices are called, where not by their own name."""
 
+LIBRARY = "vendor/plotly-cartesian.min.js"
+
 
 @dataclass(frozen=True)
 class Document:
     """A page of sections.
 
-    Names in a store are anybody's words: they reach the page as escaped HTML, or as JSON in which ``<``, ``>`` and
-    ``&`` are escaped, and the page's policy runs no script but its own and loads nothing.
+    Names in a store are anybody's words: they reach the page as escaped HTML, or packed where nothing is HTML, and the
+    page's policy runs no script but its own and loads nothing.
 
     Attributes
     ----------
@@ -57,13 +62,13 @@ class Document:
         environment = Environment(
             loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
-        environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
         environment.globals |= {"labels": LABELS, "alt_text": alt_text}
         return environment.get_template(template).render(
             document=self,
-            data=self.data(),
+            data=packed(json.dumps(self.data(), allow_nan=False, separators=(",", ":"))),
+            library=packed(_read(LIBRARY)),
+            licence=_read("vendor/LICENSE-plotly.txt"),
             nonce=secrets.token_urlsafe(16),
-            plotly=Markup(_read("vendor/plotly-cartesian.min.js")),
             script=Markup(_read("page.js")),
             style=Markup(_read("page.css")),
             **more,
@@ -82,6 +87,11 @@ def write(page: str, path: str | Path) -> Path:
     with output_file(path, parents=True) as stream:
         stream.write(page.encode("utf-8", errors="replace"))
     return Path(path)
+
+
+def packed(text: str) -> str:
+    """Return text as base64 of gzip, which is a third of it; the page's script unpacks it."""
+    return base64.b64encode(gzip.compress(text.encode("utf-8", errors="replace"), mtime=0)).decode("ascii")
 
 
 def _read(name: str) -> str:

@@ -1,6 +1,16 @@
 "use strict";
-(() => {
-  const { name, checkpoints, steps, figures, maps } = JSON.parse(document.getElementById("data").textContent);
+(async () => {
+  document.getElementById("old").hidden = "DecompressionStream" in window;
+  const nonce = document.currentScript.nonce;
+
+  // Data and library lie in the page as base64 of gzip.
+  async function unpacked(id) {
+    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  }
+  const { name, checkpoints, steps, figures, maps } = JSON.parse(await unpacked("data"));
+  document.head.append(Object.assign(document.createElement("script"), { nonce, textContent: await unpacked("library") }));
+
   const root = document.documentElement, hover = document.getElementById("hover");
   const plots = [...document.querySelectorAll(".plot")];
   const sliders = [...document.querySelectorAll("input[name=t]")];
@@ -73,7 +83,7 @@
   // A line where the checkpoint of the slider is, on every axis of checkpoints.
   function cursor(meta) {
     if (checkpoints.length < 2) return [];
-    const line = { width: 1.5, color: colour("accent"), dash: "dot" };
+    const line = { width: 1.5, color: colour("cursor"), dash: "dot" };
     const at = (of) => nearest(meta[of], checkpoints[now]);
     const shapes = [];
     if (meta?.x) shapes.push({ type: "line", x0: at("x"), x1: at("x"), yref: "paper", y0: 0, y1: 1, line });
@@ -218,7 +228,7 @@
   }
 
   function fill(plot, details) {
-    const scroll = Object.assign(document.createElement("div"), { className: "scroll", tabIndex: 0, role: "region", ariaLabel: `Values: ${titleOf(plot)}` });
+    const scroll = Object.assign(document.createElement("div"), { className: "scroll", tabIndex: 0, role: "group", ariaLabel: `Values: ${titleOf(plot)}` });
     scroll.append(table(plot));
     details.querySelector(".scroll")?.remove();
     details.append(scroll);
@@ -259,4 +269,5 @@
   button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; kept(root.dataset.theme); themed(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", themed);
   label();
+  root.dataset.ready = "";
 })();

@@ -38,6 +38,8 @@ def _of_lines(figure: Lines) -> dict[str, Any]:
         "showlegend": len(figure.series) > 1,
         "meta": _meta(figure.x, figure.y, **({"beside": figure.beside} if figure.beside else {})),
     }
+    if not all(series.joined for series in figure.series):
+        layout["scattermode"] = "group"  # points of one place stand side by side
     if figure.marks:
         layout["shapes"] = [shape for mark in figure.marks for shape in _shapes(mark)]
         layout["annotations"] = [
@@ -124,9 +126,8 @@ def _axis(axis: Axis, values: Any = None, *, upright: bool = False) -> dict[str,
     if axis.scale == "log" or (axis.scale == "auto" and ratio > SPAN):
         found["type"] = "log"
         title = ", ".join(filter(None, [title, "log scale"]))
-        if values is not None:
-            dtick = "D2" if ratio < 1000 else math.ceil(math.log10(max(ratio, 1)) / TICKS)
-            found |= {"dtick": dtick, "tickformat": "~g"}
+        dtick = "D2" if ratio < 1000 else math.ceil(math.log10(ratio) / TICKS)
+        found |= {"dtick": dtick, "tickformat": "~s" if values is None else "~g"}
     return {"title": {"text": title}, **found}
 
 

@@ -104,4 +104,4 @@ def _eigenfunctions(result: xr.Dataset) -> Section:
 
     panels = [panel(caption, choices, drawn(i, name)) for i, (name, caption) in enumerate(PANELS.items())]
     preset = preset_set(result) | {"layer": str(result.sizes["layer"] - 1), "t": str(int(times[shown[-1]]))}
-    return Section("Eigenfunctions of the feature kernel", EIGEN, panels, choices, preset)
+    return Section("Eigenfunctions of the feature kernel", EIGEN, panels, choices, preset, wide=False)

@@ -38,6 +38,6 @@ def section(result: xr.Dataset) -> Section:
     last, said = judged(result.isel(t=-1)), ""
     if "participation_ratio" in last:
         said = across(last, "participation_ratio", "layer", word)
-    words = f"At the last checkpoint, {probes(last)}, the participation ratio is {said} directions."
+    words = f"At the last checkpoint, {probes(last)}, the participation ratio, a count of directions, is {said}."
     more = {"finding": Finding(words if said else NOTHING), "caveat": CAVEAT}
     return layer_curves(title, TEXT, result, "Directions in use", shown, Grid(header, rows), **more)
