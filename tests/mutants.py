@@ -143,7 +143,8 @@ class OwnAnalysis:
 def run(tree: Path, tests: list[str], seconds: float, *flags: str, of: str = "") -> tuple[str, list[str]]:
     """Run tests on a copy of the tree, in a fork.
 
-    Return "passed", "failed" or "out of time", which is so many seconds of CPU, and the tests that failed. ``of`` is the path that was changed.
+    Return "passed", "failed" or "out of time", which is so many seconds of CPU, and the tests that failed. ``of`` is
+    the path that was changed.
     """
     names = tree / "failed.txt"
     names.unlink(missing_ok=True)
