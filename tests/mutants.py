@@ -17,6 +17,7 @@ import importlib
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -124,10 +125,26 @@ class Failed:
                 out.write(f"{report.nodeid}\n")
 
 
-def run(tree: Path, tests: list[str], seconds: float, *flags: str) -> tuple[str, list[str]]:
+class OwnAnalysis:
+    """A plugin of pytest: tests that go over all analyses are of the mutant's own where its file is of one."""
+
+    def __init__(self, path: str) -> None:
+        self._places = set(Path(path).parts)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        from featdyn.analysis import analyses
+
+        own, every = self._places & set(analyses()), set(analyses())
+        if own:
+            said = {item: set(re.split(r"[\[\]-]", item.nodeid)[1:]) for item in items}
+            items[:] = [item for item in items if not every & said[item] or own & said[item]]
+
+
+def run(tree: Path, tests: list[str], seconds: float, *flags: str, of: str = "") -> tuple[str, list[str]]:
     """Run tests on a copy of the tree, in a fork.
 
-    Return "passed", "failed" or "out of time", which is so many seconds of CPU, and the tests that failed.
+    Return "passed", "failed" or "out of time", which is so many seconds of CPU, and the tests that failed. ``of`` is
+    the path that was changed.
     """
     names = tree / "failed.txt"
     names.unlink(missing_ok=True)
@@ -137,7 +154,7 @@ def run(tree: Path, tests: list[str], seconds: float, *flags: str) -> tuple[str,
             os.setsid()
             limit = int(seconds + time.process_time()) + 1
             resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
-            _run(tree, tests, Failed(names), *flags)
+            _run(tree, tests, [Failed(names), OwnAnalysis(of)], *flags)
         finally:  # whatever happens, the copy of the tree is the parent's to remove
             os._exit(1)
     end, said = time.monotonic() + SECONDS, "out of time"
@@ -154,7 +171,7 @@ def run(tree: Path, tests: list[str], seconds: float, *flags: str) -> tuple[str,
     return said, names.read_text().splitlines() if names.exists() else []
 
 
-def _run(tree: Path, tests: list[str], failed: Failed, *flags: str) -> None:
+def _run(tree: Path, tests: list[str], plugins: list[object], *flags: str) -> None:
     os.chdir(tree)
     sys.path[:0] = [str(tree / "engine"), str(tree)]
     os.environ["PYTHONPATH"] = f"{tree / 'engine'}:{ROOT / 'kernels'}:{tree}"
@@ -164,7 +181,7 @@ def _run(tree: Path, tests: list[str], failed: Failed, *flags: str) -> None:
     os.dup2(nowhere, 2)
     # Every example of Hypothesis is drawn from a fixed seed, so that a mutant's verdict can be repeated.
     quiet = ["--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=0"]
-    code = pytest.main(["-q", *quiet, "--hypothesis-seed=0", *flags, *tests], plugins=[failed])
+    code = pytest.main(["-q", *quiet, "--hypothesis-seed=0", *flags, *tests], plugins=plugins)
     os._exit(0 if code == 0 else 1)
 
 
@@ -215,7 +232,7 @@ def main() -> None:
         for number, mutant in enumerate(chosen, 1):
             tests, start = suite.of(mutant.path, mutant.line, options.seconds), time.monotonic()
             with mutated(mutant, tree):
-                said, failed = run(tree, tests, 4 * options.seconds, "-x") if tests else ("passed", [])
+                said, failed = run(tree, tests, 4 * options.seconds, "-x", of=mutant.path) if tests else ("passed", [])
             results.append({**asdict(mutant), "found": said, "by": failed, "tests": len(tests)})
             print(
                 f"{number:3d} {SAID[said]:11s} {mutant.path}:{mutant.line} {mutant.old} -> {mutant.new} "
