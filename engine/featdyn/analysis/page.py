@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -25,8 +24,8 @@ def page(analysis: Analysis) -> str:
         *_section("Where definitions come from, and what is our own choice", analysis.source),
         *_section("Options", table(("flag", "default", "meaning"), _options(analysis))),
         "## Variables",
-        "Arrays of the result. What is missing is NaN (-1 in integers that say so), and the status variable that is named "
-        "says why, cell by cell.",
+        "Arrays of the result. What is missing is NaN (-1 in integers that say so), and the status variable that is "
+        "named says why, cell by cell.",
         table(("variable", "axes", "units", "range", "what it is", "missing"), _variables(analysis)),
         *_section("Axes", table(("axis", "units", "what it is"), _axes(analysis))),
     ]
@@ -34,14 +33,9 @@ def page(analysis: Analysis) -> str:
 
 
 def reading(analysis: Analysis) -> list[str]:
-    """Return the paragraphs that stand above its figures in the report: ``TEXT`` of the section's module or modules."""
+    """Return the paragraphs that stand above its figures in the report: ``TEXT`` of the section's module."""
     name = analysis.section.partition(":")[0]
-    if not name:
-        return []
-    module = importlib.import_module(name)
-    below = pkgutil.iter_modules(getattr(module, "__path__", []), f"{name}.")
-    modules = [module, *(importlib.import_module(info.name) for info in below)]
-    return [paragraph for one in modules for paragraph in getattr(one, "TEXT", ())]
+    return list(getattr(importlib.import_module(name), "TEXT", ())) if name else []
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
