@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from featdyn.analysis.composites import predictions
-from featdyn.analysis.composites.streamed import Order, Streamed
+from featdyn.analysis.composites.order import Order
+from featdyn.analysis.composites.streamed import Streamed
 from featdyn.analysis.composites.tally import SOFT, Item, Tally
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import output_positions
