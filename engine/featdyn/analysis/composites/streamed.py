@@ -13,7 +13,7 @@ rounding of fused layers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from featdyn_kernels.stitch import Stitched
 from featdyn_kernels.stitch.runner import each_checkpoint
 from featdyn_kernels.stitch.scored import scored
 
+Value = TypeVar("Value")
 Unit: TypeAlias = tuple[int, int, int]
 """A cut, a t1 and a batch: features that pass together."""
 
@@ -116,7 +117,7 @@ class Streamed:
         return [found[n] for n in range(len(chunk))]
 
 
-def _chunks(values: Sequence[Unit] | Sequence[int], size: int) -> Iterator[Sequence]:
+def _chunks(values: Sequence[Value], size: int) -> Iterator[Sequence[Value]]:
     """Yield runs of so many, or all at once for 0."""
     size = size or len(values)
     return (values[start : start + size] for start in range(0, len(values), size))

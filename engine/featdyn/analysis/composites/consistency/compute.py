@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from featdyn.analysis.composites import grid
 from featdyn.analysis.composites.consistency import PAIRS, ConsistencyOptions
 from featdyn.analysis.composites.consistency.per_set import measures
-from featdyn.analysis.composites.grid import SOFT, Composites
+from featdyn.analysis.composites.grid import Composites
 from featdyn.analysis.composites.halves import NOT_HALVES
 from featdyn.analysis.composites.order import Order, Sizes, cheapest
 from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, dtype_of, outputs_bytes, share
+from featdyn.analysis.composites.tally import SOFT
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import output_positions, predictions_labelled, recorded_classes
 from featdyn.analysis.inputs.probe_sets import ProbeSets
