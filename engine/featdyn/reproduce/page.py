@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from featdyn.output import output_file
-from featdyn.reproduce.forest import cell_name, decisive, forest, said_value
+from featdyn.reproduce.forest import cell_name, decisive, forest, said_value, style
 from featdyn.reproduce.rules import FAILS, HOLDS, INFORMS, NO_POWER, UNDECIDED
 
 
@@ -30,7 +30,7 @@ def render(said: Mapping[str, Any]) -> str:
         counts=[(verdict, found[verdict]) for verdict in (HOLDS, FAILS, UNDECIDED, NO_POWER) if found[verdict]],
         changed=", ".join(f"{number} under {name}" for name, number in others.items()),
         numbers=numbers,
-        style=Markup(_read("featdyn.report", "report.css")),
+        style=Markup(_read("featdyn.report", "page.css") + style()),
     )
     return page
 
