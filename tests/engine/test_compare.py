@@ -101,7 +101,7 @@ def test_the_page_shows_the_table(runs, tmp_path):
     assert series.x == ["s1b3 · train", "s1b3 · test", "pooled · train", "pooled · test"]
     assert shown.finding.verdict == "intervals apart in 4 of 4 places"
     assert shown.finding.sentence.endswith(
-        "40.0 % (15.2 % to 64.8 %) for labels.noise=1.0 and 92.0 % (87.0 % to 97.0 %) for labels.noise=0.0."
+        "40.0 % (15.2 to 64.8 %) for labels.noise=1.0 and 92.0 % (87.0 to 97.0 %) for labels.noise=0.0."
     )
     assert len(shown.grid.rows) == 8
     assert curve.finding.sentence == "Groups do not differ anywhere."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from featdyn.report.document import Document
 from featdyn.report.document import write as write_page
 from featdyn.report.figure import Axis, Lines, Series
 from featdyn.report.figures import chart, numbers
-from featdyn.report.section import Finding, Grid, Panel, Section
+from featdyn.report.section import Finding, Grid, Panel, Section, between
 
 TEXT = (
     "Each point is a group of runs at one place; runs whose recipes differ in nothing but seeds are one group. Bars "
@@ -117,7 +118,7 @@ def _interval(quantity: str, row: pd.Series) -> tuple[str, str]:
     low, high = _ends(row)
     if not np.isfinite([low, high]).all():
         return "–", "–"
-    return f"{_show(quantity, low)} to {_show(quantity, high)}", "probes" if row["runs"] < 2 else "runs"
+    return between(low, high, partial(_show, quantity)), "probes" if row["runs"] < 2 else "runs"
 
 
 def _bounded(quantity: str, row: pd.Series) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -11,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from featdyn.report.figure import Figure
+from featdyn.report.rounding import short
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,13 @@ def preset_set(result: xr.Dataset) -> dict[str, str]:
     return {"set": str(names.index(test))} if test in names else {}
 
 
+def times_of(result: xr.Dataset, most: int) -> dict[str, str]:
+    """Return the choice ``t`` of the slider: at most so many checkpoints, evenly spaced, the last one among them."""
+    shown = np.unique(np.linspace(0, result.sizes["t"] - 1, most).round().astype(int))
+    times, steps = result["t"].values, result["step"].values
+    return {str(int(times[t])): f"{times[t]} / {short(float(steps[t]))}" for t in shown}
+
+
 def judged(result: xr.Dataset) -> xr.Dataset:
     """Return the result of the set that findings speak of: unseen probes, else the first set."""
     return result.isel(set=int(preset_set(result).get("set", "0"))) if "set" in result.dims else result
@@ -122,5 +131,11 @@ def bounded_word(cell: xr.Dataset, name: str, show: Callable[[float], str]) -> s
     if name not in cell or not np.isfinite(float(cell[name])):
         return "–"
     ends = [float(cell[f"{name}_{end}"]) for end in ("low", "high") if f"{name}_{end}" in cell]
-    interval = f" ({show(ends[0])} to {show(ends[1])})" if np.isfinite(ends).all() and ends else ""
+    interval = f" ({between(*ends, show)})" if len(ends) == 2 and np.isfinite(ends).all() else ""
     return show(float(cell[name])) + interval
+
+
+def between(low: float, high: float, show: Callable[[float], str]) -> str:
+    """Return an interval in words; a unit stands once: 93.0 to 98.3 %."""
+    unit = re.search(r"( points| ?%)?$", show(high))
+    return f"{show(low).removesuffix(unit[0] if unit else '')} to {show(high)}"

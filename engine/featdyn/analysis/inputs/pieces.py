@@ -39,7 +39,7 @@ class Pieces:
         self._names = [list(nn.Module.state_dict(part)) for part in self._parts]
         for part, names in zip(self._parts, self._names, strict=True):
             refuse_empty(part, set(names))
-            part._apply(lambda tensor: tensor if tensor.is_meta else tensor.to(device))
+            part._apply(lambda tensor: tensor if tensor.is_meta else tensor.to(device))  # type: ignore[no-untyped-call]
         self._own = [nn.Module.state_dict(part) for part in self._parts]
         self._files: dict[int, StateFile] = {}
         self.resident = self.most = 0

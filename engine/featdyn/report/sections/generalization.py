@@ -8,6 +8,7 @@ import xarray as xr
 from featdyn.report.figure import Axis, Lines, Mark
 from featdyn.report.figures import chart, curve, curves, line, lines, time_axis
 from featdyn.report.findings import NOTHING, probes
+from featdyn.report.rounding import percent
 from featdyn.report.section import (
     Finding,
     Grid,
@@ -111,12 +112,12 @@ def _finding(result: xr.Dataset) -> Finding:
         where = f"at {name_of(cell, 'cut')}"
         if "power" in cell:
             each += [
-                f"{bounded_word(of, 'power', '{:.0%}'.format)} with {name_of(of, 'reference')} {where}"
+                f"{bounded_word(of, 'power', percent)} with {name_of(of, 'reference')} {where}"
                 for of in cells(cell, "reference")
                 if np.isfinite(float(of["power"]))
             ]
         if not each and np.isfinite(float(cell["decay_share"])):
-            each.append(f"{bounded_word(cell, 'decay_share', '{:.0%}'.format)} by decay plus spindle {where}")
+            each.append(f"{bounded_word(cell, 'decay_share', percent)} by decay plus spindle {where}")
     if not each:
         return Finding(NOTHING)
     verdicts = {

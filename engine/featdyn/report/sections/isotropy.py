@@ -9,6 +9,7 @@ import xarray as xr
 from featdyn.report.figure import Axis, Lines
 from featdyn.report.figures import chart, line, lines, time_axis
 from featdyn.report.findings import NOTHING
+from featdyn.report.rounding import percent
 from featdyn.report.section import Finding, Grid, Section, cells, choices_of, name_of, panel, word
 
 TEXT = (
@@ -93,8 +94,8 @@ def _finding(result: xr.Dataset) -> Finding:
     if {"parameter_held_out", "parameter_held_out_isotropic"} <= set(result):
         held, plain = (float(result[f"parameter_{n}"].isel(k=-1).median()) for n in ("held_out", "held_out_isotropic"))
         shares = (
-            f" Its {result['k'].values[-1]} largest directions hold {word(held, '{:.1%}'.format)} of the variance of "
-            f"held-out draws (median; isotropic noise: {word(plain, '{:.1%}'.format)})."
+            f" Its {result['k'].values[-1]} largest directions hold {word(held, percent)} of the variance of "
+            f"held-out draws (median; isotropic noise: {word(plain, percent)})."
         )
     return Finding(f"Of {len(verdicts)} places (cut and checkpoint) noise of the parameters is: {said}.{shares}", said)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import xarray as xr
 
 from featdyn.report.figure import Axis, Lines
 from featdyn.report.figures import chart, curve
 from featdyn.report.findings import NOTHING, across, probes
 from featdyn.report.layer_curves import layer_curves
-from featdyn.report.rounding import rounded, short
+from featdyn.report.rounding import rounded
 from featdyn.report.section import (
     Finding,
     Grid,
@@ -23,6 +22,7 @@ from featdyn.report.section import (
     name_of,
     panel,
     preset_set,
+    times_of,
     word,
 )
 
@@ -88,10 +88,7 @@ def section(result: xr.Dataset) -> list[Section]:
 
 
 def _eigenfunctions(result: xr.Dataset) -> Section:
-    shown = np.unique(np.linspace(0, result.sizes["t"] - 1, STEPS).round().astype(int)).tolist()
-    times, steps = result["t"].values, result["step"].values
-    labels = {str(int(times[t])): f"{times[t]} / {short(float(steps[t]))}" for t in shown}
-    choices = {**choices_of(result, "set", "layer"), "t": labels}
+    choices = {**choices_of(result, "set", "layer"), "t": times_of(result, STEPS)}
     axis = Axis("eigenfunction k", "log")
 
     def drawn(order: int, name: str) -> Callable[..., Lines]:
@@ -103,5 +100,5 @@ def _eigenfunctions(result: xr.Dataset) -> Section:
         return draw
 
     panels = [panel(caption, choices, drawn(i, name)) for i, (name, caption) in enumerate(PANELS.items())]
-    preset = preset_set(result) | {"layer": str(result.sizes["layer"] - 1), "t": str(int(times[shown[-1]]))}
+    preset = preset_set(result) | {"layer": str(result.sizes["layer"] - 1), "t": list(choices["t"])[-1]}
     return Section("Eigenfunctions of the feature kernel", EIGEN, panels, choices, preset, wide=False)

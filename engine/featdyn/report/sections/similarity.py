@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import xarray as xr
 
 from featdyn.report.figure import Map
@@ -53,7 +54,8 @@ def section(result: xr.Dataset) -> Section:
 
 
 def _finding(ends: xr.Dataset) -> Finding:
-    own = xr.concat([ends[["rsa"]].isel(layer=i, layer2=i, drop=False) for i in range(ends.sizes["layer"])], "layer")
+    own = np.diagonal(ends["rsa"].transpose("layer", "layer2").values)
+    own = xr.Dataset({"rsa": ("layer", own)}, {"layer": ends["layer"].values})
     said = across(own, "rsa", "layer", "{:.2f}".format)
     words = f"Between the first and the last checkpoint the RSA of a layer with itself is {said}."
     return Finding(words if said else NOTHING)

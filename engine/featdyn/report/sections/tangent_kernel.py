@@ -7,6 +7,7 @@ import xarray as xr
 from featdyn.report.figure import Axis, Lines
 from featdyn.report.figures import chart, curve, time_axis
 from featdyn.report.findings import NOTHING, probes
+from featdyn.report.rounding import percent
 from featdyn.report.section import (
     Finding,
     Grid,
@@ -59,7 +60,7 @@ def section(result: xr.Dataset) -> Section:
     panels = [panel("How far the tangent kernel has turned, and its alignment", choices, draw)]
     table = Grid((*header, "Targets dealt at random"), rows)
     last = judged(result.isel(t=-1))
-    said = bounded_word(last, "deviation", "{:.0%}".format)
+    said = bounded_word(last, "deviation", percent)
     words = f"Since the first checkpoint the kernel has turned by {said} {probes(last)}; its alignment with targets is "
     words += f"{bounded_word(last, 'alignment', '{:.2f}'.format)} ({word(last['alignment_shuffled'])} at random)."
     more = {"finding": Finding(NOTHING if said == "–" else words), "caveat": CAVEAT}
