@@ -103,11 +103,16 @@ class Recorder:
 
     Examples
     --------
-    >>> with Recorder(model, probes, "run.zarr", every=100, coords=("train_loss",)) as recorder:  # doctest: +SKIP
-    ...     recorder.start()
-    ...     for batch in batches:
-    ...         recorder.step(train_loss=train_on(batch))
-    ...     recorder.finish()
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    >>> probes = Probes(torch.rand(6, 3), [0, 1, 0, 1, 0, 1])
+    >>> with Recorder(model, probes, "own.zarr", every=2, layers=["0"]) as recorder:
+    ...     recorder.start()  # step 0
+    ...     for _ in range(3):
+    ...         recorded = recorder.step()  # after each step of the optimizer
+    ...     recorder.finish()  # the last step
+    >>> recorder.checkpoints, recorder.last_step
+    (3, 3)
     """
 
     def __init__(
