@@ -190,7 +190,7 @@ def copied() -> Iterator[Path]:
     """Yield a copy of the tree, for mutants to be made in."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        for part in ("engine", "tests", "bench"):
+        for part in ("engine", "tests", "bench", "docs"):
             shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
         compileall.compile_dir(tree, quiet=2)
         (tree / "kernels").symlink_to(ROOT / "kernels")  # where Numba has compiled them
