@@ -16,6 +16,7 @@ from featdyn.capture.asked import token_targets
 from featdyn.capture.axis import Axis
 from featdyn.capture.call import Call
 from featdyn.capture.follow import output_shape
+from featdyn.capture.handed_on import HandedOn
 from featdyn.capture.layout import unsure_positions
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.outputs import Outputs
@@ -41,6 +42,7 @@ class Recording:
         several: bool = False,
     ) -> None:
         self.model, self.options, self.call = model, options, call
+        self._handed_on = HandedOn()
         for name, tensor in model.state_dict(keep_vars=True).items():
             if is_lazy(tensor):
                 raise NetworkError(
@@ -52,7 +54,7 @@ class Recording:
                     "gradients: make the network outside of it"
                 )
         self.device = tap.device_of(model)
-        shape = output_shape(model, probes.few(self.device)[0], call)
+        shape = output_shape(model, probes.few(self.device, 2)[0], call)
         loss = not (call.loss is None and probes.labels is None)
         by_token = loss and call.loss is None and len(shape) == 3
         self.probes = token_targets(probes, shape) if by_token else probes
@@ -70,6 +72,7 @@ class Recording:
         self.layouts, self._taps = cut_layers.select(
             model, *self.probes.few(self.device), options.layers, gradients=options.gradients, call=call,
             modules_only=several, axes=axes, pool="mean" if moments else options.pool, mask=self.probes.mask_named,
+            handed_on=self._handed_on,
         )  # fmt: skip
         if moments:
             self.layouts = {name: layer.as_vector() for name, layer in self.layouts.items()}
@@ -81,7 +84,7 @@ class Recording:
     def passed(self, places: Tensor, layers: Sequence[str] = (), *, gradients: bool = False) -> tap.Pass:
         """Run the probes at these places through the network as one batch."""
         batch = self.probes.rows(places, self.device)
-        asked: dict[str, Any] = {"gradients": gradients, "call": self.call}
+        asked: dict[str, Any] = {"gradients": gradients, "call": self.call, "handed_on": self._handed_on}
         try:
             return tap.run(self.model, *batch, layers, taps=self._taps if layers else None, **asked)
         except tap.StaleError:  # the network was changed since it was taken apart

@@ -7,7 +7,7 @@ from featdyn.networks.registry import build, names
 from featdyn.networks.skeleton import is_skeleton, skeleton
 from featdyn.networks.taps import Taps, taps
 from featdyn.networks.unwrap import unwrap
-from featdyn.networks.ways import cuts, ways
+from featdyn.networks.ways import cuts, module_cuts, ways
 
 __all__ = [
     "Cut",
@@ -18,6 +18,7 @@ __all__ = [
     "default_cuts",
     "features_at",
     "is_skeleton",
+    "module_cuts",
     "names",
     "predicted_classes",
     "resolve",

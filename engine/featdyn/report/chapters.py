@@ -12,7 +12,7 @@ import xarray as xr
 
 from featdyn.analysis import Analysis, analyses
 from featdyn.analysis.status import summary
-from featdyn.report.section import Grid, Panel, Section, word
+from featdyn.report.section import Finding, Grid, Section, word
 from featdyn.store import Run
 
 SHOWN = 2**26
@@ -32,13 +32,11 @@ class Chapter:
     path: str  # in the store
     attributes: Mapping[str, Any]
 
-    def slots(self) -> dict[str, tuple[Section, Panel]]:
-        """Return all panels by the places that the page gives them."""
-        return {
-            f"{self.name}-{s}-{p}": (section, panel)
-            for s, section in enumerate(self.sections)
-            for p, panel in enumerate(section.panels)
-        }
+    @property
+    def finding(self) -> Finding:
+        """What the overview says of it."""
+        first = next((s.finding for s in self.sections if s.finding), None)
+        return first or Finding("Shown as numbers, without a finding in words.")
 
 
 def chapters(run: Run) -> list[Chapter]:
