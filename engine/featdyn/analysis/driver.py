@@ -85,6 +85,14 @@ def analyze(
     FeatdynError
         Options that are wrong, something that the analysis needs and the run has not, a model that is not the one
         recorded, or too little memory.
+
+    Examples
+    --------
+    >>> result = featdyn.analyze("run.zarr", "spectra", layers=["pooled"], sets=["test"])
+    >>> result["effective_rank"].dims
+    ('layer', 'set', 't')
+    >>> result.attrs["path"]  # doctest: +ELLIPSIS
+    'results/spectra/...'
     """
     chosen = named(analysis) if isinstance(analysis, str) else analysis
     opened = run if isinstance(run, Run) else Run(run)
