@@ -93,7 +93,9 @@ class Runs:
         return not any(map(self.lacking, self.jobs))
 
     def _do(self, job: Job, events: Events | None) -> None:
-        lacking = self.lacking(job)  # another process may have been here
+        lacking = self.lacking(job)
+        if not lacking:  # another process was here
+            return
         needed, stores = job.needed(lacking), {}
         threads = job.study.scales[job.scale].threads
         if threads is not None:  # bits of sums depend on it
@@ -130,6 +132,8 @@ class Runs:
                     continue
                 known = {time: at for time, at in asked.items() if at is not None}
                 options = resolved(ask.options, known, stores)
+                if "data_dir" in analysis(ask.name).options.model_fields:  # which no store keeps
+                    options["data_dir"] = self._data.folder
                 if not _answered(run, ask, options):
                     analyze(run, ask.name, **options)
         return skipped

@@ -67,7 +67,7 @@ def test_a_document_takes_the_table_between_its_marks(said: dict[str, Any], tmp_
 def test_the_page_says_what_is_lacking_and_escapes_words(said: dict[str, Any]) -> None:
     page = render(said)
     assert "3 of 4 runs are made" in page
-    assert "Not run at this scale: 9." in page
+    assert "Not run at this scale, or on these data: 9." in page
     assert "a &lt;b&gt; is | more" in page
     assert "<b>" not in page
     assert "rules were changed" not in page
