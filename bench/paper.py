@@ -33,6 +33,7 @@ from featdyn.compute import Limits, Plan, Workers, same, workers
 from featdyn.networks import cuts, segments, skeleton
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from featdyn.store.commit import Commit
+from featdyn.store.commit_list import LISTED
 from featdyn.store.files import FileRecord
 from featdyn.store.root import Root
 
@@ -60,10 +61,13 @@ def schema(layers: int, samples: int) -> Schema:
 
 
 def size_of_root(found: Schema, checkpoints: int) -> tuple[int, float]:
-    """Return the bytes of the root after so many commits, and the seconds that a reader takes to understand it."""
+    """Return the bytes of the root after so many commits, and the seconds that a reader takes to understand it.
+
+    It lists no more than the last of them, so it is largest where these are.
+    """
     root = Root({}, found, {spec.path: {} for spec in found.arrays})
     record = FileRecord("commits/000001.json", 100_000, 2**32 - 1)
-    for i in range(checkpoints):
+    for i in range(min(checkpoints, LISTED)):
         root = root.after(Commit(i + 1, "checkpoint", str(i), record), {})
     content = root.encode()
     start = time.perf_counter()

@@ -161,7 +161,7 @@ def child(path: str, limit: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.streaming", description=__doc__)
     parser.add_argument("folder", nargs="?")
-    parser.add_argument("--limit", default="1.3GB", help="of the process, in which torch with CUDA alone takes 0.5 GB")
+    parser.add_argument("--limit", default="1.4GB", help="of the process, in which torch with CUDA alone takes 0.5 GB")
     parser.add_argument("--whole", metavar="LIMIT", help="ask again with so much memory, which whole suffixes fit into")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)

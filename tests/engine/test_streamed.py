@@ -150,9 +150,9 @@ def test_no_more_than_a_piece_is_held_and_the_bits_are_those_of_whole_networks(
     assert set(found["path"].values) == {"piece by piece"}
     assert made == [True]
     same(found, whole)
-    block = 4 * sum(p.numel() for p in Block().parameters())
+    units = 4 * sum(p.numel() for layer in (Block().up, Block().down) for p in layer.parameters())
     assert counted.now == 0
-    assert 0 < counted.most < block  # attention and the layer of units are pieces of their own
+    assert counted.most == units  # attention, the smaller half of a block, is a piece of its own
     assert counted.most <= workers.plan.state["a piece"]
     parameters = WORDS * WIDTH + sum(p.numel() for p in Words().parameters())  # the head's again, as it is a piece
     checked = 2 * 4 * parameters  # the first and the last network are compared with what was recorded

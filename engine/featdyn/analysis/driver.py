@@ -85,6 +85,14 @@ def analyze(
     FeatdynError
         Options that are wrong, something that the analysis needs and the run has not, a model that is not the one
         recorded, or too little memory.
+
+    Examples
+    --------
+    >>> result = featdyn.analyze("run.zarr", "spectra", layers=["pooled"], sets=["test"])
+    >>> result["effective_rank"].dims
+    ('layer', 'set', 't')
+    >>> result.attrs["path"]  # doctest: +ELLIPSIS
+    'results/spectra/...'
     """
     chosen = named(analysis) if isinstance(analysis, str) else analysis
     opened = run if isinstance(run, Run) else Run(run)
@@ -116,7 +124,7 @@ def compute(
     """
     chosen = validate(analysis.options, options, analysis.name)
     _check(analysis, run, chosen, model, batches)
-    done_by = workers or SERIAL
+    done_by, function = workers or SERIAL, analysis.function()  # libraries first: of what they leave it has to do
     empty = analysis.streams and too_large(run, done_by)
     own = None if model is None else _own(model, empty, analysis)
     empty = empty or (own is not None and is_empty(own))
@@ -141,7 +149,7 @@ def compute(
         run, chosen, done_by, own, batches, loss, forward, output, empty, earlier, progress, commit and keep
     )
     with _settled(), asked_for():
-        found = analysis.function()(context)
+        found = function(context)
     return completed(found, stamp)
 
 

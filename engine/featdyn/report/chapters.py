@@ -52,6 +52,7 @@ def unasked(run: Run) -> list[Analysis]:
 
 def _chapter(run: Run, name: str, analysis: Analysis | None) -> Chapter:
     result, path = run.result(name), run.results(name)[-1]
+    explained = _explained(result)
     commit = result.attrs.get("input_commit", run.commits[-1].number)
     return Chapter(
         name=name,
@@ -59,7 +60,7 @@ def _chapter(run: Run, name: str, analysis: Analysis | None) -> Chapter:
         source=analysis.source if analysis else "",
         sections=_with_way(_sections(name, result, analysis), result.attrs),
         missing=[
-            (", ".join(_explained(result, status)), reason, f"{count:,} of {size:,}")
+            (", ".join(explained.get(status, [status])), reason, f"{count:,} of {size:,}")
             for status, reason, count, size in summary(result)
         ],
         checkpoints=sum(c.kind == "checkpoint" and c.number <= commit for c in run.commits),
@@ -107,7 +108,10 @@ def plain_section(name: str, result: xr.Dataset, text: str = "") -> Section:
     return Section(name.replace("_", " ").capitalize(), (text,) if text else (), grid=Grid(header, rows))
 
 
-def _explained(result: xr.Dataset, status: str) -> list[str]:
-    """Return the variables whose missing cells a status explains."""
-    links = {str(name): str(v.attrs.get("ancillary_variables", "")).split() for name, v in result.data_vars.items()}
-    return [name.replace("_", " ") for name, of in links.items() if status in of] or [status]
+def _explained(result: xr.Dataset) -> dict[str, list[str]]:
+    """Return the variables whose missing cells each status explains."""
+    found: dict[str, list[str]] = {}
+    for name, variable in result.variables.items():
+        for status in str(variable.attrs.get("ancillary_variables", "")).split():
+            found.setdefault(status, []).append(str(name).replace("_", " "))
+    return found

@@ -9,7 +9,7 @@ import xarray as xr
 
 from featdyn.report.figure import Axis, Lines, Map
 from featdyn.report.figures import chart, curves, layer_map, time_axis
-from featdyn.report.section import Grid, Section, choices_of, panel, preset_set
+from featdyn.report.section import Grid, Section, cells, choices_of, panel, preset_set
 
 
 def layer_curves(
@@ -29,14 +29,14 @@ def layer_curves(
     """
     names = {name: name.replace("_", " ") for name in quantities if name in result}
     choices = choices_of(result, "set") | {"quantity": names}
-    axis = time_axis(result)
+    axis, each_set = time_axis(result), cells(result, "set")
 
     def draw(set: str, quantity: str) -> Lines:
-        each = curves(result.isel(set=int(set)), quantity, "t", "layer")
+        each = curves(each_set[int(set)], quantity, "t", "layer")
         return chart(each, Axis(names[quantity], "auto"), axis)
 
     def drawn_as_map(set: str, quantity: str) -> Map:
-        of = result.isel(set=int(set))
+        of = each_set[int(set)]
         ends = {
             end: of[f"{quantity}_{end}"].transpose("layer", "t").values
             for end in ("low", "high")

@@ -53,6 +53,16 @@ class Run:
     ------
     StoreError
         No store, a foreign or newer one, one without that commit, or one whose last commit is not complete on disk.
+
+    Examples
+    --------
+    >>> run = featdyn.open_run("run.zarr")
+    >>> run.checkpoints, run.layers[:3]
+    (5, ['stem', 's1b1', 's1b2'])
+    >>> run.values("step")
+    array([ 0,  2,  5, 11, 22])
+    >>> run.result("consistency").sizes["t1"]
+    5
     """
 
     def __init__(self, store: Store, commit: int | None = None) -> None:

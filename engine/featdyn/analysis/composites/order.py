@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+import torch
+
 from featdyn.analysis.composites.predictions import outputs_bytes
 from featdyn.analysis.composites.tally import Item
 from featdyn.analysis.inputs.kept_features import free_disk
@@ -17,6 +20,7 @@ from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
 from featdyn.compute import Limits, Plan
 from featdyn.store import Run
 from featdyn_kernels import get_threads
+from featdyn_kernels.stitch.scored import scored
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class Sizes:
 
     @classmethod
     def of(cls, run: Run, parts: Stitchable) -> Sizes:
-        """Return those of a network that is taken apart."""
+        """Return those of a network that is taken apart; kernels are loaded, so that what is free is free of them."""
+        scored(torch.zeros(1, 2), np.zeros(1, np.int64), np.zeros((1, 1, 2), np.float32))
         pieces, read = Pieces(run, parts.places, parts.features.device), parts.features
         size, after = read.batches.size, [pieces.after(cut) for cut in parts.cuts]
         computed = [k for k, cut in zip(after, parts.cuts, strict=True) if parts.sources[cut.name] == "recomputed"]

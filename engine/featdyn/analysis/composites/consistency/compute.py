@@ -50,9 +50,10 @@ def consistency(context: Context[ConsistencyOptions]) -> xr.Dataset:
 
 def _admitted(context: Context[ConsistencyOptions], parts: Stitchable, known: int) -> Order | None:
     """Return in which order composites pass piece by piece, None where whole suffixes fit, as long as one fits."""
-    whole, limits, order = plan(context.run, parts, known), context.workers.limits(), None
-    if context.empty or (parts.cuts[0].traced and not whole.fits(limits)):
-        order, whole = cheapest(Sizes.of(context.run, parts), known, limits, whole, parts.held)
+    whole, order = plan(context.run, parts, known), None
+    if context.empty or (parts.cuts[0].traced and not whole.fits(context.workers.limits())):
+        sizes = Sizes.of(context.run, parts)
+        order, whole = cheapest(sizes, known, context.workers.limits(), whole, parts.held)
     context.admit(whole)
     return order
 
