@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from featdyn.analysis.context import Context, Progress
 from featdyn.analysis.declaration import COORDINATES, Analysis
@@ -28,20 +28,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@overload
+def analyze(run: Run | str | Path, analysis: str | Analysis, **given: Any) -> xr.Dataset: ...
+@overload
+def analyze(run: Run | str | Path, analysis: Sequence[str | Analysis], **given: Any) -> dict[str, xr.Dataset]: ...
 def analyze(
-    run: Run | str | Path,
-    analysis: str | Analysis,
-    *,
-    model: nn.Module | None = None,
-    forward: Callable[[Any, Any], Any] | None = None,
-    output: str | int | Callable[[Any], Any] | None = None,
-    batches: Iterable[Any] | None = None,
-    loss: Callable[[Any, Any], Any] | None = None,
-    progress: Progress | None = None,
-    workers: Workers | None = None,
-    fresh: bool = False,
-    **options: Any,
-) -> xr.Dataset:
+    run: Run | str | Path, analysis: str | Analysis | Sequence[str | Analysis], **given: Any
+) -> xr.Dataset | dict[str, xr.Dataset]:
     """Answer a question about a run, keep the answer in its store, and return it.
 
     Nobody is kept out while it computes: other analyses and a training that goes on may commit too. The result says
@@ -52,7 +45,8 @@ def analyze(
     run
         A run, or where it is.
     analysis
-        The name, one of :func:`featdyn.analyses`.
+        The name, one of :func:`featdyn.analyses`; or several in a list, of which each is given the options that it has.
+        Features that more than one of them asks for in this process are then read or computed once.
     model
         The network, where it is not one of featdyn's. It is left as it was: mode, device, parameters, random state.
     forward, output
@@ -73,7 +67,8 @@ def analyze(
     Returns
     -------
     xarray.Dataset
-        With the variables that the analysis declares; attribute ``path`` says where it lies in the store.
+        With the variables that the analysis declares; attribute ``path`` says where it lies in the store. Of several a
+        dict, by name.
 
     Raises
     ------
@@ -81,6 +76,33 @@ def analyze(
         Options that are wrong, something that the analysis needs and the run has not, a model that is not the one
         recorded, or too little memory.
     """
+    if isinstance(analysis, str | Analysis):
+        return analyze_one(run, analysis, **given)
+    from featdyn.analysis.several import several
+
+    answers = {}
+    for one, found in several(run, analysis, **given):
+        if isinstance(found, FeatdynError):
+            raise found
+        answers[one.name] = found
+    return answers
+
+
+def analyze_one(
+    run: Run | str | Path,
+    analysis: str | Analysis,
+    *,
+    model: nn.Module | None = None,
+    forward: Callable[[Any, Any], Any] | None = None,
+    output: str | int | Callable[[Any], Any] | None = None,
+    batches: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    progress: Progress | None = None,
+    workers: Workers | None = None,
+    fresh: bool = False,
+    **options: Any,
+) -> xr.Dataset:
+    """Answer one question; parameters are those of :func:`analyze`."""
     chosen = named(analysis) if isinstance(analysis, str) else analysis
     opened = run if isinstance(run, Run) else Run(run)
     more: dict[str, Any] = {"progress": progress, "workers": workers, "fresh": fresh}
@@ -110,7 +132,7 @@ def compute(
     ``commit``, if any, is given results of the first checkpoints while the others are computed.
     """
     chosen = validate(analysis.options, options, analysis.name)
-    _check(analysis, run, chosen, model, batches)
+    check(analysis, run, chosen, model, batches)
     own = None if model is None else _copied(model)
     stamp = identity(analysis, run, own, chosen, [given for given in (forward, output) if given is not None])
     earlier = None if fresh else known(analysis, run, stamp)
@@ -137,7 +159,7 @@ def compute(
     return completed(found, stamp)
 
 
-def _check(
+def check(
     analysis: Analysis, run: Run, options: Options, model: nn.Module | None, batches: Iterable[Any] | None
 ) -> None:
     """Refuse in one line what cannot be answered."""
