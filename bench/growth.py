@@ -56,7 +56,7 @@ def measure(name: str, counted: tuple[str, Counter] | None, repeats: int, values
     found: dict[str, Any] = {"axis": name, "field": field, "values": list(values or points), "files": []}
     rows: dict[str, dict[str, list[float]]] = {command: {} for command in commands}
     for value in found["values"]:
-        folder = Path(tempfile.mkdtemp(prefix="featdyn-bench-"))
+        folder = Path(tempfile.mkdtemp(prefix="featdyn-growth-"))
         try:
             size = replace(base, **{field: value})
             point(folder, size, rows, repeats)
@@ -149,7 +149,7 @@ def warm() -> None:
     import featdyn.query.sql
     import featdyn.report.page  # noqa: F401
 
-    folder = Path(tempfile.mkdtemp(prefix="featdyn-bench-"))
+    folder = Path(tempfile.mkdtemp(prefix="featdyn-growth-"))
     try:
         size = Size(checkpoints=3, samples=32, layers=2, width=8)
         for command, call in COMMANDS.items():
