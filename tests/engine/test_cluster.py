@@ -1,4 +1,4 @@
-"""A cluster as ``docs/howto-cluster.md`` describes it: its commands run, and a loss costs no more than it says."""
+"""A cluster as ``docs/how-to/cluster.md`` describes it: its commands run, and a loss costs no more than it says."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.engine import nodes
 from tests.engine.forked import start
 
 pytest.importorskip("distributed")
-TEXT = (Path(__file__).parents[2] / "docs" / "howto-cluster.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "how-to" / "cluster.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [shlex.split(line) for language, block in BLOCKS if not language for line in block.splitlines()]
 OURS = [command[1:] for command in COMMANDS if command[0] == "featdyn"]
@@ -76,7 +76,7 @@ def test_the_page_shows_commands():
     assert sum(ADDRESS in command for command in OURS) == 3
     for language, block in BLOCKS:
         if language == "python":
-            compile(block, "howto-cluster.md", "exec")
+            compile(block, "cluster.md", "exec")
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "dask" and c[1] != "cuda"], ids=" ".join)

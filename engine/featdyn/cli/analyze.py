@@ -119,7 +119,7 @@ def _command(analysis: Analysis) -> click.Command:
 
         context, failed = click.get_current_context(), 0
         stores = context.obj
-        own: dict[str, Any] = {"model": named.network(model) if model else None}
+        own: dict[str, Any] = {"model": named.factory(model) if model else None}
         own |= {"batches": named.made(batches) if batches else None}
         functions = {"loss": loss, "forward": forward, "output": output}
         own |= {name: named.named(given) for name, given in functions.items() if given}

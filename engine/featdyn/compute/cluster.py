@@ -19,7 +19,7 @@ from distributed.comm.core import CommClosedError
 from featdyn.compute import local
 from featdyn.compute.address import check
 from featdyn.compute.options import ComputeOptions
-from featdyn.compute.plan import Plan, available, resident
+from featdyn.compute.plan import Limits, available, resident
 from featdyn.compute.state import Prepare, hold, state
 from featdyn.compute.tree import fold, runs
 from featdyn.compute.workers import Combine, Item, Result, Stage, State, Task, Value, Workers
@@ -94,14 +94,14 @@ class Cluster(Workers):
         """Number of workers."""
         return len(self._each("nthreads"))
 
-    def admit(self, plan: Plan) -> None:
+    def limits(self) -> Limits:
         limits, threads = [n for n in self._each("memory_limit") if n], max(self._each("nthreads"))
         try:
             base = max(self.client.run(_libraries).values())
         except CommClosedError as error:
             limit = min(limits, default=0)
             raise ComputeError(f"a worker ended as it loaded libraries, with {size(limit)} of memory") from error
-        plan.announce(min(limits, default=available()), base, threads=threads, here=self._here)
+        return Limits(min(limits, default=available()), base, threads, self._here)
 
     @contextmanager
     def stage(self, state: State, rebuild: Callable[[], State]) -> Iterator[Stage]:
