@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-lowest lint types readme bench clean
+.PHONY: demo test test-slow test-lowest lint types readme docs bench clean
 
 demo: $(STAMP)
 	$(VENV)/bin/featdyn demo --out demo
@@ -32,12 +32,17 @@ types: $(STAMP)
 readme: $(STAMP)
 	$(PY) -m featdyn.analysis README.md
 
+# The site, in the folder site; what mkdocs warns of is an error.
+docs: $(STAMP)
+	$(PY) -m pip install -q -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build -q
+
 bench: $(STAMP)
 	$(PY) -m pip install -q -c constraints.txt -e '.[bench]'
 	$(PY) -m bench
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest build demo
+	rm -rf $(VENV) $(VENV)-lowest build demo site
 
 $(PY):
 	$(PYTHON) -m venv $(VENV)

@@ -3,6 +3,10 @@
 Both versions of the two packages are loaded, and each call sees its own. Both read the same store, which the earlier
 version recorded; results that both hold must agree before any time counts. Beside the time on the clock stands the
 processor's, which another job on the machine hardly moves.
+
+The store is a run of the digits recipe, ``--store``'s, or with ``--made 8,4000,512`` one of so many checkpoints, probes
+and features in each of four layers: a large one with numbers like those of a network that learns, in seconds. Where
+only recorded arrays are asked, which of the analyses here are :data:`RECORDED`.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from bench import harness
@@ -38,6 +43,8 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "drift": ({}, ("motion", "cka")),
 }
 """Options, and the variables that must agree: others were changed on purpose, or draw other probes."""
+RECORDED = ("spectra", "layer_isotropy")
+"""What asks no network, so that a run that no recipe made answers."""
 NOISE = {"draws": 8, "every": 8, "probes": 2}
 
 
@@ -91,6 +98,22 @@ def record(version: Version, store: Path, settings: list[str], noise: bool) -> N
             writer.result("noise", found)
 
 
+def make(version: Version, store: Path, checkpoints: int, probes: int, width: int) -> None:
+    """Record a network of four layers whose weights move a little from one checkpoint to the next."""
+    random = torch.Generator().manual_seed(0)
+    wide = [layer for _ in range(3) for layer in (torch.nn.Linear(width, width), torch.nn.ReLU())]
+    model = torch.nn.Sequential(*wide, torch.nn.Linear(width, 10))
+    with version.loaded(), torch.no_grad():
+        capture = importlib.import_module("featdyn.capture")
+        inputs, labels = torch.randn(probes, width, generator=random), torch.arange(probes) % 10
+        coords = {"split": np.array(["train", "test"], dtype=object)[np.arange(probes) * 2 // probes]}
+        with capture.Recorder(model, capture.Probes(inputs, labels, coords), store, layers=["*"]) as recorder:
+            for step in range(checkpoints):
+                recorder.record(step=step)
+                for tensor in model.parameters():
+                    tensor += 0.1 * tensor.std() * torch.randn(tensor.shape, generator=random)
+
+
 def agree(one: xr.Dataset, two: xr.Dataset, names: tuple[str, ...]) -> None:
     """Check that the variables of these names are the same."""
     for name in names:
@@ -111,23 +134,33 @@ def interleaved(before: Callable[[], Any], now: Callable[[], Any], repeats: int)
     return times
 
 
+def made(text: str) -> tuple[int, int, int]:
+    """Return checkpoints, probes and features from a text."""
+    checkpoints, probes, width = map(int, text.split(","))
+    return checkpoints, probes, width
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("commit")
-    parser.add_argument("names", nargs="*", default=list(CASES))
+    parser.add_argument("names", nargs="*", help="analyses; by default all that the store answers")
     parser.add_argument("--store", type=Path, help="a store that both versions read; the digits recipe by default")
     parser.add_argument("--set", action="append", default=[], help="fields of the digits recipe")
+    parser.add_argument("--made", type=made, metavar="CHECKPOINTS,PROBES,FEATURES", help="a store of this size instead")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    names = options.names or list(RECORDED if options.made else CASES)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         before, now = Version(earlier_tree(options.commit, Path(folder) / "tree")), Version(ROOT)
         store = options.store or Path(folder) / "run.zarr"
-        if options.store is None:
-            record(before, store, options.set, "isotropy" in options.names)
-        for name in options.names:
+        if options.made:
+            make(before, store, *options.made)
+        elif options.store is None:
+            record(before, store, options.set, "isotropy" in names)
+        for name in names:
             chosen, same = CASES[name]
             agree(before.analyze(store, name, chosen), now.analyze(store, name, chosen), same)
             times = interleaved(
@@ -143,6 +176,7 @@ def main() -> None:
             print("; ".join(said), flush=True)
             if options.json:  # after each, so that a long run that is stopped has not been for nothing
                 head = {"commit": options.commit, "store": options.store and options.store.name, "set": options.set}
+                head |= {"made": options.made}
                 found = {**head, "environment": harness.environment("cpu"), "rows": rows}
                 options.json.write_text(json.dumps(found, indent=1))
 

@@ -1,19 +1,19 @@
 """Can the tests fail? Random single-token mutants of ``engine``: ``python -m tests.mutants --number 100 --seed 1``.
 
-A mutant has one operator, comparison, boolean or number changed. The tests most likely to see it run on a copy of the
-tree, in a fork of a process that has loaded the libraries, until one fails: those that name the function that it is
-in, or who uses it, and those named like its file. That needs no coverage, which takes longer than the whole suite.
+A mutant has one operator, comparison, boolean or number changed. The tests that execute its line (``tests.executed``
+has found which; ``tests.likely`` chooses) run on a copy of the tree, in a fork of a process that has loaded the
+libraries, until one fails. Those that failed run once more on the tree as it is, where all must pass.
 
-Survivors are printed with their change: a test is missing, or it is one that was not tried, or the mutant behaves like
-the original, which only a person can tell.
+Survivors are printed with their change: a test is missing, or it is one that was too dear to be tried, or the mutant
+behaves like the original, which only a person can tell (CONTRIBUTING.md has the rule).
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import builtins
 import compileall
+import importlib
 import json
 import os
 import random
@@ -25,12 +25,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-SOURCE = "engine/featdyn"
+import pytest
+
+from tests.executed import ROOT, SOURCE
+from tests.likely import Suite
+
 COMPARE = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "=="}
 BINARY = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*", ast.Mod: "*", ast.Pow: "*"}
 BOOLEAN = {ast.And: "or", ast.Or: "and"}
@@ -38,10 +42,16 @@ TOKENS = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=", ast.Add: "+", ast.Sub: "-",
     ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**", ast.And: "and", ast.Or: "or",
 }  # fmt: skip
+SAID = {"failed": "caught", "passed": "SURVIVED", "out of time": "OUT OF TIME"}
+LIBRARIES = (
+    "torch", "torch.fx", "torch.export", "torch.func", "torch.utils.data", "xarray", "zarr", "scipy.stats",
+    "scipy.optimize", "pandas", "pydantic", "pyarrow.parquet", "sklearn.linear_model", "click", "jinja2",
+    "plotly.graph_objects", "hypothesis.extra.numpy", "featdyn_kernels.stitch", "featdyn_kernels.kde",
+    "featdyn_kernels.moments",
+)  # fmt: skip
+"""What is loaded once for all mutants: no line of it is mutated."""
 SECONDS = 1200
 """Of waiting for a mutant, whatever else runs on the machine."""
-COMMON = {"__init__", "compute", "analysis", "features", "statistics", "engine", "featdyn", "self", "options"}
-"""What names no module in particular."""
 
 
 @dataclass(frozen=True)
@@ -103,108 +113,65 @@ def mutants(path: Path) -> Iterator[Mutant]:
     yield from visit(ast.parse(source))
 
 
-class Suite:
-    """The tests of the engine that are not slow, by the words of their text; and who uses which name of the engine."""
+class Failed:
+    """A plugin of pytest that keeps the name of the first test that fails."""
 
-    def __init__(self) -> None:
-        self.users: dict[str, set[str]] = {}
-        for path in (ROOT / SOURCE).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.FunctionDef):
-                    for name in {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}:
-                        self.users.setdefault(name, set()).add(node.name)
-        self.words: dict[str, frozenset[str]] = {}
-        for path in sorted((ROOT / "tests" / "engine").rglob("test_*.py")):
-            source = path.read_text()
-            for node in ast.parse(source).body:
-                if not (isinstance(node, ast.FunctionDef) and node.name.startswith("test_")):
-                    continue
-                decorators = " ".join(map(ast.unparse, node.decorator_list))
-                words = re.findall(r"\w+", f"{path.stem} {ast.unparse(node)}")
-                if "mark.slow" not in re.sub(r"param\(.*", "", decorators):
-                    self.words[f"{path.relative_to(ROOT)}::{node.name}"] = frozenset(words)
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
-    def of(self, mutant: Mutant, number: int) -> list[str]:
-        """Return so many tests, the likeliest first: a name weighs the more the fewer tests have it."""
-        folders = Path(mutant.path).relative_to(SOURCE).with_suffix("").parts
-        inside, places = _names(mutant) - COMMON, set(folders) - COMMON
-        weights = dict.fromkeys(set().union(*(self.users.get(name, set()) for name in inside)) - COMMON, 1.0)
-        weights |= dict.fromkeys(places, 1.0) | dict.fromkeys(inside, 2.0)
-        if "analysis" in folders:
-            weights["analyses"] = 2.0  # tests that go over the registry
-        counts = {name: sum(name in words for words in self.words.values()) for name in weights}
-
-        def score(test: str) -> float:
-            file, _, name = test.partition("::")
-            alike = max((len(place) for place in places if place in f"{Path(file).stem} {name}"), default=0) / 20
-            beside = bool(folders[:-1]) and Path(file).parts[2:-1] == folders[:-1]
-            return alike + beside + sum(w / counts[name] for name, w in weights.items() if name in self.words[test])
-
-        found = sorted(self.words, key=score, reverse=True)[:number]
-        return [test for test in found if score(test) > 0]
-
-
-def _names(mutant: Mutant) -> set[str]:
-    """Return what a mutant is in, functions and classes or else the names that are assigned; who uses that in its file;
-    and what its statement calls.
-    """
-    tree = ast.parse((ROOT / mutant.path).read_text())
-    inside = [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and n.lineno <= mutant.line <= (n.end_lineno or 0)]
-    found = {n.name for n in inside if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-    found = found or {n.id for part in inside for n in ast.walk(part) if isinstance(n, ast.Name)}
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
-    used = {f.name: {n.id for n in ast.walk(f) if isinstance(n, ast.Name)} for f in functions}
-    calls = {n.func.id for n in ast.walk(inside[-1]) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    return found | {name for name, names in used.items() if names & found} | calls - set(dir(builtins))
-
-
-def tried(mutant: Mutant, tree: Path, tests: list[str], seconds: int) -> str:
-    """Return whether a test fails on the mutated copy ("caught"), all pass, or they take more CPU than that."""
-    path = tree / mutant.path
-    original = path.read_bytes()
-    path.write_bytes(original[: mutant.start] + mutant.new.encode() + original[mutant.stop :])
-    try:
-        child = os.fork()
-        if child == 0:
-            try:
-                os.setsid()
-                resource.setrlimit(resource.RLIMIT_CPU, (seconds + int(time.process_time()), resource.RLIM_INFINITY))
-                _run(mutant, tree, tests)
-            finally:  # whatever happens, the copy of the tree is the parent's to remove
-                os._exit(1)
-        end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                out = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
-                return "OUT OF TIME" if out else "caught" if status else "SURVIVED"
-            time.sleep(0.05)
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return "OUT OF TIME"
-    finally:
-        path.write_bytes(original)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            with self._path.open("a") as out:
+                out.write(f"{report.nodeid}\n")
 
 
 class OwnAnalysis:
     """A plugin of pytest: tests that go over all analyses are of the mutant's own where its file is of one."""
 
-    def __init__(self, mutant: Mutant) -> None:
-        self._places = set(Path(mutant.path).parts)
+    def __init__(self, path: str) -> None:
+        self._places = set(Path(path).parts)
 
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         from featdyn.analysis import analyses
 
-        own = self._places & set(analyses())
+        own, every = self._places & set(analyses()), set(analyses())
         if own:
-            items[:] = [i for i in items if not set(analyses()) & {*_parameters(i)} or own & {*_parameters(i)}]
+            said = {item: set(re.split(r"[\[\]-]", item.nodeid)[1:]) for item in items}
+            items[:] = [item for item in items if not every & said[item] or own & said[item]]
 
 
-def _parameters(item: Any) -> list[str]:
-    return re.split(r"[\[\]-]", item.nodeid)[1:]
+def run(tree: Path, tests: list[str], seconds: float, *flags: str, of: str = "") -> tuple[str, list[str]]:
+    """Run tests on a copy of the tree, in a fork.
+
+    Return "passed", "failed" or "out of time", which is so many seconds of CPU, and the tests that failed. ``of`` is
+    the path that was changed.
+    """
+    names = tree / "failed.txt"
+    names.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            limit = int(seconds + time.process_time()) + 1
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+            _run(tree, tests, [Failed(names), OwnAnalysis(of)], *flags)
+        finally:  # whatever happens, the copy of the tree is the parent's to remove
+            os._exit(1)
+    end, said = time.monotonic() + SECONDS, "out of time"
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
+                said = "failed" if status else "passed"
+            break
+        time.sleep(0.05)
+    else:
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return said, names.read_text().splitlines() if names.exists() else []
 
 
-def _run(mutant: Mutant, tree: Path, tests: list[str]) -> None:
+def _run(tree: Path, tests: list[str], plugins: list[object], *flags: str) -> None:
     os.chdir(tree)
     sys.path[:0] = [str(tree / "engine"), str(tree)]
     os.environ["PYTHONPATH"] = f"{tree / 'engine'}:{ROOT / 'kernels'}:{tree}"
@@ -212,12 +179,36 @@ def _run(mutant: Mutant, tree: Path, tests: list[str]) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    import pytest
-
     # Every example of Hypothesis is drawn from a fixed seed, so that a mutant's verdict can be repeated.
-    quiet = ["--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    code = pytest.main(["-q", "-x", *quiet, "--hypothesis-seed=0", *tests], plugins=[OwnAnalysis(mutant)])
+    quiet = ["--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=0"]
+    code = pytest.main(["-q", *quiet, "--hypothesis-seed=0", *flags, *tests], plugins=plugins)
     os._exit(0 if code == 0 else 1)
+
+
+@contextmanager
+def copied() -> Iterator[Path]:
+    """Yield a copy of the tree, for mutants to be made in."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        for part in ("engine", "tests", "bench", "docs"):
+            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
+        compileall.compile_dir(tree, quiet=2)
+        (tree / "kernels").symlink_to(ROOT / "kernels")  # where Numba has compiled them
+        for part in ("pyproject.toml", "README.md", "cli.py", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile"):
+            shutil.copy(ROOT / part, tree / part)
+        yield tree
+
+
+@contextmanager
+def mutated(mutant: Mutant, tree: Path) -> Iterator[None]:
+    """Change a copy of the tree for as long as this is open."""
+    path = tree / mutant.path
+    original = path.read_bytes()
+    path.write_bytes(original[: mutant.start] + mutant.new.encode() + original[mutant.stop :])
+    try:
+        yield
+    finally:
+        path.write_bytes(original)
 
 
 def main() -> None:
@@ -225,36 +216,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--number", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tests", type=int, default=40, help="how many are tried on each mutant, with all parameters")
-    parser.add_argument("--seconds", type=int, default=120, help="of CPU for each mutant")
+    parser.add_argument("--seconds", type=int, default=60, help="of CPU that the tests of a mutant are to take")
+    parser.add_argument(
+        "--only", default="", help="only mutants whose file and line begin so: engine/featdyn/sizes.py:12"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     every = [m for path in sorted((ROOT / SOURCE).rglob("*.py")) for m in mutants(path)]
-    chosen, suite = random.Random(options.seed).sample(every, options.number), Suite()
-    for name in ("torch", "torch.fx", "xarray", "zarr", "scipy.stats", "pandas", "pydantic", "featdyn_kernels.stitch"):
-        __import__(name)
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        for part in ("engine", "tests", "bench"):
-            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
-        compileall.compile_dir(tree, quiet=2)
-        (tree / "kernels").symlink_to(ROOT / "kernels")  # where Numba has compiled them
-        for part in ("pyproject.toml", "README.md", "cli.py", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile"):
-            shutil.copy(ROOT / part, tree / part)
+    every = [m for m in every if f"{m.path}:{m.line}:".startswith(options.only)]
+    chosen = random.Random(options.seed).sample(every, min(options.number, len(every)))
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    suite, results = Suite(), list[dict[str, Any]]()
+    with copied() as tree:
         for number, mutant in enumerate(chosen, 1):
-            tests, start = suite.of(mutant, options.tests), time.monotonic()
-            same = replace(mutant, new=mutant.old)
-            if number == 1 and tried(same, tree, tests, options.seconds) == "caught":
-                raise SystemExit("the tests fail on the tree as it is: nothing can be said of mutants")
-            found = tried(mutant, tree, tests, options.seconds) if tests else "SURVIVED"
-            results.append({**asdict(mutant), "found": found, "tests": len(tests)})
+            tests, start = suite.of(mutant.path, mutant.line, options.seconds), time.monotonic()
+            with mutated(mutant, tree):
+                said, failed = run(tree, tests, 4 * options.seconds, "-x", of=mutant.path) if tests else ("passed", [])
+            results.append({**asdict(mutant), "found": said, "by": failed, "tests": len(tests)})
             print(
-                f"{number:3d} {found:11s} {mutant.path}:{mutant.line} {mutant.old} -> {mutant.new} "
-                f"({len(tests)} tests, {time.monotonic() - start:.0f} s)",
+                f"{number:3d} {SAID[said]:11s} {mutant.path}:{mutant.line} {mutant.old} -> {mutant.new} "
+                f"({len(tests)} tests, {time.monotonic() - start:.0f} s) {' '.join(failed)}",
                 flush=True,
             )
-    number = sum(r["found"] == "caught" for r in results)
+        wrong = sorted({test for result in results for test in result["by"]})
+        wrong = run(tree, wrong, 3600)[1] if wrong else []
+    for result in results:
+        if set(result["by"]) & set(wrong):
+            result["found"] = "fails anyway"
+            print(
+                f"nothing is known of {result['path']}:{result['line']}: {result['by'][0]} fails on the tree as it is"
+            )
+    number = sum(r["found"] == "failed" for r in results)
     print(f"{number} of {len(results)} caught (of {len(every)} possible mutants)")
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))

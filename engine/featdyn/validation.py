@@ -38,7 +38,9 @@ def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        every = error.errors()
+        # A name that is not there comes before what its right name would have filled.
+        first = next((each for each in every if each["type"] == "extra_forbidden"), every[0])
         # Where several types will do, pydantic says which of them it tried.
         field = ".".join(str(part) for part in first["loc"] if part not in ("int", "str"))
         if first["type"] == "extra_forbidden":
@@ -53,8 +55,16 @@ def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:
 def _unknown(model: type[BaseModel], location: tuple[int | str, ...], what: str) -> RecipeError:
     table: Any = model
     for part in location[:-1]:
-        table = table.model_fields[str(part)].annotation if hasattr(table, "model_fields") else None
+        table = _inside(table, part)
     known = list(table.model_fields) if hasattr(table, "model_fields") else []
     field = ".".join(str(part) for part in location)
     said = f"; {meant(str(location[-1]), known)}there are {', '.join(known)}" if known else ""
     return RecipeError(f"{what}: no field {field}{said}")
+
+
+def _inside(table: Any, part: int | str) -> Any:
+    """Return the type of a field, or of what a list or a mapping holds; None where there is none."""
+    if hasattr(table, "model_fields"):
+        return table.model_fields[str(part)].annotation
+    held = [kind for kind in get_args(table) if hasattr(kind, "model_fields") or get_args(kind)]
+    return held[-1] if held else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import itertools
 import json
 import re
@@ -19,10 +21,11 @@ class Page(HTMLParser):
         self.scripts: list[tuple[dict[str, str | None], str]] = []
         self.words: list[str] = []
         self._open: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
         self.close()
         self.text = re.sub(r"\s+", " ", " ".join(self.words))
-        self.data = json.loads(next(body for attributes, body in self.scripts if attributes.get("id") == "data"))
+        self.data = json.loads(self.unpacked("data"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -40,6 +43,11 @@ class Page(HTMLParser):
         elif self._open[-1:] != ["style"]:
             self.words.append(data)
 
+    def unpacked(self, name: str) -> str:
+        """What lies packed in the page, the figures' data or their library."""
+        packed = next(body for attributes, body in self.scripts if attributes.get("id") == name)
+        return gzip.decompress(base64.b64decode(packed)).decode("utf-8")
+
     def slots(self) -> Iterator[tuple[str, str]]:
         """Every figure that a reader can call up, with the choices that show it."""
         section: dict[str, list[str]] = {}
@@ -47,10 +55,13 @@ class Page(HTMLParser):
         for tag, attributes in self.tags:
             if tag == "section":
                 section = {}
-            if tag == "input":
+            if tag == "input" and attributes["type"] == "radio":
                 section.setdefault(str(attributes["name"]), []).append(str(attributes["value"]))
             if tag == "div" and "data-slot" in attributes:
                 chooses.append((str(attributes["data-slot"]), attributes.get("data-by") or "", section))
         for slot, by, options in chooses:
-            for choice in itertools.product(*(options[name] for name in by.split())):
+            names = by.split()
+            times = [{key.split("|")[i] for key in self.data["figures"][slot]} for i in range(len(names))]
+            each = (sorted(times[i]) if name == "t" else options[name] for i, name in enumerate(names))
+            for choice in itertools.product(*each):
                 yield slot, "|".join(choice)

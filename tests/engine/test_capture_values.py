@@ -10,6 +10,8 @@ import xarray as xr
 from torch import Tensor, nn
 
 from featdyn.capture import Probes, Recorder
+from featdyn.capture.fit import Fit
+from featdyn.capture.options import CaptureOptions
 from featdyn.errors import NetworkError, TrainingError
 from featdyn.store import Run
 
@@ -68,6 +70,36 @@ def test_gradients_that_all_vanish_are_refused_and_some_are_not(tmp_path):
         return torch.where(labels == 2, 1.0, 1e-10) * nn.functional.cross_entropy(outputs, labels, reduction="none")
 
     assert record(tmp_path / "c.zarr", loss=mixed).checkpoints == 1
+
+
+NORMAL = 2.0**-14
+"""The smallest normal number of float16: what is smaller loses digits."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "largest", "refused"),
+    [
+        ("activation", [1.0] * 9 + [NORMAL / 2], True),  # one of ten living ones is the share that is refused
+        ("activation", [1.0] * 10 + [NORMAL / 2], False),
+        ("activation", [1.0] * 9 + [NORMAL / 2] + [0.0] * 20, True),  # dead ones do not live
+        ("activation", [1.0] * 9 + [NORMAL], False),  # which is kept whole
+        ("gradient", [NORMAL / 2] * 2, True),
+        ("gradient", [NORMAL / 2] * 2 + [0.0], True),
+        ("gradient", [1.0] + [NORMAL / 2] * 2, False),
+        ("gradient", [0.0] * 3, False),
+    ],
+)
+def test_what_share_of_samples_may_vanish(kind: str, largest: list[float], refused: bool) -> None:
+    fit, values = Fit(CaptureOptions()), torch.tensor(largest)
+    fit.see(f"layers/0/{kind}", values.half(), values)
+    if not refused:
+        fit.judge(3)
+        return
+    lost = sum(0 < value < NORMAL for value in largest)
+    with pytest.raises(
+        TrainingError, match=rf"at checkpoint 3 vanishes in float16 for {lost} of {len(largest)} probes"
+    ):
+        fit.judge(3)
 
 
 def test_the_true_limit_of_gradients_is_named(tmp_path):

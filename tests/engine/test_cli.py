@@ -45,7 +45,7 @@ print(heavy or "light", resource.getrusage(resource.RUSAGE_SELF).ru_utime)
         assert f"  {name} " in run.stdout
 
 
-@pytest.mark.parametrize("command", [["report"], ["query", "train_loss"], ["compare"], ["claims"]])
+@pytest.mark.parametrize("command", [["report"], ["query", "train_loss"], ["compare"]])
 def test_what_is_written_is_a_file_of_this_machine(featdyn, small_store, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     code, out, err = featdyn(command[0], small_store, *command[1:], "-o", "s3://bucket/x.html")
@@ -164,7 +164,7 @@ def test_json_is_asked_for_in_the_same_way_everywhere(featdyn, small_store):
         assert short == long
         assert short[0] == 0
         json.loads(short[1])
-    for command in ("sql", "claims", "compare"):
+    for command in ("sql", "compare"):
         assert "--json" in featdyn(command, "--help")[1]
 
 
@@ -293,7 +293,6 @@ SMALL_SET = [part for change in SMALL for part in ("--set", change)]
         ("capture --model m:f --checkpoints c --store s.zarr", "option '--probes'"),
         ("capture --model m:f --probes m:p --store s.zarr", "option '--checkpoints'"),
         ("capture --model m:f --probes m:p --checkpoints c", "option '--store'"),
-        ("claims", "argument 'STORES...'"),
         ("compare", "argument 'STORES...'"),
     ],
 )

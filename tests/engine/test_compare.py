@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import pytest
 from click.testing import CliRunner
 
@@ -14,12 +13,13 @@ from featdyn.across_runs.compare import compare
 from featdyn.across_runs.matching import group_names, recipe_fields
 from featdyn.cli.main import featdyn
 from featdyn.errors import FeatdynError
-from featdyn.report.comparison import draw, write
+from featdyn.report.comparison import sections, write
 from featdyn.statistics.repeats import mean_estimate
 from featdyn.statistics.resampling import wilson
 from featdyn.store import Run
+from tests.engine.planted_pairs import planted
+from tests.engine.report_page import Page
 from tests.engine.synthetic_run import add_consistency, make_run
-from tests.engine.test_claims import planted
 
 AGREEMENT = "results.consistency.agreement"
 
@@ -89,21 +89,39 @@ def test_a_recorded_run_at_matched_accuracy(small_store):
         compare([run], ["test_accuracy"], fit=1.0 if accuracy.max() < 1 else 1.0001)
 
 
-def test_the_figure_shows_the_table(runs, tmp_path):
+def test_the_page_shows_the_table(runs, tmp_path):
     table = compare(runs, [AGREEMENT, "test_accuracy"])
-    figure = draw(table)
-    assert isinstance(figure, go.Figure)
-    first = figure.data[0]
-    assert first.name == "labels.noise=0.0"
-    np.testing.assert_allclose(first.y, table[table["group"] == first.name]["value"][:4])
-    np.testing.assert_allclose(np.add(first.y, first.error_y.array), table[table["group"] == first.name]["high"][:4])
-    write(table, tmp_path / "f.html")
-    assert "plotly" in (tmp_path / "f.html").read_text(encoding="utf-8")
-    with pytest.raises(FeatdynError, match="cannot be written"):
+    shown, curve = sections(table)
+    figure = shown.panels[0].figures[""]
+    assert [series.name for series in figure.series] == ["labels.noise=0.0", "labels.noise=1.0"]
+    for series in figure.series:
+        mine = table[(table["group"] == series.name) & (table["quantity"] == "consistency.agreement")]
+        for name, values in (("value", series.y), ("low", series.low), ("high", series.high)):
+            np.testing.assert_array_equal(values, mine[name])
+    assert series.x == ["s1b3 · train", "s1b3 · test", "pooled · train", "pooled · test"]
+    assert shown.finding.verdict == "intervals apart in 4 of 4 places"
+    assert shown.finding.sentence.endswith(
+        "40.0 % (15.2 to 64.8 %) for labels.noise=1.0 and 92.0 % (87.0 to 97.0 %) for labels.noise=0.0."
+    )
+    assert len(shown.grid.rows) == 8
+    assert curve.finding.sentence == "Groups do not differ anywhere."
+    page = Page(write(table, tmp_path / "f.html", where="t2: the last checkpoint."))
+    for words in ("t2: the last checkpoint.", "Agreement (consistency)", "95 % intervals", "labels.noise=1.0 (3 runs)"):
+        assert words in page.text
+    with pytest.raises(FeatdynError, match="is a folder"):
         write(table, tmp_path)
 
 
-def test_names_cannot_harm_the_figure(runs, tmp_path):
+def test_one_run_shows_its_interval_over_probes(runs):
+    table = compare(runs[:1], [AGREEMENT])
+    (shown,) = sections(table)
+    (series,) = shown.panels[0].figures[""].series
+    np.testing.assert_array_equal(series.low, table["probes_low"])
+    assert {row[-2] for row in shown.grid.rows} == {"probes"}
+    assert shown.finding.verdict == ""
+
+
+def test_names_cannot_harm_the_page(runs, tmp_path):
     table = compare(runs[:2], ["test_accuracy"]).assign(group=["</script><script>alert(1)</script>", "<b>x</b>"])
     write(table, tmp_path / "f.html")
     assert "<script>alert" not in (tmp_path / "f.html").read_text(encoding="utf-8")

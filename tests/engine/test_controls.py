@@ -17,6 +17,7 @@ from featdyn.analysis.composites.controls.perturbations import perturbed
 from featdyn.analysis.inputs import stitchable as cutting
 from featdyn.analysis.inputs.feature_source import Rates
 from featdyn.analysis.inputs.weights import States, network
+from featdyn.errors import FeatdynError
 from featdyn.networks import cuts, resolve, segments, state_for
 from featdyn.store import Run
 from featdyn.training import load
@@ -104,6 +105,39 @@ def test_controls(run, pairs):
     last = controls(run, samples=20, cuts=("pooled",))
     assert last["t2"].values.tolist() == [run.checkpoints - 1]
     assert last["set_size"].values.max() == 20
+
+
+def test_controls_with_statistics_of_what_they_are_given(run):
+    """In float64: the suffix of t2 in training mode on the whole set's features, then with those statistics."""
+    t1, t2 = 2, 4
+    found = controls(run, t2=t2, cuts=CUTS, sets=("test",), batchnorm="reestimated")
+    plain = controls(run, t2=t2, cuts=CUTS, sets=("test",))
+    assert found["t2"].values.tolist() == [t2]
+    np.testing.assert_array_equal(found["accuracy"].sel(cut="pooled"), plain["accuracy"].sel(cut="pooled"))
+    model = network(run)
+    saved, test = States(run, model), run.coords["split"].values == "test"
+    inputs = torch.from_numpy(run.values("inputs/input"))[test]
+    (cut,) = resolve(cuts(model, inputs[:1]), ["s2b3"])
+    old, new = (functional_call(cut.prefix, state_for(cut.prefix, saved[t]), (inputs,)).detach() for t in (t1, t2))
+    suffix = copy.deepcopy(cut.suffix).double()
+    suffix.load_state_dict({k: v.double() for k, v in state_for(suffix, saved[t2]).items()})
+    norms = [module for module in suffix.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    seen = {module: [] for module in norms}
+    hooks = [m.register_forward_hook(lambda m, given, _: seen[m].append(given[0])) for m in norms]
+    with torch.no_grad():
+        for part in old.double().tensor_split(-(-len(old) // run.attributes["capture"]["batch"])):
+            suffix.train()(part)
+        for module in norms:
+            module.running_var, module.running_mean = torch.var_mean(torch.cat(seen[module]), (0, 2, 3))
+        logits = suffix.eval()(old.double())
+    for hook in hooks:
+        hook.remove()
+    right = (logits.argmax(1).numpy() == run.coords["label"].values[test]).mean()
+    drift = found["accuracy"].sel(kind="drift", cut="s2b3", set="test").isel(t1=t1, t2=0)
+    assert float(drift) == pytest.approx(right, abs=1.01 / len(inputs))
+    assert not torch.equal(old, new)
+    with pytest.raises(FeatdynError, match="no checkpoint 99: they are 0 to"):
+        controls(run, t2=99, cuts=CUTS)
 
 
 def test_policies(run, pairs):

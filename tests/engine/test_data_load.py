@@ -287,6 +287,14 @@ def test_imagefolder_refuses_what_it_cannot_read(tmp_path):
     refused(r"train has no images of dog")
 
 
+def test_another_seed_keeps_other_images_as_balanced():
+    first, again, other = (load("digits", train_size=200, seed=s).train for s in (0, 0, 1))
+    np.testing.assert_array_equal(first.pixels, again.pixels)
+    np.testing.assert_array_equal(first.pixels, load("digits", train_size=200).train.pixels)
+    assert np.bincount(other.labels).tolist() == [20] * 10
+    assert (first.pixels != other.pixels).any()
+
+
 def test_train_size_keeps_the_same_images_balanced_and_named_as_in_the_whole():
     whole, half, small = load("digits"), load("digits", train_size=700), load("digits", train_size=30)
     assert np.bincount(small.train.labels).tolist() == [3] * 10

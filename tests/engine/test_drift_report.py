@@ -19,8 +19,8 @@ def result(tmp_path_factory):
 def test_figures_show_the_result(result):
     found = section(result)
     assert [panel.choices for panel in found.panels] == [("set", "cut"), ("cut",), (), ("set",)]
-    motion = found.panels[0].figures["1|0"]["data"][0]["z"]
-    np.testing.assert_allclose(motion, result["motion"].sel(set="test").isel(cut=0), rtol=1e-3)
+    motion = found.panels[0].figures["1|0"].z
+    np.testing.assert_array_equal(motion, result["motion"].sel(set="test").isel(cut=0))
     assert found.preset == {"set": "1"}
     assert len(found.grid.rows) == result.sizes["cut"] * result.sizes["set"]
     half = 2 * np.sin(ANGLE * (STEPS - 1 - STEPS // 2) / 2)

@@ -5,6 +5,7 @@ Every analysis of the registry is asked, so that a new one needs no test of its 
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ from featdyn.compute import Plan
 from featdyn.compute.serial import Serial
 from featdyn.statistics.wishart import KEPT, SIZES
 from featdyn.store import Run, commit_result, schema
+from tests.engine import approved_plans
 from tests.engine.memory import RESET, peak
 
 Recorded = Callable[..., tuple[Run, nn.Module]]
@@ -84,16 +86,21 @@ def record(
     return Run(path), model
 
 
+def record_alternating(path: Path, width: int, probes: int, checkpoints: int, classes: int) -> tuple[Run, nn.Module]:
+    """Record with sets that alternate."""
+    return record(path, width, checkpoints, classes, np.arange(probes) % 2)
+
+
 @pytest.fixture(scope="module")
 def recorded() -> Iterator[Recorded]:
-    """Record with sets that alternate, and keep the run."""
+    """Record, and keep the run."""
     memory = Path("/dev/shm")
     folder = tempfile.mkdtemp(dir=memory if memory.is_dir() else None)
 
     @cache
     def made(width: int, probes: int, checkpoints: int, classes: int) -> tuple[Run, nn.Module]:
         path = Path(folder, f"{width}-{probes}-{checkpoints}-{classes}.zarr")
-        return record(path, width, checkpoints, classes, np.arange(probes) % 2)
+        return record_alternating(path, width, probes, checkpoints, classes)
 
     yield made
     shutil.rmtree(folder)
@@ -160,7 +167,7 @@ def growing() -> Iterator[tuple[str, tuple[str, ...]]]:
 def test_a_plan_is_of_whole_bytes_and_grows_in_every_part(
     recorded: Recorded, name: str, dimensions: tuple[str, ...]
 ) -> None:
-    """While the other dimensions stay, so that nothing is divided by one."""
+    """While the other dimensions stay, so that nothing is divided by one; and is what was approved, part by part."""
     sizes = SMALL, SMALL | {dimension: 2 * SMALL[dimension] for dimension in dimensions}
     few, many = (planned(analyses()[name], *recorded(**of)) for of in sizes)
     assert many.tasks >= few.tasks > 0
@@ -171,6 +178,9 @@ def test_a_plan_is_of_whole_bytes_and_grows_in_every_part(
     for large, small in ((many.task, few.task), (many.state, few.state), (many.result, few.result)):
         assert large.keys() == small.keys()
         assert all(large[part] >= small[part] >= 0 for part in small), (large, small)
+    approved = json.loads(approved_plans.PAGE.read_text())[name]
+    assert approved_plans.parts(few) == approved["small"], approved_plans.__doc__
+    assert approved_plans.parts(many) == approved[" ".join(dimensions)], approved_plans.__doc__
 
 
 OF_BYTES = {"predictions", "perturbed", "nulls"}

@@ -10,7 +10,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featdyn.report.figures import TICKS, depth_colours, stride
+from featdyn.report.plotly import TICKS, stride
 from featdyn.report.provenance_tables import rows
 from featdyn.report.rounding import counts, rounded, short
 from featdyn.report.sections.consistency.gap_curves import Distances
@@ -63,8 +63,6 @@ def test_numbers_are_short_and_honest() -> None:
     assert low[0] == 0
     assert high[1] == pytest.approx(1)
     assert np.isnan(low[2])
-    assert len(set(depth_colours(11))) == 11
-    assert len(depth_colours(1)) == 1
 
 
 def test_rows_flatten_and_leave_out_what_is_empty() -> None:

@@ -16,6 +16,10 @@ from hypothesis import strategies as st
 from featdyn.analysis import Analysis, analyses
 from featdyn.report import write_report
 from featdyn.report.chapters import chapters, plain_section
+from featdyn.report.colours import FEW, KINDS, NEUTRAL, colours
+from featdyn.report.figure import Figure, Lines, Map, Mark
+from featdyn.report.figures import chart, checkpoint_axis, lines
+from featdyn.report.plotly import to_plotly
 from featdyn.report.section import Section
 from featdyn.store import Run, RunWriter
 from tests.engine.declared_results import declared_result
@@ -46,9 +50,11 @@ def test_any_result_has_its_sections(name: str, missing: float, checkpoints: int
     assert found
     for section in found:
         assert section.title
+        assert section.finding is None or "nan" not in section.finding.sentence + section.finding.verdict
         for panel in section.panels:
             options = [section.choices[choice] for choice in panel.choices]
-            assert panel.pair_map is not None or len(panel.figures) == np.prod([len(o) for o in options], dtype=int)
+            assert len(panel.figures) == np.prod([len(o) for o in options], dtype=int)
+            assert all(figure.title.startswith(panel.caption) for figure in panel.figures.values())
         if section.grid is not None:
             assert {len(row) for row in section.grid.rows} <= {len(section.grid.header)}
             assert all(isinstance(word, str) and "nan" not in word for row in section.grid.rows for word in row)
@@ -61,7 +67,8 @@ def test_figures_are_what_plotly_takes(name: str) -> None:
     for section in sections(SHOWN[name], declared_result(SHOWN[name], missing=0.2)):
         for panel in section.panels:
             for figure in panel.figures.values():
-                go.Figure(figure["data"], figure["layout"])
+                drawn_by = to_plotly(figure)
+                go.Figure(drawn_by["data"], drawn_by["layout"])  # raises on what plotly does not know
 
 
 def test_one_page_holds_them_all(tmp_path: Path) -> None:
@@ -81,8 +88,9 @@ def test_one_page_holds_them_all(tmp_path: Path) -> None:
     assert page.text.count("What could not be computed, and why") == len(analyses())
 
 
-def drawn(figure: dict[str, Any]) -> np.ndarray[Any, Any]:
-    return np.array([trace["y"] for trace in figure["data"]], float)
+def drawn(figure: Figure) -> np.ndarray[Any, Any]:
+    assert isinstance(figure, Lines)
+    return np.array([series.y for series in figure.series], float)
 
 
 def test_lines_are_the_result_s() -> None:
@@ -95,9 +103,14 @@ def test_lines_are_the_result_s() -> None:
         wanted = result["accuracy"].isel(set=s, cut=c, t2=-1).transpose("policy", "t1")
         np.testing.assert_allclose(drawn(panel.figures[f"{s}|{c}"]), wanted, rtol=1e-3)
     result = declared_result(SHOWN["spectra"], missing=0.2)
-    (section,) = sections(SHOWN["spectra"], result)
+    section, eigen = sections(SHOWN["spectra"], result)
     wanted = result["participation_ratio"].isel(set=1).transpose("layer", "t")
     np.testing.assert_allclose(drawn(section.panels[0].figures["1|participation_ratio"]), wanted, rtol=1e-3)
+    shares = result["eigenvalue"] / result["eigenvalue"].sum("rank", min_count=1)
+    wanted = shares.isel(set=1, t=2).transpose("layer", "rank")
+    np.testing.assert_allclose(drawn(eigen.panels[0].figures["1|2"]), wanted, rtol=1e-12)
+    wanted = (result["participation_ratio"] / 16).isel(set=0).transpose("layer", "t")
+    np.testing.assert_allclose(shown_map(eigen.panels[2].figures["0"]).z, wanted)
 
 
 def test_memory_is_of_the_last_deep_half() -> None:
@@ -146,25 +159,101 @@ def test_the_eigenfunctions_of_a_checkpoint_are_the_result_s() -> None:
 def test_maps_are_the_result_s() -> None:
     result = declared_result(SHOWN["collapse"], missing=0.2)
     (section,) = sections(SHOWN["collapse"], result)
-    (trace,) = section.panels[1].figures["1|nc1"]["data"]
-    np.testing.assert_allclose(
-        np.array(trace["z"], float), result["nc1"].isel(set=1).transpose("layer", "t"), rtol=1e-3
-    )
-    assert trace["y"] == result["layer"].values.tolist()
+    found = shown_map(section.panels[1].figures["1|nc1"])
+    wanted = result.isel(set=1).transpose("layer", "t", ...)
+    for values, name in ((found.z, "nc1"), (found.low, "nc1_low"), (found.high, "nc1_high")):
+        np.testing.assert_array_equal(values, wanted[name])
+    assert found.names[0] == result["layer"].values.tolist()
     result = declared_result(SHOWN["similarity"], missing=0.2)
     (section,) = sections(SHOWN["similarity"], result)
-    (trace,) = section.panels[1].figures["rsa"]["data"]
+    found = shown_map(section.panels[1].figures["rsa"])
     wanted = result["rsa"].isel(t1=-1, t2=-1).transpose("layer", "layer2")
-    np.testing.assert_allclose(np.array(trace["z"], float), wanted, rtol=1e-3)
-    (trace,) = section.panels[0].figures["jaccard|1"]["data"]
+    np.testing.assert_array_equal(found.z, wanted)
+    found = shown_map(section.panels[0].figures["jaccard|1"])
     wanted = result["jaccard"].isel(layer=1, layer2=1).transpose("t1", "t2")
-    np.testing.assert_allclose(np.array(trace["z"], float), wanted, rtol=1e-3)
+    np.testing.assert_array_equal(found.z, wanted)
 
 
-def test_rows_of_a_heat_map_are_labelled_in_one_line():
-    from featdyn.report.figures import checkpoint_axis, heatmap
+def shown_map(figure: Figure) -> Map:
+    assert isinstance(figure, Map)
+    return figure
 
+
+def test_rows_of_a_heat_map_are_labelled_in_one_line() -> None:
     axis = checkpoint_axis(np.arange(3), np.array([0, 50, 1200]))
-    layout = heatmap(np.eye(3), axis, axis)["layout"]
+    layout = to_plotly(Map(axis, axis, np.eye(3)))["layout"]
     assert layout["yaxis"]["ticktext"] == [label.replace("<br>", " / ") for label in layout["xaxis"]["ticktext"]]
     assert layout["yaxis"]["ticktext"][1] == "1 / 50"
+
+
+def test_stored_intervals_are_drawn() -> None:
+    result = declared_result(SHOWN["averaging"], missing=0.2)
+    (section,) = sections(SHOWN["averaging"], result)
+    figure = section.panels[0].figures["1"]
+    assert isinstance(figure, Lines)
+    wanted = result.isel(set=1).transpose("average", "window", ...)
+    for i, trace in enumerate(to_plotly(figure)["data"][:2]):
+        y = wanted["accuracy"].values[i]
+        for end, bars, sign in (("low", "arrayminus", -1), ("high", "array", 1)):
+            np.testing.assert_array_equal(getattr(figure.series[i], end), wanted[f"accuracy_{end}"][i])
+            drawn_ends = y + sign * np.array(trace["error_y"][bars], float)
+            limits = wanted[f"accuracy_{end}"][i].where(np.isfinite(y))  # no bar without its value
+            np.testing.assert_allclose(drawn_ends, limits, atol=1e-3)
+
+
+def test_findings_say_the_result_s_numbers() -> None:
+    result = declared_result(SHOWN["controls"])
+    result["motion"][:] = 0.5
+    result["structured"][:] = 1.0
+    result["structured"][0, 0, 0] = 0.0
+    (section,) = sections(SHOWN["controls"], result)
+    assert section.finding is not None
+    assert section.finding.verdict == "structured in 7 of 8"
+    assert "on test probes: 3 of 4 at cut0; 4 of 4 at cut1" in section.finding.sentence
+    result = declared_result(SHOWN["averaging"])
+    for end, value in (("", 0.02), ("_low", 0.01), ("_high", 0.03)):
+        result[f"change{end}"][:] = value
+    result["change_low"].loc[{"average": "predictions"}] = -0.01
+    (section,) = sections(SHOWN["averaging"], result)
+    assert section.finding is not None
+    assert section.finding.verdict == "weights: better, predictions: no difference shown"
+    assert "weights +2.0 points (+1.0 to +3.0 points)" in section.finding.sentence
+
+
+def test_phases_are_marked_where_they_begin() -> None:
+    result = declared_result(SHOWN["generalization"])
+    result["second_phase_verdict"][:] = "yes"
+    for end, step in (("", 135.0), ("_low", 90.0), ("_high", 180.0)):
+        result[f"second_phase{end}"][:] = step
+    (section,) = sections(SHOWN["generalization"], result)
+    figure = section.panels[0].figures["0|0"]
+    assert isinstance(figure, Lines)
+    assert figure.marks == (Mark(1.5, "phase 2", 1.0, 2.0),)  # checkpoints are 90 steps apart
+
+
+@given(st.integers(2, 20), st.booleans())
+def test_depths_differ_for_any_colour_vision(count: int, dark: bool) -> None:
+    """Twenty layers: neighbours differ in dash or marker, and all colours stay apart without red or green cones."""
+    each = lines(map(str, range(count)), np.zeros((count, 2)), deep=True)
+    shades = [colours(series)[dark] for series in each]
+    assert len(set(shades)) == count
+    lightness = [luminance(shade) for shade in shades]
+    assert np.all(np.diff(lightness) > 0)  # which any colour vision sees
+    if count > FEW:
+        traces = to_plotly(chart(each, "", checkpoint_axis([0, 1], [0, 9])))["data"]
+        looks = [(trace["line"].get("dash"), trace["marker"]["symbol"]) for trace in traces]
+        assert all(looks[i] != looks[i + 1] for i in range(count - 1))
+        assert len(set(looks)) == min(count, 15)
+
+
+def luminance(shade: str) -> float:
+    channels = [int(shade[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+@pytest.mark.parametrize("pair", [*KINDS, NEUTRAL])
+def test_kinds_stand_out_from_their_paper(pair: tuple[str, str]) -> None:
+    for shade, paper in zip(pair, ("#fcfcfa", "#15181c"), strict=True):
+        darker, brighter = sorted((luminance(shade), luminance(paper)))
+        assert (brighter + 0.05) / (darker + 0.05) >= 3

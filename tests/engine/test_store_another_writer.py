@@ -112,7 +112,7 @@ def test_every_command_is_right_or_says_one_line(
         assert (err.count("featdyn: "), "(unexpected" in err) == (code, False), err
     code, _, err = featdyn("analyze", path, "spectra", "--layers", "encoder.0")
     assert (code, "featdyn: " in err) == (0, False)
-    for command in (["compare", path], ["claims", path], ["train", "digits", "--store", path]):
+    for command in (["compare", path], ["train", "digits", "--store", path]):
         code, _, err = featdyn(*command)
         assert (code, err.count("\n"), "(unexpected" in err) == (1, 1, False)
     assert verify(path).sound

@@ -1,4 +1,4 @@
-"""The Triton kernels compile for an H100 and trace with fake tensors; neither needs a device."""
+"""The Triton kernels compile for an H100 and an A100, and trace with fake tensors; neither needs a device."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,8 @@ from featdyn_kernels._dispatch import interpreting
 
 pytestmark = pytest.mark.skipif(interpreting(), reason="the interpreter's kernels do not compile")
 FLOAT = {np.float32: "fp32", np.float64: "fp64"}
+SHARED = {90: 227 * 1024, 80: 163 * 1024}  # bytes of shared memory that a block may have
+cards = pytest.mark.parametrize("card", list(SHARED), ids="sm_{}".format)
 
 
 def kernels():
@@ -16,38 +18,43 @@ def kernels():
 
     return {
         "log_sums": (kde._log_sums_kernel, {}),
-        "many_sums": (kde._many_sums_kernel, {"BR": 128}),
+        "many_sums": (kde._many_sums_kernel, {"BR": 0}),  # as many vectors as a launch takes at most
         "gaussian": (pairwise._sums_kernel, {"BR": 16, "SAME": True, "FACTORS": 3}),
         "distance": (pairwise._sums_kernel, {"BR": 16, "SAME": False, "FACTORS": 0}),
     }
 
 
 @pytest.mark.slow
+@cards
 @pytest.mark.parametrize("name", ["log_sums", "many_sums", "gaussian", "distance"])
 @pytest.mark.parametrize(
     ("dtype", "depth", "products"), [(np.float32, 3, False), (np.float32, 300, True), (np.float64, 3, False)]
 )
-def test_compiles_for_an_h100(name, dtype, depth, products):
+def test_compiles(card, name, dtype, depth, products):
     triton = pytest.importorskip("triton")
+    from featdyn_kernels._tiles.gpu import BK, BM, BN, vectors_at_once
+
     kernel, options = kernels()[name]
-    constants = {"DEPTH": depth, "PRODUCTS": products, "BM": 64, "BN": 128, "BK": 32, **options}
+    constants = {"DEPTH": depth, "PRODUCTS": products, "BM": BM, "BN": BN, "BK": BK, **options}
+    if options.get("BR") == 0:
+        constants["BR"] = vectors_at_once(1000, torch.from_numpy(np.empty(0, dtype)).dtype)
     if "PRECISION" in kernel.arg_names:
         constants["PRECISION"] = "tf32x3" if dtype == np.float32 else "ieee"
     types = {n: FLOAT[dtype] for n in kernel.arg_names if n.endswith("_ptr")}
-    built = compiled(triton, kernel, types, constants, num_warps=4)
+    built = compiled(triton, card, kernel, types, constants, num_warps=4)
     if products:
-        assert "wgmma" in built.asm["ptx"]
+        assert ("wgmma" if card == 90 else "mma.sync") in built.asm["ptx"]
 
 
-def compiled(triton, kernel, pointers, constants, divisible=(), scalars=None, **options):
-    """Compile for an H100; scalars are integers of 32 bits or as named, and some a multiple of 16, as pointers are."""
+def compiled(triton, card, kernel, pointers, constants, divisible=(), scalars=None, **options):
+    """Compile for a card; scalars are integers of 32 bits or as named, and some a multiple of 16, as pointers are."""
     others = {n: (scalars or {}).get(n, "i32") for n in kernel.arg_names}
     types = {n: f"*{pointers[n]}" if n in pointers else others[n] for n in kernel.arg_names if n not in constants}
     hints = {(kernel.arg_names.index(n),): [["tt.divisibility", 16]] for n in (*pointers, *divisible)}
     signature = types | dict.fromkeys(constants, "constexpr")
     source = triton.compiler.ASTSource(kernel, signature=signature, constexprs=constants, attrs=hints)
-    built = triton.compile(source, target=triton.backends.compiler.GPUTarget("cuda", 90, 32), options=options)
-    assert built.metadata.shared <= 227 * 1024
+    built = triton.compile(source, target=triton.backends.compiler.GPUTarget("cuda", card, 32), options=options)
+    assert built.metadata.shared <= SHARED[card]
     return built
 
 
@@ -57,6 +64,7 @@ def pointers(kernel, others, named):
 
 
 @pytest.mark.slow
+@cards
 @pytest.mark.parametrize(
     ("inputs", "outputs", "taps", "features"),
     [
@@ -69,7 +77,7 @@ def pointers(kernel, others, named):
     ],
 )
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
-def test_convolution_compiles_for_an_h100(inputs, outputs, taps, features, dtype):
+def test_convolution_compiles(card, inputs, outputs, taps, features, dtype):
     triton = pytest.importorskip("triton")
     from featdyn_kernels.stitch.gpu.convolution import _block, _convolution_kernel
 
@@ -88,16 +96,17 @@ def test_convolution_compiles_for_an_h100(inputs, outputs, taps, features, dtype
     pointers = dict.fromkeys(("x_ptr", "w_ptr", "residual_ptr", "y_ptr"), dtype) | {"bias_ptr": "fp32"}
     divisible = [] if features == "odd" else [n for n in strides if n not in ones]
     built = compiled(
-        triton, _convolution_kernel, pointers, constants, divisible, num_warps=8 if bn > 64 else 4, num_stages=3
+        triton, card, _convolution_kernel, pointers, constants, divisible, num_warps=8 if bn > 64 else 4, num_stages=3
     )
-    assert "wgmma" in built.asm["ptx"]
+    assert ("wgmma" if card == 90 else "mma.sync") in built.asm["ptx"]
     assert features == "odd" or "cp.async" in built.asm["ptx"]
 
 
 @pytest.mark.slow
+@cards
 @pytest.mark.parametrize("labelled", [True, False])
 @pytest.mark.parametrize(("classes", "pixels"), [(10, 64), (100, 1)])
-def test_heads_and_scores_compile_for_an_h100(labelled, classes, pixels):
+def test_heads_and_scores_compile(card, labelled, classes, pixels):
     triton = pytest.importorskip("triton")
     from featdyn_kernels.stitch.gpu import scores
 
@@ -108,65 +117,77 @@ def test_heads_and_scores_compile_for_an_h100(labelled, classes, pixels):
         sizes = {"INPUTS": 64, "PRECISION": "tf32x3", "BN": 16, "BK": 64, "x_c": 1} | (
             {"pixels": 1} if pixels == 1 else {}
         )
-        compiled(triton, scores._heads_kernel, pointers, constants | sizes, num_warps=4)
+        compiled(triton, card, scores._heads_kernel, pointers, constants | sizes, num_warps=4)
         pointers = results | {"logits_ptr": dtype}
-        compiled(triton, scores._scores_kernel, pointers, constants | {"BN": 4096 // constants["BC"]}, num_warps=4)
+        compiled(
+            triton, card, scores._scores_kernel, pointers, constants | {"BN": 4096 // constants["BC"]}, num_warps=4
+        )
     wide = {"LABELLED": labelled, "OWN": labelled, "BC": 2**12, "BN": 1, "z_c": 1}
-    compiled(triton, scores._scores_kernel, pointers, wide, num_warps=4)
+    compiled(triton, card, scores._scores_kernel, pointers, wide, num_warps=4)
 
 
 @pytest.mark.slow
+@cards
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
 @pytest.mark.parametrize(("same", "right"), [(True, 128), (False, 16)])
-def test_moments_compile_for_an_h100(same, right, dtype):
+def test_moments_compile(card, same, right, dtype):
     triton = pytest.importorskip("triton")
     from featdyn_kernels.moments import gpu
 
     left_right = {"left_ptr": dtype, "right_ptr": dtype, "scatter_ptr": "fp64"}
     tile = {"SAME": same, "BL": 128, "BR": right}
     kernel, warps = gpu._products_kernel, 8 if same else 4
-    built = compiled(triton, kernel, pointers(kernel, "fp32", left_right), {**tile, "STEP": gpu.STEP}, num_warps=warps)
+    built = compiled(
+        triton, card, kernel, pointers(kernel, "fp32", left_right), {**tile, "STEP": gpu.STEP}, num_warps=warps
+    )
     # Three products of halves, on the tensor cores; their sum is added to the longer one by ordinary additions.
-    assert built.asm["ttgir"].count("warp_group_dot ") == 3
+    assert built.asm["ttgir"].count("warp_group_dot " if card == 90 else "tt.dot ") == 3
     assert "arith.addf" in built.asm["ttgir"]
     kernel = gpu._add_kernel
-    compiled(triton, kernel, pointers(kernel, "fp32", left_right), {**tile, "STRIP": gpu._STRIP}, num_warps=4)
+    compiled(triton, card, kernel, pointers(kernel, "fp32", left_right), {**tile, "STRIP": gpu._STRIP}, num_warps=4)
     kernel, found = gpu._sums_kernel, {"x_ptr": dtype, "found_ptr": "fp64"}
     sizes = {"ORDERED": same, "ROWS": 16, "COLUMNS": 128}
-    compiled(triton, kernel, pointers(kernel, "i64", found), sizes, num_warps=4)
+    compiled(triton, card, kernel, pointers(kernel, "i64", found), sizes, num_warps=4)
 
 
 @pytest.mark.slow
+@cards
 @pytest.mark.parametrize(("dtype", "side", "warps"), [("fp32", 64, 4), ("fp32", 128, 16), ("fp64", 64, 8)])
-def test_jacobi_compiles_for_an_h100(dtype, side, warps):
+def test_jacobi_compiles(card, dtype, side, warps):
     triton = pytest.importorskip("triton")
     from featdyn_kernels.eigh import gpu
 
     kernel = gpu._jacobi_kernel
-    built = compiled(triton, kernel, pointers(kernel, dtype, {"converged_ptr": "i1"}), {"N": side}, num_warps=warps)
+    built = compiled(
+        triton, card, kernel, pointers(kernel, dtype, {"converged_ptr": "i1"}), {"N": side}, num_warps=warps
+    )
     # Rows change places by shuffles within a warp: the matrices stay in registers.
     assert built.asm["ttgir"].count("efficient_layout") == 2
 
 
 @pytest.mark.slow
+@cards
 @pytest.mark.parametrize(("low", "high", "first"), [(0, 10, 0), (0, 12, 0), (12, 16, 8), (12, 19, 5)])
-def test_a_transform_stays_in_the_registers_of_a_warp(low, high, first):
+def test_a_transform_stays_in_the_registers_of_a_warp(card, low, high, first):
     triton = pytest.importorskip("triton")
     from featdyn_kernels.moebius.gpu import _pass_kernel as kernel
 
     constants = {"LOW": low, "HIGH": high, "FIRST": first, "TILE": 2**12, "SIGN": -1.0, "ADJOINT": 1}
     scalars = {"elements": "i64"}
-    built = compiled(triton, kernel, pointers(kernel, "fp32", {}), constants, scalars, scalars=scalars, num_warps=1)
+    built = compiled(
+        triton, card, kernel, pointers(kernel, "fp32", {}), constants, scalars, scalars=scalars, num_warps=1
+    )
     assert built.metadata.shared == 0
     assert "bar.sync" not in built.asm["ptx"]
     assert ".v4" in built.asm["ptx"]
 
 
 @pytest.mark.slow
+@cards
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", ["step", "look", "solve"])
 @pytest.mark.parametrize("n", [4, 7, 10])
-def test_sparsify_compiles_for_an_h100(name, dtype, n):
+def test_sparsify_compiles(card, name, dtype, n):
     triton = pytest.importorskip("triton")
     from featdyn_kernels.moebius.sparse import gpu, gpu_kernels
     from featdyn_kernels.moebius.sparse.blocks import WHOLE, blocks
@@ -181,7 +202,7 @@ def test_sparsify_compiles_for_an_h100(name, dtype, n):
         constants |= {name: 1 for name in ("batch", "running") if name in kernel.arg_names}
     named = {"running_ptr": "i64", "places_ptr": "i32", "unsolved_ptr": "i1"}
     scalars = {"adapt": "i1", **dict.fromkeys(("pending", "relaxation", "tolerance"), "fp32")}
-    compiled(triton, kernel, pointers(kernel, FLOAT[dtype], named), constants, scalars=scalars, num_warps=4)
+    compiled(triton, card, kernel, pointers(kernel, FLOAT[dtype], named), constants, scalars=scalars, num_warps=4)
 
 
 def test_operators_trace_with_fake_tensors():

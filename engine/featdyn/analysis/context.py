@@ -45,6 +45,8 @@ class Context(Generic[Chosen]):
     forward: Callable[[Any, Any], Any] | None = None
     output: str | int | Callable[[Any], Any] | None = None
     """How the model is asked, where the store cannot say it."""
+    empty: bool = False
+    """Whether the network's weights are too large to be held: ``model``, or the run's own, then has none."""
     known: xr.Dataset | None = None
     """An earlier result, if any, of the same version, options, network, store and probes, whose checkpoints are the
     first of this run."""
@@ -77,7 +79,7 @@ class Context(Generic[Chosen]):
 
         chosen: Any = self.options
         where = features or str(getattr(chosen, "features", "recomputed"))
-        return cut_network(self.run, self.model, chosen.cuts, where, masked=masked, call=self.call)
+        return cut_network(self.run, self.model, chosen.cuts, where, masked=masked, call=self.call, empty=self.empty)
 
     def layers(self) -> Stitchable:
         """Return the network as :meth:`stitchable` does; recorded layers where it is unknown or does not come apart.

@@ -83,6 +83,7 @@ class Analysis:
     results : names of analyses whose newest result it reads
     section : ``"module:function"`` that makes the report's section from a result; "" where there is none
     incidental : options that leave the cells alone which :attr:`Context.known` gives
+    streams : whether it can do with a network without weights, whose pieces are read one by one (``inputs/pieces.py``)
     version : of its numbers: results of another version are not reused
     demo : whether ``featdyn demo`` asks it: it takes seconds, and shows what featdyn is for
     """
@@ -97,6 +98,7 @@ class Analysis:
     results: tuple[str, ...] = ()
     section: str = ""
     incidental: tuple[str, ...] = ()
+    streams: bool = False
     version: int = 1
     demo: bool = False
     module: str = field(default="", compare=False)
@@ -109,7 +111,7 @@ class Analysis:
         self,
         run: Run,
         *,
-        model: nn.Module | None = None,
+        model: nn.Module | Callable[[], nn.Module] | None = None,
         batches: Iterable[Any] | None = None,
         loss: Callable[[Any, Any], Any] | None = None,
         progress: Progress | None = None,

@@ -16,7 +16,7 @@ from featdyn.analysis.identity import identity, known
 from featdyn.analysis.inputs.lacking import INSTEAD, keeps_moments, lacking
 from featdyn.analysis.registry import analysis as named
 from featdyn.analysis.status import explain
-from featdyn.compute import SERIAL, Workers
+from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.errors import FeatdynError
 from featdyn.extras import asked_for
 from featdyn.provenance import provenance
@@ -26,6 +26,9 @@ from featdyn.validation import Options, validate
 if TYPE_CHECKING:
     import xarray as xr
     from torch import nn
+
+HELD = 4
+"""So many times the weights of a checkpoint are held at least: by the network, of two checkpoints, as they are read."""
 
 
 @overload
@@ -48,7 +51,9 @@ def analyze(
         The name, one of :func:`featdyn.analyses`; or several in a list, of which each is given the options that it has.
         Features that more than one of them asks for in this process are then read or computed once.
     model
-        The network, where it is not one of featdyn's. It is left as it was: mode, device, parameters, random state.
+        The network, where it is not one of featdyn's, or a function that makes it. It is left as it was: mode, device,
+        parameters, random state. What a function makes has no weights where they do not fit into memory and the
+        analysis can read them piece by piece.
     forward, output
         How the model is asked, as :class:`featdyn.Recorder` takes it, where that was a function: keys and places of an
         output are known from the store.
@@ -75,6 +80,14 @@ def analyze(
     FeatdynError
         Options that are wrong, something that the analysis needs and the run has not, a model that is not the one
         recorded, or too little memory.
+
+    Examples
+    --------
+    >>> result = featdyn.analyze("run.zarr", "spectra", layers=["pooled"], sets=["test"])
+    >>> result["effective_rank"].dims
+    ('layer', 'set', 't')
+    >>> result.attrs["path"]  # doctest: +ELLIPSIS
+    'results/spectra/...'
     """
     if isinstance(analysis, str | Analysis):
         return analyze_one(run, analysis, **given)
@@ -92,7 +105,7 @@ def analyze_one(
     run: Run | str | Path,
     analysis: str | Analysis,
     *,
-    model: nn.Module | None = None,
+    model: nn.Module | Callable[[], nn.Module] | None = None,
     forward: Callable[[Any, Any], Any] | None = None,
     output: str | int | Callable[[Any], Any] | None = None,
     batches: Iterable[Any] | None = None,
@@ -116,7 +129,7 @@ def compute(
     analysis: Analysis,
     run: Run,
     *,
-    model: nn.Module | None = None,
+    model: nn.Module | Callable[[], nn.Module] | None = None,
     forward: Callable[[Any, Any], Any] | None = None,
     output: str | int | Callable[[Any], Any] | None = None,
     batches: Iterable[Any] | None = None,
@@ -133,7 +146,10 @@ def compute(
     """
     chosen = validate(analysis.options, options, analysis.name)
     check(analysis, run, chosen, model, batches)
-    own = None if model is None else _copied(model)
+    done_by, function = workers or SERIAL, analysis.function()  # libraries first: of what they leave it has to do
+    empty = analysis.streams and too_large(run, done_by)
+    own = None if model is None else _own(model, empty, analysis)
+    empty = empty or (own is not None and is_empty(own))
     stamp = identity(analysis, run, own, chosen, [given for given in (forward, output) if given is not None])
     earlier = None if fresh else known(analysis, run, stamp)
 
@@ -152,16 +168,14 @@ def compute(
         commit(completed(found, stamp | {"weights": stamp["weights"][: int(found["t"][-1]) + 1]}))
 
     context = Context(
-        run, chosen, workers or SERIAL, own, batches, loss, forward, output, earlier, progress, commit and keep
+        run, chosen, done_by, own, batches, loss, forward, output, empty, earlier, progress, commit and keep
     )
     with _settled(), asked_for():
-        found = analysis.function()(context)
+        found = function(context)
     return completed(found, stamp)
 
 
-def check(
-    analysis: Analysis, run: Run, options: Options, model: nn.Module | None, batches: Iterable[Any] | None
-) -> None:
+def check(analysis: Analysis, run: Run, options: Options, model: Any, batches: Iterable[Any] | None) -> None:
     """Refuse in one line what cannot be answered."""
     of_training = "training data" in analysis.needs
     if batches is not None and not of_training:
@@ -207,6 +221,44 @@ def check(
         raise FeatdynError(f"{run.path}: holds no checkpoint yet")
     if "network" in analysis.needs and (missing := lacking(run)):
         raise FeatdynError(f"{run.path}: {analysis.name} needs {missing}: none were recorded")
+
+
+def too_large(run: Run, workers: Workers) -> bool:
+    """Whether the weights of one checkpoint are too large to be held as often as every analysis of a network does."""
+    if not run.has_state(0):
+        return False
+    size = sum(held.nbytes for held in run.state_file(0, checked=False).tensors.values())
+    return not Plan("weights", 1, 0, state={"weights": HELD * size}).fits(workers.limits())
+
+
+def is_empty(model: nn.Module) -> bool:
+    """Whether a network has no weights."""
+    from featdyn.networks import is_skeleton
+
+    return is_skeleton(model)
+
+
+def _own(model: nn.Module | Callable[[], nn.Module], empty: bool, analysis: Analysis) -> nn.Module:
+    """Return a network that may be moved and switched: a copy of the user's, or what their function makes."""
+    from torch import nn
+
+    from featdyn.networks import skeleton, unwrap
+    from featdyn.networks.skeleton import refuse_empty
+
+    if isinstance(model, nn.Module):
+        found = _copied(model)
+    else:
+        made = skeleton(model) if empty else model()
+        if not isinstance(made, nn.Module):
+            raise FeatdynError(f"model: the function gives {type(made).__name__}, not a torch.nn.Module")
+        found = unwrap(made)
+    if is_empty(found):
+        if not analysis.streams:
+            raise FeatdynError(
+                f"{analysis.name} needs a network with weights, and this one lies on torch's meta device"
+            )
+        refuse_empty(found, set(found.state_dict()))
+    return found
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -5,10 +5,11 @@ An analysis lists those it has: ``class DriftOptions(FeatureSource, Cuts, Sets, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from featdyn.errors import FeatdynError
 from featdyn.validation import Options
 
 if TYPE_CHECKING:
@@ -56,10 +57,16 @@ class Layers(Options):
 class Suffixes(Options):
     """Which checkpoints stand as t2."""
 
-    t2: Literal["last", "all"] = Field("last", description="the deep halves: of the last checkpoint or of all")
+    t2: Literal["last", "all"] | Annotated[int, Field(ge=0)] = Field(
+        "last", description="the deep halves: of the last checkpoint, of all, or of the one of this number"
+    )
 
     def suffixes(self, run: Run) -> list[int]:
         """Return the checkpoints whose suffixes are asked for."""
+        if isinstance(self.t2, int):
+            if self.t2 >= run.checkpoints:
+                raise FeatdynError(f"{run.path}: no checkpoint {self.t2}: they are 0 to {run.checkpoints - 1}")
+            return [self.t2]
         return [run.checkpoints - 1] if self.t2 == "last" else list(range(run.checkpoints))
 
 

@@ -6,6 +6,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,12 @@ _WHOLE = ("model.safetensors", "pytorch_model.bin")
 
 
 def state_in(
-    path: Path, model: nn.Module, prefix: str | None = None, extra: Callable[[list[str]], None] = lambda names: None
+    path: Path,
+    model: nn.Module,
+    prefix: str | None = None,
+    extra: Callable[[list[str]], None] = lambda names: None,
+    *,
+    content: Any = None,
 ) -> dict[str, Tensor]:
     """Return a network's parameters and buffers from a checkpoint of any usual form.
 
@@ -37,6 +43,8 @@ def state_in(
         What stands before the names, where a file holds several networks; ``ema/`` for those under the key ``ema``.
     extra
         Told which tensors stand beside those of the network, below the same prefix: it has none of these names.
+    content
+        What :func:`read` returned of the file, where that was called before.
 
     Raises
     ------
@@ -48,7 +56,10 @@ def state_in(
     fitting: dict[str, dict[str, Tensor]] = {}
     beside: dict[str, list[str]] = {}
     nearest = (len(names) + 1, "")
-    for where, tensors in _states(_read(path), DEPTH):
+    if content is None:
+        with quiet():
+            content = read(path)
+    for where, tensors in _states(content, DEPTH):
         for found in _prefixes(tensors, names):
             if prefix not in (None, found, f"{where}{found}"):
                 continue
@@ -71,7 +82,16 @@ def state_in(
     return first
 
 
-def _read(path: Path) -> Any:
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out what torch says of sparse tensors: that checking them is slow."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Validating sparse tensor invariants")
+        yield
+
+
+def read(path: Path) -> Any:
+    """Return what a file or folder holds; NetworkError where it cannot be read. Any thread may call it."""
     if path.parent.name == "refs" and path.is_file():  # a revision in the cache of Hugging Face
         commit = path.read_text(errors="replace").strip()[:64]
         path, ref = path.parent.parent / "snapshots" / commit, path
@@ -82,9 +102,7 @@ def _read(path: Path) -> Any:
             return _folder(path)
         if path.suffix == ".safetensors":
             return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch says of sparse tensors that checking them is slow
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise NetworkError(f"{path}: holds more than tensors, which is not loaded: save model.state_dict()") from error
     except NetworkError:
@@ -109,7 +127,7 @@ def _folder(path: Path) -> dict[str, Any]:
     for part in parts:
         if Path(part).name != part:
             raise NetworkError(f"{path}: its index names {part!r}, which is not a file in it")
-        found |= _read(path / part)
+        found |= read(path / part)
     return found
 
 

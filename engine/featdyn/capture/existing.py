@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featdyn.capture.checkpoint_files import state_in
+from featdyn.capture.checkpoint_files import quiet, read, state_in
 from featdyn.capture.probes import Probes
 from featdyn.capture.recorder import Recorder
 from featdyn.store import Run
@@ -52,17 +54,16 @@ def capture(
     StoreError
         As the recorder raises it.
     """
-    done = 0
     before: dict[str, Tensor] = {}
     told: set[tuple[str, ...]] = set()
-    with Recorder(model, probes, store, resume=True, **options) as recorder:
+    with Recorder(model, probes, store, resume=True, **options) as recorder, quiet():
         recorder.meter.quiet = True  # there is no training to compare with
         recorder.plan(len(checkpoints)).check(store)
-        for step, path in checkpoints.items():
+        done = sum(step <= recorder.last_step for step in checkpoints)
+        new = {step: path for step, path in checkpoints.items() if step > recorder.last_step}
+        for (step, path), content in zip(new.items(), _read_ahead(new.values()), strict=True):
             done += 1
-            if step <= recorder.last_step:
-                continue
-            state = state_in(path, model, prefix, partial(_left_out, path, told, said))
+            state = state_in(path, model, prefix, partial(_left_out, path, told, said), content=content)
             if before and all(torch.equal(before[name], value) for name, value in state.items()):
                 said(f"{path}: equals the checkpoint before")
             model.load_state_dict(state, strict=False)  # what is not a tensor stays
@@ -70,6 +71,18 @@ def capture(
             before = state
             progress(done, len(checkpoints))
     return Run(store)
+
+
+def _read_ahead(paths: Iterable[Path]) -> Iterator[Any]:
+    """Yield what the files hold; while one is recorded the next is read."""
+    with ThreadPoolExecutor(1, thread_name_prefix="featdyn-reader") as reader:
+        ahead: deque[Future[Any]] = deque()
+        for path in paths:
+            ahead.append(reader.submit(read, path))
+            if len(ahead) > 1:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _left_out(path: Path, told: set[tuple[str, ...]], said: Callable[[str], None], names: list[str]) -> None:

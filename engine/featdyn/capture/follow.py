@@ -1,6 +1,6 @@
 """The sample axis is checked, not believed: what is recorded must give each sample its own row, in any batch.
 
-A few samples pass the network twice, once more in another order and number, and half of them without the others. What
+A few samples pass the network, once more in another order and number, and half of them without the others. What
 gives other rows then (windows or tokens folded into the batch, a table of positions, tokens first, samples that meet,
 something random) is refused.
 """
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from featdyn.capture import tap
 from featdyn.capture.axis import Axis
 from featdyn.capture.call import Call
+from featdyn.capture.handed_on import HandedOn
 from featdyn.capture.nest import Nest, leaves, mapped
 from featdyn.capture.undisturbed import undisturbed
 from featdyn.errors import NetworkError
@@ -48,10 +50,13 @@ def layer_shapes(
     call: Call = _PLAIN,
     taps: Taps | None = None,
     axes: Mapping[str, Axis] | None = None,
+    handed_on: HandedOn | None = None,
+    outputs: dict[str, str | None] | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Return what one sample has at each layer, positions first, in the order in which they run.
 
-    ``axes`` are those of layers whose samples or positions lie elsewhere than in most.
+    ``axes`` are those of layers whose samples or positions lie elsewhere than in most, ``outputs`` those of layers that
+    return several tensors, as :func:`featdyn.capture.tap.run` takes and completes them.
     Raises :class:`LayerError` or :class:`NetworkError` where a layer, the output or the loss does not follow the
     samples, or :func:`featdyn.capture.tap.run` refuses.
     """
@@ -59,39 +64,46 @@ def layer_shapes(
     n = len(one)
     turned, halved = [*range(n - 1, -1, -1), 0], [i // 2 for i in range(n)]
     others = []
+    asked: dict[str, Any] = {"call": call, "taps": taps, "handed_on": handed_on, "outputs": outputs}
     with undisturbed(model):
-        first = tap.run(model, inputs, labels, layers, gradients=gradients, call=call, taps=taps)
+        first = tap.run(model, inputs, labels, layers, gradients=gradients, **asked)
         for device in {torch.device("cpu"), one.device}:
             torch.rand(1, device=device)  # each pass begins where the random state stands: move it
-        again = tap.run(model, inputs, labels, layers, gradients=False, call=call, taps=taps)
         for order in (torch.tensor(places, device=one.device) for places in (turned, halved)):
             rows = partial(torch.index_select, dim=0, index=order)
             given = mapped(rows, inputs), mapped(rows, labels)
-            passed = tap.run(model, *given, layers, gradients=False, call=call, taps=taps)
+            passed = tap.run(model, *given, layers, gradients=False, **asked)
             others.append((order, passed))
-    # An output may be a small difference of large features, as that of a lazy network: it has their rounding.
-    features = max((_largest(values) for values in first.activations.values()), default=0.0)
-    for why in _strays(first.logits, again.logits, [(o, p.logits) for o, p in others], features):
-        raise NetworkError(f"the network's output {why}")
-    around = max(_largest(first.logits), 1.0)
-    for why in _strays(first.loss, again.loss, [(o, p.loss) for o, p in others], around):
-        raise NetworkError(f"the loss {why}")
-    shapes = {}
-    for name, values in first.activations.items():
-        axis = (axes or {}).get(name, Axis())
-        if max(axis.sample, axis.position or 0) >= max(values.ndim, 1):
-            raise tap.LayerError(f"layer {name} returns {values.ndim} axes, so there is no {axis}", name)
 
-        def strays(turned: Callable[[Tensor], Tensor], name: str = name, first: Tensor = values) -> Iterator[str]:
-            axes = {passed.activations[name].ndim for _, passed in others} - {first.ndim}
-            if axes:
-                return iter([f"gives {first.ndim} or {axes.pop()} axes, as the batch has it"])
-            found = [(order, turned(passed.activations[name])) for order, passed in others]
-            return _strays(turned(first), turned(again.activations[name]), found)
+        @cache  # what is random strays above, too: this says only that it is that
+        def again() -> tap.Pass:
+            return tap.run(model, inputs, labels, layers, gradients=False, **asked)
 
-        for why in strays(axis.turned):
-            raise tap.LayerError(f"layer {name} {why}: {_instead(name, axis, values.ndim, strays)}", name)
-        shapes[name] = tuple(axis.turned(values).shape[1:])
+        # An output may be a small difference of large features, as that of a lazy network: it has their rounding.
+        features = max((_largest(values) for values in first.activations.values()), default=0.0)
+        logits = [(order, passed.logits) for order, passed in others]
+        for why in _strays(first.logits, lambda: again().logits, logits, features):
+            raise NetworkError(f"the network's output {why}")
+        around = max(_largest(first.logits), 1.0)
+        losses = [(order, passed.loss) for order, passed in others]
+        for why in _strays(first.loss, lambda: again().loss, losses, around):
+            raise NetworkError(f"the loss {why}")
+        shapes = {}
+        for name, values in first.activations.items():
+            axis = (axes or {}).get(name, Axis())
+            if max(axis.sample, axis.position or 0) >= max(values.ndim, 1):
+                raise tap.LayerError(f"layer {name} returns {values.ndim} axes, so there is no {axis}", name)
+
+            def strays(turned: Callable[[Tensor], Tensor], name: str = name, first: Tensor = values) -> Iterator[str]:
+                axes = {passed.activations[name].ndim for _, passed in others} - {first.ndim}
+                if axes:
+                    return iter([f"gives {first.ndim} or {axes.pop()} axes, as the batch has it"])
+                found = [(order, turned(passed.activations[name])) for order, passed in others]
+                return _strays(turned(first), lambda: turned(again().activations[name]), found)
+
+            for why in strays(axis.turned):
+                raise tap.LayerError(f"layer {name} {why}: {_instead(name, axis, values.ndim, strays)}", name)
+            shapes[name] = tuple(axis.turned(values).shape[1:])
     return shapes
 
 
@@ -99,9 +111,9 @@ def _instead(name: str, axis: Axis, axes: int, strays: Callable[[Callable[[Tenso
     """Return what to write where a layer does not follow the samples: the axis that does, if there is one."""
     for place in range(axes):
         if place != axis.sample and not any(strays(Axis(sample=place).turned)):
-            pool = f', pool="{axis.pool}"' if axis.pool else ""
+            also = "".join(f', {key}="{said}"' for key in ("pool", "output") if (said := getattr(axis, key)))
             return (
-                f'its samples are axis {place}: write layers={{"{name}": Axis(sample={place}{pool})}}, or leave it out'
+                f'its samples are axis {place}: write layers={{"{name}": Axis(sample={place}{also})}}, or leave it out'
             )
     return (
         "leave it out, or record a module that gives one row a sample, such as the one after it, or its mean over "
@@ -110,9 +122,12 @@ def _instead(name: str, axis: Axis, axes: int, strays: Callable[[Callable[[Tenso
 
 
 def _strays(
-    first: Tensor, again: Tensor, others: Sequence[tuple[Tensor, Tensor]], around: float = 0.0
+    first: Tensor, again: Callable[[], Tensor], others: Sequence[tuple[Tensor, Tensor]], around: float = 0.0
 ) -> Iterator[str]:
-    """Yield in what way rows are not those of the samples, in two passes of a batch, and of others by their order."""
+    """Yield in what way rows are not those of the samples, in a pass of a batch, and of others by their order.
+
+    ``again`` passes the batch once more, only to tell what is random from what is not.
+    """
     n = len(first) if first.ndim else 1
     for order, other in others:
         rows = len(other) if other.ndim else 1
@@ -123,12 +138,14 @@ def _strays(
             yield f"gives rows of {tuple(first.shape[1:])} or {tuple(other.shape[1:])}, as the batch has it"
         elif not first.numel():
             yield f"gives rows without values, {tuple(first.shape[1:])}"
-        elif not close(first, again, around):
+        elif close(first[order], other, around, ALIKE if len(order) == n and not first.is_cuda else TOLERANCE):
+            continue
+        elif not close(first, again(), around):
             yield (
                 "is random in eval mode, or follows what passed before: two passes of the same samples differ "
                 "(F.dropout without training=? a state that is kept?)"
             )
-        elif not close(first[order], other, around, ALIKE if len(order) == n and not first.is_cuda else TOLERANCE):
+        else:
             yield "gives a sample other values in another batch, so that its rows are not the samples, or samples meet"
 
 

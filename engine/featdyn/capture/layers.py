@@ -12,12 +12,13 @@ from featdyn.capture.axis import Axis, Pool
 from featdyn.capture.call import Call
 from featdyn.capture.channels import channels_first
 from featdyn.capture.follow import layer_shapes
+from featdyn.capture.handed_on import HandedOn
 from featdyn.capture.layout import Layout, layout
 from featdyn.capture.nest import Nest
 from featdyn.capture.one_tensor import packed
 from featdyn.capture.tap import LayerError
 from featdyn.errors import NetworkError
-from featdyn.networks import Cut, Taps, cuts, default_cuts
+from featdyn.networks import Cut, Taps, cuts, default_cuts, module_cuts
 from featdyn.networks.layer_patterns import matching
 
 _PLAIN = Call()
@@ -32,6 +33,7 @@ def select(
     gradients: bool = False,
     call: Call = _PLAIN,
     modules_only: bool = False,
+    handed_on: HandedOn | None = None,
     axes: Mapping[str, Axis] | None = None,
     pool: Pool = "none",
     mask: Callable[[str | None], Tensor | None] = lambda key: None,
@@ -46,8 +48,8 @@ def select(
     :class:`NetworkError` where a pattern matches nothing, or a layer cannot be recorded. With ``modules_only`` cuts
     that have no module are left out: several ranks share buffers by modules. ``axes`` are of patterns, the last that
     fits a layer counts, and where they name no positions those of convolutions of sequences, their norms and pools are
-    the last axis; ``pool`` is of layers whose axis does not say another, ``mask`` gives that of the probes, or that
-    which an axis names.
+    the last axis; ``handed_on`` learns into which layers later steps write; ``pool`` is of layers whose axis does not
+    say another, ``mask`` gives that of the probes, or that which an axis names.
     """
     modules = [name for name, _ in model.named_modules() if name]
     outer = ", ".join([name for name in modules if "." not in name][:20])
@@ -72,14 +74,18 @@ def select(
             raise NetworkError(f"no layer {pattern!r}; {has}")
         chosen |= dict.fromkeys(found, True)
         turned |= dict.fromkeys(found, (axes or {}).get(pattern, Axis()))
-    why = ""
+    why, picked = "", set[str]()
     while chosen:
         try:
             tapped = [cut for cut in (every or {}).values() if cut.name in chosen and not cut.module]
             taps = Taps(tapped) if tapped else None
+            several = {name: turned[name].output for name, asked in chosen.items() if asked or turned[name].output}
             shapes = layer_shapes(
-                model, inputs, labels, list(chosen), gradients=gradients, call=call, taps=taps, axes=turned
-            )
+                model, inputs, labels, list(chosen), gradients=gradients, call=call, taps=taps, axes=turned,
+                handed_on=handed_on, outputs=several,
+            )  # fmt: skip
+            picked |= {name for name, place in several.items() if place is not None and turned[name].output is None}
+            turned |= {name: replace(turned[name], output=several[name]) for name in picked & shapes.keys()}
             plain = {n: s for n, s in shapes.items() if turned[n].sample == 0 and turned[n].position is None}
             first = channels_first(model, inputs, call, plain, [*(every or {}).values()])
             for name in (name for name, known in first.items() if known):
@@ -92,7 +98,9 @@ def select(
                 name: layout(name, shapes[name], turned[name], pool, None if own is None else own.shape[1])
                 for name, own in masks.items()
             }
-            return {n: replace(one, unsure=n in first and first[n] is None) for n, one in laid.items()}, taps
+            return {
+                n: replace(one, unsure=n in first and first[n] is None, picked=n in picked) for n, one in laid.items()
+            }, taps
         except LayerError as error:
             if chosen.pop(error.layer):
                 raise
@@ -126,6 +134,9 @@ def _cuts(model: nn.Module, inputs: Nest, call: Call) -> list[Cut]:
         if isinstance(inputs, Tensor) and call.forward is None:
             return cuts(model, inputs)
         asked = packed(model, inputs, call)
+        quick = module_cuts(*asked)  # to trace such a network took seconds, and gave what mostly no module returns
+        if quick:
+            return quick
         found = cuts(*asked)
         every = cuts(*asked, every=True) if not all(cut.module for cut in found) else []
         same = {(cut.prefix_macs, prod(cut.shape)): cut for cut in every if cut.module}

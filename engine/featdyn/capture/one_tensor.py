@@ -21,7 +21,8 @@ def of_one_tensor(
     """Return the network as it takes one tensor such as ``example`` and returns its logits; itself where it does.
 
     ``call`` says how it is asked, ``unpacked`` makes of the tensor what it takes, where that is something else. Raises
-    :class:`NetworkError` where it does not run on that, or returns no logits.
+    :class:`NetworkError` where it does not run on that, or returns no logits. Of a network without weights the example
+    lies on torch's meta device.
     """
 
     def ask(model: nn.Module, given: Tensor) -> Any:
@@ -31,7 +32,8 @@ def of_one_tensor(
     found = model if plain else with_forward(model, ask)
     try:
         with torch.inference_mode():
-            outputs = eval_twin(found)(example.clone())
+            twin = eval_twin(found, (lambda tensor: tensor.to("meta")) if example.is_meta else None)
+            outputs = twin(example.clone())
     except Exception as error:  # what users' forward functions raise
         if plain:
             return model  # who takes it apart says why

@@ -16,7 +16,8 @@ from featdyn.capture.asked import token_targets
 from featdyn.capture.axis import Axis
 from featdyn.capture.call import Call
 from featdyn.capture.follow import output_shape
-from featdyn.capture.layout import unsure_positions
+from featdyn.capture.handed_on import HandedOn
+from featdyn.capture.layout import picked_outputs, unsure_positions
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.outputs import Outputs
 from featdyn.capture.probes import Probes
@@ -41,6 +42,7 @@ class Recording:
         several: bool = False,
     ) -> None:
         self.model, self.options, self.call = model, options, call
+        self._handed_on = HandedOn()
         for name, tensor in model.state_dict(keep_vars=True).items():
             if is_lazy(tensor):
                 raise NetworkError(
@@ -52,7 +54,7 @@ class Recording:
                     "gradients: make the network outside of it"
                 )
         self.device = tap.device_of(model)
-        shape = output_shape(model, probes.few(self.device)[0], call)
+        shape = output_shape(model, probes.few(self.device, 2)[0], call)
         loss = not (call.loss is None and probes.labels is None)
         by_token = loss and call.loss is None and len(shape) == 3
         self.probes = token_targets(probes, shape) if by_token else probes
@@ -70,18 +72,24 @@ class Recording:
         self.layouts, self._taps = cut_layers.select(
             model, *self.probes.few(self.device), options.layers, gradients=options.gradients, call=call,
             modules_only=several, axes=axes, pool="mean" if moments else options.pool, mask=self.probes.mask_named,
+            handed_on=self._handed_on,
         )  # fmt: skip
         if moments:
             self.layouts = {name: layer.as_vector() for name, layer in self.layouts.items()}
             kept_moments.check(self.layouts, self.outputs.shape)
         named = {name: self.probes.mask_named(layer.axis.mask) for name, layer in self.layouts.items()}
         self._masks = {name: found for name, found in named.items() if found is not None}
-        self.said = [line for line in (self.outputs.said, unsure_positions(self.layouts)) if line]
+        self._several = {
+            name: str(one.axis.output) for name, one in self.layouts.items() if one.axis.output is not None
+        }
+        said = self.outputs.said, unsure_positions(self.layouts), picked_outputs(self.layouts)
+        self.said = [line for line in said if line]
 
     def passed(self, places: Tensor, layers: Sequence[str] = (), *, gradients: bool = False) -> tap.Pass:
         """Run the probes at these places through the network as one batch."""
         batch = self.probes.rows(places, self.device)
-        asked: dict[str, Any] = {"gradients": gradients, "call": self.call}
+        asked: dict[str, Any] = {"gradients": gradients, "call": self.call, "handed_on": self._handed_on}
+        asked["outputs"] = self._several
         try:
             return tap.run(self.model, *batch, layers, taps=self._taps if layers else None, **asked)
         except tap.StaleError:  # the network was changed since it was taken apart

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from featdyn.capture.call import Call
+from featdyn.capture.handed_on import HandedOn
 from featdyn.capture.nest import Nest, leaves, mapped
+from featdyn.capture.several_outputs import one_of, replaced
 from featdyn.capture.undisturbed import undisturbed
 from featdyn.errors import FeatdynError, NetworkError, first_line
 from featdyn.networks import Taps
@@ -62,6 +64,8 @@ def run(
     gradients: bool,
     call: Call = _PLAIN,
     taps: Taps | None = None,
+    handed_on: HandedOn | None = None,
+    outputs: dict[str, str | None] | None = None,
 ) -> Pass:
     """Run one batch in eval mode, on the model's device; the model and the batch are left as they were.
 
@@ -69,7 +73,9 @@ def run(
     written: compiled code does not know of the layers that are watched. ``layers`` are names of modules (as in
     ``named_modules``) whose output is one tensor of real numbers; with ``gradients`` each sample's loss is
     differentiated with respect to each of them. Layers that are cuts which no module returns have ``taps``, by which
-    the network runs once more.
+    the network runs once more. With ``handed_on``, of earlier passes, only layers into which a later step writes are
+    copied for that step, else all. ``outputs`` are of layers that may return several tensors: which of them is watched;
+    of None the first one of real numbers, whose name is put in its place.
 
     Raises
     ------
@@ -78,9 +84,47 @@ def run(
     ValueError
         A loss that is not one number a sample, or does not depend on the network.
     """
+    on, several = handed_on or HandedOn(), {} if outputs is None else outputs
+    while True:
+        try:
+            found = _run(model, inputs, labels, layers, on, several, gradients=gradients, call=call, taps=taps)
+        except Exception:
+            if not on.give_up():  # else it may be that autograd lets nobody write into what was not copied
+                raise
+            continue
+        if handed_on is None or on.kept_right():
+            return found
+
+
+def _run(
+    model: nn.Module,
+    inputs: Nest,
+    labels: Nest,
+    layers: Sequence[str],
+    on: HandedOn,
+    several: dict[str, str | None],
+    *,
+    gradients: bool,
+    call: Call,
+    taps: Taps | None,
+) -> Pass:
     modules = dict(model.named_modules())
     kept: dict[str, Tensor] = {}
     apart: set[str] = set()  # layers that ran where autograd was off, such as in a frozen part below torch.no_grad
+
+    def watch(name: str, output: object) -> object:
+        """Keep what a layer returns, or one tensor of it; return what the network goes on with."""
+        wanted = several.get(name)
+        if name not in several or (isinstance(output, Tensor) and wanted is None):
+            return keep(name, output)
+        try:
+            found, at, tensor = one_of(output, wanted)
+        except LookupError as error:
+            which = "no tensor of real numbers" if wanted is None else f"no output {wanted}"
+            kind = "one tensor" if isinstance(output, Tensor) else f"a {type(output).__name__} of {error.args[0]}"
+            raise LayerError(f"layer {name} returns {kind}, {which}: {_OTHER}", name) from None
+        several[name] = found
+        return replaced(output, at, keep(name, tensor))
 
     def keep(name: str, output: object) -> Tensor:
         if not isinstance(output, Tensor):
@@ -102,10 +146,10 @@ def run(
             output = output.detach().requires_grad_()
         kept[name] = output
         with torch.set_grad_enabled(gradients):
-            return output.clone()  # a later in-place step (ReLU(inplace=True)) then changes the copy
+            return on.instead_of(name, output)
 
-    def hook(name: str) -> Callable[[nn.Module, object, object], Tensor]:
-        return lambda module, arguments, output: keep(name, output)
+    def hook(name: str) -> Callable[[nn.Module, object, object], object]:
+        return lambda module, arguments, output: watch(name, output)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -117,7 +161,7 @@ def run(
         stack.enter_context(torch.autocast(batch[0].device.type, enabled=False))
         stack.enter_context(torch.set_grad_enabled(gradients))
         # The input asks for a gradient, so that also frozen layers have a graph behind them. The network is given a
-        # copy, into which its first operation may write.
+        # copy of it, into which its first operation may write.
         first = mapped(lambda t: t.detach().clone().requires_grad_(gradients and t.is_floating_point()), inputs)
         with contextlib.ExitStack() as hooks:
             for name in layers:
@@ -128,7 +172,7 @@ def run(
                         raise LayerError(f"layer {name} is TorchScript, which hands nothing out: {_OTHER}", name)
                     hooks.enter_context(modules[name].register_forward_hook(hook(name)))
             try:
-                outputs = call(model, mapped(Tensor.clone, first))
+                outputs = call(model, mapped(Tensor.clone, first) if gradients or taps is not None else first)
             except FeatdynError:
                 raise
             except Exception as error:  # the forward functions of users raise what they please

@@ -136,7 +136,7 @@ def _command(name: str, *analyses: Analysis) -> click.Command:
     ) -> None:
         context, tried, failed = click.get_current_context(), 0, 0
         stores = context.obj
-        own: dict[str, Any] = {"model": named.network(model) if model else None}
+        own: dict[str, Any] = {"model": named.factory(model) if model else None}
         own |= {"batches": named.made(batches) if batches else None}
         functions = {"loss": loss, "forward": forward, "output": output}
         own |= {name: named.named(given) for name, given in functions.items() if given}

@@ -31,7 +31,7 @@ from featdyn.cli.workers import compute_flags, opened
 )
 @click.option("--fit", type=float, help="t2: the first checkpoint that has this share of its training probes right.")
 @table_format
-@out_file("Write to this file; with the ending .html a figure, beside the table on standard output.")
+@out_file("Write to this file; with the ending .html a page of figures, beside the table on standard output.")
 def command(
     stores: tuple[str, ...],
     quantities: tuple[str, ...],
@@ -60,7 +60,10 @@ def command(
         )
     form = format_of(kind, out)
     if out is not None and out.lower().endswith((".html", ".htm")):
-        write(table, out)
+        at = f"the first checkpoint with {fit:g} of its training probes right" if fit is not None else None
+        at = at or ("the last checkpoint" if t2 == 1 else f"the last checkpoint before {t2:g} of all steps")
+        where = f"t2: {at}. t1: the last checkpoint before {t1:g} of t2's steps."
+        write(table, out, where=where)
         out = None
     render(table, form, out or sys.stdout, raw=raw)
 

@@ -30,7 +30,7 @@ COMMANDS = {
     "analyze": "Answer a question about a store, and keep the answer in it.",
     "replay": "Compute stored results again, and say whether they come out the same.",
     "export": "Write a composite of checkpoints as a state dict.",
-    "claims": "Test the claims of arXiv 2509.20334 on runs with clean and random labels.",
+    "reproduce": "Run a study again, and judge its claims by rules that were written before.",
     "compare": "Put runs side by side, in one table and one figure.",
     "report": "Write a store's HTML report.",
     "verify": "Check every committed byte of a store; drop what is damaged.",

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -61,6 +62,14 @@ def network(name: str) -> nn.Module:
     if not isinstance(found, nn.Module):
         raise FeatdynError(f"--model {name}: gives {type(found).__name__}, not a torch.nn.Module")
     return found
+
+
+def factory(name: str) -> nn.Module | Callable[[], nn.Module]:
+    """Return the network that stands there, or the function that makes it, as :func:`network` calls it."""
+    from torch import nn
+
+    found = named(name)
+    return found if isinstance(found, nn.Module) else partial(network, name)
 
 
 def probes(name: str) -> Probes:

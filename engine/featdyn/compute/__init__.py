@@ -2,9 +2,9 @@
 
 from featdyn.compute.open import workers
 from featdyn.compute.options import ComputeOptions
-from featdyn.compute.plan import Plan
+from featdyn.compute.plan import Limits, Plan
 from featdyn.compute.serial import SERIAL
 from featdyn.compute.tree import fold
 from featdyn.compute.workers import Stage, Workers, same
 
-__all__ = ["SERIAL", "ComputeOptions", "Plan", "Stage", "Workers", "fold", "same", "workers"]
+__all__ = ["SERIAL", "ComputeOptions", "Limits", "Plan", "Stage", "Workers", "fold", "same", "workers"]

@@ -19,7 +19,7 @@ from distributed.comm.core import CommClosedError
 from featdyn.compute import local
 from featdyn.compute.address import check
 from featdyn.compute.options import ComputeOptions
-from featdyn.compute.plan import Plan, available, resident
+from featdyn.compute.plan import Limits, available, resident
 from featdyn.compute.state import Prepare, hold, state
 from featdyn.compute.tree import fold, runs
 from featdyn.compute.workers import Combine, Item, Result, Stage, State, Task, Value, Workers
@@ -66,6 +66,7 @@ class Cluster(Workers):
             if options.workers is not None or options.memory_limit is not None:
                 raise ComputeError(f"{options.scheduler} has its own workers and limits: leave these options out")
             check(options.scheduler, PATIENCE)
+            self._stack.enter_context(_silenced("distributed.client"))
             client = Client(options.scheduler, timeout=PATIENCE, set_as_default=False)
             self._stack.callback(client.close)
             client.wait_for_workers(1, timeout=PATIENCE)
@@ -93,14 +94,14 @@ class Cluster(Workers):
         """Number of workers."""
         return len(self._each("nthreads"))
 
-    def admit(self, plan: Plan) -> None:
+    def limits(self) -> Limits:
         limits, threads = [n for n in self._each("memory_limit") if n], max(self._each("nthreads"))
         try:
             base = max(self.client.run(_libraries).values())
         except CommClosedError as error:
             limit = min(limits, default=0)
             raise ComputeError(f"a worker ended as it loaded libraries, with {size(limit)} of memory") from error
-        plan.announce(min(limits, default=available()), base, threads=threads, here=self._here)
+        return Limits(min(limits, default=available()), base, threads, self._here)
 
     @contextmanager
     def stage(self, state: State, rebuild: Callable[[], State]) -> Iterator[Stage]:
@@ -112,8 +113,9 @@ class Cluster(Workers):
         try:
             yield _Stage(self.client, plugin.key, AHEAD * self.threads)
         finally:
-            with suppress(OSError, ClosedClientError):  # a scheduler that is gone has forgotten it
-                self.client.unregister_worker_plugin(plugin.name)
+            if self.client.status == "running":  # a scheduler that is gone has forgotten it, and would be waited for
+                with suppress(OSError, ClosedClientError):
+                    self.client.unregister_worker_plugin(plugin.name)
 
     def close(self) -> None:
         """End the workers, if they are ours."""
@@ -185,6 +187,18 @@ def _connected(*, task: bool = False) -> Iterator[None]:
         if task and isinstance(error, OSError) and not isinstance(error, CommClosedError):
             raise
         raise ComputeError(f"the connection to the cluster was lost ({_line(error)})") from error
+
+
+@contextmanager
+def _silenced(name: str) -> Iterator[None]:
+    """Keep what a logger says from the terminal: of a scheduler that is gone we tell ourselves, in one line."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _apply(key: str, function: Task[Any, Any], item: Any) -> Any:

@@ -6,11 +6,21 @@ import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from featdyn.errors import ComputeError
 from featdyn.sizes import size
 
 LOG = logging.getLogger("featdyn")
+
+
+class Limits(NamedTuple):
+    """What a process may take that works on tasks."""
+
+    limit: int | None  # bytes; None where nobody knows
+    base: int  # bytes that are taken already, for libraries above all
+    threads: int  # tasks at once
+    here: bool  # whether it also collects the results
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,11 @@ class Plan:
         """Return the bytes held at once by a worker of so many threads, which also collects when it is ``here``."""
         parts = threads * (sum(self.task.values()) + sum(self.state.values()))
         return parts + (sum(self.result.values()) if here else 0)
+
+    def fits(self, limits: Limits) -> bool:
+        """Whether no process takes more than it may."""
+        limit, base, threads, here = limits
+        return limit is None or base + self.peak(threads, here=here) <= limit
 
     def announce(self, limit: int | None, base: int, *, threads: int, here: bool) -> None:
         """Log the plan of a worker that runs so many tasks at once and, where it is ``here``, collects the results.

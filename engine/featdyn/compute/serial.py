@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from featdyn.compute.plan import Plan, available, resident
+from featdyn.compute.plan import Limits, available, resident
 from featdyn.compute.tree import fold
 from featdyn.compute.workers import Combine, Item, Result, Stage, State, Task, Value, Workers
 
@@ -19,11 +19,10 @@ class Serial(Workers):
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
 
-    def admit(self, plan: Plan) -> None:
+    def limits(self) -> Limits:
         if self.limit is not None:
-            plan.announce(self.limit, resident(), threads=1, here=True)
-        else:
-            plan.announce(available(), 0, threads=1, here=True)
+            return Limits(self.limit, resident(), 1, True)
+        return Limits(available(), 0, 1, True)
 
     @contextmanager
     def stage(self, state: State, rebuild: Callable[[], State]) -> Iterator[Stage]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias, TypeVar
 
-from featdyn.compute.plan import Plan
+from featdyn.compute.plan import Limits, Plan
 
 State = TypeVar("State")
 Item = TypeVar("Item")
@@ -46,11 +46,16 @@ class Workers(ABC):
     """Workers, as a context manager."""
 
     @abstractmethod
+    def limits(self) -> Limits:
+        """Return what the smallest worker may take, and has taken."""
+
     def admit(self, plan: Plan) -> None:
         """Log a plan before it runs.
 
         Raises :class:`ComputeError` if it cannot fit into the memory of a worker, or of this process.
         """
+        limit, base, threads, here = self.limits()
+        plan.announce(limit, base, threads=threads, here=here)
 
     @abstractmethod
     def stage(self, state: State, rebuild: Callable[[], State]) -> AbstractContextManager[Stage]:

@@ -32,6 +32,7 @@ def load(
     download: bool = False,
     image_size: int | None = None,
     train_size: int | None = None,
+    seed: int = 0,
     shortcut: float | None = None,
 ) -> Dataset:
     """Load a data set into memory.
@@ -48,8 +49,10 @@ def load(
     image_size : int, optional
         Resize all images to this height and width.
     train_size : int, optional
-        Keep this many training images: always the same ones, balanced over classes, and among those of any larger size.
-
+        Keep this many training images: always the same ones of a seed, balanced over classes, and among those of any
+        larger size.
+    seed : int
+        Of that choice.
     shortcut : float, optional
         Write a label into every image, of this share of the training images their own: see
         :func:`featdyn.data.shortcut.with_shortcut`.
@@ -69,7 +72,8 @@ def load(
     train = dataset.train
     if train_size > len(train):
         raise DataError(f"train_size: {train_size} is more than the {len(train)} training images of {dataset.name}")
-    kept = stratified_order(train.labels, key("train_size"))[:train_size]
+    seeds = (key("train_size"), seed) if seed else (key("train_size"),)  # as before there were others
+    kept = stratified_order(train.labels, *seeds)[:train_size]
     return replace(dataset, train=train.part(np.sort(kept)))
 
 

@@ -28,6 +28,7 @@ class DataOptions(Options):
     train_size: int | None = Field(
         None, ge=1, description="train on this many of the training images, as many of each class as possible"
     )
+    seed: int = Field(0, ge=0, description="seed of the choice of train_size images")
     shortcut: Fraction | None = Field(
         None,
         description="write a label into the first pixels of every image: of this share of the training images their "

@@ -4,9 +4,10 @@ from featdyn.networks.choose import default_cuts, resolve
 from featdyn.networks.classes import class_loss, predicted_classes
 from featdyn.networks.cut import Cut, features_at, segments, state_for
 from featdyn.networks.registry import build, names
+from featdyn.networks.skeleton import is_skeleton, skeleton
 from featdyn.networks.taps import Taps, taps
 from featdyn.networks.unwrap import unwrap
-from featdyn.networks.ways import cuts, ways
+from featdyn.networks.ways import cuts, module_cuts, ways
 
 __all__ = [
     "Cut",
@@ -16,10 +17,13 @@ __all__ = [
     "cuts",
     "default_cuts",
     "features_at",
+    "is_skeleton",
+    "module_cuts",
     "names",
     "predicted_classes",
     "resolve",
     "segments",
+    "skeleton",
     "state_for",
     "taps",
     "unwrap",

@@ -46,6 +46,18 @@ def cuts(module: nn.Module, example: Tensor, *, every: bool = False) -> list[Cut
     return next(ways(module, example, every=every), [])
 
 
+def module_cuts(module: nn.Module, example: Tensor) -> list[Cut]:
+    """Return the cuts that modules return, found by forward hooks alone: in tenths of a second, without a graph.
+
+    None where these leave a wide piece whole, which another way of :func:`cuts` may take apart.
+    """
+    try:
+        found = distinct(list(_by_hooks(module, example, False)), False)
+    except CannotCut:
+        return []
+    return [] if _coarse(module, found) else found
+
+
 def ways(module: nn.Module, example: Tensor, *, every: bool = False) -> Iterator[list[Cut]]:
     """Yield what each way finds, if it finds any cuts, the fastest way first; each is tried when it is asked for.
 

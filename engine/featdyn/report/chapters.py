@@ -12,7 +12,7 @@ import xarray as xr
 
 from featdyn.analysis import Analysis, analyses
 from featdyn.analysis.status import summary
-from featdyn.report.section import Grid, Panel, Section, word
+from featdyn.report.section import Finding, Grid, Section, word
 from featdyn.store import Run
 
 SHOWN = 2**26
@@ -32,13 +32,11 @@ class Chapter:
     path: str  # in the store
     attributes: Mapping[str, Any]
 
-    def slots(self) -> dict[str, tuple[Section, Panel]]:
-        """Return all panels by the places that the page gives them."""
-        return {
-            f"{self.name}-{s}-{p}": (section, panel)
-            for s, section in enumerate(self.sections)
-            for p, panel in enumerate(section.panels)
-        }
+    @property
+    def finding(self) -> Finding:
+        """What the overview says of it."""
+        first = next((s.finding for s in self.sections if s.finding), None)
+        return first or Finding("Shown as numbers, without a finding in words.")
 
 
 def chapters(run: Run) -> list[Chapter]:
@@ -54,6 +52,7 @@ def unasked(run: Run) -> list[Analysis]:
 
 def _chapter(run: Run, name: str, analysis: Analysis | None) -> Chapter:
     result, path = run.result(name), run.results(name)[-1]
+    explained = _explained(result)
     commit = result.attrs.get("input_commit", run.commits[-1].number)
     return Chapter(
         name=name,
@@ -61,7 +60,7 @@ def _chapter(run: Run, name: str, analysis: Analysis | None) -> Chapter:
         source=analysis.source if analysis else "",
         sections=_with_way(_sections(name, result, analysis), result.attrs),
         missing=[
-            (", ".join(_explained(result, status)), reason, f"{count:,} of {size:,}")
+            (", ".join(explained.get(status, [status])), reason, f"{count:,} of {size:,}")
             for status, reason, count, size in summary(result)
         ],
         checkpoints=sum(c.kind == "checkpoint" and c.number <= commit for c in run.commits),
@@ -109,7 +108,10 @@ def plain_section(name: str, result: xr.Dataset, text: str = "") -> Section:
     return Section(name.replace("_", " ").capitalize(), (text,) if text else (), grid=Grid(header, rows))
 
 
-def _explained(result: xr.Dataset, status: str) -> list[str]:
-    """Return the variables whose missing cells a status explains."""
-    links = {str(name): str(v.attrs.get("ancillary_variables", "")).split() for name, v in result.data_vars.items()}
-    return [name.replace("_", " ") for name, of in links.items() if status in of] or [status]
+def _explained(result: xr.Dataset) -> dict[str, list[str]]:
+    """Return the variables whose missing cells each status explains."""
+    found: dict[str, list[str]] = {}
+    for name, variable in result.variables.items():
+        for status in str(variable.attrs.get("ancillary_variables", "")).split():
+            found.setdefault(status, []).append(str(name).replace("_", " "))
+    return found

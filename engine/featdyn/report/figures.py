@@ -1,145 +1,87 @@
-"""Line figures as plotly reads them: plain JSON, which the page's script draws in light or dark colours."""
+"""Figures of results: lines with their stored intervals, and maps, over checkpoints, layers or what else there is."""
 
 from __future__ import annotations
 
-import html
-import itertools
-import math
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from featdyn.report.rounding import rounded, short
-
-Figure: TypeAlias = dict[str, Any]
-Figures: TypeAlias = dict[str, Figure]  # by the choices that show it, joined by "|"; "" where there is no choice
-
-# Okabe and Ito's colours, told apart with any colour vision; their yellow and black vanish on light or dark paper.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-NEUTRAL = "#8a8f98"
-_DEPTH = ((0x1F, 0x78, 0xC1), (0xB8, 0x6B, 0xA9), (0xE6, 0x9F, 0x00))  # shallow to deep: blue, mauve, orange
-
-TICKS = 9
-MARKED = 60  # points up to which each is marked
-INLINE = 14  # lines up to which the legend stands above the figure
+from featdyn.report.figure import Axis, Lines, Map, Series, numbers
 
 
-def line(name: str, y: ArrayLike, colour: str, dash: str = "", **more: Any) -> dict[str, Any]:
-    """Return one line; without ``x`` it runs over the run's checkpoints, and the page's script adds their steps."""
-    values = rounded(y)
-    return {
-        "type": "scatter",
-        "mode": "lines+markers" if len(values) <= MARKED else "lines",
-        "name": text(name),
-        "y": values,
-        "line": {"color": colour, "width": 2} | ({"dash": dash} if dash else {}),
-        "marker": {"size": 5},
-        **more,
-    }
+def checkpoint_axis(checkpoints: ArrayLike, steps: ArrayLike, title: str = "checkpoint / step") -> Axis:
+    """Return an axis over checkpoints by position, since steps need not be even."""
+    found = (tuple(int(v) for v in np.asarray(values).tolist()) for values in (checkpoints, steps))
+    return Axis(title, "checkpoint", checkpoints=next(found), steps=next(found))
 
 
-def lines(
-    names: Iterable[Any], values: Iterable[ArrayLike], colours: Iterable[str], **more: Any
-) -> list[dict[str, Any]]:
-    """Return a line for each name and row of values, in the first so many colours."""
-    return [line(str(name), y, colour, **more) for name, y, colour in zip(names, values, colours, strict=False)]
+def time_axis(data: xr.Dataset, end: str = "", title: str = "checkpoint / step") -> Axis:
+    """Return the axis over ``t``, or over ``t1`` or ``t2`` by ``end``, of a result."""
+    return checkpoint_axis(data[f"t{end}"].values, data[f"step{end}"].values, title)
 
 
-def figure(
-    lines: Sequence[dict[str, Any]], y: str = "", *, xaxis: dict[str, Any], share: bool = False, log: bool | None = None
-) -> Figure:
-    """Return a figure of lines, with an x axis as plotly has it.
-
-    ``y`` is the title of the y axis, where nothing beside the figure says it. A ``share`` is shown as a percentage.
-    ``log`` says whether the y axis is logarithmic; None: where the values span much.
-    """
-    values = [v for trace in lines for v in trace["y"] if v is not None]
-    ratio = max(values) / min(values) if values and min(values) > 0 else 0.0
-    log = ratio > 20 if log is None else log
-    axis: dict[str, Any] = {"title": {"text": ", ".join(filter(None, [text(y), "log scale" if log else ""]))}}
-    axis |= {"tickformat": ".0%", "hoverformat": ".1%"} if share else {"hoverformat": ".4~g"}
-    if log:
-        dtick = "D2" if ratio < 1000 else math.ceil(math.log10(ratio) / TICKS)
-        axis |= {"type": "log", "dtick": dtick, "tickformat": "~g"}
-    above = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
-    legend = above if len(lines) <= INLINE else {"y": 0.94}
-    layout = {"xaxis": xaxis, "yaxis": axis, "showlegend": len(lines) > 1, "legend": legend}
-    return {"data": list(lines), "layout": layout}
+def line(name: str, y: ArrayLike, order: int | None = None, **more: Any) -> Series:
+    """Return a line in the colour of a kind, grey without ``order``; more is as of :class:`Series`."""
+    return Series(name, numbers(y), order=order, **more)
 
 
-def heatmap(z: ArrayLike, rows: dict[str, Any], columns: dict[str, Any]) -> Figure:
-    """Return a heatmap of ``z (t1, t2)``; ``rows`` and ``columns`` are from :func:`checkpoint_axis`."""
-    values = rounded(z)
-    trace = {
-        "type": "heatmap",
-        "x": list(range(len(values[0]))),
-        "y": list(range(len(values))),
-        "z": values,
-        "colorscale": "Cividis",
-        "colorbar": {"thickness": 9, "outlinewidth": 0, "nticks": 6, "xpad": 6},
-        "hovertemplate": "t1: checkpoint %{y}<br>t2: checkpoint %{x}<br><b>%{z}</b><extra></extra>",
-    }
-    axes = {"showgrid": False, "constrain": "domain"}
-    rows = {**rows, "ticktext": [label.replace("<br>", " / ") for label in rows["ticktext"]]}  # two lines would collide
-    layout = {
-        "xaxis": {**columns, **axes, "title": {"text": "t2: checkpoint / step"}},
-        "yaxis": {**rows, **axes, "title": {"text": "t1: checkpoint / step"}, "scaleanchor": "x"},
-        "showlegend": False,
-    }
-    return {"data": [trace], "layout": layout}
+def lines(names: Iterable[Any], values: Iterable[ArrayLike], *, deep: bool = False, **more: Any) -> list[Series]:
+    """Return a line for each name and row of values, coloured by kind or, where ``deep``, by depth."""
+    rows = [(str(name), numbers(y)) for name, y in zip(names, values, strict=False)]
+    depth = [i / max(1, len(rows) - 1) if deep else None for i in range(len(rows))]
+    return [Series(name, y, order=i, depth=depth[i], **more) for i, (name, y) in enumerate(rows)]
 
 
-def layer_map(z: ArrayLike, layers: ArrayLike, columns: dict[str, Any] | None = None) -> Figure:
-    """Return a heatmap of ``z``: layers by checkpoints, with an axis from :func:`checkpoint_axis`, or by layers."""
-    names = [text(str(layer)) for layer in np.asarray(layers).tolist()]
-    values = rounded(z)
-    trace = {
-        "type": "heatmap",
-        "x": names if columns is None else list(range(len(values[0]))),
-        "y": names,
-        "z": values,
-        "colorscale": "Cividis",
-        "colorbar": {"thickness": 9, "outlinewidth": 0, "nticks": 6, "xpad": 6},
-        "hovertemplate": "<b>%{y}</b><br>%{x}<br><b>%{z}</b><extra></extra>",
-    }
-    layout = {
-        "xaxis": {**(columns or {"type": "category"}), "showgrid": False},
-        "yaxis": {"type": "category", "showgrid": False},
-        "showlegend": False,
-    }
-    return {"data": [trace], "layout": layout}
+def curves(
+    data: xr.Dataset,
+    name: str,
+    over: str,
+    of: str,
+    *,
+    deep: bool = True,
+    words: Callable[[str], str] = str,
+    **more: Any,
+) -> list[Series]:
+    """Return a line over ``over`` for each label of the dimension ``of``, with the intervals that are stored."""
+    rows = data[name].transpose(of, over).values
+    ends = {end: data[f"{name}_{end}"].transpose(of, over).values for end in ("low", "high") if f"{name}_{end}" in data}
+    count = len(rows)
+    return [
+        Series(
+            words(str(label)),
+            numbers(rows[i]),
+            order=i,
+            depth=i / max(1, count - 1) if deep else None,
+            **{end: numbers(values[i]) for end, values in ends.items()},
+            **more,
+        )
+        for i, label in enumerate(data[of].values.tolist())
+    ]
 
 
-def checkpoint_axis(checkpoints: NDArray[Any], steps: NDArray[Any]) -> dict[str, Any]:
-    """Return an axis over checkpoints by position, a few of them labelled with number and step."""
-    shown = range(0, len(checkpoints), stride(len(checkpoints)))
-    return {
-        "title": {"text": "checkpoint / step"},
-        "tickvals": list(shown),
-        "ticktext": [f"{checkpoints[i]}<br>{short(float(steps[i]))}" for i in shown],
-        "range": [-0.5, len(checkpoints) - 0.5],
-    }
+def curve(data: xr.Dataset, name: str, over: str, label: str, order: int | None = None, **more: Any) -> Series:
+    """Return one line over ``over``, with its stored interval."""
+    ends = {end: numbers(data[f"{name}_{end}"].transpose(over)) for end in ("low", "high") if f"{name}_{end}" in data}
+    return Series(label, numbers(data[name].transpose(over)), order=order, **ends, **more)
 
 
-def stride(count: int) -> int:
-    """Return the round distance (1, 2, 5, 10, ...) at which at most ``TICKS`` of ``count`` positions are labelled."""
-    strides = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
-    return int(next(found for found in strides if (count - 1) // found < TICKS))
+def chart(series: Sequence[Series], y: str | Axis, x: Axis, **more: Any) -> Lines:
+    """Return a figure of lines; ``y`` is its axis, or the title of a linear one."""
+    return Lines(x, Axis(y) if isinstance(y, str) else y, tuple(series), **more)
 
 
-def depth_colours(count: int) -> list[str]:
-    """Return one colour for each layer, from shallow to deep."""
-    found = []
-    for i in range(count):
-        at = (len(_DEPTH) - 1) * i / max(1, count - 1)
-        below = min(int(at), len(_DEPTH) - 2)
-        mixed = (a + (b - a) * (at - below) for a, b in zip(_DEPTH[below], _DEPTH[below + 1], strict=True))
-        found.append("#" + "".join(f"{round(channel):02x}" for channel in mixed))
-    return found
+def time_map(data: xr.Dataset, name: str, rows: str = "t1", columns: str = "t2") -> Map:
+    """Return a map of a variable over two checkpoints, with the intervals that are stored."""
+    ends = {e: data[f"{name}_{e}"].transpose(rows, columns).values for e in ("low", "high") if f"{name}_{e}" in data}
+    axes = {dim: time_axis(data, dim.removeprefix("t"), f"{dim}: checkpoint / step") for dim in (rows, columns)}
+    return Map(axes[columns], axes[rows], data[name].transpose(rows, columns).values, **ends)
 
 
-def text(value: str) -> str:
-    """Return text that plotly shows as it is: plotly reads tags and entities in names and titles."""
-    return html.escape(value, quote=False)
+def layer_map(z: NDArray[Any], layers: Iterable[Any], columns: Axis | None = None, **more: Any) -> Map:
+    """Return a map of layers by checkpoints, or by layers where there is no axis of ``columns``."""
+    names = [str(layer) for layer in layers]
+    category = Axis(scale="category")
+    return Map(columns or category, category, z, (names, () if columns else names), **more)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import xarray as xr
 
-from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figure, layer_map, lines
-from featdyn.report.section import Grid, Section, choices_of, panel, preset_set
+from featdyn.report.figure import Axis, Lines, Map
+from featdyn.report.figures import chart, curves, layer_map, time_axis
+from featdyn.report.section import Grid, Section, cells, choices_of, panel, preset_set
 
 
 def layer_curves(
@@ -20,24 +21,29 @@ def layer_curves(
     grid: Grid,
     *,
     as_map: bool = False,
+    **more: Any,
 ) -> Section:
     """Return the section; ``quantities`` are variables over layer, set and t, of which some may be left out.
 
-    ``as_map`` adds the same numbers as a map of layers by checkpoints.
+    ``as_map`` adds the same numbers as a map of layers by checkpoints; ``more`` is as of :class:`Section`.
     """
     names = {name: name.replace("_", " ") for name in quantities if name in result}
     choices = choices_of(result, "set") | {"quantity": names}
-    axis = checkpoint_axis(result["t"].values, result["step"].values)
-    colours = depth_colours(result.sizes["layer"])
+    axis, each_set = time_axis(result), cells(result, "set")
 
-    def draw(set: str, quantity: str) -> Figure:
-        values = result[quantity].isel(set=int(set)).transpose("layer", "t").values.astype(np.float64)
-        return figure(lines(result["layer"].values, values, colours), names[quantity], xaxis=axis)
+    def draw(set: str, quantity: str) -> Lines:
+        each = curves(each_set[int(set)], quantity, "t", "layer")
+        return chart(each, Axis(names[quantity], "auto"), axis)
 
-    def drawn_as_map(set: str, quantity: str) -> Figure:
-        values = result[quantity].isel(set=int(set)).transpose("layer", "t").values
-        return layer_map(values, result["layer"].values, axis)
+    def drawn_as_map(set: str, quantity: str) -> Map:
+        of = each_set[int(set)]
+        ends = {
+            end: of[f"{quantity}_{end}"].transpose("layer", "t").values
+            for end in ("low", "high")
+            if f"{quantity}_{end}" in of
+        }
+        return layer_map(of[quantity].transpose("layer", "t").values, result["layer"].values, axis, **ends)
 
     panels = [panel(caption, choices, draw)]
     panels += [panel(f"{caption}, layers by checkpoints", choices, drawn_as_map)] if as_map else []
-    return Section(title, text, panels, choices, preset_set(result), grid)
+    return Section(title, text, panels, choices, preset_set(result), grid, **more)

@@ -2,55 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.analysis.inputs.probe_sets import ProbeSets
-from featdyn.report.figures import Figures, checkpoint_axis, depth_colours, figure, line
-from featdyn.report.rounding import rounded
+from featdyn.report.figure import Axis, Lines
+from featdyn.report.figures import chart, checkpoint_axis, lines
+from featdyn.report.section import Section, panel
 from featdyn.report.training_curves import steps
 from featdyn.store import Run
 
 FIRST = "activation_norm"
 
 
-@dataclass(frozen=True)
-class Layers:
-    """Figures by set and quantity (``0|activation_norm``), and what there is to choose."""
-
-    sets: dict[str, int]  # name to number of probes
-    quantities: dict[str, str]  # name to what it means
-    figures: Figures
+TEXT = (
+    "Each line is a layer, coloured from shallow (violet) to deep (green or yellow), averaged over the chosen probes. "
+    "Point at a line for the layer’s name and the spread over probes; click a name in the legend to hide a line, "
+    "double-click to see it alone."
+)
 
 
-def layers(run: Run) -> Layers | None:
-    """Return the figures of all per-layer summaries in ``/cube``; None where the store has none."""
+def layers(run: Run) -> tuple[Section, dict[str, str]] | None:
+    """Return the section of all per-layer summaries in ``/cube``, and what they mean; None where the store has none."""
     arrays = [a for a in run.schema.arrays if a.path.startswith("cube/") and a.dims == ("layer", "sample")]
     if not arrays:
         return None
     sets = ProbeSets.of(run)
     axis = checkpoint_axis(run.coords["checkpoint"].values, steps(run))
-    names, colours = run.layers, depth_colours(len(run.layers))
-    quantities, figures = {}, {}
-    for array in sorted(arrays, key=lambda a: a.path != f"cube/{FIRST}"):
-        name = array.path.removeprefix("cube/")
-        quantities[name] = str(array.attrs.get("long_name", name.replace("_", " ")))
-        means, spreads = _over_sets(run, array.path, np.stack(sets.members))
-        for s in range(len(sets.names)):
-            lines = [
-                line(layer, mean, colour, meta={"spread": rounded(spread)}, hovertemplate=HOVER)
-                for layer, colour, mean, spread in zip(names, colours, means[s], spreads[s], strict=True)
-            ]
-            figures[f"{s}|{name}"] = figure(lines, name.replace("_", " "), xaxis=axis)
-    return Layers(dict(zip(sets.names, sets.sizes, strict=True)), quantities, figures)
+    arrays = sorted(arrays, key=lambda a: a.path != f"cube/{FIRST}")
+    names = [array.path.removeprefix("cube/") for array in arrays]
+    means = {a: _over_sets(run, f"cube/{a}", np.stack(sets.members)) for a in names}
+    choices = {
+        "set": {str(i): f"{n} ({size})" for i, (n, size) in enumerate(zip(sets.names, sets.sizes, strict=True))},
+        "quantity": {name: name.replace("_", " ") for name in names},
+    }
 
+    def draw(set: str, quantity: str) -> Lines:
+        mean, spread = (values[int(set)] for values in means[quantity])
+        each = [replace(s, beside=b) for s, b in zip(lines(run.layers, mean, deep=True), spread, strict=True)]
+        y = Axis(choices["quantity"][quantity], "auto")
+        return chart(each, y, axis, beside="standard deviation over probes")
 
-HOVER = (
-    "<b>%{fullData.name}</b><br>checkpoint %{x}, step %{customdata[0]:,}<br>"
-    "mean %{y}<br>standard deviation %{customdata[1]:.3g}<extra></extra>"
-)
+    preset = {"set": str(sets.names.index("test"))} if "test" in sets.names else {}
+    meanings = {n: str(a.attrs.get("long_name", "")) for n, a in zip(choices["quantity"].values(), arrays, strict=True)}
+    found = panel("Mean over probes, layer by layer", choices, draw)
+    return Section("Layers", (TEXT,), (found,), choices, preset), meanings
 
 
 def _over_sets(run: Run, path: str, members: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

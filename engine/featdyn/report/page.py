@@ -1,20 +1,15 @@
-"""Put the page together and write it."""
+"""Put the page of a run together and write it."""
 
 from __future__ import annotations
 
-import secrets
 import shlex
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from featdyn.output import output_file
 from featdyn.report.chapters import chapters, unasked
+from featdyn.report.document import Document, write
 from featdyn.report.layer_summaries import layers
 from featdyn.report.provenance_tables import head, recipe_tables, tables
+from featdyn.report.section import Section
 from featdyn.report.training_curves import panels, steps
 from featdyn.store import Run
 
@@ -30,48 +25,25 @@ def write_report(run: Run, path: str | Path) -> Path:
     FeatdynError
         The file cannot be written.
     """
-    # A store may name things with halves of surrogate pairs, which no file can hold.
-    content = render(run).encode("utf-8", errors="replace")
-    with output_file(path, parents=True) as stream:
-        stream.write(content)
-    return Path(path)
+    return write(render(run), path)
 
 
 def render(run: Run) -> str:
-    """Return the page as HTML.
-
-    Names in a store are anybody's words: they reach the page as escaped HTML, or as JSON in which ``<``, ``>`` and
-    ``&`` are escaped, and the page's policy runs no script but its own and loads nothing.
-    """
-    from plotly.offline import get_plotlyjs
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    """Return the page as HTML; names in a store cannot act there (:class:`~featdyn.report.document.Document`)."""
     training, results, recorded = panels(run), chapters(run), layers(run)
-    figures: dict[str, Any] = {f"training-{i}": panel.figures for i, panel in enumerate(training)}
-    figures |= {"layers": recorded.figures} if recorded else {}
-    for chapter in results:
-        figures |= {slot: panel.figures for slot, (_, panel) in chapter.slots().items() if panel.figures}
-    maps = {f"{c.name}-{i}": s.pair_maps for c in results for i, s in enumerate(c.sections) if s.pair_maps}
-    page: str = environment.from_string(_read("report.html.j2")).render(
+    places = {"training-0": Section("Training", panels=training)} if training else {}
+    places |= {f"{c.name}-{i}": section for c in results for i, section in enumerate(c.sections)}
+    places |= {"layers-0": recorded[0]} if recorded else {}
+    checkpoints = [int(number) for number in run.coords["checkpoint"].values]
+    document = Document(run.name, places, checkpoints, steps(run).tolist())
+    return document.render(
+        "report.html.j2",
         run=run,
         store=shlex.quote(str(run.path)),
         head=head(run),
-        training=training,
         chapters=results,
         unasked=unasked(run),
-        labels={"set": "Probes", "cut": "Cut after", "memory": "Measure", "t": "Checkpoint"},
-        layers=recorded,
+        meanings=recorded[1] if recorded else {},
         tables=tables(run, results),
         recipe=recipe_tables(run),
-        data={"steps": steps(run).tolist(), "figures": figures, "maps": maps},
-        nonce=secrets.token_urlsafe(16),
-        plotly=Markup(get_plotlyjs()),
-        script=Markup(_read("report.js")),
-        style=Markup(_read("report.css")),
     )
-    return page
-
-
-def _read(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

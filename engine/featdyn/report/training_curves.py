@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from featdyn.report.figures import COLOURS, checkpoint_axis, figure, line
+from featdyn.report.figure import Axis
+from featdyn.report.figures import chart, checkpoint_axis, line
 from featdyn.report.section import Panel
 from featdyn.store import Run
 
@@ -29,11 +30,12 @@ def panels(run: Run) -> list[Panel]:
     found = []
     for quantity in sorted(quantities, key=_order):
         title = quantity.replace("_", " ").capitalize()
-        lines = []
-        for split, name in sorted(quantities[quantity], key=lambda pair: _rank(pair[0])):
-            lines.append(line(split or title, coords[name].values, COLOURS[_rank(split) % len(COLOURS)]))
-        share, log = quantity == "accuracy" and trained, None if "loss" in quantity else False
-        found.append(Panel(title, {"": figure(lines, xaxis=axis, share=share, log=log)}))
+        lines = [
+            line(split or title, coords[name].values, _rank(split))
+            for split, name in sorted(quantities[quantity], key=lambda pair: _rank(pair[0]))
+        ]
+        of = Axis(scale="auto" if "loss" in quantity else "linear", share=quantity == "accuracy" and trained)
+        found.append(Panel(title, {"": chart(lines, of, axis, title=title)}))
     return found
 
 

@@ -13,7 +13,7 @@ from featdyn.statistics.randomness import Rng, generator, seed_of
 
 _BLOCK = 2**19  # entries held at once, 4 MiB: a block stays in the cache
 REPLICATES = 999  # of directions, of which the smallest p-value is 0.001: the same for all that draw them
-KEPT, SIZES = 2**25, 2  # bytes of directions that are kept, of so many sizes: 999 sets of 64 in 64 coordinates or more
+KEPT, SIZES = 2**26, 2  # bytes of normal numbers that are kept, of so many sizes: 999 sets of 128 in 128 or more
 _COPIES = 6  # of a block, while it is drawn and decomposed
 
 
@@ -36,29 +36,53 @@ def bartlett(n: int, p: int, count: int, rng: np.random.Generator) -> Iterator[N
 def directions(n: int, p: int, count: int, rng: Rng) -> Iterable[NDArray[np.float64]]:
     """Return ``count`` sets of n independent uniform directions in p coordinates, in blocks (b, n, min(n, p)).
 
-    As :func:`bartlett`, each row divided by its length. Small ones of a seed are kept, as :func:`eigenvalues` are.
+    As :func:`bartlett`, each row divided by its length. Of a seed the normal numbers are kept, where they are not too
+    many: they are most of the work, and the same for all p from n on; what is on the diagonal is drawn for each p.
     """
-    if isinstance(rng, np.random.Generator) or 8 * count * n * min(n, p) > KEPT:
-        return map(_scaled, bartlett(n, p, count, generator(rng)))
-    return _kept_directions(n, p, count, seed_of(rng))
+    r = min(n, p)
+    if isinstance(rng, np.random.Generator) or 4 * count * n * r > KEPT:
+        source = generator(rng)
+        return _scaled(p, _seed(source), _normals(n, r, count, source))
+    return _scaled(p, *_kept_normals(n, r, count, seed_of(rng)))
 
 
-def _scaled(factors: NDArray[np.float64]) -> NDArray[np.float64]:
-    factors /= np.linalg.norm(factors, axis=2, keepdims=True)
-    return factors
+def _scaled(p: int, seed: int, below: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float64]]:
+    """Yield factors with these numbers below the diagonal, each row divided by its length."""
+    rng = generator(seed)
+    for block in below:
+        factors, diagonal = block.astype(np.float64), np.arange(block.shape[2])
+        factors[:, diagonal, diagonal] = np.sqrt(rng.chisquare(p - diagonal, size=(len(block), len(diagonal))))
+        factors /= np.sqrt(np.einsum("bij,bij->bi", factors, factors))[..., None]
+        yield factors
+
+
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**62))
+
+
+def _normals(n: int, r: int, count: int, rng: np.random.Generator) -> Iterator[NDArray[np.float32]]:
+    """Yield standard normal numbers below the diagonal of ``count`` matrices ``(n, r)``, 0 elsewhere, in blocks.
+
+    In float32, whose rounding no test of directions sees, to keep twice as many.
+    """
+    block = max(1, _BLOCK // (n * r))
+    for start in range(0, count, block):
+        yield np.tril(rng.standard_normal((min(block, count - start), n, r), dtype=np.float32), -1)
 
 
 @lru_cache(SIZES)
-def _kept_directions(n: int, p: int, count: int, seed: int) -> tuple[NDArray[np.float64], ...]:
-    blocks = tuple(map(_scaled, bartlett(n, p, count, generator(seed))))
-    for block in blocks:
+def _kept_normals(n: int, r: int, count: int, seed: int) -> tuple[int, tuple[NDArray[np.float32], ...]]:
+    """Return the seed of what is on the diagonal, and these numbers, read-only."""
+    rng = generator(seed)
+    found = _seed(rng), tuple(_normals(n, r, count, rng))
+    for block in found[1]:
         block.flags.writeable = False
-    return blocks
+    return found
 
 
 def directions_bytes(n: int, p: int) -> int:
-    """Return the bytes that draws of up to n vectors in p coordinates hold: directions that are kept, and a block."""
-    return SIZES * min(KEPT, 8 * REPLICATES * n * min(n, p)) + _COPIES * 8 * _BLOCK
+    """Return the bytes that draws of up to n vectors in p coordinates hold: numbers that are kept, and a block."""
+    return SIZES * min(KEPT, 4 * REPLICATES * n * min(n, p)) + _COPIES * 8 * _BLOCK
 
 
 def eigenvalues(m: int, p: int, count: int, rng: Rng) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from featdyn.store.place import Place
 from featdyn.store.record import FileRecord, crc32c
 from featdyn.store.root import Root
 from featdyn.store.schema import ArraySpec, Schema, check_name
+from featdyn.store.state_file import StateFile
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +54,16 @@ class Run:
     ------
     StoreError
         No store, a foreign or newer one, one without that commit, or one whose last commit is not complete on disk.
+
+    Examples
+    --------
+    >>> run = featdyn.open_run("run.zarr")
+    >>> run.checkpoints, run.layers[:3]
+    (5, ['stem', 's1b1', 's1b2'])
+    >>> run.values("step")
+    array([ 0,  2,  5, 11, 22])
+    >>> run.result("consistency").sizes["t1"]
+    5
     """
 
     def __init__(self, store: Store, commit: int | None = None) -> None:
@@ -228,6 +239,15 @@ class Run:
             raise StoreError(f"{self.path}: {path} was not recorded")
         with _readable(self.place, path):
             return self.place.tensors(record)  # checked: a flipped bit would be taken for a weight, and trained on
+
+    def state_file(self, checkpoint: int, kind: str = "model", *, checked: bool = True) -> StateFile:
+        """Return the file of :meth:`state`, whose tensors are read one by one; without ``checked`` for its header."""
+        path = state_path(checkpoint, check_name(kind, "state"))
+        record = self._state_record(checkpoint, path)
+        if record is None:
+            raise StoreError(f"{self.path}: {path} was not recorded")
+        with _readable(self.place, path):
+            return StateFile(self.place, record, checked=checked)
 
     def has_state(self, checkpoint: int, kind: str = "model") -> bool:
         """Whether :meth:`state` has these tensors; a recording of another tool may have no weights."""

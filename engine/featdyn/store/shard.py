@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,15 @@ def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> Iter
     chunk = schema.chunk_samples(spec)
     index = np.full((schema.shard_samples // chunk, 2), ABSENT, dtype="<u8")
     offset = 0
+    squeeze = zstd.stored
+    if schema.codec == "zstd" and zstd.pays(little):
+        squeeze = partial(zstd.compress, level=zstd.FAST)
     for i, start in enumerate(range(0, little.shape[axis], chunk)):
         piece = little[(slice(None),) * axis + (slice(start, start + chunk),)]
         short = chunk - piece.shape[axis]
         if short:  # zarr's chunks are always full: the edge is padded with the fill value
             piece = np.pad(piece, [(0, short if i == axis else 0) for i in range(piece.ndim)])
-        content = piece.tobytes() if schema.codec == "none" else zstd.compress(np.ascontiguousarray(piece), zstd.FAST)
+        content = piece.tobytes() if schema.codec == "none" else squeeze(np.ascontiguousarray(piece))
         index[i] = offset, len(content)
         offset += len(content)
         yield content

@@ -64,6 +64,17 @@ def column_splits(m: int, n: int) -> int:
     return max(1, min(-(-n // 4096), -(-528 // rows)), -(-n // 2**16))  # 4 programs on each of 132 processors
 
 
+def vectors_at_once(vectors: int, dtype: torch.dtype) -> int:
+    """Return how many weight vectors a program takes: a power of two, 16 at least, as ``tl.dot`` wants it.
+
+    Of float64 no more than 64: a tile and its weights then are 128 KiB of the 163 that a block has on an A100.
+    """
+    block = 16
+    while block < min(vectors, 64 if dtype == torch.float64 else 128):
+        block *= 2
+    return block
+
+
 def reduce_tiles(
     kernel: Any,
     splits: int,
@@ -83,9 +94,7 @@ def reduce_tiles(
         return
     sizes, block = [m, n], 1
     if vectors:
-        while block < min(vectors, 128):
-            block *= 2
-        block = max(block, 16)  # the least that tl.dot takes
+        block = vectors_at_once(vectors, points.dtype)
         sizes.append(vectors)
         constants |= {"BR": block, "PRECISION": dot_precision(points)}
     span = triton.cdiv(triton.cdiv(n, splits), BN) * BN

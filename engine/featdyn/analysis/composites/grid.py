@@ -2,7 +2,7 @@
 
 A task is one t1 and one block of probes: the features at all cuts meet the suffixes of all t2 while they are at hand,
 so no prefix is computed, and no feature read, more than once. Where the suffixes of all t2 do not fit into memory they
-come in groups, and once for each group.
+come in groups, and once for each group; where those of one do not, piece by piece (``streamed.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from featdyn.analysis.composites import predictions
-from featdyn.analysis.composites.halves import apart, tolerances
+from featdyn.analysis.composites.order import Order
+from featdyn.analysis.composites.streamed import Streamed
+from featdyn.analysis.composites.tally import SOFT, Item, Tally
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import output_positions
 from featdyn.analysis.inputs.stitchable import Stitchable
@@ -26,8 +28,6 @@ from featdyn_kernels.stitch import SuffixBank
 
 HELD = 2**30
 """Bytes of suffixes in memory, on each thread of a worker."""
-SOFT = ("loss", "margin", "probability", "divergence")
-"""Means over each set: cross-entropy, logit margin, probability of the label, KL(own network of t2 || composite)."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,17 @@ def evaluate(
     members: NDArray[np.float64],
     labels: NDArray[np.int64],
     known: Composites | None = None,
+    order: Order | None = None,
 ) -> Composites:
     """Run every composite on every probe; where they are not composites there is no prediction, and NaN.
 
     Buffers travel with their layers: a suffix brings the BatchNorm statistics of its own checkpoint. Of what an earlier
     call found for the first checkpoints, ``known``, only the rows and columns of the others are computed. ``members``
     are ``(probe, set)``, the weight of each probe in each set's mean, ``labels`` ``(probe,)``, classes. Of outputs by
-    position all is of ``(probe * position,)``.
+    position all is of ``(probe * position,)``. With an ``order`` the network passes piece by piece.
     """
     run = context.run
-    steps, blocks = len(parts.states), range(run.schema.blocks)
+    steps = len(parts.states)
     old = 0 if known is None else known.prediction.shape[1]
     shape = len(parts.cuts), steps, steps, len(members)
     prediction = np.zeros(shape, predictions.dtype_of(run))
@@ -71,20 +72,22 @@ def evaluate(
         different[:, :old] = known.apart
         prediction[:, :old, :old] = known.prediction
         soft[..., :old, :old] = known.soft
-    items = [
-        (block, t1, t2s)
-        for t2s in suffix_groups(parts, old)
-        for block in blocks
-        for t1 in range(old if t2s.stop <= old else 0, steps)
-    ]
-    with context.stage(_Grid(run, parts, members, labels), parts.around(_Grid, run, members, labels)) as stage:
-        for (block, t1, t2s), found in zip(items, context.each(stage.map(_Grid.block, items)), strict=True):
-            span = slice(t2s.start, t2s.stop)
-            samples, each = run.schema.block_slice(block), len(members) // run.schema.samples
-            prediction[:, t1, span, samples.start * each : samples.stop * each] = found[0]
-            soft[..., t1, span] += found[1]
-            different[:, t1] += found[2]
-    paths = [bank.path.name for bank in suffixes(parts, parts.states[:1], output_positions(run))]
+    make: type[InMemory | Streamed] = InMemory if order is None else Streamed
+    items = in_memory(parts, run.schema.blocks, old) if order is None else order.items(old)
+    rest: tuple[Any, ...] = () if order is None else (order,)
+    state = make(run, parts, members, labels, *rest)
+    with context.stage(state, parts.around(make, run, members, labels, *rest)) as stage:
+        for tallies in context.each(stage.map(make.tally, items)):
+            for tally in tallies:
+                samples, each = run.schema.block_slice(tally.block), len(members) // run.schema.samples
+                t1s, t2s = (slice(found.start, found.stop) for found in (tally.t1s, tally.t2s))
+                prediction[:, t1s, t2s, samples.start * each : samples.stop * each] = tally.prediction
+                soft[..., t1s, t2s] += tally.soft
+                different[:, t1s] += tally.different
+    if order is None:
+        paths = [bank.path.name for bank in suffixes(parts, parts.states[:1], output_positions(run))]
+    else:
+        paths = ["piece by piece"] * len(parts.cuts)
     done = Composites(prediction, soft, paths, different)
     prediction[done.unknown] = -1
     np.moveaxis(soft, 2, 1)[..., done.unknown] = np.nan
@@ -97,11 +100,12 @@ def refuse_apart(context: Context[Any], parts: Stitchable, labels: NDArray[np.in
     One pass for each checkpoint: for analyses that do not join each checkpoint with itself anyway.
     """
     run, members = context.run, np.ones((len(labels), 1))
-    items = [(block, t, range(t, t + 1)) for t in range(len(parts.states)) for block in range(run.schema.blocks)]
+    every = [range(t, t + 1) for t in range(len(parts.states))]
+    items = [(range(block, block + 1), t, t) for t in every for block in range(run.schema.blocks)]
     different = np.zeros((len(parts.cuts), len(parts.states)), np.int64)
-    with context.stage(_Grid(run, parts, members, labels), parts.around(_Grid, run, members, labels)) as stage:
-        for (_, t, _), found in zip(items, stage.map(_Grid.block, items), strict=True):
-            different[:, t] += found[2]
+    with context.stage(InMemory(run, parts, members, labels), parts.around(InMemory, run, members, labels)) as stage:
+        for (tally,) in stage.map(InMemory.tally, items):
+            different[:, tally.t1s[0]] += tally.different[:, 0]
     for cut, counts in zip(parts.cuts, different, strict=True):
         if counts.any():
             t, many = int(counts.argmax()), f"{(counts > 0).sum()} of {len(counts)} checkpoints"
@@ -122,6 +126,16 @@ def apart_bytes(run: Run) -> int:
     return 2 * predictions.outputs_bytes(run, run.schema.shard_samples)
 
 
+def in_memory(parts: Stitchable, blocks: int, old: int) -> list[Item]:
+    """Return the tasks that hold whole suffixes: a block and a t1 each."""
+    return [
+        (range(block, block + 1), range(t1, t1 + 1), t2s)
+        for t2s in suffix_groups(parts, old)
+        for block in range(blocks)
+        for t1 in range(old if t2s.stop <= old else 0, len(parts.states))
+    ]
+
+
 def suffix_groups(parts: Stitchable, old: int) -> list[range]:
     """Return the t2 whose suffixes are held together, up to :data:`HELD` bytes, in groups that ``old`` does not cut."""
     most = max(1, HELD // bank_bytes(parts))
@@ -133,13 +147,13 @@ def suffix_groups(parts: Stitchable, old: int) -> list[range]:
     ]
 
 
-class _Grid:
+class InMemory:
     """What the tasks of the grid need; suffixes are kept until a task asks for others."""
 
     def __init__(self, run: Run, parts: Stitchable, members: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
         self._run, self._parts, self._members, self._labels = run, parts, members, labels
         self._banks: tuple[range, list[SuffixBank]] = range(0), []
-        self._most, self._positions = tolerances(run, parts), output_positions(run)
+        self._positions = output_positions(run)
 
     def banks(self, t2s: range) -> list[SuffixBank]:
         """Return the suffixes of some checkpoints at each cut."""
@@ -148,39 +162,16 @@ class _Grid:
             self._banks = t2s, suffixes(self._parts, self._parts.states[t2s.start : t2s.stop], self._positions)
         return self._banks[1]
 
-    def block(
-        self, item: tuple[int, int, range]
-    ) -> tuple[NDArray[np.signedinteger], NDArray[np.float64], NDArray[np.int64]]:
-        """Return predictions ``(cut, t2, probe)`` and sums ``(SOFT, cut, set, t2)`` of one block at one t1, and for how
-        many probes t1 with itself, where it is among the t2, is not its network ``(cut,)``.
-        """
-        index, t1, t2s = item
-        banks, samples, batches = self.banks(t2s), self._run.schema.block_slice(index), self._parts.features.batches
-        logits = np.stack([self._run.block("outputs/logits", t2, index) for t2 in t2s])
-        each = self._positions  # every one is a row of the logits
-        logits = logits.reshape(len(t2s), -1, logits.shape[-1])
-        prediction = np.zeros((len(banks), *logits.shape[:2]), predictions.dtype_of(self._run))
-        soft = np.zeros((len(SOFT), len(banks), self._members.shape[1], len(logits)))
-        different = np.zeros(len(banks), np.int64)
-        for batch in map(batches.__getitem__, batches.of_block(index)):
-            start, rows = batch.start * each, (batch.stop - batch.start) * each
-            span = slice(start - samples.start * each, start - samples.start * each + rows)
-            filled = np.minimum(np.arange(batch.rows), batch.stop - batch.start - 1)  # as the batch is
-            filled = (filled[:, None] * each + np.arange(each)).ravel()
-            own, labels = logits[:, span][:, filled], self._labels[start + filled]
-            shares = [(of_set > 0, of_set[of_set > 0]) for of_set in self._members[start : start + rows].T]
+    def tally(self, item: Item) -> list[Tally]:
+        """Return what one block at one t1 gives."""
+        (block,), t1s, t2s = item
+        tally = Tally(self._run, self._parts, self._members, self._labels, block, t1s, t2s)
+        banks, batches = self.banks(t2s), self._parts.features.batches
+        for batch in map(batches.__getitem__, batches.of_block(block)):
+            rows = tally.rows(batch)
             with torch.inference_mode():
-                for c, (cut, z) in enumerate(zip(self._parts.cuts, self._parts.features(batch, t1), strict=True)):
-                    found = banks[c].run(cut.handed(z, lambda: batch.inputs), labels, own)  # noqa: B023
-                    prediction[c, :, span] = found.predictions[:, :rows].cpu().numpy()
-                    if t1 in t2s:
-                        row = t2s.index(t1)
-                        wrong = apart(found, row, labels, own[row], self._most[c])[:rows]
-                        # At padding there are no outputs to compare with.
-                        different[c] += wrong.sum() if each == 1 else (wrong & ~np.isnan(own[row, :rows, 0])).sum()
-                    loss = found.loss[:, :rows].double()
-                    kept = (loss, found.margin[:, :rows], (-loss).exp(), found.divergence[:, :rows])
-                    for k, values in enumerate(kept):
-                        found_here = values.double().cpu().numpy()  # what is not finite stays in its set
-                        soft[k, c] += np.stack([found_here[:, mine] @ weights for mine, weights in shares])
-        return prediction, soft, different
+                for t1 in t1s:
+                    for c, (cut, z) in enumerate(zip(self._parts.cuts, self._parts.features(batch, t1), strict=True)):
+                        found = banks[c].run(cut.handed(z, lambda: batch.inputs), rows.labels, rows.own)  # noqa: B023
+                        tally.add(c, t1, rows, found)
+        return [tally]

@@ -22,7 +22,7 @@ from torch.func import functional_call
 from featdyn.analysis.inputs.feature_source import Rates, Source
 from featdyn.analysis.inputs.one_input import Inputs, as_given
 from featdyn.analysis.inputs.positions import padded_cuts
-from featdyn.analysis.inputs.weights import default_device
+from featdyn.analysis.inputs.weights import default_device, device_for
 from featdyn.capture.axis import pooled
 from featdyn.capture.probes import filled
 from featdyn.capture.tap import device_of
@@ -148,7 +148,7 @@ class Features:
         self.padded = {name: torch.from_numpy(mask) for name, mask in masks.items()}
         """Which positions are no padding ``(probe, position)``, of the cuts that have some."""
         self._run, self._cuts, self._sources = run, cuts, sources
-        self.device = default_device() if model is None else device_of(model)
+        self.device = default_device() if model is None else device_for(model)
         self._stored = [f"layers/{cut.name}/activation" for cut in cuts if sources[cut.name] == "stored"]
         self._blocks: dict[str, tuple[tuple[int, int], NDArray[Any]]] = {}
         self.batches = Batches(run, self.device)
@@ -181,7 +181,7 @@ class Features:
     def _as_made(self, batch: Batch, t1: int) -> list[Tensor]:
         computed = iter(() if self._prefix is None else self._computed(batch, t1))
         return [
-            self._read(cut, batch, t1) if self._sources[cut.name] == "stored" else next(computed) for cut in self._cuts
+            self.read(cut, batch, t1) if self._sources[cut.name] == "stored" else next(computed) for cut in self._cuts
         ]
 
     def _computed(self, batch: Batch, t1: int) -> list[Tensor]:
@@ -236,7 +236,8 @@ class Features:
                 found[c][torch.from_numpy(mine).to(self.device)] = z
         return found
 
-    def _read(self, cut: Cut, batch: Batch, t1: int) -> Tensor:
+    def read(self, cut: Cut, batch: Batch, t1: int) -> Tensor:
+        """Return the stored features of a batch at one cut, float32."""
         held, values = self._blocks.get(cut.name, (None, None))
         if values is None or held != (t1, batch.block):  # several batches share a block, which may be compressed
             values = self._run.block(f"layers/{cut.name}/activation", t1, batch.block)

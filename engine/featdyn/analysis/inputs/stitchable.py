@@ -16,17 +16,25 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from featdyn.analysis.inputs import feature_source as source
-from featdyn.analysis.inputs.feature_source import Source
+from featdyn.analysis.inputs.feature_source import Rates, Source
 from featdyn.analysis.inputs.features_at_cuts import Batches, Features, measure_rates
 from featdyn.analysis.inputs.one_input import Inputs, of_one_input
+from featdyn.analysis.inputs.pieces import Pieces
 from featdyn.analysis.inputs.positions import SEEN
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.recorded_arrays import refuse_vanished
-from featdyn.analysis.inputs.weights import CHECKED, States, network_of, refuse_other_function
+from featdyn.analysis.inputs.weights import (
+    CHECKED,
+    States,
+    device_for,
+    network_of,
+    refuse_other_function,
+    refuse_other_outputs,
+)
 from featdyn.capture.call import Call
 from featdyn.capture.tap import device_of
 from featdyn.errors import FeatdynError, NetworkError
-from featdyn.networks import Cut, resolve, state_for, ways
+from featdyn.networks import Cut, is_skeleton, resolve, state_for, ways
 from featdyn.networks.choose import NoCut
 from featdyn.networks.layer_patterns import matching
 from featdyn.networks.trace import CannotCut
@@ -59,6 +67,7 @@ class Stitchable:
     network: nn.Module | None = None  # as it was recorded, which takes and returns whatever it does
     call: Call = _PLAIN  # how that is asked
     difference: float = 0.0  # between the halves of a checkpoint and its network, over the largest output
+    places: Sequence[Cut] = ()  # all at which it comes apart in this way, for who goes through it piece by piece
 
     def around(self, make: Callable[..., Made], run: Run, *rest: Any) -> Callable[[], Made]:
         """Return the recipe of ``make(run, self, *rest)`` on a worker, where the network is taken apart again."""
@@ -112,12 +121,15 @@ def cut_network(
     *,
     masked: bool = False,
     call: Call = _PLAIN,
+    empty: bool = False,
 ) -> Stitchable:
     """Take a run's network apart at cuts of these names or patterns, at the "default" ones or at "all".
 
     ``features`` "auto" takes the cheaper of reading and computing, and reads only float32; "stored" or "recomputed"
     take that; a source for each cut was chosen before, and so was the ``method`` then. With ``masked`` padding takes
-    no part in features, which no suffix is to be given then. ``call`` says how the model is asked.
+    no part in features, which no suffix is to be given then. ``call`` says how the model is asked. With ``empty`` the
+    run's own network has no weights, as a given one may have none: what is recorded exactly is then read, and only
+    torch.fx takes it apart, which needs no values.
 
     Raises
     ------
@@ -125,19 +137,27 @@ def cut_network(
         The network cannot be cut, there is no such cut, or the model is not the one recorded.
     """
     given = model
-    network = network_of(run, model)
+    network = network_of(run, model, empty=empty)
     model = of_one_input(run, network, call)
-    batch = Batches(run, device_of(model))[0]
-    picked, found, difference = _taken_apart(run, model, batch.inputs[:FEW], patterns, method)
+    empty = is_skeleton(model)
+    batch = Batches(run, device_for(model))[0]
+    apart = _taken_apart(run, model, batch.inputs[:FEW], patterns, method)
+    picked, found = apart.picked, apart.states
     if given is not None and isinstance(features, str):  # once, and not again on each worker
-        refuse_other_function(run, model, found, batch)
+        if empty:
+            pieces = Pieces(run, apart.places, device_for(model))
+            for t in dict.fromkeys((0, run.checkpoints - 1)):
+                refuse_other_outputs(run, t, pieces.outputs(t, batch.inputs), batch)
+        else:
+            refuse_other_function(run, model, found, batch)
     stored = source.stored_layers(run, picked, exact=features == "auto", masked=masked)
     if not isinstance(features, str):
         sources = dict(features)
     elif features == "auto":
         held = [cut for cut in picked if cut.name in stored]
         widths = {cut.name: run.schema[f"layers/{cut.name}/activation"].sample_bytes for cut in held}
-        sources = source.choose(picked, stored, widths, measure_rates(run, model, picked, stored))
+        rates = Rates(1.0, float("inf")) if empty else measure_rates(run, model, picked, stored)
+        sources = source.choose(picked, stored, widths, rates)
     else:
         sources = {cut.name: "stored" if features == "stored" else "recomputed" for cut in picked}
         missing = [cut.name for cut in picked if cut.name not in stored]
@@ -150,14 +170,15 @@ def cut_network(
             refuse_vanished(run, [cut.name for cut in picked], "leave --features at auto")
     names = [cut.name for cut in picked]
     way = picked[0].method if picked else ""
-    again = partial(cut_network, run, given, names, sources, way, masked=masked, call=call)
+    again = partial(cut_network, run, given, names, sources, way, masked=masked, call=call, empty=empty)
     try:
         read = Features(run, model, picked, found, sources, masked=masked)
     except ValueError as error:
         raise CannotCut(model, str(error)) from error
     return Stitchable(
-        model, picked, found, sources, read, again, way, network=network, call=call, difference=difference
-    )
+        model, picked, found, sources, read, again, way, network=network, call=call, difference=apart.difference,
+        places=apart.places,
+    )  # fmt: skip
 
 
 def exact_cuts(run: Run, parts: Stitchable) -> tuple[nn.Module, list[Cut]]:
@@ -172,7 +193,7 @@ def exact_cuts(run: Run, parts: Stitchable) -> tuple[nn.Module, list[Cut]]:
         model = of_one_input(run, copy.deepcopy(parts.network).double(), parts.call, exact=True)
         with torch.inference_mode():
             eval_twin(model)(few.clone())
-        return model, _taken_apart(run, model, few, [cut.name for cut in parts.cuts], parts.method)[0]
+        return model, _taken_apart(run, model, few, [cut.name for cut in parts.cuts], parts.method).picked
     except (NetworkError, RuntimeError) as error:
         first = str(error).removeprefix(f"{run.path}: ").partition("\n")[0]
         raise NetworkError(
@@ -181,13 +202,19 @@ def exact_cuts(run: Run, parts: Stitchable) -> tuple[nn.Module, list[Cut]]:
         ) from error
 
 
-def _taken_apart(
-    run: Run, model: nn.Module, inputs: Tensor, patterns: Sequence[str], method: str
-) -> tuple[list[Cut], States, float]:
-    """Return the cuts that are asked for, of the first way whose halves are the network, and how far they are from it.
+@dataclass(frozen=True)
+class _Apart:
+    picked: list[Cut]  # the cuts that are asked for
+    states: States
+    difference: float  # how far the halves are from the network
+    places: list[Cut]  # all cuts that there are to choose from
+
+
+def _taken_apart(run: Run, model: nn.Module, inputs: Tensor, patterns: Sequence[str], method: str) -> _Apart:
+    """Return the cuts that are asked for, of the first way whose halves are the network.
 
     That is checked on some probes with the weights of the first and the last checkpoint, unless the way was chosen
-    before.
+    before, or the network has no weights: then all that it does was traced.
     """
     states: States | None = None
     missing: NoCut | None = None
@@ -200,15 +227,16 @@ def _taken_apart(
             every = next((cuts for cuts in ways(model, inputs, every=True) if cuts[0].method == found[0].method), found)
             try:
                 picked = resolve(every, [name for each in patterns for name in _known(found, each, [each])])
+                found = every
             except NoCut as error:
                 missing = missing or error
                 if all(_names_a_module(model, each) or _known(every, each, []) for each in patterns):
                     continue  # maybe one that another way finds
                 break
         states = states or States(run, model)
-        difference = 0.0 if method else _difference(model, picked, states, inputs)
+        difference = 0.0 if method or is_skeleton(model) else _difference(model, picked, states, inputs)
         if difference <= SAME:
-            return picked, states, difference
+            return _Apart(picked, states, difference, found)
     if missing is not None:
         held = {spec.path: spec.attrs for spec in run.schema.arrays}
         for name in patterns:

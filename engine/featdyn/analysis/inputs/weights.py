@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, overload
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from featdyn.analysis.inputs.lacking import lacking
+from featdyn.capture.tap import device_of
 from featdyn.errors import FeatdynError, NetworkError
-from featdyn.networks import build, unwrap
+from featdyn.networks import build, is_skeleton, skeleton, unwrap
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
 
@@ -28,8 +30,8 @@ HELD = 2**30
 """Bytes of weights in memory, for each model that takes them."""
 
 
-def network(run: Run, device: torch.device | None = None) -> nn.Module:
-    """Return the run's network in eval mode, in the memory format that it was trained in.
+def network(run: Run, device: torch.device | None = None, *, empty: bool = False) -> nn.Module:
+    """Return the run's network in eval mode, in the memory format that it was trained in; ``empty`` without weights.
 
     Of a run that ``featdyn train`` did not make it is known to its own code only: NetworkError says so.
     """
@@ -39,24 +41,28 @@ def network(run: Run, device: torch.device | None = None) -> nn.Module:
             f"{run.path}: its network is not one of featdyn's: give --model module:factory, or model= from Python"
         )
     options = recipe["network"]
-    model = build(options["name"], classes=len(dataset["classes"]), shape=tuple(dataset["shape"]), **options["options"])
+    asked = {"classes": len(dataset["classes"]), "shape": tuple(dataset["shape"]), **options["options"]}
+    make = partial(build, options["name"], **asked)
+    model = skeleton(make) if empty else make()
     return prepare(model, channels_last=recipe["training"]["channels_last"], device=device)
 
 
 def prepare(model: nn.Module, *, channels_last: bool, device: torch.device | None = None) -> nn.Module:
-    """Return a model in eval mode on its device, in the memory format asked for."""
-    model = model.to(device or default_device()).eval()
+    """Return a model in eval mode on its device, in the memory format asked for; one without weights stays as it is."""
+    model = (model if is_skeleton(model) else model.to(device or default_device())).eval()
     return model.to(memory_format=torch.channels_last) if channels_last else model
 
 
-def network_of(run: Run, model: nn.Module | None) -> nn.Module:
+def network_of(run: Run, model: nn.Module | None, *, empty: bool = False) -> nn.Module:
     """Return the given network without wrappers, or the run's own, in eval mode on its device.
+
+    With ``empty`` the run's own has no weights.
 
     Raises :class:`FeatdynError` where the run lacks what a network is asked about.
     """
     if missing := lacking(run):
         raise FeatdynError(f"{run.path}: no {missing} were recorded, so its network cannot be asked")
-    return network(run) if model is None else prepare(unwrap(model), channels_last=False)
+    return network(run, empty=empty) if model is None else prepare(unwrap(model), channels_last=False)
 
 
 def refuse_other_function(run: Run, model: nn.Module, states: States, batch: Batch) -> None:
@@ -67,28 +73,35 @@ def refuse_other_function(run: Run, model: nn.Module, states: States, batch: Bat
     analyses run it, as a twin without its hooks.
     """
     twin = eval_twin(model)
-    path = "outputs/logits" if "outputs/logits" in run.nodes else "outputs/top_logits"
+    hooks = _hooks(model) > _hooks(twin)
     for t in dict.fromkeys(np.linspace(0, run.checkpoints - 1, CHECKED).astype(int).tolist()):
-        recorded = run.block(path, t, batch.block)[: batch.stop - batch.start]
         with torch.inference_mode():
-            found = functional_call(twin, states[t], (batch.inputs.clone(),))  # into which it may write
-            if isinstance(found, Tensor) and path != "outputs/logits":
-                found = found.topk(min(recorded.shape[-1], found.shape[-1]), dim=-1).values
-        if not isinstance(found, Tensor) or found[: len(recorded)].shape != recorded.shape:
-            raise NetworkError(f"{run.path}: the model's outputs have another shape than those recorded")
-        difference = largest = 0.0
-        for one, row in zip(found, recorded, strict=False):  # in float64 all at once would take much
-            there, exact = ~np.isnan(row), row.astype(np.float64)  # at padding there is nothing
-            apart = np.abs(one.double().cpu().numpy() - exact).max(initial=0, where=there)
-            difference = float(np.maximum(difference, apart))  # NaN stays
-            largest = max(largest, float(np.abs(exact).max(initial=0, where=there)))
-        if not difference <= max(ROUNDING, 16 * torch.finfo(found.dtype).eps) * largest:
-            hooks = " without its hooks" if _hooks(model) > _hooks(twin) else ""
-            raise NetworkError(
-                f"{run.path}: the model is not the one recorded: with the weights of checkpoint {t} its outputs{hooks} "
-                f"differ by {difference:.3g} from those recorded, of up to {largest:.3g}"
-                + (": write what they do into its forward function" if hooks else "")
-            )
+            refuse_other_outputs(run, t, functional_call(twin, states[t], (batch.inputs.clone(),)), batch, hooks=hooks)
+
+
+def refuse_other_outputs(run: Run, t: int, found: Any, batch: Batch, *, hooks: bool = False) -> None:
+    """Raise NetworkError where these are not the outputs of a batch that were recorded at checkpoint ``t``.
+
+    ``hooks`` says whether the model has some that it was run without.
+    """
+    path = "outputs/logits" if "outputs/logits" in run.nodes else "outputs/top_logits"
+    recorded = run.block(path, t, batch.block)[: batch.stop - batch.start]
+    if isinstance(found, Tensor) and path != "outputs/logits":
+        found = found.topk(min(recorded.shape[-1], found.shape[-1]), dim=-1).values
+    if not isinstance(found, Tensor) or found[: len(recorded)].shape != recorded.shape:
+        raise NetworkError(f"{run.path}: the model's outputs have another shape than those recorded")
+    difference = largest = 0.0
+    for one, row in zip(found, recorded, strict=False):  # in float64 all at once would take much
+        there, exact = ~np.isnan(row), row.astype(np.float64)  # at padding there is nothing
+        apart = np.abs(one.double().cpu().numpy() - exact).max(initial=0, where=there)
+        difference = float(np.maximum(difference, apart))  # NaN stays
+        largest = max(largest, float(np.abs(exact).max(initial=0, where=there)))
+    if not difference <= max(ROUNDING, 16 * torch.finfo(found.dtype).eps) * largest:
+        raise NetworkError(
+            f"{run.path}: the model is not the one recorded: with the weights of checkpoint {t} its outputs"
+            f"{' without its hooks' if hooks else ''} differ by {difference:.3g} from those recorded, of up to "
+            f"{largest:.3g}" + (": write what they do into its forward function" if hooks else "")
+        )
 
 
 def _hooks(model: nn.Module) -> int:
@@ -111,11 +124,13 @@ class States(Sequence[dict[str, Tensor]]):
         self._tied = [tied for tied in names.values() if len(tied) > 1]
         self.nbytes: int = sum(tensor.nbytes for tensor in (self._own or {}).values())
         """Of one checkpoint."""
-        self.room = min(run.checkpoints, max(2, HELD // max(1, self.nbytes)))
-        """How many are kept."""
+        empty = model is not None and is_skeleton(model)
+        self.room = 0 if empty else min(run.checkpoints, max(2, HELD // max(1, self.nbytes)))
+        """How many are kept; none of a network that is read piece by piece (``inputs/pieces.py``)."""
         self._held: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
-        for t in (0, run.checkpoints - 1):  # what does not fit is said before any work
-            self[t]
+        if model is not None:
+            for t in (0, run.checkpoints - 1):  # what does not fit is said before any work
+                self._check(t, {n: held.shape for n, held in run.state_file(t, checked=False).tensors.items()})
 
     def __len__(self) -> int:
         return self._run.checkpoints
@@ -140,12 +155,21 @@ class States(Sequence[dict[str, Tensor]]):
         if own is None:
             return {}
         stored = self._run.state(checkpoint)
-        if stored.keys() != own.keys() or any(stored[name].shape != own[name].shape for name in own):
-            raise NetworkError(f"{self._run.path}: the weights of checkpoint {checkpoint} do not fit this network")
+        self._check(checkpoint, {name: tuple(tensor.shape) for name, tensor in stored.items()})
         found = {name: torch.empty_like(own[name]).copy_(stored[name]) for name in own}
         for first, *others in self._tied:  # one tensor under several names, as the model has it
             found |= dict.fromkeys(others, found[first])
         return found
+
+    def _check(self, checkpoint: int, stored: Mapping[str, tuple[int, ...]]) -> None:
+        assert self._own is not None
+        if stored != {name: tuple(tensor.shape) for name, tensor in self._own.items()}:
+            raise NetworkError(f"{self._run.path}: the weights of checkpoint {checkpoint} do not fit this network")
+
+
+def device_for(model: nn.Module) -> torch.device:
+    """Return where a model runs: where its parameters are, or, where they have no values, the default device."""
+    return default_device() if is_skeleton(model) else device_of(model)
 
 
 def default_device() -> torch.device:

@@ -5,16 +5,33 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from featdyn.report.figures import COLOURS, NEUTRAL, Figure, figure, line, lines
+from featdyn.report.figure import Axis, Lines
+from featdyn.report.figures import chart, curves, line
+from featdyn.report.findings import NOTHING, probes, sign_of
 from featdyn.report.rounding import percent, points
-from featdyn.report.section import Grid, Section, bounded_word, cells, choices_of, name_of, panel, preset_set
+from featdyn.report.section import (
+    Finding,
+    Grid,
+    Section,
+    bounded_word,
+    cells,
+    choices_of,
+    judged,
+    name_of,
+    panel,
+    preset_set,
+)
 
 TEXT = (
     "Accuracy of averages over the last checkpoints: of their weights, with BatchNorm statistics estimated anew, or of "
     "their predicted probabilities. A window of 1 is the last network itself, for weights with statistics estimated "
     "anew: what a larger window gains beyond that comes from averaging. The dotted line is the last network as it was "
     "recorded.",
-    "The table is of the largest window; changes are against the last network, with 95 % intervals over images.",
+    "The table is of the largest window; changes are against the last network.",
+)
+CAVEAT = (
+    "Intervals are 95 % ones over images; they do not cover what another seed of the training would change. Windows "
+    "were not chosen on other data than what is shown."
 )
 HEADER = ("Average", "Probes", "Accuracy", "Change of accuracy")
 
@@ -23,16 +40,15 @@ def section(result: xr.Dataset) -> Section:
     """Return the section."""
     result = result.drop_vars("prediction", errors="ignore").load()
     choices, windows = choices_of(result, "set"), result["window"].values
-    xaxis = {"title": {"text": "checkpoints in the average"}, "tickformat": "d"}
+    largest = result.isel(window=int(np.argmax(windows)))
 
-    def draw(set: str) -> Figure:
+    def draw(set: str) -> Lines:
         of_set = result.isel(set=int(set))
-        accuracy = of_set["accuracy"].transpose("average", "window").values
-        each = lines(result["average"].values, accuracy, COLOURS, x=windows.tolist())
+        each = curves(of_set, "accuracy", "window", "average", deep=False, x=windows.tolist())
         if "change" in of_set:
             last = (of_set["accuracy"] - of_set["change"]).max("average").transpose("window").values
-            each.append(line("last network", last, NEUTRAL, "dot", x=windows.tolist()))
-        return figure(each, "Accuracy", xaxis=xaxis, share=True, log=False)
+            each.append(line("last network", last, dash="dot", x=windows.tolist()))
+        return chart(each, Axis("Accuracy", share=True), Axis("checkpoints in the average", whole=True))
 
     rows = [
         (
@@ -41,7 +57,27 @@ def section(result: xr.Dataset) -> Section:
             bounded_word(cell, "accuracy", percent),
             bounded_word(cell, "change", points),
         )
-        for cell in cells(result.isel(window=int(np.argmax(windows))), "average", "set")
+        for cell in cells(largest, "average", "set")
     ]
     panels = [panel("Accuracy by the number of checkpoints averaged", choices, draw)]
-    return Section("Averages over checkpoints", TEXT, panels, choices, preset_set(result), Grid(HEADER, rows))
+    return Section(
+        "Averages over checkpoints",
+        TEXT,
+        panels,
+        choices,
+        preset_set(result),
+        Grid(HEADER, rows),
+        finding=_finding(judged(largest)),
+        caveat=CAVEAT,
+    )
+
+
+def _finding(largest: xr.Dataset) -> Finding:
+    each = [cell for cell in cells(largest, "average") if np.isfinite(float(cell["change"]))]
+    if not each:
+        return Finding(NOTHING)
+    said = "; ".join(f"{name_of(cell, 'average')} {bounded_word(cell, 'change', points)}" for cell in each)
+    verdicts = {1: "better", 0: "no difference shown", -1: "worse"}
+    verdict = ", ".join(f"{name_of(cell, 'average')}: {verdicts[sign_of(cell, 'change')]}" for cell in each)
+    window = int(largest["window"])
+    return Finding(f"Averaging {window} checkpoints changes accuracy {probes(largest)} by: {said}.", verdict)

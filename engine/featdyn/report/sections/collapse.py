@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import xarray as xr
 
+from featdyn.report.findings import NOTHING, across, probes
 from featdyn.report.layer_curves import layer_curves
-from featdyn.report.section import Grid, Section, bounded_word, cells, name_of, word
+from featdyn.report.section import Finding, Grid, Section, bounded_word, cells, judged, name_of, word
 
 MEASURES = ("nc1", "nc2", "nc2_norms", "nc2_angles", "nc3", "nc4")
 TABLE = ("nc1", "nc2", "nc3", "nc4")
@@ -16,6 +17,10 @@ TEXT = (
     "prediction disagree.",
     "The table is of the last checkpoint, with 95 % intervals; what the same features show with labels dealt at "
     "random stands beside each value.",
+)
+CAVEAT = (
+    "No threshold says that a layer has collapsed: read a value beside that of shuffled labels, and its course. "
+    "Intervals are over images, not over seeds of the training."
 )
 
 
@@ -31,6 +36,8 @@ def section(result: xr.Dataset) -> Section:
         for name in TABLE:
             row += [bounded_word(cell, name, "{:.3g}".format), word(cell[f"{name}_shuffled"])]
         rows.append(row)
-    return layer_curves(
-        "Neural collapse", TEXT, result, "Distance from collapse", MEASURES, Grid(header, rows), as_map=True
-    )
+    last = judged(result.isel(t=-1))
+    said = [f"{name.upper()} goes from {s}" for name in ("nc1", "nc4") if (s := across(last, name, "layer", word))]
+    finding = Finding(f"At the last checkpoint, {probes(last)}, {'; '.join(said)}." if said else NOTHING)
+    grid, more = Grid(header, rows), {"finding": finding, "caveat": CAVEAT}
+    return layer_curves("Neural collapse", TEXT, result, "Distance from collapse", MEASURES, grid, as_map=True, **more)

@@ -7,9 +7,23 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figure, heatmap, lines
+from featdyn.report.figure import Axis, Lines, Map
+from featdyn.report.figures import chart, curves, time_axis, time_map
+from featdyn.report.findings import NOTHING, across, halfway, probes
 from featdyn.report.rounding import percent
-from featdyn.report.section import Grid, Section, bounded_word, cells, choices_of, name_of, panel, preset_set, word
+from featdyn.report.section import (
+    Finding,
+    Grid,
+    Section,
+    bounded_word,
+    cells,
+    choices_of,
+    judged,
+    name_of,
+    panel,
+    preset_set,
+    word,
+)
 
 TEXT = (
     "Did anything move, or had training converged? Motion: the distance between a probe’s features at t1 and at t2 "
@@ -19,9 +33,11 @@ TEXT = (
     "Linear probe: ridge regression of the true labels on the features of the training probes; its accuracy on "
     "training probes leaves each out in turn. Straightness: the distance between a probe’s features at the first and "
     "the last checkpoint over the length of their path.",
+)
+CAVEAT = (
     "That these measures tell whether consistency is an artefact of convergence, the kind of linear probe and the "
     "jackknife behind the bounds of CKA are our own choice. Intervals are 95 % ones over probes; they do not cover "
-    "what another seed of the training would change.",
+    "what another seed of the training would change."
 )
 
 
@@ -30,26 +46,24 @@ def section(result: xr.Dataset) -> Section:
     bulk = [name for name in ("step_length", "path_length", "displacement", "cka") if name in result]
     result = result.drop_vars(bulk).load()
     choices = choices_of(result, "set", "cut")
-    axes = {end: checkpoint_axis(result[f"t{end}"].values, result[f"step{end}"].values) for end in "12"}
-    over_time = checkpoint_axis(result["t"].values, result["step"].values)
-    cuts, colours = [str(cut) for cut in result["cut"].values], depth_colours(result.sizes["cut"])
+    over_time = time_axis(result)
 
-    def motion(set: str, cut: str) -> Figure:
-        return heatmap(result["motion"].isel(set=int(set), cut=int(cut)).values, axes["1"], axes["2"])
+    def motion(set: str, cut: str) -> Map:
+        return time_map(result.isel(set=int(set), cut=int(cut)), "motion")
 
-    def alike(cut: str) -> Figure:
-        return heatmap(result["cka_debiased"].isel(cut=int(cut), cut2=int(cut)).values, axes["1"], axes["2"])
+    def alike(cut: str) -> Map:
+        return time_map(result.isel(cut=int(cut), cut2=int(cut)), "cka_debiased")
 
-    def read(set: str) -> Figure:
-        values = result["linear_accuracy"].isel(set=int(set)).transpose("cut", "t").values
-        return figure(lines(cuts, values, colours), "Accuracy", xaxis=over_time, share=True, log=False)
+    def read(set: str) -> Lines:
+        each = curves(result.isel(set=int(set)), "linear_accuracy", "t", "cut")
+        return chart(each, Axis("Accuracy", share=True), over_time)
 
-    def weights() -> Figure:
-        each = []
+    def weights() -> Lines:
+        last, each = result.isel(t2=-1), []
         for half, name, dash in (("prefix", "shallow", "solid"), ("suffix", "deep", "dot")):
-            values = result[f"{half}_distance"].isel(t2=-1).transpose("cut", "t1").values
-            each += lines((f"{cut}, {name} half" for cut in cuts), values, colours, dash=dash)
-        return figure(each, xaxis=axes["1"], log=False)
+            words = f"{{}}, {name} half".format
+            each += curves(last, f"{half}_distance", "t1", "cut", dash=dash, words=words)
+        return chart(each, "", time_axis(result, "1"))
 
     of_weights = "Distance of weights at t1 from the last checkpoint, over their norm at t1"
     panels = [
@@ -63,7 +77,19 @@ def section(result: xr.Dataset) -> Section:
         if variable in result
     ]
     grid = Grid(HEADER, list(_rows(result)))
-    return Section("Drift of features and weights", TEXT, panels, choices, preset_set(result), grid)
+    more = {"finding": _finding(judged(result)), "caveat": CAVEAT}
+    return Section("Drift of features and weights", TEXT, panels, choices, preset_set(result), grid, **more)
+
+
+def _finding(result: xr.Dataset) -> Finding:
+    half = result.isel(t1=halfway(result["step1"]), t2=-1)
+    said = across(half, "motion", "cut", "{:.2f}".format) if "motion" in half else ""
+    if not said:
+        return Finding(NOTHING)
+    step = f"{int(half['step1']):,}"
+    return Finding(
+        f"From step {step} to the last checkpoint features {probes(half)} move by {said}, in their own norms."
+    )
 
 
 HEADER = (
@@ -73,8 +99,7 @@ HEADER = (
 
 
 def _rows(result: xr.Dataset) -> Iterator[tuple[str, ...]]:
-    steps = result["step1"].values
-    half = int(np.abs(steps - steps[-1] / 2).argmin())
+    half = halfway(result["step1"])
     for cell in cells(result.isel({"t1": half, "t2": -1, "t": -1}, missing_dims="ignore"), "cut", "set"):
         mine = cell["split"].values == name_of(cell, "set") if "split" in cell.coords else ...
         straight = cell["straightness"].values[mine] if "straightness" in cell else np.array([])

@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import xarray as xr
 
-from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figure, lines
-from featdyn.report.section import Grid, Section, bounded_word, cells, choices_of, name_of, panel, preset_set, word
+from featdyn.report.figure import Axis, Lines
+from featdyn.report.figures import chart, curves, time_axis
+from featdyn.report.findings import NOTHING, across, probes
+from featdyn.report.section import (
+    Finding,
+    Grid,
+    Section,
+    bounded_word,
+    cells,
+    choices_of,
+    judged,
+    name_of,
+    panel,
+    preset_set,
+    word,
+)
 
 TEXT = (
     "Players (patches of the map at a cut or of the input, words, channels, ...) are masked in all combinations; the "
     "log-odds of the true class are then a sum of AND interactions (all of some players are there) and OR interactions "
     "(any of them is), the sparsest such sum (arXiv 2407.19198). Its order is the number of players. A network that "
     "learns simple things first falls in mean order before it rises.",
-    "The table is of the last checkpoint, with 95 % intervals over images. Which players are masked, and what masked "
-    "ones become, is our own choice at most cuts.",
+    "The table is of the last checkpoint, with 95 % intervals over images.",
 )
+CAVEAT = "Which players are masked, and what masked ones become, is our own choice at most cuts."
 
 
 def section(result: xr.Dataset) -> Section:
     """Return the section."""
     result = result.drop_vars(["v", "region"], errors="ignore").load()
     choices = choices_of(result, "set", "cut")
-    time = checkpoint_axis(result["t"].values, result["step"].values)
-    colours = {dim: depth_colours(result.sizes[dim]) for dim in ("cut", "t")}
-    order = {"title": {"text": "order: players of an interaction"}, "tickformat": "d"}
+    time, order = time_axis(result), Axis("order: players of an interaction", whole=True)
 
-    def over_time(set: str) -> Figure:
-        values = result["mean_order"].isel(set=int(set)).transpose("cut", "t").values
-        return figure(lines(result["cut"].values, values, colours["cut"]), "Mean order", xaxis=time, log=False)
+    def over_time(set: str) -> Lines:
+        return chart(curves(result.isel(set=int(set)), "mean_order", "t", "cut"), "Mean order", time)
 
-    def by_order(set: str, cut: str) -> Figure:
-        values = result["strength"].isel(set=int(set), cut=int(cut)).transpose("t", "order").values
-        names = [f"step {int(step)}" for step in result["step"].values]
-        return figure(lines(names, values, colours["t"], x=result["order"].values.tolist()), "Strength", xaxis=order)
+    def by_order(set: str, cut: str) -> Lines:
+        of = result.isel(set=int(set), cut=int(cut))
+        of = of.assign_coords(t=[f"step {int(step)}" for step in result["step"].values])
+        each = curves(of, "strength", "order", "t", x=result["order"].values.tolist())
+        return chart(each, Axis("Strength", "auto"), order)
 
     panels = [
         panel("Mean order of salient interactions", {"set": choices["set"]}, over_time),
@@ -46,4 +58,13 @@ def section(result: xr.Dataset) -> Section:
         rows.append(
             (*names, bounded_word(cell, "mean_order", "{:.2f}".format), word(strength.sum()), word(strength[0]))
         )
-    return Section("Interactions", TEXT, panels, choices, preset_set(result), Grid(header, rows))
+    more = {"finding": _finding(judged(result)), "caveat": CAVEAT}
+    return Section("Interactions", TEXT, panels, choices, preset_set(result), Grid(header, rows), **more)
+
+
+def _finding(result: xr.Dataset) -> Finding:
+    said = across(result.isel(t=-1), "mean_order", "cut", "{:.2f}".format)
+    first = across(result.isel(t=0), "mean_order", "cut", "{:.2f}".format)
+    began = f"; at the first it is {first}" if first and result.sizes["t"] > 1 else ""
+    words = f"The mean order of salient interactions {probes(result)} at the last checkpoint is {said}{began}."
+    return Finding(words if said else NOTHING)

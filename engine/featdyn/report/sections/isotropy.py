@@ -6,8 +6,11 @@ from functools import partial
 
 import xarray as xr
 
-from featdyn.report.figures import COLOURS, Figure, checkpoint_axis, figure, line, lines
-from featdyn.report.section import Grid, Section, cells, choices_of, name_of, panel, word
+from featdyn.report.figure import Axis, Lines
+from featdyn.report.figures import chart, line, lines, time_axis
+from featdyn.report.findings import NOTHING
+from featdyn.report.rounding import percent
+from featdyn.report.section import Finding, Grid, Section, cells, choices_of, name_of, panel, word
 
 TEXT = (
     "Noise is what a mini-batch adds to the gradient of the whole training set, at fixed weights: of the parameters "
@@ -17,10 +20,12 @@ TEXT = (
     "The tests behind a verdict allow for heavy tails; they assume draws that are independent and, whatever their "
     "lengths, equally likely to point anywhere. Where that does not hold, as for skewed or sparse noise, “anisotropic” "
     "need not mean that variances differ between directions.",
+)
+CAVEAT = (
     "Few draws always have directions of large variance. A share says something only beside that of isotropic noise "
     "with the same lengths, and “held out”, one half of the draws along the directions of the other, is not chosen "
     "after the fact. A drift is a sum of gradients and lies where gradients do in any case: its share along the noise "
-    "is to be read beside that along gradients with permuted labels; more than in a random subspace is no news.",
+    "is to be read beside that along gradients with permuted labels; more than in a random subspace is no news."
 )
 SPACES = {"parameter": "parameters", "feature": "features", "control": "features, isotropic control"}
 SHARES = {
@@ -42,22 +47,22 @@ def section(result: xr.Dataset) -> Section:
     """Return the section; figures and columns of what the result does not hold are left out."""
     result = result.load()
     cuts = choices_of(result, "cut")
-    axis = checkpoint_axis(result["t"].values, result["step"].values)
+    axis = time_axis(result)
     spaces = [space for space in SPACES if f"{space}_participation_ratio" in result]
 
-    def ratios(cut: str) -> Figure:
+    def ratios(cut: str) -> Lines:
         of_spaces = [result[f"{space}_participation_ratio"].isel(cut=int(cut)) for space in spaces]
         values = [ratio.median("probe") if "probe" in ratio.dims else ratio for ratio in of_spaces]
-        return figure(lines(map(SPACES.get, spaces), values, COLOURS), "Participation ratio", xaxis=axis)
+        return chart(lines(map(SPACES.get, spaces), values), Axis("Participation ratio", "auto"), axis)
 
-    def shares(names: dict[str, str], cut: str) -> Figure:
+    def shares(names: dict[str, str], cut: str) -> Lines:
         of_cut = result.isel(cut=int(cut), k=-1)
         each = [
-            line(label, of_cut[f"parameter_{name}"].values, colour, dash)
-            for (name, label), colour, dash in zip(names.items(), COLOURS, DASHES, strict=False)
+            line(label, of_cut[f"parameter_{name}"].values, order, dash=dash)
+            for order, ((name, label), dash) in enumerate(zip(names.items(), DASHES, strict=False))
             if f"parameter_{name}" in result
         ]
-        return figure(each, "Share", xaxis=axis, share=True, log=False)
+        return chart(each, Axis("Share", share=True), axis)
 
     panels = []
     if spaces:
@@ -73,7 +78,26 @@ def section(result: xr.Dataset) -> Section:
         [name_of(cell, "cut"), f"{int(cell['step']):,}", *(_show(cell, name) for name in columns)]
         for cell in cells(result, "cut", "t")
     ]
-    return Section("Noise of SGD", TEXT, panels, cuts, grid=Grid(("Cut after", "Step", *columns.values()), rows))
+    grid = Grid(("Cut after", "Step", *columns.values()), rows)
+    return Section("Noise of SGD", TEXT, panels, cuts, grid=grid, finding=_finding(result), caveat=CAVEAT)
+
+
+def _finding(result: xr.Dataset) -> Finding:
+    if "parameter_verdict" not in result:
+        return Finding(NOTHING)
+    verdicts = [str(v) for v in result["parameter_verdict"].values.flat if str(v)]
+    if not verdicts:
+        return Finding(NOTHING)
+    counts = {name: verdicts.count(name) for name in dict.fromkeys(verdicts)}
+    said = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda pair: -pair[1]))
+    shares = ""
+    if {"parameter_held_out", "parameter_held_out_isotropic"} <= set(result):
+        held, plain = (float(result[f"parameter_{n}"].isel(k=-1).median()) for n in ("held_out", "held_out_isotropic"))
+        shares = (
+            f" Its {result['k'].values[-1]} largest directions hold {word(held, percent)} of the variance of "
+            f"held-out draws (median; isotropic noise: {word(plain, percent)})."
+        )
+    return Finding(f"Of {len(verdicts)} places (cut and checkpoint) noise of the parameters is: {said}.{shares}", said)
 
 
 def _columns(result: xr.Dataset) -> dict[str, str]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import xarray as xr
 
+from featdyn.report.findings import NOTHING, probes
 from featdyn.report.layer_curves import layer_curves
-from featdyn.report.section import Grid, Section, cells, name_of, word
+from featdyn.report.section import Finding, Grid, Section, cells, judged, name_of, word
 
 QUANTITIES = ("participation_ratio", "effective_rank", "stable_rank")
 VERDICTS = ("anisotropic", "isotropic", "undecided")
 TEXT = (
     "Whether what was recorded of a layer, its gradients by default, is isotropic over the probes, each of which is a "
-    "draw. The tests behind a verdict allow for heavy tails; they assume draws that are independent and, whatever "
-    "their lengths, equally likely to point anywhere. Where that does not hold, as for skewed or sparse values, "
-    "“anisotropic” need not mean that variances differ between directions.",
-    "The table counts checkpoints by verdict.",
+    "draw. The table counts checkpoints by verdict.",
+)
+CAVEAT = (
+    "The tests behind a verdict allow for heavy tails; they assume draws that are independent and, whatever their "
+    "lengths, equally likely to point anywhere. Where that does not hold, as for skewed or sparse values, "
+    "“anisotropic” need not mean that variances differ between directions."
 )
 
 
@@ -28,4 +31,14 @@ def section(result: xr.Dataset) -> Section:
         rows.append((name_of(cell, "layer"), name_of(cell, "set"), *counts, word(cell["participation_ratio"].median())))
     header = ("Layer", "Probes", *(name.capitalize() for name in VERDICTS), "Median participation ratio")
     title, caption = f"Isotropy of each layer’s {of}s", f"Directions that {of}s lie along"
-    return layer_curves(title, TEXT, result, caption, QUANTITIES, Grid(header, rows))
+    more = {"finding": _finding(judged(result), of), "caveat": CAVEAT}
+    return layer_curves(title, TEXT, result, caption, QUANTITIES, Grid(header, rows), **more)
+
+
+def _finding(result: xr.Dataset, of: str) -> Finding:
+    verdicts = [str(v) for v in result["verdict"].values.flat]
+    counts = {name: verdicts.count(name) for name in VERDICTS if name in verdicts}
+    if not counts:
+        return Finding(NOTHING)
+    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return Finding(f"Of {sum(counts.values())} layers at checkpoints {of}s {probes(result)} are: {said}.", said)

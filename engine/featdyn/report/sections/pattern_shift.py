@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import xarray as xr
 
+from featdyn.report.findings import NOTHING, across, probes, sign_of
 from featdyn.report.layer_curves import layer_curves
-from featdyn.report.section import Grid, Section, bounded_word, cells, name_of, word
+from featdyn.report.section import Finding, Grid, Section, bounded_word, cells, judged, name_of, word
 
 QUANTITIES = ("shift", "shift_shuffled", "loss_correlation", "loss_spearman", "class_correlation", "undefined")
 TEXT = (
@@ -13,9 +14,9 @@ TEXT = (
     "1 less the cosine with the mean pattern of the training probes of its class, of other images than its own. With "
     "labels of training probes dealt at random it is what patterns show that have nothing to do with classes.",
     "The table: at the last checkpoint, whether probes with a larger shift have a larger loss; and over all "
-    "checkpoints, whether the mean shift goes with the loss beyond that of training probes. Limits are 95 % ones over "
-    "images; checkpoints of one training are not independent of each other.",
+    "checkpoints, whether the mean shift goes with the loss beyond that of training probes.",
 )
+CAVEAT = "Limits are 95 % ones over images; checkpoints of one training are not independent of each other."
 
 
 def section(result: xr.Dataset) -> Section:
@@ -42,6 +43,15 @@ def section(result: xr.Dataset) -> Section:
         )
         for cell in cells(result.isel(t=-1), "layer", "set")
     ]
-    return layer_curves(
-        "Shift of decision patterns", TEXT, result, "Shift and loss", QUANTITIES, Grid(header, rows), as_map=True
-    )
+    grid, more = Grid(header, rows), {"finding": _finding(judged(result.isel(t=-1))), "caveat": CAVEAT}
+    title = "Shift of decision patterns"
+    return layer_curves(title, TEXT, result, "Shift and loss", QUANTITIES, grid, as_map=True, **more)
+
+
+def _finding(last: xr.Dataset) -> Finding:
+    said = across(last, "loss_correlation", "layer", "{:.2f}".format)
+    if not said:
+        return Finding(NOTHING)
+    above = sum(sign_of(cell, "loss_correlation") > 0 for cell in cells(last, "layer"))
+    words = f"At the last checkpoint, {probes(last)}, shift and loss have a correlation of {said}."
+    return Finding(words, f"interval above 0 in {above} of {last.sizes['layer']} layers")

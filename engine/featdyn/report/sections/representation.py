@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import xarray as xr
 
+from featdyn.report.findings import NOTHING, across, probes
 from featdyn.report.layer_curves import layer_curves
-from featdyn.report.section import Grid, Section, bounded_word, cells, name_of, word
+from featdyn.report.section import Finding, Grid, Section, bounded_word, cells, judged, name_of, word
 
 QUANTITIES = (
     "effective_rank", "participation_ratio", "stable_rank", "condition_number", "power_law_exponent", "gini", "hoyer",
@@ -18,11 +19,15 @@ TABLE = (
 )  # fmt: skip
 TEXT = (
     "Ranks count the directions that features use, of singular values unless a name says variance. The intrinsic "
-    "dimension by two nearest neighbours depends on how many probes there are: where it falls with fewer of them, it "
-    "is not yet the layer’s. Manifolds are the features of a class: their capacity is estimated from radius and "
-    "dimension, an approximation; the mean field capacity, where it was asked for, is solved for.",
+    "dimension by two nearest neighbours is that of the surface on which features lie. Manifolds are the features of a "
+    "class: their capacity is estimated from radius and dimension, an approximation; the mean field capacity, where it "
+    "was asked for, is solved for.",
     "The margin is that of a linear probe, fitted to the training probes, on all others; negative where it is wrong. "
     "The table is of the last checkpoint.",
+)
+CAVEAT = (
+    "Dimensions depend on how many probes there are: where one falls with fewer of them (half, quarter), it is not yet "
+    "the layer’s."
 )
 
 
@@ -39,6 +44,10 @@ def section(result: xr.Dataset) -> Section:
         )
         for cell in cells(result.isel(t=-1), "layer", "set")
     ]
-    return layer_curves(
-        "Representations", TEXT, result, "Measures of representations", QUANTITIES, Grid(header, rows), as_map=True
-    )
+    last = judged(result.isel(t=-1))
+    named = {"effective_rank": "the effective rank", "two_nn": "the intrinsic dimension"}
+    said = [f"{words} is {s}" for name, words in named.items() if (s := across(last, name, "layer", word))]
+    finding = Finding(f"At the last checkpoint, {probes(last)}, {'; '.join(said)}." if said else NOTHING)
+    grid, more = Grid(header, rows), {"finding": finding, "caveat": CAVEAT}
+    caption = "Measures of representations"
+    return layer_curves("Representations", TEXT, result, caption, QUANTITIES, grid, as_map=True, **more)

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import xarray as xr
 
-from featdyn.report.figures import COLOURS, Figure, figure, line
+from featdyn.report.figure import Axis, Lines
+from featdyn.report.figures import chart, curve
+from featdyn.report.findings import NOTHING, across, probes
 from featdyn.report.layer_curves import layer_curves
-from featdyn.report.rounding import rounded, short
-from featdyn.report.section import Grid, Section, bounded_word, cells, choices_of, name_of, panel, preset_set, word
+from featdyn.report.rounding import rounded
+from featdyn.report.section import (
+    Finding,
+    Grid,
+    Section,
+    bounded_word,
+    cells,
+    choices_of,
+    judged,
+    name_of,
+    panel,
+    preset_set,
+    times_of,
+    word,
+)
 
 QUANTITIES = ("low_rank", "low_rank_isotropic", "effective_dimension", "kernel_deviation")
 PANELS = {
@@ -22,11 +36,14 @@ STEPS = 25
 """Checkpoints that the slider has, at most: of more, evenly spaced ones."""
 TEXT = (
     "The low-rank measure is 0 where a layer’s features carry the learned function alone, all of it equally strongly, "
-    "and 1 where they are unrelated to it. What a value means depends on the width, the number of probes and the rank "
-    "of the outputs: isotropic features of the same numbers have the one beside it, and features whose strongest "
-    "directions are unrelated to the outputs lie above that. It says nothing of whether the function is right.",
+    "and 1 where they are unrelated to it. Isotropic features of the same numbers have the value beside it, and "
+    "features whose strongest directions are unrelated to the outputs lie above that.",
     "Kernel deviation is 1 less the similarity (linear CKA) to the same layer at the first checkpoint. The table is "
     "of the last checkpoint, with 95 % intervals.",
+)
+CAVEAT = (
+    "What a value means depends on the width, the number of probes and the rank of the outputs. It says nothing of "
+    "whether the function is right."
 )
 EIGEN = (
     "The eigenfunctions of a layer’s feature kernel, strongest first. Rich features step up in all three at as many "
@@ -61,26 +78,27 @@ def section(result: xr.Dataset) -> list[Section]:
         )
         for cell in cells(result.isel(t=-1), "layer", "set")
     ]
-    first = layer_curves(
-        "Richness of features", TEXT, result, "Measures of richness", QUANTITIES, Grid(header, rows), as_map=True
-    )
+    last = judged(result.isel(t=-1))
+    said = across(last, "low_rank", "layer", "{:.3f}".format)
+    finding = Finding(f"The low-rank measure at the last checkpoint, {probes(last)}, is {said}." if said else NOTHING)
+    grid, more = Grid(header, rows), {"finding": finding, "caveat": CAVEAT}
+    caption = "Measures of richness"
+    first = layer_curves("Richness of features", TEXT, result, caption, QUANTITIES, grid, as_map=True, **more)
     return [first, _eigenfunctions(result)]
 
 
 def _eigenfunctions(result: xr.Dataset) -> Section:
-    shown = np.unique(np.linspace(0, result.sizes["t"] - 1, STEPS).round().astype(int)).tolist()
-    labels = {str(t): f"{result['t'].values[t]} / {short(float(result['step'].values[t]))}" for t in shown}
-    choices = {**choices_of(result, "set", "layer"), "t": labels}
-    axis = {"title": {"text": "eigenfunction k"}, "type": "log"}
+    choices = {**choices_of(result, "set", "layer"), "t": times_of(result, STEPS)}
+    axis = Axis("eigenfunction k", "log")
 
-    def drawn(name: str) -> Callable[..., Figure]:
-        def draw(set: str, layer: str, t: str) -> Figure:
-            values = result[name].isel(set=int(set), layer=int(layer), t=int(t)).values
-            kept = line(PANELS[name], values, COLOURS[list(PANELS).index(name)], x=rounded(result["k"].values))
-            return figure([kept], xaxis=axis, share=name != "intensity", log=name == "intensity" or None)
+    def drawn(order: int, name: str) -> Callable[..., Lines]:
+        def draw(set: str, layer: str, t: str) -> Lines:
+            of = result.isel(set=int(set), layer=int(layer)).sel(t=int(t))
+            kept = curve(of, name, "k", PANELS[name], order, x=rounded(result["k"].values))
+            return chart([kept], Axis(scale="auto") if name == "intensity" else Axis(share=True), axis)
 
         return draw
 
-    panels = [panel(caption, choices, drawn(name)) for name, caption in PANELS.items()]
-    preset = preset_set(result) | {"layer": str(result.sizes["layer"] - 1), "t": str(shown[-1])}
-    return Section("Eigenfunctions of the feature kernel", EIGEN, panels, choices, preset)
+    panels = [panel(caption, choices, drawn(i, name)) for i, (name, caption) in enumerate(PANELS.items())]
+    preset = preset_set(result) | {"layer": str(result.sizes["layer"] - 1), "t": list(choices["t"])[-1]}
+    return Section("Eigenfunctions of the feature kernel", EIGEN, panels, choices, preset, wide=False)

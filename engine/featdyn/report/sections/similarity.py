@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import numpy as np
 import xarray as xr
 
-from featdyn.report.figures import Figure, checkpoint_axis, heatmap, layer_map
-from featdyn.report.section import Grid, Section, cells, choices_of, name_of, panel, word
+from featdyn.report.figure import Map
+from featdyn.report.figures import layer_map, time_map
+from featdyn.report.findings import NOTHING, across
+from featdyn.report.section import Finding, Grid, Section, cells, choices_of, name_of, panel, word
 
 MEASURES = ("svcca", "svcca_shuffled", "pwcca", "cca", "angular", "procrustes", "rsa", "jaccard", "imbalance")
 TABLE = ("svcca", "svcca_shuffled", "angular", "rsa", "jaccard", "imbalance")
 TEXT = (
     "Of the same probes at two layers or two checkpoints. Canonical correlations are 1 for the same features up to "
-    "a linear map (SVCCA, which leaves weak directions out, up to a rotation), and high for any features with many "
-    "variables: read them beside those of probes in another order. Angle and "
+    "a linear map (SVCCA, which leaves weak directions out, up to a rotation). Angle and "
     "Procrustes distance are 0 for the same features up to a rotation. RSA "
     "compares which probes are far apart, Jaccard which are neighbours; information imbalance is 0 where the first "
     "(row) tells which probes are near in the second (column), 1 where it tells nothing.",
     "The table compares each layer at the first checkpoint with itself at the last.",
+)
+CAVEAT = (
+    "Canonical correlations are high for any features with many variables: read them beside those of probes in another "
+    "order (shuffled). These measures have no intervals here."
 )
 
 
@@ -24,13 +30,11 @@ def section(result: xr.Dataset) -> Section:
     """Return the section."""
     names = {name: name.replace("_", " ") for name in MEASURES if name in result}
     choices = {"measure": names, **choices_of(result, "layer")}
-    axes = {end: checkpoint_axis(result[f"t{end}"].values, result[f"step{end}"].values) for end in "12"}
 
-    def over_time(measure: str, layer: str) -> Figure:
-        values = result[measure].isel(layer=int(layer), layer2=int(layer)).transpose("t1", "t2")
-        return heatmap(values.values, axes["1"], axes["2"])
+    def over_time(measure: str, layer: str) -> Map:
+        return time_map(result.isel(layer=int(layer), layer2=int(layer)), measure)
 
-    def between_layers(measure: str) -> Figure:
+    def between_layers(measure: str) -> Map:
         values = result[measure].isel(t1=-1, t2=-1).transpose("layer", "layer2")
         return layer_map(values.values, result["layer"].values)
 
@@ -45,4 +49,13 @@ def section(result: xr.Dataset) -> Section:
     header = ("Layer", *(name.replace("_", " ").capitalize() for name in TABLE))
     chance = result.attrs.get("jaccard_chance")
     note = f"Unrelated representations have a Jaccard index of about {word(chance)}." if chance else ""
-    return Section("Similarity of representations", TEXT, panels, choices, grid=Grid(header, rows), note=note)
+    more = {"finding": _finding(result.isel(t1=0, t2=-1)), "caveat": CAVEAT}
+    return Section("Similarity of representations", TEXT, panels, choices, grid=Grid(header, rows), note=note, **more)
+
+
+def _finding(ends: xr.Dataset) -> Finding:
+    own = np.diagonal(ends["rsa"].transpose("layer", "layer2").values)
+    own = xr.Dataset({"rsa": ("layer", own)}, {"layer": ends["layer"].values})
+    said = across(own, "rsa", "layer", "{:.2f}".format)
+    words = f"Between the first and the last checkpoint the RSA of a layer with itself is {said}."
+    return Finding(words if said else NOTHING)

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import xarray as xr
 
-from featdyn.report.figures import COLOURS, Figure, checkpoint_axis, figure, line
-from featdyn.report.section import Grid, Section, bounded_word, cells, choices_of, name_of, panel, preset_set, word
+from featdyn.report.figure import Axis, Lines
+from featdyn.report.figures import chart, curve, time_axis
+from featdyn.report.findings import NOTHING, probes
+from featdyn.report.rounding import percent
+from featdyn.report.section import (
+    Finding,
+    Grid,
+    Section,
+    bounded_word,
+    cells,
+    choices_of,
+    judged,
+    name_of,
+    panel,
+    preset_set,
+    word,
+)
 
 CURVES = {
     "deviation": "from the first checkpoint",
@@ -18,9 +33,9 @@ TEXT = (
     "outputs at two probes. Where the kernel stays, training is lazy, that of a linear model; 1 less the cosine with "
     "the kernel of the first checkpoint says how far it has turned. The second curve is what each checkpoint adds.",
     "Alignment is high where probes of the same target have similar gradients; beside it stands what targets dealt at "
-    "random show. Few probes of each set are looked at. The table is of the last checkpoint, with 95 % intervals over "
-    "images.",
+    "random show. The table is of the last checkpoint, with 95 % intervals over images.",
 )
+CAVEAT = "Few probes of each set are looked at; a kernel of few probes says little of others."
 
 
 def section(result: xr.Dataset) -> Section:
@@ -35,16 +50,18 @@ def section(result: xr.Dataset) -> Section:
         )
         for cell in cells(result.isel(t=-1), "set")
     ]
-    choices, axis = choices_of(result, "set"), checkpoint_axis(result["t"].values, result["step"].values)
+    choices, axis = choices_of(result, "set"), time_axis(result)
 
-    def draw(set: str) -> Figure:
+    def draw(set: str) -> Lines:
         of_set = result.isel(set=int(set))
-        curves = [
-            line(words, of_set[name].values, colour)
-            for (name, words), colour in zip(CURVES.items(), COLOURS, strict=False)
-        ]
-        return figure(curves, xaxis=axis, share=True)
+        each = [curve(of_set, name, "t", words, order) for order, (name, words) in enumerate(CURVES.items())]
+        return chart(each, Axis(share=True, scale="auto"), axis)
 
     panels = [panel("How far the tangent kernel has turned, and its alignment", choices, draw)]
     table = Grid((*header, "Targets dealt at random"), rows)
-    return Section("Tangent kernel", TEXT, panels, choices, preset_set(result), table)
+    last = judged(result.isel(t=-1))
+    said = bounded_word(last, "deviation", percent)
+    words = f"Since the first checkpoint the kernel has turned by {said} {probes(last)}; its alignment with targets is "
+    words += f"{bounded_word(last, 'alignment', '{:.2f}'.format)} ({word(last['alignment_shuffled'])} at random)."
+    more = {"finding": Finding(NOTHING if said == "–" else words), "caveat": CAVEAT}
+    return Section("Tangent kernel", TEXT, panels, choices, preset_set(result), table, **more)

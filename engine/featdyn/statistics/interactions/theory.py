@@ -28,7 +28,7 @@ def spindle(n: int) -> Values:
     """Return the share ``C(n, k) 2**(k / 2)`` of each order 1 to n in a random network's strength, ``(n,)``, summing
     to 1.
     """
-    found = np.array([comb(n, k) * 2.0 ** (k / 2) for k in range(1, n + 1)])
+    found = np.array([comb(n, k) * 2.0 ** (k / 2) for k in range(1, _count(n) + 1)])
     return np.asarray(found / found.sum())
 
 

@@ -39,6 +39,7 @@ ANALYSIS = Analysis(
     options=ConsistencyOptions,
     needs=frozenset({"network", "targets"}),
     incidental=("window", "phase"),
+    streams=True,
     variables={
         "prediction": Variable("cut t1 t2 probe", "predicted class, -1 where a logit is NaN or halves are none"),
         "without_prediction": Variable(

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from featdyn.analysis.composites import grid
 from featdyn.analysis.composites.consistency import PAIRS, ConsistencyOptions
 from featdyn.analysis.composites.consistency.per_set import measures
-from featdyn.analysis.composites.grid import SOFT, Composites
+from featdyn.analysis.composites.grid import Composites
 from featdyn.analysis.composites.halves import NOT_HALVES
+from featdyn.analysis.composites.order import Order, Sizes, cheapest
 from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, dtype_of, outputs_bytes, share
+from featdyn.analysis.composites.tally import SOFT
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import output_positions, predictions_labelled, recorded_classes
 from featdyn.analysis.inputs.probe_sets import ProbeSets
@@ -39,11 +41,21 @@ def consistency(context: Context[ConsistencyOptions]) -> xr.Dataset:
     sets, labels = predictions_labelled(run, context.sets)
     parts = context.stitchable()
     known = _kept(context.known)
-    context.admit(plan(run, parts, 0 if known is None else known.prediction.shape[1]))
-    found = grid.evaluate(context, parts, sets.weights, labels, known)
+    order = _admitted(context, parts, 0 if known is None else known.prediction.shape[1])
+    found = grid.evaluate(context, parts, sets.weights, labels, known, order)
     result = _summary(run, found, sets, labels, context.options, parts.coords(run, sets))
     path = {"path": ("cut", np.array(found.paths, dtype=object))}
     return result.assign_coords(path).assign_attrs(batchnorm=BATCHNORM)
+
+
+def _admitted(context: Context[ConsistencyOptions], parts: Stitchable, known: int) -> Order | None:
+    """Return in which order composites pass piece by piece, None where whole suffixes fit, as long as one fits."""
+    whole, order = plan(context.run, parts, known), None
+    if context.empty or (parts.cuts[0].traced and not whole.fits(context.workers.limits())):
+        sizes = Sizes.of(context.run, parts)
+        order, whole = cheapest(sizes, known, context.workers.limits(), whole, parts.held)
+    context.admit(whole)
+    return order
 
 
 def plan(run: Run, parts: Stitchable, known: int) -> Plan:

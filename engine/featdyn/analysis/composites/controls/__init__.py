@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
+
+from pydantic import Field
 
 from featdyn.analysis.declaration import SHARE, SIGNED, Analysis, Variable, bounded
 from featdyn.analysis.options import Cuts, Seed, Sets, Suffixes, samples
@@ -21,6 +24,11 @@ class ControlOptions(Cuts, Sets, Suffixes, Seed):
     """Options of the norm-matched controls."""
 
     samples: int = samples(1000)
+    batchnorm: Literal["travel", "reestimated"] = Field(
+        "travel",
+        description="statistics of the suffix: those of t2, or estimated anew on the features that it is handed, those "
+        "of the drift too, so that no perturbation is told apart by its mean and variance alone",
+    )
 
 
 ANALYSIS = Analysis(
@@ -28,8 +36,9 @@ ANALYSIS = Analysis(
     question="is it the direction of the drift that keeps predictions, or only its small size?",
     source="Each control replaces the features z(t1) of the prefix by z(t2) + e with |e| = |z(t1) - z(t2)| for each "
     "probe, and hands them to the suffix of t2. Features are not clipped, so those behind a ReLU may become negative: "
-    "clipping would change norms. Which controls, and that drift counts as structured where it keeps accuracy better "
-    "than isotropic noise and than other probes' drift, are our own choice (feature dynamics, section 2.2 item 9).",
+    "clipping would change norms. Which controls, that BatchNorm may be estimated anew on the set itself, and that "
+    "drift counts as structured where it keeps accuracy better than isotropic noise and than other probes' drift, are "
+    "our own choice (feature dynamics, section 2.2 item 9).",
     options=ControlOptions,
     needs=frozenset({"network", "labels"}),
     variables={
@@ -68,5 +77,5 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.composites.controls.compute:controls",
     section="featdyn.report.sections.controls:section",
-    version=3,
+    version=4,
 )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from featdyn.analysis.composites.batchnorm_statistics import OneValue, batch_norms, nearly_equal, reestimated
 from featdyn.analysis.composites.controls import CELLS, KINDS, OF_KINDS, STRICT, ControlOptions
 from featdyn.analysis.composites.controls.perturbations import lengths, norm_error, perturbed
 from featdyn.analysis.composites.grid import apart_bytes, refuse_apart
@@ -31,6 +34,7 @@ from featdyn.analysis.inputs.suffix_banks import bank_bytes, suffixes
 from featdyn.analysis.status import NOT_FINITE, STILL, ZERO, Status
 from featdyn.compute import Plan
 from featdyn.errors import FeatdynError
+from featdyn.networks import state_for
 from featdyn.statistics.relative_change import relative_change
 from featdyn.statistics.resampling import difference_interval
 from featdyn.store import Run
@@ -66,7 +70,7 @@ def controls(context: Context[ControlOptions]) -> xr.Dataset:
     items = [(t2s[j], s, t1) for j, s, t1 in np.ndindex(shape)]
     context.admit(_plan(run, parts, kept, len(items)))
     refuse_apart(context, parts, labels)
-    rest = kept, labels, sets.origins, options.seed
+    rest = kept, labels, sets.origins, options.seed, options.batchnorm == "reestimated"
     with context.stage(_Cells(run, parts, *rest), parts.around(_Cells, run, *rest)) as stage:
         cells = list(context.each(stage.map(_Cells.cell, items)))
     values: dict[str, NDArray[Any]] = {}
@@ -137,6 +141,7 @@ class _Cells:
     labels: NDArray[np.int64]
     origins: NDArray[np.int64]
     seed: int
+    anew: bool
     new: tuple[tuple[int, int], list[SuffixBank], list[Tensor], list[Tensor]] | None = None
 
     def cell(self, item: tuple[int, int, int]) -> dict[str, NDArray[np.float64]]:
@@ -160,7 +165,9 @@ class _Cells:
             seed = np.random.SeedSequence([self.seed, t1, t2, c, s]).generate_state(1)[0]
             of_t2, drifted = own[c].cpu().numpy(), np.zeros(0, np.int64)
             for k, (moved, there) in enumerate(perturbed(old, z, labels, int(seed))):
-                predicted = banks[c].run(self.parts.cuts[c].handed(moved, inputs)).predictions[0].cpu().numpy()
+                handed = self.parts.cuts[c].handed(moved, inputs)
+                bank = self._estimated(c, t2, handed[torch.from_numpy(there)], banks[c]) if self.anew else banks[c]
+                predicted = bank.run(handed).predictions[0].cpu().numpy()
                 drifted = predicted if k == 0 else drifted  # the drift comes first
                 known = there & (predicted >= 0)
                 found["without_control"][k, c] = len(mine) - there.sum()
@@ -177,6 +184,17 @@ class _Cells:
                 for name, number in zip(OF_EACH, numbers, strict=True):
                     found[name][k, c] = number
         return found | {"motion": motion, "zero_features": zero, "undefined": undefined}
+
+    def _estimated(self, c: int, t2: int, given: Tensor, bank: SuffixBank) -> SuffixBank:
+        """Return a suffix with BatchNorm statistics of what it is given; as it is where there are none to estimate."""
+        suffix, slices = self.parts.cuts[c].suffix, nearly_equal(len(given), self.parts.features.batches.size)
+        if not batch_norms(suffix) or len(given) < 2:
+            return bank
+        state = nn.Module.state_dict(suffix) | state_for(suffix, self.parts.states[t2])
+        with suppress(OneValue):
+            new = reestimated(suffix, state, [given[part] for part in slices])
+            return SuffixBank.from_states(suffix, [new])
+        return bank
 
     def _inputs(self, s: int) -> Callable[[], Tensor]:
         return lambda: Inputs(self.run).at(self.kept[s]).to(self.parts.features.device)

@@ -15,7 +15,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from featdyn.report.figures import NEUTRAL, Figure, depth_colours, figure, lines
+from featdyn.report.figure import Axis, Lines
+from featdyn.report.figures import chart, line, lines
 from featdyn.report.rounding import rounded
 from featdyn.report.section import Section, choices_of, panel, preset_set
 from featdyn.report.sections.consistency.pair_maps import measured
@@ -74,10 +75,10 @@ def gap_curves(result: xr.Dataset) -> Iterator[Section]:
     if not measures:
         return
     choices = choices_of(result, "set") | {"measure": measures}
-    linear = {"title": {"text": "t2 − t1, in checkpoints"}, "rangemode": "tozero", "tickformat": "d"}
-    log = {"title": {"text": "training steps from t1 to t2 (log)"}, "type": "log", "dtick": 1, "tickformat": "~s"}
+    linear = Axis("t2 − t1, in checkpoints", whole=True, from_zero=True)
+    log = Axis("training steps from t1 to t2", "log")
 
-    def draw(distances: Distances, xaxis: dict[str, Any], set: str, measure: str) -> Figure:
+    def draw(distances: Distances, xaxis: Axis, set: str, measure: str) -> Lines:
         return _figure(result.isel(set=int(set)), measure, measures[measure], distances, xaxis)
 
     panels = [
@@ -87,20 +88,16 @@ def gap_curves(result: xr.Dataset) -> Iterator[Section]:
     yield Section("Gap curves", TEXT, panels, choices, preset_set(result))
 
 
-def _figure(result: xr.Dataset, name: str, title: str, distances: Distances, xaxis: dict[str, Any]) -> Figure:
-    common = {
-        "x": rounded(distances.position),
-        "text": [f"{n} pairs" for n in distances.number.tolist()],
-        "hovertemplate": "<b>%{fullData.name}</b><br>distance %{x:,.4~r}<br>mean of %{text}: %{y}<extra></extra>",
-    }
-    each: list[dict[str, Any]] = []
+def _figure(result: xr.Dataset, name: str, title: str, distances: Distances, xaxis: Axis) -> Lines:
+    common: dict[str, Any] = {"x": rounded(distances.position), "beside": distances.number}
+    each = []
     if name == "accuracy" and "plain_accuracy" in result:
         plain = result["plain_accuracy"].rename(t1="t2").reindex(t2=result["t2"]).values
-        each += lines(["trained network t2"], [distances.mean(plain[distances.newer])], [NEUTRAL], dash="dot", **common)
+        each.append(line("trained network t2", distances.mean(plain[distances.newer]), dash="dot", **common))
     grids = result[name].transpose("cut", "t1", "t2").values
     means = (distances.mean(values[distances.older, distances.newer]) for values in grids)
-    each += lines(result["cut"].values, means, depth_colours(result.sizes["cut"]), **common)
-    return figure(each, title, xaxis=xaxis, share=True, log=False)
+    each += lines(result["cut"].values, means, deep=True, **common)
+    return chart(each, Axis(title, share=True), xaxis, beside="pairs")
 
 
 def _pairs(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:

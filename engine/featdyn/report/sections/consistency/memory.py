@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import xarray as xr
 
-from featdyn.report.figures import Figure, checkpoint_axis, depth_colours, figure, lines
-from featdyn.report.section import Section, choices_of, panel, preset_set
+from featdyn.report.figure import Axis, Lines
+from featdyn.report.figures import chart, curves, time_axis
+from featdyn.report.findings import NOTHING, across, halfway, probes
+from featdyn.report.section import Finding, Section, choices_of, judged, panel, preset_set
 
 MEASURES = {
     "retention": "Retention",
@@ -26,8 +28,8 @@ TEXT = (
     "probes that t1’s own network had right and the composite has wrong. Transferability: accuracy over that on the "
     "training probes. Memory horizon: how many checkpoints back all shallow halves still give the right answer with "
     "the deep half of t2, a mean over the probes that t2’s own network has right.",
-    "All of these are our own working definitions: those of arXiv 2509.20334 were not found.",
 )
+CAVEAT = "All of these are our own working definitions: those of arXiv 2509.20334 were not found."
 
 
 def memory(result: xr.Dataset) -> Iterator[Section]:
@@ -36,19 +38,26 @@ def memory(result: xr.Dataset) -> Iterator[Section]:
     if not measures:
         return
     choices = choices_of(result, "set") | {"memory": measures}
-    axis = {end: checkpoint_axis(result[f"t{end}"].values, result[f"step{end}"].values) for end in "12"}
-    colours = depth_colours(result.sizes["cut"])
 
-    def of_pair(set: str, memory: str) -> Figure:
-        values = result[memory].isel(set=int(set), t2=-1).transpose("cut", "t1").values
-        each, log = lines(result["cut"].values, values, colours), None if memory == "divergence" else False
-        return figure(each, measures[memory], xaxis=axis["1"], share=memory in SHARES, log=log)
+    def of_pair(set: str, memory: str) -> Lines:
+        each = curves(result.isel(set=int(set), t2=-1), memory, "t1", "cut")
+        scale = "auto" if memory == "divergence" else "linear"
+        return chart(each, Axis(measures[memory], scale, share=memory in SHARES), time_axis(result, "1"))
 
-    def horizon(set: str) -> Figure:
-        values = result["horizon"].isel(set=int(set)).transpose("cut", "t2").values
-        return figure(lines(result["cut"].values, values, colours), "checkpoints", xaxis=axis["2"], log=False)
+    def horizon(set: str) -> Lines:
+        return chart(curves(result.isel(set=int(set)), "horizon", "t2", "cut"), "checkpoints", time_axis(result, "2"))
 
     panels = [panel("Shallow half of t1, deep half of the last checkpoint", choices, of_pair)]
     if "horizon" in result:
         panels.append(panel("Memory horizon of t2", {"set": choices["set"]}, horizon))
-    yield Section("Memory and forgetting", TEXT, panels, choices, preset_set(result))
+    more = {"finding": _finding(judged(result)), "caveat": CAVEAT}
+    yield Section("Memory and forgetting", TEXT, panels, choices, preset_set(result), **more)
+
+
+def _finding(result: xr.Dataset) -> Finding | None:
+    if "retention" not in result:
+        return None
+    half = result.isel(t1=halfway(result["step1"]), t2=-1)
+    said = across(half, "retention", "cut", "{:.2f}".format)
+    words = f"With the shallow half of step {int(half['step1']):,}, retention {probes(half)} is {said}."
+    return Finding(words if said else NOTHING)

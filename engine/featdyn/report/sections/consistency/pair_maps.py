@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from featdyn.report.figures import checkpoint_axis
-from featdyn.report.rounding import counts, rounded, short
-from featdyn.report.section import Grid, Panel, Section, cells, choices_of, name_of, preset_set, word
+from featdyn.report.figure import Map
+from featdyn.report.figures import time_axis, time_map
+from featdyn.report.findings import NOTHING, across, halfway, probes
+from featdyn.report.plotly import checkpoint_ticks
+from featdyn.report.rounding import counts, percent, rounded, short
+from featdyn.report.section import (
+    Finding,
+    Grid,
+    Section,
+    cells,
+    choices_of,
+    judged,
+    name_of,
+    panel,
+    preset_set,
+    word,
+)
 
 MEASURES = {
     "accuracy": "Accuracy",
@@ -23,7 +38,12 @@ TEXT = (
     "checkpoint t2.",
     "Rows are t1, columns are t2, both growing from the lower left. On the diagonal stands the network as it was "
     "trained. Below the diagonal an older shallow half meets a newer deep half, above it the other way round. A broad "
-    "even area means that halves from distant checkpoints fit together. All cuts share one colour scale.",
+    "even area means that halves from distant checkpoints fit together. All cuts share one colour scale. The lines "
+    "cross where t1 and t2 are the checkpoint of the slider; intervals are shown when a square is pointed at.",
+)
+CAVEAT = (
+    "Intervals are the result’s own 95 % ones; they do not cover what another seed of the training would change. That "
+    "predictions hold says nothing of whether features moved: see the drift."
 )
 HEADER = (
     "Cut after", "Shallow half, multiply-adds", "Deep half, multiply-adds", "Features",
@@ -31,8 +51,7 @@ HEADER = (
 )  # fmt: skip
 NOTE = (
     "On the diagonal both halves come from one checkpoint, so the composite must be the recorded network: 0 is "
-    "expected, save where features were stored in float16. BatchNorm: {batchnorm}. Intervals, shown when a square is "
-    "pointed at, are the result’s own 95 % ones; they do not cover what another seed of the training would change."
+    "expected, save where features were stored in float16. BatchNorm: {batchnorm}."
 )
 
 
@@ -43,17 +62,40 @@ def pair_maps(result: xr.Dataset) -> Iterator[Section]:
         return
     choices = choices_of(result, "set") | {"measure": measures}
     each = cells(result, "cut")
+    panels = []
+    for i, cell in enumerate(each):
+
+        def draw(set: str, measure: str, cell: xr.Dataset = cell) -> Map:
+            least, most = _extremes(result[measure].isel(set=int(set)).values)
+            return replace(time_map(cell.isel(set=int(set)), measure), share=True, range=(least, most))
+
+        shown = panel(f"cut after {name_of(cell, 'cut')}", choices, draw)
+        panels.append(replace(shown, detail=_share(cell), pair_map=i))
     yield Section(
         "Temporal consistency",
         TEXT,
-        [Panel(f"cut after {name_of(c, 'cut')}", detail=_share(c), pair_map=i) for i, c in enumerate(each)],
+        panels,
         choices,
         preset_set(result),
         Grid(HEADER, [_row(result, cell) for cell in each]),
         NOTE.format(batchnorm=result.attrs.get("batchnorm", "not recorded")),
         wide=False,
         pair_maps=_maps(result, measures),
+        finding=_finding(judged(result)),
+        caveat=CAVEAT,
     )
+
+
+def _finding(result: xr.Dataset) -> Finding:
+    half = result.isel(t1=halfway(result["step1"]), t2=-1)
+    said = across(half, "accuracy", "cut", percent) if "accuracy" in half else ""
+    if not said:
+        return Finding(NOTHING)
+    words = f"With the shallow half of step {int(half['step1']):,} and the deep half of the last checkpoint, accuracy "
+    words += f"{probes(half)} is {said}"
+    plain = result["plain_accuracy"].isel(t1=-1) if "plain_accuracy" in result else np.nan
+    own = f"; that of the last network itself is {percent(float(plain))}" if np.isfinite(plain) else ""
+    return Finding(f"{words}{own}.")
 
 
 def measured(result: xr.Dataset) -> dict[str, str]:
@@ -77,7 +119,7 @@ def _maps(result: xr.Dataset, names: dict[str, str]) -> dict[str, Any]:
     """Return whole numbers of probes, by measure, cut, set, t1 and t2: exact, and shorter than shares."""
     result = result.transpose("cut", "set", "t1", "t2", ...)
     sizes = [int(n) for n in result["set_size"].values]
-    axes = {f"axis{end}": checkpoint_axis(result[f"t{end}"].values, result[f"step{end}"].values) for end in "12"}
+    axes = {f"axis{end}": checkpoint_ticks(time_axis(result, end)) for end in "12"}
     places = {name: result[name].values.tolist() for name in ("t1", "t2", "step1", "step2")}
     return {
         "sizes": sizes,

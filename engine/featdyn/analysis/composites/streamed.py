@@ -1,0 +1,123 @@
+"""Composites of networks larger than memory: the features of many prefixes pass a suffix piece by piece.
+
+A task is one t2 and a few blocks of probes. The features at all cuts, of all t1, are made first, piece by piece too,
+and kept for the other t2. Then each piece of t2 is read once, all features that need it go through, and it is dropped.
+What does not fit goes in chunks, for each of which the pieces are read again, or lies on disk between pieces
+(``order.py``).
+
+Suffixes run in torch, as they stand: predictions are those of fused suffixes too, which are settled by the same
+arithmetic; what else is computed has the same bits where suffixes run as they stand in memory, else it differs by the
+rounding of fused layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from featdyn.analysis.composites.order import Order
+from featdyn.analysis.composites.tally import Item, Rows, Tally
+from featdyn.analysis.inputs.class_labels import output_positions
+from featdyn.analysis.inputs.kept_features import KeptFeatures
+from featdyn.analysis.inputs.pieces import Pieces
+from featdyn.analysis.inputs.stitchable import Stitchable
+from featdyn.store import Run
+from featdyn_kernels.stitch import Stitched
+from featdyn_kernels.stitch.runner import each_checkpoint
+from featdyn_kernels.stitch.scored import scored
+
+Value = TypeVar("Value")
+Unit: TypeAlias = tuple[int, int, int]
+"""A cut, a t1 and a batch: features that pass together."""
+
+
+class Streamed:
+    """What the tasks of an order need; features at cuts are kept until a task asks for other probes."""
+
+    def __init__(
+        self, run: Run, parts: Stitchable, members: NDArray[np.float64], labels: NDArray[np.int64], order: Order
+    ) -> None:
+        self._run, self._parts, self._members, self._labels, self._order = run, parts, members, labels, order
+        self.pieces = Pieces(run, parts.places, parts.features.device)
+        self._entry = [self.pieces.after(cut) for cut in parts.cuts]
+        self._at_cuts = KeptFeatures(disk=order.disk)
+        self._blocks, self._made = range(0), set[int]()
+        self._positions = output_positions(run)
+
+    def tally(self, item: Item) -> list[Tally]:
+        """Return what each block of some gives at all t1 with one t2."""
+        blocks, t1s, t2s = item
+        tallies = {
+            block: Tally(self._run, self._parts, self._members, self._labels, block, t1s, t2s) for block in blocks
+        }
+        batches = self._parts.features.batches
+        at = [i for block in blocks for i in batches.of_block(block)]
+        if self._blocks != blocks:
+            self._at_cuts.clear()
+            self._blocks, self._made = blocks, set()
+        for t1 in t1s:
+            if t1 not in self._made:
+                self._prefix(t1, at)
+                self._made.add(t1)
+        rows = {i: tallies[batches[i].block].rows(batches[i]) for i in at}
+        units = [(c, t1, i) for c in range(len(self._entry)) for t1 in t1s for i in at]
+        for chunk in _chunks(units, self._order.chunk):
+            for (c, t1, i), found in zip(chunk, self._suffix(chunk, t2s[0], rows), strict=True):
+                tallies[batches[i].block].add(c, t1, rows[i], found)
+        return [*tallies.values()]
+
+    def _prefix(self, t1: int, at: Sequence[int]) -> None:
+        """Keep the features of one checkpoint at all cuts."""
+        features, computed = self._parts.features, []
+        for c, cut in enumerate(self._parts.cuts):
+            if self._parts.sources[cut.name] == "recomputed":
+                computed.append(c)
+                continue
+            for i in at:
+                self._at_cuts.put((c, t1, i), features.read(cut, features.batches[i], t1))
+        last = max((self._entry[c] for c in computed), default=0)
+        for chunk in _chunks(at, self._order.chunk):
+            going = KeptFeatures(disk=not self._order.chunk)
+            for number in range(last):
+                with torch.inference_mode(), self.pieces.piece(number, t1) as piece:
+                    for i in chunk:
+                        z = piece(going.take(i) if number else features.batches[i].inputs.clone())
+                        for c in computed:
+                            if self._entry[c] == number + 1:
+                                self._at_cuts.put((c, t1, i), z)
+                        if number + 1 < last:
+                            going.put(i, z)
+
+    def _suffix(self, chunk: Sequence[Unit], t2: int, rows: dict[int, Rows]) -> list[Stitched]:
+        """Return what some features give behind their cuts with the weights of one checkpoint."""
+        found: dict[int, Stitched] = {}
+        going, last = KeptFeatures(disk=not self._order.chunk), len(self.pieces) - 1
+        for number in range(min(self._entry[c] for c, _, _ in chunk), last + 1):
+            mine = [n for n, (c, _, _) in enumerate(chunk) if self._entry[c] <= number]
+            with self.pieces.piece(number, t2, torch.float32) as piece:
+
+                def step(place: int) -> None:
+                    n = mine[place]  # noqa: B023
+                    c, _, i = unit = chunk[n]
+                    if self._entry[c] == number:  # noqa: B023
+                        z = self._at_cuts.get(unit).to(torch.float32, copy=True)  # a piece may write into its input
+                    else:
+                        z = going.take(n)
+                    z = piece(z)
+                    if number == last:  # noqa: B023
+                        found[n] = scored(z, rows[i].labels, rows[i].own, positions=self._positions)
+                    else:
+                        going.put(n, z)
+
+                each_checkpoint(step, len(mine), self._parts.features.device)
+        return [found[n] for n in range(len(chunk))]
+
+
+def _chunks(values: Sequence[Value], size: int) -> Iterator[Sequence[Value]]:
+    """Yield runs of so many, or all at once for 0."""
+    size = size or len(values)
+    return (values[start : start + size] for start in range(0, len(values), size))

@@ -1,0 +1,93 @@
+"""One page of Markdown about an analysis, made from its declaration and from what its section of the report says."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from featdyn.analysis.declaration import COORDINATES, Analysis, Variable
+
+
+def page(analysis: Analysis) -> str:
+    """Return the page: question, how to read it, options, variables, source."""
+    name, question = analysis.name, analysis.question
+    parts = [
+        f"# `{name}`",
+        question[:1].upper() + question[1:],
+        f"```\nfeatdyn analyze run.zarr {name}\n```",
+        f"```python\nresult = featdyn.analyze(run, {name!r})  # an xarray.Dataset\n```",
+        _asks(analysis),
+        *_section("How to read it", "\n\n".join(reading(analysis))),
+        *_section("Where definitions come from, and what is our own choice", analysis.source),
+        *_section("Options", table(("flag", "default", "meaning"), _options(analysis))),
+        "## Variables",
+        "Arrays of the result. What is missing is NaN (-1 in integers that say so), and the status variable that is "
+        "named says why, cell by cell.",
+        table(("variable", "axes", "units", "range", "what it is", "missing"), _variables(analysis)),
+        *_section("Axes", table(("axis", "units", "what it is"), _axes(analysis))),
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def reading(analysis: Analysis) -> list[str]:
+    """Return the paragraphs that stand above its figures in the report: ``TEXT`` of the section's module."""
+    name = analysis.section.partition(":")[0]
+    return list(getattr(importlib.import_module(name), "TEXT", ())) if name else []
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of Markdown; "" where there are no rows."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    head = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*head, *lines]) if lines else ""
+
+
+def _section(title: str, text: str) -> list[str]:
+    return [f"## {title}", text] if text else []
+
+
+def _asks(analysis: Analysis) -> str:
+    """Return what it needs of a run, in a sentence."""
+    asks = []
+    if analysis.needs:
+        asks.append(f"It needs, of the run or given with it: {', '.join(sorted(analysis.needs))}.")
+    if analysis.results:
+        links = ", ".join(f"[`{name}`]({name}.md)" for name in analysis.results)
+        asks.append(f"It reads the newest result of {links}.")
+    return " ".join(asks)
+
+
+def _options(analysis: Analysis) -> Iterator[tuple[str, str, str]]:
+    for name, field in analysis.options.model_fields.items():
+        yield f"`--{name.replace('_', '-')}`", _default(field), field.description or ""
+
+
+def _default(field: FieldInfo) -> str:
+    value: Any = field.get_default()
+    if value is None or value == ():
+        return ""
+    return f"`{','.join(map(str, value)) if isinstance(value, tuple) else value}`"
+
+
+def _variables(analysis: Analysis) -> Iterator[tuple[str, ...]]:
+    for name, variable in analysis.variables.items():
+        yield f"`{name}`", variable.dims, variable.units, _range(variable), variable.long_name, _missing(variable)
+
+
+def _range(variable: Variable) -> str:
+    return "" if variable.valid_range is None else "{:g} to {:g}".format(*variable.valid_range)
+
+
+def _missing(variable: Variable) -> str:
+    return "; ".join(filter(None, (variable.missing, f"`{variable.status}`" if variable.status else "")))
+
+
+def _axes(analysis: Analysis) -> Iterator[tuple[str, str, str]]:
+    names = dict.fromkeys(dim for variable in analysis.variables.values() for dim in variable.dims.split())
+    for name in names:
+        if name in COORDINATES:
+            words, units = COORDINATES[name]
+            yield f"`{name}`", units, words

@@ -1,0 +1,40 @@
+"""Colours of lines, on light and on dark paper: by depth, or by kind.
+
+Depth takes viridis (Smith and van der Walt 2015), which is ordered for any colour vision; of it the part that stands
+out from the paper. Neighbours differ in dash and marker too, so that twenty can be told apart.
+"""
+
+from __future__ import annotations
+
+from featdyn.report.figure import Series
+
+# After Okabe and Ito, for any colour vision; on light paper darker, so that each has a contrast of 3 to it at least.
+KINDS = (
+    ("#0072B2", "#56B4E9"), ("#C25400", "#F08A4B"), ("#00835F", "#2CC295"),
+    ("#A8508A", "#D993BC"), ("#947000", "#E8B93C"), ("#56616E", "#AEB8C4"),
+)  # fmt: skip
+NEUTRAL = ("#6c727b", "#8f97a1")
+_VIRIDIS = (
+    (0x44, 0x01, 0x54), (0x48, 0x28, 0x78), (0x3E, 0x49, 0x89), (0x31, 0x68, 0x8E), (0x26, 0x82, 0x8E),
+    (0x1F, 0x9E, 0x89), (0x35, 0xB7, 0x79), (0x6E, 0xCE, 0x58), (0xB5, 0xDE, 0x2B), (0xFD, 0xE7, 0x25),
+)  # fmt: skip
+_PART = ((0.0, 0.78), (0.28, 1.0))
+DASHES = ("solid", "dash", "dot")
+MARKERS = ("circle", "square", "diamond", "triangle-up", "x")
+FEW = 4
+"""Lines by depth up to which colours alone tell them apart."""
+
+
+def colours(series: Series) -> tuple[str, str]:
+    """Return the colour of a series on light and on dark paper."""
+    if series.depth is not None:
+        light, dark = (_viridis(low + (high - low) * series.depth) for low, high in _PART)
+        return light, dark
+    return NEUTRAL if series.order is None else KINDS[series.order % len(KINDS)]
+
+
+def _viridis(at: float) -> str:
+    place = at * (len(_VIRIDIS) - 1)
+    below = min(int(place), len(_VIRIDIS) - 2)
+    mixed = (a + (b - a) * (place - below) for a, b in zip(_VIRIDIS[below], _VIRIDIS[below + 1], strict=True))
+    return "#" + "".join(f"{round(channel):02x}" for channel in mixed)

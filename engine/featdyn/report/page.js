@@ -1,0 +1,273 @@
+"use strict";
+(async () => {
+  document.getElementById("old").hidden = "DecompressionStream" in window;
+  const nonce = document.currentScript.nonce;
+
+  // Data and library lie in the page as base64 of gzip.
+  async function unpacked(id) {
+    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  }
+  const { name, checkpoints, steps, figures, maps } = JSON.parse(await unpacked("data"));
+  document.head.append(Object.assign(document.createElement("script"), { nonce, textContent: await unpacked("library") }));
+
+  const root = document.documentElement, hover = document.getElementById("hover");
+  const plots = [...document.querySelectorAll(".plot")];
+  const sliders = [...document.querySelectorAll("input[name=t]")];
+  const config = { displayModeBar: false, responsive: true };
+  const number = (value) => value.toLocaleString("en");
+  const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  const plain = (value) => String(Number(value.toPrecision(4)));
+  // Names come escaped for plotly, which reads tags; elsewhere they are plain words.
+  const words = (text) => String(text).replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&").replaceAll("<br>", " / ");
+  let now = checkpoints.length - 1; // where all sliders stand
+
+  const colour = (of) => getComputedStyle(root).getPropertyValue(`--${of}`).trim();
+  const dark = () => colour("theme") === "dark";
+  const nearest = (values, wanted) => values.reduce((best, value, i) => Math.abs(value - wanted) < Math.abs(values[best] - wanted) ? i : best, 0);
+
+  // The value of a radio button in the section of a plot.
+  const choice = (plot, of) => plot.closest("section").querySelector(`input[name="${of}"]:checked`);
+
+  // The figure that the choices of its section show.
+  function figureOf(plot) {
+    if (plot.dataset.maps) return pairMap(plot);
+    const by = plot.dataset.by.split(" ").filter(Boolean), keys = Object.keys(figures[plot.dataset.slot]);
+    const chosen = by.map((of, i) => {
+      if (of !== "t") return choice(plot, of).value;
+      const times = [...new Set(keys.map((key) => Number(key.split("|")[i])))];
+      return times[nearest(times, checkpoints[now])];
+    });
+    return figures[plot.dataset.slot][chosen.join("|")];
+  }
+
+  function pairMap(plot) {
+    const grid = maps[plot.dataset.maps], cut = plot.dataset.cut, [set, measure] = ["set", "measure"].map((of) => choice(plot, of).value);
+    const size = grid.sizes[set], [zmin, zmax] = grid.extremes[measure][set], bounds = grid.bounds[measure];
+    const end = (i) => bounds[i][cut][set].map((row) => row.map((value) => value === null ? null : value / 1000));
+    const trace = {
+      type: "heatmap",
+      z: grid.measures[measure][cut][set].map((row) => row.map((count) => count === null ? null : count / size)),
+      x: grid.t2.map((_, i) => i),
+      y: grid.t1.map((_, i) => i),
+      meta: bounds && { low: end(0), high: end(1) },
+      zmin, zmax: Math.max(zmax, zmin + 0.01),
+      colorscale: "Cividis",
+      colorbar: { thickness: 9, outlinewidth: 0, tickformat: ".0%", nticks: 6, xpad: 6 },
+    };
+    const xaxis = { ...grid.axis2, showgrid: false, title: { text: "t2, deep half: checkpoint / step" } };
+    const yaxis = { ...grid.axis1, showgrid: false, title: { text: "t1, shallow half: checkpoint" }, ticktext: grid.axis1.tickvals.map((i) => grid.t1[i]) };
+    return { data: [trace], layout: { xaxis, yaxis, meta: { x: grid.t2, y: grid.t1 } } };
+  }
+
+  function layout(own) {
+    const axis = { gridcolor: colour("rule"), linecolor: colour("rule"), zeroline: false, automargin: true };
+    const merged = (other, more) => ({ ...axis, ...more, ...other, title: { font: { size: 12 }, ...other?.title } });
+    const format = (share) => ({ hoverformat: share ? ".1%" : ".4~g" });
+    return {
+      paper_bgcolor: colour("paper"),
+      plot_bgcolor: colour("paper"),
+      font: { family: "system-ui, sans-serif", size: 12, color: colour("soft") },
+      margin: { l: 8, r: 8, t: own.annotations ? 26 : 10, b: 8 },
+      hoverlabel: { bgcolor: colour("paper"), bordercolor: colour("rule"), font: { color: colour("ink"), size: 12.5, family: "system-ui, sans-serif" }, align: "left", namelength: -1 },
+      legend: { font: { color: colour("ink") }, orientation: "h", x: 0, y: -0.02, yref: "container", yanchor: "bottom" },
+      showlegend: Boolean(own.showlegend),
+      scattermode: own.scattermode,
+      annotations: own.annotations,
+      xaxis: merged(own.xaxis, format(false)),
+      yaxis: merged(own.yaxis, format(own.meta?.share)),
+      shapes: [...(own.shapes || []).map((shape) => shape.type === "rect" ? { ...shape, fillcolor: colour("accent") } : { ...shape, line: { ...shape.line, color: colour("ink") } }), ...cursor(own.meta)],
+    };
+  }
+
+  // A line where the checkpoint of the slider is, on every axis of checkpoints.
+  function cursor(meta) {
+    if (checkpoints.length < 2) return [];
+    const line = { width: 1.5, color: colour("cursor"), dash: "dot" };
+    const at = (of) => nearest(meta[of], checkpoints[now]);
+    const shapes = [];
+    if (meta?.x) shapes.push({ type: "line", x0: at("x"), x1: at("x"), yref: "paper", y0: 0, y1: 1, line });
+    if (meta?.y) shapes.push({ type: "line", y0: at("y"), y1: at("y"), xref: "paper", x0: 0, x1: 1, line });
+    return shapes;
+  }
+
+  const stepOf = (checkpoint) => steps[checkpoints.indexOf(checkpoint)] ?? 0;
+
+  // Low and high of point i of a line; null where there are none.
+  function ends(trace, i) {
+    const bars = trace.error_y;
+    if (!bars || trace.y[i] === null || bars.array[i] === null || bars.arrayminus[i] === null) return null;
+    return [trace.y[i] - bars.arrayminus[i], trace.y[i] + bars.array[i]];
+  }
+
+  // Text of what is pointed at is made when a figure is drawn: made ahead, it would outweigh the numbers many times.
+  function told(trace, { meta = {} }) {
+    const show = meta.share || trace.colorbar?.tickformat ? percent : plain;
+    const between = (pair) => pair ? `<br>95 %: ${show(pair[0])} to ${show(pair[1])}` : "";
+    if (trace.type === "heatmap") {
+      const place = (axis, of, i) => meta[axis] ? `${of}: checkpoint ${meta[axis][i]}, step ${number(stepOf(meta[axis][i]))}` : trace[axis][i];
+      const bounds = trace.meta;
+      const customdata = trace.z.map((row, i) => row.map((_, j) =>
+        [place("y", meta.x && meta.y ? "t1" : "", i), place("x", meta.y ? "t2" : "", j)].map((text) => String(text).replace(/^: /, "")).concat(
+          bounds && bounds.low[i][j] !== null && bounds.high[i][j] !== null ? between([bounds.low[i][j], bounds.high[i][j]]) : "")));
+      return { ...trace, customdata, hovertemplate: "%{customdata[0]}<br>%{customdata[1]}<br><b>%{z:.4~g}</b>%{customdata[2]}<extra></extra>" };
+    }
+    const line = dark() ? { line: { ...trace.line, color: trace.meta.dark }, marker: { ...trace.marker, color: trace.meta.dark } } : {};
+    const customdata = trace.y.map((_, i) => [
+      meta.x ? `checkpoint ${meta.x[i]}, step ${number(stepOf(meta.x[i]))}` : trace.x[i],
+      between(ends(trace, i)),
+      trace.text?.[i] ? `<br>${meta.beside}: ${trace.text[i]}` : "",
+    ]);
+    return { ...trace, ...line, customdata, hovertemplate: "<b>%{fullData.name}</b> %{y}%{customdata[1]}%{customdata[2]}<br>%{customdata[0]}<extra></extra>", hoverinfo: "text", textposition: "none" };
+  }
+
+  // What a square over two halves says: all its measures.
+  function describe(grid, cut, set, i, j) {
+    const size = grid.sizes[set];
+    const lines = [
+      `Shallow half: checkpoint ${grid.t1[i]} (step ${number(grid.step1[i])})`,
+      `Deep half: checkpoint ${grid.t2[j]} (step ${number(grid.step2[j])})`,
+    ];
+    for (const [measure, title] of Object.entries(grid.titles)) {
+      const count = grid.measures[measure][cut][set][i][j];
+      if (count === null) continue;
+      const bounds = grid.bounds[measure]?.map((bound) => bound[cut][set][i][j] / 1000).map(percent);
+      lines.push(`${title}: ${percent(count / size)}` + (bounds ? ` (95 %: ${bounds[0]} to ${bounds[1]})` : ""));
+    }
+    const loss = grid.loss?.[cut][set][i][j] ?? null;
+    if (loss !== null) lines.push(`Mean loss: ${loss}`);
+    lines.push(`${number(size)} probes`);
+    return lines.join("\n");
+  }
+
+  function showHover(plot, { points: [point], event }) {
+    const [i, j] = point.pointIndex || point.pointNumber;
+    hover.textContent = describe(maps[plot.dataset.maps], plot.dataset.cut, choice(plot, "set").value, i, j);
+    hover.hidden = false;
+    const { clientX: x, clientY: y } = event, { offsetWidth: w, offsetHeight: h } = hover;
+    hover.style.left = `${x + 18 + w > innerWidth ? Math.max(0, x - 18 - w) : x + 18}px`;
+    hover.style.top = `${Math.max(0, Math.min(y + 14, innerHeight - h))}px`;
+  }
+
+  function draw(plot) {
+    const figure = figureOf(plot), pairs = plot.dataset.maps;
+    const traces = figure.data.map((trace) => pairs ? { ...trace, hoverinfo: "none" } : told(trace, figure.layout));
+    Plotly.react(plot, traces, layout(figure.layout), config);
+    plot.stale = false;
+    if (pairs && !plot.told) {
+      plot.told = true;
+      plot.on("plotly_hover", (event) => showHover(plot, event));
+      plot.on("plotly_unhover", () => { hover.hidden = true; });
+    }
+    const values = plot.parentElement.querySelector(".tools details");
+    if (values.open) fill(plot, values);
+  }
+
+  // Only what is near the window is drawn; the rest is when it comes there.
+  const renew = (some) => some.forEach((plot) => { plot.stale = true; if (plot.near) draw(plot); });
+  const watch = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
+    target.near = isIntersecting;
+    if (isIntersecting && target.stale) draw(target);
+  }), { rootMargin: "600px" });
+  plots.forEach((plot) => { plot.stale = true; watch.observe(plot); });
+  addEventListener("beforeprint", () => plots.filter((plot) => plot.stale).forEach(draw));
+
+  function move(to) {
+    now = to;
+    const place = `${checkpoints[now]} / step ${number(steps[now])}`;
+    for (const slider of sliders) {
+      slider.value = now;
+      slider.setAttribute("aria-valuetext", `checkpoint ${checkpoints[now]}, step ${number(steps[now])}`);
+      slider.parentElement.querySelector("output").textContent = place;
+    }
+    for (const plot of plots) {
+      if (plot.dataset.by.split(" ").includes("t") || !plot.near || plot.stale) { renew([plot]); continue; }
+      const own = figureOf(plot).layout;
+      if (own.meta?.x || own.meta?.y) Plotly.relayout(plot, { shapes: layout(own).shapes });
+    }
+  }
+  let asked = null;
+  for (const slider of sliders) {
+    slider.addEventListener("input", () => {
+      if (asked === null) requestAnimationFrame(() => { move(asked); asked = null; });
+      asked = Number(slider.value);
+    });
+  }
+  if (sliders.length) move(now);
+  for (const form of document.forms) {
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.addEventListener("change", ({ target }) => { if (target.type === "radio") renew([...form.closest("section").querySelectorAll(".plot")]); });
+  }
+
+  // What a figure is called: its caption and what was chosen.
+  function titleOf(plot) {
+    const caption = plot.parentElement.querySelector("figcaption").firstChild.textContent.trim();
+    const chosen = plot.dataset.by.split(" ").filter(Boolean).map((of) => of === "t" ? `checkpoint ${checkpoints[now]}` : choice(plot, of).parentElement.title);
+    return [caption, chosen.join(", ")].filter(Boolean).join(": ");
+  }
+
+  // One line a value: (series or row, place, value, low, high).
+  function rowsOf({ data, layout: { meta = {} } }) {
+    const place = (axis, trace, i) => meta[axis] ? `checkpoint ${meta[axis][i]}, step ${stepOf(meta[axis][i])}` : words(trace[axis][i]);
+    return data.flatMap((trace) => trace.type === "heatmap"
+      ? trace.z.flatMap((row, i) => row.map((value, j) => [place("y", trace, i), place("x", trace, j), value, trace.meta?.low[i][j] ?? null, trace.meta?.high[i][j] ?? null]))
+      : trace.y.map((value, i) => [words(trace.name), meta.x ? place("x", trace, i) : trace.x[i], value, ...(ends(trace, i)?.map((end) => Number(end.toPrecision(4))) ?? [null, null])]));
+  }
+
+  function table(plot) {
+    const rows = rowsOf(figureOf(plot)), columns = [...new Set(rows.map((row) => row[0]))], places = [...new Set(rows.map((row) => row[1]))];
+    const cell = new Map(rows.map(([of, place, value, low, high]) => [`${of}\n${place}`, value === null ? "–" : `${value}${low === null || high === null ? "" : ` (${low} to ${high})`}`]));
+    const element = (tag, text, more = {}) => Object.assign(document.createElement(tag), { textContent: text ?? "" }, more);
+    const found = element("table", "", { className: "grid" }), head = found.createTHead().insertRow(), body = found.createTBody();
+    head.append(element("td"), ...columns.map((of) => element("th", of, { scope: "col" })));
+    for (const place of places) {
+      const row = body.insertRow();
+      row.append(element("th", words(place), { scope: "row" }), ...columns.map((of) => element("td", cell.get(`${of}\n${place}`))));
+    }
+    return found;
+  }
+
+  function fill(plot, details) {
+    const scroll = Object.assign(document.createElement("div"), { className: "scroll", tabIndex: 0, role: "group", ariaLabel: `Values: ${titleOf(plot)}` });
+    scroll.append(table(plot));
+    details.querySelector(".scroll")?.remove();
+    details.append(scroll);
+  }
+
+  function save(plot, kind) {
+    const title = titleOf(plot), stem = name.replace(/\.zarr$/, "");
+    const filename = `${stem} ${plot.closest("[id]").id} ${title}`.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 120);
+    if (kind === "csv") {
+      // A spreadsheet would run what starts like this.
+      const quoted = (value) => typeof value === "number" ? value : `"${String(value ?? "").replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
+      const lines = [["series", "place", "value", "low", "high"], ...rowsOf(figureOf(plot))].map((row) => row.map((value) => value === null ? "" : quoted(value)).join(","));
+      const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob([lines.join("\r\n") + "\r\n"], { type: "text/csv" })), download: `${filename}.csv` });
+      link.click();
+      URL.revokeObjectURL(link.href);
+      return;
+    }
+    const escaped = `${name} · ${title}`.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+    const { shapes, ...rest } = plot.layout, own = (figureOf(plot).layout.shapes || []).length;
+    const headed = { ...rest, shapes: shapes.slice(0, own), title: { text: escaped, font: { size: 14, color: colour("ink") }, x: 0.02, xanchor: "left" }, margin: { l: 12, r: 16, t: 56, b: 12 } };
+    const square = plot.classList.contains("square");
+    Plotly.downloadImage({ data: plot.data, layout: headed, config }, { format: kind, width: square ? 720 : 900, height: square ? 680 : 540, scale: 2, filename });
+  }
+
+  for (const tools of document.querySelectorAll(".tools")) {
+    const plot = tools.parentElement.querySelector(".plot"), details = tools.querySelector("details");
+    tools.hidden = false;
+    tools.addEventListener("click", ({ target }) => { if (target.dataset.save) { if (plot.stale) draw(plot); save(plot, target.dataset.save); } });
+    details.addEventListener("toggle", () => { if (details.open) fill(plot, details); });
+  }
+
+  const button = document.getElementById("theme");
+  const label = () => { button.textContent = dark() ? "Light" : "Dark"; button.setAttribute("aria-label", `Use ${dark() ? "light" : "dark"} colours`); };
+  const kept = (value) => { try { return value ? localStorage.setItem("featdyn-theme", value) : localStorage.getItem("featdyn-theme"); } catch { return null; } };
+  if (kept()) root.dataset.theme = kept();
+  const themed = () => { label(); renew(plots); };
+  button.hidden = false;
+  button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; kept(root.dataset.theme); themed(); });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", themed);
+  label();
+  root.dataset.ready = "";
+})();

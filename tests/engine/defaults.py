@@ -1,0 +1,141 @@
+"""``docs/defaults.md``: what is done where nothing is said. ``python -m tests.engine.defaults`` writes it anew.
+
+Made from the declarations themselves, so that the page is true, and that no default or limit changes unseen.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import click
+from pydantic.fields import FieldInfo
+
+ROOT = Path(__file__).parents[2]
+PAGE, ENGINE = ROOT / "docs" / "defaults.md", ROOT / "engine" / "featdyn"
+ROOMS = ("analysis", "capture", "compute", "data", "networks", "statistics", "store", "training")
+HEAD = """# What is done where nothing is said
+
+Every option with its default and the values that it takes: of a recipe (`--set training.epochs=20`), of each analysis
+(`--draws 64`, or by its name from Python), of each command, and of the functions of arrays. At
+the end the numbers that we have chosen, with their reasons where they are said.
+Made by `python -m tests.engine.defaults`.
+"""
+LIMITS = {
+    "ge": "at least {}",
+    "gt": "above {}",
+    "le": "at most {}",
+    "lt": "below {}",
+    "min_length": "at least {} of them",
+}
+
+
+def limits(field: FieldInfo) -> str:
+    """Return which values a field takes, beside its type."""
+    of_type = [meta for argument in get_args(field.annotation) for meta in getattr(argument, "__metadata__", ())]
+    rules = [rule for meta in of_type for rule in getattr(meta, "metadata", ())]
+    found = [
+        text.format(f"{getattr(rule, name):g}")
+        for rule in [*field.metadata, *rules]
+        for name, text in LIMITS.items()
+        if getattr(rule, name, None) is not None
+    ]
+    words = [str(choice) for choice in get_args(field.annotation) if isinstance(choice, str)]
+    return ", ".join(found + [" or ".join(words)] * bool(words))
+
+
+def table(fields: Iterable[tuple[str, FieldInfo]]) -> str:
+    """Return fields as a table."""
+    rows = [
+        f"| `{name}` | {'' if field.is_required() else f'`{field.get_default(call_default_factory=True)!r}`'} "
+        f"| {limits(field)} |"
+        for name, field in fields
+    ]
+    return "\n".join(["| option | default | takes |", "|---|---|---|", *rows])
+
+
+def commands() -> Iterator[str]:
+    """Yield each command's options that have a default, as a line."""
+    from featdyn.cli.main import featdyn as whole
+
+    context = click.Context(whole)
+    for name in whole.list_commands(context):
+        found = whole.get_command(context, name)
+        options = [o for o in getattr(found, "params", []) if isinstance(o, click.Option)]
+        said = [f"`{o.opts[0]} {o.default}`" for o in options if isinstance(o.default, bool | int | float | str)]
+        if said:
+            yield f"- {name}: {', '.join(said)}"
+
+
+def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """Yield the functions that a package and the packages in it offer, with how they are called."""
+    own = [n for n, m in vars(module).items() if n[0] != "_" and getattr(m, "__module__", "") == module.__name__]
+    for name in getattr(module, "__all__", own):
+        member = getattr(module, name)
+        if inspect.ismodule(member) and member.__name__.startswith(module.__name__):
+            yield from public(member)
+        elif inspect.isfunction(member):
+            yield f"{module.__name__.removeprefix('featdyn.')}.{name}", member
+
+
+def functions(module: ModuleType) -> Iterator[str]:
+    """Yield the defaults of public functions, a line each."""
+    for name, function in public(module):
+        defaults = {n: p.default for n, p in inspect.signature(function).parameters.items()}
+        said = [f"{n}={v!r}" for n, v in defaults.items() if isinstance(v, bool | int | float | str)]
+        if said:
+            yield f"- `{name}`: `{', '.join(said)}`"
+
+
+def choices() -> Iterator[str]:
+    """Yield the numbers that modules name, a line each, with what is said of them."""
+    for path in sorted(path for room in ROOMS for path in (ENGINE / room).rglob("*.py")):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        module = ".".join(path.relative_to(ENGINE).with_suffix("").parts).removesuffix(".__init__")
+        for node, after in zip(body, [*body[1:], None], strict=True):
+            if not (isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None):
+                continue
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            name, kinds = (
+                ast.unparse(target),
+                {type(n.value) for n in ast.walk(node.value) if isinstance(n, ast.Constant)},
+            )
+            if name.strip("(_)").replace(", ", "").isupper() and kinds & {int, float} and str not in kinds:
+                why = ast.get_docstring(ast.Module([after], [])) if isinstance(after, ast.Expr) else None
+                said = f": {' '.join(why.split())}" if why else ""
+                yield f"- `{module}.{name} = {ast.unparse(node.value)}`{said}"
+
+
+def page() -> str:
+    """Return the page."""
+    from featdyn import statistics
+    from featdyn.analysis import analyses
+    from featdyn.training.recipe import Recipe
+
+    parts = [HEAD, "## Recipes\n"]
+    tables = {
+        name: field.annotation
+        for name, field in Recipe.model_fields.items()
+        if hasattr(field.annotation, "model_fields")
+    }
+    parts.append(table((f"{name}.{key}", f) for name, of in tables.items() for key, f in of.model_fields.items()))
+    for name, analysis in analyses().items():
+        if analysis.module.startswith("featdyn."):
+            parts += [f"\n## `{name}`\n", table(analysis.options.model_fields.items())]
+    parts += [
+        "\n## Commands\n",
+        *commands(),
+        "\n## Functions of arrays\n",
+        *functions(statistics),
+        "\n## Numbers chosen\n",
+        *choices(),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

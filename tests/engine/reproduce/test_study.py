@@ -1,0 +1,78 @@
+"""A study's file: what is wrong in it is said in one line, with the nearest name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from featdyn.errors import FeatdynError
+from featdyn.reproduce.study import load, names
+from featdyn.training import load as recipe
+from tests.engine.reproduce.study_file import study
+
+
+def test_a_study_says_what_each_group_is_asked(tmp_path: Path) -> None:
+    found = study(tmp_path / "s.toml")
+    assert found.quantities_of("fit", "clean") == ["gain", "fitted"]
+    assert found.quantities_of("fit", "random") == ["fitted"]
+    assert [where[:2] for where in found.places("quick")] == [("fit", "digits")]
+    assert list(found.places("small")) == []
+
+
+def test_the_checksum_is_of_what_decides_a_verdict(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    first = study(path).checksum
+    assert study(path, ("A small study", "Another title"), ("minutes = 0.1", "minutes = 9")).checksum == first
+    assert study(path, ("at_least = -0.02", "at_least = -0.03")).checksum != first
+    assert study(path, ("reaches = 0.2", "reaches = 0.3")).checksum != first
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('quantity = "gain"', 'quantity = "gian"'), "claim stable: quantity 'gian' is not there; did you mean gain?"),
+        (("minutes =", "minuts ="), "no field experiments.fit.at.quick.digits.minuts; did you mean minutes?"),
+        (("effect = 0.05\n", ""), "claims.0: a margin needs an effect"),
+        (
+            ('kind = "composite"', 'kind = "composit"'),
+            "quantities.gain.kind 'composit' is not there; did you mean compos",
+        ),
+        (('t2 = "t2"', 't2 = "t3"'), "quantities.gain: time 't3' is not there; there are first, last, t2, half"),
+        (('"@last"', '"@lats"'), "quantities.fitted: time 'lats' is not there; did you mean last?"),
+        (('name = "consistency"', 'name = "consistncy"'), "'consistncy' is not there; did you mean consistency?"),
+        (("at.quick", "at.quik"), "input should be 'quick', 'small' or 'full', got 'quik'"),
+        (("at.quick", "at.small"), "experiments.fit.at 'small' is not there; there are quick"),
+        (('"gain", cuts', '"gian", cuts'), "quantities.gain.options: measure: input should be"),
+        (('groups = ["clean", "random"]', 'groups = ["clean", "radnom"]'), "group 'radnom' is not there; did you mean"),
+        (('id = "fit"', 'id = "stable"'), "claim stable is there twice"),
+        (
+            ('cuts = ["hidden1"] }', 'baselines = "{claen}" }'),
+            "consistency: {} 'claen' is not there; did you mean clean?",
+        ),
+        (("at_least = 0.0\n", "at_least = 0.0\nat_most = -1.0\n"), "at_least must be below at_most"),
+        (('title = "A small study"', "title ="), "not valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_the_nearest_name(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+    with pytest.raises(FeatdynError, match=re.escape(said)) as caught:
+        study(tmp_path / "s.toml", change)
+    assert str(caught.value).startswith(str(tmp_path / "s.toml"))
+
+
+def test_a_study_that_is_not_there_names_the_nearest() -> None:
+    with pytest.raises(FeatdynError, match="no study 'feature-dynamic'"):
+        load("feature-dynamic")
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_run_of_a_shipped_study_has_a_recipe_and_is_no_other(name: str) -> None:
+    found = load(name)
+    for scale in found.scales:
+        seen: dict[str, str] = {}
+        for experiment, data, place in found.places(scale):
+            for group, changes in found.experiments[experiment].groups.items():
+                own = [*found.scales[scale].changes, *place.changes, *changes, *place.groups.get(group, ())]
+                identity = repr(recipe(place.recipe, own).identity | {"description": "", "experiment": experiment})
+                assert seen.setdefault(identity, group) == group, (scale, experiment, data, group)

@@ -1,0 +1,48 @@
+"""How runs are set beside each other, and what their seeds tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from featdyn.across_runs.matching import before, first_fit, training_accuracy
+from featdyn.statistics.repeats import mean_difference, mean_estimate
+from tests.engine.planted_pairs import planted
+
+
+def test_estimates_are_scipy_s() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal(5), 2 * rng.standard_normal(4) + 1
+    interval = stats.ttest_1samp(a, 0).confidence_interval()
+    found = mean_estimate(a)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+    found = mean_difference(a, b)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert np.isnan(mean_difference([1.0], [2.0, 3.0]).low)
+    assert found.pvalue == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+    assert mean_estimate(a).minus(0.3).pvalue == pytest.approx(stats.ttest_1samp(a, 0.3).pvalue)
+    assert np.isnan(mean_difference([1.0, 1.0], [0.5, 0.5]).low)  # two equal seeds are no certainty
+    assert np.isnan(mean_estimate([0.7, 0.7]).high)
+    assert np.isnan(mean_estimate([0.7, 0.7]).pvalue)
+
+
+def test_intervals_of_shares_stay_among_shares() -> None:
+    found = mean_estimate([0.02, 0.16, 0.09])
+    assert found.low < 0  # Student's own
+    assert found.within(0, 1).low == 0
+    assert found.within(0, 1).high == found.high
+    assert np.isnan(mean_estimate([0.5]).within(0, 1).low)
+
+
+def test_checkpoints_are_matched_by_steps_and_by_what_fits(tmp_path: Path) -> None:
+    run = planted(tmp_path / "run.zarr", agreement=0.95, fits=4)
+    at = np.array([0, 3, 9, 28, 90])
+    for step in (-1, 0, 2.9, 3, 50, 1000):
+        assert before(at, step) == max([t for t in range(5) if at[t] <= step], default=0)
+    accuracy = training_accuracy(run)
+    np.testing.assert_array_equal(accuracy, [0.5] * 4 + [1.0] * 2)
+    assert (first_fit(run, 0.5), first_fit(run, 0.99)) == (0, 4)
