@@ -75,6 +75,8 @@ def test_each_page_of_an_analysis_has_its_options_variables_and_source():
             assert f"| {variable.dims} | {variable.units} |" in row
             assert variable.long_name.replace("|", "\\|") in row
             assert variable.missing in row
+        seed = "another seed would change" in text
+        assert seed == any(name.endswith("_low") for name in analysis.variables)
         if analysis.section:
             assert "## How to read it" in text
 

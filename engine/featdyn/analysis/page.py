@@ -22,6 +22,7 @@ def page(analysis: Analysis) -> str:
         _asks(analysis),
         *_section("How to read it", "\n\n".join(reading(analysis))),
         *_section("Where definitions come from, and what is our own choice", analysis.source),
+        *_section("Pitfalls", "\n".join(f"- {pitfall}" for pitfall in _pitfalls(analysis))),
         *_section("Options", table(("flag", "default", "meaning"), _options(analysis))),
         "## Variables",
         "Arrays of the result. What is missing is NaN (-1 in integers that say so), and the status variable that is "
@@ -58,6 +59,21 @@ def _asks(analysis: Analysis) -> str:
         links = ", ".join(f"[`{name}`]({name}.md)" for name in analysis.results)
         asks.append(f"It reads the newest result of {links}.")
     return " ".join(asks)
+
+
+def _pitfalls(analysis: Analysis) -> Iterator[str]:
+    """Yield what to mind, as far as it follows from the declaration."""
+    options, variables = analysis.options.model_fields, analysis.variables
+    if any(name.endswith("_low") for name in variables):
+        yield "Intervals are of one training: they do not cover what another seed would change."
+    if "features" in options:
+        yield "Features that were stored in float16 are rounded: `--features recomputed` computes them anew."
+    if "samples" in options:
+        yield f"At most {options['samples'].get_default():,} probes of each set are looked at, a choice by `--seed`."
+    if "network" in analysis.needs:
+        yield "Of a run that featdyn did not train the network is given again: `model=`, `--model nets:make_network`."
+    if any(variable.status for variable in variables.values()):
+        yield "A cell that is missing is no failure: its status says why (`featdyn info run.zarr --results`)."
 
 
 def _options(analysis: Analysis) -> Iterator[tuple[str, str, str]]:
