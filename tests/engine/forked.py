@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
@@ -12,8 +10,6 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distributed import Worker
-
     from featdyn.compute import Workers
 
 # One server for all tests: the first to start a process decides what it has imported.
@@ -26,33 +22,6 @@ CONTEXT.set_forkserver_preload(
         "featdyn.analysis.composites.consistency.compute",
     ]
 )  # fmt: skip
-
-
-@contextmanager
-def workers_in_folders(*names: str) -> Iterator[str]:
-    """Start a worker process for each name, at work in a new folder of that name; yield the scheduler's address."""
-    import dask
-    import distributed
-
-    forkserver.ensure_running()
-    quiet = {"nthreads": 1, "silence_logs": logging.CRITICAL}
-    specification = {
-        name: {"cls": distributed.Nanny, "options": {**quiet, "local_directory": os.path.abspath(name)}}
-        for name in names
-    }
-    scheduler = {"cls": distributed.Scheduler, "options": {"dashboard_address": None, "host": "127.0.0.1"}}
-    with (
-        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
-        distributed.SpecCluster(workers=specification, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        client.wait_for_workers(len(names))
-        client.run(_go_home)
-        yield cluster.scheduler_address
-
-
-def _go_home(dask_worker: Worker) -> None:
-    os.chdir(dask_worker.local_directory)
 
 
 def start(target: Callable[..., object], *arguments: Any) -> BaseProcess:

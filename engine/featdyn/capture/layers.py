@@ -79,7 +79,8 @@ def select(
         try:
             tapped = [cut for cut in (every or {}).values() if cut.name in chosen and not cut.module]
             taps = Taps(tapped) if tapped else None
-            several = {name: turned[name].output for name, asked in chosen.items() if asked or turned[name].output}
+            places = {name: turned[name].output for name, asked in chosen.items() if asked or turned[name].output}
+            several = {name: None if place is None else str(place) for name, place in places.items()}
             shapes = layer_shapes(
                 model, inputs, labels, list(chosen), gradients=gradients, call=call, taps=taps, axes=turned,
                 handed_on=handed_on, outputs=several,

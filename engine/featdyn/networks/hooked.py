@@ -192,7 +192,7 @@ class _Value:
     of: frozenset[str]  # tensors of the state that it depends on
 
 
-class _Run(SeenOperations):
+class _Run(SeenOperations):  # type: ignore[no-untyped-call]
     """One pass of a module, with what each operation uses of its state."""
 
     def __init__(self, module: nn.Module, inputs: Tensor) -> None:

@@ -104,7 +104,7 @@ class _Run(fx.Interpreter):
         return value
 
 
-class _MetaDevice(SeenOperations):
+class _MetaDevice(SeenOperations):  # type: ignore[no-untyped-call]
     """Makes every new tensor on the meta device and counts multiply-adds."""
 
     def __init__(self) -> None:

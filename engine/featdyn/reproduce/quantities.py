@@ -150,8 +150,7 @@ def stored(seen: Seen, options: Stored) -> Measured:
         for name, given in options.where.items()
         if isinstance(given, tuple)
     }
-    never = [str(label) for name, given in options.where.items() for label in np.atleast_1d(np.array(given, object))
-             if str(label).startswith("@") and _place(seen, label) is None]  # fmt: skip
+    never = [time for time in _times_of(options) if seen.times.at(time) is None]
     data, name = _dataset(seen.run, options.path)
     value, variance = _picked(data, name, where, axes, options)
     if options.minus:

@@ -176,7 +176,9 @@ class Runs:
 
 
 def _answered(run: Run, ask: Ask, options: dict[str, Any]) -> bool:
-    """Return whether a run holds the answer to this question already."""
-    wanted = validate(analysis(ask.name).options, options, ask.name).model_dump(mode="json")
-    held = [run.result(ask.name, path).attrs for path in run.results(ask.name)]
-    return any(each.get("options") == wanted for each in held)
+    """Return whether a run holds the answer to this question, from the newest of the results that it rests on."""
+    declared = analysis(ask.name)
+    wanted = validate(declared.options, options, ask.name).model_dump(mode="json")
+    asked = [run.result(ask.name, path).attrs for path in run.results(ask.name)]
+    since = max((run.result(name).attrs["input_commit"] for name in declared.results if run.results(name)), default=-1)
+    return any(each.get("options") == wanted and each["input_commit"] > since for each in asked)

@@ -130,7 +130,7 @@ def test_stored_variables_are_read_at_their_places(run: Run) -> None:
     assert float(asked(run, "stored", path="test_accuracy", where={"checkpoint": "@half"}).value) == pytest.approx(0.2)
     missing = asked(run, "stored", path="test_accuracy", where={"checkpoint": "@never"})
     assert np.isnan(missing.value)
-    assert missing.missing == "no checkpoint is @never"
+    assert missing.missing == "no checkpoint is never"
 
 
 def test_two_variables_and_the_checkpoint_sampled_before(run: Run) -> None:
