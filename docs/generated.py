@@ -17,9 +17,9 @@ ELSEWHERE = {
     "bench/results/README.md": "performance.md",
     "bench/results/language-model.png": "language-model.png",
     "engine/featdyn/store/SPEC.md": "reference/store.md",
-    "engine/featdyn/networks/DESIGN.md": "design/networks.md",
-    "engine/featdyn/analysis/DESIGN.md": "design/analysis.md",
-    "engine/featdyn/compute/DESIGN.md": "design/compute.md",
+} | {
+    str(path.relative_to(ROOT)): f"design/{path.parent.name}.md"
+    for path in sorted((ROOT / "engine/featdyn").rglob("DESIGN.md"))
 }
 """Where a file of the repository lies on the site; those of ``docs`` lie where they are."""
 
