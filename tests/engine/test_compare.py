@@ -17,8 +17,8 @@ from featdyn.report.comparison import sections, write
 from featdyn.statistics.repeats import mean_estimate
 from featdyn.statistics.resampling import wilson
 from featdyn.store import Run
-from tests.engine.report_page import Page
 from tests.engine.planted_pairs import planted
+from tests.engine.report_page import Page
 from tests.engine.synthetic_run import add_consistency, make_run
 
 AGREEMENT = "results.consistency.agreement"

@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from featdyn.report.figures import COLOURS, NEUTRAL
+from featdyn.report.colours import KINDS, NEUTRAL
 from featdyn.report.rounding import short
 from featdyn.reproduce.rules import FAILS, HOLDS, INFORMS, UNDECIDED
 
 WIDTH, LABELS, ROW, PAD = 760, 300, 22, 26
-COLOUR = {HOLDS: COLOURS[2], FAILS: COLOURS[1], UNDECIDED: COLOURS[4], INFORMS: COLOURS[0]}
+COLOUR = {HOLDS: KINDS[2][0], FAILS: KINDS[1][0], UNDECIDED: KINDS[4][0], INFORMS: KINDS[0][0]}
 """Of verdicts; where there is no power it is grey. Words beside the points say the same."""
 
 
@@ -52,7 +52,7 @@ def cell_name(cell: Mapping[str, str]) -> str:
 
 
 def _row(row: Mapping[str, Any], y: float, at: Any) -> str:
-    colour, name = COLOUR.get(row["verdict"], NEUTRAL), cell_name(row["cell"])
+    colour, name = COLOUR.get(row["verdict"], NEUTRAL[0]), cell_name(row["cell"])
     found = [f'<text x="0" y="{y + 4}">{html.escape(name if len(name) < 46 else name[:45] + "…")}</text>']
     if row["low"] is not None:
         found.append(

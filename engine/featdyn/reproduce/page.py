@@ -30,7 +30,7 @@ def render(said: Mapping[str, Any]) -> str:
         counts=[(verdict, found[verdict]) for verdict in (HOLDS, FAILS, UNDECIDED, NO_POWER) if found[verdict]],
         changed=", ".join(f"{number} under {name}" for name, number in others.items()),
         numbers=numbers,
-        style=Markup(_read("featdyn.report", "report.css")),
+        style=Markup(_read("featdyn.report", "page.css")),
     )
     return page
 
