@@ -3,7 +3,8 @@
 100 checkpoints of a model of 7 billion parameters, 32 layers, 10,000 samples, analysed by 8 GPUs. Bytes, shards, files
 and tasks come from featdyn's own code (schema, root, plans), nothing is written at that size. What code and scheduler
 cost is measured here, on the same numbers of tasks, doing nothing, and on a store of the same shapes that is small
-enough to write, whose size and time the plan has to predict. Rates of the 8 GPUs are assumptions, and named so.
+enough to write, whose size and time the plan has to predict. What composites ask piece by piece is read off the model
+itself, made without weights. Rates of the 8 GPUs are assumptions, and named so.
 """
 
 from __future__ import annotations
@@ -20,18 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
+from torch import Tensor, nn
 
 from bench import harness
 from featdyn.analysis import analyses
+from featdyn.analysis.composites.order import Sizes, cheapest
 from featdyn.analysis.inputs.suffix_banks import BANK
-from featdyn.compute import Workers, same, workers
+from featdyn.compute import Limits, Plan, Workers, same, workers
+from featdyn.networks import cuts, segments, skeleton
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from featdyn.store.commit import Commit
+from featdyn.store.commit_list import LISTED
 from featdyn.store.files import FileRecord
 from featdyn.store.root import Root
 
 CHECKPOINTS, LAYERS, SAMPLES, WIDTH, PARAMETERS, VOCABULARY = 100, 32, 10_000, 4096, 7e9, 32_000
+HIDDEN, BATCH = 11_008, 16  # units of a block's second half; samples that pass together
 TOKENS = 128  # of a sample's context: what a stitched pass has to run, though one token's features are stored
 ASSUMED = {
     "GPUs": 8,
@@ -54,10 +61,13 @@ def schema(layers: int, samples: int) -> Schema:
 
 
 def size_of_root(found: Schema, checkpoints: int) -> tuple[int, float]:
-    """Return the bytes of the root after so many commits, and the seconds that a reader takes to understand it."""
+    """Return the bytes of the root after so many commits, and the seconds that a reader takes to understand it.
+
+    It lists no more than the last of them, so it is largest where these are.
+    """
     root = Root({}, found, {spec.path: {} for spec in found.arrays})
     record = FileRecord("commits/000001.json", 100_000, 2**32 - 1)
-    for i in range(checkpoints):
+    for i in range(min(checkpoints, LISTED)):
         root = root.after(Commit(i + 1, "checkpoint", str(i), record), {})
     content = root.encode()
     start = time.perf_counter()
@@ -126,6 +136,70 @@ def simulated(layers: int, samples: int, checkpoints: int) -> dict[str, Any]:
         }
 
 
+class Block(nn.Module):
+    """One of the blocks of such a model, as far as its weights go: gated units, attention without its positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.RMSNorm(WIDTH), nn.RMSNorm(WIDTH)
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH, bias=False), nn.Linear(WIDTH, WIDTH, bias=False)
+        self.gate, self.up = nn.Linear(WIDTH, HIDDEN, bias=False), nn.Linear(WIDTH, HIDDEN, bias=False)
+        self.down = nn.Linear(HIDDEN, WIDTH, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, position, width) to the same shape."""
+        q, k, v = self.qkv(self.norm1(x)).chunk(3, -1)
+        x = x + self.out(nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True))
+        y = self.norm2(x)
+        z: Tensor = x + self.down(nn.functional.silu(self.gate(y)) * self.up(y))
+        return z
+
+
+def piece_by_piece() -> dict[str, Any]:
+    """Return what composites of the whole model ask of one GPU, from its pieces, which are made without weights.
+
+    Each GPU takes its share of the probes. Weights are stored as bfloat16, features are float32; at all positions.
+    """
+
+    def make() -> nn.Module:
+        blocks = [Block() for _ in range(LAYERS)]
+        head = nn.Linear(WIDTH, VOCABULARY, bias=False)
+        return nn.Sequential(nn.Embedding(VOCABULARY, WIDTH), *blocks, nn.RMSNorm(WIDTH), head)
+
+    model = skeleton(make)
+    found = cuts(model, torch.zeros(2, TOKENS, dtype=torch.int64))
+    sizes = [sum(p.numel() for p in piece.parameters()) for piece in segments(found)]
+    half = next(i for i, cut in enumerate(found) if cut.prefix_macs >= cut.suffix_macs)
+    unit, largest = 4 * BATCH * TOKENS * WIDTH, max(p.numel() for p in model.parameters())
+    batches = SAMPLES // int(ASSUMED["GPUs"]) // BATCH
+    logits = 4 * BATCH * TOKENS * VOCABULARY
+    asked = Sizes(
+        steps=CHECKPOINTS, cuts=1, blocks=batches, batches=batches, of_block=1, unit=unit, at_cuts=unit,
+        prefix=2 * sum(sizes[: half + 1]), suffixes=(2 * sum(sizes[half + 1 :]),), behind=len(sizes) - half - 1,
+        piece=4 * max(sizes) + 2 * largest, stored=0, logits=0, outputs=(6 * logits, 0),
+    )  # fmt: skip
+    rows = {}
+    for memory in (ASSUMED["bytes of memory per GPU"], 16e9, 8e9):
+        order, plan = cheapest(asked, 0, Limits(int(memory), 0, 1, True), Plan("composites", 0, 0), {}, disk=10**14)
+        read = plan.reads * ASSUMED["GPUs"] / ASSUMED["bytes read per second"] / 3600
+        rows[f"{memory / 1e9:.0f} GB"] = {
+            "bytes planned": plan.peak(),
+            "bytes of temporary files": asked.on_disk(order),
+            "bytes moved by a GPU": plan.reads,
+            "hours of reading, 8 GPUs": read,
+            "blocks of 16 samples in a task": order.group,
+            "units together": order.chunk,
+            "features at cuts on disk": order.disk,
+        }
+    return {
+        "parameters": sum(sizes),
+        "pieces": len(sizes),
+        "bytes of the largest piece": asked.piece,
+        "bytes of a batch's features at one place": unit,
+        "with memory of a GPU of": rows,
+    }
+
+
 def on_paper() -> dict[str, Any]:
     """Return bytes, shards, tasks and hours at full size."""
     found = schema(LAYERS, SAMPLES)
@@ -164,8 +238,9 @@ def on_paper() -> dict[str, Any]:
         },
         "hours": {name: value / 3600 for name, value in seconds.items()},
         "multiply-adds": {name: macs for name, (macs, _, _) in work.items()},
-        # What breaks first: a suffix of half the network is planned in float32, several times over.
-        "bytes planned for one suffix": BANK * 4 * PARAMETERS / 2,
+        # Suffixes that are held whole, here of half the network, are planned in float32, several times over.
+        "bytes planned for one whole suffix": BANK * 4 * PARAMETERS / 2,
+        "consistency piece by piece (one cut at half depth, all positions)": piece_by_piece(),
         "suffixes that would fit a GPU in bfloat16, once": ASSUMED["bytes of memory per GPU"] // (weights / 2),
     }
 

@@ -33,12 +33,18 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "density": ("density", {**FEATURES, "samples": 4000, "permutations": 50}, ACTIVATIONS),
     "isotropy": ("layer_isotropy", {"samples": 128}, GRADIENTS),
     "consistency": ("consistency", {**FEATURES, "cuts": ("s2b3", "pooled")}, "layers/[sp]*[2o]*/activation"),
+    "similarity": ("similarity", {}, ACTIVATIONS),
+    "richness": ("richness", {}, ACTIVATIONS),
+    "interactions": ("interactions", {**FEATURES, "cuts": ("s2b3",), "samples": 20}, "layers/s2b3/activation"),
 }
 WARM: dict[str, dict[str, Any]] = {
     "spectra": {"layers": ("s2b3",)},  # maps, whose kernel is not that of vectors
     "layer_isotropy": {"layers": ("pooled",), "samples": 8},
     "density": {"cuts": ("pooled",), "samples": 20, "permutations": 19},
     "consistency": {"cuts": ("pooled",)},
+    "similarity": {"layers": ("pooled",), "samples": 20},
+    "richness": {"layers": ("pooled",)},
+    "interactions": {"cuts": ("pooled",), "samples": 1, "checkpoints": "last"},
 }
 SCALING = {
     "moments": ("spectra", {}),

@@ -62,7 +62,9 @@ def front() -> str:
     }
     own = {name: _path(getattr(featdyn, name)) for name in featdyn.__all__}
     shown = [_shown(f"featdyn.{name}", path) for name, path in (own | beside).items()]
-    return "\n\n".join(["# From Python", "What `import featdyn` offers; all is imported when it is first used.", *shown])
+    return "\n\n".join(
+        ["# From Python", "What `import featdyn` offers; all is imported when it is first used.", *shown]
+    )
 
 
 def statistics() -> str:
@@ -82,11 +84,17 @@ def _public(module: ModuleType, prefix: str) -> list[str]:
 
 
 def _defined(module: ModuleType) -> list[str]:
-    return [n for n, thing in vars(module).items() if n[0] != "_" and getattr(thing, "__module__", "") == module.__name__]
+    return [
+        n for n, thing in vars(module).items() if n[0] != "_" and getattr(thing, "__module__", "") == module.__name__
+    ]
 
 
 def _is_ours(thing: Any) -> bool:
-    return callable(thing) and str(getattr(thing, "__module__", "")).startswith("featdyn.") and hasattr(thing, "__qualname__")
+    return (
+        callable(thing)
+        and str(getattr(thing, "__module__", "")).startswith("featdyn.")
+        and hasattr(thing, "__qualname__")
+    )
 
 
 def _path(thing: Any) -> str:
@@ -119,6 +127,7 @@ def data_dictionary() -> str:
     from featdyn.analysis.page import table
     from featdyn.query.derived import MEANING
 
+    rows, notes = recorded()
     reasons = [value for name, value in vars(status).items() if name.isupper() and isinstance(value, str)]
     derived = [(f"`{path}`", "checkpoint, sample", kind, "1", words) for path, (words, kind) in MEANING.items()]
     coordinates = [(f"`{name}`", units, words) for name, (words, units) in COORDINATES.items()]
@@ -128,12 +137,14 @@ def data_dictionary() -> str:
             "## What a run holds",
             "Of [the store's format](store.md#13-what-featdyn-records), with units. Losses are in nats where they are "
             "cross-entropies.",
-            table(("path", "axes", "type", "units", "what it is"), recorded()),
+            table(("path", "axes", "type", "units", "what it is"), rows),
+            "\n".join(notes),
             "## What follows from it",
             "`featdyn query` and `featdyn sql` compute these when they are asked for.",
             table(("path", "axes", "type", "units", "what it is"), derived),
             "## Coordinates of results",
-            "Results lie at `results/ANALYSIS/COMMIT`. Their variables are on the page of each [analysis](../analyses/index.md).",
+            "Results lie at `results/ANALYSIS/COMMIT`. Their variables are on the page of each "
+            "[analysis](../analyses/index.md).",
             table(("coordinate", "units", "what it is"), coordinates),
             "## Reasons",
             "Why [a cell is missing](../concepts/missing.md): the reasons that several analyses share.",
@@ -142,22 +153,25 @@ def data_dictionary() -> str:
     )
 
 
-def recorded() -> list[tuple[str, ...]]:
-    """Return the rows of SPEC.md's table of what featdyn records, with units and what code says of them."""
+def recorded() -> tuple[list[tuple[str, ...]], list[str]]:
+    """Return the rows of SPEC.md's table of what featdyn records, with units and words of the code; and its notes."""
     from featdyn.capture.cube import MEANING
     from featdyn.query.tree import NAMES
 
     text = (ROOT / "engine/featdyn/store/SPEC.md").read_text(encoding="utf-8")
     lines = text.partition("| path | dimensions | type | what |\n|---|---|---|---|\n")[2].partition("\n\n")[0]
-    found = []
+    found, notes = [], []
     for line in lines.splitlines():
         paths, axes, kind, words = (cell.strip() for cell in line.strip("|").split(" | "))
+        several = paths.count("`") > 2
         for path in _whole(re.findall(r"`(.+?)`", paths)):
             name = path.rpartition("/")[2]
-            said = MEANING.get(name) or NAMES.get(name, ("",))[0]
-            units = NAMES.get(name, ("", "1"))[1] if "string" not in kind else ""
-            found.append((f"`{path}`", axes, kind, units, ". ".join(filter(None, (said, words)))))
-    return found
+            said, units = NAMES.get(name, (MEANING.get(name, ""), "1"))
+            text = said if several and said else words or said
+            found.append((f"`{path}`", axes, kind, "" if "string" in kind else units, text))
+        if several and text != words:
+            notes.append(f"- {paths}: {words}.")
+    return found, notes
 
 
 def _whole(paths: list[str]) -> list[str]:

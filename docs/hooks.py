@@ -12,7 +12,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))
-from generated import ELSEWHERE, ROOT, pages  # noqa: E402
+from generated import ELSEWHERE, ROOT, pages
 
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)\s#]+)(#[^)\s]*)?\)")
 HIDDEN = re.compile(r"^<!-- (?:hidden|not run:).*?-->\n", re.MULTILINE | re.DOTALL)

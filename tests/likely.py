@@ -23,6 +23,8 @@ UNKNOWN_SECONDS = 1.5
 """Of CPU that a test is taken to cost where that is not known."""
 BY_WORDS = 10
 """How many tests are added by their words alone."""
+OF_DECLARATIONS = "tests/engine/test_defaults.py::test_the_page_of_defaults_is_the_declarations"
+"""What reads declarations, and so sees a change outside functions that it does not execute."""
 
 
 class Suite:
@@ -74,7 +76,9 @@ class Suite:
         words = {test: score for test, score in scores.items() if test.partition("::")[0] not in files}
         known |= {test: words[test] for test in sorted(words, key=words.__getitem__, reverse=True)[:BY_WORDS]}
         cost = {test: self.seconds.get(test, UNKNOWN_SECONDS) for test in known}
-        chosen, spent = list[str](), 0.0
+        outside = not _inside_function(_around(self._trees[path], line), line)
+        known.pop(OF_DECLARATIONS, None)
+        chosen, spent = [OF_DECLARATIONS] * outside, 0.0
         for test in sorted(known, key=lambda test: ((0.3 + cost[test]) / (0.1 + known[test]), test)):
             if spent + cost[test] <= seconds or not chosen:
                 chosen.append(test)
@@ -85,8 +89,7 @@ class Suite:
         """Return the tests that execute the statement of a line, or who uses the names that it defines."""
         inside = _around(self._trees[path], line)
         statement = inside[-1]
-        functions = [n for n in inside if isinstance(n, ast.FunctionDef) and line >= n.body[0].lineno]
-        if functions:
+        if _inside_function(inside, line):
             end = statement.body[0].lineno - 1 if hasattr(statement, "body") else statement.end_lineno or line
             spots = [(path, range(statement.lineno, end + 1))]
         else:
@@ -130,6 +133,11 @@ def _around(tree: ast.Module, line: int) -> list[ast.stmt]:
             if first <= line <= (node.end_lineno or 0):
                 found.append(node)
     return found
+
+
+def _inside_function(around: list[ast.stmt], line: int) -> bool:
+    """Return whether a line is in the body of a function, not among its defaults or decorators."""
+    return any(isinstance(node, ast.FunctionDef) and line >= node.body[0].lineno for node in around)
 
 
 def _mentioned(node: ast.AST) -> set[str]:

@@ -24,7 +24,7 @@ def growth(sizes: Sequence[float], values: Sequence[float]) -> dict[str, Any]:
     """
     x, y = np.asarray(sizes, float), np.asarray(values, float)
     positive = y[y > 0]
-    if not len(positive):
+    if not len(positive) or np.ptp(np.maximum(y, positive.min())) == 0:  # of which no interval would be known
         return {"slope": 0.0, "low": 0.0, "high": 0.0, "last": 0.0}
     u, v = np.log(x), np.log(np.maximum(y, positive.min()))
     fit = stats.linregress(u, v)

@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ def apart(call: Callable[[], Any]) -> dict[str, float]:
     """
     reader, writer = os.pipe()
     sys.stdout.flush()
-    child = os.fork()
+    with warnings.catch_warnings():
+        # From Python 3.12 on it warns where there are threads: those of libraries wait for work, and hold no lock.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if not child:
         code = 1
         try:

@@ -8,6 +8,7 @@ block with ``title="name"`` is a file that lies in the folder. Blocks in any oth
 from __future__ import annotations
 
 import glob
+import os
 import re
 import shlex
 import sys
@@ -62,9 +63,14 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def words(command: list[str]) -> list[str]:
-    """Return what a shell gives to the program: without quotes; patterns outside of them are the files that match."""
-    found = ([shlex.split(part)[0]] if part[0] in "'\"" else sorted(glob.glob(part)) or [part] for part in command)
+    """Return what a shell gives to the program: outside of quotes variables have values, patterns are the files."""
+    found = ([shlex.split(part)[0]] if part[0] in "'\"" else _expanded(part) for part in command)
     return [word for several in found for word in several]
+
+
+def _expanded(word: str) -> list[str]:
+    word = os.path.expandvars(word)
+    return sorted(glob.glob(word)) or [word]
 
 
 def run(page: Path, folder: Path, featdyn: Callable[..., tuple[int, str, str]]) -> None:

@@ -73,4 +73,5 @@ def test_each_page_runs(featdyn, small_store, folder, monkeypatch, page):
         pytest.importorskip("duckdb")
     shutil.copytree(small_store, folder / "run.zarr")
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("SCHEDULER", "")  # gone again where a page sets it
     documents.run(page, folder, featdyn)

@@ -341,6 +341,24 @@ def test_permuted_labels_are_those_of_the_training_set_in_another_order(run):
     torch.testing.assert_close(flat(every, names), torch.cat([w.flatten() for w in wanted]), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("layer", [None, torch.nn.Dropout(0.5)], ids=["plain", "random"])
+def test_one_pass_forward_gives_the_gradients_of_both_labels(run, layer):
+    sampler = Sampler(training_data(run, None, None, None), 20, 0)
+    sampler.at(States(run, network(run))[-1])
+    if layer is not None:
+        sampler.model.append(layer).train()
+    assert sampler.random == (layer is not None)  # which takes passes of its own, once
+    passes = []
+    sampler.model[0].register_forward_hook(lambda *_: passes.append(1))
+    own, permuted = zip(*sampler.with_permuted(3, True), strict=True)
+    assert len(passes) == 3
+    for found, how in ((own, False), (permuted, True)):
+        for one, alone in zip(found, sampler.draws(3, True, permuted=how), strict=True):
+            assert one.keys() == alone.keys()
+            assert all(torch.equal(one[name], alone[name]) for name in one)
+    assert not torch.equal(flat(own[0], list(own[0])), flat(permuted[0], list(own[0])))
+
+
 def test_the_user_s_random_state_is_left_alone(run):
     torch.manual_seed(5)
     before = torch.get_rng_state()

@@ -6,8 +6,8 @@ import math
 from typing import Any, get_args
 
 import pytest
-
 from featdyn.across_runs.options import ClaimOptions
+
 from featdyn.analysis import analyses
 from featdyn.capture.options import CaptureOptions
 from featdyn.compute.options import ComputeOptions

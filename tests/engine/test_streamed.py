@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -16,8 +17,8 @@ import xarray as xr
 from torch import nn
 
 from featdyn.analysis import analyses
-from featdyn.analysis.composites import streamed
-from featdyn.analysis.composites.streamed import Order
+from featdyn.analysis.composites import order as orders
+from featdyn.analysis.composites.order import Order, Sizes
 from featdyn.analysis.composites.tally import SOFT
 from featdyn.capture import Probes, Recorder
 from featdyn.compute import Limits, Plan
@@ -149,9 +150,9 @@ def test_no_more_than_a_piece_is_held_and_the_bits_are_those_of_whole_networks(
     assert set(found["path"].values) == {"piece by piece"}
     assert made == [True]
     same(found, whole)
-    block = 4 * sum(p.numel() for p in Block().parameters())
+    units = 4 * sum(p.numel() for layer in (Block().up, Block().down) for p in layer.parameters())
     assert counted.now == 0
-    assert 0 < counted.most < block  # attention and the layer of units are pieces of their own
+    assert counted.most == units  # attention, the smaller half of a block, is a piece of its own
     assert counted.most <= workers.plan.state["a piece"]
     parameters = WORDS * WIDTH + sum(p.numel() for p in Words().parameters())  # the head's again, as it is a piece
     checked = 2 * 4 * parameters  # the first and the last network are compared with what was recorded
@@ -163,13 +164,34 @@ def test_no_more_than_a_piece_is_held_and_the_bits_are_those_of_whole_networks(
 def test_every_order_gives_the_same(
     run: Run, whole: xr.Dataset, group: int, chunk: int, disk: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = streamed.cheapest
+    own = orders.cheapest
 
     def chosen(*given: Any) -> tuple[Order, Plan]:
         return Order(3, STEPS, group, chunk, disk), own(*given)[1]
 
     monkeypatch.setattr("featdyn.analysis.composites.consistency.compute.cheapest", chosen)
     same(asked(run, Tight()), whole)
+
+
+def test_the_order_is_the_cheapest_of_those_that_fit() -> None:
+    sizes = Sizes(
+        steps=4, cuts=1, blocks=2, batches=8, of_block=4, unit=10, at_cuts=5, prefix=100, suffixes=(100,), behind=4,
+        piece=30, stored=0, logits=0, outputs=(0, 0),
+    )  # fmt: skip
+
+    def chosen(room: int) -> tuple[Order, Plan]:
+        return orders.cheapest(sizes, 0, Limits(room, 0, 1, True), Plan("all", 0, 0), {})
+
+    order, plan = chosen(10**6)  # all at once: weights are read once for each t1 and each t2
+    assert (order.group, order.chunk, order.disk, plan.reads) == (2, 32, False, 4 * 200)
+    for room in range(170, 800, 10):
+        order, plan = chosen(room)
+        assert plan.peak() <= room
+        cheaper = [one for one in sizes.orders() if sizes.moved(one) < plan.reads]
+        assert all(sum((sizes.task(one) | sizes.state(one)).values()) > room for one in cheaper)
+    assert chosen(1)[1].peak() == 150  # a piece and what is between two layers; all features on disk
+    costly = replace(sizes, prefix=10**6, suffixes=(10**6,))
+    assert orders.cheapest(costly, 0, Limits(160, 0, 1, True), Plan("all", 0, 0), {})[0].chunk == 0  # on disk instead
 
 
 def test_earlier_results_and_stored_features_serve_as_in_memory(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -23,10 +22,11 @@ def page(analysis: Analysis) -> str:
         _asks(analysis),
         *_section("How to read it", "\n\n".join(reading(analysis))),
         *_section("Where definitions come from, and what is our own choice", analysis.source),
+        *_section("Pitfalls", "\n".join(f"- {pitfall}" for pitfall in _pitfalls(analysis))),
         *_section("Options", table(("flag", "default", "meaning"), _options(analysis))),
         "## Variables",
-        "Arrays of the result. What is missing is NaN (-1 in integers that say so), and the status variable that is named "
-        "says why, cell by cell.",
+        "Arrays of the result. What is missing is NaN (-1 in integers that say so), and the status variable that is "
+        "named says why, cell by cell.",
         table(("variable", "axes", "units", "range", "what it is", "missing"), _variables(analysis)),
         *_section("Axes", table(("axis", "units", "what it is"), _axes(analysis))),
     ]
@@ -34,14 +34,9 @@ def page(analysis: Analysis) -> str:
 
 
 def reading(analysis: Analysis) -> list[str]:
-    """Return the paragraphs that stand above its figures in the report: ``TEXT`` of the section's module or modules."""
+    """Return the paragraphs that stand above its figures in the report: ``TEXT`` of the section's module."""
     name = analysis.section.partition(":")[0]
-    if not name:
-        return []
-    module = importlib.import_module(name)
-    below = pkgutil.iter_modules(getattr(module, "__path__", []), f"{name}.")
-    modules = [module, *(importlib.import_module(info.name) for info in below)]
-    return [paragraph for one in modules for paragraph in getattr(one, "TEXT", ())]
+    return list(getattr(importlib.import_module(name), "TEXT", ())) if name else []
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -64,6 +59,21 @@ def _asks(analysis: Analysis) -> str:
         links = ", ".join(f"[`{name}`]({name}.md)" for name in analysis.results)
         asks.append(f"It reads the newest result of {links}.")
     return " ".join(asks)
+
+
+def _pitfalls(analysis: Analysis) -> Iterator[str]:
+    """Yield what to mind, as far as it follows from the declaration."""
+    options, variables = analysis.options.model_fields, analysis.variables
+    if any(name.endswith("_low") for name in variables):
+        yield "Intervals are of one training: they do not cover what another seed would change."
+    if "features" in options:
+        yield "Features that were stored in float16 are rounded: `--features recomputed` computes them anew."
+    if "samples" in options:
+        yield f"At most {options['samples'].get_default():,} probes of each set are looked at, a choice by `--seed`."
+    if "network" in analysis.needs:
+        yield "Of a run that featdyn did not train the network is given again: `model=`, `--model nets:make_network`."
+    if any(variable.status for variable in variables.values()):
+        yield "A cell that is missing is no failure: its status says why (`featdyn info run.zarr --results`)."
 
 
 def _options(analysis: Analysis) -> Iterator[tuple[str, str, str]]:

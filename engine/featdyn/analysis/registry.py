@@ -30,6 +30,11 @@ def analyses() -> AnalysisTable:
     ------
     FeatdynError
         An entry point that is none, or a name that is taken.
+
+    Examples
+    --------
+    >>> featdyn.analyses()["drift"].question
+    'do features and weights still move while predictions hold?'
     """
     found = AnalysisTable()
     for analysis in [*_declared(importlib.import_module(OWN)), *_foreign()]:

@@ -15,7 +15,7 @@ from featdyn.capture.axis import Axis
 from featdyn.capture.call import recorded_call
 from featdyn.capture.open_store import identity
 from featdyn.capture.options import CaptureOptions
-from featdyn.capture.probes import Probes, batch_of
+from featdyn.capture.probes import Probes, batch_of, batch_size
 from featdyn.capture.recording import Recording
 from featdyn.capture.replica import with_tensors
 from featdyn.errors import StoreError
@@ -115,13 +115,14 @@ def run_again(
 def _axis(attrs: dict[str, Any]) -> Axis:
     """Return where a stored array says that its samples and positions were."""
     mask = attrs.get("mask", "").partition(".")[2] or None
-    return Axis(attrs.get("sample_axis", 0), attrs.get("position_axis"), attrs.get("pool", "none"), mask)
+    places = attrs.get("sample_axis", 0), attrs.get("position_axis")
+    return Axis(*places, attrs.get("pool", "none"), mask, attrs.get("output"))
 
 
 def _passes(recording: Recording, run: Run, place: int) -> Any:
     """Yield the ways to run one probe, with what is recorded then and the row of the probe."""
-    size = min(recording.options.batch, run.schema.shard_samples)
     block = run.schema.block_slice(place // run.schema.shard_samples)
+    size = batch_size(block.stop - block.start, recording.options.batch)
     start = block.start + (place - block.start) // size * size
     batch = batch_of(start, min(start + size, block.stop), size)
     yield "recorded", recording.columns(batch), place - start

@@ -32,22 +32,26 @@ class Axis:
     mask
         Which of the inputs says what is no padding, where it is not the mask of the probes: its key, as
         ``"decoder_attention_mask"`` (``"0.mask"`` in a tuple).
+    output
+        Which tensor, of a layer that returns several: its place or key (``1``, ``"last_hidden_state"``; ``"1.0"`` for
+        the first state of an LSTM). None is the first one of real numbers.
 
     Raises
     ------
     ValueError
-        An axis that is no number from 0 on, one for both, another pool, or a mask that is no name.
+        An axis that is no number from 0 on, one for both, another pool, or a mask or output that is no name.
 
     Examples
     --------
     >>> Axis(sample=1, pool="mean")
-    Axis(sample=1, position=None, pool='mean', mask=None)
+    Axis(sample=1, position=None, pool='mean', mask=None, output=None)
     """
 
     sample: int = 0
     position: int | None = None
     pool: Pool | None = None
     mask: str | None = None
+    output: str | int | None = None
 
     @classmethod
     def said(cls, words: Sequence[str]) -> Axis:
@@ -56,7 +60,9 @@ class Axis:
         for word in words:
             name, _, value = word.partition("=")
             if name not in cls.__dataclass_fields__ or not value or name in found:
-                raise ValueError(f"{word!r} says no axis: write sample=1, position=2, pool=mean or mask=KEY, each once")
+                raise ValueError(
+                    f"{word!r} says no axis: write sample=1, position=2, pool=mean, mask=KEY or output=PLACE, each once"
+                )
             found[name] = int(value) if value.isdecimal() and name in ("sample", "position") else value
         return cls(**found)
 
@@ -70,6 +76,10 @@ class Axis:
             raise ValueError(f"Axis: pool must be one of {', '.join(get_args(Pool))}, got {self.pool!r}")
         if self.mask is not None and (type(self.mask) is not str or not self.mask):
             raise ValueError(f"Axis: mask must be the key of an input, got {self.mask!r}")
+        if self.output is not None:
+            if type(self.output) not in (int, str) or str(self.output)[:1] in ("", "-"):
+                raise ValueError(f"Axis: output must be a place from 0 on or a key, got {self.output!r}")
+            object.__setattr__(self, "output", str(self.output))
 
     def place(self, ndim: int) -> int | None:
         """Return the axis of the positions in an output of so many axes."""

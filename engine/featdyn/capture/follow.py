@@ -51,10 +51,12 @@ def layer_shapes(
     taps: Taps | None = None,
     axes: Mapping[str, Axis] | None = None,
     handed_on: HandedOn | None = None,
+    outputs: dict[str, str | None] | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Return what one sample has at each layer, positions first, in the order in which they run.
 
-    ``axes`` are those of layers whose samples or positions lie elsewhere than in most.
+    ``axes`` are those of layers whose samples or positions lie elsewhere than in most, ``outputs`` those of layers that
+    return several tensors, as :func:`featdyn.capture.tap.run` takes and completes them.
     Raises :class:`LayerError` or :class:`NetworkError` where a layer, the output or the loss does not follow the
     samples, or :func:`featdyn.capture.tap.run` refuses.
     """
@@ -62,7 +64,7 @@ def layer_shapes(
     n = len(one)
     turned, halved = [*range(n - 1, -1, -1), 0], [i // 2 for i in range(n)]
     others = []
-    asked: dict[str, Any] = {"call": call, "taps": taps, "handed_on": handed_on}
+    asked: dict[str, Any] = {"call": call, "taps": taps, "handed_on": handed_on, "outputs": outputs}
     with undisturbed(model):
         first = tap.run(model, inputs, labels, layers, gradients=gradients, **asked)
         for device in {torch.device("cpu"), one.device}:
@@ -109,9 +111,9 @@ def _instead(name: str, axis: Axis, axes: int, strays: Callable[[Callable[[Tenso
     """Return what to write where a layer does not follow the samples: the axis that does, if there is one."""
     for place in range(axes):
         if place != axis.sample and not any(strays(Axis(sample=place).turned)):
-            pool = f', pool="{axis.pool}"' if axis.pool else ""
+            also = "".join(f', {key}="{said}"' for key in ("pool", "output") if (said := getattr(axis, key)))
             return (
-                f'its samples are axis {place}: write layers={{"{name}": Axis(sample={place}{pool})}}, or leave it out'
+                f'its samples are axis {place}: write layers={{"{name}": Axis(sample={place}{also})}}, or leave it out'
             )
     return (
         "leave it out, or record a module that gives one row a sample, such as the one after it, or its mean over "

@@ -74,15 +74,19 @@ def select(
             raise NetworkError(f"no layer {pattern!r}; {has}")
         chosen |= dict.fromkeys(found, True)
         turned |= dict.fromkeys(found, (axes or {}).get(pattern, Axis()))
-    why = ""
+    why, picked = "", set[str]()
     while chosen:
         try:
             tapped = [cut for cut in (every or {}).values() if cut.name in chosen and not cut.module]
             taps = Taps(tapped) if tapped else None
+            places = {name: turned[name].output for name, asked in chosen.items() if asked or turned[name].output}
+            several = {name: None if place is None else str(place) for name, place in places.items()}
             shapes = layer_shapes(
                 model, inputs, labels, list(chosen), gradients=gradients, call=call, taps=taps, axes=turned,
-                handed_on=handed_on,
+                handed_on=handed_on, outputs=several,
             )  # fmt: skip
+            picked |= {name for name, place in several.items() if place is not None and turned[name].output is None}
+            turned |= {name: replace(turned[name], output=several[name]) for name in picked & shapes.keys()}
             plain = {n: s for n, s in shapes.items() if turned[n].sample == 0 and turned[n].position is None}
             first = channels_first(model, inputs, call, plain, [*(every or {}).values()])
             for name in (name for name, known in first.items() if known):
@@ -95,7 +99,9 @@ def select(
                 name: layout(name, shapes[name], turned[name], pool, None if own is None else own.shape[1])
                 for name, own in masks.items()
             }
-            return {n: replace(one, unsure=n in first and first[n] is None) for n, one in laid.items()}, taps
+            return {
+                n: replace(one, unsure=n in first and first[n] is None, picked=n in picked) for n, one in laid.items()
+            }, taps
         except LayerError as error:
             if chosen.pop(error.layer):
                 raise

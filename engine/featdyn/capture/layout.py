@@ -21,6 +21,7 @@ class Layout:
     shape: tuple[int, ...]  # of one sample, as it is recorded
     positions: bool  # whether its first axis is that of the positions
     unsure: bool = False  # whether that may be its channels, see :mod:`featdyn.capture.channels`
+    picked: bool = False  # whether it is the first of several tensors, as nobody asked for another
     averaged: bool = False  # whether of maps the mean over their places is recorded
 
     @property
@@ -29,6 +30,7 @@ class Layout:
         found: dict[str, Any] = {"sample_axis": self.axis.sample} if self.axis.sample else {}
         if self.axis.position is not None:
             found["position_axis"] = self.axis.position
+        found |= {"output": self.axis.output} if self.axis.output is not None else {}
         found |= {"pool": self.axis.pool} if self.axis.pool not in (None, "none") else {}
         return found | ({"mask": f"input.{self.axis.mask}"} if self.axis.mask is not None else {})
 
@@ -91,7 +93,7 @@ def layout(name: str, turned: tuple[int, ...], axis: Axis, pool: Pool, mask: int
             name,
         )
     kept: Pool = "none" if position is None else axis.pool or pool
-    own = Axis(axis.sample, axis.position, kept, axis.mask)
+    own = replace(axis, pool=kept)
     return Layout(
         own, turned if position is None or kept == "none" else turned[1:], position is not None and kept == "none"
     )
@@ -105,4 +107,16 @@ def unsure_positions(layouts: Mapping[str, Layout]) -> str:
     return (
         f"the second axis of {', '.join(names)} is taken for positions: where it is channels, as behind Conv1d, write "
         f'layers={{"{names[0]}": Axis(position=2)}}'
+    )
+
+
+def picked_outputs(layouts: Mapping[str, Layout]) -> str:
+    """Return what to say of layers of whose several tensors the first is recorded, or nothing."""
+    names = [name for name, layer in layouts.items() if layer.picked]
+    if not names:
+        return ""
+    taken = ", ".join(f"{name} {layouts[name].axis.output}" for name in names)
+    return (
+        f"of layers that return several tensors the first of real numbers is recorded ({taken}): for another write "
+        f'layers={{"{names[0]}": Axis(output=...)}}'
     )

@@ -105,6 +105,14 @@ class Probes:
         return tuple(mapped(lambda t: t[places].to(device), values) for values in (self.inputs, self.labels))
 
 
+def batch_size(samples: int, most: int) -> int:
+    """Return how large batches are where so many samples pass in as few as hold ``most`` at most: as even as may be.
+
+    Of 600 samples three batches of 200 and none of 256, whose last would be filled with 168 samples that nobody needs.
+    """
+    return -(-samples // -(-samples // most))
+
+
 def batch_of(start: int, stop: int, size: int) -> Tensor:
     """Return the places ``start:stop``, the last one again until there are ``size``, so that no shape ever changes.
 

@@ -25,7 +25,7 @@ from featdyn.capture.meter import Meter
 from featdyn.capture.open_store import check_alike, identity, open_store
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.pending_checkpoint import PendingCheckpoint
-from featdyn.capture.probes import Probes, batch_of
+from featdyn.capture.probes import Probes, batch_of, batch_size
 from featdyn.capture.ranks import Ranks
 from featdyn.capture.recording import Recording
 from featdyn.capture.recording_needs import RecordingNeeds, estimate
@@ -103,11 +103,16 @@ class Recorder:
 
     Examples
     --------
-    >>> with Recorder(model, probes, "run.zarr", every=100, coords=("train_loss",)) as recorder:  # doctest: +SKIP
-    ...     recorder.start()
-    ...     for batch in batches:
-    ...         recorder.step(train_loss=train_on(batch))
-    ...     recorder.finish()
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    >>> probes = Probes(torch.rand(6, 3), [0, 1, 0, 1, 0, 1])
+    >>> with Recorder(model, probes, "own.zarr", every=2, layers=["0"]) as recorder:
+    ...     recorder.start()  # step 0
+    ...     for _ in range(3):
+    ...         recorded = recorder.step()  # after each step of the optimizer
+    ...     recorder.finish()  # the last step
+    >>> recorder.checkpoints, recorder.last_step
+    (3, 3)
     """
 
     def __init__(
@@ -370,12 +375,12 @@ class Recorder:
 
     def _probe(self, pending: PendingCheckpoint, theirs: Mapping[str, Tensor]) -> None:
         """Run the probe pass of one checkpoint over this rank's blocks, handing over block by block."""
-        size = min(self.options.batch, self.schema.shard_samples)
         files = pending.files
         assert files is not None
         with with_tensors(self._model, theirs), undisturbed(self._model):
             for index in self._share:
                 samples = self.schema.block_slice(index)
+                size = batch_size(samples.stop - samples.start, self.options.batch)
                 with self._blocks.filling(index, lambda full: self._shards.write(full, files, pending.fit)) as block:
                     for start in range(samples.start, samples.stop, size):
                         stop = min(start + size, samples.stop)

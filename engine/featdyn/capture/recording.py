@@ -17,7 +17,7 @@ from featdyn.capture.axis import Axis
 from featdyn.capture.call import Call
 from featdyn.capture.follow import output_shape
 from featdyn.capture.handed_on import HandedOn
-from featdyn.capture.layout import unsure_positions
+from featdyn.capture.layout import picked_outputs, unsure_positions
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.outputs import Outputs
 from featdyn.capture.probes import Probes
@@ -79,12 +79,17 @@ class Recording:
             kept_moments.check(self.layouts, self.outputs.shape)
         named = {name: self.probes.mask_named(layer.axis.mask) for name, layer in self.layouts.items()}
         self._masks = {name: found for name, found in named.items() if found is not None}
-        self.said = [line for line in (self.outputs.said, unsure_positions(self.layouts)) if line]
+        self._several = {
+            name: str(one.axis.output) for name, one in self.layouts.items() if one.axis.output is not None
+        }
+        said = self.outputs.said, unsure_positions(self.layouts), picked_outputs(self.layouts)
+        self.said = [line for line in said if line]
 
     def passed(self, places: Tensor, layers: Sequence[str] = (), *, gradients: bool = False) -> tap.Pass:
         """Run the probes at these places through the network as one batch."""
         batch = self.probes.rows(places, self.device)
         asked: dict[str, Any] = {"gradients": gradients, "call": self.call, "handed_on": self._handed_on}
+        asked["outputs"] = self._several
         try:
             return tap.run(self.model, *batch, layers, taps=self._taps if layers else None, **asked)
         except tap.StaleError:  # the network was changed since it was taken apart

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from featdyn.capture.call import Call
 from featdyn.capture.handed_on import HandedOn
 from featdyn.capture.nest import Nest, leaves, mapped
+from featdyn.capture.several_outputs import one_of, replaced
 from featdyn.capture.undisturbed import undisturbed
 from featdyn.errors import FeatdynError, NetworkError, first_line
 from featdyn.networks import Taps
@@ -64,6 +65,7 @@ def run(
     call: Call = _PLAIN,
     taps: Taps | None = None,
     handed_on: HandedOn | None = None,
+    outputs: dict[str, str | None] | None = None,
 ) -> Pass:
     """Run one batch in eval mode, on the model's device; the model and the batch are left as they were.
 
@@ -72,7 +74,8 @@ def run(
     ``named_modules``) whose output is one tensor of real numbers; with ``gradients`` each sample's loss is
     differentiated with respect to each of them. Layers that are cuts which no module returns have ``taps``, by which
     the network runs once more. With ``handed_on``, of earlier passes, only layers into which a later step writes are
-    copied for that step, else all.
+    copied for that step, else all. ``outputs`` are of layers that may return several tensors: which of them is watched;
+    of None the first one of real numbers, whose name is put in its place.
 
     Raises
     ------
@@ -81,10 +84,10 @@ def run(
     ValueError
         A loss that is not one number a sample, or does not depend on the network.
     """
-    on, asked = handed_on or HandedOn(), {"gradients": gradients, "call": call, "taps": taps}
+    on, several = handed_on or HandedOn(), {} if outputs is None else outputs
     while True:
         try:
-            found = _run(model, inputs, labels, layers, on, **asked)
+            found = _run(model, inputs, labels, layers, on, several, gradients=gradients, call=call, taps=taps)
         except Exception:
             if not on.give_up():  # else it may be that autograd lets nobody write into what was not copied
                 raise
@@ -99,6 +102,7 @@ def _run(
     labels: Nest,
     layers: Sequence[str],
     on: HandedOn,
+    several: dict[str, str | None],
     *,
     gradients: bool,
     call: Call,
@@ -107,6 +111,20 @@ def _run(
     modules = dict(model.named_modules())
     kept: dict[str, Tensor] = {}
     apart: set[str] = set()  # layers that ran where autograd was off, such as in a frozen part below torch.no_grad
+
+    def watch(name: str, output: object) -> object:
+        """Keep what a layer returns, or one tensor of it; return what the network goes on with."""
+        wanted = several.get(name)
+        if name not in several or (isinstance(output, Tensor) and wanted is None):
+            return keep(name, output)
+        try:
+            found, at, tensor = one_of(output, wanted)
+        except LookupError as error:
+            which = "no tensor of real numbers" if wanted is None else f"no output {wanted}"
+            kind = "one tensor" if isinstance(output, Tensor) else f"a {type(output).__name__} of {error.args[0]}"
+            raise LayerError(f"layer {name} returns {kind}, {which}: {_OTHER}", name) from None
+        several[name] = found
+        return replaced(output, at, keep(name, tensor))
 
     def keep(name: str, output: object) -> Tensor:
         if not isinstance(output, Tensor):
@@ -130,8 +148,8 @@ def _run(
         with torch.set_grad_enabled(gradients):
             return on.instead_of(name, output)
 
-    def hook(name: str) -> Callable[[nn.Module, object, object], Tensor]:
-        return lambda module, arguments, output: keep(name, output)
+    def hook(name: str) -> Callable[[nn.Module, object, object], object]:
+        return lambda module, arguments, output: watch(name, output)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))

@@ -10,6 +10,7 @@ import click
 
 from featdyn.capture.options import CaptureOptions
 from featdyn.cli import named
+from featdyn.cli.allocator import keep_freed_memory
 from featdyn.cli.flags import flags
 from featdyn.cli.progress import bar
 from featdyn.errors import FeatdynError
@@ -59,6 +60,7 @@ def command(
 
     from featdyn.capture.existing import capture
 
+    keep_freed_memory()
     model_, given, functions = named.network(model), named.probes(probes), named.asked(loss, forward, output)
     with bar("capturing", "checkpoint") as update, named.in_a_line():
         run = capture(

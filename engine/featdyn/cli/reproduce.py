@@ -63,7 +63,7 @@ def command(
     from featdyn.reproduce.runs import Runs
     from featdyn.training.stage import Events
 
-    size: studies.ScaleName = studies.SCALES[studies.SCALES.index(scale)]  # type: ignore[arg-type]
+    size: studies.ScaleName = studies.SCALES[studies.SCALES.index(scale)]
     found = jobs(chosen, size, only)
     runs = Runs(found, out, Data(data_dir, cifar10), keep=keep_stores, say=say)
     for line in runs.plan():

@@ -66,6 +66,7 @@ class Cluster(Workers):
             if options.workers is not None or options.memory_limit is not None:
                 raise ComputeError(f"{options.scheduler} has its own workers and limits: leave these options out")
             check(options.scheduler, PATIENCE)
+            self._stack.enter_context(_silenced("distributed.client"))
             client = Client(options.scheduler, timeout=PATIENCE, set_as_default=False)
             self._stack.callback(client.close)
             client.wait_for_workers(1, timeout=PATIENCE)
@@ -112,8 +113,9 @@ class Cluster(Workers):
         try:
             yield _Stage(self.client, plugin.key, AHEAD * self.threads)
         finally:
-            with suppress(OSError, ClosedClientError):  # a scheduler that is gone has forgotten it
-                self.client.unregister_worker_plugin(plugin.name)
+            if self.client.status == "running":  # a scheduler that is gone has forgotten it, and would be waited for
+                with suppress(OSError, ClosedClientError):
+                    self.client.unregister_worker_plugin(plugin.name)
 
     def close(self) -> None:
         """End the workers, if they are ours."""
@@ -185,6 +187,18 @@ def _connected(*, task: bool = False) -> Iterator[None]:
         if task and isinstance(error, OSError) and not isinstance(error, CommClosedError):
             raise
         raise ComputeError(f"the connection to the cluster was lost ({_line(error)})") from error
+
+
+@contextmanager
+def _silenced(name: str) -> Iterator[None]:
+    """Keep what a logger says from the terminal: of a scheduler that is gone we tell ourselves, in one line."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _apply(key: str, function: Task[Any, Any], item: Any) -> Any:

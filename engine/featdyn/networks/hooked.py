@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from featdyn.errors import NetworkError
@@ -30,6 +29,7 @@ from featdyn.networks.attention import with_plain_attention, without_fast_path
 from featdyn.networks.cut import INPUT, OUTPUT, Cut
 from featdyn.networks.hooked_part import Layout, hooked_part, one_tensor
 from featdyn.networks.rows import rows
+from featdyn.networks.seen import SeenOperations
 from featdyn.networks.trace import CannotCut
 from featdyn.networks.twin import eval_twin
 from featdyn.networks.value_shapes import multiply_adds
@@ -192,11 +192,11 @@ class _Value:
     of: frozenset[str]  # tensors of the state that it depends on
 
 
-class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Run(SeenOperations):  # type: ignore[no-untyped-call]
     """One pass of a module, with what each operation uses of its state."""
 
     def __init__(self, module: nn.Module, inputs: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.uses: list[frozenset[str]] = []
         self.macs: list[int] = []
         self.read: list[list[_Value]] = []

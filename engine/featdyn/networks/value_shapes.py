@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from featdyn.networks.attention import with_plain_attention, without_fast_path
 from featdyn.networks.inplace import functionalise
+from featdyn.networks.seen import SeenOperations
 from featdyn.networks.trace import CannotCut, Trace
 from featdyn.networks.twin import eval_twin
 
@@ -104,11 +104,11 @@ class _Run(fx.Interpreter):
         return value
 
 
-class _MetaDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _MetaDevice(SeenOperations):  # type: ignore[no-untyped-call]
     """Makes every new tensor on the meta device and counts multiply-adds."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.macs = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

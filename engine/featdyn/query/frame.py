@@ -89,6 +89,12 @@ def query(
     FeatdynError
         An unknown name, a condition that selects nothing or cannot be read, or more than 10 million rows without a
         limit.
+
+    Examples
+    --------
+    >>> run = featdyn.open_run("run.zarr")
+    >>> featdyn.query.query(run, "step", where=["checkpoint=-1"])["step"].tolist()
+    [22]
     """
     asked: dict[str, Any] = {"where": where, "by": by, "reduce": reduce, "like": like}
     return ask(run, *variables, **asked, sort=sort, top=top, limit=limit).frame()

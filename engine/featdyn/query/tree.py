@@ -59,9 +59,11 @@ def open_tree(store: Store | Run, *, chunks: str | None = None) -> xr.DataTree:
 
     Examples
     --------
-    >>> tree = open_tree("run.zarr")  # doctest: +SKIP
-    >>> tree["cube/activation_norm"].groupby("label").mean()  # doctest: +SKIP
-    >>> tree.featdyn.query("outputs.loss", by="split")  # doctest: +SKIP
+    >>> tree = featdyn.open_tree("run.zarr")
+    >>> tree["cube/activation_norm"].mean("sample").dims
+    ('checkpoint', 'layer')
+    >>> tree.featdyn.query("step", where=["checkpoint=-1"])["step"].values
+    array([22])
     """
     run = store if isinstance(store, Run) else Run(store)
     root = run.tree.to_dataset()

@@ -9,11 +9,19 @@ from typing import Any
 
 from featdyn.report.colours import KINDS, NEUTRAL
 from featdyn.report.rounding import short
-from featdyn.reproduce.rules import FAILS, HOLDS, INFORMS, UNDECIDED
+from featdyn.reproduce.rules import FAILS, HOLDS, INFORMS, NO_POWER, UNDECIDED
 
 WIDTH, LABELS, ROW, PAD = 760, 300, 22, 26
-COLOUR = {HOLDS: KINDS[2][0], FAILS: KINDS[1][0], UNDECIDED: KINDS[4][0], INFORMS: KINDS[0][0]}
-"""Of verdicts; where there is no power it is grey. Words beside the points say the same."""
+COLOUR = {HOLDS: KINDS[2], FAILS: KINDS[1], UNDECIDED: KINDS[4], INFORMS: KINDS[0], NO_POWER: NEUTRAL}
+"""Of verdicts, on light and on dark paper; the table beside the figure says the same in words."""
+
+
+def style() -> str:
+    """Return the colours of verdicts as CSS."""
+    light, dark = (
+        "".join(f".{_class(verdict)} {{ color: {pair[i]}; }} " for verdict, pair in COLOUR.items()) for i in (0, 1)
+    )
+    return f"{light}\n@media (prefers-color-scheme: dark) {{ {dark}}}"
 
 
 def forest(verdict: Mapping[str, Any]) -> str:
@@ -28,7 +36,7 @@ def forest(verdict: Mapping[str, Any]) -> str:
     least, most = least - room, most + room
 
     def at(x: float) -> float:
-        return round(LABELS + (x - least) / (most - least) * (WIDTH - LABELS - PAD), 1)
+        return round(float(LABELS + (x - least) / (most - least) * (WIDTH - LABELS - PAD)), 1)
 
     height = PAD + ROW * len(rows) + PAD
     drawn = [
@@ -48,19 +56,21 @@ def forest(verdict: Mapping[str, Any]) -> str:
 
 def cell_name(cell: Mapping[str, str]) -> str:
     """Return the labels of a cell in one line."""
-    return " · ".join(cell.values()) or "one number"
+    return " · ".join(cell.values()) or "all"
 
 
 def _row(row: Mapping[str, Any], y: float, at: Any) -> str:
-    colour, name = COLOUR.get(row["verdict"], NEUTRAL[0]), cell_name(row["cell"])
-    found = [f'<text x="0" y="{y + 4}">{html.escape(name if len(name) < 46 else name[:45] + "…")}</text>']
+    name, drawn = cell_name(row["cell"]), []
     if row["low"] is not None:
-        found.append(
-            f'<line x1="{at(row["low"])}" x2="{at(row["high"])}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>'
-        )
+        drawn.append(f'<path d="M{at(row["low"])} {y}H{at(row["high"])}" stroke="currentColor" stroke-width="2"/>')
     said = html.escape(f"{name}: {said_value(row)}, {row['verdict']}")
-    found.append(f'<circle cx="{at(row["value"])}" cy="{y}" r="4.5" fill="{colour}"><title>{said}</title></circle>')
-    return "".join(found)
+    drawn.append(f'<circle cx="{at(row["value"])}" cy="{y}" r="4.5"><title>{said}</title></circle>')
+    label = f'<text x="0" y="{y + 4}">{html.escape(name if len(name) < 46 else name[:45] + "…")}</text>'
+    return f'{label}<g class="{_class(row["verdict"])}" fill="currentColor">{"".join(drawn)}</g>'
+
+
+def _class(verdict: str) -> str:
+    return f"is-{verdict.replace(' ', '-')}"
 
 
 def said_value(row: Mapping[str, Any]) -> str:

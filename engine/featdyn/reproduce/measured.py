@@ -41,8 +41,8 @@ class Measured:
     ) -> Measured:
         """Return it with arrays of the axes' shape, into which one number is broadcast."""
         shape = tuple(map(len, axes.values()))
-        both = (np.broadcast_to(np.asarray(x, np.float64), shape).copy() for x in (value, variance))
-        return cls({name: [str(label) for label in labels] for name, labels in axes.items()}, *both, missing)
+        of, spread = (np.broadcast_to(np.asarray(x, np.float64), shape).copy() for x in (value, variance))
+        return cls({name: [str(label) for label in labels] for name, labels in axes.items()}, of, spread, missing)
 
     def cells(self) -> list[Cell]:
         """Return the labels of each cell, the last axis fastest."""

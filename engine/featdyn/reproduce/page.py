@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from featdyn.output import output_file
-from featdyn.reproduce.forest import cell_name, decisive, forest, said_value
+from featdyn.reproduce.forest import cell_name, decisive, forest, said_value, style
 from featdyn.reproduce.rules import FAILS, HOLDS, INFORMS, NO_POWER, UNDECIDED
 
 
@@ -30,7 +30,7 @@ def render(said: Mapping[str, Any]) -> str:
         counts=[(verdict, found[verdict]) for verdict in (HOLDS, FAILS, UNDECIDED, NO_POWER) if found[verdict]],
         changed=", ".join(f"{number} under {name}" for name, number in others.items()),
         numbers=numbers,
-        style=Markup(_read("featdyn.report", "page.css")),
+        style=Markup(_read("featdyn.report", "page.css") + style()),
     )
     return page
 
@@ -44,7 +44,7 @@ def row_of(verdict: Mapping[str, Any], quantities: Mapping[str, str]) -> dict[st
         **{name: verdict[name] for name in ("statement", "source", "data", "verdict", "published", "own_choice")},
         "reason": verdict["reason"],
         "cells": ", ".join(f"{number} {name}" for name, number in counts.items()),
-        "measured": "–" if main is None else f"{said_value(main)} ({cell_name(main['cell'])})",
+        "measured": _measured(main),
         "rule": rule(verdict),
         "effect": "" if verdict["effect"] is None else f"{verdict['effect']:g}",
         "seen": "–" if least is None else f"{least:.2g}",
@@ -53,6 +53,12 @@ def row_of(verdict: Mapping[str, Any], quantities: Mapping[str, str]) -> dict[st
         "figure": Markup(forest(verdict)),
         "cells_table": [_cell(row) for row in verdict["rows"]],
     }
+
+
+def _measured(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    return said_value(row) + (f" ({cell_name(row['cell'])})" if row["cell"] else "")
 
 
 def rule(verdict: Mapping[str, Any]) -> str:

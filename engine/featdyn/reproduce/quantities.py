@@ -150,8 +150,7 @@ def stored(seen: Seen, options: Stored) -> Measured:
         for name, given in options.where.items()
         if isinstance(given, tuple)
     }
-    never = [str(label) for name, given in options.where.items() for label in np.atleast_1d(np.array(given, object))
-             if str(label).startswith("@") and _place(seen, label) is None]  # fmt: skip
+    never = [time for time in _times_of(options) if seen.times.at(time) is None]
     data, name = _dataset(seen.run, options.path)
     value, variance = _picked(data, name, where, axes, options)
     if options.minus:
@@ -337,13 +336,13 @@ def _at(
         array = array.isel({dim: -1 for dim in array.dims if dim in ("checkpoint", "t") and dim not in asked})
     for dim, labels in asked.items():
         array = _along(array, dim, labels, keep=dim in axes, before=options.before)
-    for dim in [dim for dim in array.dims if dim not in axes]:
-        if array.sizes[dim] > 1:
-            raise FeatdynError(f"{name} has {array.sizes[dim]} places along {dim}: say which in 'where'")
-        array = array.isel({dim: 0})
-    for dim in axes:
-        if dim not in array.dims:
-            raise FeatdynError(f"{name} has no axis {dim}; it has {', '.join(map(str, data[name].dims)) or 'none'}")
+    for left in [left for left in array.dims if left not in axes]:
+        if array.sizes[left] > 1:
+            raise FeatdynError(f"{name} has {array.sizes[left]} places along {left}: say which in 'where'")
+        array = array.isel({left: 0})
+    for axis in axes:
+        if axis not in array.dims:
+            raise FeatdynError(f"{name} has no axis {axis}; it has {', '.join(map(str, data[name].dims)) or 'none'}")
     return np.asarray(array.transpose(*axes).values, np.float64)
 
 

@@ -70,7 +70,7 @@ class Judged:
 
 def judge(study: Study, data: str, runs: Mapping[str, Runs]) -> list[Judged]:
     """Return every claim's verdict on one data set, from the runs of each experiment there."""
-    tried = [(claim, _cells(claim, runs.get(claim.experiment, {}))) for claim in study.claims]
+    tried = [(claim, _cells(study, claim, runs.get(claim.experiment, {}))) for claim in study.claims]
     rows = [[row for row, _ in cells] for _, cells in tried]
     families: dict[str, list[tuple[int, int, Estimate]]] = {}
     for c, (claim, cells) in enumerate(tried):
@@ -84,7 +84,7 @@ def judge(study: Study, data: str, runs: Mapping[str, Runs]) -> list[Judged]:
     return [_joined(claim, data, mine) for (claim, _), mine in zip(tried, rows, strict=True)]
 
 
-def _cells(claim: Claim, runs: Runs) -> list[tuple[Row, Estimate | None]]:
+def _cells(study: Study, claim: Claim, runs: Runs) -> list[tuple[Row, Estimate | None]]:
     """Return each cell of a claim, with its estimate where there is something to test; rows say why not."""
     of = [
         {seed: found[claim.quantity] for seed, found in sorted(runs.get(group, {}).items()) if claim.quantity in found}
@@ -100,12 +100,21 @@ def _cells(claim: Claim, runs: Runs) -> list[tuple[Row, Estimate | None]]:
         estimate, lost = _estimate(claim, numbers)
         why = _failing(claim.needs, runs, cell) or (estimate.reason if estimate else _missing(of))
         values = {g: [v for v, _ in n.values()] for g, n in zip(claim.groups, numbers, strict=True)}
-        at = estimate or Estimate(np.nan, np.nan, np.nan, 0)
+        at = _possible(study, claim, estimate or Estimate(np.nan, np.nan, np.nan, 0))
         verdict = INFORMS if claim.informs else NO_POWER if why else UNDECIDED
         reason = why or (f"{lost} of {lost + at.repeats} seeds have no number" if lost and claim.informs else "")
         row = Row(cell, at.value, at.low, at.high, at.repeats, np.nan, np.nan, verdict, reason, values)
         found.append((row, None if claim.informs or why else estimate))
     return found
+
+
+def _possible(study: Study, claim: Claim, found: Estimate) -> Estimate:
+    """Return an estimate with limits that its quantity, or the difference of two, can have."""
+    possible = study.quantities[claim.quantity].possible
+    if possible is None:
+        return found
+    low, high = possible
+    return found.within(low, high) if len(claim.groups) == 1 else found.within(low - high, high - low)
 
 
 def _estimate(claim: Claim, numbers: list[dict[int, tuple[float, float]]]) -> tuple[Estimate | None, int]:

@@ -93,7 +93,9 @@ class Runs:
         return not any(map(self.lacking, self.jobs))
 
     def _do(self, job: Job, events: Events | None) -> None:
-        lacking = self.lacking(job)  # another process may have been here
+        lacking = self.lacking(job)
+        if not lacking:  # another process was here
+            return
         needed, stores = job.needed(lacking), {}
         threads = job.study.scales[job.scale].threads
         if threads is not None:  # bits of sums depend on it
@@ -130,6 +132,8 @@ class Runs:
                     continue
                 known = {time: at for time, at in asked.items() if at is not None}
                 options = resolved(ask.options, known, stores)
+                if "data_dir" in analysis(ask.name).options.model_fields:  # which no store keeps
+                    options["data_dir"] = self._data.folder
                 if not _answered(run, ask, options):
                     analyze(run, ask.name, **options)
         return skipped
@@ -172,7 +176,9 @@ class Runs:
 
 
 def _answered(run: Run, ask: Ask, options: dict[str, Any]) -> bool:
-    """Return whether a run holds the answer to this question already."""
-    wanted = validate(analysis(ask.name).options, options, ask.name).model_dump(mode="json")
-    held = [run.result(ask.name, path).attrs for path in run.results(ask.name)]
-    return any(each.get("options") == wanted for each in held)
+    """Return whether a run holds the answer to this question, from the newest of the results that it rests on."""
+    declared = analysis(ask.name)
+    wanted = validate(declared.options, options, ask.name).model_dump(mode="json")
+    asked = [run.result(ask.name, path).attrs for path in run.results(ask.name)]
+    since = max((run.result(name).attrs["input_commit"] for name in declared.results if run.results(name)), default=-1)
+    return any(each.get("options") == wanted and each["input_commit"] > since for each in asked)

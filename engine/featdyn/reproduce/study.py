@@ -112,6 +112,9 @@ class Quantity(Options):
     about: str = Field(description="one line: what is shown beside the number")
     kind: str = Field(description="a function of featdyn.reproduce.quantities, which explains its options")
     options: dict[str, Any] = Field(default_factory=dict)
+    possible: tuple[float, float] | None = Field(
+        None, description="values that there are, such as [0, 1] of a share: intervals that are shown stay within"
+    )
 
 
 class Need(Options):
@@ -247,8 +250,8 @@ def _check(study: Study) -> None:
     for name, time in study.times.items():
         if time.of is not None:
             _one_of(time.of, [FIRST, LAST, *study.times], f"times.{name}.of")
-    for name, quantity in study.quantities.items():
-        check_quantity(quantity, study.times, f"quantities.{name}")
+    for name, each in study.quantities.items():
+        check_quantity(each, study.times, f"quantities.{name}")
     for name, experiment in study.experiments.items():
         _check_experiment(study, experiment, f"experiments.{name}")
     ids = [claim.id for claim in study.claims]

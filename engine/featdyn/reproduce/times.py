@@ -26,9 +26,9 @@ class Times:
         if name in (FIRST, LAST):
             return 0 if name == FIRST else self._run.checkpoints - 1
         time = self._times[name]
-        if time.steps is not None:
-            last = self.at(time.of or LAST)
-            steps = self._run.values("step")
+        if time.reaches is None:
+            assert time.steps is not None  # one or the other
+            last, steps = self.at(time.of or LAST), self._run.values("step")
             return None if last is None else int(np.searchsorted(steps, time.steps * steps[last], side="right")) - 1
         reached = np.flatnonzero(self._right(time.set) >= time.reaches)
         found = int(reached[0]) - time.before if len(reached) else -1

@@ -126,6 +126,14 @@ def isotropy(
     - *undecided* otherwise: too few draws, or tests that disagree.
 
     The same bits on any number of threads where n or p is at most 512; otherwise within rounding of float64.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(1).normal(size=(200, 20))
+    >>> isotropy(noise).verdict
+    'isotropic'
+    >>> isotropy(noise * np.linspace(0.1, 3, 20)).verdict
+    'anisotropic'
     """
     checks.fraction(alpha, "alpha")
     if groups is not None:

@@ -20,6 +20,11 @@ def holm(pvalues: ArrayLike) -> NDArray[np.float64]:
 
     ``max_{j <= i} min(1, (n - j + 1) p_(j))`` over the sorted p-values (Holm 1979); valid under any dependence. The
     family is of any shape. NaN stands for a test that was not made: it stays NaN and does not count.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03])
+    array([0.03, 0.06, 0.06])
     """
     return _adjust(pvalues, _step_down)
 
@@ -29,6 +34,11 @@ def benjamini_hochberg(pvalues: ArrayLike) -> NDArray[np.float64]:
 
     Benjamini and Hochberg (1995), by SciPy; valid for independent or positively dependent tests. NaN as in
     :func:`holm`.
+
+    Examples
+    --------
+    >>> benjamini_hochberg([0.01, 0.04, 0.03])
+    array([0.03, 0.04, 0.04])
     """
     return _adjust(pvalues, lambda p: np.asarray(stats.false_discovery_control(p)))
 

@@ -52,6 +52,12 @@ def share_interval(hits: ArrayLike, *, groups: ArrayLike | None = None, level: f
     -------
     Interval
         Fields ``(...)``, within [0, 1].
+
+    Examples
+    --------
+    >>> found = share_interval(np.ones(20))
+    >>> round(float(found.low), 3), float(found.high)
+    (0.839, 1.0)
     """
     x, member = _checked(hits, groups, "hits", 0.0)
     share = x.mean(axis=-1)
@@ -107,6 +113,12 @@ def wilson(shares: ArrayLike, size: ArrayLike, level: float = 0.95) -> tuple[Val
     """Return the Wilson bounds (lower, upper) of proportions seen in ``size`` independent observations; NaN of NaN.
 
     They also cover the mean of several proportions over the same observations, which varies no more than one does.
+
+    Examples
+    --------
+    >>> low, high = wilson(0.9, 100)
+    >>> round(float(low), 3), round(float(high), 3)
+    (0.826, 0.945)
     """
     share, n = np.broadcast_arrays(np.asarray(shares, np.float64), np.asarray(size, np.float64))
     z2 = stats.norm.isf((1 - checks.fraction(level, "level")) / 2) ** 2

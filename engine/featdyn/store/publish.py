@@ -173,8 +173,11 @@ def commit_result(run: Run | Store, name: str, dataset: xr.Dataset, patience: fl
 
     Examples
     --------
-    >>> featdyn.commit_result("run.zarr", "margins", dataset)  # doctest: +SKIP
-    'results/margins/000012'
+    >>> dataset = xr.Dataset({"margin": ("t", [0.1, 0.2])})
+    >>> featdyn.commit_result("run.zarr", "margins", dataset)  # doctest: +ELLIPSIS
+    'results/margins/...'
+    >>> featdyn.open_run("run.zarr").result("margins")["margin"].values
+    array([0.1, 0.2])
     """
     run = run if isinstance(run, Run) else Run(run)
     place = copy(run.place)

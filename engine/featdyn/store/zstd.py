@@ -15,7 +15,7 @@ one core, and are read at 650 to 950 (level 1: 67 and 64 %, at 145 and 300 MB/s)
 WORTH = 7 / 8
 """Of its bytes that a sample may take at most, else all is stored as it is, at 5 GB/s: our own choice. On a Sapphire
 Rapids, at 650 MB/s, a disk of 80 MB/s writes an eighth as fast as it is saved."""
-SAMPLE, PLACES = 2**16, 4  # bytes of it, from so many places
+SAMPLE, PLACES = 2**15, 4  # bytes of it, from so many places
 MAGIC = b"\x28\xb5\x2f\xfd"
 BLOCK = 2**17  # bytes that a block decodes to at most
 REPEATED, COMPRESSED = 1, 2  # kinds of blocks: one byte many times; neither that nor as it is (0)

@@ -147,6 +147,17 @@ def test_numbers_of_a_row_are_those_of_an_independent_reference(small: Study) ->
     assert rows[second].pvalue == pytest.approx(max(2 * raw[first], raw[second]))
 
 
+def test_intervals_that_are_shown_are_possible_and_tests_are_as_before(small: Study) -> None:
+    clean = world(np.random.default_rng(1), 0.95, between=0.1)
+    shares = {"gain": small.quantities["gain"].model_copy(update={"possible": (0.0, 1.0)})}
+    asked = asking(small, KINDS["seeds alone"])
+    free = verdict(asked, clean, {})
+    kept = verdict(asked.model_copy(update={"quantities": asked.quantities | shares}), clean, {})
+    assert max(row.high for row in free.rows) > 1
+    assert [row.high for row in kept.rows] == [min(row.high, 1) for row in free.rows]
+    assert [row.pvalue for row in kept.rows] == [row.pvalue for row in free.rows]
+
+
 def test_claims_of_one_family_are_corrected_together(small: Study) -> None:
     clean = world(np.random.default_rng(1), 0.02)
     alone = verdict(asking(small, KINDS["seeds alone"]), clean, {})

@@ -119,6 +119,42 @@ def test_the_orders_of_few_draws_are_enumerated() -> None:
     assert assumptions(centred(x, "known")).order_pvalue == pytest.approx(2 * stats.norm.sf(abs(z)), rel=1e-6)
 
 
+def test_the_signs_of_few_draws_are_enumerated() -> None:
+    """Three moments of the squared sum over all signs, and the gamma law that has them."""
+    from itertools import product
+
+    x = np.random.default_rng(7).standard_normal((9, 4)) + 0.4
+    s = x / np.linalg.norm(x, axis=1, keepdims=True)
+    sums = np.square(np.array(list(product([-1, 1], repeat=9))) @ s).sum(1)
+    skewness, z = stats.skew(sums), (np.square(s.sum(0)).sum() - sums.mean()) / sums.std()
+    expected = stats.pearson3(skewness).sf(z)
+    assert assumptions(centred(x, "known")).centre_pvalue == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("p", [2, 3, 7])
+def test_fourth_powers_are_beside_their_moments_given_lengths(p: int) -> None:
+    """Of a uniform direction, whose squares have a Dirichlet law."""
+    from scipy.special import gamma
+
+    def moment(*powers: int) -> float:
+        of_each = np.prod([gamma(0.5 + power) / gamma(0.5) for power in powers])
+        return float(gamma(p / 2) / gamma(p / 2 + sum(powers)) * of_each)
+
+    x = np.random.default_rng(8).standard_t(3, (20, p))
+    mean, fourths = p * moment(2), np.square(np.square(x).sum(1))
+    variance = p * moment(4) + p * (p - 1) * moment(2, 2) - mean**2
+    expected = ((x**4).sum() - mean * fourths.sum()) / np.sqrt(variance * np.square(fourths).sum())
+    assert assumptions(centred(x, "known")).fourth_excess == pytest.approx(expected, rel=1e-9)
+
+
+def test_products_of_directions_are_studentised_by_their_own_squares() -> None:
+    x = np.random.default_rng(9).standard_normal((15, 6)) * np.linspace(1, 2, 6)
+    s = x / np.linalg.norm(x, axis=1, keepdims=True)
+    above = (6 * np.square(s @ s.T) - 1)[~np.eye(15, dtype=bool)]
+    expected = stats.norm.sf(above.sum() / np.sqrt(2 * np.square(above).sum()))
+    assert assumptions(centred(x, "known")).variance_pvalue == pytest.approx(expected, rel=1e-9)
+
+
 def test_a_known_centre_that_is_not_is_seen() -> None:
     rng = np.random.default_rng(5)
     x = laws.gaussian(rng, 64, 100) + 0.15

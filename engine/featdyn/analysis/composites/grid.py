@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from featdyn.analysis.composites import predictions
-from featdyn.analysis.composites.streamed import Order, Streamed
+from featdyn.analysis.composites.order import Order
+from featdyn.analysis.composites.streamed import Streamed
 from featdyn.analysis.composites.tally import SOFT, Item, Tally
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import output_positions
@@ -71,10 +72,9 @@ def evaluate(
         different[:, :old] = known.apart
         prediction[:, :old, :old] = known.prediction
         soft[..., :old, :old] = known.soft
-    if order is None:
-        items, make, rest = in_memory(parts, run.schema.blocks, old), InMemory, ()
-    else:
-        items, make, rest = order.items(old), Streamed, (order,)
+    make: type[InMemory | Streamed] = InMemory if order is None else Streamed
+    items = in_memory(parts, run.schema.blocks, old) if order is None else order.items(old)
+    rest: tuple[Any, ...] = () if order is None else (order,)
     state = make(run, parts, members, labels, *rest)
     with context.stage(state, parts.around(make, run, members, labels, *rest)) as stage:
         for tallies in context.each(stage.map(make.tally, items)):

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,15 +131,29 @@ class Sampler:
         random order, a new one when it is used up, as training takes them. Batches are the same whatever the labels,
         ``permuted`` over the training set or those in use.
         """
+        for number, index in enumerate(self._batches(count, replacement)):
+            yield self._gradient(index, (3, number), permuted=permuted, dtype=dtype)
+
+    def with_permuted(self, count: int, replacement: bool) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """Yield for each mini-batch of :meth:`draws` the gradients with the labels in use, and with permuted ones.
+
+        One pass forward serves both: what the network computes does not depend on labels.
+        """
+        for number, index in enumerate(self._batches(count, replacement)):
+            own, permuted = self._gradients(index, (3, number), (False, True))
+            yield own, permuted
+
+    def _batches(self, count: int, replacement: bool) -> Iterator[Tensor]:
+        """Yield the samples of mini-batches."""
         random, order = self._generator(2), torch.empty(0, dtype=torch.int64)
-        for number in range(count):
+        for _ in range(count):
             if replacement:
                 index = torch.randint(self.samples, (self.batch_size,), generator=random)
             else:
                 if len(order) < self.batch_size:
                     order = torch.randperm(self.samples, generator=random)
                 index, order = order[: self.batch_size], order[self.batch_size :]
-            yield self._gradient(index, (3, number), permuted=permuted, dtype=dtype)
+            yield index
 
     def subset(self, count: int) -> tuple[Nest, Nest]:
         """Return inputs and labels of some fixed training samples, all of them where there are fewer."""
@@ -155,24 +170,27 @@ class Sampler:
             self.model.train(self._training)
 
     def _gradient(
+        self, index: Tensor, purpose: tuple[int, int], *, permuted: bool = False, **how: Any
+    ) -> dict[str, Tensor]:
+        """Return the gradient of the mean loss of some samples, with their own labels or with others'."""
+        return next(self._gradients(index, purpose, (permuted,), **how))
+
+    def _gradients(
         self,
         index: Tensor,
         purpose: tuple[int, int],
+        permuted: Sequence[bool],
         *,
-        permuted: bool = False,
         dtype: torch.dtype = torch.float32,
         chance: int | None = None,
-    ) -> dict[str, Tensor]:
-        """Return the gradient of the mean loss of some samples, with their own labels or with others'.
+    ) -> Iterator[dict[str, Tensor]]:
+        """Yield the gradient for each kind of labels, after one pass forward.
 
         Layers that are random draw what the draw gives them, or, to try it, what the number ``chance`` gives.
         """
         draw = mixed_seed(self._seed, *purpose)
         inputs, labels = self.data.of(index, draw)
         given = mapped(lambda t: t.to(dtype, copy=True) if t.is_floating_point() else t.clone(), inputs)
-        if permuted:
-            device = next(self.model.parameters()).device
-            labels = mapped(lambda t: t[self._permutation[index]].to(device), self.data.labels)
         # Its own parameters, not others in their place: what is checkpointed runs anew on the way back.
         model = self.model if dtype == torch.float32 else copy.deepcopy(self.model).to(dtype)
         moving = dict(model.named_parameters())
@@ -180,9 +198,13 @@ class Sampler:
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         with self._chance(draw) if chance is None else _drawing(chance):
             outputs = functional_call(model, buffers, (given,))
-        loss = self.data.loss(outputs, labels)
-        found = torch.autograd.grad(loss, list(moving.values()), materialize_grads=True)
-        return dict(zip(moving, found, strict=True))
+        device = next(self.model.parameters()).device
+        others = mapped(lambda t: t[self._permutation[index]].to(device), self.data.labels) if any(permuted) else None
+        for i, other in enumerate(permuted):
+            loss = self.data.loss(outputs, others if other else labels)
+            again = i + 1 < len(permuted)
+            found = torch.autograd.grad(loss, list(moving.values()), materialize_grads=True, retain_graph=again)
+            yield dict(zip(moving, found, strict=True))
 
     @contextmanager
     def _chance(self, draw: int) -> Iterator[None]:

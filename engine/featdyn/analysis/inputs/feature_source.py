@@ -10,7 +10,7 @@ from featdyn.analysis.inputs.positions import padding_of
 from featdyn.networks import Cut
 from featdyn.store import Run
 
-CHANGED = {"sample_axis", "position_axis", "pool"}
+CHANGED = {"sample_axis", "position_axis", "pool", "output"}
 """Attributes of an array that is not as the layer returns it."""
 Source: TypeAlias = Literal["stored", "recomputed"]
 

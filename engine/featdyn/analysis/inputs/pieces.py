@@ -39,11 +39,9 @@ class Pieces:
         self._names = [list(nn.Module.state_dict(part)) for part in self._parts]
         for part, names in zip(self._parts, self._names, strict=True):
             refuse_empty(part, set(names))
-            part._apply(lambda tensor: tensor if tensor.is_meta else tensor.to(device))
+            part._apply(lambda tensor: tensor if tensor.is_meta else tensor.to(device))  # type: ignore[no-untyped-call]
         self._own = [nn.Module.state_dict(part) for part in self._parts]
         self._files: dict[int, StateFile] = {}
-        self.resident = self.most = 0
-        """Bytes of weights that are in memory now, and the most there were."""
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -83,14 +81,12 @@ class Pieces:
             if found.stride() != own.stride():  # in the order in which the network has it
                 found = torch.empty_strided(own.shape, own.stride(), dtype=found.dtype).copy_(found)
             state[name] = found.to(self._device, dtype if found.is_floating_point() else None)
-        size = sum(tensor.nbytes for tensor in state.values())
-        self.resident += size
-        self.most = max(self.most, self.resident)
+        held: list[Piece] = [partial(_asked, part, state) if dtype is None else twin(part, state, dtype, self._device)]
         try:
-            yield partial(_asked, part, state) if dtype is None else twin(part, state, dtype, self._device)
-        finally:
+            yield lambda features: held[0](features)
+        finally:  # whoever still has what was given has no weights
+            held.clear()
             state.clear()
-            self.resident -= size
 
     def outputs(self, checkpoint: int, inputs: Tensor) -> Tensor:
         """Return what the network of a checkpoint gives."""

@@ -82,6 +82,14 @@ def import_recording(
         The store holds another recording, has a writer, cannot be written or has too little room.
     TrainingError
         Activations that float16 cannot hold.
+
+    Examples
+    --------
+    >>> for step in (0, 10):
+    ...     np.save(f"step{step}.npy", np.random.default_rng(step).normal(size=(12, 4)))
+    >>> run = featdyn.import_recording(["step0.npy", "step10.npy"], "imported.zarr", axes=["sample", "feature"])
+    >>> run.values("step")
+    array([ 0, 10])
     """
     given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if not given:

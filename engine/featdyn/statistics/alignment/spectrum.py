@@ -43,6 +43,13 @@ def explained_shares(
         Numbers of directions, each from 1 to p.
     replicates
         Simulated sets of draws of the baseline.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(100, 4)) * [5, 1, 1, 1]
+    >>> found = explained_shares(x, k=[1])
+    >>> found.share.round(2), found.baseline.round(2)  # of these draws, and of isotropic noise with their lengths
+    (array([0.88]), array([0.36]))
     """
     c, ks = centred(x, center), np.asarray(k, dtype=np.int64)
     if ks.ndim != 1 or len(ks) == 0 or (ks < 1).any() or (ks > c.p).any():
@@ -83,6 +90,12 @@ def participation_ratio(x: Draws, *, center: Center = "estimated", unbiased: boo
         False: of the sample covariance; at most m, near ``p / (1 + (p + 1) / m)`` for isotropic noise. True: ``T1^2 /
         T2`` from the unbiased estimates of Chen, Zhang and Zhong (2010), which estimates that of the true covariance;
         may exceed p, and is infinite where T2 is not positive.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(1000, 4))
+    >>> round(participation_ratio(x), 2)
+    3.98
     """
     c = centred(x, center)
     if not unbiased:
@@ -99,6 +112,12 @@ def effective_rank(x: Draws, *, center: Center = "estimated", of: Literal["matri
     of
         ``"matrix"``: of the singular values of the centred draws, as in the source. ``"covariance"``: of its
         eigenvalues, their squares.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(1000, 4))
+    >>> round(effective_rank(x), 2)
+    4.0
     """
     if of not in ("matrix", "covariance"):
         raise ValueError(f"of must be 'matrix' or 'covariance', got {of!r}")

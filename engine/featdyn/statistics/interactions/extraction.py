@@ -121,6 +121,14 @@ def and_or(
     ------
     ValueError
         If the shape does not fit, a value is not finite, or an option is out of range.
+
+    Examples
+    --------
+    >>> v = np.zeros(8)
+    >>> v[0b011] = v[0b111] = 2.0  # players 0 and 1 together add 2
+    >>> model = and_or(v)
+    >>> round(float(model.i_and[0b011]), 1)
+    1.9
     """
     values = table(v, "v")
     n = variables(values.shape[-1])

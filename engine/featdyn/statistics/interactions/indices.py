@@ -30,7 +30,13 @@ Weight = Callable[[int, int], float]  # of s and t >= s
 
 
 def shapley_values(v: ArrayLike) -> Values:
-    """Return the Shapley value of each variable, ``(..., n)``; they add up to v(N) - v(0)."""
+    """Return the Shapley value of each variable, ``(..., n)``; they add up to v(N) - v(0).
+
+    Examples
+    --------
+    >>> shapley_values([0.0, 1.0, 2.0, 3.0])  # players 0 and 1 add 1 and 2
+    array([1., 2.])
+    """
     return _singles(shapley_interactions(v, 1))
 
 

@@ -39,6 +39,12 @@ def two_nn(x: ArrayLike, *, dropped: float = 0.1, fit: Literal["likelihood", "li
         ``"likelihood"``: maximum likelihood, in which dropped ratios count as at least the largest that is kept, our
         own choice; without dropping ``n / sum ln mu``. ``"line"``: through the origin, of ``-ln(1 - F)`` over
         ``ln mu``, as in the source.
+
+    Examples
+    --------
+    >>> sheet = np.random.default_rng(0).uniform(size=(1000, 2))
+    >>> round(two_nn(np.c_[sheet, sheet.sum(1)]).dimension, 1)
+    1.9
     """
     array = checks.finite(checks.matrix(x, "x", rows=3, columns=1), "x").astype(np.float64)
     checks.choice(fit, "fit", "likelihood", "line")

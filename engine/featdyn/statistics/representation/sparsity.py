@@ -21,7 +21,13 @@ def gini(x: ArrayLike) -> Any:
 
 
 def hoyer(x: ArrayLike) -> Any:
-    """Return ``(sqrt n - |x|_1 / |x|_2) / (sqrt n - 1)`` (Hoyer 2004) over the last axis; NaN of zeros and of n = 1."""
+    """Return ``(sqrt n - |x|_1 / |x|_2) / (sqrt n - 1)`` (Hoyer 2004) over the last axis; NaN of zeros and of n = 1.
+
+    Examples
+    --------
+    >>> float(hoyer([1.0, 0.0, 0.0, 0.0])), float(hoyer([1.0, 1.0, 1.0, 1.0]))
+    (1.0, 0.0)
+    """
     size = np.abs(np.asarray(x, np.float64))
     n = size.shape[-1]
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -59,6 +59,13 @@ def low_rank_measure(
     ------
     ValueError
         Shapes that do not fit, or values that are not finite.
+
+    Examples
+    --------
+    >>> outputs = np.random.default_rng(0).normal(size=(200, 3))
+    >>> spread = np.random.default_rng(1).normal(size=(200, 50))
+    >>> round(low_rank_measure(outputs, outputs).value, 2), round(low_rank_measure(spread, outputs).value, 2)
+    (0.0, 0.94)
     """
     checks.choice(centring, "centring", "outputs", "projector")
     checks.fraction(tolerance, "tolerance")

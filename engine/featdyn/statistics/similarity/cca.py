@@ -92,7 +92,14 @@ def mean_cca(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def svcca(x: ArrayLike, y: ArrayLike, *, share: float = 0.99) -> float:
-    """Return the mean of the canonical correlations of the leading directions with this share of the variance."""
+    """Return the mean of the canonical correlations of the leading directions with this share of the variance.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(100, 5))
+    >>> round(svcca(x, x @ np.random.default_rng(1).normal(size=(5, 5))), 6)
+    1.0
+    """
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, got {share}")
     a, b = _bases(x, y)

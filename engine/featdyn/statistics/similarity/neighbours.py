@@ -63,6 +63,12 @@ def information_imbalance(x: ArrayLike, y: ArrayLike) -> float:
     Near 0 where x tells what is near in y, near 1 where it tells nothing; not symmetric. Ties in y share their mean
     rank, and of those that are equally near in x the mean is taken. NaN of fewer than three samples, or where all
     samples of either are equal.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(200, 2))
+    >>> information_imbalance(x, x[:, :1]) < information_imbalance(x[:, :1], x)
+    True
     """
     a, b = pair(x, y)
     if len(a) < 3 or not np.ptp(a, axis=0).any() or not np.ptp(b, axis=0).any():

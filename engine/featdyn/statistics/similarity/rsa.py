@@ -37,6 +37,12 @@ def rsa(x: ArrayLike, y: ArrayLike, *, compare: Compare = "spearman") -> float:
 
     Dissimilarities that are equal but for rounding, as between copies, share a rank. NaN where either is not finite or
     does not vary.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(30, 5))
+    >>> round(rsa(dissimilarities(x), dissimilarities(3 * x)), 6)
+    1.0
     """
     checks.choice(compare, "compare", "spearman", "cosine")
     a, b = (np.asarray(v, np.float64) for v in (x, y))

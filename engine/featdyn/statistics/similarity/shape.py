@@ -14,6 +14,12 @@ def procrustes(x: ArrayLike, y: ArrayLike) -> float:
     """Return the orthogonal Procrustes distance ``2 - 2 |X'Y|_*``, 0 to 2, of centred clouds scaled to length 1.
 
     It is the squared distance; fewer variables count as padded with zeros. NaN where either does not vary.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(100, 3))
+    >>> abs(round(procrustes(x, 2 * x[:, ::-1] + 1), 6))
+    0.0
     """
     return 2 - 2 * _overlap(x, y)
 

@@ -41,6 +41,12 @@ def sign_test(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> Tes
     ------
     ValueError
         If fewer than two rows are left; draws (or differences of pairs) that are zero are left out.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(200, 20))
+    >>> round(sign_test(x * np.linspace(0.1, 3, 20)).pvalue, 3)
+    0.0
     """
     whole = centred(x, center)
     c = whole.centre_free

@@ -42,6 +42,12 @@ def mmd(
         :func:`~featdyn.statistics.two_sample.labellings`, common to a family of tests.
     rng
         Generator or seed of the null; 0 by default.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> mmd(rng.normal(size=(50, 2)), rng.normal(1, size=(50, 2))).pvalue < 0.01
+    True
     """
     return _test(
         "mmd", x, y, paired, groups, permutations, rng,
@@ -63,6 +69,12 @@ def energy(
     """Test by the energy distance ``2 E|X - Y| - E|X - X'| - E|Y - Y'|``, unbiased (Székely and Rizzo 2013).
 
     Parameters are those of :func:`mmd`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> energy(rng.normal(size=(50, 2)), rng.normal(1, size=(50, 2))).pvalue < 0.01
+    True
     """
     return _test(
         "energy", x, y, paired, groups, permutations, rng,
@@ -85,6 +97,12 @@ def sliced_wasserstein(
 
     Biased upwards for small samples: report ``excess``. The order p is at least 1; the generator also draws the
     directions. Other parameters are those of :func:`mmd`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> sliced_wasserstein(rng.normal(size=(50, 2)), rng.normal(1, size=(50, 2))).pvalue < 0.01
+    True
     """
     draw = generator(rng)
     seed = int(draw.integers(2**32))

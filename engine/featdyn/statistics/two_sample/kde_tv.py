@@ -46,6 +46,12 @@ def kde_total_variation(
     The kernel's covariance is that of the pooled points times Scott's ``k^(-2/(d+4))``, k the points that an estimate
     is made from: no labelling changes it, so each kernel value serves all of them. This bandwidth, the two halves and
     the limit of three dimensions are featdyn's own choice; arXiv 2509.20334 does not say which ones it used.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> kde_total_variation(rng.normal(size=(50, 1)), rng.normal(3, size=(50, 1))).pvalue < 0.01
+    True
     """
     a, b, _ = samples(x, y, paired)
     (n, d), m = a.shape, len(b)

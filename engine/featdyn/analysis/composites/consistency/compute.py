@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from featdyn.analysis.composites import grid
 from featdyn.analysis.composites.consistency import PAIRS, ConsistencyOptions
 from featdyn.analysis.composites.consistency.per_set import measures
-from featdyn.analysis.composites.grid import SOFT, Composites
+from featdyn.analysis.composites.grid import Composites
 from featdyn.analysis.composites.halves import NOT_HALVES
+from featdyn.analysis.composites.order import Order, Sizes, cheapest
 from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, dtype_of, outputs_bytes, share
-from featdyn.analysis.composites.streamed import Order, cheapest
+from featdyn.analysis.composites.tally import SOFT
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import output_positions, predictions_labelled, recorded_classes
 from featdyn.analysis.inputs.probe_sets import ProbeSets
@@ -49,9 +50,10 @@ def consistency(context: Context[ConsistencyOptions]) -> xr.Dataset:
 
 def _admitted(context: Context[ConsistencyOptions], parts: Stitchable, known: int) -> Order | None:
     """Return in which order composites pass piece by piece, None where whole suffixes fit, as long as one fits."""
-    whole, limits, order = plan(context.run, parts, known), context.workers.limits(), None
-    if context.empty or (parts.cuts[0].traced and not whole.fits(limits)):
-        order, whole = cheapest(context.run, parts, known, limits, whole)
+    whole, order = plan(context.run, parts, known), None
+    if context.empty or (parts.cuts[0].traced and not whole.fits(context.workers.limits())):
+        sizes = Sizes.of(context.run, parts)
+        order, whole = cheapest(sizes, known, context.workers.limits(), whole, parts.held)
     context.admit(whole)
     return order
 

@@ -1,7 +1,12 @@
-"""All pairs of recorded layers and checkpoints, in blocks of representations that are made ready once a block."""
+"""All pairs of recorded layers and checkpoints, in blocks of representations that are made ready once a block.
+
+The features of the chosen probes are read once, shard by shard, and kept where those of all layers and checkpoints fit
+into memory; else each block reads its own, which goes through the store many times.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from typing import Any, TypeAlias
@@ -22,7 +27,19 @@ from featdyn.statistics.similarity import jaccard_chance
 from featdyn.store import ArraySpec, Run
 
 ACROSS = ("layer", "layer2", "t1", "t2")
-State: TypeAlias = tuple[Run, list[ArraySpec], NDArray[np.intp], SimilarityOptions, NDArray[np.bool_]]
+Features: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What tasks need."""
+
+    run: Run
+    specs: list[ArraySpec]
+    kept: NDArray[np.intp]  # places of the probes
+    options: SimilarityOptions
+    lost: NDArray[np.bool_]  # (layer, checkpoint), features that vanished in float16
+    read: list[Features] | None = None  # of every layer and checkpoint, where they are kept
 
 
 def similarity(context: Context[SimilarityOptions]) -> xr.Dataset:
@@ -36,8 +53,15 @@ def similarity(context: Context[SimilarityOptions]) -> xr.Dataset:
     names = [*MEASURES, *(f"{name}_shuffled" for name in CCA)]
     cells = Cells(ACROSS, (len(specs), len(specs), steps, steps), names, [f"{name}_status" for name in MEASURES])
     items = list(product(spans, spans))
-    context.admit(plan(run, specs, len(kept), len(items), options.block, cells.nbytes))
-    with context.stage((run, specs, kept, options, lost)) as stage:
+    limits = context.workers.limits()
+    plans = [plan(run, specs, kept, len(items), options.block, cells.nbytes, once=once) for once in (True, False)]
+    once = plans[0].fits(limits)
+    context.admit(plans[0] if once else plans[1])
+    state = State(run, specs, kept, options, lost)
+    if once:
+        with context.stage(state) as stage:
+            state = replace(state, read=[*context.each(stage.map(_features, range(len(each))))])
+    with context.stage(state) as stage:
         for of_block in context.each(stage.map(_block, items)):
             for (a, b), found in of_block.items():
                 (layer, t1), (layer2, t2) = each[a], each[b]
@@ -57,17 +81,24 @@ def similarity(context: Context[SimilarityOptions]) -> xr.Dataset:
     )
 
 
-def plan(run: Run, specs: list[ArraySpec], kept: int, tasks: int, block: int, result: int) -> Plan:
-    """Return what all pairs will need."""
-    widest, count = max(map(variables, specs)), len(specs) * run.checkpoints
-    spans = -(-count // block)
-    one = 8 * kept * (3 * widest + 4 * kept)  # features, directions and their lengths; distances, ranks, neighbours
+def plan(
+    run: Run, specs: list[ArraySpec], kept: NDArray[np.intp], pairs: int, block: int, result: int, *, once: bool
+) -> Plan:
+    """Return what all pairs will need, where features are read ``once`` and kept, or by each of the tasks of pairs."""
+    widths, count = [*map(variables, specs)], len(specs) * run.checkpoints
+    spans, features = -(-count // block), 8 * len(kept) * run.checkpoints * sum(widths)
+    # Features, directions and their lengths; distances, ranks, neighbours.
+    one = 8 * len(kept) * (3 * max(widths) + 4 * len(kept))
+    whole = [run.schema.block_slice(b) for b in np.unique(kept // run.schema.shard_samples).tolist()]
+    rows = sum(samples.stop - samples.start for samples in whole)  # a shard is read whole
+    reads = run.checkpoints * rows * sum(spec.itemsize * prod(spec.shape[1:]) for spec in specs)
     return Plan(
-        f"{count:,} x {count:,} pairs of layers and checkpoints, {kept:,} probes",
-        tasks=tasks,
+        f"{count:,} x {count:,} pairs of layers and checkpoints, {len(kept):,} probes",
+        tasks=pairs + (count if once else 0),
         # Of two spans that differ both are read, of a span with itself one.
-        reads=(2 * spans - 1) * run.checkpoints * kept * sum(spec.itemsize * prod(spec.shape[1:]) for spec in specs),
+        reads=reads if once else (2 * spans - 1) * reads,
         task={"representations": min(2 * block, count) * one, "blocks": block_bytes(run, specs)},
+        state={"features": features if once else 0},
         result={"cells": result},
     )
 
@@ -80,7 +111,12 @@ def _block(state: State, item: tuple[range, range]) -> dict[tuple[int, int], Fou
 
 
 def _ready(state: State, i: int) -> Ready:
-    run, specs, kept, options, lost = state
-    c, t = divmod(i, run.checkpoints)
-    x = chosen_vectors(run, specs[c].path, t, kept)
-    return Ready.of(x, options.seed, roundoff(specs[c].dtype), VANISHED if lost[c, t] else "")
+    c, t = divmod(i, state.run.checkpoints)
+    x = _features(state, i) if state.read is None else state.read[i]
+    return Ready.of(x, state.options.seed, roundoff(state.specs[c].dtype), VANISHED if state.lost[c, t] else "")
+
+
+def _features(state: State, i: int) -> Features:
+    """Read one representation ``(n, p)``."""
+    c, t = divmod(i, state.run.checkpoints)
+    return chosen_vectors(state.run, state.specs[c].path, t, state.kept)

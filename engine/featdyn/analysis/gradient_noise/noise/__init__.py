@@ -79,8 +79,8 @@ ANALYSIS = Analysis(
     "learning rate: to first order z(theta - r g_k) - z(theta - r g), exact as r falls, in float64 (feature_nonlinear "
     "says how far the step itself is from it); where an operation has no forward derivative, by central differences in "
     "float64 along each step (the attribute feature_moves says so). The control: the same with isotropic Gaussian "
-    "noise in place of xi_k, of its length. Permuted: gradients of the same batches with the labels of the training "
-    "set permuted. What is "
+    "noise in place of xi_k, of its length; a draw has one random direction for all cuts, of which each takes the part "
+    "before it. Permuted: gradients of the same batches with the labels of the training set permuted. What is "
     "sampled is our own choice: that of arXiv 2509.20334 was not found. Parameters of the model given that are frozen "
     "(requires_grad) take no part. A CPU sums gradients of convolutions in an "
     "order that depends on how many threads a process has: results of as many threads have the same bits, others "
@@ -121,5 +121,5 @@ ANALYSIS = Analysis(
         "isotropic_curvature": _curvature("curvature of the loss along random directions"),
     },
     compute="featdyn.analysis.gradient_noise.noise.compute:noise",
-    version=3,
+    version=4,
 )

@@ -51,26 +51,25 @@ class NoiseAt:
         real = {name: mask[self.probes].to(parts.features.device) for name, mask in masks}
         model, cuts = exact_cuts(run, parts) if len(self.probes) else (parts.model, parts.cuts)
         self._features = Features(model, cuts, inputs, real)
-        self._of_cut = [Features(model, [cut], inputs, real) for cut in cuts]
 
     def rate(self, t: int) -> float:
         """Return the learning rate at a checkpoint."""
         return self.sampler.data.rate(t)
 
-    def seconds(self, passes: float) -> float:
-        """Return how long a checkpoint of so many gradients takes, by one of them and a few moves of features."""
-        state, names, draws = self._states[0], self._names[-1], self._options.draws
+    def seconds(self, draws: int) -> float:
+        """Return how long a checkpoint of so many draws takes, by one of them and a few moves of features."""
+        state, names, options = self._states[0], self._names[-1], self._options
         self.sampler.at(state)
-        next(self.sampler.draws(1, True))  # the first pass is slower
+        next(self._draws(1))  # the first pass is slower
         start = time.perf_counter()
-        gradient = flat(next(self.sampler.draws(1, True)), names)
-        found = passes * (time.perf_counter() - start)
+        gradient = flat(next(self._draws(1))[0], names)
+        singles = self.sampler.samples / self.sampler.batch_size + draws * bool(options.curvature)
+        found = (draws + singles) * (time.perf_counter() - start)
         if len(self.probes):
             few = min(TIMED, draws)
             start = time.perf_counter()
             self._features.response(state, [gradient] * few, names)
-            families = 1 + self._options.permuted + len(self._names) / 2  # controls, which stop at their cut
-            found += families * draws / few * (time.perf_counter() - start)
+            found += (2 + options.permuted) * draws / few * (time.perf_counter() - start)
         return found
 
     def sample(self, item: tuple[int, int | None]) -> list[xr.Dataset]:
@@ -84,10 +83,12 @@ class NoiseAt:
         around = moved(doubled(state), -rate * g, whole)  # where the step leads without noise
         ways = self._ways(state, later)
         found: list[Values] = [{"gradient_norm": ((), float(flat(full, names).norm()))} for names in self._names]
+        drawn = [list(draws) for draws in zip(*self._draws(self._options.draws), strict=True)]
         for family in list(FAMILIES)[: 1 + self._options.permuted]:
-            draws = list(self._draws(self._options.draws, permuted=bool(family)))
+            draws = drawn.pop(0)
             steps = (-rate * (flat(draw, whole).double() - g) for draw in draws)
             moves = self._features.response(around, steps, whole) if len(self.probes) else []
+            control = [] if family else self._control(around, t)
             for c, names in enumerate(self._names):
                 mean = flat(full, names)
                 xi = torch.stack([(flat(draw, names).double() - mean).cpu() for draw in draws])  # most memory is there
@@ -101,19 +102,24 @@ class NoiseAt:
                     )
                     found[c]["feature_drift_square"] = "probe", ways[c].square().sum(1).numpy()
                 if not family:
-                    found[c] |= self._control(around, rate * xi.norm(dim=1), t, c)
+                    if moves:
+                        lengths = rate * xi.norm(dim=1)[:, None]
+                        found[c] |= stacked("control", [gram_of((z * lengths).numpy()) for z in control[c]])
                     found[c] |= self._curvature(xi, names, t, c) | self._wide(xi)
                 del xi  # before there is that of the next cut
             if not family:
                 for mine, of_cut in zip(found, self._rounding(around, rate, draws[0], g, moves), strict=True):
                     mine |= of_cut
-            del draws, steps, moves  # before there are those of other labels
+            del draws, steps, moves, control  # before there are those of other labels
         lacking = self._features.lacking
         said = {"feature_moves": f"central differences in float64: {lacking}"} if lacking else {}
         return [xr.Dataset(values, attrs=said) for values in found]
 
-    def _draws(self, count: int, **how: Any) -> Iterator[dict[str, Tensor]]:
-        return self.sampler.draws(count, self._options.replacement, **how)
+    def _draws(self, count: int) -> Iterator[tuple[dict[str, Tensor], ...]]:
+        """Yield the gradients of mini-batches, of each family of :data:`FAMILIES` that is asked for."""
+        if self._options.permuted:
+            return self.sampler.with_permuted(count, self._options.replacement)
+        return ((draw,) for draw in self.sampler.draws(count, self._options.replacement))
 
     def _ways(self, state: State, later: State | None) -> list[Tensor]:
         """Return how far features go to the next sampled checkpoint, ``(probe, feature)``; NaN at the last."""
@@ -123,16 +129,27 @@ class NoiseAt:
         after = [z * torch.nan for z in before] if later is None else self._features.at(later)
         return [(b - a).cpu() for a, b in zip(before, after, strict=True)]
 
-    def _control(self, around: State, lengths: Tensor, t: int, c: int) -> Values:
-        """Return what random steps of these lengths do to features."""
+    def _control(self, around: State, t: int) -> list[Tensor]:
+        """Return, at each cut, what random steps of length 1 do to features, ``(probe, draw, feature)``.
+
+        A random step of all parameters serves all cuts: features do not depend on parameters behind them, and of a
+        response that is linear a step's length can be taken out afterwards.
+        """
         if not len(self.probes):
-            return {}
-        names, random = self._names[c], self._random(6, t, c)
-        size = sum(around[name].numel() for name in names)
-        units = (torch.randn(size, generator=random, dtype=torch.float64) for _ in lengths)
-        steps = (step * (length / step.norm()) for length, step in zip(lengths, units, strict=True))
-        (moves,) = self._of_cut[c].response(around, steps, names)
-        return stacked("control", [gram_of(z.numpy()) for z in moves])
+            return []
+        whole, random = self._names[-1], self._random(6, t)
+        size, lengths = sum(around[name].numel() for name in whole), list[list[Tensor]]()
+
+        def steps() -> Iterator[Tensor]:
+            for _ in range(self._options.draws):
+                step = torch.randn(size, generator=random, dtype=torch.float64)
+                pieces = unflattened(step, around, whole)
+                lengths.append([flat(pieces, names).norm().cpu() for names in self._names])
+                yield step
+
+        moves = self._features.response(around, steps(), whole)
+        of_cut = torch.tensor(lengths, dtype=torch.float64).T[:, None, :, None]
+        return [z / length for z, length in zip(moves, of_cut, strict=True)]
 
     def _rounding(self, around: State, rate: float, draw: State, g: Tensor, moves: list[Tensor]) -> Iterator[Values]:
         """Yield, for each cut, how much of the first draw is rounding, and how far its step is from linear."""
@@ -140,7 +157,8 @@ class NoiseAt:
         xi = flat(draw, whole).double() - g
         error = xi * torch.nan  # dropout draws otherwise in another precision
         if not self.sampler.random and self.sampler.exact:
-            error = flat(draw, whole).double() - flat(next(self._draws(1, dtype=torch.float64)), whole)
+            exact = next(self.sampler.draws(1, self._options.replacement, dtype=torch.float64))
+            error = flat(draw, whole).double() - flat(exact, whole)
         if moves:
             after = self._features.at(moved(around, -rate * xi, whole))
             steps = [(b - a).cpu() for a, b in zip(self._features.at(around), after, strict=True)]

@@ -126,7 +126,7 @@ def _statuses(found: xr.Dataset, sampler: Sampler) -> dict[str, xr.Variable]:
 
 
 def plan(run: Run, at: NoiseAt, parts: Stitchable, options: NoiseOptions, tasks: int) -> Plan:
-    """Return what all checkpoints will need, and how long they will take: one gradient is timed."""
+    """Return what all checkpoints will need, and how long they will take: one draw is timed."""
     cuts, sampler = parts.cuts, at.sampler
     n, probes, params = options.draws, len(at.probes), [cut.prefix_params for cut in cuts]
     passes = sampler.samples / sampler.batch_size + n * (1 + options.permuted + bool(options.curvature))
@@ -137,11 +137,12 @@ def plan(run: Run, at: NoiseAt, parts: Stitchable, options: NoiseOptions, tasks:
     found = sum(8 * n * (n + 3) * grams + wide * p for p in params)
     return Plan(
         f"{tasks} checkpoints x {n} gradients of {sampler.batch_size} samples at {len(cuts)} cuts, about "
-        f"{macs / 1e12:.3g} T multiply-adds, about {duration(tasks * at.seconds(passes))} on one worker",
+        f"{macs / 1e12:.3g} T multiply-adds, about {duration(tasks * at.seconds(n))} on one worker",
         tasks=tasks,
         reads=0,
         task={
-            "gradients": (n + VECTORS) * parts.states.nbytes + sampler.pass_bytes(options.curvature, outputs),
+            "gradients": (n * (1 + options.permuted) + VECTORS) * parts.states.nbytes
+            + sampler.pass_bytes(options.curvature, outputs),
             "noise": 2 * 8 * n * max(params) + 3 * 8 * max(params) * min(options.directions, n - 1),
             "features": 3 * 8 * probes * n * parts.sample_bytes // 4
             + bool(probes) * pushed_bytes(n, max(params), probes, max(prod(cut.shape) for cut in cuts)),

@@ -69,6 +69,14 @@ def sparse_interactions(
     ------
     ValueError, TypeError
         If an option is out of range, or ``f`` returns another shape, values that are not finite or no real numbers.
+
+    Examples
+    --------
+    >>> def f(masks):  # (queries, player) of bool: players 3 and 7 together add 2
+    ...     return 2.0 * (masks[:, 3] & masks[:, 7])
+    >>> found = sparse_interactions(f, 20)
+    >>> dict(found.terms), found.trusted
+    ({(3, 7): 2.0}, True)
     """
     if n < 1 or not 1 <= max_order <= 8:
         raise ValueError(f"n must be at least 1 and max_order between 1 and 8, got {n} and {max_order}")

@@ -1,0 +1,170 @@
+"""In which order composites of networks larger than memory pass: the one that moves the fewest bytes and fits.
+
+All orders do the same multiply-adds. They differ in how often weights are read, and in what of features lies on disk:
+more features that pass together mean fewer readings of the weights, until those of all pass at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from featdyn.analysis.composites.predictions import outputs_bytes
+from featdyn.analysis.composites.tally import Item
+from featdyn.analysis.inputs.kept_features import free_disk
+from featdyn.analysis.inputs.pieces import Pieces
+from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
+from featdyn.compute import Limits, Plan
+from featdyn.store import Run
+from featdyn_kernels import get_threads
+from featdyn_kernels.stitch.scored import scored
+
+
+@dataclass(frozen=True)
+class Order:
+    """How composites pass."""
+
+    blocks: int  # of probes
+    steps: int  # checkpoints
+    group: int  # so many blocks are one task's
+    chunk: int  # so many units pass together; 0: all, and between pieces they lie on disk
+    disk: bool  # whether features at cuts do, until all t2 have met them
+
+    def items(self, old: int) -> list[Item]:
+        """Return the tasks, where pairs of the first ``old`` checkpoints are known."""
+        groups = [range(i, min(i + self.group, self.blocks)) for i in range(0, self.blocks, self.group)]
+        pairs = [(range(old if t2 < old else 0, self.steps), range(t2, t2 + 1)) for t2 in range(self.steps)]
+        return [(blocks, t1s, t2s) for blocks in groups for t1s, t2s in pairs if len(t1s)]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the choice depends on; a unit is a cut, a t1 and a batch: features that pass together."""
+
+    steps: int  # checkpoints
+    cuts: int
+    blocks: int  # of probes
+    batches: int  # in all
+    of_block: int  # batches of a block, at most
+    unit: int  # bytes of a unit where features are widest, float32
+    at_cuts: int  # bytes of one batch's features at all cuts
+    prefix: int  # bytes of one checkpoint's weights up to the last cut that is computed, as they are stored
+    suffixes: tuple[int, ...]  # the same behind each cut
+    behind: int  # pieces behind the first cut
+    piece: int  # bytes of the largest piece, as it is held
+    stored: int  # bytes that are read of features of a checkpoint
+    logits: int  # bytes of one checkpoint's outputs, as they are stored
+    outputs: tuple[int, int]  # bytes that outputs of a batch, and of a block, take while they are looked at
+    threads: int = 1  # of a task
+
+    @classmethod
+    def of(cls, run: Run, parts: Stitchable) -> Sizes:
+        """Return those of a network that is taken apart; kernels are loaded, so that what is free is free of them."""
+        scored(torch.zeros(1, 2), np.zeros(1, np.int64), np.zeros((1, 1, 2), np.float32))
+        pieces, read = Pieces(run, parts.places, parts.features.device), parts.features
+        size, after = read.batches.size, [pieces.after(cut) for cut in parts.cuts]
+        computed = [k for k, cut in zip(after, parts.cuts, strict=True) if parts.sources[cut.name] == "recomputed"]
+        return cls(
+            steps=run.checkpoints,
+            cuts=len(parts.cuts),
+            blocks=run.schema.blocks,
+            batches=len(read.batches),
+            of_block=-(-min(run.schema.shard_samples, run.schema.samples) // size),
+            unit=4 * size * pieces.widest,
+            at_cuts=size * parts.sample_bytes,
+            prefix=pieces.stored_bytes(0, max(computed)) if computed else 0,
+            suffixes=tuple(map(pieces.stored_bytes, after)),
+            behind=len(pieces) - min(after),
+            piece=pieces.held_bytes,
+            stored=read.stored_bytes,
+            logits=run.schema["outputs/logits"].nbytes,
+            outputs=(outputs_bytes(run, size), outputs_bytes(run, run.schema.shard_samples)),
+            threads=get_threads(),
+        )
+
+    def orders(self) -> Iterator[Order]:
+        """Yield those there are to choose from."""
+        for group in [*_powers(self.blocks), self.blocks]:
+            for chunk in sorted({0, *_powers(self.units(group)), self.units(group)}):
+                for disk in (False, True):
+                    yield Order(self.blocks, self.steps, group, chunk, disk)
+
+    def of_group(self, group: int) -> int:
+        """Return the most batches of so many blocks."""
+        return min(group * self.of_block, self.batches)
+
+    def units(self, group: int) -> int:
+        """Return the most units of so many blocks."""
+        return self.cuts * self.steps * self.of_group(group)
+
+    def moved(self, order: Order) -> int:
+        """Return the bytes that are read of weights and the store, and read and written of features on disk."""
+        batches, units, groups = self.of_group(order.group), self.units(order.group), -(-self.blocks // order.group)
+        prefixes = self.prefix * (-(-batches // order.chunk) if order.chunk else 1)
+        if order.chunk in (0, units):
+            suffixes = max(self.suffixes)  # features of all cuts go through what is behind them together
+        else:
+            suffixes = sum(self.suffixes) * -(-(units // self.cuts) // order.chunk)
+        found = groups * self.steps * (prefixes + suffixes + self.logits) + self.steps * self.stored
+        if order.disk:
+            found += self.steps * (1 + self.steps) * self.batches * self.at_cuts
+        if not order.chunk:
+            found += 2 * (self.behind - 1) * self.steps * self.cuts * self.steps * self.batches * self.unit
+        return found
+
+    def on_disk(self, order: Order) -> int:
+        """Return the bytes of temporary files of a task."""
+        going = 0 if order.chunk else self.units(order.group) * self.unit
+        return going + (self.steps * self.of_group(order.group) * self.at_cuts if order.disk else 0)
+
+    def task(self, order: Order) -> dict[str, int]:
+        """Return the bytes that a task holds."""
+        at_once = min(self.threads, order.chunk or self.units(order.group))
+        batch, block = self.outputs
+        return {
+            "features": order.chunk * self.unit + at_once * BETWEEN * self.unit,
+            "logits": min(order.group, self.blocks) * block + at_once * batch,
+        }
+
+    def state(self, order: Order) -> dict[str, int]:
+        """Return the bytes that stay from task to task."""
+        kept = 0 if order.disk else self.steps * self.of_group(order.group) * self.at_cuts
+        return {"a piece": self.piece, "features at cuts": kept}
+
+
+def cheapest(
+    sizes: Sizes, old: int, limits: Limits, whole: Plan, held: dict[str, int], *, disk: int | None = None
+) -> tuple[Order, Plan]:
+    """Return the order that moves the fewest bytes among those that fit, and its plan; the smallest where none does.
+
+    ``whole`` is the plan of holding whole suffixes, whose results are the same, ``held`` what a process holds anyway;
+    pairs of the first ``old`` checkpoints are known. ``disk`` are the bytes that temporary files may take, what
+    is free when None.
+    """
+    found, room = [], free_disk() if disk is None else disk
+    for order in sizes.orders():
+        moved = sizes.moved(order)
+        plan = replace(
+            whole,
+            work=f"{whole.work}, piece by piece",
+            tasks=len(order.items(old)),
+            reads=moved,
+            task=sizes.task(order),
+            state=held | sizes.state(order),
+        )
+        if sizes.on_disk(order) <= room:
+            found.append((moved, order.disk, order.group, plan.peak(), order, plan))
+    fitting = [one for one in found if one[-1].fits(limits)]
+    *_, order, plan = min(fitting, key=lambda one: one[:3]) if fitting else min(found, key=lambda one: one[3])
+    return order, plan
+
+
+def _powers(limit: int) -> Iterator[int]:
+    """Yield the powers of two below a limit."""
+    value = 1
+    while value < limit:
+        yield value
+        value *= 2

@@ -1,0 +1,190 @@
+"""Quantities of a run: planted results are read back, cell by cell, with what images say of their spread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from scipy import stats
+
+from featdyn.analysis.composites.controls import KINDS, STRICT
+from featdyn.capture import Probes, Recorder
+from featdyn.errors import FeatdynError
+from featdyn.reproduce.measured import Measured, variance_of
+from featdyn.reproduce.quantities import axes_of, measure
+from featdyn.reproduce.study import Quantity, Time
+from featdyn.reproduce.times import Times
+from featdyn.statistics.ratios import ratio_interval
+from featdyn.statistics.resampling import difference_interval, share_interval
+from featdyn.store import Run, RunWriter
+
+CUTS, SETS, T, N = ("a", "b"), ("train", "test"), 5, 20
+TIMES = {
+    "half": Time(reaches=0.5),
+    "t2": Time(reaches=0.9),
+    "never": Time(reaches=1.0, set="test"),
+    "before": Time(reaches=0.9, before=True),
+    "earlier": Time(steps=0.5, of="t2"),
+}
+RIGHT = (0.1, 0.4, 0.6, 0.8, 0.95)
+"""Share of training probes that each checkpoint has right: t1 = 2, t2 = 4."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Five checkpoints of a table of logits, one row a probe, and random results beside them."""
+    path, rng = tmp_path_factory.mktemp("quantities") / "run.zarr", np.random.default_rng(0)
+    size = len(SETS) * N
+    labels = np.arange(size) % 3
+    model = torch.nn.Sequential(torch.nn.Linear(size, 3, bias=False), torch.nn.Identity())
+    coords = {"split": np.repeat(SETS, N), "origin": np.array([f"image{i // 2}" for i in range(size)])}
+    probes = Probes(torch.eye(size), torch.from_numpy(labels), coords)
+    with Recorder(model, probes, path, layers=["1"], gradients=False, coords=["test_accuracy"]) as recorder:
+        for t, share in enumerate(RIGHT):
+            right = np.arange(size) % N < round(share * N)
+            table = 5 * np.eye(3)[np.where(right, labels, (labels + 1) % 3)]
+            model[0].weight.data = torch.from_numpy(table.T.astype(np.float32))
+            recorder.record(step=10 * t, test_accuracy=0.1 * t)
+    index, shape = range(T), (len(KINDS), 2, 2, T, T)
+    at: dict[str, Any] = {"cut": np.array(CUTS, object), "set": np.array(SETS, object), "t1": index, "t2": index}
+    predicted = np.where(rng.random((2, T, T, size)) < 0.7, labels, (labels + 1) % 3)
+    names = Run(path).values("sample").astype(object)
+    pairs = xr.Dataset({"prediction": (("cut", "t1", "t2", "probe"), predicted)}, at | {"probe": names})
+    pairs["plain_accuracy"] = ("set", "t1"), rng.random((2, T))
+    controls = xr.Dataset(
+        {
+            name: (("kind", "cut", "set", "t1", "t2"), rng.random(shape))
+            for name in ("accuracy", "advantage", "advantage_low", "advantage_high")
+        },
+        at | {"kind": np.array(KINDS, object)},
+    )
+    noise = {"k": [1, 10], "cut": at["cut"], "t": [0, 3], "probe": names[-16:]}
+    shares = {
+        f"feature_drift_share{end}": (("k", "cut", "t", "probe"), rng.random((2, 2, 2, 16)))
+        for end in ("", "_permuted")
+    }
+    held = {f"parameter_held_out{end}": (("k", "cut", "t"), rng.random((2, 2, 2))) for end in ("", "_isotropic_high")}
+    with RunWriter.open(path) as writer:
+        for name, result in (
+            ("consistency", pairs),
+            ("controls", controls),
+            ("isotropy", xr.Dataset(shares | held, noise)),
+        ):
+            writer.result(name, result)
+    return Run(path)
+
+
+def asked(run: Run, kind: str, **options: Any) -> Measured:
+    quantity = Quantity(about="", kind=kind, options=options)
+    found = measure(run, quantity, TIMES)
+    assert {name: tuple(labels) for name, labels in found.axes.items()} == axes_of(quantity)
+    return found
+
+
+def test_times_are_of_what_networks_can_do(run: Run) -> None:
+    times = Times(run, TIMES)
+    found = {name: times.at(name) for name in ("first", "last", *TIMES)}
+    assert found == {"first": 0, "last": 4, "half": 2, "t2": 4, "never": None, "before": 3, "earlier": 2}
+
+
+@pytest.mark.parametrize("measured", ["accuracy", "gain", "kept", "agreement"])
+def test_composites_are_those_of_the_stored_predictions(run: Run, measured: str) -> None:
+    found = asked(run, "composite", measure=measured, cuts=CUTS, sets=SETS, t1=["half", "never"], t2="t2")
+    predicted, labels = run.result("consistency")["prediction"].values, run.values("label")
+    origins = np.arange(2 * N) // 2
+    for c, cut in enumerate(CUTS):
+        for s, name in enumerate(SETS):
+            mine = slice(N * s, N * s + N)
+            mixed, old, new = (predicted[c, a, b, mine] for a, b in ((2, 4), (2, 2), (4, 4)))
+            right = [(each == labels[mine]).astype(float) for each in (mixed, old, new)]
+            of = origins[mine]
+            interval = {
+                "accuracy": share_interval(right[0], groups=of),
+                "gain": difference_interval(right[0] - right[1], groups=of),
+                "kept": ratio_interval(right[0], right[2], groups=of),
+                "agreement": share_interval(mixed == new, groups=of),
+            }[measured]
+            value, variance = found.at({"cut": cut, "set": name, "t1": "half", "batchnorm": "travel"})
+            assert value == pytest.approx(interval.estimate)
+            assert variance == pytest.approx(((interval.high - interval.low) / 2 / 1.959963984540054) ** 2)
+            assert np.isnan(found.at({"cut": cut, "set": name, "t1": "never", "batchnorm": "travel"})).all()
+    assert found.missing == "no checkpoint is never"
+
+
+def test_stored_variables_are_read_at_their_places(run: Run) -> None:
+    plain = run.result("consistency")["plain_accuracy"]
+    where = {"set": ["test", "train"], "t1": "@half"}
+    found = asked(run, "stored", path="results.consistency.plain_accuracy", where=where)
+    np.testing.assert_array_equal(found.value, plain.sel(set=["test", "train"], t1=2))
+    logged = asked(run, "stored", path="results.consistency.plain_accuracy", where=where, log10=True)
+    np.testing.assert_allclose(logged.value, np.log10(found.value))
+    advantage = run.result("controls").sel(kind="isotropic", cut="a", set="train", t1=2, t2=4)
+    where = {"kind": "isotropic", "cut": "a", "set": "train", "t1": "@half", "t2": "@t2"}
+    found = asked(run, "stored", path="results.controls.advantage", where=where)
+    assert float(found.value) == float(advantage["advantage"])
+    assert float(found.variance) == pytest.approx(variance_of(advantage["advantage_low"], advantage["advantage_high"]))
+    assert float(asked(run, "stored", path="test_accuracy").value) == pytest.approx(0.4)
+    assert float(asked(run, "stored", path="test_accuracy", where={"checkpoint": "@half"}).value) == pytest.approx(0.2)
+    missing = asked(run, "stored", path="test_accuracy", where={"checkpoint": "@never"})
+    assert np.isnan(missing.value)
+    assert missing.missing == "no checkpoint is never"
+
+
+def test_two_variables_and_the_checkpoint_sampled_before(run: Run) -> None:
+    held, where = "results.isotropy.parameter_held_out", {"k": 10, "cut": ["a", "b"], "t": "@t2"}
+    found = asked(run, "stored", path=held, minus=f"{held}_isotropic_high", where=where, before=True)
+    result = run.result("isotropy").sel(k=10, t=3)
+    np.testing.assert_allclose(found.value, result["parameter_held_out"] - result["parameter_held_out_isotropic_high"])
+    assert np.isnan(asked(run, "stored", path=held, where=where).value).all()  # it was not sampled there
+
+
+def test_the_advantage_over_controls_is_of_pairs_that_tell(run: Run) -> None:
+    result = run.result("controls")
+    for least in (0.05, 2.0):
+        found = asked(run, "control_advantage", cuts=CUTS, sets=SETS, t2="t2", least_loss=least)
+        for cut in CUTS:
+            kept = [
+                float(result["advantage"].sel(kind=kind, cut=cut, set=name, t1=t1, t2=4))
+                for name in SETS
+                for t1 in range(4)
+                if float(result["accuracy"].sel(kind="drift", cut=cut, set=name, t1=4, t2=4))
+                - min(float(result["accuracy"].sel(kind=k, cut=cut, set=name, t1=t1, t2=4)) for k in STRICT)
+                >= least
+                for kind in STRICT
+            ]
+            assert (len(kept) > 0) == (least < 1)
+            wanted = np.mean(kept) if kept else np.nan
+            np.testing.assert_allclose(found.at({"cut": cut})[0], wanted)
+    assert found.missing == "no control loses 2"
+
+
+def test_survivors_are_compared_with_the_others(run: Run) -> None:
+    found = asked(run, "survivors", cuts=CUTS, t1="half", t2="t2")
+    noise, predicted = run.result("isotropy").sel(k=10, t=0), run.result("consistency")["prediction"]
+    for cut in CUTS:
+        along = (noise["feature_drift_share"] - noise["feature_drift_share_permuted"]).sel(cut=cut).values
+        same = (predicted.sel(cut=cut, t1=2, t2=4) == predicted.sel(cut=cut, t1=4, t2=4)).values[-16:]
+        value, variance = found.at({"cut": cut})
+        assert value == pytest.approx(along[same].mean() - along[~same].mean())
+        test = stats.ttest_ind(along[same], along[~same], equal_var=False)
+        assert value / np.sqrt(variance) == pytest.approx(test.statistic)
+    few = asked(run, "survivors", cuts=CUTS, t1="half", t2="t2", least=16)
+    assert np.isnan(few.value).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"path": "test_acuracy"}, "no coordinate test_acuracy of checkpoints; did you mean test_accuracy"),
+        ({"path": "results.consistency.plain_acuracy"}, "no variable plain_acuracy; did you mean plain_accuracy"),
+        ({"path": "results.consistency.plain_accuracy", "where": {"set": "tran"}}, "no set 'tran'; did you mean train"),
+        ({"path": "results.consistency.plain_accuracy"}, "plain_accuracy has 2 places along set: say which"),
+        ({"path": "results.drift.motion"}, "no result of drift yet"),
+    ],
+)
+def test_what_is_not_there_is_one_line(run: Run, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(FeatdynError, match=said):
+        asked(run, "stored", **options)
