@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -17,12 +19,12 @@ from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).parents[2]
 PAGE, ENGINE = ROOT / "docs" / "defaults.md", ROOT / "engine" / "featdyn"
-ROOMS = ("analysis", "capture", "compute", "data", "networks", "statistics", "store", "training")
+OURS = re.compile(r"\bour (own )?choice", re.IGNORECASE)
 HEAD = """# What is done where nothing is said
 
 Every option with its default and the values that it takes: of a recipe (`--set training.epochs=20`), of each analysis
 (`--draws 64`, or by its name from Python), of each command, and of the functions of arrays. At
-the end the numbers that we have chosen, with their reasons where they are said.
+the end the numbers of ours that results depend on: what no paper gives, or gives otherwise.
 Made by `python -m tests.engine.defaults`.
 """
 LIMITS = {
@@ -92,22 +94,19 @@ def functions(module: ModuleType) -> Iterator[str]:
 
 
 def choices() -> Iterator[str]:
-    """Yield the numbers that modules name, a line each, with what is said of them."""
-    for path in sorted(path for room in ROOMS for path in (ENGINE / room).rglob("*.py")):
+    """Yield the numbers that modules name and call our choice, a line each, with what is said of them.
+
+    What they say decides: those of memory, blocks and caches change no result, and do not say so.
+    """
+    for path in sorted(ENGINE.rglob("*.py")):
         body = ast.parse(path.read_text(encoding="utf-8")).body
         module = ".".join(path.relative_to(ENGINE).with_suffix("").parts).removesuffix(".__init__")
-        for node, after in zip(body, [*body[1:], None], strict=True):
-            if not (isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None):
-                continue
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            name, kinds = (
-                ast.unparse(target),
-                {type(n.value) for n in ast.walk(node.value) if isinstance(n, ast.Constant)},
-            )
-            if name.strip("(_)").replace(", ", "").isupper() and kinds & {int, float} and str not in kinds:
-                why = ast.get_docstring(ast.Module([after], [])) if isinstance(after, ast.Expr) else None
-                said = f": {' '.join(why.split())}" if why else ""
-                yield f"- `{module}.{name} = {ast.unparse(node.value)}`{said}"
+        for node, after in pairwise(body):
+            why = ast.get_docstring(ast.Module([after], [])) if isinstance(after, ast.Expr) else None
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None and why and OURS.search(why):
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                if any(type(n.value) in (int, float) for n in ast.walk(node.value) if isinstance(n, ast.Constant)):
+                    yield f"- `{module}.{ast.unparse(target)} = {ast.unparse(node.value)}`: {' '.join(why.split())}"
 
 
 def page() -> str:
