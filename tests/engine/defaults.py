@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, get_args
 
 import click
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +24,7 @@ OURS = re.compile(r"\bour (own )?choice", re.IGNORECASE)
 HEAD = """# What is done where nothing is said
 
 Every option with its default and the values that it takes: of a recipe (`--set training.epochs=20`), of each analysis
-(`--draws 64`, or by its name from Python), of each command, and of the functions of arrays. At
+(`--draws 64`, or by its name from Python), of each command, of networks, and of functions and classes. At
 the end the numbers of ours that results depend on: what no paper gives, or gives otherwise.
 Made by `python -m tests.engine.defaults`.
 """
@@ -74,23 +75,33 @@ def commands() -> Iterator[str]:
 
 
 def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """Yield the functions that a package and the packages in it offer, with how they are called."""
+    """Yield the functions and classes that a package and the packages in it offer, with how they are called."""
     own = [n for n, m in vars(module).items() if n[0] != "_" and getattr(m, "__module__", "") == module.__name__]
     for name in getattr(module, "__all__", own):
         member = getattr(module, name)
         if inspect.ismodule(member) and member.__name__.startswith(module.__name__):
             yield from public(member)
-        elif inspect.isfunction(member):
+        elif inspect.isfunction(member) or (inspect.isclass(member) and not issubclass(member, BaseModel)):
             yield f"{module.__name__.removeprefix('featdyn.')}.{name}", member
 
 
 def functions(module: ModuleType) -> Iterator[str]:
-    """Yield the defaults of public functions, a line each."""
-    for name, function in public(module):
-        defaults = {n: p.default for n, p in inspect.signature(function).parameters.items()}
-        said = [f"{n}={v!r}" for n, v in defaults.items() if isinstance(v, bool | int | float | str)]
+    """Yield the defaults of public functions and classes, a line each."""
+    for name, member in public(module):
+        defaults = {n: p.default for n, p in inspect.signature(member).parameters.items()}
+        said = [f"{n}={v!r}" for n, v in defaults.items() if isinstance(v, bool | int | float | str) and v == v != ""]
         if said:
             yield f"- `{name}`: `{', '.join(said)}`"
+
+
+def networks() -> Iterator[str]:
+    """Yield the options of each network that is known by name, a line each."""
+    from featdyn.networks.registry import _BUILDERS
+
+    for name, (builder, _) in _BUILDERS.items():
+        options = [p for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        if options:
+            yield f"- `{name}`: `{', '.join(f'{p.name}={p.default!r}' for p in options)}`"
 
 
 def choices() -> Iterator[str]:
@@ -111,8 +122,10 @@ def choices() -> Iterator[str]:
 
 def page() -> str:
     """Return the page."""
-    from featdyn import statistics
+    import featdyn
+    from featdyn import data, query, report, statistics, store
     from featdyn.analysis import analyses
+    from featdyn.training import stage
     from featdyn.training.recipe import Recipe
 
     parts = [HEAD, "## Recipes\n"]
@@ -128,6 +141,10 @@ def page() -> str:
     parts += [
         "\n## Commands\n",
         *commands(),
+        "\n## Networks\n",
+        *networks(),
+        "\n## Functions and classes\n",
+        *(line for module in (featdyn, data, query, report, store, stage) for line in functions(module)),
         "\n## Functions of arrays\n",
         *functions(statistics),
         "\n## Numbers chosen\n",
