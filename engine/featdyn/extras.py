@@ -15,6 +15,7 @@ EXTRAS = {
     "hdf5": ("h5py",),
     "superpixels": ("skimage",),
     "sql": ("duckdb",),
+    "plot": ("matplotlib",),
 }
 """Name of an extra to the modules that it brings; what reads stores needs none of them."""
 

@@ -41,8 +41,12 @@ class Chapter:
 
 def chapters(run: Run) -> list[Chapter]:
     """Return a chapter for each analysis that has a result, in the order in which they were first asked."""
-    known = analyses()
-    return [_chapter(run, name, known.get(name)) for name in run.analyses]
+    return [chapter(run, name) for name in run.analyses]
+
+
+def chapter(run: Run, name: str) -> Chapter:
+    """Return the chapter of an analysis that has a result."""
+    return _chapter(run, name, analyses().get(name))
 
 
 def unasked(run: Run) -> list[Analysis]:

@@ -47,7 +47,7 @@ def layers(run: Run) -> tuple[Section, dict[str, str]] | None:
 
     preset = {"set": str(sets.names.index("test"))} if "test" in sets.names else {}
     meanings = {n: str(a.attrs.get("long_name", "")) for n, a in zip(choices["quantity"].values(), arrays, strict=True)}
-    found = panel("Mean over probes, layer by layer", choices, draw)
+    found = panel("Mean over probes, layer by layer", choices, draw, "mean")
     return Section("Layers", (TEXT,), (found,), choices, preset), meanings
 
 
