@@ -128,5 +128,6 @@ def test_the_command_line_takes_several_and_all(store, featdyn, monkeypatch):
 
     asked = []
     monkeypatch.setattr(several, "several", lambda _, chosen, **__: asked.extend(one.name for one in chosen) or [])
-    assert featdyn("analyze", store, "--all")[0] == 0
+    code, _, err = featdyn("analyze", store, "--all")
+    assert code == 0, err
     assert {"drift", "noise", "isotropy"} <= set(asked)
