@@ -17,9 +17,9 @@ ELSEWHERE = {
     "bench/results/README.md": "performance.md",
     "bench/results/language-model.png": "language-model.png",
     "engine/featdyn/store/SPEC.md": "reference/store.md",
-    "engine/featdyn/networks/DESIGN.md": "design/networks.md",
-    "engine/featdyn/analysis/DESIGN.md": "design/analysis.md",
-    "engine/featdyn/compute/DESIGN.md": "design/compute.md",
+} | {
+    str(path.relative_to(ROOT)): f"design/{path.parent.name}.md"
+    for path in sorted((ROOT / "engine/featdyn").rglob("DESIGN.md"))
 }
 """Where a file of the repository lies on the site; those of ``docs`` lie where they are."""
 
@@ -125,11 +125,11 @@ def data_dictionary() -> str:
     from featdyn.analysis import status
     from featdyn.analysis.declaration import COORDINATES
     from featdyn.analysis.page import table
-    from featdyn.query.derived import MEANING
+    from featdyn.query.derived import MEANING, axes
 
     rows, notes = recorded()
     reasons = [value for name, value in vars(status).items() if name.isupper() and isinstance(value, str)]
-    derived = [(f"`{path}`", "checkpoint, sample", kind, "1", words) for path, (words, kind) in MEANING.items()]
+    derived = [(f"`{path}`", ", ".join(axes(path)), kind, "1", words) for path, (words, kind) in MEANING.items()]
     coordinates = [(f"`{name}`", units, words) for name, (words, units) in COORDINATES.items()]
     return "\n\n".join(
         [
@@ -156,7 +156,7 @@ def data_dictionary() -> str:
 def recorded() -> tuple[list[tuple[str, ...]], list[str]]:
     """Return the rows of SPEC.md's table of what featdyn records, with units and words of the code; and its notes."""
     from featdyn.capture.cube import MEANING
-    from featdyn.query.tree import NAMES
+    from featdyn.names import NAMES
 
     text = (ROOT / "engine/featdyn/store/SPEC.md").read_text(encoding="utf-8")
     lines = text.partition("| path | dimensions | type | what |\n|---|---|---|---|\n")[2].partition("\n\n")[0]

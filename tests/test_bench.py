@@ -40,7 +40,18 @@ def test_every_benchmark_checks_and_times_its_contenders(operation):
     assert len({result["case"] for result in results}) == len(results)
 
 
-OTHERS = ("cold", "scale", "paper", "requests", "commits", "language_model", "architectures", "__main__")
+OTHERS = (
+    "cold",
+    "scale",
+    "growth",
+    "gpu_validate",
+    "paper",
+    "requests",
+    "commits",
+    "language_model",
+    "architectures",
+    "__main__",
+)
 OF_STUDIES = ("richness_runs", "richness_speed", "resi", "three_phases")
 
 

@@ -21,7 +21,7 @@ from tests.engine.declared_results import declared_result
 from tests.engine.synthetic_run import add_consistency, make_run
 
 HOSTILE = "<script>document.title='owned'</script>&lt;<b>x"
-ASKED = ("drift", "richness", "generalization")
+ASKED = ("drift", "richness")
 DRAWN = "return [...document.querySelectorAll('.plot')].filter((plot) => plot.querySelector('.main-svg')).length"
 BOTTOM = "window.scrollTo(0, arguments[0]); return document.body.scrollHeight"
 

@@ -34,7 +34,7 @@ def broken(name: str, text: str) -> list[str]:
     found = []
     for path, anchor in LINK.findall(FENCED.sub("", text)):
         to = posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) if path else name
-        if to not in FILES and to not in MADE and not (ROOT / to).is_file() and to not in at_home():
+        if to not in FILES and to not in MADE and to not in generated.ELSEWHERE and to not in at_home():
             found.append(path)
         elif anchor and anchor not in anchors(FILES.get(to) or MADE.get(to) or FILES[at_home()[to]]):
             found.append(f"{path}#{anchor}")
@@ -49,6 +49,11 @@ def at_home() -> dict[str, str]:
 @pytest.mark.parametrize("name", [*FILES, *MADE])
 def test_links_lead_somewhere(name):
     assert broken(name, FILES.get(name) or MADE[name]) == []
+
+
+def test_each_page_is_listed():
+    listed = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [p for p in PAGES[1:] if str(p.relative_to(ROOT / "docs")) not in listed] == []
 
 
 def test_a_broken_link_is_found():
@@ -75,6 +80,8 @@ def test_each_page_of_an_analysis_has_its_options_variables_and_source():
             assert f"| {variable.dims} | {variable.units} |" in row
             assert variable.long_name.replace("|", "\\|") in row
             assert variable.missing in row
+        seed = "another seed would change" in text
+        assert seed == any(name.endswith("_low") for name in analysis.variables)
         if analysis.section:
             assert "## How to read it" in text
 

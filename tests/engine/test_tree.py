@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,23 @@ def test_chunks_and_netcdf(written: tuple[Run, Held], tmp_path: Path) -> None:
         node = tree[group] if group != "results/consistency" else next(iter(tree[group].children.values()))
         node.to_dataset().to_netcdf(tmp_path / "a.nc", engine="scipy")
         assert xr.load_dataset(tmp_path / "a.nc", engine="scipy").sizes
+
+
+def test_a_whole_tree_becomes_netcdf(written: tuple[Run, Held], tmp_path: Path) -> None:
+    pytest.importorskip("netCDF4")
+    tree = featdyn.open_tree(written[0])
+    tree.featdyn.to_netcdf(tmp_path / "a.nc")
+    with xr.open_datatree(tmp_path / "a.nc") as found:
+        np.testing.assert_array_equal(found["cube/sketch"], tree["cube/sketch"])
+
+
+def test_what_netcdf_needs_is_asked_for_by_name(
+    written: tuple[Run, Held], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "netCDF4", None)
+    with pytest.raises(FeatdynError, match=r"this needs netCDF4, which is not installed: .*featdyn\[netcdf\]"):
+        featdyn.open_tree(written[0]).featdyn.to_netcdf(tmp_path / "a.nc")
+    assert not list(tmp_path.iterdir())
 
 
 def test_texts_beside_numbers_are_not_chunked(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from featdyn.analysis.declaration import COORDINATES, Analysis, Variable
+from featdyn.analysis.declaration import Analysis, Variable
+from featdyn.names import NAMES
 
 
 def page(analysis: Analysis) -> str:
@@ -22,6 +23,7 @@ def page(analysis: Analysis) -> str:
         _asks(analysis),
         *_section("How to read it", "\n\n".join(reading(analysis))),
         *_section("Where definitions come from, and what is our own choice", analysis.source),
+        *_section("Pitfalls", "\n".join(f"- {pitfall}" for pitfall in _pitfalls(analysis))),
         *_section("Options", table(("flag", "default", "meaning"), _options(analysis))),
         "## Variables",
         "Arrays of the result. What is missing is NaN (-1 in integers that say so), and the status variable that is "
@@ -60,6 +62,21 @@ def _asks(analysis: Analysis) -> str:
     return " ".join(asks)
 
 
+def _pitfalls(analysis: Analysis) -> Iterator[str]:
+    """Yield what to mind, as far as it follows from the declaration."""
+    options, variables = analysis.options.model_fields, analysis.variables
+    if any(name.endswith("_low") for name in variables):
+        yield "Intervals are of one training: they do not cover what another seed would change."
+    if "features" in options:
+        yield "Features that were stored in float16 are rounded: `--features recomputed` computes them anew."
+    if "samples" in options:
+        yield f"At most {options['samples'].get_default():,} probes of each set are looked at, a choice by `--seed`."
+    if "network" in analysis.needs:
+        yield "Of a run that featdyn did not train the network is given again: `model=`, `--model nets:make_network`."
+    if any(variable.status for variable in variables.values()):
+        yield "A cell that is missing is no failure: its status says why (`featdyn info run.zarr --results`)."
+
+
 def _options(analysis: Analysis) -> Iterator[tuple[str, str, str]]:
     for name, field in analysis.options.model_fields.items():
         yield f"`--{name.replace('_', '-')}`", _default(field), field.description or ""
@@ -88,6 +105,6 @@ def _missing(variable: Variable) -> str:
 def _axes(analysis: Analysis) -> Iterator[tuple[str, str, str]]:
     names = dict.fromkeys(dim for variable in analysis.variables.values() for dim in variable.dims.split())
     for name in names:
-        if name in COORDINATES:
-            words, units = COORDINATES[name]
+        if name in NAMES:
+            words, units = NAMES[name]
             yield f"`{name}`", units, words

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from featdyn.errors import FeatdynError
+from featdyn.extras import asked_for
+from featdyn.names import NAMES
 from featdyn.query.frame import ask
 from featdyn.store import Run
 from featdyn.store.locate import Store
@@ -17,38 +20,13 @@ if TYPE_CHECKING:
 
     from featdyn.report.notebook import Plots
 
-NAMES: dict[str, tuple[str, str]] = {
-    "checkpoint": ("number of the checkpoint", "1"),
-    "step": ("training steps", "step"),
-    "epoch": ("passes over the training data", "epoch"),
-    "learning_rate": ("learning rate", "1"),
-    "train_loss": ("mean training loss since the checkpoint before", "1"),
-    "train_accuracy": ("share of right training samples since the checkpoint before", "1"),
-    "test_loss": ("mean test loss", "1"),
-    "test_accuracy": ("share of right test samples", "1"),
-    "sample": ("id of the probe", "1"),
-    "label": ("label of the probe", "1"),
-    "true_label": ("label of the probe before label noise", "1"),
-    "split": ("set of the probe", "1"),
-    "origin": ("image or document that the probe was made from", "1"),
-    "dataset_index": ("place of the probe in its data set", "1"),
-    "dataset": ("data set of the probe", "1"),
-    "corruption": ("how the probe was corrupted", "1"),
-    "severity": ("how much it was corrupted", "1"),
-    "layer": ("recorded layer", "1"),
-    "loss": ("loss of the sample", "1"),
-    "logits": ("outputs of the network", "1"),
-    "activation": ("what the layer returns", "1"),
-    "gradient": ("gradient of the sample's loss", "1"),
-}
-"""Long names and units of what stores hold without."""
-
 
 def open_tree(store: Store | Run, *, chunks: str | None = None) -> xr.DataTree:
     """Open a run with what plots, selections and other programs want beside the arrays.
 
     Cube, layers and outputs have the coordinates of checkpoints and samples (``sel``, ``groupby("label")``), every
-    variable has a long_name and units, and attributes are plain, so that ``to_netcdf`` works. ``tree.featdyn`` asks it.
+    variable has a long_name and units, and attributes are plain, so that ``to_netcdf`` works: of the whole tree with
+    the extra ``netcdf``. ``.plot()`` needs the extra ``plot``. ``tree.featdyn`` asks it.
 
     Parameters
     ----------
@@ -134,6 +112,12 @@ class FeatdynAccessor:
         from featdyn.query.sql import sql
 
         return sql(self.run, statement)
+
+    def to_netcdf(self, path: str | Path) -> None:
+        """Write the whole tree into one NetCDF file, for which the extra ``netcdf`` is needed."""
+        with asked_for():
+            import netCDF4  # noqa: F401  xarray's own message would not say which extra brings it
+        self._tree.to_netcdf(path)
 
     @property
     def plot(self) -> Plots:

@@ -138,7 +138,7 @@ def bounded_word(cell: xr.Dataset, name: str, show: Callable[[float], str]) -> s
     if name not in cell or not np.isfinite(float(cell[name])):
         return "–"
     ends = [float(cell[f"{name}_{end}"]) for end in ("low", "high") if f"{name}_{end}" in cell]
-    interval = f" ({between(*ends, show)})" if len(ends) == 2 and np.isfinite(ends).all() else ""
+    interval = f" ({between(ends[0], ends[1], show)})" if len(ends) == 2 and np.isfinite(ends).all() else ""
     return show(float(cell[name])) + interval
 
 

@@ -21,7 +21,7 @@ from featdyn.provenance import provenance
 from featdyn.reproduce import records
 from featdyn.reproduce.jobs import Data, Job, gigabytes, planned, resolved
 from featdyn.reproduce.measured import Measured
-from featdyn.reproduce.quantities import axes_of, measure, results_of
+from featdyn.reproduce.quantities import measure, options_of
 from featdyn.reproduce.study import Ask, references
 from featdyn.reproduce.times import Times
 from featdyn.store import Run
@@ -142,9 +142,10 @@ class Runs:
         run, found = Run(store), {}
         for name in job.study.quantities_of(job.name, group):
             quantity = job.study.quantities[name]
-            lacking = [reason for analysis, reason in skipped.items() if analysis in results_of(quantity)]
+            options = options_of(quantity)
+            lacking = [reason for other, reason in skipped.items() if other in options.results]
             found[name] = (
-                Measured.of(axes_of(quantity), float("nan"), float("nan"), lacking[0])
+                Measured.of(options.axes, float("nan"), float("nan"), lacking[0])
                 if lacking
                 else measure(run, quantity, job.study.times)
             )
@@ -176,7 +177,9 @@ class Runs:
 
 
 def _answered(run: Run, ask: Ask, options: dict[str, Any]) -> bool:
-    """Return whether a run holds the answer to this question already."""
-    wanted = validate(analysis(ask.name).options, options, ask.name).model_dump(mode="json")
-    held = [run.result(ask.name, path).attrs for path in run.results(ask.name)]
-    return any(each.get("options") == wanted for each in held)
+    """Return whether a run holds the answer to this question, from the newest of the results that it rests on."""
+    declared = analysis(ask.name)
+    wanted = validate(declared.options, options, ask.name).model_dump(mode="json")
+    asked = [run.result(ask.name, path).attrs for path in run.results(ask.name)]
+    since = max((run.result(name).attrs["input_commit"] for name in declared.results if run.results(name)), default=-1)
+    return any(each.get("options") == wanted and each["input_commit"] > since for each in asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +12,19 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from featdyn.analysis.driver import analyze
 from featdyn.cli.main import featdyn
 from featdyn.errors import FeatdynError
 from featdyn.reproduce import document, records
 from featdyn.reproduce.jobs import Data, Job, jobs
 from featdyn.reproduce.page import render
-from featdyn.reproduce.runs import Runs
-from featdyn.reproduce.study import Study
+from featdyn.reproduce.runs import Runs, _answered
+from featdyn.reproduce.study import Ask, Study
 from featdyn.store import Run
 from featdyn.store.lock import LockedFile
-from featdyn.training.stage import Events
+from featdyn.training import load
+from featdyn.training.stage import Events, train
+from tests.engine.conftest import SMALL
 from tests.engine.reproduce.study_file import study, written
 
 
@@ -137,7 +141,7 @@ def test_the_command_ends_with_a_page(whole: tuple[Path, list[Job], list[str]], 
     assert done.exit_code == 0
     assert "fit on digits: 2 seeds of clean, random" in done.stdout
     said = json.loads((whole[0] / "s-quick.json").read_text())
-    page = (whole[0] / "s-quick.html").read_text()
+    page = html.unescape((whole[0] / "s-quick.html").read_text())
     assert [each["claim"] for each in said["verdicts"]] == ["stable", "fit"]
     assert all(each["statement"] in page and each["verdict"] in page for each in said["verdicts"])
     assert str(tmp_path) not in page
@@ -158,3 +162,16 @@ def test_what_cannot_run_is_one_line_and_leaves_nothing(small: Study, tmp_path: 
     (tmp_path / "measured/quick/fit/digits/clean/0.json").write_text("[]")
     with pytest.raises(FeatdynError, match=r"0\.json: is no record of a run"):
         Runs(jobs(small, "quick"), tmp_path, Data()).go()
+
+
+def test_an_answer_stands_as_long_as_what_it_rests_on(tmp_path: Path) -> None:
+    run = train(load("digits", [*SMALL, "training.epochs=1", "checkpoints.first_epoch=0"]), tmp_path / "r.zarr")
+    noise = {"draws": 8, "probes": 0, "cuts": ("s2b3",)}
+    analyze(run, "noise", **noise)
+    assert _answered(Run(run.path), Ask(name="noise"), noise)
+    assert not _answered(Run(run.path), Ask(name="noise"), noise | {"draws": 9})
+    assert not _answered(Run(run.path), Ask(name="isotropy"), {})
+    analyze(run.path, "isotropy")
+    assert _answered(Run(run.path), Ask(name="isotropy"), {})
+    analyze(run.path, "noise", **noise | {"draws": 9})
+    assert not _answered(Run(run.path), Ask(name="isotropy"), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -77,7 +78,7 @@ def section(result: xr.Dataset) -> Section:
         if variable in result
     ]
     grid = Grid(HEADER, list(_rows(result)))
-    more = {"finding": _finding(judged(result)), "caveat": CAVEAT}
+    more: dict[str, Any] = {"finding": _finding(judged(result)), "caveat": CAVEAT}
     return Section("Drift of features and weights", TEXT, panels, choices, preset_set(result), grid, **more)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
 
 from featdyn.report.figure import Axis, Lines
@@ -62,5 +64,5 @@ def section(result: xr.Dataset) -> Section:
     last = judged(result.isel(t=-1))
     said = [f"{words.lower()} is {s}" for n, words in SHARES.items() if (s := across(last, n, "cut", "{:.2f}".format))]
     finding = Finding(f"At the last checkpoint, {probes(last)}, {'; '.join(said)}." if said else NOTHING)
-    more = {"finding": finding, "caveat": CAVEAT}
+    more: dict[str, Any] = {"finding": finding, "caveat": CAVEAT}
     return Section("Interactions of layers", TEXT, panels, choices, preset_set(result), Grid(header, rows), **more)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -49,13 +51,13 @@ def section(result: xr.Dataset) -> Section:
     header = ("Layer", *(name.replace("_", " ").capitalize() for name in TABLE))
     chance = result.attrs.get("jaccard_chance")
     note = f"Unrelated representations have a Jaccard index of about {word(chance)}." if chance else ""
-    more = {"finding": _finding(result.isel(t1=0, t2=-1)), "caveat": CAVEAT}
+    more: dict[str, Any] = {"finding": _finding(result.isel(t1=0, t2=-1)), "caveat": CAVEAT}
     return Section("Similarity of representations", TEXT, panels, choices, grid=Grid(header, rows), note=note, **more)
 
 
 def _finding(ends: xr.Dataset) -> Finding:
-    own = np.diagonal(ends["rsa"].transpose("layer", "layer2").values)
-    own = xr.Dataset({"rsa": ("layer", own)}, {"layer": ends["layer"].values})
+    diagonal = np.diagonal(ends["rsa"].transpose("layer", "layer2").values)
+    own = xr.Dataset({"rsa": ("layer", diagonal)}, {"layer": ends["layer"].values})
     said = across(own, "rsa", "layer", "{:.2f}".format)
     words = f"Between the first and the last checkpoint the RSA of a layer with itself is {said}."
     return Finding(words if said else NOTHING)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
 
 from featdyn.report.figure import Axis, Lines
@@ -63,5 +65,5 @@ def section(result: xr.Dataset) -> Section:
     said = bounded_word(last, "deviation", percent)
     words = f"Since the first checkpoint the kernel has turned by {said} {probes(last)}; its alignment with targets is "
     words += f"{bounded_word(last, 'alignment', '{:.2f}'.format)} ({word(last['alignment_shuffled'])} at random)."
-    more = {"finding": Finding(NOTHING if said == "–" else words), "caveat": CAVEAT}
+    more: dict[str, Any] = {"finding": Finding(NOTHING if said == "–" else words), "caveat": CAVEAT}
     return Section("Tangent kernel", TEXT, panels, choices, preset_set(result), table, **more)

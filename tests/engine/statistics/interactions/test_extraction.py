@@ -154,3 +154,20 @@ def test_a_constant_table_has_no_interactions() -> None:
     found = and_or(np.full((2, 8), 3.0))
     assert not found.both.any()
     np.testing.assert_allclose(found.bias, 3.0)
+
+
+def test_the_steps_follow_the_derivative_of_the_sum_of_magnitudes() -> None:
+    from featdyn.statistics.interactions.published_sgd import _gradients
+    from featdyn_kernels import moebius
+
+    v, p, q = np.random.default_rng(0).standard_normal((3, 1, 8))
+
+    def size(dp: np.ndarray, dq: np.ndarray) -> float:
+        return float(np.abs(np.stack(moebius.interactions(v, p + dp, q + dq))).sum())
+
+    by_and, by_or = _gradients(v, p, q)
+    steps, still = 1e-6 * np.eye(8)[:, None], np.zeros((1, 8))
+    of_p = [(size(step, still) - size(-step, still)) / 2e-6 for step in steps]
+    of_q = [(size(still, step) - size(still, -step)) / 2e-6 for step in steps]
+    np.testing.assert_allclose((by_and - by_or)[0], of_p, atol=1e-6)
+    np.testing.assert_allclose(((by_and + by_or) / 2)[0], of_q, atol=1e-6)
