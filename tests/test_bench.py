@@ -60,6 +60,22 @@ def test_the_other_benchmarks_load(module):
     importlib.import_module(f"bench.{module}")
 
 
+@pytest.mark.slow
+def test_questions_from_cold_read_only_what_they_need(tmp_path):
+    """Answers agree, the second call measures nothing anew, and no block is read that holds no answer."""
+    pytest.importorskip("duckdb")
+    from bench import cold
+
+    size = (4, 20, 1030)  # two blocks of samples, each too large to be gathered
+    rows = cold.measure(tmp_path / "cold", size, 1)
+    assert {row["contender"] for row in rows} >= {"query", "sql", "DuckDB over Parquet"}
+    for row in rows:
+        if "blocks" in row:
+            assert row["blocks"]["read"] == row["blocks"]["needed"]
+            assert (row["blocks"]["beyond"], row["blocks"]["all"]) == (0, 8)
+    assert cold.measure(tmp_path / "cold", size, 1) == rows
+
+
 def test_a_wrong_contender_is_found():
     case = harness.Case("sum", lambda: 3, {"wrong": lambda: 4}, lambda found: np.testing.assert_equal(found, 3))
     with pytest.raises(AssertionError):
