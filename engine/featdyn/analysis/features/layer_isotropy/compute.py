@@ -42,8 +42,8 @@ def layer_isotropy(context: Context[LayerIsotropyOptions]) -> xr.Dataset:
             for s, (cell, count) in enumerate(found):
                 cells[c, s, t], draws[c, s, t] = cell, count
     coords = {"test": np.array(list(FAMILY), dtype=object), "k": list(SHARES), **layer_coords(run, specs, sets)}
-    found = {**stacked(options.of, cells, DIMS), f"{options.of}_draws": (DIMS, draws)}
-    return xr.Dataset(found, coords).assign_attrs(center="estimated")
+    variables = {**stacked(options.of, cells, DIMS), f"{options.of}_draws": (DIMS, draws)}
+    return xr.Dataset(variables, coords).assign_attrs(center="estimated")
 
 
 def plan(run: Run, specs: list[ArraySpec], kept: list[NDArray[np.intp]]) -> Plan:
