@@ -208,11 +208,15 @@ PREFIX, SUFFIX = INPUTS * SMALL["width"], SMALL["width"] * SMALL["classes"]
 """Multiply-adds before and behind the cut, for one probe."""
 SET, PAIRS, STEPS = SMALL["probes"] // 2, SMALL["checkpoints"], SMALL["checkpoints"]
 """Probes of each of the two sets; pairs of any checkpoint and the last one."""
+APART = STEPS * 2 * SET * (PREFIX + SUFFIX)
+"""Each checkpoint joined with itself, to see whether that is its network."""
 ARITHMETIC = {
     "consistency": 2 * SET * (STEPS * PREFIX + STEPS**2 * SUFFIX),
-    "controls": PAIRS * 2 * SET * (PREFIX + 5 * SUFFIX),  # the drift, and four of its length
-    "batchnorm": PAIRS * 3 * SET * (PREFIX + 3 * SUFFIX),  # both sets, and the training probes for their statistics
-    "rewind": 2 * SET * (PREFIX + PAIRS * (PREFIX + 2 * SUFFIX)),  # both segments, and what is behind the first
+    "controls": APART + PAIRS * 2 * SET * (PREFIX + 5 * SUFFIX),  # the drift, and four of its length
+    # Both sets, and the training probes for their statistics.
+    "batchnorm": APART + PAIRS * 3 * SET * (PREFIX + 3 * SUFFIX),
+    # Both segments, and what is behind the first.
+    "rewind": APART + 2 * SET * (PREFIX + PAIRS * (PREFIX + 2 * SUFFIX)),
     # To and fro, and products of one probe's features at any two checkpoints.
     "drift": 2 * SET * (2 * STEPS * PREFIX + STEPS**2 * SMALL["width"] / 2),
     "interactions": STEPS * 2 * SET * 2 ** ASKED["players"] * SUFFIX,
