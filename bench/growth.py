@@ -3,13 +3,14 @@
 Processor time and memory of each command, files of the run and requests to a bucket, against checkpoints, samples,
 layers, width and workers, five points each, with the exponents that fit. What grows faster than its work is said, and
 what ends first: the size at which a command, growing as in its last step, takes an hour or 16 GB. Each call runs in a
-process of its own, of which the better of ``--repeats`` counts; times are of the processor.
+process of its own, of which the better of ``--repeats`` counts; times are of the processor, and nothing is synced.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -18,6 +19,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from bench import harness
 from bench.growing import figure, fit
@@ -29,7 +31,7 @@ LIGHT = ("record", "info", "query", "sql", "report", "verify", "gc", "compact")
 AXES: dict[str, tuple[Size, str, tuple[int, ...], tuple[str, ...]]] = {
     # name: what else it is of, the field that grows, its values, commands
     "checkpoints": (Size(), "checkpoints", (3, 6, 12, 24, 48), ("record", "capture", *ANALYSES, "report")),
-    "checkpoints of a long run": (Size(samples=16, layers=2, width=4), "checkpoints", (50, 100, 200, 400, 800), LIGHT),
+    "checkpoints of a long run": (Size(samples=16, layers=2, width=4), "checkpoints", (25, 50, 100, 200, 400), LIGHT),
     "samples": (Size(), "samples", (64, 128, 256, 512, 1024), ("record", "capture", *ANALYSES, *READS)),
     "layers": (Size(checkpoints=4), "layers", (2, 4, 8, 16, 32), ("record", "capture", *ANALYSES, *READS)),
     "width": (Size(), "width", (8, 16, 32, 64, 128), ("record", "capture", *ANALYSES, *READS)),
@@ -54,7 +56,7 @@ def measure(name: str, counted: tuple[str, Counter] | None, repeats: int, values
     found: dict[str, Any] = {"axis": name, "field": field, "values": list(values or points), "files": []}
     rows: dict[str, dict[str, list[float]]] = {command: {} for command in commands}
     for value in found["values"]:
-        folder = Path(tempfile.mkdtemp(prefix="featdyn-bench-"))
+        folder = Path(tempfile.mkdtemp(prefix="featdyn-growth-"))
         try:
             size = replace(base, **{field: value})
             point(folder, size, rows, repeats)
@@ -147,7 +149,7 @@ def warm() -> None:
     import featdyn.query.sql
     import featdyn.report.page  # noqa: F401
 
-    folder = Path(tempfile.mkdtemp(prefix="featdyn-bench-"))
+    folder = Path(tempfile.mkdtemp(prefix="featdyn-growth-"))
     try:
         size = Size(checkpoints=3, samples=32, layers=2, width=8)
         for command, call in COMMANDS.items():
@@ -169,9 +171,9 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.axis) - set(AXES):
         parser.error(f"no axis {', '.join(sorted(unknown))}; there are {', '.join(AXES)}")
-    warm()
     axes = []
-    with counted_bucket() as counted:
+    with mock.patch.object(os, "fsync", return_value=None), counted_bucket() as counted:
+        warm()
         for name in given.axis or AXES:
             axes.append(fitted(measure(name, None if given.no_requests else counted, given.repeats)))
             print(show(axes[-1]), flush=True)

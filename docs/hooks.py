@@ -19,12 +19,14 @@ HIDDEN = re.compile(r"^<!-- (?:hidden|not run:).*?-->\n", re.MULTILINE | re.DOTA
 
 
 def on_config(config: Any) -> Any:
-    """List the pages of analyses."""
-    listed = [{Path(name).stem: name} for name in pages() if name.startswith("analyses/") and "index" not in name]
+    """List the pages of analyses and of designs."""
     for part in config.nav:
-        for entry in part.get("Analyses", []) if isinstance(part, dict) else []:
-            if entry == "analyses/index.md":
-                part["Analyses"] = [entry, *listed]
+        for title, entries in part.items() if isinstance(part, dict) else ():
+            if title == "Analyses":
+                entries += [{Path(name).stem: name} for name in pages() if name.startswith("analyses/")][1:]
+            if title == "About":
+                designs = [name for name in ELSEWHERE.values() if name.startswith("design/")]
+                entries += [{f"Design of {Path(name).stem}": name} for name in designs]
     return config
 
 

@@ -40,8 +40,19 @@ def test_every_benchmark_checks_and_times_its_contenders(operation):
     assert len({result["case"] for result in results}) == len(results)
 
 
-OTHERS = ("cold", "scale", "paper", "requests", "commits", "language_model", "architectures", "__main__")
-OF_STUDIES = ("richness_runs", "richness_speed", "resi", "three_phases")
+OTHERS = (
+    "cold",
+    "scale",
+    "growth",
+    "gpu_validate",
+    "paper",
+    "requests",
+    "commits",
+    "language_model",
+    "architectures",
+    "__main__",
+)
+OF_STUDIES = ("richness_speed", "resi")
 
 
 @pytest.mark.parametrize("module", [*OTHERS, *OF_STUDIES])
@@ -123,3 +134,11 @@ def test_of_two_files_the_newer_counts_and_processors_stand_apart(tmp_path):
     lines = table.table(table.measured(tmp_path)).splitlines()
     assert lines[0] == "| operation | case | X Zen 3, AVX2 | X Zen 5, AVX512 |"
     assert lines[2] == "| operation | c | **0.5** peer (10 ms) | 3 peer (10 ms) |"
+
+
+def test_what_is_written_is_json():
+    found = {"a": [1.0, float("nan"), {"b": -float("inf")}], "c": "words"}
+    assert json.loads(json.dumps(harness.plain(found), allow_nan=False)) == {
+        "a": [1.0, None, {"b": "-inf"}],
+        "c": "words",
+    }

@@ -34,7 +34,7 @@ def broken(name: str, text: str) -> list[str]:
     found = []
     for path, anchor in LINK.findall(FENCED.sub("", text)):
         to = posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) if path else name
-        if to not in FILES and to not in MADE and not (ROOT / to).is_file() and to not in at_home():
+        if to not in FILES and to not in MADE and to not in generated.ELSEWHERE and to not in at_home():
             found.append(path)
         elif anchor and anchor not in anchors(FILES.get(to) or MADE.get(to) or FILES[at_home()[to]]):
             found.append(f"{path}#{anchor}")
@@ -49,6 +49,11 @@ def at_home() -> dict[str, str]:
 @pytest.mark.parametrize("name", [*FILES, *MADE])
 def test_links_lead_somewhere(name):
     assert broken(name, FILES.get(name) or MADE[name]) == []
+
+
+def test_each_page_is_listed():
+    listed = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [p for p in PAGES[1:] if str(p.relative_to(ROOT / "docs")) not in listed] == []
 
 
 def test_a_broken_link_is_found():
@@ -84,7 +89,7 @@ def test_each_page_of_an_analysis_has_its_options_variables_and_source():
 def test_the_data_dictionary_has_each_array_of_a_store(small_store):
     from featdyn import open_run
 
-    runs, results = MADE["docs/reference/data-dictionary.md"].split("## Coordinates of results")
+    runs, results = MADE["docs/reference/data-dictionary.md"].split("## Coordinates\n")
     rows = [line.split(" | ") for line in runs.splitlines() if line[:3] == "| `"]
     held = {row[0].strip("| `"): row for row in rows}
     for path, document in open_run(small_store).nodes.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
@@ -104,6 +104,8 @@ class Context(Generic[Chosen]):
 
     def admit(self, plan: Plan) -> None:
         """Say what will be needed, and refuse what cannot fit; its tasks are what progress counts."""
+        if self.run.kept is not None:
+            plan = replace(plan, result=plan.result | {"kept for other analyses": self.run.kept.room})
         self.workers.admit(plan)
         self._total = plan.tasks
 

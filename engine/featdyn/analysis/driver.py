@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from featdyn.analysis.context import Context, Progress
 from featdyn.analysis.declaration import Analysis
@@ -32,9 +32,13 @@ HELD = 4
 """So many times the weights of a checkpoint are held at least: by the network, of two checkpoints, as they are read."""
 
 
+@overload
+def analyze(run: Run | str | Path, analysis: str | Analysis, **given: Any) -> xr.Dataset: ...
+@overload
+def analyze(run: Run | str | Path, analysis: Sequence[str | Analysis], **given: Any) -> dict[str, xr.Dataset]: ...
 def analyze(
     run: Run | str | Path,
-    analysis: str | Analysis,
+    analysis: str | Analysis | Sequence[str | Analysis],
     *,
     model: nn.Module | Callable[[], nn.Module] | None = None,
     forward: Callable[[Any, Any], Any] | None = None,
@@ -45,7 +49,7 @@ def analyze(
     workers: Workers | None = None,
     fresh: bool = False,
     **options: Any,
-) -> xr.Dataset:
+) -> xr.Dataset | dict[str, xr.Dataset]:
     """Answer a question about a run, keep the answer in its store, and return it.
 
     Nobody is kept out while it computes: other analyses and a training that goes on may commit too. The result says
@@ -56,7 +60,8 @@ def analyze(
     run
         A run, or where it is.
     analysis
-        The name, one of :func:`featdyn.analyses`.
+        The name, one of :func:`featdyn.analyses`; or several in a list, of which each is given the options that it has.
+        Features that more than one of them asks for in this process are then read or computed once.
     model
         The network, where it is not one of featdyn's, or a function that makes it. It is left as it was: mode, device,
         parameters, random state. What a function makes has no weights where they do not fit into memory and the
@@ -79,7 +84,8 @@ def analyze(
     Returns
     -------
     xarray.Dataset
-        With the variables that the analysis declares; attribute ``path`` says where it lies in the store.
+        With the variables that the analysis declares; attribute ``path`` says where it lies in the store. Of several a
+        dict, by name.
 
     Raises
     ------
@@ -95,12 +101,28 @@ def analyze(
     >>> result.attrs["path"]  # doctest: +ELLIPSIS
     'results/spectra/...'
     """
+    given = {
+        "model": model, "forward": forward, "output": output, "batches": batches, "loss": loss, "progress": progress,
+        "workers": workers, "fresh": fresh, **options,
+    }  # fmt: skip
+    if isinstance(analysis, str | Analysis):
+        return analyze_one(run, analysis, **given)
+    from featdyn.analysis.several import several
+
+    answers = {}
+    for one, found in several(run, analysis, **given):
+        if isinstance(found, FeatdynError):
+            raise found
+        answers[one.name] = found
+    return answers
+
+
+def analyze_one(run: Run | str | Path, analysis: str | Analysis, **given: Any) -> xr.Dataset:
+    """Answer one question; parameters are those of :func:`analyze`."""
     chosen = named(analysis) if isinstance(analysis, str) else analysis
     opened = run if isinstance(run, Run) else Run(run)
-    more: dict[str, Any] = {"progress": progress, "workers": workers, "fresh": fresh}
-    more |= {"model": model, "forward": forward, "output": output, "batches": batches, "loss": loss}
     commit = partial(commit_result, opened, chosen.name)
-    found = compute(chosen, opened, commit=commit, **more, **options)
+    found = compute(chosen, opened, commit=commit, **given)
     return found.assign_attrs(path=commit(found))
 
 
@@ -124,7 +146,7 @@ def compute(
     ``commit``, if any, is given results of the first checkpoints while the others are computed.
     """
     chosen = validate(analysis.options, options, analysis.name)
-    _check(analysis, run, chosen, model, batches)
+    check(analysis, run, chosen, model, batches)
     done_by, function = workers or SERIAL, analysis.function()  # libraries first: of what they leave it has to do
     empty = analysis.streams and too_large(run, done_by)
     own = None if model is None else _own(model, empty, analysis)
@@ -154,7 +176,7 @@ def compute(
     return completed(found, stamp)
 
 
-def _check(analysis: Analysis, run: Run, options: Options, model: Any, batches: Iterable[Any] | None) -> None:
+def check(analysis: Analysis, run: Run, options: Options, model: Any, batches: Iterable[Any] | None) -> None:
     """Refuse in one line what cannot be answered."""
     of_training = "training data" in analysis.needs
     if batches is not None and not of_training:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from featdyn.analysis import Analysis
 
 
+ALL = "all"
+"""Every analysis for which a store has what it needs: the flag, and the command that stands for it."""
+
+
 class Analyses(click.Group):
     """The analyses as subcommands, behind any number of stores; what there is, the registry says."""
 
@@ -34,6 +39,14 @@ class Analyses(click.Group):
             if not at and not {"-h", "--help"} & set(args) and not ctx.resilient_parsing:
                 raise click.UsageError(f"name a store before {words[0]}: featdyn analyze STORE {words[0]}", ctx)
             ctx.obj = words[:at]
+            more = [*takewhile(lambda word: word in names, words[at:])]
+            if rest := words[at + len(more) :]:
+                raise click.UsageError(f"no analysis {rest[0]!r}: {nearest(rest[0], names)}", ctx)
+            if len(more) > 1:
+                args = [*args[:at], ",".join(dict.fromkeys(more)), *args[at + len(more) :]]
+        elif f"--{ALL}" in args and words:
+            ctx.obj = words
+            args = [*words, ALL, *(arg for arg in args[at:] if arg != f"--{ALL}")]
         elif words and not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
             if len(words) == 1:
                 raise click.UsageError(f"name an analysis after {words[0]}: {', '.join(names)}", ctx)
@@ -48,8 +61,12 @@ class Analyses(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         from featdyn.analysis import analyses
 
-        found = analyses().get(cmd_name)
-        return None if found is None else _command(found)
+        known = analyses()
+        if cmd_name == ALL:
+            return _command(ALL, *known.values())
+        if all(name in known for name in cmd_name.split(",")):
+            return _command(cmd_name, *(known[name] for name in cmd_name.split(",")))
+        return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each analysis with its whole question on one line."""
@@ -75,14 +92,16 @@ class _Command(click.Command):
 
 @click.group(
     cls=Analyses,
-    subcommand_metavar="STORE... ANALYSIS [OPTIONS]",
+    subcommand_metavar="STORE... ANALYSIS... [OPTIONS]",
     options_metavar="",
     no_args_is_help=True,
 )
 def command() -> None:
     """Run an analysis on each STORE and commit its result there; featdyn analyze ANALYSIS --help lists its options.
 
-    An analysis that fails on one store is run on the others; the exit code is then 1.
+    Of several analyses, or --all for which a store has what they need, each takes the options that it has, and what
+    more than one of them reads or computes is read and computed once. An analysis that fails on one store is run on the
+    others; the exit code is then 1.
     """
 
 
@@ -105,7 +124,7 @@ def _asked(analysis: Analysis) -> list[click.Parameter]:
     return [*found]
 
 
-def _command(analysis: Analysis) -> click.Command:
+def _command(name: str, *analyses: Analysis) -> click.Command:
     def run(
         fresh: bool,
         model: str | None = None,
@@ -115,9 +134,7 @@ def _command(analysis: Analysis) -> click.Command:
         output: str | None = None,
         **options: Any,
     ) -> None:
-        from featdyn.analysis.driver import analyze
-
-        context, failed = click.get_current_context(), 0
+        context, tried, failed = click.get_current_context(), 0, 0
         stores = context.obj
         own: dict[str, Any] = {"model": named.factory(model) if model else None}
         own |= {"batches": named.made(batches) if batches else None}
@@ -128,27 +145,46 @@ def _command(analysis: Analysis) -> click.Command:
             default = click.core.ParameterSource.DEFAULT
             options = {k: v for k, v in options.items() if context.get_parameter_source(k) is not default}
             for store in stores:
-                try:
-                    with bar(analysis.name) as update:
-                        own |= {"progress": update, "workers": workers, "fresh": fresh}
-                        found = analyze(store, analysis, **own, **options)
-                except FeatdynError as error:
-                    if len(stores) == 1:
-                        raise
-                    click.echo(f"featdyn: {error}", err=True)
-                    failed += 1
-                    continue
-                look = f"{called()} report {store} -o report.html"
-                say(f"{store}: {found.attrs['path']} committed; look at it with: {look}")
+                with bar(name) as update:
+                    own |= {"progress": update, "workers": workers, "fresh": fresh}
+                    for found in _answers(name, analyses, store, **own, **options):
+                        tried += 1
+                        if isinstance(found, FeatdynError):
+                            if len(stores) == len(analyses) == 1:
+                                raise found
+                            click.echo(f"featdyn: {found}", err=True)
+                            failed += 1
+                            continue
+                        look = f"{called()} report {store} -o report.html"
+                        say(f"{store}: {found.attrs['path']} committed; look at it with: {look}")
         if failed:
-            click.echo(f"{failed} of {len(stores)} stores failed", err=True)
+            click.echo(f"{failed} of {tried} {'stores' if len(analyses) == 1 else 'analyses'} failed", err=True)
             sys.exit(1)
 
+    params = {p.name: p for a in analyses for p in [*_asked(a), *flags(a.options)]}
     again = click.Option(["--fresh"], is_flag=True, help="Reuse nothing of earlier results.")
+    one = len(analyses) == 1
     return _Command(
-        analysis.name,
+        f"--{ALL}" if name == ALL else " ".join(a.name for a in analyses),
         callback=run,
-        params=[*_asked(analysis), *flags(analysis.options), again, *compute_flags()],
-        help=f"{analysis.question}\n\n{analysis.source}",
-        epilog=f"Example: featdyn analyze run.zarr {analysis.name}",
+        params=[*params.values(), again, *compute_flags()],
+        help="\n\n".join([a.question for a in analyses] + [a.source for a in analyses if one]),
+        epilog=f"Example: featdyn analyze run.zarr {f'--{ALL}' if name == ALL else name.replace(',', ' ')}",
     )
+
+
+def _answers(name: str, analyses: tuple[Analysis, ...], store: str, **given: Any) -> Iterator[Any]:
+    """Yield for each analysis of a store its result, or why there is none."""
+    from featdyn.analysis.driver import analyze_one
+    from featdyn.analysis.several import answerable, several
+    from featdyn.store import Run
+
+    try:
+        if len(analyses) == 1:
+            yield analyze_one(store, analyses[0], **given)
+            return
+        chosen = answerable(Run(store), given["model"], given["batches"]) if name == ALL else list(analyses)
+        for _, found in several(store, chosen, **given):
+            yield found
+    except FeatdynError as error:
+        yield error

@@ -62,8 +62,8 @@ def command(
     if out is not None and out.lower().endswith((".html", ".htm")):
         at = f"the first checkpoint with {fit:g} of its training probes right" if fit is not None else None
         at = at or ("the last checkpoint" if t2 == 1 else f"the last checkpoint before {t2:g} of all steps")
-        where = f"t2: {at}. t1: the last checkpoint before {t1:g} of t2's steps."
-        write(table, out, where=where)
+        compared = f"t2: {at}. t1: the last checkpoint before {t1:g} of t2's steps."
+        write(table, out, where=compared)
         out = None
     render(table, form, out or sys.stdout, raw=raw)
 

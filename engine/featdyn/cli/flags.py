@@ -19,8 +19,9 @@ def flags(options: type[BaseModel]) -> list[click.Parameter]:
 def _flag(name: str, field: FieldInfo) -> click.Option:
     kind: Any = field.annotation
     default = field.get_default()
-    if get_origin(kind) in (UnionType, Union):  # of a type and None, which is what leaving the flag out gives
-        (kind,) = (one for one in get_args(kind) if one is not NoneType)
+    if get_origin(kind) in (UnionType, Union):  # None is what leaving the flag out gives; of several, validation tells
+        kinds = [one for one in get_args(kind) if one is not NoneType]
+        kind = kinds[0] if len(kinds) == 1 else str
     kind = {Path: click.Path(path_type=Path), ByteSize: str}.get(kind, kind)  # validation understands units
     flag = f"--{name.replace('_', '-')}"
     shared: dict[str, Any] = {"help": field.description, "show_default": True}

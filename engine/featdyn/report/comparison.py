@@ -11,8 +11,8 @@ import pandas as pd
 from featdyn.across_runs.compare import NUMBERS, SHARES
 from featdyn.report.document import Document
 from featdyn.report.document import write as write_page
-from featdyn.report.figure import Axis, Lines, Series
-from featdyn.report.figures import chart, numbers
+from featdyn.report.figure import Axis, Lines, Series, numbers
+from featdyn.report.figures import chart
 from featdyn.report.section import Finding, Grid, Panel, Section, between
 
 TEXT = (
@@ -92,14 +92,14 @@ def _finding(quantity: str, part: pd.DataFrame) -> Finding:
     for place, cell in part.dropna(subset=["value"]).groupby("place", sort=False):
         if len(cell) < 2:
             continue
-        low, high = cell.loc[cell["value"].idxmin()], cell.loc[cell["value"].idxmax()]
+        low, high = (cell.iloc[int(pick(cell["value"].to_numpy()))] for pick in (np.argmin, np.argmax))
         ends = _ends(low)[1], _ends(high)[0]
         known += bool(np.isfinite(ends).all())
         apart += bool(ends[0] < ends[1])
         if (difference := float(high["value"] - low["value"])) > most:
             most = difference
-            each = " and ".join(f"{_bounded(quantity, row)} for {row['group']}" for row in (low, high))
-            said = f"Groups differ most{f' at {place}' if place else ''}: {each}."
+            both = " and ".join(f"{_bounded(quantity, row)} for {row['group']}" for row in (low, high))
+            said = f"Groups differ most{f' at {place!s}' if place else ''}: {both}."
     if not said:
         rows = part.dropna(subset=["value"]).iterrows()
         each = [_bounded(quantity, row) + (f" at {row['place']}" if row["place"] else "") for _, row in rows]

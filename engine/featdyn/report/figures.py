@@ -47,7 +47,9 @@ def curves(
 ) -> list[Series]:
     """Return a line over ``over`` for each label of the dimension ``of``, with the intervals that are stored."""
     rows = data[name].transpose(of, over).values
-    ends = {end: data[f"{name}_{end}"].transpose(of, over).values for end in ("low", "high") if f"{name}_{end}" in data}
+    ends: dict[str, Any] = {
+        end: data[f"{name}_{end}"].transpose(of, over).values for end in ("low", "high") if f"{name}_{end}" in data
+    }
     count = len(rows)
     return [
         Series(
@@ -55,7 +57,8 @@ def curves(
             numbers(rows[i]),
             order=i,
             depth=i / max(1, count - 1) if deep else None,
-            **{end: numbers(values[i]) for end, values in ends.items()},
+            low=numbers(ends["low"][i]) if "low" in ends else None,
+            high=numbers(ends["high"][i]) if "high" in ends else None,
             **more,
         )
         for i, label in enumerate(data[of].values.tolist())
@@ -64,7 +67,9 @@ def curves(
 
 def curve(data: xr.Dataset, name: str, over: str, label: str, order: int | None = None, **more: Any) -> Series:
     """Return one line over ``over``, with its stored interval."""
-    ends = {end: numbers(data[f"{name}_{end}"].transpose(over)) for end in ("low", "high") if f"{name}_{end}" in data}
+    ends: dict[str, Any] = {
+        end: numbers(data[f"{name}_{end}"].transpose(over)) for end in ("low", "high") if f"{name}_{end}" in data
+    }
     return Series(label, numbers(data[name].transpose(over)), order=order, **ends, **more)
 
 
@@ -75,7 +80,9 @@ def chart(series: Sequence[Series], y: str | Axis, x: Axis, **more: Any) -> Line
 
 def time_map(data: xr.Dataset, name: str, rows: str = "t1", columns: str = "t2") -> Map:
     """Return a map of a variable over two checkpoints, with the intervals that are stored."""
-    ends = {e: data[f"{name}_{e}"].transpose(rows, columns).values for e in ("low", "high") if f"{name}_{e}" in data}
+    ends: dict[str, Any] = {
+        e: data[f"{name}_{e}"].transpose(rows, columns).values for e in ("low", "high") if f"{name}_{e}" in data
+    }
     axes = {dim: time_axis(data, dim.removeprefix("t"), f"{dim}: checkpoint / step") for dim in (rows, columns)}
     return Map(axes[columns], axes[rows], data[name].transpose(rows, columns).values, **ends)
 

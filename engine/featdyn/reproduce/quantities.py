@@ -7,7 +7,6 @@ What is missing in a result is missing here, with a word on why.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,19 +19,20 @@ from featdyn.analysis.inputs.class_labels import predictions_labelled
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.errors import FeatdynError
 from featdyn.nearest import meant
+from featdyn.reproduce.kind import NEVER, Kind, Seen
 from featdyn.reproduce.measured import Measured, variance_of
+from featdyn.reproduce.phases import Turn, turn
 from featdyn.reproduce.study import FIRST, LAST, Quantity, Time
 from featdyn.reproduce.times import Times
 from featdyn.statistics.ratios import ratio_interval
 from featdyn.statistics.resampling import Interval, difference_interval, share_interval
 from featdyn.store import Run
-from featdyn.validation import Options, validate
+from featdyn.validation import validate
 
 Label = str | int | float
-NEVER = "no checkpoint is"
 
 
-class Stored(Options):
+class Stored(Kind):
     """``stored``: a variable of a result, or a coordinate of checkpoints, at given places."""
 
     path: str = Field(description="results.ANALYSIS.VARIABLE as query has it, or a coordinate such as test_accuracy")
@@ -45,10 +45,24 @@ class Stored(Options):
     before: bool = Field(
         False, description="a time that the axis has no place for, as not every checkpoint was sampled: the one before"
     )
+    less: dict[str, Label] = Field(
+        default_factory=dict,
+        description="coordinate to another place, as in 'where': what is there is taken from it, such as another time",
+    )
     log10: bool = Field(False, description="the decimal logarithm of it, before a difference is taken")
 
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:  # noqa: D102
+        listed = {name: given for name, given in self.where.items() if isinstance(given, tuple)}
+        return {name: tuple(str(label).removeprefix("@") for label in given) for name, given in listed.items()}
 
-class Composite(Options):
+    @property
+    def results(self) -> tuple[str, ...]:  # noqa: D102
+        parts = self.path.split(".")
+        return (parts[1],) if parts[0] == "results" else ()
+
+
+class Composite(Kind):
     """``composite``: the prefix of t1 with the suffix of t2, clustered by image; axes cut, set, t1 and batchnorm."""
 
     measure: Literal["accuracy", "gain", "kept", "agreement"] = Field(
@@ -64,8 +78,16 @@ class Composite(Options):
         "gain and kept, whose plain networks keep their own statistics",
     )  # fmt: skip
 
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:  # noqa: D102
+        return {"cut": self.cuts, "set": self.sets, "t1": self.t1, "batchnorm": self.batchnorm}
 
-class ControlAdvantage(Options):
+    @property
+    def results(self) -> tuple[str, ...]:  # noqa: D102
+        return ("consistency", "batchnorm") if set(self.batchnorm) != {"travel"} else ("consistency",)
+
+
+class ControlAdvantage(Kind):
     """``control_advantage``: accuracy of the drift minus that of controls of its length; axis cut.
 
     The mean over controls, sets and all t1 before t2 at which the worst control loses at least ``least_loss``.
@@ -77,8 +99,16 @@ class ControlAdvantage(Options):
     least_loss: float = Field(0.05, ge=0, description="of accuracy, from t2's own network to the worst control")
     kinds: tuple[str, ...] = Field(STRICT, description="controls")
 
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:  # noqa: D102
+        return {"cut": self.cuts}
 
-class Distance(Options):
+    @property
+    def results(self) -> tuple[str, ...]:  # noqa: D102
+        return ("controls",)
+
+
+class Distance(Kind):
     """``distance``: how far the distribution of features at t1 is from that at the last checkpoint; axes measure, cut.
 
     In standard deviations of the null of ``density``, above its mean.
@@ -89,8 +119,16 @@ class Distance(Options):
     set: str
     t1: str
 
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:  # noqa: D102
+        return {"measure": self.measures, "cut": self.cuts}
 
-class Survivors(Options):
+    @property
+    def results(self) -> tuple[str, ...]:  # noqa: D102
+        return ("density",)
+
+
+class Survivors(Kind):
     """``survivors``: do samples whose predictions survive stitching move along the noise's directions? Axis cut.
 
     The mean over probes of the share of their features' drift along the noise's first ``k`` directions, less that with
@@ -103,40 +141,13 @@ class Survivors(Options):
     k: int = 10
     least: int = Field(4, ge=2, description="probes of each kind, for there to be a number")
 
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:  # noqa: D102
+        return {"cut": self.cuts}
 
-def axes_of(quantity: Quantity) -> dict[str, tuple[str, ...]]:
-    """Return the axes that a quantity has, whatever the run."""
-    options = validate(KINDS[quantity.kind][0], quantity.options, quantity.kind)
-    if isinstance(options, Stored):
-        listed = {name: given for name, given in options.where.items() if isinstance(given, tuple)}
-        return {name: tuple(str(label).removeprefix("@") for label in given) for name, given in listed.items()}
-    if isinstance(options, Composite):
-        return {"cut": options.cuts, "set": options.sets, "t1": options.t1, "batchnorm": options.batchnorm}
-    if isinstance(options, Distance):
-        return {"measure": options.measures, "cut": options.cuts}
-    assert isinstance(options, (ControlAdvantage, Survivors))
-    return {"cut": options.cuts}
-
-
-def results_of(quantity: Quantity) -> tuple[str, ...]:
-    """Return the analyses whose results a quantity reads."""
-    options = validate(KINDS[quantity.kind][0], quantity.options, quantity.kind)
-    if isinstance(options, Stored):
-        parts = options.path.split(".")
-        return (parts[1],) if parts[0] == "results" else ()
-    if isinstance(options, Composite):
-        return ("consistency", "batchnorm") if set(options.batchnorm) != {"travel"} else ("consistency",)
-    if isinstance(options, Distance):
-        return ("density",)
-    return ("controls",) if isinstance(options, ControlAdvantage) else ("isotropy", "noise", "consistency")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What functions of this module are given of a run."""
-
-    run: Run
-    times: Times
+    @property
+    def results(self) -> tuple[str, ...]:  # noqa: D102
+        return ("isotropy", "noise", "consistency")
 
 
 def stored(seen: Seen, options: Stored) -> Measured:
@@ -145,23 +156,23 @@ def stored(seen: Seen, options: Stored) -> Measured:
         name: [_place(seen, label) for label in (given if isinstance(given, tuple) else (given,))]
         for name, given in options.where.items()
     }
-    axes = {
-        name: [str(label).removeprefix("@") for label in given]
-        for name, given in options.where.items()
-        if isinstance(given, tuple)
-    }
+    axes = options.axes
     never = [time for time in _times_of(options) if seen.times.at(time) is None]
     data, name = _dataset(seen.run, options.path)
     value, variance = _picked(data, name, where, axes, options)
     if options.minus:
         other, more = _picked(data, options.minus.rpartition(".")[2], where, axes, options)
         value, variance = value - other, variance + more  # as of independent ones
+    if options.less:
+        there = where | {name: [_place(seen, label)] for name, label in options.less.items()}
+        other, more = _picked(data, name, there, axes, options)
+        value, variance = value - other, variance + more  # as of independent ones
     return Measured.of(axes, value, variance, f"{NEVER} {', '.join(never)}" if never else "")
 
 
 def composite(seen: Seen, options: Composite) -> Measured:
     """Return what composites of pairs of checkpoints do, from the predictions of ``consistency``."""
-    axes = {"cut": options.cuts, "set": options.sets, "t1": options.t1, "batchnorm": options.batchnorm}
+    axes = options.axes
     shape = tuple(map(len, axes.values()))
     value, variance = np.full(shape, np.nan), np.full(shape, np.nan)
     t2 = seen.times.at(options.t2)
@@ -191,7 +202,7 @@ def composite(seen: Seen, options: Composite) -> Measured:
 def control_advantage(seen: Seen, options: ControlAdvantage) -> Measured:
     """Return how much better the drift keeps accuracy than controls, where these lose enough to tell."""
     result, t2 = seen.run.result("controls"), seen.times.at(options.t2)
-    axes = {"cut": options.cuts}
+    axes = options.axes
     if t2 is None or t2 not in result["t2"].values:
         return Measured.of(axes, np.nan, np.nan, f"{NEVER} {options.t2}, or controls were not asked there")
     mine = result.sel(set=list(options.sets), t2=t2, kind=list(options.kinds))
@@ -213,7 +224,7 @@ def control_advantage(seen: Seen, options: ControlAdvantage) -> Measured:
 
 def distance(seen: Seen, options: Distance) -> Measured:
     """Return distances between distributions of features, beside their nulls."""
-    axes = {"measure": options.measures, "cut": options.cuts}
+    axes = options.axes
     result, t1 = seen.run.result("density"), seen.times.at(options.t1)
     if t1 is None:
         return Measured.of(axes, np.nan, np.nan, f"{NEVER} {options.t1}")
@@ -226,7 +237,7 @@ def distance(seen: Seen, options: Distance) -> Measured:
 
 def survivors(seen: Seen, options: Survivors) -> Measured:
     """Return whether probes that survive stitching drift more along the noise than the others do."""
-    axes = {"cut": options.cuts}
+    axes = options.axes
     t1, t2 = seen.times.at(options.t1), seen.times.at(options.t2)
     noise, pairs = seen.run.result("isotropy"), seen.run.result("consistency")
     sampled = noise["t"].values.tolist()
@@ -249,13 +260,19 @@ def survivors(seen: Seen, options: Survivors) -> Measured:
     return Measured.of(axes, value, variance, f"fewer than {options.least} probes survive, or do not" if few else "")
 
 
-KINDS: dict[str, tuple[type[Options], Callable[[Seen, Any], Measured]]] = {
+KINDS: dict[str, tuple[type[Kind], Callable[[Seen, Any], Measured]]] = {
     "stored": (Stored, stored),
     "composite": (Composite, composite),
     "control_advantage": (ControlAdvantage, control_advantage),
     "distance": (Distance, distance),
     "survivors": (Survivors, survivors),
+    "turn": (Turn, turn),
 }
+
+
+def options_of(quantity: Quantity) -> Kind:
+    """Return a quantity's options, which know its axes and the results that it reads."""
+    return validate(KINDS[quantity.kind][0], quantity.options, quantity.kind)
 
 
 def measure(run: Run, quantity: Quantity, times: Mapping[str, Time]) -> Measured:
@@ -266,9 +283,8 @@ def measure(run: Run, quantity: Quantity, times: Mapping[str, Time]) -> Measured
     FeatdynError
         A result or coordinate that the run does not hold.
     """
-    model, function = KINDS[quantity.kind]
     try:
-        return function(Seen(run, Times(run, times)), validate(model, quantity.options, quantity.kind))
+        return KINDS[quantity.kind][1](Seen(run, Times(run, times)), options_of(quantity))
     except KeyError as error:
         raise FeatdynError(f"{run.path}: {quantity.kind}: there is no {error.args[0]!r}") from None
 
@@ -285,9 +301,9 @@ def check(quantity: Quantity, times: Mapping[str, Time], where: str) -> None:
             raise ValueError(f"{where}: time {time!r} is not there; {meant(time, known)}there are {', '.join(known)}")
 
 
-def _times_of(options: Options) -> Iterable[str]:
+def _times_of(options: Kind) -> Iterable[str]:
     if isinstance(options, Stored):
-        for given in options.where.values():
+        for given in (*options.where.values(), *options.less.values()):
             for label in given if isinstance(given, tuple) else (given,):
                 if isinstance(label, str) and label.startswith("@"):
                     yield label[1:]

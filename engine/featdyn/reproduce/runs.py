@@ -21,7 +21,7 @@ from featdyn.provenance import provenance
 from featdyn.reproduce import records
 from featdyn.reproduce.jobs import Data, Job, gigabytes, planned, resolved
 from featdyn.reproduce.measured import Measured
-from featdyn.reproduce.quantities import axes_of, measure, results_of
+from featdyn.reproduce.quantities import measure, options_of
 from featdyn.reproduce.study import Ask, references
 from featdyn.reproduce.times import Times
 from featdyn.store import Run
@@ -142,9 +142,10 @@ class Runs:
         run, found = Run(store), {}
         for name in job.study.quantities_of(job.name, group):
             quantity = job.study.quantities[name]
-            lacking = [reason for analysis, reason in skipped.items() if analysis in results_of(quantity)]
+            options = options_of(quantity)
+            lacking = [reason for other, reason in skipped.items() if other in options.results]
             found[name] = (
-                Measured.of(axes_of(quantity), float("nan"), float("nan"), lacking[0])
+                Measured.of(options.axes, float("nan"), float("nan"), lacking[0])
                 if lacking
                 else measure(run, quantity, job.study.times)
             )

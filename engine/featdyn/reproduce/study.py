@@ -244,8 +244,8 @@ def load(source: str) -> Study:
 
 def _check(study: Study) -> None:
     """Raise a ValueError of one line for a name that is not there, with the nearest that is."""
-    from featdyn.reproduce.quantities import axes_of
     from featdyn.reproduce.quantities import check as check_quantity
+    from featdyn.reproduce.quantities import options_of
 
     for name, time in study.times.items():
         if time.of is not None:
@@ -265,9 +265,9 @@ def _check(study: Study) -> None:
             _one_of(quantity, study.quantities, f"{where}: quantity")
             for group in asked:
                 _one_of(group, groups, f"{where}: group")
-        axes = axes_of(study.quantities[claim.quantity])
+        axes = options_of(study.quantities[claim.quantity]).axes
         for need in claim.needs:
-            for axis, labels in axes_of(study.quantities[need.quantity]).items():
+            for axis, labels in options_of(study.quantities[need.quantity]).axes.items():
                 _one_of(axis, axes, f"{where}: axis of {need.quantity}")
                 for label in axes[axis]:
                     _one_of(label, labels, f"{where}: {axis} in {need.quantity}")

@@ -15,6 +15,7 @@ import numpy as np
 from featdyn.errors import StoreError
 from featdyn.store import gathered, metadata, root, shard, summary
 from featdyn.store.commit import DROPPED
+from featdyn.store.kept import Kept
 from featdyn.store.locate import Store, locate
 from featdyn.store.metadata import Document
 from featdyn.store.place import Place
@@ -82,6 +83,7 @@ class Run:
         self.schema = self._root.schema
         self.nodes: Mapping[str, Document] = self._root.nodes  # all groups and arrays below the root, to its zarr.json
         self.checkpoints = self._root.checkpoints  # that are committed
+        self.kept: Kept | None = None  # of blocks, and of what is computed, where several analyses ask in turn
         newest = self.commits[-1].listing(self.place)
         wrong = None if self.place.lasting else self.place.incomplete(newest)
         if wrong:
@@ -186,13 +188,23 @@ class Run:
         self._require(checkpoint)
         spec = self.schema[path]
         if spec.span == 1:
-            found = read_block(self.place, self.schema, path, checkpoint, block, rows)
+            found = self._whole_or_rows(path, checkpoint, block, rows)
         else:
             found = _of_chunk(
                 self._chunk(path, checkpoint // spec.span, block), spec, self.schema, checkpoint, block, rows
             )
         with _readable(self.place, path):
             return found if stored else decoded(found, spec.attrs)
+
+    def _whole_or_rows(self, path: str, checkpoint: int, block: int, rows: slice) -> np.ndarray[Any, Any]:
+        """Read a block, or some of its rows; whole ones are kept where blocks are."""
+        if self.kept is None or rows != ALL:
+            return read_block(self.place, self.schema, path, checkpoint, block, rows)
+        found: np.ndarray[Any, Any] | None = self.kept.get(key := (path, checkpoint, block))
+        if found is None:
+            found = read_block(self.place, self.schema, path, checkpoint, block, rows)
+            self.kept.put(key, found)
+        return found
 
     @cached_property
     def _chunk(self) -> Callable[[str, int, int], np.ndarray[Any, Any]]:

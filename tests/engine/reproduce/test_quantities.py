@@ -14,7 +14,7 @@ from featdyn.analysis.composites.controls import KINDS, STRICT
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import FeatdynError
 from featdyn.reproduce.measured import Measured, variance_of
-from featdyn.reproduce.quantities import axes_of, measure
+from featdyn.reproduce.quantities import measure, options_of
 from featdyn.reproduce.study import Quantity, Time
 from featdyn.reproduce.times import Times
 from featdyn.statistics.ratios import ratio_interval
@@ -80,7 +80,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def asked(run: Run, kind: str, **options: Any) -> Measured:
     quantity = Quantity(about="", kind=kind, options=options)
     found = measure(run, quantity, TIMES)
-    assert {name: tuple(labels) for name, labels in found.axes.items()} == axes_of(quantity)
+    assert {name: tuple(labels) for name, labels in found.axes.items()} == options_of(quantity).axes
     return found
 
 

@@ -179,12 +179,30 @@ class Features:
         return found
 
     def _as_made(self, batch: Batch, t1: int) -> list[Tensor]:
-        computed: Iterator[Tensor] = iter(())
-        if self._prefix is not None:
-            computed = iter(functional_call(self._prefix, state_for(self._prefix, self._states[t1]), (batch.inputs,)))
+        computed = iter(() if self._prefix is None else self._computed(batch, t1))
         return [
             self.read(cut, batch, t1) if self._sources[cut.name] == "stored" else next(computed) for cut in self._cuts
         ]
+
+    def _computed(self, batch: Batch, t1: int) -> list[Tensor]:
+        """Return the features at the cuts that are computed, by one prefix pass, or as an earlier one has left them."""
+        assert self._prefix is not None
+        kept = self._run.kept if self.device.type == "cpu" else None
+        # A batch of other rows is another pass: its rounding may differ.
+        keys = [
+            (cut.name, cut.method, t1, batch.block, batch.start, batch.stop, batch.rows)
+            for cut in self._cuts
+            if self._sources[cut.name] == "recomputed"
+        ]
+        held = [z for key in keys if kept is not None and (z := kept.get(key)) is not None]
+        if len(held) == len(keys):
+            return [z.clone() for z in held]  # who is given them may change them
+        state = state_for(self._prefix, self._states[t1])
+        found = list(functional_call(self._prefix, state, (batch.inputs,)))
+        if kept is not None:
+            for key, z in zip(keys, found, strict=True):
+                kept.put(key, z.detach().clone())
+        return found
 
     def over(self, t1: int, kept: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], list[Tensor]]]:
         """Yield the features of some probes batch by batch, made in the recorded batches: places in ``kept``, and the

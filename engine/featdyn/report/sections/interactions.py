@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
 
 from featdyn.report.figure import Axis, Lines
@@ -47,8 +49,8 @@ def section(result: xr.Dataset) -> Section:
         return chart(each, Axis("Strength", "auto"), order)
 
     panels = [
-        panel("Mean order of salient interactions", {"set": choices["set"]}, over_time),
-        panel("Strength of each order, at each checkpoint", choices, by_order),
+        panel("Mean order of salient interactions", {"set": choices["set"]}, over_time, "order"),
+        panel("Strength of each order, at each checkpoint", choices, by_order, "strength"),
     ]
     header = ("Cut after", "Probes", "Mean order", "Strength", "Strength of order 1")
     rows = []
@@ -58,7 +60,7 @@ def section(result: xr.Dataset) -> Section:
         rows.append(
             (*names, bounded_word(cell, "mean_order", "{:.2f}".format), word(strength.sum()), word(strength[0]))
         )
-    more = {"finding": _finding(judged(result)), "caveat": CAVEAT}
+    more: dict[str, Any] = {"finding": _finding(judged(result)), "caveat": CAVEAT}
     return Section("Interactions", TEXT, panels, choices, preset_set(result), Grid(header, rows), **more)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
 
 from featdyn.report.figure import Axis, Lines
@@ -50,9 +52,10 @@ def section(result: xr.Dataset) -> Section:
         return chart(lines(PARTS.values(), values, x=result["order"].values.tolist()), "Strength", order)
 
     panels = [
-        panel(words, {"set": choices["set"]}, lambda set, name=name: share(name, set)) for name, words in SHARES.items()
+        panel(words, {"set": choices["set"]}, lambda set, name=name: share(name, set), name)
+        for name, words in SHARES.items()
     ]
-    panels.append(panel("Strength by order at the last checkpoint", choices, parts))
+    panels.append(panel("Strength by order at the last checkpoint", choices, parts, "orders"))
     header = ("Layer", "Probes", *SHARES.values(), "Loss of the linear probe")
     rows = []
     for cell in cells(result.isel(t=-1), "cut", "set"):
@@ -61,5 +64,5 @@ def section(result: xr.Dataset) -> Section:
     last = judged(result.isel(t=-1))
     said = [f"{words.lower()} is {s}" for n, words in SHARES.items() if (s := across(last, n, "cut", "{:.2f}".format))]
     finding = Finding(f"At the last checkpoint, {probes(last)}, {'; '.join(said)}." if said else NOTHING)
-    more = {"finding": finding, "caveat": CAVEAT}
+    more: dict[str, Any] = {"finding": finding, "caveat": CAVEAT}
     return Section("Interactions of layers", TEXT, panels, choices, preset_set(result), Grid(header, rows), **more)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
 
 from featdyn.report.findings import NOTHING, probes
@@ -31,7 +33,7 @@ def section(result: xr.Dataset) -> Section:
         rows.append((name_of(cell, "layer"), name_of(cell, "set"), *counts, word(cell["participation_ratio"].median())))
     header = ("Layer", "Probes", *(name.capitalize() for name in VERDICTS), "Median participation ratio")
     title, caption = f"Isotropy of each layer’s {of}s", f"Directions that {of}s lie along"
-    more = {"finding": _finding(judged(result), of), "caveat": CAVEAT}
+    more: dict[str, Any] = {"finding": _finding(judged(result), of), "caveat": CAVEAT}
     return layer_curves(title, TEXT, result, caption, QUANTITIES, Grid(header, rows), **more)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
 
 from featdyn.report.composite_curves import composite_curves
@@ -26,5 +28,5 @@ def section(result: xr.Dataset) -> Section:
     first = judged(last.isel(t1=0))
     said = across(first, "drop", "segment", points) if "drop" in first else ""
     words = f"Put back to step {int(first['step1']):,}, a layer costs {said} of accuracy {probes(first)}."
-    more = {"finding": Finding(words if said else NOTHING), "caveat": CAVEAT}
+    more: dict[str, Any] = {"finding": Finding(words if said else NOTHING), "caveat": CAVEAT}
     return composite_curves("One layer rewound", TEXT, last, "segment", deep=True, **more)

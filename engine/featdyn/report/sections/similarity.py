@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -39,8 +41,8 @@ def section(result: xr.Dataset) -> Section:
         return layer_map(values.values, result["layer"].values)
 
     panels = [
-        panel("One layer at t1 and at t2", choices, over_time),
-        panel("Layers at the last checkpoint", {"measure": names}, between_layers),
+        panel("One layer at t1 and at t2", choices, over_time, "layers"),
+        panel("Layers at the last checkpoint", {"measure": names}, between_layers, "between_layers"),
     ]
     rows = []
     for i, cell in enumerate(cells(result[list(TABLE)].isel(t1=0, t2=-1), "layer")):
@@ -49,13 +51,13 @@ def section(result: xr.Dataset) -> Section:
     header = ("Layer", *(name.replace("_", " ").capitalize() for name in TABLE))
     chance = result.attrs.get("jaccard_chance")
     note = f"Unrelated representations have a Jaccard index of about {word(chance)}." if chance else ""
-    more = {"finding": _finding(result.isel(t1=0, t2=-1)), "caveat": CAVEAT}
+    more: dict[str, Any] = {"finding": _finding(result.isel(t1=0, t2=-1)), "caveat": CAVEAT}
     return Section("Similarity of representations", TEXT, panels, choices, grid=Grid(header, rows), note=note, **more)
 
 
 def _finding(ends: xr.Dataset) -> Finding:
-    own = np.diagonal(ends["rsa"].transpose("layer", "layer2").values)
-    own = xr.Dataset({"rsa": ("layer", own)}, {"layer": ends["layer"].values})
+    diagonal = np.diagonal(ends["rsa"].transpose("layer", "layer2").values)
+    own = xr.Dataset({"rsa": ("layer", diagonal)}, {"layer": ends["layer"].values})
     said = across(own, "rsa", "layer", "{:.2f}".format)
     words = f"Between the first and the last checkpoint the RSA of a layer with itself is {said}."
     return Finding(words if said else NOTHING)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -61,7 +63,7 @@ def section(result: xr.Dataset) -> list[Section]:
     if "participation_ratio" in last:
         said = across(last, "participation_ratio", "layer", word)
     words = f"At the last checkpoint, {probes(last)}, the participation ratio, a count of directions, is {said}."
-    more = {"finding": Finding(words if said else NOTHING), "caveat": CAVEAT}
+    more: dict[str, Any] = {"finding": Finding(words if said else NOTHING), "caveat": CAVEAT}
     first = layer_curves(title, TEXT, result, "Directions in use", shown, Grid(header, rows), **more)
     return [first, _eigenvalues(result)] if "eigenvalue" in result else [first]
 
@@ -87,9 +89,9 @@ def _eigenvalues(result: xr.Dataset) -> Section:
 
     of_set = {"set": choices["set"]}
     panels = [
-        panel("Spectrum at the slider’s checkpoint", choices, spectrum),
-        panel("Effective rank over checkpoints", of_set, rank),
-        panel("Isotropy: participation ratio over width", of_set, isotropy),
+        panel("Spectrum at the slider’s checkpoint", choices, spectrum, "spectrum"),
+        panel("Effective rank over checkpoints", of_set, rank, "rank"),
+        panel("Isotropy: participation ratio over width", of_set, isotropy, "isotropy"),
     ]
     preset = preset_set(result) | {"t": list(choices["t"])[-1]}
     return Section("Spectrum, rank and isotropy", EIGEN, panels, choices, preset, wide=False)

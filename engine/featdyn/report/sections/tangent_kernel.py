@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
 
 from featdyn.report.figure import Axis, Lines
@@ -57,11 +59,11 @@ def section(result: xr.Dataset) -> Section:
         each = [curve(of_set, name, "t", words, order) for order, (name, words) in enumerate(CURVES.items())]
         return chart(each, Axis(share=True, scale="auto"), axis)
 
-    panels = [panel("How far the tangent kernel has turned, and its alignment", choices, draw)]
+    panels = [panel("How far the tangent kernel has turned, and its alignment", choices, draw, "alignment")]
     table = Grid((*header, "Targets dealt at random"), rows)
     last = judged(result.isel(t=-1))
     said = bounded_word(last, "deviation", percent)
     words = f"Since the first checkpoint the kernel has turned by {said} {probes(last)}; its alignment with targets is "
     words += f"{bounded_word(last, 'alignment', '{:.2f}'.format)} ({word(last['alignment_shuffled'])} at random)."
-    more = {"finding": Finding(NOTHING if said == "–" else words), "caveat": CAVEAT}
+    more: dict[str, Any] = {"finding": Finding(NOTHING if said == "–" else words), "caveat": CAVEAT}
     return Section("Tangent kernel", TEXT, panels, choices, preset_set(result), table, **more)

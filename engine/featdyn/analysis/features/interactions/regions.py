@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from featdyn.extras import asked_for
 
-GRID = 8  # patches on a side at most
+GRID = 8
+"""Patches on a side at most: our own choice."""
 
 Places = NDArray[np.intp]
 

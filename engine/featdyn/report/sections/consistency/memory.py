@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import xarray as xr
 
@@ -41,16 +42,16 @@ def memory(result: xr.Dataset) -> Iterator[Section]:
 
     def of_pair(set: str, memory: str) -> Lines:
         each = curves(result.isel(set=int(set), t2=-1), memory, "t1", "cut")
-        scale = "auto" if memory == "divergence" else "linear"
-        return chart(each, Axis(measures[memory], scale, share=memory in SHARES), time_axis(result, "1"))
+        y = Axis(measures[memory], "auto" if memory == "divergence" else "linear", share=memory in SHARES)
+        return chart(each, y, time_axis(result, "1"))
 
     def horizon(set: str) -> Lines:
         return chart(curves(result.isel(set=int(set)), "horizon", "t2", "cut"), "checkpoints", time_axis(result, "2"))
 
-    panels = [panel("Shallow half of t1, deep half of the last checkpoint", choices, of_pair)]
+    panels = [panel("Shallow half of t1, deep half of the last checkpoint", choices, of_pair, "memory")]
     if "horizon" in result:
-        panels.append(panel("Memory horizon of t2", {"set": choices["set"]}, horizon))
-    more = {"finding": _finding(judged(result)), "caveat": CAVEAT}
+        panels.append(panel("Memory horizon of t2", {"set": choices["set"]}, horizon, "horizon"))
+    more: dict[str, Any] = {"finding": _finding(judged(result)), "caveat": CAVEAT}
     yield Section("Memory and forgetting", TEXT, panels, choices, preset_set(result), **more)
 
 
