@@ -143,7 +143,6 @@ def data_dictionary() -> str:
             "`featdyn query` and `featdyn sql` compute these when they are asked for.",
             table(("path", "axes", "type", "units", "what it is"), derived),
             "## Coordinates",
-            "Of what is recorded and of results: a name means the same everywhere. "
             "Results lie at `results/ANALYSIS/COMMIT`. Their variables are on the page of each "
             "[analysis](../analyses/index.md).",
             table(("coordinate", "units", "what it is"), coordinates),

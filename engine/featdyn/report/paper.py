@@ -141,9 +141,9 @@ def _drawn(panels: Sequence[tuple[str, Figure]], width: str) -> Paper:
     return _grown(paper, list(used), max(heights))
 
 
-def _grown(paper: Paper, axes: list[Axes], height: float) -> Paper:
+def _grown(paper: Paper, axes: list[Any], height: float) -> Paper:
     """Make the figure as high as its axes need, 0 for squares: around them stand legends and names of any size."""
-    rows = max(int(a.get_subplotspec().rowspan.stop) for a in axes)  # type: ignore[union-attr]
+    rows = max(int(a.get_subplotspec().rowspan.stop) for a in axes)
     for _ in range(8):
         total = float(paper.get_figheight())
         with warnings.catch_warnings():
@@ -170,7 +170,7 @@ def _lines(axes: Axes, figure: Lines, across: float) -> float:
         x = _places(one, names if figure.x.scale == "category" else [])
         if not one.joined:
             x = x + (i - (count - 1) / 2) * 0.6 / count  # points of one place stand side by side
-        look = {"color": colours(one)[0], "label": shown(one.name), "gid": f"series-{i}"}
+        look: dict[str, Any] = {"color": colours(one)[0], "label": shown(one.name), "gid": f"series-{i}"}
         if one.joined:
             look |= {"linestyle": _DASHES[one.dash if dash == "solid" else dash], "linewidth": 1.2}
         else:
@@ -186,12 +186,12 @@ def _lines(axes: Axes, figure: Lines, across: float) -> float:
         axes.axvline(mark.x, color="#1d2126", linewidth=0.7, linestyle="--")
         if np.isfinite([mark.low, mark.high]).all():
             axes.axvspan(mark.low, mark.high, color="#0b62a4", alpha=0.15, linewidth=0)
-        place = {"xycoords": axes.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": 7}
+        place: dict[str, Any] = {"xycoords": axes.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": 7}
         axes.annotate(_wrapped(mark.name, across / 2), (mark.x, 1.02), **place)
     height = 0.62 * across
-    y = figure.y if figure.y.title else replace(figure.y, title=figure.title.partition(":")[0])
+    upright = figure.y if figure.y.title else replace(figure.y, title=figure.title.partition(":")[0])
     _axis(axes, figure.x, "x", across, names)
-    _axis(axes, y, "y", height, [], known(figure.series))
+    _axis(axes, upright, "y", height, [], known(figure.series))
     return height
 
 
