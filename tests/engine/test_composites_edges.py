@@ -185,8 +185,12 @@ EDGES = {
 }
 
 
+LIKE_OTHERS = {"sets of two": "one probe", "copies": "test_copies_of_an_image_widen_intervals_by_their_number"}
+"""Edges that are slow tests, and what asks the same of every analysis."""
+
+
 @pytest.mark.parametrize("name", ROOM)
-@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("edge", [pytest.param(e, marks=[pytest.mark.slow] * (e in LIKE_OTHERS)) for e in EDGES])
 def test_no_edge_ends_an_analysis(recorded, edge, name):
     options, split = EDGES[edge]
     run, model = recorded(edge, mlp(), split, **options)
@@ -394,8 +398,11 @@ def test_the_model_is_left_as_it_was(recorded, name):
     assert torch.equal(torch.random.get_rng_state(), random)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
-@pytest.mark.parametrize("name", ROOM)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, torch.float16) for name in ROOM), ("batchnorm", torch.float64)]
+    + [pytest.param(name, torch.float64, marks=pytest.mark.slow) for name in ROOM if name != "batchnorm"],
+)
 def test_networks_of_another_precision(recorded, name, dtype):
     run, model = recorded(dtype, mlp().to(dtype), halves(20), dtype="float32")
     found = analyses()[name](run, model=model)
@@ -404,7 +411,8 @@ def test_networks_of_another_precision(recorded, name, dtype):
         assert (found["diagonal_differences"].sel(policy="travel") == 0).all()
 
 
-@pytest.mark.parametrize("name", ROOM)
+# All are handed the network by one driver, which unwraps it.
+@pytest.mark.parametrize("name", [ROOM[0], *(pytest.param(name, marks=pytest.mark.slow) for name in ROOM[1:])])
 def test_a_compiled_model_is_the_one_inside(recorded, name):
     run, model = recorded("plain", mlp(), halves(20))
     plain = analyses()[name](run, model=model)
