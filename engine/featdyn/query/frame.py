@@ -123,6 +123,7 @@ def ask(
     selection = select(run, variables, _several(where))
     if like is not None:
         selection = distances(selection, like)
+    reductions = [Reduction(of.function, tuple(map(selection.meaning, of.dims))) for of in reductions]
     first = next(iter(selection.cells))
     keys = tuple(text.strip() for name in _several(sort) for text in name.split(","))
     keys = tuple("-"[: key.startswith("-")] + selection.column(key.removeprefix("-")) for key in keys)
@@ -142,7 +143,7 @@ def _several(given: str | Sequence[str]) -> tuple[str, ...]:
 
 def _groups(selection: Selection, by: tuple[str, ...]) -> tuple[dict[str, Groups], frozenset[str]]:
     """Return the groups of each axis of which some are asked for, and the axes that stay as they are."""
-    names = [name.strip() for text in by for name in text.split(",")]
+    names = [selection.meaning(name.strip()) for text in by for name in text.split(",")]
     along: dict[str, dict[str, Array]] = {}
     for name in dict.fromkeys(names):
         dim, values = selection.selected(name)

@@ -194,8 +194,8 @@ class Features:
             for cut in self._cuts
             if self._sources[cut.name] == "recomputed"
         ]
-        held = [None if kept is None else kept.get(key) for key in keys]
-        if all(z is not None for z in held):
+        held = [z for key in keys if kept is not None and (z := kept.get(key)) is not None]
+        if len(held) == len(keys):
             return [z.clone() for z in held]  # who is given them may change them
         state = state_for(self._prefix, self._states[t1])
         found = list(functional_call(self._prefix, state, (batch.inputs,)))
