@@ -234,7 +234,11 @@ def test_features_are_read_from_the_store_where_it_holds_what_the_network_hands_
     real = np.array([[True, True], [True, False], [True, True]])
     run = run_of({"layers/texts/activation": np.zeros((3, 2, 3), np.float32)}, 4, real)
     as_it_is = ArraySpec("layers/kept/activation", ("sample", "feature"), (3, 6), "float32")
-    others = {"rounded": {"dtype": "float16"}, "pooled": {"attrs": {"pool": "mean"}}, "other": {}}
+    others: dict[str, dict[str, Any]] = {
+        "rounded": {"dtype": "float16"},
+        "pooled": {"attrs": {"pool": "mean"}},
+        "other": {},
+    }
     more = [replace(as_it_is, path=f"layers/{name}/activation", **of) for name, of in others.items()]
     run.schema = replace(run.schema, arrays=(*run.schema.arrays, as_it_is, *more))
     shapes = {"texts": (2, 3), "kept": (6,), "rounded": (6,), "pooled": (6,), "other": (7,), "absent": (6,)}

@@ -91,7 +91,7 @@ CURVES = {  # H, the gap, and what the three phases' rules should say of it
 }
 
 
-@pytest.mark.parametrize("world", CURVES)
+@pytest.mark.parametrize("world", ["three phases", "flat", pytest.param("opposite ends", marks=pytest.mark.slow)])
 def test_planted_phases_get_the_verdict_that_they_should(world: str) -> None:
     """A flat curve, whose largest value is large by chance, neither rises nor falls in 95 of 100 draws."""
     study, rng = load("three-phase"), np.random.default_rng(list(CURVES).index(world))
@@ -133,6 +133,7 @@ def test_a_place_is_taken_from_another() -> None:
     np.testing.assert_allclose(stored(Planted(both).seen, layers).value, values[:, 7] / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("after", "expected"), [(0.1, HOLDS), (0.7, FAILS), (0.4, UNDECIDED)])
 def test_planted_grokking_gets_the_verdict_that_it_should(after: float, expected: str) -> None:
     study, rng, right = load("richness"), np.random.default_rng(7), 0
