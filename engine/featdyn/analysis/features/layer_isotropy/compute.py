@@ -38,8 +38,8 @@ def layer_isotropy(context: Context[LayerIsotropyOptions]) -> xr.Dataset:
     shape = len(specs), len(kept), run.checkpoints
     items, cells, draws = list(product(range(shape[0]), range(shape[2]))), np.empty(shape, object), np.zeros(shape, int)
     with context.stage((run, specs, kept, options)) as stage:
-        for (c, t), found in zip(items, context.each(stage.map(_cells, items)), strict=True):
-            for s, (cell, count) in enumerate(found):
+        for (c, t), of_sets in zip(items, context.each(stage.map(_cells, items)), strict=True):
+            for s, (cell, count) in enumerate(of_sets):
                 cells[c, s, t], draws[c, s, t] = cell, count
     coords = {"test": np.array(list(FAMILY), dtype=object), "k": list(SHARES), **layer_coords(run, specs, sets)}
     variables = {**stacked(options.of, cells, DIMS), f"{options.of}_draws": (DIMS, draws)}
