@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
 from featdyn.errors import FeatdynError
 from featdyn.extras import asked_for
 from featdyn.names import NAMES
-from featdyn.nearest import nearest
 from featdyn.query.frame import ask
 from featdyn.store import Run
 from featdyn.store.locate import Store
 
 if TYPE_CHECKING:
     import pandas as pd
-    from plotly.graph_objects import Figure
+
+    from featdyn.report.notebook import Plots
 
 
 def open_tree(store: Store | Run, *, chunks: str | None = None) -> xr.DataTree:
@@ -123,57 +121,7 @@ class FeatdynAccessor:
 
     @property
     def plot(self) -> Plots:
-        """The report's figures of each analysis that was run, such as ``plot.consistency()``."""
+        """The report's figures of each analysis that was run, such as ``plot.consistency(set="test")``."""
+        from featdyn.report.notebook import Plots  # the report stands above queries; a notebook asks from here
+
         return Plots(self.run)
-
-
-class Plots:
-    """Figures of results, by the names of analyses."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def __dir__(self) -> list[str]:
-        return self._run.analyses
-
-    def __getattr__(self, name: str) -> Callable[..., Figure]:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name not in self._run.analyses:
-            raise AttributeError(f"no result of {name!r}: {nearest(name, self._run.analyses)}")
-        return lambda **where: _figure(self._run.result(name), name, where)
-
-
-def _figure(result: xr.Dataset, name: str, where: dict[str, Any]) -> Figure:
-    """Draw the first variable over two checkpoints as a map, others as lines, at the last place of other axes."""
-    import plotly.graph_objects as go
-
-    known = [str(n) for n, v in result.data_vars.items() if v.dtype.kind == "f"]
-    variable = where.pop("variable", known[0] if known else "")
-    if variable not in result:
-        raise FeatdynError(f"{name} has no variable {variable!r}: {nearest(str(variable), known)}")
-    values = result[variable]
-    for dim in where:
-        if dim not in values.dims:
-            raise FeatdynError(f"{name}.{variable} has no axis {dim!r}: {nearest(dim, map(str, values.dims))}")
-    for dim, place in where.items():
-        try:
-            values = values.sel({dim: place})
-        except KeyError:
-            there = map(str, values[dim].values)
-            raise FeatdynError(f"{name}.{variable} has no {dim} {place!r}: {nearest(str(place), there)}") from None
-    values = values.load()
-    free = [dim for dim in ("t1", "t2", "t", "lag", "checkpoint") if dim in values.dims] or list(values.dims)[-1:]
-    free = free[:2]
-    rest = {dim: -1 for dim in values.dims if dim not in free}
-    where_else = [f"{dim} {values[dim].values[-1]}" for dim in rest if dim in values.coords]
-    title = ", ".join([f"{name}: {variable}", *where_else])
-    shown = values.isel(rest).transpose(*free)
-    axes = [shown[dim].values if dim in shown.coords else np.arange(shown.sizes[dim]) for dim in free]
-    if len(free) == 2:
-        trace: Any = go.Heatmap(z=shown.values, x=axes[1], y=axes[0], colorbar={"title": variable})
-        labels = {"xaxis_title": str(free[1]), "yaxis_title": str(free[0])}
-    else:
-        trace = go.Scatter(x=axes[0] if free else [0], y=np.atleast_1d(shown.values), mode="lines+markers")
-        labels = {"xaxis_title": str(free[0]) if free else "", "yaxis_title": str(variable)}
-    return go.Figure(trace, {"title": title, **labels})
