@@ -123,14 +123,14 @@ def commands() -> str:
 def data_dictionary() -> str:
     """Return all arrays and coordinates of a store, from its specification and from what code says of them."""
     from featdyn.analysis import status
-    from featdyn.analysis.declaration import COORDINATES
     from featdyn.analysis.page import table
-    from featdyn.query.derived import MEANING
+    from featdyn.names import NAMES
+    from featdyn.query.derived import MEANING, axes
 
     rows, notes = recorded()
     reasons = [value for name, value in vars(status).items() if name.isupper() and isinstance(value, str)]
-    derived = [(f"`{path}`", "checkpoint, sample", kind, "1", words) for path, (words, kind) in MEANING.items()]
-    coordinates = [(f"`{name}`", units, words) for name, (words, units) in COORDINATES.items()]
+    derived = [(f"`{path}`", ", ".join(axes(path)), kind, "1", words) for path, (words, kind) in MEANING.items()]
+    coordinates = [(f"`{name}`", units, words) for name, (words, units) in NAMES.items()]
     return "\n\n".join(
         [
             "# Data dictionary",
@@ -142,7 +142,7 @@ def data_dictionary() -> str:
             "## What follows from it",
             "`featdyn query` and `featdyn sql` compute these when they are asked for.",
             table(("path", "axes", "type", "units", "what it is"), derived),
-            "## Coordinates of results",
+            "## Coordinates",
             "Results lie at `results/ANALYSIS/COMMIT`. Their variables are on the page of each "
             "[analysis](../analyses/index.md).",
             table(("coordinate", "units", "what it is"), coordinates),
@@ -156,7 +156,7 @@ def data_dictionary() -> str:
 def recorded() -> tuple[list[tuple[str, ...]], list[str]]:
     """Return the rows of SPEC.md's table of what featdyn records, with units and words of the code; and its notes."""
     from featdyn.capture.cube import MEANING
-    from featdyn.query.tree import NAMES
+    from featdyn.names import NAMES
 
     text = (ROOT / "engine/featdyn/store/SPEC.md").read_text(encoding="utf-8")
     lines = text.partition("| path | dimensions | type | what |\n|---|---|---|---|\n")[2].partition("\n\n")[0]

@@ -15,12 +15,22 @@ EXTRAS = {
     "hdf5": ("h5py",),
     "superpixels": ("skimage",),
     "sql": ("duckdb",),
+    "plot": ("matplotlib",),
+    "netcdf": ("netCDF4",),
 }
 """Name of an extra to the modules that it brings; what reads stores needs none of them."""
 
 
 class MissingExtra(FeatdynError):
     """A part of featdyn needs packages that are not installed."""
+
+
+def install(module: str) -> str:
+    """Return the command that brings a module; ValueError where it is of no extra."""
+    for extra, modules in EXTRAS.items():
+        if module in modules:
+            return f"pip install 'featdyn[{extra}]'"
+    raise ValueError(f"{module} is of no extra")
 
 
 @contextmanager
@@ -30,7 +40,8 @@ def asked_for() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        extra = next((name for name, modules in EXTRAS.items() if missing in modules), None)
-        if extra is None:
-            raise
-        raise MissingExtra(f"this needs {missing}, which is not installed: pip install 'featdyn[{extra}]'") from error
+        try:
+            command = install(missing)
+        except ValueError:
+            raise error from None
+        raise MissingExtra(f"this needs {missing}, which is not installed: {command}") from error

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
 import click
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).parents[2]
 PAGE, ENGINE = ROOT / "docs" / "defaults.md", ROOT / "engine" / "featdyn"
-ROOMS = ("analysis", "capture", "compute", "data", "networks", "statistics", "store", "training")
+OURS = re.compile(r"\bour (own )?choice", re.IGNORECASE)
 HEAD = """# What is done where nothing is said
 
 Every option with its default and the values that it takes: of a recipe (`--set training.epochs=20`), of each analysis
-(`--draws 64`, or by its name from Python), of each command, and of the functions of arrays. At
-the end the numbers that we have chosen, with their reasons where they are said.
+(`--draws 64`, or by its name from Python), of each command, of networks, and of functions and classes. At
+the end the numbers of ours that results depend on: what no paper gives, or gives otherwise.
 Made by `python -m tests.engine.defaults`.
 """
 LIMITS = {
@@ -72,48 +75,57 @@ def commands() -> Iterator[str]:
 
 
 def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """Yield the functions that a package and the packages in it offer, with how they are called."""
+    """Yield the functions and classes that a package and the packages in it offer, with how they are called."""
     own = [n for n, m in vars(module).items() if n[0] != "_" and getattr(m, "__module__", "") == module.__name__]
     for name in getattr(module, "__all__", own):
         member = getattr(module, name)
         if inspect.ismodule(member) and member.__name__.startswith(module.__name__):
             yield from public(member)
-        elif inspect.isfunction(member):
+        elif inspect.isfunction(member) or (inspect.isclass(member) and not issubclass(member, BaseModel)):
             yield f"{module.__name__.removeprefix('featdyn.')}.{name}", member
 
 
 def functions(module: ModuleType) -> Iterator[str]:
-    """Yield the defaults of public functions, a line each."""
-    for name, function in public(module):
-        defaults = {n: p.default for n, p in inspect.signature(function).parameters.items()}
-        said = [f"{n}={v!r}" for n, v in defaults.items() if isinstance(v, bool | int | float | str)]
+    """Yield the defaults of public functions and classes, a line each."""
+    for name, member in public(module):
+        defaults = {n: p.default for n, p in inspect.signature(member).parameters.items()}
+        said = [f"{n}={v!r}" for n, v in defaults.items() if isinstance(v, bool | int | float | str) and v == v != ""]
         if said:
             yield f"- `{name}`: `{', '.join(said)}`"
 
 
+def networks() -> Iterator[str]:
+    """Yield the options of each network that is known by name, a line each."""
+    from featdyn.networks.registry import _BUILDERS
+
+    for name, (builder, _) in _BUILDERS.items():
+        options = [p for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        if options:
+            yield f"- `{name}`: `{', '.join(f'{p.name}={p.default!r}' for p in options)}`"
+
+
 def choices() -> Iterator[str]:
-    """Yield the numbers that modules name, a line each, with what is said of them."""
-    for path in sorted(path for room in ROOMS for path in (ENGINE / room).rglob("*.py")):
+    """Yield the numbers that modules name and call our choice, a line each, with what is said of them.
+
+    What they say decides: those of memory, blocks and caches change no result, and do not say so.
+    """
+    for path in sorted(ENGINE.rglob("*.py")):
         body = ast.parse(path.read_text(encoding="utf-8")).body
         module = ".".join(path.relative_to(ENGINE).with_suffix("").parts).removesuffix(".__init__")
-        for node, after in zip(body, [*body[1:], None], strict=True):
-            if not (isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None):
-                continue
-            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-            name, kinds = (
-                ast.unparse(target),
-                {type(n.value) for n in ast.walk(node.value) if isinstance(n, ast.Constant)},
-            )
-            if name.strip("(_)").replace(", ", "").isupper() and kinds & {int, float} and str not in kinds:
-                why = ast.get_docstring(ast.Module([after], [])) if isinstance(after, ast.Expr) else None
-                said = f": {' '.join(why.split())}" if why else ""
-                yield f"- `{module}.{name} = {ast.unparse(node.value)}`{said}"
+        for node, after in pairwise(body):
+            why = ast.get_docstring(ast.Module([after], [])) if isinstance(after, ast.Expr) else None
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None and why and OURS.search(why):
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                if any(type(n.value) in (int, float) for n in ast.walk(node.value) if isinstance(n, ast.Constant)):
+                    yield f"- `{module}.{ast.unparse(target)} = {ast.unparse(node.value)}`: {' '.join(why.split())}"
 
 
 def page() -> str:
     """Return the page."""
-    from featdyn import statistics
+    import featdyn
+    from featdyn import data, query, report, statistics, store
     from featdyn.analysis import analyses
+    from featdyn.training import stage
     from featdyn.training.recipe import Recipe
 
     parts = [HEAD, "## Recipes\n"]
@@ -129,6 +141,10 @@ def page() -> str:
     parts += [
         "\n## Commands\n",
         *commands(),
+        "\n## Networks\n",
+        *networks(),
+        "\n## Functions and classes\n",
+        *(line for module in (featdyn, data, query, report, store, stage) for line in functions(module)),
         "\n## Functions of arrays\n",
         *functions(statistics),
         "\n## Numbers chosen\n",

@@ -189,14 +189,14 @@ import featdyn, featdyn.store
 from tests.engine.runs import write_run
 run = write_run({str(tmp_path / "run.zarr")!r}, checkpoints=1)
 run.tree.load()
-from featdyn.errors import StoreError
+from featdyn.extras import MissingExtra
 try:
     featdyn.store.Run("s3://bucket/run.zarr")
-except StoreError as error:
+except MissingExtra as error:
     print(error)
 """
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert child.stdout == "stores in a bucket need obstore: pip install 'featdyn[cloud]'\n", child.stderr
+    assert child.stdout == "this needs obstore, which is not installed: pip install 'featdyn[cloud]'\n", child.stderr
     code = f"""
 import sys
 from featdyn.store import Run

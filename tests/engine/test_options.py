@@ -6,7 +6,6 @@ import math
 from typing import Any, get_args
 
 import pytest
-from featdyn.across_runs.options import ClaimOptions
 
 from featdyn.analysis import analyses
 from featdyn.capture.options import CaptureOptions
@@ -19,7 +18,7 @@ from featdyn.validation import Options, validate
 
 TABLES: list[type[Options]] = [
     *(CaptureOptions, CheckpointOptions, ComputeOptions, DataOptions, InterventionOptions, LabelOptions, ProbeOptions),
-    *(TrainingOptions, ClaimOptions, *(analysis.options for analysis in analyses().values())),
+    *(TrainingOptions, *(analysis.options for analysis in analyses().values())),
 ]
 NUMBERS = [
     (table, name, {int, float} & {field.annotation, *get_args(field.annotation)})

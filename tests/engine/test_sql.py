@@ -131,13 +131,32 @@ def test_what_was_not_measured_is_null(written: tuple[Run, Held]) -> None:
         ("", "write a statement"),
         ("select * from '/etc/passwd'", "disabled by configuration|not allowed|does not exist|Cannot"),
         ("copy samples to '/tmp/never.csv'", "disabled by configuration|not allowed|Cannot"),
-        ("select avg(split) from outputs", "avg"),
+        ("select avg(split) from outputs", r"avg\(VARCHAR\)'\. You might need to add explicit type casts\.$"),
+        ("describe otputs", 'Did you mean "outputs"'),
     ],
 )
 def test_bad_statements_get_one_line(run: Run, statement: str, message: str) -> None:
     with pytest.raises(FeatdynError, match=message) as caught:
         sql(run, statement)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("statement", ["show tables", "SHOW ALL TABLES;", " describe ", "show"])
+def test_tables_are_shown(run: Run, statement: str) -> None:
+    pd.testing.assert_frame_equal(sql(run, statement), tables(run))
+
+
+def test_a_table_is_described(run: Run, touched: list[tuple[str, int, int]]) -> None:
+    told = tables(run).set_index("table")["columns"]
+    for table in ("outputs", "layers.s2b3", "samples"):
+        described = sql(run, f"describe {table}")
+        assert described["column_name"].tolist() == told[table].split(", ")
+    assert not [path for path, _, _ in touched if "/" in path]
+
+
+def test_an_answer_without_rows_says_so(run: Run, featdyn: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, err = featdyn("sql", run.path, "select loss from outputs where split = 'tset'", "--format", "csv")
+    assert (code, out, err) == (0, "loss\n", "no row meets the statement\n")
 
 
 def test_damage_is_told_as_elsewhere(written: tuple[Run, Held], tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -153,7 +172,7 @@ def test_without_duckdb_a_line_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "duckdb", None)
     code, _, err = featdyn("sql", run.path, "select 1")
-    assert (code, err) == (1, "featdyn: SQL needs DuckDB: pip install 'featdyn[sql]'\n")
+    assert (code, err) == (1, "featdyn: this needs duckdb, which is not installed: pip install 'featdyn[sql]'\n")
     assert featdyn("sql", run.path)[0] == 0  # the list of tables needs none
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,23 @@ def test_chunks_and_netcdf(written: tuple[Run, Held], tmp_path: Path) -> None:
         assert xr.load_dataset(tmp_path / "a.nc", engine="scipy").sizes
 
 
+def test_a_whole_tree_becomes_netcdf(written: tuple[Run, Held], tmp_path: Path) -> None:
+    pytest.importorskip("netCDF4")
+    tree = featdyn.open_tree(written[0])
+    tree.featdyn.to_netcdf(tmp_path / "a.nc")
+    with xr.open_datatree(tmp_path / "a.nc") as found:
+        np.testing.assert_array_equal(found["cube/sketch"], tree["cube/sketch"])
+
+
+def test_what_netcdf_needs_is_asked_for_by_name(
+    written: tuple[Run, Held], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "netCDF4", None)
+    with pytest.raises(FeatdynError, match=r"this needs netCDF4, which is not installed: .*featdyn\[netcdf\]"):
+        featdyn.open_tree(written[0]).featdyn.to_netcdf(tmp_path / "a.nc")
+    assert not list(tmp_path.iterdir())
+
+
 def test_texts_beside_numbers_are_not_chunked(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run.zarr")
     path = xr.Dataset({"accuracy": ("cut", [0.5, 1.0])}, {"cut": ["a", "b"], "path": ("cut", ["eager", "traced"])})
@@ -75,18 +93,17 @@ def test_the_accessor_asks_the_run(written: tuple[Run, Held]) -> None:
 
 def test_figures_of_results(written: tuple[Run, Held]) -> None:
     plot = featdyn.open_tree(written[0]).featdyn.plot
-    assert dir(plot) == ["consistency", "isotropy", "representation"]
-    figure = plot.consistency(variable="accuracy", set="test")
+    assert dir(plot) == sorted(["training", "layers", "consistency", "isotropy", "representation"])
+    figure = plot.consistency(measure="accuracy", set="test")
     expected = written[0].result("consistency")["accuracy"].sel(set="test").isel(cut=-1).transpose("t1", "t2")
-    np.testing.assert_array_equal(figure.data[0].z, expected.values)
+    np.testing.assert_allclose(np.array(figure.data[0].z, float), expected.values, rtol=1e-3)
     assert len(figure.data[0].x) == CHECKPOINTS
-    assert len(plot.representation(variable="participation_ratio").data[0].y) == CHECKPOINTS
     for call, message in (
         (lambda: plot.consistensy(), "did you mean consistency"),
-        (lambda: plot.consistency(variable="acuracy"), "did you mean accuracy"),
-        (lambda: plot.consistency(variable="accuracy", sets="test"), "did you mean set"),
-        (lambda: plot.consistency(variable="accuracy", set="tset"), "no set 'tset': did you mean test"),
-        (lambda: plot.consistency(variable="accuracy", t1=99), "no t1 99: there are 0, 1"),
+        (lambda: plot.consistency("gird"), "did you mean grid"),
+        (lambda: plot.consistency(measure="acuracy"), "did you mean accuracy"),
+        (lambda: plot.consistency(sets="test"), "did you mean set"),
+        (lambda: plot.consistency(set="tset"), "no set 'tset': did you mean test"),
     ):
         with pytest.raises((AttributeError, FeatdynError), match=message):
             call()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from featdyn.analysis.context import Context, Progress
-from featdyn.analysis.declaration import COORDINATES, Analysis
+from featdyn.analysis.declaration import Analysis
 from featdyn.analysis.identity import identity, known
 from featdyn.analysis.inputs.lacking import INSTEAD, keeps_moments, lacking
 from featdyn.analysis.registry import analysis as named
@@ -19,6 +19,7 @@ from featdyn.analysis.status import explain
 from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.errors import FeatdynError
 from featdyn.extras import asked_for
+from featdyn.names import NAMES
 from featdyn.provenance import provenance
 from featdyn.store import Run, commit_result
 from featdyn.validation import Options, validate
@@ -322,7 +323,7 @@ def _completed(analysis: Analysis, found: xr.Dataset) -> xr.Dataset:
         elif status in found:
             found[name].attrs["ancillary_variables"] = status
     for name in map(str, found.coords):
-        if name in COORDINATES:
-            long_name, units = COORDINATES[name]
+        if name in NAMES:
+            long_name, units = NAMES[name]
             found[name].attrs |= {"long_name": long_name, "units": units}
     return explain(found, statuses)

@@ -18,7 +18,7 @@ from featdyn.statistics.result import Center
 from featdyn.statistics.wishart import directions_bytes
 
 LEAST = 4
-"""Draws below which there is nothing to test."""
+"""Draws below which there is nothing to test: our own choice."""
 SQUARES, SMALLER = 4, 16
 """So many matrices of draws x draws, and of draws and the smaller of their two numbers, are held by tests, at most."""
 ALIKE = "draws_do_not_vary"

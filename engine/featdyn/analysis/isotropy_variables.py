@@ -10,7 +10,7 @@ Table: TypeAlias = dict[str, tuple[str, str, dict[str, Any]]]
 """Name to the dimension that it has beside those of the cells, what it is, and more of its declaration."""
 
 SHARES = (1, 5, 10)
-"""Numbers of leading directions, the coordinate ``k``."""
+"""Numbers of leading directions, the coordinate ``k``: our own choice."""
 UNTESTED = "the test asks for other numbers of draws and coordinates, or see the status"
 FEW_DIRECTIONS = "draws, or half of them, do not hold so many directions, or see the status"
 ALL_DIRECTIONS = "these are all directions there are, or see the status"

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from featdyn.analysis.declaration import COORDINATES, Analysis, Variable
+from featdyn.analysis.declaration import Analysis, Variable
+from featdyn.names import NAMES
 
 
 def page(analysis: Analysis) -> str:
@@ -104,6 +105,6 @@ def _missing(variable: Variable) -> str:
 def _axes(analysis: Analysis) -> Iterator[tuple[str, str, str]]:
     names = dict.fromkeys(dim for variable in analysis.variables.values() for dim in variable.dims.split())
     for name in names:
-        if name in COORDINATES:
-            words, units = COORDINATES[name]
+        if name in NAMES:
+            words, units = NAMES[name]
             yield f"`{name}`", units, words

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 KEPT = 2**30
-"""Bytes of features that are kept from one analysis for the next, at most; a quarter of the memory where that is less.
-Our own choice."""
+"""Bytes of features that are kept from one analysis for the next, at most: a quarter of memory where that is less."""
 TRAINING = ("batches", "loss")
 
 

@@ -11,8 +11,8 @@ from featdyn.store.place import Place
 from featdyn.store.reader import read_block
 
 KEPT_BYTES = 2**29
-"""Of activations of one checkpoint that a process keeps in memory: our own choice. To read 131 MB back took a quarter
-of a writer's time."""
+"""Of activations of one checkpoint that a process keeps in memory. To read 131 MB back took a quarter of a writer's
+time."""
 
 
 def kept_bytes(schema: Schema, blocks: int) -> int:

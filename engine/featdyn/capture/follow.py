@@ -28,7 +28,8 @@ _PLAIN = Call()
 TOLERANCE = 1e-3
 """Of the largest value: batches of another shape round otherwise, in TF32 by up to 5e-4 each time; our own choice."""
 ALIKE = 1e-5
-"""The same for batches of one shape on a CPU, which round alike: what little samples tell each other counts."""
+"""The same for batches of one shape on a CPU, which round alike: what little samples tell each other counts. Our own
+choice."""
 
 
 def output_shape(model: nn.Module, inputs: Nest, call: Call = _PLAIN) -> tuple[int, ...]:

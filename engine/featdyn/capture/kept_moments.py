@@ -22,7 +22,7 @@ KIND = "moments"
 """What ``record`` calls them."""
 KEPT = ("mean", "scatter", "cross_scatter")
 WIDEST = 4096
-"""Features of a layer whose moments are kept; more take gigabytes."""
+"""Features of a layer whose moments are kept; more take gigabytes. Our own choice."""
 
 
 def of_layer(name: str) -> str:

@@ -10,7 +10,7 @@ from featdyn.store.cost import Cost, cost_of, keep
 from featdyn.store.place import Place
 
 SECONDS = 60.0
-"""Between two lines about it, and before the first: our own choice."""
+"""Between two lines about it, and before the first."""
 
 
 class Meter:

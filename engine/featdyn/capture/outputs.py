@@ -16,7 +16,9 @@ from featdyn.networks.classes import IGNORED, token_loss
 from featdyn.store import ArraySpec
 
 VOCABULARY = 1024
+"""Classes from which on logits are not kept: our own choice."""
 TOP = 16
+"""And how many of the largest are then kept: our own choice."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from featdyn.networks import Taps
 from featdyn.networks.attention import without_fast_path
 
 _PLAIN = Call()
-_ROUNDING = 1e-5  # of the largest logit, between two ways to run one network
+_ROUNDING = 1e-5
+"""Of the largest logit, between two ways to run one network: our own choice."""
 _OTHER = "leave it out, or record another layer"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import click
 
@@ -41,6 +42,9 @@ def command(
     from featdyn.capture.call import recorded_call
     from featdyn.store import Run
 
+    if not out.endswith(".safetensors"):
+        named_so = os.path.splitext(out)[0] + ".safetensors"
+        raise FeatdynError(f"-o {out}: a state dict is written as safetensors; name it {named_so}")
     if len(cuts) != len(froms):
         raise FeatdynError(f"give a --from for each --cut: there are {len(froms)} for {len(cuts)}")
     run = Run(store)

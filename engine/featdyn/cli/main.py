@@ -33,6 +33,8 @@ COMMANDS = {
     "reproduce": "Run a study again, and judge its claims by rules that were written before.",
     "compare": "Put runs side by side, in one table and one figure.",
     "report": "Write a store's HTML report.",
+    "plot": "Draw a figure of a store for paper.",
+    "serve": "Show a store in a browser while it is written.",
     "verify": "Check every committed byte of a store; drop what is damaged.",
     "gc": "Remove from a store what no commit names.",
     "compact": "Rewrite a store of an older format, with fewer files.",

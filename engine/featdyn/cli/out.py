@@ -11,6 +11,8 @@ import click
 from featdyn.errors import FeatdynError
 from featdyn.output import FORMATS
 
+ENDINGS = {"nc": "netcdf", "feather": "arrow", "ipc": "arrow"}
+"""Endings of files that are not the name of their format."""
 _JSON = click.option("--json", "kind", flag_value="json", help="Short for --format json.")
 
 
@@ -34,8 +36,13 @@ def format_of(kind: str | None, out: str | None) -> str:
     if kind is not None:
         return kind
     ending = os.path.splitext(out or "")[1].lower().removeprefix(".")
-    ending = {"nc": "netcdf", "feather": "arrow", "ipc": "arrow"}.get(ending, ending)
-    return ending if ending in FORMATS else "table"
+    ending = {"": "table", "txt": "table", **ENDINGS}.get(ending, ending)
+    if ending not in FORMATS:
+        known = ", ".join(f".{name}" for name in (*FORMATS[1:], *ENDINGS, "txt"))
+        raise FeatdynError(
+            f"-o {out}: no format ends in .{ending}; there are {known}, and --format says it of any name"
+        )
+    return ending
 
 
 def out_file(says: str, default: str | None = None) -> Callable[[Any], Any]:

@@ -25,4 +25,6 @@ def command(store: str, statement: str | None, kind: str | None, raw: bool, out:
 
     run = Run(store)
     frame = tables(run) if statement is None else sql(run, statement)
+    if frame.empty:
+        click.echo("no row meets the statement", err=True)
     render(frame, format_of(kind, out), out or sys.stdout, raw=raw, whole=statement is None)

@@ -6,6 +6,7 @@ from featdyn.compute.options import ComputeOptions
 from featdyn.compute.serial import Serial
 from featdyn.compute.workers import Workers
 from featdyn.errors import ComputeError
+from featdyn.extras import asked_for
 from featdyn.validation import validate
 
 
@@ -13,7 +14,8 @@ def workers(**options: object) -> Workers:
     """Return workers, to be closed at the end: ``with workers(scheduler="processes") as found: ...``.
 
     Options are the fields of :class:`featdyn.compute.ComputeOptions`; wrong ones raise :class:`RecipeError`.
-    :class:`ComputeError` is raised where Dask is not installed, there is no GPU, or the cluster does not answer.
+    :class:`ComputeError` is raised where there is no GPU, or the cluster does not answer; :class:`MissingExtra` where
+    Dask is not installed.
     """
     chosen = validate(ComputeOptions, options, "compute")
     if chosen.scheduler is None and chosen.gpus is None:
@@ -22,10 +24,7 @@ def workers(**options: object) -> Workers:
         return Serial(chosen.memory_limit)
     if chosen.scheduler is not None and chosen.gpus is not None:
         raise ComputeError("--gpus starts workers of its own: leave --scheduler out")
-    try:
-        import distributed  # noqa: F401  only to see whether it is there
-    except ImportError:
-        raise ComputeError("Dask is not installed: pip install 'featdyn[scale]'") from None
-    from featdyn.compute.cluster import Cluster
+    with asked_for():
+        from featdyn.compute.cluster import Cluster
 
     return Cluster(chosen)

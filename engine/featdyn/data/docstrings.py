@@ -25,10 +25,12 @@ FOLDERS = {
     "scipy": ("stats", "signal"),
     "torch": ("nn", "optim", "utils", "distributed"),
 }
-WORDS = 12  # of a text: the first of a sentence
+WORDS = 12
+"""Of a text, the first of a sentence: our own choice."""
 VOCABULARY = 1000
-"""Numbers of words: 0 stands for a masked one, 1 for all that are rarer than the others."""
+"""Numbers of words: 0 stands for a masked one, 1 for all that are rarer than the others. Our own choice."""
 PER_CLASS, TEST = 600, 150
+"""Texts of a class, and how many of these test: our own choice."""
 _DOCSTRING = re.compile(r'"""(.*?)"""', re.DOTALL)
 _END = re.compile(r"(?<=[.!?:])\s+|\n\s*\n")
 _WORD = re.compile(r"[a-z]+")

@@ -10,6 +10,7 @@ import numpy as np
 
 from featdyn.data.images import Dataset, Images
 from featdyn.errors import DataError
+from featdyn.extras import install
 
 _DIGITS = tuple("0123456789")
 _CLASSES = {
@@ -56,7 +57,7 @@ def _torchvision(name: str) -> ModuleType:
     except Exception as error:  # beside another torch than its own, torchvision fails with RuntimeError or OSError
         raise DataError(
             f"{name} is read through torchvision, which does not import ({_one_line(error)}): "
-            "install featdyn[vision], or use digits or imagefolder:PATH"
+            f"{install('torchvision')}, or use digits or imagefolder:PATH"
         ) from error
     return datasets  # type: ignore[no-any-return]
 

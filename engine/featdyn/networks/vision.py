@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from featdyn.errors import NetworkError
+from featdyn.extras import install
 from featdyn.networks.resnet import initialise
 
 SMALL = 64
@@ -121,6 +122,6 @@ def _models() -> ModuleType:
         from torchvision import models
     except (ImportError, RuntimeError, OSError, AttributeError) as error:  # also one built for another torch
         raise NetworkError(
-            "this network needs torchvision beside a torch that it was built for: pip install 'featdyn[vision]'"
+            f"this network needs torchvision beside a torch that it was built for: {install('torchvision')}"
         ) from error
     return models  # type: ignore[no-any-return]

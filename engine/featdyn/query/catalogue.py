@@ -76,12 +76,13 @@ class Catalogue:
         more = f" and {len(found) - 12} more" if len(found) > 12 else ""
         return f"; did you mean {', '.join(found[:12])}{more}?" if found else ""
 
-    def near(self, name: str) -> str:
-        """Return the variables that a name without their groups, or a dotted one with a slip, may stand for; or ''."""
+    def near(self, name: str, dims: Sequence[str]) -> str:
+        """Return the variables along these axes that a name without its group, or with a slip, may stand for; or ''."""
         dotted = name.replace("/", ".")
         last = [known for known in self.names if known.rpartition(".")[2] == dotted]
         close = get_close_matches(dotted, self.names, 3, 0.8) if "." in dotted else []
-        return ", ".join(last[:6] or close)
+        fit = [known for known in last or close if set(dims_of(self.document(self.paths[known]))) <= set(dims)]
+        return ", ".join(fit[:6])
 
     def coordinates(self, path: str) -> dict[str, str]:
         """Return the paths of the coordinates along one axis of an array, from its own group and from the root."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +14,10 @@ from featdyn.store.metadata import Document
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+CLASS_NAME = "class_name"
 LOGITS = "outputs/logits"
 MEANING = {
+    CLASS_NAME: ("name of the label's class", "string"),
     "outputs/prediction": ("class with the largest logit", "int64"),
     "outputs/confidence": ("softmax probability of the predicted class", "float32"),
     "outputs/correct": ("whether the prediction is the label", "bool"),
@@ -23,29 +26,44 @@ MEANING = {
 
 def paths(run: Run) -> list[str]:
     """Return the variables that follow from what a run has recorded."""
+    found = [CLASS_NAME] if _labelled(run) and class_names(run) is not None else []
     document = run.nodes.get(LOGITS)
     if document is None or document.get("dimension_names") != ["checkpoint", "sample", "class"]:
-        return []
-    return [path for path in MEANING if path != "outputs/correct" or _labelled(run)]
+        return found
+    outputs = [path for path in MEANING if path != CLASS_NAME]
+    return found + [path for path in outputs if path != "outputs/correct" or _labelled(run)]
+
+
+def axes(path: str) -> list[str]:
+    """Return the axes of such a variable."""
+    return ["sample"] if path == CLASS_NAME else ["checkpoint", "sample"]
 
 
 def document(run: Run, path: str) -> Document:
     """Return the metadata that such a variable would have."""
     meaning, dtype = MEANING[path]
-    logits = run.nodes[LOGITS]
-    chunk = logits["chunk_grid"]["configuration"]["chunk_shape"][:2]
+    of = run.nodes["label" if path == CLASS_NAME else LOGITS]
+    dims = axes(path)
+    chunk = of["chunk_grid"]["configuration"]["chunk_shape"][: len(dims)]
     return {
         "node_type": "array",
-        "shape": logits["shape"][:2],
+        "shape": of["shape"][: len(dims)],
         "data_type": dtype,
-        "dimension_names": ["checkpoint", "sample"],
+        "dimension_names": dims,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
         "attributes": {"long_name": meaning, "units": "1"},
     }
 
 
-def cells(run: Run, path: str, logits: Cells) -> Cells:
-    """Return the values of such a variable, from the logits, cell by cell."""
+def cells(run: Run, path: str, stored: Callable[[str], Cells]) -> Cells:
+    """Return the values of such a variable, from stored ones, cell by cell."""
+    if path == CLASS_NAME:
+        label, names = stored("label"), class_names(run)
+        assert names is not None
+        return replace(
+            label, dtype=np.dtype(object), read=lambda index: named(label.read(index), names), read_part=None
+        )
+    logits = stored(LOGITS)
     labels = run.values("label") if path == "outputs/correct" else None
     what: Callable[[Array], Array] = _confidence if path == "outputs/confidence" else _prediction
 

@@ -10,6 +10,7 @@ from featdyn.errors import FeatdynError
 from featdyn.query.cells import Array, Cells, Region
 from featdyn.query.folds import FOLDS
 from featdyn.query.selection import Selection
+from featdyn.query.where import places
 
 DISTANCE = "distance"
 GRID = ("checkpoint", "layer", "sample")  # axes that stay; the others are features
@@ -18,8 +19,8 @@ GRID = ("checkpoint", "layer", "sample")  # axes that stay; the others are featu
 def distances(selection: Selection, sample: str | int) -> Selection:
     """Return the Euclidean distance of each other sample to one, in the features of a variable, in memory.
 
-    ``sample`` is its place along the axis or its id; it need not be selected itself. Features that are missing in one
-    of the two count as equal.
+    ``sample`` is its id, or where no id is spelt so its place along the axis; it need not be selected itself. Features
+    that are missing in one of the two count as equal; where all are, so is the distance.
     """
     if len(selection.cells) != 1:
         raise FeatdynError("--like goes by one variable, such as cube.sketch or a layer's activation")
@@ -37,6 +38,8 @@ def distances(selection: Selection, sample: str | int) -> Selection:
         raise FeatdynError(f"--like {sample}: no other sample is selected")
     one, cells = cells.select("sample", np.array([place])), cells.select("sample", others)
     found = _distances(cells, one, features)
+    if np.isnan(found.load()).all():
+        raise FeatdynError(f"--like {sample}: no feature of {name} is there both of it and of another selected sample")
     filters = tuple(
         (condition, of, held.select("sample", others) if "sample" in held.dims else held)
         for condition, of, held in selection.filters
@@ -52,14 +55,15 @@ def distances(selection: Selection, sample: str | int) -> Selection:
 
 def _place(selection: Selection, sample: str | int) -> int:
     ids = selection.coordinate("sample")[1]
-    if str(sample).isdecimal() and str(sample) not in set(map(str, ids.tolist())):
-        if int(sample) < len(ids):
-            return int(sample)
-        raise FeatdynError(f"--like {sample}: there are samples 0 to {len(ids) - 1}")
-    found = np.flatnonzero(ids.astype(str) == str(sample))
-    if len(found) != 1:
+    names = list(map(str, ids.tolist()))
+    if names.count(str(sample)) == 1:
+        return names.index(str(sample))
+    at = None if ".." in str(sample) else places(len(ids), str(sample))
+    if at is None:
         raise FeatdynError(f"--like {sample!r}: no sample of this id; give one such as {ids[0]}, or a number from 0")
-    return int(found[0])
+    if not len(at):
+        raise FeatdynError(f"--like {sample}: there are samples 0 to {len(ids) - 1}")
+    return int(at[0])
 
 
 def _distances(cells: Cells, one: Cells, features: tuple[int, ...]) -> Cells:

@@ -11,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.errors import FeatdynError
+from featdyn.names import NAMES
 from featdyn.query.catalogue import Catalogue
 from featdyn.query.cells import Array, Cells, Region
 from featdyn.query.stored_array import StoredArray, find, unknown
 from featdyn.query.where import Condition, Mask, summary
 from featdyn.store import Run
+
+IN_RESULTS = {"checkpoint": ("t", "t1", "t2"), "step": ("step1", "step2")}
+"""What results call the checkpoints and steps that the rest of a run has."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,19 @@ class Selection:
         """Axes, coordinates and columns."""
         return list(dict.fromkeys([*self.dims, *self.coordinates(), *self.arrays]))
 
+    def meaning(self, name: str) -> str:
+        """Return the coordinate that ``checkpoint`` or ``step`` stands for in a result; any other name is its own."""
+        here = [other for other in IN_RESULTS.get(name, ()) if other in self.known] if name not in self.known else []
+        if len(here) > 1:
+            meanings = " or ".join(f"{other} ({NAMES[other][0]})" for other in here)
+            raise FeatdynError(f"{name} of {', '.join(self.arrays)}: say {meanings}")
+        return here[0] if here else name
+
     def column(self, name: str) -> str:
         """Return the column that a variable became, by its dotted name; any other name is its own."""
         path = self.catalogue.paths.get(name.replace("/", "."))
         of = {array.path: column for column, array in self.arrays.items()}
-        return name if name in self.known or path is None else of.get(path, name)
+        return self.meaning(name if name in self.known or path is None else of.get(path, name))
 
     def selected(self, name: str) -> tuple[str, Array]:
         """Return the axis of a coordinate and its values at the selected places."""
@@ -127,17 +139,18 @@ def select(run: Run, names: Sequence[str], where: Sequence[str]) -> Selection:
     filters: list[tuple[Condition, StoredArray]] = []
     named: set[str] = set()
     for condition in [Condition.parse(text) for text in where]:
+        condition = replace(condition, name=found.meaning(condition.name))
         other = _variable(found, catalogue, condition.name)
-        if other is not None:
+        if other is not None and set(other.cells.dims) & set(found.dims):
             _share(found.arrays[found.widest], other, found.widest, condition.name)
             filters.append((condition, other))
             continue
-        if condition.name not in found.known and (near := catalogue.near(condition.name)):
+        if condition.name not in found.known and (near := catalogue.near(condition.name, found.dims)):
             raise FeatdynError(f"--where {condition.text!r}: no {condition.name!r} here; did you mean {near}?")
         dim, values = found.coordinate(condition.name)
         mask = condition.holds(values, values, counted=condition.name == dim)
         if not mask.any():
-            raise FeatdynError(f"--where {condition.text!r} selects nothing; {condition.name} is {summary(values)}")
+            raise condition.nothing(values, counted=condition.name == dim)
         kept[dim] = mask & kept.get(dim, True)
         named.add(condition.name)
     for dim, mask in kept.items():

@@ -90,7 +90,7 @@ def find(catalogue: Catalogue, name: str) -> StoredArray:
 def stored_cells(run: Run, path: str) -> Cells:
     """Return the values of the array at a path, not read yet."""
     if path not in run.nodes:
-        return derived.cells(run, path, stored_cells(run, derived.LOGITS))
+        return derived.cells(run, path, partial(stored_cells, run))
     document = run.nodes[path]
     dims, everything = dims_of(document), tuple(np.arange(n) for n in document["shape"])
     cell = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])

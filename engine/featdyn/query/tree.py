@@ -3,54 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
 from featdyn.errors import FeatdynError
-from featdyn.nearest import nearest
+from featdyn.extras import asked_for
+from featdyn.names import NAMES
 from featdyn.query.frame import ask
 from featdyn.store import Run
 from featdyn.store.locate import Store
 
 if TYPE_CHECKING:
     import pandas as pd
-    from plotly.graph_objects import Figure
 
-NAMES: dict[str, tuple[str, str]] = {
-    "checkpoint": ("number of the checkpoint", "1"),
-    "step": ("training steps", "step"),
-    "epoch": ("passes over the training data", "epoch"),
-    "learning_rate": ("learning rate", "1"),
-    "train_loss": ("mean training loss since the checkpoint before", "1"),
-    "train_accuracy": ("share of right training samples since the checkpoint before", "1"),
-    "test_loss": ("mean test loss", "1"),
-    "test_accuracy": ("share of right test samples", "1"),
-    "sample": ("id of the probe", "1"),
-    "label": ("label of the probe", "1"),
-    "true_label": ("label of the probe before label noise", "1"),
-    "split": ("set of the probe", "1"),
-    "origin": ("image or document that the probe was made from", "1"),
-    "dataset_index": ("place of the probe in its data set", "1"),
-    "dataset": ("data set of the probe", "1"),
-    "corruption": ("how the probe was corrupted", "1"),
-    "severity": ("how much it was corrupted", "1"),
-    "layer": ("recorded layer", "1"),
-    "loss": ("loss of the sample", "1"),
-    "logits": ("outputs of the network", "1"),
-    "activation": ("what the layer returns", "1"),
-    "gradient": ("gradient of the sample's loss", "1"),
-}
-"""Long names and units of what stores hold without."""
+    from featdyn.report.notebook import Plots
 
 
 def open_tree(store: Store | Run, *, chunks: str | None = None) -> xr.DataTree:
     """Open a run with what plots, selections and other programs want beside the arrays.
 
     Cube, layers and outputs have the coordinates of checkpoints and samples (``sel``, ``groupby("label")``), every
-    variable has a long_name and units, and attributes are plain, so that ``to_netcdf`` works. ``tree.featdyn`` asks it.
+    variable has a long_name and units, and attributes are plain, so that ``to_netcdf`` works: of the whole tree with
+    the extra ``netcdf``. ``.plot()`` needs the extra ``plot``. ``tree.featdyn`` asks it.
 
     Parameters
     ----------
@@ -137,59 +113,15 @@ class FeatdynAccessor:
 
         return sql(self.run, statement)
 
+    def to_netcdf(self, path: str | Path) -> None:
+        """Write the whole tree into one NetCDF file, for which the extra ``netcdf`` is needed."""
+        with asked_for():
+            import netCDF4  # noqa: F401  xarray's own message would not say which extra brings it
+        self._tree.to_netcdf(path)
+
     @property
     def plot(self) -> Plots:
-        """The report's figures of each analysis that was run, such as ``plot.consistency()``."""
+        """The report's figures of each analysis that was run, such as ``plot.consistency(set="test")``."""
+        from featdyn.report.notebook import Plots  # the report stands above queries; a notebook asks from here
+
         return Plots(self.run)
-
-
-class Plots:
-    """Figures of results, by the names of analyses."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def __dir__(self) -> list[str]:
-        return self._run.analyses
-
-    def __getattr__(self, name: str) -> Callable[..., Figure]:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name not in self._run.analyses:
-            raise AttributeError(f"no result of {name!r}: {nearest(name, self._run.analyses)}")
-        return lambda **where: _figure(self._run.result(name), name, where)
-
-
-def _figure(result: xr.Dataset, name: str, where: dict[str, Any]) -> Figure:
-    """Draw the first variable over two checkpoints as a map, others as lines, at the last place of other axes."""
-    import plotly.graph_objects as go
-
-    known = [str(n) for n, v in result.data_vars.items() if v.dtype.kind == "f"]
-    variable = where.pop("variable", known[0] if known else "")
-    if variable not in result:
-        raise FeatdynError(f"{name} has no variable {variable!r}: {nearest(str(variable), known)}")
-    values = result[variable]
-    for dim in where:
-        if dim not in values.dims:
-            raise FeatdynError(f"{name}.{variable} has no axis {dim!r}: {nearest(dim, map(str, values.dims))}")
-    for dim, place in where.items():
-        try:
-            values = values.sel({dim: place})
-        except KeyError:
-            there = map(str, values[dim].values)
-            raise FeatdynError(f"{name}.{variable} has no {dim} {place!r}: {nearest(str(place), there)}") from None
-    values = values.load()
-    free = [dim for dim in ("t1", "t2", "t", "lag", "checkpoint") if dim in values.dims] or list(values.dims)[-1:]
-    free = free[:2]
-    rest = {dim: -1 for dim in values.dims if dim not in free}
-    where_else = [f"{dim} {values[dim].values[-1]}" for dim in rest if dim in values.coords]
-    title = ", ".join([f"{name}: {variable}", *where_else])
-    shown = values.isel(rest).transpose(*free)
-    axes = [shown[dim].values if dim in shown.coords else np.arange(shown.sizes[dim]) for dim in free]
-    if len(free) == 2:
-        trace: Any = go.Heatmap(z=shown.values, x=axes[1], y=axes[0], colorbar={"title": variable})
-        labels = {"xaxis_title": str(free[1]), "yaxis_title": str(free[0])}
-    else:
-        trace = go.Scatter(x=axes[0] if free else [0], y=np.atleast_1d(shown.values), mode="lines+markers")
-        labels = {"xaxis_title": str(free[0]) if free else "", "yaxis_title": str(variable)}
-    return go.Figure(trace, {"title": title, **labels})

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.errors import FeatdynError
+from featdyn.nearest import meant
 from featdyn.query.cells import Array
 
 _CONDITION = re.compile(r"\s*([^=!<>~]+?)\s*(!=|!~|<=|>=|==?|<|>|~)\s*(.*?)\s*", re.DOTALL)
@@ -46,7 +47,8 @@ class Condition:
         whole
             All values of a coordinate: ``first`` and ``last`` are the smallest and the largest of them.
         counted
-            Whether it numbers an axis, so that ``-1`` is the last and ``-2`` the one before.
+            Whether it is an axis. One of numbers has ``-1`` as its last and ``-2`` as the one before; one of names can
+            be selected by place too (:func:`places`).
         """
         if values.dtype.kind in "iuf":
             return self._number(values, whole, counted)
@@ -63,7 +65,19 @@ class Condition:
             words = np.array([str(value) for value in values.reshape(-1)], object).reshape(values.shape)
         found = {word: self._word(word, parts) for word in set(words.reshape(-1).tolist())}
         mask = np.array([found[word] for word in words.reshape(-1)], bool).reshape(values.shape)
+        for part in self.pattern.split(",") if counted and "~" not in self.operator else ():
+            at = places(len(values), part)
+            if at is not None and part.strip() not in found:
+                mask[at] = True
         return ~mask if self.operator[0] == "!" else mask
+
+    def nothing(self, values: Array, *, counted: bool = False) -> FeatdynError:
+        """Say that none of these values meets it, what there is, and what may have been meant."""
+        text = values.dtype.kind not in "biuf"
+        more = f", by number 0 to {len(values) - 1}" if counted and text else ""
+        near = meant(self.pattern, map(str, values.reshape(-1).tolist())).rstrip() if text else ""
+        said = f"--where {self.text!r} selects nothing; {self.name} is {summary(values)}{more}"
+        return FeatdynError(said + (f"; {near}" if near else ""))
 
     def _word(self, word: str, parts: list[str]) -> bool:
         if "~" not in self.operator:
@@ -113,6 +127,17 @@ class Condition:
         raise FeatdynError(
             f"--where {self.text!r}: {word!r} is not a number, a range such as 10..50, or a list such as 1,2,5"
         )
+
+
+def places(length: int, text: str) -> NDArray[np.intp] | None:
+    """Return the places of an axis that ``17``, ``-1`` (the last) or ``3..5`` stands for; None for any other text."""
+    low, dots, high = text.strip().partition("..")
+    if not (low or high) or not all(re.fullmatch(r"-?\d+", word, re.ASCII) for word in (low, high) if word):
+        return None
+    first, last = (int(word) + length * (word[0] == "-") if word else None for word in (low, high if dots else low))
+    start = 0 if first is None else max(first, 0)
+    stop = length if last is None else min(last + 1, length)
+    return np.arange(start, max(start, stop))
 
 
 def summary(values: Array) -> str:

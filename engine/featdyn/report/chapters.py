@@ -39,10 +39,22 @@ class Chapter:
         return first or Finding("Shown as numbers, without a finding in words.")
 
 
-def chapters(run: Run) -> list[Chapter]:
-    """Return a chapter for each analysis that has a result, in the order in which they were first asked."""
-    known = analyses()
-    return [_chapter(run, name, known.get(name)) for name in run.analyses]
+def chapters(run: Run, known: dict[str, Chapter] | None = None) -> list[Chapter]:
+    """Return a chapter for each analysis that has a result, in the order in which they were first asked.
+
+    What is made goes into ``known``, by its path in the store, and what is there already is not made again.
+    """
+    known = {} if known is None else known
+    for name in run.analyses:
+        if run.results(name)[-1] not in known:
+            made = chapter(run, name)
+            known[made.path] = made
+    return [known[run.results(name)[-1]] for name in run.analyses]
+
+
+def chapter(run: Run, name: str) -> Chapter:
+    """Return the chapter of an analysis that has a result."""
+    return _chapter(run, name, analyses().get(name))
 
 
 def unasked(run: Run) -> list[Analysis]:

@@ -6,6 +6,8 @@ out from the paper. Neighbours differ in dash and marker too, so that twenty can
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from featdyn.report.figure import Series
 
 # After Okabe and Ito, for any colour vision; on light paper darker, so that each has a contrast of 3 to it at least.
@@ -31,6 +33,19 @@ def colours(series: Series) -> tuple[str, str]:
         light, dark = (_viridis(low + (high - low) * series.depth) for low, high in _PART)
         return light, dark
     return NEUTRAL if series.order is None else KINDS[series.order % len(KINDS)]
+
+
+def patterns(series: Sequence[Series]) -> list[tuple[str, str]]:
+    """Return marker and dash of each line: beyond :data:`FEW` lines by depth neighbours differ in both."""
+    many = sum(one.depth is not None for one in series) > FEW
+    found = []
+    for one in series:
+        if not many or one.depth is None or one.order is None:
+            found.append((MARKERS[0], one.dash))
+            continue
+        dash = DASHES[one.order % len(DASHES)] if one.dash == "solid" else one.dash  # the order is the line's number
+        found.append((MARKERS[one.order % len(MARKERS)], dash))
+    return found
 
 
 def _viridis(at: float) -> str:

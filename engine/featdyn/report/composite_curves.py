@@ -29,5 +29,5 @@ def composite_curves(
         return chart(each, Axis("Accuracy", share=True), axis)
 
     of_t1 = "Shallow half of t1, deep half" if "cut" in choices else "One layer of t1, the rest"
-    panels = [panel(f"{of_t1} of step {int(last['step2']):,}", choices, draw)]
+    panels = [panel(f"{of_t1} of step {int(last['step2']):,}", choices, draw, "accuracy")]
     return Section(title, text, panels, choices, preset_set(last), grid, **more)

@@ -8,6 +8,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from featdyn.report.section import Section, alt_text
 
 LABELS = {"set": "Probes", "cut": "Cut after", "memory": "Measure"}
 """What choices are called, where not by their own name."""
+
+POLL = 2000
+"""Milliseconds after which a live page asks whether there is something new."""
 
 LIBRARY = "vendor/plotly-cartesian.min.js"
 
@@ -56,23 +60,52 @@ class Document:
         run = {"name": self.name, "checkpoints": list(self.checkpoints), "steps": list(self.steps)}
         return {**run, "figures": figures, "maps": maps}
 
-    def render(self, template: str, **more: Any) -> str:
-        """Return the HTML of a template of this package."""
-        loader = PackageLoader("featdyn", "report")
-        environment = Environment(
-            loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    def part(self, template: str, **more: Any) -> Markup:
+        """Return the HTML of a part of a page."""
+        return Markup(_environment().get_template(template).render(document=self, **more))
+
+    def render(
+        self,
+        template: str,
+        *,
+        data: Mapping[str, Any] | None = None,
+        live: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> str:
+        """Return the HTML of a page; ``data`` is that of :meth:`data` where it is known, ``live`` the tags of
+        its parts where it is to ask for news.
+        """
+        data = dict(data or self.data()) | ({"live": {"every": POLL, "tags": dict(live)}} if live else {})
+        return (
+            _environment()
+            .get_template(template)
+            .render(
+                document=self,
+                data=packed(json.dumps(data, allow_nan=False, separators=(",", ":"))),
+                library=_library(),
+                live=bool(live),
+                licence=_read("vendor/LICENSE-plotly.txt"),
+                nonce=secrets.token_urlsafe(16),
+                script=Markup(_read("page.js")),
+                style=Markup(_read("page.css")),
+                **more,
+            )
         )
-        environment.globals |= {"labels": LABELS, "alt_text": alt_text}
-        return environment.get_template(template).render(
-            document=self,
-            data=packed(json.dumps(self.data(), allow_nan=False, separators=(",", ":"))),
-            library=packed(_read(LIBRARY)),
-            licence=_read("vendor/LICENSE-plotly.txt"),
-            nonce=secrets.token_urlsafe(16),
-            script=Markup(_read("page.js")),
-            style=Markup(_read("page.css")),
-            **more,
-        )
+
+
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("featdyn", "report")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals |= {"labels": LABELS, "alt_text": alt_text}
+    return environment
+
+
+@cache
+def _library() -> str:
+    return packed(_read(LIBRARY))
 
 
 def write(page: str, path: str | Path) -> Path:

@@ -107,6 +107,24 @@ class Map:
 
 Figure: TypeAlias = Lines | Map
 
+SPAN = 20
+"""Ratio of the largest to the smallest value above which an axis that may be logarithmic is."""
+
+
+def ratio(values: NDArray[Any]) -> float:
+    """Return the largest of known values over the smallest, 0 where there are none or one is not positive."""
+    return float(values.max() / values.min()) if values.size and (values > 0).all() else 0.0
+
+
+def is_log(axis: Axis, values: NDArray[Any]) -> bool:
+    """Whether an axis of these known values is logarithmic."""
+    return axis.scale == "log" or (axis.scale == "auto" and ratio(values) > SPAN)
+
+
+def known(series: Sequence[Series]) -> NDArray[Any]:
+    """Return the finite values of lines, one after the other."""
+    return np.concatenate([np.ravel(v[np.isfinite(v)]) for v in (numbers(s.y) for s in series)] or [np.array([])])
+
 
 def numbers(values: ArrayLike) -> NDArray[Any]:
     """Return values as an array of floats, whatever holds them."""

@@ -44,6 +44,6 @@ def layer_curves(
         }
         return layer_map(of[quantity].transpose("layer", "t").values, result["layer"].values, axis, **ends)
 
-    panels = [panel(caption, choices, draw)]
-    panels += [panel(f"{caption}, layers by checkpoints", choices, drawn_as_map)] if as_map else []
+    panels = [panel(caption, choices, draw, "layers")]
+    panels += [panel(f"{caption}, layers by checkpoints", choices, drawn_as_map, "layers_map")] if as_map else []
     return Section(title, text, panels, choices, preset_set(result), grid, **more)

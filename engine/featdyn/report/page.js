@@ -8,12 +8,11 @@
     const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   }
-  const { name, checkpoints, steps, figures, maps } = JSON.parse(await unpacked("data"));
+  let { name, checkpoints, steps, figures, maps, live } = JSON.parse(await unpacked("data"));
   document.head.append(Object.assign(document.createElement("script"), { nonce, textContent: await unpacked("library") }));
 
   const root = document.documentElement, hover = document.getElementById("hover");
-  const plots = [...document.querySelectorAll(".plot")];
-  const sliders = [...document.querySelectorAll("input[name=t]")];
+  let plots = [], sliders = [];
   const config = { displayModeBar: false, responsive: true };
   const number = (value) => value.toLocaleString("en");
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -169,7 +168,6 @@
     target.near = isIntersecting;
     if (isIntersecting && target.stale) draw(target);
   }), { rootMargin: "600px" });
-  plots.forEach((plot) => { plot.stale = true; watch.observe(plot); });
   addEventListener("beforeprint", () => plots.filter((plot) => plot.stale).forEach(draw));
 
   function move(to) {
@@ -187,16 +185,29 @@
     }
   }
   let asked = null;
-  for (const slider of sliders) {
-    slider.addEventListener("input", () => {
-      if (asked === null) requestAnimationFrame(() => { move(asked); asked = null; });
-      asked = Number(slider.value);
-    });
-  }
-  if (sliders.length) move(now);
-  for (const form of document.forms) {
-    form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("change", ({ target }) => { if (target.type === "radio") renew([...form.closest("section").querySelectorAll(".plot")]); });
+
+  // Let what is in the page, or has come into it, answer.
+  function adopt(part) {
+    plots = [...document.querySelectorAll(".plot")];
+    sliders = [...document.querySelectorAll("input[name=t]")];
+    for (const plot of part.querySelectorAll(".plot")) { plot.stale = true; watch.observe(plot); }
+    for (const slider of part.querySelectorAll("input[name=t]")) {
+      slider.addEventListener("input", () => {
+        if (asked === null) requestAnimationFrame(() => { move(asked); asked = null; });
+        asked = Number(slider.value);
+      });
+    }
+    for (const form of part.querySelectorAll("form")) {
+      form.addEventListener("submit", (event) => event.preventDefault());
+      form.addEventListener("change", ({ target }) => { if (target.type === "radio") renew([...form.closest("section").querySelectorAll(".plot")]); });
+    }
+    for (const tools of part.querySelectorAll(".tools")) {
+      const plot = tools.parentElement.querySelector(".plot"), details = tools.querySelector("details");
+      tools.hidden = false;
+      tools.addEventListener("click", ({ target }) => { if (target.dataset.save) { if (plot.stale) draw(plot); save(plot, target.dataset.save); } });
+      details.addEventListener("toggle", () => { if (details.open) fill(plot, details); });
+    }
+    if (sliders.length) move(now);
   }
 
   // What a figure is called: its caption and what was chosen.
@@ -253,12 +264,7 @@
     Plotly.downloadImage({ data: plot.data, layout: headed, config }, { format: kind, width: square ? 720 : 900, height: square ? 680 : 540, scale: 2, filename });
   }
 
-  for (const tools of document.querySelectorAll(".tools")) {
-    const plot = tools.parentElement.querySelector(".plot"), details = tools.querySelector("details");
-    tools.hidden = false;
-    tools.addEventListener("click", ({ target }) => { if (target.dataset.save) { if (plot.stale) draw(plot); save(plot, target.dataset.save); } });
-    details.addEventListener("toggle", () => { if (details.open) fill(plot, details); });
-  }
+  adopt(document);
 
   const button = document.getElementById("theme");
   const label = () => { button.textContent = dark() ? "Light" : "Dark"; button.setAttribute("aria-label", `Use ${dark() ? "light" : "dark"} colours`); };
@@ -269,5 +275,75 @@
   button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; kept(root.dataset.theme); themed(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", themed);
   label();
+
+  // Put a part in place of what it was, with what the reader has chosen there; figures are drawn into what they were.
+  function swap(old, fresh) {
+    const pairs = (of) => { const found = [...fresh.querySelectorAll(of)]; return [...old.querySelectorAll(of)].map((e, i) => [e, found[i]]).filter(([, e]) => e); };
+    for (const [was, is] of pairs("form")) for (const { name, value } of was.querySelectorAll("input[type=radio]:checked")) {
+      const same = [...is.querySelectorAll("input[type=radio]")].find((input) => input.name === name && input.value === value);
+      if (same) same.checked = true;
+    }
+    for (const [was, is] of pairs("details")) is.open = was.open;
+    const place = ({ dataset: { slot, maps, cut } }) => slot ?? `${maps} ${cut}`;
+    const drawn = new Map([...old.querySelectorAll(".plot")].map((plot) => [place(plot), plot]));
+    for (const plot of [...fresh.querySelectorAll(".plot")]) {
+      const same = drawn.get(place(plot));
+      if (!same) continue;
+      for (const of of ["square", "tall"]) same.classList.toggle(of, plot.classList.contains(of));
+      same.dataset.by = plot.dataset.by;
+      same.ariaLabel = plot.ariaLabel;
+      plot.replaceWith(same);
+    }
+    const can = "a, button, input, summary, [tabindex]", at = [...old.querySelectorAll(can)].indexOf(document.activeElement);
+    old.replaceWith(fresh);
+    if (at >= 0) fresh.querySelectorAll(can)[at]?.focus({ preventScroll: true });
+    adopt(fresh);
+    renew([...fresh.querySelectorAll(".plot")]);
+    for (const details of fresh.querySelectorAll(".tools details[open]")) fill(details.closest("figure").querySelector(".plot"), details);
+  }
+
+  // Of a store that is still written: ask what is new, and take those parts that have changed.
+  const tags = new Map();
+  async function take(of, before) {
+    const { tag, html, ...news } = await (await fetch(`parts/${encodeURIComponent(of)}.json`)).json();
+    const last = now === checkpoints.length - 1;
+    ({ checkpoints, steps } = news);
+    now = last ? checkpoints.length - 1 : Math.min(now, checkpoints.length - 1);
+    Object.assign(figures, news.figures);
+    Object.assign(maps, news.maps);
+    const fresh = Object.assign(document.createElement("div"), { innerHTML: html });
+    fresh.dataset.part = of;
+    const old = document.querySelector(`[data-part="${CSS.escape(of)}"]`);
+    if (old) swap(old, fresh);
+    else { before.after(fresh); adopt(fresh); }
+    tags.set(of, tag);
+  }
+
+  async function follow() {
+    const said = document.getElementById("live");
+    let words;
+    try {
+      const state = await (await fetch("state.json", { cache: "no-cache" })).json();
+      let before = null;
+      for (const [of, tag] of state.parts) {
+        if (tags.get(of) !== tag) await take(of, before);
+        before = document.querySelector(`[data-part="${CSS.escape(of)}"]`);
+      }
+      const there = new Set(state.parts.map(([of]) => of));
+      for (const part of document.querySelectorAll("[data-part]")) if (!there.has(part.dataset.part)) { tags.delete(part.dataset.part); part.remove(); }
+      plots = plots.filter((plot) => plot.isConnected);
+      words = state.problem ? `Shown is commit ${state.commit}. The store cannot be read now: ${state.problem}` : `Live: commit ${state.commit}, ${checkpoints.length} checkpoints.`;
+    } catch {
+      words = "The server does not answer; this page shows what it last said.";
+    }
+    if (said.textContent !== words) said.textContent = words;
+    root.dataset.seen = Number(root.dataset.seen ?? 0) + 1;
+    setTimeout(follow, document.hidden ? 5 * live : live);
+  }
+  if (live) {
+    for (const [of, tag] of Object.entries(live.tags)) tags.set(of, tag);
+    live = live.every;
+    setTimeout(follow, live);
+  }
   root.dataset.ready = "";
 })();

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from featdyn.report.colours import DASHES, FEW, MARKERS, colours
-from featdyn.report.figure import Axis, Figure, Lines, Map, Mark, Series, numbers
+from featdyn.report.colours import MARKERS, colours, patterns
+from featdyn.report.figure import Axis, Figure, Lines, Map, Mark, Series, is_log, known, numbers, ratio
 from featdyn.report.rounding import rounded, short
 
 TICKS = 9
 MARKED = 60  # points up to which each is marked
-SPAN = 20  # ratio of the largest to the smallest value above which an axis that may be logarithmic is
 BOUNDED = 64 * 64
 """Cells up to which a map holds its intervals: beyond, they would be most of the page."""
 
@@ -30,11 +29,9 @@ def to_plotly(figure: Figure) -> dict[str, Any]:
 
 
 def _of_lines(figure: Lines) -> dict[str, Any]:
-    by_depth = sum(series.depth is not None for series in figure.series)
-    span = [v[np.isfinite(v)] for v in (numbers(series.y) for series in figure.series)]
     layout: dict[str, Any] = {
         "xaxis": _axis(figure.x),
-        "yaxis": _axis(figure.y, np.concatenate([np.ravel(v) for v in span]) if span else np.array([])),
+        "yaxis": _axis(figure.y, known(figure.series)),
         "showlegend": len(figure.series) > 1,
         "meta": _meta(figure.x, figure.y, **({"beside": figure.beside} if figure.beside else {})),
     }
@@ -46,18 +43,19 @@ def _of_lines(figure: Lines) -> dict[str, Any]:
             {"x": mark.x, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "text": text(mark.name)}
             for mark in figure.marks
         ]
-    return {"data": [_trace(s, by_depth > FEW) for s in figure.series], "layout": layout}
+    return {
+        "data": [_trace(s, *looks) for s, looks in zip(figure.series, patterns(figure.series), strict=True)],
+        "layout": layout,
+    }
 
 
-def _trace(series: Series, patterned: bool) -> dict[str, Any]:
+def _trace(series: Series, symbol: str, dash: str) -> dict[str, Any]:
     light, dark = colours(series)
     values = rounded(series.y)
     line: dict[str, Any] = {"color": light, "width": 2}
     marker: dict[str, Any] = {"color": light, "size": 5 if series.joined else 9}
-    dash = series.dash
-    if patterned and series.depth is not None and series.order is not None:  # then the order is the number of the line
-        marker["symbol"] = MARKERS[series.order % len(MARKERS)]
-        dash = DASHES[series.order % len(DASHES)] if dash == "solid" else dash
+    if symbol != MARKERS[0]:
+        marker["symbol"] = symbol
     if dash != "solid":
         line["dash"] = dash
     marked = len(values) <= MARKED
@@ -120,13 +118,12 @@ def _axis(axis: Axis, values: Any = None, *, upright: bool = False) -> dict[str,
         found["tickformat"] = "d"
     if axis.from_zero:
         found["rangemode"] = "tozero"
-    known = values[values > 0] if values is not None else np.array([])
-    positive = values is not None and known.size == values.size > 0
-    ratio = float(known.max() / known.min()) if positive else 0.0
-    if axis.scale == "log" or (axis.scale == "auto" and ratio > SPAN):
+    held = np.array([]) if values is None else values
+    if is_log(axis, held):
+        span = ratio(held)
         found["type"] = "log"
         title = ", ".join(filter(None, [title, "log scale"]))
-        dtick = "D2" if ratio < 1000 else math.ceil(math.log10(ratio) / TICKS)
+        dtick = "D2" if span < 1000 else math.ceil(math.log10(span) / TICKS)
         found |= {"dtick": dtick, "tickformat": "~s" if values is None else "~g"}
     return {"title": {"text": title}, **found}
 
@@ -142,10 +139,10 @@ def checkpoint_ticks(axis: Axis, between: str = "<br>") -> dict[str, Any]:
     }
 
 
-def stride(count: int) -> int:
-    """Return the round distance (1, 2, 5, 10, ...) at which at most ``TICKS`` of ``count`` positions are labelled."""
+def stride(count: int, most: int = TICKS) -> int:
+    """Return the round distance (1, 2, 5, 10, ...) at which at most ``most`` of ``count`` places are labelled."""
     strides = (factor * 10**power for power in itertools.count() for factor in (1, 2, 5))
-    return int(next(found for found in strides if (count - 1) // found < TICKS))
+    return int(next(found for found in strides if (count - 1) // found < most))
 
 
 def _meta(x: Axis, y: Axis, **more: Any) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class Panel:
     caption: str
     figures: Mapping[str, Figure] = field(default_factory=dict)  # by choices joined by "|"; "" where there are none
     choices: tuple[str, ...] = ()  # names of the choices whose values are the keys
+    name: str = ""  # in short, unique among those of its analysis; panels that differ in ``at`` alone share it
+    at: Mapping[str, str] = field(default_factory=dict)  # what of the result this shows, where others show the rest
     detail: str = ""  # below the caption
     pair_map: int | None = None  # the page draws this cut of the section's ``pair_maps`` instead, which are smaller
 
@@ -99,14 +101,19 @@ def judged(result: xr.Dataset) -> xr.Dataset:
     return result.isel(set=int(preset_set(result).get("set", "0"))) if "set" in result.dims else result
 
 
-def panel(caption: str, choices: Mapping[str, Mapping[str, str]], draw: Callable[..., Figure]) -> Panel:
-    """Return a panel with a figure for every combination of choices: ``draw(set="0", ...)``."""
+def panel(
+    caption: str, choices: Mapping[str, Mapping[str, str]], draw: Callable[..., Figure], name: str = "", **more: Any
+) -> Panel:
+    """Return a panel with a figure for every combination of choices: ``draw(set="0", ...)``.
+
+    ``name`` is what ``featdyn plot`` and notebooks call it; ``more`` is as of :class:`Panel`.
+    """
     figures = {}
     for chosen in product(*choices.values()):
         words = [choices[name][value] for name, value in zip(choices, chosen, strict=True)]
         title = f"{caption}: {', '.join(words)}" if words else caption
         figures["|".join(chosen)] = replace(draw(**dict(zip(choices, chosen, strict=True))), title=title)
-    return Panel(caption, figures, tuple(choices))
+    return Panel(caption, figures, tuple(choices), name, **more)
 
 
 def cells(result: xr.Dataset, *dims: str) -> list[xr.Dataset]:

@@ -35,7 +35,7 @@ def panels(run: Run) -> list[Panel]:
             for split, name in sorted(quantities[quantity], key=lambda pair: _rank(pair[0]))
         ]
         of = Axis(scale="auto" if "loss" in quantity else "linear", share=quantity == "accuracy" and trained)
-        found.append(Panel(title, {"": chart(lines, of, axis, title=title)}))
+        found.append(Panel(title, {"": chart(lines, of, axis, title=title)}, name=quantity))
     return found
 
 

@@ -7,7 +7,6 @@ What is missing in a result is missing here, with a word on why.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,30 +19,17 @@ from featdyn.analysis.inputs.class_labels import predictions_labelled
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.errors import FeatdynError
 from featdyn.nearest import meant
+from featdyn.reproduce.kind import NEVER, Kind, Seen
 from featdyn.reproduce.measured import Measured, variance_of
+from featdyn.reproduce.phases import Turn, turn
 from featdyn.reproduce.study import FIRST, LAST, Quantity, Time
 from featdyn.reproduce.times import Times
 from featdyn.statistics.ratios import ratio_interval
 from featdyn.statistics.resampling import Interval, difference_interval, share_interval
 from featdyn.store import Run
-from featdyn.validation import Options, validate
+from featdyn.validation import validate
 
 Label = str | int | float
-NEVER = "no checkpoint is"
-
-
-class Kind(Options):
-    """The options of a kind of quantity."""
-
-    @property
-    def axes(self) -> dict[str, tuple[str, ...]]:
-        """What it is over, whatever the run."""
-        raise NotImplementedError
-
-    @property
-    def results(self) -> tuple[str, ...]:
-        """The analyses whose results it reads."""
-        raise NotImplementedError
 
 
 class Stored(Kind):
@@ -58,6 +44,10 @@ class Stored(Kind):
     )
     before: bool = Field(
         False, description="a time that the axis has no place for, as not every checkpoint was sampled: the one before"
+    )
+    less: dict[str, Label] = Field(
+        default_factory=dict,
+        description="coordinate to another place, as in 'where': what is there is taken from it, such as another time",
     )
     log10: bool = Field(False, description="the decimal logarithm of it, before a difference is taken")
 
@@ -160,14 +150,6 @@ class Survivors(Kind):
         return ("isotropy", "noise", "consistency")
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What functions of this module are given of a run."""
-
-    run: Run
-    times: Times
-
-
 def stored(seen: Seen, options: Stored) -> Measured:
     """Return a stored variable at given places; its variance is what its stored interval says."""
     where = {
@@ -180,6 +162,10 @@ def stored(seen: Seen, options: Stored) -> Measured:
     value, variance = _picked(data, name, where, axes, options)
     if options.minus:
         other, more = _picked(data, options.minus.rpartition(".")[2], where, axes, options)
+        value, variance = value - other, variance + more  # as of independent ones
+    if options.less:
+        there = where | {name: [_place(seen, label)] for name, label in options.less.items()}
+        other, more = _picked(data, name, there, axes, options)
         value, variance = value - other, variance + more  # as of independent ones
     return Measured.of(axes, value, variance, f"{NEVER} {', '.join(never)}" if never else "")
 
@@ -280,6 +266,7 @@ KINDS: dict[str, tuple[type[Kind], Callable[[Seen, Any], Measured]]] = {
     "control_advantage": (ControlAdvantage, control_advantage),
     "distance": (Distance, distance),
     "survivors": (Survivors, survivors),
+    "turn": (Turn, turn),
 }
 
 
@@ -316,7 +303,7 @@ def check(quantity: Quantity, times: Mapping[str, Time], where: str) -> None:
 
 def _times_of(options: Kind) -> Iterable[str]:
     if isinstance(options, Stored):
-        for given in options.where.values():
+        for given in (*options.where.values(), *options.less.values()):
             for label in given if isinstance(given, tuple) else (given,):
                 if isinstance(label, str) and label.startswith("@"):
                     yield label[1:]

@@ -16,8 +16,10 @@ from scipy import stats
 from featdyn.statistics.blas import one_thread
 from featdyn.statistics.centred import Centred
 
-LEVEL = 0.01  # of the checks: a false alarm costs the verdict
-_FEW = 8  # draws below which neighbours tell nothing
+LEVEL = 0.01
+"""Of the checks, where a false alarm costs the verdict: our own choice."""
+_FEW = 8
+"""Draws below which neighbours tell nothing: our own choice."""
 _ROWS = 512  # of one block of products
 
 

@@ -14,7 +14,8 @@ from featdyn.statistics.blas import one_thread
 from featdyn.statistics.result import Center
 
 _PLAIN = 120  # binary exponent of lengths up to which their eighth powers are in the range of float64
-_NOTHING = (8 * np.finfo(np.float64).eps) ** 2  # share of squared deviations that is rounding
+_NOTHING = (8 * np.finfo(np.float64).eps) ** 2
+"""Share of squared deviations that is rounding: our own choice."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -26,7 +26,8 @@ from featdyn.statistics.sphericity.signs import sign_deviation
 from featdyn.statistics.tails import TailShape, tail_shape
 
 Verdict = Literal["isotropic", "anisotropic", "undecided"]
-_ISOTROPIC_SHARE = 0.9  # of p: participation ratio that "isotropic" has to establish
+_ISOTROPIC_SHARE = 0.9
+"""Of p, the participation ratio that "isotropic" has to establish: our own choice."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from featdyn.statistics import checks
 from featdyn.statistics.resampling import Interval
 
 ROUNDING = 1e-12
-"""Estimates closer than this share of the upper bound, or of themselves where there is none, agree."""
+"""Estimates closer than this share of the upper bound, or of themselves where there is none, agree: our own choice."""
 
 
 def folds(

@@ -20,7 +20,8 @@ from featdyn.statistics import checks
 
 Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 _HALVINGS = 50
-_EQUAL = 1e-13  # of the sum of squares: what rounding leaves of it where all values are equal
+_EQUAL = 1e-13
+"""Of the sum of squares, what rounding leaves of it where all values are equal: our own choice."""
 
 Values = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from featdyn_kernels.eigh import eigh
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Tried, in units of the mean squared norm of the centred features: our choice."""
 HELD_OUT = 3
-"""One in so many groups of samples chooses among them."""
+"""One in so many groups of samples chooses among them: our own choice."""
 
 Values = NDArray[np.float64]
 

@@ -10,7 +10,8 @@ from featdyn.statistics.gram import Draws, centred
 from featdyn.statistics.result import Center
 
 Tail: TypeAlias = Literal["gaussian", "independent", "elliptical"]
-_LIMIT = 3.0  # standard errors: a false alarm only withholds a test, a miss lets a wrong one count
+_LIMIT = 3.0
+"""Standard errors: a false alarm only withholds a test, a miss lets a wrong one count. Our own choice."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from featdyn.statistics.blas import one_thread
 from featdyn.statistics.randomness import Rng, generator, seed_of
 
 _BLOCK = 2**19  # entries held at once, 4 MiB: a block stays in the cache
-REPLICATES = 999  # of directions, of which the smallest p-value is 0.001: the same for all that draw them
+REPLICATES = 999
+"""Of directions, of which the smallest p-value is 0.001, the same for all that draw them: our own choice."""
 KEPT, SIZES = 2**26, 2  # bytes of normal numbers that are kept, of so many sizes: 999 sets of 128 in 128 or more
 _COPIES = 6  # of a block, while it is drawn and decomposed
 

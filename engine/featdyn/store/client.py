@@ -12,13 +12,12 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from featdyn.errors import StoreError
+from featdyn.extras import asked_for
 from featdyn.store.record import Object, Refused, Version
 
-try:
+with asked_for():
     from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
     from obstore.store import MemoryStore, from_url
-except ImportError as missing:
-    raise StoreError("stores in a bucket need obstore: pip install 'featdyn[cloud]'") from missing
 
 PART = 2**26  # larger objects are read in parts, so that none has to come within one request's time
 

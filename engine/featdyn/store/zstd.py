@@ -13,8 +13,8 @@ FAST = -3
 """For what is large. Activations of a ResNet-20 take 82 % of their bytes in float16 and 75 % in float32, at 250 MB/s on
 one core, and are read at 650 to 950 (level 1: 67 and 64 %, at 145 and 300 MB/s); gradients 98 %, at 1.6 GB/s."""
 WORTH = 7 / 8
-"""Of its bytes that a sample may take at most, else all is stored as it is, at 5 GB/s: our own choice. On a Sapphire
-Rapids, at 650 MB/s, a disk of 80 MB/s writes an eighth as fast as it is saved."""
+"""Of its bytes that a sample may take at most, else all is stored as it is, at 5 GB/s. On a Sapphire Rapids, at
+650 MB/s, a disk of 80 MB/s writes an eighth as fast as it is saved."""
 SAMPLE, PLACES = 2**15, 4  # bytes of it, from so many places
 MAGIC = b"\x28\xb5\x2f\xfd"
 BLOCK = 2**17  # bytes that a block decodes to at most

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-GRID = 8  # parts on a side at most
+GRID = 8
+"""Parts on a side at most: our own choice."""
 
 
 def log_odds(logits: Tensor, labels: Tensor) -> Tensor:

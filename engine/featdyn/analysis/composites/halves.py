@@ -19,7 +19,7 @@ NOT_HALVES = "something_passes_beside_the_cut"
 ROUNDING = 1e-2
 """Of the largest logit: what other kernels, or another device than the recording's, may change. Our own choice."""
 STORED = 5e-2
-"""The same where features are read that were not kept to the bit."""
+"""The same where features are read that were not kept to the bit: our own choice."""
 
 
 def tolerances(run: Run, parts: Stitchable) -> list[float]:

@@ -20,7 +20,7 @@ from featdyn_kernels.moments import Moments, accumulate
 Beside: TypeAlias = Callable[[int, NDArray[np.bool_], NDArray[np.intp]], dict[str, Any]]
 """What is accumulated beside the features of some probes, from (block, which of it, places in the run)."""
 LEAST = 4
-"""Folds that an interval needs."""
+"""Folds that an interval needs: our own choice."""
 
 
 def fold_of(sets: ProbeSets, s: int, count: int, seed: int, kinds: NDArray[Any] | None) -> NDArray[np.intp]:

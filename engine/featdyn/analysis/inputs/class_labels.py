@@ -14,7 +14,8 @@ from featdyn.errors import FeatdynError
 from featdyn.networks import predicted_classes
 from featdyn.store import Run
 
-_CLOSE = 1e-3  # float32 through an exponential and back, with room
+_CLOSE = 1e-3
+"""Of probabilities: float32 through an exponential and back, with room. Our own choice."""
 
 
 def output_positions(run: Run) -> int:

@@ -19,7 +19,7 @@ from featdyn.store import ArraySpec, Run
 
 LOGITS = "outputs/logits"
 WIDEST = 4096
-"""Numbers of an output up to which they count as one vector."""
+"""Numbers of an output up to which they count as one vector: our own choice."""
 
 EPS = float(np.finfo(np.float32).eps)
 """What float32 rounds away does not count as variation; a number of Python's, as products with NumPy's stay float32."""

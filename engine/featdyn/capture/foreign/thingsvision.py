@@ -19,6 +19,7 @@ from torch import Tensor
 from featdyn.capture.foreign.recorded import Layer, Recorded, as_array, load, one_layer, readable, same_samples
 from featdyn.capture.foreign.recorded import stored_dtype as stored
 from featdyn.errors import DataError
+from featdyn.extras import asked_for
 
 NAMES = "file_names.txt"
 _IMAGE = re.compile(r"(.eps|.jpg|.jpeg|.png|.PNG|.tif|.tiff)$")
@@ -109,10 +110,8 @@ def _pt(file: Path, names: list[str] | None) -> list[tuple[Layer, int]]:
 
 
 def _hdf5(file: Path, names: list[str] | None) -> list[tuple[Layer, int]]:
-    try:
+    with asked_for():
         import h5py
-    except ImportError as error:
-        raise DataError(f"{file}: h5py reads it; pip install h5py") from error
     with readable(file), h5py.File(file, "r") as held:
         shapes = {name: (held[name].shape, held[name].dtype) for name in sorted(held, key=_place)}
     if not shapes:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import math
+import re
 from typing import Any
 
 import pandas as pd
 
 from featdyn.errors import FeatdynError
+from featdyn.extras import asked_for
 from featdyn.query.answered import answered
 from featdyn.query.catalogue import Catalogue
 from featdyn.query.sql.tables import Table
 from featdyn.query.sql.tables import tables as tables_of
 from featdyn.store import Run
 
+_LIST = re.compile(r"\s*(show(\s+all)?\s+tables|show|describe)\s*;?\s*", re.IGNORECASE)
 ANALYSES = ("name", "path", "question", "options", "missing")  # columns of the table of that name
 
 
@@ -28,7 +30,8 @@ def sql(run: Run, statement: str) -> pd.DataFrame:
     Parameters
     ----------
     statement
-        Such as ``select split, avg(loss) from outputs group by split``. :func:`tables` lists the tables.
+        Such as ``select split, avg(loss) from outputs group by split``. ``show tables`` lists the tables, as
+        :func:`tables` does.
 
     Returns
     -------
@@ -39,7 +42,10 @@ def sql(run: Run, statement: str) -> pd.DataFrame:
     FeatdynError
         DuckDB is not installed, or the statement is wrong; the message has the nearest names.
     """
-    duckdb = _duckdb()
+    if _LIST.fullmatch(statement):
+        return tables(run)
+    with asked_for():
+        import duckdb
     if not statement.strip():
         raise FeatdynError("write a statement, such as: select split, avg(loss) from outputs group by split")
     from featdyn.query.sql.scan import Scan
@@ -48,7 +54,7 @@ def sql(run: Run, statement: str) -> pd.DataFrame:
     scans = []
     try:
         connection.execute("set python_enable_replacements = false")
-        for number, table in enumerate(_asked(connection, list(tables_of(Catalogue(run))), statement)):
+        for number, table in enumerate(_asked(duckdb, connection, list(tables_of(Catalogue(run))), statement)):
             scans.append(Scan(table))
             connection.register(f"scan_{number}", scans[-1])
             if table.schema:
@@ -77,11 +83,11 @@ def tables(run: Run) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["table", "rows", "columns"])
 
 
-def _asked(connection: Any, known: list[Table], statement: str) -> list[Table]:
+def _asked(duckdb: Any, connection: Any, known: list[Table], statement: str) -> list[Table]:
     """Return the tables that a statement names; all where it names others, so that near names are offered."""
     try:
         named = connection.get_table_names(statement)
-    except _duckdb().Error:  # wrong, or several statements in one, such as PIVOT: asking will tell
+    except duckdb.Error:  # wrong, or several statements in one, such as PIVOT: asking will tell
         return known
     names = {name.rpartition(".")[2].strip('"').lower() for name in named}
     found = [table for table in known if table.name.rpartition(".")[2].lower() in names]
@@ -92,17 +98,10 @@ def _analyses(run: Run) -> pd.DataFrame:
     return pd.DataFrame(answered(run), columns=list(ANALYSES), dtype=object)
 
 
-def _duckdb() -> Any:
-    try:
-        return importlib.import_module("duckdb")
-    except ImportError:
-        raise FeatdynError("SQL needs DuckDB: pip install 'featdyn[sql]'") from None
-
-
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
 def _line(message: str) -> str:
-    """Return what DuckDB says without the statement that it quotes."""
-    return " ".join(message.partition("\nLINE ")[0].split())
+    """Return what DuckDB says, without the statement that it quotes and the types that a function would take."""
+    return " ".join(message.partition("\nLINE ")[0].partition("Candidate functions:")[0].split())

@@ -59,7 +59,7 @@ def section(result: xr.Dataset) -> Section:
         )
         for cell in cells(largest, "average", "set")
     ]
-    panels = [panel("Accuracy by the number of checkpoints averaged", choices, draw)]
+    panels = [panel("Accuracy by the number of checkpoints averaged", choices, draw, "accuracy")]
     return Section(
         "Averages over checkpoints",
         TEXT,

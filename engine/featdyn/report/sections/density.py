@@ -39,7 +39,7 @@ def section(result: xr.Dataset) -> Section:
         return chart(curves(of, "excess", "pair", "cut", x=rounded(shown["step1"].values)), "Excess", xaxis)
 
     caption = "Excess over the null" + (", against the last checkpoint" if to_last else "")
-    panels, grid = [panel(caption, choices, draw)], _grid(result, list(choices["measure"].values()))
+    panels, grid = [panel(caption, choices, draw, "excess")], _grid(result, list(choices["measure"].values()))
     return Section(
         "Distance between feature distributions",
         TEXT,

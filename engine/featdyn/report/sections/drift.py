@@ -68,12 +68,12 @@ def section(result: xr.Dataset) -> Section:
 
     of_weights = "Distance of weights at t1 from the last checkpoint, over their norm at t1"
     panels = [
-        panel(caption, {name: choices[name] for name in chosen}, draw)
-        for variable, caption, chosen, draw in (
-            ("motion", "Motion of features from t1 (rows) to t2 (columns)", ("set", "cut"), motion),
-            ("cka_debiased", "Debiased CKA between t1 and t2", ("cut",), alike),
-            ("prefix_distance", of_weights, (), weights),
-            ("linear_accuracy", "Accuracy of a linear probe", ("set",), read),
+        panel(caption, {name: choices[name] for name in chosen}, draw, short)
+        for variable, short, caption, chosen, draw in (
+            ("motion", "motion", "Motion of features from t1 (rows) to t2 (columns)", ("set", "cut"), motion),
+            ("cka_debiased", "cka", "Debiased CKA between t1 and t2", ("cut",), alike),
+            ("prefix_distance", "weights", of_weights, (), weights),
+            ("linear_accuracy", "linear_probe", "Accuracy of a linear probe", ("set",), read),
         )
         if variable in result
     ]

@@ -70,9 +70,9 @@ def section(result: xr.Dataset) -> Section:
         return chart(each, "Test less train loss (nat)", time, marks=_marks(judged(of)))
 
     panels = [
-        panel("Share of strength that generalizes", choices, shares),
-        panel("Strength by order", choices, by_order),
-        panel("Loss gap", {"cut": choices["cut"]}, gaps),
+        panel("Share of strength that generalizes", choices, shares, "shares"),
+        panel("Strength by order", choices, by_order, "orders"),
+        panel("Loss gap", {"cut": choices["cut"]}, gaps, "loss_gap"),
     ]
     rows = []
     for cell in cells(result, "cut", "set", "criterion"):

@@ -49,8 +49,8 @@ def section(result: xr.Dataset) -> Section:
         return chart(each, Axis("Strength", "auto"), order)
 
     panels = [
-        panel("Mean order of salient interactions", {"set": choices["set"]}, over_time),
-        panel("Strength of each order, at each checkpoint", choices, by_order),
+        panel("Mean order of salient interactions", {"set": choices["set"]}, over_time, "order"),
+        panel("Strength of each order, at each checkpoint", choices, by_order, "strength"),
     ]
     header = ("Cut after", "Probes", "Mean order", "Strength", "Strength of order 1")
     rows = []

@@ -66,13 +66,17 @@ def section(result: xr.Dataset) -> Section:
 
     panels = []
     if spaces:
-        panels.append(panel("Participation ratio of the noise (features: median over probes)", cuts, ratios))
-    for names, title in (
-        (SHARES, "Variance of parameter noise along its {} largest directions"),
-        (DRIFTS, "Drift of parameters to the next checkpoint along {} directions"),
+        panels.append(
+            panel(
+                "Participation ratio of the noise (features: median over probes)", cuts, ratios, "participation_ratio"
+            )
+        )
+    for short, names, title in (
+        ("variance", SHARES, "Variance of parameter noise along its {} largest directions"),
+        ("drift", DRIFTS, "Drift of parameters to the next checkpoint along {} directions"),
     ):
         if f"parameter_{next(iter(names))}" in result:
-            panels.append(panel(title.format(result["k"].values[-1]), cuts, partial(shares, names)))
+            panels.append(panel(title.format(result["k"].values[-1]), cuts, partial(shares, names), short))
     columns = {name: title for name, title in _columns(result).items() if name in result}
     rows = [
         [name_of(cell, "cut"), f"{int(cell['step']):,}", *(_show(cell, name) for name in columns)]

@@ -52,9 +52,10 @@ def section(result: xr.Dataset) -> Section:
         return chart(lines(PARTS.values(), values, x=result["order"].values.tolist()), "Strength", order)
 
     panels = [
-        panel(words, {"set": choices["set"]}, lambda set, name=name: share(name, set)) for name, words in SHARES.items()
+        panel(words, {"set": choices["set"]}, lambda set, name=name: share(name, set), name)
+        for name, words in SHARES.items()
     ]
-    panels.append(panel("Strength by order at the last checkpoint", choices, parts))
+    panels.append(panel("Strength by order at the last checkpoint", choices, parts, "orders"))
     header = ("Layer", "Probes", *SHARES.values(), "Loss of the linear probe")
     rows = []
     for cell in cells(result.isel(t=-1), "cut", "set"):

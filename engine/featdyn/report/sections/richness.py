@@ -99,6 +99,6 @@ def _eigenfunctions(result: xr.Dataset) -> Section:
 
         return draw
 
-    panels = [panel(caption, choices, drawn(i, name)) for i, (name, caption) in enumerate(PANELS.items())]
+    panels = [panel(caption, choices, drawn(i, name), name) for i, (name, caption) in enumerate(PANELS.items())]
     preset = preset_set(result) | {"layer": str(result.sizes["layer"] - 1), "t": list(choices["t"])[-1]}
     return Section("Eigenfunctions of the feature kernel", EIGEN, panels, choices, preset, wide=False)

@@ -41,8 +41,8 @@ def section(result: xr.Dataset) -> Section:
         return layer_map(values.values, result["layer"].values)
 
     panels = [
-        panel("One layer at t1 and at t2", choices, over_time),
-        panel("Layers at the last checkpoint", {"measure": names}, between_layers),
+        panel("One layer at t1 and at t2", choices, over_time, "layers"),
+        panel("Layers at the last checkpoint", {"measure": names}, between_layers, "between_layers"),
     ]
     rows = []
     for i, cell in enumerate(cells(result[list(TABLE)].isel(t1=0, t2=-1), "layer")):

@@ -89,9 +89,9 @@ def _eigenvalues(result: xr.Dataset) -> Section:
 
     of_set = {"set": choices["set"]}
     panels = [
-        panel("Spectrum at the slider’s checkpoint", choices, spectrum),
-        panel("Effective rank over checkpoints", of_set, rank),
-        panel("Isotropy: participation ratio over width", of_set, isotropy),
+        panel("Spectrum at the slider’s checkpoint", choices, spectrum, "spectrum"),
+        panel("Effective rank over checkpoints", of_set, rank, "rank"),
+        panel("Isotropy: participation ratio over width", of_set, isotropy, "isotropy"),
     ]
     preset = preset_set(result) | {"t": list(choices["t"])[-1]}
     return Section("Spectrum, rank and isotropy", EIGEN, panels, choices, preset, wide=False)

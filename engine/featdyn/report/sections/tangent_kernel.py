@@ -59,7 +59,7 @@ def section(result: xr.Dataset) -> Section:
         each = [curve(of_set, name, "t", words, order) for order, (name, words) in enumerate(CURVES.items())]
         return chart(each, Axis(share=True, scale="auto"), axis)
 
-    panels = [panel("How far the tangent kernel has turned, and its alignment", choices, draw)]
+    panels = [panel("How far the tangent kernel has turned, and its alignment", choices, draw, "alignment")]
     table = Grid((*header, "Targets dealt at random"), rows)
     last = judged(result.isel(t=-1))
     said = bounded_word(last, "deviation", percent)

@@ -14,7 +14,8 @@ from featdyn.statistics.gram import Draws, centred
 from featdyn.statistics.randomness import Rng, generator
 from featdyn.statistics.result import Center
 
-_NOTHING = 1e-12  # share of the largest variance that is rounding
+_NOTHING = 1e-12
+"""Share of the largest variance that is rounding: our own choice."""
 
 Values = NDArray[np.float64]
 

@@ -16,8 +16,10 @@ from featdyn.statistics.interactions.subsets import Values, apart
 from featdyn.statistics.interactions.theory import filter_norms, spindle
 from featdyn.statistics.resampling import Interval, bootstrap_counts
 
-_NOISES = np.geomspace(1e-3, 10, 25)  # the s2 that are tried
+_NOISES = np.geomspace(1e-3, 10, 25)
+"""The s2 that are tried: our own choice."""
 _DRAWS = 500
+"""Of samples, for intervals: our own choice."""
 _BLOCK = 512  # targets that are fitted together
 
 

@@ -23,7 +23,8 @@ from featdyn_kernels import moebius
 
 Method: TypeAlias = Literal["primal-dual", "sgd", "linear-program"]
 
-_LARGEST_PROGRAM = 10  # variables of the linear program, which takes a second there
+_LARGEST_PROGRAM = 10
+"""Variables of the linear program, which takes a second there: our own choice."""
 
 
 @dataclass(frozen=True)

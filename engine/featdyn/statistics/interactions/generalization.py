@@ -22,7 +22,8 @@ from featdyn.statistics.resampling import Interval
 
 Need: TypeAlias = Literal["one", "majority", "all"]
 
-_SHIFTS = 8  # other samples that each is paired with for the chance level
+_SHIFTS = 8
+"""Other samples that each is paired with for the chance level: our own choice."""
 
 
 @dataclass(frozen=True)

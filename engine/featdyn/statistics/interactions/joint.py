@@ -27,7 +27,8 @@ from featdyn_kernels.moebius.sparse.blocks import blocks
 from featdyn_kernels.moebius.sparse.certificate import fold_shift
 
 _LARGEST = 13
-_LEAST = 1e-12  # of a table's range: steps of one that is constant
+_LEAST = 1e-12
+"""Of a table's range, steps of one that is constant: our own choice."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from featdyn.statistics.resampling import Interval, bootstrap_counts
 Verdict: TypeAlias = Literal["yes", "no", "cannot tell"]
 
 _SURE = 0.95
+"""Of draws of samples, what has to agree for a verdict: our own choice."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from featdyn.statistics.interactions.subsets import Values, apart, divided
 from featdyn.statistics.resampling import Interval, bootstrap_counts
 
 DRAWS = 1000
-"""Bootstrap draws of samples (an interval of the decay alone takes half as many); plans of memory count them."""
+"""Bootstrap draws of samples (an interval of the decay alone takes half as many); plans of memory count them. Our
+own choice."""
 
 
 def drawn(samples: int, groups: ArrayLike | None = None, seed: int = 0) -> NDArray[np.float32] | None:

@@ -19,7 +19,8 @@ from featdyn.statistics.interactions.strength import normalised, salient
 from featdyn.statistics.interactions.subsets import Values, by_order, orders, variables
 from featdyn_kernels import moebius
 
-_NOISES = np.geomspace(1e-7, 1e2, 55)  # the s2 that are tried
+_NOISES = np.geomspace(1e-7, 1e2, 55)
+"""The s2 that are tried: our own choice."""
 _PRECISION = 1e-10  # of the filter's equations
 _STEPS = 5000
 

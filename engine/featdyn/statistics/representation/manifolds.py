@@ -17,9 +17,9 @@ from featdyn.statistics.alignment.spectrum import participation_ratio
 
 Values = NDArray[np.float64]
 ROUNDING = 1e-12
-"""A class whose samples differ by less than this share of their length is one point."""
+"""A class whose samples differ by less than this share of their length is one point: our own choice."""
 LEAST = 4
-"""Samples of a class that its dimension needs."""
+"""Samples of a class that its dimension needs: our own choice."""
 
 
 @dataclass(frozen=True)

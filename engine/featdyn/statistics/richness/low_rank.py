@@ -17,7 +17,7 @@ Centring: TypeAlias = Literal["outputs", "projector"]
 TOLERANCE = 1e-6
 """Directions of the outputs whose singular value is below this share of the largest do not count: our own choice."""
 ROUNDING = 1e-12
-"""Features or outputs that vary by less than this share of their size have nothing but rounding left."""
+"""Features or outputs that vary by less than this share of their size hold nothing but rounding: our own choice."""
 
 
 @dataclass(frozen=True)

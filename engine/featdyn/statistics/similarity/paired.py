@@ -9,7 +9,7 @@ from featdyn.statistics import checks
 
 Values = NDArray[np.float64]
 ROUNDING = 1e-12
-"""What varies by less than this share of its size has nothing but rounding left."""
+"""What varies by less than this share of its size has nothing but rounding left: our own choice."""
 
 
 def pair(x: ArrayLike, y: ArrayLike, *, rows: int = 2) -> tuple[Values, Values]:

@@ -14,8 +14,10 @@ from featdyn.statistics.randomness import Rng
 from featdyn.statistics.result import Center, TestResult
 from featdyn.statistics.sphericity.classical import GAUSSIAN
 
-_LIMIT = 0.5  # variance of the trace, in Tracy-Widom units, up to which the limit law is used
+_LIMIT = 0.5
+"""Variance of the trace, in Tracy-Widom units, up to which the limit law is used: our own choice."""
 _REPLICATES = 20_000
+"""Draws of the null where it is not: our own choice."""
 
 
 def largest_root(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> TestResult:

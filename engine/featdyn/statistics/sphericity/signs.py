@@ -16,7 +16,8 @@ from featdyn.statistics.result import Center, TestResult
 from featdyn.statistics.wishart import REPLICATES, directions
 
 ELLIPTICAL = "independent draws of a spherical law, of any lengths (heavy tails)"
-_ENOUGH = 50  # exceedances: p-values below 5 % are never cut short at 999 replicates
+_ENOUGH = 50
+"""Exceedances, so that p-values below 5 % are never cut short at 999 replicates: our own choice."""
 
 
 def sign_test(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> TestResult:

@@ -12,7 +12,8 @@ from featdyn.statistics.two_sample.permutation import Labels, halved, outcome, s
 from featdyn.statistics.two_sample.result import TwoSampleResult
 from featdyn_kernels import kde
 
-MOST_DIMENSIONS = 3  # of 2,000 points of one law each: 0.07 in two dimensions, 0.11 in three, 0.2 in five, 0.5 in 20
+MOST_DIMENSIONS = 3
+"""Of 2,000 points of one law each: 0.07 in two dimensions, 0.11 in three, 0.2 in five, 0.5 in 20. Our own choice."""
 _BLOCK = 2**24  # weights held at once, 128 MiB
 
 

@@ -16,12 +16,12 @@ from featdyn.statistics import Gram, checks
 from featdyn_kernels.eigh import eigh
 
 WIDTH = 50
-"""Principal components in which the distances of more than three dimensions are taken."""
+"""Principal components in which the distances of more than three dimensions are taken: our own choice."""
 FITTED = 1000
-"""Rows, evenly over checkpoints, that a basis is fitted on."""
+"""Rows, evenly over checkpoints, that a basis is fitted on: our own choice."""
 
 ROUNDING = 1e-6
-"""What rounding leaves of equal features, as a share of them."""
+"""What rounding leaves of equal features, as a share of them: our own choice."""
 
 Rows: TypeAlias = list[list[NDArray[np.float32]]]  # of each cut, a checkpoint's after the other
 

@@ -8,9 +8,10 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from featdyn.errors import FeatdynError
+from featdyn.extras import asked_for
 
-GRID = 8  # patches on a side at most
+GRID = 8
+"""Patches on a side at most: our own choice."""
 
 Places = NDArray[np.intp]
 
@@ -57,10 +58,8 @@ def superpixels(image: NDArray[np.floating], players: int) -> tuple[Places, Plac
 
     As many are asked for as there would be patches.
     """
-    try:
+    with asked_for():
         from skimage.segmentation import slic
-    except ImportError as error:
-        raise FeatdynError("superpixels need scikit-image: pip install 'featdyn[superpixels]'") from error
     low, high = image.min(), image.max()
     wanted = prod(min(side, GRID) for side in image.shape[1:])
     scaled = (image - low) / (high - low if high > low else 1.0)

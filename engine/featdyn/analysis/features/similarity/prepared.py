@@ -20,6 +20,7 @@ from featdyn.statistics.similarity.shape import nuclear
 from featdyn.statistics.tied_ranks import tied_ranks
 
 NEIGHBOURS, SHARE, LEAST = 10, 0.99, 4
+"""Neighbours of a probe, the share of variance whose directions count, and the least probes: our own choice."""
 VARIABLES = "no_more_probes_than_variables"
 EQUAL_FEATURES = "features_of_a_probe_are_all_equal"
 TIED = "nearest_neighbours_are_tied"

@@ -82,8 +82,8 @@ def gap_curves(result: xr.Dataset) -> Iterator[Section]:
         return _figure(result.isel(set=int(set)), measure, measures[measure], distances, xaxis)
 
     panels = [
-        panel("By distance in checkpoints", choices, partial(draw, Distances.by_checkpoint(result), linear)),
-        panel("By distance in training steps", choices, partial(draw, Distances.by_step(result), log)),
+        panel("By distance in checkpoints", choices, partial(draw, Distances.by_checkpoint(result), linear), "gap"),
+        panel("By distance in training steps", choices, partial(draw, Distances.by_step(result), log), "gap_by_step"),
     ]
     yield Section("Gap curves", TEXT, panels, choices, preset_set(result))
 

@@ -48,9 +48,9 @@ def memory(result: xr.Dataset) -> Iterator[Section]:
     def horizon(set: str) -> Lines:
         return chart(curves(result.isel(set=int(set)), "horizon", "t2", "cut"), "checkpoints", time_axis(result, "2"))
 
-    panels = [panel("Shallow half of t1, deep half of the last checkpoint", choices, of_pair)]
+    panels = [panel("Shallow half of t1, deep half of the last checkpoint", choices, of_pair, "memory")]
     if "horizon" in result:
-        panels.append(panel("Memory horizon of t2", {"set": choices["set"]}, horizon))
+        panels.append(panel("Memory horizon of t2", {"set": choices["set"]}, horizon, "horizon"))
     more: dict[str, Any] = {"finding": _finding(judged(result)), "caveat": CAVEAT}
     yield Section("Memory and forgetting", TEXT, panels, choices, preset_set(result), **more)
 

@@ -69,8 +69,9 @@ def pair_maps(result: xr.Dataset) -> Iterator[Section]:
             least, most = _extremes(result[measure].isel(set=int(set)).values)
             return replace(time_map(cell.isel(set=int(set)), measure), share=True, range=(least, most))
 
-        shown = panel(f"cut after {name_of(cell, 'cut')}", choices, draw)
-        panels.append(replace(shown, detail=_share(cell), pair_map=i))
+        cut = name_of(cell, "cut")
+        shown = panel(f"cut after {cut}", choices, draw, "grid", at={"cut": cut}, detail=_share(cell), pair_map=i)
+        panels.append(shown)
     yield Section(
         "Temporal consistency",
         TEXT,

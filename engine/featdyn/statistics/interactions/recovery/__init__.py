@@ -22,15 +22,23 @@ from featdyn.statistics.interactions.subsets import Values
 from featdyn.statistics.randomness import Rng, generator
 from featdyn.statistics.resampling import bootstrap_counts
 
-_FRESH = 256  # masks that the result is compared on
-_TWICE = 32  # masks that are asked twice to see noise
-_ROUNDING = 1e-5  # of the function's range: float32 leaves about 1e-7, times the terms that add up
-_NOISE = 6.0  # standard deviations of noise that a term must have to be seen
-_TRUSTED = 0.95  # least lower limit of R2
+_FRESH = 256
+"""Masks that the result is compared on: our own choice."""
+_TWICE = 32
+"""Masks that are asked twice to see noise: our own choice."""
+_ROUNDING = 1e-5
+"""Of the function's range, where float32 leaves about 1e-7, times the terms that add up: our own choice."""
+_NOISE = 6.0
+"""Standard deviations of noise that a term must have to be seen: our own choice."""
+_TRUSTED = 0.95
+"""Least lower limit of R2: our own choice."""
 _LEAST = 1e-300  # threshold of a function that is constant
-_FITTED = 1024  # random masks for the fit where no exact model was found
-_LOCAL = 4  # times as often a mask of few variables is asked, where there is noise
-_ROUNDS = 4  # of search and fit
+_FITTED = 1024
+"""Random masks for the fit where no exact model was found: our own choice."""
+_LOCAL = 4
+"""Times as often a mask of few variables is asked, where there is noise: our own choice."""
+_ROUNDS = 4
+"""Of search and fit: our own choice."""
 
 
 def sparse_interactions(

@@ -7,8 +7,10 @@ import numpy as np
 from featdyn.statistics.interactions.recovery.queries import Masks
 from featdyn.statistics.interactions.subsets import Values
 
-_BY_CHANCE = 6.0  # standard deviations that noise may reach in some thousands of queries
-_KNOWN = 4.0  # standard errors from 0 that a fitted coefficient must be
+_BY_CHANCE = 6.0
+"""Standard deviations that noise may reach in some thousands of queries: our own choice."""
+_KNOWN = 4.0
+"""Standard errors from 0 that a fitted coefficient must be: our own choice."""
 
 
 class Terms:

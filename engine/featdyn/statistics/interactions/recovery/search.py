@@ -23,11 +23,16 @@ from featdyn.statistics.interactions.recovery.model import Terms
 from featdyn.statistics.interactions.recovery.queries import Masks, Queries
 from featdyn.statistics.interactions.subsets import Values
 
-_WIDTH = 8  # searches side by side
-_LOOKED = 64  # random masks that must show nothing before a threshold is left
-_FAILURES = 3  # rounds of searches in a row that found no term
-_MOST = 2000  # terms, from which on a function is not sparse
-_FALL = 4.0  # of the threshold
+_WIDTH = 8
+"""Searches side by side: our own choice."""
+_LOOKED = 64
+"""Random masks that must show nothing before a threshold is left: our own choice."""
+_FAILURES = 3
+"""Rounds of searches in a row that found no term: our own choice."""
+_MOST = 2000
+"""Terms, from which on a function is not sparse: our own choice."""
+_FALL = 4.0
+"""Of the threshold: our own choice."""
 
 Narrowing = Generator[Masks, bool, Masks | None]
 

@@ -1,0 +1,75 @@
+"""``featdyn plot``."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+import click
+from click.shell_completion import CompletionItem
+
+from featdyn.cli.out import out_file, text_format
+from featdyn.errors import FeatdynError
+from featdyn.output import shown
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a figure's name: of its analysis first, since a name behind it is asked of the result."""
+    with suppress(Exception):  # completion says nothing of what is wrong
+        from featdyn.report.named import figures_of, groups
+        from featdyn.store import Run
+
+        run = Run(ctx.params["store"])
+        group, dot, _ = incomplete.partition(".")
+        found = [f.name for f in figures_of(run, group).values()] if dot else [f"{name}." for name in groups(run)]
+        return [CompletionItem(name) for name in found if name.startswith(incomplete)]
+    return []
+
+
+@click.command(epilog="Example: featdyn plot run.zarr layers --width page -o layers.pdf")
+@click.argument("store", type=click.Path())
+@click.argument("figure", required=False, shell_complete=_complete)
+@click.option("--where", multiple=True, metavar="NAME=VALUE", help="Which of them: set=test, cut=s2b3, quantity=...")
+@click.option("--width", type=click.Choice(["column", "page"]), default="column", show_default=True, help="Of paper.")
+@text_format
+@out_file("The file; it ends with .pdf, .svg or .png. By default the figure's name, as PDF.")
+def command(
+    store: str, figure: str | None, where: tuple[str, ...], width: str, kind: str | None, out: str | None
+) -> None:
+    """Draw FIGURE of STORE for paper; without one list the figures that there are.
+
+    Figures are those of the report, of stored results: name one as the list does, or an analysis for its first.
+    """
+    from featdyn.report.named import all_figures, find
+    from featdyn.store import Run
+
+    run = Run(store)
+    if figure is None:
+        if out is not None or where:
+            raise FeatdynError(f"name a figure after {store}; featdyn plot {store} lists them")
+        found = all_figures(run)
+        if kind == "json":
+            click.echo(
+                json.dumps([{"figure": f.name, "shows": f.caption, "choices": f.choices} for f in found], indent=1)
+            )
+            return
+        for one in found:
+            click.echo(shown(f"{one.name:<32} {one.caption}"))
+            for name, values in one.choices.items():
+                click.echo(shown(f"{'':<32}   {name}: {', '.join(values)}"))
+        return
+    chosen = dict(_pair(words) for words in where)
+    drawn = find(run, figure)
+    figures = drawn.figures(chosen)
+    from featdyn.report.paper import save  # after what may be wrong with names: it needs Matplotlib
+
+    path = save(figures, out or f"{drawn.name}.pdf", width=width, source=drawn.source)
+    written = {"wrote": str(path), "figure": drawn.name, "shows": [one.title for _, one in figures]}
+    click.echo(json.dumps(written) if kind == "json" else shown(f"wrote {path}: {figures[0][1].title}"))
+
+
+def _pair(words: str) -> tuple[str, str]:
+    name, sign, value = words.partition("=")
+    if not sign:
+        raise FeatdynError(f"--where {words}: write NAME=VALUE, such as set=test")
+    return name, value

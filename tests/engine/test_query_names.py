@@ -1,0 +1,166 @@
+"""By what names things are asked for: samples by id or number, checkpoints of results, classes, endings of files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featdyn.errors import FeatdynError
+from featdyn.query import query, variables
+from featdyn.query.where import Condition, places
+from featdyn.store import ArraySpec, Run, RunWriter, Schema
+from tests.engine.question_run import CHECKPOINTS, CLASSES, SAMPLES, Held
+
+Call = Callable[..., tuple[int, str, str]]
+NUMBERS = st.integers(-12, 12)
+
+
+@pytest.fixture
+def run(written: tuple[Run, Held]) -> Run:
+    return written[0]
+
+
+@given(st.integers(1, 9), NUMBERS | st.none(), NUMBERS | st.none())
+def test_places_are_those_of_a_list(length: int, low: int | None, high: int | None) -> None:
+    """Both ends belong to a range; a number from the end is that of Python."""
+    everything = list(range(length))
+    if low is not None:
+        found = places(length, f"{low}")
+        assert found is not None
+        assert found.tolist() == ([everything[low]] if -length <= low < length else [])
+    if low is None and high is None:
+        assert places(length, "..") is None
+        return
+    found = places(length, f"{'' if low is None else low}..{'' if high is None else high}")
+    first, last = (None if n is None else n + length if n < 0 else n for n in (low, high))
+    assert found is not None
+    assert found.tolist() == [
+        i for i in everything if (first is None or first <= i) and (last is None or i <= last)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", "a", "1.5", "1..b", "--1", "1-2", "toy/001", "1...3", "²"])
+def test_what_is_no_number_is_no_place(text: str) -> None:
+    assert places(9, text) is None
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [("sample=17", [17]), ("sample=-1", [SAMPLES - 1]), ("sample=3..5", [3, 4, 5]), ("sample=toy/017", [17]),
+     ("sample=2,toy/004,-64", [0, 2, 4]), ("sample!=1..", [0])],
+)  # fmt: skip
+def test_a_sample_is_named_by_its_id_or_its_number(run: Run, condition: str, expected: list[int]) -> None:
+    found = query(run, "label", where=condition)["sample"].tolist()
+    assert found == [f"toy/{i:03d}" for i in expected]
+
+
+def test_a_name_that_is_a_number_goes_before_the_place() -> None:
+    names = np.array(["2", "0", "1"], object)
+    assert Condition.parse("layer=0").holds(names, names, counted=True).tolist() == [False, True, False]
+    assert Condition.parse("layer=-1").holds(names, names, counted=True).tolist() == [False, False, True]
+    assert not Condition.parse("layer=-1").holds(names, names).any()  # of a coordinate beside an axis
+
+
+def test_a_layer_is_named_by_its_number_too(run: Run) -> None:
+    by_number = query(run, "cube.activation_norm", where=["layer=-1", "checkpoint=0"])
+    pd.testing.assert_frame_equal(by_number, query(run, "cube.activation_norm", where=["layer=pooled", "checkpoint=0"]))
+
+
+def test_class_names_are_a_variable(run: Run) -> None:
+    found = query(run, "class_name")
+    assert found.columns[-1] == "class_name"
+    assert found["class_name"].tolist() == [CLASSES[i % len(CLASSES)] for i in range(SAMPLES)]
+    assert query(run, "class_name", where="class_name=dog")["label"].unique().tolist() == [3]
+    (row,) = variables(run, "class_name").to_dict("records")
+    assert (row["axes"], row["type"], row["bytes"]) == (f"sample {SAMPLES}", "text", 0)
+
+
+def test_checkpoint_and_step_of_a_result(run: Run) -> None:
+    ratio = "results.representation.participation_ratio"
+    last = query(run, ratio, where="t=-1")
+    pd.testing.assert_frame_equal(query(run, ratio, where="checkpoint=-1"), last)
+    pd.testing.assert_frame_equal(query(run, ratio, by="checkpoint,layer"), query(run, ratio, by="t,layer"))
+    pd.testing.assert_frame_equal(query(run, ratio, reduce="max:checkpoint"), query(run, ratio, reduce="max:t"))
+    order = query(run, ratio, sort="-checkpoint")["t"].tolist()
+    assert order == sorted(order, reverse=True)
+    assert order[0] == CHECKPOINTS - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("results.consistency.accuracy", {"where": "checkpoint=-1"}, r"checkpoint of accuracy: say t1 \(.*\) or t2 \("),
+        ("results.consistency.accuracy", {"where": "step>1"}, r"step of accuracy: say step1 \(.*\) or step2 \("),
+        ("results.consistency.accuracy", {"by": "checkpoint"}, "say t1"),
+        ("results.consistency.accuracy", {"reduce": "mean:checkpoint"}, "say t1"),
+        ("label", {"where": "checkpoint=-1"}, "label has no coordinate 'checkpoint'; there are sample"),
+        ("outputs.loss", {"where": "layer=s2b3"}, "loss has no coordinate 'layer'; did you mean label"),
+        ("outputs.loss", {"where": "sample=64"}, "selects nothing; sample is toy/000.*, by number 0 to 63"),
+        ("outputs.loss", {"where": "class_name=dgo"}, "class_name is ant, bee, cat, dog; did you mean dog"),
+        ("clas_name", {}, "did you mean class_name"),
+    ],
+)
+def test_what_cannot_be_meant_gets_one_line(
+    run: Run, name: str, arguments: dict[str, str], message: str
+) -> None:  # fmt: skip
+    with pytest.raises(FeatdynError, match=message) as caught:
+        query(run, name, **arguments)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_like_needs_features_that_are_there(tmp_path: Path) -> None:
+    """A sample without features is near to nothing, and others do not take it for their nearest."""
+    specs = [ArraySpec("checkpoint", (), (), "int64")]
+    specs += [ArraySpec("cube/sketch", ("layer", "sample", "component"), (1, 5, 3), "float32")]
+    values = np.random.default_rng(0).standard_normal((1, 5, 3)).astype(np.float32)
+    values[0, 2] = np.nan
+    values[..., 2] = np.nan  # padding of a narrow layer
+    bare = {"static": {}, "attributes": {}}
+    with (
+        RunWriter.create(tmp_path / "run.zarr", Schema(tuple(specs), 5, 8), **bare) as writer,
+        writer.checkpoint() as at,
+    ):
+        at.write("checkpoint", np.array(0))
+        at.write("cube/sketch", values)
+    run = Run(tmp_path / "run.zarr")
+    with pytest.raises(FeatdynError, match=r"--like 2: no feature of sketch is there"):
+        query(run, "cube.sketch", like=2)
+    found = query(run, "cube.sketch", like=0).set_index("sample")["distance"]
+    apart = np.linalg.norm((values[0, :, :2] - values[0, 0, :2]).astype(np.float64), axis=1)
+    order = np.argsort(apart)[1:4]
+    assert found.index.tolist() == [*order, 2]
+    np.testing.assert_allclose(found, [*apart[order], np.nan], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("query STORE outputs.loss -o FOLDER/a.xml", r"no format ends in \.xml; there are \.csv, "),
+        ("sql STORE 'show tables' -o FOLDER/a.xlsx", r"no format ends in \.xlsx"),
+        ("export STORE --cut s2b3 --from 0 --to 1 -o FOLDER/a.pt", r"name it .*a\.safetensors"),
+    ],
+)
+def test_an_ending_that_is_not_known_leaves_no_file(
+    run: Run, featdyn: Call, tmp_path: Path, command: str, message: str
+) -> None:
+    words = [word.replace("STORE", str(run.path)).replace("FOLDER", str(tmp_path)) for word in shlex.split(command)]
+    code, out, err = featdyn(*words)
+    assert (code, out) == (1, "")
+    assert re.search(message, err)
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_format_that_is_named_takes_any_ending(run: Run, featdyn: Call, tmp_path: Path) -> None:
+    assert featdyn("query", run.path, "step", "--format", "csv", "-o", tmp_path / "a.xml")[0] == 0
+    assert pd.read_csv(tmp_path / "a.xml")["step"].tolist() == [10 * t * t for t in range(CHECKPOINTS)]
+    assert featdyn("query", run.path, "step", "-o", tmp_path / "a.txt")[0] == 0
+    assert (tmp_path / "a.txt").read_text() == featdyn("query", run.path, "step")[1]
