@@ -36,6 +36,21 @@ def test_operations_match_numpy(dtype):
 
 
 @numba.njit
+def _copy_ahead(a, out, ahead):
+    for i in range(0, a.size, simd.lanes(a)):
+        simd.prefetch(a, i + ahead, 3)
+        simd.store(out, i, simd.load(a, i, 1))
+
+
+@pytest.mark.parametrize("ahead", [0, 16, -(2**20), 2**40])
+def test_a_prefetch_may_point_anywhere(ahead):
+    a = np.random.default_rng(0).standard_normal(64).astype(np.float32)
+    out = np.zeros_like(a)
+    _copy_ahead(a, out, ahead)
+    np.testing.assert_array_equal(out, a)
+
+
+@numba.njit
 def _accumulate(a, total):
     simd.add_float64(total, 1, simd.load(a, 0, 3))
 

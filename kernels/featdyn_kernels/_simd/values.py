@@ -13,7 +13,7 @@ from functools import reduce
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, models, register_model
 
@@ -131,6 +131,23 @@ def add_float64(typingctx, array, offset, value):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), codegen
+
+
+@intrinsic
+def prefetch(typingctx, array, offset, registers):
+    """Fetch the ``registers`` (a constant) cache lines from element ``offset`` on; they may lie beyond the array."""
+
+    def codegen(context, builder, signature, args):
+        i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32]), "llvm.prefetch.p0"
+        )
+        for line in addresses(context, builder, array, args[0], args[1], registers.literal_value):
+            # To read, into the first-level cache, data.
+            builder.call(function, [builder.bitcast(line, byte), i32(0), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, registers), codegen
 
 
 @intrinsic

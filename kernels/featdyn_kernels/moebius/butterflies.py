@@ -7,14 +7,10 @@ within a register into a shuffle and a masked addition.
 from __future__ import annotations
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 
 from featdyn_kernels._simd.emitter import intrinsic
 from featdyn_kernels._simd.values import addresses, emitter
-
-# Bytes ahead of the reads that a source is fetched. AMD Zen 5 (EPYC 9005), n = 16, float32, one core: 2 to 32 KiB
-# swept, 8 KiB took 5.7 ms where no prefetch took 9.9 ms and a copy 4.4 ms.
-_AHEAD = 8192
 
 # Numba wants the signatures of intrinsics bare.
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -62,21 +58,3 @@ def butterflies(typingctx, source, i, target, j, stride, sign, radix, within, ad
         return context.get_dummy_value()
 
     return types.void(source, types.intp, target, types.intp, types.intp, source.dtype, radix, within, adjoint), codegen
-
-
-@intrinsic
-def prefetch(typingctx, array, offset, registers):
-    """Fetch the ``registers`` (a constant) cache lines that lie ``_AHEAD`` bytes after element ``offset``."""
-
-    def codegen(context, builder, signature, args):
-        i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32]), "llvm.prefetch.p0"
-        )
-        ahead = builder.add(args[1], args[1].type(_AHEAD * 8 // array.dtype.bitwidth))
-        for line in addresses(context, builder, array, args[0], ahead, registers.literal_value):
-            # To read, into the first-level cache, data.
-            builder.call(function, [builder.bitcast(line, byte), i32(0), i32(3), i32(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, registers), codegen

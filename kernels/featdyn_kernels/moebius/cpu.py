@@ -14,12 +14,15 @@ from numba.extending import register_jitable
 from featdyn_kernels import _simd as simd
 from featdyn_kernels._jit import njit
 from featdyn_kernels._threads import parallel_blocks
-from featdyn_kernels.moebius.butterflies import butterflies, prefetch
+from featdyn_kernels.moebius.butterflies import butterflies
 
 Array = np.ndarray[Any, Any]
 
 # Bits of a register's number within a tile, a block of the first-level cache (16 KiB) and of the second (256 KiB).
 TILE, FIRST, SECOND = 4, 8, 12
+# Bytes ahead of the reads that a source is fetched. AMD Zen 5 (EPYC 9005), n = 16, float32, one core: 2 to 32 KiB
+# swept, 8 KiB took 5.7 ms where no prefetch took 9.9 ms and a copy 4.4 ms.
+AHEAD = 8192
 _COLUMNS = 1024  # contiguous elements at a time in the passes over more than the second-level cache
 _SPREAD = 2**17  # elements below which a second thread costs more than it gives
 
@@ -62,7 +65,7 @@ def _blocks(source: Any, target: Any, n: int, start: int, stop: int, sign: Any, 
     for block in range(start << n, stop << n, 1 << n):
         for part in range(block, block + (1 << n), 1 << first):
             for t in range(part, part + (1 << first), tile):
-                prefetch(source, t, 16)
+                simd.prefetch(source, t + AHEAD // source.itemsize, 16)
                 if adjoint:
                     butterflies(source, t, target, t, lanes, sign, 16, True, True)
                 else:
