@@ -149,8 +149,11 @@ def _processor() -> str:
 
 
 def _instructions() -> str:
-    """Return the widest instructions that PyTorch finds here, such as AVX2 or AVX512."""
-    import torch
+    """Return the widest instructions that PyTorch finds here, such as AVX2 or AVX512; '' without it."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return ""
 
     return str(torch.backends.cpu.get_cpu_capability())
 

@@ -123,14 +123,14 @@ def commands() -> str:
 def data_dictionary() -> str:
     """Return all arrays and coordinates of a store, from its specification and from what code says of them."""
     from featdyn.analysis import status
-    from featdyn.analysis.declaration import COORDINATES
     from featdyn.analysis.page import table
+    from featdyn.names import NAMES
     from featdyn.query.derived import MEANING, axes
 
     rows, notes = recorded()
     reasons = [value for name, value in vars(status).items() if name.isupper() and isinstance(value, str)]
     derived = [(f"`{path}`", ", ".join(axes(path)), kind, "1", words) for path, (words, kind) in MEANING.items()]
-    coordinates = [(f"`{name}`", units, words) for name, (words, units) in COORDINATES.items()]
+    coordinates = [(f"`{name}`", units, words) for name, (words, units) in NAMES.items()]
     return "\n\n".join(
         [
             "# Data dictionary",
@@ -142,7 +142,7 @@ def data_dictionary() -> str:
             "## What follows from it",
             "`featdyn query` and `featdyn sql` compute these when they are asked for.",
             table(("path", "axes", "type", "units", "what it is"), derived),
-            "## Coordinates of results",
+            "## Coordinates",
             "Results lie at `results/ANALYSIS/COMMIT`. Their variables are on the page of each "
             "[analysis](../analyses/index.md).",
             table(("coordinate", "units", "what it is"), coordinates),

@@ -42,7 +42,7 @@ TOKENS = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=", ast.Add: "+", ast.Sub: "-",
     ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**", ast.And: "and", ast.Or: "or",
 }  # fmt: skip
-SAID = {"failed": "caught", "passed": "SURVIVED", "out of time": "OUT OF TIME"}
+SAID = {"failed": "caught", "passed": "SURVIVED", "out of time": "OUT OF TIME", "nothing ran": "NOTHING RAN"}
 LIBRARIES = (
     "torch", "torch.fx", "torch.export", "torch.func", "torch.utils.data", "xarray", "zarr", "scipy.stats",
     "scipy.optimize", "pandas", "pydantic", "pyarrow.parquet", "sklearn.linear_model", "click", "jinja2",
@@ -114,12 +114,18 @@ def mutants(path: Path) -> Iterator[Mutant]:
 
 
 class Failed:
-    """A plugin of pytest that keeps the name of the first test that fails."""
+    """A plugin of pytest that keeps the names of tests that fail, and of files that cannot be loaded."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._note(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._note(report)
+
+    def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
         if report.failed:
             with self._path.open("a") as out:
                 out.write(f"{report.nodeid}\n")
@@ -143,8 +149,9 @@ class OwnAnalysis:
 def run(tree: Path, tests: list[str], seconds: float, *flags: str, of: str = "") -> tuple[str, list[str]]:
     """Run tests on a copy of the tree, in a fork.
 
-    Return "passed", "failed" or "out of time", which is so many seconds of CPU, and the tests that failed. ``of`` is
-    the path that was changed.
+    Return "passed", "failed", "out of time", which is so many seconds of CPU, or "nothing ran", where pytest ended
+    without a test that failed (none was left, or it broke), and the tests that failed. ``of`` is the path that was
+    changed.
     """
     names = tree / "failed.txt"
     names.unlink(missing_ok=True)
@@ -162,7 +169,7 @@ def run(tree: Path, tests: list[str], seconds: float, *flags: str, of: str = "")
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
-                said = "failed" if status else "passed"
+                said = "failed" if status and names.exists() else "nothing ran" if status else "passed"
             break
         time.sleep(0.05)
     else:

@@ -52,12 +52,28 @@ OTHERS = (
     "architectures",
     "__main__",
 )
-OF_STUDIES = ("richness_runs", "richness_speed", "resi", "three_phases")
+OF_STUDIES = ("richness_speed", "resi")
 
 
 @pytest.mark.parametrize("module", [*OTHERS, *OF_STUDIES])
 def test_the_other_benchmarks_load(module):
     importlib.import_module(f"bench.{module}")
+
+
+@pytest.mark.slow
+def test_questions_from_cold_read_only_what_they_need(tmp_path):
+    """Answers agree, the second call measures nothing anew, and no block is read that holds no answer."""
+    pytest.importorskip("duckdb")
+    from bench import cold
+
+    size = (4, 20, 1030)  # two blocks of samples, each too large to be gathered
+    rows = cold.measure(tmp_path / "cold", size, 1)
+    assert {row["contender"] for row in rows} >= {"query", "sql", "DuckDB over Parquet"}
+    for row in rows:
+        if "blocks" in row:
+            assert row["blocks"]["read"] == row["blocks"]["needed"]
+            assert (row["blocks"]["beyond"], row["blocks"]["all"]) == (0, 8)
+    assert cold.measure(tmp_path / "cold", size, 1) == rows
 
 
 def test_a_wrong_contender_is_found():
@@ -118,3 +134,11 @@ def test_of_two_files_the_newer_counts_and_processors_stand_apart(tmp_path):
     lines = table.table(table.measured(tmp_path)).splitlines()
     assert lines[0] == "| operation | case | X Zen 3, AVX2 | X Zen 5, AVX512 |"
     assert lines[2] == "| operation | c | **0.5** peer (10 ms) | 3 peer (10 ms) |"
+
+
+def test_what_is_written_is_json():
+    found = {"a": [1.0, float("nan"), {"b": -float("inf")}], "c": "words"}
+    assert json.loads(json.dumps(harness.plain(found), allow_nan=False)) == {
+        "a": [1.0, None, {"b": "-inf"}],
+        "c": "words",
+    }

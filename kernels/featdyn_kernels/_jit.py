@@ -7,12 +7,18 @@ from functools import partial
 from typing import Any
 
 import numba
+from numba import types
 
 from featdyn_kernels._versions import simd
 
 
-def njit(function: Callable[..., Any] | None = None, *, fastmath: set[str] | bool = False) -> Any:
+def njit(
+    function: Callable[..., Any] | None = None, *, fastmath: set[str] | bool = False, specialised: bool = True
+) -> Any:
     """Compile a serial kernel.
+
+    Where another kernel calls it with constants, Numba compiles a version for each of them, with ``specialised=False``
+    one for all: seconds of compilation less, where what a constant chooses runs for many elements.
 
     Numba's cache notices changes in the function's own file only: it would go on running machine code made of functions
     and constants of other files as they were before an upgrade. Here it notices changes in all files of the operation,
@@ -20,9 +26,14 @@ def njit(function: Callable[..., Any] | None = None, *, fastmath: set[str] | boo
     so with versions that were not tested there is none.
     """
     if function is None:
-        return partial(njit, fastmath=fastmath)
+        return partial(njit, fastmath=fastmath, specialised=specialised)
     cached = simd()
     kernel: Any = numba.njit(nogil=True, cache=cached, error_model="numpy", fastmath=fastmath)(function)
+    if not specialised:
+        typed = kernel.get_call_template
+        kernel.get_call_template = lambda args, kws: typed(
+            tuple(map(types.unliteral, args)), {name: types.unliteral(kind) for name, kind in kws.items()}
+        )
     if cached:
         from featdyn_kernels._cache import keep
 

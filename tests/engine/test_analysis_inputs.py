@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from featdyn.analysis.composites.halves import apart
 from featdyn.analysis.features import folded_moments
-from featdyn.analysis.inputs import layer_vectors
+from featdyn.analysis.inputs import feature_source, layer_vectors
+from featdyn.analysis.inputs.class_labels import class_logits
 from featdyn.analysis.inputs.probe_sets import ProbeSets, _balanced
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NOT_FINITE, ZERO
 from featdyn.capture.layers import dims
@@ -224,3 +226,28 @@ def test_of_logits_that_are_no_numbers_the_class_is_compared(odd: float) -> None
 )
 def test_axes_have_names(shape: tuple[int, ...], positions: bool | None, names: str) -> None:
     assert " ".join(dims(shape, positions=positions)) == names
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_features_are_read_from_the_store_where_it_holds_what_the_network_hands_on(exact: bool, masked: bool) -> None:
+    real = np.array([[True, True], [True, False], [True, True]])
+    run = run_of({"layers/texts/activation": np.zeros((3, 2, 3), np.float32)}, 4, real)
+    as_it_is = ArraySpec("layers/kept/activation", ("sample", "feature"), (3, 6), "float32")
+    others: dict[str, dict[str, Any]] = {
+        "rounded": {"dtype": "float16"},
+        "pooled": {"attrs": {"pool": "mean"}},
+        "other": {},
+    }
+    more = [replace(as_it_is, path=f"layers/{name}/activation", **of) for name, of in others.items()]
+    run.schema = replace(run.schema, arrays=(*run.schema.arrays, as_it_is, *more))
+    shapes = {"texts": (2, 3), "kept": (6,), "rounded": (6,), "pooled": (6,), "other": (7,), "absent": (6,)}
+    cuts: Any = [SimpleNamespace(name=name, shape=shape) for name, shape in shapes.items()]
+    expected = {"kept", *(["texts"] if masked else []), *([] if exact else ["rounded"])}
+    assert feature_source.stored_layers(run, cuts, exact, masked=masked) == expected
+
+
+def test_one_logit_is_that_of_class_1_against_class_0() -> None:
+    one, two = np.array([[[-2.0], [3.0]]]), np.array([[1.0, 2.0]])
+    assert class_logits(one).tolist() == [[[0.0, -2.0], [0.0, 3.0]]]
+    assert class_logits(two) is two

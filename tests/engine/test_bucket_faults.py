@@ -70,11 +70,17 @@ def equal(url: str, whole: dict[str, bytes]) -> bool:
 HOW = ["error", "lost", "repeated", "kill", "done"]
 
 
-@pytest.mark.parametrize("how", HOW)
-def test_a_fault_at_every_single_request(clock: Clock, whole: dict[str, bytes], how: str) -> None:
-    at, seen = 0, set()
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("how", "every"),  # who is killed is at each request; the others may miss one
+    [("kill", 1)] + [case for how in HOW if how != "kill" for case in ((how, 2), pytest.param(how, 1, marks=SLOW))],
+)
+def test_a_fault_at_requests(clock: Clock, whole: dict[str, bytes], how: str, every: int) -> None:
+    at, seen = 1 - every, set()
     while True:
-        at += 1
+        at += every
         store = MemoryStore()
         faults, message = Faults(store, at, how), ""
         try:
@@ -132,15 +138,17 @@ def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 
 
 @pytest.mark.parametrize(
-    "arrival", [1, 17, 29, 10**6, *(pytest.param(each, marks=pytest.mark.slow) for each in (10, 20, 24, 40))]
+    ("arrival", "first", "every"),  # of the requests that are held back, each third arrives first, 17th or last
+    [(1, 1, 3), (17, 2, 3), (10**6, 3, 3)]
+    + [pytest.param(arrival, 1, 1, marks=SLOW) for arrival in (1, 10, 17, 20, 24, 29, 40, 10**6)],
 )
 def test_no_request_of_a_writer_that_was_stopped_spoils_what_the_next_one_commits(
-    clock: Clock, other: Callable[[], None], monkeypatch: pytest.MonkeyPatch, arrival: int
+    clock: Clock, other: Callable[[], None], monkeypatch: pytest.MonkeyPatch, arrival: int, first: int, every: int
 ) -> None:
-    """Each request in turn is held back; another writer takes over and writes other values; meanwhile it arrives."""
-    mine, at, stopped = sample_run.fill, 0, 0
+    """A request is held back; another writer takes over and writes other values; meanwhile it arrives."""
+    mine, at, stopped = sample_run.fill, first - every, 0
     while True:
-        at += 1
+        at += every
         monkeypatch.setattr(sample_run, "fill", mine)
         store = MemoryStore()
         late = Late(store, at)

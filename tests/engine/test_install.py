@@ -16,15 +16,47 @@ from tests.engine.declared_results import declared_result
 from tests.engine.synthetic_run import make_run
 
 ROOT = Path(__file__).parents[2]
-READING = """
-import importlib.abc, json, sys
+ELSEWHERE = """
+import builtins, io, os, sys
+import click, google_crc32c, jinja2, numcodecs, numpy, pandas, plotly, pyarrow.dataset, pydantic, safetensors, scipy
+import tqdm, xarray, zarr, multiprocessing.synchronize, concurrent.futures.process, asyncio.unix_events
+for name in {modules!r}:
+    sys.modules[name] = None
+for name in {calls!r}:
+    if hasattr(os, name):
+        delattr(os, name)
+sys.platform = {platform!r}
+
+def without_proc(function):
+    def call(path, *more, **options):
+        if str(path).startswith("/proc"):
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return function(path, *more, **options)
+    return call
+
+io.open, builtins.open, os.readlink = map(without_proc, (io.open, builtins.open, os.readlink))
+"""
+"""Another system, as far as one can be had here: what other packages need of this one they have taken before."""
+POSIX = ("fcntl", "resource", "pwd", "grp", "termios", "pty", "tty", "syslog", "readline")
+LINUX = ("sched_getaffinity", "sched_setaffinity", "posix_fadvise", "posix_fallocate", "O_DIRECT", "sched_getparam")
+OF_UNIX = ("fork", "register_at_fork", "pread", "pwrite", "preadv", "sysconf", "statvfs", "getuid", "geteuid", "chown",
+           "mkfifo", "O_DIRECTORY", "O_NOFOLLOW", "killpg", "getpgid", "setsid", "uname", "nice")  # fmt: skip
+WITHOUT = """
+import importlib.abc, importlib.util, sys
 
 class Missing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {missing!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
+def find_spec(name, package=None, find=importlib.util.find_spec):
+    return None if name.partition(".")[0] in {missing!r} else find(name, package)
+
 sys.meta_path.insert(0, Missing())
+importlib.util.find_spec = find_spec
+"""
+READING = """
+import json, sys
 from featdyn.cli.main import main
 for command in json.loads(sys.argv[1]):
     sys.argv = ["featdyn", *command]
@@ -38,10 +70,10 @@ for command in json.loads(sys.argv[1]):
 """
 
 
-def run(commands: list[list[str]]) -> tuple[dict[str, int], str]:
-    """Run commands in one process that has no module of the extra; return their exit codes, and what went wrong."""
-    missing = {*EXTRAS["train"], "torchvision"}
-    code = READING.format(missing=missing)
+def run(commands: list[list[str]], before: str = "") -> tuple[dict[str, int], str]:
+    """Run commands in one process that has no module of an extra; return their exit codes, and what went wrong."""
+    missing = sorted({module for modules in EXTRAS.values() for module in modules})
+    code = WITHOUT.format(missing=missing) + before + READING
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(commands)], capture_output=True, text=True, check=True
     )
@@ -78,6 +110,26 @@ def test_a_store_is_read_without_the_extra(stores: list[str], tmp_path: Path) ->
     codes, said = run(commands)
     assert codes == dict.fromkeys(("info", "query", "verify", "report", "compare", "gc", "train", "capture"), 0), said
     assert (tmp_path / "r.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("platform", "modules", "calls"), [("darwin", (), LINUX), ("win32", POSIX, (*LINUX, *OF_UNIX))]
+)
+def test_a_store_is_read_on_other_systems(
+    stores: list[str], tmp_path: Path, platform: str, modules: tuple[str, ...], calls: tuple[str, ...]
+) -> None:
+    store = stores[0]
+    commands = [
+        ["info", store],
+        ["query", store, "cube.activation_norm", "--reduce", "mean:sample", "-o", str(tmp_path / "a.csv")],
+        ["sql", store],
+        ["verify", store],
+        ["report", store, "-o", str(tmp_path / "r.html")],
+        ["compare", *stores],
+    ]
+    codes, said = run(commands, ELSEWHERE.format(platform=platform, modules=modules, calls=calls))
+    assert codes == dict.fromkeys(("info", "query", "sql", "verify", "report", "compare"), 0), said
+    assert (tmp_path / "a.csv").read_text().startswith("checkpoint,")
 
 
 @pytest.mark.parametrize("command", [["train", "digits", "--store", "none.zarr"], ["demo"]])

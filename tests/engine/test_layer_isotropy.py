@@ -77,6 +77,25 @@ def test_numbers_are_those_of_the_tests_on_the_draws(run):
     np.testing.assert_allclose(found["gradient_share"], [share[:k].sum() / share.sum() for k in (1, 5, 10)], rtol=1e-6)
 
 
+def test_a_block_with_probes_of_both_sets_is_read_once(tmp_path, monkeypatch):
+    """Sets that alternate: numbers are those of the same probes one set after the other."""
+    values = np.random.default_rng(0).standard_normal((2, 48, 7)).astype(np.float32)
+    split = np.array(["train", "test"], dtype=object)
+    mixed = recorded(tmp_path / "mixed.zarr", values, {"split": ("sample", np.tile(split, 24))})
+    order = np.argsort(np.arange(48) % 2, kind="stable")
+    sorted_ = recorded(tmp_path / "sorted.zarr", values[:, order], {"split": ("sample", np.repeat(split, 24))})
+    block, read = Run.block, []
+
+    def counted(run, path, t, number, *args, **options):
+        read.append((path, t, number))
+        return block(run, path, t, number, *args, **options)
+
+    monkeypatch.setattr(Run, "block", counted)
+    found = layer_isotropy(mixed)
+    assert sorted(read) == sorted(set(read))
+    xr.testing.assert_equal(found, layer_isotropy(sorted_))
+
+
 def test_the_same_on_workers(run, clusters):
     here = layer_isotropy(run, samples=24)
     for found in clusters.values():

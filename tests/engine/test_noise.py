@@ -12,12 +12,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.autograd.functional import hessian
 from torch.func import functional_call
 
 from featdyn.analysis import analyses
 from featdyn.analysis.driver import analyze
 from featdyn.analysis.gradient_noise import gram_arrays as grams
+from featdyn.analysis.gradient_noise.noise import MOST, NoiseOptions
 from featdyn.analysis.gradient_noise.noise.checkpoint import NoiseAt
 from featdyn.analysis.gradient_noise.noise.curvature import quotients
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
@@ -83,6 +86,21 @@ def test_noise_shrinks_with_the_batch_as_it_must(run):
     assert scale[10, True] / scale[50, True] == pytest.approx(5, rel=0.25)
     for size in (10, 50):  # C/B (N-B)/(N-1)
         assert scale[size, False] / scale[size, True] == pytest.approx((100 - size) / 99, rel=0.25)
+
+
+@given(checkpoints=st.integers(1, 10_000), every=st.none() | st.integers(1, 200))
+def test_by_default_few_checkpoints_are_sampled_evenly_back_from_the_last(checkpoints, every):
+    times = NoiseOptions(every=every).sampled(checkpoints)
+    assert times[-1] == checkpoints - 1
+    steps = set(np.diff(times))
+    if every is None:
+        assert len(times) <= MOST
+        assert len(steps) <= 1
+        (step,) = steps or {checkpoints}
+        assert step == 1 or -(-checkpoints // (step - 1)) > MOST  # as many as may be
+    else:
+        assert steps <= {every}
+        assert times[0] < every
 
 
 def test_sampling_leaves_buffers_and_repeats(small_store):

@@ -157,6 +157,12 @@ def planned(analysis: Analysis, run: Run, model: nn.Module) -> Plan:
     return told.plan
 
 
+@pytest.fixture(scope="module")
+def of_the_small(recorded: Recorded) -> Callable[[str], Plan]:
+    """Return the plan of the small run, with which several are compared."""
+    return cache(lambda name: planned(analyses()[name], *recorded(**SMALL)))
+
+
 def growing() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield analyses with a dimension of the run; with all at once where results of others have to be made first."""
     for name, analysis in analyses().items():
@@ -165,11 +171,11 @@ def growing() -> Iterator[tuple[str, tuple[str, ...]]]:
 
 @pytest.mark.parametrize(("name", "dimensions"), [*growing()])
 def test_a_plan_is_of_whole_bytes_and_grows_in_every_part(
-    recorded: Recorded, name: str, dimensions: tuple[str, ...]
+    recorded: Recorded, of_the_small: Callable[[str], Plan], name: str, dimensions: tuple[str, ...]
 ) -> None:
     """While the other dimensions stay, so that nothing is divided by one; and is what was approved, part by part."""
-    sizes = SMALL, SMALL | {dimension: 2 * SMALL[dimension] for dimension in dimensions}
-    few, many = (planned(analyses()[name], *recorded(**of)) for of in sizes)
+    more = SMALL | {dimension: 2 * SMALL[dimension] for dimension in dimensions}
+    few, many = of_the_small(name), planned(analyses()[name], *recorded(**more))
     assert many.tasks >= few.tasks > 0
     assert many.reads >= few.reads >= 0
     for parts in (few, many):
@@ -202,11 +208,15 @@ PREFIX, SUFFIX = INPUTS * SMALL["width"], SMALL["width"] * SMALL["classes"]
 """Multiply-adds before and behind the cut, for one probe."""
 SET, PAIRS, STEPS = SMALL["probes"] // 2, SMALL["checkpoints"], SMALL["checkpoints"]
 """Probes of each of the two sets; pairs of any checkpoint and the last one."""
+APART = STEPS * 2 * SET * (PREFIX + SUFFIX)
+"""Each checkpoint joined with itself, to see whether that is its network."""
 ARITHMETIC = {
     "consistency": 2 * SET * (STEPS * PREFIX + STEPS**2 * SUFFIX),
-    "controls": PAIRS * 2 * SET * (PREFIX + 5 * SUFFIX),  # the drift, and four of its length
-    "batchnorm": PAIRS * 3 * SET * (PREFIX + 3 * SUFFIX),  # both sets, and the training probes for their statistics
-    "rewind": 2 * SET * (PREFIX + PAIRS * (PREFIX + 2 * SUFFIX)),  # both segments, and what is behind the first
+    "controls": APART + PAIRS * 2 * SET * (PREFIX + 5 * SUFFIX),  # the drift, and four of its length
+    # Both sets, and the training probes for their statistics.
+    "batchnorm": APART + PAIRS * 3 * SET * (PREFIX + 3 * SUFFIX),
+    # Both segments, and what is behind the first.
+    "rewind": APART + 2 * SET * (PREFIX + PAIRS * (PREFIX + 2 * SUFFIX)),
     # To and fro, and products of one probe's features at any two checkpoints.
     "drift": 2 * SET * (2 * STEPS * PREFIX + STEPS**2 * SMALL["width"] / 2),
     "interactions": STEPS * 2 * SET * 2 ** ASKED["players"] * SUFFIX,
@@ -217,8 +227,8 @@ ARITHMETIC = {
 
 
 @pytest.mark.parametrize("name", ARITHMETIC)
-def test_a_plan_s_arithmetic_is_that_of_the_layers(recorded: Recorded, name: str) -> None:
-    found = re.findall(r"(\S+) T multiply-adds", planned(analyses()[name], *recorded(**SMALL)).work)
+def test_a_plan_s_arithmetic_is_that_of_the_layers(of_the_small: Callable[[str], Plan], name: str) -> None:
+    found = re.findall(r"(\S+) T multiply-adds", of_the_small(name).work)
     assert [1e12 * float(number) for number in found] == pytest.approx([ARITHMETIC[name]], rel=0.005)
 
 

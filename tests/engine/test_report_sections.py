@@ -17,7 +17,7 @@ from featdyn.analysis import Analysis, analyses
 from featdyn.report import write_report
 from featdyn.report.chapters import chapters, plain_section
 from featdyn.report.colours import FEW, KINDS, NEUTRAL, colours
-from featdyn.report.figure import Figure, Lines, Map, Mark
+from featdyn.report.figure import Axis, Figure, Lines, Map, Mark, Series
 from featdyn.report.figures import chart, checkpoint_axis, lines
 from featdyn.report.plotly import to_plotly
 from featdyn.report.section import Section
@@ -257,3 +257,18 @@ def test_kinds_stand_out_from_their_paper(pair: tuple[str, str]) -> None:
     for shade, paper in zip(pair, ("#fcfcfa", "#15181c"), strict=True):
         darker, brighter = sorted((luminance(shade), luminance(paper)))
         assert (brighter + 0.05) / (darker + 0.05) >= 3
+
+
+def test_a_legend_is_of_several_and_large_figures_leave_out_what_nobody_could_see() -> None:
+    axis = Axis("a")
+
+    def drawn(points: int, series: int) -> dict[str, Any]:
+        return to_plotly(Lines(axis, axis, tuple(Series(f"s{i}", np.arange(float(points))) for i in range(series))))
+
+    def bounds(rows: int) -> bool:
+        z = np.zeros((rows, 64))
+        return "low" in to_plotly(Map(axis, axis, z, low=z - 1, high=z + 1))["data"][0].get("meta", {})
+
+    assert [drawn(2, series)["layout"]["showlegend"] for series in (1, 2, 3)] == [False, True, True]
+    assert [drawn(points, 1)["data"][0]["mode"] for points in (60, 61)] == ["lines+markers", "lines"]
+    assert [bounds(rows) for rows in (64, 65)] == [True, False]

@@ -89,7 +89,7 @@ def test_each_page_of_an_analysis_has_its_options_variables_and_source():
 def test_the_data_dictionary_has_each_array_of_a_store(small_store):
     from featdyn import open_run
 
-    runs, results = MADE["docs/reference/data-dictionary.md"].split("## Coordinates of results")
+    runs, results = MADE["docs/reference/data-dictionary.md"].split("## Coordinates\n")
     rows = [line.split(" | ") for line in runs.splitlines() if line[:3] == "| `"]
     held = {row[0].strip("| `"): row for row in rows}
     for path, document in open_run(small_store).nodes.items():

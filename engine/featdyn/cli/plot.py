@@ -26,7 +26,7 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     return []
 
 
-@click.command(epilog="Example: featdyn plot run.zarr consistency.grid --where set=test --width page -o grid.pdf")
+@click.command(epilog="Example: featdyn plot run.zarr layers --width page -o layers.pdf")
 @click.argument("store", type=click.Path())
 @click.argument("figure", required=False, shell_complete=_complete)
 @click.option("--where", multiple=True, metavar="NAME=VALUE", help="Which of them: set=test, cut=s2b3, quantity=...")

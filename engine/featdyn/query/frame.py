@@ -54,8 +54,9 @@ def query(
         Conditions, all of which must hold. Text takes patterns and regular expressions: ``layer=s3*``,
         ``layer~^s[23]``, ``split=train,test``, ``corruption!=``. Numbers take values, lists and ranges that include
         both ends: ``epoch=1,5``, ``step=100..500``, ``checkpoint=last``, ``train_loss<0.1``; of an axis ``-1`` is the
-        last. An axis without coordinate is selected by its index. A condition may be on a variable too, one that is
-        asked for or another by its dotted name: ``loss>1``, ``outputs.correct=false``.
+        last. An axis without coordinate is selected by its index, and one of names by index too where no name is spelt
+        so: ``sample=17``, ``layer=-1``. In a result ``checkpoint`` is ``t``. A condition may be on a variable too, one
+        that is asked for or another by its dotted name: ``loss>1``, ``outputs.correct=false``.
     by
         Coordinates whose groups are left of the axes that are reduced, such as ``label``, ``class_name`` or ``epoch``,
         or axes that stay. Without a reduction it is the mean.

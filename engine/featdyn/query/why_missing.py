@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from featdyn.analysis.status import meanings
 from featdyn.query.cells import Array, Cells
 from featdyn.query.stored_array import StoredArray, stored_cells
 from featdyn.store import Run
@@ -19,8 +18,13 @@ def why_missing(run: Run, array: StoredArray, selected: Cells) -> Array | None:
     group, attributes = array.path.rpartition("/")[0], array.attributes
     paths = [f"{group}/{name}" for name in str(attributes.get("ancillary_variables", "")).split()]
     own = "flag_meanings" in attributes
+    codes_of = [array.path] if own else [path for path in paths if path in run.nodes]
+    if not codes_of:  # as of all that is recorded: a question to it starts without what declares analyses
+        return None
+    from featdyn.analysis.status import meanings
+
     words = np.full(selected.shape, "", dtype=object)
-    for path in [array.path] if own else [path for path in paths if path in run.nodes]:
+    for path in codes_of:
         table = np.array(meanings(run.nodes[path]["attributes"]), dtype=object)
         status = stored_cells(run, path)
         if not set(status.dims) <= set(selected.dims):

@@ -45,33 +45,25 @@ class Turn(Kind):
 def turn(seen: Seen, options: Turn) -> Measured:
     """Return what happens around the largest share; variances of two checkpoints add as if they were independent."""
     result = seen.run.result("generalization").isel(cut=0)
-    shape = (len(options.labels),)
-    value, variance, undefined = np.full(shape, np.nan), np.full(shape, np.nan), False
-    for i, label in enumerate(options.labels):
-        share = _curve(result, label).sel(set=options.found_on).values
-        if not np.isfinite(share).all():
-            undefined = True
-            continue
-        at = int(share.argmax())
-        if options.measure == "step":
-            value[i] = float(result["step"][at])
-            continue
-        read = result if options.measure == "gap" else result.sel(set=options.read_on)
-        curve, spread = _curve(read, label, options.measure), _spread(read, label, options.measure)
-        other = 0 if options.measure == "rise" else len(share) - 1
-        sign = -1.0 if options.measure == "gap" else 1.0
-        value[i] = sign * float(curve[at] - curve[other])
-        variance[i] = float(spread[at] + spread[other])
-    return Measured.of(options.axes, value, variance, UNDEFINED if undefined else "")
+    found = [_of(result, label, options) for label in options.labels]
+    value, variance = np.array(found).T
+    return Measured.of(options.axes, value, variance, UNDEFINED if np.isnan(value).any() else "")
 
 
-def _curve(result: xr.Dataset, label: str, measure: str = "", end: str = "") -> xr.DataArray:
-    """Return a share, or the loss gap, over checkpoints."""
-    if measure == "gap":
-        return result[f"gap{end}"]
-    return result[f"decay_share{end}"] if label == DECAY else result[f"power{end}"].sel(reference=label)
+def _of(result: xr.Dataset, label: str, options: Turn) -> tuple[float, float]:
+    """Return (value, variance) of one label."""
+    name, place = ("decay_share", {}) if label == DECAY else ("power", {"reference": label})
+    share = result[name].sel({"set": options.found_on, **place}).values
+    if not np.isfinite(share).all():
+        return np.nan, np.nan
+    at, last = int(share.argmax()), len(share) - 1
+    if options.measure == "step":
+        return float(result["step"][at]), np.nan
+    if options.measure == "gap":
+        return _difference(result, "gap", {}, last, at)
+    return _difference(result, name, {"set": options.read_on, **place}, at, 0 if options.measure == "rise" else last)
 
 
-def _spread(result: xr.Dataset, label: str, measure: str) -> xr.DataArray:
-    low, high = (_curve(result, label, measure, end) for end in ("_low", "_high"))
-    return low.copy(data=variance_of(low, high))
+def _difference(result: xr.Dataset, name: str, place: dict[str, str], one: int, other: int) -> tuple[float, float]:
+    value, low, high = (result[f"{name}{end}"].sel(place).values[[one, other]] for end in ("", "_low", "_high"))
+    return float(value[0] - value[1]), float(variance_of(low, high).sum())

@@ -19,7 +19,9 @@ from featdyn.statistics.blas import one_thread
 from featdyn.statistics.centred import Centred
 from featdyn.statistics.result import Center
 
-_BLOCK = 2**20  # entries of one float64 block of columns, 8 MiB: copies stay near the cache
+_BLOCK = 2**16
+"""Entries of one float64 block of columns, 512 KiB: it and its copies stay in the cache of a core. On a Sapphire Rapids
+core (2 MiB of it) 64 x 268,784 take 0.41 s of processor time with 2**20, 0.26 with 2**18, 0.21 with 2**17, 0.18 so."""
 _LARGEST = 230  # binary exponent, about 1e69: fourth powers of larger entries, or of smaller than its inverse, are lost
 _PLAIN = 100  # binary exponent up to which draws are taken in their own units
 

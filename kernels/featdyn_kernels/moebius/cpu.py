@@ -72,7 +72,7 @@ def _blocks(source: Any, target: Any, n: int, start: int, stop: int, sign: Any, 
         strided(target, block, first, n, 0, 1 << first, 2, sign, adjoint)
 
 
-@njit
+@njit(specialised=False)
 def strided(
     f: Any, start: int, low: int, high: int, first: int, last: int, widest: int, sign: Any, adjoint: bool
 ) -> None:

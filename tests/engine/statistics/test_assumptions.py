@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from featdyn.statistics import Gram, group_means, isotropy
-from featdyn.statistics.assumptions import assumptions
+from featdyn.statistics.assumptions import _fourth, assumptions
 from featdyn.statistics.gram import centred
 from tests.engine.statistics import laws
 
@@ -177,3 +177,16 @@ def test_copies_are_one_draw() -> None:
     np.testing.assert_allclose(group_means([[1.0, 2], [3, 4], [5, 8]], ["b", "a", "b"]), [[3, 5], [3, 4]])
     with pytest.raises(TypeError, match="draws themselves"):
         isotropy(Gram.of(x), groups=groups)
+
+
+@pytest.mark.parametrize("p", [2, 3])
+def test_fourth_powers_of_a_uniform_direction_have_mean_0_and_deviation_1(p: int) -> None:
+    """Over all directions of the plane and of space, by rules that are exact for polynomials of degree 8."""
+    around = np.arange(16) * np.pi / 8
+    heights, weights = np.polynomial.legendre.leggauss(6) if p == 3 else (np.zeros(1), np.full(1, 2.0))
+    flat = np.sqrt(1 - heights**2)[:, None]
+    x = np.stack([flat * np.cos(around), flat * np.sin(around), heights[:, None] + 0 * around], -1)[..., :p]
+    lengths = np.array([3.0, 1e-4, 1e-4])[:, None]  # three draws at least, of which one counts
+    found = [[_fourth(centred(lengths * row, "known")) for row in rows] for rows in x]
+    assert weights @ np.mean(found, 1) / 2 == pytest.approx(0, abs=1e-12)
+    assert weights @ np.mean(np.square(found), 1) / 2 == pytest.approx(1)

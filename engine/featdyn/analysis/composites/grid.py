@@ -7,7 +7,7 @@ come in groups, and once for each group; where those of one do not, piece by pie
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import output_positions
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.inputs.suffix_banks import bank_bytes, suffixes
+from featdyn.compute import Plan
 from featdyn.errors import NetworkError
 from featdyn.store import Run
 from featdyn_kernels.stitch import SuffixBank
@@ -104,7 +105,7 @@ def refuse_apart(context: Context[Any], parts: Stitchable, labels: NDArray[np.in
     items = [(range(block, block + 1), t, t) for t in every for block in range(run.schema.blocks)]
     different = np.zeros((len(parts.cuts), len(parts.states)), np.int64)
     with context.stage(InMemory(run, parts, members, labels), parts.around(InMemory, run, members, labels)) as stage:
-        for (tally,) in stage.map(InMemory.tally, items):
+        for (tally,) in context.each(stage.map(InMemory.tally, items)):
             different[:, tally.t1s[0]] += tally.different[:, 0]
     for cut, counts in zip(parts.cuts, different, strict=True):
         if counts.any():
@@ -121,9 +122,22 @@ def refuse_apart(context: Context[Any], parts: Stitchable, labels: NDArray[np.in
             )
 
 
-def apart_bytes(run: Run) -> int:
-    """Return the bytes of outputs that :func:`refuse_apart` holds: of a block, as recorded and as joined."""
-    return 2 * predictions.outputs_bytes(run, run.schema.shard_samples)
+def apart_macs(run: Run, parts: Stitchable) -> int:
+    """Return the multiply-adds of :func:`refuse_apart`."""
+    cuts = parts.cuts
+    found: int = cuts[-1].prefix_macs + sum(cut.suffix_macs for cut in cuts)
+    return run.checkpoints * run.schema.samples * found
+
+
+def with_apart(plan: Plan, run: Run, parts: Stitchable) -> Plan:
+    """Return a plan with what :func:`refuse_apart` adds; it holds outputs of a block as recorded and as joined."""
+    steps, logits = run.checkpoints, run.schema["outputs/logits"].nbytes
+    return replace(
+        plan,
+        tasks=plan.tasks + steps * run.schema.blocks,
+        reads=plan.reads + steps * (parts.features.stored_bytes + logits),
+        task=plan.task | {"compared": 2 * predictions.outputs_bytes(run, run.schema.shard_samples)},
+    )
 
 
 def in_memory(parts: Stitchable, blocks: int, old: int) -> list[Item]:

@@ -6,7 +6,6 @@ is the request, as tokens of one are no independent samples. Which layers they a
 
 from __future__ import annotations
 
-import fcntl
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,11 @@ from safetensors import safe_open
 
 from featdyn.capture.foreign.recorded import Layer, Recorded, as_array, one_layer, readable
 from featdyn.errors import DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where vLLM does not run
+    fcntl = None  # type: ignore[assignment]
 
 STATES, TOKENS = "hidden_states", "token_ids"
 _TYPES = {"BF16": "float32", "F16": "float16", "F32": "float32"}
@@ -74,7 +78,7 @@ def opened(path: Path) -> dict[int | None, Recorded]:
 def _refuse_unfinished(file: Path) -> None:
     """Raise where the writer of a file still holds the lock beside it."""
     lock = file.with_name(file.name + ".lock")
-    if not lock.exists():
+    if fcntl is None or not lock.exists():
         return
     with readable(lock), lock.open() as held:
         try:

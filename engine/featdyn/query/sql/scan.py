@@ -180,7 +180,9 @@ def _array(values: Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(kind) or pa.types.is_string(kind):
         texts = pa.array(values.tolist(), pa.string())
         return texts.dictionary_encode() if pa.types.is_dictionary(kind) else texts
-    return pa.array(values if values.dtype != np.float16 else values.astype(np.float32), kind, from_pandas=True)
+    values = values.astype(np.float32) if values.dtype == np.float16 else values
+    missing = values.dtype.kind == "f" and np.isnan(values).any()  # else Arrow takes the values without a copy
+    return pa.array(values, kind, from_pandas=bool(missing))
 
 
 def _empty(rows: int) -> pa.RecordBatch:

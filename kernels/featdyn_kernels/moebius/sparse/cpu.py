@@ -99,7 +99,7 @@ def _solve(
                 busy -= 1
 
 
-@njit
+@njit(specialised=False)
 def _enter(arrays: Any, sample: int, work: Any, numbers: Any, lane: int, rounding: Any) -> None:
     """Put a sample into a lane, and what its coefficients start from into the arrays to compute in."""
     values, bound, split, slack, prices, _ = arrays

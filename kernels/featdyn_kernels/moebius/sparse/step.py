@@ -30,7 +30,7 @@ def log2(size: int) -> int:
     return n
 
 
-@njit
+@njit(specialised=False)
 def transform(f: Any, n: int, sign: Any, adjoint: bool) -> None:
     """Transform a row of the workspace."""
     for start in range(0, 1 << n, 1 << min(n, FIRST)):
@@ -38,7 +38,7 @@ def transform(f: Any, n: int, sign: Any, adjoint: bool) -> None:
     _high(f, n, sign, adjoint)
 
 
-@njit
+@njit(specialised=False)
 def _low(f: Any, start: int, n: int, sign: Any, adjoint: bool) -> None:
     """Transform the variables that a block of the first-level cache holds, in the block at entry ``start``."""
     lanes = simd.lanes(f)
@@ -46,7 +46,7 @@ def _low(f: Any, start: int, n: int, sign: Any, adjoint: bool) -> None:
     strided(f, start * lanes, lane_bits, lane_bits + min(n, FIRST), 0, lanes, 4, sign, adjoint)
 
 
-@njit
+@njit(specialised=False)
 def _high(f: Any, n: int, sign: Any, adjoint: bool) -> None:
     lane_bits = log2(simd.lanes(f))
     first = lane_bits + min(n, FIRST)
@@ -82,7 +82,7 @@ def iterate(work: Any, numbers: Any, inverse: Any, tables: Any, n: int, relaxati
         simd.store(prices, i, factor * simd.load(left, i, 1) + simd.load(prices, i, 1))
 
 
-@njit
+@njit(specialised=False)
 def _coefficients(
     prices: Any, target: Any, coefficients: Any, step: Any, n: int, free: int, sign: Any, adjoint: bool, relaxation: Any
 ) -> None:

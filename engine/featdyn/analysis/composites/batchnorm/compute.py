@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from featdyn.analysis.composites.batchnorm import CELLS, POLICIES, BatchNormOptions
 from featdyn.analysis.composites.batchnorm_statistics import OneValue, batch_norms, by_batch, nearly_equal, reestimated
-from featdyn.analysis.composites.grid import apart_bytes, refuse_apart
+from featdyn.analysis.composites.grid import apart_macs, refuse_apart, with_apart
 from featdyn.analysis.composites.predictions import (
     NO_COMMON_PREDICTION,
     NO_PREDICTION,
@@ -111,18 +111,20 @@ def _plan(run: Run, parts: Stitchable, kept: list[Places], tasks: int) -> Plan:
     probes, cuts = sum(map(len, kept)), parts.cuts
     layers = BETWEEN * 4 * parts.features.batches.size * max(prod(cut.shape) for cut in cuts)  # of suffixes
     macs = tasks * probes * (cuts[-1].prefix_macs + len(POLICIES) * sum(cut.suffix_macs for cut in cuts))
-    return Plan(
+    macs += apart_macs(run, parts)
+    plan = Plan(
         f"{len(cuts)} cuts x {tasks} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T multiply-adds",
         tasks=tasks,
-        reads=tasks * parts.features.stored_bytes,
+        # Features, and of the last checkpoints what their own networks said.
+        reads=tasks * parts.features.stored_bytes + tasks // run.checkpoints * run.schema["outputs/logits"].nbytes,
         task={
             "features": max(map(len, kept)) * parts.sample_bytes,
             "batches": parts.pass_bytes + layers + outputs_bytes(run, parts.features.batches.size),
-            "compared": apart_bytes(run),
         },
         state=parts.held,
         result={"predictions": 2 * len(POLICIES) * len(cuts) * probes},
     )
+    return with_apart(plan, run, parts)
 
 
 class _Policies:

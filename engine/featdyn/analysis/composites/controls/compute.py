@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from featdyn.analysis.composites.batchnorm_statistics import OneValue, batch_norms, nearly_equal, reestimated
 from featdyn.analysis.composites.controls import CELLS, KINDS, OF_KINDS, STRICT, ControlOptions
 from featdyn.analysis.composites.controls.perturbations import lengths, norm_error, perturbed
-from featdyn.analysis.composites.grid import apart_bytes, refuse_apart
+from featdyn.analysis.composites.grid import apart_macs, refuse_apart, with_apart
 from featdyn.analysis.composites.predictions import (
     NO_COMMON_PREDICTION,
     NO_PREDICTION,
@@ -116,7 +116,8 @@ def _statuses(values: dict[str, NDArray[Any]], strict: list[int]) -> dict[str, x
 def _plan(run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], tasks: int) -> Plan:
     probes, cuts = max(map(len, kept)), parts.cuts
     macs = tasks * probes * (cuts[-1].prefix_macs + len(KINDS) * sum(cut.suffix_macs for cut in cuts))
-    return Plan(
+    macs += apart_macs(run, parts)
+    plan = Plan(
         f"{len(cuts)} cuts x {tasks} cells of up to {probes:,} probes, {macs / 1e12:.3g} T multiply-adds",
         tasks=tasks,
         reads=tasks * parts.features.stored_bytes,
@@ -125,10 +126,10 @@ def _plan(run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], tasks: int)
             "perturbed": COPIES * 4 * probes * max(prod(cut.shape) for cut in cuts) + SQUARE * probes**2,
             "batches": parts.pass_bytes,
             "outputs": outputs_bytes(run, probes),
-            "compared": apart_bytes(run),
         },
         state=parts.held | {"suffixes": bank_bytes(parts)},
     )
+    return with_apart(plan, run, parts)
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call
 
-from featdyn.analysis.composites.grid import apart_bytes, refuse_apart
+from featdyn.analysis.composites.grid import apart_macs, refuse_apart, with_apart
 from featdyn.analysis.composites.predictions import (
     NO_COMMON_PREDICTION,
     NO_PREDICTION,
@@ -96,8 +96,9 @@ def _plan(run: Run, parts: Stitchable, tasks: int, t2s: int) -> Plan:
     whole = cuts[0].prefix_macs + cuts[0].suffix_macs
     per_t1 = whole + sum(cut.suffix_macs for cut in cuts)  # all pieces once, and what is behind each
     macs = t2s * probes * (len(range(0, steps, TOGETHER)) * cuts[-1].prefix_macs + steps * per_t1)
+    macs += apart_macs(run, parts)
     pairs = steps * t2s
-    return Plan(
+    plan = Plan(
         f"{len(cuts) + 1} segments x {pairs:,} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T "
         "multiply-adds",
         tasks=tasks,
@@ -105,11 +106,11 @@ def _plan(run: Run, parts: Stitchable, tasks: int, t2s: int) -> Plan:
         task={
             "features": parts.pass_bytes,
             "outputs": outputs_bytes(run, parts.features.batches.size),
-            "compared": apart_bytes(run),
         },
         state=parts.held | {"suffixes": bank_bytes(parts)},
         result={"predictions": 2 * (len(cuts) + 1) * pairs * probes, "intervals": 6 * 8 * t2s * probes},
     )
+    return with_apart(plan, run, parts)
 
 
 class _Segments:

@@ -36,10 +36,11 @@ def layer_isotropy(context: Context[LayerIsotropyOptions]) -> xr.Dataset:
     kept = sets.choose(run, options.samples, options.seed, per_origin=True)
     context.admit(plan(run, specs, kept))
     shape = len(specs), len(kept), run.checkpoints
-    items, cells, draws = list(product(*map(range, shape))), np.empty(shape, dtype=object), np.zeros(shape, np.int64)
+    items, cells, draws = list(product(range(shape[0]), range(shape[2]))), np.empty(shape, object), np.zeros(shape, int)
     with context.stage((run, specs, kept, options)) as stage:
-        for item, (cell, count) in zip(items, context.each(stage.map(_cell, items)), strict=True):
-            cells[item], draws[item] = cell, count
+        for (c, t), found in zip(items, context.each(stage.map(_cells, items)), strict=True):
+            for s, (cell, count) in enumerate(found):
+                cells[c, s, t], draws[c, s, t] = cell, count
     coords = {"test": np.array(list(FAMILY), dtype=object), "k": list(SHARES), **layer_coords(run, specs, sets)}
     found = {**stacked(options.of, cells, DIMS), f"{options.of}_draws": (DIMS, draws)}
     return xr.Dataset(found, coords).assign_attrs(center="estimated")
@@ -48,22 +49,31 @@ def layer_isotropy(context: Context[LayerIsotropyOptions]) -> xr.Dataset:
 def plan(run: Run, specs: list[ArraySpec], kept: list[NDArray[np.intp]]) -> Plan:
     """Return what the tests of these arrays will need."""
     rows, widest = max(map(len, kept)), max(spec.sample_bytes // spec.itemsize for spec in specs)
-    cells = len(specs) * len(kept) * run.checkpoints
+    tasks, whole = len(specs) * run.checkpoints, sum(map(len, kept))
     return Plan(
         f"{len(specs)} layers x {len(kept)} sets of up to {rows} probes x {run.checkpoints} checkpoints",
-        tasks=cells,
-        reads=run.checkpoints * sum(map(len, kept)) * sum(spec.sample_bytes for spec in specs),
-        task={"draws": 8 * rows * widest} | bytes_of_tests(rows, widest),
-        result={"results": 1024 * cells},
+        tasks=tasks,
+        reads=run.checkpoints * whole * sum(spec.sample_bytes for spec in specs),
+        task={"draws": 4 * (whole + 2 * rows) * widest} | bytes_of_tests(rows, widest),
+        result={"results": 1024 * tasks * len(kept)},
     )
 
 
-def _cell(state: State, item: tuple[int, ...]) -> tuple[Cell, int]:
-    """Return what is found for one layer, set and checkpoint, and of how many draws."""
+def _cells(state: State, item: tuple[int, int]) -> list[tuple[Cell, int]]:
+    """Return what is found for each set of one layer and checkpoint, and of how many draws.
+
+    A block is read once, as it may hold probes of every set.
+    """
     run, specs, kept, options = state
-    c, s, t = item
-    order = np.random.default_rng(options.seed).permutation(len(kept[s]))  # neighbours in a store may be of one class
-    draws = _draws(run, specs[c], t, kept[s])[order]
+    c, t = item
+    draws = _draws(run, specs[c], t, np.concatenate(kept))
+    each = np.split(draws, np.cumsum([len(mine) for mine in kept])[:-1])
+    return [_cell(of_set, options) for of_set in each]
+
+
+def _cell(draws: NDArray[np.float32], options: LayerIsotropyOptions) -> tuple[Cell, int]:
+    """Return what is found for draws, and how many there are."""
+    draws = draws[np.random.default_rng(options.seed).permutation(len(draws))]  # neighbours may be of one class
     if not np.isfinite(draws).all():
         return (NOT_FINITE, {}), len(draws)
     length = np.linalg.norm(draws.astype(np.float64), axis=1)

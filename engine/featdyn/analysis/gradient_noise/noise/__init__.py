@@ -11,6 +11,8 @@ from pydantic import Field
 from featdyn.analysis.declaration import Analysis, Variable
 from featdyn.analysis.options import Cuts, Seed, Sets, Unseen
 
+MOST = 10
+"""So many checkpoints are sampled by default, at most: our own choice, as one of ResNet-20 takes a core ten seconds."""
 NO_LATER = "none at the last checkpoint: there is no later one"
 
 
@@ -24,7 +26,12 @@ class NoiseOptions(Unseen, Cuts, Sets, Seed):
     replacement: bool = Field(
         True, description="draw the samples of a batch independently, or as parts of a random order as training does"
     )
-    every: int = Field(1, ge=1, description="sample at every so many checkpoints, counted back from the last")
+    every: int | None = Field(
+        None,
+        ge=1,
+        description="sample at every so many checkpoints, counted back from the last; by default so that there are at "
+        f"most {MOST}",
+    )
     probes: int = Field(16, ge=0, description="probes whose features are moved by one step, test probes first")
     permuted: bool = Field(
         True, description="gradients of the same batches with labels permuted, too: the drift is held against them"
@@ -45,6 +52,10 @@ class NoiseOptions(Unseen, Cuts, Sets, Seed):
         None, gt=0, description="learning rate of the step; by default the recipe's, or the coordinate learning_rate"
     )
     data_dir: Path | None = Field(None, description="folder of downloaded data sets, as in training")
+
+    def sampled(self, checkpoints: int) -> list[int]:
+        """Return which of so many checkpoints are sampled, ascending; the last one always is."""
+        return list(range(checkpoints - 1, -1, -(self.every or -(-checkpoints // MOST))))[::-1]
 
 
 def _inner_products(prefix: str, cell: str, of: str) -> dict[str, Variable]:

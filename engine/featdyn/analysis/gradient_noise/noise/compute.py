@@ -38,7 +38,7 @@ def noise(context: Context[NoiseOptions]) -> xr.Dataset:
         given = Given.of(context.model, context.batches or (), context.loss)
     parts, sets = context.stitchable(masked=True), context.sets
     at = NoiseAt(run, parts, sets, options, given)
-    times = list(range(run.checkpoints - 1, -1, -options.every))[::-1]
+    times = options.sampled(run.checkpoints)
     items = list(zip(times, [*times[1:], None], strict=True))
     # Nothing says whether batches and a loss that are given are those of an earlier result.
     known = _known(context.known, items, run.checkpoints) if given is None else None
