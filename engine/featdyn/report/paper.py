@@ -172,7 +172,7 @@ def _lines(axes: Axes, figure: Lines, across: float) -> float:
             x = x + (i - (count - 1) / 2) * 0.6 / count  # points of one place stand side by side
         look: dict[str, Any] = {"color": colours(one)[0], "label": shown(one.name), "gid": f"series-{i}"}
         if one.joined:
-            look |= {"linestyle": _DASHES[one.dash if dash == "solid" else dash], "linewidth": 1.2}
+            look |= {"linestyle": _DASHES[dash], "linewidth": 1.2}
         else:
             look |= {"linestyle": "none"}
         y, few = numbers(one.y), len(one.y) <= 30
