@@ -74,10 +74,19 @@ def _clock(call: Callable[[], Any], device: str) -> float:
 
 
 def measure(case: Case, device: str, ceilings: dict[str, float], repeats: int | None = None) -> dict[str, Any]:
-    """Check every contender, then time them in turn: seconds, and ratios peer / ours (above 1: ours is faster)."""
-    contenders = {"ours": case.ours, **case.peers}
-    for call in contenders.values():  # the first call also compiles and warms
-        case.check(call())
+    """Check every contender, then time those that are right in turn: seconds, and ratios peer / ours (above 1: ours is
+    faster). That ours is wrong ends it; a peer that is wrong is named.
+    """
+    contenders, wrong = {"ours": case.ours, **case.peers}, dict[str, str]()
+    for name, call in list(contenders.items()):  # the first call also compiles and warms
+        try:
+            case.check(call())
+        except AssertionError as error:
+            if name == "ours":
+                raise
+            # A peer that misses the precision on this processor is no peer of this case here.
+            wrong[name] = next(filter(None, map(str.strip, str(error).splitlines())), "its result is wrong")
+            del contenders[name]
     times: dict[str, list[float]] = {name: [] for name in contenders}
     cpu: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats or case.repeats):
@@ -89,11 +98,11 @@ def measure(case: Case, device: str, ceilings: dict[str, float], repeats: int | 
         n: dict(zip(("p20", "p50", "p80"), np.quantile(t, (0.2, 0.5, 0.8)), strict=True)) for n, t in times.items()
     }
     # A ratio of neighbours in time, not of two medians: the speed of a shared machine drifts.
-    ratios = {n: float(np.median(np.divide(times[n], times["ours"]))) for n in case.peers}
+    ratios = {n: float(np.median(np.divide(times[n], times["ours"]))) for n in contenders if n != "ours"}
     result: dict[str, Any] = {
         "case": case.name,
         "ratios": ratios,
-        "processor_ratios": {n: float(np.median(np.divide(cpu[n], cpu["ours"]))) for n in case.peers},
+        "processor_ratios": {n: float(np.median(np.divide(cpu[n], cpu["ours"]))) for n in ratios},
         "seconds": quantiles,
         "repeats": repeats or case.repeats,
         "target": case.target,
@@ -107,6 +116,8 @@ def measure(case: Case, device: str, ceilings: dict[str, float], repeats: int | 
             "per_second": ceiling,
             "fraction": {n: case.amount / q["p50"] / ceiling for n, q in quantiles.items()},
         }
+    if wrong:
+        result["wrong_here"] = wrong
     if case.notes:
         result["notes"] = case.notes
     return result
@@ -193,6 +204,7 @@ def show(operation: str, result: dict[str, Any]) -> str:
         lines.append(f"  {ceiling['fraction']['ours']:8.1%} of {ceiling['kind']} {ceiling['per_second']:.3g}/s{aim}")
     times = "  ".join(f"{n} {q['p50']:.3g}" for n, q in result["seconds"].items())
     lines.append(f"  p50 seconds: {times}")
+    lines += [f"  not timed, wrong here: {name} ({why})" for name, why in result.get("wrong_here", {}).items()]
     if "notes" in result:
         lines.append(f"  {result['notes']}")
     return "\n".join(lines)

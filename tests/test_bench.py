@@ -76,10 +76,16 @@ def test_questions_from_cold_read_only_what_they_need(tmp_path):
     assert cold.measure(tmp_path / "cold", size, 1) == rows
 
 
-def test_a_wrong_contender_is_found():
-    case = harness.Case("sum", lambda: 3, {"wrong": lambda: 4}, lambda found: np.testing.assert_equal(found, 3))
+def test_ours_must_be_right_and_a_wrong_peer_is_not_timed():
+    def case(ours, peer):
+        peers = {"right": lambda: 3, "peer": lambda: peer}
+        return harness.Case("sum", lambda: ours, peers, lambda found: np.testing.assert_equal(found, 3))
+
     with pytest.raises(AssertionError):
-        harness.measure(case, "cpu", {}, 1)
+        harness.measure(case(4, 3), "cpu", {}, 1)
+    found = harness.measure(case(3, 4), "cpu", {}, 1)
+    assert set(found["ratios"]) == {"right"}
+    assert "not timed, wrong here: peer" in harness.show("sum", found)
 
 
 def test_a_ceiling_that_the_processor_lacks_is_left_out(monkeypatch):

@@ -241,7 +241,7 @@ def test_depths_differ_for_any_colour_vision(count: int, dark: bool) -> None:
     assert np.all(np.diff(lightness) > 0)  # which any colour vision sees
     if count > FEW:
         traces = to_plotly(chart(each, "", checkpoint_axis([0, 1], [0, 9])))["data"]
-        looks = [(trace["line"].get("dash"), trace["marker"]["symbol"]) for trace in traces]
+        looks = [(trace["line"].get("dash"), trace["marker"].get("symbol")) for trace in traces]
         assert all(looks[i] != looks[i + 1] for i in range(count - 1))
         assert len(set(looks)) == min(count, 15)
 
