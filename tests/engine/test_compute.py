@@ -26,6 +26,7 @@ from featdyn.compute import SERIAL, Plan, Workers, fold, same, workers
 from featdyn.compute.serial import Serial
 from featdyn.compute.tree import runs
 from featdyn.errors import ComputeError, FeatdynError, RecipeError, StoreError
+from featdyn.extras import MissingExtra
 from featdyn.store import Run, RunWriter
 from tests.engine.forked import forked_workers, start
 from tests.engine.runs import write_run
@@ -246,7 +247,7 @@ def test_without_dask_there_is_one_line(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ComputeError, match=r"pip install 'featdyn\[scale\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'featdyn\[scale\]'"):
         workers(scheduler="threads")
 
 

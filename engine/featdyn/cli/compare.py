@@ -54,17 +54,17 @@ def command(
     from featdyn.query import render
     from featdyn.report.comparison import write
 
+    page, out = (out, None) if out is not None and out.lower().endswith((".html", ".htm")) else (None, out)
+    form = format_of(kind, out)
     with opened(options) as workers:
         table = compare(
             stores, quantities or QUANTITIES, workers=workers, where=where, reduce=reduce, t1=t1, t2=t2, fit=fit
         )
-    form = format_of(kind, out)
-    if out is not None and out.lower().endswith((".html", ".htm")):
+    if page is not None:
         at = f"the first checkpoint with {fit:g} of its training probes right" if fit is not None else None
         at = at or ("the last checkpoint" if t2 == 1 else f"the last checkpoint before {t2:g} of all steps")
         compared = f"t2: {at}. t1: the last checkpoint before {t1:g} of t2's steps."
-        write(table, out, where=compared)
-        out = None
+        write(table, page, where=compared)
     render(table, form, out or sys.stdout, raw=raw)
 
 
