@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import os
@@ -159,7 +160,11 @@ def test_a_store_that_is_gone_damaged_or_another(run):
 def test_the_command_says_where_and_ends_when_told(run, featdyn):
     command = [sys.executable, "-u", str(ROOT / "cli.py"), "serve", str(run.path)]
     for how in (signal.SIGTERM, signal.SIGINT):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        # Who starts the tests in the background has them, and their children, ignore Ctrl-C.
+        heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+        ) as child:
             said = child.stdout.readline()
             port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", said)[1])
             with socket.create_connection(("127.0.0.1", port)):  # one that stays open holds nobody up
