@@ -89,12 +89,20 @@ def run(
     while True:
         try:
             found = _run(model, inputs, labels, layers, on, several, gradients=gradients, call=call, taps=taps)
-        except Exception:
-            if not on.give_up():  # else it may be that autograd lets nobody write into what was not copied
+        except Exception as error:
+            # Autograd lets nobody write into what was not copied; any other error is the network's own, and is not tried.
+            if not _of_writing(error) or not on.give_up():
                 raise
             continue
         if handed_on is None or on.kept_right():
             return found
+
+
+def _of_writing(error: BaseException | None) -> bool:
+    """Return whether autograd refused a step in place ("inplace", "in-place"), in an error or what caused it."""
+    if error is None:
+        return False
+    return "inplace" in str(error).replace("-", "") or _of_writing(error.__cause__)
 
 
 def _run(
