@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from featdyn.capture import tap
 from featdyn.capture.handed_on import HandedOn
+from featdyn.capture.tap import LayerError
 
 
 class Body(nn.Module):
@@ -95,21 +96,89 @@ def test_a_leaf_that_nobody_may_write_into_is_copied_then() -> None:
 
 def test_only_what_is_not_written_into_is_handed_on_itself() -> None:
     on, kept = HandedOn(), torch.randn(4)
-    assert on.instead_of("a", kept).data_ptr() != kept.data_ptr()
+
+    def is_copied(name: str, output: torch.Tensor) -> bool:
+        return len({each.data_ptr() for each in on.instead_of(name, output, [])}) == 2
+
+    assert is_copied("a", kept)
     assert on.kept_right()
-    assert on.instead_of("a", kept).data_ptr() == kept.data_ptr()
+    assert not is_copied("a", kept)
     assert on.kept_right()
-    on.instead_of("a", kept).mul_(2)
+    on.instead_of("a", kept, [])[1].mul_(2)
     assert not on.kept_right()
     for _ in range(2):
-        assert on.instead_of("a", kept).data_ptr() != kept.data_ptr()
+        assert is_copied("a", kept)
         assert on.kept_right()
     odd = torch.tensor([torch.nan])  # equals nothing, so nothing tells that it is untouched
     for _ in range(2):
-        assert on.instead_of("b", odd).data_ptr() != odd.data_ptr()
+        assert is_copied("b", odd)
         assert on.kept_right()
-    assert on.instead_of("c", kept).data_ptr() != kept.data_ptr()
+    assert is_copied("c", kept)
     assert on.kept_right()
     assert on.give_up()
     assert not on.give_up()
-    assert on.instead_of("c", kept).data_ptr() != kept.data_ptr()
+    assert is_copied("c", kept)
+
+
+def around_relu(net: Aliased, x: Tensor) -> Tensor:
+    h = net.first(x)
+    z = net.same(h)
+    return net.last(z + net.relu(h))
+
+
+def into_what_it_returned(net: Aliased, x: Tensor) -> Tensor:
+    h = net.first(x) * 1
+    z = net.same(h)
+    z += 1
+    return net.last(h + z)
+
+
+def into_what_it_was_given(net: Aliased, x: Tensor) -> Tensor:
+    h = net.first(x) * 1
+    z = net.same(h)
+    h.mul_(2)
+    return net.last(z)
+
+
+def residual(net: Aliased, x: Tensor) -> Tensor:
+    h = net.first(x) * 1
+    h += torch.sin(net.same(h))
+    return net.last(h)
+
+
+def no_other_name(net: Aliased, x: Tensor) -> Tensor:
+    return net.last(net.relu(net.same(net.first(x))))
+
+
+class Aliased(nn.Module):
+    """A layer that returns what it is given, beside which the network has another name for the same memory."""
+
+    def __init__(self, ways: Callable[[Aliased, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.same, self.relu, self.last = nn.Linear(4, 6), nn.Identity(), nn.ReLU(True), nn.Linear(6, 3)
+        self.ways = ways
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ways(self, x)
+
+
+WAYS = [around_relu, into_what_it_returned, into_what_it_was_given, residual, no_other_name]
+
+
+@pytest.mark.parametrize("ways", WAYS)
+def test_what_is_recorded_changes_no_network_that_has_two_names_for_a_tensor(ways: Callable[..., Tensor]) -> None:
+    net, on, seen = Aliased(ways).eval(), HandedOn(), list[Tensor]()
+    batch = torch.randn(5, 4), torch.arange(5) % 3
+    with net.same.register_forward_hook(lambda module, given, output: seen.append(output.detach().clone())):
+        expected = net(batch[0]).detach()
+    for _ in range(3):
+        found = tap.run(net, *batch, ["same"], gradients=False, handed_on=on)
+        assert torch.equal(found.logits, expected)
+        assert torch.equal(found.activations["same"], seen[0])
+    if ways is no_other_name:
+        found = tap.run(net, *batch, ["same"], gradients=True, handed_on=HandedOn())
+        assert torch.equal(found.logits, expected)
+    else:  # of what is no longer there a gradient would be another's
+        with pytest.raises(LayerError, match="by another name"):
+            tap.run(net, *batch, ["same"], gradients=True, handed_on=HandedOn())

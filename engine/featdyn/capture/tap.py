@@ -90,11 +90,21 @@ def run(
         try:
             found = _run(model, inputs, labels, layers, on, several, gradients=gradients, call=call, taps=taps)
         except Exception as error:
-            # Autograd lets nobody write into what was not copied; any other error is the network's own, and is not tried.
+            # Autograd lets nobody write into what was not copied; any other error is the network's own.
             if not _of_writing(error) or not on.give_up():
                 raise
             continue
-        if handed_on is None or on.kept_right():
+        doubtful, written = on.doubtful(), on.written()
+        if doubtful or written:
+            plain = _run(model, inputs, labels, [], HandedOn(), {}, gradients=False, call=call, taps=None)
+            if written or not torch.equal(found.logits.nan_to_num(), plain.logits.nan_to_num()):
+                name = written or doubtful[0]
+                raise LayerError(
+                    f"layer {name} returns memory that a later step writes into by another name, so it has no gradient "
+                    "of its own: gradients=False, or record the layer before it",
+                    name,
+                )
+        if on.kept_right() or handed_on is None:
             return found
 
 
@@ -121,11 +131,11 @@ def _run(
     kept: dict[str, Tensor] = {}
     apart: set[str] = set()  # layers that ran where autograd was off, such as in a frozen part below torch.no_grad
 
-    def watch(name: str, output: object) -> object:
+    def watch(name: str, given: tuple[object, ...], output: object) -> object:
         """Keep what a layer returns, or one tensor of it; return what the network goes on with."""
-        wanted = several.get(name)
+        wanted, tensors = several.get(name), [tensor for tensor in given if isinstance(tensor, Tensor)]
         if name not in several or (isinstance(output, Tensor) and wanted is None):
-            return keep(name, output)
+            return keep(name, output, tensors)
         try:
             found, at, tensor = one_of(output, wanted)
         except LookupError as error:
@@ -133,9 +143,9 @@ def _run(
             kind = "one tensor" if isinstance(output, Tensor) else f"a {type(output).__name__} of {error.args[0]}"
             raise LayerError(f"layer {name} returns {kind}, {which}: {_OTHER}", name) from None
         several[name] = found
-        return replaced(output, at, keep(name, tensor))
+        return replaced(output, at, keep(name, tensor, tensors))
 
-    def keep(name: str, output: object) -> Tensor:
+    def keep(name: str, output: object, given: Sequence[Tensor] = ()) -> Tensor:
         if not isinstance(output, Tensor):
             raise LayerError(f"layer {name} returns {type(output).__name__}, not one tensor: {_OTHER}", name)
         if output.is_quantized and gradients:
@@ -153,12 +163,12 @@ def _run(
             apart.add(name)
         if gradients and not output.requires_grad:  # nothing before asks for one, as a frozen embedding of tokens
             output = output.detach().requires_grad_()
-        kept[name] = output
         with torch.set_grad_enabled(gradients):
-            return on.instead_of(name, output)
+            kept[name], other = on.instead_of(name, output, list(given))
+        return other
 
-    def hook(name: str) -> Callable[[nn.Module, object, object], object]:
-        return lambda module, arguments, output: watch(name, output)
+    def hook(name: str) -> Callable[[nn.Module, tuple[object, ...], object], object]:
+        return lambda module, arguments, output: watch(name, arguments, output)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))

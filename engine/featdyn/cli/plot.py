@@ -58,7 +58,10 @@ def command(
             for name, values in one.choices.items():
                 click.echo(shown(f"{'':<32}   {name}: {', '.join(values)}"))
         return
-    chosen = dict(_pair(words) for words in where)
+    pairs = [_pair(words) for words in where]
+    chosen = dict(pairs)
+    if len(chosen) < len(pairs):
+        raise FeatdynError(f"--where {' --where '.join(where)}: give each name once")
     drawn = find(run, figure)
     figures = drawn.figures(chosen)
     from featdyn.report.paper import save  # after what may be wrong with names: it needs Matplotlib

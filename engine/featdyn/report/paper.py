@@ -26,7 +26,7 @@ from featdyn.errors import FeatdynError
 from featdyn.nearest import nearest
 from featdyn.output import output_file, shown
 from featdyn.report.colours import colours, patterns
-from featdyn.report.figure import Axis, Figure, Lines, Map, Series, is_log, known, numbers, ratio
+from featdyn.report.figure import Axis, Figure, Lines, Map, Series, is_log, known, numbers
 from featdyn.report.plotly import stride
 from featdyn.report.rounding import short
 
@@ -82,6 +82,9 @@ def save(panels: Sequence[tuple[str, Figure]], path: str | Path, *, width: str, 
     ending = Path(path).suffix.lower().removeprefix(".")
     if ending not in ENDINGS:
         raise FeatdynError(f"{path}: the name has to end with {', '.join(f'.{e}' for e in ENDINGS)}")
+    if not any(np.isfinite(_values(figure)).any() for _, figure in panels):
+        titles = shown("; ".join(figure.title for _, figure in panels))
+        raise FeatdynError(f"{titles}: every value is missing; featdyn info STORE --results says why")
     titles, who = shown("; ".join(figure.title for _, figure in panels)), f"featdyn {__version__}"
     about: dict[str, dict[str, Any]] = {
         "pdf": {"Title": titles, "Subject": shown(source), "Creator": who, "CreationDate": None},
@@ -164,10 +167,11 @@ def _grown(paper: Paper, axes: list[Any], height: float) -> Paper:
 
 def _lines(axes: Axes, figure: Lines, across: float) -> float:
     """Draw lines, and return the height that they should have."""
-    names = list(dict.fromkeys(str(x) for one in figure.series for x in one.x or ()))
+    named = figure.x.scale == "category"
+    names = list(dict.fromkeys(str(x) for one in figure.series for x in one.x or ())) if named else []
     count = len(figure.series)
     for i, (one, (marker, dash)) in enumerate(zip(figure.series, patterns(figure.series), strict=True)):
-        x = _places(one, names if figure.x.scale == "category" else [])
+        x = _places(one, names)
         if not one.joined:
             x = x + (i - (count - 1) / 2) * 0.6 / count  # points of one place stand side by side
         look: dict[str, Any] = {"color": colours(one)[0], "label": shown(one.name), "gid": f"series-{i}"}
@@ -190,7 +194,8 @@ def _lines(axes: Axes, figure: Lines, across: float) -> float:
         axes.annotate(_wrapped(mark.name, across / 2), (mark.x, 1.02), **place)
     height = 0.62 * across
     upright = figure.y if figure.y.title else replace(figure.y, title=figure.title.partition(":")[0])
-    _axis(axes, figure.x, "x", across, names)
+    places = [_places(one, names) for one in figure.series]
+    _axis(axes, figure.x, "x", across, names, np.concatenate(places) if places else None)
     _axis(axes, upright, "y", height, [], known(figure.series))
     return height
 
@@ -212,6 +217,11 @@ def _map(axes: Axes, figure: Map, across: float, span: tuple[float, float]) -> f
     _axis(axes, figure.x, "x", across - (beside if rows else 1.0), columns, shift=shift)
     _axis(axes, figure.y, "y", beside if rows else across - 1.0, rows, shift=shift)
     return max(0.8, ROW * sum(_wrapped(name, beside).count("\n") + 1 for name in rows)) if rows else 0.0
+
+
+def _values(figure: Figure) -> np.ndarray[Any, Any]:
+    """Return all values of a figure."""
+    return np.ravel(numbers(figure.z)) if isinstance(figure, Map) else known(figure.series)
 
 
 def _span(maps: list[Map]) -> tuple[float, float]:
@@ -258,10 +268,10 @@ def _axis(
         if is_log(axis, held):
             (axes.set_xscale if of == "x" else axes.set_yscale)("log")
             title = ", ".join(filter(None, [title, "log scale"]))
-            near = 0 < ratio(held) < 1000
-            own.set_major_locator(LogLocator(10, subs=(1, 2, 5) if near else (1,), numticks=7))
+            least, most = own.get_view_interval()  # intervals may reach further than values
+            own.set_major_locator(LogLocator(10, subs=(1, 2, 5) if most < 1000 * least else (1,), numticks=7))
             own.set_minor_locator(NullLocator())
-            own.set_major_formatter(PercentFormatter(1) if axis.share else FuncFormatter(lambda v, _: short(v)))
+            own.set_major_formatter(FuncFormatter(lambda v, _: f"{short(100 * v)}%" if axis.share else short(v)))
         elif axis.share:
             own.set_major_formatter(PercentFormatter(1))
         elif axis.whole:
