@@ -268,8 +268,8 @@ def _axis(
         if is_log(axis, held):
             (axes.set_xscale if of == "x" else axes.set_yscale)("log")
             title = ", ".join(filter(None, [title, "log scale"]))
-            least, most = own.get_view_interval()  # intervals may reach further than values
-            own.set_major_locator(LogLocator(10, subs=(1, 2, 5) if most < 1000 * least else (1,), numticks=7))
+            lowest, highest = own.get_view_interval()  # intervals may reach further than values
+            own.set_major_locator(LogLocator(10, subs=(1, 2, 5) if highest < 1000 * lowest else (1,), numticks=7))
             own.set_minor_locator(NullLocator())
             own.set_major_formatter(FuncFormatter(lambda v, _: f"{short(100 * v)}%" if axis.share else short(v)))
         elif axis.share:
