@@ -215,3 +215,36 @@ def test_completion_knows_the_figures(run):
     assert values("d") == ["drift."]
     assert values("consistency.g") == ["consistency.grid", "consistency.gap", "consistency.gap_by_step"]
     assert values("", "nowhere.zarr") == []
+
+
+def test_numbers_stand_at_their_own_places_and_shares_on_a_log_axis_are_not_rounded_to_nothing():
+    from featdyn.report.paper import drawn
+
+    line = Series(
+        "a", np.array([0.5, 0.02, 0.0004]), [1, 4, 16], np.array([0.4, 0.01, 1e-7]), np.array([0.6, 0.03, 1e-3])
+    )
+    wide = Lines(Axis("rank", "log", whole=True), Axis("share", "log", share=True), (line,), title="rank: all")
+    plain = Lines(Axis("lag"), Axis("share"), (line,), title="lag: all")
+    for figure in (wide, plain):
+        paper = drawn([("", figure)])
+        paper.draw_without_rendering()
+        axes = paper.axes[0]
+        for own, per in ((axes.xaxis, 1), (axes.yaxis, 100 if figure is wide else 1)):
+            low, high = own.get_view_interval()
+            shown = [(at, text.get_text()) for at, text in zip(own.get_ticklocs(), own.get_ticklabels(), strict=True)]
+            inside = [(at, words) for at, words in shown if low <= at <= high]
+            assert len(inside) >= 2
+            for at, words in inside:
+                assert float(words.rstrip("%").replace("\N{MINUS SIGN}", "-")) == pytest.approx(at * per, rel=0.05)
+
+
+def test_a_figure_of_nothing_is_not_made_and_a_choice_is_made_once(featdyn, run, tmp_path):
+    from featdyn.report.paper import save
+
+    nothing = Lines(Axis("t"), Axis("moved"), (Series("a", np.full(3, np.nan)),), title="motion: test")
+    with pytest.raises(FeatdynError, match="motion: test: every value is missing"):
+        save([("", nothing)], tmp_path / "a.pdf", width="column", source="")
+    code, _, err = featdyn("plot", run.path, "consistency.grid", "--where", "cut=a", "--where", "cut=b")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "give each name once" in err
+    assert list(tmp_path.iterdir()) == []
