@@ -11,7 +11,7 @@ from typing import Any
 
 from featdyn.data.load import FOLDER
 from featdyn.data.vision import READERS
-from featdyn.errors import FeatdynError
+from featdyn.errors import FeatdynError, RecipeError
 from featdyn.nearest import nearest
 from featdyn.reproduce.study import Ask, Experiment, Place, ScaleName, Study, references
 from featdyn.training.recipe import Recipe, load
@@ -68,8 +68,12 @@ class Job:
             *(f"{field}={self.seed}" for field in self.experiment.seeded),
             f"description='{said}; rules {self.study.checksum} written {self.study.written}'",
         ]  # fmt: skip
-        found = load(place.recipe, changes)
-        return found if data is None else load(place.recipe, [*changes, *data.changes(found)])
+        try:
+            found = load(place.recipe, changes)
+            return found if data is None else load(place.recipe, [*changes, *data.changes(found)])
+        except RecipeError as error:
+            where = f"experiment {self.name} on {self.data}, group {group}"
+            raise RecipeError(f"{self.study.name}: {where}: {error}") from error
 
     def asks(self, group: str) -> list[Ask]:
         """Return what a group is asked here, with the options of this place."""

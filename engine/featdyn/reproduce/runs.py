@@ -63,7 +63,10 @@ class Runs:
         return [group for group in job.experiment.groups if records.current(job, group, self._folder) is None]
 
     def plan(self) -> Iterator[str]:
-        """Yield lines on what is to be done."""
+        """Yield lines on what is to be done; raise where a recipe is none."""
+        for job in self.jobs:
+            for group in job.experiment.groups:
+                job.recipe(group)
         yield from planned(self.jobs, [job for job in self.jobs if self.lacking(job)], keep=self._keep)
 
     def check(self) -> None:

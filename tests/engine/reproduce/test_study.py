@@ -76,3 +76,14 @@ def test_every_run_of_a_shipped_study_has_a_recipe_and_is_no_other(name: str) ->
                 own = [*found.scales[scale].changes, *place.changes, *changes, *place.groups.get(group, ())]
                 identity = repr(recipe(place.recipe, own).identity | {"description": "", "experiment": experiment})
                 assert seen.setdefault(identity, group) == group, (scale, experiment, data, group)
+
+
+def test_the_plan_says_which_experiment_has_a_recipe_that_is_none(tmp_path, featdyn):
+    from importlib import resources
+
+    text = (resources.files("featdyn.reproduce") / "studies" / "richness.toml").read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(text.replace("training.epochs=", "training.epochz="), encoding="utf-8")
+    code, out, err = featdyn("reproduce", tmp_path / "mine.toml", "--plan")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "mine: experiment " in err
+    assert "no field training.epochz; did you mean epochs?" in err
