@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from featdyn.analysis.page import table as markdown_table
 from featdyn.errors import FeatdynError
 from featdyn.output import output_file
 from featdyn.reproduce.page import row_of
@@ -27,11 +28,8 @@ COLUMNS = {
 def table(said: Mapping[str, Any]) -> str:
     """Return the table of a document of :func:`featdyn.reproduce.document.document`: what informs has no verdict."""
     rows = [row_of(verdict, said["quantities"]) for verdict in said["verdicts"]]
-    lines = [" | ".join(COLUMNS), "|".join("---" for _ in COLUMNS)]
-    lines += [
-        " | ".join(str(row[name]).replace("|", "\\|") or "not found" for name in COLUMNS.values()) for row in rows
-    ]
-    return "\n".join(f"| {line} |" if " | " in line else f"|{line}|" for line in lines)
+    cells = [[str(row[name]) or "not found" for name in COLUMNS.values()] for row in rows]
+    return markdown_table(tuple(COLUMNS), cells)
 
 
 def marks(said: Mapping[str, Any]) -> tuple[str, str]:

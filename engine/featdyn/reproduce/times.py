@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from featdyn.across_runs.matching import before
 from featdyn.analysis.inputs.class_labels import predictions_labelled, recorded_classes
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.reproduce.study import FIRST, LAST, Time
@@ -29,7 +30,7 @@ class Times:
         if time.reaches is None:
             assert time.steps is not None  # one or the other
             last, steps = self.at(time.of or LAST), self._run.values("step")
-            return None if last is None else int(np.searchsorted(steps, time.steps * steps[last], side="right")) - 1
+            return None if last is None else before(steps, time.steps * steps[last])
         reached = np.flatnonzero(self._right(time.set) >= time.reaches)
         found = int(reached[0]) - time.before if len(reached) else -1
         return found if found >= 0 else None
