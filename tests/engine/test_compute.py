@@ -247,6 +247,7 @@ def test_without_dask_there_is_one_line(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "featdyn.compute.cluster", raising=False)  # an earlier test may have loaded it
     with pytest.raises(MissingExtra, match=r"pip install 'featdyn\[scale\]'"):
         workers(scheduler="threads")
 
