@@ -48,22 +48,23 @@ def command(
     Ends with OUT/STUDY-SCALE.html and .json. The same command in several processes at once shares the work: each takes
     seeds that no other is at work on.
     """
-    from featdyn.reproduce import study as studies
+    from featdyn.reproduce.load import load, names
+    from featdyn.reproduce.study import SCALES, ScaleName
 
     if list_studies:
-        for name in studies.names():
-            click.echo(f"{name:<18} {studies.load(name).title}")
+        for name in names():
+            click.echo(f"{name:<18} {load(name).title}")
         return
     if study is None:
         raise click.UsageError("give a study, or --list to see those that come with featdyn")
-    chosen = studies.load(study)
+    chosen = load(study)
 
     from featdyn.reproduce import document, page
     from featdyn.reproduce.jobs import Data, jobs
     from featdyn.reproduce.runs import Runs
     from featdyn.training.stage import Events
 
-    size: studies.ScaleName = studies.SCALES[studies.SCALES.index(scale)]
+    size: ScaleName = SCALES[SCALES.index(scale)]
     found = jobs(chosen, size, only)
     runs = Runs(found, out, Data(data_dir, cifar10), keep=keep_stores, say=say)
     for line in runs.plan():

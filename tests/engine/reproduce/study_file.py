@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from featdyn.reproduce.study import Study, load
+from featdyn.reproduce.load import load
+from featdyn.reproduce.study import Study
 
 TEXT = """
 title = "A small study"

@@ -11,11 +11,12 @@ import torch
 
 from featdyn.reproduce import document
 from featdyn.reproduce.jobs import Data, jobs
+from featdyn.reproduce.load import load
 from featdyn.reproduce.page import render
 from featdyn.reproduce.quantities import options_of
 from featdyn.reproduce.records import current
 from featdyn.reproduce.runs import Runs
-from featdyn.reproduce.study import Study, load
+from featdyn.reproduce.study import Study
 
 TINY = ("training.epochs=4", "probes.train=24", "probes.test=24", "checkpoints.first_epoch=0", "checkpoints.every=2")
 OPTIONS = {"interactions": {"players": 4, "samples": 12}}

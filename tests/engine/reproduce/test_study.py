@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from featdyn.errors import FeatdynError
-from featdyn.reproduce.study import load, names
+from featdyn.reproduce.load import load, names
 from featdyn.training import load as recipe
 from tests.engine.reproduce.study_file import study
 

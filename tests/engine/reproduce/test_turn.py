@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from featdyn.reproduce.kind import Seen
+from featdyn.reproduce.load import load
 from featdyn.reproduce.measured import Measured
-from featdyn.reproduce.phases import Turn, turn
-from featdyn.reproduce.quantities import Stored, stored
+from featdyn.reproduce.quantities.kind import Seen
+from featdyn.reproduce.quantities.stored import Stored
+from featdyn.reproduce.quantities.turn import Turn
 from featdyn.reproduce.rules import FAILS, HOLDS, NO_POWER, UNDECIDED, judge
-from featdyn.reproduce.study import Claim, Study, load
+from featdyn.reproduce.study import Claim, Study
 
 SETS, DRAWS, SEEDS = ("train", "test"), 100, 3
 LABELS = ("test", "decay")
@@ -58,12 +59,12 @@ def test_a_turn_is_chosen_on_one_set_and_read_on_the_other() -> None:
             "step": 10 * at,
         }
         for measure, value in wanted.items():
-            found = turn(run, Turn(measure=cast(Any, measure), labels=LABELS))
+            found = Turn(measure=cast(Any, measure), labels=LABELS).measured(run)
             assert found.at({"labels": LABELS[i]})[0] == pytest.approx(value, rel=1e-12)
             if measure != "step":  # two checkpoints, as if independent
                 assert found.at({"labels": LABELS[i]})[1] == pytest.approx(2 * 0.1**2)
     share[0, 3] = np.nan
-    found = turn(Planted(generalization(share, decay, gap, 0.1)).seen, Turn(measure="rise", labels=LABELS))
+    found = Turn(measure="rise", labels=LABELS).measured(Planted(generalization(share, decay, gap, 0.1)).seen)
     assert np.isnan(found.value).tolist() == [True, False]
     assert found.missing == "the share is undefined at a checkpoint: nothing is salient there"
 
@@ -101,7 +102,7 @@ def test_planted_phases_get_the_verdict_that_they_should(world: str) -> None:
     for _ in range(DRAWS):
         runs = [Planted(planted(rng, curve, gap, 0.01)).seen for _ in range(SEEDS)]
         for (claim, measure), expected in zip(rules.items(), wanted, strict=True):
-            found = [turn(run, Turn(measure=cast(Any, measure), labels=LABELS)) for run in runs]
+            found = [Turn(measure=cast(Any, measure), labels=LABELS).measured(run) for run in runs]
             said = verdict(study, claim, found)
             right[claim] += said == expected or (expected in (UNDECIDED, NO_POWER) and said in (UNDECIDED, NO_POWER))
     assert all(count >= 0.95 * DRAWS for count in right.values()), right
@@ -121,16 +122,16 @@ def test_a_place_is_taken_from_another() -> None:
     result = norm(np.random.default_rng(0), 0.5, 0.2)
     study = load("richness")
     options = Stored.model_validate(study.quantities["drop"].options)
-    found = stored(Planted(result, before_jump=4).seen, options)
+    found = options.measured(Planted(result, before_jump=4).seen)
     values = result["low_rank"].values[0]
     np.testing.assert_allclose(found.value, values[:, 4] - values[:, 7], rtol=1e-12)
     np.testing.assert_allclose(found.variance, 2 * 0.01**2)
-    never = stored(Planted(result, before_jump=None).seen, options)
+    never = options.measured(Planted(result, before_jump=None).seen)
     assert np.isnan(never.value).all()
     assert never.missing == "no checkpoint is before_jump"
     layers = Stored.model_validate(study.quantities["by_depth"].options)
     both = xr.concat([result.assign_coords(layer=["hidden1"]), result.assign_coords(layer=["hidden2"]) * 0.5], "layer")
-    np.testing.assert_allclose(stored(Planted(both).seen, layers).value, values[:, 7] / 2)
+    np.testing.assert_allclose(layers.measured(Planted(both).seen).value, values[:, 7] / 2)
 
 
 @pytest.mark.slow
@@ -140,7 +141,7 @@ def test_planted_grokking_gets_the_verdict_that_it_should(after: float, expected
     options = Stored.model_validate(study.quantities["drop"].options)
     for _ in range(DRAWS):
         runs = [Planted(norm(rng, 0.5, after), before_jump=4).seen for _ in range(SEEDS)]
-        said = verdict(study, "7-grokking", [stored(run, options) for run in runs])
+        said = verdict(study, "7-grokking", [options.measured(run) for run in runs])
         right += said == expected
     assert right >= 0.95 * DRAWS
 

@@ -13,8 +13,8 @@ import xarray as xr
 from pydantic import Field
 
 from featdyn.analysis.features.generalization import DECAY
-from featdyn.reproduce.kind import Kind, Seen
 from featdyn.reproduce.measured import Measured, variance_of
+from featdyn.reproduce.quantities.kind import Kind, Seen
 
 UNDEFINED = "the share is undefined at a checkpoint: nothing is salient there"
 
@@ -41,13 +41,11 @@ class Turn(Kind):
     def results(self) -> tuple[str, ...]:  # noqa: D102
         return ("generalization",)
 
-
-def turn(seen: Seen, options: Turn) -> Measured:
-    """Return what happens around the largest share; variances of two checkpoints add as if they were independent."""
-    result = seen.run.result("generalization").isel(cut=0)
-    found = [_of(result, label, options) for label in options.labels]
-    value, variance = np.array(found).T
-    return Measured.of(options.axes, value, variance, UNDEFINED if np.isnan(value).any() else "")
+    def measured(self, seen: Seen) -> Measured:  # noqa: D102
+        result = seen.run.result("generalization").isel(cut=0)
+        found = [_of(result, label, self) for label in self.labels]
+        value, variance = np.array(found).T  # variances of two checkpoints add as if they were independent
+        return Measured.of(self.axes, value, variance, UNDEFINED if np.isnan(value).any() else "")
 
 
 def _of(result: xr.Dataset, label: str, options: Turn) -> tuple[float, float]:
