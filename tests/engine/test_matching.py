@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 
 from featdyn.across_runs.matching import before, first_fit, training_accuracy
+from featdyn.errors import FeatdynError
 from featdyn.statistics.repeats import mean_difference, mean_estimate
+from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from tests.engine.planted_pairs import planted
 
 
@@ -46,3 +49,24 @@ def test_checkpoints_are_matched_by_steps_and_by_what_fits(tmp_path: Path) -> No
     accuracy = training_accuracy(run)
     np.testing.assert_array_equal(accuracy, [0.5] * 4 + [1.0] * 2)
     assert (first_fit(run, 0.5), first_fit(run, 0.99)) == (0, 4)
+
+
+def recorded(path: Path, labels: list[float], *, integers: bool) -> Run:
+    """Two checkpoints of three classes: the first has every probe in class 0, the second in class 1."""
+    coords = {
+        "split": ("sample", np.array(["train"] * 4 + ["test"], dtype=object)),
+        "label": ("sample", np.array(labels, np.int64 if integers else np.float64)),
+    }
+    schema = Schema.build([ArraySpec("outputs/logits", ("sample", "class"), (5, 3), "float32")], 5)
+    with RunWriter.create(path, schema, static={"": xr.Dataset(coords=coords)}, attributes={}) as writer:
+        for t in range(2):
+            with writer.checkpoint() as checkpoint:
+                checkpoint.write("outputs/logits", np.eye(3, dtype=np.float32)[[t] * 5], 0)
+    return Run(path)
+
+
+def test_probes_without_a_class_are_neither_right_nor_wrong(tmp_path: Path) -> None:
+    run = recorded(tmp_path / "a.zarr", [0, 1, 1, -100, 0], integers=True)
+    np.testing.assert_allclose(training_accuracy(run), [1 / 3, 2 / 3])
+    with pytest.raises(FeatdynError, match="float64, no classes"):
+        training_accuracy(recorded(tmp_path / "b.zarr", [0.5, 1, 1, 2, 0], integers=False))

@@ -35,18 +35,15 @@ def training_accuracy(run: Run) -> NDArray[np.float64]:
 
     As a result holds it where one knows all checkpoints, so that no outputs are read; else from the outputs.
     """
-    split = run.values("split") if "split" in run.paths("sample") else np.array([], dtype=object)
-    train = np.flatnonzero(split == "train")
-    if not len(train):
+    if "split" not in run.paths("sample") or "train" not in run.values("split").tolist():
         raise FeatdynError(f"{run.path}: holds no training probes, by which runs are matched")
     for name in run.analyses:
         result = run.result(name)
         if "plain_accuracy" in result and result.sizes["t1"] == run.checkpoints and "train" in result["set"].values:
             return np.asarray(result["plain_accuracy"].sel(set="train").values, np.float64)
-    from featdyn.analysis.inputs.class_labels import recorded_classes
+    from featdyn.analysis.inputs.class_labels import recorded_accuracy  # loads torch
 
-    labels = run.values("label")[train]
-    return np.array([(recorded_classes(run, t)[train] == labels).mean() for t in range(run.checkpoints)])
+    return recorded_accuracy(run, "train")
 
 
 def recipe_fields(run: Run) -> dict[str, Any]:

@@ -127,3 +127,15 @@ def recorded_classes(run: Run, t: int) -> NDArray[np.int64]:
     """Return the classes that the recorded network of a checkpoint predicts, ``(probe,)`` or of each position."""
     blocks = range(run.schema.blocks)
     return np.concatenate([predicted_classes(run.block("outputs/logits", t, block)).ravel() for block in blocks])
+
+
+def recorded_accuracy(run: Run, name: str) -> NDArray[np.float64]:
+    """Return the share of a set's predictions that each checkpoint's recorded network has right, ``(checkpoint,)``.
+
+    NaN where the set has none with a label; :class:`FeatdynError` where labels are no classes.
+    """
+    sets, labels = predictions_labelled(run, ProbeSets.of(run))
+    member = sets.member(name)
+    if not member.any():
+        return np.full(run.checkpoints, np.nan)
+    return np.array([(recorded_classes(run, t) == labels)[member].mean() for t in range(run.checkpoints)])
