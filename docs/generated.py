@@ -17,9 +17,14 @@ ELSEWHERE = {
     "bench/results/README.md": "performance.md",
     "bench/results/language-model.png": "language-model.png",
     "engine/featdyn/store/SPEC.md": "reference/store.md",
-} | {
+}
+ELSEWHERE |= {
     str(path.relative_to(ROOT)): f"design/{path.parent.name}.md"
     for path in sorted((ROOT / "engine/featdyn").rglob("DESIGN.md"))
+}
+ELSEWHERE |= {
+    str(path.relative_to(ROOT)): f"reproduce/{path.name}"
+    for path in sorted((ROOT / "bench/results/reproduce").glob("*.html"))
 }
 """Where a file of the repository lies on the site; those of ``docs`` lie where they are."""
 

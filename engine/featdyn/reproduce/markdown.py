@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from featdyn.analysis.page import table as markdown_table
 from featdyn.errors import FeatdynError
 from featdyn.output import output_file
 from featdyn.reproduce.page import row_of
+from featdyn.reproduce.rules import INFORMS
 
 COLUMNS = {
     "claim": "statement",
@@ -23,13 +24,24 @@ COLUMNS = {
     "study": "published",
 }
 """Header to field of :func:`featdyn.reproduce.page.row_of`."""
+INFORMING = {"what informs, without a verdict": "statement", "data": "data", "measured": "measured"}
 
 
 def table(said: Mapping[str, Any]) -> str:
-    """Return the table of a document of :func:`featdyn.reproduce.document.document`: what informs has no verdict."""
+    """Return a document of :func:`featdyn.reproduce.document.document` as a table of verdicts and one of what informs.
+
+    A study none of whose numbers was found has no column for them.
+    """
     rows = [row_of(verdict, said["quantities"]) for verdict in said["verdicts"]]
-    cells = [[str(row[name]) or "not found" for name in COLUMNS.values()] for row in rows]
-    return markdown_table(tuple(COLUMNS), cells)
+    judged, informing = ([row for row in rows if (row["verdict"] == INFORMS) == informs] for informs in (False, True))
+    columns = {name: of for name, of in COLUMNS.items() if any(row[of] for row in judged)}
+    tables = [_of(judged, columns)] + ([_of(informing, INFORMING)] if informing else [])
+    return "\n\n".join(tables)
+
+
+def _of(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+    cells = [[str(row[name]) or "not found" for name in columns.values()] for row in rows]
+    return markdown_table(tuple(columns), cells)
 
 
 def marks(said: Mapping[str, Any]) -> tuple[str, str]:

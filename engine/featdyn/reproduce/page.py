@@ -27,6 +27,8 @@ def render(said: Mapping[str, Any]) -> str:
     page: str = environment.from_string(_read("featdyn.reproduce", "page.html.j2")).render(
         it=said,
         rows=rows,
+        judged=[row for row in rows if row["verdict"] != INFORMS],
+        informing=[row for row in rows if row["verdict"] == INFORMS],
         counts=[(verdict, found[verdict]) for verdict in (HOLDS, FAILS, UNDECIDED, NO_POWER) if found[verdict]],
         changed=", ".join(f"{number} under {name}" for name, number in others.items()),
         numbers=numbers,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from featdyn.errors import FeatdynError
 from featdyn.reproduce.markdown import bring_up_to_date, marks, replaced, table
 from featdyn.reproduce.page import render
+from featdyn.reproduce.rules import FAILS, HOLDS, NO_POWER, UNDECIDED
 
 ROOT = Path(__file__).parents[3]
 RESULTS = sorted((ROOT / "bench/results/reproduce").glob("*.json"))
@@ -26,7 +28,7 @@ def row(value: float | None, verdict: str, cut: str, **more: Any) -> dict[str, A
 def said() -> dict[str, Any]:
     claim = {
         "claim": "1", "data": "digits", "statement": "a <b> is | more", "source": "here", "experiment": "e",
-        "quantity": "q", "groups": ["clean"], "at_least": 0.2, "at_most": None, "effect": 0.1, "published": "",
+        "quantity": "q", "groups": ["clean"], "at_least": 0.2, "at_most": None, "effect": 0.1, "published": "0.6",
         "own_choice": "", "verdict": "holds", "reason": "", "counts": {"holds": 2, "no power": 1},
         "rows": [row(0.9, "holds", "s1"), row(0.5, "holds", "s2"), row(None, "no power", "s3")],
     }  # fmt: skip
@@ -43,11 +45,14 @@ def said() -> dict[str, Any]:
 
 
 def test_a_row_is_the_cell_that_speaks_most_against_its_claim(said: dict[str, Any]) -> None:
-    header, _, first, second = table(said).splitlines()
+    header, _, first, blank, informs, _, second = table(said).splitlines()
     assert header == "| claim | data | verdict | cells | measured | rule | seen | study |"
-    measured = "0.5 [0.4, 0.6] (s2) | at least 0.2 | 0.07 | not found"
+    measured = "0.5 [0.4, 0.6] (s2) | at least 0.2 | 0.07 | 0.6"
     assert first == f"| a <b> is \\| more | digits | holds | 2 holds, 1 no power | {measured} |"
-    assert "| informs |" in second
+    assert (blank, informs) == ("", "| what informs, without a verdict | data | measured |")
+    assert second == "| a <b> is \\| more | digits | 0.3 [0.2, 0.4] (s1) |"
+    said["verdicts"][0]["published"] = ""
+    assert table(said).splitlines()[0] == "| claim | data | verdict | cells | measured | rule | seen |"
     said["verdicts"][0] |= {"at_least": None, "at_most": 1.0}
     assert "0.9 [0.8, 1] (s1) | at most 1 |" in table(said).splitlines()[2]
 
@@ -80,4 +85,9 @@ def test_the_documents_say_what_the_results_say(path: Path) -> None:
     said = json.loads(path.read_text())
     found = (ROOT / "docs/found.md").read_text()
     assert replaced(found, said) == found
-    assert path.name in (ROOT / "README.md").read_text() + found
+    assert path.with_suffix(".html").read_text(encoding="utf-8") == render(said)
+    count = Counter(verdict["verdict"] for verdict in said["verdicts"])
+    words = ((HOLDS, "{} hold"), (FAILS, "{} do not"), (UNDECIDED, "{} are undecided"), (NO_POWER, "{} have no power"))
+    counts = ", ".join(word.format(count[verdict]) for verdict, word in words if count[verdict])
+    readme = (ROOT / "README.md").read_text().replace(" claims hold", " hold")
+    assert f"{path.stem}.html): {counts}" in readme
