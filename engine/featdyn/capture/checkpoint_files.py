@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from featdyn.errors import NetworkError
 
 DEPTH = 3
 """How deep a file's dicts are searched for a ``state_dict``."""
+_INSIDE = re.compile(r"(?<=\.)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What wrappers of a part of a network add inside its names."""
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -51,7 +54,8 @@ def state_in(
     NetworkError
         The file cannot be read, or does not hold this network, or several times.
     """
-    own = dict(model.state_dict(keep_vars=True))
+    held = dict(model.state_dict(keep_vars=True))
+    own = _without_wrappers(held)
     names = [name for name, value in own.items() if isinstance(value, Tensor)]
     fitting: dict[str, dict[str, Tensor]] = {}
     beside: dict[str, list[str]] = {}
@@ -59,9 +63,11 @@ def state_in(
     if content is None:
         with quiet():
             content = read(path)
-    for where, tensors in _states(content, DEPTH):
+    below_it = None if prefix is None else _INSIDE.sub("", prefix)
+    for where, each in _states(content, DEPTH):
+        tensors = _without_wrappers(each)
         for found in _prefixes(tensors, names):
-            if prefix not in (None, found, f"{where}{found}"):
+            if below_it not in (None, found, f"{where}{found}"):
                 continue
             state, flaws = _taken(tensors, found, own, names)
             if not flaws:
@@ -79,7 +85,7 @@ def state_in(
             f"{path}: holds this network {len(fitting)} times, below {', '.join(map(repr, fitting))}: choose a prefix"
         )
     extra(min(beside.values(), key=len))
-    return first
+    return {name: first[plain] for name, plain in zip(held, own, strict=True) if plain in first}
 
 
 @contextmanager
@@ -140,6 +146,12 @@ def _states(content: Any, depth: int, where: str = "") -> Iterator[tuple[str, di
         yield where, tensors
     for name, value in content.items():
         yield from _states(value, depth - 1, f"{where}{name}/")
+
+
+def _without_wrappers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the same by names without what wrappers add inside them, or as it is where two would be the same."""
+    found = {_INSIDE.sub("", name): value for name, value in values.items()}
+    return found if len(found) == len(values) else dict(values)
 
 
 def _prefixes(tensors: Mapping[str, Tensor], names: list[str]) -> list[str]:
