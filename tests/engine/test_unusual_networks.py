@@ -398,3 +398,9 @@ def test_an_output_without_a_row_for_each_sample_is_refused_in_a_line(tmp_path):
     with pytest.raises(NetworkError, match=r"output has shape \(5, 3\) for 2 samples: it must have a row for each"):
         Recorder(Constant(buffer=True), Probes(drawn(12, 4), torch.arange(12) % 3), tmp_path / "r.zarr")
     assert not (tmp_path / "r.zarr").exists()
+
+
+def test_a_network_without_values_is_refused_in_a_line(tmp_path):
+    with pytest.raises(NetworkError, match=r"network's out has no values \(device meta\)"):
+        Recorder(Kept(buffer=True).to("meta"), Probes(drawn(12, 4), torch.arange(12) % 3), tmp_path / "r.zarr")
+    assert not (tmp_path / "r.zarr").exists()

@@ -106,6 +106,8 @@ def read(path: Path) -> Any:
     try:
         if path.is_dir():
             return _folder(path)
+        if not path.stat().st_size:
+            raise NetworkError(f"{path}: is empty")
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -114,14 +116,19 @@ def read(path: Path) -> Any:
     except NetworkError:
         raise
     except Exception as error:  # torch and safetensors raise what they please on files that are cut or none of theirs
-        first = (str(error).strip().splitlines() or [""])[0]
+        known = not isinstance(error, LookupError)  # these are of the unpickling machine, and say nothing
+        first = (str(error).strip().splitlines() or [""])[0] if known else "it is no file of torch.save"
         raise NetworkError(f"{path}: cannot be read as a checkpoint: {first or type(error).__name__}") from error
 
 
 def _folder(path: Path) -> dict[str, Any]:
     indices = sorted(path.glob("*.index.json"))
     if indices:
-        parts = sorted(set(json.loads(indices[0].read_text())["weight_map"].values()))
+        index = json.loads(indices[0].read_text())
+        where = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(where, dict) or not all(isinstance(part, str) for part in where.values()):
+            raise NetworkError(f"{indices[0]}: has no weight_map of names to files")
+        parts = sorted(set(where.values()))
     else:
         held = [name for name in _WHOLE if (path / name).is_file()]
         parts = held[:1] or sorted(
