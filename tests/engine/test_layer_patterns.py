@@ -101,6 +101,8 @@ def test_every_name_of_a_layer_leads_to_it(added, asked, name):
     own = next(own for own, module in inside.named_modules() if own in (name, name.replace("part", f"part.{added}")))
     assert asked_layers(inside, asked) == asked_layers(inside, own) == [own]
     assert asked_layers(inside, "nowhere") == []
+    for other in ("base_model.model.", "module.base_model.model.", "_fsdp_wrapped_module."):  # of PEFT and FSDP
+        assert asked_layers(Body(bare), f"{other}{asked}") == [name]
 
 
 def test_a_network_that_holds_itself_has_names_that_end():
