@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from featdyn.capture import Probes, Recorder
+from featdyn.errors import FeatdynError
 from featdyn.store import schema
 from tests.engine.forked import CONTEXT
 
@@ -182,6 +183,19 @@ def drift(
             set_to(net, step, rank)
             recorder.record(step=step, state={"momentum": torch.full((3,), float(step))})
     return recorder.checkpoints
+
+
+def go_on(rank: int, world: int, store: Path, samples: int, begin: int) -> tuple[int, str]:
+    """Go on with a recording from a step, with the weights of that; return the steps counted then, or why not."""
+    net = make_net()
+    set_to(net, begin, rank)
+    options: dict[str, Any] = {"layers": ["*"], "batch": 3, "every": 2}
+    with Recorder(net, make_probes(samples), store, resume=True, **options) as recorder:
+        try:
+            recorder.start(step=begin)
+        except FeatdynError as error:
+            return recorder.steps, str(error)
+        return recorder.steps, ""
 
 
 if __name__ == "__main__":  # under torchrun

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from featdyn.adapters.attached import Attached
 from featdyn.capture import Probes, Recorder
+from featdyn.capture.pending_checkpoint import PendingCheckpoint
 from featdyn.errors import StoreError
 from featdyn.store import Run
 
@@ -57,6 +59,18 @@ def bare(path: Path, accumulated: int = 1) -> Run:
     return Run(path)
 
 
+@pytest.fixture
+def slow_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each commit come long after the step that it is of."""
+    finish = PendingCheckpoint.finish
+
+    def late(self: PendingCheckpoint, *arguments: Any) -> int:
+        time.sleep(0.3)
+        return finish(self, *arguments)
+
+    monkeypatch.setattr(PendingCheckpoint, "finish", late)
+
+
 def same(run: Run, other: Run, prefix: str = "") -> None:
     for spec in other.schema.arrays:
         if spec.path == "cube/sketch":  # a layer's projection follows from its name
@@ -80,8 +94,14 @@ def test_what_follows_a_training_records_its_begin_its_due_steps_and_its_end(tmp
     assert Run(tmp_path / "r.zarr").values("step").tolist() == [0, 3, 5, 6]
     with pytest.raises(StoreError, match="holds a recording to step 6 already"):
         attached.begin(net, 0)
-    with pytest.raises(StoreError, match="recording to step 6, and training goes on from step 4: choose another path"):
+    with pytest.raises(StoreError, match=r"to step 6, and training goes on from step 4: load .*; choose another path"):
         attached.begin(net, 4)
+    again = Attached(probes(), tmp_path / "r.zarr", every=1, layers=["first"], accept_changes=True)
+    again.begin(net, 4)
+    for step in (5, 6):  # are there already
+        again.at(step)
+    again.wait()
+    again.release()
     anew = Attached(probes(), tmp_path / "r.zarr", every=3, layers=["first"], overwrite=True)
     anew.begin(net, 6)  # a training that goes on keeps what it has recorded
     anew.release()
@@ -93,7 +113,7 @@ def test_what_follows_a_training_records_its_begin_its_due_steps_and_its_end(tmp
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("accumulated", [1, 2])
-def test_lightning(tmp_path, accumulated):
+def test_lightning(tmp_path, accumulated, slow_commits):
     lightning = pytest.importorskip("pytorch_lightning", reason="Lightning is not installed")
     from featdyn.adapters.lightning import Record
 
@@ -111,14 +131,22 @@ def test_lightning(tmp_path, accumulated):
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), 0.1)
 
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # called behind those of callbacks
+            saved.append((checkpoint["global_step"], int(Run(tmp_path / "r.zarr").values("step")[-1])))
+
+    saved: list[tuple[int, int]] = []
+    keep = lightning.pytorch.callbacks if hasattr(lightning, "pytorch") else lightning.callbacks
+    own = keep.ModelCheckpoint(tmp_path, every_n_train_steps=EVERY, save_top_k=-1)
     recording = Record(probes(), tmp_path / "r.zarr", every=EVERY, layers=["net.*"], dtype="float32")
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data()), BATCH)
     lightning.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, accumulate_grad_batches=accumulated, callbacks=[recording],
+        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, accumulate_grad_batches=accumulated, callbacks=[recording, own],
         limit_train_batches=STEPS - STEPS % accumulated,
     ).fit(Module(), loader)  # fmt: skip
     same(Run(tmp_path / "r.zarr"), bare(tmp_path / "bare.zarr", accumulated), "net.")
+    assert saved
+    assert all(step - EVERY < committed for step, committed in saved), saved
 
 
 class Named(nn.Module):
@@ -135,7 +163,7 @@ class Named(nn.Module):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("accumulated", [1, 2])
-def test_hugging_face(tmp_path, accumulated, monkeypatch):
+def test_hugging_face(tmp_path, accumulated, monkeypatch, slow_commits):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     pytest.importorskip("accelerate", reason="accelerate is not installed, without which there is no trainer")
     from featdyn.adapters.huggingface import Record
@@ -146,7 +174,7 @@ def test_hugging_face(tmp_path, accumulated, monkeypatch):
     x, y = (values[: (STEPS - STEPS % accumulated) * BATCH] for values in data())
     arguments = transformers.TrainingArguments(
         str(tmp_path / "out"), max_steps=STEPS // accumulated, per_device_train_batch_size=BATCH, learning_rate=0.1,
-        lr_scheduler_type="constant", optim="sgd", max_grad_norm=0.0, save_strategy="no", report_to=[], use_cpu=True,
+        lr_scheduler_type="constant", optim="sgd", max_grad_norm=0.0, save_steps=EVERY, report_to=[], use_cpu=True,
         gradient_accumulation_steps=accumulated, logging_strategy="no", disable_tqdm=True,
     )  # fmt: skip
 
@@ -154,6 +182,12 @@ def test_hugging_face(tmp_path, accumulated, monkeypatch):
         def _get_train_sampler(self, *_: Any) -> Any:
             return torch.utils.data.SequentialSampler(x)
 
+        def _save_checkpoint(self, *_: Any, **__: Any) -> None:
+            saved.append((self.state.global_step, int(Run(tmp_path / "r.zarr").values("step")[-1])))
+
+    saved: list[tuple[int, int]] = []
     rows = [{"x": a, "labels": b} for a, b in zip(x, y, strict=True)]
     InOrder(Named(), arguments, train_dataset=rows, callbacks=[recording]).train()
     same(Run(tmp_path / "r.zarr"), bare(tmp_path / "bare.zarr", accumulated), "net.")
+    assert saved
+    assert all(step - EVERY < committed for step, committed in saved), saved

@@ -127,7 +127,8 @@ def test_what_does_not_hold_the_network_is_named_and_what_was_before_is_kept(tmp
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be read as a checkpoint"),
+        (b"", "is empty"),
+        (b"some words", "cannot be read as a checkpoint: it is no file of torch.save"),
         (b"PK\x03\x04 cut", "cannot be read as a checkpoint"),
         ({"model": Net()}, "holds more than tensors, which is not loaded: save model.state_dict"),
         ({"a": torch.zeros(2)}, "no tensors of its names"),
@@ -169,6 +170,17 @@ def test_a_file_without_the_network_is_refused_in_one_line(tmp_path, content, me
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"first.weight": 5}}'])
+def test_a_damaged_index_is_named(tmp_path, index):
+    folder = tmp_path / "checkpoint-1"
+    folder.mkdir()
+    (folder / "model.safetensors.index.json").write_text(index)
+    why = "cannot be read as a checkpoint" if index == "{" else "index.json: has no weight_map of names to files"
+    with pytest.raises(NetworkError, match=why) as caught:
+        state_in(folder, Net())
+    assert "\n" not in str(caught.value)
+
+
 def test_of_two_networks_in_a_file_one_is_chosen(tmp_path):
     torch.save({"now": states(1), "ema": states(2, "module.")}, tmp_path / "1.pt")
     assert torch.equal(state_in(tmp_path / "1.pt", Net(), "ema/module.")["first.bias"], states(2)["first.bias"])
@@ -202,6 +214,9 @@ def test_weights_of_another_precision_are_taken(tmp_path, dtype):
         (["iterations-5-x2.pt", "iterations-6-x3.pt"], [5, 6]),
         (["unit_7_10.pt", "unit_8_20.pt"], [10, 20]),
         (["lr1e-3/7.pt", "lr1e-3/8.pt"], [7, 8]),
+        (["step1.0.pt", "step2.0.pt"], [1, 2]),
+        (["epoch=3-loss=0.25.ckpt", "epoch=4-loss=0.5.ckpt", "epoch=5-loss=1.ckpt"], [3, 4, 5]),
+        (["v1.2.3/7.pt", "v1.2.3/9.pt"], [7, 9]),
     ],
 )
 def test_steps_as_people_write_them(names, steps):
@@ -229,6 +244,9 @@ def test_steps_are_the_number_that_differs(steps, name):
         (["a1.pt"], r"(a)", "one group"),
         (["a.pt"], r"a(\d)?", "one group"),
         (["step1.5e0.pt"], None, "1.5 is no whole number"),
+        (["step1.5.pt"], None, "1.5 is no whole number"),
+        (["step1.5.pt", "step2.5.pt"], None, "1.5 is no whole number"),
+        (["epoch0.1.pt", "epoch0.2.pt"], None, "0.1 is no whole number"),
         ([f"step{10**20}.pt", "step1.pt"], None, "no whole number from 0 to"),
     ],
 )

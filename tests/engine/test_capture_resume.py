@@ -148,13 +148,21 @@ def test_a_second_start_is_refused_in_a_line_that_names_the_ways_out(tmp_path):
     moved, fresh = Net(), Net()
     with torch.no_grad():
         moved.a.bias += 1
-    with recorder(store, model=moved, resume=False) as on:  # a training that has gone on, in the same lines
+    with recorder(
+        store, model=moved, resume=False
+    ) as on:  # a training that has gone on, by nobody knows how many steps
+        with pytest.raises(
+            StoreError, match=r"weights given are not those of its last checkpoint, step 10: .*start\(step"
+        ):
+            on.step(loss=0)
+        on.record(step=11, loss=0)  # this says it
         on.step(loss=0)
-    assert Run(store).values("step").tolist() == [0, 5, 9, 10, 11]
-    with pytest.raises(StoreError, match=ways.replace("10", "11")):  # the weights that it began with
+    assert Run(store).values("step").tolist() == [0, 5, 9, 10, 11, 12]
+    with pytest.raises(StoreError, match=ways.replace("10", "12")):  # the weights that it began with
         recorder(store, model=fresh, resume=False)
-    with recorder(store, model=fresh, resume=True) as on:
+    with recorder(store, model=moved, resume=False) as on:  # in the same lines, from where it ended
         on.step(loss=0)
+    assert Run(store).values("step").tolist()[-2:] == [12, 13]
 
 
 def test_steps_go_on_from_the_last_committed(tmp_path):

@@ -388,3 +388,16 @@ def test_recipes_are_refused_under_torchrun(tmp_path, monkeypatch, capsys):
     assert "recipes train in one process" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run.zarr").exists()
+
+
+def test_ranks_go_on_together_from_a_step_of_their_own(tmp_path):
+    store, samples = tmp_path / "r.zarr", 11
+    assert ranks.launch(tmp_path, 2, ranks.go_on, store, samples, 4) == [(4, ""), (4, "")]
+    behind = ranks.launch(tmp_path, 2, ranks.go_on, store, samples, 2)
+    assert [steps for steps, _ in behind] == [4, 4]
+    assert all("to step 4, and training goes on from step 2: load" in why for _, why in behind)
+    assert ranks.launch(tmp_path, 2, ranks.go_on, store, samples, 4) == [(4, ""), (4, "")]
+    assert ranks.launch(tmp_path, 2, ranks.go_on, store, samples, 8) == [(8, ""), (8, "")]
+    assert Run(store).values("step").tolist() == [4, 8]
+    assert Run(store).changes[0].what["checkpoints"][1] == "none of step 6: never committed"
+    assert verify(store).sound

@@ -347,3 +347,60 @@ def test_a_network_made_in_inference_mode_is_refused_in_a_line(tmp_path):
         with pytest.raises(NetworkError, match=r"0\.weight was made in torch.inference_mode"):
             Recorder(net, Probes(drawn(N, 6), Y), tmp_path / "r.zarr", layers=["0"], gradients=gradients)
     assert not (tmp_path / "r.zarr").exists()
+
+
+class Kept(nn.Module):
+    """Returns memory that it keeps: a buffer, or a tensor that its ``state_dict`` does not know."""
+
+    out: Tensor
+
+    def __init__(self, *, buffer: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+        if buffer:
+            self.register_buffer("out", torch.zeros(64, 3))
+        else:
+            self.out = torch.zeros(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.out[: len(x)] = self.head(self.a(x).relu())
+        return self.out[: len(x)]
+
+
+@pytest.mark.parametrize("buffer", [True, False])
+def test_a_network_that_returns_memory_that_it_keeps_is_recorded_as_it_answers(tmp_path, buffer):
+    given, net = drawn(12, 4), Kept(buffer=buffer)
+    expected = net.head(net.a(given).relu()).detach()
+    losses = {"loss": lambda outputs, labels: outputs[:, 0]}  # has its memory, too
+    for name, options in {"plain": {}, "own": losses}.items():
+        path = tmp_path / f"{name}.zarr"
+        with Recorder(
+            net, Probes(given, torch.arange(12) % 3), path, layers=["a"], gradients=False, batch=5, **options
+        ) as recorder:
+            recorder.start()
+        torch.testing.assert_close(torch.from_numpy(Run(path).values("outputs/logits")[0]), expected)
+    torch.testing.assert_close(torch.from_numpy(Run(path).values("outputs/loss")[0]), expected[:, 0])
+    with pytest.raises(
+        ValueError, match="does not depend on the recorded layers by steps that autograd knows: gradients"
+    ):
+        Recorder(net, Probes(given, torch.arange(12) % 3), tmp_path / "r.zarr", layers=["a"])
+    assert not (tmp_path / "r.zarr").exists()
+
+
+class Constant(Kept):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out[:5] + super().forward(x).sum()
+
+
+def test_an_output_without_a_row_for_each_sample_is_refused_in_a_line(tmp_path):
+    with pytest.raises(NetworkError, match=r"output has shape \(5, 3\) for 2 samples: it must have a row for each"):
+        Recorder(Constant(buffer=True), Probes(drawn(12, 4), torch.arange(12) % 3), tmp_path / "r.zarr")
+    assert not (tmp_path / "r.zarr").exists()
+
+
+def test_a_network_without_values_is_refused_in_a_line(tmp_path):
+    with pytest.raises(NetworkError, match=r"network's out has no values \(device meta\)"):
+        Recorder(Kept(buffer=True).to("meta"), Probes(drawn(12, 4), torch.arange(12) % 3), tmp_path / "r.zarr")
+    assert not (tmp_path / "r.zarr").exists()

@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from featdyn.capture import Probes, Recorder
-from featdyn.errors import StoreError
 
 
 class Attached:
@@ -27,30 +26,27 @@ class Attached:
         """Open the store, and record where training begins unless that is there already.
 
         A training that goes on beyond its first step goes on with the recording, also where a new one would overwrite
-        it. Raises :class:`StoreError` where that is further already.
+        it. Raises :class:`StoreError` as :meth:`featdyn.capture.Recorder.start` does.
         """
         how = {"resume": True, "overwrite": False} if step else {}
         recorder = Recorder(model, *self._arguments, **{**self._options, **how})
         try:
-            if step == 0:
-                recorder.start()
-            elif recorder.last_step > step:
-                raise StoreError(
-                    f"{self._arguments[1]}: holds a recording to step {recorder.last_step}, and training goes on from "
-                    f"step {step}: choose another path"
-                )
-            elif not recorder.checkpoints:
-                recorder.record(step=step)
+            recorder.start(step=step)
         except BaseException:
             recorder.close()
             raise
         self._recorder, self._step = recorder, step
 
+    def wait(self) -> None:
+        """Wait until what is recorded is committed, so that a checkpoint that the trainer saves is not ahead of it."""
+        if self._recorder is not None:
+            self._recorder.wait()
+
     def at(self, step: int) -> None:
         """Record when so many optimizer steps are done, if that is due; a step that was seen counts once."""
         if self._recorder is not None and step != self._step:
             self._step = step
-            if self._recorder.cadence.due(step):
+            if self._recorder.cadence.due(step) and step > self._recorder.last_step:
                 self._recorder.record(step=step)
 
     def end(self) -> None:

@@ -29,8 +29,18 @@ class Record(TrainerCallback):  # type: ignore[misc]  # of a library without typ
         self._attached.begin(model, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Record when it is due."""
+        """Record when it is due; where the trainer saves a checkpoint next, commit that first."""
         self._attached.at(state.global_step)
+        if control.should_save:
+            self._attached.wait()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Commit what is recorded: the trainer may save a checkpoint next."""
+        self._attached.wait()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Commit what is recorded: where the best is kept, the trainer decides now whether to save a checkpoint."""
+        self._attached.wait()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Record the last step."""

@@ -34,6 +34,10 @@ class Record(Callback):  # type: ignore[misc]  # of a library without types here
         """Record when it is due."""
         self._attached.at(trainer.global_step)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Commit first what is recorded."""
+        self._attached.wait()
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the last step."""
         self._attached.end()

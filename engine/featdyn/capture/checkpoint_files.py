@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from featdyn.errors import NetworkError
 
 DEPTH = 3
 """How deep a file's dicts are searched for a ``state_dict``."""
+_INSIDE = re.compile(r"(?<=\.)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What wrappers of a part of a network add inside its names."""
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -51,7 +54,8 @@ def state_in(
     NetworkError
         The file cannot be read, or does not hold this network, or several times.
     """
-    own = dict(model.state_dict(keep_vars=True))
+    held = dict(model.state_dict(keep_vars=True))
+    own = _without_wrappers(held)
     names = [name for name, value in own.items() if isinstance(value, Tensor)]
     fitting: dict[str, dict[str, Tensor]] = {}
     beside: dict[str, list[str]] = {}
@@ -59,9 +63,11 @@ def state_in(
     if content is None:
         with quiet():
             content = read(path)
-    for where, tensors in _states(content, DEPTH):
+    below_it = None if prefix is None else _INSIDE.sub("", prefix)
+    for where, each in _states(content, DEPTH):
+        tensors = _without_wrappers(each)
         for found in _prefixes(tensors, names):
-            if prefix not in (None, found, f"{where}{found}"):
+            if below_it not in (None, found, f"{where}{found}"):
                 continue
             state, flaws = _taken(tensors, found, own, names)
             if not flaws:
@@ -79,7 +85,7 @@ def state_in(
             f"{path}: holds this network {len(fitting)} times, below {', '.join(map(repr, fitting))}: choose a prefix"
         )
     extra(min(beside.values(), key=len))
-    return first
+    return {name: first[plain] for name, plain in zip(held, own, strict=True) if plain in first}
 
 
 @contextmanager
@@ -100,6 +106,8 @@ def read(path: Path) -> Any:
     try:
         if path.is_dir():
             return _folder(path)
+        if not path.stat().st_size:
+            raise NetworkError(f"{path}: is empty")
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -108,14 +116,19 @@ def read(path: Path) -> Any:
     except NetworkError:
         raise
     except Exception as error:  # torch and safetensors raise what they please on files that are cut or none of theirs
-        first = (str(error).strip().splitlines() or [""])[0]
+        known = not isinstance(error, LookupError)  # these are of the unpickling machine, and say nothing
+        first = (str(error).strip().splitlines() or [""])[0] if known else "it is no file of torch.save"
         raise NetworkError(f"{path}: cannot be read as a checkpoint: {first or type(error).__name__}") from error
 
 
 def _folder(path: Path) -> dict[str, Any]:
     indices = sorted(path.glob("*.index.json"))
     if indices:
-        parts = sorted(set(json.loads(indices[0].read_text())["weight_map"].values()))
+        index = json.loads(indices[0].read_text())
+        where = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(where, dict) or not all(isinstance(part, str) for part in where.values()):
+            raise NetworkError(f"{indices[0]}: has no weight_map of names to files")
+        parts = sorted(set(where.values()))
     else:
         held = [name for name in _WHOLE if (path / name).is_file()]
         parts = held[:1] or sorted(
@@ -140,6 +153,12 @@ def _states(content: Any, depth: int, where: str = "") -> Iterator[tuple[str, di
         yield where, tensors
     for name, value in content.items():
         yield from _states(value, depth - 1, f"{where}{name}/")
+
+
+def _without_wrappers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the same by names without what wrappers add inside them, or as it is where two would be the same."""
+    found = {_INSIDE.sub("", name): value for name, value in values.items()}
+    return found if len(found) == len(values) else dict(values)
 
 
 def _prefixes(tensors: Mapping[str, Tensor], names: list[str]) -> list[str]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from featdyn.errors import FeatdynError
 
-_NUMBER = re.compile(r"(?:\d+(?:\.\d+)?(?:e\d\d?|[km])(?![a-z0-9]))|\d+", re.IGNORECASE)
-"""A whole number, also as 1e3, 10k or 1.5M."""
+_NUMBER = re.compile(r"(?:\d+(?:\.\d+)?(?:e\d\d?|[km])(?![a-z0-9]))|(?:(?<![\d.])\d+\.\d+(?!\.?\d))|\d+", re.IGNORECASE)
+"""A number, also as 1e3, 10k or 1.5M; 1.5 is one, which is no step, 1.2.3 are three."""
 _FACTORS = {"k": 10**3, "m": 10**6}
 _NAMED = re.compile(r"(step|iter|iteration)s?$|(^|[^a-z])(it|its)$")
 """What stands before a step, in lower case."""
@@ -22,8 +22,8 @@ def by_step(paths: Sequence[Path], pattern: str | None = None) -> dict[int, Path
     """Return checkpoints by their step, in order.
 
     The step is the number that differs from name to name: where several do, the one after ``step``, ``iter`` or ``it``,
-    else the last that is another in each. It may be written as 1e3, 10k or 1.5M. ``pattern``, a regular expression
-    whose first group is the step, says it for other names.
+    else the last whole one that is another in each. It may be written as 1e3, 10k or 1.5M. ``pattern``, a regular
+    expression whose first group is the step, says it for other names.
 
     Raises
     ------
@@ -81,7 +81,8 @@ def _numbers(names: Sequence[str]) -> list[int]:
         places = [i for i, column in enumerate(columns) if len(set(column)) > 1]
     before = [text.rstrip("=_-. ").lower() for text in _NUMBER.split(names[0])] if names else []
     named = [i for i in places if _NAMED.search(before[i])]
-    apart = [i for i in named or places if len(set(columns[i])) == len(names)]
+    whole = [i for i in places if all(value == int(value) for value in columns[i])]
+    apart = [i for i in named or whole or places if len(set(columns[i])) == len(names)]
     if not apart:
         raise FeatdynError(f"{names[0] if names else 'no name'}: no number in it tells its step: {_ADVICE}")
     try:

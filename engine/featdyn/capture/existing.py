@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from featdyn.capture.checkpoint_files import quiet, read, state_in
 from featdyn.capture.probes import Probes
 from featdyn.capture.recorder import Recorder
+from featdyn.networks import unwrap
 from featdyn.store import Run
 
 
@@ -54,6 +55,7 @@ def capture(
     StoreError
         As the recorder raises it.
     """
+    model = unwrap(model)
     before: dict[str, Tensor] = {}
     told: set[tuple[str, ...]] = set()
     with Recorder(model, probes, store, resume=True, **options) as recorder, quiet():

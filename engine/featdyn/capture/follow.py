@@ -37,8 +37,11 @@ def output_shape(model: nn.Module, inputs: Nest, call: Call = _PLAIN) -> tuple[i
 
     Raises :class:`NetworkError` where the network cannot run on them, or its logits are not one tensor.
     """
-    alone = replace(call, loss=None)
-    return tuple(tap.run(model, inputs, None, [], gradients=False, call=alone).logits.shape)
+    alone, n = replace(call, loss=None), len(next(tensor for _, tensor in leaves(inputs, "")))
+    shape = tuple(tap.run(model, inputs, None, [], gradients=False, call=alone).logits.shape)
+    if shape[:1] != (n,):
+        raise NetworkError(f"the network's output has shape {shape} for {n} samples: it must have a row for each")
+    return shape
 
 
 def layer_shapes(
@@ -68,13 +71,15 @@ def layer_shapes(
     asked: dict[str, Any] = {"call": call, "taps": taps, "handed_on": handed_on, "outputs": outputs}
     with undisturbed(model):
         first = tap.run(model, inputs, labels, layers, gradients=gradients, **asked)
+        # A network may return memory that it keeps, and writes into in the next pass.
+        first = replace(first, logits=first.logits.clone(), loss=first.loss.clone())
         for device in {torch.device("cpu"), one.device}:
             torch.rand(1, device=device)  # each pass begins where the random state stands: move it
         for order in (torch.tensor(places, device=one.device) for places in (turned, halved)):
             rows = partial(torch.index_select, dim=0, index=order)
             given = mapped(rows, inputs), mapped(rows, labels)
             passed = tap.run(model, *given, layers, gradients=False, **asked)
-            others.append((order, passed))
+            others.append((order, replace(passed, logits=passed.logits.clone(), loss=passed.loss.clone())))
 
         @cache  # what is random strays above, too: this says only that it is that
         def again() -> tap.Pass:

@@ -44,7 +44,7 @@ class HandedOn:
             kept, other = (output, output.clone()) if graph else (output.clone(), output)
         elif graph:
             other = output.view_as(output)
-        shared = graph and any(_memory(output) == _memory(tensor) for tensor in given)
+        shared = graph and any(memory_of(output) == memory_of(tensor) for tensor in given)
         self._passed[name] = _Passed(kept, other, (_version(kept), _version(other)), shared)
         return kept, other
 
@@ -90,7 +90,8 @@ def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
-def _memory(tensor: Tensor) -> tuple[torch.device, int]:
+def memory_of(tensor: Tensor) -> tuple[torch.device, int]:
+    """Return what tensors have in common that are views of one memory."""
     try:
         return tensor.device, tensor.untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError):  # a kind of tensor that has none: as if it were its own

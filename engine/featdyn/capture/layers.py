@@ -18,7 +18,7 @@ from featdyn.capture.nest import Nest
 from featdyn.capture.one_tensor import packed
 from featdyn.capture.tap import LayerError
 from featdyn.errors import NetworkError
-from featdyn.networks import Cut, Taps, cuts, default_cuts, module_cuts
+from featdyn.networks import Cut, Taps, asked_layers, cuts, default_cuts, module_cuts
 from featdyn.networks.layer_patterns import matching
 
 _PLAIN = Call()
@@ -42,9 +42,10 @@ def select(
 
     Taps are of those layers that are cuts and that no module returns as one tensor; None where there are none. Each
     layer is tried out on ``inputs`` and ``labels``, a few samples: see :func:`featdyn.capture.follow.layer_shapes`.
-    Patterns are module names, also with ``*`` (within a part of the name) and ``**`` (across dots), or names of cuts,
-    such as a pooled vector; ``all`` stands for every cut of the network and ``default`` for its default cuts. Where
-    there are none, both stand for its direct children. Of these two what cannot be recorded is left out. Raises
+    Patterns are module names (see :func:`featdyn.networks.asked_layers`), also with ``*`` (within a part of the name)
+    and ``**`` (across dots), or names of cuts, such as a pooled vector; ``all`` stands for every cut of the network and
+    ``default`` for its default cuts. Where there are none, both stand for its direct children. Of these two what cannot
+    be recorded is left out. Raises
     :class:`NetworkError` where a pattern matches nothing, or a layer cannot be recorded. With ``modules_only`` cuts
     that have no module are left out: several ranks share buffers by modules. ``axes`` are of patterns, the last that
     fits a layer counts, and where they name no positions those of convolutions of sequences, their norms and pools are
@@ -58,7 +59,7 @@ def select(
     chosen: dict[str, bool] = {}  # name -> whether it was asked for
     turned: dict[str, Axis] = {}
     for pattern in patterns:
-        found = [] if pattern in ("default", "all") else matching(pattern, modules)
+        found = [] if pattern in ("default", "all") else asked_layers(model, pattern)
         if not found and every is None:
             every = {cut.name: cut for cut in _cuts(model, inputs, call) if cut.module or not modules_only}
         known = every or {}

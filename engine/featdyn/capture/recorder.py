@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from featdyn.capture.ranks import Ranks
 from featdyn.capture.recording import Recording
 from featdyn.capture.recording_needs import RecordingNeeds, estimate
 from featdyn.capture.replica import buffers, check_whole, checksums, with_tensors
-from featdyn.capture.resume import begins_anew, begun, last_step
+from featdyn.capture.resume import begun, check_begin, holds, last_checkpoint
 from featdyn.capture.shards import Shards
 from featdyn.capture.undisturbed import undisturbed
 from featdyn.capture.values import Number, number, tensors_to_bytes, whole
@@ -63,9 +63,10 @@ class Recorder:
         :meth:`step` records at each such step; or a share of the steps (``"1%"``, each hundredth), ``"doubling"`` (1,
         2, 4, ...) or ``"10 per decade"``, see :class:`featdyn.capture.cadence.Cadence`.
     resume
-        The last checkpoint of the recording that is there has been loaded: :meth:`start` then records nothing. Steps
-        beyond it go on without saying so, too; a second start is refused: :meth:`start`, a step that is there, or a
-        network whose weights are those of the first checkpoint, not of the last.
+        A training that was stopped goes on with the recording that is there: from its last checkpoint, whose weights
+        have been loaded, or from the step that :meth:`start` is told. One that goes on in the same process needs not
+        say so; a second start is refused: :meth:`start`, a step that is there, or a network whose weights are those of
+        the first checkpoint, not of the last.
     overwrite
         Remove the recording that is there, if nobody writes it and nothing else lies in its folder.
     coords
@@ -150,16 +151,16 @@ class Recorder:
                 overwrite=overwrite, accept_changes=accept_changes,
             )  # fmt: skip
             try:
-                run, batch = self._run, self.options.batch
+                run, few = self._run, self.options.batch
                 accept = run.accept if accept_changes and isinstance(run, RunWriter) else None
-                self._last = self._ranks.first(
-                    lambda: last_step(run.place, self._recording, batch, accept) if run.checkpoints else -1
+                self._last, self._at_last = self._ranks.first(
+                    lambda: last_checkpoint(run.place, self._recording, few, accept) if run.checkpoints else (-1, True)
                 )
-                if not resume and self._ranks.first(
-                    lambda: run.checkpoints > 0 and begins_anew(run.place, self._model)
-                ):
+                anew = not resume and not self._at_last and run.checkpoints > 1
+                if anew and self._ranks.first(lambda: holds(Run(run.place).state(0), self._model)):
                     raise begun(run.place, self._last)
-                self._resume = resume or run.checkpoints == 0
+                self._resume, self._accepts = resume or run.checkpoints == 0, accept_changes
+                self._begun = False  # whether it is known that what comes follows on the last checkpoint
             except BaseException:
                 self._run.close()
                 raise
@@ -247,16 +248,37 @@ class Recorder:
     def _needs(self, checkpoints: int, state: int, place: Place) -> RecordingNeeds:
         return estimate(self.schema, state, checkpoints, BUFFERS, place, kept_bytes(self.schema, len(self._share)))
 
-    def start(self, **coords: Number) -> None:
-        """Record step 0, or nothing where a recording is resumed; coordinates that are not given are NaN.
+    def start(self, *, step: int | None = None, **coords: Number) -> None:
+        """Begin: record where training begins, or see that it goes on where a recording ends.
 
-        Raises :class:`StoreError` where the store held a recording and the recorder was not made with ``resume=True``.
+        A training that stands beyond the recording's last step, as a kill may leave it, is recorded now where a
+        checkpoint is due; those that were due in between are put on record as missing (``run.changes``), and said.
+        Coordinates that are not given are NaN.
+
+        Parameters
+        ----------
+        step
+            Training steps done. None is 0, or where a recording is resumed its last.
+        **coords
+            As :meth:`record` takes them.
+
+        Raises
+        ------
+        StoreError
+            The store held a recording and the recorder was not made with ``resume=True``; training is behind the
+            recording, or has other weights at its last step, and ``accept_changes`` was not given.
         """
         self.wait()
         if not self._resume:
             raise begun(self._run.place, self._last)
+        begin = None if step is None else whole("step", step)
+        given = {**dict.fromkeys(self._coords, math.nan), **coords}
         if not self.checkpoints:
-            self.record(step=0, state=None, **{**dict.fromkeys(self._coords, math.nan), **coords})
+            self.record(step=begin or 0, state=None, **given)
+        elif not self._begun:
+            self._go_on(begin, lambda: holds(Run(self._run.place).state(self.checkpoints - 1), self._model))
+            if self.steps > self._last and self.cadence.due(self.steps):
+                self.record(step=self.steps, state=None, **given)
 
     def finish(self) -> None:
         """Record the last step that :meth:`step` counted, unless it is there already, with what that was given."""
@@ -268,13 +290,25 @@ class Recorder:
         """Count one training step, from the store's last on, and record when it is due; return whether it was.
 
         To be called after each step of the optimizer: where gradients are accumulated, not for each micro-batch.
+        Raises :class:`StoreError` as :meth:`start` does, where that was not called.
         """
-        self._given = self._numbers(coords)
+        given = self._numbers(coords)
+        if not self._begun:
+            self._go_on(None, lambda: self._at_last)  # as it was before this step
+        self._given = given
         self.steps += 1
-        due = self.cadence.due(self.steps)
+        due = self.steps > self._last and self.cadence.due(self.steps)
         if due:
             self.record(step=self.steps, state=None, **coords)
         return due
+
+    def _go_on(self, step: int | None, at_last: Callable[[], bool]) -> None:
+        """See that training goes on where the recording ends, and count from there."""
+        due, accepts = self.cadence.due, self._accepts
+        if self.checkpoints:
+            run = cast(RunWriter, self._run)  # on rank 0
+            self._ranks.first(lambda: check_begin(run, step, at_last(), due, accept_changes=accepts))
+        self._begun, self.steps = True, max(0, self._last) if step is None else step
 
     def record(self, *, step: int, state: Mapping[str, Tensor] | None = None, **coords: Number) -> None:
         """Record one checkpoint; it is written and committed in the background while training goes on.
@@ -348,6 +382,7 @@ class Recorder:
             raise begun(self._run.place, self._last, f"step {step} {there}; it ")
         pending.files = self._run.checkpoint()
         self.steps = pending.step = step
+        self._begun = True
         if self._ranks.rank == 0:
             pending.values = {"checkpoint": np.array(pending.files.index, "int64"), "step": np.array(step, "int64")}
             pending.values |= {name: np.array(value, "float64") for name, value in numbers.items()}

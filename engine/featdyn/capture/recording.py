@@ -48,6 +48,8 @@ class Recording:
                 raise NetworkError(
                     f"the network's {name} has no shape yet (a lazy module): run the network once on a batch before"
                 )
+            if isinstance(tensor, Tensor) and tensor.is_meta:
+                raise NetworkError(f"the network's {name} has no values (device meta): give it some before")
             if isinstance(tensor, Tensor) and tensor.is_inference():
                 raise NetworkError(
                     f"the network's {name} was made in torch.inference_mode, where tensors neither train nor have "

@@ -1,7 +1,12 @@
-"""Going on with a recording: only with the network and loss that it was made with, and from its last step on."""
+"""Going on with a recording: only with the network and loss that it was made with, and from where it ends.
+
+A recorder commits in the background, so a process that is killed may leave a checkpoint of its own that is ahead of
+the store; and whoever goes on from an older one is behind it. Neither shows in names and shapes: weights tell.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 
 import torch
@@ -13,7 +18,7 @@ from featdyn.capture.probes import batch_of
 from featdyn.capture.recording import Recording
 from featdyn.capture.replica import with_tensors
 from featdyn.errors import StoreError
-from featdyn.store import Run
+from featdyn.store import Run, RunWriter
 from featdyn.store.locate import Store
 
 CHOOSE = "choose another path, or accept the change (accept_changes, --accept-changes), which is put on record"
@@ -21,17 +26,20 @@ FEW = 16
 """So many probes tell whether it is the same recording."""
 GRADIENT = 0.02
 """Of the largest gradient: what float16 and another device may change. Our own choice."""
+NAMED = 5
+"""So many missing steps are named one by one."""
 FITTED = 1e-3
 """A loss below which a gradient may be rounding, so that it tells nothing. Our own choice."""
 
 
-def last_step(
+def last_checkpoint(
     store: Store,
     recording: Recording,
     batch: int,
     accept: Callable[[Mapping[str, tuple[str, str]]], None] | None = None,
-) -> int:
-    """Return the step of the last checkpoint of a recording that is to be continued.
+) -> tuple[int, bool]:
+    """Return the step of the last checkpoint of a recording that is to be continued, and whether the network has its
+    weights.
 
     What a network or a loss computes is not seen in names and shapes. So some probes pass the network once more with
     the last checkpoint's weights: outputs, losses and the gradient at the first layer that has one must be what was
@@ -67,7 +75,7 @@ def last_step(
                 f"than there): {CHOOSE}"
             )
         accept({what: (f"as at checkpoint {last}", "others, with the same weights")})
-    return int(run.values("step")[last])
+    return int(run.values("step")[last]), holds(state, model)
 
 
 def begun(store: Store, last: int, what: str = "") -> StoreError:
@@ -79,16 +87,53 @@ def begun(store: Store, last: int, what: str = "") -> StoreError:
     )
 
 
-def begins_anew(store: Store, model: nn.Module) -> bool:
-    """Whether a network is as at the first checkpoint of a recording that has moved on: its training begins again."""
-    run = Run(store)
-    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return run.checkpoints > 1 and _holds(run, 0, own) and not _holds(run, run.checkpoints - 1, own)
+def check_begin(
+    run: RunWriter, step: int | None, at_last: bool, due: Callable[[int], bool], *, accept_changes: bool
+) -> None:
+    """See that a training which stands at a step goes on where a recording ends; put on record where it does not.
+
+    Without a step it is taken to be the recording's last. ``at_last`` says whether the network has the weights recorded
+    there, ``due`` at which steps checkpoints were to be. Raises :class:`StoreError` where the training is behind the
+    recording, or has other weights at its last step, unless that is accepted.
+    """
+    last = int(Run(run.place).values("step")[-1])
+    load = f"load what Run(store).state({run.checkpoints - 1}) has"
+    if step is None or step == last:
+        if at_last:
+            return
+        why = f"the weights given are not those of its last checkpoint, step {last}"
+        ways = f"{load}, or call start(step=...) with the step that they are of"
+        changed = {"weights": (f"at step {last} as recorded", "others, with which training went on")}
+    elif step < last:
+        why = f"holds a recording to step {last}, and training goes on from step {step}"
+        ways = f"{load}, which is of step {last}"
+        changed = {"training": (f"recorded to step {last}", f"gone on from step {step}; recorded beyond {last} only")}
+    else:
+        missed = [str(each) for each in range(last + 1, step) if due(each)]
+        if not missed:
+            return
+        more = f", ... ({len(missed)} in all)" if len(missed) > NAMED else ""
+        lack = f"of step{'s' * (len(missed) > 1)} {', '.join(missed[:NAMED])}{more}"
+        print(
+            f"{run.place}: checkpoints {lack} were due and never committed: training goes on from step {step}",
+            file=sys.stderr,
+        )
+        run.accept({"checkpoints": (f"all that were due to step {last}", f"none {lack}: never committed")})
+        return
+    if not accept_changes:
+        raise StoreError(f"{run.place}: {why}: {ways}; {CHOOSE}")
+    run.accept(changed)
 
 
-def _holds(run: Run, checkpoint: int, own: Mapping[str, Tensor]) -> bool:
-    state = run.state(checkpoint)
-    return all(name in state and torch.equal(state[name], tensor.detach().cpu()) for name, tensor in own.items())
+def holds(state: Mapping[str, Tensor], model: nn.Module) -> bool:
+    """Whether a network's parameters and buffers are, bit for bit, those of a checkpoint."""
+    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    return own.keys() == state.keys() and all(_same(state[name], value) for name, value in own.items())
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    bits = [t.detach().cpu().contiguous().view(-1).view(torch.uint8) for t in (one, other)]
+    return (one.shape, one.dtype) == (other.shape, other.dtype) and torch.equal(*bits)
 
 
 def _alike(before: Tensor, now: Tensor, dtype: torch.dtype) -> bool:

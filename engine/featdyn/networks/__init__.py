@@ -6,12 +6,13 @@ from featdyn.networks.cut import Cut, features_at, segments, state_for
 from featdyn.networks.registry import build, names
 from featdyn.networks.skeleton import is_skeleton, skeleton
 from featdyn.networks.taps import Taps, taps
-from featdyn.networks.unwrap import unwrap
+from featdyn.networks.unwrap import asked_layers, unwrap
 from featdyn.networks.ways import cuts, module_cuts, ways
 
 __all__ = [
     "Cut",
     "Taps",
+    "asked_layers",
     "build",
     "class_loss",
     "cuts",

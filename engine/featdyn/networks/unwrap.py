@@ -1,11 +1,18 @@
-"""The module inside wrappers, whose names are those that its author gave."""
+"""The module inside wrappers, whose names are those that its author gave, and what else a layer may be called."""
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterator
 
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+
+from featdyn.networks.layer_patterns import matching
+
+_PREFIX = re.compile(r"(?:module|_orig_mod|_fsdp_wrapped_module|base_model\.model)\.")
+"""What wrappers put before a layer's name, each once more."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -22,3 +29,30 @@ def unwrap(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def asked_layers(model: nn.Module, pattern: str) -> list[str]:
+    """Return the names of the layers that a pattern fits; each has one, the first of ``named_modules``.
+
+    Where it fits none of these, other names lead there: those of a module that stands in several places, names without
+    the parts that wrappers inside the network add, and names with the parts that wrappers around it would add.
+    """
+    found = matching(pattern, [name for name, _ in model.named_modules() if name])
+    if not found:
+        first = {id(module): name for name, module in model.named_modules()}
+        other = {name: first[id(module)] for name, module in _every_name(model, "", frozenset())}
+        found = list(dict.fromkeys(other[name] for name in matching(pattern, other) if other[name]))
+    outer = _PREFIX.match(pattern)
+    return asked_layers(model, pattern[outer.end() :]) if outer and not found else found
+
+
+def _every_name(module: nn.Module, before: str, above: frozenset[int]) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules inside one by each name that they have, wrappers left out, and not round in circles."""
+    above |= {id(module)}
+    for name, child in module._modules.items():
+        if child is not None and id(child) not in above:
+            yield f"{before}{name}", child
+            yield from _every_name(child, f"{before}{name}.", above)
+            inner = unwrap(child)
+            if inner is not child:
+                yield from _every_name(inner, f"{before}{name}.", above)
