@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.func import functional_call
+from torch.func import functional_call, jvp, vmap
 
 from featdyn.analysis.gradient_noise import linear_response
 from featdyn.analysis.gradient_noise.linear_response import Features, doubled
 from featdyn.analysis.gradient_noise.sampler import flat, moved
+from featdyn.analysis.gradient_noise.tangents import SinglePrecisionTangents
 from featdyn.networks import build, cuts, features_at, resolve, state_for
 
 NETWORKS = {
@@ -48,8 +51,58 @@ def test_every_kind_of_network_beside_differences(name, monkeypatch):
         for k, step in enumerate(steps):
             wanted = (at(1e-4 * step)[c] - at(-1e-4 * step)[c]) / 2e-4
             assert (one[c][:, k] - wanted).norm() < 1e-5 * wanted.norm()
-    tiny = Features(model, places, x).response(model.state_dict(), [1e-12 * steps[0]], names)
-    torch.testing.assert_close(tiny[-1][:, 0] * 1e12, one[-1][:, 0])  # no step is too small
+    tiny = Features(model, places, x).response(model.state_dict(), [1e-60 * steps[0], 0 * steps[0]], names)
+    torch.testing.assert_close(tiny[-1][:, 0] * 1e60, one[-1][:, 0])  # no step is too small
+    assert not tiny[-1][:, 1].any()
+
+
+CONVOLUTIONS = [
+    (torch.conv1d, (2, 4, 9), (6, 2, 3), {"groups": 2, "stride": 2}),
+    (torch.conv2d, (3, 2, 7, 5), (4, 2, 3, 2), {"padding": (1, 0), "dilation": (2,)}),
+    (torch.conv3d, (1, 2, 4, 5, 6), (3, 2, 2, 2, 3), {}),
+    (torch.conv2d, (3, 2, 7, 5), (4, 2, 3, 3), {"padding": "same"}),
+    (torch.conv2d, (2, 7, 5), (4, 2, 3, 3), {"padding": 1}),
+]
+
+
+@pytest.mark.parametrize(("conv", "x", "w", "how"), CONVOLUTIONS, ids=str)
+@pytest.mark.parametrize("moved_too", [(0,), (1,), (2,), (0, 1, 2)])
+def test_convolutions_of_float64_keep_their_values_and_push_tangents_in_float32(conv, x, w, how, moved_too):
+    drawn = torch.Generator().manual_seed(1)
+    given = [torch.randn(shape, generator=drawn, dtype=torch.float64) for shape in (x, w, w[:1])]
+    steps = [torch.randn(4, *given[i].shape, generator=drawn, dtype=torch.float64) for i in moved_too]
+
+    def response(*steps):
+        def values(*moving):
+            return conv(*(moving[moved_too.index(i)] if i in moved_too else given[i] for i in range(3)), **how)
+
+        return jvp(values, tuple(given[i] for i in moved_too), steps)
+
+    value, wanted = vmap(response)(*steps)
+    with SinglePrecisionTangents():
+        same, found = vmap(response)(*steps)
+    torch.testing.assert_close(same, value, rtol=1e-14, atol=1e-14)
+    assert found.dtype == torch.float64
+    error = float((found - wanted).norm() / wanted.norm())
+    rounded = moved_too != (2,) and how.get("padding") != "same" and len(x) == len(w)
+    assert (1e-9 < error < 2e-7) if rounded else error < 1e-15
+
+
+def test_responses_are_those_of_float64_but_for_their_rounding(monkeypatch):
+    torch.manual_seed(0)
+    model = build("resnet20", classes=3, shape=(1, 8, 8), width=4).eval().double()
+    x = torch.randn(3, 1, 8, 8).double()
+    places = resolve(cuts(model, x), ("default",))
+    names = [n for n, _ in features_at(model, places).named_parameters()]
+    state = doubled(model.state_dict())
+    steps = [torch.randn(len(flat(state, names)), dtype=torch.float64) for _ in range(3)]
+    found = Features(model, places, x).response(state, steps, names)
+    monkeypatch.setattr(linear_response, "SinglePrecisionTangents", nullcontext)
+    wanted = Features(model, places, x).response(state, steps, names)
+    for one, exact in zip(found, wanted, strict=True):
+        error = (one - exact).norm(dim=2) / exact.norm(dim=2)
+        assert (error > 1e-9).all()
+        assert (error < 1e-6).all()
 
 
 class Twin(nn.Module):

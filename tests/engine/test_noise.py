@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -32,6 +33,7 @@ from featdyn.statistics import Gram
 from featdyn.store import Run
 from featdyn.training import load
 from featdyn.training.stage import train
+from featdyn_kernels import set_threads
 from tests.engine.conftest import SMALL
 from tests.engine.on_workers import plans, same_on
 from tests.engine.synthetic_run import make_run
@@ -375,6 +377,52 @@ def test_one_pass_forward_gives_the_gradients_of_both_labels(run, layer):
             assert one.keys() == alone.keys()
             assert all(torch.equal(one[name], alone[name]) for name in one)
     assert not torch.equal(flat(own[0], list(own[0])), flat(permuted[0], list(own[0])))
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    set_threads(3)
+    yield
+    set_threads(None)
+    torch.set_num_threads(before)
+
+
+def test_gradients_computed_side_by_side_have_the_bits_of_one_after_the_other(run, three_threads, monkeypatch):
+    def gradients(sampler):
+        own, permuted = zip(*sampler.with_permuted(7, True), strict=True)
+        return [sampler.full(), *sampler.draws(7, False), *own, *permuted]
+
+    sampler = Sampler(training_data(run, None, None, None), 15, 0)  # seven batches, the last of ten samples
+    sampler.at(States(run, network(run))[-1])
+    assert sampler.threads == 3
+    together, whole = gradients(sampler), noise(run, **OPTIONS, every=9)
+    names = set()
+    sampler.model[0].register_forward_hook(lambda *_: names.add(threading.current_thread().name))
+    list(sampler.draws(7, True))
+    assert len(names) > 1
+    set_threads(1)
+    assert sampler.threads == 1
+    for one, alone in zip(together, gradients(sampler), strict=True):
+        assert all(torch.equal(one[name], alone[name]) for name in alone)
+    xr.testing.assert_equal(whole, noise(run, **OPTIONS, every=9))
+
+
+def test_gradients_that_hold_much_or_draw_from_one_generator_come_one_after_the_other(run, three_threads, monkeypatch):
+    def threads(layer=None):
+        sampler = Sampler(training_data(run, None, None, None), 20, 0)
+        if layer is not None:
+            sampler.model.append(layer)
+        return sampler.threads
+
+    assert threads() == 3
+    assert threads(torch.nn.Dropout(0.5)) == 1
+    sampler = Sampler(training_data(run, None, None, None), 20, 0)
+    one = sampler.pass_bytes(0, 0) + sum(tensor.nbytes for tensor in sampler.model.state_dict().values())
+    for more, wanted in ((0, 1), (1.5 * one, 2), (99 * one, 3)):
+        monkeypatch.setattr("featdyn.analysis.gradient_noise.sampler.BESIDE", more)
+        assert threads() == wanted
 
 
 def test_the_user_s_random_state_is_left_alone(run):

@@ -127,6 +127,8 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "head": (lambda: nn.Sequential(*head(17)), (17, 3, 2), "one product"),
     "linear": (lambda: nn.Linear(64, CLASSES), (64,), "one product"),
     "attention": (Attention, (6, 32), "linear"),
+    "small": (lambda: nn.Sequential(Residual(16, 32, 2), Residual(32, 32), *head(32)), (16, 3, 4), "Winograd"),
+    "point": (lambda: nn.Sequential(Residual(16, 32, 2), Residual(32, 32), *head(32)), (16, 2, 1), "Winograd"),
     "weighted": (Weighted, (16, 5, 5), "Winograd"),
     "viewed": (lambda: Viewed(nn.Conv2d(16, 16, 3, padding=1)), (16, 6, 5), "Winograd"),
     "recurrent": (lambda: Last(nn.GRU(12, 8, batch_first=True), nn.Linear(8, CLASSES)), (5, 12), "linear"),
@@ -524,3 +526,19 @@ def test_import_is_light() -> None:
     code = "import sys; from featdyn_kernels import stitch; print({'torch', 'numba', 'triton'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("sizes", [((2, 2), (5, 3), (1, 4), (2, 2)), ((6, 5), (3, 1))])
+def test_a_suffix_takes_maps_of_any_size_in_turn(sizes: tuple[tuple[int, int], ...]) -> None:
+    """Of small ones a convolution is one product, whose weights are laid out when they come."""
+    torch.manual_seed(0)
+    module = nn.Sequential(Residual(16, 32, 1), Residual(32, 32), *head(32)).eval()
+    bank = stitch.SuffixBank.from_states(module, [module.state_dict()])
+    assert bank.path.name == "fused"
+    for size in sizes:
+        x = torch.randn(7, 16, *size)
+        with torch.no_grad():
+            wanted = copy.deepcopy(module).double()(x.double())
+        labels = torch.arange(7) % CLASSES
+        loss = F.cross_entropy(wanted, labels, reduction="none").float()
+        torch.testing.assert_close(bank.run(x, labels).loss[0], loss, rtol=1e-5, atol=1e-5)

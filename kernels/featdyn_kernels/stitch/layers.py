@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ WINOGRAD_LIMIT = 256 * 256
 """With more inputs times outputs the direct sum is taken: transformed weights are four times as large. AMD EPYC (Zen
 5): Winograd is 2.5 times as fast as the direct sum at 64 x 64 and 1.8 times at 256 x 256."""
 
+SMALL = 4
+"""Pixels of maps whose 3x3 convolution is one matrix product, as every output sees every input: at 2x2 it takes 16
+multiplications where a tile of Winograd's takes 36, and the direct sum, zeros included, as many."""
+
 NO_FLOOR = np.float32(-np.inf)
 
 
@@ -37,10 +42,12 @@ class Layer(ABC):
         self.relu = step.relu
         self.floor = np.float32(0) if step.relu else NO_FLOOR
 
-    def _lay_out(self, weight: NDArray[Any], bias: NDArray[Any], rounded: int = 0) -> None:
+    def _lay_out(self, weight: NDArray[Any], bias: NDArray[Any], rounded: int = 0) -> tuple[Tensor, Tensor]:
         # A clone because numpy aligns to 16 bytes, torch to a cache line.
-        self.weight = torch.from_numpy(weight).to(torch.bfloat16 if rounded else torch.float32).clone()
-        self.bias = torch.from_numpy(bias).float().clone()
+        found = torch.from_numpy(weight).to(torch.bfloat16 if rounded else torch.float32).clone()
+        shift = torch.from_numpy(bias).float().clone()
+        self.weight, self.bias = found, shift
+        return found, shift
 
     @property
     def nbytes(self) -> int:
@@ -81,18 +88,16 @@ class Convolution(Layer):
 
     def __init__(self, step: Affine, module: nn.Module, dtype: torch.dtype) -> None:
         super().__init__(step, module)
-        weight, bias = fold(self.layer, self.norm)
-        self.outputs, self.inputs, *self.taps = weight.shape
+        self.outputs, self.inputs, *self.taps = self.layer.weight.shape
         self.rounded = _rounds(dtype, self.inputs)
         self.winograd = _suits_winograd(self.layer)
         self.kind = "3x3 Winograd" if self.winograd else "direct"
-        self._lay_out(
-            (winograd if self.winograd else direct).transform_weight(weight, self.rounded), bias, self.rounded
-        )
+        self._arrange(())
 
     def __call__(self, x: Tensor, residual: Any, work: Workspace, slot: int) -> Tensor:
         """Return the step's value in buffer ``slot``."""
         x = channels_last(x)
+        weight, bias = self._weights(x.shape[2:])  # kept until the kernel is done
         y, kernel, arguments = work.launch(self, x.shape, slot)
         if isinstance(residual, Tensor) and residual.shape == y.shape:
             added, late = channels_last(residual), None
@@ -100,8 +105,27 @@ class Convolution(Layer):
             added, late = None, residual
         floor = self.floor if late is None else NO_FLOOR
         residual_at = 0 if added is None else added.data_ptr()
-        kernel(x.data_ptr(), self.weight.data_ptr(), self.bias.data_ptr(), residual_at, *arguments, floor)
+        kernel(x.data_ptr(), weight.data_ptr(), bias.data_ptr(), residual_at, *arguments, floor)
         return y if late is None else self._finish(y, late)
+
+    def _arrange(self, small: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Lay out the weights for maps of a small size; for any larger ones where it is empty."""
+        weight, bias = fold(self.layer, self.norm)
+        if small:
+            weight, bias = as_product(weight, small)[:, :, None, None], np.tile(bias, prod(small))
+        of = winograd if self.winograd and not small else direct
+        found = self._lay_out(of.transform_weight(weight, self.rounded), bias, self.rounded)
+        self._arranged = small, found
+        return found
+
+    def _weights(self, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return weights and bias for maps of a size; of each thread until its kernel is done, whatever others ask."""
+        small, found = self._arranged
+        wanted = self._small(size)
+        return found if small == wanted else self._arrange(wanted)
+
+    def _small(self, size: Sequence[int]) -> tuple[int, ...]:
+        return tuple(size) if self.winograd and prod(size) <= SMALL else ()
 
     def launch(self, shape: Sequence[int], work: Workspace, slot: int) -> tuple[Tensor, Any, tuple[int, ...]]:
         """Return, for inputs of one shape, the output, the kernel, and its arguments from the output's address on."""
@@ -112,6 +136,11 @@ class Convolution(Layer):
         steps = zip(size, self.taps, self.layer.stride, self.layer.padding, strict=True)
         to = [(n + 2 * padding - taps) // stride + 1 for n, taps, stride, padding in steps]
         y = work.image(slot, images, self.outputs, *to)
+        if self._small(size):
+            inputs, outputs = (prod(size) * channels for channels in (self.inputs, self.outputs))
+            zero, scratch = work.zeros(inputs), work.scratch(direct.scratch_size(images, inputs, self.rounded))
+            rows = (1, 1, images, inputs, 1, images, outputs, 1, 1, 1, 1, 0, 0, self.rounded)
+            return y, direct.convolve, (y.data_ptr(), zero, scratch, *rows)
         zero = work.zeros(max(self.inputs, LANES))
         if self.winograd:
             scratch = work.scratch(winograd.scratch_size(self.inputs, self.outputs))
@@ -169,6 +198,18 @@ def prepare(step: Affine, module: nn.Module, dtype: torch.dtype) -> Layer:
     if isinstance(layer, nn.Linear):
         return Linear(step, [module], dtype)
     return Convolution(step, module, dtype) if _suits_direct(layer) else Plain(step, module)
+
+
+def as_product(weight: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
+    """Return a 3x3 convolution of stride 1, padded by 1, as a matrix: of channels-last maps of this size."""
+    outputs, inputs = weight.shape[:2]
+    found = np.zeros((*size, outputs, *size, inputs), weight.dtype)
+    for to in np.ndindex(*size):
+        for of in np.ndindex(*size):
+            tap = of[0] - to[0] + 1, of[1] - to[1] + 1
+            if 0 <= min(tap) <= max(tap) <= 2:
+                found[(*to, slice(None), *of)] = weight[(..., *tap)]
+    return found.reshape(prod(size) * outputs, prod(size) * inputs)
 
 
 def _rounds(dtype: torch.dtype, inputs: int) -> int:

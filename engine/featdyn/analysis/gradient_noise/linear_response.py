@@ -1,9 +1,9 @@
-"""How features answer to small steps of the parameters: Jacobian-vector products in float64.
+"""How features answer to small steps of the parameters: Jacobian-vector products.
 
 The difference of two passes is rounding where a step is small; the linear response has the precision of its arithmetic
-for a step of any length. Operations without a forward derivative (those of weight norm, of bags of embeddings, of a
-network that goes through NumPy) are pushed by central differences along the step instead, made as long as float64 bears
-best.
+for a step of any length: float64, and float32 where a convolution multiplies tangents (``tangents.py``). Operations
+without a forward derivative (those of weight norm, of bags of embeddings, of a network that goes through NumPy) are
+pushed by central differences along the step instead, made as long as float64 bears best.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 
+from featdyn.analysis.gradient_noise.tangents import SinglePrecisionTangents
 from featdyn.capture.axis import pooled
 from featdyn.networks import Cut, features_at, state_for
 from featdyn.networks.attention import with_plain_attention, without_fast_path
@@ -71,13 +72,15 @@ class Features:
     def response(self, state: Mapping[str, Tensor], steps: Iterable[Tensor], names: Sequence[str]) -> list[Tensor]:
         """Return how far features at each cut move from ``state``, to first order: float64 ``(N, n, p)``, on the CPU.
 
-        The n steps are vectors, the parameters ``names`` one after the other.
+        The n steps are vectors, the parameters ``names`` one after the other. Each is pushed at length 1, so that none
+        leaves the range of float32.
         """
         own = doubled(state_for(self._part, dict(state)))
         moving = {name: own[name] for name in names}
 
         def along(tangent: dict[str, Tensor]) -> list[Tensor]:
-            return jvp(lambda changed: self._features({**own, **changed}), (moving,), (tangent,))[1]  # type: ignore[no-any-return]
+            with SinglePrecisionTangents():
+                return jvp(lambda changed: self._features({**own, **changed}), (moving,), (tangent,))[1]  # type: ignore[no-any-return]
 
         size = sum(tensor.numel() for tensor in moving.values())
         many = max(1, TOGETHER // _step_bytes(size, len(self._inputs), self._widest))
@@ -85,17 +88,22 @@ class Features:
         with torch.no_grad(), derivatives_of_every_kind():
             left = iter(steps)
             while some := list(islice(left, many)):
-                tangents = dict(_named(torch.stack(some).double().to(self._inputs.device), moving))
+                together = torch.stack(some).double().to(self._inputs.device)
+                lengths = together.norm(dim=1, keepdim=True)
+                together /= torch.where(lengths > 0, lengths, 1.0)
+                tangents = dict(_named(together, moving))
                 if not self.lacking:
                     try:
-                        found.append([z.cpu() for z in vmap(along, randomness="different")(tangents)])
+                        pushed = vmap(along, randomness="different")(tangents)
+                        found.append([(z * lengths[:, :, None]).cpu() for z in pushed])
                         continue
                     except RuntimeError as error:
                         why = str(error).partition("\n")[0]
                         if isinstance(error, torch.OutOfMemoryError) or "memory" in why:
                             raise
                         self.lacking = why
-                found.append(self._differences(own, moving, tangents, len(some)))
+                moves = self._differences(own, moving, tangents, len(some))
+                found.append([z * lengths[:, :, None].cpu() for z in moves])
         return [torch.cat(z).movedim(0, 1) for z in zip(*found, strict=True)]
 
     def _differences(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -14,14 +14,19 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from featdyn.analysis.gradient_noise.side_by_side import side_by_side
 from featdyn.analysis.gradient_noise.training_data import TrainingData
 from featdyn.capture.nest import Nest, mapped
 from featdyn.errors import FeatdynError
 from featdyn.training.batches import mixed_seed, seeded
+from featdyn_kernels import get_threads
 
 GRADIENT, SECOND = 2, 7
 """So many times what autograd keeps for a gradient is held for one, and for a gradient of it, at most: measured on a
 CPU were 1.0 to 1.4 and 3.1 to 6.4 (a ResNet-20, a perceptron, a transformer)."""
+BESIDE = 2**28
+"""Bytes that gradients beside the first one may hold: our own choice. Small batches are computed side by side, as no
+layer of theirs keeps several threads busy; large ones by all of torch's threads."""
 _RANDOM = threading.Lock()
 """For layers that are random: they draw from the one generator that all threads share."""
 
@@ -99,9 +104,23 @@ class Sampler:
             return tensor
 
         with self.at_rest(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            self._gradient(torch.arange(few), (3, 0))
+            self._gradient(torch.arange(few), (3, 0), chance=0)  # told, as finding out takes passes of its own
         each = sum(kept.values()) / few + 32 * outputs  # logits, log-probabilities and their gradients, float64
         return int(each * max(GRADIENT * self.batch_size, SECOND * min(curvature, self.samples)))
+
+    @cached_property
+    def _beside(self) -> int:
+        """So many gradients may be computed beside one, by the memory that they hold."""
+        weights = sum(tensor.nbytes for tensor in self.model.state_dict().values())
+        return BESIDE // (self.pass_bytes(0, 0) + int(weights))
+
+    @property
+    def threads(self) -> int:
+        """How many gradients are computed at once, each by one thread; one by all of torch's where it is 1."""
+        here = next(self.model.parameters()).device.type == "cpu"
+        if get_threads() == 1 or not here or self.random:  # torch has one random state, which all threads share
+            return 1
+        return min(get_threads(), 1 + self._beside)
 
     def at(self, state: Mapping[str, Tensor]) -> None:
         """Put the network at a checkpoint."""
@@ -116,8 +135,10 @@ class Sampler:
         """
         total: dict[str, Tensor] = {}
         order = torch.randperm(self.samples, generator=self._generator(0))
-        for number, index in enumerate(torch.split(order, self.batch_size)):
-            for name, gradient in self._gradient(index, (1, number)).items():
+        batches = torch.split(order, self.batch_size)
+        found = self._side_by_side(((index, (1, number)) for number, index in enumerate(batches)), (False,))
+        for index, (gradients,) in zip(batches, found, strict=True):
+            for name, gradient in gradients.items():
                 part = gradient.double() * (len(index) / self.samples)
                 total[name] = total[name] + part if name in total else part
         return total
@@ -131,17 +152,19 @@ class Sampler:
         random order, a new one when it is used up, as training takes them. Batches are the same whatever the labels,
         ``permuted`` over the training set or those in use.
         """
-        for number, index in enumerate(self._batches(count, replacement)):
-            yield self._gradient(index, (3, number), permuted=permuted, dtype=dtype)
+        found = self._side_by_side(self._numbered(count, replacement), (permuted,), dtype=dtype)
+        return (gradient for (gradient,) in found)
 
     def with_permuted(self, count: int, replacement: bool) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
         """Yield for each mini-batch of :meth:`draws` the gradients with the labels in use, and with permuted ones.
 
         One pass forward serves both: what the network computes does not depend on labels.
         """
-        for number, index in enumerate(self._batches(count, replacement)):
-            own, permuted = self._gradients(index, (3, number), (False, True))
-            yield own, permuted
+        both = self._side_by_side(self._numbered(count, replacement), (False, True))
+        return ((own, permuted) for own, permuted in both)
+
+    def _numbered(self, count: int, replacement: bool) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+        return ((index, (3, number)) for number, index in enumerate(self._batches(count, replacement)))
 
     def _batches(self, count: int, replacement: bool) -> Iterator[Tensor]:
         """Yield the samples of mini-batches."""
@@ -169,6 +192,17 @@ class Sampler:
         finally:
             self.model.train(self._training)
 
+    def _side_by_side(
+        self, batches: Iterable[tuple[Tensor, tuple[int, int]]], permuted: Sequence[bool], **how: Any
+    ) -> Iterator[tuple[dict[str, Tensor], ...]]:
+        """Return the gradients of batches for each kind of labels, in order; :attr:`threads` are computed at once."""
+
+        def gradients(model: nn.Module, batch: tuple[Tensor, tuple[int, int]]) -> tuple[dict[str, Tensor], ...]:
+            return tuple(self._gradients(*batch, permuted, model=model, **how))
+
+        models = [self.model, *(copy.deepcopy(self.model) for _ in range(1, self.threads))]
+        return side_by_side(gradients, batches, models)
+
     def _gradient(
         self, index: Tensor, purpose: tuple[int, int], *, permuted: bool = False, **how: Any
     ) -> dict[str, Tensor]:
@@ -181,10 +215,11 @@ class Sampler:
         purpose: tuple[int, int],
         permuted: Sequence[bool],
         *,
+        model: nn.Module | None = None,
         dtype: torch.dtype = torch.float32,
         chance: int | None = None,
     ) -> Iterator[dict[str, Tensor]]:
-        """Yield the gradient for each kind of labels, after one pass forward.
+        """Yield the gradient for each kind of labels, after one pass forward, of the network or of a copy.
 
         Layers that are random draw what the draw gives them, or, to try it, what the number ``chance`` gives.
         """
@@ -192,7 +227,9 @@ class Sampler:
         inputs, labels = self.data.of(index, draw)
         given = mapped(lambda t: t.to(dtype, copy=True) if t.is_floating_point() else t.clone(), inputs)
         # Its own parameters, not others in their place: what is checkpointed runs anew on the way back.
-        model = self.model if dtype == torch.float32 else copy.deepcopy(self.model).to(dtype)
+        model = model or self.model
+        if dtype != torch.float32:
+            model = copy.deepcopy(model).to(dtype)
         moving = dict(model.named_parameters())
         # Copies, as a pass in training mode moves BatchNorm's running statistics.
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}

@@ -12,7 +12,8 @@ from featdyn.analysis.declaration import Analysis, Variable
 from featdyn.analysis.options import Cuts, Seed, Sets, Unseen
 
 MOST = 10
-"""So many checkpoints are sampled by default, at most: our own choice, as one of ResNet-20 takes a core ten seconds."""
+"""So many checkpoints are sampled by default, at most: our own choice, as one of the smallest
+ResNet-20 takes a core five seconds."""
 NO_LATER = "none at the last checkpoint: there is no later one"
 
 
@@ -87,15 +88,17 @@ ANALYSIS = Analysis(
     source="Noise of the parameters before each cut: xi_k = g_k - g, the gradient of the mean loss of a mini-batch "
     "minus that of the whole training set, in float32 (rounding says how much of it is that). Of features: the linear "
     "response dz_k = -r J xi_k to one step of plain SGD, J the Jacobian in eval mode at theta - r g and r the "
-    "learning rate: to first order z(theta - r g_k) - z(theta - r g), exact as r falls, in float64 (feature_nonlinear "
-    "says how far the step itself is from it); where an operation has no forward derivative, by central differences in "
+    "learning rate: to first order z(theta - r g_k) - z(theta - r g), exact as r falls, in float64 but for what "
+    "convolutions add to it on a CPU, rounded to float32 (feature_nonlinear says how far the step itself is from it); "
+    "where an operation has no forward derivative, by central differences in "
     "float64 along each step (the attribute feature_moves says so). The control: the same with isotropic Gaussian "
     "noise in place of xi_k, of its length; a draw has one random direction for all cuts, of which each takes the part "
     "before it. Permuted: gradients of the same batches with the labels of the training set permuted. What is "
     "sampled is our own choice: that of arXiv 2509.20334 was not found. Parameters of the model given that are frozen "
-    "(requires_grad) take no part. A CPU sums gradients of convolutions in an "
-    "order that depends on how many threads a process has: results of as many threads have the same bits, others "
-    "those of float32 within rounding.",
+    "(requires_grad) take no part. Gradients of small batches are computed side by side on a CPU, each by one thread, "
+    "with the same bits however many there are. Of large ones it sums those of convolutions in an order that depends "
+    "on how many threads a process has: results of as many threads have the same bits, others those of float32 within "
+    "rounding.",
     options=NoiseOptions,
     needs=frozenset({"network", "training data"}),
     variables={

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from featdyn.analysis.gradient_noise.gram_arrays import gram_of, stacked, to_arrays
 from featdyn.analysis.gradient_noise.linear_response import Features, doubled
@@ -24,6 +26,7 @@ from featdyn.analysis.inputs.stitchable import Stitchable, exact_cuts
 from featdyn.statistics.blas import one_thread
 from featdyn.store import Run
 from featdyn.training.batches import mixed_seed
+from featdyn_kernels._threads import one_torch_thread
 from featdyn_kernels.eigh import gram_eigh
 
 TIMED = 8
@@ -51,6 +54,7 @@ class NoiseAt:
         real = {name: mask[self.probes].to(parts.features.device) for name, mask in masks}
         model, cuts = exact_cuts(run, parts) if len(self.probes) else (parts.model, parts.cuts)
         self._features = Features(model, cuts, inputs, real)
+        self._places = [places(self.sampler.model, names, self._names[-1]) for names in self._names]
 
     def rate(self, t: int) -> float:
         """Return the learning rate at a checkpoint."""
@@ -60,21 +64,30 @@ class NoiseAt:
         """Return how long a checkpoint of so many draws takes, by one of them and a few moves of features."""
         state, names, options = self._states[0], self._names[-1], self._options
         self.sampler.at(state)
-        next(self._draws(1))  # the first pass is slower
+        once = self.sampler.threads
+        list(self._draws(once))  # the first pass is slower
         start = time.perf_counter()
-        gradient = flat(next(self._draws(1))[0], names)
+        gradients = list(self._draws(once))
         singles = self.sampler.samples / self.sampler.batch_size + draws * bool(options.curvature)
-        found = (draws + singles) * (time.perf_counter() - start)
+        found = (draws + singles) / once * (time.perf_counter() - start)
         if len(self.probes):
             few = min(TIMED, draws)
             start = time.perf_counter()
-            self._features.response(state, [gradient] * few, names)
+            with self._threads():
+                self._features.response(state, [flat(gradients[0][0], names)] * few, names)
             found += (2 + options.permuted) * draws / few * (time.perf_counter() - start)
         return found
 
     def sample(self, item: tuple[int, int | None]) -> list[xr.Dataset]:
         """Return what is found for each cut at t; the other number is the checkpoint to which drift is measured."""
-        t, next_t = item
+        with self._threads():
+            return self._sample(*item)
+
+    def _threads(self) -> AbstractContextManager[None]:
+        """Keep torch to one thread where gradients are small: a team waits for each other longer than it works."""
+        return one_torch_thread() if self.sampler.threads > 1 else nullcontext()
+
+    def _sample(self, t: int, next_t: int | None) -> list[xr.Dataset]:
         state, rate, whole = self._states[t], self.rate(t), self._names[-1]
         later = None if next_t is None else self._states[next_t]
         self.sampler.at(state)
@@ -86,12 +99,12 @@ class NoiseAt:
         drawn = [list(draws) for draws in zip(*self._draws(self._options.draws), strict=True)]
         for family in list(FAMILIES)[: 1 + self._options.permuted]:
             draws = drawn.pop(0)
-            steps = (-rate * (flat(draw, whole).double() - g) for draw in draws)
+            noise = torch.stack([(flat(draw, whole).double() - g).cpu() for draw in draws])  # most memory is there
+            steps = (-rate * xi for xi in noise)
             moves = self._features.response(around, steps, whole) if len(self.probes) else []
             control = [] if family else self._control(around, t)
             for c, names in enumerate(self._names):
-                mean = flat(full, names)
-                xi = torch.stack([(flat(draw, names).double() - mean).cpu() for draw in draws])  # most memory is there
+                xi = noise[:, self._places[c]]
                 found[c] |= to_arrays(FAMILIES[family][0], gram_of(xi.numpy()))
                 found[c] |= _drift(family, xi, state, later, names)
                 if moves:
@@ -110,7 +123,7 @@ class NoiseAt:
             if not family:
                 for mine, of_cut in zip(found, self._rounding(around, rate, draws[0], g, moves), strict=True):
                     mine |= of_cut
-            del draws, steps, moves, control  # before there are those of other labels
+            del draws, noise, steps, moves, control  # before there are those of other labels
         lacking = self._features.lacking
         said = {"feature_moves": f"central differences in float64: {lacking}"} if lacking else {}
         return [xr.Dataset(values, attrs=said) for values in found]
@@ -182,15 +195,15 @@ class NoiseAt:
         return {"noise_curvature": ("draw", along[0]), "isotropic_curvature": ("draw", along[1])}
 
     def _wide(self, xi: Tensor) -> Values:
-        """Return what is as long as the parameters; the last to see ``xi``, which is centred in place."""
+        """Return what is as long as the parameters."""
         found: Values = {}
         kept = min(self._options.directions, len(xi) - 1, xi.shape[1])
         if self._options.keep == "raw":
             found["draws"] = ("draw", "parameter"), xi.float().numpy()
         if kept:
-            xi -= xi.mean(0)
+            centred = xi - xi.mean(0)
             with one_thread(len(xi)):
-                _, vectors = gram_eigh(xi.numpy(), kept)
+                _, vectors = gram_eigh(centred.numpy(), kept)
             found["directions"] = ("direction", "parameter"), np.asarray(vectors)[:, ::-1].T.astype(np.float32)
         return found
 
@@ -206,6 +219,15 @@ def chosen(run: Run, sets: ProbeSets, options: NoiseOptions) -> NDArray[np.intp]
         left = options.probes - len(found)
         found += sets.choose(run, left, options.seed, per_origin=True)[s].tolist()
     return np.sort(np.array(found, dtype=np.intp))
+
+
+def places(model: nn.Module, names: list[str], whole: list[str]) -> slice | Tensor:
+    """Return where parameters ``names`` stand among those of ``whole``, which lie one after the other."""
+    sizes = [dict(model.named_parameters())[name].numel() for name in whole]
+    if names == whole[: len(names)]:
+        return slice(sum(sizes[: len(names)]))  # takes no copy
+    starts = dict(zip(whole, accumulate(sizes, initial=0), strict=False))
+    return torch.cat([starts[name] + torch.arange(sizes[whole.index(name)]) for name in names])
 
 
 def _drift(family: str, xi: Tensor, state: State, later: State | None, names: list[str]) -> Values:

@@ -142,7 +142,8 @@ def plan(run: Run, at: NoiseAt, parts: Stitchable, options: NoiseOptions, tasks:
         reads=0,
         task={
             "gradients": (n * (1 + options.permuted) + VECTORS) * parts.states.nbytes
-            + sampler.pass_bytes(options.curvature, outputs),
+            + sampler.pass_bytes(options.curvature, outputs)
+            + (sampler.threads - 1) * (sampler.pass_bytes(0, outputs) + parts.states.nbytes),
             "noise": 2 * 8 * n * max(params) + 3 * 8 * max(params) * min(options.directions, n - 1),
             "features": 3 * 8 * probes * n * parts.sample_bytes // 4
             + bool(probes) * pushed_bytes(n, max(params), probes, max(prod(cut.shape) for cut in cuts)),
