@@ -159,7 +159,7 @@ def test_figures_are_listed_by_name(featdyn, run):
     code, out, _ = featdyn("plot", run.path, "--json")
     listed = {one["figure"]: one for one in json.loads(out)}
     assert code == 0
-    assert {"training.loss", "layers.mean", "consistency.grid", "consistency.gap", "spectra.rank"} < set(listed)
+    assert {"training.loss", "layers.mean", "consistency.grid", "consistency.gap", "spectra.isotropy"} < set(listed)
     assert listed["consistency.grid"]["choices"]["cut"] == list(CUTS)
     assert listed["consistency.grid"]["choices"]["set"][0] == "test"
     for one in all_figures(run):  # the first value of each choice is what stands where nothing is chosen
