@@ -35,7 +35,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import Field, StringConstraints, model_validator
 
 from featdyn.errors import RecipeError
-from featdyn.nearest import meant, nearest
+from featdyn.nearest import meant
 from featdyn.validation import Options, validate
 
 Changes: TypeAlias = tuple[str, ...]

@@ -55,9 +55,7 @@ def sql(run: Run, statement: str) -> pd.DataFrame:
         if not asked:
             raise FeatdynError("write a statement, such as: select split, avg(loss) from outputs group by split")
         if len(asked) > 1:  # only the last one's answer would be seen
-            raise FeatdynError(
-                f"these are {len(asked)} statements, of which each needs a question of its own: give one"
-            )
+            raise FeatdynError(f"these are {len(asked)} statements: give one")
         connection.execute("set python_enable_replacements = false")
         for number, table in enumerate(_asked(duckdb, connection, list(tables_of(Catalogue(run))), statement)):
             scans.append(Scan(table))
