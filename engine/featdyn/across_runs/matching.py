@@ -43,6 +43,8 @@ def training_accuracy(run: Run) -> NDArray[np.float64]:
         result = run.result(name)
         if "plain_accuracy" in result and result.sizes["t1"] == run.checkpoints and "train" in result["set"].values:
             return np.asarray(result["plain_accuracy"].sel(set="train").values, np.float64)
+    if "outputs/logits" not in run.nodes:
+        raise FeatdynError(f"{run.path}: holds no outputs, by which it would be known how well each checkpoint fits")
     from featdyn.analysis.inputs.class_labels import recorded_classes
 
     labels = run.values("label")[train]
