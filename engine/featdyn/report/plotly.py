@@ -111,7 +111,8 @@ def _reach(series: Sequence[Series]) -> NDArray[Any]:
     """Return what a logarithmic axis has to hold: positive values, and the ends of intervals, which reach further."""
     ends = [end for s in series for end in (s.low, s.high) if end is not None]
     found = np.concatenate([known(series), *(np.ravel(numbers(end)) for end in ends)])
-    return found[np.isfinite(found) & (found > 0)]
+    positive: NDArray[Any] = found[np.isfinite(found) & (found > 0)]
+    return positive
 
 
 def _axis(axis: Axis, values: Any = None, reach: Any = None, *, upright: bool = False) -> dict[str, Any]:

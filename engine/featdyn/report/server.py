@@ -57,8 +57,8 @@ class Server(ThreadingHTTPServer):
             self.address_family = family
             super().__init__((str(address[0]), port), Handler)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise FeatdynError(f"{host}, port {port}: {reason}; --port 0 takes a port that is free") from error
+            free = "" if isinstance(error, socket.gaierror) else "; --port 0 takes a port that is free"
+            raise FeatdynError(f"{host}, port {port}: {error.strerror or error}{free}") from error
 
     def server_bind(self) -> None:
         """Bind, without asking what this machine is called, which may take seconds."""
