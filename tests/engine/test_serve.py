@@ -95,6 +95,12 @@ def test_it_reads_only_and_knows_its_name(run):
             assert (status, headers["Allow"], body) == (405, "GET, HEAD", b"this server reads only\n")
         status, headers, body = ask(server, "/" + "x" * 70_000)
         assert (status, headers["Content-Type"], body.count(b"\n")) == (414, "text/plain; charset=utf-8", 1)
+        for words, code in ((b"no request\r\n\r\n", b"400"), (b"GET / HTTP/9.9\r\n\r\n", b"505")):
+            with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+                connection.sendall(words)
+                said = connection.makefile("rb").read()
+            assert b"<" not in said
+            assert not said.startswith(b"HTTP") or said.split()[1] == code
         for path in ("/parts/../zarr.json.json", "/parts/%2e%2e/zarr.json", "/zarr.json", "//etc/passwd", "/parts/"):
             assert ask(server, path)[0] == 404, path
         for host in ("evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.evil.example", "[x]", ""):
