@@ -20,7 +20,8 @@ from featdyn.errors import FeatdynError
 from featdyn.names import RANGES
 from featdyn.query import query
 from featdyn.query.catalogue import Catalogue
-from featdyn.query.reduce import Reduction, quantile_of
+from featdyn.query.folds import quantile_of
+from featdyn.query.reduce import Reduction
 from featdyn.query.stored_array import find
 from featdyn.statistics.repeats import Estimate, mean_estimate
 from featdyn.statistics.resampling import wilson
@@ -138,7 +139,7 @@ def _possible(values: pd.Series[float], stated: Sequence[float] | None, reduce: 
     """
     functions = [Reduction.parse(text).function for text in reduce]
     kept = all(name in KEEPING or quantile_of(name) is not None for name in functions)
-    if stated is None or not kept or not values.dropna().between(*stated).all():
+    if stated is None or not kept or not values.dropna().between(stated[0], stated[1]).all():
         return -np.inf, np.inf
     return stated[0], stated[1]
 
