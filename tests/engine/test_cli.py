@@ -539,3 +539,13 @@ def test_the_demo_leaves_a_run_and_its_report(featdyn, tmp_path):
     assert run.analyses == ["consistency"]
     assert "Temporal consistency" in (tmp_path / "demo/report.html").read_text(encoding="utf-8")
     assert f"info {tmp_path / 'demo/run.zarr'}" in out
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_all_else(featdyn, small_store, tmp_path, monkeypatch):
+    store = shutil.copytree(small_store, tmp_path / "run.zarr")
+    monkeypatch.setattr(os, "access", lambda path, mode: not (Path(path) == store and mode & os.W_OK))
+    for names in (["spectra"], ["spectra", "similarity"]):
+        code, out, err = featdyn("analyze", store, *names)
+        lines = [line for line in err.splitlines() if not line.endswith("failed")]
+        assert (code, out) == (1, "")
+        assert lines == [f"featdyn: {store} cannot be written, so that no result could be kept there"] * len(names)
