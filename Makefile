@@ -49,15 +49,16 @@ $(PY):
 	$(PYTHON) -m venv $(VENV)
 
 # torchvision's wheel does not import beside a CPU-only torch and would replace it, so such a torch is left alone: no
-# `vision` extra, and no pinned torch.
+# `vision` extra, and no pinned torch. Nothing is compiled ahead, as most of it is never imported: what is, Python compiles
+# then.
 $(STAMP): EXTRAS := dev
 $(USED): EXTRAS := train,sql,plot
 $(STAMP) $(USED): pyproject.toml constraints.txt | $(PY)
 	@if $(PY) -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' 2>/dev/null; then \
 	  echo 'CPU-only torch found: kept, torchvision left out'; \
 	  grep -v -E '^(torch|torchvision|triton)==' constraints.txt > $(VENV)/constraints.txt; \
-	  $(PY) -m pip install -q -c $(VENV)/constraints.txt -e '.[$(EXTRAS)]'; \
+	  $(PY) -m pip install -q --no-compile -c $(VENV)/constraints.txt -e '.[$(EXTRAS)]'; \
 	else \
-	  $(PY) -m pip install -q -c constraints.txt -e '.[$(EXTRAS),vision]'; \
+	  $(PY) -m pip install -q --no-compile -c constraints.txt -e '.[$(EXTRAS),vision]'; \
 	fi
 	touch $@
