@@ -122,3 +122,13 @@ def test_a_failed_table_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(FeatdynError, match="full"):
         render(pd.DataFrame({"a": [1.0]}), "csv", target)
     assert (target.read_text(), os.listdir(tmp_path)) == ("old", ["t.csv"])
+
+
+def test_a_page_is_html_by_its_name(tmp_path: Path) -> None:
+    from featdyn.report.document import check_ending
+
+    for name in ("r.html", "R.HTM", "pipe", "/dev/stdout", "a.b/r"):
+        check_ending(name)
+    for name in ("r.xml", "r.pdf", "run.html.gz"):
+        with pytest.raises(FeatdynError, match=f"{name}: a page is HTML, and no "):
+            check_ending(tmp_path / name)
