@@ -1,12 +1,13 @@
-# Two commands for a newcomer: `make demo` and `make test`. Everything is installed into .venv on first use.
+# Two commands for a newcomer: `make demo` and `make test`. What each needs is installed into .venv on first use.
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
+USED := $(VENV)/.installed-for-use
 
 .PHONY: demo test test-slow test-lowest lint types readme docs bench clean
 
-demo: $(STAMP)
+demo: $(USED)
 	$(VENV)/bin/featdyn demo --out demo
 
 # Two processes, one thread each: what a laptop or a small runner has.
@@ -48,13 +49,16 @@ $(PY):
 	$(PYTHON) -m venv $(VENV)
 
 # torchvision's wheel does not import beside a CPU-only torch and would replace it, so such a torch is left alone: no
-# `vision` extra, and no pinned torch.
-$(STAMP): pyproject.toml constraints.txt | $(PY)
+# `vision` extra, and no pinned torch. Nothing is compiled ahead, as most of it is never imported: what is, Python compiles
+# then.
+$(STAMP): EXTRAS := dev
+$(USED): EXTRAS := train,sql,plot
+$(STAMP) $(USED): pyproject.toml constraints.txt | $(PY)
 	@if $(PY) -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' 2>/dev/null; then \
 	  echo 'CPU-only torch found: kept, torchvision left out'; \
 	  grep -v -E '^(torch|torchvision|triton)==' constraints.txt > $(VENV)/constraints.txt; \
-	  $(PY) -m pip install -q -c $(VENV)/constraints.txt -e '.[dev]'; \
+	  $(PY) -m pip install -q --no-compile -c $(VENV)/constraints.txt -e '.[$(EXTRAS)]'; \
 	else \
-	  $(PY) -m pip install -q -c constraints.txt -e '.[dev,vision]'; \
+	  $(PY) -m pip install -q --no-compile -c constraints.txt -e '.[$(EXTRAS),vision]'; \
 	fi
-	touch $(STAMP)
+	touch $@

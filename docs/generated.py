@@ -60,6 +60,7 @@ def front() -> str:
 
     beside = {
         "query.query": "featdyn.query.frame.query",
+        "query.ask": "featdyn.query.frame.ask",
         "report.write_report": "featdyn.report.page.write_report",
         "networks.cuts": "featdyn.networks.ways.cuts",
         "adapters.lightning.Record": "featdyn.adapters.lightning.Record",

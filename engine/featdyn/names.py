@@ -71,3 +71,13 @@ NAMES: dict[str, tuple[str, str]] = {
     "used": ("probes of the set that were looked at", "1"),
 }
 """Long names and units, by the name that an array has in every group and result."""
+
+RANGES: dict[str, tuple[float, float]] = {
+    "train_accuracy": (0.0, 1.0),
+    "test_accuracy": (0.0, 1.0),
+    "confidence": (0.0, 1.0),
+    "correct": (0.0, 1.0),
+    "activation_sparsity": (0.0, 1.0),
+    "activation_cosine": (-1.0, 1.0),
+}
+"""Smallest and largest value that are possible of what is recorded; variables of results say their own."""

@@ -35,13 +35,15 @@ def output_file(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO
     FeatdynError
         The file cannot be written.
     """
-    target = Path(os.path.realpath(path))
+    through = os.path.exists(path) and not os.path.isfile(path)
+    # What a link such as /dev/stdout leads to may be a pipe, which has no path of its own.
+    target = Path(path) if through else Path(os.path.realpath(path))
     try:
         if target.is_dir():
             raise IsADirectoryError(0, "is a folder, give a file")
-        if parents:
+        if parents and not through:
             target.parent.mkdir(parents=True, exist_ok=True)
-        with open(target, "wb") if target.exists() and not target.is_file() else _replaced(target) as stream:
+        with open(target, "wb") if through else _replaced(target) as stream:
             yield stream
     except OSError as error:
         raise FeatdynError(f"{path}: cannot be written: {error.strerror or error}") from error

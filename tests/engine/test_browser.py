@@ -209,6 +209,38 @@ def test_narrow_pages_do_not_scroll_sideways(opened: Any, profile: Path) -> None
     assert until(opened, "return document.documentElement.scrollWidth <= 400")
 
 
+def test_long_names_lose_their_middle_where_there_is_no_room(opened: Any, profile: Path) -> None:
+    name = "encoder.layers.{}.attention.output_projection.dense_with_a_name_that_has_no_room_at_all_{}"
+    cuts, groups = ([name.format(i, end) for i in (1, 2)] for end in ("<b>", "&amp;"))
+    table = pd.DataFrame(
+        {"quantity": "accuracy", "cut": np.repeat(cuts, 2), "group": groups * 2, "value": [0.1, 0.2] * 2}
+    )
+    table = table.assign(runs=3, **dict.fromkeys(("low", "high", "probes_low", "probes_high"), np.nan))
+    visit(opened, write(table, profile / "long.html"))
+    draw_all(opened)
+    assert errors(opened) == []
+    texts = "const of = (c) => [...document.querySelectorAll('.plot ' + c)]; return of(arguments[0]).map((e) => {}(e))"
+    for kind, whole in (("legendtext", groups), ("xtick text", cuts)):
+        said = opened.execute_script(texts.format("((e) => e.textContent)"), f".{kind}")
+        for found, full in zip(said, whole, strict=True):
+            first, last = found.split("…")
+            assert full.startswith(first)
+            assert full.endswith(last)
+            assert len(first) + len(last) > 6
+    ends = opened.execute_script(texts.format("((e) => e.getBoundingClientRect().right)"), ".legendtext")
+    assert max(ends) <= opened.execute_script("return document.documentElement.clientWidth")
+    pointed = plot_of(opened, "compared-0-0-0", "plot.data.map((d) => d.customdata.map((of) => [of[3], of[0]]))")
+    escaped = [
+        [text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for text in each]
+        for each in (groups, cuts)
+    ]
+    assert pointed == [[[group, cut] for cut in escaped[1]] for group in escaped[0]]
+    heads = "return [...document.querySelectorAll('table.grid tbody th')].map((e) => [e.textContent, e.offsetWidth])"
+    rows = opened.execute_script(heads)
+    assert [text for text, _ in rows] == table["cut"].tolist()
+    assert max(width for _, width in rows) < 200  # numbers stand beside it without scrolling
+
+
 def test_a_comparison_is_such_a_page(opened: Any, profile: Path) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys

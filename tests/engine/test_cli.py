@@ -516,3 +516,36 @@ def test_what_is_committed_is_no_failure_where_nobody_can_be_told(featdyn, tmp_p
     folder = tmp_path / "sweep"
     code, err = into_nowhere("train", "digits", "--store", folder, *changes, "--sweep", "labels.noise=0")
     assert (code, "done" in err) == (0, True)
+
+
+def test_the_demo_is_the_recipe_digits_made_shorter():
+    pytest.importorskip("torch")
+    from featdyn.cli.demo import SHORTER
+    from featdyn.training import load
+    from featdyn.training.recipe import differences
+
+    whole, shorter = (load("digits", changes).model_dump(mode="json") for changes in ((), SHORTER))
+    assert [line.partition(":")[0] for line in differences(whole, shorter)] == ["description", "training.epochs"]
+    assert "changed:" not in shorter["description"]
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_a_run_and_its_report(featdyn, tmp_path):
+    pytest.importorskip("sklearn")
+    code, out, err = featdyn("demo", "--out", tmp_path / "demo")
+    assert code == 0, err
+    run = Run(tmp_path / "demo/run.zarr")
+    assert run.values("test_accuracy")[-1] > 0.9
+    assert run.analyses == ["consistency"]
+    assert "Temporal consistency" in (tmp_path / "demo/report.html").read_text(encoding="utf-8")
+    assert f"info {tmp_path / 'demo/run.zarr'}" in out
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_all_else(featdyn, small_store, tmp_path, monkeypatch):
+    store = shutil.copytree(small_store, tmp_path / "run.zarr")
+    monkeypatch.setattr(os, "access", lambda path, mode: not (Path(path) == store and mode & os.W_OK))
+    for names in (["spectra"], ["spectra", "similarity"]):
+        code, out, err = featdyn("analyze", store, *names)
+        lines = [line for line in err.splitlines() if not line.endswith("failed")]
+        assert (code, out) == (1, "")
+        assert lines == [f"featdyn: {store} cannot be written, so that no result could be kept there"] * len(names)

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from click.testing import CliRunner
 
 from featdyn.across_runs.compare import compare
@@ -16,7 +17,7 @@ from featdyn.errors import FeatdynError
 from featdyn.report.comparison import sections, write
 from featdyn.statistics.repeats import mean_estimate
 from featdyn.statistics.resampling import wilson
-from featdyn.store import Run
+from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from tests.engine.planted_pairs import planted
 from tests.engine.report_page import Page
 from tests.engine.synthetic_run import add_consistency, make_run
@@ -138,14 +139,32 @@ def test_command(runs, tmp_path):
 
 
 def test_what_cannot_be_compared(runs):
-    with pytest.raises(FeatdynError, match="no variable"):
+    with pytest.raises(FeatdynError, match=r"clean0\.zarr: no result of drift, there are results of consistency: "):
         compare(runs, ["results.drift.motion"])
+    with pytest.raises(FeatdynError, match=r"no variable 'results\.consistency\.acuracy'; did you mean"):
+        compare(runs, ["results.consistency.acuracy"])
     with pytest.raises(FeatdynError, match="t1 must lie between 0 and 1"):
         compare(runs, [AGREEMENT], t1=3)
     with pytest.raises(FeatdynError, match="split: these values are text"):
         compare(runs[:1], ["split"])
     with pytest.raises(FeatdynError, match="of one recipe and seed, which are no independent repeats"):
         compare([runs[0], runs[1], runs[0]], [AGREEMENT])
+
+
+@pytest.mark.parametrize("unit", [1, 100])  # a share, and in percent
+def test_intervals_of_recorded_accuracies_stay_within_what_is_possible(tmp_path, unit):
+    for seed, accuracy in enumerate((0.02, 0.95)):
+        specs = [ArraySpec(name, (), (), "float64") for name in ("checkpoint", "step", "test_accuracy")]
+        static = {"": xr.Dataset(coords={"sample": np.array(["a"], dtype=object)})}
+        recipe = {"recipe": {"training": {"seed": seed}}}
+        path = tmp_path / f"{seed}.zarr"
+        made = RunWriter.create(path, Schema.build(specs, 1), static=static, attributes=recipe)
+        with made as writer, writer.checkpoint() as checkpoint:
+            for name, value in (("checkpoint", 0), ("step", 0), ("test_accuracy", unit * accuracy)):
+                checkpoint.write(name, np.array(value, "float64"))
+    row = next(compare([*tmp_path.glob("*.zarr")], ["test_accuracy"]).itertuples())
+    free = mean_estimate([0.02 * unit, 0.95 * unit])
+    assert (row.low, row.high) == ((0, 1) if unit == 1 else pytest.approx((free.low, free.high)))
 
 
 def test_intervals_stay_within_what_is_possible(tmp_path):
@@ -155,6 +174,10 @@ def test_intervals_stay_within_what_is_possible(tmp_path):
     assert expected.low < 0
     assert expected.high > 1
     assert (row.low, row.high) == (0, 1)
+    summed = next(compare(made, [AGREEMENT], reduce=["sum:set"]).itertuples())  # which is no share
+    assert (summed.low, summed.high) == pytest.approx((2 * expected.low, 2 * expected.high))
+    kept = next(compare(made, [AGREEMENT], reduce=["mean:set", "q0.5:cut"]).itertuples())
+    assert (kept.low, kept.high) == (0, 1)
     equal = [planted(tmp_path / f"equal{s}.zarr", agreement=0.9, fits=5, seed=s) for s in range(2)]
     assert compare(equal, [AGREEMENT])[["low", "high"]].isna().all().all()
 
@@ -180,7 +203,7 @@ def test_many_stores_are_read_by_workers(runs, clusters):
     for workers in clusters.values():
         found = compare([run.path for run in runs], [AGREEMENT, "test_accuracy"], workers=workers)
         pd.testing.assert_frame_equal(found, alone, check_exact=True)
-        with pytest.raises(FeatdynError, match="no variable"):
+        with pytest.raises(FeatdynError, match="no result of drift"):
             compare(runs, ["results.drift.motion"], workers=workers)
 
 

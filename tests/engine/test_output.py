@@ -63,6 +63,23 @@ def test_a_pipe_and_a_device_are_written_through(tmp_path: Path) -> None:
             write(Path("/dev/full"))
 
 
+def test_a_link_to_a_pipe_is_written_through() -> None:
+    """As /dev/stdout is one where another command reads."""
+    read, written = os.pipe()
+    try:
+        write(Path(f"/dev/fd/{written}"))
+        os.close(written)
+        assert os.read(read, 9) == b"new"
+    finally:
+        os.close(read)
+
+
+def test_zero_has_no_sign_in_a_table() -> None:
+    table = io.StringIO()
+    render(pd.DataFrame({"loss": [-0.0, 0.0, -1e-9]}), "table", table)
+    assert table.getvalue().split() == ["loss", "0", "0", "-1e-09"]
+
+
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FeatdynError, match="is a folder, give a file"):
         write(tmp_path)
@@ -105,3 +122,13 @@ def test_a_failed_table_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(FeatdynError, match="full"):
         render(pd.DataFrame({"a": [1.0]}), "csv", target)
     assert (target.read_text(), os.listdir(tmp_path)) == ("old", ["t.csv"])
+
+
+def test_a_page_is_html_by_its_name(tmp_path: Path) -> None:
+    from featdyn.report.document import check_ending
+
+    for name in ("r.html", "R.HTM", "pipe", "/dev/stdout", "a.b/r"):
+        check_ending(name)
+    for name in ("r.xml", "r.pdf", "run.html.gz"):
+        with pytest.raises(FeatdynError, match=f"{name}: a page is HTML, and no "):
+            check_ending(tmp_path / name)

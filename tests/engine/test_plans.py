@@ -149,9 +149,9 @@ def test_a_plan_is_the_memory_that_is_taken(recorded: Recorded, name: str, kind:
     assert planned - SPARE.get(name, 0) <= MOST[kind] * max(taken, OVERHEAD), f"{taken:,} of {told.plan}"
 
 
-def planned(analysis: Analysis, run: Run, model: nn.Module) -> Plan:
+def planned(analysis: Analysis, run: Run, model: nn.Module, **more: Any) -> Plan:
     """Return the plan of an analysis that is not carried out."""
-    call, told = asked(analysis, run, model)
+    call, told = asked(analysis, run, model, **more)
     told.goes_on = False
     set_threads(1)  # what several threads hold beside is another number on each machine
     try:
@@ -235,6 +235,19 @@ ARITHMETIC = {
 def test_a_plan_s_arithmetic_is_that_of_the_layers(of_the_small: Callable[[str], Plan], name: str) -> None:
     found = re.findall(r"(\S+) T multiply-adds", of_the_small(name).work)
     assert [1e12 * float(number) for number in found] == pytest.approx([ARITHMETIC[name]], rel=0.005)
+
+
+OF_SETS = [name for name, analysis in analyses().items() if {"sets", "layers"} <= {*analysis.options.model_fields}]
+"""Analyses of recorded layers that can be asked of some sets, and look at no other probes."""
+
+
+@pytest.mark.parametrize("name", OF_SETS)
+def test_a_plan_says_how_many_probes_are_looked_at(recorded: Recorded, name: str) -> None:
+    for sets, count in (("test",), SET), (("*",), 2 * SET):
+        work = planned(analyses()[name], *recorded(**SMALL), sets=sets).work
+        each, said = re.search(r"(\d+) sets of up to", work), re.search(r"(\d+) probes", work)
+        assert said, work
+        assert int(said[1]) * (int(each[1]) if each else 1) == count, work
 
 
 @pytest.fixture(scope="module")

@@ -159,7 +159,7 @@ def test_figures_are_listed_by_name(featdyn, run):
     code, out, _ = featdyn("plot", run.path, "--json")
     listed = {one["figure"]: one for one in json.loads(out)}
     assert code == 0
-    assert {"training.loss", "layers.mean", "consistency.grid", "consistency.gap", "spectra.rank"} < set(listed)
+    assert {"training.loss", "layers.mean", "consistency.grid", "consistency.gap", "spectra.isotropy"} < set(listed)
     assert listed["consistency.grid"]["choices"]["cut"] == list(CUTS)
     assert listed["consistency.grid"]["choices"]["set"][0] == "test"
     for one in all_figures(run):  # the first value of each choice is what stands where nothing is chosen
@@ -248,3 +248,38 @@ def test_a_figure_of_nothing_is_not_made_and_a_choice_is_made_once(featdyn, run,
     assert (code, err.count("\n")) == (1, 1)
     assert "give each name once" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_places_are_chosen_as_queries_have_them(run):
+    spectrum, grid = find(run, "spectra.spectrum"), find(run, "consistency.grid")
+    times = list(spectrum.section.choices["t"])
+
+    def drawn(of, **where):
+        return [id(figure) for _, figure in of.figures(where)]
+
+    for words, key in (("-1", times[-1]), ("last", times[-1]), ("first", times[0]), ("-2", times[-2]), ("1", "1")):
+        for name in ("t", "checkpoint"):
+            assert drawn(spectrum, **{name: words}) == drawn(spectrum, t=key), (name, words)
+    assert drawn(spectrum, t="-1") != drawn(spectrum, t="0")
+    assert drawn(grid, cut="-1") == drawn(grid, cut=CUTS[-1]) != drawn(grid, cut="0")
+    assert drawn(grid, set="-1") == drawn(grid, set="corrupted") != drawn(grid)
+    for where, said in (
+        ({"t": "7"}, "no t '7'"),
+        ({"t": "-9"}, "no t '-9'"),
+        ({"t": "1", "checkpoint": "2"}, "checkpoint is t here: give one of them"),
+        ({"set": "7"}, "no set '7'"),
+    ):
+        with pytest.raises(FeatdynError, match=said):
+            spectrum.figures(where)
+    with pytest.raises(FeatdynError, match="no choice 'checkpoint'"):
+        grid.figures({"checkpoint": "-1"})
+
+
+def test_ticks_of_a_page_count_the_decades_that_intervals_reach():
+    from featdyn.report.plotly import to_plotly
+
+    y = np.array([1.0, 30.0, 90.0])
+    for low, high, step in ((y, y, "D2"), (y / 2, 2 * y, "D2"), (y / 1e4, 1e4 * y, 2), (y - y, 1e4 * y, 1)):
+        drawn = to_plotly(Lines(Axis("t"), Axis("nc1", "auto"), (Series("a", y, low=low, high=high),)))
+        axis = drawn["layout"]["yaxis"]
+        assert (axis["type"], axis["dtick"]) == ("log", step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featdyn.errors import FeatdynError
-from featdyn.query import query, variables
+from featdyn.query import ask, query, variables
 from featdyn.query.where import Condition, places
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from tests.engine.question_run import CHECKPOINTS, CLASSES, SAMPLES, Held
@@ -164,3 +165,14 @@ def test_a_format_that_is_named_takes_any_ending(run: Run, featdyn: Call, tmp_pa
     assert pd.read_csv(tmp_path / "a.xml")["step"].tolist() == [10 * t * t for t in range(CHECKPOINTS)]
     assert featdyn("query", run.path, "step", "-o", tmp_path / "a.txt")[0] == 0
     assert (tmp_path / "a.txt").read_text() == featdyn("query", run.path, "step")[1]
+
+
+def test_a_table_is_asked_for_as_an_answer_is(run: Run) -> None:
+    """One signature, which notebooks show, and one answer."""
+    asked, answered = inspect.signature(query), inspect.signature(ask)
+    assert asked.parameters == answered.parameters
+    assert (asked.return_annotation, answered.return_annotation) == ("pd.DataFrame", "Answer")
+    question = {"where": ["checkpoint=-1"], "by": "label", "top": 3}
+    pd.testing.assert_frame_equal(query(run, "outputs.loss", **question), ask(run, "outputs.loss", **question).frame())
+    with pytest.raises(TypeError, match="wehre"):
+        query(run, "outputs.loss", wehre="checkpoint=-1")  # type: ignore[call-arg]

@@ -71,6 +71,19 @@ def test_figures_are_what_plotly_takes(name: str) -> None:
                 go.Figure(drawn_by["data"], drawn_by["layout"])  # raises on what plotly does not know
 
 
+@pytest.mark.parametrize("name", list(SHOWN))
+def test_no_figure_is_drawn_twice(name: str) -> None:
+    """As lines: the same numbers may stand beside them as a map."""
+    held: dict[tuple[bytes, ...], str] = {}
+    for section in sections(SHOWN[name], declared_result(SHOWN[name], checkpoints=5)):
+        for panel in section.panels:
+            lines = {k: figure for k, figure in panel.figures.items() if isinstance(figure, Lines) and figure.series}
+            for key, figure in lines.items():
+                numbers = tuple(np.asarray(series.y, float).tobytes() for series in figure.series)
+                mine = f"{section.title}: {panel.caption}"
+                assert held.setdefault(numbers, mine) == mine, f"{mine} ({key}) shows what is in {held[numbers]}"
+
+
 def test_one_page_holds_them_all(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r.zarr", checkpoints=4)
     with RunWriter.open(run.path) as writer:
@@ -110,7 +123,7 @@ def test_lines_are_the_result_s() -> None:
     wanted = shares.isel(set=1, t=2).transpose("layer", "rank")
     np.testing.assert_allclose(drawn(eigen.panels[0].figures["1|2"]), wanted, rtol=1e-12)
     wanted = (result["participation_ratio"] / 16).isel(set=0).transpose("layer", "t")
-    np.testing.assert_allclose(shown_map(eigen.panels[2].figures["0"]).z, wanted)
+    np.testing.assert_allclose(shown_map(eigen.panels[1].figures["0"]).z, wanted)
 
 
 def test_memory_is_of_the_last_deep_half() -> None:

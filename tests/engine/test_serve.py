@@ -90,6 +90,17 @@ def test_it_reads_only_and_knows_its_name(run):
         for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
             status, headers, _ = ask(server, "/state.json", method)
             assert (status, headers["Allow"]) == (405, "GET, HEAD")
+        for method in ("PROPFIND", "get", "FOO"):  # of which Python's server would make a page of its own, and a 501
+            status, headers, body = ask(server, "/", method)
+            assert (status, headers["Allow"], body) == (405, "GET, HEAD", b"this server reads only\n")
+        status, headers, body = ask(server, "/" + "x" * 70_000)
+        assert (status, headers["Content-Type"], body.count(b"\n")) == (414, "text/plain; charset=utf-8", 1)
+        for words, code in ((b"no request\r\n\r\n", b"400"), (b"GET / HTTP/9.9\r\n\r\n", b"505")):
+            with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+                connection.sendall(words)
+                said = connection.makefile("rb").read()
+            assert b"<" not in said
+            assert not said.startswith(b"HTTP") or said.split()[1] == code
         for path in ("/parts/../zarr.json.json", "/parts/%2e%2e/zarr.json", "/zarr.json", "//etc/passwd", "/parts/"):
             assert ask(server, path)[0] == 404, path
         for host in ("evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.evil.example", "[x]", ""):

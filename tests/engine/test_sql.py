@@ -133,6 +133,9 @@ def test_what_was_not_measured_is_null(written: tuple[Run, Held]) -> None:
         ("copy samples to '/tmp/never.csv'", "disabled by configuration|not allowed|Cannot"),
         ("select avg(split) from outputs", r"avg\(VARCHAR\)'\. You might need to add explicit type casts\.$"),
         ("describe otputs", 'Did you mean "outputs"'),
+        ("select 1; select 2", "^these are 2 statements: give one$"),
+        ("pivot outputs on split using avg(loss); select 2;", "^these are 2 statements"),
+        (" -- nothing but words", "write a statement"),
     ],
 )
 def test_bad_statements_get_one_line(run: Run, statement: str, message: str) -> None:

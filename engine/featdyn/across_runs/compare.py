@@ -17,8 +17,11 @@ from featdyn.across_runs.matching import before, first_fit, group_names, recipe_
 from featdyn.across_runs.several_runs import each
 from featdyn.compute import SERIAL, Workers
 from featdyn.errors import FeatdynError
+from featdyn.names import RANGES
 from featdyn.query import query
 from featdyn.query.catalogue import Catalogue
+from featdyn.query.folds import quantile_of
+from featdyn.query.reduce import Reduction
 from featdyn.query.stored_array import find
 from featdyn.statistics.repeats import Estimate, mean_estimate
 from featdyn.statistics.resampling import wilson
@@ -28,6 +31,8 @@ QUANTITIES = tuple(f"results.consistency.{name}" for name in ("accuracy", "agree
 """What is compared where nothing is named."""
 SHARES = ("accuracy", "accuracy_true", "agreement", "agreement_prefix", "plain_accuracy")
 """Proportions of a set's probes: where their result holds no bounds, Wilson's are theirs."""
+KEEPING = ("mean", "min", "max", "median")
+"""Reductions whose values lie where those that they reduce lie; quantiles too."""
 TIMES = ("t1", "t2", "t", "checkpoint")
 BESIDE = ("probes_low", "probes_high", "least", "most")
 MISSING = Estimate(np.nan, np.nan, np.nan, 0)
@@ -127,6 +132,18 @@ class _Asked:
         return recipe_fields(run), pd.concat(cells, ignore_index=True)
 
 
+def _possible(values: pd.Series[float], stated: Sequence[float] | None, reduce: Sequence[str]) -> tuple[float, float]:
+    """Return the range that is possible of values, and of their mean over runs; infinite where nothing says it.
+
+    A sum or a distance of shares is none, and an accuracy that somebody recorded in percent leaves the range.
+    """
+    functions = [Reduction.parse(text).function for text in reduce]
+    kept = all(name in KEEPING or quantile_of(name) is not None for name in functions)
+    if stated is None or not kept or not values.dropna().between(stated[0], stated[1]).all():
+        return -np.inf, np.inf
+    return stated[0], stated[1]
+
+
 def _cells(run: Run, quantity: str, at: Mapping[str, int], where: Sequence[str], reduce: Sequence[str]) -> pd.DataFrame:
     """Return the values of one quantity with their labels, bounds over probes, and the range that is possible."""
     variable = find(Catalogue(run), quantity)
@@ -135,11 +152,12 @@ def _cells(run: Run, quantity: str, at: Mapping[str, int], where: Sequence[str],
     frame = query(run, quantity, where=conditions, reduce=reduce)
     labels = [c for c in frame.columns if c not in (name, "missing", *TIMES, "step", "step1", "step2", "epoch")]
     share = name in SHARES and not reduce
-    least, most = variable.attributes.get("valid_range", (0, 1) if share else (-np.inf, np.inf))
     try:
         values = frame[name].astype(float)
     except ValueError:
         raise FeatdynError(f"{quantity}: these values are text; compare numbers") from None
+    stated = variable.attributes.get("valid_range", (0, 1) if name in SHARES else RANGES.get(name))
+    least, most = _possible(values, stated, reduce)
     found = frame[labels].assign(value=values, probes_low=np.nan, probes_high=np.nan, least=least, most=most)
     found.insert(0, "quantity", quantity.removeprefix("results."))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -121,6 +122,8 @@ def analyze_one(run: Run | str | Path, analysis: str | Analysis, **given: Any) -
     """Answer one question; parameters are those of :func:`analyze`."""
     chosen = named(analysis) if isinstance(analysis, str) else analysis
     opened = run if isinstance(run, Run) else Run(run)
+    if isinstance(opened.path, Path) and not os.access(opened.path, os.W_OK):  # else known when all is computed
+        raise FeatdynError(f"{opened.path} cannot be written, so that no result could be kept there")
     commit = partial(commit_result, opened, chosen.name)
     found = compute(chosen, opened, commit=commit, **given)
     return found.assign_attrs(path=commit(found))

@@ -29,7 +29,7 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 @click.command(epilog="Example: featdyn plot run.zarr layers --width page -o layers.pdf")
 @click.argument("store", type=click.Path())
 @click.argument("figure", required=False, shell_complete=_complete)
-@click.option("--where", multiple=True, metavar="NAME=VALUE", help="Which of them: set=test, cut=s2b3, quantity=...")
+@click.option("--where", multiple=True, metavar="NAME=VALUE", help="Which of them: set=test, cut=s2b3, t=-1, ...")
 @click.option("--width", type=click.Choice(["column", "page"]), default="column", show_default=True, help="Of paper.")
 @text_format
 @out_file("The file; it ends with .pdf, .svg or .png. By default the figure's name, as PDF.")

@@ -42,8 +42,19 @@ class Catalogue:
         """Return where a variable lies, or raise :class:`FeatdynError`, whose message lists near names."""
         path = self.paths.get(name.replace("/", "."))
         if path is None:
-            raise FeatdynError(f"{self.run.path}: no variable {name!r}{self._near(name)}")
+            raise FeatdynError(f"{self.run.path}: {self._no_result(name) or f'no variable {name!r}{self._near(name)}'}")
         return path
+
+    def _no_result(self, name: str) -> str:
+        """Say how to get the result that a variable would be of, where its analysis has none; else nothing."""
+        from featdyn.analysis import analyses  # known to what is wrong alone: most questions need no analysis
+
+        group, _, rest = name.replace("/", ".").partition(".")
+        analysis = rest.partition(".")[0]
+        if group != "results" or analysis in self.run.analyses or analysis not in analyses():
+            return ""
+        there = f"there are results of {', '.join(self.run.analyses)}" if self.run.analyses else "there are none"
+        return f"no result of {analysis}, {there}: featdyn analyze {self.run.path} {analysis}"
 
     def matching(self, patterns: Sequence[str]) -> list[str]:
         """Return names in place of patterns: ``cube.*norm``, or a regular expression behind ``~``."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from inspect import signature
+from typing import Any, ParamSpec
 
 import numpy as np
 import pandas as pd
@@ -22,12 +23,25 @@ from featdyn.query.selection import Selection, select
 from featdyn.query.why_missing import why_missing
 from featdyn.store import Run
 
+Asked = ParamSpec("Asked")
 ROWS = 10_000_000  # of one table, unless a limit says otherwise
 # What a reader wants beside the name of a row; any other coordinate comes with a condition on it.
 BESIDE = ("step", "epoch", "split", "label", "class_name", "corruption", "severity", "step1", "step2")
 
 
-def query(
+def as_table(ask: Callable[Asked, Answer]) -> Callable[Asked, pd.DataFrame]:
+    """Return the function that takes the same question and returns its answer as a table."""
+
+    @wraps(ask)
+    def query(*question: Asked.args, **asked: Asked.kwargs) -> pd.DataFrame:
+        return ask(*question, **asked).frame()
+
+    query.__name__ = query.__qualname__ = "query"
+    vars(query)["__signature__"] = signature(ask).replace(return_annotation="pd.DataFrame")
+    return query
+
+
+def ask(
     run: Run,
     *variables: str,
     where: str | Sequence[str] = (),
@@ -37,8 +51,10 @@ def query(
     sort: str | Sequence[str] = (),
     top: int | None = None,
     limit: int | None = None,
-) -> pd.DataFrame:
+) -> Answer:
     """Select values of variables, reduce them over axes, group and sort them.
+
+    ``query`` takes the same and returns the table at once.
 
     Only the checkpoints and samples that are selected are read, and reductions go cell by cell, so a store may be
     larger than memory.
@@ -79,11 +95,12 @@ def query(
 
     Returns
     -------
-    pandas.DataFrame
-        One row per value: the axes that are left with their useful coordinates (``step`` and ``epoch`` beside
-        ``checkpoint``; ``split``, ``label`` and corruption beside ``sample``; those named in ``where`` and ``sort``),
-        then the values, in columns named by the last part of their variables. Where a result says why values are
-        missing, and some that were not reduced are, a column ``missing`` gives the reason.
+    Answer
+        Its ``frame()``, which is what ``query`` returns, has one row per value: the axes that are left with their
+        useful coordinates (``step`` and ``epoch`` beside ``checkpoint``; ``split``, ``label`` and corruption beside
+        ``sample``; those named in ``where`` and ``sort``), then the values, in columns named by the last part of their
+        variables. Where a result says why values are missing, and some that were not reduced are, a column ``missing``
+        gives the reason. Its ``dataset()`` has the values along their axes.
 
     Raises
     ------
@@ -97,22 +114,6 @@ def query(
     >>> featdyn.query.query(run, "step", where=["checkpoint=-1"])["step"].tolist()
     [22]
     """
-    asked: dict[str, Any] = {"where": where, "by": by, "reduce": reduce, "like": like}
-    return ask(run, *variables, **asked, sort=sort, top=top, limit=limit).frame()
-
-
-def ask(
-    run: Run,
-    *variables: str,
-    where: str | Sequence[str] = (),
-    by: str | Sequence[str] = (),
-    reduce: str | Sequence[str] = (),
-    like: str | int | None = None,
-    sort: str | Sequence[str] = (),
-    top: int | None = None,
-    limit: int | None = None,
-) -> Answer:
-    """Return the answer to a question, as a table or a dataset; parameters are those of :func:`query`."""
     for what, count in (("limit", limit), ("top", top)):
         if count is not None and count < 1:
             raise FeatdynError(f"the {what} must be at least 1, got {count}")
@@ -136,6 +137,10 @@ def ask(
     if not reductions:
         return _selected(selection, keys, limit, asked)
     return _reduced(selection, reductions, groups, spared, keys, limit, asked)
+
+
+query = as_table(ask)
+"""Answer a question as a table, a ``pandas.DataFrame``: ``ask(...).frame()``, with the parameters of :func:`ask`."""
 
 
 def _several(given: str | Sequence[str]) -> tuple[str, ...]:

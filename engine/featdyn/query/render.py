@@ -131,7 +131,7 @@ def _lines(frame: pd.DataFrame, whole: bool) -> Iterator[str]:
     for name in frame.columns:
         column = frame[name]
         values = [*column.iloc[:half].tolist(), *column.iloc[-half:].tolist()] if cut else column.tolist()
-        cells = [shown(str(name)), *(f"{v:.5g}" if isinstance(v, float) else shown(str(v)) for v in values)]
+        cells = [shown(str(name)), *(f"{v + 0.0:.5g}" if isinstance(v, float) else shown(str(v)) for v in values)]
         if cut:
             cells.insert(half + 1, "...")
         width = max(map(len, cells))

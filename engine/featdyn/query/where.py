@@ -143,6 +143,8 @@ def places(length: int, text: str) -> NDArray[np.intp] | None:
 def summary(values: Array) -> str:
     """Return in words what values there are."""
     if values.dtype.kind in "iuf":
-        return f"{np.fmin.reduce(values):g} to {np.fmax.reduce(values):g}" if np.isfinite(values).any() else "missing"
+        if not np.isfinite(values).any():
+            return "missing"
+        return " to ".join(f"{end.reduce(values) + 0.0:g}" for end in (np.fmin, np.fmax))  # 0 has no sign here
     words = list(dict.fromkeys(str(v) or "''" for v in values))
     return ", ".join(words[:12]) + (f" and {len(words) - 12} more" if len(words) > 12 else "")

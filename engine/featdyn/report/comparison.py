@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from featdyn.across_runs.compare import NUMBERS, SHARES
-from featdyn.report.document import Document
+from featdyn.report.document import Document, check_ending
 from featdyn.report.document import write as write_page
 from featdyn.report.figure import Axis, Lines, Series, numbers
 from featdyn.report.figures import chart
@@ -41,8 +41,9 @@ def write(table: pd.DataFrame, path: str | Path, *, where: str = "") -> Path:
     Raises
     ------
     FeatdynError
-        The file cannot be written.
+        The file cannot be written, or has the ending of no page.
     """
+    check_ending(path)
     found = sections(table)
     document = Document("compare", {f"compared-{i}-0": section for i, section in enumerate(found)})
     groups = table.groupby("group", sort=False)["runs"].max()

@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from featdyn.errors import FeatdynError
 from featdyn.output import output_file
 from featdyn.report.plotly import to_plotly
 from featdyn.report.section import Section, alt_text
@@ -25,6 +26,9 @@ LABELS = {"set": "Probes", "cut": "Cut after", "memory": "Measure"}
 
 POLL = 2000
 """Milliseconds after which a live page asks whether there is something new."""
+
+ENDINGS = ("", ".html", ".htm")
+"""Of files with a page; none for pipes and devices."""
 
 LIBRARY = "vendor/plotly-cartesian.min.js"
 
@@ -106,6 +110,12 @@ def _environment() -> Environment:
 @cache
 def _library() -> str:
     return packed(_read(LIBRARY))
+
+
+def check_ending(path: str | Path) -> None:
+    """Raise :class:`FeatdynError` where no page is expected in a file of this name."""
+    if (ending := Path(path).suffix.lower()) not in ENDINGS:
+        raise FeatdynError(f"{path}: a page is HTML, and no {ending}: let the name end with .html")
 
 
 def write(page: str, path: str | Path) -> Path:

@@ -9,6 +9,8 @@ from typing import Any
 
 from featdyn.errors import FeatdynError
 from featdyn.nearest import nearest
+from featdyn.query.selection import IN_RESULTS
+from featdyn.query.where import places
 from featdyn.report.chapters import chapter
 from featdyn.report.figure import Figure
 from featdyn.report.layer_summaries import layers
@@ -50,21 +52,41 @@ class NamedFigure:
     def figures(self, where: Mapping[str, Any] | None = None) -> list[tuple[str, Figure]]:
         """Return what was chosen: of each panel its place in words, empty where there is one, and its figure.
 
+        As in queries, ``checkpoint`` is ``t`` where there is but one, and values are chosen by place too: ``t=-1`` or
+        ``t=last`` is the last one, ``cut=-1`` too.
+
         Raises
         ------
         FeatdynError
             There is no such choice, or no such value of it.
         """
-        left = dict(where or {})
-        for name, value in left.items():
+        left: dict[str, str] = {}
+        for given, value in (where or {}).items():
+            name = next((of for of in IN_RESULTS.get(given, ()) if of in self.choices), given)
             if name not in self.choices:
                 known = nearest(name, self.choices) if self.choices else "nothing can be chosen"
                 raise FeatdynError(f"{self.name}: no choice {name!r}: {known}")
+            if name in left:
+                raise FeatdynError(f"{self.name}: {given} is {name} here: give one of them")
+            left[name] = self._named(name, str(value))
+        for name, value in left.items():
             if name in self.panels[0].at and str(value) not in self.choices[name]:
                 raise FeatdynError(f"{self.name}: no {name} {value!r}: {nearest(str(value), self.choices[name])}")
         shown = [p for p in self.panels if all(p.at[name] == str(left.get(name, p.at[name])) for name in p.at)]
         key = "|".join(self._value(name, left.get(name)) for name in self.panels[0].choices)
         return [(panel.caption if panel.at else "", panel.figures[key]) for panel in shown]
+
+    def _named(self, name: str, value: str) -> str:
+        """Return the value that stands at a place, where this is how it was given; any other is itself."""
+        options = list(self.section.choices[name]) if name in self.section.choices else self.choices[name]
+        if value in (*options, *self.choices[name]):
+            return value
+        if name == "t":  # numbers of checkpoints: places are told from them by their sign
+            value = {"first": f"-{len(options)}", "last": "-1"}.get(value, value)
+            found = places(len(options), value) if value.startswith("-") else None
+        else:
+            found = places(len(options), value)
+        return options[found[0]] if found is not None and len(found) == 1 else value
 
     def _value(self, name: str, wanted: Any) -> str:
         """Return the key of a choice's value, which may be given in words, with or without a count, or as the key."""

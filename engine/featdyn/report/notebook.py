@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 class Plots:
     """Figures of a run, by the names of analyses, and ``training`` and ``layers``.
 
-    ``plots(run).spectra("rank", set="test")`` is the figure ``spectra.rank`` of ``featdyn plot``; without a name it is
-    an analysis' first one. Of several that differ in a place, such as a cut, the last one stands where none is given.
+    ``plots(run).spectra("isotropy", set="test")`` is the figure ``spectra.isotropy`` of ``featdyn plot``; an analysis
+    without a name is its first one. Of several that differ in a place, such as a cut, the last one stands where none is
+    given.
 
     Examples
     --------

@@ -19,6 +19,13 @@
   const plain = (value) => String(Number(value.toPrecision(4)));
   // Names come escaped for plotly, which reads tags; elsewhere they are plain words.
   const words = (text) => String(text).replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&").replaceAll("<br>", " / ");
+  const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  // A name that has no room loses its middle; what is pointed at, Values and CSV have it whole.
+  const LETTER = 6.8; // pixels, on the average
+  const brief = (text, room) => {
+    const name = words(text), half = Math.max(4, Math.floor(room / LETTER / 2));
+    return name.length <= 2 * half ? text : escaped(`${name.slice(0, half - 1)}…${name.slice(-half)}`);
+  };
   let now = checkpoints.length - 1; // where all sliders stand
 
   const colour = (of) => getComputedStyle(root).getPropertyValue(`--${of}`).trim();
@@ -59,7 +66,14 @@
     return { data: [trace], layout: { xaxis, yaxis, meta: { x: grid.t2, y: grid.t1 } } };
   }
 
-  function layout(own) {
+  // Names along an axis of names: two fifths of the figure are theirs.
+  function ticks(own, names, room) {
+    const some = own?.type === "category" ? [...new Set(names)] : [];
+    return some.length ? { tickvals: some, ticktext: some.map((text) => brief(text, 0.4 * room)) } : {};
+  }
+
+  function layout({ data, layout: own }, [width, height]) {
+    const named = (of, room) => ticks(own[`${of}axis`], data.flatMap((trace) => trace[of] ?? []), room);
     const axis = { gridcolor: colour("rule"), linecolor: colour("rule"), zeroline: false, automargin: true };
     const merged = (other, more) => ({ ...axis, ...more, ...other, title: { font: { size: 12 }, ...other?.title } });
     const format = (share) => ({ hoverformat: share ? ".1%" : ".4~g" });
@@ -73,10 +87,15 @@
       showlegend: Boolean(own.showlegend),
       scattermode: own.scattermode,
       annotations: own.annotations,
-      xaxis: merged(own.xaxis, format(false)),
-      yaxis: merged(own.yaxis, format(own.meta?.share)),
-      shapes: [...(own.shapes || []).map((shape) => shape.type === "rect" ? { ...shape, fillcolor: colour("accent") } : { ...shape, line: { ...shape.line, color: colour("ink") } }), ...cursor(own.meta)],
+      xaxis: merged({ ...own.xaxis, ...named("x", height) }, format(false)),
+      yaxis: merged({ ...own.yaxis, ...named("y", width) }, format(own.meta?.share)),
+      shapes: shapesOf(own),
     };
+  }
+
+  function shapesOf(own) {
+    const marks = (own.shapes || []).map((shape) => shape.type === "rect" ? { ...shape, fillcolor: colour("accent") } : { ...shape, line: { ...shape.line, color: colour("ink") } });
+    return [...marks, ...cursor(own.meta)];
   }
 
   // A line where the checkpoint of the slider is, on every axis of checkpoints.
@@ -100,7 +119,7 @@
   }
 
   // Text of what is pointed at is made when a figure is drawn: made ahead, it would outweigh the numbers many times.
-  function told(trace, { meta = {} }) {
+  function told(trace, { meta = {} }, width) {
     const show = meta.share || trace.colorbar?.tickformat ? percent : plain;
     const between = (pair) => pair ? `<br>95 %: ${show(pair[0])} to ${show(pair[1])}` : "";
     if (trace.type === "heatmap") {
@@ -116,8 +135,10 @@
       meta.x ? `checkpoint ${meta.x[i]}, step ${number(stepOf(meta.x[i]))}` : trace.x[i],
       between(ends(trace, i)),
       trace.text?.[i] ? `<br>${meta.beside}: ${trace.text[i]}` : "",
+      trace.name,
     ]);
-    return { ...trace, ...line, customdata, hovertemplate: "<b>%{fullData.name}</b> %{y}%{customdata[1]}%{customdata[2]}<br>%{customdata[0]}<extra></extra>", hoverinfo: "text", textposition: "none" };
+    const name = brief(trace.name, width - 60); // beside its line in the legend
+    return { ...trace, ...line, name, customdata, hovertemplate: "<b>%{customdata[3]}</b> %{y}%{customdata[1]}%{customdata[2]}<br>%{customdata[0]}<extra></extra>", hoverinfo: "text", textposition: "none" };
   }
 
   // What a square over two halves says: all its measures.
@@ -148,10 +169,14 @@
     hover.style.top = `${Math.max(0, Math.min(y + 14, innerHeight - h))}px`;
   }
 
+  function tracesOf(plot, width) {
+    const { data, layout: own } = figureOf(plot);
+    return data.map((trace) => plot.dataset.maps ? { ...trace, hoverinfo: "none" } : told(trace, own, width));
+  }
+
   function draw(plot) {
-    const figure = figureOf(plot), pairs = plot.dataset.maps;
-    const traces = figure.data.map((trace) => pairs ? { ...trace, hoverinfo: "none" } : told(trace, figure.layout));
-    Plotly.react(plot, traces, layout(figure.layout), config);
+    const figure = figureOf(plot), pairs = plot.dataset.maps, size = [plot.clientWidth, plot.clientHeight];
+    Plotly.react(plot, tracesOf(plot, size[0]), layout(figure, size), config);
     plot.stale = false;
     if (pairs && !plot.told) {
       plot.told = true;
@@ -181,7 +206,7 @@
     for (const plot of plots) {
       if (plot.dataset.by.split(" ").includes("t") || !plot.near || plot.stale) { renew([plot]); continue; }
       const own = figureOf(plot).layout;
-      if (own.meta?.x || own.meta?.y) Plotly.relayout(plot, { shapes: layout(own).shapes });
+      if (own.meta?.x || own.meta?.y) Plotly.relayout(plot, { shapes: shapesOf(own) });
     }
   }
   let asked = null;
@@ -246,8 +271,8 @@
   }
 
   function save(plot, kind) {
-    const title = titleOf(plot), stem = name.replace(/\.zarr$/, "");
-    const filename = `${stem} ${plot.closest("[id]").id} ${title}`.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 120);
+    const titled = titleOf(plot), stem = name.replace(/\.zarr$/, "");
+    const filename = `${stem} ${plot.closest("[id]").id} ${titled}`.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 120);
     if (kind === "csv") {
       // A spreadsheet would run what starts like this.
       const quoted = (value) => typeof value === "number" ? value : `"${String(value ?? "").replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
@@ -257,11 +282,11 @@
       URL.revokeObjectURL(link.href);
       return;
     }
-    const escaped = `${name} · ${title}`.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-    const { shapes, ...rest } = plot.layout, own = (figureOf(plot).layout.shapes || []).length;
-    const headed = { ...rest, shapes: shapes.slice(0, own), title: { text: escaped, font: { size: 14, color: colour("ink") }, x: 0.02, xanchor: "left" }, margin: { l: 12, r: 16, t: 56, b: 12 } };
-    const square = plot.classList.contains("square");
-    Plotly.downloadImage({ data: plot.data, layout: headed, config }, { format: kind, width: square ? 720 : 900, height: square ? 680 : 540, scale: 2, filename });
+    const figure = figureOf(plot), size = plot.classList.contains("square") ? [720, 680] : [900, 540];
+    const { xaxis, yaxis, ...rest } = layout(figure, size), { range: x } = plot.layout.xaxis, { range: y } = plot.layout.yaxis;
+    const title = { text: escaped(`${name} · ${titled}`), font: { size: 14, color: colour("ink") }, x: 0.02, xanchor: "left" };
+    const headed = { ...rest, xaxis: { ...xaxis, range: x }, yaxis: { ...yaxis, range: y }, shapes: rest.shapes.slice(0, (figure.layout.shapes || []).length), title, margin: { l: 12, r: 16, t: 56, b: 12 } };
+    Plotly.downloadImage({ data: tracesOf(plot, size[0]), layout: headed, config }, { format: kind, width: size[0], height: size[1], scale: 2, filename });
   }
 
   adopt(document);

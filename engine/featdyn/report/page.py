@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from featdyn.report.chapters import Chapter, chapters, unasked
-from featdyn.report.document import Document, write
+from featdyn.report.document import Document, check_ending, write
 from featdyn.report.layer_summaries import Sums, layers
 from featdyn.report.provenance_tables import head, recipe_tables, tables
 from featdyn.report.section import Section
@@ -53,8 +53,9 @@ def write_report(run: Run, path: str | Path) -> Path:
     Raises
     ------
     FeatdynError
-        The file cannot be written.
+        The file cannot be written, or has the ending of no page.
     """
+    check_ending(path)
     return write(render(run), path)
 
 

@@ -35,6 +35,7 @@ WIDTHS = {"column": 3.3, "page": 6.9}
 ENDINGS = ("pdf", "svg", "png")
 LETTER = 0.075  # inches: a letter of 8 point, more than most are wide
 ROW = 0.135  # inches: a line of names
+BESIDE = 1.0  # inches beside maps: ticks of their rows, and the bar of colours
 CELLS = 128 * 128  # up to which each cell of a map is a shape of its own; larger maps are pictures
 _DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 _MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "x": "x"}
@@ -110,32 +111,35 @@ def _drawn(panels: Sequence[tuple[str, Figure]], width: str) -> Paper:
     if width not in WIDTHS:
         raise FeatdynError(f"no width {width!r}: {nearest(width, WIDTHS)}")
     columns = min(len(panels), {"column": 2, "page": 4}[width])
-    rows, across = -(-len(panels) // columns), WIDTHS[width] / columns
+    maps = [figure for _, figure in panels if isinstance(figure, Map)]
+    rows, across = -(-len(panels) // columns), (WIDTHS[width] - (BESIDE if maps else 0.0)) / columns
     paper = Paper(figsize=(WIDTHS[width], 2.2 * rows), layout="constrained")
     FigureCanvasAgg(paper)
     every = paper.subplots(rows, columns, squeeze=False).ravel()
     for axes in every[len(panels) :]:
         axes.remove()
     used, heights = every[: len(panels)], [0.0]
-    span = _span([figure for _, figure in panels if isinstance(figure, Map)])
-    for axes, (place, figure) in zip(used, panels, strict=True):
+    span = _span(maps)
+    for i, (axes, (place, figure)) in enumerate(zip(used, panels, strict=True)):
         axes.set_title(_wrapped(place, across))
         if isinstance(figure, Map):
             heights.append(_map(axes, figure, across, span))
-            axes.label_outer()
+            axes.tick_params(labelbottom=i + columns >= len(panels), labelleft=i % columns == 0)
         else:
             heights.append(_lines(axes, figure, across))
-    if any(isinstance(figure, Map) for _, figure in panels):
-        first = next(figure for _, figure in panels if isinstance(figure, Map))
-        bar = paper.colorbar(used[0].collections[0] if used[0].collections else used[0].images[0], ax=list(used))
+    if maps:
+        drawn = used[0].collections[0] if used[0].collections else used[0].images[0]
+        bar = paper.colorbar(drawn, ax=list(used), fraction=0.05, aspect=30, pad=0.02)
         bar.outline.set_visible(False)
-        words = first.title.removeprefix(f"{panels[0][0]}: ")
-        if max(heights):  # few rows have no room beside them
-            paper.suptitle(_wrapped(words, WIDTHS[width]), fontsize=8)
-        else:
-            bar.set_label(_wrapped(words, across - 1))
-        if first.share:
+        # Above, where there is room for any title: beside the bar there is as much as the maps are high.
+        paper.suptitle(_wrapped(maps[0].title.removeprefix(f"{panels[0][0]}: "), WIDTHS[width]), fontsize=8)
+        if maps[0].share:
             bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
+        if len(maps) > 1:  # one title of an axis for all
+            for axes in used:
+                axes.set(xlabel="", ylabel="")
+            paper.supxlabel(_wrapped(maps[0].x.title, WIDTHS[width]), fontsize=8)
+            paper.supylabel(shown(maps[0].y.title), fontsize=8)
     handles, names = used[0].get_legend_handles_labels()
     if len(names) > 1:
         names = [_wrapped(name, WIDTHS[width] - 0.6) for name in names]
@@ -213,9 +217,10 @@ def _map(axes: Axes, figure: Map, across: float, span: tuple[float, float]) -> f
         axes.imshow(values, origin="lower", aspect="auto", interpolation="none", **look)
         shift = 0.0
     rows, columns = ([shown(str(name)) for name in names] for names in figure.names)
-    beside = 0.38 * across  # inches that names of rows may take
-    _axis(axes, figure.x, "x", across - (beside if rows else 1.0), columns, shift=shift)
-    _axis(axes, figure.y, "y", beside if rows else across - 1.0, rows, shift=shift)
+    beside = 0.38 * (across + BESIDE)  # inches that names of rows may take
+    room = across + BESIDE - beside if rows else across
+    _axis(axes, figure.x, "x", room, columns, shift=shift)
+    _axis(axes, figure.y, "y", beside if rows else across, rows, shift=shift)
     return max(0.8, ROW * sum(_wrapped(name, beside).count("\n") + 1 for name in rows)) if rows else 0.0
 
 

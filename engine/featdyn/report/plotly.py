@@ -9,9 +9,11 @@ from __future__ import annotations
 import html
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featdyn.report.colours import MARKERS, colours, patterns
 from featdyn.report.figure import Axis, Figure, Lines, Map, Mark, Series, is_log, known, numbers, ratio
@@ -31,7 +33,7 @@ def to_plotly(figure: Figure) -> dict[str, Any]:
 def _of_lines(figure: Lines) -> dict[str, Any]:
     layout: dict[str, Any] = {
         "xaxis": _axis(figure.x),
-        "yaxis": _axis(figure.y, known(figure.series)),
+        "yaxis": _axis(figure.y, known(figure.series), _reach(figure.series)),
         "showlegend": len(figure.series) > 1,
         "meta": _meta(figure.x, figure.y, **({"beside": figure.beside} if figure.beside else {})),
     }
@@ -105,7 +107,15 @@ def _of_map(figure: Map) -> dict[str, Any]:
     return {"data": [trace], "layout": layout}
 
 
-def _axis(axis: Axis, values: Any = None, *, upright: bool = False) -> dict[str, Any]:
+def _reach(series: Sequence[Series]) -> NDArray[Any]:
+    """Return what a logarithmic axis has to hold: positive values, and the ends of intervals, which reach further."""
+    ends = [end for s in series for end in (s.low, s.high) if end is not None]
+    found = np.concatenate([known(series), *(np.ravel(numbers(end)) for end in ends)])
+    positive: NDArray[Any] = found[np.isfinite(found) & (found > 0)]
+    return positive
+
+
+def _axis(axis: Axis, values: Any = None, reach: Any = None, *, upright: bool = False) -> dict[str, Any]:
     if axis.scale == "checkpoint":
         return checkpoint_ticks(axis, " / " if upright else "<br>")
     found: dict[str, Any] = {}
@@ -120,7 +130,7 @@ def _axis(axis: Axis, values: Any = None, *, upright: bool = False) -> dict[str,
         found["rangemode"] = "tozero"
     held = np.array([]) if values is None else values
     if is_log(axis, held):
-        span = ratio(held)
+        span = ratio(held if reach is None else reach)
         found["type"] = "log"
         title = ", ".join(filter(None, [title, "log scale"]))
         dtick = "D2" if span < 1000 else math.ceil(math.log10(span) / TICKS)

@@ -57,8 +57,8 @@ class Server(ThreadingHTTPServer):
             self.address_family = family
             super().__init__((str(address[0]), port), Handler)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise FeatdynError(f"{host}, port {port}: {reason}; --port 0 takes a port that is free") from error
+            free = "" if isinstance(error, socket.gaierror) else "; --port 0 takes a port that is free"
+            raise FeatdynError(f"{host}, port {port}: {error.strerror or error}{free}") from error
 
     def server_bind(self) -> None:
         """Bind, without asking what this machine is called, which may take seconds."""
@@ -105,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
         elif (name := _part(path, shown)) is not None:
             self._answer(f"p{shown.tag}", "application/json", lambda: _json(shown.part(name)))
         else:
-            self._say(HTTPStatus.NOT_FOUND, "there is nothing here")
+            self._say(HTTPStatus.NOT_FOUND, "there is nothing here; the report is at /")
 
     do_HEAD = do_GET
 
@@ -115,6 +115,14 @@ class Handler(BaseHTTPRequestHandler):
         self._say(HTTPStatus.METHOD_NOT_ALLOWED, "this server reads only", Allow="GET, HEAD", Connection="close")
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_CONNECT = do_TRACE = refused
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse what is no request that is known: a method of another name as any that is not for reading."""
+        if code == HTTPStatus.NOT_IMPLEMENTED:
+            self.refused()
+            return
+        self.close_connection = True
+        self._say(HTTPStatus(code), (message or HTTPStatus(code).phrase).lower(), Connection="close")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing of each request: a page asks every two seconds."""

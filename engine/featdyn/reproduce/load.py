@@ -9,7 +9,7 @@ from typing import Any
 
 from featdyn.analysis.registry import analyses
 from featdyn.errors import RecipeError
-from featdyn.nearest import meant, nearest
+from featdyn.nearest import meant
 from featdyn.reproduce import quantities
 from featdyn.reproduce.study import FIRST, LAST, Experiment, Study, references
 from featdyn.validation import validate
@@ -33,8 +33,10 @@ def load(source: str) -> Study:
     named = source in names()
     try:
         text = shipped.read_text() if named else Path(source).read_text()
-    except (OSError, UnicodeDecodeError, ValueError):
-        raise RecipeError(f"no study {source[:100]!r}: {nearest(source, names())}") from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:  # ValueError: of a name with a zero byte
+        why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror and Path(source).suffix else ""
+        known = f"{meant(source, names())}give a TOML file, or one of {', '.join(names())}"
+        raise RecipeError(f"no study {source[:100]!r}{why}: {known}") from None
     try:
         values = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:

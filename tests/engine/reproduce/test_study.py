@@ -62,6 +62,8 @@ def test_what_is_wrong_is_one_line_with_the_nearest_name(tmp_path: Path, change:
 
 
 def test_a_study_that_is_not_there_names_the_nearest() -> None:
+    with pytest.raises(FeatdynError, match=r"'/no/such.toml' \(No such file or directory\): give a TOML file, or"):
+        load("/no/such.toml")
     with pytest.raises(FeatdynError, match="no study 'feature-dynamic'"):
         load("feature-dynamic")
 

@@ -29,6 +29,8 @@ def class_count(run: Run, *, by_position: bool = False) -> int:
 
     They must be (sample, class), or ``by_position`` (sample, position, class).
     """
+    if not any(node.startswith("outputs/") for node in run.nodes):
+        raise FeatdynError(f"{run.path}: holds no outputs, by which predictions would be known")
     if "outputs/logits" not in run.nodes:
         raise FeatdynError(
             f"{run.path}: of its outputs the largest logits at each position are stored, and only (sample, class) "

@@ -40,19 +40,22 @@ def sql(run: Run, statement: str) -> pd.DataFrame:
     Raises
     ------
     FeatdynError
-        DuckDB is not installed, or the statement is wrong; the message has the nearest names.
+        DuckDB is not installed, or the statement is wrong, or there are several; the message has the nearest names.
     """
     if _LIST.fullmatch(statement):
         return tables(run)
     with asked_for():
         import duckdb
-    if not statement.strip():
-        raise FeatdynError("write a statement, such as: select split, avg(loss) from outputs group by split")
     from featdyn.query.sql.scan import Scan
 
     connection = duckdb.connect(config={"enable_external_access": "false"})
     scans = []
     try:
+        asked = connection.extract_statements(statement)
+        if not asked:
+            raise FeatdynError("write a statement, such as: select split, avg(loss) from outputs group by split")
+        if len(asked) > 1:  # only the last one's answer would be seen
+            raise FeatdynError(f"these are {len(asked)} statements: give one")
         connection.execute("set python_enable_replacements = false")
         for number, table in enumerate(_asked(duckdb, connection, list(tables_of(Catalogue(run))), statement)):
             scans.append(Scan(table))

@@ -31,9 +31,9 @@ TEXT = (
     "of the three counts below is d; the more unequal, the smaller. The table is of the last checkpoint.",
 )
 EIGEN = (
-    "What the slider’s checkpoint shows of each layer: the share of the variance along each principal direction; over "
-    "all checkpoints the effective rank, which counts them; and how isotropic the layer is, its participation ratio "
-    "over its width: 100 % where all directions have equal variance.",
+    "What the slider’s checkpoint shows of each layer: the share of the variance along each principal direction; and "
+    "over all checkpoints how isotropic the layer is, its participation ratio over its width: 100 % where all "
+    "directions have equal variance.",
 )
 STEPS, RANKS = 13, 20
 """Checkpoints that the slider has and directions that a spectrum shows, at most."""
@@ -79,10 +79,6 @@ def _eigenvalues(result: xr.Dataset) -> Section:
         each = curves(share.isel(set=int(set)).sel(t=int(t)), "share", "rank", "layer", x=ranks.tolist())
         return chart(each, Axis("Share of variance", "auto", share=True), Axis("principal direction", "log"))
 
-    def rank(set: str) -> Lines:
-        each = curves(result.isel(set=int(set)), "effective_rank", "t", "layer")
-        return chart(each, Axis("Effective rank", "auto"), axis)
-
     def isotropy(set: str) -> Map:
         of = (result["participation_ratio"] / result["width"]).isel(set=int(set)).transpose("layer", "t")
         return layer_map(of.values, layers, axis, share=True)
@@ -90,8 +86,7 @@ def _eigenvalues(result: xr.Dataset) -> Section:
     of_set = {"set": choices["set"]}
     panels = [
         panel("Spectrum at the slider’s checkpoint", choices, spectrum, "spectrum"),
-        panel("Effective rank over checkpoints", of_set, rank, "rank"),
         panel("Isotropy: participation ratio over width", of_set, isotropy, "isotropy"),
     ]
     preset = preset_set(result) | {"t": list(choices["t"])[-1]}
-    return Section("Spectrum, rank and isotropy", EIGEN, panels, choices, preset, wide=False)
+    return Section("Spectrum and isotropy", EIGEN, panels, choices, preset, wide=False)

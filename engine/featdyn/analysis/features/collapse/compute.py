@@ -71,7 +71,7 @@ def collapse(context: Context[CollapseOptions]) -> xr.Dataset:
         shuffled.append(dealt)
     shape = len(specs), len(sets.names), run.checkpoints
     cells = Cells(DIMS, shape, [name + end for name in MEASURES for end in ENDS], STATUSES)
-    context.admit(plan(run, specs, shape, width, options.folds, cells.nbytes))
+    context.admit(plan(run, specs, sets.sizes, width, options.folds, cells.nbytes))
     lost, items = [vanished(run, spec) for spec in specs], list(product(*map(range, shape)))
     of_task = _from_moments if keeps_moments(run) else _cell
     with context.stage(State(run, specs, sets.names, sets.members, folds, labels, shuffled, sets.origins)) as stage:
@@ -84,16 +84,16 @@ def collapse(context: Context[CollapseOptions]) -> xr.Dataset:
     return cells.dataset().assign_coords({**layer_coords(run, specs, sets), "width": ("layer", widths)})
 
 
-def plan(run: Run, specs: list[ArraySpec], shape: tuple[int, ...], width: int, folds: int, result: int) -> Plan:
+def plan(run: Run, specs: list[ArraySpec], sizes: list[int], width: int, folds: int, result: int) -> Plan:
     """Return what two passes over features and outputs will need."""
     widest, classes, logits = max(map(variables, specs)), class_count(run), run.schema[LOGITS]
     moments = 8 * (widest**2 + widest * (width + 2 * classes) + (width + classes) ** 2)
     return Plan(
-        f"{shape[0]} layers x {shape[1]} sets x {shape[2]} checkpoints, {run.schema.samples:,} probes",
-        tasks=shape[0] * shape[1] * shape[2],
+        f"{len(specs)} layers x {len(sizes)} sets x {run.checkpoints} checkpoints, {sum(sizes):,} probes",
+        tasks=len(specs) * len(sizes) * run.checkpoints,
         reads=2 * run.checkpoints * (sum(spec.nbytes for spec in specs) + len(specs) * logits.nbytes),
         task={"moments": (folds + COPIES) * moments, "blocks": 2 * block_bytes(run, [*specs, logits])},
-        state={"labels and folds": 8 * run.schema.samples * (2 + 3 * shape[1])},
+        state={"labels and folds": 8 * run.schema.samples * (2 + 3 * len(sizes))},
         result={"cells": result},
     )
 

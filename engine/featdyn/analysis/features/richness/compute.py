@@ -44,7 +44,7 @@ def richness(context: Context[RichnessOptions]) -> xr.Dataset:
     shape, kept = (len(specs), len(members), steps), min(options.leading, max(widths))
     cells = Cells(DIMS, shape, NUMBERS, STATUSES, dict.fromkeys(LEADING, ("k", kept)))
     of_weights = Cells(("t",), (steps,), PARAMETERS, ("parameter_status",))
-    context.admit(plan(run, specs, shape, width + wanted.values.shape[1], options.folds, cells.nbytes))
+    context.admit(plan(run, specs, sets.sizes, width + wanted.values.shape[1], options.folds, cells.nbytes))
     lost, items = [vanished(run, spec) for spec in specs], list(product(*map(range, shape)))
     with context.stage(State(run, specs, sets.names, members, folds, wanted, options)) as stage:
         for at, found in zip(items, context.each(stage.map(cell, items)), strict=True):
@@ -68,19 +68,19 @@ def _planned(classes: NDArray[np.int64] | None, member: NDArray[np.bool_]) -> ND
     return classes if len(counts) and np.ptp(counts) <= 1 else None
 
 
-def plan(run: Run, specs: list[ArraySpec], shape: tuple[int, ...], beside: int, folds: int, result: int) -> Plan:
+def plan(run: Run, specs: list[ArraySpec], sizes: list[int], beside: int, folds: int, result: int) -> Plan:
     """Return what one pass over features and outputs will need; ``beside`` are the variables of outputs and targets."""
     widest, logits = max(map(variables, specs)), run.schema[LOGITS]
     moments = 8 * (widest**2 + widest * (widest + beside) + (widest + beside) ** 2)
     return Plan(
-        f"{shape[0]} layers x {shape[1]} sets x {shape[2]} checkpoints, {run.schema.samples:,} probes",
-        tasks=shape[0] * shape[1] * shape[2] + run.checkpoints,
+        f"{len(specs)} layers x {len(sizes)} sets x {run.checkpoints} checkpoints, {sum(sizes):,} probes",
+        tasks=len(specs) * len(sizes) * run.checkpoints + run.checkpoints,
         reads=run.checkpoints * (2 * sum(spec.nbytes for spec in specs) + len(specs) * logits.nbytes),
         task={
             "moments or weights": max((folds + COPIES) * moments, 5 * weight_bytes(run, 0)),
             "blocks": 2 * block_bytes(run, [*specs, logits]),
         },
-        state={"targets and folds": 8 * run.schema.samples * (beside + 2 * shape[1])},
+        state={"targets and folds": 8 * run.schema.samples * (beside + 2 * len(sizes))},
         result={"cells": result},
     )
 

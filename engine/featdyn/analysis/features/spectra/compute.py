@@ -35,7 +35,7 @@ def spectra(context: Context[SpectraOptions]) -> xr.Dataset:
     run, sets, options = context.run, context.sets, context.options
     specs = recorded(run, options.layers, options.of)
     widths = [variables(spec) for spec in specs]
-    context.admit(plan(run, specs, len(sets.names)))
+    context.admit(plan(run, specs, sets.sizes))
     groups = [[(c, t, b) for b in range(run.schema.blocks)] for c in range(len(specs)) for t in range(run.checkpoints)]
     shape = len(specs), len(sets.names), run.checkpoints
     found: dict[str, NDArray[Any]] = {}
@@ -64,21 +64,21 @@ def spectra(context: Context[SpectraOptions]) -> xr.Dataset:
     return result.assign(status=status.variable()).assign_coords(coords)
 
 
-def plan(run: Run, specs: list[ArraySpec], sets: int) -> Plan:
-    """Return what one pass over these arrays will need."""
+def plan(run: Run, specs: list[ArraySpec], sizes: list[int]) -> Plan:
+    """Return what one pass over these arrays will need, of sets with so many probes."""
     block = min(run.schema.shard_samples, run.schema.samples)
     copies = COPIES + any(padding_of(run, spec) is not None for spec in specs)  # and one without padding
     square = 8 * max(variables(spec) for spec in specs) ** 2
     return Plan(
-        f"{len(specs)} layers x {run.checkpoints} checkpoints x {run.schema.samples:,} probes",
+        f"{len(specs)} layers x {run.checkpoints} checkpoints x {sum(sizes):,} probes",
         tasks=len(specs) * run.checkpoints,  # or more, smaller ones, where these are few
         reads=run.checkpoints * sum(spec.nbytes for spec in specs),
         task={
             "blocks": copies * block * max(spec.sample_bytes for spec in specs),
             # Those of a block, and as many levels of sums as a tree has that wait for their other half.
-            "moments": square * sets * (2 + run.schema.blocks.bit_length()),
+            "moments": square * len(sizes) * (2 + run.schema.blocks.bit_length()),
         },
-        result={"spectra": 8 * len(specs) * sets * run.checkpoints * max(variables(spec) for spec in specs)},
+        result={"spectra": 8 * len(specs) * len(sizes) * run.checkpoints * max(variables(spec) for spec in specs)},
     )
 
 
