@@ -138,7 +138,7 @@ def _folded(state: State, item: tuple[int, range, int]) -> list[list[Moments]]:
         each = [vectors(run, LOGITS, t, block, mine), wanted.values[places], vectors(run, path, 0, block, mine)]
         return {"outputs": np.concatenate(each, 1)}
 
-    members, folds = ([of[s] for s in together] for of in (state.members, state.folds))
+    members, folds = [state.members[s] for s in together], [state.folds[s] for s in together]
     return folded(run, state.specs[c], t, members, folds, beside)
 
 
