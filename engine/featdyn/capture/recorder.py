@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -211,10 +211,8 @@ class Recorder:
         if self._ranks.several:
             check_whole(self._model)
         self._coords = tuple(coords)
-        self._recording = Recording(
-            self._model, probes, self.options, self._axes, replace(call, tokens=self.options.token_loss),
-            several=self._ranks.several,
-        )  # fmt: skip
+        call = replace(call, tokens=self.options.token_loss)
+        self._recording = self._recording_of(probes, call)
         layouts = self._recording.layouts
         self.layers = {name: layer.shape for name, layer in layouts.items()}
         self._identity = identity(self._model, probes)
@@ -228,6 +226,9 @@ class Recorder:
         self._commit: Future[None] | None = None
         claims = {"options": self.options, "every": every, "coords": self._coords, "layers": layouts}
         return claims | {"arrays": self.schema, "probes": [v for k, v in self._identity.items() if k != "network"]}
+
+    def _recording_of(self, probes: Probes, call: Call) -> Recording:
+        return Recording(self._model, probes, self.options, self._axes, call, several=self._ranks.several)
 
     @property
     def checkpoints(self) -> int:
@@ -351,9 +352,9 @@ class Recorder:
         if self._ranks.rank == 0:
             pending.values = {"checkpoint": np.array(pending.files.index, "int64"), "step": np.array(step, "int64")}
             pending.values |= {name: np.array(value, "float64") for name, value in numbers.items()}
-            pending.states["model"] = tensors_to_bytes(self._tensors())
+            pending.states["model"] = self._content()
             if state is not None:
-                pending.states["optimizer"] = tensors_to_bytes(state)
+                pending.states["optimizer"] = [tensors_to_bytes(state)]
         return {"step": step, "parameter": checksums(self._model) if self._ranks.several else {}}
 
     def _numbers(self, coords: Mapping[str, Number]) -> dict[str, float]:
@@ -365,9 +366,13 @@ class Recorder:
         """Return parameters and buffers; what ``get_extra_state`` adds besides tensors is no part of a checkpoint."""
         return {name: value for name, value in self._model.state_dict().items() if isinstance(value, Tensor)}
 
+    def _content(self) -> Iterable[bytes]:
+        """Return the content of the file of parameters and buffers."""
+        return [tensors_to_bytes(self._tensors())]
+
     def _finish(self, pending: PendingCheckpoint, blocks: list[Future[None]]) -> None:
         if self._moments is not None:
-            pending.states |= {kind: tensors_to_bytes(found) for kind, found in self._moments.take().items()}
+            pending.states |= {kind: [tensors_to_bytes(found)] for kind, found in self._moments.take().items()}
         checkpoints = pending.finish(self._ranks, blocks)
         self._last = pending.step
         if isinstance(self._run, RunPart):

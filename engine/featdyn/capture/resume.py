@@ -11,7 +11,6 @@ from featdyn.capture.arrays import gradient_scale
 from featdyn.capture.follow import close
 from featdyn.capture.probes import batch_of
 from featdyn.capture.recording import Recording
-from featdyn.capture.replica import with_tensors
 from featdyn.errors import StoreError
 from featdyn.store import Run
 from featdyn.store.locate import Store
@@ -37,13 +36,12 @@ def last_step(
     the last checkpoint's weights: outputs, losses and the gradient at the first layer that has one must be what was
     recorded then, up to rounding, or :class:`StoreError` is raised, or ``accept`` is told.
     """
-    run, model = Run(store), recording.model
+    run = Run(store)
     last = run.checkpoints - 1
     gradients = [a.path for a in run.schema.arrays if a.path.startswith("layers/") and a.path.endswith("/gradient")][:1]
     outputs = [f"outputs/{name}" for name in ("logits", "top_logits", "loss") if f"outputs/{name}" in run.nodes]
-    count, state = min(batch, run.schema.samples, FEW), run.state(last)
-    own = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    with with_tensors(model, {name: state[name] for name, _ in own if name in state}):
+    count = min(batch, run.schema.samples, FEW)
+    with recording.holding(run, last):
         found = recording.columns(batch_of(0, count, count))
     before = {path: torch.from_numpy(run.block(path, last, 0)[:count].copy()) for path in [*outputs, *gradients]}
     # At padding nothing is stored.

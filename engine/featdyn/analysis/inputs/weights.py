@@ -123,7 +123,7 @@ class States(Sequence[dict[str, Tensor]]):
         for name, tensor in ({} if model is None else model.state_dict(keep_vars=True)).items():
             names.setdefault(id(tensor), []).append(name)
         self._tied = [tied for tied in names.values() if len(tied) > 1]
-        self.sizes = {name: tensor.nbytes for name, tensor in (self._own or {}).items()}
+        self.sizes: dict[str, int] = {name: tensor.nbytes for name, tensor in (self._own or {}).items()}
         """Bytes of each tensor of one checkpoint."""
         self.nbytes: int = sum(self.sizes.values())
         """Of one checkpoint."""

@@ -39,10 +39,10 @@ def task_bytes(parts: Stitchable) -> int:
 
     Of networks larger than memory no more is read than what is compared.
     """
-    steps, sizes = len(parts.states), parts.states.sizes.values()
-    largest: int = max(sizes, default=0)
-    if is_skeleton(parts.model):
-        return 3 * min(HELD, (steps + 1) * largest)  # rows, what they are stacked into, and a part while it is read
+    steps, sizes = len(parts.states), list(parts.states.sizes.values())
+    largest = max(sizes, default=0)
+    if is_skeleton(parts.model):  # rows, what they are stacked into, and a part while it is read
+        return 3 * min(HELD, (steps + 1) * largest)
     return min(steps * sum(sizes), max(HELD, steps * largest)) + min(HELD, steps * largest)
 
 
