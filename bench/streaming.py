@@ -1,7 +1,7 @@
 """Networks larger than memory: ``python -m bench.streaming [FOLDER] [--json FILE] [--of consistency,density]``.
 
 A transformer of random weights, by default 1.6 GB of them, is recorded at four checkpoints; then the command line asks
-``consistency`` and ``density`` under ``--limit``, and captures the checkpoints again from safetensors files. Predictions
+``consistency`` and ``density`` under ``--limit``, and captures checkpoints again from safetensors files. Predictions
 are compared with those of halves joined by hand in plain torch, what is captured with hooks on the whole network; with
 ``--whole`` all has to have the bits of the same command with so much memory. Told are the largest size of the process
 (VmHWM), processor time and the plan. The store and the files, of eight times the weights, are removed at the end unless
