@@ -44,7 +44,7 @@ WARM: dict[str, dict[str, Any]] = {
     "consistency": {"cuts": ("pooled",)},
     "similarity": {"layers": ("pooled",), "samples": 20},
     "richness": {"layers": ("pooled",)},
-    "interactions": {"cuts": ("pooled",), "samples": 1, "checkpoints": "last"},
+    "interactions": {"samples": 2, "checkpoints": "last"},
 }
 SCALING = {
     "moments": ("spectra", {}),

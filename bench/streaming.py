@@ -1,10 +1,11 @@
-"""Composites of a network larger than their memory: ``python -m bench.streaming [FOLDER] [--json FILE]``.
+"""Networks larger than memory: ``python -m bench.streaming [FOLDER] [--json FILE] [--of consistency,density]``.
 
 A transformer of random weights, by default 1.6 GB of them, is recorded at four checkpoints; then the command line asks
-``consistency`` under ``--limit``. Predictions are compared with those of halves joined by hand in plain torch; with
-``--whole`` all has to have the bits of whole suffixes in memory. Told are the largest size of the process (VmHWM),
-processor time and the plan. The store, of four times the weights, is removed at the end unless a folder is named.
-``STREAMING_WIDTH=1024`` and the like make another network.
+``consistency`` and ``density`` under ``--limit``, and captures checkpoints again from safetensors files. Predictions
+are compared with those of halves joined by hand in plain torch, what is captured with hooks on the whole network; with
+``--whole`` all has to have the bits of the same command with so much memory. Told are the largest size of the process
+(VmHWM), processor time and the plan. The store and the files, of eight times the weights, are removed at the end unless
+a folder is named. ``STREAMING_WIDTH=1024`` and the like make another network.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ WIDTH, BLOCKS, HEADS, WORDS, LENGTH = (
     for name, default in {"WIDTH": 2048, "BLOCKS": 8, "HEADS": 16, "WORDS": 1000, "LENGTH": 8}.items()
 )
 PROBES, BATCH, CHECKPOINTS = 96, 16, 4
-CUTS = "blocks.5,blocks.7"
+CUTS = "blocks.5,blocks.7" if BLOCKS > 7 else "blocks.0,blocks.1"
+OF = ("consistency", "density", "capture")
 
 
 class Block(nn.Module):
@@ -69,35 +71,46 @@ class Words(nn.Module):
         return found
 
 
+def probes() -> Any:
+    """Return words, each with the next as its label, in two sets."""
+    from featdyn.capture import Probes
+
+    words = torch.randint(WORDS, (PROBES, LENGTH), generator=torch.Generator().manual_seed(1))
+    split = np.array(["train", "test"], dtype=object)[np.arange(PROBES) % 2]
+    return Probes(words, words.roll(-1, 1), {"split": split})
+
+
 def record(path: str) -> None:
-    """Record checkpoints that differ by a few percent of each weight, and no layer."""
-    from featdyn.capture import Probes, Recorder
+    """Record checkpoints that differ by a few percent of each weight, and no layer, and save them beside the store."""
+    from safetensors.torch import save_model
+
+    from featdyn.capture import Recorder
 
     torch.manual_seed(0)
-    model, words = Words(), torch.randint(WORDS, (PROBES, LENGTH))
-    split = np.array(["train", "test"], dtype=object)[np.arange(PROBES) % 2]
+    model = Words()
     options: dict[str, Any] = {"layers": ["norm"], "batch": BATCH, "gradients": False, "pool": "last"}
-    with Recorder(model, Probes(words, words.roll(-1, 1), {"split": split}), path, **options) as recorder:
+    with Recorder(model, probes(), path, **options) as recorder:
         for step in range(CHECKPOINTS):
             recorder.record(step=step)
+            save_model(model, str(Path(path).parent / f"step{step}.safetensors"))
             with torch.no_grad():
                 for tensor in model.parameters():
                     tensor.add_(torch.randn_like(tensor), alpha=0.2 * float(tensor.std().nan_to_num()))
 
 
-def asked(path: str, limit: str) -> dict[str, Any]:
+def asked(path: str, limit: str, of: str) -> dict[str, Any]:
     """Ask by the command line in a process of its own; return its largest size, times and plan."""
-    command = [sys.executable, "-m", "bench.streaming", "--child", path, limit]
+    command = [sys.executable, "-m", "bench.streaming", "--child", path, limit, of]
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    plan = next(line for line in done.stderr.splitlines() if "multiply-adds" in line)
+    plan = next((line for line in done.stderr.splitlines() if "of memory" in line), "in memory")
     return {"limit": limit, "plan": plan, "seconds": time.perf_counter() - start, **found}
 
 
-def measured(path: Path, limit: str, whole: str | None) -> dict[str, Any]:
+def measured(path: Path, limit: str, whole: str | None, of: list[str]) -> dict[str, Any]:
     """Ask the store, which is recorded where there is none yet."""
     from featdyn.store import Run
 
@@ -110,18 +123,56 @@ def measured(path: Path, limit: str, whole: str | None) -> dict[str, Any]:
         "bytes of weights of a checkpoint": weights[0],
         "checkpoints": len(weights),
         "probes": PROBES,
-        "piece by piece": asked(str(path), limit),
     }
-    one = Run(path).result("consistency").load()
-    found["mean accuracy, agreement of composites"] = [float(one[n].mean()) for n in ("accuracy", "agreement")]
-    found["predictions that differ from plain torch's"] = against_plain(path, one)
-    if whole:
-        found["whole suffixes"] = asked(str(path), whole)
-        other = Run(path).result("consistency").load()
-        names = [name for name in one.data_vars if one[name].dtype.kind in "fiub"]
-        same = [np.array_equal(one[n].values, other[n].values, equal_nan=one[n].dtype.kind == "f") for n in names]
-        found["same bits as whole suffixes"] = all(same)
+    for name in of:
+        result: dict[str, Any] = {"piece by piece": asked(str(path), limit, name)}
+        one = values_of(path, name)
+        if name == "consistency":
+            result["mean accuracy, agreement of composites"] = [float(one[n].mean()) for n in ("accuracy", "agreement")]
+            result["predictions that differ from plain torch's"] = against_plain(path, Run(path).result(name).load())
+        if name == "capture":
+            result["features that differ from those of hooks"] = against_hooks(path, one)
+        if whole:
+            result["whole"] = asked(str(path), whole, name)
+            other = values_of(path, name)
+            same = [np.array_equal(v, other[n], equal_nan=v.dtype.kind == "f") for n, v in one.items()]
+            result["same bits as whole"] = one.keys() == other.keys() and all(same)
+        found[name] = result
     return found
+
+
+def values_of(path: Path, of: str) -> dict[str, Any]:
+    """Return the numbers of a result, or of what was captured, by name."""
+    from featdyn.store import Run
+
+    if of == "capture":
+        run = Run(captured(path))
+        return {spec.path: run.array(spec.path).values for spec in run.schema.arrays}
+    result = Run(path).result(of).load()
+    return {str(name): v.values for name, v in result.data_vars.items() if v.dtype.kind in "fiub"}
+
+
+def captured(path: Path | str) -> Path:
+    """Return where checkpoints are captured again."""
+    return Path(path).parent / "captured.zarr"
+
+
+def against_hooks(path: Path, found: dict[str, Any]) -> int:
+    """Run the last checkpoint with hooks on the whole network; return how many features are others."""
+    from safetensors.torch import load_model
+
+    model, kept, different = Words().eval(), dict[str, list[Tensor]](), 0
+    load_model(model, str(path.parent / f"step{CHECKPOINTS - 1}.safetensors"))
+    for cut in CUTS.split(","):
+        kept[cut] = []
+        model.get_submodule(cut).register_forward_hook(lambda m, a, z, cut=cut: kept[cut].append(z))
+    with torch.inference_mode():
+        for start in range(0, PROBES, BATCH):
+            model(probes().inputs[start : start + BATCH])
+    for cut, each in kept.items():
+        wanted = torch.cat(each).numpy()
+        different += int((found[f"layers/{cut}/activation"][CHECKPOINTS - 1] != wanted).sum())
+    return different
 
 
 def against_plain(path: Path, found: Any) -> int:
@@ -145,12 +196,22 @@ def against_plain(path: Path, found: Any) -> int:
     return different
 
 
-def child(path: str, limit: str) -> None:
+def child(path: str, limit: str, of: str) -> None:
     """Run the command line here; what libraries take is told apart, which a limit counts too."""
     from featdyn.cli import main
 
-    given = ["analyze", path, "consistency", "--cuts", CUTS, "--features", "recomputed", "--fresh"]
-    sys.argv[1:] = [*given, "--model", "bench.streaming:Words", "--memory-limit", limit]
+    given = {
+        "consistency": ["analyze", path, of, "--cuts", CUTS, "--features", "recomputed", "--fresh"],
+        "density": ["analyze", path, of, "--cuts", CUTS, "--permutations", "19", "--fresh"],
+        "capture": [
+            "capture", "--probes", "bench.streaming:probes", "--store", str(captured(path)), "--layers", CUTS,
+            "--checkpoints", str(Path(path).parent / "step*.safetensors"), "--batch", str(BATCH), "--no-gradients",
+            "--dtype", "float32",
+        ],
+    }  # fmt: skip
+    if of == "capture":
+        shutil.rmtree(captured(path), ignore_errors=True)
+    sys.argv[1:] = [*given[of], "--model", "bench.streaming:Words", "--memory-limit", limit]
     main()
     status = Path("/proc/self/status").read_text()
     peak = 1024 * int(re.findall(r"VmHWM:\s+(\d+)", status)[0])
@@ -162,9 +223,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.streaming", description=__doc__)
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--limit", default="1.4GB", help="of the process, in which torch with CUDA alone takes 0.5 GB")
-    parser.add_argument("--whole", metavar="LIMIT", help="ask again with so much memory, which whole suffixes fit into")
+    parser.add_argument("--whole", metavar="LIMIT", help="ask again with so much memory, which the whole fits into")
+    parser.add_argument("--of", default=",".join(OF), help=f"some of {', '.join(OF)}")
     parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--record", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -175,7 +237,7 @@ def main() -> None:
         return
     folder = Path(given.folder or tempfile.mkdtemp())
     try:
-        found = measured(folder / "run.zarr", given.limit, given.whole)
+        found = measured(folder / "run.zarr", given.limit, given.whole, given.of.split(","))
     finally:
         if not given.folder:
             shutil.rmtree(folder)

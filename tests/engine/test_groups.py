@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,14 @@ from featdyn.analysis.features.drift.motion import Units
 from featdyn.analysis.inputs import suffix_banks
 
 
+class States(list[Any]):
+    """Those of checkpoints, in memory."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {name: tensor.nbytes for name, tensor in self[0].items()}
+
+
 def network(sizes: list[int], steps: int) -> Any:
     """Return what analyses hold of a network of layers with so many parameters, cut behind the first."""
     layers = [nn.Linear(size, 1, bias=False) for size in sizes]
@@ -28,7 +37,7 @@ def network(sizes: list[int], steps: int) -> Any:
     for i, layer in enumerate(layers):
         halves[i > 0].add_module(str(i), layer)
     cut = SimpleNamespace(prefix=halves[0], suffix=halves[1], suffix_params=sum(sizes[1:]))
-    return SimpleNamespace(cuts=[cut], states=[whole.state_dict()] * steps, halves=True)
+    return SimpleNamespace(cuts=[cut], states=States([whole.state_dict()] * steps), halves=True, model=whole)
 
 
 @given(st.integers(1, 12), st.data(), st.integers(1, 40), st.integers(0, 300))
@@ -89,7 +98,8 @@ def test_pieces_of_a_parameter_add_up(values: float, room: int, monkeypatch: pyt
     states = values * torch.randn(3, 17, generator=torch.Generator().manual_seed(0))
     rows = np.vstack([states.double().numpy(), np.zeros(17)])
     expected = np.square(rows[:, None] - rows).sum(-1)
-    np.testing.assert_allclose(weight_distance._squared(list(states)), expected, rtol=1e-5)
+    parts = [partial(weight_distance._rows, state) for state in states]
+    np.testing.assert_allclose(weight_distance._squared(parts, 17), expected, rtol=1e-5)
 
 
 @given(st.data(), st.integers(1, 9))

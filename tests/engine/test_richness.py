@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from torch import nn
 from featdyn.analysis import analyses
 from featdyn.analysis.status import reasons
 from featdyn.capture import Probes, Recorder
+from featdyn.compute import Limits, Plan
+from featdyn.compute.serial import Serial
 from featdyn.errors import ComputeError, FeatdynError
 from featdyn.statistics.richness import feature_metrics, kernel_deviation, low_rank_measure, neural_collapse
-from featdyn.store import Run
+from featdyn.store import Run, schema
 from tests.engine.on_workers import own_run, plans, same_on
 
 richness, collapse = analyses()["richness"], analyses()["collapse"]
@@ -56,6 +59,48 @@ def test_cells_are_those_of_the_features(run: Run) -> None:
                 kernel = kernel_deviation(features(run, layer, 0, name), x)
                 assert float(cell["kernel_deviation"]) == pytest.approx(kernel.deviation, abs=1e-9)
                 assert float(cell["kernel_cosine"]) == pytest.approx(kernel.cosine, abs=1e-9)
+
+
+class Tight(Serial):
+    """This process, held to so many bytes beside what it has."""
+
+    plan: Plan
+
+    def limits(self) -> Limits:
+        return Limits(self.limit, 0, 1, True)
+
+    def admit(self, plan: Plan) -> None:
+        self.plan = plan
+        super().admit(plan)
+
+
+def test_a_block_is_read_once_for_all_sets_or_for_as_many_as_fit(tmp_path: Path, monkeypatch: Any) -> None:
+    """Numbers are the same, bit by bit, as where each set is read for itself."""
+    rng, n, names = np.random.default_rng(3), 60, ("a", "b", "c")
+    monkeypatch.setattr(schema, "SHARD_SAMPLES", 16)
+    coords = {"split": np.resize(np.array(names, dtype=object), n)}
+    x, head = rng.standard_normal((n, 5)), rng.standard_normal((2, 5))
+    run = planted(tmp_path / "r.zarr", x, rng.integers(0, 2, n), head, coords=coords)
+    block, read = Run.block, Counter[tuple[str, int]]()
+
+    def counted(self: Run, path: str, t: int, number: int, **options: Any) -> Any:
+        read[path, number] += 1
+        return block(self, path, t, number, **options)
+
+    monkeypatch.setattr(Run, "block", counted)
+    twice = {("layers/held/activation", b): 2 for b in range(4)}  # also as what the first checkpoint is compared with
+    once = Counter(twice | {("outputs/logits", b): 1 for b in range(4)})
+    workers, results = Tight(), list[xr.Dataset]()
+    for passes in (1, 2, 3):  # three sets together, two and one, one by one
+        results.append(richness(run, workers=workers))
+        groups = read.copy()
+        assert groups == Counter({key: passes * count for key, count in once.items()})
+        read.clear()
+        workers.limit = workers.plan.peak() - 1
+    for found in results:
+        xr.testing.assert_identical(found.drop_attrs(), results[-1].drop_attrs())
+    with pytest.raises(ComputeError, match="raise --memory-limit"):
+        richness(run, workers=workers)
 
 
 def test_intervals_hold_the_value_and_say_why_they_are_missing(run: Run) -> None:

@@ -86,6 +86,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 CUTS = ("embed", "blocks.0", "blocks.1")
 
 
+@pytest.fixture(autouse=True)
+def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are smaller here than the parts in which one is checked."""
+    monkeypatch.setattr("featdyn.analysis.inputs.prefixes.CHECKING", 0)
+
+
 class Tight(Serial):
     """This process, as if so many bytes were free: less than a network takes, more than its pieces do."""
 

@@ -83,7 +83,8 @@ class Analysis:
     results : names of analyses whose newest result it reads
     section : ``"module:function"`` that makes the report's section from a result; "" where there is none
     incidental : options that leave the cells alone which :attr:`Context.known` gives
-    streams : whether it can do with a network without weights, whose pieces are read one by one (``inputs/pieces.py``)
+    streams
+        Whether it can do with a network without weights, whose pieces are read one by one (``networks/pieces.py``).
     version : of its numbers: results of another version are not reused
     demo : whether ``featdyn demo`` asks it: it takes seconds, and shows what featdyn is for
     """

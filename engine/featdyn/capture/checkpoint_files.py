@@ -96,8 +96,11 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def read(path: Path) -> Any:
-    """Return what a file or folder holds; NetworkError where it cannot be read. Any thread may call it."""
+def read(path: Path, *, mapped: bool = False) -> Any:
+    """Return what a file or folder holds; NetworkError where it cannot be read. Any thread may call it.
+
+    With ``mapped`` tensors are read when they are looked at.
+    """
     if path.parent.name == "refs" and path.is_file():  # a revision in the cache of Hugging Face
         commit = path.read_text(errors="replace").strip()[:64]
         path, ref = path.parent.parent / "snapshots" / commit, path
@@ -105,12 +108,12 @@ def read(path: Path) -> Any:
             raise NetworkError(f"{ref}: names the revision {commit}, which was not downloaded")
     try:
         if path.is_dir():
-            return _folder(path)
+            return _folder(path, mapped)
         if not path.stat().st_size:
             raise NetworkError(f"{path}: is empty")
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise NetworkError(f"{path}: holds more than tensors, which is not loaded: save model.state_dict()") from error
     except NetworkError:
@@ -121,7 +124,7 @@ def read(path: Path) -> Any:
         raise NetworkError(f"{path}: cannot be read as a checkpoint: {first or type(error).__name__}") from error
 
 
-def _folder(path: Path) -> dict[str, Any]:
+def _folder(path: Path, mapped: bool) -> dict[str, Any]:
     indices = sorted(path.glob("*.index.json"))
     if indices:
         index = json.loads(indices[0].read_text())
@@ -140,7 +143,7 @@ def _folder(path: Path) -> dict[str, Any]:
     for part in parts:
         if Path(part).name != part:
             raise NetworkError(f"{path}: its index names {part!r}, which is not a file in it")
-        found |= read(path / part)
+        found |= read(path / part, mapped=mapped)
     return found
 
 

@@ -13,14 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from featdyn.capture.checkpoint_files import quiet, read, state_in
+from featdyn.capture.mapped_checkpoint import MappedCheckpoint
+from featdyn.capture.options import CaptureOptions
+from featdyn.capture.piecewise import Piecewise
+from featdyn.capture.piecewise_recorder import PiecewiseRecorder, few_inputs
 from featdyn.capture.probes import Probes
 from featdyn.capture.recorder import Recorder
-from featdyn.networks import unwrap
+from featdyn.errors import NetworkError
+from featdyn.networks import is_skeleton, skeleton, unwrap
 from featdyn.store import Run
+
+HELD = 5
+"""So many times the weights of a checkpoint are held by a network, two checkpoints that were read, and as written."""
 
 
 def capture(
-    model: nn.Module,
+    model: nn.Module | Callable[[], nn.Module],
     probes: Probes,
     checkpoints: Mapping[int, Path],
     store: str | Path,
@@ -28,6 +36,7 @@ def capture(
     prefix: str | None = None,
     said: Callable[[str], None] = print,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    room: int | None = None,
     **options: Any,
 ) -> Run:
     """Record a network at checkpoints that a training has left; return the run.
@@ -37,13 +46,16 @@ def capture(
     Parameters
     ----------
     model
-        The network; its weights are replaced.
+        The network, whose weights are replaced, or a function that makes it.
     probes, store, options
         As :class:`featdyn.capture.Recorder` takes them.
     checkpoints
         Step to file or folder, as :func:`featdyn.capture.checkpoint_steps.by_step` finds them, in order.
     prefix
         What stands before the network's names in the files, where they hold several networks.
+    room
+        Bytes of memory that this may take beside what the process has; None says nothing. Where the weights of some
+        checkpoints do not fit, the network passes piece by piece: see :mod:`featdyn.capture.piecewise`.
     said, progress
         Told of what is odd (a checkpoint that equals the one before, tensors that the network has not), and of how
         many are done.
@@ -55,14 +67,17 @@ def capture(
     StoreError
         As the recorder raises it.
     """
-    model = unwrap(model)
-    before: dict[str, Tensor] = {}
     told: set[tuple[str, ...]] = set()
+    network = _network(model, empty=room is not None)
+    if room is not None and HELD * sum(t.nbytes for t in network.state_dict().values()) > room:
+        return _piecewise(network, probes, checkpoints, store, prefix, room, told, said, progress, options)
+    model = _network(model, empty=False)
+    before: dict[str, Tensor] = {}
     with Recorder(model, probes, store, resume=True, **options) as recorder, quiet():
         recorder.meter.quiet = True  # there is no training to compare with
         recorder.plan(len(checkpoints)).check(store)
-        done = sum(step <= recorder.last_step for step in checkpoints)
         new = {step: path for step, path in checkpoints.items() if step > recorder.last_step}
+        done = len(checkpoints) - len(new)
         for (step, path), content in zip(new.items(), _read_ahead(new.values()), strict=True):
             done += 1
             state = state_in(path, model, prefix, partial(_left_out, path, told, said), content=content)
@@ -71,6 +86,45 @@ def capture(
             model.load_state_dict(state, strict=False)  # what is not a tensor stays
             recorder.record(step=step)
             before = state
+            progress(done, len(checkpoints))
+    return Run(store)
+
+
+def _network(model: nn.Module | Callable[[], nn.Module], *, empty: bool) -> nn.Module:
+    """Return a network, or what the function makes, then without weights where it is to be ``empty``."""
+    return unwrap(model if isinstance(model, nn.Module) else skeleton(model) if empty else model())
+
+
+def _piecewise(
+    network: nn.Module,
+    probes: Probes,
+    checkpoints: Mapping[int, Path],
+    store: str | Path,
+    prefix: str | None,
+    room: int,
+    told: set[tuple[str, ...]],
+    said: Callable[[str], None],
+    progress: Callable[[int, int], None],
+    options: dict[str, Any],
+) -> Run:
+    """Record a network whose weights do not fit into memory."""
+    if not is_skeleton(network):
+        raise NetworkError("the network's weights do not fit into memory: give a function that makes it")
+    if options.get("forward") is not None:
+        raise NetworkError("a network larger than memory is called as model(inputs): leave forward (--forward) out")
+
+    def opened(path: Path) -> MappedCheckpoint:
+        return MappedCheckpoint(path, network, prefix, partial(_left_out, path, told, said))
+
+    inputs, first = few_inputs(probes), opened(next(iter(checkpoints.values())))
+    held = Piecewise(network, inputs, first, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    options["layers"] = held.layers(options.get("layers", CaptureOptions().layers))
+    with PiecewiseRecorder(held, probes, store, room=room, said=said, resume=True, **options) as recorder, quiet():
+        recorder.meter.quiet = True  # there is no training to compare with
+        recorder.plan(len(checkpoints)).check(store)
+        new = {step: path for step, path in checkpoints.items() if step > recorder.last_step}
+        for done, (step, path) in enumerate(new.items(), len(checkpoints) - len(new) + 1):
+            recorder.record_with(step, opened(path))
             progress(done, len(checkpoints))
     return Run(store)
 

@@ -26,7 +26,7 @@ class PendingCheckpoint:
     files: CheckpointFiles | None = None
     values: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     """Arrays without samples, and below the content of tensor files: rank 0's alone."""
-    states: dict[str, bytes] = field(default_factory=dict)
+    states: dict[str, Iterable[bytes]] = field(default_factory=dict)
     failure: BaseException | None = None
     """Why this rank's probe pass did not come to its end."""
 
@@ -54,7 +54,7 @@ class PendingCheckpoint:
             for name, value in self.values.items():
                 self.files.write(name, value)
             for kind, content in self.states.items():
-                self.files.put(state_path(self.files.index, kind), [content])
+                self.files.put(state_path(self.files.index, kind), content)
             return self.files.hand_over()
         except BaseException:
             self._discard()

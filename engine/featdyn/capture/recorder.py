@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from featdyn.capture.ranks import Ranks
 from featdyn.capture.recording import Recording
 from featdyn.capture.recording_needs import RecordingNeeds, estimate
 from featdyn.capture.replica import buffers, check_whole, checksums, with_tensors
-from featdyn.capture.resume import begun, check_begin, holds, last_checkpoint
+from featdyn.capture.resume import begun, check_begin, last_checkpoint
 from featdyn.capture.shards import Shards
 from featdyn.capture.undisturbed import undisturbed
 from featdyn.capture.values import Number, number, tensors_to_bytes, whole
@@ -157,7 +157,7 @@ class Recorder:
                     lambda: last_checkpoint(run.place, self._recording, few, accept) if run.checkpoints else (-1, True)
                 )
                 anew = not resume and not self._at_last and run.checkpoints > 1
-                if anew and self._ranks.first(lambda: holds(Run(run.place).state(0), self._model)):
+                if anew and self._ranks.first(lambda: self._recording.holds(Run(run.place), 0)):
                     raise begun(run.place, self._last)
                 self._resume, self._accepts = resume or run.checkpoints == 0, accept_changes
                 self._begun = False  # whether it is known that what comes follows on the last checkpoint
@@ -212,10 +212,8 @@ class Recorder:
         if self._ranks.several:
             check_whole(self._model)
         self._coords = tuple(coords)
-        self._recording = Recording(
-            self._model, probes, self.options, self._axes, replace(call, tokens=self.options.token_loss),
-            several=self._ranks.several,
-        )  # fmt: skip
+        call = replace(call, tokens=self.options.token_loss)
+        self._recording = self._recording_of(probes, call)
         layouts = self._recording.layouts
         self.layers = {name: layer.shape for name, layer in layouts.items()}
         self._identity = identity(self._model, probes)
@@ -229,6 +227,9 @@ class Recorder:
         self._commit: Future[None] | None = None
         claims = {"options": self.options, "every": every, "coords": self._coords, "layers": layouts}
         return claims | {"arrays": self.schema, "probes": [v for k, v in self._identity.items() if k != "network"]}
+
+    def _recording_of(self, probes: Probes, call: Call) -> Recording:
+        return Recording(self._model, probes, self.options, self._axes, call, several=self._ranks.several)
 
     @property
     def checkpoints(self) -> int:
@@ -276,7 +277,7 @@ class Recorder:
         if not self.checkpoints:
             self.record(step=begin or 0, state=None, **given)
         elif not self._begun:
-            self._go_on(begin, lambda: holds(Run(self._run.place).state(self.checkpoints - 1), self._model))
+            self._go_on(begin, lambda: self._recording.holds(Run(self._run.place), self.checkpoints - 1))
             if self.steps > self._last and self.cadence.due(self.steps):
                 self.record(step=self.steps, state=None, **given)
 
@@ -386,9 +387,9 @@ class Recorder:
         if self._ranks.rank == 0:
             pending.values = {"checkpoint": np.array(pending.files.index, "int64"), "step": np.array(step, "int64")}
             pending.values |= {name: np.array(value, "float64") for name, value in numbers.items()}
-            pending.states["model"] = tensors_to_bytes(self._tensors())
+            pending.states["model"] = self._content()
             if state is not None:
-                pending.states["optimizer"] = tensors_to_bytes(state)
+                pending.states["optimizer"] = [tensors_to_bytes(state)]
         return {"step": step, "parameter": checksums(self._model) if self._ranks.several else {}}
 
     def _numbers(self, coords: Mapping[str, Number]) -> dict[str, float]:
@@ -400,9 +401,13 @@ class Recorder:
         """Return parameters and buffers; what ``get_extra_state`` adds besides tensors is no part of a checkpoint."""
         return {name: value for name, value in self._model.state_dict().items() if isinstance(value, Tensor)}
 
+    def _content(self) -> Iterable[bytes]:
+        """Return the content of the file of parameters and buffers."""
+        return [tensors_to_bytes(self._tensors())]
+
     def _finish(self, pending: PendingCheckpoint, blocks: list[Future[None]]) -> None:
         if self._moments is not None:
-            pending.states |= {kind: tensors_to_bytes(found) for kind, found in self._moments.take().items()}
+            pending.states |= {kind: [tensors_to_bytes(found)] for kind, found in self._moments.take().items()}
         checkpoints = pending.finish(self._ranks, blocks)
         self._last = pending.step
         if isinstance(self._run, RunPart):

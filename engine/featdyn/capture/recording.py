@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,8 +22,10 @@ from featdyn.capture.layout import picked_outputs, unsure_positions
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.outputs import Outputs
 from featdyn.capture.probes import Probes
+from featdyn.capture.replica import holds, with_tensors
 from featdyn.errors import NetworkError, TrainingError
 from featdyn.networks.classes import check_classes
+from featdyn.store import Run
 
 
 class Recording:
@@ -86,6 +89,18 @@ class Recording:
         }
         said = self.outputs.said, unsure_positions(self.layouts), picked_outputs(self.layouts)
         self.said = [line for line in said if line]
+
+    @contextmanager
+    def holding(self, run: Run, checkpoint: int) -> Iterator[None]:
+        """Let the network have the weights of a recorded checkpoint for a while."""
+        state, model = run.state(checkpoint), self.model
+        own = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+        with with_tensors(model, {name: state[name] for name, _ in own if name in state}):
+            yield
+
+    def holds(self, run: Run, checkpoint: int) -> bool:
+        """Whether the network has the weights of a recorded checkpoint."""
+        return holds(run.state(checkpoint), self.model)
 
     def passed(self, places: Tensor, layers: Sequence[str] = (), *, gradients: bool = False) -> tap.Pass:
         """Run the probes at these places through the network as one batch."""

@@ -68,3 +68,14 @@ def with_tensors(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[Non
     finally:
         for held, name, mine in own:
             held[name] = mine
+
+
+def holds(state: Mapping[str, Tensor], model: nn.Module) -> bool:
+    """Whether a network's parameters and buffers are, bit for bit, those of a checkpoint."""
+    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    return own.keys() == state.keys() and all(_same(state[name], value) for name, value in own.items())
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    bits = [t.detach().cpu().contiguous().view(-1).view(torch.uint8) for t in (one, other)]
+    return (one.shape, one.dtype) == (other.shape, other.dtype) and torch.equal(*bits)

@@ -10,13 +10,12 @@ import sys
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from featdyn.capture.arrays import gradient_scale
 from featdyn.capture.follow import close
 from featdyn.capture.probes import batch_of
 from featdyn.capture.recording import Recording
-from featdyn.capture.replica import with_tensors
 from featdyn.errors import StoreError
 from featdyn.store import Run, RunWriter
 from featdyn.store.locate import Store
@@ -45,13 +44,12 @@ def last_checkpoint(
     the last checkpoint's weights: outputs, losses and the gradient at the first layer that has one must be what was
     recorded then, up to rounding, or :class:`StoreError` is raised, or ``accept`` is told.
     """
-    run, model = Run(store), recording.model
+    run = Run(store)
     last = run.checkpoints - 1
     gradients = [a.path for a in run.schema.arrays if a.path.startswith("layers/") and a.path.endswith("/gradient")][:1]
     outputs = [f"outputs/{name}" for name in ("logits", "top_logits", "loss") if f"outputs/{name}" in run.nodes]
-    count, state = min(batch, run.schema.samples, FEW), run.state(last)
-    own = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    with with_tensors(model, {name: state[name] for name, _ in own if name in state}):
+    count = min(batch, run.schema.samples, FEW)
+    with recording.holding(run, last):
         found = recording.columns(batch_of(0, count, count))
     before = {path: torch.from_numpy(run.block(path, last, 0)[:count].copy()) for path in [*outputs, *gradients]}
     # At padding nothing is stored.
@@ -75,7 +73,7 @@ def last_checkpoint(
                 f"than there): {CHOOSE}"
             )
         accept({what: (f"as at checkpoint {last}", "others, with the same weights")})
-    return int(run.values("step")[last]), holds(state, model)
+    return int(run.values("step")[last]), recording.holds(run, last)
 
 
 def begun(store: Store, last: int, what: str = "") -> StoreError:
@@ -123,17 +121,6 @@ def check_begin(
     if not accept_changes:
         raise StoreError(f"{run.place}: {why}: {ways}; {CHOOSE}")
     run.accept(changed)
-
-
-def holds(state: Mapping[str, Tensor], model: nn.Module) -> bool:
-    """Whether a network's parameters and buffers are, bit for bit, those of a checkpoint."""
-    own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    return own.keys() == state.keys() and all(_same(state[name], value) for name, value in own.items())
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    bits = [t.detach().cpu().contiguous().view(-1).view(torch.uint8) for t in (one, other)]
-    return (one.shape, one.dtype) == (other.shape, other.dtype) and torch.equal(*bits)
 
 
 def _alike(before: Tensor, now: Tensor, dtype: torch.dtype) -> bool:

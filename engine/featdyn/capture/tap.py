@@ -50,9 +50,10 @@ class Pass:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return where a model's first parameter or buffer is; the CPU for a model without any."""
+    """Return where a model's first parameter or buffer is; the CPU for a model without any, or without values."""
     for tensor in itertools.chain(model.parameters(), model.buffers()):
-        return tensor.device
+        if not tensor.is_meta:
+            return tensor.device
     return torch.device("cpu")
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, SupportsFloat, TypeAlias
 
 if TYPE_CHECKING:  # recipes read cadences with what is below, and list themselves without torch
     from torch import Tensor
 
 Number: TypeAlias = "SupportsFloat | Tensor"
+_LENGTH = 8
+"""Bytes that say how long the header of a safetensors file is; it is filled up to a multiple of that."""
 
 
 def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
@@ -31,6 +34,28 @@ def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
         seen.add(storage)
     content: bytes = save(held)
     return content
+
+
+def tensors_in_parts(own: Mapping[str, Tensor], read: Callable[[str], Tensor]) -> Iterator[bytes]:
+    """Yield what :func:`tensors_to_bytes` gives, of tensors that are read one by one.
+
+    ``own`` are tensors of their shapes and types by name, whose values do not count.
+    """
+    import torch
+    from safetensors.torch import save
+
+    small = save({name: torch.zeros(1, dtype=tensor.dtype) for name, tensor in own.items()})
+    said = json.loads(small[_LENGTH : _LENGTH + int.from_bytes(small[:_LENGTH], "little")])  # in their order
+    start = 0
+    for name, entry in said.items():
+        stop = start + own[name].nbytes
+        entry |= {"shape": list(own[name].shape), "data_offsets": [start, stop]}
+        start = stop
+    header = json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode()
+    header += b" " * (-len(header) % _LENGTH)
+    yield len(header).to_bytes(_LENGTH, "little") + header
+    for name in said:
+        yield read(name).contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def number(name: str, value: Number) -> float:

@@ -13,7 +13,9 @@ from featdyn.cli import named
 from featdyn.cli.allocator import keep_freed_memory
 from featdyn.cli.flags import flags
 from featdyn.cli.progress import bar
+from featdyn.compute.options import ComputeOptions
 from featdyn.errors import FeatdynError
+from featdyn.validation import validate
 
 
 @click.command(
@@ -33,6 +35,11 @@ from featdyn.errors import FeatdynError
 @click.option("--loss", metavar="MODULE:FUNCTION", help="(outputs, labels) -> (sample,); cross-entropy by default.")
 @click.option("--forward", metavar="MODULE:FUNCTION", help="(model, inputs) -> outputs, where model(inputs) is not it.")
 @click.option("--output", metavar="KEY", help="Which of several outputs counts as logits.")
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    help="Memory of this process, such as 2GiB; a network whose weights do not fit passes piece by piece.",
+)
 @click.option("--accept-changes", is_flag=True, help="Go on with another network, loss or options; info shows it.")
 def command(
     model: str,
@@ -44,6 +51,7 @@ def command(
     loss: str | None,
     forward: str | None,
     output: str | None,
+    memory_limit: str | None,
     accept_changes: bool,
     **options: Any,
 ) -> None:
@@ -59,13 +67,18 @@ def command(
     steps = by_step(list(dict.fromkeys(paths)), pattern)
 
     from featdyn.capture.existing import capture
+    from featdyn.compute.plan import resident
 
-    keep_freed_memory()
-    model_, given, functions = named.network(model), named.probes(probes), named.asked(loss, forward, output)
+    limit = validate(ComputeOptions, {"memory_limit": memory_limit}, "capture").memory_limit
+    if limit is None:
+        keep_freed_memory()
+    model_ = named.network(model) if limit is None else named.factory(model)
+    given, functions = named.probes(probes), named.asked(loss, forward, output)
     with bar("capturing", "checkpoint") as update, named.in_a_line():
         run = capture(
             model_, given, steps, store, prefix=prefix, progress=update,
-            said=lambda line: click.echo(line, err=True), accept_changes=accept_changes, **functions, **options,
+            said=lambda line: click.echo(line, err=True), accept_changes=accept_changes,
+            room=None if limit is None else limit - resident(), **functions, **options,
         )  # fmt: skip
     click.echo(f"{store}: {run.checkpoints} checkpoints, steps {run.values('step')[0]} to {run.values('step')[-1]}")
 

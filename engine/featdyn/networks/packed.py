@@ -70,6 +70,7 @@ def with_forward(model: nn.Module, run: Callable[[nn.Module, Any], Any]) -> nn.M
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
 
+    named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
     inner = type(kind.__name__, (kind,), {"__call__": call})  # not a submodule to who traces the network
 
     def forward(self: nn.Module, given: Any) -> Any:
@@ -81,7 +82,8 @@ def with_forward(model: nn.Module, run: Callable[[nn.Module, Any], Any]) -> nn.M
     own = dict(vars(model))
     if "forward" in own:  # kept where copies of the network rebind it
         own[_FORWARD] = own.pop("forward")
-    return _sharing(type(kind.__name__, (kind,), {"forward": forward}), own)
+    forward.__qualname__ = kind.forward.__qualname__  # a recording knows a network by that
+    return _sharing(type(kind.__name__, (kind,), {"forward": forward, **named}), own)
 
 
 def _sharing(kind: type[nn.Module], own: Mapping[str, Any]) -> nn.Module:

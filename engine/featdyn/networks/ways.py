@@ -13,6 +13,7 @@ from featdyn.networks.exported import export
 from featdyn.networks.hooked import Hooked
 from featdyn.networks.hooked_part import one_tensor
 from featdyn.networks.rows import rows
+from featdyn.networks.skeleton import is_skeleton
 from featdyn.networks.trace import CannotCut, trace
 from featdyn.networks.traced import Traced
 from featdyn.networks.twin import eval_twin
@@ -67,7 +68,9 @@ def ways(module: nn.Module, example: Tensor, *, every: bool = False) -> Iterator
         raise TypeError(f"example must be a tensor with a batch dimension, not {getattr(example, 'shape', example)}")
     reasons: dict[str, str] = {}
     coarse: list[list[Cut]] = []
-    for name, way in {"torch.fx": _by_fx, "torch.export": _by_export, "forward hooks": _by_hooks}.items():
+    every_way = {"torch.fx": _by_fx, "torch.export": _by_export, "forward hooks": _by_hooks}
+    possible = {"torch.fx": _by_fx} if is_skeleton(module) else every_way  # others run the module
+    for name, way in possible.items():
         try:
             found = distinct(list(way(module, example, every)), every)
         except CannotCut as error:
@@ -85,8 +88,12 @@ def ways(module: nn.Module, example: Tensor, *, every: bool = False) -> Iterator
         else:
             reasons[name] = "no submodule returns a tensor that separates it"
     yield from (found for found in sorted(coarse, key=lambda found: _widest(found)[0]) if found)
-    if len(reasons) == 3:
-        raise CannotCut(module, "; ".join(f"{name}: {why}" for name, why in reasons.items()))
+    if len(reasons) < len(possible):
+        return
+    why = "; ".join(f"{name}: {why}" for name, why in reasons.items())
+    if is_skeleton(module):
+        why = f"its weights do not fit into memory, and without them only torch.fx takes it apart ({why})"
+    raise CannotCut(module, why)
 
 
 def _coarse(module: nn.Module, found: list[Cut]) -> bool:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PIECE = 2**24
 """Bytes that are read at once: beside a tensor no second one of its size is held."""
+CHECKING = 2**23
+"""Bytes that are held while a whole file is checked: two parts of it, which the allocator may keep."""
 _LENGTH = 8
 """Bytes that say how long the header is."""
 _TYPES = {
@@ -38,6 +40,11 @@ class Stored:
     def size(self) -> int:
         """Number of values."""
         return prod(self.shape)
+
+    @property
+    def beside(self) -> int:
+        """Bytes that are held beside it while it is read."""
+        return min(PIECE, self.nbytes)
 
 
 class StateFile:
@@ -66,14 +73,19 @@ class StateFile:
 
     def read(self, name: str) -> torch.Tensor:
         """Return one tensor, in memory of its own."""
+        held = self.tensors[name]
+        return self.part(name, 0, held.size).view(held.shape)
+
+    def part(self, name: str, first: int, stop: int) -> torch.Tensor:
+        """Return the values ``first:stop`` of one tensor in a row, in memory of its own."""
         import torch
 
         held = self.tensors[name]
-        found = torch.empty(held.shape, dtype=getattr(torch, held.dtype))
-        room = found.view(-1).view(torch.uint8).numpy().data
-        for start in range(0, held.nbytes, PIECE):
-            length = min(PIECE, held.nbytes - start)
-            content = self._place.part(self._path, held.start + start, length)
+        found = torch.empty(max(0, min(stop, held.size) - first), dtype=getattr(torch, held.dtype))
+        room, begin = found.view(torch.uint8).numpy().data, held.start + first * found.itemsize
+        for start in range(0, found.nbytes, PIECE):
+            length = min(PIECE, found.nbytes - start)
+            content = self._place.part(self._path, begin + start, length)
             if len(content) != length:
                 raise StoreError(f"{self._place}: {self._path}: ends before {name}")
             room[start : start + length] = content

@@ -14,8 +14,7 @@ import torch
 
 from featdyn.analysis.composites.predictions import outputs_bytes
 from featdyn.analysis.composites.tally import Item
-from featdyn.analysis.inputs.kept_features import free_disk
-from featdyn.analysis.inputs.pieces import Pieces
+from featdyn.analysis.inputs.prefixes import least_moved, pieces_of, powers
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
 from featdyn.compute import Limits, Plan
 from featdyn.store import Run
@@ -64,7 +63,7 @@ class Sizes:
     def of(cls, run: Run, parts: Stitchable) -> Sizes:
         """Return those of a network that is taken apart; kernels are loaded, so that what is free is free of them."""
         scored(torch.zeros(1, 2), np.zeros(1, np.int64), np.zeros((1, 1, 2), np.float32))
-        pieces, read = Pieces(run, parts.places, parts.features.device), parts.features
+        pieces, read = pieces_of(run, parts.places, parts.features.device), parts.features
         size, after = read.batches.size, [pieces.after(cut) for cut in parts.cuts]
         computed = [k for k, cut in zip(after, parts.cuts, strict=True) if parts.sources[cut.name] == "recomputed"]
         return cls(
@@ -87,8 +86,8 @@ class Sizes:
 
     def orders(self) -> Iterator[Order]:
         """Yield those there are to choose from."""
-        for group in [*_powers(self.blocks), self.blocks]:
-            for chunk in sorted({0, *_powers(self.units(group)), self.units(group)}):
+        for group in [*powers(self.blocks), self.blocks]:
+            for chunk in sorted({0, *powers(self.units(group)), self.units(group)}):
                 for disk in (False, True):
                     yield Order(self.blocks, self.steps, group, chunk, disk)
 
@@ -144,27 +143,15 @@ def cheapest(
     pairs of the first ``old`` checkpoints are known. ``disk`` are the bytes that temporary files may take, what
     is free when None.
     """
-    found, room = [], free_disk() if disk is None else disk
-    for order in sizes.orders():
-        moved = sizes.moved(order)
-        plan = replace(
+
+    def planned(order: Order) -> Plan:
+        return replace(
             whole,
             work=f"{whole.work}, piece by piece",
             tasks=len(order.items(old)),
-            reads=moved,
+            reads=sizes.moved(order),
             task=sizes.task(order),
             state=held | sizes.state(order),
         )
-        if sizes.on_disk(order) <= room:
-            found.append((moved, order.disk, order.group, plan.peak(), order, plan))
-    fitting = [one for one in found if one[-1].fits(limits)]
-    *_, order, plan = min(fitting, key=lambda one: one[:3]) if fitting else min(found, key=lambda one: one[3])
-    return order, plan
 
-
-def _powers(limit: int) -> Iterator[int]:
-    """Yield the powers of two below a limit."""
-    value = 1
-    while value < limit:
-        yield value
-        value *= 2
+    return least_moved(sizes.orders(), planned, sizes.on_disk, limits, disk)

@@ -12,25 +12,26 @@ rounding of fused layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from featdyn.analysis.composites.order import Order
 from featdyn.analysis.composites.tally import Item, Rows, Tally
 from featdyn.analysis.inputs.class_labels import output_positions
-from featdyn.analysis.inputs.kept_features import KeptFeatures
-from featdyn.analysis.inputs.pieces import Pieces
+from featdyn.analysis.inputs.prefixes import pieces_of
 from featdyn.analysis.inputs.stitchable import Stitchable
+from featdyn.networks.kept_features import KeptFeatures
+from featdyn.networks.pieces import chunks
 from featdyn.store import Run
 from featdyn_kernels.stitch import Stitched
 from featdyn_kernels.stitch.runner import each_checkpoint
 from featdyn_kernels.stitch.scored import scored
 
-Value = TypeVar("Value")
 Unit: TypeAlias = tuple[int, int, int]
 """A cut, a t1 and a batch: features that pass together."""
 
@@ -42,7 +43,7 @@ class Streamed:
         self, run: Run, parts: Stitchable, members: NDArray[np.float64], labels: NDArray[np.int64], order: Order
     ) -> None:
         self._run, self._parts, self._members, self._labels, self._order = run, parts, members, labels, order
-        self.pieces = Pieces(run, parts.places, parts.features.device)
+        self.pieces = pieces_of(run, parts.places, parts.features.device)
         self._entry = [self.pieces.after(cut) for cut in parts.cuts]
         self._at_cuts = KeptFeatures(disk=order.disk)
         self._blocks, self._made = range(0), set[int]()
@@ -65,32 +66,25 @@ class Streamed:
                 self._made.add(t1)
         rows = {i: tallies[batches[i].block].rows(batches[i]) for i in at}
         units = [(c, t1, i) for c in range(len(self._entry)) for t1 in t1s for i in at]
-        for chunk in _chunks(units, self._order.chunk):
+        for chunk in chunks(units, self._order.chunk):
             for (c, t1, i), found in zip(chunk, self._suffix(chunk, t2s[0], rows), strict=True):
                 tallies[batches[i].block].add(c, t1, rows[i], found)
         return [*tallies.values()]
 
     def _prefix(self, t1: int, at: Sequence[int]) -> None:
         """Keep the features of one checkpoint at all cuts."""
-        features, computed = self._parts.features, []
+        features, ends = self._parts.features, dict[int, int]()
         for c, cut in enumerate(self._parts.cuts):
             if self._parts.sources[cut.name] == "recomputed":
-                computed.append(c)
+                ends[c] = self._entry[c] - 1
                 continue
             for i in at:
                 self._at_cuts.put((c, t1, i), features.read(cut, features.batches[i], t1))
-        last = max((self._entry[c] for c in computed), default=0)
-        for chunk in _chunks(at, self._order.chunk):
-            going = KeptFeatures(disk=not self._order.chunk)
-            for number in range(last):
-                with torch.inference_mode(), self.pieces.piece(number, t1) as piece:
-                    for i in chunk:
-                        z = piece(going.take(i) if number else features.batches[i].inputs.clone())
-                        for c in computed:
-                            if self._entry[c] == number + 1:
-                                self._at_cuts.put((c, t1, i), z)
-                        if number + 1 < last:
-                            going.put(i, z)
+
+        def keep(c: int, i: int, z: Tensor) -> None:
+            self._at_cuts.put((c, t1, i), z)
+
+        self.pieces.features(t1, at, lambda i: features.batches[i].inputs, ends, keep, self._order.chunk)
 
     def _suffix(self, chunk: Sequence[Unit], t2: int, rows: dict[int, Rows]) -> list[Stitched]:
         """Return what some features give behind their cuts with the weights of one checkpoint."""
@@ -115,9 +109,3 @@ class Streamed:
 
                 each_checkpoint(step, len(mine), self._parts.features.device)
         return [found[n] for n in range(len(chunk))]
-
-
-def _chunks(values: Sequence[Value], size: int) -> Iterator[Sequence[Value]]:
-    """Yield runs of so many, or all at once for 0."""
-    size = size or len(values)
-    return (values[start : start + size] for start in range(0, len(values), size))

@@ -32,19 +32,29 @@ def fold_of(sets: ProbeSets, s: int, count: int, seed: int, kinds: NDArray[Any] 
 
 
 def folded(
-    run: Run, spec: ArraySpec, t: int, member: NDArray[np.bool_], fold: NDArray[np.intp], beside: Beside
-) -> list[Moments]:
-    """Return the moments of each fold ``(probe,)`` of a set's probes ``(probe,)`` at a checkpoint, block by block."""
-    found: dict[int, Moments] = {}
-    for block, mine, places in pieces(run, member):
+    run: Run,
+    spec: ArraySpec,
+    t: int,
+    members: Sequence[NDArray[np.bool_]],
+    folds: Sequence[NDArray[np.intp]],
+    beside: Beside,
+) -> list[list[Moments]]:
+    """Return for each set the moments of each fold of its probes at a checkpoint.
+
+    ``members`` and ``folds``, ``(probe,)``, are of each set. A block is read once for all sets.
+    """
+    found: list[dict[int, Moments]] = [{} for _ in members]
+    for block, mine, places in pieces(run, np.any(members, axis=0)):
         x, others = vectors(run, spec.path, t, block, mine), beside(block, mine, places)
-        for g in np.unique(fold[places]).tolist():
-            rows = fold[places] == g
-            more = {k: v[rows] if isinstance(v, np.ndarray) else v for k, v in others.items()}
-            with np.errstate(invalid="ignore", over="ignore"):
-                part = accumulate(x[rows], **more)
-                found[g] = found[g] + part if g in found else part
-    return [found[g] for g in sorted(found)]
+        for member, fold, of_set in zip(members, folds, found, strict=True):
+            own = member[places]
+            for g in np.unique(fold[places[own]]).tolist():
+                rows = own & (fold[places] == g)
+                more = {k: v[rows] if isinstance(v, np.ndarray) else v for k, v in others.items()}
+                with np.errstate(invalid="ignore", over="ignore"):
+                    part = accumulate(x[rows], **more)
+                    of_set[g] = of_set[g] + part if g in of_set else part
+    return [[of_set[g] for g in sorted(of_set)] for of_set in found]
 
 
 def whole(parts: Sequence[Moments]) -> Moments:

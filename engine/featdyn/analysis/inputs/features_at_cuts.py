@@ -22,6 +22,7 @@ from torch.func import functional_call
 from featdyn.analysis.inputs.feature_source import Rates, Source
 from featdyn.analysis.inputs.one_input import Inputs, as_given
 from featdyn.analysis.inputs.positions import padded_cuts
+from featdyn.analysis.inputs.prefixes import Prefixes, PrefixOrder, pieces_of
 from featdyn.analysis.inputs.weights import default_device, device_for
 from featdyn.capture.axis import pooled
 from featdyn.capture.probes import filled
@@ -97,6 +98,12 @@ class Batches(Sequence[Batch]):
             self._held[name] = block, values
         return filled(values, start - samples.start, stop - samples.start, self.size).to(self._device)
 
+    def rows(self, batch: Batch) -> tuple[int, slice]:
+        """Return the place of the recorded batch that a batch is, or is part of, and the rows that it has of it."""
+        index = next(i for i, (_, start, stop) in enumerate(self.spans) if start <= batch.start < stop)
+        first = batch.start - self.spans[index][1]
+        return index, slice(first, first + batch.rows)
+
     def of_block(self, block: int) -> list[int]:
         """Return the places of a block's batches."""
         return [i for i, span in enumerate(self.spans) if span[0] == block]
@@ -130,6 +137,8 @@ def _wait(device: torch.device) -> None:
 class Features:
     """The features at all cuts for one batch and one t1, from the store or from one prefix pass.
 
+    With an ``order`` the network is larger than memory, and prefixes pass piece by piece between its ``places``.
+
     Without a model all are read. With ``masked``, and where the run has a mask, features at padding are 0, and of some
     probes there are means over the positions that are none; suffixes cannot use such.
     """
@@ -143,6 +152,8 @@ class Features:
         sources: dict[str, Source],
         *,
         masked: bool = False,
+        places: Sequence[Cut] = (),
+        order: PrefixOrder | None = None,
     ) -> None:
         masks = padded_cuts(run, cuts, sources) if masked else {}
         self.padded = {name: torch.from_numpy(mask) for name, mask in masks.items()}
@@ -155,6 +166,11 @@ class Features:
         computed = [cut for cut in cuts if sources[cut.name] == "recomputed"]
         self._prefix = features_at(model, computed) if model is not None and computed else None
         self._states = states
+        self.computed = computed
+        self._made: Prefixes | None = None
+        """Of a network larger than memory."""
+        if order is not None:
+            self._made = Prefixes(pieces_of(run, places, self.device), computed, self.batches, order)
 
     @property
     def stored_bytes(self) -> int:
@@ -186,6 +202,8 @@ class Features:
 
     def _computed(self, batch: Batch, t1: int) -> list[Tensor]:
         """Return the features at the cuts that are computed, by one prefix pass, or as an earlier one has left them."""
+        if self._made is not None:
+            return self._made.at(batch, t1)
         assert self._prefix is not None
         kept = self._run.kept if self.device.type == "cpu" else None
         # A batch of other rows is another pass: its rounding may differ.

@@ -19,8 +19,8 @@ from featdyn.analysis.inputs import feature_source as source
 from featdyn.analysis.inputs.feature_source import Rates, Source
 from featdyn.analysis.inputs.features_at_cuts import Batches, Features, measure_rates
 from featdyn.analysis.inputs.one_input import Inputs, of_one_input
-from featdyn.analysis.inputs.pieces import Pieces
 from featdyn.analysis.inputs.positions import SEEN
+from featdyn.analysis.inputs.prefixes import PrefixOrder, PrefixSizes, pieces_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.recorded_arrays import refuse_vanished
 from featdyn.analysis.inputs.weights import (
@@ -33,6 +33,7 @@ from featdyn.analysis.inputs.weights import (
 )
 from featdyn.capture.call import Call
 from featdyn.capture.tap import device_of
+from featdyn.compute import Limits, Plan
 from featdyn.errors import FeatdynError, NetworkError
 from featdyn.networks import Cut, is_skeleton, resolve, state_for, ways
 from featdyn.networks.choose import NoCut
@@ -61,7 +62,7 @@ class Stitchable:
     states: States  # parameters and buffers of each checkpoint
     sources: dict[str, Source]  # by name of the cut, whether its features are read or computed
     features: Features
-    again: Callable[[], Stitchable] = field(repr=False)  # takes it apart in the same way, on a worker
+    again: Callable[..., Stitchable] = field(repr=False)  # takes it apart in the same way, on a worker
     method: str = ""  # which way it was taken apart, in words
     halves: bool = True  # whether there are any: recorded layers have none
     network: nn.Module | None = None  # as it was recorded, which takes and returns whatever it does
@@ -72,6 +73,20 @@ class Stitchable:
     def around(self, make: Callable[..., Made], run: Run, *rest: Any) -> Callable[[], Made]:
         """Return the recipe of ``make(run, self, *rest)`` on a worker, where the network is taken apart again."""
         return partial(_around, make, run, self.again, *rest)
+
+    def in_order(self, run: Run, whole: Plan, limits: Limits, asked: int) -> tuple[Stitchable, Plan]:
+        """Return this with prefixes that pass piece by piece, where the network has no weights, and what that needs.
+
+        ``whole`` is the plan of an analysis that finds features in memory, ``asked`` how often it asks for those of a
+        checkpoint; ``limits`` are those of a worker.
+        """
+        if not is_skeleton(self.model) or not self.features.computed:
+            return self, whole
+        pieces, read = pieces_of(run, self.places, self.features.device), self.features
+        sizes = PrefixSizes.of(run, pieces, read.computed, read.batches, asked)
+        order, plan = sizes.cheapest(whole, limits)
+        again = partial(self.again, order=order)
+        return again(), plan
 
     @property
     def held(self) -> dict[str, int]:
@@ -122,6 +137,7 @@ def cut_network(
     masked: bool = False,
     call: Call = _PLAIN,
     empty: bool = False,
+    order: PrefixOrder | None = None,
 ) -> Stitchable:
     """Take a run's network apart at cuts of these names or patterns, at the "default" ones or at "all".
 
@@ -129,7 +145,7 @@ def cut_network(
     take that; a source for each cut was chosen before, and so was the ``method`` then. With ``masked`` padding takes
     no part in features, which no suffix is to be given then. ``call`` says how the model is asked. With ``empty`` the
     run's own network has no weights, as a given one may have none: what is recorded exactly is then read, and only
-    torch.fx takes it apart, which needs no values.
+    torch.fx takes it apart, which needs no values; features are then computed in an ``order`` that was chosen before.
 
     Raises
     ------
@@ -145,7 +161,7 @@ def cut_network(
     picked, found = apart.picked, apart.states
     if given is not None and isinstance(features, str):  # once, and not again on each worker
         if empty:
-            pieces = Pieces(run, apart.places, device_for(model))
+            pieces = pieces_of(run, apart.places, device_for(model))
             for t in dict.fromkeys((0, run.checkpoints - 1)):
                 refuse_other_outputs(run, t, pieces.outputs(t, batch.inputs), batch)
         else:
@@ -172,7 +188,7 @@ def cut_network(
     way = picked[0].method if picked else ""
     again = partial(cut_network, run, given, names, sources, way, masked=masked, call=call, empty=empty)
     try:
-        read = Features(run, model, picked, found, sources, masked=masked)
+        read = Features(run, model, picked, found, sources, masked=masked, places=apart.places, order=order)
     except ValueError as error:
         raise CannotCut(model, str(error)) from error
     return Stitchable(

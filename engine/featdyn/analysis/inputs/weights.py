@@ -18,6 +18,7 @@ from featdyn.errors import FeatdynError, NetworkError
 from featdyn.networks import build, is_skeleton, skeleton, unwrap
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
+from featdyn.store.state_file import StateFile
 
 if TYPE_CHECKING:
     from featdyn.analysis.inputs.features_at_cuts import Batch
@@ -122,11 +123,14 @@ class States(Sequence[dict[str, Tensor]]):
         for name, tensor in ({} if model is None else model.state_dict(keep_vars=True)).items():
             names.setdefault(id(tensor), []).append(name)
         self._tied = [tied for tied in names.values() if len(tied) > 1]
-        self.nbytes: int = sum(tensor.nbytes for tensor in (self._own or {}).values())
+        self.sizes: dict[str, int] = {name: tensor.nbytes for name, tensor in (self._own or {}).items()}
+        """Bytes of each tensor of one checkpoint."""
+        self.nbytes: int = sum(self.sizes.values())
         """Of one checkpoint."""
+        self._files: dict[int, StateFile] = {}
         empty = model is not None and is_skeleton(model)
         self.room = 0 if empty else min(run.checkpoints, max(2, HELD // max(1, self.nbytes)))
-        """How many are kept; none of a network that is read piece by piece (``inputs/pieces.py``)."""
+        """How many are kept; none of a network that is read piece by piece (``networks/pieces.py``)."""
         self._held: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
         if model is not None:
             for t in (0, run.checkpoints - 1):  # what does not fit is said before any work
@@ -149,6 +153,13 @@ class States(Sequence[dict[str, Tensor]]):
             self._held[t] = self._read(t)
         self._held.move_to_end(t)
         return self._held[t]
+
+    def part(self, checkpoint: int, name: str, first: int, stop: int) -> Tensor:
+        """Return the values ``first:stop`` of one tensor in a row, read from the file alone."""
+        assert self._own is not None
+        if checkpoint not in self._files:
+            self._files[checkpoint] = self._run.state_file(checkpoint)
+        return self._files[checkpoint].part(name, first, stop).to(self._own[name].dtype)
 
     def _read(self, checkpoint: int) -> dict[str, Tensor]:
         own = self._own

@@ -107,7 +107,7 @@ def _cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, float], dict[s
         logits = class_logits(vectors(run, LOGITS, t, block, mine))
         return {"outputs": np.hstack([logits, dealt]), "labels": state.labels[places], "classes": classes}
 
-    parts = folded(run, state.specs[c], t, member, state.folds[s], beside)
+    (parts,) = folded(run, state.specs[c], t, [member], [state.folds[s]], beside)
     total = _true(whole(parts), classes)
     if reason := _flaw(total):
         return {}, dict.fromkeys(STATUSES, reason)

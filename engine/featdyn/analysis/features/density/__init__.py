@@ -49,6 +49,7 @@ ANALYSIS = Analysis(
             missing="beyond the rank of the features",
         ),
     },
+    streams=True,
     compute="featdyn.analysis.features.density.compute:density",
     section="featdyn.report.sections.density:section",
     version=3,

@@ -64,7 +64,10 @@ def density(context: Context[DensityOptions]) -> xr.Dataset:
     run, sets, options, parts = context.run, context.sets, context.options, context.layers()
     kept, pairs = sets.choose(run, options.samples, options.seed), _pairs(run.checkpoints, options.pairs)
     origins = [sets.origins[mine] for mine in kept]
-    context.admit(plan(run, parts, kept, len(pairs), options.permutations))
+    # Features are asked for twice: to fit axes, and to project.
+    needs = plan(run, parts, kept, len(pairs), options.permutations)
+    parts, needs = parts.in_order(run, needs, context.workers.limits(), 2)
+    context.admit(needs)
     shape = len(MEASURES), len(parts.cuts), len(kept), len(pairs)
     found, status = {name: np.full(shape, np.nan) for name in FIELDS}, Status(DIMS, shape)
     null = np.full((options.permutations, *shape), np.nan)

@@ -67,6 +67,7 @@ ANALYSIS = Analysis(
             "cut t", "its ridge penalty over the mean squared norm of centred features", status="penalty_status"
         ),
     },
+    streams=True,
     compute="featdyn.analysis.features.drift.compute:drift",
     section="featdyn.report.sections.drift:section",
     version=3,

@@ -28,7 +28,9 @@ def drift(context: Context[DriftOptions]) -> xr.Dataset:
     run, sets, parts = context.run, context.sets, context.layers()
     kept = sets.choose(run, context.options.samples, context.options.seed)
     tasks, steps = _Tasks(run, parts, sets, kept, context.options), run.checkpoints
-    context.admit(plan(run, tasks))
+    parts, needs = parts.in_order(run, plan(run, tasks), context.workers.limits(), 2)  # for motion and for similarity
+    tasks = _Tasks(run, parts, sets, kept, context.options)
+    context.admit(needs)
     with context.stage(tasks, parts.around(_Tasks, run, sets, kept, context.options)) as stage:
         squares = dict[str, NDArray[np.float64]]()
         for some in context.each(stage.map(_Tasks.squared, groups(parts))):

@@ -89,12 +89,12 @@ def moves(parts: Stitchable, units: Units, index: int) -> Moves:
     )
     for start in range(0, probes, rows):
         span = slice(start, min(start + rows, probes))
-        piece = batch.part(span.start, span.stop)
+        piece = batch if rows >= probes else batch.part(span.start, span.stop)  # as recorded, where all fit
         own = units.of[piece.start : piece.stop]
         held: list[Tensor] = []
         with torch.inference_mode():
             for t in range(steps):
-                for c, z in enumerate(parts.features(piece, t)):
+                for c, z in enumerate(each[: len(own)] for each in parts.features(piece, t)):
                     if t == 0:
                         kind = torch.promote_types(z.dtype, torch.float32)
                         held.append(torch.empty(len(z), steps, z[0].numel(), dtype=kind, device=z.device))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import NOT_FINITE, Status
-from featdyn.networks import Cut
+from featdyn.networks import Cut, is_skeleton
 from featdyn_kernels.paths import squared_distances
 
 DIMS, HALVES = ("cut", "t1", "t2"), ("prefix", "suffix")
@@ -25,18 +26,23 @@ HELD = 2**27  # bytes of parameters at all checkpoints that are compared at a ti
 
 def groups(parts: Stitchable) -> list[list[str]]:
     """Return the names of all trained parameters, in groups that are compared together."""
-    state, found = parts.states[0], [list[str]()]
+    sizes, found = parts.states.sizes, [list[str]()]
     for name in sorted(set().union(*(_names(parts, cut, half) for cut in parts.cuts for half in HALVES))):
-        if found[-1] and sum(state[n].nbytes for n in (*found[-1], name)) * len(parts.states) > HELD:
+        if found[-1] and sum(sizes[n] for n in (*found[-1], name)) * len(parts.states) > HELD:
             found.append([])
         found[-1].append(name)
     return [names for names in found if names]
 
 
 def task_bytes(parts: Stitchable) -> int:
-    """Return the bytes of one group at all checkpoints, and of what is compared at a time, at most."""
-    steps, sizes = len(parts.states), [tensor.nbytes for tensor in parts.states[0].values()]
+    """Return the bytes of one group at all checkpoints, and of what is compared at a time, at most.
+
+    Of networks larger than memory no more is read than what is compared.
+    """
+    steps, sizes = len(parts.states), list(parts.states.sizes.values())
     largest = max(sizes, default=0)
+    if is_skeleton(parts.model):  # rows, what they are stacked into, and a part while it is read
+        return 3 * min(HELD, (steps + 1) * largest)
     return min(steps * sum(sizes), max(HELD, steps * largest)) + min(HELD, steps * largest)
 
 
@@ -64,8 +70,20 @@ def squared(parts: Stitchable, names: Sequence[str]) -> dict[str, NDArray[np.flo
 
     Every state is read once.
     """
-    states = [{name: _real(state[name]).flatten() for name in names} for state in parts.states]
-    return {name: _squared([state[name] for state in states]) for name in names}
+    steps, found = range(len(parts.states)), dict[str, NDArray[np.float64]]()
+    if is_skeleton(parts.model):
+        for name in names:
+            every = [partial(parts.states.part, t, name) for t in steps]
+            found[name] = _squared(every, parts.model.get_parameter(name).numel())
+        return found
+    states = [{name: state[name].flatten() for name in names} for state in parts.states]
+    for name in names:
+        found[name] = _squared([partial(_rows, state[name]) for state in states], len(states[0][name]))
+    return found
+
+
+def _rows(values: Tensor, first: int, stop: int) -> Tensor:
+    return values[first:stop]
 
 
 def _real(tensor: Tensor) -> Tensor:
@@ -79,11 +97,12 @@ def beyond_squares(values: Tensor) -> bool:
     return bool((exponent.abs() > SQUARED).any())
 
 
-def _squared(values: list[Tensor]) -> NDArray[np.float64]:
+def _squared(values: Sequence[Callable[[int, int], Tensor]], size: int) -> NDArray[np.float64]:
+    """Return the squared distances of tensors of so many values, each known by what gives some of them in a row."""
     total = np.zeros((len(values) + 1, len(values) + 1))
     step = max(1, HELD // (4 * len(total)))
-    for start in range(0, len(values[0]), step):
-        rows = [v[start : start + step] for v in values]
+    for start in range(0, size, step):
+        rows = [_real(part(start, start + step)).flatten() for part in values]
         piece = torch.stack([*rows, torch.zeros_like(rows[0])])
         piece = piece.double() if beyond_squares(piece) else piece
         total += torch.as_tensor(squared_distances(piece[None])[0]).cpu().numpy()

@@ -1,9 +1,9 @@
-"""One layer at one checkpoint for one set: its measures, and why some are missing."""
+"""One layer at one checkpoint: its measures for each set, and why some are missing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ OUTPUTS_STILL = "outputs_do_not_vary"
 ALL_ZERO = "targets_are_zero"
 FIRST = "features_of_the_first_checkpoint_do_not_vary"
 BEYOND = "output_rank_is_beyond_the_formula"
+Found: TypeAlias = tuple[dict[str, Any], dict[str, str]]
+"""Values by variable, and reasons of what is missing by status variable."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,16 +57,25 @@ class State:
     options: RichnessOptions
 
 
-def cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the values of one cell by variable, and the reasons of what is missing by status variable.
+def cells(state: State, item: tuple[int, range, int]) -> list[Found]:
+    """Return what is found of one layer for each of some sets at one checkpoint.
 
-    Outputs, targets and the first checkpoint's features are accumulated beside the features, so that the store is read
-    once. Moments that were kept in place of features have neither folds nor the first checkpoint's features.
+    Outputs, targets and the first checkpoint's features are accumulated beside the features, so that a block is read
+    once for all of these sets. Moments that were kept in place of features have neither folds nor the first
+    checkpoint's features.
     """
-    (c, s, t), run, wanted = item, state.run, state.targets
+    (c, together, t), run = item, state.run
+    if keeps_moments(run):
+        spec, names = state.specs[c], state.names
+        kept = [kept_moments(run, spec, t, names[s], state.members[s]) for s in together]
+        return [_cell(state, (c, s), total, []) for s, total in zip(together, kept, strict=True)]
+    return [_cell(state, (c, s), whole(parts), parts) for s, parts in zip(together, _folded(state, item), strict=True)]
+
+
+def _cell(state: State, at: tuple[int, int], total: Moments, parts: list[Moments]) -> Found:
+    """Return what is found of one layer and one set."""
+    (c, s), run, wanted = at, state.run, state.targets
     width, goals, kept = outputs(run), wanted.values.shape[1], keeps_moments(run)
-    parts = [] if kept else _folded(state, item)
-    total = kept_moments(run, state.specs[c], t, state.names[s], state.members[s]) if kept else whole(parts)
     said, goal = _only(total, 0, width), _only(total, width, goals)
     low_rank, flawed = _low_rank(said, state.options)
     if flawed:
@@ -118,16 +129,17 @@ def cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, Any], dict[str,
     return values, reasons
 
 
-def _folded(state: State, item: tuple[int, ...]) -> list[Moments]:
-    """Return the moments of each fold, of features beside outputs, targets and the first checkpoint's features."""
-    (c, s, t), run, wanted = item, state.run, state.targets
+def _folded(state: State, item: tuple[int, range, int]) -> list[list[Moments]]:
+    """Return for each of some sets the moments of each fold, of features beside all else."""
+    (c, together, t), run, wanted = item, state.run, state.targets
     path = state.specs[c].path
 
     def beside(block: int, mine: NDArray[np.bool_], places: NDArray[np.intp]) -> dict[str, Any]:
         each = [vectors(run, LOGITS, t, block, mine), wanted.values[places], vectors(run, path, 0, block, mine)]
         return {"outputs": np.concatenate(each, 1)}
 
-    return folded(run, state.specs[c], t, state.members[s], state.folds[s], beside)
+    members, folds = [state.members[s] for s in together], [state.folds[s] for s in together]
+    return folded(run, state.specs[c], t, members, folds, beside)
 
 
 def _low_rank(said: Moments, options: RichnessOptions) -> tuple[LowRank | None, str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import product
-from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -14,7 +14,7 @@ from featdyn.analysis.cells import Cells
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.folded_moments import fold_of
 from featdyn.analysis.features.richness import LEADING, RichnessOptions
-from featdyn.analysis.features.richness.cell import NUMBERS, STATUSES, State, cell
+from featdyn.analysis.features.richness.cell import NUMBERS, STATUSES, Found, State, cells
 from featdyn.analysis.features.richness.weights import PARAMETERS, weight_bytes, weights
 from featdyn.analysis.inputs.lacking import keeps_moments
 from featdyn.analysis.inputs.layer_vectors import LOGITS, block_bytes, outputs
@@ -27,7 +27,6 @@ from featdyn.store import ArraySpec, Run
 DIMS = ("layer", "set", "t")
 COPIES = 4
 """So many moments, beside those of each fold, are held while a measure is made of them."""
-Found: TypeAlias = tuple[dict[str, Any], dict[str, str]]
 
 
 def richness(context: Context[RichnessOptions]) -> xr.Dataset:
@@ -42,21 +41,25 @@ def richness(context: Context[RichnessOptions]) -> xr.Dataset:
         for s, member in enumerate(members)
     ]
     shape, kept = (len(specs), len(members), steps), min(options.leading, max(widths))
-    cells = Cells(DIMS, shape, NUMBERS, STATUSES, dict.fromkeys(LEADING, ("k", kept)))
+    found = Cells(DIMS, shape, NUMBERS, STATUSES, dict.fromkeys(LEADING, ("k", kept)))
     of_weights = Cells(("t",), (steps,), PARAMETERS, ("parameter_status",))
-    context.admit(plan(run, specs, sets.sizes, width + wanted.values.shape[1], options.folds, cells.nbytes))
-    lost, items = [vanished(run, spec) for spec in specs], list(product(*map(range, shape)))
+    beside, limits = width + wanted.values.shape[1], context.workers.limits()
+    of_groups = partial(plan, run, specs, sets.sizes, beside, options.folds, found.nbytes)
+    together = next((n for n in range(len(members), 1, -1) if of_groups(n).fits(limits)), 1)
+    context.admit(of_groups(together))
+    groups = [range(s, min(s + together, len(members))) for s in range(0, len(members), together)]
+    lost, items = [vanished(run, spec) for spec in specs], list(product(range(len(specs)), groups, range(steps)))
     with context.stage(State(run, specs, sets.names, members, folds, wanted, options)) as stage:
-        for at, found in zip(items, context.each(stage.map(cell, items)), strict=True):
-            c, s, t = at
-            if lost[c][t, members[s]].mean() > 0.5:
-                cells.fail(at, VANISHED)
-            else:
-                cells.put(at, *found)
-        for t, found in enumerate(context.each(stage.map(_weights, range(steps)))):
-            of_weights.put((t,), *found)
+        for (c, group, t), of_sets in zip(items, context.each(stage.map(cells, items)), strict=True):
+            for s, of_set in zip(group, of_sets, strict=True):
+                if lost[c][t, members[s]].mean() > 0.5:
+                    found.fail((c, s, t), VANISHED)
+                else:
+                    found.put((c, s, t), *of_set)
+        for t, of_checkpoint in enumerate(context.each(stage.map(_weights, range(steps)))):
+            of_weights.put((t,), *of_checkpoint)
     coords = {**layer_coords(run, specs, sets), "width": ("layer", widths), "k": np.arange(kept) + 1}
-    return cells.dataset().merge(of_weights.dataset()).assign_coords(coords)
+    return found.dataset().merge(of_weights.dataset()).assign_coords(coords)
 
 
 def _planned(classes: NDArray[np.int64] | None, member: NDArray[np.bool_]) -> NDArray[np.int64] | None:
@@ -68,16 +71,21 @@ def _planned(classes: NDArray[np.int64] | None, member: NDArray[np.bool_]) -> ND
     return classes if len(counts) and np.ptp(counts) <= 1 else None
 
 
-def plan(run: Run, specs: list[ArraySpec], sizes: list[int], beside: int, folds: int, result: int) -> Plan:
-    """Return what one pass over features and outputs will need; ``beside`` are the variables of outputs and targets."""
-    widest, logits = max(map(variables, specs)), run.schema[LOGITS]
+def plan(
+    run: Run, specs: list[ArraySpec], sizes: list[int], beside: int, folds: int, result: int, together: int
+) -> Plan:
+    """Return what passes over features and outputs will need, one for each group of so many sets ``together``.
+
+    ``beside`` are the variables of outputs and targets.
+    """
+    widest, logits, groups = max(map(variables, specs)), run.schema[LOGITS], -(-len(sizes) // together)
     moments = 8 * (widest**2 + widest * (widest + beside) + (widest + beside) ** 2)
     return Plan(
         f"{len(specs)} layers x {len(sizes)} sets x {run.checkpoints} checkpoints, {sum(sizes):,} probes",
-        tasks=len(specs) * len(sizes) * run.checkpoints + run.checkpoints,
-        reads=run.checkpoints * (2 * sum(spec.nbytes for spec in specs) + len(specs) * logits.nbytes),
+        tasks=len(specs) * groups * run.checkpoints + run.checkpoints,
+        reads=groups * run.checkpoints * (2 * sum(spec.nbytes for spec in specs) + len(specs) * logits.nbytes),
         task={
-            "moments or weights": max((folds + COPIES) * moments, 5 * weight_bytes(run, 0)),
+            "moments or weights": max((together * folds + COPIES) * moments, 5 * weight_bytes(run, 0)),
             "blocks": 2 * block_bytes(run, [*specs, logits]),
         },
         state={"targets and folds": 8 * run.schema.samples * (beside + 2 * len(sizes))},

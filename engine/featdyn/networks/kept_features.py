@@ -68,8 +68,3 @@ class KeptFeatures:
             del self._held[key]
         else:
             self._files.pop(key)[0].unlink()
-
-
-def free_disk() -> int:
-    """Return the bytes that temporary files may take."""
-    return shutil.disk_usage(tempfile.gettempdir()).free
