@@ -12,7 +12,7 @@ import ast
 import builtins
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from tests.executed import ROOT, SOURCE, digest, files_of_tests, is_known, kept
@@ -79,7 +79,12 @@ class Suite:
         outside = not _inside_function(_around(self._trees[path], line), line)
         known.pop(OF_DECLARATIONS, None)
         chosen, spent = [OF_DECLARATIONS] * outside, 0.0
-        for test in sorted(known, key=lambda test: ((0.3 + cost[test]) / (0.1 + known[test]), test)):
+        of_function = Counter[str]()  # the cases of one test are much alike: others come between them
+        worth = dict[str, float]()
+        for test in sorted(known, key=lambda test: (cost[test], test)):
+            of_function[function := test.partition("[")[0]] += 1
+            worth[test] = (0.1 + known[test]) / (0.3 + cost[test]) / of_function[function]
+        for test in sorted(known, key=lambda test: (-worth[test], test)):
             if spent + cost[test] <= seconds or not chosen:
                 chosen.append(test)
                 spent += cost[test]
