@@ -25,6 +25,7 @@ BY_WORDS = 10
 """How many tests are added by their words alone."""
 OF_DECLARATIONS = [
     "tests/engine/test_defaults.py::test_the_page_of_defaults_is_the_declarations",
+    "tests/engine/test_declared_ranges.py::test_a_variable_s_range_is_what_its_definition_allows",
     "tests/engine/test_spec_numbers.py::test_the_number_is_the_one_in_the_specification",
 ]
 """What reads declarations, and so sees a change outside functions that it does not execute."""
