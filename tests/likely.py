@@ -24,6 +24,7 @@ UNKNOWN_SECONDS = 1.5
 BY_WORDS = 10
 """How many tests are added by their words alone."""
 OF_DECLARATIONS = [
+    "tests/engine/test_cli.py::test_what_each_command_takes_several_times_needs_and_shows_of_its_defaults",
     "tests/engine/test_defaults.py::test_the_page_of_defaults_is_the_declarations",
     "tests/engine/test_declared_ranges.py::test_a_variable_s_range_is_what_its_definition_allows",
     "tests/engine/test_spec_numbers.py::test_the_number_is_the_one_in_the_specification",
