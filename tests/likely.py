@@ -3,7 +3,7 @@
 Which tests execute the line is known from ``tests.executed``; of these, tests that name the function that it is in, or
 who uses it, and those named like its file come first, the cheaper before the dearer. A line outside functions (a
 constant, a default, a field of a class) is executed by those who use its name. Of files of tests of which it is not
-known what they execute, the likeliest are added by their words alone.
+known what they execute, the likeliest are added by their words alone; of all where no test is seen to execute the line.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Suite:
         scores = self._scores(path, line)
         known = {test: scores.get(test.partition("[")[0], 0.0) for test in self._executing(path, line)}
         files = {test.partition("::")[0] for test in self.seconds}
-        words = {test: score for test, score in scores.items() if test.partition("::")[0] not in files}
+        # Where no test is seen to execute the line, one may do so in another process, or in a thread of a library.
+        words = {test: score for test, score in scores.items() if not known or test.partition("::")[0] not in files}
         known |= {test: words[test] for test in sorted(words, key=words.__getitem__, reverse=True)[:BY_WORDS]}
         cost = {test: self.seconds.get(test, UNKNOWN_SECONDS) for test in known}
         outside = not _inside_function(_around(self._trees[path], line), line)
