@@ -202,10 +202,18 @@ def copied() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         for part in ("engine", "tests", "bench", "docs"):
-            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
+            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
         compileall.compile_dir(tree, quiet=2)
         (tree / "kernels").symlink_to(ROOT / "kernels")  # where Numba has compiled them
-        for part in ("pyproject.toml", "README.md", "cli.py", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile"):
+        for part in (
+            "pyproject.toml",
+            "README.md",
+            "cli.py",
+            "CONTRIBUTING.md",
+            "CHANGELOG.md",
+            "Makefile",
+            "mkdocs.yml",
+        ):
             shutil.copy(ROOT / part, tree / part)
         yield tree
 
