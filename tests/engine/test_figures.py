@@ -352,3 +352,13 @@ def test_on_paper_maps_share_a_scale_which_a_given_range_decides() -> None:
     share.draw_without_rendering()
     assert share.axes[1].get_ylabel() == "shift"  # without the panel's own name
     assert "100%" in ticks(share.axes[1].yaxis).values()
+
+
+@pytest.mark.parametrize(("width", "across"), [("column", 3.3), ("page", 6.9)])
+def test_on_paper_lines_are_as_high_as_they_should_be_whatever_stands_around_them(width: str, across: float) -> None:
+    long = tuple(Series(f"{'a long name ' * 5}{i}", LINE.y, order=i) for i in range(5))
+    for series in ((LINE,), long):
+        axes = drawn_axes(Lines(Axis("x"), Axis("y"), series), width)
+        height = axes.figure.get_figheight()
+        assert axes.get_position().height * height == pytest.approx(0.62 * across, abs=0.05)
+        assert height < 40
