@@ -43,6 +43,7 @@ class Executed:
         self._cover = coverage.Coverage(
             data_file=None, include=[f"{ROOT / SOURCE}/*"], config_file=False, messages=False
         )
+        self._cover.set_option("run:disable_warnings", ["no-data-collected"])  # all tests of a file may be skipped
         self._tests: dict[str, dict[str, Any]] = {}
         self._cover.start()
 

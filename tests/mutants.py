@@ -1,8 +1,9 @@
 """Can the tests fail? Random single-token mutants of ``engine``: ``python -m tests.mutants --number 100 --seed 1``.
 
-A mutant has one operator, comparison, boolean or number changed. The tests that execute its line (``tests.executed``
-has found which; ``tests.likely`` chooses) run on a copy of the tree, in a fork of a process that has loaded the
-libraries, until one fails. Those that failed run once more on the tree as it is, where all must pass.
+A mutant has one operator, comparison, boolean or number changed, but for what ``zip`` and ``dataclass`` are told, which
+only refuses mistakes in the code itself. The tests that execute its line (``tests.executed`` has found which;
+``tests.likely`` chooses) run on a copy of the tree, in a fork of a process that has loaded the libraries, until one
+fails. Those that failed run once more on the tree as it is, where all must pass.
 
 Survivors are printed with their change: a test is missing, or it is one that was too dear to be tried, or the mutant
 behaves like the original, which only a person can tell (CONTRIBUTING.md has the rule).
@@ -43,6 +44,8 @@ TOKENS = {
     ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**", ast.And: "and", ast.Or: "or",
 }  # fmt: skip
 SAID = {"failed": "caught", "passed": "SURVIVED", "out of time": "OUT OF TIME", "nothing ran": "NOTHING RAN"}
+ASSERTING = {"zip", "dataclass"}
+"""What these are told by name changes nothing that is right."""
 LIBRARIES = (
     "torch", "torch.fx", "torch.export", "torch.func", "torch.utils.data", "xarray", "zarr", "scipy.stats",
     "scipy.optimize", "pandas", "pydantic", "pyarrow.parquet", "sklearn.linear_model", "click", "jinja2",
@@ -103,8 +106,9 @@ def mutants(path: Path) -> Iterator[Mutant]:
             other = not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value * 2 or 1.0
             start, stop = at(node.lineno, node.col_offset), at(node.end_lineno or 0, node.end_col_offset or 0)
             yield Mutant(name, node.lineno, start, stop, raw[start:stop].decode(), str(other))
+        asserts = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ASSERTING
         for field, value in ast.iter_fields(node):
-            if field in ("annotation", "returns", "type_params"):
+            if field in ("annotation", "returns", "type_params") or (asserts and field == "keywords"):
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
@@ -198,10 +202,18 @@ def copied() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         for part in ("engine", "tests", "bench", "docs"):
-            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
+            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
         compileall.compile_dir(tree, quiet=2)
         (tree / "kernels").symlink_to(ROOT / "kernels")  # where Numba has compiled them
-        for part in ("pyproject.toml", "README.md", "cli.py", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile"):
+        for part in (
+            "pyproject.toml",
+            "README.md",
+            "cli.py",
+            "CONTRIBUTING.md",
+            "CHANGELOG.md",
+            "Makefile",
+            "mkdocs.yml",
+        ):
             shutil.copy(ROOT / part, tree / part)
         yield tree
 

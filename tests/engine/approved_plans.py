@@ -29,7 +29,15 @@ def main() -> None:
     from tempfile import TemporaryDirectory
 
     from featdyn.analysis import analyses
-    from tests.engine.test_plans import SMALL, growing, planned, record_alternating
+    from tests.engine.test_plans import (
+        FIRST,
+        OTHERWISE,
+        SMALL,
+        growing,
+        planned,
+        record_alternating,
+        record_convolutions,
+    )
 
     found: dict[str, dict[str, dict[str, int]]] = {}
     for name, dimensions in growing():
@@ -37,6 +45,10 @@ def main() -> None:
             with TemporaryDirectory() as folder:
                 run = record_alternating(Path(folder) / "run.zarr", **sizes)
                 found.setdefault(name, {})[which] = parts(planned(analyses()[name], *run))
+    with TemporaryDirectory() as folder:
+        run = record_convolutions(Path(folder) / "run.zarr")
+        for name in FIRST:
+            found[name]["unlike layers"] = parts(planned(analyses()[name], *run, **OTHERWISE))
     PAGE.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -137,7 +137,8 @@ def page() -> str:
     parts.append(table((f"{name}.{key}", f) for name, of in tables.items() for key, f in of.model_fields.items()))
     for name, analysis in analyses().items():
         if analysis.module.startswith("featdyn."):
-            parts += [f"\n## `{name}`\n", table(analysis.options.model_fields.items())]
+            said = f"Version {analysis.version}: of another version nothing is kept."
+            parts += [f"\n## `{name}`\n", said + "\n", table(analysis.options.model_fields.items())]
     parts += [
         "\n## Commands\n",
         *commands(),

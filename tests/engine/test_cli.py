@@ -156,6 +156,42 @@ def test_each_help_ends_with_an_example_of_its_own(featdyn):
         assert set(command) <= set(last.split())
 
 
+SEVERAL = {
+    "train": {"--set", "--sweep"}, "capture": {"--checkpoints"}, "import": {"paths"}, "export": {"--cut", "--from"},
+    "query": {"variables", "--where", "--by", "--reduce", "--sort"}, "replay": {"results"}, "reproduce": {"--only"},
+    "compare": {"stores", "--quantity", "--where", "--reduce"}, "plot": {"--where"},
+}  # fmt: skip
+"""What a command takes several times."""
+NEEDED = {
+    "capture": {"--model", "--probes", "--checkpoints", "--store"},
+    "import": {"paths", "--store"},
+    "export": {"store", "--cut", "--from", "--to"},
+    "compare": {"stores"},
+    "replay": {"results"},
+} | {name: {"store"} for name in ("info", "query", "sql", "report", "plot", "serve", "verify", "gc", "compact")}
+"""And what it cannot do without."""
+
+
+def test_what_each_command_takes_several_times_needs_and_shows_of_its_defaults():
+    import click
+
+    from featdyn.cli.main import COMMANDS
+    from featdyn.cli.main import featdyn as whole
+
+    for name in COMMANDS:
+        command = whole.get_command(click.Context(whole), name)
+        several, needed = set(), set()
+        for option in command.params:
+            several |= {option.opts[0]} if getattr(option, "multiple", False) or option.nargs == -1 else set()
+            needed |= {option.opts[0]} if option.required else set()
+            if isinstance(option, click.Option) and option.default and isinstance(option.default, bool | int | str):
+                assert option.show_default, f"{name} {option.opts[0]}"
+            if isinstance(option, click.Option):
+                assert option.help.strip(), f"{name} {option.opts[0]}"
+        assert (name, several) == (name, SEVERAL.get(name, set()))
+        assert (name, needed) == (name, NEEDED.get(name, set()))
+
+
 def test_json_is_asked_for_in_the_same_way_everywhere(featdyn, small_store):
     for command in (["info"], ["verify"], ["gc", "--dry-run"], ["query", "train_loss"]):
         short, long = (

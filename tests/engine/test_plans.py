@@ -114,9 +114,38 @@ def asked(analysis: Analysis, run: Run, model: nn.Module, **more: Any) -> tuple[
             commit_result(run, other, asked(analyses()[other], run, model)[0]())
     told, options = Told(), {k: v for k, v in (ASKED | more).items() if k in analysis.options.model_fields}
     if "training data" in analysis.needs:
-        labels = torch.arange(64) % model[3].out_features
-        options["batches"] = DataLoader(TensorDataset(torch.randn(64, model[0].in_features), labels), 16)
+        last = list(model.children())[-1]
+        assert isinstance(last, nn.Linear)
+        images = torch.randn(64, *run.nodes["inputs/input"]["shape"][1:])
+        options["batches"] = DataLoader(TensorDataset(images, torch.arange(64) % last.out_features), 16)
     return lambda: analysis(Run(run.path), model=model, workers=told, fresh=True, **options), told
+
+
+OTHERWISE = {
+    "cuts": ("1", "3"), "features": "recomputed", "kind": "components", "masked": "mean", "players": 5, "samples": 20,
+    "pairs": "all", "permutations": 23, "permuted": False, "keep": "raw", "draws": 12, "directions": 5, "curvature": 2,
+    "probes": 7, "folds": 3, "block": 4, "train": "train", "rate": 0.1,
+}  # fmt: skip
+"""What :func:`record_convolutions` is asked, so that terms count that are nothing, or all alike, in the others."""
+
+
+def record_convolutions(path: Path) -> tuple[Run, nn.Module]:
+    """Record three layers of unlike shapes, on sets of unlike sizes, in several shards."""
+    random, of_set = torch.Generator().manual_seed(0), np.array([0] * 30 + [1] * 11 + [2] * 4)
+    model = nn.Sequential(
+        nn.Conv2d(2, 5, 3), nn.ReLU(), nn.Conv2d(5, 3, 2), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(27, 7)
+    )
+    coords = {"split": np.array(["train", "test", "corrupted"], dtype=object)[of_set]}
+    probes = Probes(torch.randn(45, 2, 6, 6, generator=random), torch.arange(45) % 7, coords)
+    options: dict[str, Any] = {"layers": ["0", "1", "3"], "dtype": "float32", "batch": 16}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "SHARD_SAMPLES", 16)
+        with Recorder(model, probes, path, **options) as recorder, torch.no_grad():
+            for t in range(11):
+                recorder.record(step=t)
+                for tensor in model.parameters():
+                    tensor += 0.1 * torch.randn(tensor.shape, generator=random)
+    return Run(path), model
 
 
 OFTEN = ("consistency", "drift", "interactions", "noise", "representation", "spectra")
@@ -194,11 +223,28 @@ def test_a_plan_is_of_whole_bytes_and_grows_in_every_part(
     assert approved_plans.parts(many) == approved[" ".join(dimensions)], approved_plans.__doc__
 
 
+FIRST = [name for name, analysis in analyses().items() if not analysis.results]
+"""Analyses that read no results of others."""
+
+
+@pytest.fixture(scope="module")
+def convolutions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, nn.Module]:
+    return record_convolutions(tmp_path_factory.mktemp("convolutions") / "run.zarr")
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_a_plan_for_unlike_layers_and_other_options_is_what_was_approved(
+    convolutions: tuple[Run, nn.Module], name: str
+) -> None:
+    plan = planned(analyses()[name], *convolutions, **OTHERWISE)
+    assert approved_plans.parts(plan) == json.loads(approved_plans.PAGE.read_text())[name]["unlike layers"]
+
+
 OF_BYTES = {"predictions", "perturbed", "nulls"}
 """Parts with numbers of one byte: classes, and who is a probe's neighbour or swapped."""
 
 
-@pytest.mark.parametrize("name", [name for name, analysis in analyses().items() if not analysis.results])
+@pytest.mark.parametrize("name", FIRST)
 def test_a_plan_is_of_numbers_of_four_or_eight_bytes_and_says_how_many(recorded: Recorded, name: str) -> None:
     """Where everything that is counted but the sets is odd."""
     plan = planned(analyses()[name], *recorded(width=17, probes=65, checkpoints=3, classes=5))

@@ -190,3 +190,13 @@ def test_fourth_powers_of_a_uniform_direction_have_mean_0_and_deviation_1(p: int
     found = [[_fourth(centred(lengths * row, "known")) for row in rows] for rows in x]
     assert weights @ np.mean(found, 1) / 2 == pytest.approx(0, abs=1e-12)
     assert weights @ np.mean(np.square(found), 1) / 2 == pytest.approx(1)
+
+
+def test_draws_of_which_no_order_and_no_sign_can_be_told() -> None:
+    """Of draws along one line all orders give the same sum, of orthogonal ones all signs the same length."""
+    lengths = np.random.default_rng(0).uniform(1, 2, 12)
+    line = assumptions(centred(np.outer(lengths, np.arange(1.0, 6)), "known"))
+    assert line.order_pvalue == 1.0
+    assert line.centre_pvalue < 1e-3
+    apart = assumptions(centred(np.diag(lengths), "known"))
+    assert (apart.order_pvalue, apart.centre_pvalue) == (1.0, 1.0)

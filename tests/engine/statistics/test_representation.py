@@ -209,3 +209,8 @@ def test_words_and_labels_that_mean_nothing_are_refused():
     ):
         with pytest.raises(ValueError, match=said):
             work()
+
+
+def test_a_single_feature_has_one_dimension():
+    x, labels = np.random.default_rng(0).standard_normal((20, 1)), np.arange(20) % 2
+    assert class_manifolds(x + 5 * labels[:, None], labels).dimension.tolist() == [1.0, 1.0]

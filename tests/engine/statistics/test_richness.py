@@ -201,3 +201,13 @@ def test_no_unit_is_too_small_or_too_large(scale):
         lambda c: class_manifolds(c * x, labels).signal_to_noise,
     ):
         np.testing.assert_allclose(measure(scale), measure(1.0), rtol=1e-9)
+
+
+def test_weights_and_outputs_of_another_width_are_refused():
+    x, labels = np.random.default_rng(0).standard_normal((20, 5)), np.arange(20) % 3
+    assert np.isfinite(neural_collapse(x, labels, weight=np.ones((3, 5))).duality)
+    for weight in (np.ones((3, 4)), np.ones((2, 5)), np.ones((3, 6))):
+        with pytest.raises(ValueError, match=r"weight must have shape \(classes, 5\), got"):
+            neural_collapse(x, labels, weight=weight)
+    with pytest.raises(ValueError, match="a column for each class, got 2 and the label 2"):
+        neural_collapse(x, labels, outputs=np.ones((20, 2)))

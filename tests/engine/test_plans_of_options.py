@@ -1,0 +1,60 @@
+"""What plans say of options: features that are read or computed anew, and numbers beyond what there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from featdyn.analysis import analyses
+from tests.engine.test_plans import FIRST, OTHERWISE, planned, record_convolutions
+
+ROWS, SHARDS, STEPS = 16, 3, 11
+INPUTS, FEATURES = 4 * 2 * 6 * 6, 4 * (5 * 4 * 4 + 3 * 3 * 3)
+"""Bytes of one probe: its input, and its features at both cuts."""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return record_convolutions(tmp_path_factory.mktemp("features") / "run.zarr")
+
+
+@pytest.mark.parametrize("name", [name for name in FIRST if "features" in analyses()[name].options.model_fields])
+def test_blocks_are_of_inputs_and_of_what_is_read_and_only_passes_hold_layers_between(recorded: Any, name: str) -> None:
+    read, computed = (
+        planned(analyses()[name], *recorded, **OTHERWISE | {"features": kind}) for kind in ("stored", "recomputed")
+    )
+    assert computed.state["blocks"] == ROWS * INPUTS
+    assert read.state["blocks"] == ROWS * (INPUTS + FEATURES)
+    assert computed.state["weights"] == read.state["weights"] > 0
+    assert read.tasks == computed.tasks
+    assert sum(read.task.values()) < sum(computed.task.values())
+    assert read.result == computed.result
+    once = STEPS * SHARDS * ROWS * FEATURES * 45 // 48  # of 45 probes, each checkpoint
+    assert (read.reads - computed.reads) % once == 0
+    assert read.reads > computed.reads
+
+
+CAPS = {
+    # Draws have one direction less than there are, outputs seven, and the test set has eleven probes.
+    "noise directions": 11, "tangent_kernel directions": 7, "averaging window": 11,
+    "similarity samples": 11, "similarity block": 33,  # of three layers at eleven checkpoints
+} | {f"{name} samples": 30 for name in (  # the largest set; of noise all sets together
+    "controls", "batchnorm", "density", "interactions", "layer_interactions", "layer_isotropy", "pattern_shift",
+    "representation", "tangent_kernel",
+)} | {"noise probes": 45}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CAPS)
+def test_more_than_there_is_costs_nothing_and_one_less_is_less(recorded: Any, what: str) -> None:
+    name, option = what.split()
+    less, all_there_is, more = (
+        planned(analyses()[name], *recorded, **OTHERWISE | {option: number})
+        for number in (CAPS[what] - 1, CAPS[what], 3 * CAPS[what])
+    )
+
+    def numbers(plan: Any) -> tuple[Any, ...]:
+        return plan.tasks, plan.reads, plan.task, plan.state, plan.result
+
+    assert numbers(more) == numbers(all_there_is)
+    assert numbers(less) != numbers(all_there_is)

@@ -1,0 +1,231 @@
+"""Of how much there must be for a number, and why it is missing with one less: helpers of analyses at their limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from featdyn.analysis import isotropy_cells
+from featdyn.analysis.features import folded_moments
+from featdyn.analysis.features.collapse import compute as collapse
+from featdyn.analysis.features.generalization import GeneralizationOptions, phases
+from featdyn.analysis.features.generalization.joined import Joined
+from featdyn.analysis.features.generalization.labels import FEW_ORDERS, Labels
+from featdyn.analysis.features.layer_interactions.tables import LayerProbe
+from featdyn.analysis.features.pattern_shift import correlations
+from featdyn.analysis.features.representation import cell
+from featdyn.analysis.features.representation.margin import Reader
+from featdyn.analysis.features.similarity import prepared
+from featdyn.analysis.status import ALIKE, DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, ZERO
+from featdyn.statistics import Gram
+from featdyn.statistics.family import FAMILY
+from featdyn_kernels.moments import accumulate
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((40, 6))
+OWN = np.arange(40)
+ROUNDED = 1e4 + np.float64([[0, 0], [1e-4, 0], [0, 1e-4], [1e-4, 1e-4]] * 3)
+"""What float32 cannot tell from what is constant."""
+
+
+def of_classes(*counts: int) -> Any:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    x = RNG.standard_normal((len(labels), 3))
+    return accumulate(x, outputs=x, labels=labels, classes=len(counts))
+
+
+def test_measures_of_collapse_need_two_classes_and_two_probes_of_each_on_average() -> None:
+    assert collapse._flaw(of_classes(3, 2, 1)) == ""
+    assert collapse._flaw(of_classes(3, 1, 1)) == FEW
+    assert collapse._flaw(of_classes(2, 2, 0)) == ""
+    assert collapse._flaw(of_classes(9, 0, 0)) == ONE_CLASS
+
+
+def test_features_without_a_measure_say_why() -> None:
+    def flaw(x: NDArray[Any]) -> str:
+        return folded_moments.flaw(accumulate(np.asarray(x, np.float64)))
+
+    assert flaw(X[:2]) == ""
+    assert flaw(X[:1]) == FEW
+    assert flaw(np.zeros((5, 2))) == ZERO
+    assert flaw(np.ones((5, 2))) == DEAD
+    assert flaw(np.full((5, 2), np.nan)) == NOT_FINITE
+    one = np.ones((5, 2))
+    one[:, 1] = RNG.standard_normal(5)
+    assert flaw(one) == ""  # one that varies is enough
+
+
+def test_an_interval_needs_four_folds_and_is_of_logarithms_where_there_is_no_upper_end() -> None:
+    others = [1.0, 1.5, 2.0, 2.5]
+    assert folded_moments.bounds(1.7, others[:3])[2] == FEW
+    low, high, why = folded_moments.bounds(0.5, [0.4, 0.5, 0.6, 0.45])
+    assert why == ""
+    assert 0 <= low < 0.5 < high <= 1
+    assert folded_moments.bounds(1.7, [*others, np.nan])[2] == FEW
+    assert folded_moments.bounds(1.0, [1.0] * 4)[2] == ALIKE
+    low, high, _ = folded_moments.bounds(1.7, others, None)
+    tenfold = folded_moments.bounds(17.0, [10 * other for other in others], None)[:2]
+    assert tenfold == pytest.approx((10 * low, 10 * high))
+    assert low > 0
+    assert low * high == pytest.approx(1.7**2)  # as far up as down, as ratios
+
+
+def test_similarity_needs_four_probes_that_vary() -> None:
+    assert prepared._flaw(X[:4]) == ""
+    assert prepared._flaw(X[:3]) == FEW
+    assert prepared._flaw(np.ones((4, 2))) == DEAD
+    assert prepared._flaw(ROUNDED) == DEAD
+    assert prepared._flaw(np.where(X > 2, np.inf, X)) == NOT_FINITE
+
+
+def test_representation_needs_two_probes_that_vary_and_two_features_for_sparsity() -> None:
+    assert cell._flaw(X[:2]) == ""
+    assert cell._flaw(X[:1]) == FEW
+    assert cell._flaw(np.zeros((1, 2))) == ZERO
+    assert cell._flaw(np.ones((4, 2))) == DEAD
+    assert cell._flaw(ROUNDED) == DEAD
+    assert cell._sparsity(X[:, :2])[1] == {}
+    assert cell._sparsity(X[:, :1])[1] == {"sparsity_status": cell.ONE_FEATURE}
+    some = np.vstack([X, np.zeros((3, 6))])
+    assert cell._sparsity(some) == cell._sparsity(X)  # what is zero has none
+
+
+def test_dimensions_of_a_half_and_a_quarter_need_eight_probes_each() -> None:
+    names = ("two_nn", "two_nn_half", "two_nn_quarter")
+    for count, there in ((32, 3), (31, 2), (16, 2), (15, 1), (8, 1), (7, 0)):
+        values, reasons = cell._dimension(X[:count], 0)
+        assert [name for name in names if name in values] == list(names[:there])
+        assert [reasons.get(f"{name}_status") for name in names] == [None] * there + [FEW] * (3 - there)
+    twice = np.repeat(X[:7], 2, axis=0)
+    assert cell._dimension(twice, 0)[1]["two_nn_status"] == cell.DUPLICATES
+    assert cell._dimension(twice, 0)[0]["duplicates"] == 7
+
+
+def test_manifolds_need_two_classes_of_two_probes() -> None:
+    def reason(*counts: int, unknown: int = 0) -> str:
+        labels = np.r_[np.repeat(np.arange(len(counts)), counts), np.full(unknown, -1)]
+        return cell._manifolds(X[: len(labels)], labels)[1].get("manifold_radius_status", "") or next(
+            iter(cell._manifolds(X[: len(labels)], labels)[1].values()), ""
+        )
+
+    assert reason(5, 5) == ""
+    assert reason(2, 2, 1) in ("", cell.FEW_IN_CLASS)
+    assert reason(5, 1) == FEW
+    assert reason(5, 0) == ONE_CLASS
+    assert reason(unknown=5) == NO_LABELS
+
+
+def test_a_reader_needs_two_images_and_two_classes() -> None:
+    classes = OWN % 2
+
+    def made(x: NDArray[Any], labels: NDArray[Any], origins: NDArray[Any]) -> Any:
+        found = Reader.of(x, labels, origins)
+        return found if isinstance(found, str) else ""
+
+    assert made(X[:2], classes[:2], OWN[:2]) == ""
+    assert made(X[:2], classes[:2], np.zeros(2, int)) == FEW
+    assert made(X[:2], np.zeros(2, int), OWN[:2]) == ONE_CLASS
+    assert made(X[:3], np.array([0, 1, -1]), OWN[:3]) == ""
+    assert made(X[:2], np.array([-1, -1]), OWN[:2]) == NO_LABELS
+    assert made(X[:0], classes[:0], OWN[:0]) == NO_TRAINING_PROBES
+
+
+def test_a_layer_s_probe_needs_two_of_each_class_on_average_and_two_images() -> None:
+    def made(labels: list[int], origins: list[int]) -> Any:
+        found = LayerProbe.of(torch.from_numpy(X[: len(labels)]), np.array(labels), np.array(origins))
+        return found if isinstance(found, str) else ""
+
+    assert made([0, 0, 0, 1], [0, 1, 2, 3]) == ""
+    assert made([0, 0, 1], [0, 1, 2]) == FEW
+    assert made([0, 0, 1, 1], [0, 0, 0, 0]) == FEW
+    assert made([0, 0, 1, 1], [0, 0, 0, 1]) == ""
+    assert made([0, 0, 0, 0], [0, 1, 2, 3]) == ONE_CLASS
+    nothing = torch.ones(4, 2)
+    assert LayerProbe.of(nothing, np.array([0, 0, 1, 1]), np.arange(4)) == DEAD
+    nothing[0, 0] = torch.nan
+    assert LayerProbe.of(nothing, np.array([0, 0, 1, 1]), np.arange(4)) == NOT_FINITE
+
+
+def test_correlations_need_five_images_classes_and_checkpoints() -> None:
+    shift, loss = X[:, 0], X[:, 1]
+
+    def over_images(images: int) -> str:
+        return correlations.with_loss(shift[:9], loss[:9], np.minimum(OWN[:9], images - 1), 0)[1].get("loss_status", "")
+
+    assert (over_images(5), over_images(4)) == ("", FEW)
+
+    def over_classes(classes: int, known: int) -> str:
+        means = dict.fromkeys(range(known), 0.5)
+        return correlations.over_classes(shift, loss, OWN % classes, means, 0)[1].get("class_status", "")
+
+    assert (over_classes(5, 9), over_classes(4, 9)) == ("", correlations.FEW_CLASSES)
+    assert (over_classes(9, 5), over_classes(9, 4)) == ("", correlations.FEW_CLASSES)
+    values, _ = correlations.over_classes(shift, loss, OWN % 5, dict.fromkeys(range(5), 0.5), 0)
+    of_class = [(shift[c == OWN % 5].mean(), loss[c == OWN % 5].mean() - 0.5) for c in range(5)]
+    assert values["class_correlation"] == pytest.approx(np.corrcoef(np.array(of_class).T)[0, 1])
+
+    def over_checkpoints(count: int) -> dict[str, str]:
+        mine = OWN % 2 == 0
+        curves = (RNG.standard_normal((count, 40)) for _ in range(2))
+        return correlations.over_checkpoints(*curves, mine, ~mine, OWN, 0, same=False)[1]
+
+    assert over_checkpoints(5).get("gap_status", "") == ""
+    assert over_checkpoints(4)["gap_status"] == correlations.FEW_CHECKPOINTS
+
+
+@pytest.mark.parametrize("players", [3, 4])
+def test_the_decay_needs_four_players(players: int) -> None:
+    v = RNG.standard_normal((1, 6, 2**players)).astype(np.float32)
+    tables = Joined(v, {}, np.array(["train"] * 6, dtype=object), np.arange(6))
+    found = Labels([tables], ["train"], GeneralizationOptions()).at((0, 0)).sets["train"]
+    assert (found.decay_reason == FEW_ORDERS) == (players == 3)
+    assert ("decay_share" in found.values) == (players == 4)
+
+
+def test_phases_need_three_checkpoints_two_probes_and_four_players() -> None:
+    def reasons(
+        steps: int = 5, probes: int = 4, players: int = 4, losses: int = 2, in_a_row: int = 3
+    ) -> dict[str, str]:
+        strength = RNG.uniform(0.1, 1, (steps, probes, players))
+        both = tuple(RNG.uniform(0, 1, (steps, n)) for n in (4, losses))
+        origins = (np.arange(4), np.arange(losses))
+        curves = phases.Curves(np.arange(steps) * 10.0, strength, {}, np.arange(probes), both, origins)  # type: ignore[arg-type]
+        return phases.phases(curves, phases.DECAY, GeneralizationOptions(in_a_row=in_a_row))[1]
+
+    assert set(reasons(steps=2).values()) == {phases.FEW_STEPS}
+    assert set(reasons(probes=1).values()) == {phases.FEW_PROBES}
+    assert set(reasons(players=3).values()) == {FEW_ORDERS}
+    for enough in (reasons(steps=4), reasons(probes=2), reasons()):
+        assert {phases.FEW_STEPS, phases.FEW_PROBES, FEW_ORDERS, phases.NO_LOSSES}.isdisjoint(enough.values())
+    assert reasons(losses=1)["third_phase_status"] == phases.NO_LOSSES
+    assert reasons(steps=3, in_a_row=3)["third_phase_status"] == phases.FEW_STEPS
+    assert reasons(steps=3, in_a_row=2)["third_phase_status"] in ("", phases.NO_BOUNDARY)
+
+
+def test_isotropy_needs_four_draws_of_two_coordinates_that_vary() -> None:
+    def why(x: NDArray[Any]) -> str:
+        return isotropy_cells.untestable(Gram.of(x), "estimated")
+
+    assert why(X[:4]) == ""
+    assert why(X[:3]) == FEW
+    assert why(X[:8, :2]) == ""
+    assert why(X[:8, :1]) == isotropy_cells.ONE_DIMENSION
+    assert why(np.ones((8, 3))) == isotropy_cells.ALIKE
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_test_s_rules_are_what_its_words_say(name: str) -> None:
+    rule = FAMILY[name]
+    said = {
+        "": lambda m, p: True, "p < m": lambda m, p: p < m, "p > m": lambda m, p: p > m, "m > 3": lambda m, p: m > 3,
+        "p at most m / 5": lambda m, p: 5 * p <= m, "p of at least 5 m": lambda m, p: p >= 5 * m,
+        "m of at least 10": lambda m, p: m >= 10, "m and p of at least 10": lambda m, p: m >= 10 and p >= 10,
+    }  # fmt: skip
+    for m in range(2, 61):
+        for p in range(2, 61):
+            assert bool(rule.possible(m, p)) == said[rule.needs](m, p), (m, p)
+            assert bool(rule.accurate(m, p)) == said[rule.regime](m, p), (m, p)
