@@ -65,7 +65,7 @@ CONVOLUTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("conv", "x", "w", "how"), CONVOLUTIONS, ids=str)
+@pytest.mark.parametrize(("conv", "x", "w", "how"), CONVOLUTIONS, ids=["1d", "2d", "3d", "same", "one image"])
 @pytest.mark.parametrize("moved_too", [(0,), (1,), (2,), (0, 1, 2)])
 def test_convolutions_of_float64_keep_their_values_and_push_tangents_in_float32(conv, x, w, how, moved_too):
     drawn = torch.Generator().manual_seed(1)
