@@ -80,10 +80,12 @@ def test_moments_by_folds_are_those_of_their_probes(shard: int) -> None:
     run, path = run_of({"layers/a/activation": values}, shard), "layers/a/activation"
     member, fold = rng.random(13) < 0.8, np.arange(13) % 3
     targets = rng.normal(size=(13, 2))
-    parts = folded_moments.folded(
-        run, run.schema[path], 0, member, fold, lambda block, mine, places: {"outputs": targets[places]}
-    )
-    assert len(parts) == 3
+    # The other set shares probes with it, and its folds are others.
+    parts, other = folded_moments.folded(
+        run, run.schema[path], 0, [member, ~member | (fold == 1)], [fold, np.arange(13) // 7],
+        lambda block, mine, places: {"outputs": targets[places]},
+    )  # fmt: skip
+    assert (len(parts), len(other)) == (3, 2)
 
     def check(found: Moments, chosen: np.ndarray) -> None:
         x, y = values[chosen].astype(np.float64), targets[chosen]
@@ -93,6 +95,7 @@ def test_moments_by_folds_are_those_of_their_probes(shard: int) -> None:
         np.testing.assert_allclose(found.output_mean, y.mean(0), rtol=1e-6)
 
     check(folded_moments.whole(parts), member)
+    check(folded_moments.whole(other), ~member | (fold == 1))
     for g, (one, rest) in enumerate(zip(parts, folded_moments.left_out(parts), strict=True)):
         check(one, member & (fold == g))
         check(rest, member & (fold != g))

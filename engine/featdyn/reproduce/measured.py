@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featdyn.plain import plain
+from featdyn.statistics.resampling import Z95
 
 Cell = tuple[str, ...]
-Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 
 
 @dataclass(frozen=True, eq=False)
