@@ -144,7 +144,7 @@ def serve_workers(said: Connection) -> None:
     import distributed
 
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0", protocol="tcp"
     ) as cluster:
         said.send(cluster.scheduler_address)
         said.recv()

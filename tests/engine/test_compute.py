@@ -195,7 +195,7 @@ def test_a_task_that_ends_every_worker_is_one_line():
 
 def test_a_cluster_that_exists_is_used_and_left_alone():
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         with workers(scheduler=cluster.scheduler_address) as found:
@@ -325,7 +325,7 @@ def test_what_is_no_scheduler_is_found_out_at_once(says, line, monkeypatch):
 def test_two_clients_of_one_cluster_each_get_what_they_asked_for():
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0", protocol="tcp"
         ) as cluster,
         workers(scheduler=cluster.scheduler_address) as one,
         workers(scheduler=cluster.scheduler_address) as two,
@@ -347,7 +347,7 @@ def test_a_worker_that_sees_another_store_or_none_is_one_line(tmp_path):
     record(store, "cc")
     run = Run(store)
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
         workers(scheduler=cluster.scheduler_address) as found,
     ):
         with found.stage(run, functools.partial(same, run)) as stage:

@@ -23,7 +23,6 @@ from featdyn.errors import FeatdynError
 from featdyn.extras import asked_for
 from featdyn.names import NAMES
 from featdyn.provenance import provenance
-from featdyn.sizes import size
 from featdyn.store import Run, commit_result
 from featdyn.validation import Options, validate
 
@@ -153,10 +152,9 @@ def compute(
     chosen = validate(analysis.options, options, analysis.name)
     check(analysis, run, chosen, model, batches)
     done_by, function = workers or SERIAL, analysis.function()  # libraries first: of what they leave it has to do
-    empty = too_large(run, done_by)
-    if empty and not analysis.streams and "network" in analysis.needs:
+    empty = (analysis.streams or "network" in analysis.needs) and too_large(run, done_by)
+    if empty and not analysis.streams:
         _refuse_large(analysis, run, done_by)
-    empty = empty and analysis.streams
     own = None if model is None else _own(model, empty, analysis)
     empty = empty or (own is not None and is_empty(own))
     stamp = identity(analysis, run, own, chosen, [given for given in (forward, output) if given is not None])
@@ -236,23 +234,19 @@ def too_large(run: Run, workers: Workers) -> bool:
     """Whether the weights of one checkpoint are too large to be held as often as every analysis of a network does."""
     if not run.has_state(0):
         return False
-    return not Plan("weights", 1, 0, state={"weights": HELD * _weights(run)}).fits(workers.limits())
+    return not _whole_network(run, "weights").fits(workers.limits())
 
 
-def _weights(run: Run) -> int:
-    """Return the bytes of one checkpoint's weights."""
-    return sum(held.nbytes for held in run.state_file(0, checked=False).tensors.values())
+def _whole_network(run: Run, what: str) -> Plan:
+    """Return what an analysis needs at least that holds a network as a whole."""
+    weights = sum(held.nbytes for held in run.state_file(0, checked=False).tensors.values())
+    return Plan(what, 1, 0, state={"weights": HELD * weights})
 
 
 def _refuse_large(analysis: Analysis, run: Run, workers: Workers) -> None:
-    """Raise :class:`FeatdynError` for an analysis that needs the whole of a network which is too large."""
-    limit = workers.limits().limit
+    """Raise :class:`ComputeError` for an analysis that needs the whole of a network which is too large."""
     others = ", ".join(one.name for one in analyses().values() if one.streams)
-    raise FeatdynError(
-        f"{run.path}: {analysis.name} holds a network as a whole, and its weights take {size(_weights(run))} a "
-        f"checkpoint, at least {HELD} times that in all, of which {size(limit or 0)} are allowed or free: raise "
-        f"--memory-limit; piece by piece go {others}"
-    )
+    workers.admit(_whole_network(run, f"{analysis.name} of a network as a whole (piece by piece go {others})"))
 
 
 def is_empty(model: nn.Module) -> bool:

@@ -136,6 +136,7 @@ class PiecewiseRecorder(Recorder):
 
 class _Recording(Recording):
     network: Piecewise
+    has_weights = False
 
     @contextmanager
     def holding(self, run: Run, checkpoint: int) -> Iterator[None]:

@@ -34,6 +34,9 @@ class Recording:
     Raises as :class:`featdyn.capture.Recorder` does. With ``several`` ranks only layers that modules return are found.
     """
 
+    has_weights = True
+    """Whether the network must have its weights when this is made."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -51,7 +54,7 @@ class Recording:
                 raise NetworkError(
                     f"the network's {name} has no shape yet (a lazy module): run the network once on a batch before"
                 )
-            if isinstance(tensor, Tensor) and tensor.is_meta:
+            if self.has_weights and isinstance(tensor, Tensor) and tensor.is_meta:
                 raise NetworkError(f"the network's {name} has no values (device meta): give it some before")
             if isinstance(tensor, Tensor) and tensor.is_inference():
                 raise NetworkError(
