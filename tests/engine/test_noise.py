@@ -27,6 +27,7 @@ from featdyn.analysis.gradient_noise.noise.curvature import quotients
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
 from featdyn.analysis.gradient_noise.training_data import training_data
 from featdyn.analysis.inputs.weights import States, network
+from featdyn.capture import Probes, Recorder
 from featdyn.errors import FeatdynError
 from featdyn.networks import cuts, resolve
 from featdyn.statistics import Gram
@@ -135,7 +136,7 @@ def test_the_sample_is_what_it_says(run, sample):
             main = np.linalg.svd(draws[t] - draws[t].mean(0), full_matrices=False)[2][:3]
             assert np.square(main @ basis[:, :3]).sum() / 3 == pytest.approx(1, abs=1e-3)
         (place,) = resolve(cuts(network(run), torch.zeros(1, 1, 8, 8)), [cut])
-        names = parameters(place.prefix)
+        names = parameters(place.prefix, place.prefix)
         way = flat(saved[1], names) - flat(saved[0], names)
         np.testing.assert_allclose(sample["drift_dot"].values[c, 0], draws[0] @ way.numpy(), rtol=1e-3, atol=1e-6)
     assert sample["drift_dot"].isel(t=-1).isnull().all()
@@ -160,7 +161,9 @@ def test_features_of_a_tiny_step_are_not_rounding(tmp_path):
         (place,) = resolve(cuts(model, torch.zeros(1, 1, 8, 8)), [cut])
 
         def at(gradient, place=place):
-            changed = {n: state[n].double() - rate * gradient[n].double() for n in parameters(place.prefix)}
+            changed = {
+                n: state[n].double() - rate * gradient[n].double() for n in parameters(place.prefix, place.prefix)
+            }
             return functional_call(place.prefix, changed, (x,)).detach().flatten(1)
 
         shifts = torch.stack([at(draw) - at(full) for draw in draws], 1).numpy()
@@ -169,7 +172,7 @@ def test_features_of_a_tiny_step_are_not_rounding(tmp_path):
             wanted = Gram.of(shifts[p])
             np.testing.assert_allclose(found.centred, wanted.centred, atol=1e-5 * np.abs(wanted.centred).max())
         control = np.trace(sample["control_centred"].values[c, -1].sum(0)) / 11  # isotropic noise of the same length
-        names = parameters(place.prefix)
+        names = parameters(place.prefix, place.prefix)
         size = sum(state[n].numel() for n in names)
         moves = []
         for _ in range(12):
@@ -367,7 +370,7 @@ def test_one_pass_forward_gives_the_gradients_of_both_labels(run, layer):
     sampler.at(States(run, network(run))[-1])
     if layer is not None:
         sampler.model.append(layer).train()
-    assert sampler.random == (layer is not None)  # which takes passes of its own, once
+    assert (sampler.random, sampler.small) == (layer is not None, layer is None)  # which takes passes of its own, once
     passes = []
     sampler.model[0].register_forward_hook(lambda *_: passes.append(1))
     own, permuted = zip(*sampler.with_permuted(3, True), strict=True)
@@ -486,3 +489,17 @@ def test_only_what_is_new_is_sampled_and_what_was_stopped_goes_on(tmp_path, monk
     del asked[:]
     xr.testing.assert_equal(noise(Run(run.path), **options), whole)
     assert not asked
+
+
+def test_behind_a_frozen_layer_alone_there_is_noise(tmp_path):
+    linear, relu = torch.nn.Linear, torch.nn.ReLU
+    model = torch.nn.Sequential(linear(6, 5), relu(), linear(5, 4), relu(), linear(4, 3))
+    model[0].requires_grad_(False)
+    x, y = torch.randn(24, 6, generator=torch.manual_seed(0)), torch.arange(24) % 3
+    with Recorder(model, Probes(x, y), tmp_path / "r.zarr", layers=["1", "3"], gradients=False) as recorder:
+        recorder.start()
+    asked = {"model": model, "batches": list(zip(x.split(8), y.split(8), strict=True)), "draws": 4, "batch_size": 8}
+    with pytest.raises(FeatdynError, match=r"no parameter before cut 1 is trained, so there is no noise: ask at 3$"):
+        noise(Run(tmp_path / "r.zarr"), cuts=["1", "3"], rate=0.1, **asked)
+    found = noise(Run(tmp_path / "r.zarr"), cuts=["3"], rate=0.1, **asked)
+    assert found.sizes["parameter_3"] == 24  # weights and biases of the one layer that is trained

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from featdyn.capture.nest import Nest, mapped
 from featdyn.errors import FeatdynError
 from featdyn.training.batches import mixed_seed, seeded
 from featdyn_kernels import get_threads
+from featdyn_kernels._threads import one_torch_thread
 
 GRADIENT, SECOND = 2, 7
 """So many times what autograd keeps for a gradient is held for one, and for a gradient of it, at most: measured on a
@@ -114,13 +115,20 @@ class Sampler:
         weights = sum(tensor.nbytes for tensor in self.model.state_dict().values())
         return BESIDE // (self.pass_bytes(0, 0) + int(weights))
 
+    @cached_property
+    def small(self) -> bool:
+        """Whether a gradient is computed by one thread, and so has the same bits however many there are."""
+        here = next(self.model.parameters()).device.type == "cpu"
+        return here and not self.random and self._beside > 0  # torch has one random state, which all threads share
+
     @property
     def threads(self) -> int:
-        """How many gradients are computed at once, each by one thread; one by all of torch's where it is 1."""
-        here = next(self.model.parameters()).device.type == "cpu"
-        if get_threads() == 1 or not here or self.random:  # torch has one random state, which all threads share
-            return 1
-        return min(get_threads(), 1 + self._beside)
+        """How many gradients are computed at once."""
+        return min(get_threads(), 1 + self._beside) if self.small else 1
+
+    def one_thread(self) -> AbstractContextManager[None]:
+        """Keep torch to one thread where gradients are small: a team waits for each other longer than it works."""
+        return one_torch_thread() if self.small else nullcontext()
 
     def at(self, state: Mapping[str, Tensor]) -> None:
         """Put the network at a checkpoint."""
@@ -198,7 +206,8 @@ class Sampler:
         """Return the gradients of batches for each kind of labels, in order; :attr:`threads` are computed at once."""
 
         def gradients(model: nn.Module, batch: tuple[Tensor, tuple[int, int]]) -> tuple[dict[str, Tensor], ...]:
-            return tuple(self._gradients(*batch, permuted, model=model, **how))
+            with self.one_thread():
+                return tuple(self._gradients(*batch, permuted, model=model, **how))
 
         models = [self.model, *(copy.deepcopy(self.model) for _ in range(1, self.threads))]
         return side_by_side(gradients, batches, models)
@@ -279,7 +288,7 @@ def moved(state: Mapping[str, Tensor], step: Tensor, names: list[str]) -> dict[s
     return {name: tensor + changes[name] if name in changes else tensor for name, tensor in state.items()}
 
 
-def parameters(part: nn.Module) -> list[str]:
-    """Return the names of a part's parameters that are trained; of all where nothing says which are."""
-    trained = [name for name, parameter in part.named_parameters() if parameter.requires_grad]
-    return trained or [name for name, _ in part.named_parameters()]
+def parameters(part: nn.Module, model: nn.Module) -> list[str]:
+    """Return the names of a part's parameters that are trained; of all where nothing in the network says which are."""
+    told = any(parameter.requires_grad for parameter in model.parameters())
+    return [name for name, parameter in part.named_parameters() if parameter.requires_grad or not told]

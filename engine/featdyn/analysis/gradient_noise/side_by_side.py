@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from featdyn_kernels._threads import one_torch_thread, parallel_blocks
+from featdyn_kernels._threads import parallel_blocks
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -18,10 +18,7 @@ Value = TypeVar("Value")
 def side_by_side(
     work: Callable[[nn.Module, Item], Value], items: Iterable[Item], models: Sequence[nn.Module]
 ) -> Iterator[Value]:
-    """Yield ``work(model, item)`` in the order of the items, as many at once as there are models, which are alike.
-
-    Where there are several, each call keeps to one thread, so that its bits do not depend on how many there are.
-    """
+    """Yield ``work(model, item)`` in the order of the items, as many at once as there are models, which are alike."""
     if len(models) == 1:
         yield from (work(models[0], item) for item in items)
         return
@@ -34,8 +31,7 @@ def side_by_side(
         def block(start: int, stop: int, some: list[Item] = some, found: dict[int, Value] = found) -> None:
             model = free.get()
             try:
-                with one_torch_thread():
-                    found.update((i, work(model, some[i])) for i in range(start, stop))
+                found.update((i, work(model, some[i])) for i in range(start, stop))
             finally:
                 free.put(model)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate
 from typing import Any, TypeAlias
 
@@ -23,10 +22,10 @@ from featdyn.analysis.gradient_noise.training_data import Given, training_data
 from featdyn.analysis.inputs.one_input import Inputs
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import Stitchable, exact_cuts
+from featdyn.errors import FeatdynError
 from featdyn.statistics.blas import one_thread
 from featdyn.store import Run
 from featdyn.training.batches import mixed_seed
-from featdyn_kernels._threads import one_torch_thread
 from featdyn_kernels.eigh import gram_eigh
 
 TIMED = 8
@@ -49,7 +48,13 @@ class NoiseAt:
         self.sampler = Sampler(data, options.batch_size, options.seed, options.statistics == "stored")
         self.probes = chosen(run, sets, options)
         inputs = Inputs(run, exact=True).at(self.probes).to(parts.features.device)
-        self._names = [parameters(cut.prefix) for cut in parts.cuts]
+        self._names = [parameters(cut.prefix, parts.model) for cut in parts.cuts]
+        if frozen := [cut.name for cut, names in zip(parts.cuts, self._names, strict=True) if not names]:
+            rest = ", ".join(cut.name for cut in parts.cuts if cut.name not in frozen) or "others"
+            raise FeatdynError(
+                f"{run.path}: no parameter before cut {', '.join(frozen)} is trained, so there is no noise: ask at "
+                f"{rest}"
+            )
         masks = parts.features.padded.items()
         real = {name: mask[self.probes].to(parts.features.device) for name, mask in masks}
         model, cuts = exact_cuts(run, parts) if len(self.probes) else (parts.model, parts.cuts)
@@ -73,19 +78,15 @@ class NoiseAt:
         if len(self.probes):
             few = min(TIMED, draws)
             start = time.perf_counter()
-            with self._threads():
+            with self.sampler.one_thread():
                 self._features.response(state, [flat(gradients[0][0], names)] * few, names)
             found += (2 + options.permuted) * draws / few * (time.perf_counter() - start)
         return found
 
     def sample(self, item: tuple[int, int | None]) -> list[xr.Dataset]:
         """Return what is found for each cut at t; the other number is the checkpoint to which drift is measured."""
-        with self._threads():
+        with self.sampler.one_thread():
             return self._sample(*item)
-
-    def _threads(self) -> AbstractContextManager[None]:
-        """Keep torch to one thread where gradients are small: a team waits for each other longer than it works."""
-        return one_torch_thread() if self.sampler.threads > 1 else nullcontext()
 
     def _sample(self, t: int, next_t: int | None) -> list[xr.Dataset]:
         state, rate, whole = self._states[t], self.rate(t), self._names[-1]
