@@ -124,6 +124,18 @@ def test_what_does_not_hold_the_network_is_named_and_what_was_before_is_kept(tmp
     assert said == [f"{paths[10]}: equals the checkpoint before"]
 
 
+def test_a_checkpoint_that_came_too_late_is_named(tmp_path):
+    paths = {step: write("state_dict", tmp_path, step) for step in STEPS}
+    early = {step: path for step, path in paths.items() if step != STEPS[1]}
+    capture(Net(), probes(), early, tmp_path / "r.zarr", layers=["first"])
+    said: list[str] = []
+    run = capture(Net(), probes(), paths, tmp_path / "r.zarr", layers=["first"], said=said.append)
+    assert said == [
+        f"{paths[STEPS[1]]}: step {STEPS[1]} is not recorded, as the store is at {STEPS[-1]}: take another store"
+    ]
+    assert run.values("step").tolist() == list(early)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

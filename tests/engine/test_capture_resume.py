@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from featdyn.capture import Probes, Recorder, meter
-from featdyn.errors import StoreError
+from featdyn.errors import StoreError, TrainingError
 from featdyn.store import Run, cost, erase, gc, locate, repair, verify
 from featdyn.store.files import Folder
 from tests.engine.runs import tree
@@ -326,3 +326,36 @@ def test_the_share_of_recording_is_said_kept_and_goes_on(tmp_path, monkeypatch, 
     assert CliRunner().invoke(info.command, [str(store)]).exit_code == 0
     erase(store)
     assert not (store / ".featdyn.cost").exists()
+
+
+def test_a_recorder_that_has_begun_goes_to_no_other_step(tmp_path):
+    with recorder(tmp_path / "r.zarr", resume=False) as one:
+        one.start(loss=0)
+        one.step(loss=0)
+        one.start(step=1, loss=0)
+        with pytest.raises(StoreError, match=r"has begun and stands at step 1, not 0: .* resume=True$"):
+            one.start(step=0, loss=0)
+    assert Run(tmp_path / "r.zarr").values("step").tolist() == [0, 1]
+
+
+def test_buffers_that_are_used_again_change_no_probe(tmp_path):
+    inputs, labels, mask = torch.randn(4, 6), torch.tensor([0, 1, 2, 0]), torch.ones(4, 2, dtype=torch.bool)
+    mine = Probes(inputs, labels, mask=mask)
+    before = [mine.inputs.clone(), mine.labels.clone(), mine.mask.clone()]
+    for tensor in (inputs, labels, mask):
+        tensor.zero_()
+    assert all(map(torch.equal, before, (mine.inputs, mine.labels, mine.mask)))
+    array = np.ones((4, 6), np.float32)
+    held = Probes(array)
+    array[:] = 0
+    assert held.inputs.all()
+
+
+def test_a_network_that_changes_is_refused_and_what_is_there_kept(tmp_path):
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
+    with Recorder(model, probes(), tmp_path / "r.zarr", layers="0") as one:  # a pattern alone is taken too
+        one.start()
+        model[1] = nn.Sequential(nn.ReLU(), nn.Linear(4, 3))
+        with pytest.raises(TrainingError, match=r"another than when the recorder was made \(1.1.bias is new, gone or"):
+            one.step()
+    assert Run(tmp_path / "r.zarr").values("step").tolist() == [0]

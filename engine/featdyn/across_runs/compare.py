@@ -64,10 +64,10 @@ def compare(
     where, reduce
         As for :func:`featdyn.query.query`.
     t1
-        The last checkpoint before this fraction of the steps of t2.
+        The last checkpoint at or before this fraction of the steps of t2.
     t2
-        The last checkpoint before this fraction of all steps; quantities of one checkpoint (``t``, ``checkpoint``) are
-        taken here too.
+        The last checkpoint at or before this fraction of all steps; quantities of one checkpoint (``t``,
+        ``checkpoint``) are taken here too.
     fit
         t2 is instead the first checkpoint whose network has this share of its training probes right, so that runs are
         compared at matched training accuracy.

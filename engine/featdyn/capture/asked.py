@@ -14,15 +14,17 @@ from featdyn.networks.classes import IGNORED
 
 
 def asked(layers: Any) -> tuple[tuple[str, ...] | None, dict[str, Axis]]:
-    """Return the patterns of ``layers=`` where it gives axes, else None, and the axes that it gives them.
+    """Return the patterns of ``layers=``, None where there are none, and the axes that it gives them.
 
     Values of a mapping are an :class:`Axis`, a pool by its name, or None; as text an axis stands behind its pattern,
     ``"blocks.0.attn:sample=1:pool=mean"``. Raises TypeError or ValueError for anything else.
     """
+    if isinstance(layers, str):
+        layers = [layers]
     if isinstance(layers, list | tuple) and any(isinstance(each, str) and ":" in each for each in layers):
         layers = {pattern: Axis.said(words) for pattern, *words in (each.split(":") for each in layers)}
     if not isinstance(layers, Mapping):
-        return None, {}
+        return (tuple(layers) if isinstance(layers, list | tuple) else None), {}
     axes = {}
     for pattern, value in layers.items():
         if isinstance(value, str) and value in get_args(Pool):

@@ -76,7 +76,7 @@ def capture(
     with Recorder(model, probes, store, resume=True, **options) as recorder, quiet():
         recorder.meter.quiet = True  # there is no training to compare with
         recorder.plan(len(checkpoints)).check(store)
-        new = {step: path for step, path in checkpoints.items() if step > recorder.last_step}
+        new = _new(recorder, checkpoints, said)
         done = len(checkpoints) - len(new)
         for (step, path), content in zip(new.items(), _read_ahead(new.values()), strict=True):
             done += 1
@@ -122,11 +122,20 @@ def _piecewise(
     with PiecewiseRecorder(held, probes, store, room=room, said=said, resume=True, **options) as recorder, quiet():
         recorder.meter.quiet = True  # there is no training to compare with
         recorder.plan(len(checkpoints)).check(store)
-        new = {step: path for step, path in checkpoints.items() if step > recorder.last_step}
+        new = _new(recorder, checkpoints, said)
         for done, (step, path) in enumerate(new.items(), len(checkpoints) - len(new) + 1):
             recorder.record_with(step, opened(path))
             progress(done, len(checkpoints))
     return Run(store)
+
+
+def _new(recorder: Recorder, checkpoints: Mapping[int, Path], said: Callable[[str], None]) -> dict[int, Path]:
+    """Return the checkpoints behind the last that is recorded; say which of those before it are not."""
+    known = set(Run(recorder.place).values("step").tolist()) if recorder.checkpoints else set()
+    for step, path in checkpoints.items():
+        if step <= recorder.last_step and step not in known:
+            said(f"{path}: step {step} is not recorded, as the store is at {recorder.last_step}: take another store")
+    return {step: path for step, path in checkpoints.items() if step > recorder.last_step}
 
 
 def _read_ahead(paths: Iterable[Path]) -> Iterator[Any]:

@@ -16,8 +16,8 @@ from featdyn.capture.nest import leaves, mapped, nest
 class Probes:
     """Fixed probe samples.
 
-    What is given is left as it is: tensors that require a gradient, or lie on a GPU, are kept without and on the host,
-    and integer labels as int64.
+    What is given is copied, so that a buffer that is used again changes no probe: tensors that require a gradient, or
+    lie on a GPU, are kept without and on the host, and integer labels as int64.
 
     Parameters
     ----------
@@ -58,6 +58,7 @@ class Probes:
 
     def __post_init__(self) -> None:
         inputs, labels = nest("inputs", self.inputs), mapped(_int64, nest("labels", self.labels))
+        inputs, labels = (mapped(torch.clone, values) for values in (inputs, labels))
         found = dict(leaves(inputs, "inputs"))
         if not found:
             raise ValueError("inputs must hold a tensor")
@@ -77,7 +78,7 @@ class Probes:
                 raise ValueError(f"coordinate {name} must have length {n} like inputs, got shape {values.shape}")
         if len(set(coords["sample"].tolist())) != n:
             raise ValueError("coordinate sample must hold unique ids")
-        mask = _mask(self.mask, inputs, n)
+        mask = mapped(torch.clone, _mask(self.mask, inputs, n))
         for name, value in (("inputs", inputs), ("labels", labels), ("coords", coords), ("mask", mask)):
             object.__setattr__(self, name, value)
 

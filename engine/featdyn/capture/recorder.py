@@ -34,6 +34,7 @@ from featdyn.capture.resume import begun, check_begin, last_checkpoint
 from featdyn.capture.shards import Shards
 from featdyn.capture.undisturbed import undisturbed
 from featdyn.capture.values import Number, number, tensors_to_bytes, whole
+from featdyn.errors import StoreError, TrainingError
 from featdyn.networks import unwrap
 from featdyn.sizes import size
 from featdyn.store import Run, RunPart, RunWriter, Schema, locate
@@ -217,6 +218,7 @@ class Recorder:
         layouts = self._recording.layouts
         self.layers = {name: layer.shape for name, layer in layouts.items()}
         self._identity = identity(self._model, probes)
+        self._shapes = self._held()
         found = arrays(layouts, self._recording.outputs, len(probes), self.options, self._coords)
         self.schema = Schema.build(found, len(probes), self.options.codec)
         self._share = range(self._ranks.rank, self.schema.blocks, self._ranks.size)
@@ -235,6 +237,11 @@ class Recorder:
     def checkpoints(self) -> int:
         """Committed checkpoints; one more may be on its way, see :meth:`wait`."""
         return self._run.checkpoints
+
+    @property
+    def place(self) -> Place:
+        """Where the store lies."""
+        return self._run.place
 
     @property
     def last_step(self) -> int:
@@ -276,7 +283,13 @@ class Recorder:
         given = {**dict.fromkeys(self._coords, math.nan), **coords}
         if not self.checkpoints:
             self.record(step=begin or 0, state=None, **given)
-        elif not self._begun:
+        elif self._begun:
+            if begin not in (None, self.steps):
+                raise StoreError(
+                    f"{self._run.place}: this recorder has begun and stands at step {self.steps}, not {begin}: to go "
+                    "on from another step make a new one with resume=True"
+                )
+        else:
             self._go_on(begin, lambda: self._recording.holds(Run(self._run.place), self.checkpoints - 1))
             if self.steps > self._last and self.cadence.due(self.steps):
                 self.record(step=self.steps, state=None, **given)
@@ -381,6 +394,11 @@ class Recorder:
         if step <= self._last:
             there = "is there already" if step in Run(self._run.place).values("step") else "is not there"
             raise begun(self._run.place, self._last, f"step {step} {there}; it ")
+        if changed := sorted({name for name, _ in self._shapes.items() ^ self._held().items()}):
+            raise TrainingError(
+                f"the network is another than when the recorder was made ({changed[0]} is new, gone or of another "
+                "shape): record it to a store of its own"
+            )
         pending.files = self._run.checkpoint()
         self.steps = pending.step = step
         self._begun = True
@@ -404,6 +422,10 @@ class Recorder:
     def _content(self) -> Iterable[bytes]:
         """Return the content of the file of parameters and buffers."""
         return [tensors_to_bytes(self._tensors())]
+
+    def _held(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of parameters and buffers."""
+        return {name: tuple(value.shape) for name, value in self._tensors().items()}
 
     def _finish(self, pending: PendingCheckpoint, blocks: list[Future[None]]) -> None:
         if self._moments is not None:

@@ -24,10 +24,18 @@ from featdyn.cli.workers import compute_flags, opened
 @click.option("--where", multiple=True, metavar="COORD=PATTERN", help="Keep what matches: set=test, cut=s3*, ...")
 @click.option("--reduce", multiple=True, metavar="HOW:DIM", help="Reduce over axes: mean:probe, max:cut, ...")
 @click.option(
-    "--t1", type=float, default=0.5, show_default=True, help="The last checkpoint before this fraction of t2's steps."
+    "--t1",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="The last checkpoint at or before this fraction of t2's steps.",
 )
 @click.option(
-    "--t2", type=float, default=1.0, show_default=True, help="The last checkpoint before this fraction of all steps."
+    "--t2",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="The last checkpoint at or before this fraction of all steps.",
 )
 @click.option("--fit", type=float, help="t2: the first checkpoint that has this share of its training probes right.")
 @table_format
@@ -62,8 +70,8 @@ def command(
         )
     if page is not None:
         at = f"the first checkpoint with {fit:g} of its training probes right" if fit is not None else None
-        at = at or ("the last checkpoint" if t2 == 1 else f"the last checkpoint before {t2:g} of all steps")
-        compared = f"t2: {at}. t1: the last checkpoint before {t1:g} of t2's steps."
+        at = at or ("the last checkpoint" if t2 == 1 else f"the last checkpoint at or before {t2:g} of all steps")
+        compared = f"t2: {at}. t1: the last checkpoint at or before {t1:g} of t2's steps."
         write(table, page, where=compared)
     render(table, form, out or sys.stdout, raw=raw)
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from featdyn.report.chapters import Chapter, chapters, unasked
 from featdyn.report.document import Document, check_ending, write
 from featdyn.report.layer_summaries import Sums, layers
-from featdyn.report.provenance_tables import head, recipe_tables, tables
+from featdyn.report.provenance_tables import head, recipe_tables, tables, tested
 from featdyn.report.section import Section
 from featdyn.report.training_curves import panels, steps
 from featdyn.store import Run
@@ -102,7 +102,8 @@ def parts(run: Run, known: Known | None = None) -> Iterator[Part]:
 
     yield part("head", "head", head=head(run), chapters=results, unasked=asked)
     yield part("overview", "overview", chapters=results)
-    yield part("training", "training", {"training-0": Section("Training", panels=training)} if training else {})
+    curves = {"training-0": Section("Training", panels=training)} if training else {}
+    yield part("training", "training", curves, tested=tested(run))
     for chapter in results:
         sections = {f"{chapter.name}-{i}": section for i, section in enumerate(chapter.sections)}
         yield part(f"result-{chapter.name}", "chapter", sections, chapter.path, chapter=chapter)

@@ -48,16 +48,20 @@ def head(run: Run) -> Head:
     subtitle = " ".join(known)
     if recipe.get("description"):
         subtitle += f" · {recipe['description']}" if subtitle else str(recipe["description"])
-    planned = run.attributes.get("checkpoint_steps")
-    return Head(run.name, subtitle, list(_numbers(run)), len(planned) if isinstance(planned, list) else 0)
+    steps_planned = run.attributes.get("checkpoint_steps")
+    planned = len(steps_planned) if isinstance(steps_planned, list) else 0
+    return Head(run.name, subtitle, list(_numbers(run, planned)), planned)
 
 
-def _numbers(run: Run) -> Iterator[tuple[str, str, str]]:
+def _numbers(run: Run, planned: int) -> Iterator[tuple[str, str, str]]:
     coords = run.coords
     if "test_accuracy" in coords and np.isfinite(last := float(coords["test_accuracy"].values[-1])):
-        trained = run.recipe is not None
-        value = percent(last) if trained else f"{last:.4g}"
-        yield value, "final test accuracy", "whole test set, last checkpoint" if trained else "as recorded"
+        if run.recipe is None:
+            yield f"{last:.4g}", "test accuracy", "as recorded at the last checkpoint"
+        elif run.checkpoints < planned:
+            yield percent(last), "test accuracy so far", tested(run)
+        else:
+            yield percent(last), "final test accuracy", "whole test set, last checkpoint"
     epochs = f", {float(coords['epoch'].values[-1]):.4g} epochs" if "epoch" in coords else ""
     yield str(run.checkpoints), "checkpoints", f"to step {int(steps(run)[-1]):,}{epochs}"
     sets = ProbeSets.of(run)
@@ -67,6 +71,12 @@ def _numbers(run: Run) -> Iterator[tuple[str, str, str]]:
     layers = [a for a in run.schema.arrays if a.path.startswith("layers/")]
     kinds = sorted({a.path.rpartition("/")[2] for a in layers})
     yield str(len({a.path.split("/")[1] for a in layers})), "layers", " and ".join(f"{k}s" for k in kinds)
+
+
+def tested(run: Run) -> str:
+    """Return on which test images a recipe's run is evaluated before its last checkpoint."""
+    some = _mapping(run.described("recipe").get("checkpoints")).get("test_samples", 0)
+    return f"at most {some:,} test images, drawn once" if some else "whole test set"
 
 
 def tables(run: Run, chapters: Sequence[Chapter]) -> list[Table]:
