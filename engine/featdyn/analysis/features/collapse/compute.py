@@ -40,7 +40,7 @@ ALONE = "a_class_has_one_probe"
 COINCIDE = "class_means_coincide"
 AT_CENTRE = "a_class_mean_is_at_the_centre"
 OUTPUTS_COINCIDE = "outputs_at_the_class_means_coincide"
-COPIES = 5
+COPIES = 6
 """So many moments, beside those of each fold, are held while measures are made of them."""
 
 
