@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -160,6 +161,45 @@ def test_a_table_is_described(run: Run, touched: list[tuple[str, int, int]]) -> 
 def test_an_answer_without_rows_says_so(run: Run, featdyn: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = featdyn("sql", run.path, "select loss from outputs where split = 'tset'", "--format", "csv")
     assert (code, out, err) == (0, "loss\n", "no row meets the statement\n")
+
+
+HASTY = """
+import sys, time
+from featdyn.query.sql import scan, sql
+from featdyn.store import Run
+
+batch, running = scan.Scan._batch, []
+
+def slow(*given):
+    running.append(1)
+    time.sleep(0.05)
+    found = batch(*given)
+    running.pop()
+    return found
+
+scan.Scan._batch = slow
+for statement in sys.argv[2:]:
+    try:
+        print(sql(Run(sys.argv[1]), statement).shape, len(running))
+    except Exception as error:
+        print(type(error).__name__, len(running))
+"""
+
+
+@pytest.mark.parametrize(
+    ("statements", "said"),
+    [
+        (["select sample, loss from outputs limit 2"], "(2, 2) 0\n"),
+        (["select sample from outputs where loss > 0 limit 1"] * 3, "(1, 1) 0\n" * 3),
+        (["select sample, error(split) from outputs limit 1"], "FeatdynError 0\n"),
+    ],
+)
+def test_nothing_reads_on_behind_an_answer(run: Run, statements: list[str], said: str) -> None:
+    """A thread that did would call into Python while it ends: the process aborts, or hangs."""
+    for _ in range(3):
+        command = [sys.executable, "-c", HASTY, str(run.path), *statements]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
 
 
 def test_damage_is_told_as_elsewhere(written: tuple[Run, Held], tmp_path_factory: pytest.TempPathFactory) -> None:
