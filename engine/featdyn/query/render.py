@@ -17,6 +17,7 @@ from featdyn.plain import plain
 from featdyn.query.answer import Answer
 
 SHOWN = 60  # rows of a table for people
+LISTED = 6  # values of a list in one of its cells
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes a cell that begins so for
 
 
@@ -28,10 +29,10 @@ def render(
     Parameters
     ----------
     format
-        ``table``: aligned, for people; numbers have 5 significant digits, and long tables are cut in the middle.
-        ``csv``: with a header; NaN is empty. ``json``: a list of records; what is not finite is null. ``parquet``,
-        ``arrow`` (an IPC file) and ``netcdf`` (version 3, of an answer along its axes) are binary. All but the first
-        keep every digit.
+        ``table``: aligned, for people; numbers have 5 significant digits, and long tables are cut in the middle,
+        lists behind six values. ``csv``: with a header; NaN is empty, a list is one of JSON. ``json``: a list of
+        records; what is not finite is null. ``parquet``, ``arrow`` (an IPC file) and ``netcdf`` (version 3, of an
+        answer along its axes) are binary. All but the first keep every digit.
     raw
         Texts in csv as they are in the store. Else one that a spreadsheet would run as a formula begins with ``'``,
         and control characters are written as ``\x1b``, as they always are in tables.
@@ -60,10 +61,22 @@ def render(
     elif format == "arrow":
         _arrow(frame, _binary(out, format))
     elif format == "csv":
+        frame = _listed(frame)
         (frame if raw else _harmless(frame)).to_csv(out, index=False, lineterminator="\n")
     else:
         for line in _json(frame) if format == "json" else _lines(frame, whole):
             out.write(line + "\n")
+
+
+def _listed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with lists, and what else holds several values, as JSON."""
+
+    def listed(cell: Any) -> Any:
+        if not isinstance(cell, (np.ndarray, list, tuple, dict)):
+            return cell
+        return json.dumps(plain(cell, missing=True), ensure_ascii=False)
+
+    return frame.apply(lambda column: column.map(listed) if column.dtype == object else column)
 
 
 def _harmless(frame: pd.DataFrame) -> pd.DataFrame:
@@ -131,7 +144,7 @@ def _lines(frame: pd.DataFrame, whole: bool) -> Iterator[str]:
     for name in frame.columns:
         column = frame[name]
         values = [*column.iloc[:half].tolist(), *column.iloc[-half:].tolist()] if cut else column.tolist()
-        cells = [shown(str(name)), *(f"{v + 0.0:.5g}" if isinstance(v, float) else shown(str(v)) for v in values)]
+        cells = [shown(str(name)), *map(_cell, values)]
         if cut:
             cells.insert(half + 1, "...")
         width = max(map(len, cells))
@@ -141,3 +154,14 @@ def _lines(frame: pd.DataFrame, whole: bool) -> Iterator[str]:
         yield "  ".join(row).rstrip()
     if cut:
         yield f"{len(frame):,} rows, the first and last {half} shown; --format csv writes all of them"
+
+
+def _cell(value: Any) -> str:
+    """Return a cell for people, in one line."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, (list, tuple)):
+        more = [f"... {len(value):,} values"] if len(value) > LISTED else []
+        return f"[{', '.join([*map(_cell, value[:LISTED]), *more])}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_cell(key)}: {_cell(inner)}' for key, inner in value.items())}}}"
+    return f"{value + 0.0:.5g}" if isinstance(value, float) else shown(str(value))
