@@ -7,11 +7,13 @@ import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -130,6 +132,39 @@ def test_lists_in_a_table_are_short_and_in_one_line() -> None:
         ["[0, 0.125, 0.25, 0.375, 0.5, 0.625, ... 2,000 values]", "[[1, 2], None]", "=1+1"],
         ["[0.5, None, 2]", "{a: [one\\ntwo], b: 0}", "nan"],
     ]
+
+
+def test_lists_of_one_length_are_an_axis_in_netcdf(tmp_path: Path) -> None:
+    held = np.arange(12, dtype=np.float32).reshape(3, 4)
+    holes = [np.ma.masked_equal([i, 1], 1) for i in range(3)]
+    words = [["a", "b"]] * 3
+    frame = pd.DataFrame({"t": [0, 1, 2], "logits": list(held), "holes": holes, "words": words})
+    render(frame, "netcdf", tmp_path / "a.nc")
+    with xr.open_dataset(tmp_path / "a.nc", engine="scipy") as back:
+        assert back["logits"].dims == ("row", "logits_value")
+        assert back["logits"].dtype == np.float32
+        np.testing.assert_array_equal(back["logits"], held)
+        np.testing.assert_array_equal(back["holes"], [[0, np.nan], [np.nan, np.nan], [2, np.nan]])
+        np.testing.assert_array_equal(back["t"], [0, 1, 2])
+        assert back["words"].values.astype(str).tolist() == words
+
+
+@pytest.mark.parametrize(
+    "cells", [[[1], [1, 2]], [[1], None], [[[1], [2]], [[1], [2]]], [[[1], [2, 3]]] * 2, [[{"a": 1}]] * 2]
+)
+def test_other_lists_are_none_of_netcdf(tmp_path: Path, cells: list[object]) -> None:
+    frame = pd.DataFrame({"odd": pd.Series([c if c is None else _ragged(c) for c in cells], dtype=object)})
+    with pytest.raises(FeatdynError, match=r"^netcdf takes lists of one length, of single values; odd has others"):
+        render(frame, "netcdf", tmp_path / "a.nc")
+    assert not list(tmp_path.iterdir())
+
+
+def _ragged(values: object) -> np.ndarray[Any, Any]:
+    """Return a list as DuckDB hands it over: lists in it are objects."""
+    assert isinstance(values, list)
+    found = np.empty(len(values), dtype=object)
+    found[:] = values
+    return found
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8, bool])

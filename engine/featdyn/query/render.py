@@ -15,6 +15,7 @@ from featdyn.errors import FeatdynError
 from featdyn.output import FORMATS, output_file, shown
 from featdyn.plain import plain
 from featdyn.query.answer import Answer
+from featdyn.query.cells import Array
 
 SHOWN = 60  # rows of a table for people
 LISTED = 6  # values of a list in one of its cells
@@ -98,13 +99,16 @@ def _arrow(frame: pd.DataFrame, out: BinaryIO) -> None:
 
 
 def _netcdf(table: pd.DataFrame | Answer) -> bytes:
-    """Return the bytes of a NetCDF file; of a table that is no answer its columns lie along ``row``."""
+    """Return the bytes of a NetCDF file; of a table that is no answer its columns lie along ``row``.
+
+    Values of lists lie along an axis of their own.
+    """
     import xarray as xr
 
     if isinstance(table, Answer):
         found = table.dataset()
     else:
-        found = xr.Dataset({str(name): ("row", np.asarray(table[name])) for name in table})
+        found = xr.Dataset({str(name): _along(str(name), table[name]) for name in table})
     for name, variable in found.variables.items():
         if variable.dtype.kind in "OU":  # text; what is missing is empty
             words = ["" if pd.isna(word) else str(word) for word in variable.values.reshape(-1)]
@@ -118,6 +122,20 @@ def _netcdf(table: pd.DataFrame | Answer) -> bytes:
         return bytes(found.to_netcdf(format="NETCDF3_64BIT", engine="scipy"))
     except ValueError as error:  # whole numbers beyond 32 bits, names that NetCDF does not take
         raise FeatdynError(f"netcdf cannot hold this table ({error}): write parquet or arrow") from error
+
+
+def _along(name: str, column: pd.Series) -> tuple[tuple[str, ...], Array]:
+    """Return the axes of a table's column, and its values."""
+    cells = column.tolist()
+    lists = [cell for cell in cells if isinstance(cell, (np.ndarray, list))]
+    if not lists:
+        return ("row",), np.asarray(column)
+    rows = [c.astype(float).filled(np.nan) if isinstance(c, np.ma.MaskedArray) else np.asarray(c) for c in lists]
+    if len(rows) == len(cells) and len({row.shape for row in rows}) == 1:
+        values = np.stack(rows)
+        if values.ndim == 2 and not any(isinstance(v, (np.ndarray, list, dict)) for v in values[:, :1].flat):
+            return ("row", f"{name}_value"), values
+    raise FeatdynError(f"netcdf takes lists of one length, of single values; {name} has others: write parquet or arrow")
 
 
 def _binary(out: TextIO, format: str) -> BinaryIO:
