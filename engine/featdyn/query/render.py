@@ -77,7 +77,8 @@ def _listed(frame: pd.DataFrame) -> pd.DataFrame:
             return cell
         return json.dumps(plain(cell, missing=True), ensure_ascii=False)
 
-    return frame.apply(lambda column: column.map(listed) if column.dtype == object else column)
+    found: pd.DataFrame = frame.apply(lambda column: column.map(listed) if column.dtype == object else column)
+    return found
 
 
 def _harmless(frame: pd.DataFrame) -> pd.DataFrame:
@@ -130,7 +131,7 @@ def _along(name: str, column: pd.Series) -> tuple[tuple[str, ...], Array]:
     lists = [cell for cell in cells if isinstance(cell, (np.ndarray, list))]
     if not lists:
         return ("row",), np.asarray(column)
-    rows = [c.astype(float).filled(np.nan) if isinstance(c, np.ma.MaskedArray) else np.asarray(c) for c in lists]
+    rows = [np.ma.filled(c.astype(float), np.nan) if np.ma.isMaskedArray(c) else np.asarray(c) for c in lists]
     if len(rows) == len(cells) and len({row.shape for row in rows}) == 1:
         values = np.stack(rows)
         if values.ndim == 2 and not any(isinstance(v, (np.ndarray, list, dict)) for v in values[:, :1].flat):
