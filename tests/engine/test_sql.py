@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -207,6 +208,25 @@ def test_nothing_reads_on_behind_an_answer(run: Run, statements: list[str], said
         command = [sys.executable, "-c", HASTY, str(run.path), *statements]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+
+
+def test_a_closed_standard_output_is_no_fault_of_ours(run: Run, tmp_path: Path) -> None:
+    for number, more in enumerate(('sql "$1" "select 1"', 'query "$1" outputs.loss', 'sql "$1" "select 1" -o "$2"')):
+        out = tmp_path / f"{number}.csv"
+        command = ["sh", "-c", f'"$0" -m featdyn {more} >&-', sys.executable, str(run.path), str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert out.exists() == ("-o" in more)
+
+
+@pytest.mark.parametrize("command", [("query", "{}"), ("sql", "select * from {}")])
+def test_a_name_of_thousands_of_letters_is_cut(
+    run: Run, featdyn: Callable[..., tuple[int, str, str]], command: tuple[str, str]
+) -> None:
+    code, _, err = featdyn(command[0], run.path, command[1].format("x" * 3000))
+    assert code == 1
+    assert "x" * 90 + "..." in err
+    assert "x" * 101 not in err
 
 
 def test_damage_is_told_as_elsewhere(written: tuple[Run, Held], tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -66,7 +66,9 @@ class Answer:
 
     def at(self, rows: NDArray[np.intp]) -> Answer:
         """Return what stands at some places in the product of all axes, of an answer that has all of them."""
-        values = {name: (("row",), self._flat(dims, values)[rows]) for name, (dims, values) in self.values.items()}
+        values: dict[str, tuple[tuple[str, ...], Array]] = {
+            name: (("row",), self._flat(dims, held)[rows]) for name, (dims, held) in self.values.items()
+        }
         return replace(self, values=values, rows=rows)
 
     def _flat(self, dims: tuple[str, ...], values: Array) -> Array:
