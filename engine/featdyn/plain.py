@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import date, time, timedelta
+from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -18,8 +20,8 @@ def plain(value: Any, *, missing: bool = False) -> Any:
     Parameters
     ----------
     missing
-        Return None for numbers that are not finite, and text for dates, times and durations, which JSON does not
-        have; else they are refused.
+        Return None for numbers that are not finite, and text for dates, times, durations and what else a table may
+        hold that JSON does not have (keys too); else they are refused.
 
     Raises
     ------
@@ -53,17 +55,21 @@ def _plain(value: Any, missing: bool) -> Any:
         return str(value)
     if missing and isinstance(value, (date, time, timedelta)):
         return str(value) if value == value else None  # pandas' NaT is no date
+    if missing and isinstance(value, (Decimal, UUID, bytes, bytearray)):
+        return str(value)
     if isinstance(value, Mapping):
-        return {_key(key): _plain(inner, missing) for key, inner in value.items()}
+        return {_key(key, missing): _plain(inner, missing) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner, missing) for inner in value]
     raise TypeError(f"{type(value).__name__} {value!r} has no JSON form")
 
 
-def _key(key: Any) -> str:
-    found = _plain(key, missing=False)
+def _key(key: Any, missing: bool) -> str:
+    found = _plain(key, missing)
     if isinstance(found, str):
         return found
     if isinstance(found, int):  # as json.dumps writes them, True as true among them
         return str(found).lower()
+    if missing:
+        return str(key)
     raise TypeError(f"key {key!r} is not text")

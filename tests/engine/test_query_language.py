@@ -89,7 +89,7 @@ def test_groups_of_one_axis_with_conditions_on_values(run: Run) -> None:
     found = query(run, NORM, where="activation_norm>0", by="label", reduce="mean:sample,layer")
     assert list(found.columns) == ["checkpoint", "step", "epoch", "label", "activation_norm"]
     pd.testing.assert_series_equal(
-        found.set_index(["checkpoint", "label"])["activation_norm"].dropna().sort_index(),
+        found.set_index(["checkpoint", "label"])["activation_norm"].sort_index(),
         expected, check_dtype=False, rtol=1e-6,
     )  # fmt: skip
 
@@ -101,6 +101,27 @@ def test_the_largest_come_first_as_in_pandas(run: Run, top: int, name: str, down
     everything = query(run, name).sort_values(last, ascending=not down, kind="stable", na_position="last")
     found = query(run, name, top=top) if down else query(run, name, sort=last, limit=top)
     pd.testing.assert_frame_equal(found, everything.head(top).reset_index(drop=True))
+
+
+@pytest.mark.parametrize("by", [["label"], ["checkpoint", "label"], ["split", "layer"]])
+@pytest.mark.parametrize("reductions", [["max"], ["mean"], ["median"]])
+def test_groups_without_a_row_are_left_out_as_in_pandas(run: Run, by: list[str], reductions: list[str]) -> None:
+    table = query(run, NORM)
+    bound = float(table["activation_norm"].quantile(0.98))
+    kept = query(run, NORM, where=f"activation_norm>{bound!r}")
+    expected = getattr(kept.groupby(by)["activation_norm"], reductions[0])()
+    answer = ask(run, NORM, where=f"activation_norm>{bound!r}", by=by, reduce=reductions)
+    found = answer.frame().set_index(by)["activation_norm"].sort_index()
+    pd.testing.assert_series_equal(found, expected, check_dtype=False, rtol=1e-6)
+    assert len(expected) < len(table.groupby(by)) or by == ["label"]
+    assert answer.dataset()["activation_norm"].size == len(expected)
+
+
+def test_a_group_whose_values_are_missing_stays(run: Run) -> None:
+    kept = query(run, COSINE, NORM, where="activation_norm>0").groupby("checkpoint")["activation_cosine"].mean()
+    found = query(run, COSINE, where=f"{NORM}>0", by="checkpoint").set_index("checkpoint")["activation_cosine"]
+    assert kept.isna().any()
+    pd.testing.assert_series_equal(found, kept, check_dtype=False, rtol=1e-6)
 
 
 def test_nothing_counted_is_zero_and_no_error(run: Run) -> None:

@@ -5,11 +5,15 @@ import io
 import json
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,6 +91,80 @@ def test_no_digit_is_lost(numbers: list[float], texts: list[str]) -> None:
     back = list(csv.DictReader(io.StringIO(text(frame, "csv"))))
     np.testing.assert_array_equal([float(r["a"] or "nan") for r in back], numbers)
     assert [r["b"] for r in back] == texts[: len(numbers)]
+
+
+LISTS = pd.DataFrame(
+    {
+        "long": [np.arange(2000) / 8, np.ma.masked_invalid([0.5, np.nan, 2.0])],
+        "deep": [[np.array([1, 2]), None], {"a": np.array(["one\ntwo"]), "b": -0.0}],
+        "text": np.array(["=1+1", None], dtype=object),
+    }
+)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_lists_in_csv_are_json_in_one_line(raw: bool) -> None:
+    out = io.StringIO()
+    render(LISTS, "csv", out, raw=raw)
+    assert len(out.getvalue().splitlines()) == 3
+    first, second = csv.DictReader(io.StringIO(out.getvalue()))
+    assert json.loads(first["long"]) == [i / 8 for i in range(2000)]
+    assert json.loads(second["long"]) == [0.5, None, 2.0]
+    assert json.loads(first["deep"]) == [[1, 2], None]
+    assert json.loads(second["deep"]) == {"a": ["one\ntwo"], "b": 0.0}
+    assert (first["text"], second["text"]) == ("=1+1" if raw else "'=1+1", "")
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_what_json_does_not_have_is_text_in_lists(form: str) -> None:
+    number = UUID(int=7)
+    out = text(pd.DataFrame({"a": [[number, Decimal("1.50")], {1.5: b"x"}]}), form)
+    found = json.loads(out) if form == "json" else list(csv.DictReader(io.StringIO(out)))
+    values = [record["a"] if form == "json" else json.loads(record["a"]) for record in found]
+    assert values == [[str(number), "1.50"], {"1.5": "b'x'"}]
+
+
+def test_lists_in_a_table_are_short_and_in_one_line() -> None:
+    lines = [line.split("  ") for line in text(LISTS, "table").splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert cells == [
+        ["long", "deep", "text"],
+        ["[0, 0.125, 0.25, 0.375, 0.5, 0.625, ... 2,000 values]", "[[1, 2], None]", "=1+1"],
+        ["[0.5, None, 2]", "{a: [one\\ntwo], b: 0}", "nan"],
+    ]
+
+
+def test_lists_of_one_length_are_an_axis_in_netcdf(tmp_path: Path) -> None:
+    held = np.arange(12, dtype=np.float32).reshape(3, 4)
+    holes = [np.ma.masked_equal([i, 1], 1) for i in range(3)]
+    words = [["a", "b"]] * 3
+    frame = pd.DataFrame({"t": [0, 1, 2], "logits": list(held), "holes": holes, "words": words})
+    render(frame, "netcdf", tmp_path / "a.nc")
+    with xr.open_dataset(tmp_path / "a.nc", engine="scipy") as back:
+        assert back["logits"].dims == ("row", "logits_value")
+        assert back["logits"].dtype == np.float32
+        np.testing.assert_array_equal(back["logits"], held)
+        np.testing.assert_array_equal(back["holes"], [[0, np.nan], [np.nan, np.nan], [2, np.nan]])
+        np.testing.assert_array_equal(back["t"], [0, 1, 2])
+        assert back["words"].values.astype(str).tolist() == words
+
+
+@pytest.mark.parametrize(
+    "cells", [[[1], [1, 2]], [[1], None], [[[1], [2]], [[1], [2]]], [[[1], [2, 3]]] * 2, [[{"a": 1}]] * 2]
+)
+def test_other_lists_are_none_of_netcdf(tmp_path: Path, cells: list[object]) -> None:
+    frame = pd.DataFrame({"odd": pd.Series([c if c is None else _ragged(c) for c in cells], dtype=object)})
+    with pytest.raises(FeatdynError, match=r"^netcdf takes lists of one length, of single values; odd has others"):
+        render(frame, "netcdf", tmp_path / "a.nc")
+    assert not list(tmp_path.iterdir())
+
+
+def _ragged(values: object) -> np.ndarray[Any, Any]:
+    """Return a list as DuckDB hands it over: lists in it are objects."""
+    assert isinstance(values, list)
+    found = np.empty(len(values), dtype=object)
+    found[:] = values
+    return found
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8, bool])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,9 +129,16 @@ def test_what_was_not_measured_is_null(written: tuple[Run, Held]) -> None:
         ("select los from outputs", 'Referenced column "los" not found.*"loss"'),
         ("select * from outptus", 'Did you mean "outputs"'),
         ("select * from results.consistensy", "consistency"),
+        ("select * from results.spectra", r"run\.zarr: no result of spectra, there are .* featdyn analyze .* spectra$"),
+        ('select * from "RESULTS" . "Spectra" s', "no result of spectra, there are results of consistency"),
+        ("select * from consraints", r"^no table consraints: featdyn sql .*run\.zarr lists what there is$"),
+        ("select * from scan_99", "^no table scan_99: "),
+        ("select * from foo.outputs", r"^no table foo\.outputs: "),
+        ("select * from isotropy", 'Did you mean "results.isotropy"'),
+        ("select * from results.zzz", "^no table zzz: "),
         ("selec 1", "syntax error"),
         ("", "write a statement"),
-        ("select * from '/etc/passwd'", "disabled by configuration|not allowed|does not exist|Cannot"),
+        ("select * from '/etc/passwd'", "^no table /etc/passwd: "),
         ("copy samples to '/tmp/never.csv'", "disabled by configuration|not allowed|Cannot"),
         ("select avg(split) from outputs", r"avg\(VARCHAR\)'\. You might need to add explicit type casts\.$"),
         ("describe otputs", 'Did you mean "outputs"'),
@@ -160,6 +169,64 @@ def test_a_table_is_described(run: Run, touched: list[tuple[str, int, int]]) -> 
 def test_an_answer_without_rows_says_so(run: Run, featdyn: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = featdyn("sql", run.path, "select loss from outputs where split = 'tset'", "--format", "csv")
     assert (code, out, err) == (0, "loss\n", "no row meets the statement\n")
+
+
+HASTY = """
+import sys, time
+from featdyn.query.sql import scan, sql
+from featdyn.store import Run
+
+batch, running = scan.Scan._batch, []
+
+def slow(*given):
+    running.append(1)
+    time.sleep(0.05)
+    found = batch(*given)
+    running.pop()
+    return found
+
+scan.Scan._batch = slow
+for statement in sys.argv[2:]:
+    try:
+        print(sql(Run(sys.argv[1]), statement).shape, len(running))
+    except Exception as error:
+        print(type(error).__name__, len(running))
+"""
+
+
+@pytest.mark.parametrize(
+    ("statements", "said"),
+    [
+        (["select sample, loss from outputs limit 2"], "(2, 2) 0\n"),
+        (["select sample from outputs where loss > 0 limit 1"] * 3, "(1, 1) 0\n" * 3),
+        (["select sample, error(split) from outputs limit 1"], "FeatdynError 0\n"),
+    ],
+)
+def test_nothing_reads_on_behind_an_answer(run: Run, statements: list[str], said: str) -> None:
+    """A thread that did would call into Python while it ends: the process aborts, or hangs."""
+    for _ in range(3):
+        command = [sys.executable, "-c", HASTY, str(run.path), *statements]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+
+
+def test_a_closed_standard_output_is_no_fault_of_ours(run: Run, tmp_path: Path) -> None:
+    for number, more in enumerate(('sql "$1" "select 1"', 'query "$1" outputs.loss', 'sql "$1" "select 1" -o "$2"')):
+        out = tmp_path / f"{number}.csv"
+        command = ["sh", "-c", f'"$0" -m featdyn {more} >&-', sys.executable, str(run.path), str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert out.exists() == ("-o" in more)
+
+
+@pytest.mark.parametrize("command", [("query", "{}"), ("sql", "select * from {}")])
+def test_a_name_of_thousands_of_letters_is_cut(
+    run: Run, featdyn: Callable[..., tuple[int, str, str]], command: tuple[str, str]
+) -> None:
+    code, _, err = featdyn(command[0], run.path, command[1].format("x" * 3000))
+    assert code == 1
+    assert "x" * 90 + "..." in err
+    assert "x" * 101 not in err
 
 
 def test_damage_is_told_as_elsewhere(written: tuple[Run, Held], tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import re
 import sys
 import traceback
 
@@ -79,6 +81,8 @@ def featdyn(debug: bool) -> None:
 def main() -> None:
     """Run the command line and exit: 0 on success, 2 on wrong usage, 130 when interrupted, else 1."""
     debug = "--debug" in sys.argv[1:2]
+    if not sys.stdout:  # closed, as by >&-
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
     log = logging.getLogger("featdyn")  # what analyses say before they start
     if not log.handlers:
         log.addHandler(_Echo())
@@ -122,5 +126,6 @@ class _Echo(logging.Handler):
 
 
 def _fail(message: str, code: int) -> None:
+    message = re.sub(r"(\S{100})\S{200,}", r"\1...", message)  # what was pasted by mistake; paths are shorter
     click.echo(f"featdyn: {shown(' '.join(message.split()))}", err=True)
     sys.exit(code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,15 +58,25 @@ class Answer:
                     columns[name] = np.broadcast_to(along, shape).reshape(-1)
         for name, (dims, values) in self.values.items():
             columns.pop(name, None)  # a coordinate that was asked for itself: last, as any value
-            if self.rows is None:
-                missing = tuple(axis for axis, dim in enumerate(self.axes) if dim not in dims)
-                order = [dims.index(dim) for dim in self.axes if dim in dims]
-                values = np.broadcast_to(np.expand_dims(values.transpose(order), missing), shape).reshape(-1)
-            columns[name] = values
+            columns[name] = self._flat(dims, values) if self.rows is None else values
         table = pd.DataFrame(columns)
         if self.sort:
             table = ordered(table, self.sort)
         return table if self.limit is None else table.head(self.limit)
+
+    def at(self, rows: NDArray[np.intp]) -> Answer:
+        """Return what stands at some places in the product of all axes, of an answer that has all of them."""
+        values: dict[str, tuple[tuple[str, ...], Array]] = {
+            name: (("row",), self._flat(dims, held)[rows]) for name, (dims, held) in self.values.items()
+        }
+        return replace(self, values=values, rows=rows)
+
+    def _flat(self, dims: tuple[str, ...], values: Array) -> Array:
+        """Return values at each place in the product of all axes."""
+        missing = tuple(axis for axis, dim in enumerate(self.axes) if dim not in dims)
+        order = [dims.index(dim) for dim in self.axes if dim in dims]
+        found: Array = np.broadcast_to(np.expand_dims(values.transpose(order), missing), self.shape).reshape(-1)
+        return found
 
     def dataset(self) -> xr.Dataset:
         """Return values along their axes; of an answer that was sorted or cut, along ``row``."""

@@ -42,10 +42,10 @@ class Catalogue:
         """Return where a variable lies, or raise :class:`FeatdynError`, whose message lists near names."""
         path = self.paths.get(name.replace("/", "."))
         if path is None:
-            raise FeatdynError(f"{self.run.path}: {self._no_result(name) or f'no variable {name!r}{self._near(name)}'}")
+            raise FeatdynError(f"{self.run.path}: {self.no_result(name) or f'no variable {name!r}{self._near(name)}'}")
         return path
 
-    def _no_result(self, name: str) -> str:
+    def no_result(self, name: str) -> str:
         """Say how to get the result that a variable would be of, where its analysis has none; else nothing."""
         from featdyn.analysis import analyses  # known to what is wrong alone: most questions need no analysis
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial, wraps
 from inspect import signature
 from typing import Any, ParamSpec
@@ -13,10 +13,10 @@ import pandas as pd
 
 from featdyn.errors import FeatdynError
 from featdyn.query.answer import Answer
-from featdyn.query.cells import Array, Cells
+from featdyn.query.cells import Array, Cells, Region
 from featdyn.query.groups import Groups
 from featdyn.query.like import DISTANCE, distances
-from featdyn.query.reduce import Reduced, Reduction
+from featdyn.query.reduce import Keep, Reduced, Reduction
 from featdyn.query.reduce import reduce as reduce_cells
 from featdyn.query.rows import rows
 from featdyn.query.selection import Selection, select
@@ -220,26 +220,62 @@ def _reduced(
     _check(selection, reductions, groups, spared)
     values: dict[str, tuple[tuple[str, ...], Array]] = {}
     met: list[bool] = []
+    keep = partial(selection.keep, met=met) if selection.filters else None
     for name, cells in selection.cells.items():
-        found, left = Reduced(cells), dict(groups)
-        for number, reduction in enumerate(reductions):
-            own = Reduction(reduction.function, tuple(dim for dim in reduction.dims if dim in found.cells.dims))
-            if reduction.dims and not own.dims:
-                continue  # a value that does not go along these axes stays
-            before = found.cells.dims
-            keep = partial(selection.keep, met=met) if selection.filters and not number else None
-            found = reduce_cells(found.cells, own, spared=spared, groups=left, keep=keep)
+        found = Reduced(cells)
+        for own, found in _steps(cells, reductions, groups, spared, keep):
             if own.dims and found.places is not None:
                 values |= _places(selection, own.dims[0], found, asked)
-            taken = {before[axis] for axis in own.axes(before, spared)}
-            left = {dim: of for dim, of in left.items() if dim not in taken}
         values[name] = (found.cells.dims, found.cells.load())
-    if met and not any(met) and reductions[0].function not in ("count", "sum", "diff"):  # diff reads the ends alone
+    some = reductions[0].function not in ("count", "sum", "diff")  # of nothing these are 0; diff reads the ends alone
+    if met and not any(met) and some:
         raise selection.nothing()
     widest = max((dims for dims, _ in values.values()), key=len)
     axes = {dim: groups[dim].columns if dim in groups else _columns(selection, dim, asked) for dim in widest}
     attributes = {name: _named(array.attributes, reductions) for name, array in selection.arrays.items()}
-    return Answer(axes, values, attributes, sort=sort, limit=limit)
+    answer = Answer(axes, values, attributes, sort=sort, limit=limit)
+    if not (met and some and (groups or spared) and any(pd.isna(values[name][1]).any() for name in selection.cells)):
+        return answer
+    cells = next(cells for name, cells in selection.cells.items() if values[name][0] == widest)
+    held = _rows_met(selection, cells, reductions, groups, spared) > 0
+    return answer if held.all() else answer.at(np.flatnonzero(held))
+
+
+def _steps(
+    cells: Cells,
+    reductions: Sequence[Reduction],
+    groups: dict[str, Groups],
+    spared: frozenset[str],
+    keep: Keep | None,
+) -> Iterator[tuple[Reduction, Reduced]]:
+    """Yield each reduction with the axes that it takes of a variable, and what it leaves."""
+    left = dict(groups)
+    for number, reduction in enumerate(reductions):
+        own = Reduction(reduction.function, tuple(dim for dim in reduction.dims if dim in cells.dims))
+        if reduction.dims and not own.dims:
+            continue  # a value that does not go along these axes stays
+        taken = {cells.dims[axis] for axis in own.axes(cells.dims, spared)}
+        found = reduce_cells(cells, own, spared=spared, groups=left, keep=None if number else keep)
+        yield own, found
+        cells, left = found.cells, {dim: of for dim, of in left.items() if dim not in taken}
+
+
+def _rows_met(
+    selection: Selection,
+    cells: Cells,
+    reductions: Sequence[Reduction],
+    groups: dict[str, Groups],
+    spared: frozenset[str],
+) -> Array:
+    """Return of how many rows that meet the conditions on values each reduced value is, missing ones among them."""
+
+    def ones(dims: tuple[str, ...], region: Region, values: Array) -> Array:
+        return selection.keep(dims, region, np.ones(values.shape), [])
+
+    counted = [Reduction("sum" if number else "count", of.dims) for number, of in enumerate(reductions)]
+    for _, found in _steps(cells, counted, groups, spared, ones):
+        cells = found.cells
+    return cells.load()
 
 
 def _check(

@@ -15,8 +15,10 @@ from featdyn.errors import FeatdynError
 from featdyn.output import FORMATS, output_file, shown
 from featdyn.plain import plain
 from featdyn.query.answer import Answer
+from featdyn.query.cells import Array
 
 SHOWN = 60  # rows of a table for people
+LISTED = 6  # values of a list in one of its cells
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes a cell that begins so for
 
 
@@ -28,10 +30,10 @@ def render(
     Parameters
     ----------
     format
-        ``table``: aligned, for people; numbers have 5 significant digits, and long tables are cut in the middle.
-        ``csv``: with a header; NaN is empty. ``json``: a list of records; what is not finite is null. ``parquet``,
-        ``arrow`` (an IPC file) and ``netcdf`` (version 3, of an answer along its axes) are binary. All but the first
-        keep every digit.
+        ``table``: aligned, for people; numbers have 5 significant digits, and long tables are cut in the middle,
+        lists behind six values. ``csv``: with a header; NaN is empty, a list is one of JSON. ``json``: a list of
+        records; what is not finite is null. ``parquet``, ``arrow`` (an IPC file) and ``netcdf`` (version 3, of an
+        answer along its axes) are binary. All but the first keep every digit.
     raw
         Texts in csv as they are in the store. Else one that a spreadsheet would run as a formula begins with ``'``,
         and control characters are written as ``\x1b``, as they always are in tables.
@@ -60,10 +62,23 @@ def render(
     elif format == "arrow":
         _arrow(frame, _binary(out, format))
     elif format == "csv":
+        frame = _listed(frame)
         (frame if raw else _harmless(frame)).to_csv(out, index=False, lineterminator="\n")
     else:
         for line in _json(frame) if format == "json" else _lines(frame, whole):
             out.write(line + "\n")
+
+
+def _listed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with lists, and what else holds several values, as JSON."""
+
+    def listed(cell: Any) -> Any:
+        if not isinstance(cell, (np.ndarray, list, tuple, dict)):
+            return cell
+        return json.dumps(plain(cell, missing=True), ensure_ascii=False)
+
+    found: pd.DataFrame = frame.apply(lambda column: column.map(listed) if column.dtype == object else column)
+    return found
 
 
 def _harmless(frame: pd.DataFrame) -> pd.DataFrame:
@@ -85,13 +100,16 @@ def _arrow(frame: pd.DataFrame, out: BinaryIO) -> None:
 
 
 def _netcdf(table: pd.DataFrame | Answer) -> bytes:
-    """Return the bytes of a NetCDF file; of a table that is no answer its columns lie along ``row``."""
+    """Return the bytes of a NetCDF file; of a table that is no answer its columns lie along ``row``.
+
+    Values of lists lie along an axis of their own.
+    """
     import xarray as xr
 
     if isinstance(table, Answer):
         found = table.dataset()
     else:
-        found = xr.Dataset({str(name): ("row", np.asarray(table[name])) for name in table})
+        found = xr.Dataset({str(name): _along(str(name), table[name]) for name in table})
     for name, variable in found.variables.items():
         if variable.dtype.kind in "OU":  # text; what is missing is empty
             words = ["" if pd.isna(word) else str(word) for word in variable.values.reshape(-1)]
@@ -105,6 +123,20 @@ def _netcdf(table: pd.DataFrame | Answer) -> bytes:
         return bytes(found.to_netcdf(format="NETCDF3_64BIT", engine="scipy"))
     except ValueError as error:  # whole numbers beyond 32 bits, names that NetCDF does not take
         raise FeatdynError(f"netcdf cannot hold this table ({error}): write parquet or arrow") from error
+
+
+def _along(name: str, column: pd.Series) -> tuple[tuple[str, ...], Array]:
+    """Return the axes of a table's column, and its values."""
+    cells = column.tolist()
+    lists = [cell for cell in cells if isinstance(cell, (np.ndarray, list))]
+    if not lists:
+        return ("row",), np.asarray(column)
+    rows = [np.ma.filled(c.astype(float), np.nan) if np.ma.isMaskedArray(c) else np.asarray(c) for c in lists]
+    if len(rows) == len(cells) and len({row.shape for row in rows}) == 1:
+        values = np.stack(rows)
+        if values.ndim == 2 and not any(isinstance(v, (np.ndarray, list, dict)) for v in values[:, :1].flat):
+            return ("row", f"{name}_value"), values
+    raise FeatdynError(f"netcdf takes lists of one length, of single values; {name} has others: write parquet or arrow")
 
 
 def _binary(out: TextIO, format: str) -> BinaryIO:
@@ -131,7 +163,7 @@ def _lines(frame: pd.DataFrame, whole: bool) -> Iterator[str]:
     for name in frame.columns:
         column = frame[name]
         values = [*column.iloc[:half].tolist(), *column.iloc[-half:].tolist()] if cut else column.tolist()
-        cells = [shown(str(name)), *(f"{v + 0.0:.5g}" if isinstance(v, float) else shown(str(v)) for v in values)]
+        cells = [shown(str(name)), *map(_cell, values)]
         if cut:
             cells.insert(half + 1, "...")
         width = max(map(len, cells))
@@ -141,3 +173,14 @@ def _lines(frame: pd.DataFrame, whole: bool) -> Iterator[str]:
         yield "  ".join(row).rstrip()
     if cut:
         yield f"{len(frame):,} rows, the first and last {half} shown; --format csv writes all of them"
+
+
+def _cell(value: Any) -> str:
+    """Return a cell for people, in one line."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, (list, tuple)):
+        more = [f"... {len(value):,} values"] if len(value) > LISTED else []
+        return f"[{', '.join([*map(_cell, value[:LISTED]), *more])}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_cell(key)}: {_cell(inner)}' for key, inner in value.items())}}}"
+    return f"{value + 0.0:.5g}" if isinstance(value, float) else shown(str(value))

@@ -17,6 +17,7 @@ from featdyn.query.sql.tables import tables as tables_of
 from featdyn.store import Run
 
 _LIST = re.compile(r"\s*(show(\s+all)?\s+tables|show|describe)\s*;?\s*", re.IGNORECASE)
+_NO_TABLE = re.compile(r'Table with name "?([^"!]+?)"? does not exist')
 ANALYSES = ("name", "path", "question", "options", "missing")  # columns of the table of that name
 
 
@@ -48,6 +49,8 @@ def sql(run: Run, statement: str) -> pd.DataFrame:
         import duckdb
     from featdyn.query.sql.scan import Scan
 
+    catalogue = Catalogue(run)
+    known = list(tables_of(catalogue))
     connection = duckdb.connect(config={"enable_external_access": "false"})
     scans = []
     try:
@@ -57,7 +60,7 @@ def sql(run: Run, statement: str) -> pd.DataFrame:
         if len(asked) > 1:  # only the last one's answer would be seen
             raise FeatdynError(f"these are {len(asked)} statements: give one")
         connection.execute("set python_enable_replacements = false")
-        for number, table in enumerate(_asked(duckdb, connection, list(tables_of(Catalogue(run))), statement)):
+        for number, table in enumerate(_asked(duckdb, connection, known, statement)):
             scans.append(Scan(table))
             connection.register(f"scan_{number}", scans[-1])
             if table.schema:
@@ -71,7 +74,8 @@ def sql(run: Run, statement: str) -> pd.DataFrame:
         return found.df() if found.description else pd.DataFrame()
     except duckdb.Error as error:
         failed = next((scan.failed for scan in scans if isinstance(scan.failed, FeatdynError)), None)
-        raise failed or FeatdynError(_line(str(error))) from error
+        message = _no_table(str(error), statement, catalogue, known) or _line(str(error))
+        raise failed or FeatdynError(message) from error
     finally:
         connection.close()
 
@@ -103,6 +107,23 @@ def _analyses(run: Run) -> pd.DataFrame:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _no_table(message: str, statement: str, catalogue: Catalogue, known: list[Table]) -> str:
+    """Say how to get a table that is not there; nothing of other errors, nor where DuckDB offers one of the run's."""
+    missing = _NO_TABLE.search(message)
+    if missing is None:
+        return ""
+    name = missing[1].rpartition(".")[2]
+    if re.search(rf'\bresults"?\s*\.\s*"?{re.escape(name)}\b', statement, re.IGNORECASE):
+        never_asked = catalogue.no_result(f"results.{name.lower()}")
+        if never_asked:
+            return f"{catalogue.run.path}: {never_asked}"
+    offered = re.findall('"([^"]+)"', message.partition("Did you mean")[2].partition("\nLINE ")[0])
+    own = {"analyses", *(form for table in known for form in (table.name, f"{table.schema}.{table.name}"))}
+    if offered and set(offered) <= own:  # its own, such as pg_catalog's, hold nothing of a run
+        return ""
+    return f"no table {missing[1]}: featdyn sql {catalogue.run.path} lists what there is"
 
 
 def _line(message: str) -> str:

@@ -7,6 +7,7 @@ tells from what is known of them (that of a checkpoint its step is 40), so that 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -14,13 +15,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
+from pyarrow import acero
 from pyarrow.fs import LocalFileSystem
 
 from featdyn.query.cells import Array, Cells, Region
 from featdyn.query.sql.tables import Table
 
 PLACES = 4096  # of a longer axis cells are told apart, not single places
-ROWS = 65_536  # of a batch, or those of one cell
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What DuckDB takes for a pyarrow scanner: it reads when it is asked, in the thread that asks.
+
+    One of pyarrow's own reads ahead in threads that nobody waits for, as behind a LIMIT; where Python ends meanwhile,
+    they call into what is gone, and the process aborts or hangs.
+    """
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """Return the stream that DuckDB reads."""
+        return pa.RecordBatchReader.from_batches(self.schema, self.batches)
 
 
 class Scan(ds.Dataset):  # type: ignore[misc]
@@ -45,14 +62,13 @@ class Scan(ds.Dataset):  # type: ignore[misc]
             fields.append((name, pa.list_(inner, size) if self._packed(array.cells) else inner))
         return pa.schema(fields)
 
-    def scanner(
-        self, columns: Sequence[str] | None = None, filter: ds.Expression | None = None, **_: Any
-    ) -> ds.Scanner:
+    def scanner(self, columns: Sequence[str] | None = None, filter: ds.Expression | None = None, **_: Any) -> Batches:
         """Return what reads columns of the rows for which a filter holds."""
         needed = self._needed(columns, filter)
         schema = pa.schema([self.schema.field(name) for name in needed])
-        batches = self._batches(schema, filter)
-        return ds.Scanner.from_batches(batches, schema=schema, columns=columns, filter=filter)
+        wanted = needed if columns is None else list(columns)
+        found = (_wanted(batch, wanted, filter) for batch in self._batches(schema, filter))
+        return Batches(pa.schema([self.schema.field(name) for name in wanted]), found)
 
     def _needed(self, columns: Sequence[str] | None, filter: ds.Expression | None) -> list[str]:
         names: list[str] = self.schema.names
@@ -146,6 +162,16 @@ class Scan(ds.Dataset):  # type: ignore[misc]
         shadow = ds.FileSystemDataset(fragments, pa.schema(plain), form, files)
         kept = [parts[int(fragment.path)] for fragment in shadow.get_fragments(filter=filter)]
         return np.concatenate(kept) if kept else everything[:0]
+
+
+def _wanted(batch: pa.RecordBatch, columns: list[str], filter: ds.Expression | None) -> pa.RecordBatch:
+    """Return columns of the rows for which a filter holds."""
+    if filter is not None:
+        source = acero.Declaration("table_source", acero.TableSourceNodeOptions(pa.Table.from_batches([batch])))
+        plan = acero.Declaration("filter", acero.FilterNodeOptions(filter), [source])
+        kept = plan.to_table(use_threads=False).combine_chunks().to_batches()
+        batch = kept[0] if kept else batch.slice(0, 0)
+    return batch.select(columns) if columns else _empty(batch.num_rows)
 
 
 def _known(columns: dict[str, Array], part: NDArray[np.intp]) -> ds.Expression:
