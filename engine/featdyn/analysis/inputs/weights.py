@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from featdyn.analysis.inputs.lacking import lacking
 from featdyn.capture.tap import device_of
 from featdyn.errors import FeatdynError, NetworkError
+from featdyn.functional import functional_call
 from featdyn.networks import build, is_skeleton, skeleton, unwrap
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
