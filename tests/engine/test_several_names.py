@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from featdyn import Probes, Recorder, analyze, open_run
+from featdyn.analysis.inputs.weights import States
 from featdyn.errors import NetworkError
 from featdyn.functional import functional_call
 
@@ -149,3 +150,17 @@ def test_what_is_named_must_run(tmp_path, layers):
     with pytest.raises(NetworkError, match=f"^layer {layers[-1]} does not run in a forward pass: leave it out"):
         recorded(tmp_path / "r.zarr", Blocks("whole"), layers)
     assert not (tmp_path / "r.zarr").exists()
+
+
+def test_weights_that_do_not_fit_are_told_by_the_first_name(tmp_path):
+    recorded(tmp_path / "r.zarr", Blocks(), ["blocks.*"])
+    run, wide, short = open_run(tmp_path / "r.zarr"), Blocks(), Blocks()
+    wide.head = nn.Linear(8, 4)
+    del short.head
+    for model, why in (
+        (Blocks("last"), "it has last.0.weight, which they lack"),
+        (short, "they have head.bias, which it lacks"),
+        (wide, r"its head.weight has shape \(4, 8\), theirs \(3, 8\)"),
+    ):
+        with pytest.raises(NetworkError, match=f": the weights of checkpoint 0 do not fit this network: {why}$"):
+            States(run, model)

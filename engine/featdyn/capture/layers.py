@@ -45,12 +45,12 @@ def select(
     Patterns are module names (see :func:`featdyn.networks.asked_layers`), also with ``*`` (within a part of the name)
     and ``**`` (across dots), or names of cuts, such as a pooled vector; ``all`` stands for every cut of the network and
     ``default`` for its default cuts. Where there are none, both stand for its direct children. Of these two what cannot
-    be recorded is left out, and of a pattern with ``*``, ``?`` or ``[`` what does not run. Raises
-    :class:`NetworkError` where a pattern matches nothing that runs, or a layer cannot be recorded. With
-    ``modules_only`` cuts that have no module are left out: several ranks share buffers by modules. ``axes`` are of patterns, the last that
-    fits a layer counts, and where they name no positions those of convolutions of sequences, their norms and pools are
-    the last axis; ``handed_on`` learns into which layers later steps write; ``pool`` is of layers whose axis does not
-    say another, ``mask`` gives that of the probes, or that which an axis names.
+    be recorded is left out, and of a pattern with ``*``, ``?`` or ``[`` what does not run. Raises :class:`NetworkError`
+    where a pattern matches nothing that runs, or a layer cannot be recorded. With ``modules_only`` cuts that have no
+    module are left out: several ranks share buffers by modules. ``axes`` are of patterns, the last that fits a layer
+    counts, and where they name no positions those of convolutions of sequences, their norms and pools are the last
+    axis; ``handed_on`` learns into which layers later steps write; ``pool`` is of layers whose axis does not say
+    another, ``mask`` gives that of the probes, or that which an axis names.
     """
     modules = [name for name, _ in model.named_modules() if name]
     outer = ", ".join([name for name in modules if "." not in name][:20])
