@@ -16,7 +16,7 @@ from featdyn.capture.handed_on import HandedOn
 from featdyn.capture.layout import Layout, layout
 from featdyn.capture.nest import Nest
 from featdyn.capture.one_tensor import packed
-from featdyn.capture.tap import LayerError
+from featdyn.capture.tap import IdleError, LayerError
 from featdyn.errors import NetworkError
 from featdyn.networks import Cut, Taps, asked_layers, cuts, default_cuts, module_cuts
 from featdyn.networks.layer_patterns import matching
@@ -45,12 +45,12 @@ def select(
     Patterns are module names (see :func:`featdyn.networks.asked_layers`), also with ``*`` (within a part of the name)
     and ``**`` (across dots), or names of cuts, such as a pooled vector; ``all`` stands for every cut of the network and
     ``default`` for its default cuts. Where there are none, both stand for its direct children. Of these two what cannot
-    be recorded is left out. Raises
-    :class:`NetworkError` where a pattern matches nothing, or a layer cannot be recorded. With ``modules_only`` cuts
-    that have no module are left out: several ranks share buffers by modules. ``axes`` are of patterns, the last that
-    fits a layer counts, and where they name no positions those of convolutions of sequences, their norms and pools are
-    the last axis; ``handed_on`` learns into which layers later steps write; ``pool`` is of layers whose axis does not
-    say another, ``mask`` gives that of the probes, or that which an axis names.
+    be recorded is left out, and of a pattern with ``*``, ``?`` or ``[`` what does not run. Raises :class:`NetworkError`
+    where a pattern matches nothing that runs, or a layer cannot be recorded. With ``modules_only`` cuts that have no
+    module are left out: several ranks share buffers by modules. ``axes`` are of patterns, the last that fits a layer
+    counts, and where they name no positions those of convolutions of sequences, their norms and pools are the last
+    axis; ``handed_on`` learns into which layers later steps write; ``pool`` is of layers whose axis does not say
+    another, ``mask`` gives that of the probes, or that which an axis names.
     """
     modules = [name for name, _ in model.named_modules() if name]
     outer = ", ".join([name for name in modules if "." not in name][:20])
@@ -58,6 +58,8 @@ def select(
     every: dict[str, Cut] | None = None  # to find them may take seconds
     chosen: dict[str, bool] = {}  # name -> whether it was asked for
     turned: dict[str, Axis] = {}
+    by_pattern: dict[str, list[str]] = {}
+    named: set[str] = set()
     for pattern in patterns:
         found = [] if pattern in ("default", "all") else asked_layers(model, pattern)
         if not found and every is None:
@@ -73,6 +75,10 @@ def select(
         found = found or matching(pattern, known)
         if not found:
             raise NetworkError(f"no layer {pattern!r}; {has}")
+        if pattern not in modules and not {"*", "?", "["}.isdisjoint(pattern):
+            by_pattern[pattern] = found
+        else:
+            named.update(found)
         chosen |= dict.fromkeys(found, True)
         turned |= dict.fromkeys(found, (axes or {}).get(pattern, Axis()))
     why, picked = "", set[str]()
@@ -103,6 +109,14 @@ def select(
             return {
                 n: replace(one, unsure=n in first and first[n] is None, picked=n in picked) for n, one in laid.items()
             }, taps
+        except IdleError as error:
+            if literal := [name for name in error.layers if name in named]:
+                raise IdleError(literal) from None
+            chosen = {name: asked for name, asked in chosen.items() if name not in error.layers}
+            for pattern, fitting in by_pattern.items():
+                if chosen.keys().isdisjoint(fitting):
+                    raise NetworkError(f"no layer that {pattern!r} fits runs in a forward pass; {has}") from None
+            why = f" ({error})"
         except LayerError as error:
             if chosen.pop(error.layer):
                 raise

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from featdyn.errors import NetworkError
-from featdyn.networks import cuts, default_cuts
+from featdyn.networks import asked_layers, cuts, default_cuts
 from featdyn.networks.kept_features import KeptFeatures
-from featdyn.networks.layer_patterns import matching
 from featdyn.networks.packed import with_forward
 from featdyn.networks.pieces import Pieces, Stored, Weights
 
@@ -66,14 +65,13 @@ class Piecewise:
 
         Raises :class:`NetworkError` where one does not.
         """
-        modules = [name for name, _ in self._model.named_modules() if name]
         known, found = self._modules(), list[str]()
         for pattern in patterns:
             if pattern in ("default", "all"):
                 worthy = [cut for cut in cuts(self._model, self._inputs) if cut.module]
                 names = default_cuts(worthy) if pattern == "default" else [cut.name for cut in worthy]
             else:
-                names = matching(pattern, modules)
+                names = asked_layers(self._model, pattern)
             if missing := [name for name in names if name not in known]:
                 raise NetworkError(
                     f"layer {missing[0]}: of a network larger than memory layers are recorded that separate it in two "

@@ -35,6 +35,14 @@ class LayerError(NetworkError):
         self.layer = layer
 
 
+class IdleError(LayerError):
+    """Layers that do not run in a forward pass, as a list of modules or a branch that is not taken."""
+
+    def __init__(self, layers: Sequence[str]) -> None:
+        super().__init__(f"layer {layers[0]} does not run in a forward pass: {_OTHER}", layers[0])
+        self.layers = layers
+
+
 class StaleError(LayerError):
     """A layer that is a cut of another network than this one is now, which has hooks or was changed since."""
 
@@ -220,7 +228,7 @@ def _run(
             kept = {**hooked, **kept}
         missing = [name for name in layers if name not in kept]
         if missing:
-            raise LayerError(f"layer {missing[0]} does not run in a forward pass: {_OTHER}", missing[0])
+            raise IdleError(missing)
         # A network may return one of its buffers, which are about to be as they were.
         buffers = {memory_of(buffer) for buffer in model.buffers()}
         ends = [t.detach().clone() if memory_of(t) in buffers else t.detach() for t in (logits, own)]

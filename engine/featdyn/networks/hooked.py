@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from featdyn.errors import NetworkError
+from featdyn.functional import functional_call
 from featdyn.networks.attention import with_plain_attention, without_fast_path
 from featdyn.networks.cut import INPUT, OUTPUT, Cut
 from featdyn.networks.hooked_part import Layout, hooked_part, one_tensor

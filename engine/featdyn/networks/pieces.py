@@ -16,8 +16,8 @@ from typing import Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from featdyn.functional import functional_call
 from featdyn.networks.cut import Cut, segments
 from featdyn.networks.kept_features import KeptFeatures
 from featdyn.networks.skeleton import refuse_empty

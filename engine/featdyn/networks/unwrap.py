@@ -34,14 +34,16 @@ def unwrap(model: nn.Module) -> nn.Module:
 def asked_layers(model: nn.Module, pattern: str) -> list[str]:
     """Return the names of the layers that a pattern fits; each has one, the first of ``named_modules``.
 
-    Where it fits none of these, other names lead there: those of a module that stands in several places, names without
-    the parts that wrappers inside the network add, and names with the parts that wrappers around it would add.
+    A pattern fits a layer by any of the names that lead there: those of a module that stands in several places, names
+    without the parts that wrappers inside the network add, and, where it fits none of these, names with the parts that
+    wrappers around it would add. A pattern that is a name means that layer alone.
     """
-    found = matching(pattern, [name for name, _ in model.named_modules() if name])
-    if not found:
-        first = {id(module): name for name, module in model.named_modules()}
-        other = {name: first[id(module)] for name, module in _every_name(model, "", frozenset())}
-        found = list(dict.fromkeys(other[name] for name in matching(pattern, other) if other[name]))
+    first = {id(module): name for name, module in model.named_modules()}
+    if pattern in first.values():
+        return [pattern] if pattern else []
+    other = {name: first[id(module)] for name, module in _every_name(model, "", frozenset())}
+    fits = {other.get(name, name) for name in matching(pattern, other.keys() | first.values())}
+    found = [name for name in first.values() if name and name in fits]
     outer = _PREFIX.match(pattern)
     return asked_layers(model, pattern[outer.end() :]) if outer and not found else found
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from featdyn.functional import functional_call
 
 
 def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:

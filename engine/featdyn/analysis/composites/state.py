@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from featdyn.analysis.inputs.stitchable import FEW, SAME, Stitchable, cut_network
 from featdyn.capture.call import Call
 from featdyn.errors import FeatdynError, NetworkError
+from featdyn.functional import functional_call
 from featdyn.networks import segments, state_for
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run

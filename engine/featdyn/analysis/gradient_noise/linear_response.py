@@ -17,10 +17,11 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, vmap
+from torch.func import jvp, vmap
 
 from featdyn.analysis.gradient_noise.tangents import SinglePrecisionTangents
 from featdyn.capture.axis import pooled
+from featdyn.functional import functional_call
 from featdyn.networks import Cut, features_at, state_for
 from featdyn.networks.attention import with_plain_attention, without_fast_path
 
@@ -80,7 +81,7 @@ class Features:
 
         def along(tangent: dict[str, Tensor]) -> list[Tensor]:
             with SinglePrecisionTangents():
-                return jvp(lambda changed: self._features({**own, **changed}), (moving,), (tangent,))[1]  # type: ignore[no-any-return]
+                return jvp(lambda changed: self._features(own, changed), (moving,), (tangent,))[1]  # type: ignore[no-any-return]
 
         size = sum(tensor.numel() for tensor in moving.values())
         many = max(1, TOGETHER // _step_bytes(size, len(self._inputs), self._widest))
@@ -116,14 +117,16 @@ class Features:
             step = {name: tensors[i] for name, tensors in steps.items()}
             share = scale / (_norm(step) or 1.0)
             there, back = (
-                self._features({**own, **{name: moving[name] + sign * v for name, v in step.items()}})
+                self._features(own, {name: moving[name] + sign * v for name, v in step.items()})
                 for sign in (share, -share)
             )
             found.append([((a - b) / (2 * share)).cpu() for a, b in zip(there, back, strict=True)])
         return [torch.stack(z) for z in zip(*found, strict=True)]
 
-    def _features(self, state: dict[str, Tensor]) -> list[Tensor]:
-        found = zip(functional_call(self._part, state, (self._inputs,)), self._real, strict=True)
+    def _features(self, state: dict[str, Tensor], changed: dict[str, Tensor] | None = None) -> list[Tensor]:
+        first = changed or {}  # whichever other name leads to the same tensor
+        given = first | {name: tensor for name, tensor in state.items() if name not in first}
+        found = zip(functional_call(self._part, given, (self._inputs,)), self._real, strict=True)
         return [(z if real is None else pooled(z, real, "none")).flatten(1) for z, real in found]
 
 

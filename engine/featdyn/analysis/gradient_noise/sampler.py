@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from featdyn.analysis.gradient_noise.side_by_side import side_by_side
 from featdyn.analysis.gradient_noise.training_data import TrainingData
 from featdyn.capture.nest import Nest, mapped
 from featdyn.errors import FeatdynError
+from featdyn.functional import functional_call
 from featdyn.training.batches import mixed_seed, seeded
 from featdyn_kernels import get_threads
 from featdyn_kernels._threads import one_torch_thread

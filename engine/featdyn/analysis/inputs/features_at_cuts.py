@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from featdyn.analysis.inputs.feature_source import Rates, Source
 from featdyn.analysis.inputs.one_input import Inputs, as_given
@@ -27,6 +26,7 @@ from featdyn.analysis.inputs.weights import default_device, device_for
 from featdyn.capture.axis import pooled
 from featdyn.capture.probes import filled
 from featdyn.capture.tap import device_of
+from featdyn.functional import functional_call
 from featdyn.networks import Cut, features_at, state_for
 from featdyn.store import Run
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from featdyn.analysis.inputs import feature_source as source
 from featdyn.analysis.inputs.feature_source import Rates, Source
@@ -35,6 +34,7 @@ from featdyn.capture.call import Call
 from featdyn.capture.tap import device_of
 from featdyn.compute import Limits, Plan
 from featdyn.errors import FeatdynError, NetworkError
+from featdyn.functional import functional_call
 from featdyn.networks import Cut, is_skeleton, resolve, state_for, ways
 from featdyn.networks.choose import NoCut
 from featdyn.networks.layer_patterns import matching

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from featdyn.analysis.inputs.lacking import lacking
 from featdyn.capture.tap import device_of
 from featdyn.errors import FeatdynError, NetworkError
+from featdyn.functional import functional_call
 from featdyn.networks import build, is_skeleton, skeleton, unwrap
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run
@@ -174,8 +174,16 @@ class States(Sequence[dict[str, Tensor]]):
 
     def _check(self, checkpoint: int, stored: Mapping[str, tuple[int, ...]]) -> None:
         assert self._own is not None
-        if stored != {name: tuple(tensor.shape) for name, tensor in self._own.items()}:
-            raise NetworkError(f"{self._run.path}: the weights of checkpoint {checkpoint} do not fit this network")
+        own = {name: tuple(tensor.shape) for name, tensor in self._own.items()}
+        for name in (*own, *stored):
+            if name not in stored or name not in own:
+                why = f"it has {name}, which they lack" if name in own else f"they have {name}, which it lacks"
+            elif own[name] != stored[name]:
+                why = f"its {name} has shape {own[name]}, theirs {stored[name]}"
+            else:
+                continue
+            fit = f"the weights of checkpoint {checkpoint} do not fit this network"
+            raise NetworkError(f"{self._run.path}: {fit}: {why}")
 
 
 def device_for(model: nn.Module) -> torch.device:

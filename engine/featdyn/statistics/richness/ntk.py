@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
+from torch.func import jacrev, vmap
 
+from featdyn.functional import functional_call
 from featdyn.statistics.richness.low_rank import ROUNDING, Values
 
 BLOCK = 2**28

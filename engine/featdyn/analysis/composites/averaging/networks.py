@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from featdyn.analysis.composites.batchnorm_statistics import OneValue, batch_norms, nearly_equal, reestimated
 from featdyn.analysis.inputs.class_labels import class_logits
@@ -21,6 +20,7 @@ from featdyn.analysis.inputs.widest import widest
 from featdyn.capture.call import Call
 from featdyn.capture.tap import device_of
 from featdyn.compute import Plan
+from featdyn.functional import functional_call
 from featdyn.networks import predicted_classes
 from featdyn.networks.twin import eval_twin
 from featdyn.store import Run

@@ -12,7 +12,6 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import functional_call
 
 from featdyn.analysis.composites.batchnorm import CELLS, POLICIES, BatchNormOptions
 from featdyn.analysis.composites.batchnorm_statistics import OneValue, batch_norms, by_batch, nearly_equal, reestimated
@@ -32,6 +31,7 @@ from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
 from featdyn.analysis.status import FEW, NO_TRAINING_PROBES, Status
 from featdyn.compute import Plan
+from featdyn.functional import functional_call
 from featdyn.networks import predicted_classes, state_for
 from featdyn.statistics.resampling import difference_interval, share_interval
 from featdyn.store import Run

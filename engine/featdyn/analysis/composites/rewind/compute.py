@@ -9,7 +9,6 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import functional_call
 
 from featdyn.analysis.composites.grid import apart_macs, refuse_apart, with_apart
 from featdyn.analysis.composites.predictions import (
@@ -27,6 +26,7 @@ from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.inputs.suffix_banks import bank_bytes, suffixes
 from featdyn.analysis.status import Status
 from featdyn.compute import Plan
+from featdyn.functional import functional_call
 from featdyn.networks import predicted_classes, segments, state_for
 from featdyn.statistics.resampling import difference_interval, share_interval
 from featdyn.store import Run

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import functional_call
 
 from featdyn.analysis.features.interactions import InteractionsOptions
 from featdyn.analysis.features.interactions.masker import Masker
@@ -22,6 +21,7 @@ from featdyn.analysis.inputs.features_at_cuts import Batch
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.inputs.suffix_banks import suffixes
 from featdyn.errors import FeatdynError, first_line
+from featdyn.functional import functional_call
 from featdyn.networks import state_for
 from featdyn.statistics.interactions import log_odds
 from featdyn.store import Run

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import functional_call
 
 from featdyn.analysis.features.interactions.masker import Masker
 from featdyn.analysis.features.interactions.masking import Masking
@@ -20,6 +19,7 @@ from featdyn.analysis.inputs.class_labels import class_logits
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import DEAD, FEW, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS
 from featdyn.capture.axis import pooled
+from featdyn.functional import functional_call
 from featdyn.networks import features_at, state_for
 from featdyn.statistics import softmax_probe
 from featdyn.statistics.interactions import log_odds
