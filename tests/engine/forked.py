@@ -6,12 +6,14 @@ import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from featdyn.compute import Workers
 
+Value = TypeVar("Value")
 # One server for all tests: the first to start a process decides what it has imported.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -29,6 +31,22 @@ def start(target: Callable[..., object], *arguments: Any) -> BaseProcess:
     process = CONTEXT.Process(target=target, args=arguments)
     process.start()
     return process
+
+
+def alone(function: Callable[..., Value], *arguments: Any) -> Value:
+    """Return what a function of a module returns in a process of its own, where no other test has left anything."""
+    ours, theirs = CONTEXT.Pipe()
+    process = start(_answer, theirs, function, arguments)
+    theirs.close()
+    try:
+        found: Value = ours.recv()
+    finally:
+        process.join()
+    return found
+
+
+def _answer(to: Connection, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    to.send(function(*arguments))
 
 
 @contextmanager
