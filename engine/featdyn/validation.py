@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
@@ -31,6 +32,14 @@ class Options(BaseModel):
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError("input should be less than 2^63")
         return value
+
+
+def parse_toml(text: str, source: str) -> dict[str, Any]:
+    """Return the values of a TOML file, or raise a :class:`RecipeError` of one line that names it."""
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RecipeError(f"{source}: not valid TOML: {error}") from None
 
 
 def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:

@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from featdyn.errors import NetworkError
+from featdyn.networks.unwrap import INNER
 
 DEPTH = 3
 """How deep a file's dicts are searched for a ``state_dict``."""
-_INSIDE = re.compile(r"(?<=\.)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_INSIDE = re.compile(rf"(?<=\.)(?:{'|'.join(INNER)}|_checkpoint_wrapped_module)\.")
 """What wrappers of a part of a network add inside its names."""
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 

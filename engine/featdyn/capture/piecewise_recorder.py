@@ -23,6 +23,7 @@ from featdyn.capture.recording import Recording
 from featdyn.capture.recording_needs import RecordingNeeds
 from featdyn.capture.values import tensors_in_parts
 from featdyn.errors import NetworkError
+from featdyn.networks.pieces import chunk_sizes, moved_bytes
 from featdyn.sizes import size
 from featdyn.store import Run
 from featdyn.store.place import Place
@@ -89,9 +90,8 @@ class PiecewiseRecorder(Recorder):
         largest = WRITTEN * max((tensor.nbytes for tensor in own.values()), default=0)
         fixed = buffers + max(pieces.held_bytes, largest) + CHECKING + BETWEEN * unit
         batches, found = len(self._places), []
-        for chunk in {0, batches, *(2**k for k in range(batches.bit_length()))}:
-            moved = pieces.stored_bytes() * (-(-batches // chunk) if chunk else 1)
-            moved += 0 if chunk else 2 * (len(pieces) - 1) * batches * unit
+        for chunk in chunk_sizes(batches):
+            moved = moved_bytes(pieces.stored_bytes(), len(pieces), batches, unit, chunk)
             found.append((fixed + chunk * unit, moved, chunk))
         fitting = [way for way in found if way[0] <= self._room] or [min(found)]
         held, moved, chunk = min(fitting, key=lambda way: way[1])
@@ -139,9 +139,9 @@ class _Recording(Recording):
     has_weights = False
 
     @contextmanager
-    def holding(self, run: Run, checkpoint: int) -> Iterator[None]:
+    def holding(self, run: Run, checkpoint: int) -> Iterator[bool]:
         with self.network.holding(run.state_file(checkpoint)):
-            yield
+            yield self.holds(run, checkpoint)
 
     def holds(self, run: Run, checkpoint: int) -> bool:
         return True  # each checkpoint brings its weights

@@ -94,12 +94,13 @@ class Recording:
         self.said = [line for line in said if line]
 
     @contextmanager
-    def holding(self, run: Run, checkpoint: int) -> Iterator[None]:
-        """Let the network have the weights of a recorded checkpoint for a while."""
+    def holding(self, run: Run, checkpoint: int) -> Iterator[bool]:
+        """Let the network have the weights of a recorded checkpoint for a while; give whether it has them anyway."""
         state, model = run.state(checkpoint), self.model
+        already = holds(state, model)
         own = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
         with with_tensors(model, {name: state[name] for name, _ in own if name in state}):
-            yield
+            yield already
 
     def holds(self, run: Run, checkpoint: int) -> bool:
         """Whether the network has the weights of a recorded checkpoint."""

@@ -49,7 +49,7 @@ def last_checkpoint(
     gradients = [a.path for a in run.schema.arrays if a.path.startswith("layers/") and a.path.endswith("/gradient")][:1]
     outputs = [f"outputs/{name}" for name in ("logits", "top_logits", "loss") if f"outputs/{name}" in run.nodes]
     count = min(batch, run.schema.samples, FEW)
-    with recording.holding(run, last):
+    with recording.holding(run, last) as at_last:
         found = recording.columns(batch_of(0, count, count))
     before = {path: torch.from_numpy(run.block(path, last, 0)[:count].copy()) for path in [*outputs, *gradients]}
     # At padding nothing is stored.
@@ -73,7 +73,7 @@ def last_checkpoint(
                 f"than there): {CHOOSE}"
             )
         accept({what: (f"as at checkpoint {last}", "others, with the same weights")})
-    return int(run.values("step")[last]), recording.holds(run, last)
+    return int(run.values("step")[last]), at_last
 
 
 def begun(store: Store, last: int, what: str = "") -> StoreError:

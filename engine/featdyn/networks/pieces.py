@@ -177,6 +177,29 @@ class Pieces:
         return self._open[checkpoint]
 
 
+def chunk_sizes(batches: int) -> list[int]:
+    """Return how many batches may pass together: 0 (all, on disk between pieces), powers of two, or all."""
+    return sorted({0, *powers(batches), batches})
+
+
+def powers(limit: int) -> Iterator[int]:
+    """Yield the powers of two below a limit."""
+    value = 1
+    while value < limit:
+        yield value
+        value *= 2
+
+
+def moved_bytes(weights: int, pieces: int, batches: int, unit: int, chunk: int) -> int:
+    """Return the bytes that are read of ``weights``, and written and read between pieces, as batches pass them once.
+
+    ``unit`` are the bytes of a batch where features are widest, ``chunk`` is as :meth:`Pieces.features` takes it.
+    """
+    if chunk:
+        return weights * -(-batches // chunk)
+    return weights + 2 * (pieces - 1) * batches * unit
+
+
 def chunks(values: Sequence[Value], size: int) -> Iterator[Sequence[Value]]:
     """Yield runs of so many, or all at once for 0."""
     size = size or len(values)

@@ -11,7 +11,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from featdyn.networks.layer_patterns import matching
 
-_PREFIX = re.compile(r"(?:module|_orig_mod|_fsdp_wrapped_module|base_model\.model)\.")
+INNER = ("module", "_orig_mod", "_fsdp_wrapped_module")
+"""What wrappers call the module inside: DDP, DataParallel and averaged models, ``torch.compile``, FSDP."""
+_PREFIX = re.compile(rf"(?:{'|'.join(INNER)}|base_model\.model)\.")
 """What wrappers put before a layer's name, each once more."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from featdyn.errors import RecipeError
 from featdyn.nearest import meant
 from featdyn.reproduce import quantities
 from featdyn.reproduce.study import FIRST, LAST, Experiment, Study, references
-from featdyn.validation import validate
+from featdyn.validation import parse_toml, validate
 
 
 def names() -> list[str]:
@@ -37,10 +36,7 @@ def load(source: str) -> Study:
         why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror and Path(source).suffix else ""
         known = f"{meant(source, names())}give a TOML file, or one of {', '.join(names())}"
         raise RecipeError(f"no study {source[:100]!r}{why}: {known}") from None
-    try:
-        values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RecipeError(f"{source}: not valid TOML: {error}") from None
+    values = parse_toml(text, source)
     name = source if named else Path(source).stem
     study = validate(Study, {"name": name} | values, source)
     try:

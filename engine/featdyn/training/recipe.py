@@ -15,7 +15,7 @@ from featdyn.data.options import DataOptions, LabelOptions, ProbeOptions
 from featdyn.errors import RecipeError
 from featdyn.nearest import meant
 from featdyn.training.options import CheckpointOptions, InterventionOptions, NetworkOptions, TrainingOptions
-from featdyn.validation import Options, validate
+from featdyn.validation import Options, parse_toml, validate
 
 LARGEST = 10**6
 
@@ -76,10 +76,7 @@ def load(source: str, changes: Sequence[str] = ()) -> Recipe:
         name = source if len(source) < 100 else f"{source[:100]}..."
         shown = f"{meant(source, _names())}give a TOML file or a name that 'featdyn train --list' shows"
         raise RecipeError(f"no recipe {name!r}: {shown}") from None
-    try:
-        values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RecipeError(f"{source}: not valid TOML: {error}") from None
+    values = parse_toml(text, source)
     said = values.get("description")
     for change in changes:
         _apply(values, change)

@@ -14,9 +14,10 @@ import torch
 
 from featdyn.analysis.composites.predictions import outputs_bytes
 from featdyn.analysis.composites.tally import Item
-from featdyn.analysis.inputs.prefixes import least_moved, pieces_of, powers
+from featdyn.analysis.inputs.prefixes import least_moved, pieces_of
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
 from featdyn.compute import Limits, Plan
+from featdyn.networks.pieces import chunk_sizes, powers
 from featdyn.store import Run
 from featdyn_kernels import get_threads
 from featdyn_kernels.stitch.scored import scored
@@ -87,7 +88,7 @@ class Sizes:
     def orders(self) -> Iterator[Order]:
         """Yield those there are to choose from."""
         for group in [*powers(self.blocks), self.blocks]:
-            for chunk in sorted({0, *powers(self.units(group)), self.units(group)}):
+            for chunk in chunk_sizes(self.units(group)):
                 for disk in (False, True):
                     yield Order(self.blocks, self.steps, group, chunk, disk)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from featdyn.compute import Limits, Plan
 from featdyn.networks import Cut
 from featdyn.networks.kept_features import KeptFeatures
-from featdyn.networks.pieces import Pieces
+from featdyn.networks.pieces import Pieces, chunk_sizes, moved_bytes
 from featdyn.store import Run
 from featdyn.store.state_file import CHECKING
 
@@ -95,18 +95,16 @@ class PrefixSizes:
 
     def orders(self) -> Iterator[PrefixOrder]:
         """Yield those there are to choose from."""
-        for chunk in sorted({0, *powers(self.batches), self.batches}):
+        for chunk in chunk_sizes(self.batches):
             for disk in (False, True):
                 yield PrefixOrder(chunk, disk)
 
     def moved(self, order: PrefixOrder) -> int:
         """Return the bytes that are read of weights, and read and written of features on disk."""
-        found = self.steps * self.weights * (-(-self.batches // order.chunk) if order.chunk else 1)
+        found = moved_bytes(self.weights, self.pieces, self.batches, self.unit, order.chunk)
         if order.disk:
-            found += self.steps * (1 + self.asked) * self.batches * self.at_cuts
-        if not order.chunk:
-            found += 2 * (self.pieces - 1) * self.steps * self.batches * self.unit
-        return found
+            found += (1 + self.asked) * self.batches * self.at_cuts
+        return self.steps * found
 
     def on_disk(self, order: PrefixOrder) -> int:
         """Return the bytes of temporary files."""
@@ -152,11 +150,3 @@ def least_moved(
     if fitting:
         return min(fitting, key=lambda one: (one[1].reads, on_disk(one[0])))
     return min(found, key=lambda one: one[1].peak())
-
-
-def powers(limit: int) -> Iterator[int]:
-    """Yield the powers of two below a limit."""
-    value = 1
-    while value < limit:
-        yield value
-        value *= 2
