@@ -49,6 +49,8 @@ FEW = 8
 """So many probes tell whether the halves of a network are the network."""
 SAME = 1e-5
 """Of the largest output, the most that they may differ by where their bits are not the same: our own choice."""
+UNTIMED = 16 << 20
+"""Bytes of features that are read without asking what is cheaper: timing both ways would take longer than either."""
 BETWEEN = 12
 """So many copies of the widest features are held at once by layers and threads, at most."""
 
@@ -141,7 +143,8 @@ def cut_network(
 ) -> Stitchable:
     """Take a run's network apart at cuts of these names or patterns, at the "default" ones or at "all".
 
-    ``features`` "auto" takes the cheaper of reading and computing, and reads only float32; "stored" or "recomputed"
+    ``features`` "auto" takes the cheaper of reading and computing, by the clock, and reads only float32 (all of it
+    where that is little, so that a small run is always answered in one way); "stored" or "recomputed"
     take that; a source for each cut was chosen before, and so was the ``method`` then. With ``masked`` padding takes
     no part in features, which no suffix is to be given then. ``call`` says how the model is asked. With ``empty`` the
     run's own network has no weights, as a given one may have none: what is recorded exactly is then read, and only
@@ -172,7 +175,8 @@ def cut_network(
     elif features == "auto":
         held = [cut for cut in picked if cut.name in stored]
         widths = {cut.name: run.schema[f"layers/{cut.name}/activation"].sample_bytes for cut in held}
-        rates = Rates(1.0, float("inf")) if empty else measure_rates(run, model, picked, stored)
+        soon = run.checkpoints * run.schema.samples * sum(widths.values()) < UNTIMED
+        rates = Rates(1.0, float("inf")) if empty or soon else measure_rates(run, model, picked, stored)
         sources = source.choose(picked, stored, widths, rates)
     else:
         sources = {cut.name: "stored" if features == "stored" else "recomputed" for cut in picked}
