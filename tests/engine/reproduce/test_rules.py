@@ -94,6 +94,25 @@ def test_where_a_need_fails_there_is_no_power(small: Study) -> None:
     assert verdict(mean, clean, {}).verdict == HOLDS
 
 
+@pytest.mark.parametrize("outside", [True, False])
+def test_what_many_cells_hide_keeps_a_claim_from_holding(small: Study, outside: bool) -> None:
+    """Of 40 cells one lies outside by its own interval and has no power beside the others; or is as vague and inside."""
+    asked, rng, right = asking(small, KINDS["no worse than"] | {"effect": 0.05}), np.random.default_rng(7), 0
+    cells = {"cut": tuple(f"c{k}" for k in range(40))}
+    for _ in range(DRAWS):
+        spread = 0.06 * rng.standard_normal(SEEDS)
+        odd = (-0.18 if outside else 0.14) + spread - spread.mean()  # its own interval: 0.07 to either side, or so
+        values = np.where(np.arange(40) == 0, odd[:, None], 0.4 + 0.01 * rng.standard_normal((SEEDS, 40)))
+        fitted = {"fitted": Measured.of({}, 1.0, 0.0)}
+        found = verdict(asked, {s: {"gain": Measured.of(cells, values[s], 0.0)} | fitted for s in range(SEEDS)}, {})
+        row = found.rows[0]
+        expected = UNDECIDED if row.high < -0.02 else NO_POWER
+        if row.pvalue > 0.05:
+            assert row.verdict == expected
+        right += found.verdict == (HOLDS if not outside else FAILS if row.pvalue <= 0.05 else expected)
+    assert right >= 0.95 * DRAWS
+
+
 def test_a_need_may_be_of_one_cell(small: Study) -> None:
     need = {"quantity": "moved", "groups": ["clean"], "at_least": 0.25, "of": "mean", "why": "nothing moved"}
     asked = asking(small, KINDS["no worse than"] | {"needs": [need]})
