@@ -96,7 +96,7 @@ def test_where_a_need_fails_there_is_no_power(small: Study) -> None:
 
 @pytest.mark.parametrize("outside", [True, False])
 def test_what_many_cells_hide_keeps_a_claim_from_holding(small: Study, outside: bool) -> None:
-    """One of 40 cells lies outside by its own interval and has no power beside the others; or is as vague and inside."""
+    """One of 40 cells lies outside by its own interval, without power beside the others; or is as vague and inside."""
     asked, rng, right = asking(small, KINDS["no worse than"] | {"effect": 0.05}), np.random.default_rng(7), 0
     cells = {"cut": tuple(f"c{k}" for k in range(40))}
     for _ in range(DRAWS):
