@@ -1,4 +1,4 @@
-"""All tests: the same examples and random numbers at each run, in any order, so that what passes here passes elsewhere."""
+"""All tests: the same examples and random numbers at each run, in any order: what passes here passes elsewhere."""
 
 from __future__ import annotations
 
