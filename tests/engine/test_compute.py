@@ -164,7 +164,9 @@ def met(state: Path, item: int) -> tuple[int, int]:
 
 
 def test_a_worker_killed_in_the_middle_changes_nothing(tmp_path):
+    before = dict(os.environ)
     with workers(scheduler="processes", workers=2) as found:
+        assert os.environ == before  # theirs says how many threads each has
         with found.stage(tmp_path, functools.partial(same, tmp_path)) as stage:
             results = stage.map(met, range(60))
             first = [next(results) for _ in range(5)]
@@ -172,6 +174,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(tmp_path):
             rest = list(results)
         assert [item for item, _ in first + rest] == list(range(60))
         assert len({pid for _, pid in first + rest}) == 3  # a new worker took the place, and found the state
+    assert os.environ == before
 
 
 def test_a_scheduler_lost_in_the_middle_of_an_analysis_is_one_line(tmp_path, monkeypatch):
