@@ -178,10 +178,11 @@ def test_a_worker_killed_in_the_middle_changes_nothing(tmp_path):
 
 
 def test_a_scheduler_lost_in_the_middle_of_an_analysis_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("featdyn.compute.cluster.PATIENCE", 3.0)
+    monkeypatch.setattr("featdyn.compute.cluster.PATIENCE", 20.0)
     run, (here, there) = write_run(tmp_path / "run.zarr"), multiprocessing.Pipe()
     cluster = start(serve_workers, there)
     with workers(scheduler=here.recv()) as found:
+        found.client._timeout = 1.0  # from now on: nobody comes back
         with pytest.raises(ComputeError, match="the connection to the cluster was lost") as caught:
             analyze(run, "spectra", workers=found, progress=lambda *_: cluster.kill())
         assert "\n" not in str(caught.value)
