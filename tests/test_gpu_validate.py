@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,18 @@ def fake(code: str) -> list[str]:
     return [sys.executable, "-c", FAKE + SAY + code]
 
 
-def test_a_part_that_hangs_is_stopped_and_what_it_found_is_kept():
+class Begun(subprocess.Popen):
+    """A process whose time counts from when it hangs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        rows = Path(self.args[self.args.index("--json") + 1])
+        while self.poll() is None and not rows.read_text().endswith("ha"):
+            time.sleep(0.01)
+        return super().wait(timeout)
+
+
+def test_a_part_that_hangs_is_stopped_and_what_it_found_is_kept(monkeypatch):
+    monkeypatch.setattr(gpu_validate.subprocess, "Popen", Begun)
     code = "say(what='one', ok=True); open(path, 'a').write('{\"what\": \"ha'); time.sleep(600)"
     found = gpu_validate.part("grid", 3.0, command=fake(code))
     assert found[0] == {"what": "one", "ok": True}

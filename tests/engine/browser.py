@@ -30,6 +30,7 @@ def browser(profile: Path, *, dark: bool = False, width: int = 1280) -> Iterator
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    opened.set_script_timeout(240)
     try:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
@@ -47,7 +48,7 @@ def visit(opened: Any, page: Path) -> None:
     until(opened, READY)
 
 
-def until(opened: Any, script: str, *arguments: Any, seconds: float = 30) -> Any:
+def until(opened: Any, script: str, *arguments: Any, seconds: float = 240) -> Any:
     """Run a script until what it returns is true, and return that."""
     from selenium.webdriver.support.ui import WebDriverWait
 

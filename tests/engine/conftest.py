@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import sys
 import tempfile
@@ -61,6 +62,18 @@ def no_power_is_cut() -> Iterator[None]:
     """Sync nothing: thousands of files wait for the disk else. Power is cut by ``faults.Disk``, which knows."""
     with pytest.MonkeyPatch.context() as changes:
         changes.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_minute_passes() -> Iterator[None]:
+    """Neither say what recording costs nor keep a first part of a result, however long a busy machine takes."""
+    from featdyn.analysis import context
+    from featdyn.capture import meter
+
+    with pytest.MonkeyPatch.context() as changes:
+        changes.setattr(context, "KEPT_EVERY", math.inf)
+        changes.setattr(meter, "perf_counter", lambda: 0.0)
         yield
 
 

@@ -23,7 +23,7 @@ from featdyn.errors import FeatdynError
 from featdyn.store import schema
 from tests.engine.forked import CONTEXT
 
-WAIT = 90  # seconds until processes count as hung
+WAIT = 240  # seconds until processes count as hung
 _number = count()
 
 

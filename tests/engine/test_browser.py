@@ -57,7 +57,8 @@ def draw_all(driver: Any) -> None:
     for top in range(0, height, 700):
         driver.execute_script(BOTTOM, top)
         driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
-    assert until(driver, DRAWN) == count > 0
+    assert count > 0
+    assert until(driver, f"{DRAWN} === arguments[0]", count)
 
 
 def errors(driver: Any) -> list[Any]:
@@ -67,7 +68,6 @@ def errors(driver: Any) -> list[Any]:
 def violations(driver: Any, *rules: str) -> list[tuple[str, str]]:
     """Return what axe finds serious; figures hold nothing but pictures, so that it need not walk through them."""
     axe = pytest.importorskip("axe_core_python.selenium", reason="needs axe-core-python").Axe()
-    driver.set_script_timeout(120)
     only = {"runOnly": {"type": "rule", "values": list(rules)}} if rules else {}
     found = axe.run(driver, {"exclude": [[".svg-container"]]}, {"resultTypes": ["violations"], **only})["violations"]
     assert (
@@ -195,7 +195,7 @@ def test_downloads_are_named_and_opaque(opened: Any, profile: Path, run: Run) ->
 def wait_for(folder: Path, pattern: str) -> Path:
     import time
 
-    for _ in range(200):
+    for _ in range(4800):
         found = [path for path in folder.glob(pattern) if path.stat().st_size]
         if found:
             return found[0]

@@ -337,7 +337,7 @@ def test_a_checkpoint_is_committed_behind_training_and_holds_what_was_there(tmp_
     publish = RunWriter._publish
 
     def slow(self, *arguments, **options):
-        assert go.wait(30)
+        assert go.wait(240)
         order.append("committed")
         publish(self, *arguments, **options)
 

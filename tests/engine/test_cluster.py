@@ -131,7 +131,7 @@ def same(found: xr.Dataset, expected: xr.Dataset) -> None:
 
 def test_a_worker_and_then_the_scheduler_are_lost(featdyn, run, tmp_path, monkeypatch):
     """A worker costs nothing; without a scheduler what is committed stays, and the same command goes on from there."""
-    monkeypatch.setattr("featdyn.compute.cluster.PATIENCE", 2.0)
+    monkeypatch.setattr("featdyn.compute.cluster.PATIENCE", 20.0)
     monkeypatch.setattr(context, "KEPT_EVERY", 0.0)
     kept: list[int] = []
     keep = context.Context.keep

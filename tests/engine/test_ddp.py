@@ -32,8 +32,6 @@ from featdyn.store.lock import RANKS
 from tests.engine import ranks
 from tests.engine.runs import refused
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture(autouse=True)
 def _like_the_ranks(monkeypatch):

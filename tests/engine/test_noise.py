@@ -401,10 +401,17 @@ def test_gradients_computed_side_by_side_have_the_bits_of_one_after_the_other(ru
     sampler.at(States(run, network(run))[-1])
     assert sampler.threads == 3
     together, whole = gradients(sampler), noise(run, **OPTIONS, every=9)
-    names = set()
-    sampler.model[0].register_forward_hook(lambda *_: names.add(threading.current_thread().name))
+    names, several = set(), threading.Event()
+
+    def seen(*_):
+        names.add(threading.current_thread().name)
+        if len(names) > 1:
+            several.set()
+        assert several.wait(240)  # or one thread alone could have done it all before another came
+
+    hook = sampler.model[0].register_forward_hook(seen)
     list(sampler.draws(7, True))
-    assert len(names) > 1
+    hook.remove()
     set_threads(1)
     assert sampler.threads == 1
     for one, alone in zip(together, gradients(sampler), strict=True):

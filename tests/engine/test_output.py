@@ -53,7 +53,7 @@ def test_a_pipe_and_a_device_are_written_through(tmp_path: Path) -> None:
     reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
     reader.start()
     write(pipe)
-    reader.join(10)
+    reader.join()
     assert got == [b"new"]
     assert pipe.is_fifo()
     write(Path(os.devnull))

@@ -179,7 +179,7 @@ def test_parquet_goes_down_a_pipe_but_not_to_a_terminal(tmp_path: Path) -> None:
         "import sys, pandas as pd; from featdyn.query import render;"
         "render(pd.DataFrame({'a': [1]}), 'parquet', sys.stdout)"
     )
-    piped = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120).stdout
+    piped = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
     (tmp_path / "piped").write_bytes(piped)
     assert pd.read_parquet(tmp_path / "piped")["a"].tolist() == [1]
 

@@ -51,7 +51,7 @@ def served(run: Run) -> Iterator[Server]:
 
 
 def ask(server: Server, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=240)
     try:
         connection.request(method, path, headers=headers)
         reply = connection.getresponse()
@@ -96,7 +96,7 @@ def test_it_reads_only_and_knows_its_name(run):
         status, headers, body = ask(server, "/" + "x" * 70_000)
         assert (status, headers["Content-Type"], body.count(b"\n")) == (414, "text/plain; charset=utf-8", 1)
         for words, code in ((b"no request\r\n\r\n", b"400"), (b"GET / HTTP/9.9\r\n\r\n", b"505")):
-            with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+            with socket.create_connection(("127.0.0.1", server.server_port), timeout=240) as connection:
                 connection.sendall(words)
                 said = connection.makefile("rb").read()
             assert b"<" not in said
@@ -183,7 +183,7 @@ def test_the_command_says_where_and_ends_when_told(run, featdyn):
                 assert (code, err.count("\n")) == (1, 1)
                 assert f"127.0.0.1, port {port}: Address already in use; --port 0 takes a port that is free" in err
                 child.send_signal(how)
-                assert child.wait(30) == 0
+                assert child.wait(240) == 0
             assert (child.stdout.read(), child.stderr.read()) == ("ended\n", "")
 
 

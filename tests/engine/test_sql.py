@@ -206,7 +206,7 @@ def test_nothing_reads_on_behind_an_answer(run: Run, statements: list[str], said
     """A thread that did would call into Python while it ends: the process aborts, or hangs."""
     for _ in range(3):
         command = [sys.executable, "-c", HASTY, str(run.path), *statements]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
 
 
@@ -214,7 +214,7 @@ def test_a_closed_standard_output_is_no_fault_of_ours(run: Run, tmp_path: Path) 
     for number, more in enumerate(('sql "$1" "select 1"', 'query "$1" outputs.loss', 'sql "$1" "select 1" -o "$2"')):
         out = tmp_path / f"{number}.csv"
         command = ["sh", "-c", f'"$0" -m featdyn {more} >&-', sys.executable, str(run.path), str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert out.exists() == ("-o" in more)
 

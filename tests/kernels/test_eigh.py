@@ -266,8 +266,8 @@ def test_a_forked_child_of_a_parent_that_used_it():
         warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12: that is what is tried here
         child.start()
     try:
-        assert np.array_equal(queue.get(timeout=60), eigh.eigh(stack("random", 1, 300))[0])
-        assert np.array_equal(queue.get(timeout=60), eigh.gram_eigh(stack("random", 1, 40)[0])[0])
+        assert np.array_equal(queue.get(timeout=240), eigh.eigh(stack("random", 1, 300))[0])
+        assert np.array_equal(queue.get(timeout=240), eigh.gram_eigh(stack("random", 1, 40)[0])[0])
     finally:
         child.kill()
 

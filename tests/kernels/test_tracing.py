@@ -21,7 +21,7 @@ class Slow(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         begun, go = self.events
         begun.set()
-        assert go.wait(20)
+        assert go.wait(240)
         return self.layer(x) * self.weight
 
 
@@ -30,13 +30,13 @@ def test_another_thread_runs_its_modules_while_one_is_traced():
     module = Slow(begun, go)
     with ThreadPoolExecutor(2) as pool:
         traced = pool.submit(symbolic_trace, module)
-        assert begun.wait(20)
+        assert begun.wait(240)
         assert nn.Module.__call__ is not call  # patched for the whole process
         other = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), module.layer)  # a layer of the traced one, too
         found = other(x)
         waits = pool.submit(symbolic_trace, nn.Sequential(nn.Linear(3, 2)))
         go.set()
-        graphs = [traced.result(20), waits.result(20)]
+        graphs = [traced.result(240), waits.result(240)]
     assert nn.Module.__call__ is call
     assert torch.equal(found, other(x))
     assert torch.equal(graphs[0](x), module(x))

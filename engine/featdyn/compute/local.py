@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any
 
 import dask
@@ -34,7 +34,7 @@ def cluster(options: ComputeOptions) -> Iterator[Any]:
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(MEMORY))
         if options.gpus is not None:
-            yield stack.enter_context(_gpus(options))
+            yield stack.enter_context(_environment_kept(lambda: _gpus(options)))
             return
         workers, here = options.workers or cores, options.scheduler == "threads"
         if here:
@@ -43,10 +43,12 @@ def cluster(options: ComputeOptions) -> Iterator[Any]:
         else:
             stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": environment(cores // workers)}))
         yield stack.enter_context(
-            LocalCluster(
-                n_workers=1 if here else workers, threads_per_worker=workers if here else 1, processes=not here,
-                memory_limit=options.memory_limit or "auto", dashboard_address=DASHBOARD,
-                silence_logs=logging.CRITICAL,
+            _environment_kept(
+                lambda: LocalCluster(
+                    n_workers=1 if here else workers, threads_per_worker=workers if here else 1, processes=not here,
+                    memory_limit=options.memory_limit or "auto", dashboard_address=DASHBOARD,
+                    silence_logs=logging.CRITICAL,
+                )
             )
         )  # fmt: skip
 
@@ -72,6 +74,30 @@ def _gpus(options: ComputeOptions) -> Iterator[Any]:
     with LocalCUDACluster(
         CUDA_VISIBLE_DEVICES=devices, memory_limit=limit, dashboard_address=DASHBOARD, silence_logs=logging.CRITICAL
     ) as found:
+        yield found
+
+
+@contextmanager
+def _environment_kept(start: Callable[[], AbstractContextManager[Any]]) -> Iterator[Any]:
+    """Start a cluster, and give this process its environment back.
+
+    Dask's nannies leave there what the workers that they start begin with: one thread for kernels, torch and BLAS.
+    """
+    before = dict(os.environ)
+    left: list[str] = []
+
+    def put_back() -> None:
+        for name in left:
+            os.environ.pop(name, None)
+        os.environ.update({name: before[name] for name in left if name in before})
+
+    with ExitStack() as stack:
+        stack.callback(put_back)  # a worker that was lost has been started anew since
+        try:
+            found = stack.enter_context(start())
+        finally:
+            left += [name for name, value in os.environ.items() if before.get(name) != value]
+            put_back()
         yield found
 
 

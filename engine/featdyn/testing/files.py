@@ -154,15 +154,20 @@ class FileTests:
     def test_who_reads_a_file_while_it_is_replaced_sees_one_content_whole(self, writing: Place) -> None:
         contents = [bytes([number]) * (1 + 999 * number) for number in range(20)]
         writing.replace("root", contents[0])
-        seen, done, reader = [], threading.Event(), copy(writing)
+        begun, done, seen, reader = threading.Event(), threading.Event(), [], copy(writing)
 
         def read() -> None:
-            while not done.is_set():
-                seen.append(reader.read("root"))
-                seen.append(b"".join(reader.pieces("root")))
+            try:
+                while not done.is_set():
+                    seen.append(reader.read("root"))
+                    seen.append(b"".join(reader.pieces("root")))
+                    begun.set()
+            finally:
+                begun.set()
 
         thread = threading.Thread(target=read)
         thread.start()
+        begun.wait()
         for content in contents:
             writing.replace("root", content)
         done.set()

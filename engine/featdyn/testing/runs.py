@@ -111,7 +111,7 @@ class RunTests:
 
     def test_readers_while_a_writer_writes(self, place: Place) -> None:
         record(place, "c")
-        done, seen, errors = threading.Event(), set(), []
+        begun, done, seen, errors = threading.Event(), threading.Event(), set(), []
 
         def read() -> None:
             try:
@@ -119,11 +119,14 @@ class RunTests:
                     run = Run(copy(place))
                     check(run)
                     seen.add(len(run.commits))
+                    begun.set()
             except BaseException as error:
                 errors.append(error)
+                begun.set()
 
         thread = threading.Thread(target=read)
         thread.start()
+        begun.wait()
         for number in range(2, 7):
             record(copy(place), "ccrccr"[:number])
         done.set()
