@@ -199,7 +199,18 @@ def test_a_table_is_described(run: Run, touched: list[tuple[str, int, int]]) -> 
 
 def test_an_answer_without_rows_says_so(run: Run, featdyn: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = featdyn("sql", run.path, "select loss from outputs where split = 'tset'", "--format", "csv")
-    assert (code, out, err) == (0, "loss\n", "no row meets the statement\n")
+    assert (code, out, err) == (1, "loss\n", "featdyn: no row meets the statement\n")
+    assert featdyn("query", run.path, "outputs.loss", "--where", "split=tset")[0] == code
+
+
+def test_tables_say_null_of_what_is_missing(run: Run, featdyn: Callable[..., tuple[int, str, str]]) -> None:
+    statement = (
+        "select train_loss as a, nullif(split, split) as b, null::int as c, null::date as d, [1, null] as e"
+        " from checkpoints, samples where checkpoint = 0 limit 1"
+    )
+    code, out, _ = featdyn("sql", run.path, statement)
+    assert (code, out.split("\n")[1].split()) == (0, ["NULL"] * 4 + ["[1,", "NULL]"])
+    assert featdyn("sql", run.path, statement, "--format", "csv")[1].split("\n")[1] == ',,,,"[1, null]"'
 
 
 HASTY = """
