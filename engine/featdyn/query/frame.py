@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial, wraps
 from inspect import signature
 from typing import Any, ParamSpec
@@ -87,11 +88,13 @@ def ask(
         the last selected one minus the first.
     like
         A sample, by its place or id: the table has the Euclidean distance of all others to it, nearest first, in the
-        features of the variable, such as ``cube.sketch`` or ``layers.s1b1.gradient``.
+        features of the variable, such as ``cube.sketch`` or ``layers.s1b1.gradient``; each checkpoint and layer for
+        itself.
     sort
         Columns to sort by, ``-loss`` from the largest down. Missing values come last.
     top
-        Only so many rows, those of the largest values; with ``sort`` the first by that, with ``like`` the nearest.
+        Only so many rows, those of the largest values; with ``sort`` the first by that, with ``like`` the nearest of
+        each checkpoint and layer.
     limit
         At most so many rows, the first ones.
 
@@ -131,15 +134,18 @@ def ask(
     first = next(iter(selection.cells))
     keys = tuple(text.strip() for name in _several(sort) for text in name.split(","))
     keys = tuple("-"[: key.startswith("-")] + selection.column(key.removeprefix("-")) for key in keys)
+    within = _not_comparable(selection) if like is not None and not keys else ()
     keys = keys or ((DISTANCE,) if like is not None else (f"-{first}",) if top is not None else ())
     asked = {name.removeprefix("-") for name in keys} & set(selection.coordinates())
     limit = top if limit is None else limit
     groups, spared = _groups(selection, _several(by))
     if not reductions and not by:
+        if within:
+            answer = _selected(selection, keys, None, asked)
+            return replace(answer, within=within, most=top, limit=None if top is not None else limit)
         return _selected(selection, keys, limit, asked)
-    reductions = reductions or [
-        Reduction("mode" if all(_class_number(selection, n) for n in selection.cells) else "mean")
-    ]
+    numbers = all(_class_number(selection, name) for name in selection.cells)
+    reductions = reductions or [Reduction("mode" if numbers else "mean")]
     return _reduced(selection, reductions, groups, spared, keys, limit, asked)
 
 
@@ -160,6 +166,11 @@ def _groups(selection: Selection, by: tuple[str, ...]) -> tuple[dict[str, Groups
         along.setdefault(dim, {})[name] = values
     spared = frozenset(dim for dim in along if dim in names)
     return {dim: Groups.of(columns) for dim, columns in along.items() if dim not in spared}, spared
+
+
+def _not_comparable(selection: Selection) -> tuple[str, ...]:
+    """Return the axes along which distances are not in one space, where several places of them are selected."""
+    return tuple(dim for dim in ("checkpoint", "layer") if len(selection.positions.get(dim, ())) > 1)
 
 
 def _selected(selection: Selection, sort: tuple[str, ...], limit: int | None, asked: set[str]) -> Answer:
