@@ -241,6 +241,18 @@ def test_long_names_lose_their_middle_where_there_is_no_room(opened: Any, profil
     assert max(width for _, width in rows) < 200  # numbers stand beside it without scrolling
 
 
+@pytest.mark.parametrize("places", [3, 16])
+def test_an_axis_says_what_it_is_below_its_names(opened: Any, profile: Path, places: int) -> None:
+    names = [f"s{i}b3" for i in range(places)]
+    table = pd.DataFrame({"quantity": "consistency.accuracy", "cut": names, "set": "corrupted", "group": "a"})
+    table = table.assign(value=0.5, low=0.4, high=0.6, runs=3, probes_low=np.nan, probes_high=np.nan)
+    visit(opened, write(table, profile / "axis.html"))
+    draw_all(opened)
+    edges = "return [...document.querySelectorAll(arguments[0])].map((e) => e.getBoundingClientRect()[arguments[1]])"
+    (title,) = opened.execute_script(edges, ".xtitle", "top")
+    assert title >= max(opened.execute_script(edges, ".xtick text", "bottom"))
+
+
 def test_a_comparison_is_such_a_page(opened: Any, profile: Path) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys

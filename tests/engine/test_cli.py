@@ -243,6 +243,23 @@ def test_the_nearest_name_is_said_wherever_one_is_asked_for(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "report STORE -o FOLDER/r.html",
+        "compare STORE STORE -o FOLDER/c.html",
+        "query STORE outputs.loss -o FOLDER/a.csv",
+        "sql STORE nothing -o FOLDER/a.csv",
+        "plot STORE drift -o FOLDER/a.pdf",
+        "export STORE --cut stem --from 0 --to 1 -o FOLDER/a.safetensors",
+    ],
+)
+def test_no_command_makes_the_folder_of_its_file(featdyn, small_store, tmp_path, command):
+    words = command.replace("STORE", str(small_store)).replace("FOLDER", str(tmp_path / "none" / "here")).split()
+    one_line(featdyn(*words), f"{words[-1]}: there is no folder {tmp_path}/none/here")
+    assert not list(tmp_path.iterdir())
+
+
 def test_recipes_are_listed_without_torch():
     code = """
 import sys

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from featdyn.capture import Probes, Recorder
 from featdyn.capture.checkpoint_files import state_in
 from featdyn.errors import NetworkError
 from featdyn.networks import asked_layers, unwrap
 from featdyn.networks.layer_patterns import matching
+from featdyn.store import Run
 
 
 def walks(pattern: str, name: str) -> bool:
@@ -97,12 +100,31 @@ def test_every_name_of_a_layer_leads_to_it(added, asked, name):
     wrap = WRAPPERS[added]
     for prefix in ("", f"{added}."):
         assert asked_layers(unwrap(wrap(Body(bare))), f"{prefix}{asked}") == [name]
-    inside = Body(wrap)  # one name again, here with what the wrapper inside adds
+    inside = Body(wrap)  # the same name, and with what the wrapper inside adds it leads there too
     own = next(own for own, module in inside.named_modules() if own in (name, name.replace("part", f"part.{added}")))
-    assert asked_layers(inside, asked) == asked_layers(inside, own) == [own]
+    assert asked_layers(inside, asked) == asked_layers(inside, own) == [name]
+    assert asked_layers(inside, "**") == asked_layers(Body(bare), "**")
+    assert asked_layers(inside, f"part.{added}") == ["part"]
     assert asked_layers(inside, "nowhere") == []
     for other in ("base_model.model.", "module.base_model.model.", "_fsdp_wrapped_module."):  # of PEFT and FSDP
         assert asked_layers(Body(bare), f"{other}{asked}") == [name]
+
+
+@pytest.mark.parametrize("wrap", [compiled, nn.DataParallel])
+@pytest.mark.parametrize("pattern", ["**", "part.*", "part"])
+def test_what_is_compiled_in_part_is_recorded_by_the_same_names(tmp_path, wrap, pattern):
+    found = []
+    for place, own in (("plain.zarr", bare), ("wrapped.zarr", wrap)):
+        probes = Probes(torch.arange(24.0).reshape(6, 4).sin(), torch.arange(6) % 3)
+        with Recorder(Body(own), probes, tmp_path / place, layers=[pattern]) as recorder:
+            recorder.record(step=0)
+        found.append(Run(tmp_path / place))
+    plain, wrapped = found
+    assert wrapped.layers == plain.layers
+    for layer in plain.layers:
+        for of in ("activation", "gradient"):
+            path = f"layers/{layer}/{of}"
+            np.testing.assert_array_equal(wrapped.block(path, 0, 0), plain.block(path, 0, 0))
 
 
 def test_a_network_that_holds_itself_has_names_that_end():

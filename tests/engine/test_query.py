@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +31,7 @@ from featdyn.query.stored_array import find
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, SPLITS, write_run
 
-FUNCTIONS = ("mean", "sum", "min", "max", "std", "count", "median", "q0.9", "q0.25")
+FUNCTIONS = ("mean", "sum", "min", "max", "std", "count", "median", "q0.9", "q0.25", "mode")
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,9 @@ def reference(values: np.ndarray[Any, Any], axes: tuple[int, ...], function: str
         return (~np.isnan(values)).sum(axes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # empty slices
+        if function == "mode":
+            rows = np.moveaxis(values, axes, range(-len(axes), 0)).reshape(*np.delete(values.shape, axes), -1)
+            return np.asarray(scipy.stats.mode(rows, axis=-1, nan_policy="omit").mode, np.float64)
         if function[0] == "q":
             return np.nanquantile(values, float(function[1:]), axes)
         return getattr(np, f"nan{function}")(values, axes)
@@ -169,9 +173,24 @@ def test_selected_and_reduced_as_numpy_does(run: Run, data: st.DataObject) -> No
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_reductions_of_whole_numbers_are_exact(run: Run, function: str) -> None:
     values = dataset(run, "results/consistency/000006")["prediction"].values
-    found = query(run, "results.consistency.prediction", reduce=[f"{function}:t1,probe"])["prediction"]
-    np.testing.assert_allclose(found.to_numpy(), reference(values, (1, 3), function).reshape(-1), rtol=1e-12)
-    assert (found.dtype.kind in "iu") == (function in ("sum", "min", "max", "count"))
+    cells = find(Catalogue(run), "results.consistency.prediction").cells
+    found = reduce(cells, Reduction.parse(f"{function}:t1,probe")).cells.load()
+    np.testing.assert_allclose(found, reference(values, (1, 3), function), rtol=1e-12)
+    assert (found.dtype.kind in "iu") == (function in ("sum", "min", "max", "count", "mode"))
+
+
+def test_class_numbers_have_a_mode_and_no_mean(run: Run) -> None:
+    values, label = dataset(run, "results/consistency/000006")["prediction"], dataset(run, "/")["label"].values
+    found = query(run, "results.consistency.prediction", reduce="mode:probe")["prediction"]
+    assert found.tolist() == reference(values.values, (3,), "mode").reshape(-1).tolist()
+    assert query(run, "label", by="split")["label"].tolist() == [
+        reference(label[dataset(run, "/")["split"].values == split], (0,), "mode") for split in sorted(set(SPLITS))
+    ]
+    for how in ("mean", "median", "q0.9", "std", "argmax:t1"):
+        with pytest.raises(FeatdynError, match=f"^prediction holds class numbers, which have no {how[:4]}"):
+            query(run, "results.consistency.prediction", reduce=["mode:probe", how])
+    counted = query(run, "results.consistency.prediction", reduce=["count:probe", "mean"])["prediction"]
+    assert counted.tolist() == [values.sizes["probe"]]
 
 
 def test_reductions_apply_in_order(run: Run) -> None:

@@ -222,6 +222,26 @@ def test_neighbours_are_those_of_numpy(run: Run, sample: int, by_id: bool, layer
     assert selected["sample"].tolist() == [name for name in kept if loss[name] > 0]
 
 
+@pytest.mark.parametrize("filtered", [[], ["outputs.loss>0"]])
+def test_neighbours_are_ranked_within_each_checkpoint(run: Run, filtered: list[str]) -> None:
+    values = run.values("layers/s3b1/gradient").astype(np.float64).reshape(CHECKPOINTS, SAMPLES, -1)
+    loss = run.values("outputs/loss")
+    of_each = []
+    for t in (1, 2, 3):
+        apart = np.linalg.norm(values[t] - values[t, 5], axis=1)
+        order = [i for i in np.argsort(apart, kind="stable") if i != 5 and (not filtered or loss[t, i] > 0)]
+        of_each.append([(t, f"digits/{i:03d}") for i in order])
+    asked: dict[str, Any] = {"where": ["checkpoint>0", *filtered], "like": 5}
+    everything = [pair for pairs in of_each for pair in pairs]
+    nearest = [pair for pairs in of_each for pair in pairs[:2]]
+    for more, kept in (({}, everything), ({"limit": 7}, everything[:7]), ({"top": 2}, nearest)):
+        found = query(run, "layers.s3b1.gradient", **asked, **more)
+        assert list(zip(found["checkpoint"], found["sample"], strict=True)) == kept
+    overall = query(run, "layers.s3b1.gradient", **asked, sort="distance", top=5)["distance"]
+    assert overall.is_monotonic_increasing
+    assert len(overall) == 5
+
+
 @pytest.mark.parametrize(
     ("names", "arguments", "message"),
     [

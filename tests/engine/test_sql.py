@@ -10,18 +10,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featdyn.errors import FeatdynError
 from featdyn.query import query
+from featdyn.query.catalogue import Catalogue
 from featdyn.query.sql import sql, tables
+from featdyn.query.sql.tables import tables as tables_of
 from featdyn.store import Run
 from tests.engine import question_run
 from tests.engine.question_run import CHECKPOINTS, LAYERS, SAMPLES, Held
 
 pytest.importorskip("duckdb")
+scan = pytest.importorskip("featdyn.query.sql.scan")
 
 
 @pytest.fixture
@@ -98,6 +102,33 @@ def test_columns_that_are_not_named_are_not_read(run: Run, touched: list[tuple[s
     }
 
 
+@settings(deadline=None, max_examples=15)
+@given(rows=st.integers(1, 700), bytes_=st.integers(1, 20_000), table=st.sampled_from(["cube", "s2b3", "outputs"]))
+def test_batches_join_cells_up_to_a_bound(written: tuple[Run, Held], rows: int, bytes_: int, table: str) -> None:
+    found = next(t for t in tables_of(Catalogue(written[0])) if t.name == table)
+    columns = {"cube": ("activation_norm", 64, 0), "s2b3": ("activation", 16, 48), "outputs": ("loss", 16, 0)}
+    column, cell, width = columns[table]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scan, "ROWS", rows)
+        patched.setattr(scan, "BYTES", bytes_)
+        batches = list(scan.Scan(found).scanner([*found.coordinates, column]).batches)
+    most = min(rows, bytes_ // width) if width else rows
+    assert all(batch.num_rows <= max(cell, most) for batch in batches)
+    of_checkpoint = SAMPLES * cell // 16
+    if most >= of_checkpoint:  # one fits: none is cut
+        assert {batch.num_rows for batch in batches} == {of_checkpoint}
+    whole = pa.Table.from_batches(batches).to_pandas()
+    whole = whole.assign(**{name: whole[name].astype(object) for name in whole.select_dtypes("category")})
+    expected = query(written[0], f"{'layers.' if width else ''}{table}.{column}")
+    if width:  # a row there for each value
+        expected = expected.drop_duplicates(["checkpoint", "sample"])
+        whole[column] = [values[0] for values in whole[column]]
+    order = [name for name in ("checkpoint", "layer", "sample") if name in whole]
+    for name in (*order, "split", column):
+        ordered = whole.sort_values(order)[name], expected.sort_values(order, kind="stable")[name]
+        assert ordered[0].tolist() == ordered[1].tolist()
+
+
 def test_every_table_has_its_rows_and_columns(run: Run) -> None:
     for row in tables(run).itertuples():
         found = sql(run, f"select * from {row.table}")
@@ -168,7 +199,18 @@ def test_a_table_is_described(run: Run, touched: list[tuple[str, int, int]]) -> 
 
 def test_an_answer_without_rows_says_so(run: Run, featdyn: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = featdyn("sql", run.path, "select loss from outputs where split = 'tset'", "--format", "csv")
-    assert (code, out, err) == (0, "loss\n", "no row meets the statement\n")
+    assert (code, out, err) == (1, "loss\n", "featdyn: no row meets the statement\n")
+    assert featdyn("query", run.path, "outputs.loss", "--where", "split=tset")[0] == code
+
+
+def test_tables_say_null_of_what_is_missing(run: Run, featdyn: Callable[..., tuple[int, str, str]]) -> None:
+    statement = (
+        "select train_loss as a, nullif(split, split) as b, null::int as c, null::date as d, [1, null] as e"
+        " from checkpoints, samples where checkpoint = 0 limit 1"
+    )
+    code, out, _ = featdyn("sql", run.path, statement)
+    assert (code, out.split("\n")[1].split()) == (0, ["NULL"] * 4 + ["[1,", "NULL]"])
+    assert featdyn("sql", run.path, statement, "--format", "csv")[1].split("\n")[1] == ',,,,"[1, null]"'
 
 
 HASTY = """

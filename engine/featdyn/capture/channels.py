@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from featdyn.capture.call import Call
 from featdyn.capture.nest import Nest, mapped
 from featdyn.capture.undisturbed import undisturbed
-from featdyn.networks import Cut
+from featdyn.networks import Cut, named_layers
 
 FIRST = (
     nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.modules.pooling._MaxPoolNd, nn.GroupNorm,
@@ -56,7 +56,7 @@ def _ran(model: nn.Module, inputs: Nest, call: Call) -> Ran:
     found: Ran = []
     last: list[Tensor] = []
     with ExitStack() as hooks, undisturbed(model), torch.no_grad():
-        for name, module in model.named_modules():
+        for name, module in named_layers(model).items():
 
             def seen(module: nn.Module, given: Any, output: Any, name: str = name) -> None:
                 first = output[0] if isinstance(output, tuple) and output else output

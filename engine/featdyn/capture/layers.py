@@ -18,7 +18,7 @@ from featdyn.capture.nest import Nest
 from featdyn.capture.one_tensor import packed
 from featdyn.capture.tap import IdleError, LayerError
 from featdyn.errors import NetworkError
-from featdyn.networks import Cut, Taps, asked_layers, cuts, default_cuts, module_cuts
+from featdyn.networks import Cut, Taps, asked_layers, cuts, default_cuts, module_cuts, named_layers, plain_names
 from featdyn.networks.layer_patterns import matching
 
 _PLAIN = Call()
@@ -52,7 +52,7 @@ def select(
     axis; ``handed_on`` learns into which layers later steps write; ``pool`` is of layers whose axis does not say
     another, ``mask`` gives that of the probes, or that which an axis names.
     """
-    modules = [name for name, _ in model.named_modules() if name]
+    modules = list(named_layers(model))
     outer = ", ".join([name for name in modules if "." not in name][:20])
     has = f"the network has {outer} and modules inside them" if outer else "the network has no modules inside it"
     every: dict[str, Cut] | None = None  # to find them may take seconds
@@ -141,7 +141,14 @@ def taps_again(model: nn.Module, inputs: Nest, taps: Taps, call: Call) -> Taps:
 
 
 def _cuts(model: nn.Module, inputs: Nest, call: Call) -> list[Cut]:
-    """Return the cuts of a model; none where it does not come apart.
+    """Return the cuts of a model, by the names of its layers; none where it does not come apart."""
+    plain = plain_names(model)
+    found = _separating(model, inputs, call)
+    return [replace(c, name=plain.get(c.name, c.name), module=plain.get(c.module or "", c.module)) for c in found]
+
+
+def _separating(model: nn.Module, inputs: Nest, call: Call) -> list[Cut]:
+    """Return the cuts of a model.
 
     Of one that does not take one tensor by itself those that a module returns, since taps give a network one tensor,
     or in their place others of the same cost.

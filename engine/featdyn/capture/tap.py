@@ -18,7 +18,7 @@ from featdyn.capture.nest import Nest, leaves, mapped
 from featdyn.capture.several_outputs import one_of, replaced
 from featdyn.capture.undisturbed import undisturbed
 from featdyn.errors import FeatdynError, NetworkError, first_line
-from featdyn.networks import Taps
+from featdyn.networks import Taps, named_layers
 from featdyn.networks.attention import without_fast_path
 
 _PLAIN = Call()
@@ -136,7 +136,7 @@ def _run(
     call: Call,
     taps: Taps | None,
 ) -> Pass:
-    modules = dict(model.named_modules())
+    modules = named_layers(model)
     kept: dict[str, Tensor] = {}
     apart: set[str] = set()  # layers that ran where autograd was off, such as in a frozen part below torch.no_grad
 

@@ -56,4 +56,10 @@ def _here(ctx: click.Context, param: click.Parameter, value: str | None) -> str 
         raise FeatdynError("-o '': give the name of a file")
     if value is not None and "://" in value:  # else it would become a folder of that name
         raise FeatdynError(f"{value}: stores may lie in a bucket, what -o names is a file of this machine")
-    return None if value is None else os.path.expanduser(value)  # no shell does, behind --out=
+    if value is None:
+        return None
+    path = os.path.expanduser(value)  # no shell does, behind --out=
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):  # said before anything is computed
+        raise FeatdynError(f"{value}: there is no folder {folder}")
+    return path

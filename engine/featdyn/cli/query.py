@@ -22,9 +22,11 @@ from featdyn.cli.out import format_of, out_file, table_format
 @click.option(
     "--reduce", multiple=True, metavar="HOW:DIM", help="Reduce over axes: mean:sample, argmax:checkpoint, ..."
 )
-@click.option("--like", metavar="SAMPLE", help="Distance of each sample to this one in the features of VARIABLE.")
+@click.option("--like", metavar="SAMPLE", help="Distance of each sample to this one in VARIABLE, by checkpoint.")
 @click.option("--sort", multiple=True, metavar="COLUMN,...", help="Sort by columns; -COLUMN from the largest down.")
-@click.option("--top", type=click.IntRange(min=1), help="The rows of the so many largest values, or first by --sort.")
+@click.option(
+    "--top", type=click.IntRange(min=1), help="So many rows: the largest, first by --sort, nearest by --like."
+)
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows.")
 @click.option(
     "--list",

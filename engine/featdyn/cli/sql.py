@@ -7,6 +7,7 @@ import sys
 import click
 
 from featdyn.cli.out import format_of, out_file, table_format
+from featdyn.errors import FeatdynError
 
 
 @click.command(epilog='Example: featdyn sql run.zarr "select split, avg(loss) from outputs group by split"')
@@ -17,7 +18,8 @@ from featdyn.cli.out import format_of, out_file, table_format
 def command(store: str, statement: str | None, kind: str | None, raw: bool, out: str | None) -> None:
     """Answer STATEMENT, in DuckDB's SQL, over the tables of STORE; without one, list the tables.
 
-    There are checkpoints, samples, outputs, cube, layers.NAME, results.ANALYSIS and analyses.
+    There are checkpoints, samples, outputs, cube, layers.NAME, results.ANALYSIS and analyses. Where no row meets the
+    statement, the exit code is 1.
     """
     from featdyn.query import render
     from featdyn.query.sql import sql, tables
@@ -25,6 +27,6 @@ def command(store: str, statement: str | None, kind: str | None, raw: bool, out:
 
     run = Run(store)
     frame = tables(run) if statement is None else sql(run, statement)
-    if frame.empty:
-        click.echo("no row meets the statement", err=True)
-    render(frame, format_of(kind, out), out or sys.stdout, raw=raw, whole=statement is None)
+    render(frame, format_of(kind, out), out or sys.stdout, raw=raw, whole=statement is None, missing="NULL")
+    if frame.empty:  # as `query` does, but its columns are written
+        raise FeatdynError("no row meets the statement")

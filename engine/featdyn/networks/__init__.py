@@ -6,7 +6,7 @@ from featdyn.networks.cut import Cut, features_at, segments, state_for
 from featdyn.networks.registry import build, names
 from featdyn.networks.skeleton import is_skeleton, skeleton
 from featdyn.networks.taps import Taps, taps
-from featdyn.networks.unwrap import asked_layers, unwrap
+from featdyn.networks.unwrap import asked_layers, named_layers, plain_names, unwrap
 from featdyn.networks.ways import cuts, module_cuts, ways
 
 __all__ = [
@@ -20,7 +20,9 @@ __all__ = [
     "features_at",
     "is_skeleton",
     "module_cuts",
+    "named_layers",
     "names",
+    "plain_names",
     "predicted_classes",
     "resolve",
     "segments",

@@ -31,6 +31,8 @@ class Answer:
     rows : the places in the product of all axes that are left; None for all
     sort : columns to sort by, ``-`` before those that descend
     limit : at most so many rows
+    within : columns of which each combination of values is sorted for itself
+    most : at most so many rows of each of these
     """
 
     axes: dict[str, dict[str, Array]]
@@ -39,6 +41,8 @@ class Answer:
     rows: NDArray[np.intp] | None = None
     sort: tuple[str, ...] = ()
     limit: int | None = None
+    within: tuple[str, ...] = ()
+    most: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,7 +64,10 @@ class Answer:
             columns.pop(name, None)  # a coordinate that was asked for itself: last, as any value
             columns[name] = self._flat(dims, values) if self.rows is None else values
         table = pd.DataFrame(columns)
-        if self.sort:
+        if self.within:
+            parts = table.groupby(list(self.within), sort=False)
+            table = pd.concat([ordered(part, self.sort).head(self.most) for _, part in parts], ignore_index=True)
+        elif self.sort:
             table = ordered(table, self.sort)
         return table if self.limit is None else table.head(self.limit)
 

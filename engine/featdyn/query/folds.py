@@ -154,13 +154,29 @@ def quantile_of(function: str) -> float | None:
 
 def quantiles(values: Array, axes: tuple[int, ...], q: float) -> Array:
     """Return a quantile over the axes, linear between neighbours (numpy's default), skipping NaN."""
-    rows = np.moveaxis(values, axes, range(-len(axes), 0)) if axes else values[..., None]
-    rows = rows.reshape(*rows.shape[: rows.ndim - max(1, len(axes))], -1)
-    rows = np.array(rows, np.result_type(rows, np.float32), order="C")  # a copy, each row in one piece
-    rows.sort(axis=-1)  # NaN goes last; with AVX-512 faster than a partition at two places
+    rows = _rows(values, axes)
     last = np.maximum(rows.shape[-1] - np.isnan(rows).sum(-1, keepdims=True) - 1, 0)
     place = q * last
     low = np.floor(place).astype(np.intp)
     a, b = (np.take_along_axis(rows, i, -1)[..., 0].astype(np.float64) for i in (low, np.minimum(low + 1, last)))
     weight = (place - low)[..., 0]
     return np.where((a == b) | (weight == 0), a, a + (b - a) * weight)  # so that infinities stay
+
+
+def most_frequent(values: Array, axes: tuple[int, ...]) -> Array:
+    """Return the value that is most often there over the axes, of several the smallest, skipping NaN."""
+    rows = _rows(values, axes)
+    places = np.arange(rows.shape[-1])
+    begins = np.concatenate([np.ones_like(rows[..., :1], bool), rows[..., 1:] != rows[..., :-1]], axis=-1)
+    so_often = places - np.maximum.accumulate(np.where(begins, places, 0), axis=-1)  # times before, so far
+    best = np.where(np.isnan(rows), -1, so_often).argmax(-1)
+    return np.asarray(np.take_along_axis(rows, best[..., None], -1)[..., 0], np.float64)
+
+
+def _rows(values: Array, axes: tuple[int, ...]) -> Array:
+    """Return a copy, the axes in one row, sorted."""
+    rows = np.moveaxis(values, axes, range(-len(axes), 0)) if axes else values[..., None]
+    rows = rows.reshape(*rows.shape[: rows.ndim - max(1, len(axes))], -1)
+    rows = np.array(rows, np.result_type(rows, np.float32), order="C")  # each row in one piece
+    rows.sort(axis=-1)  # NaN goes last; with AVX-512 faster than a partition at two places
+    return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial, wraps
 from inspect import signature
 from typing import Any, ParamSpec
@@ -27,6 +28,7 @@ Asked = ParamSpec("Asked")
 ROWS = 10_000_000  # of one table, unless a limit says otherwise
 # What a reader wants beside the name of a row; any other coordinate comes with a condition on it.
 BESIDE = ("step", "epoch", "split", "label", "class_name", "corruption", "severity", "step1", "step2")
+CLASS_NUMBERS = ("label", "true_label", "target", "prediction")
 
 
 def as_table(ask: Callable[Asked, Answer]) -> Callable[Asked, pd.DataFrame]:
@@ -75,21 +77,24 @@ def ask(
         that is asked for or another by its dotted name: ``loss>1``, ``outputs.correct=false``.
     by
         Coordinates whose groups are left of the axes that are reduced, such as ``label``, ``class_name`` or ``epoch``,
-        or axes that stay. Without a reduction it is the mean.
+        or axes that stay. Without a reduction it is the mean, of class numbers the mode.
     reduce
         Reductions, one after the other: ``mean:sample``, ``std:sample,layer``, or ``max`` over all axes (but those in
-        ``by``). There are mean, sum, min, max, std (divided by n), count, norm (Euclidean), median and quantiles
-        (``q0.9``). NaN is skipped; where nothing is left, sum and count are 0 and everything else is NaN; where
-        nothing is left anywhere by conditions on values, that is an error but for sum, count and diff.
+        ``by``). There are mean, sum, min, max, std (divided by n), count, norm (Euclidean), mode (the most frequent),
+        median and quantiles (``q0.9``). Class numbers have only mode and count. NaN is skipped; where nothing is left,
+        sum and count are 0 and everything else is NaN; where nothing is left anywhere by conditions on values, that is
+        an error but for sum, count and diff.
         ``argmax:checkpoint`` and ``argmin`` come last and tell where the extreme is, beside it; ``diff:checkpoint`` is
         the last selected one minus the first.
     like
         A sample, by its place or id: the table has the Euclidean distance of all others to it, nearest first, in the
-        features of the variable, such as ``cube.sketch`` or ``layers.s1b1.gradient``.
+        features of the variable, such as ``cube.sketch`` or ``layers.s1b1.gradient``; each checkpoint and layer for
+        itself.
     sort
         Columns to sort by, ``-loss`` from the largest down. Missing values come last.
     top
-        Only so many rows, those of the largest values; with ``sort`` the first by that, with ``like`` the nearest.
+        Only so many rows, those of the largest values; with ``sort`` the first by that, with ``like`` the nearest of
+        each checkpoint and layer.
     limit
         At most so many rows, the first ones.
 
@@ -129,13 +134,18 @@ def ask(
     first = next(iter(selection.cells))
     keys = tuple(text.strip() for name in _several(sort) for text in name.split(","))
     keys = tuple("-"[: key.startswith("-")] + selection.column(key.removeprefix("-")) for key in keys)
+    within = _not_comparable(selection) if like is not None and not keys else ()
     keys = keys or ((DISTANCE,) if like is not None else (f"-{first}",) if top is not None else ())
     asked = {name.removeprefix("-") for name in keys} & set(selection.coordinates())
     limit = top if limit is None else limit
     groups, spared = _groups(selection, _several(by))
-    reductions = reductions or ([Reduction("mean")] if by else [])
-    if not reductions:
+    if not reductions and not by:
+        if within:
+            answer = _selected(selection, keys, None, asked)
+            return replace(answer, within=within, most=top, limit=None if top is not None else limit)
         return _selected(selection, keys, limit, asked)
+    numbers = all(_class_number(selection, name) for name in selection.cells)
+    reductions = reductions or [Reduction("mode" if numbers else "mean")]
     return _reduced(selection, reductions, groups, spared, keys, limit, asked)
 
 
@@ -156,6 +166,11 @@ def _groups(selection: Selection, by: tuple[str, ...]) -> tuple[dict[str, Groups
         along.setdefault(dim, {})[name] = values
     spared = frozenset(dim for dim in along if dim in names)
     return {dim: Groups.of(columns) for dim, columns in along.items() if dim not in spared}, spared
+
+
+def _not_comparable(selection: Selection) -> tuple[str, ...]:
+    """Return the axes along which distances are not in one space, where several places of them are selected."""
+    return tuple(dim for dim in ("checkpoint", "layer") if len(selection.positions.get(dim, ())) > 1)
 
 
 def _selected(selection: Selection, sort: tuple[str, ...], limit: int | None, asked: set[str]) -> Answer:
@@ -282,6 +297,14 @@ def _check(
     selection: Selection, reductions: Sequence[Reduction], groups: dict[str, Groups], spared: frozenset[str]
 ) -> None:
     """Refuse axes that are not there, before anything is read."""
+    functions = [reduction.function for reduction in reductions]
+    before = functions[: functions.index("count")] if "count" in functions else functions  # of counts there are means
+    for name in selection.cells:
+        wrong = next((function for function in before if function != "mode" and _class_number(selection, name)), None)
+        if wrong is not None:
+            raise FeatdynError(
+                f"{name} holds class numbers, which have no {wrong}: --reduce mode, the most frequent, or count"
+            )
     dims, left = selection.dims, set(groups)
     for number, reduction in enumerate(reductions):
         for name in set(reduction.dims) & set(selection.coordinates()) - set(selection.dims):
@@ -295,6 +318,12 @@ def _check(
     for dim in left:
         names = ",".join(groups[dim].columns)
         raise FeatdynError(f"--by {names}: no reduction takes {dim} away; add it, as in mean:{dim}, or name no axes")
+
+
+def _class_number(selection: Selection, name: str) -> bool:
+    """Whether a variable holds names of classes that are whole numbers."""
+    array = selection.arrays[name]
+    return array.name in CLASS_NUMBERS and array.cells.dtype.kind in "iu"
 
 
 def _places(

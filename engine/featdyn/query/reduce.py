@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,12 @@ from numpy.typing import NDArray
 from featdyn.errors import FeatdynError
 from featdyn.nearest import meant
 from featdyn.query.cells import Array, Cells, Region
-from featdyn.query.folds import FOLDS, Arg, quantile_of, quantiles
+from featdyn.query.folds import FOLDS, Arg, most_frequent, quantile_of, quantiles
 from featdyn.query.groups import Groups, split
 
 HELD = 2**28  # numbers held at once, 2 GiB: what a reduction leaves, or what a quantile sorts
 PLACES = {"argmax": np.fmax, "argmin": np.fmin}
-FUNCTIONS = (*FOLDS, "median", *PLACES, "diff")
+FUNCTIONS = (*FOLDS, "median", "mode", *PLACES, "diff")
 Keep = Callable[[tuple[str, ...], Region, Array], Array]
 """Gives a piece of axes, at a region, with NaN in place of what takes no part."""
 _REDUCTION = re.compile(r"\s*([a-z]+|q[0-9.]+)\s*(?::(.*))?")
@@ -107,8 +108,11 @@ def reduce(
         if reduction.function in PLACES:
             return _place(cells, reduction, axes[0], kept, shape, keep)
         q = quantile_of(reduction.function)
-        if q is not None:
-            return Reduced(Cells.held(_sorted(cells, reduction, axes, grouped, kept, shape, keep, q), dims))
+        of_rows = most_frequent if reduction.function == "mode" else partial(quantiles, q=q) if q is not None else None
+        if of_rows is not None:
+            values = _sorted(cells, reduction, axes, grouped, kept, shape, keep, of_rows)
+            whole = reduction.function == "mode" and cells.dtype.kind in "iu" and not np.isnan(values).any()
+            return Reduced(Cells.held(values.astype(cells.dtype) if whole else values, dims))
         fold = FOLDS[reduction.function](shape, np.dtype(np.float64) if keep else cells.dtype)
         for region, numbers in _pieces(cells, keep):
             for place, part in split(region, numbers, grouped):
@@ -131,9 +135,9 @@ def _sorted(
     kept: list[int],
     shape: tuple[int, ...],
     keep: Keep | None,
-    q: float,
+    of_rows: Callable[[Array, tuple[int, ...]], Array],
 ) -> Array:
-    """Return quantiles, which need all values of a row at once."""
+    """Return what needs all values of a row at once: quantiles, and what is most frequent."""
     values = np.empty(shape)
     whole = tuple(axis for axis in range(len(cells.dims)) if axis not in axes)
     for region, part in cells.groups(tuple(cells.dims[axis] for axis in whole)):
@@ -144,7 +148,7 @@ def _sorted(
         loaded = part.load()
         loaded = keep(cells.dims, tuple(everywhere), loaded) if keep else loaded
         for place, rows in split(tuple(everywhere), loaded, grouped):
-            values[tuple(place[axis] for axis in kept)] = quantiles(rows, axes, q)
+            values[tuple(place[axis] for axis in kept)] = of_rows(rows, axes)
     return values
 
 

@@ -23,7 +23,13 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes a cell th
 
 
 def render(
-    table: pd.DataFrame | Answer, format: str, out: TextIO | str | Path, *, raw: bool = False, whole: bool = False
+    table: pd.DataFrame | Answer,
+    format: str,
+    out: TextIO | str | Path,
+    *,
+    raw: bool = False,
+    whole: bool = False,
+    missing: str | None = None,
 ) -> None:
     r"""Write a table, what :func:`featdyn.query.query` returned, or an answer, to a file or an open stream.
 
@@ -39,6 +45,8 @@ def render(
         and control characters are written as ``\x1b``, as they always are in tables.
     whole
         Cut no table in the middle.
+    missing
+        What stands in tables for people where a value is missing, such as ``NULL``; by default as pandas writes it.
 
     Raises
     ------
@@ -50,7 +58,7 @@ def render(
     if isinstance(out, (str, Path)):
         with output_file(out) as binary:
             stream = io.TextIOWrapper(binary, "utf-8", "backslashreplace", newline="")
-            render(table, format, stream, raw=raw, whole=whole)
+            render(table, format, stream, raw=raw, whole=whole, missing=missing)
             stream.detach()
         return
     if format == "netcdf":
@@ -65,7 +73,7 @@ def render(
         frame = _listed(frame)
         (frame if raw else _harmless(frame)).to_csv(out, index=False, lineterminator="\n")
     else:
-        for line in _json(frame) if format == "json" else _lines(frame, whole):
+        for line in _json(frame) if format == "json" else _lines(frame, whole, missing):
             out.write(line + "\n")
 
 
@@ -156,18 +164,18 @@ def _json(frame: pd.DataFrame) -> Iterator[str]:
         yield json.dumps(record, ensure_ascii=False) + ("," if i < last else "\n]")
 
 
-def _lines(frame: pd.DataFrame, whole: bool) -> Iterator[str]:
+def _lines(frame: pd.DataFrame, whole: bool, missing: str | None) -> Iterator[str]:
     cut = len(frame) > SHOWN and not whole
     half = SHOWN // 2
     columns = []
     for name in frame.columns:
         column = frame[name]
         values = [*column.iloc[:half].tolist(), *column.iloc[-half:].tolist()] if cut else column.tolist()
-        cells = [shown(str(name)), *map(_cell, values)]
+        cells = [shown(str(name)), *(_cell(value, missing) for value in values)]
         if cut:
             cells.insert(half + 1, "...")
         width = max(map(len, cells))
-        text = all(isinstance(value, str) for value in values)
+        text = all(isinstance(value, str) or value is None for value in values)
         columns.append([cell.ljust(width) if text else cell.rjust(width) for cell in cells])
     for row in zip(*columns, strict=True):
         yield "  ".join(row).rstrip()
@@ -175,12 +183,14 @@ def _lines(frame: pd.DataFrame, whole: bool) -> Iterator[str]:
         yield f"{len(frame):,} rows, the first and last {half} shown; --format csv writes all of them"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, missing: str | None) -> str:
     """Return a cell for people, in one line."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if isinstance(value, (list, tuple)):
         more = [f"... {len(value):,} values"] if len(value) > LISTED else []
-        return f"[{', '.join([*map(_cell, value[:LISTED]), *more])}]"
+        return f"[{', '.join([*(_cell(inner, missing) for inner in value[:LISTED]), *more])}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{_cell(key)}: {_cell(inner)}' for key, inner in value.items())}}}"
+        return f"{{{', '.join(f'{_cell(key, missing)}: {_cell(inner, missing)}' for key, inner in value.items())}}}"
+    if missing is not None and pd.isna(value):
+        return missing
     return f"{value + 0.0:.5g}" if isinstance(value, float) else shown(str(value))

@@ -75,7 +75,7 @@
   function layout({ data, layout: own }, [width, height]) {
     const named = (of, room) => ticks(own[`${of}axis`], data.flatMap((trace) => trace[of] ?? []), room);
     const axis = { gridcolor: colour("rule"), linecolor: colour("rule"), zeroline: false, automargin: true };
-    const merged = (other, more) => ({ ...axis, ...more, ...other, title: { font: { size: 12 }, ...other?.title } });
+    const merged = (other, more) => ({ ...axis, ...more, ...other, title: { font: { size: 12 }, ...(other?.type === "category" && { standoff: 10 }), ...other?.title } });
     const format = (share) => ({ hoverformat: share ? ".1%" : ".4~g" });
     return {
       paper_bgcolor: colour("paper"),

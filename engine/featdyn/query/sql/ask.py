@@ -10,7 +10,6 @@ import pandas as pd
 
 from featdyn.errors import FeatdynError
 from featdyn.extras import asked_for
-from featdyn.query.answered import answered
 from featdyn.query.catalogue import Catalogue
 from featdyn.query.sql.tables import Table
 from featdyn.query.sql.tables import tables as tables_of
@@ -102,6 +101,8 @@ def _asked(duckdb: Any, connection: Any, known: list[Table], statement: str) -> 
 
 
 def _analyses(run: Run) -> pd.DataFrame:
+    from featdyn.query.answered import answered  # all analyses, with what checks their options
+
     return pd.DataFrame(answered(run), columns=list(ANALYSES), dtype=object)
 
 

@@ -6,7 +6,8 @@ tells from what is known of them (that of a checkpoint its step is 40), so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -22,6 +23,9 @@ from featdyn.query.cells import Array, Cells, Region
 from featdyn.query.sql.tables import Table
 
 PLACES = 4096  # of a longer axis cells are told apart, not single places
+ROWS = 2**17  # cells are joined up to so many rows, and
+BYTES = 2**22  # bytes of values: a batch costs as much by itself as thousands of numbers in it
+COLUMNS = 64  # of coordinates that are kept, for the batches of other checkpoints
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Scan(ds.Dataset):  # type: ignore[misc]
     def __init__(self, table: Table) -> None:  # pyarrow's own makes none
         self.table = table
         self.failed: Exception | None = None  # what a scan raised: DuckDB passes on its words only
-        self._column = lru_cache(256)(self._coordinate)
+        self._repeated = lru_cache(COLUMNS)(self._coordinate)
 
     def coordinate(self, name: str) -> Array:
         """Return the values of a coordinate, which is read when it is needed."""
@@ -89,16 +93,21 @@ class Scan(ds.Dataset):  # type: ignore[misc]
             kept = {dim: self._possible(dim, filter) for dim in self.table.dims}
             grid = _at(self.table.widest.cells, kept)
             axes = [grid.dims.index(dim) for dim in self.table.dims]
-            seen: set[tuple[int, ...]] = set()
-            for whole in grid.regions():
-                region = tuple(whole[axis] for axis in axes)
-                start = tuple(run.start for run in region)
-                if start not in seen:  # of cells that cut features, each row is given once
-                    seen.add(start)
-                    yield self._batch(schema, kept, region)
+            cells = dict.fromkeys(  # of those that cut features, each row is given once
+                tuple((whole[axis].start, whole[axis].stop) for axis in axes) for whole in grid.regions()
+            )
+            for region in _joined((tuple(slice(*run) for run in cell) for cell in cells), self._rows(schema)):
+                yield self._batch(schema, kept, region)
         except Exception as error:
             self.failed = error
             raise
+
+    @staticmethod
+    def _rows(schema: pa.Schema) -> int:
+        """Return how many rows a batch may have."""
+        lists = [field.type for field in schema if pa.types.is_fixed_size_list(field.type)]
+        width = sum(kind.list_size * kind.value_type.bit_width for kind in lists if kind.value_type != pa.string())
+        return int(min(ROWS, 8 * BYTES // width)) if width else ROWS
 
     def _batch(self, schema: pa.Schema, kept: dict[str, NDArray[np.intp]], region: Region) -> pa.RecordBatch:
         places = {dim: kept[dim][run] for dim, run in zip(self.table.dims, region, strict=True)}
@@ -107,7 +116,7 @@ class Scan(ds.Dataset):  # type: ignore[misc]
         for field in schema:
             if field.name in self.table.coordinates:
                 dim = self.table.coordinates[field.name]
-                columns.append(self._column(field.name, places[dim].tobytes(), self.table.dims.index(dim), shape))
+                columns.append(self._column(field.name, places[dim], self.table.dims.index(dim), shape))
             else:
                 columns.append(self._values(field, places))
         return pa.RecordBatch.from_arrays(columns, schema=schema) if columns else _empty(int(np.prod(shape)))
@@ -121,25 +130,34 @@ class Scan(ds.Dataset):  # type: ignore[misc]
             return _array(values, field.type)
         return pa.FixedSizeListArray.from_arrays(_array(values, field.type.value_type), field.type.list_size)
 
+    def _column(self, name: str, places: NDArray[np.intp], axis: int, shape: tuple[int, ...]) -> pa.Array:
+        """Return a column of a coordinate; those along samples and layers come again at other checkpoints."""
+        make = self._coordinate if len(places) == 1 else self._repeated
+        return make(name, places.tobytes(), axis, shape)
+
     def _coordinate(self, name: str, places: bytes, axis: int, shape: tuple[int, ...]) -> pa.Array:
-        """Return a column of a coordinate; many batches have the same."""
-        chosen = np.frombuffer(places, np.intp)
-        along = chosen.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-        index = np.broadcast_to(along, shape).reshape(-1)
+        along = [-1 if a == axis else 1 for a in range(len(shape))]
+
+        def spread(values: Array) -> Array:
+            return np.broadcast_to(values[np.frombuffer(places, np.intp)].reshape(along), shape).reshape(-1)
+
         kind = _type(self.table.widest.kind(name))
-        if pa.types.is_dictionary(kind):
-            return pa.DictionaryArray.from_arrays(pa.array(self._codes(name)[0][index]), self._codes(name)[1])
-        return _array(self.coordinate(name)[index], kind)
+        if not pa.types.is_dictionary(kind):
+            return _array(spread(self.coordinate(name)), kind)
+        codes, texts = self._codes(name)
+        found = spread(codes)
+        return pa.DictionaryArray.from_arrays(pa.array(found, mask=found < 0), texts)
 
     @cached_property
     def _texts(self) -> dict[str, tuple[NDArray[np.int32], pa.Array]]:
         return {}
 
-    def _codes(self, name: str) -> tuple[Any, pa.Array]:
+    def _codes(self, name: str) -> tuple[NDArray[np.int32], pa.Array]:
+        """Return the number of each text, -1 where it is missing, and the texts."""
         if name not in self._texts:
             encoded = pa.array(self.coordinate(name).tolist(), pa.string()).dictionary_encode()
             codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-            self._texts[name] = (np.ma.masked_less(codes, 0) if (codes < 0).any() else codes, encoded.dictionary)
+            self._texts[name] = (codes, encoded.dictionary)
         return self._texts[name]
 
     def _packed(self, cells: Cells) -> tuple[int, ...]:
@@ -162,6 +180,25 @@ class Scan(ds.Dataset):  # type: ignore[misc]
         shadow = ds.FileSystemDataset(fragments, pa.schema(plain), form, files)
         kept = [parts[int(fragment.path)] for fragment in shadow.get_fragments(filter=filter)]
         return np.concatenate(kept) if kept else everything[:0]
+
+
+def _joined(regions: Iterable[Region], rows: int) -> Iterator[Region]:
+    """Join regions that follow each other along one axis, up to so many rows."""
+    held: Region | None = None
+    for region in regions:
+        if held is not None:
+            differ = [axis for axis, (one, other) in enumerate(zip(held, region, strict=True)) if one != other]
+            axis = differ[0]
+            long = slice(held[axis].start, region[axis].stop)
+            both = (*held[:axis], long, *held[axis + 1 :])
+            follows = len(differ) == 1 and held[axis].stop == region[axis].start
+            if follows and math.prod(run.stop - run.start for run in both) <= rows:
+                held = both
+                continue
+            yield held
+        held = region
+    if held is not None:
+        yield held
 
 
 def _wanted(batch: pa.RecordBatch, columns: list[str], filter: ds.Expression | None) -> pa.RecordBatch:

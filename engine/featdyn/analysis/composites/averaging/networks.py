@@ -59,7 +59,7 @@ class AveragedNetworks:
         inputs, logits = batches[0].inputs[:1].nbytes, run.schema["outputs/logits"]
         layers = BETWEEN * 4 * widest(self.model, batches[0].inputs[:1])
         return Plan(
-            f"{windows} windows x {run.schema.samples:,} probes",
+            f"{windows} windows x all {run.schema.samples:,} probes",
             tasks=windows + run.schema.blocks,
             reads=windows * logits.nbytes,
             task={

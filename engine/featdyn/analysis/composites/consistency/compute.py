@@ -66,7 +66,7 @@ def plan(run: Run, parts: Stitchable, known: int) -> Plan:
     macs = probes * (steps * cuts[-1].prefix_macs + new * sum(cut.suffix_macs for cut in cuts))
     widths, groups = [prod(cut.shape) for cut in cuts], grid.suffix_groups(parts, known) if new else []
     return Plan(
-        f"{len(cuts)} cuts x {new:,} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T multiply-adds",
+        f"{len(cuts)} cuts x {new:,} pairs of checkpoints x all {probes:,} probes, {macs / 1e12:.3g} T multiply-adds",
         tasks=run.schema.blocks * steps * len(groups),
         reads=parts.features.stored_bytes * steps * len(groups) + (new + steps) * run.schema["outputs/logits"].nbytes,
         task={

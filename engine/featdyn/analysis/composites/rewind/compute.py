@@ -99,7 +99,7 @@ def _plan(run: Run, parts: Stitchable, tasks: int, t2s: int) -> Plan:
     macs += apart_macs(run, parts)
     pairs = steps * t2s
     plan = Plan(
-        f"{len(cuts) + 1} segments x {pairs:,} pairs of checkpoints x {probes:,} probes, {macs / 1e12:.3g} T "
+        f"{len(cuts) + 1} segments x {pairs:,} pairs of checkpoints x all {probes:,} probes, {macs / 1e12:.3g} T "
         "multiply-adds",
         tasks=tasks,
         reads=0,

@@ -56,7 +56,7 @@ def plan(run: Run, tasks: _Tasks) -> Plan:
     shared = tasks.units.shared(parts.features.batches.spans, rows)
     motion = rows * (steps * parts.sample_bytes + MATRICES * 8 * steps**2) + 12 * sets * pairs
     return Plan(
-        f"{len(cuts)} cuts x {steps} checkpoints x {probes:,} probes, at most {macs / 1e12:.3g} T multiply-adds",
+        f"{len(cuts)} cuts x {steps} checkpoints x all {probes:,} probes, at most {macs / 1e12:.3g} T multiply-adds",
         tasks=len(parts.features.batches) + steps + len(groups(parts)),
         reads=2 * steps * parts.features.stored_bytes,
         task={
