@@ -65,8 +65,8 @@ class Answer:
             columns[name] = self._flat(dims, values) if self.rows is None else values
         table = pd.DataFrame(columns)
         if self.within:
-            parts = table.groupby(list(self.within), sort=False)
-            table = pd.concat([ordered(part, self.sort).head(self.most) for _, part in parts], ignore_index=True)
+            parts = [part for _, part in table.groupby(list(self.within), sort=False, dropna=False)]
+            table = pd.concat([ordered(part, self.sort).iloc[: self.most] for part in parts], ignore_index=True)
         elif self.sort:
             table = ordered(table, self.sort)
         return table if self.limit is None else table.head(self.limit)
