@@ -44,7 +44,7 @@ ASKED = {
     "cuts": ("1",), "features": "recomputed", "permutations": 19, "samples": 10**6, "players": 6, "draws": 16,
     "rate": 0.1,
 }  # fmt: skip
-"""Options, where an analysis has them. Features are computed: from where, which plans depend on, is not left to the clock."""
+"""Options, where an analysis has them. Where features come from, on which plans depend, is not left to the clock."""
 OVERHEAD = 2**21
 """Bytes that Python and xarray take whatever the run."""
 MOST = {"layers": 3, "cuts": 12}
