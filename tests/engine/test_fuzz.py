@@ -151,6 +151,7 @@ def test_command_lines(store: Path, tmp_path_factory: pytest.TempPathFactory, da
         with (
             mock.patch("featdyn.training.stage.train", side_effect=RecipeError("would train")),
             mock.patch("featdyn.training.sweep.train", side_effect=RecipeError("would train")),
+            mock.patch("featdyn.report.server.Server.serve_forever", side_effect=KeyboardInterrupt),
             mock.patch("featdyn.analysis.driver.analyze", return_value=xr.Dataset(attrs={"path": "results/x/000001"})),
         ):
             code, _, err = run(arguments)
