@@ -181,6 +181,18 @@ def test_a_plan_is_the_memory_that_is_taken(recorded: Recorded, name: str, kind:
     assert planned - SPARE.get(name, 0) <= MOST[kind] * max(taken, OVERHEAD), f"{taken:,} of {told.plan}"
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not RESET.exists(), reason="needs /proc")
+@pytest.mark.parametrize("name", ["drift", "density", "consistency"])
+def test_a_plan_holds_where_features_are_read(recorded: Recorded, name: str) -> None:
+    """Between layers nothing is held then, which would cover a term that is not counted."""
+    analysis = analyses()[name]
+    asked(analysis, *recorded(**SMALL), features="stored")[0]()
+    call, told = asked(analysis, *recorded(**SMALL | {"width": 8 * CUTS["width"]}), features="stored")
+    taken = min(peak(call) for _ in range(2)) - OVERHEAD
+    assert taken <= told.plan.peak(), f"a worker may be ended: {taken:,} of {told.plan}"
+
+
 def planned(analysis: Analysis, run: Run, model: nn.Module, **more: Any) -> Plan:
     """Return the plan of an analysis that is not carried out."""
     call, told = asked(analysis, run, model, **more)

@@ -258,6 +258,8 @@ class Features:
         """Return the stored features of a batch at one cut, float32."""
         held, values = self._blocks.get(cut.name, (None, None))
         if values is None or held != (t1, batch.block):  # several batches share a block, which may be compressed
+            self._blocks.pop(cut.name, None)
+            del values  # the block before is not held beside this one
             values = self._run.block(f"layers/{cut.name}/activation", t1, batch.block)
             self._blocks[cut.name] = (t1, batch.block), values
         first = self._run.schema.block_slice(batch.block).start

@@ -111,11 +111,17 @@ def plan(run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], pairs: int, 
     widths, rows = [prod(cut.shape) for cut in parts.cuts], max(map(len, kept))
     sets, steps, probes = len(kept), run.checkpoints, sum(map(len, kept))
     fit = max(3, steps * min(rows, max(2, FITTED // steps)))
+    turned = 32 * max(
+        min(WIDTH, width, fit) * width for width in widths
+    )  # QR of axes: three times in float64, and axes
     return Plan(
         f"{len(parts.cuts)} cuts x {sets} sets of up to {rows:,} probes x {pairs} pairs of checkpoints",
         tasks=sets * (1 + steps) + sets * len(parts.cuts) * -(-pairs // PAIRS),
         reads=2 * steps * parts.features.stored_bytes,  # at most: to fit axes, and to project
-        task={"features": parts.pass_bytes, "rows to fit": 4 * fit * (sum(widths) + max(widths)) + 4 * 8 * fit**2},
+        task={
+            "features": parts.pass_bytes + parts.features.block_bytes,  # the file of a block, beside what it holds
+            "rows to fit": 4 * fit * (sum(widths) + max(widths)) + 4 * 8 * fit**2 + turned,
+        },
         state=parts.held | {"axes": 4 * sets * sum(min(WIDTH, width, fit) * width for width in widths)},
         result={
             "points": 4 * steps * probes * sum(min(WIDTH, width, fit) for width in widths),

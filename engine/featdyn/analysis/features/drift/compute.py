@@ -54,14 +54,15 @@ def plan(run: Run, tasks: _Tasks) -> Plan:
     rows = min(held_rows(parts), parts.features.batches.size)
     macs = 2 * steps * probes * cuts[-1].prefix_macs + steps**2 * probes * parts.sample_bytes / 8
     shared = tasks.units.shared(parts.features.batches.spans, rows)
-    motion = rows * (steps * parts.sample_bytes + MATRICES * 8 * steps**2) + 12 * sets * pairs
+    one = 2 * parts.sample_bytes  # of one checkpoint in float64, for norms
+    motion = rows * (steps * parts.sample_bytes + one + MATRICES * 8 * steps**2) + 12 * sets * pairs
     return Plan(
         f"{len(cuts)} cuts x {steps} checkpoints x all {probes:,} probes, at most {macs / 1e12:.3g} T multiply-adds",
         tasks=len(parts.features.batches) + steps + len(groups(parts)),
         reads=2 * steps * parts.features.stored_bytes,
         task={
             "features or parameters": max(motion, tasks.similarity.task_bytes, task_bytes(parts)),
-            "batches": parts.pass_bytes,
+            "batches": parts.pass_bytes + parts.features.block_bytes,  # the file of a block, beside what it holds
         },
         state=parts.held,
         result={

@@ -99,6 +99,7 @@ def moves(parts: Stitchable, units: Units, index: int) -> Moves:
                         kind = torch.promote_types(z.dtype, torch.float32)
                         held.append(torch.empty(len(z), steps, z[0].numel(), dtype=kind, device=z.device))
                     held[c][:, t] = z.flatten(1)
+            del z
             for c in range(cuts):
                 lengths = _lengths(held[c])
                 _add(found, c, own, units, lengths)
