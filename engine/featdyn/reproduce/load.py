@@ -67,6 +67,10 @@ def _check(study: Study) -> None:
             for group in asked:
                 _one_of(group, groups, f"{where}: group")
         axes = quantities.options_of(study.quantities[claim.quantity]).axes
+        for axis, chosen in claim.where.items():
+            _one_of(axis, axes, f"{where}: where")
+            for label in chosen:
+                _one_of(label, axes[axis], f"{where}: where {axis}")
         for need in claim.needs:
             for axis, labels in quantities.options_of(study.quantities[need.quantity]).axes.items():
                 _one_of(axis, axes, f"{where}: axis of {need.quantity}")

@@ -101,6 +101,8 @@ def _cells(study: Study, claim: Claim, runs: Runs) -> list[tuple[Row, Estimate |
     found = []
     for labels in first.cells():
         cell = dict(zip(first.axes, labels, strict=True))
+        if any(cell[axis] not in chosen for axis, chosen in claim.where.items()):
+            continue
         numbers = [{seed: m.at(cell) for seed, m in group.items()} for group in of]
         estimate, lost = _estimate(claim, numbers)
         why = _failing(claim.needs, runs, cell) or (estimate.reason if estimate else _missing(of))
