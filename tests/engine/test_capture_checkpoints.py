@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,41 @@ def test_what_does_not_hold_the_network_is_named_and_what_was_before_is_kept(tmp
     assert said == [f"{paths[10]}: equals the checkpoint before"]
 
 
+def test_a_checkpoint_that_was_overwritten_is_named(tmp_path):
+    paths = {step: write("state_dict", tmp_path, step) for step in STEPS}
+    said: list[str] = []
+
+    def again() -> list[str]:
+        said.clear()
+        capture(Net(), probes(), paths, tmp_path / "r.zarr", layers=["first"], said=said.append)
+        return said
+
+    assert again() == []
+    torch.save(states(5), paths[5])  # the same anew
+    os.utime(paths[10], (2_000_000_000, 2_000_000_000))
+    assert again() == []
+    torch.save(states(6), paths[5])
+    (paths[100]).write_bytes(b"cut")
+    before = {t: Run(tmp_path / "r.zarr").state(t) for t in range(len(STEPS))}
+    changed, cut = again()
+    assert changed == f"{paths[5]}: holds other weights than those recorded of step 5, which stay: take another store"
+    assert cut.startswith(f"{paths[100]}: ")
+    assert cut.endswith("; what is recorded of it stays")
+    for t, state in before.items():
+        assert all(torch.equal(Run(tmp_path / "r.zarr").state(t)[name], value) for name, value in state.items())
+
+
+def test_a_checkpoint_with_nan_is_named(tmp_path):
+    paths = {step: write("state_dict", tmp_path, step) for step in (0, 5)}
+    torch.save(states(5) | {"head.weight": torch.full((3, 4), torch.nan), "head.bias": torch.tensor([0, torch.nan, 1])},
+               paths[5])  # fmt: skip
+    with pytest.raises(NetworkError, match=r"step5.pt: head.weight is not finite: leave this checkpoint out$"):
+        capture(Net(), probes(), paths, tmp_path / "r.zarr", layers=["first"])
+    assert Run(tmp_path / "r.zarr").values("step").tolist() == [0]
+    with pytest.raises(NetworkError, match=r"step5.pt: head.weight is not finite"):
+        capture(Net(), probes(), {5: paths[5]}, tmp_path / "s.zarr", layers=["first"])
+
+
 def test_a_checkpoint_that_came_too_late_is_named(tmp_path):
     paths = {step: write("state_dict", tmp_path, step) for step in STEPS}
     early = {step: path for step, path in paths.items() if step != STEPS[1]}
@@ -195,7 +231,13 @@ def test_a_damaged_index_is_named(tmp_path, index):
 
 def test_of_two_networks_in_a_file_one_is_chosen(tmp_path):
     torch.save({"now": states(1), "ema": states(2, "module.")}, tmp_path / "1.pt")
-    assert torch.equal(state_in(tmp_path / "1.pt", Net(), "ema/module.")["first.bias"], states(2)["first.bias"])
+    torch.save({**states(1, "now."), **states(2, "ema.")}, tmp_path / "3.pt")
+    for file, prefix in (("1", "ema/module."), ("1", "ema/module"), ("3", "ema."), ("3", "ema")):
+        found = state_in(tmp_path / f"{file}.pt", Net(), prefix)
+        assert torch.equal(found["first.bias"], states(2)["first.bias"])
+    for prefix in ("", "em", "emaa"):
+        with pytest.raises(NetworkError, match="does not hold this network"):
+            state_in(tmp_path / "3.pt", Net(), prefix)
     torch.save({**states(1, "student."), **states(1, "teacher.")}, tmp_path / "2.pt")  # equal ones are one
     assert torch.equal(state_in(tmp_path / "2.pt", Net())["first.bias"], states(1)["first.bias"])
     for name, made in (("empty", []), ("two", ["a.pt", "b.pt"])):
@@ -229,6 +271,7 @@ def test_weights_of_another_precision_are_taken(tmp_path, dtype):
         (["step1.0.pt", "step2.0.pt"], [1, 2]),
         (["epoch=3-loss=0.25.ckpt", "epoch=4-loss=0.5.ckpt", "epoch=5-loss=1.ckpt"], [3, 4, 5]),
         (["v1.2.3/7.pt", "v1.2.3/9.pt"], [7, 9]),
+        (["step1.pt", "step2.ckpt", "step3.safetensors"], [1, 2, 3]),
     ],
 )
 def test_steps_as_people_write_them(names, steps):
@@ -248,7 +291,9 @@ def test_steps_are_the_number_that_differs(steps, name):
     [
         (["last.pt"], None, "no number in it tells its step"),
         (["step1.pt", "best1.pt"], None, "differ in more than a number"),
-        (["step1.pt", "step01.pt"], None, "no number in it tells its step"),
+        (["step1.pt", "step01.pt"], None, r"^step1.pt and step01.pt have the same numbers, .*: leave one out$"),
+        (["step1.pt", "step2.pt", "step02.pt"], None, r"^step2.pt and step02.pt have the same numbers"),
+        (["step1.pt", "step1.safetensors"], None, r"^step1.pt and step1.safetensors have the same numbers"),
         (["a1.pt", "b1.pt"], r"(\d+)", "are both of step 1"),
         (["a1.pt"], r"\d+", "one group"),
         (["a1.pt"], r"(", "one group"),

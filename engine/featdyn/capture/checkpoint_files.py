@@ -44,7 +44,8 @@ def state_in(
     model
         Whose names and shapes say what belongs to it; what wrappers put before the names is taken off.
     prefix
-        What stands before the names, where a file holds several networks; ``ema/`` for those under the key ``ema``.
+        What stands before the names, where a file holds several networks; ``ema/`` for those under the key ``ema``. The
+        ``.`` or ``/`` at its end may be left out.
     extra
         Told which tensors stand beside those of the network, below the same prefix: it has none of these names.
     content
@@ -68,7 +69,7 @@ def state_in(
     for where, each in _states(content, DEPTH):
         tensors = _without_wrappers(each)
         for found in _prefixes(tensors, names):
-            if below_it not in (None, found, f"{where}{found}"):
+            if below_it is not None and not _is_prefix(below_it, (found, f"{where}{found}")):
                 continue
             state, flaws = _taken(tensors, found, own, names)
             if not flaws:
@@ -171,6 +172,11 @@ def _prefixes(tensors: Mapping[str, Tensor], names: list[str]) -> list[str]:
         return []
     found = (name[: -len(names[0])] for name in tensors if name.endswith(names[0]))
     return [prefix for prefix in dict.fromkeys(found) if not prefix or prefix.endswith(".")]
+
+
+def _is_prefix(given: str, found: tuple[str, str]) -> bool:
+    """Whether a prefix is one of those that are there, with or without the sign at its end."""
+    return given in found or (given != "" and given in {there[:-1] for there in found})
 
 
 def _taken(

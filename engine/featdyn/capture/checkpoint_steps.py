@@ -15,6 +15,8 @@ _NUMBER = re.compile(r"(?:\d+(?:\.\d+)?(?:e\d\d?|[km])(?![a-z0-9]))|(?:(?<![\d.]
 _FACTORS = {"k": 10**3, "m": 10**6}
 _NAMED = re.compile(r"(step|iter|iteration)s?$|(^|[^a-z])(it|its)$")
 """What stands before a step, in lower case."""
+_ENDING = re.compile(r"\.(pt|pth|ckpt|bin|safetensors)$")
+"""Of a file in another format: what is left says the step."""
 _ADVICE = "give --step, a regular expression with one group"
 
 
@@ -22,8 +24,8 @@ def by_step(paths: Sequence[Path], pattern: str | None = None) -> dict[int, Path
     """Return checkpoints by their step, in order.
 
     The step is the number that differs from name to name: where several do, the one after ``step``, ``iter`` or ``it``,
-    else the last whole one that is another in each. It may be written as 1e3, 10k or 1.5M. ``pattern``, a regular
-    expression whose first group is the step, says it for other names.
+    else the last whole one that is another in each. It may be written as 1e3, 10k or 1.5M, and formats may be mixed.
+    ``pattern``, a regular expression whose first group is the step, says it for other names.
 
     Raises
     ------
@@ -34,7 +36,7 @@ def by_step(paths: Sequence[Path], pattern: str | None = None) -> dict[int, Path
     steps: dict[int, Path] = {}
     for step, path in sorted(zip(found, paths, strict=True)):
         if step in steps:
-            raise FeatdynError(f"{steps[step]} and {path} are both of step {step}: {_ADVICE}")
+            raise FeatdynError(f"{steps[step]} and {path} are both of step {step}: leave one out, or {_ADVICE}")
         steps[step] = path
     return steps
 
@@ -69,11 +71,18 @@ def _step(value: Decimal) -> int:
 
 def _numbers(names: Sequence[str]) -> list[int]:
     """Return the step in each name."""
-    skeletons = {_NUMBER.sub("#", name): name for name in names}
+    skeletons = {_NUMBER.sub("#", _ENDING.sub("", name)): name for name in names}
     if len(skeletons) > 1:
         one, other, *_ = skeletons.values()
         raise FeatdynError(f"{one} and {other} differ in more than a number: {_ADVICE}")
-    columns = list(zip(*([_value(n) for n in _NUMBER.findall(name)] for name in names), strict=True))
+    rows = [tuple(_value(n) for n in _NUMBER.findall(name)) for name in names]
+    first: dict[tuple[Decimal, ...], str] = {}
+    for row, name in zip(rows, names, strict=True):
+        if row and first.setdefault(row, name) != name:
+            raise FeatdynError(
+                f"{first[row]} and {name} have the same numbers, and would be of one step: leave one out"
+            )
+    columns = list(zip(*rows, strict=True))
     if len(names) == 1:  # nothing differs: what is in the last part of the path
         last = len(_NUMBER.findall(os.path.basename(names[0])))
         places = list(range(len(columns) - last, len(columns)))

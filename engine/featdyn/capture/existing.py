@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 from featdyn.capture.checkpoint_files import quiet, read, state_in
 from featdyn.capture.mapped_checkpoint import MappedCheckpoint
 from featdyn.capture.options import CaptureOptions
+from featdyn.capture.overwritten import say_overwritten
 from featdyn.capture.piecewise import Piecewise
 from featdyn.capture.piecewise_recorder import PiecewiseRecorder, few_inputs
 from featdyn.capture.probes import Probes
 from featdyn.capture.recorder import Recorder
-from featdyn.errors import NetworkError
+from featdyn.errors import NetworkError, TrainingError
 from featdyn.networks import is_skeleton, skeleton, unwrap
-from featdyn.store import Run
+from featdyn.store import Run, exists
 
 HELD = 5
 """So many times the weights of a checkpoint are held by a network, two checkpoints that were read, and as written."""
@@ -63,7 +65,7 @@ def capture(
     Raises
     ------
     NetworkError
-        A checkpoint does not hold the network. Those before it are recorded.
+        A checkpoint does not hold the network, or its outputs are not finite. Those before it are recorded.
     StoreError
         As the recorder raises it.
     """
@@ -73,10 +75,17 @@ def capture(
         return _piecewise(network, probes, checkpoints, store, prefix, room, told, said, progress, options)
     model = _network(model, empty=False)
     before: dict[str, Tensor] = {}
-    with Recorder(model, probes, store, resume=True, **options) as recorder, quiet():
+    flaws: dict[int, str] = {}
+    with (
+        _file_named(store, checkpoints, flaws),
+        Recorder(model, probes, store, resume=True, **options) as recorder,
+        quiet(),
+    ):
         recorder.meter.quiet = True  # there is no training to compare with
         recorder.plan(len(checkpoints)).check(store)
         new = _new(recorder, checkpoints, said)
+        known = {step: path for step, path in checkpoints.items() if step not in new}
+        say_overwritten(store, known, partial(state_in, model=model, prefix=prefix), said)
         done = len(checkpoints) - len(new)
         for (step, path), content in zip(new.items(), _read_ahead(new.values()), strict=True):
             done += 1
@@ -84,6 +93,7 @@ def capture(
             if before and all(torch.equal(before[name], value) for name, value in state.items()):
                 said(f"{path}: equals the checkpoint before")
             model.load_state_dict(state, strict=False)  # what is not a tensor stays
+            flaws[step] = _not_finite(state)
             recorder.record(step=step)
             before = state
             progress(done, len(checkpoints))
@@ -136,6 +146,25 @@ def _new(recorder: Recorder, checkpoints: Mapping[int, Path], said: Callable[[st
         if step <= recorder.last_step and step not in known:
             said(f"{path}: step {step} is not recorded, as the store is at {recorder.last_step}: take another store")
     return {step: path for step, path in checkpoints.items() if step > recorder.last_step}
+
+
+@contextmanager
+def _file_named(store: str | Path, checkpoints: Mapping[int, Path], flaws: Mapping[int, str]) -> Iterator[None]:
+    """Name the file of the checkpoint that could not be recorded: the first of ``flaws`` that the store lacks."""
+    try:
+        yield
+    except TrainingError as error:
+        kept = Run(store).values("step").tolist() if exists(store) else []
+        failed = next((step for step in flaws if step not in kept), None)
+        if failed is None:
+            raise
+        raise NetworkError(f"{checkpoints[failed]}: {flaws[failed] or error}") from error
+
+
+def _not_finite(state: Mapping[str, Tensor]) -> str:
+    """Say which tensor is why outputs are not finite, where one is."""
+    wrong = next((name for name, value in state.items() if not value.isfinite().all()), None)
+    return f"{wrong} is not finite: leave this checkpoint out" if wrong else ""
 
 
 def _read_ahead(paths: Iterable[Path]) -> Iterator[Any]:
