@@ -36,6 +36,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
 OVERHEAD = 2**21
 """Bytes that Python and xarray take whatever the run."""
 OPTIONS: dict[str, dict[str, Any]] = {"drift": {"samples": 4}, "density": {"samples": 4, "permutations": 19}}
+COMPOSITES: dict[str, dict[str, Any]] = {"rewind": {"t2": "all"}}
 
 
 class Images(nn.Module):
@@ -180,7 +181,12 @@ def taken(tmp_path: Path, name: str) -> tuple[int, Plan]:
 
     def call() -> None:
         analyses()[name](
-            Run(tmp_path / "run.zarr"), model=make, workers=workers, fresh=True, cuts=("20", "21"), **OPTIONS[name]
+            Run(tmp_path / "run.zarr"),
+            model=make,
+            workers=workers,
+            fresh=True,
+            cuts=("20", "21"),
+            **(OPTIONS | COMPOSITES)[name],
         )
 
     call()  # libraries and kernels are loaded
@@ -188,7 +194,7 @@ def taken(tmp_path: Path, name: str) -> tuple[int, Plan]:
 
 
 @pytest.mark.skipif(not RESET.exists(), reason="needs /proc")
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", OPTIONS | COMPOSITES)
 def test_the_plan_is_the_memory_that_is_taken(tmp_path: Path, name: str) -> None:
     """Of a network whose weights take more than that."""
     found, plan = alone(taken, tmp_path, name)
@@ -206,7 +212,7 @@ def test_what_needs_a_whole_network_says_so_before_one_is_made(runs: dict[str, R
         made.append(1)
         return Images()
 
-    for name in ("rewind", "controls", "batchnorm", "averaging", "interactions", "tangent_kernel"):
+    for name in ("controls", "batchnorm", "averaging", "interactions", "tangent_kernel"):
         said = rf"{name} of a network as a whole \(piece by piece go .*, d.* needs .* of memory .*raise --memory-limit"
         tight = Tight()
         tight.room = 1000

@@ -149,8 +149,8 @@ def test_a_commit_that_everybody_sees_is_no_error(
         assert (path / COPY).read_bytes() == (path / "zarr.json").read_bytes()
     synced = files.sync_folder
 
-    def sync(synced_folder: Path) -> None:
-        if synced_folder == path and len(Root.read(path).commits) == 4:
+    def sync(synced_folder: str | Path) -> None:
+        if Path(synced_folder) == path and len(Root.read(path).commits) == 4:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         synced(synced_folder)
 

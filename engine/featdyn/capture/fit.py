@@ -24,16 +24,15 @@ class Fit:
 
     def see(self, path: str, stored: Tensor, found: Tensor, sums: Summaries | None = None) -> None:
         """Take note of a block of samples: as it is stored, its largest values before, and its sums where there are."""
-        flat = stored.flatten(1) if stored.ndim > 1 else stored[:, None]
         kind = path.rpartition("/")[2]
         if kind == "activation":  # infinite ones are by design where the outputs are finite
             fine = ~found.isnan()
         elif kind in ("logits", "top_logits", "target_logit"):  # and so is a class that is masked out
-            fine = (flat < torch.inf).all(1)
+            fine = (stored < torch.inf).view(len(stored), -1).all(1)
         elif sums is not None:
             fine = torch.as_tensor(sums.squares).isfinite()
         else:
-            fine = flat.isfinite().all(1)
+            fine = stored.view(len(stored), -1).isfinite().all(1)
         self._largest.setdefault(path, []).append(found.clone())
         self._fine.setdefault(path, []).append(fine)
 

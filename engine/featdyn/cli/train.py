@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featdyn.cli.allocator import keep_freed_memory
 from featdyn.cli.progress import bar
 from featdyn.cli.said import say
 
@@ -69,6 +70,7 @@ def command(
         changes = (*changes, f"data.data_dir={data_dir}")
     if download:
         changes = (*changes, "data.download=true")
+    keep_freed_memory()
     if sweeps or seeds:
         if accept_changes:
             raise click.UsageError("--accept-changes is of one store, not of a sweep")

@@ -142,6 +142,7 @@ class Pieces:
         ends: Mapping[int, int],
         keep: Callable[[int, int, Tensor], None],
         chunk: int,
+        start: int = 0,
     ) -> None:
         """Make the features at some cuts of the network of a checkpoint, for many batches.
 
@@ -150,21 +151,23 @@ class Pieces:
         Parameters
         ----------
         at, inputs
-            Batches, and what gives the inputs of one: it is asked when they pass the first piece.
+            Batches, and what gives what one enters with: it is asked when they pass the first piece.
         ends
             Cut, by whatever number, to the piece in front of it: ``len(pieces) - 1`` for the network's output.
         keep
             Given a cut, a batch and the features ``(N, ...)``, which nobody else has.
         chunk
             So many batches pass together; 0: all, and between pieces their features lie on disk.
+        start
+            The first piece: 0, into which inputs go, or one behind a cut.
         """
         last = max(ends.values(), default=-1)
         for some in chunks(at, chunk):
             going = KeptFeatures(disk=not chunk)
-            for number in range(last + 1):
+            for number in range(start, last + 1):
                 with torch.inference_mode(), self.piece(number, checkpoint) as piece:
                     for i in some:
-                        z = piece(going.take(i) if number else inputs(i).clone())  # into which it may write
+                        z = piece(going.take(i) if number > start else inputs(i).clone())  # into which it may write
                         for cut, end in ends.items():
                             if end == number:
                                 keep(cut, i, z if number == last else z.clone())

@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
@@ -59,15 +60,19 @@ class Folder(Place):
 
     def inside(self, path: str) -> Path:
         """Return where a file of the store lies; raise :class:`StoreError` when its path leads out of the store."""
+        return Path(self._inside(path))
+
+    def _inside(self, path: str) -> str:
+        """Do so as text: a Path for each file of a commit takes longer than what is asked of the system."""
         target, parts = str(self.path), path.split("/")
         for place, part in enumerate(parts, 1):
             if part in ("", ".", "..") or "\\" in part or "\0" in part:
                 raise StoreError(f"{self}: {path!r} is not a path inside a store")
-            target = os.path.join(target, part)  # one Path at the end: one a part took most of the time
+            target = f"{target}{os.sep}{part}"
             if os.path.islink(target):
                 link = "/".join(parts[:place])
                 raise StoreError(f"{self}: {link} is a symbolic link, which a store does not hold")
-        return Path(target)
+        return target
 
     def there(self) -> bool:
         """Whether there is such a folder, or a file in its place."""
@@ -203,23 +208,21 @@ class Folder(Place):
         be written to its end is removed: on a full disk its room is needed.
         """
         self._check()
-        target = self.inside(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = self._inside(path)
         # A reader may have open what a repair dropped here: it goes on with that.
-        target.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(target)
         size = checksum = 0
         try:
-            with open(target, "wb", buffering=0) as file:
+            with _opened(target) as file:
                 for piece in pieces:
                     checksum = int(google_crc32c.extend(checksum, piece))
                     size += len(piece)
-                    view = memoryview(piece)
-                    while view:
-                        view = view[file.write(view) :]
+                    _write(file, piece)
                 os.fsync(file.fileno())
         except BaseException:
             with suppress(OSError):
-                target.unlink()
+                os.unlink(target)
             raise
         return FileRecord(path, size, checksum)
 
@@ -228,14 +231,14 @@ class Folder(Place):
 
     def settle(self, paths: list[str]) -> None:
         """Make the names of these files durable, and those of the folders that lead to them."""
-        folders = {self.path}
+        folders = {""}
         for path in paths:
-            folder = (self.path / path).parent
-            while folder != self.path and folder not in folders:
+            folder = path.rpartition("/")[0]
+            while folder not in folders:
                 folders.add(folder)
-                folder = folder.parent
+                folder = folder.rpartition("/")[0]
         for folder in sorted(folders, reverse=True):
-            sync_folder(folder)
+            sync_folder(os.path.join(self.path, folder))
 
     def publish(self, path: str, content: bytes, before: Version, *, durable: bool = True, label: str = "") -> Version:
         """Replace one file; under the lock nobody else does.
@@ -255,25 +258,24 @@ class Folder(Place):
         """Replace one file so that a reader sees the old content or the new; when durable, also after a power cut."""
         target = self._swap(path, content, durable=durable)
         if durable:
-            sync_folder(target.parent)
+            sync_folder(os.path.dirname(target))
 
-    def _swap(self, path: str, content: bytes, *, durable: bool = True) -> Path:
-        """Do so but for the new name, which is not durable yet."""
+    def _swap(self, path: str, content: bytes, *, durable: bool = True) -> str:
+        """Do so but for the new name, which is not durable yet; return where the file lies."""
         self._check()
-        target = self.inside(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.new")
+        target = self._inside(path)
+        folder, name = os.path.split(target)
+        aside = os.path.join(folder, f".{name}.new")
         try:
-            with open(aside, "wb") as file:
-                file.write(content)
+            with _opened(aside) as file:
+                _write(file, content)
                 if durable:
-                    file.flush()
                     os.fsync(file.fileno())
             self._check()
             os.rename(aside, target)
         except BaseException:
             with suppress(OSError):
-                aside.unlink()
+                os.unlink(aside)
             raise
         return target
 
@@ -304,7 +306,22 @@ class Folder(Place):
                 os.rmdir(target)
 
 
-def sync_folder(folder: Path) -> None:
+def _opened(path: str) -> FileIO:
+    """Open a file for writing; the folders that lead to it are made where they are missing."""
+    try:
+        return open(path, "wb", buffering=0)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return open(path, "wb", buffering=0)
+
+
+def _write(file: FileIO, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
+
+
+def sync_folder(folder: str | Path) -> None:
     """Make the names in one folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

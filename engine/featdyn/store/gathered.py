@@ -15,7 +15,7 @@ import google_crc32c
 import numpy as np
 
 from featdyn.errors import StoreError
-from featdyn.store import metadata, zstd
+from featdyn.store import metadata, shard, zstd
 from featdyn.store.place import Place
 from featdyn.store.record import FileRecord, Version, crc32c
 from featdyn.store.schema import ArraySpec, Schema
@@ -109,10 +109,7 @@ def row_of(values: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> byt
     """Return one block at one checkpoint as it lies in a chunk: little-endian, padded to the block's full length."""
     little = np.ascontiguousarray(values, dtype=np.dtype(spec.dtype).newbyteorder("<"))
     axis = spec.sample_axis
-    if axis is not None:
-        short = schema.shard_samples - little.shape[axis]
-        little = np.pad(little, [(0, short if i == axis else 0) for i in range(little.ndim)])
-    return little.tobytes()
+    return (little if axis is None else shard.padded(little, axis, schema.shard_samples)).tobytes()
 
 
 def encode(chunk: bytes | bytearray, filled: int) -> bytes:

@@ -37,15 +37,22 @@ def encode(block: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> Iter
         squeeze = partial(zstd.compress, level=zstd.FAST)
     for i, start in enumerate(range(0, little.shape[axis], chunk)):
         piece = little[(slice(None),) * axis + (slice(start, start + chunk),)]
-        short = chunk - piece.shape[axis]
-        if short:  # zarr's chunks are always full: the edge is padded with the fill value
-            piece = np.pad(piece, [(0, short if i == axis else 0) for i in range(piece.ndim)])
+        piece = padded(piece, axis, chunk)
         content = piece.tobytes() if schema.codec == "none" else squeeze(np.ascontiguousarray(piece))
         index[i] = offset, len(content)
         offset += len(content)
         yield content
     encoded = index.tobytes()
     yield encoded + crc32c(encoded).to_bytes(4, "little")
+
+
+def padded(values: np.ndarray[Any, Any], axis: int, length: int) -> np.ndarray[Any, Any]:
+    """Return values with the fill value behind them along an axis: zarr's chunks are full, also at the edge."""
+    if values.shape[axis] == length:
+        return values
+    whole = np.zeros((*values.shape[:axis], length, *values.shape[axis + 1 :]), values.dtype)
+    whole[(slice(None),) * axis + (slice(values.shape[axis]),)] = values
+    return whole
 
 
 def decode(content: Content, spec: ArraySpec, schema: Schema, rows: int) -> np.ndarray[Any, Any]:

@@ -31,7 +31,7 @@ def pays(content: np.ndarray[Any, Any]) -> bool:
     flat = content.reshape(-1).view(np.uint8)
     if flat.size > SAMPLE:
         length = SAMPLE // PLACES
-        starts = np.linspace(0, flat.size - length, PLACES).astype(int)
+        starts = [i * (flat.size - length) // (PLACES - 1) for i in range(PLACES)]
         flat = np.concatenate([flat[start : start + length] for start in starts])
     return len(compress(flat, FAST)) <= WORTH * flat.size
 

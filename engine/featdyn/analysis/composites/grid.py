@@ -73,9 +73,8 @@ def evaluate(
         different[:, :old] = known.apart
         prediction[:, :old, :old] = known.prediction
         soft[..., :old, :old] = known.soft
-    make: type[InMemory | Streamed] = InMemory if order is None else Streamed
+    make, rest = _way(order)
     items = in_memory(parts, run.schema.blocks, old) if order is None else order.items(old)
-    rest: tuple[Any, ...] = () if order is None else (order,)
     state = make(run, parts, members, labels, *rest)
     with context.stage(state, parts.around(make, run, members, labels, *rest)) as stage:
         for tallies in context.each(stage.map(make.tally, items)):
@@ -95,18 +94,24 @@ def evaluate(
     return done
 
 
-def refuse_apart(context: Context[Any], parts: Stitchable, labels: NDArray[np.int64]) -> None:
+def refuse_apart(
+    context: Context[Any], parts: Stitchable, labels: NDArray[np.int64], order: Order | None = None
+) -> None:
     """Raise :class:`NetworkError` where a checkpoint joined with itself is not its network, on any probe.
 
-    One pass for each checkpoint: for analyses that do not join each checkpoint with itself anyway.
+    One pass for each checkpoint: for analyses that do not join each checkpoint with itself anyway. With an ``order``
+    the network passes piece by piece.
     """
     run, members = context.run, np.ones((len(labels), 1))
-    every = [range(t, t + 1) for t in range(len(parts.states))]
-    items = [(range(block, block + 1), t, t) for t in every for block in range(run.schema.blocks)]
+    make, rest = _way(order)
+    groups = [range(block, block + 1) for block in range(run.schema.blocks)] if order is None else order.groups
+    items = [(blocks, range(t, t + 1), range(t, t + 1)) for t in range(len(parts.states)) for blocks in groups]
     different = np.zeros((len(parts.cuts), len(parts.states)), np.int64)
-    with context.stage(InMemory(run, parts, members, labels), parts.around(InMemory, run, members, labels)) as stage:
-        for (tally,) in context.each(stage.map(InMemory.tally, items)):
-            different[:, tally.t1s[0]] += tally.different[:, 0]
+    state = make(run, parts, members, labels, *rest)
+    with context.stage(state, parts.around(make, run, members, labels, *rest)) as stage:
+        for tallies in context.each(stage.map(make.tally, items)):
+            for tally in tallies:
+                different[:, tally.t1s[0]] += tally.different[:, 0]
     for cut, counts in zip(parts.cuts, different, strict=True):
         if counts.any():
             t, many = int(counts.argmax()), f"{(counts > 0).sum()} of {len(counts)} checkpoints"
@@ -159,6 +164,11 @@ def suffix_groups(parts: Stitchable, old: int) -> list[range]:
         for first, stop in ((0, old), (old, steps))
         for start in range(first, stop, most)
     ]
+
+
+def _way(order: Order | None) -> tuple[type[InMemory | Streamed], tuple[Any, ...]]:
+    """Return what tasks need in this order, and what it takes besides the rest."""
+    return (InMemory, ()) if order is None else (Streamed, (order,))
 
 
 class InMemory:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -33,11 +34,15 @@ class Order:
     chunk: int  # so many units pass together; 0: all, and between pieces they lie on disk
     disk: bool  # whether features at cuts do, until all t2 have met them
 
+    @property
+    def groups(self) -> list[range]:
+        """The blocks of each task."""
+        return [range(i, min(i + self.group, self.blocks)) for i in range(0, self.blocks, self.group)]
+
     def items(self, old: int) -> list[Item]:
         """Return the tasks, where pairs of the first ``old`` checkpoints are known."""
-        groups = [range(i, min(i + self.group, self.blocks)) for i in range(0, self.blocks, self.group)]
         pairs = [(range(old if t2 < old else 0, self.steps), range(t2, t2 + 1)) for t2 in range(self.steps)]
-        return [(blocks, t1s, t2s) for blocks in groups for t1s, t2s in pairs if len(t1s)]
+        return [(blocks, t1s, t2s) for blocks in self.groups for t1s, t2s in pairs if len(t1s)]
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Sizes:
     threads: int = 1  # of a task
 
     @classmethod
-    def of(cls, run: Run, parts: Stitchable) -> Sizes:
+    def of(cls, run: Run, parts: Stitchable) -> Self:
         """Return those of a network that is taken apart; kernels are loaded, so that what is free is free of them."""
         scored(torch.zeros(1, 2), np.zeros(1, np.int64), np.zeros((1, 1, 2), np.float32))
         pieces, read = pieces_of(run, parts.places, parts.features.device), parts.features
@@ -102,18 +107,24 @@ class Sizes:
 
     def moved(self, order: Order) -> int:
         """Return the bytes that are read of weights and the store, and read and written of features on disk."""
-        batches, units, groups = self.of_group(order.group), self.units(order.group), -(-self.blocks // order.group)
-        prefixes = self.prefix * (-(-batches // order.chunk) if order.chunk else 1)
-        if order.chunk in (0, units):
-            suffixes = max(self.suffixes)  # features of all cuts go through what is behind them together
-        else:
-            suffixes = sum(self.suffixes) * -(-(units // self.cuts) // order.chunk)
-        found = groups * self.steps * (prefixes + suffixes + self.logits) + self.steps * self.stored
+        units, groups = self.units(order.group), len(order.groups)
+        weights = self.prefix * self.readings(order) + self.behind_cuts(order, units)
+        found = groups * self.steps * (weights + self.logits) + self.steps * self.stored
         if order.disk:
             found += self.steps * (1 + self.steps) * self.batches * self.at_cuts
         if not order.chunk:
             found += 2 * (self.behind - 1) * self.steps * self.cuts * self.steps * self.batches * self.unit
         return found
+
+    def readings(self, order: Order) -> int:
+        """Return how often the weights of one checkpoint are read for the batches of a task."""
+        return -(-self.of_group(order.group) // order.chunk) if order.chunk else 1
+
+    def behind_cuts(self, order: Order, units: int) -> int:
+        """Return the bytes of one checkpoint's weights that are read for so many units behind their cuts."""
+        if not order.chunk or order.chunk >= units:
+            return max(self.suffixes)  # features of all cuts go through what is behind them together
+        return sum(self.suffixes) * -(-(units // self.cuts) // order.chunk)
 
     def on_disk(self, order: Order) -> int:
         """Return the bytes of temporary files of a task."""

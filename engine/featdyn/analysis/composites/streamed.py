@@ -12,8 +12,8 @@ rounding of fused layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from featdyn.analysis.inputs.class_labels import output_positions
 from featdyn.analysis.inputs.prefixes import pieces_of
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.networks.kept_features import KeptFeatures
-from featdyn.networks.pieces import chunks
+from featdyn.networks.pieces import Pieces, chunks
 from featdyn.store import Run
 from featdyn_kernels.stitch import Stitched
 from featdyn_kernels.stitch.runner import each_checkpoint
@@ -34,6 +34,7 @@ from featdyn_kernels.stitch.scored import scored
 
 Unit: TypeAlias = tuple[int, int, int]
 """A cut, a t1 and a batch: features that pass together."""
+Found = TypeVar("Found")
 
 
 class Streamed:
@@ -88,24 +89,48 @@ class Streamed:
 
     def _suffix(self, chunk: Sequence[Unit], t2: int, rows: dict[int, Rows]) -> list[Stitched]:
         """Return what some features give behind their cuts with the weights of one checkpoint."""
-        found: dict[int, Stitched] = {}
-        going, last = KeptFeatures(disk=not self._order.chunk), len(self.pieces) - 1
-        for number in range(min(self._entry[c] for c, _, _ in chunk), last + 1):
-            mine = [n for n, (c, _, _) in enumerate(chunk) if self._entry[c] <= number]
-            with self.pieces.piece(number, t2, torch.float32) as piece:
 
-                def step(place: int) -> None:
-                    n = mine[place]  # noqa: B023
-                    c, _, i = unit = chunk[n]
-                    if self._entry[c] == number:  # noqa: B023
-                        z = self._at_cuts.get(unit).to(torch.float32, copy=True)  # a piece may write into its input
-                    else:
-                        z = going.take(n)
-                    z = piece(z)
-                    if number == last:  # noqa: B023
-                        found[n] = scored(z, rows[i].labels, rows[i].own, positions=self._positions)
-                    else:
-                        going.put(n, z)
+        def end(n: int, z: Tensor) -> Stitched:
+            of = rows[chunk[n][2]]
+            return scored(z, of.labels, of.own, positions=self._positions)
 
-                each_checkpoint(step, len(mine), self._parts.features.device)
-        return [found[n] for n in range(len(chunk))]
+        entry = [self._entry[c] for c, _, _ in chunk]
+        device = self._parts.features.device
+        return behind(
+            self.pieces, t2, entry, lambda n: self._at_cuts.get(chunk[n]), end, device, disk=not self._order.chunk
+        )
+
+
+def behind(
+    pieces: Pieces,
+    t2: int,
+    entry: Sequence[int],
+    features: Callable[[int], Tensor],
+    end: Callable[[int, Tensor], Found],
+    device: torch.device,
+    *,
+    disk: bool,
+) -> list[Found]:
+    """Return what some features give behind their cuts with the weights of one checkpoint, each piece read once.
+
+    ``entry`` are the pieces that they enter, ``features`` gives those of a place among them, and ``end`` is given what
+    the network makes of them, logits. Between pieces they lie in memory, or on ``disk``.
+    """
+    found: dict[int, Found] = {}
+    going, last = KeptFeatures(disk=disk), len(pieces) - 1
+    for number in range(min(entry), last + 1):
+        mine = [n for n, first in enumerate(entry) if first <= number]
+        with pieces.piece(number, t2, torch.float32) as piece:
+
+            def step(place: int) -> None:
+                n = mine[place]  # noqa: B023
+                # A piece may write into its input.
+                z = features(n).to(torch.float32, copy=True) if entry[n] == number else going.take(n)  # noqa: B023
+                z = piece(z)
+                if number == last:  # noqa: B023
+                    found[n] = end(n, z)
+                else:
+                    going.put(n, z)
+
+            each_checkpoint(step, len(mine), device)
+    return [found[n] for n in range(len(entry))]

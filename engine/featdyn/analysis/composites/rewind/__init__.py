@@ -45,5 +45,6 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.composites.rewind.compute:rewind",
     section="featdyn.report.sections.rewind:section",
+    streams=True,
     version=3,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featdyn.analysis.composites.grid import apart_macs, refuse_apart, with_apart
+from featdyn.analysis.composites.order import Order
 from featdyn.analysis.composites.predictions import (
     NO_COMMON_PREDICTION,
     NO_PREDICTION,
@@ -20,6 +22,7 @@ from featdyn.analysis.composites.predictions import (
     share,
 )
 from featdyn.analysis.composites.rewind import CELLS, RewindOptions
+from featdyn.analysis.composites.rewind.streamed import Rewound, StreamedSegments, piecewise
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled
 from featdyn.analysis.inputs.stitchable import Stitchable
@@ -38,6 +41,8 @@ TOGETHER = 8
 """Checkpoints t1 of one task: they share the pass of t2, which costs less than one of them."""
 
 Predictions: TypeAlias = NDArray[np.signedinteger]
+Place: TypeAlias = tuple[int, slice, slice]
+"""A t2, some t1 and some probes."""
 
 
 def rewind(context: Context[RewindOptions]) -> xr.Dataset:
@@ -46,16 +51,14 @@ def rewind(context: Context[RewindOptions]) -> xr.Dataset:
     sets, labels = labelled(run, context.sets)
     parts, t2s = context.stitchable("recomputed"), context.options.suffixes(run)
     steps, pieces, probes = run.checkpoints, len(parts.cuts) + 1, run.schema.samples
-    batches, kind = parts.features.batches, dtype_of(run)
-    items = [(t2, b, t1) for t2 in t2s for b in range(len(batches)) for t1 in range(0, steps, TOGETHER)]
+    kind = dtype_of(run)
     said, own = np.zeros((pieces, steps, len(t2s), probes), kind), np.zeros((len(t2s), probes), kind)
-    context.admit(_plan(run, parts, len(items), len(t2s)))
-    refuse_apart(context, parts, labels)
-    with context.stage(_Segments(run, parts), parts.around(_Segments, run)) as stage:
-        for (t2, b, t1), (rewound, plain) in zip(items, context.each(stage.map(_Segments.rewound, items)), strict=True):
-            _, start, stop = batches.spans[b]
-            said[:, t1 : t1 + TOGETHER, t2s.index(t2), start:stop] = rewound
-            own[t2s.index(t2), start:stop] = plain
+    order = _admitted(context, parts, len(t2s))
+    refuse_apart(context, parts, labels, order)
+    found = _in_memory(context, parts, t2s) if order is None else _streamed(context, parts, t2s, order)
+    for (t2, t1s, of), (rewound, plain) in found:
+        said[:, t1s, t2s.index(t2), of] = rewound
+        own[t2s.index(t2), of] = plain
     values: dict[str, NDArray[Any]] = {}
     for k, s, t1 in np.ndindex(pieces, len(sets.names), steps):
         mine = sets.members[s]
@@ -72,6 +75,29 @@ def rewind(context: Context[RewindOptions]) -> xr.Dataset:
             )
         }
     )  # fmt: skip
+
+
+def _in_memory(context: Context[Any], parts: Stitchable, t2s: list[int]) -> Iterator[tuple[Place, Rewound]]:
+    """Yield what whole networks give, batch by batch, and where in the result it belongs."""
+    batches, run = parts.features.batches, context.run
+    items = [(t2, b, t1) for t2 in t2s for b in range(len(batches)) for t1 in range(0, run.checkpoints, TOGETHER)]
+    with context.stage(_Segments(run, parts), parts.around(_Segments, run)) as stage:
+        for (t2, b, t1), found in zip(items, context.each(stage.map(_Segments.rewound, items)), strict=True):
+            _, start, stop = batches.spans[b]
+            yield (t2, slice(t1, t1 + TOGETHER), slice(start, stop)), found
+
+
+def _streamed(
+    context: Context[Any], parts: Stitchable, t2s: list[int], order: Order
+) -> Iterator[tuple[Place, Rewound]]:
+    """Yield the same of networks that pass piece by piece."""
+    run = context.run
+    items = [(t2, blocks) for blocks in order.groups for t2 in t2s]
+    state, again = StreamedSegments(run, parts, order), parts.around(StreamedSegments, run, order)
+    with context.stage(state, again) as stage:
+        for (t2, blocks), found in zip(items, context.each(stage.map(StreamedSegments.rewound, items)), strict=True):
+            start, stop = run.schema.block_slice(blocks[0]).start, run.schema.block_slice(blocks[-1]).stop
+            yield (t2, slice(None), slice(start, stop)), found
 
 
 def _names(cuts: list[str]) -> list[str]:
@@ -91,7 +117,16 @@ def _numbers(
     return counts | accuracy.named("accuracy") | drop.named("drop")
 
 
-def _plan(run: Run, parts: Stitchable, tasks: int, t2s: int) -> Plan:
+def _admitted(context: Context[Any], parts: Stitchable, t2s: int) -> Order | None:
+    """Return in which order networks pass piece by piece, None where whole ones fit, as long as one fits."""
+    whole, order = _plan(context.run, parts, t2s), None
+    if context.empty or (parts.cuts[0].traced and not whole.fits(context.workers.limits())):
+        order, whole = piecewise(context.run, parts, t2s, whole, context.workers.limits())
+    context.admit(whole)
+    return order
+
+
+def _plan(run: Run, parts: Stitchable, t2s: int) -> Plan:
     cuts, steps, probes = parts.cuts, run.checkpoints, run.schema.samples
     whole = cuts[0].prefix_macs + cuts[0].suffix_macs
     per_t1 = whole + sum(cut.suffix_macs for cut in cuts)  # all pieces once, and what is behind each
@@ -101,7 +136,7 @@ def _plan(run: Run, parts: Stitchable, tasks: int, t2s: int) -> Plan:
     plan = Plan(
         f"{len(cuts) + 1} segments x {pairs:,} pairs of checkpoints x all {probes:,} probes, {macs / 1e12:.3g} T "
         "multiply-adds",
-        tasks=tasks,
+        tasks=t2s * len(parts.features.batches) * len(range(0, steps, TOGETHER)),
         reads=0,
         task={
             "features": parts.pass_bytes,
@@ -120,7 +155,7 @@ class _Segments:
         self._parts, self._pieces = parts, segments(parts.cuts)
         self._banks: tuple[int, list[SuffixBank]] | None = None
 
-    def rewound(self, item: tuple[int, int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def rewound(self, item: tuple[int, int, int]) -> Rewound:
         """Return what is predicted for one batch with t2 and some t1 from the given one, ``(segment, t1, probe)``, and
         by t2's own network, ``(probe,)``.
         """
