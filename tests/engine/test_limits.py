@@ -48,7 +48,7 @@ def batches(size: int) -> Batches:
 
 def claim(low: float, high: float) -> Claim:
     said = dict.fromkeys(("id", "statement", "source", "experiment", "quantity"), "a")
-    return Claim(**said, groups=("a",), at_least=low, at_most=high, effect=0.1)  # type: ignore[arg-type]
+    return Claim(**said, groups=("a",), at_least=low, at_most=high, effect=0.1)
 
 
 def spec(length: int) -> ArraySpec:
@@ -126,9 +126,10 @@ def test_an_answer_may_have_as_many_rows_as_are_allowed(run: Run, monkeypatch: p
     monkeypatch.setattr(frame, "ROWS", rows)
     assert len(query(run, "label")) == rows
     for name in ("limit", "top"):
-        query(run, "label", **{name: 1})
+        options: dict[str, Any] = {name: 1}
+        query(run, "label", **options)
         with pytest.raises(FeatdynError, match=f"the {name} must be at least 1"):
-            query(run, "label", **{name: 0})
+            query(run, "label", **options | {name: 0})
     monkeypatch.setattr(frame, "ROWS", rows - 1)
     with pytest.raises(FeatdynError, match=f"{rows} rows"):
         query(run, "label")
