@@ -1,9 +1,10 @@
 """Results as they were when they were last looked at: ``python -m tests.engine.approved_results`` approves them anew.
 
-Each variable of each analysis is held to a few numbers that any of its cells moves, on a run of unlike layers and sets.
-That these are right other tests say, by references of their own; this one says that no result changes unnoticed: stored
-results of two versions are compared, and continued, as if they were of one. Who changes a result on purpose runs this,
-and looks at what has changed. Numbers agree to :data:`CLOSE`, since processors round in their own ways.
+Each variable of each analysis is held to a few numbers that any of its cells moves, on a run of unlike layers and sets,
+and on one of words. That these are right other tests say, by references of their own; this one says that no result
+changes unnoticed: stored results of two versions are compared, and continued, as if they were of one. Who changes a
+result on purpose runs this, and looks at what has changed. Numbers agree to :data:`CLOSE`, since processors round in
+their own ways.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ ROUGH = {
 """Rounding can turn the order of two numbers or the rank of a matrix here, and so a cell or two: to one percent."""
 
 
-def parts(result: xr.Dataset) -> dict[str, dict[str, Any]]:
+def parts(result: xr.Dataset | str) -> dict[str, dict[str, Any]]:
     """Return of each variable and coordinate its axes, and its values in a few numbers or counts of words."""
+    if isinstance(result, str):
+        return {"refused": {"words": result}}
     found: dict[str, dict[str, Any]] = {}
     for name, variable in sorted(result.variables.items(), key=lambda one: str(one[0])):
         shape = " ".join(f"{dim}={size}" for dim, size in variable.sizes.items())
@@ -89,13 +92,13 @@ def main() -> None:
     """Write the results of the run that tests look at."""
     from tempfile import TemporaryDirectory
 
-    from featdyn.analysis import analyses
-    from tests.engine.test_approved_results import found
-    from tests.engine.test_plans import record_convolutions
+    from tests.engine.test_approved_results import ASKED, found, record_run
 
+    page: dict[str, Any] = {}
     with TemporaryDirectory() as folder:
-        run = record_convolutions(Path(folder) / "run.zarr")
-        page = {name: parts(found(name, *run)) for name in analyses()}
+        runs = {kind: record_run(kind, Path(folder) / kind) for kind in ("images", "words")}
+        for name, kinds in ASKED.items():
+            page |= {f"{name} of {kind}": parts(found(kind, name, *runs[kind])) for kind in kinds}
     lines = (
         f" {json.dumps(name)}: {{\n"
         + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in held.items())
