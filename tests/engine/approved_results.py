@@ -92,11 +92,11 @@ def main() -> None:
     """Write the results of the run that tests look at."""
     from tempfile import TemporaryDirectory
 
-    from tests.engine.test_approved_results import ASKED, found, record_run
+    from tests.engine.test_approved_results import ASKED, OPTIONS, found, record_run
 
     page: dict[str, Any] = {}
     with TemporaryDirectory() as folder:
-        runs = {kind: record_run(kind, Path(folder) / kind) for kind in ("images", "words")}
+        runs = {kind: record_run(kind, Path(folder) / kind) for kind in OPTIONS}
         for name, kinds in ASKED.items():
             page |= {f"{name} of {kind}": parts(found(kind, name, *runs[kind])) for kind in kinds}
     lines = (
