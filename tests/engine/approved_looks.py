@@ -1,4 +1,4 @@
-"""What pages and papers look like, as a person last looked at them: ``python -m tests.engine.approved_looks`` anew.
+"""What pages, papers and commands show, as a person last looked at it: ``python -m tests.engine.approved_looks`` anew.
 
 Checksums of the parts of each analysis's section, for a result of random values, and the looks of some figures in
 Matplotlib: places, colours, sizes and words, not pixels, which depend on its version. Who changes what is shown looks
@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import re
+import shlex
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from click.testing import CliRunner
 
 from featdyn.analysis import Analysis, analyses
+from featdyn.cli.main import featdyn
 from featdyn.report.figure import Axis, Figure, Lines, Map, Mark, Series
 from featdyn.report.plotly import to_plotly
 from featdyn.report.section import Section
+from featdyn.store import RunWriter
 from tests.engine.declared_results import declared_result
+from tests.engine.synthetic_run import add_consistency, make_run
 
 PAGE = Path(__file__).with_suffix(".json")
 TIMES = Axis("checkpoint / step", "checkpoint", checkpoints=(0, 1, 2, 30_000), steps=(0, 9, 90, 40_600_000))
@@ -145,6 +152,34 @@ def _axes(axes: Any) -> Iterator[tuple[str, Any]]:
         yield f"text {i}", [text.get_text(), *map(float, text.xy), text.get_ha(), text.get_va(), text.get_fontsize()]
 
 
+COMMANDS = (
+    "info", "info --results", "info --json", "verify", "query step", "query label --by split --reduce mean",
+    "query cube.activation_norm --where layer=stem --limit 3 --format json", "query --list", "plot",
+    "query results.drift.motion --reduce mean:t1,t2 --by set --top 3", "query step --format csv",
+    "query cube.gradient_norm --where checkpoint=-1 --where gradient_norm>0.1 --sort gradient_norm --limit 4",
+    "sql 'select split, count(*) as n, min(label) as least from samples group by split'",
+)  # fmt: skip
+
+
+def asked_run(path: Path) -> Path:
+    """Make a run with results of random values, of which commands are asked."""
+    run = make_run(path)
+    add_consistency(run)
+    with RunWriter.open(path) as writer:
+        for name in ("drift", "spectra"):
+            writer.result(name, declared_result(analyses()[name], seed=1, missing=0.2, checkpoints=5))
+    return path
+
+
+def said(command: str, store: Path) -> list[str]:
+    """Return the lines that a command writes."""
+    name, *options = shlex.split(command)
+    result = CliRunner().invoke(featdyn, [name, str(store), *options])
+    lines = f"{result.output}{result.exception or ''}".replace(str(store), "STORE").splitlines()
+    few = [re.sub(r"\d+\.\d{7,}", lambda number: f"{float(number[0]):.6g}", line) for line in lines]
+    return [f"ends with {result.exit_code}", *few]
+
+
 def looks() -> dict[str, Any]:
     """Return all of it, but for what Matplotlib draws."""
     found: dict[str, Any] = {f"section of {n}": of_section(a) for n, a in analyses().items() if a.section}
@@ -153,7 +188,10 @@ def looks() -> dict[str, Any]:
 
 def main() -> None:
     """Write what tests look at."""
-    page = looks() | {f"paper: {name}": on_paper(figure) for name, figure in FIGURES.items()}
+    with TemporaryDirectory() as folder:
+        store = asked_run(Path(folder) / "run.zarr")
+        page = looks() | {"commands": {command: said(command, store) for command in COMMANDS}}
+    page |= {f"paper: {name}": on_paper(figure) for name, figure in FIGURES.items()}
     lines = (
         f" {json.dumps(name)}: {{\n"
         + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in held.items())

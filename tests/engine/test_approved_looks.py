@@ -12,7 +12,7 @@ import pytest
 from featdyn.analysis import analyses
 from featdyn.report.plotly import to_plotly
 from tests.engine import approved_looks
-from tests.engine.approved_looks import FIGURES, of_section, on_paper
+from tests.engine.approved_looks import COMMANDS, FIGURES, asked_run, of_section, on_paper, said
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,16 @@ def test_a_section_is_what_was_approved(approved: dict[str, Any], name: str) -> 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_of_the_page_is_what_was_approved(approved: dict[str, Any], name: str) -> None:
     assert json.loads(json.dumps(to_plotly(FIGURES[name]))) == approved[f"page: {name}"], approved_looks.__doc__
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return asked_run(tmp_path_factory.mktemp("asked") / "run.zarr")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_says_what_was_approved(approved: dict[str, Any], store: Path, command: str) -> None:
+    assert said(command, store) == approved["commands"][command], approved_looks.__doc__
 
 
 def agree(found: Any, wanted: Any) -> bool:
