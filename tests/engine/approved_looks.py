@@ -27,6 +27,7 @@ from featdyn.report.figure import Axis, Figure, Lines, Map, Mark, Series
 from featdyn.report.plotly import to_plotly
 from featdyn.report.section import Section
 from featdyn.store import RunWriter
+from tests.engine.approved_results import write
 from tests.engine.declared_results import declared_result
 from tests.engine.synthetic_run import add_consistency, make_run
 
@@ -192,13 +193,7 @@ def main() -> None:
         store = asked_run(Path(folder) / "run.zarr")
         page = looks() | {"commands": {command: said(command, store) for command in COMMANDS}}
     page |= {f"paper: {name}": on_paper(figure) for name, figure in FIGURES.items()}
-    lines = (
-        f" {json.dumps(name)}: {{\n"
-        + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in held.items())
-        + "\n }"
-        for name, held in page.items()
-    )
-    PAGE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    write(PAGE, page)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,17 @@ def agree(name: str, found: dict[str, Any], approved: dict[str, Any], close: flo
     return np.allclose(mine, other, rtol=0, atol=(0.05 if rough else close) * largest)
 
 
+def write(path: Path, page: dict[str, dict[str, Any]]) -> None:
+    """Write what was approved, a line for each part of each whole."""
+    wholes = (
+        f" {json.dumps(name)}: {{\n"
+        + ",\n".join(f"  {json.dumps(part)}: {json.dumps(held)}" for part, held in whole.items())
+        + "\n }"
+        for name, whole in page.items()
+    )
+    path.write_text("{\n" + ",\n".join(wholes) + "\n}\n")
+
+
 def main() -> None:
     """Write the results of the run that tests look at."""
     from tempfile import TemporaryDirectory
@@ -99,13 +110,7 @@ def main() -> None:
         runs = {kind: record_run(kind, Path(folder) / kind) for kind in OPTIONS}
         for name, kinds in ASKED.items():
             page |= {f"{name} of {kind}": parts(found(kind, name, *runs[kind])) for kind in kinds}
-    lines = (
-        f" {json.dumps(name)}: {{\n"
-        + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in held.items())
-        + "\n }"
-        for name, held in page.items()
-    )
-    PAGE.write_text("{\n" + ",\n".join(lines) + "\n}\n")  # a line for each variable
+    write(PAGE, page)
 
 
 if __name__ == "__main__":

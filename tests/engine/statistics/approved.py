@@ -6,7 +6,6 @@ Defaults, seeds and second kinds of each function, on a few arrays, held to a fe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -31,7 +30,7 @@ from featdyn.statistics import (
 )
 from featdyn.statistics.result import Center
 from featdyn.statistics.softmax_probe import fit
-from tests.engine.approved_results import numbers
+from tests.engine.approved_results import numbers, write
 
 PAGE = Path(__file__).with_suffix(".json")
 RNG = np.random.default_rng(20)
@@ -195,8 +194,7 @@ def found(name: str) -> dict[str, Any]:
 
 def main() -> None:
     """Write what tests look at."""
-    lines = (f" {json.dumps(name)}: {json.dumps(found(name))}" for name in CALLS)
-    PAGE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    write(PAGE, {name: found(name) for name in CALLS})
 
 
 if __name__ == "__main__":
