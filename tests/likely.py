@@ -42,9 +42,11 @@ class Suite:
             for node in ast.parse((ROOT / file).read_text()).body:
                 decorated = " ".join(map(ast.unparse, getattr(node, "decorator_list", [])))
                 slow = "mark.slow" in re.sub(r"param\(.*", "", decorated)
-                if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not slow:
+                if not isinstance(node, ast.FunctionDef | ast.ClassDef) or slow:
+                    continue
+                if node.name.startswith(("test_", "Test")):
                     words = re.findall(r"\w+", f"{Path(file).stem} {ast.unparse(node)}")
-                    self._words[f"{file}::{node.name}"] = frozenset(words)
+                    self._words[f"{file}::{node.name}"] = frozenset(words)  # of a class as a whole
         self.seconds = dict[str, float]()
         self._executed: defaultdict[str, defaultdict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
         self._anywhere: defaultdict[str, set[str]] = defaultdict(
@@ -58,7 +60,7 @@ class Suite:
         everywhere = set(re.findall(r"def (\w+)\(", (ROOT / "tests/engine/conftest.py").read_text()))
         for file, one in found.items():
             for test, of in one["tests"].items():
-                if test.partition("[")[0] in self._words:
+                if _named(test) in self._words:
                     self.seconds[test] = of["seconds"]
                     for fixture in of["fixtures"]:
                         asks[fixture if fixture.partition(" ")[2] in everywhere else file + fixture].add(test)
@@ -76,7 +78,7 @@ class Suite:
     def of(self, path: str, line: int, seconds: float) -> list[str]:
         """Return the tests to try on a changed line, of about so many seconds of CPU."""
         scores = self._scores(path, line)
-        known = {test: scores.get(test.partition("[")[0], 0.0) for test in self._executing(path, line)}
+        known = {test: scores.get(_named(test), 0.0) for test in self._executing(path, line)}
         files = {test.partition("::")[0] for test in self.seconds}
         # Where no test is seen to execute the line, one may do so in another process, or in a thread of a library.
         words = {test: score for test, score in scores.items() if not known or test.partition("::")[0] not in files}
@@ -133,6 +135,11 @@ class Suite:
             beside = bool(folders[:-1]) and Path(file).parts[2:-1] == folders[:-1]
             found[test] = alike + beside + sum(w / counts[one] for one, w in weights.items() if one in words)
         return {test: score for test, score in found.items() if score > 0}
+
+
+def _named(test: str) -> str:
+    """Return a test's file with its function or class."""
+    return "::".join(test.partition("[")[0].split("::")[:2])
 
 
 def _around(tree: ast.Module, line: int) -> list[ast.stmt]:

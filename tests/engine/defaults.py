@@ -24,8 +24,8 @@ OURS = re.compile(r"\bour (own )?choice", re.IGNORECASE)
 HEAD = """# What is done where nothing is said
 
 Every option with its default and the values that it takes: of a recipe (`--set training.epochs=20`), of each analysis
-(`--draws 64`, or by its name from Python), of each command, of networks, and of functions and classes. At
-the end the numbers of ours that results depend on: what no paper gives, or gives otherwise.
+(`--draws 64`, or by its name from Python), of a study's file, of each command, of networks, and of functions and
+classes. At the end the numbers of ours that results depend on: what no paper gives, or gives otherwise.
 Made by `python -m tests.engine.defaults`.
 """
 LIMITS = {
@@ -34,6 +34,7 @@ LIMITS = {
     "le": "at most {}",
     "lt": "below {}",
     "min_length": "at least {} of them",
+    "max_length": "at most {} of them",
 }
 
 
@@ -75,14 +76,18 @@ def commands() -> Iterator[str]:
 
 
 def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """Yield the functions and classes that a package and the packages in it offer, with how they are called."""
+    """Yield the functions, classes and methods that a package and the packages in it offer, with their names."""
     own = [n for n, m in vars(module).items() if n[0] != "_" and getattr(m, "__module__", "") == module.__name__]
     for name in getattr(module, "__all__", own):
         member = getattr(module, name)
         if inspect.ismodule(member) and member.__name__.startswith(module.__name__):
             yield from public(member)
         elif inspect.isfunction(member) or (inspect.isclass(member) and not issubclass(member, BaseModel)):
-            yield f"{module.__name__.removeprefix('featdyn.')}.{name}", member
+            said = f"{module.__name__.removeprefix('featdyn.')}.{name}"
+            yield said, member
+            if inspect.isclass(member):
+                methods = {n: getattr(m, "__func__", m) for n, m in vars(member).items() if n[0] != "_"}
+                yield from ((f"{said}.{n}", m) for n, m in methods.items() if inspect.isfunction(m))
 
 
 def functions(module: ModuleType) -> Iterator[str]:
@@ -102,6 +107,16 @@ def networks() -> Iterator[str]:
         options = [p for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]
         if options:
             yield f"- `{name}`: `{', '.join(f'{p.name}={p.default!r}' for p in options)}`"
+
+
+def studies() -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the fields of a study's file, and of each kind of quantity."""
+    from featdyn.reproduce import study
+    from featdyn.reproduce.quantities import KINDS
+
+    parts = (study.Scale, study.Place, study.Ask, study.Experiment, study.Time, study.Quantity, study.Need, study.Claim)
+    for name, of in ({part.__name__.lower(): part for part in parts} | KINDS).items():
+        yield from ((f"{name}.{key}", field) for key, field in of.model_fields.items())
 
 
 def choices() -> Iterator[str]:
@@ -125,6 +140,7 @@ def page() -> str:
     import featdyn
     from featdyn import data, query, report, statistics, store
     from featdyn.analysis import analyses
+    from featdyn.compute.options import ComputeOptions
     from featdyn.training import stage
     from featdyn.training.recipe import Recipe
 
@@ -140,6 +156,10 @@ def page() -> str:
             said = f"Version {analysis.version}: of another version nothing is kept."
             parts += [f"\n## `{name}`\n", said + "\n", table(analysis.options.model_fields.items())]
     parts += [
+        "\n## Studies\n",
+        table(studies()),
+        "\n## Workers\n",
+        table(ComputeOptions.model_fields.items()),
         "\n## Commands\n",
         *commands(),
         "\n## Networks\n",

@@ -24,6 +24,7 @@ from featdyn.training import load
 from featdyn.training.stage import train
 from tests.engine.conftest import SMALL
 from tests.engine.on_workers import own_run, plans, same_on
+from tests.engine.test_plans import record_convolutions
 
 consistency, controls, batchnorm, rewind = (
     analyses()[name] for name in ("consistency", "controls", "batchnorm", "rewind")
@@ -191,6 +192,17 @@ def test_policies_agree_with_modules_set_by_hand(run):
         for name in ("train", "test"):
             cell = found["accuracy"].sel(policy=policy, cut="s2b3", set=name).isel(t1=t1, t2=0)
             assert cell == pytest.approx(score(name, policy == "reestimated"), abs=1.01 / (split == name).sum())
+
+
+def test_statistics_of_no_probe_are_not_estimated(tmp_path):
+    """Of four probes of four classes none has another of its class, whose drift it could be given."""
+    run, model = record_convolutions(tmp_path / "run.zarr")
+    found = controls(run, model=model, cuts=("1",), sets=("corrupted",), batchnorm="reestimated").isel(t1=2)
+    without = found["without_control"].sel(cut="1", set="corrupted", t2=10)
+    assert dict(zip(without["kind"].values, without.values, strict=True)) == {
+        kind: 4 * (kind == "same_class") for kind in KINDS
+    }
+    assert (found["accuracy"].isnull() == (found["without_control"] == 4)).all()
 
 
 def test_without_batchnorm_all_policies_are_one(bn_free):

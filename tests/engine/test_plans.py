@@ -135,9 +135,11 @@ OTHERWISE = {
 def record_convolutions(path: Path) -> tuple[Run, nn.Module]:
     """Record three layers of unlike shapes, on sets of unlike sizes, in several shards."""
     random, of_set = torch.Generator().manual_seed(0), np.array([0] * 30 + [1] * 11 + [2] * 4)
-    model = nn.Sequential(
-        nn.Conv2d(2, 5, 3), nn.ReLU(), nn.Conv2d(5, 3, 2), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(27, 7)
-    )
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(2, 5, 3), nn.ReLU(), nn.Conv2d(5, 3, 2), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(27, 7)
+        )
     coords = {"split": np.array(["train", "test", "corrupted"], dtype=object)[of_set]}
     probes = Probes(torch.randn(45, 2, 6, 6, generator=random), torch.arange(45) % 7, coords)
     options: dict[str, Any] = {"layers": ["0", "1", "3"], "dtype": "float32", "batch": 16}

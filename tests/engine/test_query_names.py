@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from featdyn.query import ask, query, variables
 from featdyn.query.where import Condition, places
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from tests.engine.question_run import CHECKPOINTS, CLASSES, SAMPLES, Held
+from tests.engine.synthetic_run import make_run
 
 Call = Callable[..., tuple[int, str, str]]
 NUMBERS = st.integers(-12, 12)
@@ -176,3 +178,17 @@ def test_a_table_is_asked_for_as_an_answer_is(run: Run) -> None:
     pd.testing.assert_frame_equal(query(run, "outputs.loss", **question), ask(run, "outputs.loss", **question).frame())
     with pytest.raises(TypeError, match="wehre"):
         query(run, "outputs.loss", wehre="checkpoint=-1")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("other", [("a", "c"), ("b", "a"), ("a",), ("a", "b", "c")])
+def test_variables_with_other_labels_on_an_axis_are_not_put_side_by_side(
+    tmp_path: Path, other: tuple[str, ...]
+) -> None:
+    own = make_run(tmp_path / "run.zarr", checkpoints=1)
+    with RunWriter.open(own.path) as writer:
+        for name, cuts in (("one", ("a", "b")), ("two", other), ("three", ("a", "b"))):
+            writer.result(name, xr.Dataset({f"of_{name}": ("cut", np.ones(len(cuts)))}, {"cut": list(cuts)}))
+    own = Run(own.path)
+    assert query(own, "results.one.of_one", "results.three.of_three")["cut"].tolist() == ["a", "b"]
+    with pytest.raises(FeatdynError, match=r"have another cut: ask for them one by one"):
+        query(own, "results.one.of_one", "results.two.of_two")

@@ -14,6 +14,7 @@ from torch import nn
 
 from featdyn.analysis import analyses
 from featdyn.analysis.features.pattern_shift.correlations import over_checkpoints, over_classes, with_loss
+from featdyn.analysis.features.representation.capacity import capacity
 from featdyn.analysis.inputs.layer_vectors import chosen_vectors
 from featdyn.analysis.status import reasons
 from featdyn.capture import Probes, Recorder
@@ -94,6 +95,17 @@ def test_the_mean_field_capacity_is_there_when_it_is_asked_for(tmp_path: Path, r
     assert set(words(few, "mean_field_capacity").ravel()) == {"too few samples"}
     with pytest.raises(FeatdynError, match="one draw says nothing of its error"):
         representation(run, capacity_draws=1)
+
+
+@pytest.mark.parametrize(("probes", "known"), [(3, True), (2, False)])
+def test_a_class_keeps_two_probes_in_each_fold_or_there_is_no_interval(probes: int, known: bool) -> None:
+    """Folds take one of each class at most; without it a class of two is one point."""
+    labels = np.repeat([0, 1, 2, 3], probes)
+    x = np.random.default_rng(0).standard_normal((4 * probes, 6)) + 3 * np.eye(4, 6)[labels]
+    found, reasons = capacity(x, labels, np.arange(4 * probes), 10, 0)
+    assert np.isfinite(found["mean_field_capacity"])
+    assert np.isfinite(found["mean_field_capacity_low"]) == np.isfinite(found["mean_field_capacity_high"]) == known
+    assert (reasons["mean_field_interval_status"] == "") == known
 
 
 def test_margins_are_those_of_ridge_regression(run: Run) -> None:

@@ -25,6 +25,7 @@ from featdyn.compute import Limits, Plan
 from featdyn.compute.serial import Serial
 from featdyn.errors import ComputeError, FeatdynError, NetworkError
 from featdyn.networks import is_skeleton, skeleton
+from featdyn.networks.kept_features import KeptFeatures
 from featdyn.store import Run, commit_result, schema
 from featdyn.store.state_file import StateFile
 
@@ -257,3 +258,84 @@ def test_a_skeleton_keeps_ties_buffers_and_types_and_leaves_torch_as_it_was() ->
     with pytest.raises(ZeroDivisionError):
         skeleton(lambda: 1 // 0)
     assert not is_skeleton(nn.Linear(1, 1))
+
+
+class Seen(Exception):
+    """The sizes were told, which is all that was asked for."""
+
+
+def test_what_orders_are_chosen_by_is_counted_by_hand(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Sizes] = []
+
+    def seen(sizes: Sizes, *_: Any) -> None:
+        told.append(sizes)
+        raise Seen
+
+    monkeypatch.setattr("featdyn.analysis.composites.consistency.compute.cheapest", seen)
+    with pytest.raises(Seen):
+        asked(run, Tight())
+    (sizes,) = told
+    batch, embed, block = 2, 4 * WORDS * WIDTH, 4 * sum(p.numel() for p in Block().parameters())
+    behind = [3 * block + embed, 2 * block + embed, block + embed]  # the head is the embedding again
+    assert (sizes.steps, sizes.cuts, sizes.blocks, sizes.batches, sizes.of_block) == (STEPS, 3, 3, 5, 2)
+    assert sizes.unit == 4 * batch * LENGTH * WIDTH  # no block comes apart where it is wider
+    assert sizes.at_cuts == 4 * batch * 3 * LENGTH * WIDTH
+    assert (sizes.prefix, sizes.suffixes) == (embed + 2 * block, tuple(behind))
+    assert sizes.stored == 0
+    assert sizes.logits == 4 * SAMPLES * LENGTH * WORDS
+    assert sizes.piece >= 4 * sum(p.numel() for layer in (Block().up, Block().down) for p in layer.parameters())
+
+
+@pytest.mark.parametrize(("group", "chunk", "disk"), [(1, 7, False), (2, 0, True), (3, 4, True), (2, 1, False)])
+def test_an_order_moves_and_holds_what_it_says(
+    run: Run, group: int, chunk: int, disk: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By counting: what is read of weights, and of features on disk what is put there and read again."""
+    told: list[Sizes] = []
+    order = Order(3, STEPS, group, chunk, disk)
+
+    def chosen(sizes: Sizes, *given: Any) -> tuple[Order, Plan]:
+        told.append(sizes)
+        return order, orders.cheapest(sizes, *given)[1]
+
+    monkeypatch.setattr("featdyn.analysis.composites.consistency.compute.cheapest", chosen)
+    counted, kept = Counted(monkeypatch), OnDisk(monkeypatch)
+    asked(run, Tight())
+    (sizes,) = told
+    checked = 2 * 4 * (WORDS * WIDTH + sum(p.numel() for p in Words().parameters()))
+    weights = replace(sizes, at_cuts=0, unit=0, logits=0)
+    assert counted.read - checked <= weights.moved(order)
+    assert kept.moved <= replace(sizes, prefix=0, suffixes=(0,), logits=0).moved(order)
+    assert kept.most <= sizes.on_disk(order)
+    if disk and chunk:
+        assert kept.moved == replace(sizes, prefix=0, suffixes=(0,), logits=0).moved(order)
+    assert (kept.moved > 0) == (disk or not chunk)
+
+
+class OnDisk:
+    """Counts the bytes of features that were put on disk and read, and the most that lay there."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.moved = self.most = self._now = 0
+        put, get, drop = KeptFeatures.put, KeptFeatures.get, KeptFeatures._drop
+        sizes: dict[tuple[int, Any], int] = {}
+
+        def counted_put(kept: KeptFeatures, key: Any, features: torch.Tensor) -> None:
+            put(kept, key, features)
+            if kept._folder is not None:
+                sizes[id(kept), key] = features.nbytes
+                self.moved, self._now = self.moved + features.nbytes, self._now + features.nbytes
+                self.most = max(self.most, self._now)
+
+        def counted_get(kept: KeptFeatures, key: Any) -> torch.Tensor:
+            found = get(kept, key)
+            self.moved += found.nbytes * (kept._folder is not None)
+            return found
+
+        def counted_drop(kept: KeptFeatures, key: Any) -> None:
+            drop(kept, key)
+            self._now -= sizes.pop((id(kept), key), 0)
+
+        patch.setattr(KeptFeatures, "put", counted_put)
+        patch.setattr(KeptFeatures, "get", counted_get)
+        patch.setattr(KeptFeatures, "_drop", counted_drop)

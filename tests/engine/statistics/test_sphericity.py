@@ -231,3 +231,15 @@ def test_the_fourth_moment_shifts_the_corrected_likelihood_ratio_by_its_share(b)
     scale = np.sqrt(-2 * np.log(1 - ratio) - 2 * ratio)
     gaussian, other = (sphericity.corrected_lrt(x, excess_kurtosis=kurtosis) for kurtosis in (0.0, b))
     np.testing.assert_allclose(other.statistic - gaussian.statistic, -b * ratio / 2 / scale, rtol=1e-10)
+
+
+@pytest.mark.parametrize("p", [3, 50, 3000])
+def test_differences_of_equal_draws_have_no_direction_and_are_left_out(p: int) -> None:
+    """Whether they are zero, or rounding of the roots of a Gram matrix."""
+    x = np.random.default_rng(0).standard_normal((8, p))
+    x[1] = x[0]
+    wanted = sphericity.sign_test(x[2:])
+    for given_as in (x, Gram.of(x)):
+        assert centred(given_as, "estimated").centre_free.n == 3
+        found = sphericity.sign_test(given_as)
+        assert (found.statistic, found.pvalue) == pytest.approx((wanted.statistic, wanted.pvalue), rel=1e-9)

@@ -188,9 +188,10 @@ class _Cells:
 
     def _estimated(self, c: int, t2: int, given: Tensor, bank: SuffixBank) -> SuffixBank:
         """Return a suffix with BatchNorm statistics of what it is given; as it is where there are none to estimate."""
-        suffix, slices = self.parts.cuts[c].suffix, nearly_equal(len(given), self.parts.features.batches.size)
+        suffix = self.parts.cuts[c].suffix
         if not batch_norms(suffix) or len(given) < 2:
             return bank
+        slices = nearly_equal(len(given), self.parts.features.batches.size)
         state = nn.Module.state_dict(suffix) | state_for(suffix, self.parts.states[t2])
         with suppress(OneValue):
             new = reestimated(suffix, state, [given[part] for part in slices])
