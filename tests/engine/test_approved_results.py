@@ -1,7 +1,7 @@
 """Results of every analysis on two small runs are those that were approved.
 
-Slow: processors and versions of torch round in their own ways, and what differs by more than it should is to be looked at
-by a person, not to stop whoever changes something else.
+Slow: processors and versions of torch round in their own ways, and what differs by more than it should is to be looked
+at by a person, not to stop whoever changes something else.
 """
 
 from __future__ import annotations

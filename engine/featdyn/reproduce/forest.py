@@ -19,7 +19,7 @@ COLOUR = {HOLDS: KINDS[2], FAILS: KINDS[1], UNDECIDED: KINDS[4], INFORMS: KINDS[
 def style() -> str:
     """Return the colours of verdicts as CSS."""
     light, dark = (
-        "".join(f".{_class(verdict)} {{ color: {pair[i]}; }} " for verdict, pair in COLOUR.items()) for i in (0, 1)
+        "".join(f".{look(verdict)} {{ color: {pair[i]}; }} " for verdict, pair in COLOUR.items()) for i in (0, 1)
     )
     return f"{light}\n@media (prefers-color-scheme: dark) {{ {dark}}}"
 
@@ -66,10 +66,11 @@ def _row(row: Mapping[str, Any], y: float, at: Any) -> str:
     said = html.escape(f"{name}: {said_value(row)}, {row['verdict']}")
     drawn.append(f'<circle cx="{at(row["value"])}" cy="{y}" r="4.5"><title>{said}</title></circle>')
     label = f'<text x="0" y="{y + 4}">{html.escape(name if len(name) < 46 else name[:45] + "…")}</text>'
-    return f'{label}<g class="{_class(row["verdict"])}" fill="currentColor">{"".join(drawn)}</g>'
+    return f'{label}<g class="{look(row["verdict"])}" fill="currentColor">{"".join(drawn)}</g>'
 
 
-def _class(verdict: str) -> str:
+def look(verdict: str) -> str:
+    """Return the class of a verdict in a page's style."""
     return f"is-{verdict.replace(' ', '-')}"
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from featdyn.output import output_file
-from featdyn.reproduce.forest import cell_name, decisive, forest, said_value, style
+from featdyn.reproduce.forest import cell_name, decisive, forest, look, said_value, style
 from featdyn.reproduce.rules import FAILS, HOLDS, INFORMS, NO_POWER, UNDECIDED
 
 
@@ -46,7 +46,7 @@ def row_of(verdict: Mapping[str, Any], quantities: Mapping[str, str]) -> dict[st
         **{name: verdict[name] for name in ("statement", "source", "data", "verdict", "published", "own_choice")},
         "reason": verdict["reason"],
         "cells": ", ".join(f"{number} {name}" for name, number in counts.items()),
-        "measured": _measured(main),
+        "measured": _range(verdict["rows"]) if verdict["verdict"] == INFORMS else _measured(main),
         "rule": rule(verdict),
         "effect": "" if verdict["effect"] is None else f"{verdict['effect']:g}",
         "seen": "–" if least is None else f"{least:.2g}",
@@ -61,6 +61,15 @@ def _measured(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "–"
     return said_value(row) + (f" ({cell_name(row['cell'])})" if row["cell"] else "")
+
+
+def _range(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what was measured where no margin tells which cell speaks most against a claim."""
+    known = [row for row in rows if row["value"] is not None]
+    if len(known) < 2:
+        return _measured(known[0] if known else None)
+    least, most = (of(known, key=lambda row: float(row["value"])) for of in (min, max))
+    return f"{_measured(least)} to {_measured(most)}, of {len(known)} cells"
 
 
 def rule(verdict: Mapping[str, Any]) -> str:
@@ -86,6 +95,7 @@ def _cell(row: Mapping[str, Any]) -> dict[str, Any]:
         "pvalue": "–" if row["pvalue"] is None else f"{row['pvalue']:.2g}",
         "seen": "–" if row["least_seen"] is None else f"{row['least_seen']:.2g}",
         "verdict": row["verdict"],
+        "look": look(row["verdict"]),
         "reason": row["reason"],
         "of_seeds": "; ".join(f"{group}: {numbers(values)}" for group, values in row["values"].items()),
     }

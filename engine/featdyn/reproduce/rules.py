@@ -8,8 +8,8 @@ claim's family on one data set. What is not decided is *undecided* where the tes
 with a power of 0.8, or where the cell's own interval, without that correction, lies beyond the margin; else there is
 *no power*; nor is there where a need fails, or seeds tell no spread.
 
-A claim does not hold where one of its cells does not; it holds where all cells with power hold; it has no power where
-no cell has. That, the levels and the margins are our own choice.
+A claim does not hold where one of its cells does not; it is undecided where one is; it holds where all that are
+decided hold; it has no power where no cell is decided or undecided. That, levels and margins are our own choice.
 
 That a cell's own interval counts was added on 2026-11-30, after runs of all three studies at the small scale: a claim
 with dozens of cells was said to hold by a few of them, though others lay outside and had only no power against Holm's

@@ -74,6 +74,9 @@ class Runs:
         for job in self.jobs:
             for group in self.lacking(job):
                 job.recipe(group, self._data)
+        for folder, option in ((self._data.folder, "--data-dir"), (self._data.cifar10, "--cifar10")):
+            if folder is not None and not folder.is_dir():
+                raise FeatdynError(f"{option} {folder}: there is no such folder")
         there = next(parent for parent in (self._folder, *self._folder.absolute().parents) if parent.exists())
         free = shutil.disk_usage(there).free / 1e9
         if any(map(self.lacking, self.jobs)) and (asked := gigabytes(self.jobs, keep=self._keep)) > free:

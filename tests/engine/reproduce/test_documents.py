@@ -33,7 +33,7 @@ def said() -> dict[str, Any]:
         "rows": [row(0.9, "holds", "s1"), row(0.5, "holds", "s2"), row(None, "no power", "s3")],
     }  # fmt: skip
     informs = claim | {"claim": "2", "at_least": None, "effect": None, "verdict": "informs", "counts": {"informs": 1}}
-    informs["rows"] = [row(0.3, "informs", "s1", pvalue=None, least_seen=None)]
+    informs["rows"] = [row(x, "informs", s, pvalue=None, least_seen=None) for x, s in ((0.3, "s1"), (0.1, "s2"))]
     return {
         "study": "s", "title": "T", "source": "x", "about": ["Why."], "scale": "quick", "scale_about": "small",
         "rules": {
@@ -50,7 +50,7 @@ def test_a_row_is_the_cell_that_speaks_most_against_its_claim(said: dict[str, An
     measured = "0.5 [0.4, 0.6] (s2) | at least 0.2 | 0.07 | 0.6"
     assert first == f"| a <b> is \\| more | digits | holds | 2 holds, 1 no power | {measured} |"
     assert (blank, informs) == ("", "| what informs, without a verdict | data | measured |")
-    assert second == "| a <b> is \\| more | digits | 0.3 [0.2, 0.4] (s1) |"
+    assert second == "| a <b> is \\| more | digits | 0.1 [0, 0.2] (s2) to 0.3 [0.2, 0.4] (s1), of 2 cells |"
     said["verdicts"][0]["published"] = ""
     assert table(said).splitlines()[0] == "| claim | data | verdict | cells | measured | rule | seen |"
     said["verdicts"][0] |= {"at_least": None, "at_most": 1.0}

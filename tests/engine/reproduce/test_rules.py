@@ -94,6 +94,19 @@ def test_where_a_need_fails_there_is_no_power(small: Study) -> None:
     assert verdict(mean, clean, {}).verdict == HOLDS
 
 
+def test_a_claim_may_be_of_some_cells(small: Study) -> None:
+    """Cells that are left out take no part in its verdict, nor in the correction for many."""
+    asked, clean = KINDS["no worse than"], world(np.random.default_rng(5), 0.05)
+    for found in clean.values():
+        found["gain"] = Measured.of(AXES, [[found["gain"].value[0, 0]], [-1.0 + found["gain"].value[1, 0]]], 0.0)
+    whole, some = (verdict(asking(small, asked | {"where": where}), clean, {}) for where in ({}, {"cut": ["a"]}))
+    assert (whole.verdict, [row.cell["cut"] for row in whole.rows]) == (FAILS, ["a", "b"])
+    assert (some.verdict, [row.cell["cut"] for row in some.rows]) == (HOLDS, ["a"])
+    values = [found["gain"].value[0, 0] for found in clean.values()]
+    assert some.rows[0].pvalue == pytest.approx(stats.ttest_1samp(values, -0.02).pvalue)
+    assert whole.rows[0].pvalue == pytest.approx(2 * some.rows[0].pvalue) or whole.rows[1].pvalue < some.rows[0].pvalue
+
+
 @pytest.mark.parametrize("outside", [True, False])
 def test_what_many_cells_hide_keeps_a_claim_from_holding(small: Study, outside: bool) -> None:
     """One of 40 cells lies outside by its own interval, without power beside the others; or is as vague and inside."""

@@ -39,6 +39,10 @@ def test_the_checksum_is_of_what_decides_a_verdict(tmp_path: Path) -> None:
             ('kind = "composite"', 'kind = "composit"'),
             "quantities.gain.kind 'composit' is not there; did you mean compos",
         ),
+        (
+            ('quantity = "gain"', 'quantity = "gain"\nwhere = { set = ["trian"] }'),
+            "claim stable: where set 'trian' is not there; did you mean train?",
+        ),
         (('t2 = "t2"', 't2 = "t3"'), "quantities.gain: time 't3' is not there; there are first, last, t2, half"),
         (('"@last"', '"@lats"'), "quantities.fitted: time 'lats' is not there; did you mean last?"),
         (('name = "consistency"', 'name = "consistncy"'), "'consistncy' is not there; did you mean consistency?"),
