@@ -104,7 +104,7 @@ def test_a_claim_may_be_of_some_cells(small: Study) -> None:
     assert (some.verdict, [row.cell["cut"] for row in some.rows]) == (HOLDS, ["a"])
     values = [found["gain"].value[0, 0] for found in clean.values()]
     assert some.rows[0].pvalue == pytest.approx(stats.ttest_1samp(values, -0.02).pvalue)
-    assert whole.rows[0].pvalue == pytest.approx(2 * some.rows[0].pvalue) or whole.rows[1].pvalue < some.rows[0].pvalue
+    assert whole.rows[1].pvalue < 0.05
 
 
 @pytest.mark.parametrize("outside", [True, False])
