@@ -154,7 +154,7 @@ def _axes(axes: Any) -> Iterator[tuple[str, Any]]:
 
 
 COMMANDS = (
-    "info", "info --results", "info --json", "verify", "query step", "query label --by split --reduce mean",
+    "info", "info --results", "info --json", "verify", "query step", "query label --by split",
     "query cube.activation_norm --where layer=stem --limit 3 --format json", "query --list", "plot",
     "query results.drift.motion --reduce mean:t1,t2 --by set --top 3", "query step --format csv",
     "query cube.gradient_norm --where checkpoint=-1 --where gradient_norm>0.1 --sort gradient_norm --limit 4",
