@@ -26,6 +26,7 @@ from featdyn.store.schema import NAME_BYTES, check_name
 from featdyn.training import load, recipe
 from featdyn.training.batches import Batches
 from featdyn.training.options import InterventionOptions, TrainingOptions
+from tests.engine.limits import check_limits
 from tests.engine.synthetic_run import make_run
 
 digits = cache(lambda: load_data("digits"))
@@ -88,12 +89,7 @@ LIMITS: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
 
 @pytest.mark.parametrize("what", LIMITS)
 def test_what_is_at_a_limit_is_taken_and_what_is_beyond_refused(what: str) -> None:
-    call, taken, refused = LIMITS[what]
-    for value in taken:
-        call(value)
-    for value in refused:
-        with pytest.raises(REFUSED):
-            call(value)
+    check_limits(*LIMITS[what], REFUSED)
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +106,8 @@ def test_commits_checkpoints_and_blocks_are_those_that_there_are(run: Run) -> No
         (lambda n: Suffixes(t2=n).suffixes(run), [0, 3], [4]),
         (lambda share: verify(run.path, sample=share), [1], [0, 2]),
     ]
-    for call, taken, refused in calls:
-        for value in taken:
-            call(value)
-        for value in refused:
-            with pytest.raises(REFUSED):
-                call(value)
+    for each in calls:
+        check_limits(*each, REFUSED)
     assert Suffixes(t2=3).suffixes(run) == [3]
     assert Suffixes(t2="last").suffixes(run) == [3]
     assert Suffixes(t2="all").suffixes(run) == [0, 1, 2, 3]

@@ -176,7 +176,7 @@ def test_every_order_gives_the_same(
     def chosen(*given: Any) -> tuple[Order, Plan]:
         return Order(3, STEPS, group, chunk, disk), own(*given)[1]
 
-    monkeypatch.setattr("featdyn.analysis.composites.consistency.compute.cheapest", chosen)
+    monkeypatch.setattr("featdyn.analysis.composites.order.cheapest", chosen)
     same(asked(run, Tight()), whole)
 
 
@@ -271,7 +271,7 @@ def test_what_orders_are_chosen_by_is_counted_by_hand(run: Run, monkeypatch: pyt
         told.append(sizes)
         raise Seen
 
-    monkeypatch.setattr("featdyn.analysis.composites.consistency.compute.cheapest", seen)
+    monkeypatch.setattr("featdyn.analysis.composites.order.cheapest", seen)
     with pytest.raises(Seen):
         asked(run, Tight())
     (sizes,) = told
@@ -294,11 +294,13 @@ def test_an_order_moves_and_holds_what_it_says(
     told: list[Sizes] = []
     order = Order(3, STEPS, group, chunk, disk)
 
+    own = orders.cheapest
+
     def chosen(sizes: Sizes, *given: Any) -> tuple[Order, Plan]:
         told.append(sizes)
-        return order, orders.cheapest(sizes, *given)[1]
+        return order, own(sizes, *given)[1]
 
-    monkeypatch.setattr("featdyn.analysis.composites.consistency.compute.cheapest", chosen)
+    monkeypatch.setattr("featdyn.analysis.composites.order.cheapest", chosen)
     counted, kept = Counted(monkeypatch), OnDisk(monkeypatch)
     asked(run, Tight())
     (sizes,) = told

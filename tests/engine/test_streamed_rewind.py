@@ -13,8 +13,8 @@ import torch.nn.functional as F
 import xarray as xr
 
 from featdyn.analysis import analyses
+from featdyn.analysis.composites import order as orders
 from featdyn.analysis.composites.order import Order
-from featdyn.analysis.composites.rewind import compute
 from featdyn.analysis.composites.rewind.streamed import RewindSizes
 from featdyn.compute import Plan
 from featdyn.compute.serial import Serial
@@ -101,12 +101,12 @@ def test_segments_are_those_of_plain_torch(run: Run) -> None:
 def test_every_order_gives_the_same(
     run: Run, whole: xr.Dataset, group: int, chunk: int, disk: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = compute.piecewise
+    own = orders.cheapest
 
     def chosen(*given: Any) -> tuple[Order, Plan]:
         return Order(3, STEPS, group, chunk, disk), own(*given)[1]
 
-    monkeypatch.setattr(compute, "piecewise", chosen)
+    monkeypatch.setattr(orders, "cheapest", chosen)
     same(asked(run, Tight()), whole)
 
 

@@ -80,8 +80,7 @@ def command(
     page.write(said, out / f"{stem}.html")
     for row in (page.row_of(verdict, said["quantities"]) for verdict in said["verdicts"]):
         say(f"{row['verdict']:<14} {row['data']}: {row['statement']}: {row['measured']}")
-    now = f"{said['rules']['checksum']} of {said['rules']['written']}"
-    if other := sum(number for name, number in said["rules"]["made_under"].items() if name != now):
+    if other := sum(page.other_rules(said).values()):
         say(f"rules have changed since {other} of {said['runs']['made']} runs were made")
     if not whole:
         say(f"{said['runs']['made']} of {said['runs']['asked']} runs are made; other processes are at work on the rest")

@@ -21,20 +21,24 @@ def render(said: Mapping[str, Any]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     rows = [row_of(verdict, said["quantities"]) for verdict in said["verdicts"]]
     found = Counter(row["verdict"] for row in rows)
-    rules = said["rules"]
-    now = f"{rules['checksum']} of {rules['written']}"
-    others = {name: number for name, number in rules["made_under"].items() if name != now}
     page: str = environment.from_string(_read("featdyn.reproduce", "page.html.j2")).render(
         it=said,
         rows=rows,
         judged=[row for row in rows if row["verdict"] != INFORMS],
         informing=[row for row in rows if row["verdict"] == INFORMS],
         counts=[(verdict, found[verdict]) for verdict in (HOLDS, FAILS, UNDECIDED, NO_POWER) if found[verdict]],
-        changed=", ".join(f"{number} under {name}" for name, number in others.items()),
+        changed=", ".join(f"{number} under {name}" for name, number in other_rules(said).items()),
         numbers=numbers,
         style=Markup(_read("featdyn.report", "page.css") + style()),
     )
     return page
+
+
+def other_rules(said: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many runs were made under rules that are not those of now, by their checksum and date."""
+    rules = said["rules"]
+    now = f"{rules['checksum']} of {rules['written']}"
+    return {name: number for name, number in rules["made_under"].items() if name != now}
 
 
 def row_of(verdict: Mapping[str, Any], quantities: Mapping[str, str]) -> dict[str, Any]:

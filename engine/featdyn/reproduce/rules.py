@@ -152,7 +152,8 @@ def _broken(claim: Claim, value: float) -> list[float]:
 
 def _outside(claim: Claim, row: Row) -> bool:
     """Return whether all of a cell's own interval violates a margin."""
-    return bool(_broken(claim, row.low)) and _broken(claim, row.low) == _broken(claim, row.high)
+    low, high = _broken(claim, row.low), _broken(claim, row.high)
+    return low == high != []
 
 
 def _pvalue(claim: Claim, found: Estimate) -> float:

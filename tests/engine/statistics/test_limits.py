@@ -20,6 +20,7 @@ from featdyn.statistics import (
     sphericity,
     two_sample,
 )
+from tests.engine.limits import check_limits
 
 RNG = np.random.default_rng(0)
 X, Y, V = RNG.standard_normal((12, 5)), RNG.standard_normal((12, 5)), RNG.standard_normal((3, 8))
@@ -87,9 +88,4 @@ def sparse(n: int = 3, **options: Any) -> Any:
 
 @pytest.mark.parametrize("what", CASES)
 def test_an_argument_at_its_limits_is_taken_and_beyond_them_refused(what: str) -> None:
-    call, taken, refused = CASES[what]
-    for value in taken:
-        call(value)
-    for value in refused:
-        with pytest.raises(ValueError):
-            call(value)
+    check_limits(*CASES[what], ValueError)

@@ -6,15 +6,16 @@ more features that pass together mean fewer readings of the weights, until those
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 
 from featdyn.analysis.composites.predictions import outputs_bytes
 from featdyn.analysis.composites.tally import Item
+from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.prefixes import least_moved, pieces_of
 from featdyn.analysis.inputs.stitchable import BETWEEN, Stitchable
 from featdyn.compute import Limits, Plan
@@ -116,6 +117,10 @@ class Sizes:
             found += 2 * (self.behind - 1) * self.steps * self.cuts * self.steps * self.batches * self.unit
         return found
 
+    def tasks(self, order: Order, old: int) -> int:
+        """Return how many tasks there are, where pairs of the first ``old`` checkpoints are known."""
+        return len(order.items(old))
+
     def readings(self, order: Order) -> int:
         """Return how often the weights of one checkpoint are read for the batches of a task."""
         return -(-self.of_group(order.group) // order.chunk) if order.chunk else 1
@@ -146,21 +151,35 @@ class Sizes:
         return {"a piece": self.piece, "features at cuts": kept}
 
 
+def admitted(
+    context: Context[Any], parts: Stitchable, whole: Plan, sizes: Callable[[], Sizes], old: int = 0
+) -> Order | None:
+    """Admit a plan; return in which order networks pass piece by piece, None where whole ones fit, as long as one fits.
+
+    ``whole`` is the plan of whole networks, ``sizes`` gives what the choice of an order depends on.
+    """
+    order = None
+    if context.empty or (parts.cuts[0].traced and not whole.fits(context.workers.limits())):
+        order, whole = cheapest(sizes(), old, context.workers.limits(), whole, parts.held)
+    context.admit(whole)
+    return order
+
+
 def cheapest(
     sizes: Sizes, old: int, limits: Limits, whole: Plan, held: dict[str, int], *, disk: int | None = None
 ) -> tuple[Order, Plan]:
     """Return the order that moves the fewest bytes among those that fit, and its plan; the smallest where none does.
 
-    ``whole`` is the plan of holding whole suffixes, whose results are the same, ``held`` what a process holds anyway;
-    pairs of the first ``old`` checkpoints are known. ``disk`` are the bytes that temporary files may take, what
-    is free when None.
+    ``whole`` is the plan of holding whole suffixes or networks, whose results are the same, ``held`` what a process
+    holds anyway; pairs of the first ``old`` checkpoints are known. ``disk`` are the bytes that temporary files may
+    take, what is free when None.
     """
 
     def planned(order: Order) -> Plan:
         return replace(
             whole,
             work=f"{whole.work}, piece by piece",
-            tasks=len(order.items(old)),
+            tasks=sizes.tasks(order, old),
             reads=sizes.moved(order),
             task=sizes.task(order),
             state=held | sizes.state(order),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -14,7 +15,7 @@ from featdyn.analysis.composites.consistency import PAIRS, ConsistencyOptions
 from featdyn.analysis.composites.consistency.per_set import measures
 from featdyn.analysis.composites.grid import Composites
 from featdyn.analysis.composites.halves import NOT_HALVES
-from featdyn.analysis.composites.order import Order, Sizes, cheapest
+from featdyn.analysis.composites.order import Sizes, admitted
 from featdyn.analysis.composites.predictions import NO_COMMON_PREDICTION, NO_PREDICTION, dtype_of, outputs_bytes, share
 from featdyn.analysis.composites.tally import SOFT
 from featdyn.analysis.context import Context
@@ -41,21 +42,12 @@ def consistency(context: Context[ConsistencyOptions]) -> xr.Dataset:
     sets, labels = predictions_labelled(run, context.sets)
     parts = context.stitchable()
     known = _kept(context.known)
-    order = _admitted(context, parts, 0 if known is None else known.prediction.shape[1])
+    old = 0 if known is None else known.prediction.shape[1]
+    order = admitted(context, parts, plan(run, parts, old), partial(Sizes.of, run, parts), old)
     found = grid.evaluate(context, parts, sets.weights, labels, known, order)
     result = _summary(run, found, sets, labels, context.options, parts.coords(run, sets))
     path = {"path": ("cut", np.array(found.paths, dtype=object))}
     return result.assign_coords(path).assign_attrs(batchnorm=BATCHNORM)
-
-
-def _admitted(context: Context[ConsistencyOptions], parts: Stitchable, known: int) -> Order | None:
-    """Return in which order composites pass piece by piece, None where whole suffixes fit, as long as one fits."""
-    whole, order = plan(context.run, parts, known), None
-    if context.empty or (parts.cuts[0].traced and not whole.fits(context.workers.limits())):
-        sizes = Sizes.of(context.run, parts)
-        order, whole = cheapest(sizes, known, context.workers.limits(), whole, parts.held)
-    context.admit(whole)
-    return order
 
 
 def plan(run: Run, parts: Stitchable, known: int) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featdyn.analysis.composites.grid import apart_macs, refuse_apart, with_apart
-from featdyn.analysis.composites.order import Order
+from featdyn.analysis.composites.order import Order, admitted
 from featdyn.analysis.composites.predictions import (
     NO_COMMON_PREDICTION,
     NO_PREDICTION,
@@ -22,7 +23,7 @@ from featdyn.analysis.composites.predictions import (
     share,
 )
 from featdyn.analysis.composites.rewind import CELLS, RewindOptions
-from featdyn.analysis.composites.rewind.streamed import Rewound, StreamedSegments, piecewise
+from featdyn.analysis.composites.rewind.streamed import RewindSizes, Rewound, StreamedSegments
 from featdyn.analysis.context import Context
 from featdyn.analysis.inputs.class_labels import labelled
 from featdyn.analysis.inputs.stitchable import Stitchable
@@ -53,7 +54,8 @@ def rewind(context: Context[RewindOptions]) -> xr.Dataset:
     steps, pieces, probes = run.checkpoints, len(parts.cuts) + 1, run.schema.samples
     kind = dtype_of(run)
     said, own = np.zeros((pieces, steps, len(t2s), probes), kind), np.zeros((len(t2s), probes), kind)
-    order = _admitted(context, parts, len(t2s))
+    sizes = partial(RewindSizes.of, run, parts, len(t2s))
+    order = admitted(context, parts, _plan(run, parts, len(t2s)), sizes)
     refuse_apart(context, parts, labels, order)
     found = _in_memory(context, parts, t2s) if order is None else _streamed(context, parts, t2s, order)
     for (t2, t1s, of), (rewound, plain) in found:
@@ -115,15 +117,6 @@ def _numbers(
     drop = interval_of(difference_interval, both, origins, (own == labels).astype(np.int8) - right.astype(np.int8))
     counts = {"agreement": share(predicted == own, both), "without_prediction": (~known).sum(-1)}
     return counts | accuracy.named("accuracy") | drop.named("drop")
-
-
-def _admitted(context: Context[Any], parts: Stitchable, t2s: int) -> Order | None:
-    """Return in which order networks pass piece by piece, None where whole ones fit, as long as one fits."""
-    whole, order = _plan(context.run, parts, t2s), None
-    if context.empty or (parts.cuts[0].traced and not whole.fits(context.workers.limits())):
-        order, whole = piecewise(context.run, parts, t2s, whole, context.workers.limits())
-    context.admit(whole)
-    return order
 
 
 def _plan(run: Run, parts: Stitchable, t2s: int) -> Plan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,8 @@ from torch import Tensor
 
 from featdyn.analysis.composites.order import Order, Sizes
 from featdyn.analysis.composites.streamed import behind
-from featdyn.analysis.inputs.prefixes import least_moved, pieces_of
+from featdyn.analysis.inputs.prefixes import pieces_of
 from featdyn.analysis.inputs.stitchable import Stitchable
-from featdyn.compute import Limits, Plan
 from featdyn.networks import predicted_classes
 from featdyn.networks.kept_features import KeptFeatures
 from featdyn.networks.pieces import chunks
@@ -96,6 +95,15 @@ class RewindSizes(Sizes):
 
     t2s: int = 1
 
+    @classmethod
+    def of(cls, run: Run, parts: Stitchable, t2s: int = 1) -> Self:
+        """Return those of a network that is taken apart, and of so many t2."""
+        return replace(super().of(run, parts), t2s=t2s)
+
+    def tasks(self, order: Order, old: int) -> int:
+        """Return how many tasks there are, those of joining each checkpoint with itself among them."""
+        return len(order.groups) * (self.t2s + self.steps)
+
     def moved(self, order: Order) -> int:
         """Return the bytes that are read and written, those of joining each checkpoint with itself among them."""
         units, batches, groups = self.units(order.group), self.of_group(order.group), len(order.groups)
@@ -118,23 +126,3 @@ class RewindSizes(Sizes):
         own = 0 if order.disk else self.of_group(order.group) * self.at_cuts
         held = super().state(order)
         return held | {"features at cuts": held["features at cuts"] + own}
-
-
-def piecewise(run: Run, parts: Stitchable, t2s: int, whole: Plan, limits: Limits) -> tuple[Order, Plan]:
-    """Return the order that moves the fewest bytes among those that fit, and its plan, as composites of pairs have it.
-
-    ``whole`` is the plan of holding whole networks, whose results are the same.
-    """
-    sizes = replace(RewindSizes.of(run, parts), t2s=t2s)
-
-    def planned(order: Order) -> Plan:
-        return replace(
-            whole,
-            work=f"{whole.work}, piece by piece",
-            tasks=len(order.groups) * (t2s + run.checkpoints),
-            reads=sizes.moved(order),
-            task=sizes.task(order),
-            state=parts.held | sizes.state(order),
-        )
-
-    return least_moved(sizes.orders(), planned, sizes.on_disk, limits)

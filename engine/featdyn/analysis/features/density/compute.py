@@ -111,9 +111,7 @@ def plan(run: Run, parts: Stitchable, kept: list[NDArray[np.intp]], pairs: int, 
     widths, rows = [prod(cut.shape) for cut in parts.cuts], max(map(len, kept))
     sets, steps, probes = len(kept), run.checkpoints, sum(map(len, kept))
     fit = max(3, steps * min(rows, max(2, FITTED // steps)))
-    turned = 32 * max(
-        min(WIDTH, width, fit) * width for width in widths
-    )  # QR of axes: three times in float64, and axes
+    turned = 32 * max(min(WIDTH, width, fit) * width for width in widths)  # by QR: three times float64, and more
     return Plan(
         f"{len(parts.cuts)} cuts x {sets} sets of up to {rows:,} probes x {pairs} pairs of checkpoints",
         tasks=sets * (1 + steps) + sets * len(parts.cuts) * -(-pairs // PAIRS),
