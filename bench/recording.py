@@ -47,7 +47,8 @@ def cases(device: str) -> Iterator[Case]:
             shutil.rmtree(folder)
 
 
-def _images(split: str, count: int) -> Images:
+def images(split: str, count: int) -> Images:
+    """Return random images of CIFAR's size."""
     draw = np.random.default_rng(count)
     pixels = draw.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
     return Images(pixels, np.arange(count) % 10, "random", split)
@@ -55,7 +56,7 @@ def _images(split: str, count: int) -> Images:
 
 def _case(store: Path, name: str, changes: tuple[str, ...]) -> Case:
     recipe = load(name, changes)
-    data = None if name == "digits" else Dataset("random", _images("train", 1280), _images("test", 512), ("",) * 10)
+    data = None if name == "digits" else Dataset("random", images("train", 1280), images("test", 512), ("",) * 10)
     loop = Loop(recipe, data)
     probes: Probes = _probes(recipe, loop)
     options = recipe.capture
