@@ -28,9 +28,9 @@ SHAPES = {(6,): ("feature",), (2, 3): ("position", "feature"), (3, 2, 2): ("chan
 
 
 def run_of(arrays: dict[str, np.ndarray], shard: int, mask: np.ndarray | None = None) -> Any:
-    """Return a run of arrays (sample, ...), recorded as float32 at two checkpoints: the second holds the negatives."""
+    """Return a run of arrays (sample, ...), as recorded at two checkpoints: the second holds the negatives."""
     kinds = {path: ("sample", *SHAPES.get(x.shape[1:], ("class",))) for path, x in arrays.items()}
-    specs = tuple(ArraySpec(path, kinds[path], x.shape, "float32") for path, x in arrays.items())
+    specs = tuple(ArraySpec(path, kinds[path], x.shape, str(x.dtype)) for path, x in arrays.items())
     schema = Schema(specs, len(next(iter(arrays.values()))), shard, "none")
     nodes = dict.fromkeys([*arrays, *([] if mask is None else ["inputs/mask"])])
     return SimpleNamespace(
@@ -42,9 +42,13 @@ def run_of(arrays: dict[str, np.ndarray], shard: int, mask: np.ndarray | None = 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("shard", [1, 4, 16])
-def test_a_probe_is_one_vector(shape: tuple[int, ...], padded: bool, shard: int) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int16"])
+def test_a_probe_is_one_vector(
+    shape: tuple[int, ...], padded: bool, shard: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer_vectors, "PIECE", 15)  # two probes with positions at once
     rng = np.random.default_rng(0)
-    values, real = rng.normal(size=(11, *shape)).astype(np.float32), rng.random((11, 2)) < 0.5
+    values, real = rng.normal(0, 9, (11, *shape)).astype(dtype), rng.random((11, 2)) < 0.5
     real[:, 0] |= ~real.any(1)
     run = run_of({"layers/a/activation": values}, shard, real if padded else None)
     places = np.array([0, 3, 4, 9, 10])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -14,7 +14,7 @@ from featdyn.statistics.randomness import Rng, generator, seed_of
 _BLOCK = 2**19  # entries held at once, 4 MiB: a block stays in the cache
 REPLICATES = 999
 """Of directions, of which the smallest p-value is 0.001, the same for all that draw them: our own choice."""
-KEPT, SIZES = 2**26, 2  # bytes of normal numbers that are kept, of so many sizes: 999 sets of 128 in 128 or more
+KEPT, SIZES = 2**26, 2  # bytes of numbers that are kept, of so many sizes: 999 sets of 128 in 128 or more
 _COPIES = 6  # of a block, while it is drawn and decomposed
 
 
@@ -38,13 +38,28 @@ def directions(n: int, p: int, count: int, rng: Rng) -> Iterable[NDArray[np.floa
     """Return ``count`` sets of n independent uniform directions in p coordinates, in blocks (b, n, min(n, p)).
 
     As :func:`bartlett`, each row divided by its length. Of a seed the normal numbers are kept, where they are not too
-    many: they are most of the work, and the same for all p from n on; what is on the diagonal is drawn for each p.
+    many: they are most of the work.
     """
     r = min(n, p)
-    if isinstance(rng, np.random.Generator) or 4 * count * n * r > KEPT:
+    if isinstance(rng, np.random.Generator) or _too_many(n, p, count):
         source = generator(rng)
         return _scaled(p, _seed(source), _normals(n, r, count, source))
-    return _scaled(p, *_kept_normals(n, r, count, seed_of(rng)))
+    seed = seed_of(rng)
+    return _scaled(p, _seed(generator(seed)), _kept(_normals_of, n, r, count, seed))
+
+
+def cosines(n: int, p: int, count: int, rng: Rng) -> Sequence[NDArray[np.float32]] | None:
+    """Return the inner products of those directions, in blocks (b, n, n): all that depends on them is a sum over these.
+
+    None where they are not kept: of generators, of more directions than coordinates, or where they are too many.
+    """
+    if isinstance(rng, np.random.Generator) or n > p or _too_many(n, p, count):
+        return None
+    return _kept(_cosines_of, n, p, count, seed_of(rng))
+
+
+def _too_many(n: int, p: int, count: int) -> bool:
+    return 4 * count * n * min(n, p) > KEPT
 
 
 def _scaled(p: int, seed: int, below: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float64]]:
@@ -72,13 +87,27 @@ def _normals(n: int, r: int, count: int, rng: np.random.Generator) -> Iterator[N
 
 
 @lru_cache(SIZES)
-def _kept_normals(n: int, r: int, count: int, seed: int) -> tuple[int, tuple[NDArray[np.float32], ...]]:
-    """Return the seed of what is on the diagonal, and these numbers, read-only."""
-    rng = generator(seed)
-    found = _seed(rng), tuple(_normals(n, r, count, rng))
-    for block in found[1]:
+def _kept(
+    make: Callable[[int, int, int, int], Iterable[NDArray[np.float32]]], n: int, p: int, count: int, seed: int
+) -> tuple[NDArray[np.float32], ...]:
+    """Return blocks of numbers, read-only; one cache for all kinds, so that a plan knows how many are held."""
+    found = tuple(make(n, p, count, seed))
+    for block in found:
         block.flags.writeable = False
     return found
+
+
+def _normals_of(n: int, r: int, count: int, seed: int) -> Iterator[NDArray[np.float32]]:
+    rng = generator(seed)
+    _seed(rng)  # of what is on the diagonal
+    return _normals(n, r, count, rng)
+
+
+def _cosines_of(n: int, p: int, count: int, seed: int) -> Iterator[NDArray[np.float32]]:
+    with one_thread(n):
+        for factors in _scaled(p, _seed(generator(seed)), _normals_of(n, n, count, seed)):
+            narrow = factors.astype(np.float32)
+            yield narrow @ narrow.swapaxes(1, 2)
 
 
 def directions_bytes(n: int, p: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from featdyn.statistics import Gram, TestResult, alignment, isotropy, sphericity, tracy_widom
+from featdyn.statistics import Gram, TestResult, alignment, isotropy, sphericity, tracy_widom, wishart
 from featdyn.statistics.gram import centred
 from featdyn.statistics.sphericity.highdim import fourth_moment, second_moment
 from tests.engine.statistics import laws, peers, reference
@@ -219,8 +220,28 @@ def test_a_seed_and_its_generator_draw_the_same(n: int) -> None:
             sphericity.exact_norm_conditional(x, center=known, rng=rng) for rng in (5, 5, np.random.default_rng(5))
         )
         assert once == again == other
-        shares = [alignment.explained_shares(x, center=known, rng=rng) for rng in (5, 5, np.random.default_rng(5))]
-        assert len({share.baseline.tobytes() for share in shares}) == 1
+        first, second, third = (
+            alignment.explained_shares(x, center=known, rng=rng).baseline for rng in (5, 5, np.random.default_rng(5))
+        )
+        assert first.tobytes() == second.tobytes()
+        np.testing.assert_allclose(third, first, rtol=1e-6)  # of a seed inner products are kept, in float32
+
+
+@pytest.mark.parametrize(("n", "p"), [(4, 9), (31, 31), (64, 300)])
+@pytest.mark.parametrize("tail", [1.0, 30.0])
+def test_inner_products_of_directions_serve_as_the_directions_do(
+    n: int, p: int, tail: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(3).standard_t(tail, (n, p)) * np.linspace(1, 1.5, p)
+    for known in ("known", "estimated"):
+        calls = partial(sphericity.exact_norm_conditional, x), partial(alignment.explained_shares, x, (1, 2))
+        kept = [call(center=known) for call in calls]
+        with monkeypatch.context() as patch:
+            patch.setattr(wishart, "cosines", lambda *size: None)
+            plain = [call(center=known) for call in calls]
+        assert kept[0] == plain[0]
+        for name in ("baseline", "baseline_high"):
+            np.testing.assert_allclose(getattr(kept[1], name), getattr(plain[1], name), rtol=1e-5)
 
 
 @pytest.mark.parametrize("b", [-1.2, 0.7, 6.0])

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.analysis.inputs.positions import has_positions, mean_of_real, padding_of
-from featdyn.analysis.inputs.recorded_arrays import is_maps
+from featdyn.analysis.inputs.recorded_arrays import is_maps, variables
 from featdyn.errors import FeatdynError
 from featdyn.store import ArraySpec, Run
+from featdyn_kernels.summaries import summarise
 
 LOGITS = "outputs/logits"
 WIDEST = 4096
 """Numbers of an output up to which they count as one vector: our own choice."""
+
+PIECE = 2**18
+"""Numbers with positions that are widened to float64 at once: all of a block would take many times its size."""
 
 EPS = float(np.finfo(np.float32).eps)
 """What float32 rounds away does not count as variation; a number of Python's, as products with NumPy's stay float32."""
@@ -47,16 +52,30 @@ def blocks(run: Run, member: NDArray[np.bool_]) -> list[int]:
 
 def vectors(run: Run, path: str, t: int, block: int, mine: NDArray[np.bool_]) -> Values:
     """Return the probes ``mine``, of one block of an array at a checkpoint, ``(n, p)``."""
-    spec = run.schema[path]
-    values: Values = run.block(path, t, block)[mine].astype(np.float64)
+    spec, values = run.schema[path], run.block(path, t, block)
+    values = values if mine.all() else values[mine]
     if path == LOGITS or values.ndim <= 2:
-        return values.reshape(len(values), -1)
-    mask = padding_of(run, spec)
-    if mask is not None:
-        values = mean_of_real(values, mask[run.schema.block_slice(block)][mine])
+        return values.reshape(len(values), -1).astype(np.float64)
     if is_maps(spec):
-        return np.asarray(values.reshape(*values.shape[:2], -1).mean(2))
-    return np.asarray(values.reshape(len(values), -1, values.shape[-1]).mean(1))
+        return _means_of_maps(values)
+    mask = padding_of(run, spec)
+    real = None if mask is None else mask[run.schema.block_slice(block)][mine]
+    found = np.empty((len(values), variables(spec)))
+    step = max(1, PIECE // prod(values.shape[1:]))
+    for start in range(0, len(values), step):
+        piece = values[start : start + step].astype(np.float64)
+        if real is not None:
+            piece = mean_of_real(piece, real[start : start + step])
+        found[start : start + step] = piece.reshape(len(piece), -1, piece.shape[-1]).mean(1)
+    return found
+
+
+def _means_of_maps(values: NDArray[Any]) -> Values:
+    """Return the means over positions of maps (n, channel, ...), which the kernel of sums over rows reads once."""
+    positions = prod(values.shape[2:])
+    rows = values.reshape(-1, positions)
+    totals = summarise(rows if rows.dtype.kind == "f" else rows.astype(np.float64)).total
+    return np.asarray(totals).reshape(values.shape[:2]) / positions
 
 
 def chosen_vectors(run: Run, path: str, t: int, places: NDArray[np.intp]) -> Values:
@@ -78,4 +97,9 @@ def pieces(run: Run, member: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[n
 def block_bytes(run: Run, specs: list[ArraySpec]) -> int:
     """Return the bytes that one block of the largest of these arrays takes while it becomes vectors."""
     rows = min(run.schema.shard_samples, run.schema.samples)
-    return max(rows * prod(spec.shape[1:]) * (spec.itemsize + 3 * 8) for spec in specs)
+    return max(rows * (2 * spec.sample_bytes + _vector_bytes(spec)) for spec in specs) + 3 * 8 * PIECE
+
+
+def _vector_bytes(spec: ArraySpec) -> int:
+    """Return what the vectors of a sample take: read, picked and widened, and of maps the five sums of the kernel."""
+    return 8 * variables(spec) * (8 if is_maps(spec) else 3)

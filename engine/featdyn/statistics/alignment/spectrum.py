@@ -62,18 +62,37 @@ def explained_shares(
 
 def _isotropic(c: Centred, replicates: int, rng: Rng) -> NDArray[np.float64]:
     """Return eigenvalues, descending, of isotropic draws with the lengths of these: (replicates, min(n, p))."""
-    found, left = [], replicates
+    found, left, count = [], replicates, max(replicates, wishart.REPLICATES)
+    cosines = wishart.cosines(c.n, c.p, count, rng)
     with one_thread(min(c.n, c.p)):
-        for uniform in wishart.directions(c.n, c.p, max(replicates, wishart.REPLICATES), rng):
-            rows = c.lengths[:, None] * uniform[:left]
-            if c.center == "estimated":
-                rows -= rows.mean(axis=1, keepdims=True)
-            turned = rows.swapaxes(1, 2)
-            found.append(np.linalg.eigvalsh(turned @ rows if rows.shape[2] <= c.n else rows @ turned))
-            left -= len(rows)
+        if cosines is None:
+            blocks = (_products(c, block) for block in wishart.directions(c.n, c.p, count, rng))
+        else:
+            blocks = (_of_cosines(c, block) for block in cosines)
+        for products in blocks:
+            found.append(np.linalg.eigvalsh(products[:left]))
+            left -= len(found[-1])
             if not left:
                 break
     return np.maximum(np.concatenate(found)[:, ::-1], 0.0)
+
+
+def _products(c: Centred, uniform: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the smaller matrices of products of draws with these directions, (b, min(n, p), min(n, p))."""
+    rows = c.lengths[:, None] * uniform
+    if c.center == "estimated":
+        rows -= rows.mean(axis=1, keepdims=True)
+    turned = rows.swapaxes(1, 2)
+    return turned @ rows if rows.shape[2] <= c.n else rows @ turned
+
+
+def _of_cosines(c: Centred, cosines: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the inner products of draws whose directions have these, (b, n, n)."""
+    products = cosines * (c.lengths[:, None] * c.lengths)
+    if c.center == "estimated":
+        products -= products.mean(axis=1, keepdims=True)
+        products -= products.mean(axis=2, keepdims=True)
+    return products
 
 
 def _shares(eigenvalues: NDArray[np.float64], k: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from featdyn.statistics import wishart
 from featdyn.statistics.blas import one_thread
 from featdyn.statistics.centred import Centred
 from featdyn.statistics.gram import Draws, centred
 from featdyn.statistics.randomness import Rng
 from featdyn.statistics.result import Center, TestResult
-from featdyn.statistics.wishart import REPLICATES, directions
+from featdyn.statistics.wishart import REPLICATES
 
 ELLIPTICAL = "independent draws of a spherical law, of any lengths (heavy tails)"
 _ENOUGH = 50
@@ -131,19 +134,44 @@ def _redraw(c: Centred, observed: float, replicates: int, rng: Rng) -> tuple[int
 
     They are taken over the squared trace, which the lengths fix about a known centre only.
     """
-    lengths, observed = c.lengths[:, None], observed / float(c.square_norms.sum()) ** 2
-    reached = drawn = 0
-    for uniform in directions(c.n, c.p, replicates, rng):
-        rows = lengths * uniform
-        if c.center == "estimated":
-            rows -= rows.mean(axis=1, keepdims=True)
-        traces = np.einsum("bij,bij->b", rows, rows)
-        hits = np.flatnonzero(_squared_products(rows) >= observed * traces**2)
+    observed /= float(c.square_norms.sum()) ** 2
+    cosines, reached, drawn = wishart.cosines(c.n, c.p, replicates, rng), 0, 0
+    shares = _shares(c, replicates, rng) if cosines is None else _shares_of_products(c, cosines)
+    for block in shares:
+        hits = np.flatnonzero(block >= observed)
         if reached + len(hits) >= _ENOUGH:
             return _ENOUGH, drawn + int(hits[_ENOUGH - reached - 1]) + 1
         reached += len(hits)
-        drawn += len(uniform)
+        drawn += len(block)
     return reached, drawn
+
+
+def _shares(c: Centred, replicates: int, rng: Rng) -> Iterator[NDArray[np.float64]]:
+    """Yield the sum of all squared inner products of redrawn draws over their squared trace, in blocks."""
+    for uniform in wishart.directions(c.n, c.p, replicates, rng):
+        rows = c.lengths[:, None] * uniform
+        if c.center == "estimated":
+            rows -= rows.mean(axis=1, keepdims=True)
+        yield _squared_products(rows) / np.einsum("bij,bij->b", rows, rows) ** 2
+
+
+def _shares_of_products(c: Centred, cosines: Sequence[NDArray[np.float32]]) -> Iterator[NDArray[np.float64]]:
+    """Yield those of draws whose directions have these inner products: n numbers a row in place of n times r.
+
+    With ``M_ij = l_i l_j cos_ij`` and its row sums ``m``, centring leaves ``|M|^2 - 2 m'm / n + (sum m)^2 / n^2`` of
+    the sum of squares and ``tr M - sum m / n`` of the trace.
+    """
+    lengths = c.lengths / c.lengths.max()  # in float32, where fourth powers of others may overflow
+    narrow = lengths.astype(np.float32)
+    for block in cosines:
+        squares = (np.square(block) @ np.square(narrow)).astype(np.float64) @ np.square(lengths)
+        trace: Any = float(np.square(lengths).sum())
+        if c.center == "estimated":
+            sums = lengths * (block @ narrow)
+            total = sums.sum(axis=1)
+            squares = squares - 2 * np.square(sums).sum(axis=1) / c.n + (total / c.n) ** 2
+            trace = trace - total / c.n
+        yield squares / trace**2
 
 
 def _squared_products(rows: NDArray[np.float64]) -> NDArray[np.float64]:
