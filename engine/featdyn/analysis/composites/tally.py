@@ -29,7 +29,7 @@ class Rows:
     span: slice  # those of the probes, in the block
     labels: NDArray[np.int64]  # (row,)
     own: NDArray[np.floating[Any]]  # (t2, row, class), logits of the networks of t2
-    shares: list[tuple[NDArray[np.bool_], NDArray[np.float64]]]  # of each set who is in it, and their weights
+    shares: list[tuple[NDArray[np.intp], NDArray[np.float64]]]  # of each set who is in it, and their weights
 
 
 class Tally:
@@ -61,7 +61,7 @@ class Tally:
         first = start - self._start * each
         filled = np.minimum(np.arange(batch.rows), batch.stop - batch.start - 1)  # as the batch is
         filled = (filled[:, None] * each + np.arange(each)).ravel()
-        shares = [(of_set > 0, of_set[of_set > 0]) for of_set in self._members[start : start + rows].T]
+        shares = [(np.flatnonzero(of_set), of_set[of_set > 0]) for of_set in self._members[start : start + rows].T]
         span = slice(first, first + rows)
         return Rows(span, self._labels[start + filled], self._logits[:, span][:, filled], shares)
 
@@ -77,9 +77,7 @@ class Tally:
             self.different[cut, place] += real.sum()
         loss = found.loss[:, :count].double()
         kept = (loss, found.margin[:, :count], (-loss).exp(), found.divergence[:, :count])
-        for k, values in enumerate(kept):
-            found_here = values.double().cpu().numpy()  # what is not finite stays in its set
-            # No product of BLAS, whose order of summation depends on how many t2 there are.
-            self.soft[k, cut, :, place] += np.stack(
-                [(found_here[:, m] * weights).sum(-1) for m, weights in rows.shares]
-            )
+        values = np.stack([of_pairs.double().cpu().numpy() for of_pairs in kept])  # not finite stays in its set
+        # No product of BLAS, whose order of summation depends on how many t2 there are.
+        sums = [(values.take(mine, axis=-1) * weights).sum(-1) for mine, weights in rows.shares]
+        self.soft[:, cut, :, place] += np.stack(sums, axis=1)
