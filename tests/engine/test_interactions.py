@@ -225,6 +225,16 @@ def test_regions_are_patches(shape: tuple[int, ...], players: int) -> None:
     border = np.unique(np.r_[of_entry[0, 0], of_entry[0, -1], of_entry[0, :, 0], of_entry[0, :, -1]])
     assert bool(np.isin(candidates, border).any()) == (len(sizes) - len(border) < players)
     assert len(candidates) >= players
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=shape)
+    z[0, 0], z[0, 1] = np.inf, np.nan  # masked or not, each stays at its place
+    mine, subsets = choose(candidates, players, 0, "a")[:3], np.arange(8)
+    for value in (np.array(-1.0), rng.normal(size=(shape[0], 1, 1)), rng.normal(size=shape)):
+        masked = entries(torch.from_numpy(z), of_entry, mine, torch.from_numpy(value))(subsets)
+        assert masked.is_contiguous(memory_format=torch.channels_last)
+        for subset, found_here in zip(subsets, masked.numpy(), strict=True):
+            gone = [player for k, player in enumerate(mine) if not subset >> k & 1]
+            np.testing.assert_array_equal(found_here, np.where(np.isin(of_entry, gone), value, z))
 
 
 @pytest.mark.parametrize(("shape", "players"), [((7,), 3), ((5, 4), 6), ((4, 1, 2), 5)])

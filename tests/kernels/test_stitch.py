@@ -542,3 +542,28 @@ def test_a_suffix_takes_maps_of_any_size_in_turn(sizes: tuple[tuple[int, int], .
         labels = torch.arange(7) % CLASSES
         loss = F.cross_entropy(wanted, labels, reduction="none").float()
         torch.testing.assert_close(bank.run(x, labels).loss[0], loss, rtol=1e-5, atol=1e-5)
+
+
+class Viewed(nn.Module):
+    """A suffix that takes a view of its input, which only one order of memory has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3 * 4 * 5, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.sum() > 1e9:  # what torch.fx cannot follow, so that it runs as it stands
+            return x
+        found: torch.Tensor = self.fc(x.view(-1, 60))
+        return found
+
+
+@pytest.mark.parametrize("module", [Viewed(), nn.Sequential(Residual(16, 16), *head(16))], ids=["general", "fused"])
+def test_features_come_in_any_order_of_memory(module: nn.Module) -> None:
+    x = torch.randn(9, 3, 4, 5) if isinstance(module, Viewed) else torch.zeros(9, 16, 6, 5)  # all tie: settled again
+    bank = stitch.SuffixBank([module])
+    other = x.contiguous(memory_format=torch.channels_last)
+    assert other.stride() != x.stride()
+    labels = torch.arange(9)
+    for mine, wanted in zip(bank.run(other, labels)[:4], bank.run(x, labels)[:4], strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=0, atol=0)

@@ -36,4 +36,4 @@ def settle(modules: Sequence[nn.Module], features: Tensor, scores: Scores, bound
 
 
 def _rerun(module: nn.Module, features: Tensor, scores: Scores, t: int, samples: Tensor | slice) -> None:
-    scores.put(module(features[samples].float())[:, None], t, samples)
+    scores.put(module(features[samples].float().contiguous())[:, None], t, samples)

@@ -50,7 +50,9 @@ class General:
     def run(self, features: Tensor, scores: Scores) -> None:
 
         def work(t: int) -> None:
-            logits = self.modules[t](features.to(torch.float32, copy=True))  # a suffix may write into its input
+            # A suffix may write into its input, or take a view of it that other orders of memory do not have.
+            own = features.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+            logits = self.modules[t](own)
             scores.put(checked(logits, len(features), self._positions), t, slice(None))
 
         each_checkpoint(work, len(self.modules), features.device)
