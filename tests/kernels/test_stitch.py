@@ -544,7 +544,7 @@ def test_a_suffix_takes_maps_of_any_size_in_turn(sizes: tuple[tuple[int, int], .
         torch.testing.assert_close(bank.run(x, labels).loss[0], loss, rtol=1e-5, atol=1e-5)
 
 
-class Viewed(nn.Module):
+class FlatView(nn.Module):
     """A suffix that takes a view of its input, which only one order of memory has."""
 
     def __init__(self) -> None:
@@ -558,9 +558,9 @@ class Viewed(nn.Module):
         return found
 
 
-@pytest.mark.parametrize("module", [Viewed(), nn.Sequential(Residual(16, 16), *head(16))], ids=["general", "fused"])
+@pytest.mark.parametrize("module", [FlatView(), nn.Sequential(Residual(16, 16), *head(16))], ids=["general", "fused"])
 def test_features_come_in_any_order_of_memory(module: nn.Module) -> None:
-    x = torch.randn(9, 3, 4, 5) if isinstance(module, Viewed) else torch.zeros(9, 16, 6, 5)  # all tie: settled again
+    x = torch.randn(9, 3, 4, 5) if isinstance(module, FlatView) else torch.zeros(9, 16, 6, 5)  # all tie: settled again
     bank = stitch.SuffixBank([module])
     other = x.contiguous(memory_format=torch.channels_last)
     assert other.stride() != x.stride()

@@ -41,9 +41,9 @@ def entries(z: Tensor, of_entry: Places, chosen: Places, masked: Tensor) -> Mask
 
 
 def _of_places(masked: Tensor, z: Tensor, kept: Masking, shape: torch.Size, subsets: Places) -> Tensor:
-    """Return maps whose places are masked whole, in the order of memory that convolutions like.
+    """Return maps whose places are masked whole, in the order of memory that convolutions take.
 
-    Rows of channels are copied, seven times as fast as choosing entry by entry, and a conversion of that order is saved.
+    Rows of channels are copied, seven times as fast as choosing entry by entry, and no order has to be changed later.
     """
     table, mine = torch.cat([masked, z]), kept(subsets).flatten(1)  # (subset, place)
     rows = (mine * len(z) + torch.arange(len(z), device=z.device)).flatten()
