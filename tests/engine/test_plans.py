@@ -195,6 +195,35 @@ def test_a_plan_holds_where_features_are_read(recorded: Recorded, name: str) -> 
     assert taken <= told.plan.peak(), f"a worker may be ended: {taken:,} of {told.plan}"
 
 
+def record_positions(path: Path, shape: tuple[int, ...], probes: int) -> tuple[Run, nn.Module]:
+    """Record inputs as they come, and what a head makes of their means."""
+    random = torch.Generator().manual_seed(0)
+    head = [nn.AvgPool2d(shape[1:]), nn.Flatten()] if len(shape) == 3 else [nn.Flatten()]
+    size = shape[0] if len(shape) == 3 else int(np.prod(shape))
+    model = nn.Sequential(nn.Identity(), *head, nn.Linear(size, 4))
+    coords = {"split": np.array(["train", "test"], dtype=object)[np.arange(probes) % 2]}
+    fixed = Probes(torch.randn(probes, *shape, generator=random), torch.arange(probes) // 2 % 4, coords)
+    with Recorder(model, fixed, path, layers=["0"]) as recorder:
+        for t in range(2):
+            recorder.record(step=t)
+    return Run(path), model
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not RESET.exists(), reason="needs /proc")
+@pytest.mark.parametrize("name", ["richness", "collapse", "representation", "similarity", "pattern_shift"])
+@pytest.mark.parametrize("shape", [(16, 32, 32), (128, 64)])
+def test_a_plan_holds_where_features_have_positions(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+    """They are averaged, piece by piece: float64 values of a whole block would be four times the block."""
+    analysis = analyses()[name]
+    asked(analysis, *record_positions(tmp_path / "small.zarr", shape, 64))[0]()
+    call, told = asked(analysis, *record_positions(tmp_path / "large.zarr", shape, 1024))
+    taken = min(peak(call) for _ in range(2)) - OVERHEAD
+    assert taken <= told.plan.peak(), f"a worker may be ended: {taken:,} of {told.plan}"
+    block = told.plan.task["blocks"]
+    assert block <= 7 * 2 * 1024 * int(np.prod(shape)), f"{block:,} bytes for a block"
+
+
 def planned(analysis: Analysis, run: Run, model: nn.Module, **more: Any) -> Plan:
     """Return the plan of an analysis that is not carried out."""
     call, told = asked(analysis, run, model, **more)

@@ -86,19 +86,20 @@ def select(
         shape[axis] = rows.stop - rows.start
         payload = part(rows.start * spec.sample_bytes, shape[axis] * spec.sample_bytes)
         return np.frombuffer(payload, dtype).reshape(shape)
-    shape[axis] = chunk
-    expected, pieces = spec.sample_bytes * chunk, []
-    for offset, length in index.tolist():
+    before, of_chunk = (slice(None),) * axis, [*shape[:axis], chunk, *shape[axis + 1 :]]
+    shape[axis] = chunk * len(index)
+    whole = np.empty(shape, dtype)  # filled chunk by chunk, so that no second copy of all of them is held
+    for i, (offset, length) in enumerate(index.tolist()):
+        mine = whole[(*before, slice(i * chunk, (i + 1) * chunk))]
         if offset == length == ABSENT:  # a chunk of fill values, which other writers leave out
-            pieces.append(np.zeros(shape, dtype))
+            mine[...] = 0
             continue
         if offset + length > size:
             raise ValueError("its index is damaged")
         piece = part(offset, length)
-        decoded = piece if schema.codec == "none" else zstd.expand(piece, expected)
-        pieces.append(np.frombuffer(decoded, dtype).reshape(shape))
-    whole = np.concatenate(pieces, axis=axis)
-    return whole[(slice(None),) * axis + (slice(rows.start - first * chunk, rows.stop - first * chunk),)]
+        decoded = piece if schema.codec == "none" else zstd.expand(piece, spec.sample_bytes * chunk)
+        mine[...] = np.frombuffer(decoded, dtype).reshape(of_chunk)
+    return whole[(*before, slice(rows.start - first * chunk, rows.stop - first * chunk))]
 
 
 def read_index(part: Callable[[int, int], Content], size: int, chunks: int) -> np.ndarray[Any, np.dtype[np.uint64]]:

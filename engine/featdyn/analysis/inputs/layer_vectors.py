@@ -97,9 +97,19 @@ def pieces(run: Run, member: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[n
 def block_bytes(run: Run, specs: list[ArraySpec]) -> int:
     """Return the bytes that one block of the largest of these arrays takes while it becomes vectors."""
     rows = min(run.schema.shard_samples, run.schema.samples)
-    return max(rows * (2 * spec.sample_bytes + _vector_bytes(spec)) for spec in specs) + 3 * 8 * PIECE
+    return max(rows * _of_sample(spec) + _widened(spec, rows) for spec in specs)
 
 
-def _vector_bytes(spec: ArraySpec) -> int:
-    """Return what the vectors of a sample take: read, picked and widened, and of maps the five sums of the kernel."""
-    return 8 * variables(spec) * (8 if is_maps(spec) else 3)
+def _of_sample(spec: ArraySpec) -> int:
+    """Return the bytes of a sample: its values twice, as a file and read, or read and picked, and its vector.
+
+    Scaled values are read as float32. Vectors are held three times, of maps with the five sums of the kernel.
+    """
+    value = max(spec.itemsize, 4 if "scale_factor" in spec.attrs else 0)
+    return 2 * value * prod(spec.shape[1:]) + 8 * variables(spec) * (8 if is_maps(spec) else 3)
+
+
+def _widened(spec: ArraySpec, rows: int) -> int:
+    """Return the bytes of values with positions that are float64 at once."""
+    numbers = rows * prod(spec.shape[1:])
+    return 0 if is_maps(spec) or len(spec.shape) < 3 else 3 * 8 * min(PIECE, numbers)
