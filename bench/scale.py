@@ -19,9 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import xarray as xr
 
 from bench import harness
-from featdyn_kernels import cores
+from featdyn.analysis.inputs.weights import network_of
+from featdyn.networks import cuts, resolve, state_for
+from featdyn_kernels import cores, set_threads
+from featdyn_kernels.stitch import SuffixBank
 
 PIECE = 2**22
 ACTIVATIONS, GRADIENTS = "layers/*/activation", "layers/*/gradient"
@@ -46,6 +51,9 @@ WARM: dict[str, dict[str, Any]] = {
     "richness": {"layers": ("pooled",)},
     "interactions": {"samples": 2, "checkpoints": "last"},
 }
+SUFFIXES = {"consistency": "prediction", "interactions": "v"}
+"""Analyses that are bound by the suffixes they run, and their variable of one value for each sample that passes one."""
+ROWS, REPEATS = 1024, 3
 SCALING = {
     "moments": ("spectra", {}),
     "kde": ("density", {**FEATURES, "cuts": ("pooled",), "samples": 1500, "permutations": 100}),
@@ -110,9 +118,31 @@ def child(
         result = analyses()[analysis](run, workers=found, **options).load()
         timed["seconds"] = time.perf_counter() - start
     peaks = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    if analysis in SUFFIXES:
+        timed["suffixes alone"] = suffixes(run, analysis, result, where["workers"])
     values = {n: v.values for n, v in sorted(result.data_vars.items()) if v.dtype.kind in "fiub"}
     digest = [float(np.nansum(np.abs(v.astype(np.float64)))) for v in values.values()]
     return {**timed, "peak": peaks[0], "worker_peak": peaks[1], "digest": digest}
+
+
+def suffixes(run: Any, analysis: str, result: xr.Dataset, threads: int) -> float:
+    """Return the seconds that the suffixes of an analysis would take by themselves."""
+    model = network_of(run, None)
+    inputs = np.asarray(xr.open_datatree(run.path, engine="zarr")["inputs/input"])[:1]
+    steps = run.checkpoints if analysis == "consistency" else 1  # whose suffixes meet one block of features
+    passes, total = result[SUFFIXES[analysis]].size / result.sizes["cut"], 0.0
+    set_threads(threads)
+    for cut in resolve(cuts(model, torch.from_numpy(inputs).float()), list(map(str, result["cut"].values))):
+        states = [state_for(cut.suffix, run.state(t)) for t in range(steps)]
+        bank = SuffixBank.from_states(cut.suffix, states)
+        features, labels, times = torch.randn(ROWS, *cut.shape), np.zeros(ROWS, np.int64), []
+        for _ in range(1 + REPEATS):
+            start = time.perf_counter()
+            bank.run(features, labels)
+            times.append(time.perf_counter() - start)
+        total += min(times[1:]) * passes / (steps * ROWS)
+    set_threads(None)
+    return total
 
 
 def matching(store: str, pattern: str) -> list[Path]:
