@@ -19,7 +19,7 @@ from featdyn.data import Dataset, Images, noisy_labels, probe_set
 from featdyn.data import load as load_data
 from featdyn.errors import FeatdynError
 from featdyn.networks import build
-from featdyn.query import frame, query
+from featdyn.query import query, values
 from featdyn.reproduce.study import Claim
 from featdyn.store import ArraySpec, Run, Schema, verify
 from featdyn.store.schema import NAME_BYTES, check_name
@@ -115,14 +115,14 @@ def test_commits_checkpoints_and_blocks_are_those_that_there_are(run: Run) -> No
 
 def test_an_answer_may_have_as_many_rows_as_are_allowed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = len(query(run, "label"))
-    monkeypatch.setattr(frame, "ROWS", rows)
+    monkeypatch.setattr(values, "ROWS", rows)
     assert len(query(run, "label")) == rows
     for name in ("limit", "top"):
         options: dict[str, Any] = {name: 1}
         query(run, "label", **options)
         with pytest.raises(FeatdynError, match=f"the {name} must be at least 1"):
             query(run, "label", **options | {name: 0})
-    monkeypatch.setattr(frame, "ROWS", rows - 1)
+    monkeypatch.setattr(values, "ROWS", rows - 1)
     with pytest.raises(FeatdynError, match=f"{rows} rows"):
         query(run, "label")
 

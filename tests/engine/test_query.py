@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from featdyn.analysis.status import DEAD, FEW, ONE_CLASS, Status, reasons
 from featdyn.errors import FeatdynError
-from featdyn.query import frame as frame_module
 from featdyn.query import query, render
 from featdyn.query import reduce as reduce_module
+from featdyn.query import values as values_module
 from featdyn.query.catalogue import Catalogue
 from featdyn.query.cells import Cells
 from featdyn.query.reduce import Reduction, reduce
@@ -326,7 +326,7 @@ def test_bad_questions_get_one_line(run: Run, arguments: dict[str, Any], message
 
 
 def test_too_many_rows_are_refused_before_they_are_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame_module, "ROWS", 100)
+    monkeypatch.setattr(values_module, "ROWS", 100)
     with pytest.raises(FeatdynError, match=f"{CHECKPOINTS * len(LAYERS) * SAMPLES} rows; .*--reduce.*--limit"):
         query(run, "cube.activation_norm")
     assert len(query(run, "cube.activation_norm", limit=120)) == 120  # a limit is a decision

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from featdyn.errors import FeatdynError
 from featdyn.query import ask, query, render, variables
-from featdyn.query import frame as frame_module
+from featdyn.query import values as values_module
 from featdyn.query.where import Condition
 from featdyn.store import Run
 from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, write_run
@@ -291,7 +291,7 @@ def test_what_is_true_or_false_takes_no_other_word() -> None:
 
 
 def test_too_many_rows_by_value_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame_module, "ROWS", 10)
+    monkeypatch.setattr(values_module, "ROWS", 10)
     with pytest.raises(FeatdynError, match="more than 10 rows"):
         query(run, NORM, where="activation_norm<100")
     assert len(query(run, NORM, where="activation_norm<100", top=12)) == 12

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial, wraps
+from functools import wraps
 from inspect import signature
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
-import numpy as np
 import pandas as pd
 
 from featdyn.errors import FeatdynError
 from featdyn.query.answer import Answer
-from featdyn.query.cells import Array, Cells, Region
+from featdyn.query.cells import Array
 from featdyn.query.groups import Groups
 from featdyn.query.like import DISTANCE, distances
-from featdyn.query.reduce import Keep, Reduced, Reduction
-from featdyn.query.reduce import reduce as reduce_cells
-from featdyn.query.rows import rows
+from featdyn.query.reduce import Reduction
 from featdyn.query.selection import Selection, select
-from featdyn.query.why_missing import why_missing
+from featdyn.query.summaries import class_number, summaries
+from featdyn.query.values import values
 from featdyn.store import Run
 
 Asked = ParamSpec("Asked")
-ROWS = 10_000_000  # of one table, unless a limit says otherwise
-# What a reader wants beside the name of a row; any other coordinate comes with a condition on it.
-BESIDE = ("step", "epoch", "split", "label", "class_name", "corruption", "severity", "step1", "step2")
-CLASS_NUMBERS = ("label", "true_label", "target", "prediction")
 
 
 def as_table(ask: Callable[Asked, Answer]) -> Callable[Asked, pd.DataFrame]:
@@ -141,12 +134,12 @@ def ask(
     groups, spared = _groups(selection, _several(by))
     if not reductions and not by:
         if within:
-            answer = _selected(selection, keys, None, asked)
+            answer = values(selection, keys, None, asked)
             return replace(answer, within=within, most=top, limit=None if top is not None else limit)
-        return _selected(selection, keys, limit, asked)
-    numbers = all(_class_number(selection, name) for name in selection.cells)
+        return values(selection, keys, limit, asked)
+    numbers = all(class_number(selection, name) for name in selection.cells)
     reductions = reductions or [Reduction("mode" if numbers else "mean")]
-    return _reduced(selection, reductions, groups, spared, keys, limit, asked)
+    return summaries(selection, reductions, groups, spared, keys, limit, asked)
 
 
 query = as_table(ask)
@@ -171,193 +164,3 @@ def _groups(selection: Selection, by: tuple[str, ...]) -> tuple[dict[str, Groups
 def _not_comparable(selection: Selection) -> tuple[str, ...]:
     """Return the axes along which distances are not in one space, where several places of them are selected."""
     return tuple(dim for dim in ("checkpoint", "layer") if len(selection.positions.get(dim, ())) > 1)
-
-
-def _selected(selection: Selection, sort: tuple[str, ...], limit: int | None, asked: set[str]) -> Answer:
-    """Return values that are not reduced."""
-    key = sort[0] if len(sort) == 1 and sort[0].removeprefix("-") in selection.cells else None
-    prunes = limit is not None and (key is not None or not sort)
-    axes = {dim: _columns(selection, dim, asked) for dim in selection.dims}
-    attributes = {name: array.attributes for name, array in selection.arrays.items()}
-    alone = next(iter(selection.arrays.values())) if len(selection.arrays) == 1 else None
-    more: dict[str, Any] = {"attributes": attributes, "sort": sort, "limit": limit}
-    if selection.filters or (prunes and sort):
-        flat, held = rows(selection, key=key, limit=limit if prunes else None, most=ROWS)
-        if not len(flat):
-            raise selection.nothing()
-        values: dict[str, tuple[tuple[str, ...], Array]] = {name: (("row",), found) for name, found in held.items()}
-        reasons = why_missing(selection.catalogue.run, alone, next(iter(selection.cells.values()))) if alone else None
-        if reasons is not None and (reasons.reshape(-1)[flat] != "").any():
-            values["missing"] = (("row",), reasons.reshape(-1)[flat])
-        return Answer(axes, values, rows=flat, **more)
-    if not prunes and selection.rows > ROWS:
-        raise FeatdynError(
-            f"{selection.widest}: {selection.rows:,} rows; select less with --where, use --reduce, or set --limit"
-        )
-    cells = selection.cells
-    if prunes and limit is not None:  # only what the first rows need is read
-        needed = dict(zip(selection.dims, _first(cells[selection.widest], limit).shape, strict=True))
-        cells = {name: _cut(found, needed) for name, found in cells.items()}
-        axes = {dim: {n: values[: needed[dim]] for n, values in columns.items()} for dim, columns in axes.items()}
-    found = {name: (held.dims, held.load()) for name, held in cells.items()}
-    reasons = why_missing(selection.catalogue.run, alone, next(iter(cells.values()))) if alone else None
-    if reasons is not None:
-        found["missing"] = (selection.dims, reasons)
-    return Answer(axes, found, **more)
-
-
-def _first(cells: Cells, limit: int) -> Cells:
-    """Return cells cut to little more than the first rows, so that only these are read."""
-    for axis, dim in enumerate(cells.dims):
-        needed = -(-limit // math.prod(cells.shape[axis + 1 :]))
-        cells = cells.select(dim, cells.positions[axis][:needed])
-        if needed > 1:
-            break
-    return cells
-
-
-def _cut(cells: Cells, lengths: dict[str, int]) -> Cells:
-    for axis, dim in enumerate(cells.dims):
-        cells = cells.select(dim, cells.positions[axis][: lengths[dim]])
-    return cells
-
-
-def _reduced(
-    selection: Selection,
-    reductions: Sequence[Reduction],
-    groups: dict[str, Groups],
-    spared: frozenset[str],
-    sort: tuple[str, ...],
-    limit: int | None,
-    asked: set[str],
-) -> Answer:
-    """Return values that are reduced."""
-    _check(selection, reductions, groups, spared)
-    values: dict[str, tuple[tuple[str, ...], Array]] = {}
-    met: list[bool] = []
-    keep = partial(selection.keep, met=met) if selection.filters else None
-    for name, cells in selection.cells.items():
-        found = Reduced(cells)
-        for own, found in _steps(cells, reductions, groups, spared, keep):
-            if own.dims and found.places is not None:
-                values |= _places(selection, own.dims[0], found, asked)
-        values[name] = (found.cells.dims, found.cells.load())
-    some = reductions[0].function not in ("count", "sum", "diff")  # of nothing these are 0; diff reads the ends alone
-    if met and not any(met) and some:
-        raise selection.nothing()
-    widest = max((dims for dims, _ in values.values()), key=len)
-    axes = {dim: groups[dim].columns if dim in groups else _columns(selection, dim, asked) for dim in widest}
-    attributes = {name: _named(array.attributes, reductions) for name, array in selection.arrays.items()}
-    answer = Answer(axes, values, attributes, sort=sort, limit=limit)
-    if not (met and some and (groups or spared) and any(pd.isna(values[name][1]).any() for name in selection.cells)):
-        return answer
-    cells = next(cells for name, cells in selection.cells.items() if values[name][0] == widest)
-    held = _rows_met(selection, cells, reductions, groups, spared) > 0
-    return answer if held.all() else answer.at(np.flatnonzero(held))
-
-
-def _steps(
-    cells: Cells,
-    reductions: Sequence[Reduction],
-    groups: dict[str, Groups],
-    spared: frozenset[str],
-    keep: Keep | None,
-) -> Iterator[tuple[Reduction, Reduced]]:
-    """Yield each reduction with the axes that it takes of a variable, and what it leaves."""
-    left = dict(groups)
-    for number, reduction in enumerate(reductions):
-        own = Reduction(reduction.function, tuple(dim for dim in reduction.dims if dim in cells.dims))
-        if reduction.dims and not own.dims:
-            continue  # a value that does not go along these axes stays
-        taken = {cells.dims[axis] for axis in own.axes(cells.dims, spared)}
-        found = reduce_cells(cells, own, spared=spared, groups=left, keep=None if number else keep)
-        yield own, found
-        cells, left = found.cells, {dim: of for dim, of in left.items() if dim not in taken}
-
-
-def _rows_met(
-    selection: Selection,
-    cells: Cells,
-    reductions: Sequence[Reduction],
-    groups: dict[str, Groups],
-    spared: frozenset[str],
-) -> Array:
-    """Return of how many rows that meet the conditions on values each reduced value is, missing ones among them."""
-
-    def ones(dims: tuple[str, ...], region: Region, values: Array) -> Array:
-        return selection.keep(dims, region, np.ones(values.shape), [])
-
-    counted = [Reduction("sum" if number else "count", of.dims) for number, of in enumerate(reductions)]
-    for _, found in _steps(cells, counted, groups, spared, ones):
-        cells = found.cells
-    return cells.load()
-
-
-def _check(
-    selection: Selection, reductions: Sequence[Reduction], groups: dict[str, Groups], spared: frozenset[str]
-) -> None:
-    """Refuse axes that are not there, before anything is read."""
-    functions = [reduction.function for reduction in reductions]
-    before = functions[: functions.index("count")] if "count" in functions else functions  # of counts there are means
-    for name in selection.cells:
-        wrong = next((function for function in before if function != "mode" and _class_number(selection, name)), None)
-        if wrong is not None:
-            raise FeatdynError(
-                f"{name} holds class numbers, which have no {wrong}: --reduce mode, the most frequent, or count"
-            )
-    dims, left = selection.dims, set(groups)
-    for number, reduction in enumerate(reductions):
-        for name in set(reduction.dims) & set(selection.coordinates()) - set(selection.dims):
-            raise FeatdynError(f"{name} is a coordinate of {selection.coordinates()[name]}: reduce over that axis")
-        axes = reduction.axes(dims, spared)
-        if reduction.function in ("argmax", "argmin") and (number < len(reductions) - 1 or len(selection.cells) > 1):
-            raise FeatdynError(f"--reduce {reduction} is for one variable, and the last reduction")
-        taken = {dims[axis] for axis in axes}
-        dims = tuple(dim for dim in dims if dim not in taken or dim in left)
-        left -= taken
-    for dim in left:
-        names = ",".join(groups[dim].columns)
-        raise FeatdynError(f"--by {names}: no reduction takes {dim} away; add it, as in mean:{dim}, or name no axes")
-
-
-def _class_number(selection: Selection, name: str) -> bool:
-    """Whether a variable holds names of classes that are whole numbers."""
-    array = selection.arrays[name]
-    return array.name in CLASS_NUMBERS and array.cells.dtype.kind in "iu"
-
-
-def _places(
-    selection: Selection, dim: str, found: Reduced, asked: set[str]
-) -> dict[str, tuple[tuple[str, ...], Array]]:
-    """Return what stands along an axis at the places of extremes."""
-    assert found.places is not None
-    there, columns = found.places >= 0, {}
-    for name, values in _columns(selection, dim, asked).items():
-        at = values[np.maximum(found.places, 0)]
-        if not there.all():
-            at = np.where(there, at, np.array(np.nan if at.dtype.kind in "biuf" else None))
-        columns[name] = (found.cells.dims, at)
-    return columns
-
-
-def _columns(selection: Selection, dim: str, asked: set[str]) -> dict[str, Array]:
-    """Return an axis with the coordinates that a reader wants beside it."""
-    wanted = {*BESIDE, *asked, *selection.named}
-    along = selection.coordinates()
-    names = [name for name, of in along.items() if of == dim and name != dim and name in wanted]
-    names.sort(key=lambda name: BESIDE.index(name) if name in BESIDE else len(BESIDE))
-    columns = {name: selection.selected(name)[1] for name in (dim, *names)}
-    number = columns.get("label", columns.get("class"))
-    spelled = columns.get("class_name")
-    if spelled is not None and number is not None and "class_name" not in {*asked, *selection.named}:
-        digits = (spelled.astype(str) == number.astype(str)).all()  # such names say nothing new
-        columns = {name: values for name, values in columns.items() if not (digits and name == "class_name")}
-    return columns
-
-
-def _named(attributes: Any, reductions: Sequence[Reduction]) -> dict[str, Any]:
-    """Return an array's attributes with what was done to it in its name."""
-    said = ", ".join(map(str, reductions))
-    name = attributes.get("long_name")
-    units = {"units": attributes["units"]} if "units" in attributes and "count" not in said else {}
-    return ({"long_name": f"{name} ({said})"} if name else {}) | units
