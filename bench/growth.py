@@ -27,6 +27,8 @@ from bench.growing.measured import apart
 from bench.growing.runs import ANALYSES, BEFORE, COMMANDS, READS, Size
 from tests.engine.counted import Counter, counted_bucket, upload
 
+ONCE = ("record", "capture", "compact", "gc")
+"""Commands that leave nothing to do for a second call."""
 LIGHT = ("record", "info", "query", "sql", "report", "verify", "gc", "compact")
 AXES: dict[str, tuple[Size, str, tuple[int, ...], tuple[str, ...]]] = {
     # name: what else it is of, the field that grows, its values, commands
@@ -75,13 +77,13 @@ def point(folder: Path, size: Size, rows: dict[str, dict[str, list[float]]], rep
     for command, taken in rows.items():
         if command in BEFORE:
             apart(lambda command=command: BEFORE[command](folder, size))
-        best = cheapest(partial(COMMANDS[command], folder, size), repeats, again=command not in ("record", "capture"))
+        best = cheapest(partial(COMMANDS[command], folder, size), repeats, again=command not in ONCE)
         for quantity in ("seconds", "bytes"):
             taken.setdefault(quantity, []).append(best[quantity])
 
 
 def cheapest(call: Callable[[], None], repeats: int, *, again: bool) -> dict[str, float]:
-    """Return the least of some calls; what makes a store, compacts it, or keeps a result can be asked once."""
+    """Return the least of some calls, or what one takes."""
     runs = [apart(call) for _ in range(repeats if again else 1)]
     return {quantity: min(run[quantity] for run in runs) for quantity in runs[0]}
 

@@ -126,7 +126,7 @@ def analysis(name: str) -> Callable[[Path, Size], None]:
         asked = {} if name in ("spectra", "similarity", "richness") else {"features": "stored"}
         given = {"model": network(size)} if name in ("consistency", "drift") else {}
         with workers(**where) as found:
-            analyze(folder / "run.zarr", name, workers=found, **given, **asked)
+            analyze(folder / "run.zarr", name, workers=found, fresh=True, **given, **asked)  # again each time
 
     return call
 
