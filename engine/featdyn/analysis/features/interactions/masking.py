@@ -46,7 +46,7 @@ def _of_places(masked: Tensor, z: Tensor, kept: Masking, shape: torch.Size, subs
     Rows of channels are copied, seven times as fast as choosing entry by entry, and no order has to be changed later.
     """
     table, mine = torch.cat([masked, z]), kept(subsets).flatten(1)  # (subset, place)
-    rows = (mine * len(z) + torch.arange(len(z), device=z.device)).flatten()
+    rows = mine.int().mul_(len(z)).add_(torch.arange(len(z), device=z.device)).flatten()
     return table.index_select(0, rows).reshape(len(mine), *shape[1:], shape[0]).permute(0, 3, 1, 2)
 
 
