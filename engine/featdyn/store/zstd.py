@@ -49,13 +49,18 @@ def stored(content: np.ndarray[Any, Any]) -> bytes:
 
 def expand(frame: bytes | memoryview, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return what a frame of ``size`` decoded bytes holds; raise ValueError or RuntimeError where it holds another."""
-    found = declared(frame)
+    target = np.empty(size, np.uint8)
+    expand_into(frame, target)
+    return target
+
+
+def expand_into(frame: bytes | memoryview, target: np.ndarray[Any, Any]) -> None:
+    """Write what a frame holds into a contiguous array; raise as :func:`expand` where it holds more or less."""
+    found, size = declared(frame), target.nbytes
     if found not in (None, size):
         raise ValueError(f"{found} bytes instead of {size} when decoded")
-    target = np.empty(size, np.uint8)
     if size or found is None:
-        decompress(frame, target)
-    return target
+        decompress(frame, target.reshape(-1).view(np.uint8))
 
 
 def declared(frame: bytes | memoryview) -> int | None:
