@@ -29,10 +29,14 @@ class Size:
 
 
 def network(size: Size) -> nn.Module:
-    """Return so many linear layers of that width, with ReLUs, and a head."""
+    """Return so many linear layers of that width, with ReLUs, and a head; gradients of many layers stay as large."""
     torch.manual_seed(0)
     parts = (nn.Sequential(nn.Linear(size.width if i else 8, size.width), nn.ReLU()) for i in range(size.layers))
-    return nn.Sequential(*parts, nn.Linear(size.width, CLASSES))
+    model = nn.Sequential(*parts, nn.Linear(size.width, CLASSES))
+    for name, parameter in model.named_parameters():
+        if name.endswith("weight"):
+            nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+    return model
 
 
 def probes(size: Size) -> Any:
