@@ -53,6 +53,15 @@ def test_declarations_are_light() -> None:
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.parametrize("name", ["consistency", "similarity", "richness"])
+def test_what_computes_loads_no_laws_that_it_does_not_ask(name: str) -> None:
+    """SciPy's distributions, its optimizers and scikit-learn take half a second to import."""
+    heavy = {"scipy.stats", "scipy.optimize", "sklearn"}
+    code = f"import sys, featdyn; featdyn.analyses()[{name!r}].function(); print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_nothing_else_names_an_analysis() -> None:
     """Not the command line, not the report's page, not what README's table is made by."""
     looked = [*ENGINE.glob("cli/*.py"), *ENGINE.glob("report/page*"), *ENGINE.glob("report/report.*")]

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from featdyn.statistics.blas import one_thread
 from featdyn.statistics.centred import Centred
@@ -89,7 +89,7 @@ def _order(s: NDArray[np.float64], squares: float) -> float:
     if not variance > 1e-20 * n:
         return 1.0
     observed = float(np.einsum("ij,ij->", s[:-1], s[1:])) - (n - 1) * mean
-    return float(2 * stats.norm.sf(abs(observed) / math.sqrt(variance)))
+    return float(2 * scipy.stats.norm.sf(abs(observed) / math.sqrt(variance)))
 
 
 def _centre(s: NDArray[np.float64], squares: float) -> float:
@@ -102,9 +102,9 @@ def _centre(s: NDArray[np.float64], squares: float) -> float:
         return 1.0
     z, skewness = (float(total @ total) - n) / deviation, third / deviation**3
     if skewness < 1e-3:
-        return float(stats.norm.sf(z))
+        return float(scipy.stats.norm.sf(z))
     shape = 4 / skewness**2
-    return float(stats.gamma.sf(shape + z * math.sqrt(shape), shape))
+    return float(scipy.stats.gamma.sf(shape + z * math.sqrt(shape), shape))
 
 
 def _fourth(c: Centred) -> float:
@@ -127,10 +127,10 @@ def _variance(c: Centred) -> float:
         return 1.0
     z = _studentised(free.directions, free.p, None)
     if c.center == "known":
-        return float(stats.norm.sf(z))
+        return float(scipy.stats.norm.sf(z))
     t1, t2 = c.unbiased_traces
     about = _studentised(c.rows / math.sqrt(t1), c.p, (c.p * t2 / t1**2 - 1) * c.n * (c.n - 1))
-    return float(min(1.0, 2 * stats.norm.sf(max(z, about))))
+    return float(min(1.0, 2 * scipy.stats.norm.sf(max(z, about))))
 
 
 def _studentised(rows: NDArray[np.float64], p: int, total: float | None) -> float:

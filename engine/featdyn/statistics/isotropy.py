@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from featdyn.statistics import checks
 from featdyn.statistics.assumptions import Assumptions, assumptions
@@ -156,7 +156,7 @@ def _isotropy(c: Centred, rng: Rng, alpha: float) -> Isotropy:
     assert sign is not None  # it raises where it cannot be computed
     q = max(0.0, sign.extras["Q"])
     ratio = c.p / (1 + q)
-    least = c.p / (1 + q + float(stats.norm.isf(alpha)) * sign_deviation(sign.n, c.p))
+    least = c.p / (1 + q + float(scipy.stats.norm.isf(alpha)) * sign_deviation(sign.n, c.p))
     directions: int | None = 0
     rejecting = [e.name for e in tests if e.valid and e.holm <= alpha]
     pvalue = float(holm([e.result.pvalue for e in robust.values() if e.result is not None]).min())

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from featdyn.statistics import checks
 from featdyn.statistics.resampling import Interval
@@ -54,6 +54,6 @@ def jackknife_interval(
     if not known or np.ptp(values) <= ROUNDING * scale:
         return Interval(estimate, np.nan, np.nan)
     error = np.sqrt((count - 1) / count * np.square(values - values.mean()).sum())
-    half = stats.t.isf((1 - checks.fraction(level, "level")) / 2, count - 1) * error
+    half = -stdtrit(count - 1, (1 - checks.fraction(level, "level")) / 2) * error
     low, high = np.clip([estimate - half, estimate + half], *bounds)
     return Interval(estimate, float(low), float(high))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from featdyn.statistics import checks
 
@@ -40,7 +40,7 @@ def benjamini_hochberg(pvalues: ArrayLike) -> NDArray[np.float64]:
     >>> benjamini_hochberg([0.01, 0.04, 0.03])
     array([0.03, 0.04, 0.04])
     """
-    return _adjust(pvalues, lambda p: np.asarray(stats.false_discovery_control(p)))
+    return _adjust(pvalues, lambda p: np.asarray(scipy.stats.false_discovery_control(p)))
 
 
 def westfall_young(observed: ArrayLike, null: ArrayLike, *, two_sided: bool = False) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from featdyn.statistics import checks
 from featdyn.statistics.resampling import Interval, group_sums, share_interval
@@ -36,7 +36,7 @@ def ratio_interval(
     """
     above, below = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     a, b = (share_interval(values, groups=groups, level=level) for values in (above, below))
-    r = _correlation(above, below, checks.groups(groups, above.shape[-1]), float(norm.isf((1 - level) / 2)) ** 2)
+    r = _correlation(above, below, checks.groups(groups, above.shape[-1]), float(ndtri((1 - level) / 2)) ** 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         middle = a.estimate * b.estimate - r * (a.estimate - a.low) * (b.high - b.estimate)
         outer = a.low * (2 * a.estimate - a.low)

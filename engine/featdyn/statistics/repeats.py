@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import optimize, stats
 
 from featdyn.statistics.resampling import mean_interval
 
@@ -17,15 +17,15 @@ ONE, EQUAL = "a single repeat does not tell how another would vary", "all repeat
 @cache
 def _shift_seen(freedom: float, level: float, power: float) -> float:
     """Return the noncentrality at which Student's two-sided test rejects, on its side, with this power."""
-    critical = stats.t.isf(level / 2, freedom)
+    critical = scipy.stats.t.isf(level / 2, freedom)
 
     def lacking(shift: float) -> float:
-        return float(stats.nct.sf(critical, freedom, shift) - power)
+        return float(scipy.stats.nct.sf(critical, freedom, shift) - power)
 
     most = critical + 1.0
     while lacking(most) < 0:
         most *= 2
-    return float(optimize.brentq(lacking, 0.0, most))
+    return float(scipy.optimize.brentq(lacking, 0.0, most))
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Estimate:
     @property
     def error(self) -> float:
         """Standard error of the value; NaN without an interval."""
-        return float((self.high - self.low) / 2 / stats.t.isf(0.025, self.freedom))
+        return float((self.high - self.low) / 2 / scipy.stats.t.isf(0.025, self.freedom))
 
     @property
     def pvalue(self) -> float:
         """Two-sided p-value of the value being 0, by the test that the interval inverts; NaN without an interval."""
-        return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
+        return float(2 * scipy.stats.t.sf(abs(self.value) / self.error, self.freedom))
 
     def least_seen(self, level: float = 0.05, power: float = 0.8) -> float:
         """Smallest distance of the truth from a tested value that a two-sided test at ``level`` sees with ``power``.
@@ -102,7 +102,7 @@ def two_level_estimate(values: ArrayLike, variances: ArrayLike) -> Estimate:
     spread = max(float(x.var(ddof=1)), float(known.mean()))
     if spread == 0:
         return found
-    half = float(stats.t.isf(0.025, len(x) - 1) * np.sqrt(spread / len(x)))
+    half = float(scipy.stats.t.isf(0.025, len(x) - 1) * np.sqrt(spread / len(x)))
     return Estimate(found.value, found.value - half, found.value + half, len(x), freedom=len(x) - 1.0)
 
 
@@ -123,5 +123,5 @@ def mean_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
         return Estimate(value, nan, nan, repeats, EQUAL)
     parts = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
     freedom = parts.sum() ** 2 / (parts**2 / (len(a) - 1, len(b) - 1)).sum()
-    half = float(stats.t.isf(0.025, freedom) * np.sqrt(parts.sum()))
+    half = float(scipy.stats.t.isf(0.025, freedom) * np.sqrt(parts.sum()))
     return Estimate(value, value - half, value + half, repeats, freedom=float(freedom))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from featdyn.statistics import checks
 
@@ -82,7 +82,7 @@ def difference_interval(differences: ArrayLike, *, groups: ArrayLike | None = No
     d, member = _checked(differences, groups, "differences", -1.0)
     size = _effective_size(d, member, level)
     plus, minus = (np.maximum(sign * d, 0).mean(axis=-1) for sign in (1, -1))
-    z = float(stats.norm.isf((1 - level) / 2))
+    z = -float(ndtri((1 - level) / 2))
     high, low = _tango(plus, minus, size, z), -_tango(minus, plus, size, z)
     return Interval((plus - minus)[()], low[()], high[()])
 
@@ -105,7 +105,7 @@ def mean_interval(values: ArrayLike, *, groups: ArrayLike | None = None, level: 
     mean, units = x.mean(axis=-1), int(member.max()) + 1
     half = np.full(mean.shape, np.nan)
     if units > 1:
-        quantile = stats.t.isf((1 - checks.fraction(level, "level")) / 2, units - 1)
+        quantile = -stdtrit(units - 1, (1 - checks.fraction(level, "level")) / 2)
         half = np.where(np.ptp(x, axis=-1) > 0, quantile * np.sqrt(_variance(x, mean, member)[0]), np.nan)
     return Interval(mean[()], (mean - half)[()], (mean + half)[()])
 
@@ -122,7 +122,7 @@ def wilson(shares: ArrayLike, size: ArrayLike, level: float = 0.95) -> tuple[Val
     (0.826, 0.945)
     """
     share, n = np.broadcast_arrays(np.asarray(shares, np.float64), np.asarray(size, np.float64))
-    z2 = stats.norm.isf((1 - checks.fraction(level, "level")) / 2) ** 2
+    z2 = ndtri((1 - checks.fraction(level, "level")) / 2) ** 2
     if ((share < 0) | (share > 1) | (n <= 0)).any():
         raise ValueError(f"shares {share.shape} must lie between 0 and 1, of at least one observation")
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
@@ -142,7 +142,7 @@ def student(
         mean = total / number
         spread = squares - 2 * mean * crossed + mean**2 * sizes
         spread = np.where((units > 1) & (spread > _EQUAL * squares), spread * units / (units - 1), np.nan)
-        half = stats.t.ppf(0.975, np.where(units > 1, units - 1, np.nan)) * np.sqrt(spread) / number
+        half = stdtrit(np.where(units > 1, units - 1, np.nan), 0.975) * np.sqrt(spread) / number
     return mean - half, mean + half
 
 
@@ -204,7 +204,7 @@ def _effective_size(x: Values, member: NDArray[np.intp], level: float) -> Any:
     with np.errstate(divide="ignore", invalid="ignore"):
         size = np.where(alone > 0, np.clip(alone / found, least, n), least)
     tail = (1 - checks.fraction(level, "level")) / 2
-    return size * (stats.norm.isf(tail) / stats.t.isf(tail, freedom)) ** 2
+    return size * (ndtri(tail) / stdtrit(freedom, tail)) ** 2
 
 
 def _tango(plus: Values, minus: Values, size: Any, z: float) -> Values:

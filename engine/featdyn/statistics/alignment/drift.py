@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from featdyn.statistics.blas import one_thread
 from featdyn.statistics.gram import Draws, centred
@@ -73,7 +73,10 @@ def drift_share(
             for part in (np.arange(c.n), order[: c.n // 2], order[c.n // 2 :])
         )
     random = np.minimum(ks / c.p, 1.0)
-    law = [float(stats.beta.sf(s, i / 2, (c.p - i) / 2)) if i < c.p else np.nan for i, s in zip(ks, whole, strict=True)]
+    law = [
+        float(scipy.stats.beta.sf(s, i / 2, (c.p - i) / 2)) if i < c.p else np.nan
+        for i, s in zip(ks, whole, strict=True)
+    ]
     return DriftShare(ks, whole, random, np.array(law), np.stack(halves), c.n)
 
 

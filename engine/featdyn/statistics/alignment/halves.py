@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from featdyn.statistics.blas import one_thread
 from featdyn.statistics.gram import Draws, centred
@@ -88,4 +88,4 @@ def _high(p: int, k: int, concentration: float) -> float:
     mean = k / p
     variance = 2 * k * (p - k) / (p * (p - 1) * (p + 2)) * max(concentration - 1 / p, 1e-12)
     size = mean * (1 - mean) / variance - 1
-    return float(stats.beta.isf(0.05, mean * size, (1 - mean) * size))
+    return float(scipy.stats.beta.isf(0.05, mean * size, (1 - mean) * size))

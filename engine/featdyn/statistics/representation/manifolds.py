@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 
 from featdyn.statistics import checks
 from featdyn.statistics.alignment.spectrum import participation_ratio
@@ -76,7 +76,9 @@ def class_manifolds(x: ArrayLike, labels: ArrayLike, *, shots: int = 5) -> Manif
     dimension = np.array([_dimension(part, one_point) for part, one_point in zip(parts, still, strict=True)])
     off = ~np.eye(len(kept), dtype=bool)
     margin = radius * np.sqrt(np.where(still, 0.0, dimension))  # one point has no radius: any dimension will do
-    capacity = (1 + radius**2) / ((1 + margin**2) * norm.cdf(margin) + margin * norm.pdf(margin))
+    capacity = (1 + radius**2) / (
+        (1 + margin**2) * scipy.stats.norm.cdf(margin) + margin * scipy.stats.norm.pdf(margin)
+    )
     noise = np.full((len(kept), len(kept)), np.nan)
     for a, b in zip(*np.nonzero(off), strict=True):
         step = means[a] - means[b]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import nnls
 
 from featdyn.statistics import checks
 
@@ -81,7 +81,7 @@ def _one(points: Values, rng: np.random.Generator, draws: int) -> tuple[float, f
     directions = rng.standard_normal((draws, points.shape[1]))
     distances, anchors = np.empty(draws), np.empty((draws, points.shape[1] - 1))
     for k, t in enumerate(directions):
-        weights, _ = nnls(points.T, -t)
+        weights, _ = scipy.optimize.nnls(points.T, -t)
         distances[k] = np.square(weights @ points).sum()
         total = weights.sum()
         anchor = weights @ points / total if total > 0 else points[np.argmin(points @ t)]

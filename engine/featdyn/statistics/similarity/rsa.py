@@ -6,8 +6,8 @@ import math
 from typing import Literal, TypeAlias
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.distance import pdist
 
 from featdyn.statistics import checks
 from featdyn.statistics.tied_ranks import tied_ranks
@@ -24,7 +24,7 @@ def dissimilarities(x: ArrayLike, *, of: Literal["correlation", "euclidean"] = "
     checks.choice(of, "of", "correlation", "euclidean")
     array = checks.finite(checks.matrix(x, "x", rows=3, columns=1), "x").astype(np.float64)
     if of == "euclidean":
-        return np.asarray(pdist(array))
+        return np.asarray(scipy.spatial.distance.pdist(array))
     z = array - array.mean(1, keepdims=True)
     size = np.linalg.norm(z, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):

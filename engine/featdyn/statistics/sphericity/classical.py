@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from featdyn.statistics.centred import Centred
 from featdyn.statistics.gram import Draws, centred
@@ -28,7 +28,7 @@ def mauchly(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> TestR
     m, p = _fewer_coordinates(c, "mauchly")
     freedom = p * (p + 1) / 2 - 1
     statistic = -m * (1 - (2 * p * p + p + 2) / (6 * p * m)) * log_ratio(c)
-    pvalue = float(stats.chi2.sf(statistic, freedom))
+    pvalue = float(scipy.stats.chi2.sf(statistic, freedom))
     return TestResult("mauchly", statistic, pvalue, c.n, p, c.center, "p fixed, n large (p much below n)", GAUSSIAN)
 
 
@@ -41,7 +41,7 @@ def john(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> TestResu
     c = centred(x, center)
     p, u = c.p, c.departure
     statistic = c.m * p / 2 * u
-    pvalue = float(stats.chi2.sf(statistic, p * (p + 1) / 2 - 1))
+    pvalue = float(scipy.stats.chi2.sf(statistic, p * (p + 1) / 2 - 1))
     return TestResult("john", statistic, pvalue, c.n, p, c.center, "any n and p", GAUSSIAN, {"U": u})
 
 
@@ -74,7 +74,7 @@ def corrected_lrt(
 
 def standardised(name: str, c: Centred, statistic: float, regime: str, assumptions: str, **extras: float) -> TestResult:
     """Return the result of a statistic that is standard normal under the null."""
-    pvalue = float(stats.norm.sf(statistic))
+    pvalue = float(scipy.stats.norm.sf(statistic))
     return TestResult(name, statistic, pvalue, c.n, c.p, c.center, regime, assumptions, extras)
 
 

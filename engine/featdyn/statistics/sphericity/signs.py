@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from featdyn.statistics import wishart
 from featdyn.statistics.blas import one_thread
@@ -63,11 +63,11 @@ def sign_test(x: Draws, *, center: Center = "estimated", rng: Rng = None) -> Tes
     q = p * (float(_squared_products(c.directions)) - n) / (n * (n - 1)) - 1
     statistic = q / sign_deviation(n, p)
     if n == 2:
-        pvalue = float(stats.beta.sf((q + 1) / p, 1 / 2, (p - 1) / 2))
+        pvalue = float(scipy.stats.beta.sf((q + 1) / p, 1 / 2, (p - 1) / 2))
     else:
         shape = 4 / _sign_skewness(n, p) ** 2
-        pvalue = float(stats.gamma.sf(shape + statistic * math.sqrt(shape), shape))
-    extras = {"Q": q, "normal_pvalue": float(stats.norm.sf(statistic))}
+        pvalue = float(scipy.stats.gamma.sf(shape + statistic * math.sqrt(shape), shape))
+    extras = {"Q": q, "normal_pvalue": float(scipy.stats.norm.sf(statistic))}
     return TestResult("sign_test", statistic, pvalue, n, p, center, "any n and p", ELLIPTICAL, extras)
 
 

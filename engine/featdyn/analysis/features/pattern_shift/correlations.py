@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from featdyn.analysis.status import ALIKE, FEW
 from featdyn.statistics.jackknife import folds, jackknife_interval
@@ -33,7 +33,9 @@ def with_loss(shift: Values, loss: Values, origins: NDArray[np.int64], seed: int
         return {}, {"loss_status": reason, "loss_interval_status": reason}
     others = [_pearson(shift[kept], loss[kept]) for kept in _left_out(len(shift), seed, origins)]
     values, why = _limited("loss_correlation", _pearson(shift, loss), others)
-    return values | {"loss_spearman": _pearson(rankdata(shift), rankdata(loss))}, {"loss_interval_status": why}
+    return values | {"loss_spearman": _pearson(scipy.stats.rankdata(shift), scipy.stats.rankdata(loss))}, {
+        "loss_interval_status": why
+    }
 
 
 def over_classes(
