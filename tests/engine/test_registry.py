@@ -55,8 +55,8 @@ def test_declarations_are_light() -> None:
 
 @pytest.mark.parametrize("name", ["consistency", "similarity", "richness"])
 def test_what_computes_loads_no_laws_that_it_does_not_ask(name: str) -> None:
-    """SciPy's distributions, its optimizers and scikit-learn take half a second to import."""
-    heavy = {"scipy.stats", "scipy.optimize", "sklearn"}
+    """SciPy's distributions, its optimizers, scikit-learn and Triton take half a second to import."""
+    heavy = {"scipy.stats", "scipy.optimize", "sklearn", "triton"}
     code = f"import sys, featdyn; featdyn.analyses()[{name!r}].function(); print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

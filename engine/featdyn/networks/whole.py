@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from featdyn.networks.cut import INPUT, OUTPUT, Cut
 from featdyn.networks.twin import eval_twin
@@ -52,6 +51,8 @@ class Whole:
 
 def at_input(module: nn.Module, inputs: Tensor) -> Cut:
     """Return the input of a module as a cut; ``inputs (N, ...)`` are some that it takes."""
+    from torch.utils.flop_counter import FlopCounterMode  # it loads Triton, as in value_shapes
+
     way = Whole(module)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
