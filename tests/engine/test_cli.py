@@ -17,6 +17,7 @@ import xarray as xr
 
 from featdyn.store import ArraySpec, Run
 from tests.engine.conftest import SMALL
+from tests.engine.runs import write_run
 from tests.engine.test_training import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -304,6 +305,23 @@ def test_completion_of_analyze_knows_the_analyses():
     for before in (["analyze"], ["analyze", "run.zarr"]):
         assert [item.value for item in complete.get_completions(before, "")] == list(analyses())
     assert "--of" in [item.value for item in complete.get_completions(["analyze", "run.zarr", "spectra"], "--")]
+
+
+def test_completion_knows_recipes_studies_and_the_variables_of_a_store(tmp_path):
+    from click.shell_completion import ShellComplete
+
+    from featdyn.cli.main import featdyn as command
+
+    write_run(tmp_path / "run.zarr")
+    complete = ShellComplete(command, {}, "featdyn", "_FEATDYN_COMPLETE")
+
+    def values(*line: str, word: str) -> list[str]:
+        return [item.value for item in complete.get_completions(list(line), word)]
+
+    assert values("train", word="cifar10-") == ["cifar10-fit", "cifar10-short"]
+    assert values("reproduce", word="rich") == ["richness"]
+    assert values("query", str(tmp_path / "run.zarr"), word="cube.activation_") == ["cube.activation_norm"]
+    assert values("query", "nowhere.zarr", word="") == []
 
 
 def one_line(result: tuple[int, str, str], *words: str) -> None:

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 
 import click
-from click.shell_completion import CompletionItem
 
+from featdyn.cli.complete import completing
 from featdyn.cli.out import out_file, text_format
 from featdyn.errors import FeatdynError
 from featdyn.output import shown
 
 
-def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete a figure's name: of its analysis first, since a name behind it is asked of the result."""
-    with suppress(Exception):  # completion says nothing of what is wrong
-        from featdyn.report.named import figures_of, groups
-        from featdyn.store import Run
+def _figures(ctx: click.Context, incomplete: str) -> list[str]:
+    """Return the figures of an analysis that is named, else the analyses: a name behind it is asked of the result."""
+    from featdyn.report.named import figures_of, groups
+    from featdyn.store import Run
 
-        run = Run(ctx.params["store"])
-        group, dot, _ = incomplete.partition(".")
-        found = [f.name for f in figures_of(run, group).values()] if dot else [f"{name}." for name in groups(run)]
-        return [CompletionItem(name) for name in found if name.startswith(incomplete)]
-    return []
+    run = Run(ctx.params["store"])
+    group, dot, _ = incomplete.partition(".")
+    return [f.name for f in figures_of(run, group).values()] if dot else [f"{name}." for name in groups(run)]
 
 
 @click.command(epilog="Example: featdyn plot run.zarr layers --width page -o layers.pdf")
 @click.argument("store", type=click.Path())
-@click.argument("figure", required=False, shell_complete=_complete)
+@click.argument("figure", required=False, shell_complete=completing(_figures))
 @click.option("--where", multiple=True, metavar="NAME=VALUE", help="Which of them: set=test, cut=s2b3, t=-1, ...")
 @click.option("--width", type=click.Choice(["column", "page"]), default="column", show_default=True, help="Of paper.")
 @text_format

@@ -6,12 +6,20 @@ import sys
 
 import click
 
+from featdyn.cli.complete import completing
 from featdyn.cli.out import format_of, out_file, table_format
+
+
+def _variables(ctx: click.Context, incomplete: str) -> list[str]:
+    from featdyn.query.catalogue import Catalogue
+    from featdyn.store import Run
+
+    return list(Catalogue(Run(ctx.params["store"])).names)
 
 
 @click.command(epilog="Example: featdyn query run.zarr outputs.loss --where checkpoint=-1 --by class_name")
 @click.argument("store", type=click.Path())
-@click.argument("variables", nargs=-1, metavar="[VARIABLE]...")
+@click.argument("variables", nargs=-1, metavar="[VARIABLE]...", shell_complete=completing(_variables))
 @click.option(
     "--where",
     multiple=True,

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import click
 
+from featdyn.cli.complete import completing
 from featdyn.cli.progress import bar
 from featdyn.cli.said import say
 
 
+def _studies(ctx: click.Context, incomplete: str) -> list[str]:
+    from featdyn.reproduce.load import names
+
+    return names()
+
+
 @click.command(epilog="Example: featdyn reproduce feature-dynamics --scale quick --out reproduced")
-@click.argument("study", required=False)
+@click.argument("study", required=False, shell_complete=completing(_studies))
 @click.option(
     "--scale",
     type=click.Choice(["quick", "small", "full"]),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featdyn.cli.allocator import keep_freed_memory
+from featdyn.cli.complete import completing
 from featdyn.cli.progress import bar
 from featdyn.cli.said import say
 
@@ -15,8 +16,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def _recipes(ctx: click.Context, incomplete: str) -> list[str]:
+    from featdyn.training.recipe import shipped
+
+    return list(shipped())
+
+
 @click.command(epilog="Example: featdyn train digits --store run.zarr --set training.epochs=2")
-@click.argument("recipe", required=False)
+@click.argument("recipe", required=False, shell_complete=completing(_recipes))
 @click.option(
     "--store",
     type=click.Path(),
