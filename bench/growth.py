@@ -27,6 +27,8 @@ from bench.growing.measured import apart
 from bench.growing.runs import ANALYSES, BEFORE, COMMANDS, READS, Size
 from tests.engine.counted import Counter, counted_bucket, upload
 
+BEYOND = 1e6
+"""So many times the largest size that was measured, nothing is said of an end."""
 ONCE = ("record", "capture", "compact", "gc")
 """Commands that leave nothing to do for a second call."""
 LIGHT = ("record", "info", "query", "sql", "report", "verify", "gc", "compact")
@@ -111,7 +113,7 @@ def fitted(found: dict[str, Any]) -> dict[str, Any]:
             for quantity, limit in (("seconds", HOUR), ("bytes", MEMORY)):
                 limits.append((fit.ends(found["values"], taken[quantity], limit), command, quantity))
     files = fit.growth(found["values"], found["files"])
-    limits.sort()
+    limits = sorted(end for end in limits if end[0] < BEYOND * found["values"][-1])
     first = [{"size": s, "command": c, "of": q} for s, c, q in limits[:3]]
     return found | {"growth": growths, "growth of files": files, "faults": faults, "ends first": first}
 

@@ -320,7 +320,7 @@ def test_completion_knows_recipes_studies_and_the_variables_of_a_store(tmp_path)
 
     assert values("train", word="cifar10-") == ["cifar10-fit", "cifar10-short"]
     assert values("reproduce", word="rich") == ["richness"]
-    assert values("query", str(tmp_path / "run.zarr"), word="cube.activation_") == ["cube.activation_norm"]
+    assert values("query", str(tmp_path / "run.zarr"), word="cube.activation_n") == ["cube.activation_norm"]
     assert values("query", "nowhere.zarr", word="") == []
 
 
