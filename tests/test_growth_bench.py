@@ -90,7 +90,7 @@ def test_an_axis_is_measured_fitted_and_drawn(monkeypatch, axis):
     assert all(seconds > 0 for taken in found["commands"].values() for seconds in taken["seconds"])
     if axis == "layers":
         assert found["files"] == sorted(found["files"])
-        assert len(found["ends first"]) == 3
+        assert all(end["size"] < growth.BEYOND * 3 for end in found["ends first"])
     json.dumps(growth.harness.plain(found), allow_nan=False)
     assert growth.show(found).startswith(f"{axis}: 1, 2, 3; files [")
     drawing = ET.fromstring(growth.drawn([found, found]))
