@@ -18,7 +18,6 @@ import distributed
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import featdyn_kernels
 from featdyn import analyze
@@ -31,10 +30,11 @@ from featdyn.store import Run, RunWriter
 from tests.engine.forked import forked_workers, start
 from tests.engine.runs import write_run
 from tests.engine.small_run import fill, record, serve_workers
+from tests.strategies import sizes
 
 
 @settings(deadline=None)
-@given(st.integers(1, 300), st.integers(1, 64))
+@given(sizes(1, 300), sizes(1, 64))
 def test_a_fold_is_one_tree_however_it_is_cut(count, length):
     def joined(a, b):
         return f"({a} {b})"
