@@ -15,7 +15,7 @@ from featdyn.analysis.options import Suffixes
 from featdyn.capture import Axis
 from featdyn.capture.checkpoint_steps import _step
 from featdyn.capture.values import whole
-from featdyn.data import Dataset, Images, noisy_labels, probe_set
+from featdyn.data import Dataset, Images, corrupt, noisy_labels, probe_set
 from featdyn.data import load as load_data
 from featdyn.errors import FeatdynError
 from featdyn.networks import build
@@ -70,6 +70,11 @@ LIMITS: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
         lambda n: noisy_labels(np.array([0, n], np.int64), 0.5, 0, 3), [0, 2], [-1, 3],
     ),
     "noise of labels": (lambda share: noisy_labels(np.zeros(3, np.int64), share, 0, 3), [0.0, 1.0], [-0.01, 1.01]),
+    "severity of a corruption": (
+        lambda s: corrupt(np.zeros((1, 1, 4, 4), np.uint8), "contrast", s, indices=np.arange(1), seed=0),
+        [1, 5],
+        [0, 6],
+    ),
     "thaw_at": (lambda at: InterventionOptions(cut="a", freeze_at=1.0, thaw_at=at), [1.01], [1.0]),
     "margins of a claim": (lambda low: claim(low, 0.5), [0.49], [0.5]),
     "whole numbers": (lambda n: whole("n", n, 1), [1, 2**63 - 1], [0, 2**63]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from featdyn.statistics import Gram, count_directions, isotropy, multiplicity, tail_shape
-from featdyn.statistics.family import FAMILY
+from featdyn.statistics.family import FAMILY, ROBUST
 from tests.engine.statistics import laws
 
 NULLS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
@@ -217,6 +218,32 @@ def test_multiplicity_of_a_grid_and_refusals() -> None:
     assert np.isnan(multiplicity.holm([np.nan])).all()
     with pytest.raises(ValueError, match="between 0 and 1"):
         multiplicity.holm([1.5])
+
+
+def test_a_level_that_is_a_p_value_rejects_and_one_below_does_not() -> None:
+    """The rule written out, at levels that are p-values of the tests and just below."""
+    reached = Counter[str]()
+    for seed, (n, p, excess) in enumerate([(40, 30, 1.0), (30, 120, 2.0), (80, 20, 0.6), (12, 60, 0.0)] * 2):
+        ask = partial(isotropy, laws.planted(np.random.default_rng(seed), n, p, 1, excess), center="known", rng=0)
+        tests, seen = ask().tests, ask().checks
+        robust = min(multiplicity.holm([e.result.pvalue for e in tests if e.name in ROBUST and e.result is not None]))
+        pvalues = {robust, *(e.holm for e in tests if e.valid)}
+        for level in {float(each) for pvalue in pvalues for each in (pvalue, np.nextafter(pvalue, 0)) if 0 < each < 1}:
+            found, rejecting = ask(alpha=level), [e.name for e in tests if e.valid and e.holm <= level]
+            if seen.broken:
+                expected = "undecided"
+            elif robust <= level:
+                expected = "anisotropic" if seen.spherical or seen.variance_pvalue <= level else "undecided"
+            elif rejecting:
+                expected = "undecided"
+                assert found.reason.startswith(f"{', '.join(rejecting)} reject")
+                reached["rejecting"] += 1
+            else:
+                expected = "isotropic" if found.participation_ratio_least >= 0.9 * p else "undecided"
+                assert found.reason.startswith("nothing rejects")
+            reached[expected] += 1
+            assert found.verdict == expected
+    assert set(reached) == {"anisotropic", "isotropic", "undecided", "rejecting"}
 
 
 def test_counting_has_its_level() -> None:
