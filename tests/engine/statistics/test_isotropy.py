@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from featdyn.statistics import Gram, count_directions, isotropy, multiplicity, tail_shape
+from featdyn.statistics.assumptions import LEVEL, Assumptions
 from featdyn.statistics.family import FAMILY, ROBUST
 from tests.engine.statistics import laws
 
@@ -244,6 +245,35 @@ def test_a_level_that_is_a_p_value_rejects_and_one_below_does_not() -> None:
             reached[expected] += 1
             assert found.verdict == expected
     assert set(reached) == {"anisotropic", "isotropic", "undecided", "rejecting"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_directions_are_counted_while_p_values_are_at_most_the_level(seed: int) -> None:
+    x = laws.planted(np.random.default_rng(seed), 40, 60, 3, 3.0)
+    for level in {float(each) for p in count_directions(x).pvalues for each in (p, np.nextafter(p, 0))} - {0.0, 1.0}:
+        found = count_directions(x, alpha=level)
+        beyond = [k for k, p in enumerate(found.pvalues) if p > level]
+        assert (found.count, len(found.pvalues)) == (beyond[0], beyond[0] + 1)
+
+
+@pytest.mark.parametrize(
+    ("order", "centre", "said"),
+    [
+        (LEVEL, 1.0, "depend on their neighbours"), (np.nextafter(LEVEL, 1), 1.0, ""), (np.nan, np.nan, ""),
+        (1.0, LEVEL, "not symmetric"), (1.0, np.nextafter(LEVEL, 1), ""),
+    ],
+)  # fmt: skip
+def test_draws_break_what_tests_need_at_a_level(order: float, centre: float, said: str) -> None:
+    broken = Assumptions(order, centre, 0.0, 1.0).broken
+    assert said in broken
+    assert bool(broken) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("excess", "spherical"), [(3.0, True), (-3.0, True), (np.nextafter(3, 4), False), (-3.1, False)]
+)
+def test_fourth_powers_are_spherical_within_three_deviations(excess: float, spherical: bool) -> None:
+    assert Assumptions(1.0, 1.0, float(excess), 1.0).spherical == spherical
 
 
 def test_counting_has_its_level() -> None:
