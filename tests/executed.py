@@ -97,7 +97,7 @@ def files_of_tests() -> list[str]:
 
 
 def is_known(file: str) -> bool:
-    """Return whether what a file of tests executes is kept, and neither has the file changed since nor a source gone."""
+    """Return whether what a file of tests executes is kept, of the file as it is and of sources that are there."""
     if not kept(file).exists():
         return False
     found = json.loads(kept(file).read_text())
