@@ -138,7 +138,7 @@ def test_of_statistics_estimated_anew_intervals_are_joined_as_independent(run: R
     for c, cut in enumerate(CUTS):
         for s, name in enumerate(SETS):
             a, low, high = (float(result[f"accuracy{end}"].sel(cut=cut, set=name)) for end in ("", "_low", "_high"))
-            mine, at, half = slice(N * s, N * s + N), 4 if measured == "kept" else 2, (high - low) / 2
+            mine, at, half = slice(N * s, N * s + N), 4 if measured == "kept" else 2, abs(high - low) / 2
             plain = share_interval(predicted[c, at, at, mine] == labels[mine], groups=np.arange(N) // 2)
             own, width = plain.estimate, (plain.high - plain.low) / 2
             wanted = {
