@@ -16,8 +16,9 @@ from torch import nn
 from featdyn import analyze
 from featdyn.analysis.code import code_of
 from featdyn.analysis.composites.batchnorm_statistics import by_batch, reestimated
+from featdyn.analysis.composites.state import composite_state
 from featdyn.capture import Probes, Recorder
-from featdyn.errors import NetworkError, StoreError
+from featdyn.errors import FeatdynError, NetworkError, StoreError
 from featdyn.store import Run
 
 N, SPLIT = 40, np.array(["train"] * 20 + ["test"] * 20, dtype=object)
@@ -114,6 +115,22 @@ def test_a_network_keeps_the_memory_format_that_it_is_given_in(tmp_path):
     maps = [net.conv(x.double()).flatten(1) for net in nets]
     expected = [[net.last(z).argmax(1).tolist() for net in nets] for z in maps]
     np.testing.assert_array_equal(found["prediction"][0], expected)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_under_two_names_on_both_sides_of_a_cut_are_of_one_checkpoint(tmp_path, tied):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+    if tied:
+        model[2].weight = model[0].weight
+    run = record(tmp_path / "r.zarr", model, probes())
+    assert torch.equal(composite_state(run, ["1"], [1, 1], model)["2.weight"], run.state(1)["2.weight"])
+    if tied:
+        with pytest.raises(FeatdynError, match="weight is used on both sides of a cut: no one state dict holds it"):
+            composite_state(run, ["1"], [0, 1], model)
+    else:
+        found = composite_state(run, ["1"], [0, 1], model)
+        assert all(torch.equal(found[name], run.state(t)[name]) for t, name in ((0, "0.weight"), (1, "2.weight")))
 
 
 class Capped(nn.Module):
