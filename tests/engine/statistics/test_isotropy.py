@@ -282,18 +282,24 @@ def test_counting_has_its_level() -> None:
     assert sum(c != 0 for c in counts) <= stats.binom.isf(1e-4, 60, 0.05)
 
 
-def test_a_tail_is_gaussian_within_three_standard_errors_of_a_quadratic_form():
-    """Lengths that spread a little more each time: the kind changes where the formula, computed anew, says so."""
-    kinds = []
-    base = np.random.default_rng(0).normal(size=(60, 400)) * np.geomspace(1, 0.05, 400)
-    for extra in np.linspace(0, 0.3, 61):
+@pytest.mark.parametrize(("p", "last"), [(400, 0.05), (30, 1.0), (400, 1.0), (12, 0.001)])
+def test_a_tail_is_gaussian_within_three_standard_errors_of_a_quadratic_form(p: int, last: float) -> None:
+    """Lengths that spread a little more each time: the kind changes just where the formula, computed anew, says so."""
+    base = np.random.default_rng(0).normal(size=(60, p)) * np.geomspace(1, last, p)
+
+    def spread(extra: float) -> tuple[float, str]:
+        """Return the deviation in standard errors, and the kind."""
         x = base * (1 + extra * np.sin(np.arange(60)))[:, None]
         c = x - x.mean(0)
         gram = c @ c.T / (len(x) - 1)
         traces = {k: np.trace(np.linalg.matrix_power(gram, k)) for k in (2, 4)}
-        error = np.sqrt((2 + 12 * traces[4] / traces[2] ** 2) / len(x))
         found = tail_shape(x)
-        inside = abs(found.dispersion / found.gaussian_dispersion - 1) < 3 * error
-        assert (found.kind == "gaussian") == inside
-        kinds.append(found.kind)
-    assert len(set(kinds)) > 1
+        error = np.sqrt((2 + 12 * traces[4] / traces[2] ** 2) / len(x))
+        return abs(found.dispersion / found.gaussian_dispersion - 1) / error, found.kind
+
+    inside, beyond = 0.0, 2.0
+    assert spread(inside)[0] < 3 < spread(beyond)[0]
+    while beyond - inside > 1e-5:
+        middle = (inside + beyond) / 2
+        inside, beyond = (middle, beyond) if spread(middle)[0] < 3 else (inside, middle)
+    assert spread(inside)[1] == "gaussian" != spread(beyond)[1]
