@@ -17,6 +17,7 @@ from featdyn import analyze
 from featdyn.analysis.code import code_of
 from featdyn.analysis.composites.batchnorm_statistics import by_batch, reestimated
 from featdyn.analysis.composites.state import composite_state
+from featdyn.analysis.inputs.weights import States
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import FeatdynError, NetworkError, StoreError
 from featdyn.store import Run
@@ -125,6 +126,8 @@ def test_weights_under_two_names_on_both_sides_of_a_cut_are_of_one_checkpoint(tm
         model[2].weight = model[0].weight
     run = record(tmp_path / "r.zarr", model, probes())
     assert torch.equal(composite_state(run, ["1"], [1, 1], model)["2.weight"], run.state(1)["2.weight"])
+    held = States(run, model)[1]
+    assert (held["0.weight"] is held["2.weight"]) == tied
     if tied:
         with pytest.raises(FeatdynError, match="weight is used on both sides of a cut: no one state dict holds it"):
             composite_state(run, ["1"], [0, 1], model)
