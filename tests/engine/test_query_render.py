@@ -133,7 +133,7 @@ def test_lists_in_a_table_are_short_and_in_one_line() -> None:
     assert cells == [
         ["long", "deep", "text"],
         ["[0, 0.125, 0.25, 0.375, 0.5, 0.625, ... 2,000 values]", "[[1, 2], None]", "=1+1"],
-        ["[0.5, Noné, 2]", "{a: [one\\ntwo], b: 0}", "nan"],
+        ["[0.5, None, 2]", "{a: [oné\\ntwo], b: 0}", "nan"],
     ]
 
 
