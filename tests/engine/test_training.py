@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tomllib
 from importlib import resources
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -114,6 +115,21 @@ def test_learning_rate_stays_within_its_bounds(schedule, steps, warmup):
     assert (np.diff(after) <= 1e-12).all()
     if schedule == "steps" and steps >= 4 and not warmup:
         assert rates[-1] == pytest.approx(0.004)
+
+
+def test_what_stands_beside_a_checkpoint_is_of_the_steps_since_the_last(tmp_path):
+    changes = [*TINY, "training.schedule=cosine", "training.warmup=4", "checkpoints.every=doubling"]
+    losses: list[float] = []
+    events = Events(step=lambda step, steps, loss: losses.append(loss))
+    run = train(load("digits", changes), tmp_path / "r.zarr", events=events)
+    steps, of_epoch = run.values("step").tolist(), 1437 // 256
+    assert steps == [0, 1, 2, 4, 8, 2 * of_epoch]
+    last = [max(0, step - 1) for step in steps]  # the step before a checkpoint, counted from 0
+    rates = [0.05 * (1 + np.cos(np.pi * i / (2 * of_epoch))) / 2 * min(1, (i + 1) / 4) for i in last]
+    np.testing.assert_allclose(run.values("learning_rate"), rates)
+    np.testing.assert_allclose(run.values("epoch"), np.array(steps) / of_epoch)
+    means = [np.nan, *(np.mean(losses[a:b]) for a, b in pairwise(steps))]
+    np.testing.assert_allclose(run.values("train_loss"), means, rtol=1e-6)
 
 
 def test_an_epoch_shows_every_sample_once_in_an_order_of_its_own():
