@@ -210,9 +210,13 @@ def test_a_cluster_that_exists_is_used_and_left_alone():
         distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
+        (worker,) = cluster.workers.values()
+        before = set(worker.plugins)
         with workers(scheduler=cluster.scheduler_address) as found:
             with found.stage(2, functools.partial(same, 2)) as stage:
                 assert list(stage.map(scaled, range(4))) == [0, 2, 4, 6]
+                assert set(worker.plugins) > before
+            assert set(worker.plugins) == before  # what tasks need is held as long as they run
             with pytest.raises(ComputeError, match="own workers and limits"):
                 workers(scheduler=cluster.scheduler_address, workers=3)
         assert client.submit(operator.add, 1, 2).result() == 3
