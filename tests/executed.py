@@ -97,8 +97,11 @@ def files_of_tests() -> list[str]:
 
 
 def is_known(file: str) -> bool:
-    """Return whether what a file of tests executes is kept, and the file has not changed since."""
-    return kept(file).exists() and json.loads(kept(file).read_text())["digest"] == digest(ROOT / file)
+    """Return whether what a file of tests executes is kept, of the file as it is and of sources that are there."""
+    if not kept(file).exists():
+        return False
+    found = json.loads(kept(file).read_text())
+    return found["digest"] == digest(ROOT / file) and all((ROOT / source).exists() for source in found["sources"])
 
 
 def main() -> None:

@@ -17,6 +17,11 @@ from featdyn.store import Run, schema
 CLASSES, WIDTH, SHARD = 3, 5, 8
 
 
+def sizes(least: int, most: int) -> st.SearchStrategy[int]:
+    """Draw a size of a range, its ends as often as all between: what is special is so at the fewest."""
+    return st.sampled_from([least, most]) | st.integers(least, most)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What a small run is like."""

@@ -22,6 +22,7 @@ from featdyn.capture.layers import select
 from featdyn.errors import NetworkError, TrainingError
 from featdyn.networks import class_loss, predicted_classes
 from featdyn.store import ArraySpec, Run, Schema
+from tests.strategies import sizes
 
 
 class Body(nn.Module):
@@ -341,7 +342,7 @@ def test_extra_state_is_no_part_of_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("kind", [lambda x: x, lambda x: x.numpy()])
 @settings(deadline=None, max_examples=30)
-@given(width=st.integers(1, 4), n=st.integers(1, 6), seed=st.integers(0, 10**6))
+@given(width=sizes(1, 4), n=sizes(1, 6), seed=st.integers(0, 10**6))
 def test_classes_of_one_logit_and_of_many(kind, width, n, seed):
     logits = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
     whole = torch.cat([torch.zeros(n, 1), logits], 1) if width == 1 else logits  # one logit stands against 0

@@ -412,6 +412,30 @@ def test_where_channels_may_be_taken_for_positions_it_is_said(tmp_path, capsys):
         assert (said in err) == ("taken for positions" in err) == told
 
 
+class Around(nn.Module):
+    """A block around a convolution; one with a weight of its own may have made anything of what that gives."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.inner, self.weight = nn.Conv1d(3, 4, 1), nn.Parameter(torch.ones(4, 1)) if own else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = F.relu(self.inner(x))
+        return z if self.weight is None else z * self.weight
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_block_keeps_the_channels_of_what_it_holds_if_it_has_no_weights_of_its_own(tmp_path, capsys, own):
+    torch.manual_seed(0)
+    network = nn.Sequential(Around(own), nn.Flatten(), nn.Linear(24, 2))
+    probes = Probes(torch.randn(N, 3, 6), torch.arange(N) % 2)
+    with Recorder(network, probes, tmp_path / "r.zarr", layers=["0"], dtype="float32", pool="mean") as recorder:
+        recorder.record(step=0)
+    assert ("taken for positions" in capsys.readouterr().err) == own
+    made = network[0](probes.inputs).detach().mean(1 if own else 2)
+    np.testing.assert_allclose(Run(tmp_path / "r.zarr").values("layers/0/activation")[0], made, rtol=1e-5, atol=1e-6)
+
+
 class Translating(nn.Module):
     """Words of one sentence and of another, equally long."""
 

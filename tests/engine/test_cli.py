@@ -193,6 +193,25 @@ def test_what_each_command_takes_several_times_needs_and_shows_of_its_defaults()
         assert (name, needed) == (name, NEEDED.get(name, set()))
 
 
+def test_a_flag_that_may_be_left_out_is_of_the_kind_of_what_it_takes():
+    import click
+
+    from featdyn.analysis import analyses
+    from featdyn.cli.main import featdyn as whole
+
+    kinds = {"integer": "integer", "number": "float", "path": "path"}
+    group, checked = whole.get_command(click.Context(whole), "analyze"), 0
+    for name, declared in analyses().items():
+        flags = {option.name: option.type.name for option in group.get_command(click.Context(group), name).params}
+        for field, said in declared.options.model_json_schema()["properties"].items():
+            if "anyOf" in said:
+                takes = [one.get("format", one["type"]) for one in said["anyOf"] if one["type"] != "null"]
+                # Of several kinds only the options' own check tells.
+                assert flags[field] == (kinds[takes[0]] if len(takes) == 1 else "text"), f"{name} --{field}"
+                checked += 1
+    assert checked
+
+
 def test_json_is_asked_for_in_the_same_way_everywhere(featdyn, small_store):
     for command in (["info"], ["verify"], ["gc", "--dry-run"], ["query", "train_loss"]):
         short, long = (

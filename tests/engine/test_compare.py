@@ -113,6 +113,24 @@ def test_the_page_shows_the_table(runs, tmp_path):
         write(table, tmp_path)
 
 
+def test_quantities_groups_and_places_come_in_the_order_in_which_they_are_asked_for(runs):
+    table = compare(runs, ["test_accuracy", AGREEMENT])
+    backwards = table.iloc[::-1]
+    for given in (table, backwards):
+        shown = sections(given)
+        quantities, groups = (list(dict.fromkeys(given[name])) for name in ("quantity", "group"))
+        assert [section.title for section in shown] == [
+            {"test_accuracy": "Test accuracy", "consistency.agreement": "Agreement (consistency)"}[q]
+            for q in quantities
+        ]
+        for quantity, section in zip(quantities, shown, strict=True):
+            mine = given[given["quantity"] == quantity]
+            assert [series.name for series in section.panels[0].figures[""].series] == groups
+            assert [row[-5] for row in section.grid.rows] == mine["group"].tolist()
+            for series in section.panels[0].figures[""].series:
+                np.testing.assert_array_equal(series.y, mine[mine["group"] == series.name]["value"])
+
+
 def test_one_run_shows_its_interval_over_probes(runs):
     table = compare(runs[:1], [AGREEMENT])
     (shown,) = sections(table)

@@ -18,7 +18,6 @@ import distributed
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import featdyn_kernels
 from featdyn import analyze
@@ -31,10 +30,11 @@ from featdyn.store import Run, RunWriter
 from tests.engine.forked import forked_workers, start
 from tests.engine.runs import write_run
 from tests.engine.small_run import fill, record, serve_workers
+from tests.strategies import sizes
 
 
 @settings(deadline=None)
-@given(st.integers(1, 300), st.integers(1, 64))
+@given(sizes(1, 300), sizes(1, 64))
 def test_a_fold_is_one_tree_however_it_is_cut(count, length):
     def joined(a, b):
         return f"({a} {b})"
@@ -210,9 +210,13 @@ def test_a_cluster_that_exists_is_used_and_left_alone():
         distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
+        (worker,) = cluster.workers.values()
+        before = set(worker.plugins)
         with workers(scheduler=cluster.scheduler_address) as found:
             with found.stage(2, functools.partial(same, 2)) as stage:
                 assert list(stage.map(scaled, range(4))) == [0, 2, 4, 6]
+                assert set(worker.plugins) > before
+            assert set(worker.plugins) == before  # what tasks need is held as long as they run
             with pytest.raises(ComputeError, match="own workers and limits"):
                 workers(scheduler=cluster.scheduler_address, workers=3)
         assert client.submit(operator.add, 1, 2).result() == 3

@@ -25,6 +25,7 @@ from featdyn.training.stage import train
 from tests.engine.conftest import SMALL
 from tests.engine.on_workers import own_run, plans, same_on
 from tests.engine.test_plans import record_convolutions
+from tests.strategies import sizes
 
 consistency, controls, batchnorm, rewind = (
     analyses()[name] for name in ("consistency", "controls", "batchnorm", "rewind")
@@ -51,7 +52,7 @@ def bn_free(tmp_path_factory):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    n=st.integers(2, 9), shape=st.sampled_from([(1,), (5,), (3, 2, 2)]), seed=st.integers(0, 99),
+    n=sizes(2, 9), shape=st.sampled_from([(1,), (5,), (3, 2, 2)]), seed=st.integers(0, 99),
     scale=st.sampled_from([1e-3, 1.0, 50.0]),
 )  # fmt: skip
 def test_perturbations_have_the_norm_of_the_drift(n, shape, seed, scale):

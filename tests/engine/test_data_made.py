@@ -13,6 +13,7 @@ from featdyn.data.shortcut import with_shortcut
 from featdyn.errors import DataError, RecipeError
 from featdyn.training import load as load_recipe
 from featdyn.training.loop import Loop
+from tests.strategies import sizes
 
 
 def drawn(count, classes, seed=0, side=4, channels=2):
@@ -35,7 +36,7 @@ def written(images, classes):
     return code[:, 0].argmax(1)
 
 
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 16), st.floats(0, 1), st.floats(0, 1))
+@given(sizes(1, 60), sizes(1, 60), sizes(1, 16), st.floats(0, 1), st.floats(0, 1))
 def test_the_shortcut_is_a_label_in_the_first_pixels_and_changes_nothing_else(train, test, classes, share, other):
     before = dataset(train, test, classes)
     low, high = (with_shortcut(before, s) for s in sorted((share, other)))

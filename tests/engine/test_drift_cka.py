@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from featdyn.statistics import cka
 from featdyn.statistics.cka import Grams
+from tests.strategies import sizes
 
 
 def aligned(features):
@@ -48,7 +49,7 @@ def draw(seed, n, widths):
 
 
 @settings(deadline=None, max_examples=25)
-@given(n=st.integers(5, 23), seed=st.integers(0, 999))
+@given(n=sizes(5, 23), seed=st.integers(0, 999))
 def test_both_estimators_match_their_formulas(n, seed):
     features = draw(seed, n, (4, 1, 7, 40))
     found = aligned(features)
@@ -72,7 +73,7 @@ def test_the_bounds_are_those_of_the_jackknife():
 
 
 @settings(deadline=None, max_examples=25)
-@given(n=st.integers(6, 30), seed=st.integers(0, 999), scale=st.floats(1e-3, 1e3))
+@given(n=sizes(6, 30), seed=st.integers(0, 999), scale=st.floats(1e-3, 1e3))
 def test_rotation_scale_and_shift_change_nothing(n, seed, scale):
     rng = np.random.default_rng(seed)
     (x,) = draw(seed, n, (8,))
@@ -83,7 +84,7 @@ def test_rotation_scale_and_shift_change_nothing(n, seed, scale):
 
 
 @settings(deadline=None, max_examples=40)
-@given(n=st.integers(2, 23), seed=st.integers(0, 999))
+@given(n=sizes(2, 23), seed=st.integers(0, 999))
 def test_it_lies_within_its_range(n, seed):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n, 1)).astype(np.float32)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from featdyn.analysis.features.drift import linear_probe as probing
+from tests.strategies import sizes
 
 
 def problem(seed, n, width, classes=3):
@@ -23,7 +24,7 @@ def one_hot(labels):
 
 
 @settings(deadline=None, max_examples=10)
-@given(n=st.integers(4, 25), width=st.sampled_from((1, 5, 40)), seed=st.integers(0, 99))
+@given(n=sizes(4, 25), width=st.sampled_from((1, 5, 40)), seed=st.integers(0, 99))
 def test_predictions_are_those_of_a_primal_ridge(n, width, seed):
     x, labels = problem(seed, n, width)
     new = problem(seed + 1000, 12, width)[0]

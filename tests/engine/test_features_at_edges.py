@@ -49,8 +49,9 @@ def test_probes_in_any_order_and_more_than_once(tmp_path, order):
     for some, z in zip(parts.features.whole(0, places), every, strict=True):
         assert torch.equal(some, z[order])
     assert torch.equal(Inputs(run).at(places), torch.from_numpy(run.values("inputs/input")[order]))
-    with pytest.raises(ValueError, match=r"kept must lie in 0 to 41, got -1 to 3"):
-        parts.features.whole(0, np.array([3, -1]))
+    for beyond in (-1, 42):
+        with pytest.raises(ValueError, match=rf"kept must lie in 0 to 41, got {min(beyond, 3)} to {max(beyond, 3)}"):
+            parts.features.whole(0, np.array([3, beyond]))
 
 
 def test_copies_of_an_image_are_one_in_the_intervals_of_motion(tmp_path):

@@ -19,6 +19,7 @@ from featdyn.analysis.composites.batchnorm_statistics import nearly_equal
 from featdyn.analysis.features.drift import motion, weight_distance
 from featdyn.analysis.features.drift.motion import Units
 from featdyn.analysis.inputs import suffix_banks
+from tests.strategies import sizes
 
 
 class States(list[Any]):
@@ -40,7 +41,7 @@ def network(sizes: list[int], steps: int) -> Any:
     return SimpleNamespace(cuts=[cut], states=States([whole.state_dict()] * steps), halves=True, model=whole)
 
 
-@given(st.integers(1, 12), st.data(), st.integers(1, 40), st.integers(0, 300))
+@given(sizes(1, 12), st.data(), sizes(1, 40), st.integers(0, 300))
 def test_suffixes_are_held_as_many_as_fit(steps: int, data: st.DataObject, size: int, room: int) -> None:
     old, parts = data.draw(st.integers(0, steps)), network([1, size], steps)
     one = suffix_banks.bank_bytes(parts)
@@ -59,7 +60,7 @@ def test_a_cut_behind_all_parameters_has_suffixes_too() -> None:
     assert grid.suffix_groups(network([3], 4), 0) == [range(4)]
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=7), st.integers(1, 4), st.integers(0, 300))
+@given(st.lists(sizes(1, 9), min_size=1, max_size=7), sizes(1, 4), st.integers(0, 300))
 def test_parameters_are_compared_as_many_as_fit(sizes: list[int], steps: int, room: int) -> None:
     parts = network(sizes, steps)
     with pytest.MonkeyPatch.context() as patch:
@@ -82,7 +83,7 @@ def test_without_halves_no_parameter_is_compared() -> None:
     assert weight_distance.groups(parts) == []
 
 
-@given(st.integers(1, 6), st.integers(1, 50), st.integers(0, 999))
+@given(sizes(1, 6), sizes(1, 50), st.integers(0, 999))
 def test_probes_are_followed_as_many_as_fit(steps: int, sample: int, room: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(motion, "HELD", room)
@@ -102,9 +103,9 @@ def test_pieces_of_a_parameter_add_up(values: float, room: int, monkeypatch: pyt
     np.testing.assert_allclose(weight_distance._squared(parts, 17), expected, rtol=1e-5)
 
 
-@given(st.data(), st.integers(1, 9))
+@given(st.data(), sizes(1, 9))
 def test_images_in_several_pieces_are_counted(data: st.DataObject, rows: int) -> None:
-    ends = sorted(data.draw(st.sets(st.integers(1, 30), min_size=1, max_size=4)))
+    ends = sorted(data.draw(st.sets(sizes(1, 30), min_size=1, max_size=4)))
     spans = [(0, start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
     origins = np.array(data.draw(st.lists(st.integers(0, 6), min_size=ends[-1], max_size=ends[-1])))
     halves = [np.arange(len(origins)) % 2 == k for k in (0, 1)]
@@ -120,7 +121,7 @@ def test_images_in_several_pieces_are_counted(data: st.DataObject, rows: int) ->
         assert units.size[unit] == ((origins == origins[i]) & halves[i % 2]).sum()
 
 
-@given(st.integers(1, 200), st.integers(1, 50))
+@given(sizes(1, 200), sizes(1, 50))
 def test_batches_are_of_nearly_one_size(samples: int, most: int) -> None:
     parts = [range(samples)[part] for part in nearly_equal(samples, most)]
     assert [i for part in parts for i in part] == list(range(samples))

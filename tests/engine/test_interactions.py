@@ -13,7 +13,7 @@ from torch import nn
 import featdyn
 from featdyn.analysis import analyses
 from featdyn.analysis.features.interactions.masking import entries
-from featdyn.analysis.features.interactions.regions import choose, regions, superpixels
+from featdyn.analysis.features.interactions.regions import channels, choose, regions, superpixels
 from featdyn.analysis.features.interactions.tables import MaskedOutputs
 from featdyn.analysis.status import reasons
 from featdyn.capture import Probes, Recorder
@@ -235,6 +235,15 @@ def test_regions_are_patches(shape: tuple[int, ...], players: int) -> None:
         for subset, found_here in zip(subsets, masked.numpy(), strict=True):
             gone = [player for k, player in enumerate(mine) if not subset >> k & 1]
             np.testing.assert_array_equal(found_here, np.where(np.isin(of_entry, gone), value, z))
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((5, 2, 3), 0), ((7, 4), 1), ((4, 7), 1), ((6,), 0), ((2, 3, 2, 5), 3)])
+def test_channels_are_the_first_axis_of_maps_and_the_last_of_others(shape: tuple[int, ...], axis: int) -> None:
+    found = channels(shape, shape[axis])
+    assert found is not None
+    np.testing.assert_array_equal(np.broadcast_to(found[0], shape), np.indices(shape)[axis])
+    assert found[1].tolist() == list(range(shape[axis]))
+    assert channels(shape, shape[axis] + 1) is None
 
 
 @pytest.mark.parametrize(("shape", "players"), [((7,), 3), ((5, 4), 6), ((4, 1, 2), 5)])

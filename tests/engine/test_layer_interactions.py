@@ -201,7 +201,8 @@ def test_a_probe_in_dual_form_is_one_on_features(classes: int) -> None:
         x -= x.mean(0)
         probe = softmax_probe.fit(x @ x.T, labels)
         unit = np.sqrt((x**2).sum(1).mean())
-        plain = LogisticRegression(C=1 / (probe.penalty * n), tol=1e-9, max_iter=10_000).fit(x / unit, labels)
+        strength = (2 if classes == 2 else 1) / (probe.penalty * n)  # one row of weights for two holds their difference
+        plain = LogisticRegression(C=strength, tol=1e-9, max_iter=10_000).fit(x / unit, labels)
         new = random.normal(size=(7, p))
         scores, expected = probe.scores(new @ x.T), plain.decision_function(new / unit)
         if classes == 2:

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from featdyn.analysis.composites.state import _checkpoint
 from featdyn.analysis.options import Suffixes
 from featdyn.capture import Axis
 from featdyn.capture.checkpoint_steps import _step
 from featdyn.capture.values import whole
-from featdyn.data import Dataset, Images, noisy_labels, probe_set
+from featdyn.compute.address import check
+from featdyn.data import Dataset, Images, corrupt, noisy_labels, probe_set
 from featdyn.data import load as load_data
-from featdyn.errors import FeatdynError
+from featdyn.errors import ComputeError, FeatdynError
 from featdyn.networks import build
 from featdyn.query import query, values
 from featdyn.reproduce.study import Claim
@@ -56,6 +58,15 @@ def spec(length: int) -> ArraySpec:
     return ArraySpec("layers/a", ("sample", "feature"), (4, length), "float32")
 
 
+def answers(address: str) -> None:
+    """Ask for a scheduler where none is; what is refused before anything is asked names how addresses are written."""
+    try:
+        check(address, 1.0)
+    except ComputeError as error:
+        if "not a host and its port" in str(error):
+            raise
+
+
 TRAIN, TEST = 1437, 360
 """Images of digits."""
 LIMITS: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
@@ -70,6 +81,11 @@ LIMITS: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
         lambda n: noisy_labels(np.array([0, n], np.int64), 0.5, 0, 3), [0, 2], [-1, 3],
     ),
     "noise of labels": (lambda share: noisy_labels(np.zeros(3, np.int64), share, 0, 3), [0.0, 1.0], [-0.01, 1.01]),
+    "severity of a corruption": (
+        lambda s: corrupt(np.zeros((1, 1, 4, 4), np.uint8), "contrast", s, indices=np.arange(1), seed=0),
+        [1, 5],
+        [0, 6],
+    ),
     "thaw_at": (lambda at: InterventionOptions(cut="a", freeze_at=1.0, thaw_at=at), [1.01], [1.0]),
     "margins of a claim": (lambda low: claim(low, 0.5), [0.49], [0.5]),
     "whole numbers": (lambda n: whole("n", n, 1), [1, 2**63 - 1], [0, 2**63]),
@@ -77,6 +93,9 @@ LIMITS: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
     "steps of checkpoints": (lambda n: _step(n), [0, 2**63 - 1], [-1, 2**63]),
     "axes of samples": (lambda n: Axis(sample=n, position=7), [0, 1], [-1]),
     "axes of positions": (lambda n: Axis(position=n), [1], [-1]),
+    "widths of a network": (lambda n: build("mlp", classes=2, shape=(1, 1, 1), widths=[n]), [1], [0]),
+    "64 bits of a change": (lambda n: TrainingOptions(weight_decay=n), [2**63 - 1], [2**63, -(2**63) - 1]),
+    "ports": (lambda port: answers(f"tcp://localhost:{port}"), [1, 2**16 - 1], [0, 2**16]),
     "classes of a network": (lambda n: build("mlp", classes=n, shape=(1, 2, 2)), [1], [0]),
     "sides of images of a network": (lambda n: build("mlp", classes=2, shape=(1, n, 1)), [1], [0]),
     "alpha of a network": (lambda a: build("mlp", classes=2, shape=(1, 1, 1), alpha=a), [1e-3], [0.0, float("inf")]),
@@ -104,6 +123,7 @@ def test_commits_checkpoints_and_blocks_are_those_that_there_are(run: Run) -> No
         (lambda n: run.block("layers/stem/activation", 0, n), [0, blocks - 1], [-1, blocks]),
         (lambda n: run.block("layers/stem/activation", n, 0), [0, 3], [-1, 4]),
         (lambda n: Suffixes(t2=n).suffixes(run), [0, 3], [4]),
+        (lambda t: _checkpoint(run, t), [-4, 3], [-5, 4]),
         (lambda share: verify(run.path, sample=share), [1], [0, 2]),
     ]
     for each in calls:

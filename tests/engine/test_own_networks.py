@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -15,8 +16,10 @@ from torch import nn
 from featdyn import analyze
 from featdyn.analysis.code import code_of
 from featdyn.analysis.composites.batchnorm_statistics import by_batch, reestimated
+from featdyn.analysis.composites.state import composite_state
+from featdyn.analysis.inputs.weights import States
 from featdyn.capture import Probes, Recorder
-from featdyn.errors import NetworkError, StoreError
+from featdyn.errors import FeatdynError, NetworkError, StoreError
 from featdyn.store import Run
 
 N, SPLIT = 40, np.array(["train"] * 20 + ["test"] * 20, dtype=object)
@@ -65,10 +68,17 @@ def test_a_layer_with_a_forward_function_of_its_own_runs_it(tmp_path):
     np.testing.assert_array_equal(found["prediction"][0], composites(run, model, given.inputs, 2))
 
 
+HOOKS: dict[str, Callable[[nn.Module], Any]] = {
+    "behind": lambda layer: layer.register_forward_hook(lambda module, args, out: 2 * out),
+    "before": lambda layer: layer.register_forward_pre_hook(lambda module, args: (2 * args[0],)),
+}
+
+
+@pytest.mark.parametrize("where", HOOKS)
 @pytest.mark.parametrize("analysis", ["consistency", "drift", "averaging"])
-def test_hooks_that_change_outputs_are_refused_and_others_are_not_missed(tmp_path, analysis):
+def test_hooks_that_change_outputs_are_refused_and_others_are_not_missed(tmp_path, analysis, where):
     model, given = mlp(), probes()
-    handle = model[2].register_forward_hook(lambda module, args, out: 2 * out)
+    handle = HOOKS[where](model[2])
     run = record(tmp_path / "r.zarr", model, given)
     with pytest.raises(NetworkError, match=r"without its hooks differ.*write what they do into its forward function"):
         analyze(run, analysis, model=model)
@@ -80,6 +90,50 @@ def test_hooks_that_change_outputs_are_refused_and_others_are_not_missed(tmp_pat
     before = len(seen)
     analyze(run, analysis, model=model)
     assert len(seen) == before
+
+
+class Viewed(nn.Module):
+    """Maps seen as one row of numbers, which they are in one memory format only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.last = nn.Conv2d(2, 4, 2), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.conv(x)
+        return self.last(z.view(len(z), -1))
+
+
+def test_a_network_keeps_the_memory_format_that_it_is_given_in(tmp_path):
+    x = torch.randn(N, 2, 3, 3, generator=torch.Generator().manual_seed(2))
+    given = Probes(x, torch.arange(N) % 3, {"split": SPLIT})
+    run = record(tmp_path / "r.zarr", Viewed(), given, layers=["conv"])
+    found = analyze(run, "consistency", model=Viewed(), cuts=["conv"])
+    nets = [Viewed().double() for _ in range(run.checkpoints)]
+    for t, net in enumerate(nets):
+        net.load_state_dict(run.state(t))
+    maps = [net.conv(x.double()).flatten(1) for net in nets]
+    expected = [[net.last(z).argmax(1).tolist() for net in nets] for z in maps]
+    np.testing.assert_array_equal(found["prediction"][0], expected)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_under_two_names_on_both_sides_of_a_cut_are_of_one_checkpoint(tmp_path, tied):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+    if tied:
+        model[2].weight = model[0].weight
+    run = record(tmp_path / "r.zarr", model, probes())
+    assert torch.equal(composite_state(run, ["1"], [1, 1], model)["2.weight"], run.state(1)["2.weight"])
+    held = States(run, model)[1]
+    assert (held["0.weight"] is held["2.weight"]) == tied
+    if tied:
+        with pytest.raises(FeatdynError, match="weight is used on both sides of a cut: no one state dict holds it"):
+            composite_state(run, ["1"], [0, 1], model)
+    else:
+        found = composite_state(run, ["1"], [0, 1], model)
+        assert all(torch.equal(found[name], run.state(t)[name]) for t, name in ((0, "0.weight"), (1, "2.weight")))
 
 
 class Capped(nn.Module):

@@ -13,8 +13,9 @@ from featdyn.analysis.composites.consistency import memory as pairs
 from featdyn.analysis.composites.consistency.per_set import measures
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.statistics.ratios import ratio_interval
+from tests.strategies import sizes
 
-RIGHT = st.tuples(st.integers(1, 5), st.integers(1, 7)).flatmap(lambda s: arrays(np.bool_, (s[0], s[0], s[1])))
+RIGHT = st.tuples(sizes(1, 5), sizes(1, 7)).flatmap(lambda s: arrays(np.bool_, (s[0], s[0], s[1])))
 
 
 def planted(memory: np.ndarray, learnt: np.ndarray, checkpoints: int) -> np.ndarray:

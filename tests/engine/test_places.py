@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,6 +15,7 @@ from unittest import mock
 import pytest
 
 from featdyn.store import lease, locate
+from featdyn.store.bucket import Bucket
 from featdyn.store.files import Folder
 from featdyn.store.place import Place
 from featdyn.store.right import Lock
@@ -137,3 +139,16 @@ class TestBucketWithKeysThatRead(ReadOnlyTests):
 
         monkeypatch.setattr(bucket, "connect", Denied)
         return locate(url)
+
+
+@pytest.mark.parametrize("kind", [Folder, Bucket, DictPlace])
+def test_what_is_not_said_means_the_same_in_every_kind(kind: type[Place]) -> None:
+    """A kind that is written from the base's signatures keeps what is not said to be done otherwise: as durable."""
+    for name in Place.__abstractmethods__:
+        base, own = (getattr(each, name) for each in (Place, kind))
+        if callable(base):
+            base, own = (
+                {p.name: p.default for p in signature(each).parameters.values() if p.default is not p.empty}
+                for each in (base, own)
+            )
+            assert own == base, name

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 
 from featdyn.analysis import analyses
+from featdyn.analysis.features.similarity.compute import plan as plan_of_pairs
 from tests.engine.test_plans import FIRST, OTHERWISE, planned, record_convolutions
 
 ROWS, SHARDS, STEPS = 16, 3, 11
@@ -58,3 +62,19 @@ def test_more_than_there_is_costs_nothing_and_one_less_is_less(recorded: Any, wh
 
     assert numbers(more) == numbers(all_there_is)
     assert numbers(less) != numbers(all_there_is)
+
+
+@pytest.mark.parametrize("block", [1, 2, 5, 17, 33])
+def test_similarity_reads_once_what_it_keeps_and_else_each_span_for_each_other(recorded: Any, block: int) -> None:
+    run = recorded[0]
+    specs, kept = [spec for spec in run.schema.arrays if spec.path.endswith("/activation")], np.arange(11)
+    count = len(specs) * run.checkpoints
+    spans = [range(i, min(i + block, count)) for i in range(0, count, block)]
+    pairs = list(product(spans, spans))
+    once, anew = (plan_of_pairs(run, specs, kept, len(pairs), block, 0, once=kept_all) for kept_all in (True, False))
+    taken = Counter(span for pair in pairs for span in set(pair))
+    assert {times * once.reads for times in taken.values()} == {anew.reads}
+    assert (once.tasks, anew.tasks) == (len(pairs) + count, len(pairs))
+    assert once.state["features"] == 8 * 11 * run.checkpoints * sum(spec.shape[1] for spec in specs)
+    assert anew.state["features"] == 0
+    assert once.task == anew.task

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from featdyn.errors import FeatdynError
 from featdyn.query import rows as module
+from featdyn.query.answer import Answer
 from featdyn.query.cells import Array, Cells, Region
+from featdyn.query.groups import Groups
 from featdyn.query.rows import rows
 
 DIMS = ("checkpoint", "sample")
@@ -119,3 +121,18 @@ def test_what_lies_behind_all_that_is_wanted_is_not_read() -> None:
     found, _ = rows(Question({"v": cells}, 0.0), key=None, limit=6, most=200)  # type: ignore[arg-type]
     assert found.tolist() == list(range(6))
     assert {index[0] for index in read} == {0, 1}
+
+
+def test_what_has_no_value_is_a_group_of_its_own() -> None:
+    """As severities of probes that are not corrupted: a group, the last one, and in the best of each group too."""
+    severity = np.array([2.0, np.nan, 1.0, np.nan, 2.0])
+    split = np.array(list("abaab"), object)
+    found = Groups.of({"severity": severity, "split": split})
+    told = [(None if pd.isna(s) else float(s), k) for s, k in zip(*found.columns.values(), strict=True)]
+    assert told == [(1.0, "a"), (2.0, "a"), (2.0, "b"), (None, "a"), (None, "b")]
+    assert found.codes.tolist() == [1, 4, 0, 3, 2]
+    best = Answer(
+        {"sample": {"severity": severity}}, {"x": (("sample",), np.array([5.0, 1, 4, 2, 6]))}, {}, sort=("-x",)
+    )
+    table = replace(best, within=("severity",), most=1).frame()
+    assert table["x"].tolist() == [6, 2, 4]

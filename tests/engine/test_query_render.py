@@ -85,7 +85,9 @@ def test_dates_are_text_in_json() -> None:
 )
 def test_no_digit_is_lost(numbers: list[float], texts: list[str]) -> None:
     frame = pd.DataFrame({"a": np.array(numbers, float), "b": np.array(texts[: len(numbers)], dtype=object)})
-    records = json.loads(text(frame, "json"))
+    written = text(frame, "json")
+    records = json.loads(written)
+    assert written.count("é") == "".join(texts[: len(numbers)]).count("é")  # not as an escape
     assert [r["a"] for r in records] == [v if np.isfinite(v) else None for v in numbers]
     assert [r["b"] for r in records] == texts[: len(numbers)]
     back = list(csv.DictReader(io.StringIO(text(frame, "csv"))))
@@ -96,7 +98,7 @@ def test_no_digit_is_lost(numbers: list[float], texts: list[str]) -> None:
 LISTS = pd.DataFrame(
     {
         "long": [np.arange(2000) / 8, np.ma.masked_invalid([0.5, np.nan, 2.0])],
-        "deep": [[np.array([1, 2]), None], {"a": np.array(["one\ntwo"]), "b": -0.0}],
+        "deep": [[np.array([1, 2]), None], {"a": np.array(["oné\ntwo"]), "b": -0.0}],
         "text": np.array(["=1+1", None], dtype=object),
     }
 )
@@ -111,7 +113,8 @@ def test_lists_in_csv_are_json_in_one_line(raw: bool) -> None:
     assert json.loads(first["long"]) == [i / 8 for i in range(2000)]
     assert json.loads(second["long"]) == [0.5, None, 2.0]
     assert json.loads(first["deep"]) == [[1, 2], None]
-    assert json.loads(second["deep"]) == {"a": ["one\ntwo"], "b": 0.0}
+    assert json.loads(second["deep"]) == {"a": ["oné\ntwo"], "b": 0.0}
+    assert "oné" in second["deep"]
     assert (first["text"], second["text"]) == ("=1+1" if raw else "'=1+1", "")
 
 
@@ -130,7 +133,7 @@ def test_lists_in_a_table_are_short_and_in_one_line() -> None:
     assert cells == [
         ["long", "deep", "text"],
         ["[0, 0.125, 0.25, 0.375, 0.5, 0.625, ... 2,000 values]", "[[1, 2], None]", "=1+1"],
-        ["[0.5, None, 2]", "{a: [one\\ntwo], b: 0}", "nan"],
+        ["[0.5, None, 2]", "{a: [oné\\ntwo], b: 0}", "nan"],
     ]
 
 

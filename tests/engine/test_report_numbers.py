@@ -66,6 +66,6 @@ def test_numbers_are_short_and_honest() -> None:
 
 
 def test_rows_flatten_and_leave_out_what_is_empty() -> None:
-    value = {"a": {"b": 1, "c": None, "d": ""}, "e": [1, "x"], "f": [], "g": [[1], {"h": 2}], "i": False, "j": 0.0}
-    expected = [("a.b", "1"), ("e", "1, x"), ("g", '[[1], {"h": 2}]'), ("i", "false"), ("j", "0.0")]
+    value = {"a": {"b": 1, "c": None, "d": ""}, "e": [1, "x"], "f": [], "g": [[1], {"hé": "ü"}], "i": False, "j": 0.0}
+    expected = [("a.b", "1"), ("e", "1, x"), ("g", '[[1], {"hé": "ü"}]'), ("i", "false"), ("j", "0.0")]
     assert list(rows(value)) == expected

@@ -197,6 +197,20 @@ def test_shift_and_gap_over_classes() -> None:
         assert set(over_classes(*case, 0)[1].values()) == {reason}
 
 
+def test_each_set_but_that_of_training_has_a_gap_over_classes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    labels, split = np.arange(120) % 6, np.repeat(np.array(["train", "test", "odd"], dtype=object), 40)
+    model = Planted(rng.standard_normal((6, 8)))
+    probes = Probes(torch.from_numpy(rng.standard_normal((120, 8))).float(), torch.from_numpy(labels), {"split": split})
+    with Recorder(model, probes, tmp_path / "r.zarr", layers=["held"], dtype="float32") as recorder:
+        recorder.record(step=0)
+    found = pattern_shift(Run(tmp_path / "r.zarr")).squeeze()
+    for name, said in (("train", "training probes have no gap"), ("test", ""), ("odd", "")):
+        cell, why = found["class_correlation"].sel(set=name), words(found, "class_correlation")
+        assert np.isfinite(cell) == (not said)
+        assert why[found["set"].values.tolist().index(name)] == said
+
+
 def test_shift_and_gap_over_checkpoints(run: Run) -> None:
     found = pattern_shift(run)
     loss = np.stack([run.array("outputs/loss")[t].values for t in range(6)]).astype(np.float64)

@@ -161,6 +161,20 @@ def test_a_writer_killed_while_it_takes_the_lease_keeps_it_for_its_time(folder: 
     assert Run(path).checkpoints == 2
 
 
+def test_each_takeover_is_counted_by_one_and_stays(folder: Path, clock: Clock) -> None:
+    path, counts = folder / "run.zarr", []
+    record(path, "c")
+    for taken in (False, True, True, False):
+        with contextlib.ExitStack() as ended:
+            if taken:
+                ended.callback(RunWriter.open(path).close)  # only once another has come
+                clock.expire()
+            with RunWriter.open(path) as writer:
+                add_checkpoint(writer)
+        counts.append(json.loads((path / "zarr.json").read_bytes())["attributes"]["featdyn"].get("takeovers", 0))
+    assert counts == [0, 1, 2, 2]
+
+
 def test_several_processes_need_locks(folder: Path) -> None:
     path = folder / "run.zarr"
     record(path, "c")

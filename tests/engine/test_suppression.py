@@ -13,9 +13,10 @@ from featdyn.statistics import interactions
 from featdyn.training import load
 from featdyn.training.loop import Loop
 from featdyn.training.suppression import log_odds, parts, penalty
+from tests.strategies import sizes
 
 
-@given(st.integers(1, 5), st.integers(2, 6), st.integers(0, 99))
+@given(sizes(1, 5), sizes(2, 6), st.integers(0, 99))
 def test_log_odds_are_those_of_the_statistics(n, classes, seed):
     random = torch.Generator().manual_seed(seed)
     logits, labels = 5 * torch.randn(n, classes, generator=random).double(), torch.randint(0, classes, (n,))
@@ -23,7 +24,7 @@ def test_log_odds_are_those_of_the_statistics(n, classes, seed):
 
 
 @settings(max_examples=20)
-@given(st.integers(0, 99), st.integers(2, 11))
+@given(st.integers(0, 99), sizes(2, 11))
 def test_the_penalty_is_the_sum_of_all_interactions_across_two_parts(seed, side):
     """Of a table over all 16 unions of the four kinds of patches, by the Moebius transform."""
     torch.manual_seed(seed)

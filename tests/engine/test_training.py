@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tomllib
 from importlib import resources
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from featdyn.training.options import CheckpointOptions, TrainingOptions
 from featdyn.training.recipe import fields
 from featdyn.training.schedule import checkpoint_steps, learning_rate
 from featdyn.training.stage import Events, train
+from tests.strategies import sizes
 
 TINY = (
     "network.name=mlp",
@@ -91,7 +93,7 @@ def test_recipes_come_from_files_and_changes_are_toml(tmp_path):
 
 
 @settings(deadline=None)
-@given(st.integers(1, 2000), st.integers(1, 50), st.integers(0, 20), st.integers(1, 60))
+@given(st.integers(1, 2000), sizes(1, 50), st.integers(0, 20), sizes(1, 60))
 def test_checkpoints_are_at_initialisation_early_and_at_epoch_ends(per_epoch, epochs, first, every):
     steps = checkpoint_steps(per_epoch, epochs, CheckpointOptions(first_epoch=first, every=every))
     assert steps == sorted(set(steps))
@@ -103,7 +105,7 @@ def test_checkpoints_are_at_initialisation_early_and_at_epoch_ends(per_epoch, ep
 
 
 @settings(deadline=None)
-@given(st.sampled_from(["constant", "steps", "cosine"]), st.integers(1, 400), st.integers(0, 30))
+@given(st.sampled_from(["constant", "steps", "cosine"]), sizes(1, 400), st.integers(0, 30))
 def test_learning_rate_stays_within_its_bounds(schedule, steps, warmup):
     options = TrainingOptions(learning_rate=0.4, schedule=schedule, warmup=warmup)
     rates = np.array([learning_rate(s, steps, options) for s in range(steps)])
@@ -113,6 +115,21 @@ def test_learning_rate_stays_within_its_bounds(schedule, steps, warmup):
     assert (np.diff(after) <= 1e-12).all()
     if schedule == "steps" and steps >= 4 and not warmup:
         assert rates[-1] == pytest.approx(0.004)
+
+
+def test_what_stands_beside_a_checkpoint_is_of_the_steps_since_the_last(tmp_path):
+    changes = [*TINY, "training.schedule=cosine", "training.warmup=4", "checkpoints.every=doubling"]
+    losses: list[float] = []
+    events = Events(step=lambda step, steps, loss: losses.append(loss))
+    run = train(load("digits", changes), tmp_path / "r.zarr", events=events)
+    steps, of_epoch = run.values("step").tolist(), 1437 // 256
+    assert steps == [0, 1, 2, 4, 8, 2 * of_epoch]
+    last = [max(0, step - 1) for step in steps]  # the step before a checkpoint, counted from 0
+    rates = [0.05 * (1 + np.cos(np.pi * i / (2 * of_epoch))) / 2 * min(1, (i + 1) / 4) for i in last]
+    np.testing.assert_allclose(run.values("learning_rate"), rates)
+    np.testing.assert_allclose(run.values("epoch"), np.array(steps) / of_epoch)
+    means = [np.nan, *(np.mean(losses[a:b]) for a, b in pairwise(steps))]
+    np.testing.assert_allclose(run.values("train_loss"), means, rtol=1e-6)
 
 
 def test_an_epoch_shows_every_sample_once_in_an_order_of_its_own():
@@ -131,7 +148,7 @@ def test_an_epoch_shows_every_sample_once_in_an_order_of_its_own():
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(1, 5), st.sampled_from([1, 3]), st.integers(4, 13), st.booleans(), st.integers(0, 99))
+@given(sizes(1, 5), st.sampled_from([1, 3]), sizes(4, 13), st.booleans(), st.integers(0, 99))
 def test_augmentation_shifts_and_mirrors_whole_images(n, channels, side, mirror, seed):
     pixels = torch.randint(1, 256, (n, channels, side, side), dtype=torch.uint8)
     out = augment(pixels, mirror, torch.Generator().manual_seed(seed))

@@ -29,6 +29,14 @@ def test_cube_and_layers_know_their_coordinates(written: tuple[Run, Held]) -> No
     np.testing.assert_array_equal(layer, held["layers/s2b3/activation"][2])
 
 
+def test_a_node_has_coordinates_of_its_own_dimensions_only(written: tuple[Run, Held]) -> None:
+    for node in featdyn.open_tree(written[0]).subtree:
+        found = node.to_dataset(inherit=False)
+        if node.path != "/":
+            along = {dim for variable in found.data_vars.values() for dim in variable.dims}
+            assert {dim for coord in found.coords.values() for dim in coord.dims} <= along, node.path
+
+
 def test_every_variable_has_a_name_and_units(written: tuple[Run, Held]) -> None:
     for node in featdyn.open_tree(written[0]).subtree:
         for name, variable in node.to_dataset(inherit=False).variables.items():

@@ -141,10 +141,7 @@ class _Recording(Recording):
     @contextmanager
     def holding(self, run: Run, checkpoint: int) -> Iterator[bool]:
         with self.network.holding(run.state_file(checkpoint)):
-            yield self.holds(run, checkpoint)
-
-    def holds(self, run: Run, checkpoint: int) -> bool:
-        return True  # each checkpoint brings its weights
+            yield True  # each checkpoint brings its weights
 
 
 def few_inputs(probes: Probes) -> Tensor:

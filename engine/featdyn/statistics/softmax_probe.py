@@ -90,7 +90,9 @@ def _solved(points: Values, which: NDArray[np.intp], penalty: float, classes: in
     """Return weights ``(r, class)`` and intercepts that minimise mean cross-entropy + penalty / 2 |w|^2."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=1 / (penalty * len(points)), tol=1e-6, max_iter=10_000).fit(points, which)
+    # Of two classes it fits the difference of their weights, whose square is twice the sum of theirs.
+    strength = (2 if classes == 2 else 1) / (penalty * len(points))
+    model = LogisticRegression(C=strength, tol=1e-6, max_iter=10_000).fit(points, which)
     w, intercept = model.coef_.T, model.intercept_
     if classes == 2:  # one row: class 1 against class 0
         w, intercept = np.concatenate([-w, w], 1) / 2, np.concatenate([-intercept, intercept]) / 2

@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from scipy import stats
 
+from featdyn.analysis.composites.batchnorm import POLICIES
 from featdyn.analysis.composites.controls import KINDS, STRICT
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import FeatdynError
@@ -67,11 +68,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         for end in ("", "_permuted")
     }
     held = {f"parameter_held_out{end}": (("k", "cut", "t"), rng.random((2, 2, 2))) for end in ("", "_isotropic_high")}
+    anew = xr.Dataset(
+        {
+            name: (("policy", "cut", "set", "t1", "t2"), rng.random((3, 2, 2, T, 1)))
+            for name in ("accuracy", "accuracy_low", "accuracy_high")
+        },
+        at | {"policy": np.array(POLICIES, object), "t2": [T - 1]},
+    )
+    apart = {
+        name: (("measure", "cut", "set", "pair"), rng.random((2, 2, 2, 3))) for name in ("excess", "null_deviation")
+    }
+    between = {"measure": np.array(["energy", "mmd"], object), "cut": at["cut"], "set": at["set"]}
+    between |= {"t1": ("pair", [2, 2, 4]), "t2": ("pair", [3, 4, 4])}
     with RunWriter.open(path) as writer:
         for name, result in (
             ("consistency", pairs),
             ("controls", controls),
             ("isotropy", xr.Dataset(shares | held, noise)),
+            ("batchnorm", anew),
+            ("density", xr.Dataset(apart, between)),
         ):
             writer.result(name, result)
     return Run(path)
@@ -112,6 +127,59 @@ def test_composites_are_those_of_the_stored_predictions(run: Run, measured: str)
             assert variance == pytest.approx(((interval.high - interval.low) / 2 / 1.959963984540054) ** 2)
             assert np.isnan(found.at({"cut": cut, "set": name, "t1": "never", "batchnorm": "travel"})).all()
     assert found.missing == "no checkpoint is never"
+
+
+@pytest.mark.parametrize("measured", ["accuracy", "gain", "kept", "agreement"])
+def test_of_statistics_estimated_anew_intervals_are_joined_as_independent(run: Run, measured: str) -> None:
+    options: dict[str, Any] = {"measure": measured, "cuts": CUTS, "sets": SETS, "t1": ["half"], "t2": "t2"}
+    found = asked(run, "composite", **options, batchnorm=["travel", "reestimated"])
+    result = run.result("batchnorm").sel(policy="reestimated", t1=2, t2=4)
+    predicted, labels = run.result("consistency")["prediction"].values, run.values("label")
+    for c, cut in enumerate(CUTS):
+        for s, name in enumerate(SETS):
+            a, low, high = (float(result[f"accuracy{end}"].sel(cut=cut, set=name)) for end in ("", "_low", "_high"))
+            mine, at, half = slice(N * s, N * s + N), 4 if measured == "kept" else 2, abs(high - low) / 2
+            plain = share_interval(predicted[c, at, at, mine] == labels[mine], groups=np.arange(N) // 2)
+            own, width = plain.estimate, (plain.high - plain.low) / 2
+            wanted = {
+                "accuracy": (a, half),
+                "gain": (a - own, (half**2 + width**2) ** 0.5),
+                "kept": (a / own, (half**2 + (a / own * width) ** 2) ** 0.5 / own),
+                "agreement": (np.nan, np.nan),
+            }[measured]
+            value, variance = found.at({"cut": cut, "set": name, "t1": "half", "batchnorm": "reestimated"})
+            np.testing.assert_allclose((value, variance**0.5 * 1.959963984540054), wanted)
+            plain_cell = asked(run, "composite", **options).at(
+                {"cut": cut, "set": name, "t1": "half", "batchnorm": "travel"}
+            )
+            assert found.at({"cut": cut, "set": name, "t1": "half", "batchnorm": "travel"}) == plain_cell
+    elsewhere = asked(run, "composite", **options | {"t2": "before"}, batchnorm=["reestimated"])
+    assert np.isnan(elsewhere.value).all()  # nothing was estimated there
+
+
+def test_a_distance_is_in_deviations_of_its_null(run: Run) -> None:
+    options: dict[str, Any] = {"measures": ["mmd", "energy"], "cuts": CUTS, "set": "test"}
+    found, result = asked(run, "distance", **options, t1="half"), run.result("density").sel(set="test")
+    for measured in ("mmd", "energy"):
+        for cut in CUTS:
+            cell = result.sel(measure=measured, cut=cut).isel(
+                pair=1
+            )  # from the checkpoint that is half right to the last
+            wanted = float(cell["excess"]) / float(cell["null_deviation"])
+            assert found.at({"measure": measured, "cut": cut})[0] == pytest.approx(wanted)
+    assert asked(run, "distance", **options, t1="never").missing == "no checkpoint is never"
+    beside = asked(run, "distance", **options, t1="before")
+    assert beside.missing == "before is the last checkpoint"
+    assert np.isnan(beside.value).all()
+
+
+def test_what_is_elsewhere_is_taken_from_it_and_variances_add(run: Run) -> None:
+    where = {"kind": "isotropic", "cut": ["a", "b"], "set": "train", "t1": "@half", "t2": "@t2"}
+    found = asked(run, "stored", path="results.controls.advantage", where=where, less={"t1": "@first"})
+    result = run.result("controls").sel(kind="isotropic", set="train", t2=4)
+    spread = variance_of(result["advantage_low"], result["advantage_high"])  # (cut, t1)
+    np.testing.assert_allclose(found.value, result["advantage"].sel(t1=2) - result["advantage"].sel(t1=0))
+    np.testing.assert_allclose(found.variance, spread[:, 2] + spread[:, 0])
 
 
 def test_stored_variables_are_read_at_their_places(run: Run) -> None:
@@ -157,7 +225,9 @@ def test_the_advantage_over_controls_is_of_pairs_that_tell(run: Run) -> None:
             ]
             assert (len(kept) > 0) == (least < 1)
             wanted = np.mean(kept) if kept else np.nan
-            np.testing.assert_allclose(found.at({"cut": cut})[0], wanted)
+            value, variance = found.at({"cut": cut})
+            np.testing.assert_allclose(value, wanted)
+            assert np.isnan(variance) == (not kept)
     assert found.missing == "no control loses 2"
 
 
@@ -171,6 +241,8 @@ def test_survivors_are_compared_with_the_others(run: Run) -> None:
         assert value == pytest.approx(along[same].mean() - along[~same].mean())
         test = stats.ttest_ind(along[same], along[~same], equal_var=False)
         assert value / np.sqrt(variance) == pytest.approx(test.statistic)
+    later = asked(run, "survivors", cuts=CUTS, t1="before", t2="t2")  # where the noise was sampled itself
+    assert not np.isin(later.value, found.value).any()
     few = asked(run, "survivors", cuts=CUTS, t1="half", t2="t2", least=16)
     assert np.isnan(few.value).all()
 

@@ -10,10 +10,11 @@ from scipy import linalg, stats
 
 from featdyn.statistics import Gram, alignment
 from tests.engine.statistics import laws, reference
+from tests.strategies import sizes
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.tuples(st.integers(4, 15), st.integers(2, 30)), st.integers(0, 9), st.sampled_from(["estimated", "known"]))
+@given(st.tuples(sizes(4, 15), sizes(2, 30)), st.integers(0, 9), st.sampled_from(["estimated", "known"]))
 def test_spectral_summaries_are_those_of_the_covariance(shape: tuple[int, int], seed: int, center: str) -> None:
     x = np.random.default_rng(seed).standard_normal(shape) * np.linspace(1, 3, shape[1])
     rows, m = reference.centred(x, center)
@@ -80,7 +81,7 @@ def test_held_out_halves_have_a_baseline_that_no_length_moves() -> None:
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(12, 40), st.sampled_from([8, 60]), st.integers(0, 99))
+@given(sizes(12, 40), st.sampled_from([8, 60]), st.integers(0, 99))
 def test_halves_and_drift_are_those_of_the_directions(n: int, p: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, d, ks = rng.standard_normal((n, p)) * np.linspace(3, 1, p) + 2, rng.standard_normal(p), (1, 3)
@@ -155,7 +156,7 @@ def test_halves_of_so_few_draws_that_one_holds_no_direction(n: int, center: str)
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(3, 9), st.integers(2, 6), st.integers(0, 999))
+@given(sizes(3, 9), sizes(2, 6), st.integers(0, 999))
 def test_shares_of_all_directions_are_no_more_than_one(n: int, p: int, seed: int) -> None:
     x = np.random.default_rng(seed).standard_normal((n, p)).astype(np.float32)
     drift = x[0] - x[1]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from featdyn.statistics import Gram, isotropy, sphericity
 from featdyn.statistics.gram import centred
 from tests.engine.statistics import reference
+from tests.strategies import sizes
 
-SHAPES = st.tuples(st.integers(4, 13), st.integers(2, 23))
+SHAPES = st.tuples(sizes(4, 13), sizes(2, 23))
 
 
 @settings(deadline=None, max_examples=30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from featdyn.statistics import Gram, count_directions, isotropy, multiplicity, tail_shape
-from featdyn.statistics.family import FAMILY
+from featdyn.statistics.assumptions import LEVEL, Assumptions
+from featdyn.statistics.family import FAMILY, ROBUST
 from tests.engine.statistics import laws
 
 NULLS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
@@ -219,24 +221,85 @@ def test_multiplicity_of_a_grid_and_refusals() -> None:
         multiplicity.holm([1.5])
 
 
+def test_a_level_that_is_a_p_value_rejects_and_one_below_does_not() -> None:
+    """The rule written out, at levels that are p-values of the tests and just below."""
+    reached = Counter[str]()
+    for seed, (n, p, excess) in enumerate([(40, 30, 1.0), (30, 120, 2.0), (80, 20, 0.6), (12, 60, 0.0)] * 2):
+        ask = partial(isotropy, laws.planted(np.random.default_rng(seed), n, p, 1, excess), center="known", rng=0)
+        tests, seen = ask().tests, ask().checks
+        robust = min(multiplicity.holm([e.result.pvalue for e in tests if e.name in ROBUST and e.result is not None]))
+        pvalues = {robust, *(e.holm for e in tests if e.valid)}
+        for level in {float(each) for pvalue in pvalues for each in (pvalue, np.nextafter(pvalue, 0)) if 0 < each < 1}:
+            found, rejecting = ask(alpha=level), [e.name for e in tests if e.valid and e.holm <= level]
+            if seen.broken:
+                expected = "undecided"
+            elif robust <= level:
+                expected = "anisotropic" if seen.spherical or seen.variance_pvalue <= level else "undecided"
+            elif rejecting:
+                expected = "undecided"
+                assert found.reason.startswith(f"{', '.join(rejecting)} reject")
+                reached["rejecting"] += 1
+            else:
+                expected = "isotropic" if found.participation_ratio_least >= 0.9 * p else "undecided"
+                assert found.reason.startswith("nothing rejects")
+            reached[expected] += 1
+            assert found.verdict == expected
+    assert set(reached) == {"anisotropic", "isotropic", "undecided", "rejecting"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_directions_are_counted_while_p_values_are_at_most_the_level(seed: int) -> None:
+    x = laws.planted(np.random.default_rng(seed), 40, 60, 3, 3.0)
+    for level in {float(each) for p in count_directions(x).pvalues for each in (p, np.nextafter(p, 0))} - {0.0, 1.0}:
+        found = count_directions(x, alpha=level)
+        beyond = [k for k, p in enumerate(found.pvalues) if p > level]
+        assert (found.count, len(found.pvalues)) == (beyond[0], beyond[0] + 1)
+
+
+@pytest.mark.parametrize(
+    ("order", "centre", "said"),
+    [
+        (LEVEL, 1.0, "depend on their neighbours"), (np.nextafter(LEVEL, 1), 1.0, ""), (np.nan, np.nan, ""),
+        (1.0, LEVEL, "not symmetric"), (1.0, np.nextafter(LEVEL, 1), ""),
+    ],
+)  # fmt: skip
+def test_draws_break_what_tests_need_at_a_level(order: float, centre: float, said: str) -> None:
+    broken = Assumptions(order, centre, 0.0, 1.0).broken
+    assert said in broken
+    assert bool(broken) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("excess", "spherical"), [(3.0, True), (-3.0, True), (np.nextafter(3, 4), False), (-3.1, False)]
+)
+def test_fourth_powers_are_spherical_within_three_deviations(excess: float, spherical: bool) -> None:
+    assert Assumptions(1.0, 1.0, float(excess), 1.0).spherical == spherical
+
+
 def test_counting_has_its_level() -> None:
     rng = np.random.default_rng(5)
     counts = [count_directions(laws.elliptical(rng, 60, 200, 3), center="known").count for _ in range(60)]
     assert sum(c != 0 for c in counts) <= stats.binom.isf(1e-4, 60, 0.05)
 
 
-def test_a_tail_is_gaussian_within_three_standard_errors_of_a_quadratic_form():
-    """Lengths that spread a little more each time: the kind changes where the formula, computed anew, says so."""
-    kinds = []
-    base = np.random.default_rng(0).normal(size=(60, 400)) * np.geomspace(1, 0.05, 400)
-    for extra in np.linspace(0, 0.3, 61):
+@pytest.mark.parametrize(("p", "last"), [(400, 0.05), (30, 1.0), (400, 1.0), (12, 0.001)])
+def test_a_tail_is_gaussian_within_three_standard_errors_of_a_quadratic_form(p: int, last: float) -> None:
+    """Lengths that spread a little more each time: the kind changes just where the formula, computed anew, says so."""
+    base = np.random.default_rng(0).normal(size=(60, p)) * np.geomspace(1, last, p)
+
+    def spread(extra: float) -> tuple[float, str]:
+        """Return the deviation in standard errors, and the kind."""
         x = base * (1 + extra * np.sin(np.arange(60)))[:, None]
         c = x - x.mean(0)
         gram = c @ c.T / (len(x) - 1)
         traces = {k: np.trace(np.linalg.matrix_power(gram, k)) for k in (2, 4)}
-        error = np.sqrt((2 + 12 * traces[4] / traces[2] ** 2) / len(x))
         found = tail_shape(x)
-        inside = abs(found.dispersion / found.gaussian_dispersion - 1) < 3 * error
-        assert (found.kind == "gaussian") == inside
-        kinds.append(found.kind)
-    assert len(set(kinds)) > 1
+        error = np.sqrt((2 + 12 * traces[4] / traces[2] ** 2) / len(x))
+        return abs(found.dispersion / found.gaussian_dispersion - 1) / error, found.kind
+
+    inside, beyond = 0.0, 2.0
+    assert spread(inside)[0] < 3 < spread(beyond)[0]
+    while beyond - inside > 1e-5:
+        middle = (inside + beyond) / 2
+        inside, beyond = (middle, beyond) if spread(middle)[0] < 3 else (inside, middle)
+    assert spread(inside)[1] == "gaussian" != spread(beyond)[1]

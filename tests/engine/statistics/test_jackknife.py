@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featdyn.statistics.jackknife import folds, jackknife_interval
+from tests.strategies import sizes
 
 
-@given(size=st.integers(1, 60), count=st.integers(2, 9), seed=st.integers(0, 99))
+@given(size=sizes(1, 60), count=sizes(2, 9), seed=st.integers(0, 99))
 def test_folds_are_of_whole_groups_and_even(size, count, seed):
     rng = np.random.default_rng(seed)
     groups, kinds = rng.integers(0, 20, size), rng.integers(0, 3, size)

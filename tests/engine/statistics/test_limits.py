@@ -65,6 +65,11 @@ CASES: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
     "decay strength": (lambda v: interactions.fit_decay_spindle(STRENGTH * [1, 1, 1, v]), [0.0], [-TINY]),
     "theory noise": (lambda v: interactions.theory.filter_norms(3, v), [TINY], [0.0, np.inf]),
     "theory variables": (lambda v: interactions.theory.spindle(v), [1], [0]),
+    "in a row": (
+        lambda v: interactions.phases.lasting_rise(np.ones((5, 3)), np.ones((5, 3)), np.arange(5), in_a_row=v),
+        [1, 4],
+        [0, 5],
+    ),
     "slack": (lambda v: interactions.and_or(V, slack=v, tolerance=1e9), [0.0], [-TINY, np.inf]),
     "joint share": (lambda v: joint(share=v), [0.0, 1.0], [-TINY, 1 + TINY]),
     "joint slack": (lambda v: joint(slack=v), [0.0], [-TINY, np.inf]),

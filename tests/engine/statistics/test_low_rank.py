@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from featdyn.statistics.richness import isotropic_reference, low_rank_measure, low_rank_of_moments
 from featdyn_kernels.moments import accumulate
+from tests.strategies import sizes
 
 CENTRINGS = ("outputs", "projector")
 
@@ -38,7 +39,7 @@ def from_blocks(x, f, cuts, **options):
 
 @pytest.mark.parametrize("centring", CENTRINGS)
 @settings(deadline=None, max_examples=25)
-@given(n=st.integers(9, 41), p=st.integers(1, 30), c=st.integers(1, 6), seed=st.integers(0, 999))
+@given(n=sizes(9, 41), p=sizes(1, 30), c=sizes(1, 6), seed=st.integers(0, 999))
 def test_direct_moments_and_brute_force_agree(centring, n, p, c, seed):
     x, f = draw(seed, n, p, c)
     wanted = brute_force(x, f, centring)

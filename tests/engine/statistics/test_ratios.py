@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from featdyn.statistics.ratios import ratio_interval
 from featdyn.statistics.resampling import share_interval
+from tests.strategies import sizes
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(8, 60), st.sampled_from([0.0, 0.5, 0.9]))
+@given(st.integers(0, 2**32 - 1), sizes(8, 60), st.sampled_from([0.0, 0.5, 0.9]))
 def test_limits_are_the_ratios_at_whose_multiple_the_difference_reaches_zero(seed: int, n: int, alike: float) -> None:
     """Of ``a - L b`` the square is the squared distance to its limit, by the correlation of both shares."""
     rng = np.random.default_rng(seed)

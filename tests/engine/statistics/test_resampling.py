@@ -10,6 +10,7 @@ from scipy import optimize, stats
 
 from featdyn.statistics import resampling
 from featdyn.statistics.repeats import mean_difference, mean_estimate
+from tests.strategies import sizes
 
 
 def clusters(rng: np.random.Generator, sets: int, images: int, copies: int, p: float, correlation: float) -> np.ndarray:
@@ -20,7 +21,7 @@ def clusters(rng: np.random.Generator, sets: int, images: int, copies: int, p: f
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(1, 300), st.data(), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
+@given(sizes(1, 300), st.data(), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
 def test_intervals_of_independent_shares_are_scipys(n: int, data: st.DataObject, level: float) -> None:
     k = data.draw(st.integers(0, n))
     expected = stats.binomtest(k, n).proportion_ci(level, "wilson")
@@ -62,7 +63,7 @@ def test_paired_differences_have_tangos_limits(plus: int, minus: int, n: int) ->
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(2, 12), st.integers(1, 4), st.integers(0, 99), st.sampled_from([0.0, 0.02, 0.5, 1.0]))
+@given(sizes(2, 12), sizes(1, 4), st.integers(0, 99), st.sampled_from([0.0, 0.02, 0.5, 1.0]))
 def test_limits_stay_in_range_and_have_a_width(images: int, copies: int, seed: int, p: float) -> None:
     rng, groups = np.random.default_rng(seed), np.repeat(np.arange(images), copies)
     a, b = rng.random((2, 3, images * copies)) < p
@@ -123,7 +124,7 @@ def effective_size(x: np.ndarray, groups: np.ndarray, level: float) -> float:
 
 @settings(max_examples=40)
 @given(
-    st.lists(st.integers(1, 5), min_size=1, max_size=9), st.integers(0, 99), st.sampled_from([0.0, 0.1, 0.6, 1.0]),
+    st.lists(sizes(1, 5), min_size=1, max_size=9), st.integers(0, 99), st.sampled_from([0.0, 0.1, 0.6, 1.0]),
     st.sampled_from([0.8, 0.95]),
 )  # fmt: skip
 def test_intervals_of_clustered_samples_are_those_of_fewer(sizes: list[int], seed: int, p: float, level: float) -> None:
@@ -147,7 +148,7 @@ def test_intervals_of_clustered_samples_are_those_of_fewer(sizes: list[int], see
 
 
 @settings(max_examples=40)
-@given(st.lists(st.integers(1, 4), min_size=1, max_size=9), st.integers(0, 99))
+@given(st.lists(sizes(1, 4), min_size=1, max_size=9), st.integers(0, 99))
 def test_students_limits_follow_from_sums(sizes: list[int], seed: int) -> None:
     groups = np.repeat(np.arange(len(sizes)), sizes)
     x = np.random.default_rng(seed).exponential(size=(2, len(groups)))

@@ -20,6 +20,7 @@ from featdyn.statistics.richness import (
 )
 from featdyn.statistics.richness.ntk import empirical_ntk, ntk_deviation
 from featdyn_kernels.moments import accumulate
+from tests.strategies import sizes
 
 
 def projection(y):
@@ -37,7 +38,7 @@ def labelled(seed, n=60, p=9, classes=4):
 
 
 @settings(deadline=None, max_examples=20)
-@given(seed=st.integers(0, 999), p=st.integers(1, 20))
+@given(seed=st.integers(0, 999), p=sizes(1, 20))
 def test_metrics_are_those_of_the_eigenfunctions(seed, p):
     """From the N x N kernel, whose eigenvectors are the eigenfunctions at the samples."""
     x, labels, rng = labelled(seed, p=p)
@@ -81,7 +82,7 @@ def test_dead_directions_and_zeros():
 
 
 @settings(deadline=None, max_examples=20)
-@given(seed=st.integers(0, 999), p=st.integers(2, 12))
+@given(seed=st.integers(0, 999), p=sizes(2, 12))
 def test_collapse_is_that_of_its_formulas(seed, p):
     x, labels, rng = labelled(seed, p=p)
     w, b = rng.standard_normal((4, p)), rng.standard_normal(4)

@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 
 from featdyn.statistics import similarity as alike
 from featdyn.statistics.cka import Grams
+from featdyn.statistics.similarity.cca import Basis
 
 
 def draw(seed, n=40, p=5, q=7):
@@ -202,3 +203,14 @@ def test_what_float16_rounds_is_no_direction():
     y = (x.astype(float) @ rng.standard_normal((20, 20))).astype(np.float16)
     for measure in (alike.mean_cca, alike.pwcca, alike.svcca):
         assert measure(x, y) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_direction_counts_above_a_millionth_of_the_largest_not_at_it():
+    kept = set()
+    for share in np.array([0.5, 1 - 2**-52, 1, 1 + 2**-51, 2]) * 1e-6:
+        x = np.array([[1, 0], [-1, 0], [0, share], [0, -share]])
+        s = np.linalg.svd(x / np.linalg.norm(x), compute_uv=False)
+        assert len(Basis.of(x).values) == (s > 1e-6 * s[0]).sum()
+        kept.add((float(s[1] / s[0]), len(Basis.of(x).values)))
+    assert (1e-6, 1) in kept
+    assert max(kept)[1] == 2

@@ -15,6 +15,7 @@ from featdyn.statistics import Gram, TestResult, alignment, isotropy, sphericity
 from featdyn.statistics.gram import centred
 from featdyn.statistics.sphericity.highdim import fourth_moment, second_moment
 from tests.engine.statistics import laws, peers, reference
+from tests.strategies import sizes
 
 TESTS: dict[str, Callable[..., TestResult]] = {name: getattr(sphericity, name) for name in sphericity.__all__}
 CENTERS = st.sampled_from(["estimated", "known"])
@@ -29,7 +30,7 @@ def run(name: str, x: np.ndarray | Gram, center: str) -> TestResult | None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.tuples(st.integers(7, 20), st.integers(2, 30)), st.integers(0, 20), CENTERS)
+@given(st.tuples(sizes(7, 20), sizes(2, 30)), st.integers(0, 20), CENTERS)
 def test_statistics_are_those_of_the_covariance_matrix(shape: tuple[int, int], seed: int, center: str) -> None:
     x = np.random.default_rng(seed).standard_normal(shape) * np.linspace(1, 2, shape[1]) + 0.3
     for name, expected in reference.statistics(x, center).items():
@@ -90,7 +91,7 @@ def test_lengths_of_draws_at_right_angles_are_theirs(center: str) -> None:
 
 
 @settings(deadline=None, max_examples=8)
-@given(st.tuples(st.integers(8, 15), st.integers(2, 40)), st.integers(0, 9), CENTERS, st.floats(1e-3, 1e3))
+@given(st.tuples(sizes(8, 15), sizes(2, 40)), st.integers(0, 9), CENTERS, st.floats(1e-3, 1e3))
 def test_rotation_and_scale_change_nothing(shape: tuple[int, int], seed: int, center: str, scale: float) -> None:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(shape) * np.linspace(1, 2, shape[1])
@@ -104,7 +105,7 @@ def test_rotation_and_scale_change_nothing(shape: tuple[int, int], seed: int, ce
 
 
 @settings(deadline=None, max_examples=8)
-@given(st.tuples(st.integers(8, 15), st.integers(2, 40)), st.integers(0, 9), CENTERS)
+@given(st.tuples(sizes(8, 15), sizes(2, 40)), st.integers(0, 9), CENTERS)
 def test_order_and_shift_change_nothing(shape: tuple[int, int], seed: int, center: str) -> None:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(shape)
@@ -193,7 +194,7 @@ def test_sign_test_holds_small_levels_with_few_rows_or_coordinates(n: int, p: in
 
 
 @settings(deadline=None, max_examples=15)
-@given(st.sampled_from([4, 5]), st.integers(2, 9), st.integers(0, 999))
+@given(st.sampled_from([4, 5]), sizes(2, 9), st.integers(0, 999))
 def test_of_two_rows_the_sign_test_has_the_law_of_one_angle(n: int, p: int, seed: int) -> None:
     x = np.random.default_rng(seed).standard_normal((n, p))
     found = sphericity.sign_test(x)

@@ -16,6 +16,7 @@ from featdyn.statistics.two_sample.kde_tv import total_variations
 from featdyn.statistics.two_sample.permutation import labellings
 from featdyn_kernels import kde
 from tests.engine.statistics import peers, reference
+from tests.strategies import sizes
 
 TESTS: dict[str, Callable[..., TwoSampleResult]] = {
     "kde_total_variation": two_sample.kde_total_variation,
@@ -156,7 +157,7 @@ def test_classifier_level_and_power(paired: bool) -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(2, 12), st.integers(2, 12), st.integers(1, 20), st.integers(0, 5))
+@given(sizes(2, 12), sizes(2, 12), sizes(1, 20), st.integers(0, 5))
 def test_labellings(n: int, m: int, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     free = labellings(n, m, count, rng, paired=False)

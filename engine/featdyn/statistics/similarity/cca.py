@@ -17,7 +17,7 @@ from featdyn.statistics.rounding import noise_share, roundoff
 from featdyn.statistics.similarity.paired import Values, pair, scaled
 
 TOLERANCE = 1e-6
-"""Directions below this share of the largest singular value are none: our own choice."""
+"""Directions up to this share of the largest singular value are none: our own choice."""
 
 
 @dataclass(frozen=True)
