@@ -7,6 +7,7 @@ import sys
 import click
 
 from featdyn.cli.out import format_of, out_file, table_format
+from featdyn.output import shown
 
 
 @click.command(epilog="Example: featdyn query run.zarr outputs.loss --where checkpoint=-1 --by class_name")
@@ -64,4 +65,6 @@ def command(
         query.render(query.variables(run, *variables), form, out or sys.stdout, raw=raw, whole=True)
         return
     answer = query.ask(run, *variables, where=where, by=by, reduce=reduce, like=like, sort=sort, top=top, limit=limit)
+    for warning in query.warnings(run, *variables):
+        click.echo(shown(f"featdyn: {warning}"), err=True)
     query.render(answer, form, out or sys.stdout, raw=raw)
