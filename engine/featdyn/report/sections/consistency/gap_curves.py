@@ -62,11 +62,12 @@ class Distances:
 
 
 TEXT = (
-    "What happens as the halves drift apart: the mean over the pairs whose shallow half is so much older than the deep "
-    "half, over those t2 that the option window names, by default the last half of the checkpoints. Accuracy by "
-    "distance in checkpoints is the result’s variable gap_accuracy, with its 95 % limits. The dotted line is the mean of the trained networks t2 over the same pairs; "
-    "how far a curve lies below it is what the older shallow half costs. Since checkpoints are not evenly spaced, the "
-    "second figure counts distance in training steps and groups pairs by doubling distance.",
+    "What happens as the halves drift apart: the mean over the pairs whose shallow half is so much older than the "
+    "deep half, over those t2 that the option window names, by default the last half of the checkpoints. Accuracy by "
+    "distance in checkpoints is the result’s variable gap_accuracy, with its 95 % limits. The dotted line is the mean "
+    "of the trained networks t2 over the same pairs; how far a curve lies below it is what the older shallow half "
+    "costs. Since checkpoints are not evenly spaced, the second figure counts distance in training steps and groups "
+    "pairs by doubling distance.",
 )
 
 
