@@ -1,6 +1,18 @@
-"""Numbers of bytes and seconds, for people."""
+"""Numbers of bytes, seconds and things, for people."""
 
 from __future__ import annotations
+
+import re
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number of things as text: 1 layer, 1,200 layers."""
+    return f"{n:,} {noun}{'s' if n != 1 else ''}"
+
+
+def singular(text: str) -> str:
+    """Return a text that counts things with one of them in the singular: 1 layer x 4 checkpoints."""
+    return re.sub(r"(?<![\d.,])1 (\w+)s\b", r"1 \1", text)
 
 
 def size(n: float) -> str:

@@ -21,6 +21,7 @@ class Page(HTMLParser):
         self.scripts: list[tuple[dict[str, str | None], str]] = []
         self.words: list[str] = []
         self._open: list[str] = []
+        self._goes_on = False  # a word that may break there
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
         self.close()
@@ -28,6 +29,9 @@ class Page(HTMLParser):
         self.data = json.loads(self.unpacked("data"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "wbr":
+            self._goes_on = True
+            return
         self.tags.append((tag, dict(attrs)))
         self._open.append(tag)
         if tag == "script":
@@ -41,7 +45,10 @@ class Page(HTMLParser):
         if self._open[-1:] == ["script"]:
             self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
         elif self._open[-1:] != ["style"]:
+            if self._goes_on:
+                data = self.words.pop() + data
             self.words.append(data)
+        self._goes_on = False
 
     def unpacked(self, name: str) -> str:
         """What lies packed in the page, the figures' data or their library."""

@@ -18,7 +18,7 @@ from featdyn.report.comparison import write
 from featdyn.store import Run, RunWriter
 from tests.engine.browser import browser, until, visit
 from tests.engine.declared_results import declared_result
-from tests.engine.synthetic_run import add_consistency, make_run
+from tests.engine.synthetic_run import add_consistency, extend, make_run
 
 HOSTILE = "<script>document.title='owned'</script>&lt;<b>x"
 ASKED = ("drift", "richness")
@@ -235,7 +235,7 @@ def test_long_names_lose_their_middle_where_there_is_no_room(opened: Any, profil
         for each in (groups, cuts)
     ]
     assert pointed == [[[group, cut] for cut in escaped[1]] for group in escaped[0]]
-    heads = "return [...document.querySelectorAll('table.grid tbody th')].map((e) => [e.textContent, e.offsetWidth])"
+    heads = "return [...document.querySelectorAll('table.grid tbody th')].map((e) => [e.title, e.offsetWidth])"
     rows = opened.execute_script(heads)
     assert [text for text, _ in rows] == table["cut"].tolist()
     assert max(width for _, width in rows) < 200  # numbers stand beside it without scrolling
@@ -272,3 +272,29 @@ def test_a_comparison_is_such_a_page(opened: Any, profile: Path) -> None:
     assert opened.title == "2 groups of runs compared · featdyn"
     assert plot_of(opened, "compared-0-0-0", "plot.data.map((d) => [...d.y])") == [[0.5, 0.4], [0.9, 0.6]]
     assert "intervals apart in 1 of 1 places" in opened.find_element("id", "overview").text
+
+
+def test_a_figure_that_does_not_know_the_slider_s_checkpoint_says_what_it_shows(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r.zarr", checkpoints=3)
+    add_consistency(run)
+    with RunWriter.open(run.path) as writer:
+        writer.result("richness", declared_result(analyses()["richness"], missing=0.0, checkpoints=3))
+    extend(run)
+    with browser(tmp_path / "profile") as driver:
+        visit(driver, write_report(extend(run), tmp_path / "r.html"))
+        draw_all(driver)
+        said = "return document.querySelector('{}').parentElement.querySelector('.drawn').textContent"
+        lines = "return document.querySelector('{}').layout.shapes.length"
+        for slot, words in (
+            ("[data-slot=richness-0-0]", "Ends at checkpoint 2, before 4."),
+            ("[data-slot=richness-1-2]", "Drawn is checkpoint 2, the nearest to 4 that there is."),
+            ("[data-maps]", "Ends at checkpoint 2, before 4."),
+            ("[data-slot=training-0-0]", ""),
+        ):
+            assert driver.execute_script(said.format(slot)) == words
+            assert driver.execute_script(lines.format(slot)) == (not words)
+        script = "const i = document.querySelector('input[name=t]'); i.value = 1; i.dispatchEvent(new Event('input'))"
+        driver.execute_script(script)
+        driver.execute_script("document.querySelector('[data-maps]').scrollIntoView()")
+        until(driver, f"{lines.format('[data-maps]')} === 2")
+        assert driver.execute_script(said.format("[data-maps]")) == ""

@@ -159,6 +159,11 @@ def test_only_what_has_diverged_is_said_to_have(tmp_path):
         broken[2].bias.fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"outputs/.* not finite for 20 of 20 probes: training has diverged"):
         record(tmp_path / "r.zarr", broken)
+    odd = data().inputs
+    odd[3, 2] = float("nan")
+    with pytest.raises(TrainingError, match=r"for 1 of 20 probes: the inputs of 1 probe hold NaN") as caught:
+        record(tmp_path / "r.zarr", probes=Probes(odd, torch.arange(20) % 3))
+    assert "diverged" not in str(caught.value)
 
 
 def test_a_loss_tensor_is_a_coordinate(tmp_path):

@@ -18,6 +18,7 @@ import xarray as xr
 from featdyn.store import ArraySpec, Run
 from tests.engine.conftest import SMALL
 from tests.engine.runs import write_run
+from tests.engine.synthetic_run import make_run
 from tests.engine.test_training import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -368,6 +369,10 @@ def test_bad_input_gets_one_line_and_leaves_nothing(featdyn, tmp_path):
     one_line(featdyn("train", "digits"), "--store")
     one_line(featdyn("info", tmp_path / "nowhere"), "no such folder")
     one_line(featdyn("info", tmp_path), "not a featdyn store")
+    inside = make_run(tmp_path / "sp ace" / "run.zarr", checkpoints=1).path
+    for command in ("info", "verify"):
+        one_line(featdyn(command, tmp_path / "sp ace"), f"there is one inside: {inside}")
+    one_line(featdyn("query", inside, "results.drift.motion"), f"featdyn analyze '{inside}' drift")
     one_line(featdyn("frobnicate"), "No such command")
 
 

@@ -361,6 +361,6 @@ def test_a_store_made_before_a_field_existed_still_resumes(tmp_path, monkeypatch
         with pytest.raises(Stop):
             train(recipe, store, Events(step=interrupt))
     assert Run(store).attributes["recipe"] == older
-    with pytest.raises(RecipeError, match=r"another recipe \(training.until: None, 0.5\)"):
+    with pytest.raises(RecipeError, match=r"another recipe \(training.until: None there, 0.5 here\)"):
         train(load("digits", [*TINY, "training.until=0.5"]), store)
     assert finished(train(recipe, store))

@@ -19,7 +19,7 @@ from featdyn.report.named import all_figures, figures_of, find
 from featdyn.report.section import Panel, Section
 from featdyn.store import Run, RunWriter
 from tests.engine.declared_results import declared_result
-from tests.engine.synthetic_run import add_consistency, make_run
+from tests.engine.synthetic_run import add_consistency, extend, make_run
 
 LONG = "encoder.layers.3.attention.output_projection.dense_with_a_long_name"
 CUTS = ("s1b3", LONG, "$x$ & <b>")
@@ -179,7 +179,8 @@ def test_each_analysis_names_its_figures(name):
 def test_figures_of_other_packages_have_names_too(run, monkeypatch):
     figure = Lines(Axis(), Axis(), (Series("a", np.zeros(2)),))
     panels = [Panel("Same caption", {"": figure}), Panel("Same caption", {"": figure}), Panel("µ", {"": figure})]
-    monkeypatch.setattr("featdyn.report.named._sections", lambda run, group: iter([(Section("x", panels=panels), "")]))
+    found = [(Section("x", panels=panels), "", "")]
+    monkeypatch.setattr("featdyn.report.named._sections", lambda run, group: iter(found))
     assert list(figures_of(run, "drift")) == ["drift.same_caption", "drift.same_caption_2", "drift.figure"]
 
 
@@ -283,3 +284,27 @@ def test_ticks_of_a_page_count_the_decades_that_intervals_reach():
         drawn = to_plotly(Lines(Axis("t"), Axis("nc1", "auto"), (Series("a", y, low=low, high=high),)))
         axis = drawn["layout"]["yaxis"]
         assert (axis["type"], axis["dtick"]) == ("log", step)
+
+
+def test_a_result_behind_its_run_is_said_on_the_screen_and_in_the_file(featdyn, tmp_path):
+    behind = add_consistency(make_run(tmp_path / "r.zarr", checkpoints=3), cuts=("s1b3", "pooled"))
+    path = tmp_path / "grid.svg"
+    code, out, err = featdyn("plot", behind.path, "consistency.grid", "-o", path)
+    assert (code, err) == (0, "")
+    assert "cut after s1b3; cut after pooled: " in out
+    extend(behind)
+    code, out, err = featdyn("plot", behind.path, "consistency.grid", "-o", path)
+    said = "computed when there were 3 of now 4 checkpoints"
+    assert code == 0
+    assert f"{said}; anew: featdyn analyze {behind.path} consistency" in err
+    assert said in path.read_text()
+    code, out, err = featdyn("query", behind.path, "results.consistency.accuracy", "--where", "t2=-1", "--limit", "1")
+    assert code == 0
+    assert said in err
+    assert featdyn("query", behind.path, "train_loss")[2] == ""
+    assert said in featdyn("info", behind.path, "--results")[1]
+    code, out, err = featdyn("compare", behind.path)
+    assert code == 1
+    assert err.count("\n") == 1
+    assert f"{behind.path}: --where" in err
+    assert said in err

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from featdyn.errors import FeatdynError
 from featdyn.query import ask, query, variables
+from featdyn.query.groups import Groups
 from featdyn.query.where import Condition, places
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from tests.engine.question_run import CHECKPOINTS, CLASSES, SAMPLES, Held
@@ -192,3 +193,9 @@ def test_variables_with_other_labels_on_an_axis_are_not_put_side_by_side(
     assert query(own, "results.one.of_one", "results.three.of_three")["cut"].tolist() == ["a", "b"]
     with pytest.raises(FeatdynError, match=r"have another cut: ask for them one by one"):
         query(own, "results.one.of_one", "results.two.of_two")
+
+
+def test_text_with_numbers_is_grouped_in_their_order() -> None:
+    groups = Groups.of({"name": np.array(["10", "2", "s1b10", "s1b9", "2", "b"], dtype=object)})
+    assert groups.columns["name"].tolist() == ["2", "10", "b", "s1b9", "s1b10"]
+    assert groups.codes.tolist() == [1, 0, 4, 3, 0, 2]

@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import nn
 from torch.func import functional_call
 
+from featdyn import Probes, Recorder, analyze
 from featdyn.analysis.composites.state import composite_state
 from featdyn.analysis.inputs.weights import network
 from featdyn.analysis.replay import replay
@@ -112,3 +114,19 @@ def test_what_no_state_dict_can_hold_is_refused(small_store: Path, featdyn: Cli,
             composite_state(run, names, times)
     code, _, err = featdyn("export", small_store, "--cut", "s2b3", "--from", 0, "--from", 1, "--to", 2)
     assert (code, err) == (1, "featdyn: give a --from for each --cut: there are 2 for 1\n")
+
+
+def test_a_result_of_a_network_that_was_given_asks_for_it(tmp_path: Path, featdyn: Cli) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    probes = Probes(torch.randn(24, 6), torch.arange(24) % 3)
+    with Recorder(net, probes, tmp_path / "r.zarr", layers=["1"]) as recorder:
+        recorder.record(step=0)
+        with torch.no_grad():
+            net[0].weight.mul_(1.1)
+        recorder.record(step=1)
+    analyze(tmp_path / "r.zarr", "drift", model=net)
+    code, _, err = featdyn("replay", tmp_path / "r.zarr" / "results" / "drift")
+    assert code == 1
+    assert "was computed with a network of your own: give it with --model MODULE:FACTORY" in err
+    assert replay(tmp_path / "r.zarr", "results/drift", model=net).same

@@ -10,10 +10,11 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featdyn.report.figure import Lines
 from featdyn.report.plotly import TICKS, stride
 from featdyn.report.provenance_tables import rows
 from featdyn.report.rounding import counts, rounded, short
-from featdyn.report.sections.consistency.gap_curves import Distances
+from featdyn.report.sections.consistency.gap_curves import Distances, gap_curves, window
 from featdyn.statistics.resampling import wilson
 
 
@@ -69,3 +70,26 @@ def test_rows_flatten_and_leave_out_what_is_empty() -> None:
     value = {"a": {"b": 1, "c": None, "d": ""}, "e": [1, "x"], "f": [], "g": [[1], {"hé": "ü"}], "i": False, "j": 0.0}
     expected = [("a.b", "1"), ("e", "1, x"), ("g", '[[1], {"hé": "ü"}]'), ("i", "false"), ("j", "0.0")]
     assert list(rows(value)) == expected
+
+
+def test_gap_curves_are_the_stored_variable_with_its_limits() -> None:
+    result = _result([0, 5, 10, 15, 20, 25], cuts=2)
+    lags, rng = np.arange(-2, 6), np.random.default_rng(0)  # a window of the last three t2
+    middle = rng.random((2, 1, len(lags)))
+    stored = {"": middle, "_low": middle - 0.1, "_high": middle + 0.1}
+    result = result.assign({f"gap_accuracy{end}": (("cut", "set", "lag"), v) for end, v in stored.items()})
+    result = result.assign_coords(lag=lags, cut=["a", "b"], set=["test"])
+    (section,) = gap_curves(result)
+    by_checkpoint, by_step = (panel.figures["0|accuracy"] for panel in section.panels)
+    assert isinstance(by_checkpoint, Lines)
+    assert isinstance(by_step, Lines)
+    assert list(window(result)) == [3, 4, 5]
+    for i, line in enumerate(by_checkpoint.series):
+        assert line.low is not None
+        assert line.high is not None
+        for drawn, end in ((line.y, ""), (line.low, "_low"), (line.high, "_high")):
+            np.testing.assert_array_equal(drawn, stored[end][i, 0, 2:])
+        assert line.beside is not None
+        assert line.beside.tolist() == [3, 3, 3, 3, 2, 1]  # pairs of the window
+    accuracy = result["accuracy"].values[0, 0]
+    assert by_step.series[0].y[0] == pytest.approx(np.mean([accuracy[t2 - 1, t2] for t2 in (3, 4, 5)]))

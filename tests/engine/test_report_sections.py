@@ -251,6 +251,7 @@ def test_depths_differ_for_any_colour_vision(count: int, dark: bool) -> None:
     shades = [colours(series)[dark] for series in each]
     assert len(set(shades)) == count
     lightness = [luminance(shade) for shade in shades]
+    assert all(contrast(shade, PAPERS[dark]) >= 3 for shade in shades)
     assert np.all(np.diff(lightness) > 0)  # which any colour vision sees
     if count > FEW:
         traces = to_plotly(chart(each, "", checkpoint_axis([0, 1], [0, 9])))["data"]
@@ -265,11 +266,17 @@ def luminance(shade: str) -> float:
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
 
+PAPERS = ("#fcfcfa", "#15181c")  # light and dark, as in page.css
+
+
+def contrast(shade: str, paper: str) -> float:
+    darker, brighter = sorted((luminance(shade), luminance(paper)))
+    return (brighter + 0.05) / (darker + 0.05)
+
+
 @pytest.mark.parametrize("pair", [*KINDS, NEUTRAL])
 def test_kinds_stand_out_from_their_paper(pair: tuple[str, str]) -> None:
-    for shade, paper in zip(pair, ("#fcfcfa", "#15181c"), strict=True):
-        darker, brighter = sorted((luminance(shade), luminance(paper)))
-        assert (brighter + 0.05) / (darker + 0.05) >= 3
+    assert all(contrast(shade, paper) >= 3 for shade, paper in zip(pair, PAPERS, strict=True))
 
 
 def test_a_legend_is_of_several_and_large_figures_leave_out_what_nobody_could_see() -> None:

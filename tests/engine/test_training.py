@@ -206,8 +206,10 @@ def test_a_finished_run_is_left_alone_and_another_recipe_refused(tmp_path):
     train(load("digits", TINY), store)
     train(load("digits", [*TINY, "description='other words'"]), store)
     assert (store / "zarr.json").read_bytes() == before
-    with pytest.raises(RecipeError, match=r"another recipe \(training.seed: 0, 1\)"):
+    with pytest.raises(RecipeError, match=r"another recipe \(training.seed: 0 there, 1 here\)"):
         train(load("digits", [*TINY, "training.seed=1"]), store)
+    with pytest.raises(RecipeError, match=r"\(data.name: .* there, .* here, and 2 more fields\)|and 1 more field\)"):
+        train(load("digits", [*TINY, "training.seed=1", "labels.seed=1"]), store)
 
 
 def test_a_loss_that_is_not_finite_ends_with_one_line_and_a_sound_store(tmp_path):

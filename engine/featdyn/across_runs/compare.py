@@ -18,7 +18,7 @@ from featdyn.across_runs.several_runs import each
 from featdyn.compute import SERIAL, Workers
 from featdyn.errors import FeatdynError
 from featdyn.names import RANGES
-from featdyn.query import query
+from featdyn.query import query, warnings
 from featdyn.query.catalogue import Catalogue
 from featdyn.query.folds import quantile_of
 from featdyn.query.reduce import Reduction
@@ -149,7 +149,12 @@ def _cells(run: Run, quantity: str, at: Mapping[str, int], where: Sequence[str],
     variable = find(Catalogue(run), quantity)
     name, group = variable.name, quantity.rpartition(".")[0]
     conditions = [*where, *(f"{dim}={at[dim]}" for dim in TIMES if dim in variable.cells.dims)]
-    frame = query(run, quantity, where=conditions, reduce=reduce)
+    try:
+        frame = query(run, quantity, where=conditions, reduce=reduce)
+    except FeatdynError as error:
+        told = str(error).removeprefix(f"{run.path}: ")
+        said = [f"{run.path}: {told}", *(line.removeprefix(f"{run.path}: ") for line in warnings(run, quantity))]
+        raise FeatdynError("; ".join(said)) from None
     labels = [c for c in frame.columns if c not in (name, "missing", *TIMES, "step", "step1", "step2", "epoch")]
     share = name in SHARES and not reduce
     try:

@@ -12,7 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.errors import FeatdynError
+from featdyn.sizes import counted
 from featdyn.store import Run
+
+LONGEST = 80
+"""Letters of a group's name up to which it has all fields that differ."""
 
 
 def before(steps: NDArray[np.int64], step: float) -> int:
@@ -52,12 +56,27 @@ def recipe_fields(run: Run) -> dict[str, Any]:
 
 
 def group_names(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name each run by the fields in which the recipes differ, seeds left out: runs of one name are repeats."""
+    """Name each run by the fields in which the recipes differ, seeds left out: runs of one name are repeats.
+
+    Where names would be long, by as few of them as tell the groups apart, and by how many more there are.
+    """
     keys = list(dict.fromkeys(key for recipe in recipes for key in recipe))
     kept = [key for key in keys if key.rpartition(".")[2] not in ("seed", "description")]
     differ = [key for key in kept if len({repr(recipe.get(key)) for recipe in recipes}) > 1]
-    named = [", ".join(f"{key}={recipe[key]}" for key in differ if key in recipe) for recipe in recipes]
+    named = _named(recipes, differ)
+    if max(map(len, named)) > LONGEST:
+        few = list(differ)
+        for key in reversed(differ):  # the first ones, such as the network's name, say most
+            left = [name for name in few if name != key]
+            if len(set(_named(recipes, left))) == len(set(named)):
+                few = left
+        more = f" and {counted(len(differ) - len(few), 'more field')}" if len(differ) > len(few) else ""
+        named = [name + more for name in _named(recipes, few)]
     return [name or "all runs" for name in named]
+
+
+def _named(recipes: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+    return [", ".join(f"{key}={recipe[key]}" for key in keys if key in recipe) for recipe in recipes]
 
 
 def refuse_copies(marks: Sequence[Hashable], stores: Sequence[str], what: str) -> None:

@@ -22,6 +22,7 @@ from featdyn.compute import SERIAL, Plan, Workers
 from featdyn.errors import FeatdynError
 from featdyn.extras import asked_for
 from featdyn.names import NAMES
+from featdyn.output import quoted
 from featdyn.provenance import provenance
 from featdyn.store import Run, commit_result
 from featdyn.validation import Options, validate
@@ -222,7 +223,7 @@ def check(analysis: Analysis, run: Run, options: Options, model: Any, batches: I
                     "opened: open it again"
                 )
             raise FeatdynError(
-                f"{run.path}: {analysis.name} reads a result of {name}; run: featdyn analyze {run.path} {name}"
+                f"{run.path}: {analysis.name} reads a result of {name}; run: featdyn analyze {quoted(run.path)} {name}"
             )
     if not run.checkpoints:
         raise FeatdynError(f"{run.path}: holds no checkpoint yet")

@@ -29,7 +29,7 @@ def identity(
     return {
         "version": analysis.version,
         "options": {k: v for k, v in options.model_dump(mode="json").items() if k not in analysis.incidental},
-        "network": _network(run, model, asked),
+        "network": network_of(run, model, asked),
         "probes": _probes(run, files[0]),
         "weights": weights,
     }
@@ -49,7 +49,7 @@ def known(analysis: Analysis, run: Run, stamp: dict[str, Any]) -> xr.Dataset | N
     return None
 
 
-def _network(run: Run, model: nn.Module | None, asked: Sequence[Any]) -> str:
+def network_of(run: Run, model: nn.Module | None, asked: Sequence[Any] = ()) -> str:
     """Return what tells the network's function apart: its code and what it holds, or the recipe's table."""
     if model is None:
         return _digest(repr(run.described("recipe").get("network")))

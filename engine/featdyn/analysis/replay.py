@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featdyn.analysis.driver import compute
+from featdyn.analysis.identity import network_of
 from featdyn.analysis.registry import analysis as named
 from featdyn.errors import FeatdynError
 from featdyn.store import Run
@@ -77,6 +78,11 @@ def replay(store: Store, path: str, **more: Any) -> Replayed:
     options, commit = earlier.attrs.get("options"), earlier.attrs.get("input_commit")
     if not isinstance(options, dict) or not isinstance(commit, int):
         raise FeatdynError(f"{run.path}: {chosen} does not say how it was computed: no analysis of featdyn made it")
+    if more.get("model") is None and _given(run, earlier):
+        raise FeatdynError(
+            f"{run.path}: {chosen} was computed with a network of your own: give it with --model MODULE:FACTORY, from "
+            "Python with model="
+        )
     analysis = named(parts[1])
     defaults = analysis.options().model_dump(mode="json")
     gone = sorted(set(options) - set(defaults))
@@ -85,6 +91,12 @@ def replay(store: Store, path: str, **more: Any) -> Replayed:
     asked = {name: value for name, value in options.items() if value != defaults[name]}
     again = compute(analysis, Run(store, commit), fresh=True, **more, **asked)
     return Replayed(f"{run.path}/{chosen}", *_compared(earlier, again), _notes(earlier, again))
+
+
+def _given(run: Run, earlier: xr.Dataset) -> bool:
+    """Whether a result was computed with a network that was given, of a run that cannot make one."""
+    mark = (earlier.attrs.get("identity") or {}).get("network")
+    return mark is not None and "recipe" not in run.attributes and mark != network_of(run, None)
 
 
 def _compared(earlier: xr.Dataset, again: xr.Dataset) -> tuple[int, dict[str, str]]:

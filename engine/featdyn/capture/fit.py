@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from featdyn.capture.arrays import gradient_scale
 from featdyn.capture.options import CaptureOptions
 from featdyn.errors import TrainingError
+from featdyn.sizes import counted
 from featdyn_kernels.summaries import Summaries
 
 VANISHED = 0.1
@@ -17,8 +20,9 @@ VANISHED = 0.1
 class Fit:
     """How the values of one checkpoint fit what they are stored as, over all samples of one process."""
 
-    def __init__(self, options: CaptureOptions) -> None:
+    def __init__(self, options: CaptureOptions, odd: Callable[[], int] = lambda: 0) -> None:
         self._options = options
+        self._odd = odd  # how many probes have inputs that are not finite, asked where outputs are not
         self._largest: dict[str, list[Tensor]] = {}
         self._fine: dict[str, list[Tensor]] = {}  # whether all values of a sample are as they should be
 
@@ -58,6 +62,8 @@ class Fit:
             return f"does not fit {name} {limit}: {way}"
         if not bool(fine.all()):
             odd = f"is not finite for {int((~fine).sum())} of {len(fine)} probes"
+            if outputs and (inputs := self._odd()):
+                return f"{odd}: the inputs of {counted(inputs, 'probe')} hold NaN or infinite values, mend or drop them"
             if outputs:
                 return f"{odd}: training has diverged, try a smaller learning rate"
             return f"{odd}, though outputs and loss are: leave the layer out" + ", or gradients=False" * gradient

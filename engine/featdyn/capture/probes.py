@@ -85,6 +85,11 @@ class Probes:
     def __len__(self) -> int:
         return len(self.coords["sample"])
 
+    def odd(self) -> int:
+        """Return how many samples have inputs that are not finite."""
+        fine = [t.isfinite().view(len(t), -1).all(1) for _, t in leaves(self.inputs, "inputs") if t.is_floating_point()]
+        return int((~torch.stack(fine).all(0)).sum()) if fine else 0
+
     def mask_named(self, key: str | None) -> Tensor | None:
         """Return the mask of the probes, or that of the inputs which has this key, ``(sample, position)`` of bool.
 

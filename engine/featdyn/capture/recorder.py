@@ -36,7 +36,7 @@ from featdyn.capture.undisturbed import undisturbed
 from featdyn.capture.values import Number, number, tensors_to_bytes, whole
 from featdyn.errors import StoreError, TrainingError
 from featdyn.networks import unwrap
-from featdyn.sizes import size
+from featdyn.sizes import counted, size
 from featdyn.store import Run, RunPart, RunWriter, Schema, locate
 from featdyn.store.place import Place
 from featdyn.validation import validate
@@ -188,8 +188,8 @@ class Recorder:
         needs = self.plan(1)
         room = "" if needs.free is None else f"; {size(needs.free)} are free, room for {needs.free // needs.disk:,}"
         print(
-            f"{self._run.place}: {len(self.layers)} layers of {self.schema.samples:,} probes, {size(needs.disk)} a "
-            f"checkpoint before compression{room}",
+            f"{self._run.place}: {counted(len(self.layers), 'layer')} of {counted(self.schema.samples, 'probe')}, "
+            f"{size(needs.disk)} a checkpoint before compression{room}",
             file=sys.stderr,
         )
 
@@ -350,7 +350,7 @@ class Recorder:
         with self.meter:
             self.wait()
             self._foretell()
-            pending = PendingCheckpoint(Fit(self.options))
+            pending = PendingCheckpoint(Fit(self.options, self._recording.probes.odd))
             try:
                 check_alike(self._ranks.all(lambda: self._begin(pending, step, state, coords)), _ONE_NETWORK)
                 # It is also the answer that a part of a checkpoint waits for before it writes: rank 0 has the lock.

@@ -18,6 +18,7 @@ from featdyn.cli.said import called, say
 from featdyn.cli.workers import compute_flags, opened
 from featdyn.errors import FeatdynError
 from featdyn.nearest import nearest
+from featdyn.output import quoted
 
 if TYPE_CHECKING:
     from featdyn.analysis import Analysis
@@ -155,7 +156,7 @@ def _command(name: str, *analyses: Analysis) -> click.Command:
                             click.echo(f"featdyn: {found}", err=True)
                             failed += 1
                             continue
-                        look = f"{called()} report {store} -o report.html"
+                        look = f"{called()} report {quoted(store)} -o report.html"
                         say(f"{store}: {found.attrs['path']} committed; look at it with: {look}")
         if failed:
             click.echo(f"{failed} of {tried} {'stores' if len(analyses) == 1 else 'analyses'} failed", err=True)

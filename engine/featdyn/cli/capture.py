@@ -15,6 +15,7 @@ from featdyn.cli.flags import flags
 from featdyn.cli.progress import bar
 from featdyn.compute.options import ComputeOptions
 from featdyn.errors import FeatdynError
+from featdyn.sizes import counted
 from featdyn.validation import validate
 
 
@@ -80,7 +81,9 @@ def command(
             said=lambda line: click.echo(line, err=True), accept_changes=accept_changes,
             room=None if limit is None else limit - resident(), **functions, **options,
         )  # fmt: skip
-    click.echo(f"{store}: {run.checkpoints} checkpoints, steps {run.values('step')[0]} to {run.values('step')[-1]}")
+    click.echo(
+        f"{store}: {counted(run.checkpoints, 'checkpoint')}, steps {run.values('step')[0]} to {run.values('step')[-1]}"
+    )
 
 
 command.params += flags(CaptureOptions)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from featdyn.output import quoted
+
 
 @click.command(epilog="Example: featdyn compact run.zarr")
 @click.argument("store", type=click.Path())
@@ -16,6 +18,8 @@ def command(store: str) -> None:
     from featdyn.store import compact
 
     if compact(store):
-        click.echo(f"{store}: rewritten in the newest format; when nobody has it open any more: featdyn gc {store}")
+        click.echo(
+            f"{store}: rewritten in the newest format; when nobody has it open any more: featdyn gc {quoted(store)}"
+        )
     else:
         click.echo(f"{store}: nothing to do, what is small lies in few files already")

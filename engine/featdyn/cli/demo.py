@@ -9,6 +9,7 @@ import click
 
 from featdyn.cli.progress import bar
 from featdyn.cli.said import called
+from featdyn.output import quoted
 
 SHORTER = (
     "training.epochs=6",
@@ -42,4 +43,4 @@ def command(out: str) -> None:
     write_report(Run(store), report)
     took, here = time.monotonic() - start, called()
     click.echo(f"\nstore   {store}\nreport  {report}\ndone in {took:.0f} s; next, from this folder:")
-    click.echo(f"  {here} info {store}\n  {here} query {store}")
+    click.echo(f"  {here} info {quoted(store)}\n  {here} query {quoted(store)}")

@@ -9,6 +9,7 @@ import click
 
 from featdyn.cli.progress import bar
 from featdyn.errors import FeatdynError
+from featdyn.sizes import counted
 
 
 @click.command(epilog="Example: featdyn import 'features/step*.npz' --axes sample,feature --store run.zarr")
@@ -59,7 +60,10 @@ def command(
             progress=update,
         )
     steps_ = run.values("step")
-    click.echo(f"{store}: {run.checkpoints} checkpoints, steps {steps_[0]} to {steps_[-1]}, {len(run.layers)} layers")
+    click.echo(
+        f"{store}: {counted(run.checkpoints, 'checkpoint')}, steps {steps_[0]} to {steps_[-1]}, "
+        f"{counted(len(run.layers), 'layer')}"
+    )
 
 
 def _parts(text: str | None) -> list[str]:

@@ -12,6 +12,7 @@ import click
 from featdyn.cli.out import text_format
 from featdyn.output import shown
 from featdyn.plain import plain
+from featdyn.sizes import counted
 
 
 @click.command(epilog="Example: featdyn info run.zarr --results")
@@ -32,7 +33,10 @@ def command(store: str, results: bool, kind: str | None) -> None:
         click.echo(json.dumps(plain(found, missing=True), indent=1))
         return
     probes = ", ".join(f"{n} {split}" for split, n in found["probes"].items())
-    click.echo(f"{store}: {found['checkpoints']} checkpoints, {len(found['layers'])} layers, probes: {shown(probes)}")
+    click.echo(
+        f"{store}: {counted(found['checkpoints'], 'checkpoint')}, {counted(len(found['layers']), 'layer')}, "
+        f"probes: {shown(probes)}"
+    )
     if found["description"]:
         click.echo(shown(found["description"]))
     click.echo(f"\n{'layer':<24} {'shape':<16} {'dtype':<8} per checkpoint")
@@ -61,6 +65,8 @@ def command(store: str, results: bool, kind: str | None) -> None:
     click.echo("\nresults: " + (", ".join(found["results"]) or "none yet; see featdyn analyze --help"))
     for row in found.get("answered", []):
         click.echo("\n" + shown(f"{row['path']}: {row['question']}"))
+        if row["behind"]:
+            click.echo(shown(f"  {row['behind']}"))
         click.echo(shown(f"  options: {row['options']}"))
         click.echo(shown(f"  missing: {row['missing'] or 'nothing'}"))
 

@@ -9,7 +9,7 @@ import click
 from featdyn.cli.complete import completing
 from featdyn.cli.out import out_file, text_format
 from featdyn.errors import FeatdynError
-from featdyn.output import shown
+from featdyn.output import quoted, shown
 
 
 def _figures(ctx: click.Context, incomplete: str) -> list[str]:
@@ -42,7 +42,7 @@ def command(
     run = Run(store)
     if figure is None:
         if out is not None or where:
-            raise FeatdynError(f"name a figure after {store}; featdyn plot {store} lists them")
+            raise FeatdynError(f"name a figure after {store}; featdyn plot {quoted(store)} lists them")
         found = all_figures(run)
         if kind == "json":
             click.echo(
@@ -62,9 +62,14 @@ def command(
     figures = drawn.figures(chosen)
     from featdyn.report.paper import save  # after what may be wrong with names: it needs Matplotlib
 
+    if drawn.warning:
+        click.echo(shown(f"featdyn: {drawn.warning}"), err=True)
     path = save(figures, out or f"{drawn.name}.pdf", width=width, source=drawn.source)
     written = {"wrote": str(path), "figure": drawn.name, "shows": [one.title for _, one in figures]}
-    click.echo(json.dumps(written) if kind == "json" else shown(f"wrote {path}: {figures[0][1].title}"))
+    shows = figures[0][1].title
+    if len(figures) > 1:  # of each cut, say, whose places stand in front of their titles
+        shows = f"{'; '.join(place for place, _ in figures)}{shows.removeprefix(figures[0][0])}"
+    click.echo(json.dumps(written) if kind == "json" else shown(f"wrote {path}: {shows}"))
 
 
 def _pair(words: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import click
 
 from featdyn.cli.complete import completing
 from featdyn.cli.out import format_of, out_file, table_format
+from featdyn.output import shown
 
 
 def _variables(ctx: click.Context, incomplete: str) -> list[str]:
@@ -72,4 +73,6 @@ def command(
         query.render(query.variables(run, *variables), form, out or sys.stdout, raw=raw, whole=True)
         return
     answer = query.ask(run, *variables, where=where, by=by, reduce=reduce, like=like, sort=sort, top=top, limit=limit)
+    for warning in query.warnings(run, *variables):
+        click.echo(shown(f"featdyn: {warning}"), err=True)
     query.render(answer, form, out or sys.stdout, raw=raw)

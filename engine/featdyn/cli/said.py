@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import sys
 from pathlib import Path
 
 import click
 
+from featdyn.output import quoted
+
 
 def called() -> str:
     """Return what stands for ``featdyn`` where this person is: how it was called, where no shell finds that name."""
     if shutil.which("featdyn"):
         return "featdyn"
-    program, python = sys.argv[0], shlex.quote(sys.executable)
+    program, python = sys.argv[0], quoted(sys.executable)
     if Path(program).name == "__main__.py":
         return f"{python} -m featdyn"
-    return shlex.quote(program) if os.access(program, os.X_OK) else f"{python} {shlex.quote(program)}"
+    return quoted(program) if os.access(program, os.X_OK) else f"{python} {quoted(program)}"
 
 
 def say(text: str) -> None:

@@ -11,6 +11,7 @@ from featdyn.cli.allocator import keep_freed_memory
 from featdyn.cli.complete import completing
 from featdyn.cli.progress import bar
 from featdyn.cli.said import say
+from featdyn.sizes import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +93,8 @@ def command(
         run = train(chosen, store, events, accept_changes=accept_changes)
     last = run.coords.isel(checkpoint=-1)
     accuracy = float(last["test_accuracy"])
-    say(f"{store}: {run.checkpoints} checkpoints, test accuracy {accuracy:.4f} after {int(last['step'])} steps")
+    held = counted(run.checkpoints, "checkpoint")
+    say(f"{store}: {held}, test accuracy {accuracy:.4f} after {int(last['step'])} steps")
 
 
 def _sweep(recipe: str, folder: str, sweeps: tuple[str, ...], changes: tuple[str, ...], seeds: int | None) -> None:

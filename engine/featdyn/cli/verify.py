@@ -10,8 +10,9 @@ import click
 
 from featdyn.cli.out import text_format
 from featdyn.cli.progress import bar
-from featdyn.output import shown
+from featdyn.output import quoted, shown
 from featdyn.plain import plain
+from featdyn.sizes import counted
 
 
 @click.command(epilog="Example: featdyn verify run.zarr --sample 0.1")
@@ -83,7 +84,7 @@ def command(
         anew = shown(", ".join(verdict.mendable))
         if repaired is None and verdict.problems:
             also = f"; write anew: {anew}" if anew else ""
-            click.echo(f"featdyn verify {store} --repair would drop: {what}{also}")
+            click.echo(f"featdyn verify {quoted(store)} --repair would drop: {what}{also}")
         elif repaired is not None and repaired.changed:
             click.echo(f"{store}: dropped: {what}; {repaired.checkpoints} checkpoints are left")
             if anew:
@@ -91,7 +92,9 @@ def command(
             if repaired.source != "zarr.json":
                 click.echo(f"{store}: zarr.json and commits/root.json were made anew from {repaired.source}")
             if repaired.aside:
-                click.echo(f"{store}: the old zarr.json is {repaired.aside}; to free the room: featdyn gc {store}")
+                click.echo(
+                    f"{store}: the old zarr.json is {repaired.aside}; to free the room: featdyn gc {quoted(store)}"
+                )
     if not (verdict.sound or repaired):
         sys.exit(1)
 
@@ -123,7 +126,7 @@ def _same(
         said = "" if each.equal else "  differs"
         click.echo(f"{shown(each.path):<40} {cells} {each.allowed:>10.2g}{said}")
     verdict = f"{other} of {len(found)} arrays differ" if other else f"{len(found)} arrays equal up to rounding"
-    click.echo(f"{store}: {count} probes at checkpoint {t}: {verdict}")
+    click.echo(f"{store}: {counted(count, 'probe')} at checkpoint {t}: {verdict}")
     return not other
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from featdyn.errors import ComputeError
-from featdyn.sizes import size
+from featdyn.sizes import counted, singular, size
 
 LOG = logging.getLogger("featdyn")
 
@@ -56,8 +56,8 @@ class Plan:
         each = f"{threads} at once, each " if threads > 1 else ""
         libraries = f"{size(base)} of it is taken already; " if base else ""
         LOG.info(
-            "%s; %d tasks, %s to read; at most %s of memory in a process (%s%s%s)",
-            self.work, self.tasks, size(self.reads), size(peak), libraries, each, parts,
+            "%s; %s, %s to read; at most %s of memory in a process (%s%s%s)",
+            singular(self.work), counted(self.tasks, "task"), size(self.reads), size(peak), libraries, each, parts,
         )  # fmt: skip
         if limit is not None and peak > limit:
             raise ComputeError(

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from featdyn.analysis.status import meanings
+from featdyn.query.age import behind
 from featdyn.store import Run
 
 
 def answered(run: Run) -> list[dict[str, Any]]:
     """Return name, path, question, options and missing cells of the newest result of each analysis.
 
-    Options are JSON; ``missing`` says of each status variable how many of its cells are missing for what reason, and
+    Options are JSON; ``behind`` says where the run has more checkpoints by now; ``missing`` says of each status
+    variable how many of its cells are missing for what reason, and
     how many it has.
     """
     found = []
@@ -24,6 +26,7 @@ def answered(run: Run) -> list[dict[str, Any]]:
         options, question = json.dumps(attributes.get("options", {})), str(attributes.get("question", ""))
         missing = "; ".join(_missing(run, path))
         found.append({"name": name, "path": path, "question": question, "options": options, "missing": missing})
+        found[-1]["behind"] = behind(run, path)
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from featdyn.errors import FeatdynError
+from featdyn.output import quoted
 from featdyn.query import derived
 from featdyn.query.cells import Array
 from featdyn.store import Run
@@ -54,7 +55,7 @@ class Catalogue:
         if group != "results" or analysis in self.run.analyses or analysis not in analyses():
             return ""
         there = f"there are results of {', '.join(self.run.analyses)}" if self.run.analyses else "there are none"
-        return f"no result of {analysis}, {there}: featdyn analyze {self.run.path} {analysis}"
+        return f"no result of {analysis}, {there}: featdyn analyze {quoted(self.run.path)} {analysis}"
 
     def matching(self, patterns: Sequence[str]) -> list[str]:
         """Return names in place of patterns: ``cube.*norm``, or a regular expression behind ``~``."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,14 +24,27 @@ class Groups:
 
     @classmethod
     def of(cls, columns: Mapping[str, Array]) -> Groups:
-        """Return one group for each combination of values that is there, sorted."""
-        frame = pd.DataFrame(dict(columns))
-        codes = frame.groupby(list(columns), sort=True, dropna=False).ngroup().to_numpy()
+        """Return one group for each combination of values that is there, sorted; numbers in text as numbers."""
+        frame = pd.DataFrame({name: _ordered(values) for name, values in columns.items()})
+        codes = frame.groupby(list(columns), sort=True, dropna=False, observed=True).ngroup().to_numpy()
         first = np.unique(codes, return_index=True)[1]
         return cls({name: np.asarray(values)[first] for name, values in columns.items()}, np.asarray(codes, np.intp))
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
+
+
+def _ordered(values: Array) -> Any:
+    """Return text as categories in the order 2, 10, 10a; other values as they are."""
+    if values.dtype != object:
+        return values
+    words = sorted({str(value) for value in values}, key=lambda text: _parts(text))
+    return pd.Categorical([str(value) for value in values], words, ordered=True)
+
+
+def _parts(text: str) -> list[str | int]:
+    """Return text and numbers by turns, so that like stands against like."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))]
 
 
 def split(region: Region, piece: Array, groups: Mapping[int, Groups]) -> Iterator[tuple[Place, Array]]:

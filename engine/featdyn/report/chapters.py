@@ -12,6 +12,10 @@ import xarray as xr
 
 from featdyn.analysis import Analysis, analyses
 from featdyn.analysis.status import summary
+from featdyn.query.age import checkpoints_then
+from featdyn.report.figure import Figure, Map, known, numbers
+from featdyn.report.figures import by_layer
+from featdyn.report.findings import ONE_CHECKPOINT
 from featdyn.report.section import Finding, Grid, Section, word
 from featdyn.store import Run
 
@@ -29,6 +33,7 @@ class Chapter:
     sections: Sequence[Section]  # at least one
     missing: Sequence[tuple[str, str, str]]  # what could not be computed, why, and in how many cells of how many
     checkpoints: int  # of the run when it was computed
+    last: int  # the newest checkpoint that it is of, -1 where none has a place of its own
     path: str  # in the store
     attributes: Mapping[str, Any]
 
@@ -44,12 +49,12 @@ def chapters(run: Run, known: dict[str, Chapter] | None = None) -> list[Chapter]
 
     What is made goes into ``known``, by its path in the store, and what is there already is not made again.
     """
-    known = {} if known is None else known
+    made = {} if known is None else known
     for name in run.analyses:
-        if run.results(name)[-1] not in known:
-            made = chapter(run, name)
-            known[made.path] = made
-    return [known[run.results(name)[-1]] for name in run.analyses]
+        if run.results(name)[-1] not in made:
+            one = chapter(run, name)
+            made[one.path] = one
+    return [dated(made[run.results(name)[-1]], run.checkpoints) for name in run.analyses]
 
 
 def chapter(run: Run, name: str) -> Chapter:
@@ -65,20 +70,50 @@ def unasked(run: Run) -> list[Analysis]:
 def _chapter(run: Run, name: str, analysis: Analysis | None) -> Chapter:
     result, path = run.result(name), run.results(name)[-1]
     explained = _explained(result)
-    commit = result.attrs.get("input_commit", run.commits[-1].number)
     return Chapter(
         name=name,
         question=analysis.question if analysis else str(result.attrs.get("question", "")),
         source=analysis.source if analysis else "",
-        sections=_with_way(_sections(name, result, analysis), result.attrs),
+        sections=[
+            _coloured(_comparing(section, result), run.layers)
+            for section in _with_way(_sections(name, result, analysis), result.attrs)
+        ],
         missing=[
             (", ".join(explained.get(status, [status])), reason, f"{count:,} of {size:,}")
             for status, reason, count, size in summary(result)
         ],
-        checkpoints=sum(c.kind == "checkpoint" and c.number <= commit for c in run.commits),
+        checkpoints=checkpoints_then(run, path),
+        last=max(
+            (int(result[dim].values.max()) for dim in ("t", "t2") if dim in result.coords and result[dim].size),
+            default=-1,
+        ),
         path=path,
         attributes={key: value for key, value in result.attrs.items() if key not in ("analysis", "question")},
     )
+
+
+def dated(chapter: Chapter, checkpoints: int) -> Chapter:
+    """Name the last checkpoint of a result by its number, where it is not the run's: words say "the last" of it."""
+    if not 0 <= chapter.last < checkpoints - 1:
+        return chapter
+
+    def said(text: str) -> str:
+        return text.replace("the last checkpoint", f"checkpoint {chapter.last} (its last)")
+
+    def named(section: Section) -> Section:
+        panels = [
+            replace(
+                panel,
+                caption=said(panel.caption),
+                figures={key: replace(figure, title=said(figure.title)) for key, figure in panel.figures.items()},
+            )
+            for panel in section.panels
+        ]
+        finding = section.finding and replace(section.finding, sentence=said(section.finding.sentence))
+        text = [said(paragraph) for paragraph in section.text]
+        return replace(section, text=text, panels=panels, finding=finding, note=said(section.note))
+
+    return replace(chapter, sections=[named(section) for section in chapter.sections])
 
 
 def _sections(name: str, result: xr.Dataset, analysis: Analysis | None) -> list[Section]:
@@ -92,6 +127,33 @@ def _sections(name: str, result: xr.Dataset, analysis: Analysis | None) -> list[
         reason = f"Its own section cannot show this result ({type(error).__name__}: {error})."
         return [plain_section(name, result, reason)]
     return [found] if isinstance(found, Section) else list(found)
+
+
+def _comparing(section: Section, result: xr.Dataset) -> Section:
+    """Leave out what compares checkpoints where there is one: its change would be none because it is compared with
+    itself.
+    """
+    if not {"t1", "t2"} <= set(result.coords) or np.unique([*result["t1"].values, *result["t2"].values]).size > 1:
+        return section
+    kept = [panel for panel in section.panels if panel.figures and not _over_time(next(iter(panel.figures.values())))]
+    choices = {name: held for name, held in section.choices.items() if any(name in panel.choices for panel in kept)}
+    finding = section.finding and Finding(ONE_CHECKPOINT)
+    preset = {name: value for name, value in section.preset.items() if name in choices}
+    return replace(section, panels=kept, choices=choices, preset=preset, pair_maps=None, finding=finding)
+
+
+def _over_time(figure: Figure) -> bool:
+    values = numbers(figure.z) if isinstance(figure, Map) else known(figure.series)
+    return bool(figure.x.checkpoints or figure.y.checkpoints or not np.isfinite(values).any())
+
+
+def _coloured(section: Section, layers: Sequence[str]) -> Section:
+    """Give a layer one colour on all of the page, wherever a line is of it or of the cut behind it."""
+    panels = [
+        replace(panel, figures={key: by_layer(figure, layers) for key, figure in panel.figures.items()})
+        for panel in section.panels
+    ]
+    return replace(section, panels=panels)
 
 
 def _with_way(sections: list[Section], attributes: Mapping[str, Any]) -> list[Section]:

@@ -7,6 +7,7 @@ out from the paper. Neighbours differ in dash and marker too, so that twenty can
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from featdyn.report.figure import Series
 
@@ -20,11 +21,11 @@ _VIRIDIS = (
     (0x44, 0x01, 0x54), (0x48, 0x28, 0x78), (0x3E, 0x49, 0x89), (0x31, 0x68, 0x8E), (0x26, 0x82, 0x8E),
     (0x1F, 0x9E, 0x89), (0x35, 0xB7, 0x79), (0x6E, 0xCE, 0x58), (0xB5, 0xDE, 0x2B), (0xFD, 0xE7, 0x25),
 )  # fmt: skip
-_PART = ((0.0, 0.78), (0.28, 1.0))
+_PART = ((0.0, 0.57), (0.35, 1.0))  # on each paper a contrast of 3 at least
 DASHES = ("solid", "dash", "dot")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x")
 FEW = 4
-"""Lines by depth up to which colours alone tell them apart."""
+"""Lines, evenly spread by depth, up to which colours alone tell them apart."""
 
 
 def colours(series: Series) -> tuple[str, str]:
@@ -36,8 +37,11 @@ def colours(series: Series) -> tuple[str, str]:
 
 
 def patterns(series: Sequence[Series]) -> list[tuple[str, str]]:
-    """Return marker and dash of each line: beyond :data:`FEW` lines by depth neighbours differ in both."""
-    many = sum(one.depth is not None for one in series) > FEW
+    """Return marker and dash of each line: where depths are closer than those of :data:`FEW` lines, neighbours
+    differ in both.
+    """
+    depths = sorted({one.depth for one in series if one.depth is not None})
+    many = any(after - before < 1 / (FEW - 1) - 1e-9 for before, after in pairwise(depths))
     found = []
     for one in series:
         if not many or one.depth is None or one.order is None:

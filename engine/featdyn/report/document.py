@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from featdyn.errors import FeatdynError
 from featdyn.output import output_file
@@ -30,6 +31,8 @@ POLL = 2000
 ENDINGS = ("", ".html", ".htm")
 """Of files with a page; none for pipes and devices."""
 
+LONG = 48
+"""Letters of a name in a table up to which it stands whole."""
 LIBRARY = "vendor/plotly-cartesian.min.js"
 
 
@@ -103,6 +106,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters |= {"brief": brief, "breakable": breakable}
     environment.globals |= {"labels": LABELS, "alt_text": alt_text}
     return environment
 
@@ -110,6 +114,17 @@ def _environment() -> Environment:
 @cache
 def _library() -> str:
     return packed(_read(LIBRARY))
+
+
+def brief(text: object, most: int = LONG) -> str:
+    """Return a text whose middle is left out where it is longer than a cell has room for."""
+    whole, half = str(text), most // 2
+    return whole if len(whole) <= most else f"{whole[:half]}…{whole[-half:]}"
+
+
+def breakable(name: str) -> Markup:
+    """Return a dotted name that may break behind its dots and underscores, rather than inside its words."""
+    return Markup(re.sub(r"(?<=[._])(?=\w)", "<wbr>", str(escape(name))))
 
 
 def check_ending(path: str | Path) -> None:

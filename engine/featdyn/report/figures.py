@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from featdyn.report.figure import Axis, Lines, Map, Series, numbers
+from featdyn.report.figure import Axis, Figure, Lines, Map, Series, numbers
 
 
 def checkpoint_axis(checkpoints: ArrayLike, steps: ArrayLike, title: str = "checkpoint / step") -> Axis:
@@ -63,6 +64,19 @@ def curves(
         )
         for i, label in enumerate(data[of].values.tolist())
     ]
+
+
+def by_layer(figure: Figure, layers: Sequence[str]) -> Figure:
+    """Return a figure whose lines of some of these layers, or of cuts behind them, have the colours of all of them."""
+    places = {name: i / max(1, len(layers) - 1) for i, name in enumerate(layers)}
+
+    def depth(one: Series) -> float | None:
+        return places.get(one.name, places.get(one.name.rpartition(", ")[0]))  # as in "s1b3, shallow half"
+
+    if isinstance(figure, Map) or any(one.depth is not None and depth(one) is None for one in figure.series):
+        return figure
+    each = (one if one.depth is None else replace(one, depth=depth(one)) for one in figure.series)
+    return replace(figure, series=tuple(each))
 
 
 def curve(data: xr.Dataset, name: str, over: str, label: str, order: int | None = None, **more: Any) -> Series:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from featdyn.report.section import bounded_word, name_of
 
+ONE_CHECKPOINT = "There is one checkpoint, which has no change to show."
 NOTHING = "Nothing here could be computed; the reasons stand below."
 
 
@@ -32,7 +33,10 @@ def sign_of(cell: xr.Dataset, name: str) -> int:
 
 def probes(result: xr.Dataset) -> str:
     """Return which probes a finding speaks of, as in "on test probes"."""
-    return f"on {result['set'].item()} probes" if "set" in result.coords and result["set"].ndim == 0 else ""
+    if "set" not in result.coords or result["set"].ndim:
+        return ""
+    name = str(result["set"].item())
+    return f"on {name} probes" if name != "probes" else "on all probes"  # of a run without splits
 
 
 def halfway(steps: xr.DataArray) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
@@ -10,6 +10,11 @@ import xarray as xr
 from featdyn.report.figure import Axis, Lines, Map
 from featdyn.report.figures import chart, curves, layer_map, time_axis
 from featdyn.report.section import Grid, Section, cells, choices_of, panel, preset_set
+
+
+def with_of(name: str, of: Mapping[str, str]) -> str:
+    """Return a quantity in words, with what it is taken of: effective rank of singular values."""
+    return " of ".join(filter(None, (name.replace("_", " "), of.get(name, ""))))
 
 
 def layer_curves(
@@ -21,13 +26,16 @@ def layer_curves(
     grid: Grid,
     *,
     as_map: bool = False,
+    of: Mapping[str, str] | None = None,
+    detail: str = "",
     **more: Any,
 ) -> Section:
     """Return the section; ``quantities`` are variables over layer, set and t, of which some may be left out.
 
-    ``as_map`` adds the same numbers as a map of layers by checkpoints; ``more`` is as of :class:`Section`.
+    ``as_map`` adds the same numbers as a map of layers by checkpoints. ``of`` says what some quantities are taken of
+    and ``detail`` what all are, where other sections have such names; ``more`` is as of :class:`Section`.
     """
-    names = {name: name.replace("_", " ") for name in quantities if name in result}
+    names = {name: with_of(name, of or {}) for name in quantities if name in result}
     choices = choices_of(result, "set") | {"quantity": names}
     axis, each_set = time_axis(result), cells(result, "set")
 
@@ -44,6 +52,10 @@ def layer_curves(
         }
         return layer_map(of[quantity].transpose("layer", "t").values, result["layer"].values, axis, **ends)
 
-    panels = [panel(caption, choices, draw, "layers")]
-    panels += [panel(f"{caption}, layers by checkpoints", choices, drawn_as_map, "layers_map")] if as_map else []
+    panels = [panel(caption, choices, draw, "layers", detail=detail)]
+    panels += (
+        [panel(f"{caption}, layers by checkpoints", choices, drawn_as_map, "layers_map", detail=detail)]
+        if as_map
+        else []
+    )
     return Section(title, text, panels, choices, preset_set(result), grid, **more)

@@ -9,9 +9,10 @@ from typing import Any
 
 from featdyn.errors import FeatdynError
 from featdyn.nearest import nearest
+from featdyn.query.age import behind, warning
 from featdyn.query.selection import IN_RESULTS
 from featdyn.query.where import places
-from featdyn.report.chapters import chapter
+from featdyn.report.chapters import chapter, dated
 from featdyn.report.figure import Figure
 from featdyn.report.layer_summaries import layers
 from featdyn.report.section import Panel, Section
@@ -30,6 +31,7 @@ class NamedFigure:
     panels : one, or one for each place of an axis, such as each cut
     choices : name of a choice to what it may be, in words
     source : of which commit it is
+    warning : that its result is behind the run, where it is
     """
 
     name: str
@@ -37,6 +39,7 @@ class NamedFigure:
     panels: tuple[Panel, ...]
     section: Section
     source: str
+    warning: str = ""
 
     @property
     def choices(self) -> dict[str, list[str]]:
@@ -108,7 +111,7 @@ def groups(run: Run) -> list[str]:
 def figures_of(run: Run, group: str) -> dict[str, NamedFigure]:
     """Return the figures of one of :func:`groups`, by name."""
     found: dict[str, NamedFigure] = {}
-    for section, source in _sections(run, group):
+    for section, source, said in _sections(run, group):
         for panel in section.panels:
             if not panel.figures:
                 continue
@@ -121,7 +124,7 @@ def figures_of(run: Run, group: str) -> dict[str, NamedFigure]:
                 number += 1
                 name = f"{group}.{panel.name or _slug(panel.caption)}_{number}"
             caption = f"{section.title}, one of each {' and '.join(panel.at)}" if panel.at else panel.caption
-            found[name] = NamedFigure(name, caption, (panel,), section, source)
+            found[name] = NamedFigure(name, caption, (panel,), section, source, said)
     return found
 
 
@@ -149,17 +152,18 @@ def find(run: Run, name: str) -> NamedFigure:
     return found[name] if rest else next(iter(found.values()))
 
 
-def _sections(run: Run, group: str) -> Iterator[tuple[Section, str]]:
+def _sections(run: Run, group: str) -> Iterator[tuple[Section, str, str]]:
     at = f"{run.name}, commit {run.commits[-1].number}"
     if group == "training":
-        yield Section("Training", panels=panels(run)), at
+        yield Section("Training", panels=panels(run)), at, ""
     elif group == "layers":
         if held := layers(run):
-            yield held[0], at
+            yield held[0], at, ""
     else:
-        held_by = chapter(run, group)
+        held_by = dated(chapter(run, group), run.checkpoints)
         for section in held_by.sections:
-            yield section, f"{at}, {held_by.path}"
+            said = behind(run, held_by.path)
+            yield section, ", ".join(filter(None, [at, held_by.path, said])), warning(run, held_by.path)
 
 
 def _slug(caption: str) -> str:

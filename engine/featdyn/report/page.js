@@ -35,15 +35,32 @@
   // The value of a radio button in the section of a plot.
   const choice = (plot, of) => plot.closest("section").querySelector(`input[name="${of}"]:checked`);
 
+  // The checkpoint that a figure of one shows: of those that its result holds, the nearest to the slider's.
+  function timeOf(plot) {
+    const at = plot.dataset.by.split(" ").indexOf("t");
+    if (at < 0) return null;
+    const times = [...new Set(Object.keys(figures[plot.dataset.slot]).map((key) => Number(key.split("|")[at])))];
+    return times[nearest(times, checkpoints[now])];
+  }
+
+  // What to say of a figure that does not know the slider's checkpoint.
+  function remark(plot) {
+    const wanted = checkpoints[now], drawn = timeOf(plot), { meta } = figureOf(plot).layout;
+    if (drawn !== null && drawn !== wanted) return `Drawn is checkpoint ${drawn}, the nearest to ${wanted} that there is.`;
+    const axis = [meta?.x, meta?.y].find((held) => held && placeOf(held, wanted) === null);
+    if (!axis) return "";
+    return wanted > axis[0] ? `Ends at checkpoint ${axis.at(-1)}, before ${wanted}.` : `Begins at checkpoint ${axis[0]}, after ${wanted}.`;
+  }
+
+  function say(plot) {
+    const said = plot.parentElement.querySelector(".drawn"), words = remark(plot);
+    if (said.textContent !== words) said.textContent = words;
+  }
+
   // The figure that the choices of its section show.
   function figureOf(plot) {
     if (plot.dataset.maps) return pairMap(plot);
-    const by = plot.dataset.by.split(" ").filter(Boolean), keys = Object.keys(figures[plot.dataset.slot]);
-    const chosen = by.map((of, i) => {
-      if (of !== "t") return choice(plot, of).value;
-      const times = [...new Set(keys.map((key) => Number(key.split("|")[i])))];
-      return times[nearest(times, checkpoints[now])];
-    });
+    const chosen = plot.dataset.by.split(" ").filter(Boolean).map((of) => of === "t" ? timeOf(plot) : choice(plot, of).value);
     return figures[plot.dataset.slot][chosen.join("|")];
   }
 
@@ -59,7 +76,7 @@
       meta: bounds && { low: end(0), high: end(1) },
       zmin, zmax: Math.max(zmax, zmin + 0.01),
       colorscale: "Cividis",
-      colorbar: { thickness: 9, outlinewidth: 0, tickformat: ".0%", nticks: 6, xpad: 6 },
+      colorbar: { thickness: 9, outlinewidth: 0, tickformat: zmax - zmin < 0.05 ? ".1%" : ".0%", nticks: 6, xpad: 6 },
     };
     const xaxis = { ...grid.axis2, showgrid: false, title: { text: "t2, deep half: checkpoint / step" } };
     const yaxis = { ...grid.axis1, showgrid: false, title: { text: "t1, shallow half: checkpoint" }, ticktext: grid.axis1.tickvals.map((i) => grid.t1[i]) };
@@ -98,14 +115,21 @@
     return [...marks, ...cursor(own.meta)];
   }
 
-  // A line where the checkpoint of the slider is, on every axis of checkpoints.
+  // Where a checkpoint is on an axis of some of them, between two if need be; null where the axis does not reach it.
+  function placeOf(axis, wanted) {
+    const next = axis.findIndex((held) => held >= wanted);
+    if (next < 0 || (next === 0 && axis[0] > wanted)) return null;
+    return axis[next] === wanted ? next : next - (axis[next] - wanted) / (axis[next] - axis[next - 1]);
+  }
+
+  // A line where the checkpoint of the slider is, on every axis of checkpoints that reaches it.
   function cursor(meta) {
     if (checkpoints.length < 2) return [];
     const line = { width: 1.5, color: colour("cursor"), dash: "dot" };
-    const at = (of) => nearest(meta[of], checkpoints[now]);
+    const [x, y] = ["x", "y"].map((of) => meta?.[of] ? placeOf(meta[of], checkpoints[now]) : null);
     const shapes = [];
-    if (meta?.x) shapes.push({ type: "line", x0: at("x"), x1: at("x"), yref: "paper", y0: 0, y1: 1, line });
-    if (meta?.y) shapes.push({ type: "line", y0: at("y"), y1: at("y"), xref: "paper", x0: 0, x1: 1, line });
+    if (x !== null) shapes.push({ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line });
+    if (y !== null) shapes.push({ type: "line", y0: y, y1: y, xref: "paper", x0: 0, x1: 1, line });
     return shapes;
   }
 
@@ -178,6 +202,7 @@
     const figure = figureOf(plot), pairs = plot.dataset.maps, size = [plot.clientWidth, plot.clientHeight];
     Plotly.react(plot, tracesOf(plot, size[0]), layout(figure, size), config);
     plot.stale = false;
+    say(plot);
     if (pairs && !plot.told) {
       plot.told = true;
       plot.on("plotly_hover", (event) => showHover(plot, event));
@@ -206,6 +231,7 @@
     for (const plot of plots) {
       if (plot.dataset.by.split(" ").includes("t") || !plot.near || plot.stale) { renew([plot]); continue; }
       const own = figureOf(plot).layout;
+      say(plot);
       if (own.meta?.x || own.meta?.y) Plotly.relayout(plot, { shapes: shapesOf(own) });
     }
   }
@@ -238,7 +264,7 @@
   // What a figure is called: its caption and what was chosen.
   function titleOf(plot) {
     const caption = plot.parentElement.querySelector("figcaption").firstChild.textContent.trim();
-    const chosen = plot.dataset.by.split(" ").filter(Boolean).map((of) => of === "t" ? `checkpoint ${checkpoints[now]}` : choice(plot, of).parentElement.title);
+    const chosen = plot.dataset.by.split(" ").filter(Boolean).map((of) => of === "t" ? `checkpoint ${timeOf(plot)}` : choice(plot, of).parentElement.title);
     return [caption, chosen.join(", ")].filter(Boolean).join(": ");
   }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from featdyn.output import quoted
 from featdyn.report.chapters import Chapter, chapters, unasked
 from featdyn.report.document import Document, check_ending, write
 from featdyn.report.layer_summaries import Sums, layers
@@ -88,7 +88,7 @@ def parts(run: Run, known: Known | None = None) -> Iterator[Part]:
     known = known or Known()
     training, results, recorded = panels(run), chapters(run, known.chapters), layers(run, known.sums)
     checkpoints, at_steps = times(run)
-    store, asked = shlex.quote(str(run.path)), unasked(run)
+    store, asked = quoted(run.path), unasked(run)
 
     def part(
         name: str, template: str, sections: Mapping[str, Section] | None = None, key: str = "", **more: Any

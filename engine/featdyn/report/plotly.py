@@ -21,6 +21,8 @@ from featdyn.report.rounding import rounded, short
 
 TICKS = 9
 MARKED = 60  # points up to which each is marked
+NARROW = 0.05
+"""Span of shares below which the ends of a colour scale would read alike without a decimal."""
 BOUNDED = 64 * 64
 """Cells up to which a map holds its intervals: beyond, they would be most of the page."""
 
@@ -37,6 +39,11 @@ def _of_lines(figure: Lines) -> dict[str, Any]:
         "showlegend": len(figure.series) > 1,
         "meta": _meta(figure.x, figure.y, **({"beside": figure.beside} if figure.beside else {})),
     }
+    if not known(figure.series).size:
+        said = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False, "text": "No value is known."}
+        for axis in ("xaxis", "yaxis"):
+            layout[axis] = {"title": layout[axis]["title"], "showticklabels": False, "showgrid": False}
+        layout["annotations"] = [said]
     if not all(series.joined for series in figure.series):
         layout["scattermode"] = "group"  # points of one place stand side by side
     if figure.marks:
@@ -93,7 +100,10 @@ def _of_map(figure: Map) -> dict[str, Any]:
         "colorbar": {"thickness": 9, "outlinewidth": 0, "nticks": 6, "xpad": 6, "len": 1},
     }
     if figure.share:
-        trace["colorbar"]["tickformat"] = ".0%"
+        shown = numbers(figure.z if figure.range is None else figure.range)
+        shown = shown[np.isfinite(shown)]
+        span = np.ptp(shown) if shown.size else 1.0
+        trace["colorbar"]["tickformat"] = ".1%" if span < NARROW else ".0%"
     if figure.range is not None:
         trace |= {"zmin": figure.range[0], "zmax": figure.range[1]}
     if figure.low is not None and figure.high is not None and np.size(figure.z) <= BOUNDED:

@@ -15,6 +15,7 @@ from featdyn.query import recorded
 from featdyn.report.chapters import Chapter
 from featdyn.report.rounding import percent
 from featdyn.report.training_curves import steps
+from featdyn.sizes import counted
 from featdyn.store import Run
 
 # Attributes of the root with a place of their own on the page, or that only programs need.
@@ -62,15 +63,21 @@ def _numbers(run: Run, planned: int) -> Iterator[tuple[str, str, str]]:
             yield percent(last), "test accuracy so far", tested(run)
         else:
             yield percent(last), "final test accuracy", "whole test set, last checkpoint"
-    epochs = f", {float(coords['epoch'].values[-1]):.4g} epochs" if "epoch" in coords else ""
-    yield str(run.checkpoints), "checkpoints", f"to step {int(steps(run)[-1]):,}{epochs}"
+    done = f"{float(coords['epoch'].values[-1]):.4g}" if "epoch" in coords else ""
+    epochs = f", {done} epoch{'s' if done != '1' else ''}" if done else ""
+    yield *_counted(run.checkpoints, "checkpoint"), f"to step {int(steps(run)[-1]):,}{epochs}"
     sets = ProbeSets.of(run)
     sizes = dict(zip(sets.names, sets.sizes, strict=True))
     split = ", ".join(f"{n:,} {name}" for name, n in sizes.items()) if len(sizes) > 1 else "fixed samples"
-    yield f"{run.schema.samples:,}", "probes", split
+    yield *_counted(run.schema.samples, "probe"), split
     layers = [a for a in run.schema.arrays if a.path.startswith("layers/")]
     kinds = sorted({a.path.rpartition("/")[2] for a in layers})
-    yield str(len({a.path.split("/")[1] for a in layers})), "layers", " and ".join(f"{k}s" for k in kinds)
+    yield *_counted(len({a.path.split("/")[1] for a in layers}), "layer"), " and ".join(f"{k}s" for k in kinds)
+
+
+def _counted(n: int, noun: str) -> tuple[str, str]:
+    number, _, things = counted(n, noun).partition(" ")
+    return number, things
 
 
 def tested(run: Run) -> str:

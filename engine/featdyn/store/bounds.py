@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from featdyn.errors import StoreError
+from featdyn.output import quoted
 from featdyn.store import zstd
 from featdyn.store.metadata import Document
 from featdyn.store.shard import ABSENT, read_index
@@ -27,7 +28,7 @@ def check(nodes: Mapping[str, Document], key: str, content: bytes | None, place:
     if document is None or document["node_type"] != "array" or key.endswith(METADATA):
         return
     if content is None:
-        raise StoreError(f"{place}: {key} is missing; run: featdyn verify {place}")
+        raise StoreError(f"{place}: {key} is missing; run: featdyn verify {quoted(place)}")
     codecs, shape = document["codecs"], document["chunk_grid"]["configuration"]["chunk_shape"]
     frames = [content]
     if codecs[0]["name"] == "sharding_indexed":

@@ -18,6 +18,7 @@ from itertools import accumulate, pairwise
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from featdyn.errors import StoreError
+from featdyn.output import quoted
 from featdyn.store import seal, zstd
 from featdyn.store.change import Change
 from featdyn.store.gathered import Rows
@@ -73,7 +74,7 @@ class Commit:
         with disk(place):
             found = self.listed(place)
         if isinstance(found, str):
-            raise StoreError(f"{place}: {found}; run: featdyn verify {place}")
+            raise StoreError(f"{place}: {found}; run: featdyn verify {quoted(place)}")
         return found
 
     def listed(self, place: Place) -> Listing | str:

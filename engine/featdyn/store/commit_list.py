@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from featdyn.errors import StoreError
+from featdyn.output import quoted
 from featdyn.store.commit import Commit
 from featdyn.store.place import Place, disk
 
@@ -42,7 +43,7 @@ def listed(place: Place, entries: list[dict[str, Any]]) -> tuple[tuple[Commit, .
         with disk(place):
             found = commits[0].listed(place)
         if isinstance(found, str):
-            raise ListLostError(f"{place}: {found}; run: featdyn verify {place} --repair")
+            raise ListLostError(f"{place}: {found}; run: featdyn verify {quoted(place)} --repair")
         log = tuple(found.log)
         if not log or log[-1].number + 1 != commits[0].number:
             raise ValueError("commits out of order")

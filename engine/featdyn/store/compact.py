@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from featdyn.errors import StoreError
+from featdyn.output import quoted
 from featdyn.store import metadata, shard
 from featdyn.store import root as roots
 from featdyn.store.commit import Commit, Manifest, write_manifest
@@ -74,7 +75,7 @@ def _gather(
     old = [files.pop(metadata.chunk_key(root.schema[spec.path], t, block)) for spec, block in small]
     for (spec, block), (content, wrong) in zip(small, place.each(place.whole, old), strict=True):
         if wrong:
-            raise StoreError(f"{place}: {wrong}; run: featdyn verify {place}")
+            raise StoreError(f"{place}: {wrong}; run: featdyn verify {quoted(place)}")
         samples = schema.block_slice(block)
         values = shard.decode(content, root.schema[spec.path], root.schema, samples.stop - samples.start)
         rows.append(gatherer.add(spec, t, block, values))

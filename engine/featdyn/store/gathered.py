@@ -15,6 +15,7 @@ import google_crc32c
 import numpy as np
 
 from featdyn.errors import StoreError
+from featdyn.output import quoted
 from featdyn.store import metadata, shard, zstd
 from featdyn.store.place import Place
 from featdyn.store.record import FileRecord, Version, crc32c
@@ -102,7 +103,7 @@ class Gatherer:
                     return _Chunk(key, bytearray(content), found[1], size)
         except (ValueError, RuntimeError):
             pass
-        raise StoreError(f"{self._place}: {key} is damaged; run: featdyn verify {self._place} --repair")
+        raise StoreError(f"{self._place}: {key} is damaged; run: featdyn verify {quoted(self._place)} --repair")
 
 
 def row_of(values: np.ndarray[Any, Any], spec: ArraySpec, schema: Schema) -> bytes:

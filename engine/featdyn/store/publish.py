@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from featdyn.errors import StoreError
+from featdyn.output import quoted
 from featdyn.store import commit, datasets, layout, metadata
 from featdyn.store import root as roots
 from featdyn.store.change import Change
@@ -200,7 +201,7 @@ def newest(place: Place, lock: Lock) -> tuple[Root, bytes, Version]:
     with disk(place, root.checkpoints):
         wrong = place.incomplete(root.commits[-1].listing(place))
         if wrong:
-            raise StoreError(f"{place}: {wrong}; run: featdyn verify {place}")
+            raise StoreError(f"{place}: {wrong}; run: featdyn verify {quoted(place)}")
         roots.repeat(place, content, root.nodes)
     return root, content, version
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from featdyn.errors import StoreError
+from featdyn.output import quoted
 from featdyn.store import gathered, metadata, root, shard, summary
 from featdyn.store.commit import DROPPED
 from featdyn.store.kept import Kept
@@ -87,7 +88,7 @@ class Run:
         newest = self.commits[-1].listing(self.place)
         wrong = None if self.place.lasting else self.place.incomplete(newest)
         if wrong:
-            raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {self.path}")
+            raise StoreError(f"{self.path}: {wrong}; run: featdyn verify {quoted(self.path)}")
 
     def __repr__(self) -> str:
         return summary.text(self)
@@ -228,7 +229,7 @@ class Run:
         """Return the newest result of an analysis, or the one at a path of :meth:`results`."""
         found = self.results(name)
         if not found:
-            raise StoreError(f"{self.path}: no result of {name} yet; run: featdyn analyze {self.path} {name}")
+            raise StoreError(f"{self.path}: no result of {name} yet; run: featdyn analyze {quoted(self.path)} {name}")
         return cast("xr.DataTree", self.tree[path or found[-1]]).to_dataset(inherit=False)
 
     def state(self, checkpoint: int, kind: str = "model") -> dict[str, torch.Tensor]:
@@ -354,4 +355,4 @@ def _readable(place: Place, path: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
-        raise StoreError(f"{place}: {path} cannot be read ({reason}); run: featdyn verify {place}") from error
+        raise StoreError(f"{place}: {path} cannot be read ({reason}); run: featdyn verify {quoted(place)}") from error

@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from featdyn.errors import StoreError
+from featdyn.output import quoted
 from featdyn.store import layout, metadata, seal
 from featdyn.store.change import Change
 from featdyn.store.commit import DROPPED, NOTHING, Commit, Manifest
@@ -231,7 +233,18 @@ def fetch(place: Place) -> tuple[bytes, Version]:
     if lost(place):
         raise missing(place)
     hint = "not a featdyn store, or one whose first checkpoint never came" if there else place.absent
+    hint += f"; there is one inside: {inside}" if there and (inside := _inside(place)) else ""
     raise StoreError(f"{place}: {hint}")
+
+
+def _inside(place: Place) -> str:
+    """Return the stores that lie in a folder, in words, or nothing; in a bucket nobody looks."""
+    if not isinstance(place.path, Path) or not place.path.is_dir():
+        return ""
+    with disk(place):
+        within = islice(sorted(path.parent for path in place.path.glob(f"*/{NAME}")), _LOOKED)
+        found = [str(path) for path in within if exists(path) and (path / "commits").is_dir()]
+    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
 
 def exists(store: Store) -> bool:
@@ -251,7 +264,7 @@ def lost(place: Place) -> bool:
 
 def missing(place: Place) -> StoreError:
     """Return what to say of a run that has lost its root."""
-    return StoreError(f"{place}: its {NAME} is missing; run: featdyn verify {place} --repair")
+    return StoreError(f"{place}: its {NAME} is missing; run: featdyn verify {quoted(place)} --repair")
 
 
 def owned(place: Place, lock: Lock) -> tuple[Root, bytes, Version]:
@@ -340,4 +353,4 @@ def _changed(content: bytes, place: Place) -> str:
 def _help(place: Place) -> str:
     with disk(place):
         proof = place.exists(COPY) or any(place.exists(Manifest.path(1, compacted=new)) for new in (False, True))
-    return f"; run: featdyn verify {place} --repair" if proof else ""
+    return f"; run: featdyn verify {quoted(place)} --repair" if proof else ""

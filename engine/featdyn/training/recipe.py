@@ -101,13 +101,13 @@ def _apply(values: dict[str, Any], change: str) -> None:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the fields in which two recipes differ, as ``field: one, other``."""
+    """Yield the fields in which a stored recipe differs from this one, as ``field: 6 there, 12 here``."""
     for key in sorted({*one, *other}):
         a, b = one.get(key), other.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             yield from differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            yield f"{prefix}{key}: {a!r}, {b!r}"
+            yield f"{prefix}{key}: {a!r} there, {b!r} here"
 
 
 def fields(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, str, str]]:

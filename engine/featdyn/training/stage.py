@@ -18,6 +18,7 @@ import torch.distributed as dist
 from featdyn.capture import Probes, Recorder, layers
 from featdyn.data import Dataset, probe_set
 from featdyn.errors import DataError, RecipeError, TrainingError
+from featdyn.sizes import counted
 from featdyn.store import Run, exists
 from featdyn.training import precision
 from featdyn.training.loop import Loop, device_of
@@ -113,8 +114,10 @@ def same_recipe(store: str | Path, recipe: Recipe) -> None:
     asked = {**recipe.identity, "description": stored.get("description")}  # which decides nothing
     if recipe.training.precision == "auto":  # what it was when the run began
         asked["training"]["precision"] = stored["training"]["precision"]
-    for difference in differences(stored, asked):
-        raise RecipeError(f"{store}: was made by another recipe ({difference}); choose another path")
+    first, *others = [*differences(stored, asked)] or [""]
+    if first:
+        also = f", and {counted(len(others), 'more field')}" if others else ""
+        raise RecipeError(f"{store}: was made by another recipe ({first}{also}); choose another path")
 
 
 def _as_begun(recipe: Recipe, store: str | Path) -> Recipe:

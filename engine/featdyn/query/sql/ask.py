@@ -10,6 +10,7 @@ import pandas as pd
 
 from featdyn.errors import FeatdynError
 from featdyn.extras import asked_for
+from featdyn.output import quoted
 from featdyn.query.catalogue import Catalogue
 from featdyn.query.sql.tables import Table
 from featdyn.query.sql.tables import tables as tables_of
@@ -124,7 +125,7 @@ def _no_table(message: str, statement: str, catalogue: Catalogue, known: list[Ta
     own = {"analyses", *(form for table in known for form in (table.name, f"{table.schema}.{table.name}"))}
     if offered and set(offered) <= own:  # its own, such as pg_catalog's, hold nothing of a run
         return ""
-    return f"no table {missing[1]}: featdyn sql {catalogue.run.path} lists what there is"
+    return f"no table {missing[1]}: featdyn sql {quoted(catalogue.run.path)} lists what there is"
 
 
 def _line(message: str) -> str:

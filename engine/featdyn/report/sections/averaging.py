@@ -59,13 +59,14 @@ def section(result: xr.Dataset) -> Section:
         )
         for cell in cells(largest, "average", "set")
     ]
-    panels = [panel("Accuracy by the number of checkpoints averaged", choices, draw, "accuracy")]
+    caption = "Accuracy by the number of checkpoints averaged"
+    panels = [panel(caption, choices, draw, "accuracy")] if len(windows) > 1 else []
     return Section(
         "Averages over checkpoints",
         TEXT,
         panels,
-        choices,
-        preset_set(result),
+        choices if panels else {},
+        preset_set(result) if panels else {},
         Grid(HEADER, rows),
         finding=_finding(judged(largest)),
         caveat=CAVEAT,
@@ -79,5 +80,6 @@ def _finding(largest: xr.Dataset) -> Finding:
     said = "; ".join(f"{name_of(cell, 'average')} {bounded_word(cell, 'change', points)}" for cell in each)
     verdicts = {1: "better", 0: "no difference shown", -1: "worse"}
     verdict = ", ".join(f"{name_of(cell, 'average')}: {verdicts[sign_of(cell, 'change')]}" for cell in each)
-    window = int(largest["window"])
+    if (window := int(largest["window"])) == 1:
+        return Finding("Nothing is averaged in a window of one checkpoint.")
     return Finding(f"Averaging {window} checkpoints changes accuracy {probes(largest)} by: {said}.", verdict)

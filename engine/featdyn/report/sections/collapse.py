@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
 
 from featdyn.report.findings import NOTHING, across, probes
@@ -39,5 +41,6 @@ def section(result: xr.Dataset) -> Section:
     last = judged(result.isel(t=-1))
     said = [f"{name.upper()} goes from {s}" for name in ("nc1", "nc4") if (s := across(last, name, "layer", word))]
     finding = Finding(f"At the last checkpoint, {probes(last)}, {'; '.join(said)}." if said else NOTHING)
-    grid, more = Grid(header, rows), {"finding": finding, "caveat": CAVEAT}
+    grid = Grid(header, rows)
+    more: dict[str, Any] = {"finding": finding, "caveat": CAVEAT}
     return layer_curves("Neural collapse", TEXT, result, "Distance from collapse", MEASURES, grid, as_map=True, **more)

@@ -11,6 +11,7 @@ from featdyn.report.layer_curves import layer_curves
 from featdyn.report.section import Finding, Grid, Section, cells, judged, name_of, word
 
 QUANTITIES = ("participation_ratio", "effective_rank", "stable_rank")
+OF = dict.fromkeys(QUANTITIES, "covariance")
 VERDICTS = ("anisotropic", "isotropic", "undecided")
 TEXT = (
     "Whether what was recorded of a layer, its gradients by default, is isotropic over the probes, each of which is a "
@@ -31,10 +32,10 @@ def section(result: xr.Dataset) -> Section:
     for cell in cells(result, "layer", "set"):
         counts = [f"{int((cell['verdict'].values == name).sum())}" for name in VERDICTS]
         rows.append((name_of(cell, "layer"), name_of(cell, "set"), *counts, word(cell["participation_ratio"].median())))
-    header = ("Layer", "Probes", *(name.capitalize() for name in VERDICTS), "Median participation ratio")
+    header = ("Layer", "Probes", *(name.capitalize() for name in VERDICTS), "Median participation ratio of covariance")
     title, caption = f"Isotropy of each layer’s {of}s", f"Directions that {of}s lie along"
     more: dict[str, Any] = {"finding": _finding(judged(result), of), "caveat": CAVEAT}
-    return layer_curves(title, TEXT, result, caption, QUANTITIES, Grid(header, rows), **more)
+    return layer_curves(title, TEXT, result, caption, QUANTITIES, Grid(header, rows), of=OF, **more)
 
 
 def _finding(result: xr.Dataset, of: str) -> Finding:

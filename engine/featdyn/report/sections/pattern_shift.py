@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
 
 from featdyn.report.findings import NOTHING, across, probes, sign_of
@@ -43,7 +45,8 @@ def section(result: xr.Dataset) -> Section:
         )
         for cell in cells(result.isel(t=-1), "layer", "set")
     ]
-    grid, more = Grid(header, rows), {"finding": _finding(judged(result.isel(t=-1))), "caveat": CAVEAT}
+    grid = Grid(header, rows)
+    more: dict[str, Any] = {"finding": _finding(judged(result.isel(t=-1))), "caveat": CAVEAT}
     title = "Shift of decision patterns"
     return layer_curves(title, TEXT, result, "Shift and loss", QUANTITIES, grid, as_map=True, **more)
 

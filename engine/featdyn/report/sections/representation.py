@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
 
 from featdyn.report.findings import NOTHING, across, probes
-from featdyn.report.layer_curves import layer_curves
+from featdyn.report.layer_curves import layer_curves, with_of
 from featdyn.report.section import Finding, Grid, Section, bounded_word, cells, judged, name_of, word
 
 QUANTITIES = (
@@ -17,6 +19,8 @@ TABLE = (
     "effective_rank", "effective_rank_variance", "two_nn", "two_nn_half", "two_nn_quarter", "manifold_radius",
     "manifold_dimension",
 )  # fmt: skip
+OF = {"effective_rank": "singular values", "participation_ratio": "variances", "stable_rank": "variances"}
+POSITIONS = "Positions and tokens are averaged."
 TEXT = (
     "Ranks count the directions that features use, of singular values unless a name says variance. The intrinsic "
     "dimension by two nearest neighbours is that of the surface on which features lie. Manifolds are the features of a "
@@ -34,7 +38,7 @@ CAVEAT = (
 def section(result: xr.Dataset) -> Section:
     """Return the section."""
     result = result.load()
-    header = ("Layer", "Probes", *(name.replace("_", " ").capitalize() for name in TABLE), "Margin")
+    header = ("Layer", "Probes", *(with_of(name, OF).capitalize() for name in TABLE), "Margin")
     rows = [
         (
             name_of(cell, "layer"),
@@ -45,9 +49,12 @@ def section(result: xr.Dataset) -> Section:
         for cell in cells(result.isel(t=-1), "layer", "set")
     ]
     last = judged(result.isel(t=-1))
-    named = {"effective_rank": "the effective rank", "two_nn": "the intrinsic dimension"}
+    named = {
+        "effective_rank": "the effective rank of singular values, positions averaged,",
+        "two_nn": "the intrinsic dimension",
+    }
     said = [f"{words} is {s}" for name, words in named.items() if (s := across(last, name, "layer", word))]
     finding = Finding(f"At the last checkpoint, {probes(last)}, {'; '.join(said)}." if said else NOTHING)
-    grid, more = Grid(header, rows), {"finding": finding, "caveat": CAVEAT}
+    more: dict[str, Any] = {"finding": finding, "caveat": CAVEAT, "of": OF, "detail": POSITIONS}
     caption = "Measures of representations"
-    return layer_curves("Representations", TEXT, result, caption, QUANTITIES, grid, as_map=True, **more)
+    return layer_curves("Representations", TEXT, result, caption, QUANTITIES, Grid(header, rows), as_map=True, **more)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import xarray as xr
 
@@ -81,7 +82,8 @@ def section(result: xr.Dataset) -> list[Section]:
     last = judged(result.isel(t=-1))
     said = across(last, "low_rank", "layer", "{:.3f}".format)
     finding = Finding(f"The low-rank measure at the last checkpoint, {probes(last)}, is {said}." if said else NOTHING)
-    grid, more = Grid(header, rows), {"finding": finding, "caveat": CAVEAT}
+    grid = Grid(header, rows)
+    more: dict[str, Any] = {"finding": finding, "caveat": CAVEAT}
     caption = "Measures of richness"
     first = layer_curves("Richness of features", TEXT, result, caption, QUANTITIES, grid, as_map=True, **more)
     return [first, _eigenfunctions(result)]

@@ -10,7 +10,7 @@ import xarray as xr
 from featdyn.report.figure import Axis, Lines, Map
 from featdyn.report.figures import chart, curves, layer_map, time_axis
 from featdyn.report.findings import NOTHING, across, probes
-from featdyn.report.layer_curves import layer_curves
+from featdyn.report.layer_curves import layer_curves, with_of
 from featdyn.report.section import (
     Finding,
     Grid,
@@ -35,6 +35,8 @@ EIGEN = (
     "over all checkpoints how isotropic the layer is, its participation ratio over its width: 100 % where all "
     "directions have equal variance.",
 )
+OF = dict.fromkeys(("effective_rank", "participation_ratio", "stable_rank"), "variances")
+POSITIONS = "Positions and tokens count as observations."
 STEPS, RANKS = 13, 20
 """Checkpoints that the slider has and directions that a spectrum shows, at most."""
 CAVEAT = (
@@ -47,7 +49,7 @@ def section(result: xr.Dataset) -> list[Section]:
     """Return the sections."""
     result = result.load()
     shown = [name for name in QUANTITIES if name in result]
-    header = ("Layer", "Probes", "Observations", "Width", *(name.replace("_", " ").capitalize() for name in shown))
+    header = ("Layer", "Probes", "Observations", "Width", *(with_of(name, OF).capitalize() for name in shown))
     rows = [
         (
             name_of(cell, "layer"),
@@ -62,8 +64,10 @@ def section(result: xr.Dataset) -> list[Section]:
     last, said = judged(result.isel(t=-1)), ""
     if "participation_ratio" in last:
         said = across(last, "participation_ratio", "layer", word)
-    words = f"At the last checkpoint, {probes(last)}, the participation ratio, a count of directions, is {said}."
-    more: dict[str, Any] = {"finding": Finding(words if said else NOTHING), "caveat": CAVEAT}
+    words = f"At the last checkpoint, {probes(last)}, the participation ratio of variances, a count of directions with "
+    words += f"positions as observations, is {said}."
+    of_all: dict[str, Any] = {"of": OF, "detail": POSITIONS, "caveat": CAVEAT}
+    more = {"finding": Finding(words if said else NOTHING), **of_all}
     first = layer_curves(title, TEXT, result, "Directions in use", shown, Grid(header, rows), **more)
     return [first, _eigenvalues(result)] if "eigenvalue" in result else [first]
 
@@ -86,7 +90,7 @@ def _eigenvalues(result: xr.Dataset) -> Section:
     of_set = {"set": choices["set"]}
     panels = [
         panel("Spectrum at the slider’s checkpoint", choices, spectrum, "spectrum"),
-        panel("Isotropy: participation ratio over width", of_set, isotropy, "isotropy"),
+        panel("Isotropy: participation ratio of variances over width", of_set, isotropy, "isotropy", detail=POSITIONS),
     ]
     preset = preset_set(result) | {"t": list(choices["t"])[-1]}
     return Section("Spectrum and isotropy", EIGEN, panels, choices, preset, wide=False)

@@ -8,7 +8,7 @@ import xarray as xr
 
 from featdyn.report.figure import Axis, Lines
 from featdyn.report.figures import chart, curve, time_axis
-from featdyn.report.findings import NOTHING, probes
+from featdyn.report.findings import NOTHING, ONE_CHECKPOINT, probes
 from featdyn.report.rounding import percent
 from featdyn.report.section import (
     Finding,
@@ -65,5 +65,7 @@ def section(result: xr.Dataset) -> Section:
     said = bounded_word(last, "deviation", percent)
     words = f"Since the first checkpoint the kernel has turned by {said} {probes(last)}; its alignment with targets is "
     words += f"{bounded_word(last, 'alignment', '{:.2f}'.format)} ({word(last['alignment_shuffled'])} at random)."
+    if result.sizes["t"] == 1:
+        words = ONE_CHECKPOINT
     more: dict[str, Any] = {"finding": Finding(NOTHING if said == "–" else words), "caveat": CAVEAT}
     return Section("Tangent kernel", TEXT, panels, choices, preset_set(result), table, **more)

@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featdyn.errors import FeatdynError
+from featdyn.output import quoted
 from featdyn.store import Run
 
 SAME = ("at", "kind", "players", "masked", "token", "seed")
@@ -44,8 +45,8 @@ class Baseline:
         if not alike:
             flags = " ".join(f"--{key} {asked[key]}" for key in SAME)
             raise FeatdynError(
-                f"{store}: no interactions of the same players; run: featdyn analyze {store} interactions {flags} "
-                "--checkpoints last"
+                f"{store}: no interactions of the same players; run: "
+                f"featdyn analyze {quoted(store)} interactions {flags} --checkpoints last"
             )
         times = alike[0]["t"].values.tolist()
         t = max(int(found["t"][-1]) for found in alike) if checkpoint is None else int(checkpoint)

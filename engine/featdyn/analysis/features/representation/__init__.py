@@ -12,10 +12,10 @@ from featdyn.analysis.options import Layers, Seed, Sets, Trained, samples
 CELLS = "layer set t"
 Measures: TypeAlias = dict[str, tuple[str, tuple[float, float] | None]]  # in words, and the possible range
 SPECTRUM: Measures = {
-    "effective_rank": ("exponential of the entropy of the singular values", None),
-    "effective_rank_variance": ("exponential of the entropy of the variances", None),
-    "participation_ratio": ("squared sum of the variances over their sum of squares", None),
-    "stable_rank": ("sum of the variances over the largest", None),
+    "effective_rank": ("exponential of the entropy of the singular values, positions averaged", None),
+    "effective_rank_variance": ("exponential of the entropy of the variances, positions averaged", None),
+    "participation_ratio": ("squared sum of the variances over their sum of squares, positions averaged", None),
+    "stable_rank": ("sum of the variances over the largest, positions averaged", None),
     "proportional_effective_rank": ("effective rank of the singular values over min(probes, width)", SHARE),
     "rank": ("singular values above 1e-6 of the largest, and above what rounding to the stored type leaves", None),
     "condition_number": ("largest singular value over the smallest that counts for the rank", None),

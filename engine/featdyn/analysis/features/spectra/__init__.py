@@ -35,9 +35,11 @@ ANALYSIS = Analysis(
         ),
         "variance": _cell("sum of the eigenvalues"),
         "mean_norm": _cell("length of the mean"),
-        "effective_rank": _cell("exponential of the entropy of the spectrum"),
-        "participation_ratio": _cell("squared sum of the eigenvalues over their sum of squares"),
-        "stable_rank": _cell("sum of the eigenvalues over the largest"),
+        "effective_rank": _cell("exponential of the entropy of the variances, positions as observations"),
+        "participation_ratio": _cell(
+            "squared sum of the variances over their sum of squares, positions as observations"
+        ),
+        "stable_rank": _cell("sum of the variances over the largest, positions as observations"),
     },
     compute="featdyn.analysis.features.spectra.compute:spectra",
     version=2,

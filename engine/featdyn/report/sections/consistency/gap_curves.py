@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from featdyn.report.figure import Axis, Lines
-from featdyn.report.figures import chart, line, lines
+from featdyn.report.figures import chart, curves, line, lines
 from featdyn.report.rounding import rounded
 from featdyn.report.section import Section, choices_of, panel, preset_set
 from featdyn.report.sections.consistency.pair_maps import measured
@@ -24,7 +24,7 @@ from featdyn.report.sections.consistency.pair_maps import measured
 
 @dataclass(frozen=True)
 class Distances:
-    """All pairs with t1 <= t2, grouped by how far apart they are."""
+    """The pairs with t1 <= t2 and t2 in the result's window, grouped by how far apart they are."""
 
     group: NDArray[np.intp]  # (pairs,)
     position: NDArray[np.float64]  # (groups,) mean distance within each group
@@ -34,13 +34,13 @@ class Distances:
     @classmethod
     def by_checkpoint(cls, result: xr.Dataset) -> Distances:
         """Group by the number of checkpoints in between."""
-        older, newer, gap = _pairs(result["t1"].values, result["t2"].values)
+        older, newer, gap = _pairs(result, "t")
         return cls._grouped(gap, gap, older, newer)
 
     @classmethod
     def by_step(cls, result: xr.Dataset) -> Distances:
         """Group by training steps, each group twice as far as the one before: checkpoints are not evenly spaced."""
-        older, newer, gap = _pairs(result["step1"].values, result["step2"].values)
+        older, newer, gap = _pairs(result, "step")
         apart = gap > 0
         return cls._grouped(np.floor(np.log2(gap[apart])), gap[apart], older[apart], newer[apart])
 
@@ -62,17 +62,19 @@ class Distances:
 
 
 TEXT = (
-    "What happens as the halves drift apart: the mean over all pairs whose shallow half is so much older than the deep "
-    "half, the untrained network included. The dotted line is the mean of the trained networks t2 over the same pairs; "
-    "how far a curve lies below it is what the older shallow half costs. Since checkpoints are not evenly spaced, the "
-    "second figure counts distance in training steps and groups pairs by doubling distance.",
+    "What happens as the halves drift apart: the mean over the pairs whose shallow half is so much older than the "
+    "deep half, over those t2 that the option window names, by default the last half of the checkpoints. Accuracy by "
+    "distance in checkpoints is the result’s variable gap_accuracy, with its 95 % limits. The dotted line is the mean "
+    "of the trained networks t2 over the same pairs; how far a curve lies below it is what the older shallow half "
+    "costs. Since checkpoints are not evenly spaced, the second figure counts distance in training steps and groups "
+    "pairs by doubling distance.",
 )
 
 
 def gap_curves(result: xr.Dataset) -> Iterator[Section]:
     """Yield the section."""
     measures = measured(result)
-    if not measures:
+    if not measures or result.sizes["t2"] < 2:
         return
     choices = choices_of(result, "set") | {"measure": measures}
     linear = Axis("t2 − t1, in checkpoints", whole=True, from_zero=True)
@@ -89,19 +91,32 @@ def gap_curves(result: xr.Dataset) -> Iterator[Section]:
 
 
 def _figure(result: xr.Dataset, name: str, title: str, distances: Distances, xaxis: Axis) -> Lines:
+    y, by_step = Axis(title, share=True), xaxis.scale == "log"
     common: dict[str, Any] = {"x": rounded(distances.position), "beside": distances.number}
     each = []
     if name == "accuracy" and "plain_accuracy" in result:
         plain = result["plain_accuracy"].rename(t1="t2").reindex(t2=result["t2"]).values
         each.append(line("trained network t2", distances.mean(plain[distances.newer]), dash="dot", **common))
+    if name == "accuracy" and "gap_accuracy" in result and not by_step:
+        stored = result.isel(lag=(result["lag"] >= 0).values).sortby("lag")
+        return chart([*each, *curves(stored, "gap_accuracy", "lag", "cut", **common)], y, xaxis, beside="pairs")
     grids = result[name].transpose("cut", "t1", "t2").values
     means = (distances.mean(values[distances.older, distances.newer]) for values in grids)
     each += lines(result["cut"].values, means, deep=True, **common)
-    return chart(each, Axis(title, share=True), xaxis, beside="pairs")
+    return chart(each, y, xaxis, beside="pairs")
 
 
-def _pairs(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-    """Return the index pairs with ``first <= second`` and their differences."""
+def _pairs(result: xr.Dataset, of: str) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Return the index pairs of the window with t1 <= t2, and how far apart they are."""
+    first, second = result[f"{of}1"].values, result[f"{of}2"].values
     gap = second[None, :].astype(np.float64) - first[:, None]
-    older, newer = np.nonzero(gap >= 0)
+    older, newer = np.nonzero((gap >= 0) & np.isin(np.arange(len(second)), window(result)))
     return older, newer, gap[older, newer]
+
+
+def window(result: xr.Dataset) -> range:
+    """Return the places of t2 over which ``gap_accuracy`` is a mean, all where the result does not hold it."""
+    if "gap_accuracy" not in result:
+        return range(result.sizes["t2"])
+    least, most = int(result["lag"].min()), int(result["lag"].max())  # from the newest t1 to the oldest
+    return range(most + least, most + 1)
