@@ -39,6 +39,11 @@ class StoredArray:
         """The last part of its path."""
         return self.path.rpartition("/")[2]
 
+    @property
+    def logical(self) -> bool:
+        """Whether values are true or false; as numbers they are 1 and 0, and NaN where some are missing."""
+        return self.cells.dtype.kind == "b" or self.path in derived.LOGICAL
+
     def coordinate(self, name: str) -> tuple[str, Array]:
         """Return the axis of a coordinate and its values; an axis without coordinate counts from 0."""
         if name in self.coordinates:

@@ -50,6 +50,9 @@ class Condition:
             Whether it is an axis. One of numbers has ``-1`` as its last and ``-2`` as the one before; one of names can
             be selected by place too (:func:`places`).
         """
+        if values.dtype.kind == "f" and self._of_truth():  # 1, 0, and NaN where nothing is known, as of correct
+            numbers = [word in ("true", "yes") for word in self.pattern.lower().split(",")]
+            return np.asarray(np.isin(values, numbers) != (self.operator == "!="), bool)
         if values.dtype.kind in "iuf":
             return self._number(values, whole, counted)
         if self.operator in _ORDER:
@@ -88,6 +91,10 @@ class Condition:
             raise FeatdynError(
                 f"--where {self.text!r}: {self.pattern!r} is not a regular expression: {error}"
             ) from None
+
+    def _of_truth(self) -> bool:
+        """Whether what is asked for is true or false, in words."""
+        return self.operator in ("=", "!=") and set(self.pattern.lower().split(",")) <= {"true", "false", "yes", "no"}
 
     def _number(self, values: Array, whole: Array | None, counted: bool) -> Mask:
         def number(word: str) -> Any:
