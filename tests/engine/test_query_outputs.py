@@ -125,3 +125,22 @@ def test_a_classifier_without_labels_predicts_and_is_neither_right_nor_wrong(tmp
     np.testing.assert_array_equal(found, logits[0].argmax(-1))
     with pytest.raises(FeatdynError, match=r"no variable 'outputs\.correct'"):
         query(run, "outputs.correct")
+
+
+@pytest.mark.parametrize("condition", [None, "outputs.confidence>0.4"])
+def test_what_is_as_frequent_as_the_mode_is_marked(tmp_path: Path, condition: str | None) -> None:
+    label = np.arange(SAMPLES) % 3
+    run, logits = write(tmp_path / "run.zarr", 3, label)
+    found = query(run, "outputs.prediction", by="checkpoint,label", where=[condition] if condition else [])
+    assert len(found) == 3 * CHECKPOINTS
+    sure = np.exp(logits).max(-1) / np.exp(logits).sum(-1)
+    predicted = np.where(np.isnan(sure), -1, np.nan_to_num(logits).argmax(-1))
+    for row in found.to_dict("records"):
+        t, mine = row["checkpoint"], label == row["label"]
+        if condition:
+            mine &= sure[t] > 0.4
+        values, counts = np.unique(predicted[t, mine], return_counts=True)
+        assert row["prediction"] == values[counts.argmax()]
+        assert row["prediction_tied"] == ((counts == counts.max()).sum() > 1)
+    assert 0 < found["prediction_tied"].sum() < len(found)
+    assert "prediction_tied" not in query(run, "outputs.prediction", reduce="mode:sample", where=["sample=0"])
