@@ -49,7 +49,7 @@ class Scan(ds.Dataset):  # type: ignore[misc]
 
     def __init__(self, table: Table) -> None:  # pyarrow's own makes none
         self.table = table
-        self.failed: Exception | None = None  # what a scan raised: DuckDB passes on its words only
+        self.failed: BaseException | None = None  # what a scan raised: DuckDB passes on its words only
         self._repeated = lru_cache(COLUMNS)(self._coordinate)
 
     def coordinate(self, name: str) -> Array:
@@ -99,7 +99,7 @@ class Scan(ds.Dataset):  # type: ignore[misc]
             )
             for region in _joined((tuple(slice(*run) for run in cell) for cell in cells), self._rows(schema)):
                 yield self._batch(schema, kept, region)
-        except Exception as error:
+        except BaseException as error:
             self.failed = error
             raise
 
