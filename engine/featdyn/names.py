@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 NAMES: dict[str, tuple[str, str]] = {
     # What is recorded.
     "checkpoint": ("number of the checkpoint", "1"),
@@ -26,6 +29,25 @@ NAMES: dict[str, tuple[str, str]] = {
     "logits": ("outputs of the network", "1"),
     "activation": ("what the layer returns", "1"),
     "gradient": ("gradient of the sample's loss", "1"),
+    "activation_norm": ("Euclidean norm of the sample's activation", "1"),
+    "activation_mean": ("mean of the sample's activation", "1"),
+    "activation_sparsity": ("share of the sample's activation that is exactly zero", "1"),
+    "activation_cosine": (
+        "cosine between the sample's activation here and at the checkpoint before (NaN at the first)",
+        "1",
+    ),
+    "gradient_norm": ("Euclidean norm of the gradient of the sample's loss", "1"),
+    "sketch": (
+        "random projection of the sample's activation to a common width; keeps inner products on average",
+        "1",
+    ),
+    "token_loss": ("loss at a position", "1"),
+    "top_logits": ("largest logits at a position", "1"),
+    "top_classes": ("classes of the largest logits at a position", "1"),
+    "target_logit": ("logit of the target at a position", "1"),
+    "input": ("what the network is given", "1"),
+    "target": ("what the outputs are compared with", "1"),
+    "mask": ("whether a position is no padding", "1"),
     # Axes and coordinates of results.
     "cut": ("the last module before the cut", "1"),
     "cut2": ("the last module before the second cut", "1"),
@@ -81,3 +103,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "activation_cosine": (-1.0, 1.0),
 }
 """Smallest and largest value that are possible of what is recorded; variables of results say their own."""
+
+
+def described(name: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a variable with the long name and units of this list, where it has none of its own."""
+    known = dict(zip(("long_name", "units"), NAMES.get(name, ()), strict=False))
+    return known | dict(attributes)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from featdyn.analysis.composites.halves import apart
 from featdyn.analysis.features import folded_moments
 from featdyn.analysis.inputs import feature_source, layer_vectors
-from featdyn.analysis.inputs.class_labels import class_logits
 from featdyn.analysis.inputs.probe_sets import ProbeSets, _balanced
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NOT_FINITE, ZERO
 from featdyn.capture.layers import dims
+from featdyn.classes import class_logits
 from featdyn.errors import FeatdynError
 from featdyn.statistics.jackknife import jackknife_interval
 from featdyn.store import ArraySpec, Schema

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featdyn.networks.classes import IGNORED, check_classes, class_loss, predicted_classes
+from featdyn.classes import IGNORED, confidence, predicted_classes
+from featdyn.networks.classes import check_classes, class_loss
 
 OWN = "or give loss=, a function (outputs, labels) -> (sample,)"
 
@@ -103,3 +104,12 @@ def test_labels_that_are_classes_are_taken() -> None:
         ((2, 1, 3), torch.tensor([[0], [2]])),
     ):
         check_classes(shape, labels)
+
+
+@given(rows=st.integers(0, 4), width=st.integers(1, 5), seed=st.integers(0, 99))
+def test_confidence_is_the_probability_of_the_class(rows: int, width: int, seed: int) -> None:
+    logits = np.random.default_rng(seed).standard_normal((rows, width)) * 20
+    z = torch.from_numpy(logits)
+    each = torch.cat([(-z).sigmoid(), z.sigmoid()], -1) if width == 1 else z.softmax(-1)
+    chosen = each[torch.arange(rows), predicted_classes(z)]
+    np.testing.assert_allclose(confidence(logits), chosen.numpy(), rtol=1e-9)

@@ -309,6 +309,9 @@ def test_workers_that_do_not_fit_into_their_memory_are_named(featdyn, small_stor
 
 def test_what_may_have_been_meant_is_said(featdyn, tmp_path):
     one_line(featdyn("trian", "digits"), "No such command 'trian': did you mean train?")
+    for words in ("query x y --sort --top 3", "query x y --by --reduce mean", "sql x -o --raw"):
+        *_, option, other = words.removesuffix(" 3").removesuffix(" mean").split()
+        one_line(featdyn(*words.split()), f"Option '{option}' requires an argument, and {other} is an option")
     one_line(featdyn("analyze", tmp_path, "spectre"), "no analysis 'spectre': did you mean spectra?")
     one_line(featdyn("analyze", tmp_path), f"name an analysis after {tmp_path}: ")
     one_line(featdyn("analyze", tmp_path, "spectra", "--off", "activation"), "No such option", "--of")

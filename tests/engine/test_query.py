@@ -26,6 +26,7 @@ from featdyn.query import reduce as reduce_module
 from featdyn.query import values as values_module
 from featdyn.query.catalogue import Catalogue
 from featdyn.query.cells import Cells
+from featdyn.query.folds import most_frequent
 from featdyn.query.reduce import Reduction, reduce
 from featdyn.query.stored_array import find
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
@@ -191,6 +192,22 @@ def test_class_numbers_have_a_mode_and_no_mean(run: Run) -> None:
             query(run, "results.consistency.prediction", reduce=["mode:probe", how])
     counted = query(run, "results.consistency.prediction", reduce=["count:probe", "mean"])["prediction"]
     assert counted.tolist() == [values.sizes["probe"]]
+
+
+@given(
+    rows=st.lists(st.lists(st.sampled_from([0.0, 1.0, 2.0, np.nan]), min_size=5, max_size=5), min_size=1, max_size=6)
+)
+def test_ties_are_those_that_numpy_counts(rows: list[list[float]]) -> None:
+    values = np.array(rows)
+    mode, tied = most_frequent(values, (1,))
+    for row, best, others in zip(values, mode, tied, strict=True):
+        there, counts = np.unique(row[~np.isnan(row)], return_counts=True)
+        if not len(there):
+            assert np.isnan(best)
+            assert not others
+            continue
+        assert best == there[counts.argmax()]
+        assert others == ((counts == counts.max()).sum() > 1)
 
 
 def test_reductions_apply_in_order(run: Run) -> None:

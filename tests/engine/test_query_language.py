@@ -83,6 +83,28 @@ def test_groups_are_those_of_pandas(run: Run, by: list[str], function: str) -> N
     assert len(found) == len(expected)
 
 
+def test_an_answer_says_by_what_it_was_reduced(run: Run) -> None:
+    for name, asked, said in (
+        (LOSS, {"by": "split"}, "loss of the sample (mean)"),
+        ("label", {"by": "split"}, "label of the probe (mode)"),
+        (LOSS, {"by": "split", "reduce": "median:sample"}, "loss of the sample (median:sample)"),
+    ):
+        found = ask(run, name, **asked).dataset()
+        assert found[name.rpartition(".")[2]].attrs["long_name"] == said
+        assert found["split"].attrs == {"long_name": "set of the probe", "units": "1"}
+
+
+def test_a_reduction_that_names_axes_leaves_all_others(run: Run) -> None:
+    assert len(query(run, NORM, by="layer")) == len(LAYERS)
+    assert len(query(run, NORM, by="layer", reduce="median")) == len(LAYERS)
+    assert len(query(run, NORM, by="layer", reduce="median:sample")) == len(LAYERS) * CHECKPOINTS
+
+
+def test_names_may_be_in_a_list(run: Run) -> None:
+    together = query(run, [NORM, LOSS], where="checkpoint=-1")
+    pd.testing.assert_frame_equal(together, query(run, NORM, LOSS, where="checkpoint=-1"))
+
+
 def test_groups_of_one_axis_with_conditions_on_values(run: Run) -> None:
     table = query(run, NORM, where="activation_norm>0")
     expected = table.groupby(["checkpoint", "label"])["activation_norm"].mean()
@@ -246,6 +268,7 @@ def test_neighbours_are_ranked_within_each_checkpoint(run: Run, filtered: list[s
     ("names", "arguments", "message"),
     [
         ([], {}, "name a variable, .* lists what there is"),
+        ([3], {}, "name variables in text, such as 'outputs.loss', got int"),
         (["cube.*nrom"], {}, r"no variable matches 'cube\.\*nrom'"),
         (["~("], {}, "not a regular expression"),
         ([NORM, "layers.stem.activation"], {}, "activation_norm goes along layer and activation does not"),
@@ -303,6 +326,10 @@ def test_the_listing_names_every_variable(run: Run) -> None:
     assert found.loc["cube.activation_norm", "bytes"] == CHECKPOINTS * 3 * SAMPLES * 4
     for name in found.index:
         assert len(query(run, name, limit=1)) == 1
+    assert found.loc["step", ["units", "meaning"]].tolist() == ["step", "training steps"]
+    for name in ("outputs.loss", "label", "epoch", "train_loss", NORM, "layers.stem.activation"):
+        assert found.loc[name, "units"], name
+        assert found.loc[name, "meaning"], name
     assert variables(run, "cube.*").variable.tolist() == [name for name in found.index if name.startswith("cube.")]
 
 

@@ -106,10 +106,15 @@ def test_checkpoint_and_step_of_a_result(run: Run) -> None:
         ("results.consistency.accuracy", {"by": "checkpoint"}, "say t1"),
         ("results.consistency.accuracy", {"reduce": "mean:checkpoint"}, "say t1"),
         ("label", {"where": "checkpoint=-1"}, "label has no coordinate 'checkpoint'; there are sample"),
-        ("outputs.loss", {"where": "layer=s2b3"}, "loss has no coordinate 'layer'; did you mean label"),
+        ("outputs.loss", {"where": "layer=s2b3"}, "loss has no coordinate 'layer'; there are checkpoint"),
         ("outputs.loss", {"where": "sample=64"}, "selects nothing; sample is toy/000.*, by number 0 to 63"),
         ("outputs.loss", {"where": "class_name=dgo"}, "class_name is ant, bee, cat, dog; did you mean dog"),
         ("clas_name", {}, "did you mean class_name"),
+        ("nosuch", {}, r"no variable 'nosuch'; there are checkpoint, .*cube\.\*, "),
+        ("outputs.los", {}, r"did you mean outputs\.loss\?"),
+        ("outputs.loss", {"where": "split=TEST"}, r"did you mean test\?$"),
+        ("cube.activation_norm", {"where": "layer=11"}, r"pooled, by number 0 to 3$"),
+        ("outputs.loss", {"where": "epoch=2.2"}, r"epoch is 0 to 6; the nearest is 2\.0$"),
     ],
 )
 def test_what_cannot_be_meant_gets_one_line(
@@ -199,3 +204,44 @@ def test_text_with_numbers_is_grouped_in_their_order() -> None:
     groups = Groups.of({"name": np.array(["10", "2", "s1b10", "s1b9", "2", "b"], dtype=object)})
     assert groups.columns["name"].tolist() == ["2", "10", "b", "s1b9", "s1b10"]
     assert groups.codes.tolist() == [1, 0, 4, 3, 0, 2]
+
+
+THIRDS = np.array([0.0, 1 / 11, 5 / 22, 1 / 3, 0.33334, 2 / 3, 1.0, 12345.678])
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("0.090909", 1), ("0.0909", 1), ("0.227", 2), ("0.22727", 2), ("0.6667", 5), (".667", 5), ("12346", 7),
+        ("0.33334", 4), ("0.333333", 3),
+        ("0.09", None), ("0.7", None), ("0.3333", None), ("12345", None), ("0.0908", None), ("1.1", None),
+    ],
+)  # fmt: skip
+def test_a_number_is_selected_as_it_is_shown(word: str, expected: int | None) -> None:
+    """Of several that are shown alike it is none, and of few digits the exact value alone."""
+    held = Condition.parse(f"epoch={word}").holds(THIRDS, THIRDS)
+    assert np.flatnonzero(held).tolist() == ([] if expected is None else [expected])
+    if expected is not None:
+        assert Condition.parse(f"epoch!={word}").holds(THIRDS, THIRDS).tolist() == (~held).tolist()
+        upto = Condition.parse(f"epoch=..{word}").holds(THIRDS, THIRDS)
+        assert upto.tolist() == (THIRDS[expected] >= THIRDS).tolist()
+        above = Condition.parse(f"epoch>{word}").holds(THIRDS, THIRDS)
+        assert above.tolist() == (THIRDS[expected] < THIRDS).tolist()
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=20, unique=True))
+def test_what_a_table_shows_can_be_typed(values: list[float]) -> None:
+    """Each value that no other is shown as is the one that its own text selects."""
+    array = np.array(values)
+    shown = [f"{v:.5g}" for v in values]
+    for place, word in enumerate(shown):
+        held = np.flatnonzero(Condition.parse(f"epoch={word}").holds(array, array)).tolist()
+        rounded = [v for v in values if float(word) == v]
+        if rounded:
+            assert held == [values.index(rounded[0])]
+        elif shown.count(word) == 1 and sum(abs(v - float(word)) <= 1e-3 * abs(v) for v in values) == 1:
+            assert held == [place]
+
+
+def test_values_are_not_rounded_but_coordinates_are() -> None:
+    assert not Condition.parse("loss=0.090909").holds(THIRDS).any()

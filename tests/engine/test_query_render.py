@@ -195,6 +195,26 @@ def test_parquet_goes_down_a_pipe_but_not_to_a_terminal(tmp_path: Path) -> None:
             render(FRAME, "parquet", out)
 
 
+@pytest.mark.parametrize(
+    "values", [[3_000_000_000], [-(2**31) - 1], [2**31], np.array([2**63], np.uint64), np.array([2**31], np.uint32)]
+)
+def test_whole_numbers_that_netcdf_does_not_hold_get_one_line(tmp_path: Path, values: Any) -> None:
+    frame = pd.DataFrame({"small": [1], "big": values})
+    said = f"^netcdf holds whole numbers of 32 bits, and big has {int(values[0])}: write parquet or arrow$"
+    with pytest.raises(FeatdynError, match=said):
+        render(frame, "netcdf", tmp_path / "a.nc")
+    assert not list(tmp_path.iterdir())
+    for kind in ("parquet", "arrow"):
+        render(frame, kind, tmp_path / f"a.{kind}")
+    assert pd.read_parquet(tmp_path / "a.parquet")["big"].tolist() == [int(values[0])]
+
+
+def test_whole_numbers_of_32_bits_read_back(tmp_path: Path) -> None:
+    ends = [-(2**31), 2**31 - 1]
+    render(pd.DataFrame({"a": ends}), "netcdf", tmp_path / "a.nc")
+    assert xr.load_dataset(tmp_path / "a.nc", engine="scipy")["a"].values.tolist() == ends
+
+
 def test_a_file_that_cannot_be_written_gets_one_line(tmp_path: Path) -> None:
     for out in (tmp_path / "no/such/folder.csv", str(tmp_path)):
         with pytest.raises(FeatdynError, match=r"No such file|is a folder"):

@@ -104,6 +104,20 @@ def test_5_which_were_learned_first_and_forgotten_most_often(ask: Ask, held: Hel
     close(column(rows, "forgotten"), forgotten[order])
 
 
+@pytest.mark.parametrize("last", [CHECKPOINTS - 1, 2])
+def test_5_which_were_learned_first(ask: Ask, held: Held, last: int) -> None:
+    rows = ask(
+        "query STORE outputs.correct --where outputs.correct=true --reduce argmax:checkpoint --by sample "
+        f"--sort checkpoint --where checkpoint=..{last}"
+    )
+    right = (held["outputs/logits"].argmax(2) == held["label"])[: last + 1]
+    learned = right.any(0)
+    assert learned.all() == (last > 2)  # those that never are right are in no row
+    order = [i for i in np.argsort(right.argmax(0), kind="stable") if learned[i]]
+    assert [row["sample"] for row in rows] == held["sample"][order].tolist()
+    close(column(rows, "checkpoint"), right.argmax(0)[order])
+
+
 def test_6_sparsity_as_a_table_of_checkpoint_by_layer(ask: Ask, held: Held) -> None:
     pytest.importorskip("duckdb")
     rows = ask('sql STORE "pivot cube on layer using avg(activation_sparsity) group by checkpoint order by checkpoint"')

@@ -32,6 +32,8 @@ def test_a_result_comes_out_the_same_and_nothing_is_written(featdyn: Cli, small_
     assert code == 0, out
     path = Run(small_store).results("consistency")[0]
     assert out.startswith(f"{small_store}/{path}: the same, bit for bit, in ")
+    short = f"results/consistency/{int(path.rpartition('/')[2])}"  # a number needs no zeros before it
+    assert replay(small_store, short).path == f"{small_store}/{path}"
     assert {k: v for k, v in tree(small_store).items() if "lock" not in k} == {
         k: v for k, v in before.items() if "lock" not in k
     }
@@ -59,6 +61,7 @@ def test_what_came_out_otherwise_is_told_by_variable(featdyn: Cli, small_store: 
 def test_what_cannot_be_computed_again_gets_one_line(small_store: Path, featdyn: Cli, tmp_path: Path) -> None:
     for path, message in (
         ("results/nothing", "no result results/nothing; there are results/consistency"),
+        ("results/consistancy", "no result results/consistancy; did you mean consistency"),
         ("results/consistency/999999", "no result .*; there are results/consistency/0"),
         ("cube", "name a result as"),
     ):

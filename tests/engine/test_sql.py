@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from featdyn.store import Run
 from tests.engine import question_run
 from tests.engine.question_run import CHECKPOINTS, LAYERS, SAMPLES, Held
 
-pytest.importorskip("duckdb")
+duckdb = pytest.importorskip("duckdb")
 scan = pytest.importorskip("featdyn.query.sql.scan")
 
 
@@ -250,6 +251,21 @@ def test_nothing_reads_on_behind_an_answer(run: Run, statements: list[str], said
         command = [sys.executable, "-c", HASTY, str(run.path), *statements]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+
+
+@pytest.mark.parametrize("where", ["in DuckDB", "in a scan"])
+def test_an_interrupted_statement_ends_as_other_commands_do(
+    run: Run, featdyn: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """DuckDB's Python makes a RuntimeError of Ctrl-C, and an error of its own of one while it reads."""
+    if where == "in a scan":
+        monkeypatch.setattr(scan.Scan, "_batch", Mock(side_effect=KeyboardInterrupt))
+    else:
+        connection = Mock(wraps=duckdb.connect())
+        connection.execute.side_effect = RuntimeError("Query interrupted")
+        monkeypatch.setattr(duckdb, "connect", Mock(return_value=connection))
+    code, out, err = featdyn("sql", run.path, "select avg(loss) from outputs")
+    assert (code, out, err) == (130, "", "\nfeatdyn: interrupted; what was committed is safe\n")
 
 
 def test_a_closed_standard_output_is_no_fault_of_ours(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 
@@ -91,6 +92,9 @@ def test_the_accessor_asks_the_run(written: tuple[Run, Held]) -> None:
     assert found["activation_norm"].dims == ("checkpoint", "layer")
     np.testing.assert_allclose(found["activation_norm"], held["cube/activation_norm"].mean(-1), rtol=1e-5)
     assert found["layer"].values.tolist() == list(LAYERS)
+    several = tree.featdyn.query(["outputs.loss", "outputs.prediction"], where="checkpoint=-1")
+    np.testing.assert_array_equal(several["loss"].values.reshape(-1), held["outputs/loss"][-1])
+    assert inspect.signature(tree.featdyn.query).parameters.keys() == set(inspect.signature(query).parameters) - {"run"}
     top = tree.featdyn.query("outputs.loss", top=3)
     assert top["sample"].values.tolist() == query(run, "outputs.loss", top=3)["sample"].tolist()
     plain = xr.open_datatree(run.path, engine="zarr", chunks=None)

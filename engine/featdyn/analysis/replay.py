@@ -12,6 +12,7 @@ from featdyn.analysis.driver import compute
 from featdyn.analysis.identity import network_of
 from featdyn.analysis.registry import analysis as named
 from featdyn.errors import FeatdynError
+from featdyn.nearest import meant
 from featdyn.store import Run
 from featdyn.store.locate import Store
 
@@ -70,10 +71,13 @@ def replay(store: Store, path: str, **more: Any) -> Replayed:
     if len(parts) not in (2, 3) or parts[0] != "results":
         raise FeatdynError(f"{path}: name a result as results/ANALYSIS or results/ANALYSIS/NUMBER")
     known = run.results(parts[1])
-    chosen = path.strip("/") if len(parts) == 3 else known[-1] if known else ""
+    if len(parts) == 3 and parts[2].isdecimal():
+        parts[2] = parts[2].zfill(6)  # as they are stored
+    chosen = "/".join(parts) if len(parts) == 3 else known[-1] if known else ""
     if chosen not in known:
         there = ", ".join(known) or ", ".join(f"results/{name}" for name in run.analyses) or "none"
-        raise FeatdynError(f"{run.path}: no result {path}; there are {there}")
+        guess = meant(parts[1], run.analyses) if not known else ""
+        raise FeatdynError(f"{run.path}: no result {path}; {guess}there are {there}")
     earlier = run.result(parts[1], chosen).load()
     options, commit = earlier.attrs.get("options"), earlier.attrs.get("input_commit")
     if not isinstance(options, dict) or not isinstance(commit, int):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from featdyn.capture.axis import Axis, Pool
 from featdyn.capture.probes import Probes
-from featdyn.networks.classes import IGNORED
+from featdyn.classes import IGNORED
 
 
 def asked(layers: Any) -> tuple[tuple[str, ...] | None, dict[str, Axis]]:

@@ -12,19 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from featdyn.names import NAMES
 from featdyn_kernels.summaries import Summaries
 
 ACTIVATION = ("activation_norm", "activation_mean", "activation_sparsity", "activation_cosine")
 GRADIENT = ("gradient_norm",)
 
-MEANING = {
-    "activation_norm": "Euclidean norm of the sample's activation",
-    "activation_mean": "mean of the sample's activation",
-    "activation_sparsity": "share of the sample's activation that is exactly zero",
-    "activation_cosine": "cosine between the sample's activation here and at the checkpoint before (NaN at the first)",
-    "gradient_norm": "Euclidean norm of the gradient of the sample's loss",
-    "sketch": "random projection of the sample's activation to a common width; keeps inner products on average",
-}
+MEANING = {name: NAMES[name][0] for name in (*ACTIVATION, *GRADIENT, "sketch")}
 
 
 def summaries(found: Summaries, count: int | Tensor) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from featdyn.capture.layers import dims
-from featdyn.networks.classes import IGNORED, token_loss
+from featdyn.classes import IGNORED
+from featdyn.networks.classes import token_loss
 from featdyn.store import ArraySpec
 
 VOCABULARY = 1024

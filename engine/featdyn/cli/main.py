@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import traceback
+from itertools import pairwise
 
 import click
 
@@ -63,7 +64,10 @@ class Commands(click.Group):
         """Return the command, or say which one may have been meant."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             ctx.fail(f"No such command {args[0]!r}: {nearest(args[0], COMMANDS)}")
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not ctx.resilient_parsing:
+            _refuse_options_as_values(command, rest, ctx)
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -76,6 +80,17 @@ class Commands(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def featdyn(debug: bool) -> None:
     """Record what happens inside a network while it trains, and ask questions about it afterwards."""
+
+
+def _refuse_options_as_values(command: click.Command, args: list[str], ctx: click.Context) -> None:
+    """Refuse ``--sort --top 3``, where click takes ``--top`` for the column."""
+    options = {name: option for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    words = args[: args.index("--")] if "--" in args else args
+    for word, value in pairwise(words):
+        option = options.get(word)
+        takes = isinstance(option, click.Option) and not option.is_flag and not option.count
+        if takes and value.startswith("--") and value.partition("=")[0] in options:
+            raise click.UsageError(f"Option {word!r} requires an argument, and {value} is an option.", ctx)
 
 
 def main() -> None:

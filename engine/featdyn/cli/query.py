@@ -27,7 +27,13 @@ def _variables(ctx: click.Context, incomplete: str) -> list[str]:
     metavar="NAME=VALUE",
     help="Keep what matches: layer=s3*, layer~^s[23], step=100..500, checkpoint=-1, loss>1, ...",
 )
-@click.option("--by", multiple=True, metavar="COORD,...", help="Leave groups: label, class_name, epoch, layer, ...")
+@click.option(
+    "--by",
+    multiple=True,
+    metavar="COORD,...",
+    help="Leave groups, by label, class_name, epoch, layer, ...: the mean of each (of class numbers the mode), or what "
+    "--reduce says.",
+)
 @click.option(
     "--reduce", multiple=True, metavar="HOW:DIM", help="Reduce over axes: mean:sample, argmax:checkpoint, ..."
 )

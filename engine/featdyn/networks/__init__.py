@@ -1,7 +1,8 @@
 """Networks that can be cut in depth: `build` makes one by name, `cuts` finds where any module comes apart."""
 
+from featdyn.classes import predicted_classes
 from featdyn.networks.choose import default_cuts, resolve
-from featdyn.networks.classes import class_loss, predicted_classes
+from featdyn.networks.classes import class_loss
 from featdyn.networks.cut import Cut, features_at, segments, state_for
 from featdyn.networks.registry import build, names
 from featdyn.networks.skeleton import is_skeleton, skeleton

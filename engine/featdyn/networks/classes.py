@@ -1,28 +1,13 @@
-"""What outputs mean as classes: the one place that says so, for recordings and analyses alike."""
+"""The loss of outputs that mean classes, as :mod:`featdyn.classes` says, and what has none."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
-Values = TypeVar("Values")
-IGNORED = -100
-"""A target that counts nowhere, as in torch."""
-
-
-def predicted_classes(logits: Values) -> Values:
-    """Return the class, int64 (...), that each row of logits, (..., classes) or (..., 1), stands for.
-
-    One logit is that of class 1 against class 0, as in binary cross-entropy: class 1 where it is above 0. Of several
-    the largest decides, the first of equals. Where a logit is NaN there is no class: -1.
-    """
-    values: Any = logits
-    found = values.argmax(-1) if values.shape[-1] != 1 else values[..., 0] > 0
-    found = found.long() if isinstance(found, Tensor) else found.astype("int64")
-    found[(values != values).any(-1)] = -1
-    return cast(Values, found)
+from featdyn.classes import IGNORED
 
 
 def class_loss(logits: Tensor, labels: Tensor, tokens: Literal["mean", "sum"] = "mean") -> Tensor:

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featdyn.errors import FeatdynError
+from featdyn.names import described
 from featdyn.query.cells import Array
 from featdyn.query.stored_array import unknown
 
@@ -97,9 +98,9 @@ class Answer:
             beside = {name: (dim, v) for dim, columns in self.axes.items() for name, v in columns.items()}
             coords = {name: values for name, values in beside.items() if name not in self.values}
             found = xr.Dataset({name: (dims, values) for name, (dims, values) in self.values.items()}, coords)
-        for name, attributes in self.attributes.items():
-            if name in found.variables:
-                found[name].attrs = {k: attributes[k] for k in ("long_name", "units") if k in attributes}
+        for name in map(str, found.variables):
+            attributes = self.attributes.get(name, described(name, {}))
+            found[name].attrs = {k: attributes[k] for k in ("long_name", "units") if k in attributes}
         return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from featdyn.errors import FeatdynError
+from featdyn.nearest import near
 from featdyn.output import quoted
 from featdyn.query import derived
 from featdyn.query.cells import Array
@@ -78,21 +78,21 @@ class Catalogue:
         return list(dict.fromkeys(found))
 
     def _near(self, name: str) -> str:
-        """Return the end of a sentence that lists what may have been meant."""
+        """Return the end of a sentence that lists what may have been meant, or what there is."""
         dotted = name.replace("/", ".").rstrip(".")
         inside = [n for n in self.names if n.startswith(f"{dotted}.")]
         last = [n for n in self.names if n.rpartition(".")[2] == dotted]
-        found = inside or last or get_close_matches(dotted, self.names, 6, 0.5)
-        if not found:
-            found = list(dict.fromkeys(n.partition(".")[0] + (".*" if "." in n else "") for n in self.names))
-        more = f" and {len(found) - 12} more" if len(found) > 12 else ""
-        return f"; did you mean {', '.join(found[:12])}{more}?" if found else ""
+        found = inside or last or near(dotted, self.names, 6, 0.5)
+        there = found or list(dict.fromkeys(n.partition(".")[0] + (".*" if "." in n else "") for n in self.names))
+        more = f" and {len(there) - 12} more" if len(there) > 12 else ""
+        listed = f"{', '.join(there[:12])}{more}"
+        return f"; did you mean {listed}?" if found else f"; there are {listed}" if there else ""
 
     def near(self, name: str, dims: Sequence[str]) -> str:
         """Return the variables along these axes that a name without its group, or with a slip, may stand for; or ''."""
         dotted = name.replace("/", ".")
         last = [known for known in self.names if known.rpartition(".")[2] == dotted]
-        close = get_close_matches(dotted, self.names, 3, 0.8) if "." in dotted else []
+        close = near(dotted, self.names, 3, 0.8) if "." in dotted else []
         fit = [known for known in last or close if set(dims_of(self.document(self.paths[known]))) <= set(dims)]
         return ", ".join(fit[:6])
 

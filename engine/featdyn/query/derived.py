@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from featdyn.classes import confidence, predicted_classes
 from featdyn.query.cells import Array, Cells
 from featdyn.store import Run
 from featdyn.store.metadata import Document
@@ -18,17 +19,18 @@ CLASS_NAME = "class_name"
 LOGITS = "outputs/logits"
 MEANING = {
     CLASS_NAME: ("name of the label's class", "string"),
-    "outputs/prediction": ("class with the largest logit", "int64"),
-    "outputs/confidence": ("softmax probability of the predicted class", "float32"),
+    "outputs/prediction": ("predicted class, -1 where a logit is NaN", "int64"),
+    "outputs/confidence": ("probability of the predicted class", "float32"),
     "outputs/correct": ("whether the prediction is the label", "bool"),
 }
+
+LOGICAL = {path for path, (_, dtype) in MEANING.items() if dtype == "bool"}
 
 
 def paths(run: Run) -> list[str]:
     """Return the variables that follow from what a run has recorded."""
     found = [CLASS_NAME] if _labelled(run) and class_names(run) is not None else []
-    document = run.nodes.get(LOGITS)
-    if document is None or document.get("dimension_names") != ["checkpoint", "sample", "class"]:
+    if not _predicts(run):
         return found
     outputs = [path for path in MEANING if path != CLASS_NAME]
     return found + [path for path in outputs if path != "outputs/correct" or _labelled(run)]
@@ -64,17 +66,22 @@ def cells(run: Run, path: str, stored: Callable[[str], Cells]) -> Cells:
             label, dtype=np.dtype(object), read=lambda index: named(label.read(index), names), read_part=None
         )
     logits = stored(LOGITS)
-    labels = run.values("label") if path == "outputs/correct" else None
-    what: Callable[[Array], Array] = _confidence if path == "outputs/confidence" else _prediction
+    labels = run.values("label") if path == "outputs/correct" else np.zeros(0, np.int64)
+    known = (labels >= 0) & (labels < max(2, logits.shape[2]))  # one logit tells two classes apart
+    dtype = np.dtype(MEANING[path][1] if known.all() else np.float32)  # 1, 0, and NaN where the label is no class
 
     def read(index: tuple[int, ...]) -> Array:
-        found = what(logits.read((*index, 0)))
-        if labels is None:
+        values = logits.read((*index, 0))
+        if path == "outputs/confidence":
+            return confidence(values).astype(dtype)
+        found = predicted_classes(values)
+        if path == "outputs/prediction":
             return found
-        start = index[1] * logits.cell[1]
-        return np.asarray(found == labels[start : start + found.shape[1]])
+        place = slice(start := index[1] * logits.cell[1], start + found.shape[1])
+        right = found == labels[place]
+        return np.asarray(right if known.all() else np.where(known[place], right, np.nan).astype(dtype))
 
-    return Cells(logits.dims[:2], logits.positions[:2], logits.cell[:2], np.dtype(MEANING[path][1]), read)
+    return Cells(logits.dims[:2], logits.positions[:2], logits.cell[:2], dtype, read)
 
 
 def class_names(run: Run) -> Array | None:
@@ -94,11 +101,16 @@ def _labelled(run: Run) -> bool:
     return "label" in run.paths("sample") and "int" in run.nodes["label"]["data_type"]
 
 
-def _prediction(logits: Array) -> Array:
-    return np.asarray(logits.argmax(-1))
+def _predicts(run: Run) -> bool:
+    """Whether outputs are logits of classes; those of a regression are not, nor is one output without such labels."""
+    document = run.nodes.get(LOGITS)
+    if document is None or document.get("dimension_names") != ["checkpoint", "sample", "class"]:
+        return False
+    width = document["shape"][2]
+    if not _labelled(run):
+        return bool(width > 1) and not any(path in run.nodes for path in ("label", "inputs/target"))
+    if width > 1:
+        return True
+    from featdyn.analysis.inputs.no_classes import not_classes  # reads the first checkpoint: for one output alone
 
-
-def _confidence(logits: Array) -> Array:
-    with np.errstate(invalid="ignore", over="ignore"):  # of logits that are not finite, it is missing
-        wide = logits.astype(np.float64)
-        return np.asarray(1 / np.exp(wide - wide.max(-1, keepdims=True)).sum(-1), np.float32)
+    return not not_classes(run, 2)

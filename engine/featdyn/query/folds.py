@@ -163,14 +163,20 @@ def quantiles(values: Array, axes: tuple[int, ...], q: float) -> Array:
     return np.where((a == b) | (weight == 0), a, a + (b - a) * weight)  # so that infinities stay
 
 
-def most_frequent(values: Array, axes: tuple[int, ...]) -> Array:
-    """Return the value that is most often there over the axes, of several the smallest, skipping NaN."""
+def most_frequent(values: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """Return the value that is most often there over the axes, skipping NaN, and whether others are there as often.
+
+    Of several it is the smallest.
+    """
     rows = _rows(values, axes)
     places = np.arange(rows.shape[-1])
     begins = np.concatenate([np.ones_like(rows[..., :1], bool), rows[..., 1:] != rows[..., :-1]], axis=-1)
     so_often = places - np.maximum.accumulate(np.where(begins, places, 0), axis=-1)  # times before, so far
-    best = np.where(np.isnan(rows), -1, so_often).argmax(-1)
-    return np.asarray(np.take_along_axis(rows, best[..., None], -1)[..., 0], np.float64)
+    so_often = np.where(np.isnan(rows), -1, so_often)
+    best = so_often.argmax(-1)[..., None]
+    most = np.take_along_axis(so_often, best, -1)
+    tied = (most >= 0) & ((so_often == most).sum(-1, keepdims=True) > 1)  # each that is so frequent gets there once
+    return np.asarray(np.take_along_axis(rows, best, -1)[..., 0], np.float64), np.asarray(tied[..., 0])
 
 
 def _rows(values: Array, axes: tuple[int, ...]) -> Array:

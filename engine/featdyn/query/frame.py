@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import wraps
 from inspect import signature
@@ -38,7 +38,7 @@ def as_table(ask: Callable[Asked, Answer]) -> Callable[Asked, pd.DataFrame]:
 
 def ask(
     run: Run,
-    *variables: str,
+    *variables: str | Sequence[str],
     where: str | Sequence[str] = (),
     by: str | Sequence[str] = (),
     reduce: str | Sequence[str] = (),
@@ -57,10 +57,11 @@ def ask(
     Parameters
     ----------
     variables
-        Dotted names: ``cube.activation_norm``, ``layers.s1b1.activation``, ``outputs.loss``, ``train_loss``, or
-        ``results.consistency.accuracy`` for the newest result of an analysis; patterns such as ``cube.*_norm``, and
-        regular expressions behind ``~``. ``outputs.prediction``, ``outputs.confidence`` and ``outputs.correct`` follow
-        from the logits. Several variables become columns of one table: the one with most axes has those of all others.
+        Dotted names, one by one or in a list: ``cube.activation_norm``, ``layers.s1b1.activation``, ``outputs.loss``,
+        ``train_loss``, or ``results.consistency.accuracy`` for the newest result of an analysis; patterns such as
+        ``cube.*_norm``, and regular expressions behind ``~``. ``outputs.prediction``, ``outputs.confidence`` and
+        ``outputs.correct`` follow from the logits of classes; where a label is no class, ``correct`` is missing.
+        Several variables become columns of one table: the one with most axes has those of all others.
     where
         Conditions, all of which must hold. Text takes patterns and regular expressions: ``layer=s3*``,
         ``layer~^s[23]``, ``split=train,test``, ``corruption!=``. Numbers take values, lists and ranges that include
@@ -70,13 +71,14 @@ def ask(
         that is asked for or another by its dotted name: ``loss>1``, ``outputs.correct=false``.
     by
         Coordinates whose groups are left of the axes that are reduced, such as ``label``, ``class_name`` or ``epoch``,
-        or axes that stay. Without a reduction it is the mean, of class numbers the mode.
+        or axes that stay. Without ``reduce`` all other axes are reduced to the mean, of class numbers to the mode; a
+        ``reduce`` that names axes takes those alone away. The ``long_name`` in the answer says which.
     reduce
         Reductions, one after the other: ``mean:sample``, ``std:sample,layer``, or ``max`` over all axes (but those in
-        ``by``). There are mean, sum, min, max, std (divided by n), count, norm (Euclidean), mode (the most frequent),
-        median and quantiles (``q0.9``). Class numbers have only mode and count. NaN is skipped; where nothing is left,
-        sum and count are 0 and everything else is NaN; where nothing is left anywhere by conditions on values, that is
-        an error but for sum, count and diff.
+        ``by``). There are mean, sum, min, max, std (divided by n), count, norm (Euclidean), mode (the most frequent;
+        of several the smallest, and a column ``NAME_tied`` marks it), median and quantiles (``q0.9``). Class numbers
+        have only mode and count. NaN is skipped; where nothing is left, sum and count are 0 and everything else is NaN;
+        where nothing is left anywhere by conditions on values, that is an error but for sum, count and diff.
         ``argmax:checkpoint`` and ``argmin`` come last and tell where the extreme is, beside it; ``diff:checkpoint`` is
         the last selected one minus the first.
     like
@@ -117,10 +119,13 @@ def ask(
             raise FeatdynError(f"the {what} must be at least 1, got {count}")
     if top is not None and limit is not None:
         raise FeatdynError("give --top or --limit, not both")
-    if not variables:
+    names = [name for given in variables for name in _several(given)]
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise FeatdynError(f"name variables in text, such as 'outputs.loss', got {type(wrong[0]).__name__}")
+    if not names:
         raise FeatdynError("name a variable, such as outputs.loss; featdyn query STORE lists what there is")
     reductions = [Reduction.parse(text) for text in _several(reduce)]
-    selection = select(run, variables, _several(where))
+    selection = select(run, names, _several(where))
     if like is not None:
         selection = distances(selection, like)
     reductions = [Reduction(of.function, tuple(map(selection.meaning, of.dims))) for of in reductions]
@@ -147,7 +152,8 @@ query = as_table(ask)
 
 
 def _several(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+    one = isinstance(given, str) or not isinstance(given, Iterable)
+    return (given,) if one else tuple(given)  # type: ignore[return-value]
 
 
 def _groups(selection: Selection, by: tuple[str, ...]) -> tuple[dict[str, Groups], frozenset[str]]:

@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 
+from featdyn.names import described
 from featdyn.query.catalogue import Catalogue, dims_of, kind_of
 from featdyn.store import Run
 
@@ -19,7 +20,7 @@ def variables(run: Run, *patterns: str) -> pd.DataFrame:
     for name in catalogue.matching(patterns) if patterns else catalogue.names:
         path = catalogue.paths[name]
         document = catalogue.document(path)
-        attributes, shape = document["attributes"], document["shape"]
+        attributes, shape = described(path.rpartition("/")[2], document["attributes"]), document["shape"]
         kind = kind_of(document)
         size = kind.itemsize if kind.kind != "O" else 0
         axes = " x ".join(f"{dim} {length}" for dim, length in zip(dims_of(document), shape, strict=True))

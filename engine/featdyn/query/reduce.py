@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -66,6 +66,8 @@ class Reduced:
     cells: Cells
     places: NDArray[np.intp] | None = field(default=None)
     """Of argmax and argmin: where along the axis that was selected; -1 where there is no value."""
+    tied: NDArray[np.bool_] | None = field(default=None)
+    """Of mode: whether other values are as frequent."""
 
 
 def reduce(
@@ -108,11 +110,13 @@ def reduce(
         if reduction.function in PLACES:
             return _place(cells, reduction, axes[0], kept, shape, keep)
         q = quantile_of(reduction.function)
-        of_rows = most_frequent if reduction.function == "mode" else partial(quantiles, q=q) if q is not None else None
-        if of_rows is not None:
-            values = _sorted(cells, reduction, axes, grouped, kept, shape, keep, of_rows)
-            whole = reduction.function == "mode" and cells.dtype.kind in "iu" and not np.isnan(values).any()
-            return Reduced(Cells.held(values.astype(cells.dtype) if whole else values, dims))
+        if q is not None:
+            (values,) = _sorted(cells, reduction, axes, grouped, kept, shape, keep, partial(_quantiles, q=q), [float])
+            return Reduced(Cells.held(values, dims))
+        if reduction.function == "mode":
+            values, tied = _sorted(cells, reduction, axes, grouped, kept, shape, keep, most_frequent, [float, bool])
+            whole = cells.dtype.kind in "iu" and not np.isnan(values).any()
+            return Reduced(Cells.held(values.astype(cells.dtype) if whole else values, dims), tied=tied)
         fold = FOLDS[reduction.function](shape, np.dtype(np.float64) if keep else cells.dtype)
         for region, numbers in _pieces(cells, keep):
             for place, part in split(region, numbers, grouped):
@@ -135,21 +139,27 @@ def _sorted(
     kept: list[int],
     shape: tuple[int, ...],
     keep: Keep | None,
-    of_rows: Callable[[Array, tuple[int, ...]], Array],
-) -> Array:
+    of_rows: Callable[[Array, tuple[int, ...]], tuple[Array, ...]],
+    kinds: Sequence[type],
+) -> tuple[Array, ...]:
     """Return what needs all values of a row at once: quantiles, and what is most frequent."""
-    values = np.empty(shape)
+    found: tuple[Array, ...] = tuple(np.empty(shape, kind) for kind in kinds)
     whole = tuple(axis for axis in range(len(cells.dims)) if axis not in axes)
-    for region, part in cells.groups(tuple(cells.dims[axis] for axis in whole)):
-        _affordable(math.prod(part.shape), "sorts", reduction)
+    for region, cell in cells.groups(tuple(cells.dims[axis] for axis in whole)):
+        _affordable(math.prod(cell.shape), "sorts", reduction)
         everywhere = [slice(0, n) for n in cells.shape]
         for axis, run in zip(whole, region, strict=True):
             everywhere[axis] = run
-        loaded = part.load()
+        loaded = cell.load()
         loaded = keep(cells.dims, tuple(everywhere), loaded) if keep else loaded
         for place, rows in split(tuple(everywhere), loaded, grouped):
-            values[tuple(place[axis] for axis in kept)] = of_rows(rows, axes)
-    return values
+            for values, part in zip(found, of_rows(rows, axes), strict=True):
+                values[tuple(place[axis] for axis in kept)] = part
+    return found
+
+
+def _quantiles(values: Array, axes: tuple[int, ...], q: float) -> tuple[Array]:
+    return (quantiles(values, axes, q),)
 
 
 def _place(

@@ -127,9 +127,16 @@ def _netcdf(table: pd.DataFrame | Answer) -> bytes:
                 if name in found.coords
                 else found.assign({name: variable.copy(data=text)})
             )
+    for name, variable in found.variables.items():
+        if variable.dtype.kind in "iu" and variable.size:
+            for value in (variable.values.min(), variable.values.max()):
+                if not -(2**31) <= value < 2**31:
+                    raise FeatdynError(
+                        f"netcdf holds whole numbers of 32 bits, and {name} has {value}: write parquet or arrow"
+                    )
     try:
         return bytes(found.to_netcdf(format="NETCDF3_64BIT", engine="scipy"))
-    except ValueError as error:  # whole numbers beyond 32 bits, names that NetCDF does not take
+    except ValueError as error:  # names that NetCDF does not take
         raise FeatdynError(f"netcdf cannot hold this table ({error}): write parquet or arrow") from error
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from featdyn.errors import FeatdynError
+from featdyn.names import described
 from featdyn.nearest import meant
 from featdyn.query import derived
 from featdyn.query.catalogue import Catalogue, dims_of, kind_of
@@ -28,7 +29,7 @@ class StoredArray:
     """One array of a run with its coordinates."""
 
     path: str  # in the store
-    attributes: Mapping[str, Any]  # of the array
+    attributes: Mapping[str, Any]  # of the array, with a long name and units where they are known
     cells: Cells  # its values, not read yet
     coordinates: Mapping[str, str]  # the coordinates along one axis, each with that axis
     _load: Callable[[str], Array]
@@ -38,6 +39,11 @@ class StoredArray:
     def name(self) -> str:
         """The last part of its path."""
         return self.path.rpartition("/")[2]
+
+    @property
+    def logical(self) -> bool:
+        """Whether values are true or false; as numbers they are 1 and 0, and NaN where some are missing."""
+        return self.cells.dtype.kind == "b" or self.path in derived.LOGICAL
 
     def coordinate(self, name: str) -> tuple[str, Array]:
         """Return the axis of a coordinate and its values; an axis without coordinate counts from 0."""
@@ -84,7 +90,8 @@ def find(catalogue: Catalogue, name: str) -> StoredArray:
         return held[paths[name]]
 
     kinds = {name: kind_of(run.nodes[paths[name]]) if name in paths else np.dtype(object) for name in axes}
-    return StoredArray(path, document["attributes"], stored_cells(run, path), axes, load, kinds)
+    attributes = described(path.rpartition("/")[2], document["attributes"])
+    return StoredArray(path, attributes, stored_cells(run, path), axes, load, kinds)
 
 
 def stored_cells(run: Run, path: str) -> Cells:

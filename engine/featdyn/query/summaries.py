@@ -41,12 +41,15 @@ def summaries(
             if own.dims and found.places is not None:
                 values |= _places(selection, own.dims[0], found, asked)
         values[name] = (found.cells.dims, found.cells.load())
+        if found.tied is not None and found.tied.any():
+            values[f"{name}_tied"] = (found.cells.dims, found.tied)
     some = reductions[0].function not in ("count", "sum", "diff")  # of nothing these are 0; diff reads the ends alone
     if met and not any(met) and some:
         raise selection.nothing()
     widest = max((dims for dims, _ in values.values()), key=len)
     axes = {dim: groups[dim].columns if dim in groups else columns(selection, dim, asked) for dim in widest}
     attributes = {name: _named(array.attributes, reductions) for name, array in selection.arrays.items()}
+    attributes |= {f"{name}_tied": {"long_name": f"whether others are as frequent as {name}"} for name in attributes}
     answer = Answer(axes, values, attributes, sort=sort, limit=limit)
     if not (met and some and (groups or spared) and any(pd.isna(values[name][1]).any() for name in selection.cells)):
         return answer

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ import xarray as xr
 
 from featdyn.errors import FeatdynError
 from featdyn.extras import asked_for
-from featdyn.names import NAMES
+from featdyn.names import described
 from featdyn.query.frame import ask
 from featdyn.store import Run
 from featdyn.store.locate import Store
@@ -71,8 +73,8 @@ def _described(dataset: xr.Dataset) -> xr.Dataset:
     plain = {name: (v.dims, v.values.astype(object).astype(str), v.attrs) for name, v in texts.items()}
     found = dataset.assign_coords(plain)  # xarray draws along texts of fixed width alone
     for name, variable in found.variables.items():
-        words, units = NAMES.get(str(name), (str(name).replace("_", " "), "1"))
-        variable.attrs = {"long_name": words, "units": units} | _plain(variable.attrs)
+        fallback = {"long_name": str(name).replace("_", " "), "units": "1"}
+        variable.attrs = fallback | _plain(described(str(name), variable.attrs))
     found.attrs = _plain(found.attrs)
     return found
 
@@ -103,8 +105,11 @@ class FeatdynAccessor:
             raise FeatdynError("this tree does not say where its store is: open it with featdyn.open_tree(path)")
         return Run(source)
 
-    def query(self, *variables: str, **asked: Any) -> xr.Dataset:
-        """Return what :func:`featdyn.query.query` does, as a dataset: along its axes, or along ``row`` where cut."""
+    def query(self, *variables: str | Sequence[str], **asked: Any) -> xr.Dataset:
+        """Return what :func:`featdyn.query.query` does, as a dataset: along its axes, or along ``row`` where cut.
+
+        The parameters are those of :func:`featdyn.query.ask`, which says what each takes.
+        """
         return ask(self.run, *variables, **asked).dataset()
 
     def sql(self, statement: str) -> pd.DataFrame:
@@ -125,3 +130,8 @@ class FeatdynAccessor:
         from featdyn.report.notebook import Plots  # the report stands above queries; a notebook asks from here
 
         return Plots(self.run)
+
+
+_self = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
+_asked = list(signature(ask).parameters.values())[1:]  # all but the run, which the tree knows
+vars(FeatdynAccessor.query)["__signature__"] = Signature([_self, *_asked], return_annotation="xr.Dataset")

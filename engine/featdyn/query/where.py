@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,6 +19,8 @@ from featdyn.query.cells import Array
 _CONDITION = re.compile(r"\s*([^=!<>~]+?)\s*(!=|!~|<=|>=|==?|<|>|~)\s*(.*?)\s*", re.DOTALL)
 _ORDER = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
 _TRUTH = {"1": "true", "yes": "true", "0": "false", "no": "false"}
+
+TYPED = 3  # digits of a number from which it may be a rounded one
 
 Mask = NDArray[np.bool_]
 
@@ -50,6 +54,9 @@ class Condition:
             Whether it is an axis. One of numbers has ``-1`` as its last and ``-2`` as the one before; one of names can
             be selected by place too (:func:`places`).
         """
+        if values.dtype.kind == "f" and self._of_truth():  # 1, 0, and NaN where nothing is known, as of correct
+            numbers = [word in ("true", "yes") for word in self.pattern.lower().split(",")]
+            return np.asarray(np.isin(values, numbers) != (self.operator == "!="), bool)
         if values.dtype.kind in "iuf":
             return self._number(values, whole, counted)
         if self.operator in _ORDER:
@@ -75,9 +82,19 @@ class Condition:
         """Say that none of these values meets it, what there is, and what may have been meant."""
         text = values.dtype.kind not in "biuf"
         more = f", by number 0 to {len(values) - 1}" if counted and text else ""
-        near = meant(self.pattern, map(str, values.reshape(-1).tolist())).rstrip() if text else ""
+        near = meant(self.pattern, map(str, values.reshape(-1).tolist())).rstrip() if text else self._nearest(values)
         said = f"--where {self.text!r} selects nothing; {self.name} is {summary(values)}{more}"
         return FeatdynError(said + (f"; {near}" if near else ""))
+
+    def _nearest(self, values: Array) -> str:
+        """Return the value that is nearest to the number that was asked for, where it is one."""
+        try:
+            number, there = float(self.pattern), values[np.isfinite(values)]
+        except ValueError:
+            return ""
+        if self.operator != "=" or not math.isfinite(number) or not len(there):
+            return ""
+        return f"the nearest is {there[np.abs(there - number).argmin()].item()!r}"
 
     def _word(self, word: str, parts: list[str]) -> bool:
         if "~" not in self.operator:
@@ -88,6 +105,10 @@ class Condition:
             raise FeatdynError(
                 f"--where {self.text!r}: {self.pattern!r} is not a regular expression: {error}"
             ) from None
+
+    def _of_truth(self) -> bool:
+        """Whether what is asked for is true or false, in words."""
+        return self.operator in ("=", "!=") and set(self.pattern.lower().split(",")) <= {"true", "false", "yes", "no"}
 
     def _number(self, values: Array, whole: Array | None, counted: bool) -> Mask:
         def number(word: str) -> Any:
@@ -120,6 +141,8 @@ class Condition:
                 number = kind(word)
             except ValueError:
                 continue
+            if whole is not None and whole.dtype.kind == "f":
+                return shown_as(word, number, whole)
             if counted and whole is not None and isinstance(number, int) and number < 0 <= np.fmin.reduce(whole):
                 there = np.unique(whole)  # the axis counts from 0 or more: a negative number counts from its end
                 return there[number] if -number <= len(there) else number
@@ -127,6 +150,21 @@ class Condition:
         raise FeatdynError(
             f"--where {self.text!r}: {word!r} is not a number, a range such as 10..50, or a list such as 1,2,5"
         )
+
+
+def shown_as(word: str, number: float, values: Array) -> float:
+    """Return the one of these values that a number stands for as it was typed, or the number itself.
+
+    Tables show five digits (0.090909 of 1/11), and no one types more: so a value counts that is the number at five
+    digits, or at the decimals that were typed, three digits or more, if it is the only one. Our own choice.
+    """
+    if (values == number).any() or not math.isfinite(number):
+        return number
+    there = np.unique(values[np.isfinite(values)]).tolist()
+    typed = Decimal(word).as_tuple()
+    decimals = -int(typed.exponent) if len(typed.digits) >= TYPED else 0
+    near = [v for v in there if f"{v:.5g}" == f"{number:.5g}" or (decimals > 0 and round(v, decimals) == number)]
+    return float(near[0]) if len(near) == 1 else number
 
 
 def places(length: int, text: str) -> NDArray[np.intp] | None:

@@ -7,15 +7,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from featdyn.analysis.inputs.no_classes import not_classes
 from featdyn.analysis.inputs.positions import has_positions, mask_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
-from featdyn.analysis.inputs.targets import GIVEN, first, stray_label, tells_loss
+from featdyn.analysis.inputs.targets import GIVEN
+from featdyn.classes import predicted_classes
 from featdyn.errors import FeatdynError
-from featdyn.networks import predicted_classes
 from featdyn.store import Run
-
-_CLOSE = 1e-3
-"""Of probabilities: float32 through an exponential and back, with room. Our own choice."""
 
 
 def output_positions(run: Run) -> int:
@@ -44,11 +42,6 @@ def class_count(run: Run, *, by_position: bool = False) -> int:
     return max(2, shape[1])
 
 
-def class_logits(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return logits ``(..., class)`` of two classes at least: one logit z, of class 1 against class 0, is (0, z)."""
-    return np.concatenate([np.zeros_like(logits), logits], -1) if logits.shape[-1] == 1 else logits
-
-
 def labelled(run: Run, sets: ProbeSets) -> tuple[ProbeSets, NDArray[np.int64]]:
     """Return sets of those probes whose label is a class of the network, and the labels ``(probe,)``.
 
@@ -65,41 +58,6 @@ def labelled(run: Run, sets: ProbeSets) -> tuple[ProbeSets, NDArray[np.int64]]:
     if not kept:
         raise FeatdynError(f"{run.path}: no probe has a label from 0 to {classes - 1}, the network's classes")
     return replace(sets, names=list(kept), members=list(kept.values())), np.where(known, given, 0).astype(np.int64)
-
-
-def not_classes(run: Run, classes: int) -> str:
-    """Return why labels are no classes that outputs ``(sample, class)`` are logits of; "" where they may be.
-
-    With a loss of their own people train on integers that are counts, or -1 and 1, and on outputs that are values or
-    probabilities. What they recorded tells (our own choice): a label that is no class has no loss; one logit has binary
-    cross-entropy, up to a weight of each class; of several outputs not all are positive and sum to 1.
-    """
-    if "label" not in run.paths("sample"):
-        return "its probes have no integer labels, which are classes"
-    given = run.values("label")
-    if given.dtype.kind not in "iu":
-        return f"its labels are {given.dtype}, no classes"
-    if (stray := stray_label(run, classes)) is not None:
-        return f"its loss counts labels such as {stray}, which is none of {classes} classes"
-    if not tells_loss(run):
-        return ""
-    if run.schema["outputs/logits"].shape[-1] > 1:
-        blocks = (run.block("outputs/logits", 0, block) for block in range(run.schema.blocks))
-        if all(_are_probabilities(outputs) for outputs in blocks):
-            return "its outputs are probabilities, not logits (return logits, and leave the softmax to the loss)"
-        return ""
-    logits, loss = first(run, "outputs/logits"), first(run, "outputs/loss")
-    for label in (0, 1):
-        mine = given == label
-        entropy = np.logaddexp(0.0, logits[mine, 0] if label == 0 else -logits[mine, 0])
-        weight = loss[mine] / np.maximum(entropy, np.finfo(np.float64).tiny)
-        if mine.any() and not np.allclose(weight, np.median(weight), rtol=_CLOSE, atol=1e-6, equal_nan=True):
-            return "its one output is no logit, as its loss is not the binary cross-entropy with it"
-    return ""
-
-
-def _are_probabilities(outputs: NDArray[np.floating]) -> bool:
-    return bool((outputs >= 0).all() and (np.abs(outputs.sum(1, dtype=np.float64) - 1) < _CLOSE).all())
 
 
 def predictions_labelled(run: Run, sets: ProbeSets) -> tuple[ProbeSets, NDArray[np.int64]]:

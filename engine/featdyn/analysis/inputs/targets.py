@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.analysis.inputs.layer_vectors import outputs
-from featdyn.networks.classes import IGNORED
+from featdyn.analysis.inputs.no_classes import stray_label
 from featdyn.store import Run
 
 GIVEN = "inputs/target"
@@ -51,26 +51,3 @@ def targets(run: Run) -> Targets:
         known = np.asarray(np.isfinite(values).all(1))
         return Targets(np.where(known[:, None], values, 0.0), known, None)
     return Targets(np.zeros((samples, 0)), np.zeros(samples, bool), None)
-
-
-def stray_label(run: Run, classes: int) -> int | None:
-    """Return a label that is none of so many classes and has a loss all the same; None where there is none.
-
-    Then labels are no classes but counts, ranks, or -1 and 1. What losses leave out, as -100, has no loss.
-    """
-    given = run.values("label")
-    outside = ((given < 0) | (given >= classes)) & (given != IGNORED)
-    if not outside.any() or not tells_loss(run):
-        return None
-    strays = given[outside & (np.abs(first(run, "outputs/loss")) > 0)]
-    return int(strays[0]) if len(strays) else None
-
-
-def tells_loss(run: Run) -> bool:
-    """Whether a loss of the user's own may have been recorded; what featdyn trains has classes."""
-    return run.recipe is None and "outputs/loss" in run.nodes and run.checkpoints > 0
-
-
-def first(run: Run, path: str) -> NDArray[np.float64]:
-    """Return what was recorded at the first checkpoint, ``(sample, ...)``."""
-    return np.concatenate([run.block(path, 0, block) for block in range(run.schema.blocks)]).astype(np.float64)

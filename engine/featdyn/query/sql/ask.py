@@ -73,9 +73,15 @@ def sql(run: Run, statement: str) -> pd.DataFrame:
         found = connection.execute(statement)
         return found.df() if found.description else pd.DataFrame()
     except duckdb.Error as error:
+        if any(isinstance(scan.failed, KeyboardInterrupt) for scan in scans):
+            raise KeyboardInterrupt from error
         failed = next((scan.failed for scan in scans if isinstance(scan.failed, FeatdynError)), None)
         message = _no_table(str(error), statement, catalogue, known) or _line(str(error))
         raise failed or FeatdynError(message) from error
+    except RuntimeError as error:  # what DuckDB's Python makes of Ctrl-C
+        if "interrupted" in str(error).lower():
+            raise KeyboardInterrupt from error
+        raise
     finally:
         connection.close()
 

@@ -49,7 +49,7 @@ class Scan(ds.Dataset):  # type: ignore[misc]
 
     def __init__(self, table: Table) -> None:  # pyarrow's own makes none
         self.table = table
-        self.failed: Exception | None = None  # what a scan raised: DuckDB passes on its words only
+        self.failed: BaseException | None = None  # what a scan raised: DuckDB passes on its words only
         self._repeated = lru_cache(COLUMNS)(self._coordinate)
 
     def coordinate(self, name: str) -> Array:
@@ -61,7 +61,8 @@ class Scan(ds.Dataset):  # type: ignore[misc]
         """Names and types of the columns."""
         fields = [(name, _type(self.table.widest.kind(name))) for name in self.table.coordinates]
         for name, array in self.table.arrays.items():
-            inner = _type(array.cells.dtype, packed=bool(self._packed(array.cells)))
+            kind = np.dtype(bool) if array.logical else array.cells.dtype
+            inner = _type(kind, packed=bool(self._packed(array.cells)))
             size = int(np.prod([array.cells.shape[axis] for axis in self._packed(array.cells)], dtype=np.int64))
             fields.append((name, pa.list_(inner, size) if self._packed(array.cells) else inner))
         return pa.schema(fields)
@@ -98,7 +99,7 @@ class Scan(ds.Dataset):  # type: ignore[misc]
             )
             for region in _joined((tuple(slice(*run) for run in cell) for cell in cells), self._rows(schema)):
                 yield self._batch(schema, kept, region)
-        except Exception as error:
+        except BaseException as error:
             self.failed = error
             raise
 
@@ -243,6 +244,8 @@ def _array(values: Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(kind) or pa.types.is_string(kind):
         texts = pa.array(values.tolist(), pa.string())
         return texts.dictionary_encode() if pa.types.is_dictionary(kind) else texts
+    if pa.types.is_boolean(kind) and values.dtype.kind == "f":
+        return pa.array(values == 1, kind, mask=np.isnan(values))
     values = values.astype(np.float32) if values.dtype == np.float16 else values
     missing = values.dtype.kind == "f" and np.isnan(values).any()  # else Arrow takes the values without a copy
     return pa.array(values, kind, from_pandas=bool(missing))

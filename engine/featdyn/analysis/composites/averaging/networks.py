@@ -11,7 +11,6 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from featdyn.analysis.composites.batchnorm_statistics import OneValue, batch_norms, nearly_equal, reestimated
-from featdyn.analysis.inputs.class_labels import class_logits
 from featdyn.analysis.inputs.features_at_cuts import Batches
 from featdyn.analysis.inputs.one_input import Inputs, of_one_input
 from featdyn.analysis.inputs.stitchable import BETWEEN
@@ -19,6 +18,7 @@ from featdyn.analysis.inputs.weights import States, network_of
 from featdyn.analysis.inputs.widest import widest
 from featdyn.capture.call import Call
 from featdyn.capture.tap import device_of
+from featdyn.classes import class_logits
 from featdyn.compute import Plan
 from featdyn.functional import functional_call
 from featdyn.networks import predicted_classes

@@ -14,7 +14,7 @@ from featdyn.analysis.cells import Cells
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.collapse import MEASURES, CollapseOptions
 from featdyn.analysis.features.folded_moments import bounds, flaw, fold_of, folded, left_out, whole
-from featdyn.analysis.inputs.class_labels import class_count, class_logits, labelled
+from featdyn.analysis.inputs.class_labels import class_count, labelled
 from featdyn.analysis.inputs.lacking import keeps_moments
 from featdyn.analysis.inputs.layer_vectors import LOGITS, block_bytes, outputs, pieces, vectors
 from featdyn.analysis.inputs.probe_sets import ProbeSets
@@ -22,6 +22,7 @@ from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, vani
 from featdyn.analysis.inputs.recorded_moments import NOT_KEPT, features_or_moments, kept_moments
 from featdyn.analysis.inputs.targets import UNKNOWN
 from featdyn.analysis.status import FEW, NOT_FINITE, ONE_CLASS
+from featdyn.classes import class_logits
 from featdyn.compute import Plan
 from featdyn.statistics.resampling import share_interval
 from featdyn.statistics.richness import of_class_moments

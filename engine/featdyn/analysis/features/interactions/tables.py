@@ -16,10 +16,10 @@ from torch import Tensor
 from featdyn.analysis.features.interactions import InteractionsOptions
 from featdyn.analysis.features.interactions.masker import Masker
 from featdyn.analysis.features.interactions.masking import Masking
-from featdyn.analysis.inputs.class_labels import class_logits
 from featdyn.analysis.inputs.features_at_cuts import Batch
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.inputs.suffix_banks import suffixes
+from featdyn.classes import class_logits
 from featdyn.errors import FeatdynError, first_line
 from featdyn.functional import functional_call
 from featdyn.networks import state_for

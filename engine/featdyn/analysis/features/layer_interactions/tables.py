@@ -15,10 +15,10 @@ from featdyn.analysis.features.interactions.masker import Masker
 from featdyn.analysis.features.interactions.masking import Masking
 from featdyn.analysis.features.interactions.tables import Asked, slices, taken
 from featdyn.analysis.features.layer_interactions import LayerInteractionsOptions
-from featdyn.analysis.inputs.class_labels import class_logits
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import DEAD, FEW, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS
 from featdyn.capture.axis import pooled
+from featdyn.classes import class_logits
 from featdyn.functional import functional_call
 from featdyn.networks import features_at, state_for
 from featdyn.statistics import softmax_probe
