@@ -313,7 +313,7 @@ def test_a_reduction_needs_the_memory_of_a_cell(tmp_path: Path, function: str) -
         ({"variable": "cube"}, "did you mean cube.activation_cosine, cube.activation_norm, cube.layer?"),
         ({"variable": "layers.s1.activation"}, "did you mean .*layers.s1.b1.activation"),
         ({"variable": "accuracy"}, "did you mean results.consistency.accuracy?"),
-        ({"variable": "zzz"}, r"did you mean .*cube\.\*.*layers\.\*"),
+        ({"variable": "zzz"}, r"there are .*cube\.\*.*layers\.\*"),
         ({"where": ["split:test"]}, "write it as coordinate=value"),
         ({"where": ["=test"]}, "write it as coordinate=value"),
         ({"where": ["splt=test"]}, "no coordinate 'splt'; did you mean split\\? there are checkpoint, layer, sample"),

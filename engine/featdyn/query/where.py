@@ -20,7 +20,8 @@ _CONDITION = re.compile(r"\s*([^=!<>~]+?)\s*(!=|!~|<=|>=|==?|<|>|~)\s*(.*?)\s*",
 _ORDER = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
 _TRUTH = {"1": "true", "yes": "true", "0": "false", "no": "false"}
 
-TYPED = 3  # digits of a number from which it may be a rounded one
+TYPED = 3
+"""Digits of a number from which it may be a rounded one: our own choice."""
 
 Mask = NDArray[np.bool_]
 
@@ -156,7 +157,7 @@ def shown_as(word: str, number: float, values: Array) -> float:
     """Return the one of these values that a number stands for as it was typed, or the number itself.
 
     Tables show five digits (0.090909 of 1/11), and no one types more: so a value counts that is the number at five
-    digits, or at the decimals that were typed, three digits or more, if it is the only one. Our own choice.
+    digits, or at the decimals that were typed, three digits or more, if it is the only one.
     """
     if (values == number).any() or not math.isfinite(number):
         return number
