@@ -19,10 +19,18 @@ DERIVED = ["outputs.confidence", "outputs.correct", "outputs.prediction"]
 
 
 def write(
-    path: Path, width: int, label: NDArray[np.generic] | None, *, target: bool = False, squared: bool = False
+    path: Path,
+    width: int,
+    label: NDArray[np.generic] | None,
+    *,
+    target: bool = False,
+    squared: bool = False,
+    softmax: bool = False,
 ) -> tuple[Run, NDArray[np.float64]]:
     """Write a run of these labels, or targets of a regression; return it and its outputs, a NaN among them."""
     outputs = np.random.default_rng(width).standard_normal((CHECKPOINTS, SAMPLES, width)).astype(np.float32)
+    if softmax:
+        outputs = np.exp(outputs) / np.exp(outputs).sum(-1, keepdims=True)
     outputs[1, 3, 0] = np.nan
     loss = np.zeros((CHECKPOINTS, SAMPLES), np.float64)
     if width == 1 and label is not None:
@@ -67,6 +75,12 @@ def test_one_logit_and_several_say_their_class(tmp_path: Path, width: int) -> No
     np.testing.assert_array_equal(told["prediction"], found["prediction"])
     np.testing.assert_array_equal(told["correct"], found["correct"])
     np.testing.assert_allclose(told["confidence"].astype(float), found["confidence"])
+
+
+def test_outputs_that_are_probabilities_are_the_confidence(tmp_path: Path) -> None:
+    run, outputs = write(tmp_path / "run.zarr", 3, np.arange(SAMPLES) % 3, softmax=True)
+    found = query(run, "outputs.confidence")["confidence"]
+    np.testing.assert_allclose(found, outputs.max(-1).reshape(-1), rtol=1e-6)
 
 
 def test_labels_that_are_no_class_are_neither_right_nor_wrong(tmp_path: Path) -> None:

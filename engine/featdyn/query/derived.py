@@ -70,10 +70,12 @@ def cells(run: Run, path: str, stored: Callable[[str], Cells]) -> Cells:
     known = (labels >= 0) & (labels < max(2, logits.shape[2]))  # one logit tells two classes apart
     dtype = np.dtype(MEANING[path][1] if known.all() else np.float32)  # 1, 0, and NaN where the label is no class
 
+    as_they_are = path == "outputs/confidence" and _probabilities(run)
+
     def read(index: tuple[int, ...]) -> Array:
         values = logits.read((*index, 0))
         if path == "outputs/confidence":
-            return confidence(values).astype(dtype)
+            return (values.max(-1) if as_they_are else confidence(values)).astype(dtype)
         found = predicted_classes(values)
         if path == "outputs/prediction":
             return found
@@ -82,6 +84,12 @@ def cells(run: Run, path: str, stored: Callable[[str], Cells]) -> Cells:
         return np.asarray(right if known.all() else np.where(known[place], right, np.nan).astype(dtype))
 
     return Cells(logits.dims[:2], logits.positions[:2], logits.cell[:2], dtype, read)
+
+
+def _probabilities(run: Run) -> bool:
+    from featdyn.analysis.inputs.no_classes import outputs_are_probabilities  # reads the first checkpoint
+
+    return outputs_are_probabilities(run)
 
 
 def class_names(run: Run) -> Array | None:

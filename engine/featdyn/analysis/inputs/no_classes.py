@@ -29,8 +29,7 @@ def not_classes(run: Run, classes: int) -> str:
     if not tells_loss(run):
         return ""
     if run.schema["outputs/logits"].shape[-1] > 1:
-        blocks = (run.block("outputs/logits", 0, block) for block in range(run.schema.blocks))
-        if all(_are_probabilities(outputs) for outputs in blocks):
+        if outputs_are_probabilities(run):
             return "its outputs are probabilities, not logits (return logits, and leave the softmax to the loss)"
         return ""
     logits, loss = first(run, "outputs/logits"), first(run, "outputs/loss")
@@ -41,6 +40,13 @@ def not_classes(run: Run, classes: int) -> str:
         if mine.any() and not np.allclose(weight, np.median(weight), rtol=_CLOSE, atol=1e-6, equal_nan=True):
             return "its one output is no logit, as its loss is not the binary cross-entropy with it"
     return ""
+
+
+def outputs_are_probabilities(run: Run) -> bool:
+    """Whether all outputs ``(sample, class)`` of the first checkpoint are positive and sum to 1."""
+    if not tells_loss(run) or run.schema["outputs/logits"].shape[-1] < 2:
+        return False
+    return all(_are_probabilities(run.block("outputs/logits", 0, block)) for block in range(run.schema.blocks))
 
 
 def _are_probabilities(outputs: NDArray[np.floating]) -> bool:
