@@ -235,4 +235,6 @@ def test_the_command_line_opens_workers(runs):
 def test_long_names_of_groups_have_the_fields_that_tell_them_apart():
     recipes = [{f"table.field_number_{i}": f"{i}-{run}" for i in range(20)} for run in "ab"]
     assert group_names(recipes) == [f"table.field_number_0=0-{run} and 19 more fields" for run in "ab"]
+    named, alone = group_names([recipes[0], {"store": "other.zarr"}])
+    assert (named, alone) == ("table.field_number_0=0-a and 19 more fields", "store=other.zarr")
     assert group_names([{"a": 1, "b": 2}, {"a": 2, "b": 1}]) == ["a=1, b=2", "a=2, b=1"]

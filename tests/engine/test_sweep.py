@@ -88,7 +88,7 @@ def test_what_cannot_run_is_refused_before_anything_starts(tmp_path, sweep, mess
 
 def test_a_store_of_another_recipe_and_a_folder_that_is_a_store_are_refused(tmp_path):
     train(load("digits", SHORT), tmp_path / "seed=1.zarr")
-    with pytest.raises(RecipeError, match=r"seed=1.zarr.* another recipe \(labels.seed: 0 there, 1 here\)"):
+    with pytest.raises(RecipeError, match=r"seed=1.zarr.* another recipe \(labels.seed: 0 there, 1 here, and 1 more"):
         Sweep(points("digits", tmp_path, [], SHORT, 2))
     with pytest.raises(RecipeError, match="is a store; give a folder"):
         points("digits", tmp_path / "seed=1.zarr", [], SHORT, 2)

@@ -68,10 +68,14 @@ def group_names(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
         few = list(differ)
         for key in reversed(differ):  # the first ones, such as the network's name, say most
             left = [name for name in few if name != key]
-            if len(set(_named(recipes, left))) == len(set(named)):
+            shorter = _named(recipes, left)
+            if len(set(shorter)) == len(set(named)) and all(map(bool, shorter)):
                 few = left
-        more = f" and {counted(len(differ) - len(few), 'more field')}" if len(differ) > len(few) else ""
-        named = [name + more for name in _named(recipes, few)]
+        more = [sum(key in recipe for key in differ if key not in few) for recipe in recipes]
+        named = [
+            f"{name} and {counted(n, 'more field')}" if n else name
+            for name, n in zip(_named(recipes, few), more, strict=True)
+        ]
     return [name or "all runs" for name in named]
 
 
