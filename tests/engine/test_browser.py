@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -203,42 +204,52 @@ def wait_for(folder: Path, pattern: str) -> Path:
     raise AssertionError(f"no {pattern} among {sorted(p.name for p in folder.iterdir() if p.is_file())}")
 
 
-def test_narrow_pages_do_not_scroll_sideways(opened: Any, profile: Path) -> None:
+@contextmanager
+def narrow(driver: Any) -> Iterator[None]:
     size = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    assert until(opened, "return document.documentElement.scrollWidth <= 400")
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    yield
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_long_names_lose_their_middle_where_there_is_no_room(opened: Any, profile: Path) -> None:
+def test_narrow_pages_do_not_scroll_sideways(opened: Any) -> None:
+    with narrow(opened):
+        assert until(opened, "return document.documentElement.scrollWidth <= 400")
+
+
+def test_long_names_lose_their_middle_where_there_is_no_room(tmp_path: Path) -> None:
     name = "encoder.layers.{}.attention.output_projection.dense_with_a_name_that_has_no_room_at_all_{}"
     cuts, groups = ([name.format(i, end) for i in (1, 2)] for end in ("<b>", "&amp;"))
     table = pd.DataFrame(
         {"quantity": "accuracy", "cut": np.repeat(cuts, 2), "group": groups * 2, "value": [0.1, 0.2] * 2}
     )
     table = table.assign(runs=3, **dict.fromkeys(("low", "high", "probes_low", "probes_high"), np.nan))
-    visit(opened, write(table, profile / "long.html"))
-    draw_all(opened)
-    assert errors(opened) == []
-    texts = "const of = (c) => [...document.querySelectorAll('.plot ' + c)]; return of(arguments[0]).map((e) => {}(e))"
-    for kind, whole in (("legendtext", groups), ("xtick text", cuts)):
-        said = opened.execute_script(texts.format("((e) => e.textContent)"), f".{kind}")
-        for found, full in zip(said, whole, strict=True):
-            first, last = found.split("…")
-            assert full.startswith(first)
-            assert full.endswith(last)
-            assert len(first) + len(last) > 6
-    ends = opened.execute_script(texts.format("((e) => e.getBoundingClientRect().right)"), ".legendtext")
-    assert max(ends) <= opened.execute_script("return document.documentElement.clientWidth")
-    pointed = plot_of(opened, "compared-0-0-0", "plot.data.map((d) => d.customdata.map((of) => [of[3], of[0]]))")
-    escaped = [
-        [text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for text in each]
-        for each in (groups, cuts)
-    ]
-    assert pointed == [[[group, cut] for cut in escaped[1]] for group in escaped[0]]
-    heads = "return [...document.querySelectorAll('table.grid tbody th')].map((e) => [e.title, e.offsetWidth])"
-    rows = opened.execute_script(heads)
-    assert [text for text, _ in rows] == table["cut"].tolist()
-    assert max(width for _, width in rows) < 200  # numbers stand beside it without scrolling
+    with browser(tmp_path / "profile") as driver, narrow(driver):
+        visit(driver, write(table, tmp_path / "long.html"))
+        draw_all(driver)
+        assert errors(driver) == []
+        texts = (
+            "const of = (c) => [...document.querySelectorAll('.plot ' + c)]; return of(arguments[0]).map((e) => {}(e))"
+        )
+        for kind, whole in (("legendtext", groups), ("xtick text", cuts)):
+            said = driver.execute_script(texts.format("((e) => e.textContent)"), f".{kind}")
+            for found, full in zip(said, whole, strict=True):
+                first, last = found.split("…")
+                assert full.startswith(first)
+                assert full.endswith(last)
+                assert len(first) + len(last) > 6
+        ends = driver.execute_script(texts.format("((e) => e.getBoundingClientRect().right)"), ".legendtext")
+        assert max(ends) <= driver.execute_script("return document.documentElement.clientWidth")
+        pointed = plot_of(driver, "compared-0-0-0", "plot.data.map((d) => d.customdata.map((of) => [of[3], of[0]]))")
+        escaped = [
+            [text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for text in each]
+            for each in (groups, cuts)
+        ]
+        assert pointed == [[[group, cut] for cut in escaped[1]] for group in escaped[0]]
+        heads = "return [...document.querySelectorAll('table.grid tbody th')].map((e) => [e.title, e.offsetWidth])"
+        rows = driver.execute_script(heads)
+        assert [text for text, _ in rows] == table["cut"].tolist()
+        assert max(width for _, width in rows) < 200  # numbers stand beside it without scrolling
 
 
 @pytest.mark.parametrize("places", [3, 16])

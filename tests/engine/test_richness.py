@@ -103,6 +103,25 @@ def test_a_block_is_read_once_for_all_sets_or_for_as_many_as_fit(tmp_path: Path,
         richness(run, workers=workers)
 
 
+def test_the_first_checkpoint_is_read_once_where_it_fits(run: Run, monkeypatch: Any) -> None:
+    block, read = Run.block, Counter[tuple[str, int]]()
+
+    def counted(self: Run, path: str, t: int, number: int, **options: Any) -> Any:
+        read[path, t] += 1
+        return block(self, path, t, number, **options)
+
+    monkeypatch.setattr(Run, "block", counted)
+    layers = [f"layers/{name}/activation" for name in run.layers]
+    workers, results = Tight(), list[xr.Dataset]()
+    for more in (1, run.checkpoints):
+        read.clear()
+        results.append(richness(run, workers=workers))
+        assert {read[path, 0] for path in layers} == {run.schema.blocks * (1 + more)}
+        assert {read[path, t] for path in layers for t in range(1, run.checkpoints)} == {run.schema.blocks}
+        workers.limit = workers.plan.peak() - 1
+    xr.testing.assert_identical(results[0].drop_attrs(), results[1].drop_attrs())
+
+
 def test_intervals_hold_the_value_and_say_why_they_are_missing(run: Run) -> None:
     found = richness(run)
     for name in ("low_rank", "effective_dimension", "kernel_deviation"):

@@ -55,6 +55,28 @@ class State:
     folds: list[NDArray[np.intp]]  # (probe,) for each set
     targets: Targets
     options: RichnessOptions
+    first: FirstVectors
+
+
+class FirstVectors:
+    """The vectors of the first checkpoint, which all others are compared with: those of a layer's blocks are kept."""
+
+    def __init__(self, run: Run, kept: bool) -> None:
+        self._run, self._kept = run, kept
+        # One attribute, as threads may be at two layers: blocks and what they are of are read together.
+        self._held: tuple[tuple[str, int], dict[int, NDArray[np.float64]]] = ("", 0), {}
+
+    def __call__(self, path: str, group: int, block: int, mine: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return the probes ``mine`` of a block, ``(n, p)``; of a group of sets these are the same each time."""
+        if not self._kept:
+            return vectors(self._run, path, 0, block, mine)
+        of, blocks = self._held
+        if of != (path, group):
+            blocks = {}
+            self._held = (path, group), blocks
+        if block not in blocks:
+            blocks[block] = vectors(self._run, path, 0, block, mine)
+        return blocks[block]
 
 
 def cells(state: State, item: tuple[int, range, int]) -> list[Found]:
@@ -135,7 +157,11 @@ def _folded(state: State, item: tuple[int, range, int]) -> list[list[Moments]]:
     path = state.specs[c].path
 
     def beside(block: int, mine: NDArray[np.bool_], places: NDArray[np.intp]) -> dict[str, Any]:
-        each = [vectors(run, LOGITS, t, block, mine), wanted.values[places], vectors(run, path, 0, block, mine)]
+        each = [
+            vectors(run, LOGITS, t, block, mine),
+            wanted.values[places],
+            state.first(path, together.start, block, mine),
+        ]
         return {"outputs": np.concatenate(each, 1)}
 
     members, folds = [state.members[s] for s in together], [state.folds[s] for s in together]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from itertools import product
 
 import numpy as np
@@ -14,7 +13,7 @@ from featdyn.analysis.cells import Cells
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.folded_moments import fold_of
 from featdyn.analysis.features.richness import LEADING, RichnessOptions
-from featdyn.analysis.features.richness.cell import NUMBERS, STATUSES, Found, State, cells
+from featdyn.analysis.features.richness.cell import NUMBERS, STATUSES, FirstVectors, Found, State, cells
 from featdyn.analysis.features.richness.weights import PARAMETERS, weight_bytes, weights
 from featdyn.analysis.inputs.lacking import keeps_moments
 from featdyn.analysis.inputs.layer_vectors import LOGITS, block_bytes, outputs
@@ -44,12 +43,17 @@ def richness(context: Context[RichnessOptions]) -> xr.Dataset:
     found = Cells(DIMS, shape, NUMBERS, STATUSES, dict.fromkeys(LEADING, ("k", kept)))
     of_weights = Cells(("t",), (steps,), PARAMETERS, ("parameter_status",))
     beside, limits = width + wanted.values.shape[1], context.workers.limits()
-    of_groups = partial(plan, run, specs, sets.sizes, beside, options.folds, found.nbytes)
-    together = next((n for n in range(len(members), 1, -1) if of_groups(n).fits(limits)), 1)
-    context.admit(of_groups(together))
+    plans = {
+        (n, keeps): plan(run, specs, sets.sizes, beside, options.folds, found.nbytes, n, keeps)
+        for n, keeps in product(range(len(members), 0, -1), (True, False) if steps > 1 else (False,))
+    }
+    ways = sorted(plans, key=lambda way: plans[way].reads)
+    together, keeps = next((way for way in ways if plans[way].fits(limits)), (1, False))
+    context.admit(plans[together, keeps])
     groups = [range(s, min(s + together, len(members))) for s in range(0, len(members), together)]
     lost, items = [vanished(run, spec) for spec in specs], list(product(range(len(specs)), groups, range(steps)))
-    with context.stage(State(run, specs, sets.names, members, folds, wanted, options)) as stage:
+    state = State(run, specs, sets.names, members, folds, wanted, options, FirstVectors(run, keeps))
+    with context.stage(state) as stage:
         for (c, group, t), of_sets in zip(items, context.each(stage.map(cells, items)), strict=True):
             for s, of_set in zip(group, of_sets, strict=True):
                 if lost[c][t, members[s]].mean() > 0.5:
@@ -72,23 +76,27 @@ def _planned(classes: NDArray[np.int64] | None, member: NDArray[np.bool_]) -> ND
 
 
 def plan(
-    run: Run, specs: list[ArraySpec], sizes: list[int], beside: int, folds: int, result: int, together: int
+    run: Run, specs: list[ArraySpec], sizes: list[int], beside: int, folds: int, result: int, together: int, kept: bool
 ) -> Plan:
     """Return what passes over features and outputs will need, one for each group of so many sets ``together``.
 
-    ``beside`` are the variables of outputs and targets.
+    ``beside`` are the variables of outputs and targets; ``kept`` says whether those of the first checkpoint are.
     """
     widest, logits, groups = max(map(variables, specs)), run.schema[LOGITS], -(-len(sizes) // together)
+    passes = run.checkpoints + (1 if kept else run.checkpoints)
     moments = 8 * (widest**2 + widest * (widest + beside) + (widest + beside) ** 2)
     return Plan(
         f"{len(specs)} layers x {len(sizes)} sets x {run.checkpoints} checkpoints, {sum(sizes):,} probes",
         tasks=len(specs) * groups * run.checkpoints + run.checkpoints,
-        reads=groups * run.checkpoints * (2 * sum(spec.nbytes for spec in specs) + len(specs) * logits.nbytes),
+        reads=groups * (passes * sum(spec.nbytes for spec in specs) + run.checkpoints * len(specs) * logits.nbytes),
         task={
             "moments or weights": max((together * folds + COPIES) * moments, 5 * weight_bytes(run, 0)),
             "blocks": 2 * block_bytes(run, [*specs, logits]),
         },
-        state={"targets and folds": 8 * run.schema.samples * (beside + 2 * len(sizes))},
+        state={
+            "targets and folds": 8 * run.schema.samples * (beside + 2 * len(sizes)),
+            "the first checkpoint": 8 * run.schema.samples * widest * kept,
+        },
         result={"cells": result},
     )
 
