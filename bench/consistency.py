@@ -25,6 +25,7 @@ from featdyn.networks import cuts, features_at, resolve, state_for
 from featdyn.training import load
 from featdyn.training.loop import Loop
 from featdyn.training.stage import train
+from featdyn_kernels import get_threads
 
 RECIPES: dict[str, tuple[tuple[str, ...], bool]] = {
     # name: changes, whether each pair anew is timed too; enough checkpoints that pairs dominate
@@ -92,6 +93,6 @@ def _case(name: str, store: Path, device: str) -> Case:
 
     peers = {"every pair anew": lambda: loop(False)} if anew else {}
     peers["shared prefixes"] = lambda: loop(True)
-    said = f"{name} recipe, resnet20, {len(picked)} default cuts, T={steps}, N={samples}, float32"
+    said = f"{name} recipe, resnet20, {len(picked)} default cuts, T={steps}, N={samples}, float32, {get_threads()} threads"
     target = {"shared prefixes": 1.7 if name == "digits" else 2.0}
     return Case(said, lambda: analyses()["consistency"](run), peers, check, target=target, repeats=3)
