@@ -16,6 +16,7 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "bench/results/README.md": "performance.md",
     "bench/results/language-model.png": "language-model.png",
+    "bench/results/growth-zen5.svg": "growth.svg",
     "engine/featdyn/store/SPEC.md": "reference/store.md",
 }
 ELSEWHERE |= {

@@ -159,8 +159,8 @@ def test_command(runs, tmp_path):
 def test_what_cannot_be_compared(runs):
     with pytest.raises(FeatdynError, match=r"clean0\.zarr: no result of drift, there are results of consistency: "):
         compare(runs, ["results.drift.motion"])
-    with pytest.raises(FeatdynError, match=r"no variable 'results\.consistency\.acuracy'; did you mean"):
-        compare(runs, ["results.consistency.acuracy"])
+    with pytest.raises(FeatdynError, match=r"'results\.consistency\.agreemnt'; did you mean results"):
+        compare(runs, ["results.consistency.agreemnt"])
     with pytest.raises(FeatdynError, match="t1 must lie between 0 and 1"):
         compare(runs, [AGREEMENT], t1=3)
     with pytest.raises(FeatdynError, match="split: these values are text"):

@@ -234,7 +234,7 @@ def test_the_plan_is_said_and_what_cannot_fit_is_refused(run, monkeypatch, caplo
     with caplog.at_level("INFO", "featdyn"):
         consistency(run, cuts=("pooled",), features="recomputed")
     steps, probes = run.checkpoints, run.schema.samples
-    assert f"1 cuts x {steps**2} pairs of checkpoints x all {probes} probes" in caplog.text
+    assert f"1 cut x {steps**2} pairs of checkpoints x all {probes} probes" in caplog.text
     monkeypatch.setattr(serial, "available", lambda: 1000)
     with pytest.raises(FeatdynError, match=r"needs .* of memory .* but 1000 B are allowed or free: .* fewer cuts"):
         consistency(run, cuts=("pooled",), features="recomputed")

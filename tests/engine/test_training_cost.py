@@ -43,7 +43,7 @@ def test_a_run_keeps_the_precision_that_it_began_with(tmp_path, monkeypatch):
     assert "bfloat16" not in said[0]
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
     assert train(recipe, tmp_path / "r.zarr").checkpoints == run.checkpoints
-    with pytest.raises(RecipeError, match=r"training\.precision: 'float32', 'bfloat16'"):
+    with pytest.raises(RecipeError, match=r"training\.precision: 'float32' there, 'bfloat16' here"):
         train(load("digits", [*TINY, "training.precision=bfloat16"]), tmp_path / "r.zarr")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,12 +71,12 @@ def cells(run: Run, path: str, stored: Callable[[str], Cells]) -> Cells:
     known = (labels >= 0) & (labels < max(2, logits.shape[2]))  # one logit tells two classes apart
     dtype = np.dtype(MEANING[path][1] if known.all() else np.float32)  # 1, 0, and NaN where the label is no class
 
-    as_they_are = path == "outputs/confidence" and _probabilities(run)
+    as_they_are = cache(partial(_probabilities, run))  # asked where values are: it reads logits
 
     def read(index: tuple[int, ...]) -> Array:
         values = logits.read((*index, 0))
         if path == "outputs/confidence":
-            return (values.max(-1) if as_they_are else confidence(values)).astype(dtype)
+            return (values.max(-1) if as_they_are() else confidence(values)).astype(dtype)
         found = predicted_classes(values)
         if path == "outputs/prediction":
             return found
