@@ -93,8 +93,7 @@ def _case(name: str, store: Path, device: str) -> Case:
 
     peers = {"every pair anew": lambda: loop(False)} if anew else {}
     peers["shared prefixes"] = lambda: loop(True)
-    said = (
-        f"{name} recipe, resnet20, {len(picked)} default cuts, T={steps}, N={samples}, float32, {get_threads()} threads"
-    )
+    sizes = f"{len(picked)} default cuts, T={steps}, N={samples}, float32, {get_threads()} threads"
     target = {"shared prefixes": 1.7 if name == "digits" else 2.0}
-    return Case(f"{name} recipe, resnet20, {sizes}", lambda: analyses()["consistency"](run), peers, check, target=target, repeats=3)
+    said = f"{name} recipe, resnet20, {sizes}"
+    return Case(said, lambda: analyses()["consistency"](run), peers, check, target=target, repeats=3)
