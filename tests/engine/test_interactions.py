@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ from featdyn.analysis import analyses
 from featdyn.analysis.features.interactions.masking import entries
 from featdyn.analysis.features.interactions.regions import channels, choose, regions, superpixels
 from featdyn.analysis.features.interactions.tables import MaskedOutputs
+from featdyn.analysis.inputs.stitchable import cut_network
 from featdyn.analysis.status import reasons
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import FeatdynError
 from featdyn.statistics.interactions import and_or, mean_order, salient, strength_by_order
-from featdyn.store import Run
+from featdyn.store import Run, schema
 from tests.engine.on_workers import own_run, plans, same_on
 
 interactions = analyses()["interactions"]
@@ -112,6 +114,30 @@ def test_players_stay_and_do_not_depend_on_who_else_is_asked(recorded, found) ->
         )
     other = interactions(run, model=model, cuts=["one"], seed=1, **OPTIONS)
     assert (other["region"].values != found["region"].sel(cut="one").values).any()
+
+
+@pytest.mark.parametrize("features", ["stored", "recomputed"])
+def test_features_of_few_probes_are_those_of_the_batch(tmp_path, monkeypatch, features: str) -> None:
+    """What is stored is read in the chunks that hold them."""
+    monkeypatch.setattr(schema, "CHUNK_BYTES", 2**8)
+    run, model = own_run(tmp_path / "run.zarr")
+    parts = cut_network(run, model, ("one", "two"), features)
+    block, read = Run.block, list[slice]()
+
+    def counted(self: Run, *place: Any, rows: slice = slice(None), **more: Any) -> Any:
+        read.append(rows)
+        return block(self, *place, rows=rows, **more)
+
+    for batch in parts.features.batches:
+        rows = np.array([batch.stop - batch.start - 1, 0])
+        whole = parts.features(batch, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "block", counted)
+            few = parts.features.of(batch, 2, rows)
+        for mine, every in zip(few, whole, strict=True):
+            torch.testing.assert_close(mine, every[rows], rtol=0, atol=0)
+    assert (len(read) == 4 * len(parts.features.batches)) == (features == "stored")
+    assert all(rows.stop - rows.start == 1 for rows in read)
 
 
 def test_the_same_on_workers(recorded, clusters) -> None:

@@ -222,6 +222,22 @@ class Features:
                 kept.put(key, z.detach().clone())
         return found
 
+    def of(self, batch: Batch, t1: int, rows: NDArray[np.intp]) -> list[Tensor]:
+        """Return the features ``(rows, ...)`` of some rows of a batch at each cut.
+
+        Where few are asked for and all is stored, the chunks that hold them are read, not the block.
+        """
+        specs = [self._run.schema[path] for path in self._stored]
+        few = all(len(rows) * self._run.schema.chunk_samples(spec) <= batch.rows for spec in specs)
+        if not few or len(specs) < len(self._cuts) or self.padded:
+            return [z[torch.from_numpy(rows).to(self.device)] for z in self(batch, t1)]
+        places = rows + batch.start - self._run.schema.block_slice(batch.block).start
+        found = []
+        for spec in specs:
+            parts = [self._run.block(spec.path, t1, batch.block, rows=slice(i, i + 1)) for i in places.tolist()]
+            found.append(torch.from_numpy(np.concatenate(parts)).to(self.device).float())
+        return found
+
     def over(self, t1: int, kept: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], list[Tensor]]]:
         """Yield the features of some probes batch by batch, made in the recorded batches: places in ``kept``, and the
         features ``(places, ...)`` at each cut, float32, or float64 where the network computes so.

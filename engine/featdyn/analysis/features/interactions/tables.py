@@ -63,9 +63,9 @@ class MaskedOutputs:
         found = np.full((len(cuts), len(mine), 2**self._players), np.nan, np.float32)
         players = np.full((len(cuts), len(mine), self._players), -1)
         with torch.inference_mode():
-            for c, z in enumerate(self._parts.features(batch, t)):
+            for c, z in enumerate(self._parts.features.of(batch, t, mine - batch.start)):
                 for i, probe in enumerate(mine):
-                    chosen = self._masker(c, t, z[probe - batch.start], int(probe))
+                    chosen = self._masker(c, t, z[i], int(probe))
                     if chosen is None:
                         continue
                     masking, players[c, i] = chosen
