@@ -85,7 +85,7 @@ class Centred:
             values = self.squares
         else:
             with one_thread(min(n, r)):
-                values = np.asarray(np.linalg.eigvalsh(self.rows.T @ self.rows if r <= n else self.rows @ self.rows.T))
+                values = np.asarray(np.linalg.eigvalsh(smaller_products(self.rows)))
         return np.maximum(np.sort(values)[::-1][: min(self.m, self.p)], 0.0) / self.m
 
     def trace(self, k: int = 1) -> float:
@@ -159,10 +159,24 @@ class Centred:
             w = np.maximum((w - w.sum() / (n * (n - 1))) / (1 - 2 / n), 0.0)
         return np.sqrt(w)
 
+    def redrawn(self, directions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return sets of draws with these directions (b, n, r) and the lengths of the draws, centred as those are."""
+        rows = self.lengths[:, None] * directions
+        if self.center == "estimated":
+            rows -= rows.mean(axis=1, keepdims=True)
+        return rows
+
     @cached_property
     def directions(self) -> NDArray[np.float64]:
         """The rows at unit length, (n, r); of :attr:`centre_free`, as others may have none."""
         return np.asarray(self.rows / np.sqrt(self.square_norms)[:, None])
+
+
+def smaller_products(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the smaller of ``X'X`` and ``X X'`` of rows (..., n, r), which have the same eigenvalues but for zeros."""
+    n, r = rows.shape[-2:]
+    turned = rows.swapaxes(-1, -2)
+    return turned @ rows if r <= n else rows @ turned
 
 
 def _require_spread(squares: float, total: float, shape: tuple[int, ...]) -> None:

@@ -86,7 +86,7 @@ def select(
         shape[axis] = rows.stop - rows.start
         payload = part(rows.start * spec.sample_bytes, shape[axis] * spec.sample_bytes)
         return np.frombuffer(payload, dtype).reshape(shape)
-    before, of_chunk = (slice(None),) * axis, [*shape[:axis], chunk, *shape[axis + 1 :]]
+    before = (slice(None),) * axis
     shape[axis] = chunk * len(index)
     whole = np.empty(shape, dtype)  # filled chunk by chunk, so that no second copy of all of them is held
     for i, (offset, length) in enumerate(index.tolist()):
@@ -97,11 +97,12 @@ def select(
         if offset + length > size:
             raise ValueError("its index is damaged")
         piece = part(offset, length)
-        if schema.codec != "none" and mine.flags.c_contiguous:
+        if schema.codec == "none":
+            mine[...] = np.frombuffer(piece, dtype).reshape(mine.shape)
+        elif mine.flags.c_contiguous:
             zstd.expand_into(piece, mine)
-            continue
-        decoded = piece if schema.codec == "none" else zstd.expand(piece, spec.sample_bytes * chunk)
-        mine[...] = np.frombuffer(decoded, dtype).reshape(of_chunk)
+        else:
+            mine[...] = zstd.expand(piece, mine.nbytes).view(dtype).reshape(mine.shape)
     return whole[(*before, slice(rows.start - first * chunk, rows.stop - first * chunk))]
 
 

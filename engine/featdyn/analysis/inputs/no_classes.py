@@ -28,9 +28,9 @@ def not_classes(run: Run, classes: int) -> str:
         return f"its loss counts labels such as {stray}, which is none of {classes} classes"
     if not tells_loss(run):
         return ""
+    if outputs_are_probabilities(run):
+        return "its outputs are probabilities, not logits (return logits, and leave the softmax to the loss)"
     if run.schema["outputs/logits"].shape[-1] > 1:
-        if outputs_are_probabilities(run):
-            return "its outputs are probabilities, not logits (return logits, and leave the softmax to the loss)"
         return ""
     logits, loss = first(run, "outputs/logits"), first(run, "outputs/loss")
     for label in (0, 1):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featdyn.statistics import wishart
 from featdyn.statistics.blas import one_thread
-from featdyn.statistics.centred import Centred
+from featdyn.statistics.centred import Centred, smaller_products
 from featdyn.statistics.gram import Draws, centred
 from featdyn.statistics.randomness import Rng
 from featdyn.statistics.result import Center
@@ -66,7 +66,7 @@ def _isotropic(c: Centred, replicates: int, rng: Rng) -> NDArray[np.float64]:
     cosines = wishart.cosines(c.n, c.p, count, rng)
     with one_thread(min(c.n, c.p)):
         if cosines is None:
-            blocks = (_products(c, block) for block in wishart.directions(c.n, c.p, count, rng))
+            blocks = (smaller_products(c.redrawn(block)) for block in wishart.directions(c.n, c.p, count, rng))
         else:
             blocks = (_of_cosines(c, block) for block in cosines)
         for products in blocks:
@@ -75,15 +75,6 @@ def _isotropic(c: Centred, replicates: int, rng: Rng) -> NDArray[np.float64]:
             if not left:
                 break
     return np.maximum(np.concatenate(found)[:, ::-1], 0.0)
-
-
-def _products(c: Centred, uniform: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the smaller matrices of products of draws with these directions, (b, min(n, p), min(n, p))."""
-    rows = c.lengths[:, None] * uniform
-    if c.center == "estimated":
-        rows -= rows.mean(axis=1, keepdims=True)
-    turned = rows.swapaxes(1, 2)
-    return turned @ rows if rows.shape[2] <= c.n else rows @ turned
 
 
 def _of_cosines(c: Centred, cosines: NDArray[np.float32]) -> NDArray[np.float64]:

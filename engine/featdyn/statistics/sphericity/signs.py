@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featdyn.statistics import wishart
 from featdyn.statistics.blas import one_thread
-from featdyn.statistics.centred import Centred
+from featdyn.statistics.centred import Centred, smaller_products
 from featdyn.statistics.gram import Draws, centred
 from featdyn.statistics.randomness import Rng
 from featdyn.statistics.result import Center, TestResult
@@ -149,9 +149,7 @@ def _redraw(c: Centred, observed: float, replicates: int, rng: Rng) -> tuple[int
 def _shares(c: Centred, replicates: int, rng: Rng) -> Iterator[NDArray[np.float64]]:
     """Yield the sum of all squared inner products of redrawn draws over their squared trace, in blocks."""
     for uniform in wishart.directions(c.n, c.p, replicates, rng):
-        rows = c.lengths[:, None] * uniform
-        if c.center == "estimated":
-            rows -= rows.mean(axis=1, keepdims=True)
+        rows = c.redrawn(uniform)
         yield _squared_products(rows) / np.einsum("bij,bij->b", rows, rows) ** 2
 
 
@@ -176,7 +174,5 @@ def _shares_of_products(c: Centred, cosines: Sequence[NDArray[np.float32]]) -> I
 
 def _squared_products(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the sum of all squared inner products of the rows, ``|X X'|^2 = |X' X|^2``, over the leading axes."""
-    n, r = rows.shape[-2:]
-    turned = rows.swapaxes(-1, -2)
-    side = turned @ rows if r <= n else rows @ turned
+    side = smaller_products(rows)
     return np.asarray(np.square(side, out=side).sum(axis=(-1, -2)))
