@@ -176,7 +176,7 @@ def test_steps_go_on_from_the_last_committed(tmp_path):
 
 def test_a_run_of_before_that_says_nothing_of_its_identity_is_continued(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("featdyn.capture.recorder.identity", lambda *_: {})
+        patched.setattr("featdyn.capture.probed_network.identity", lambda *_: {})
         with recorder(tmp_path / "r.zarr") as one:
             one.record(step=0, loss=0)
     with recorder(tmp_path / "r.zarr") as one:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -13,29 +13,23 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor, nn
 
-from featdyn.capture.arrays import arrays, of_layers
 from featdyn.capture.asked import asked
-from featdyn.capture.before import kept_bytes
-from featdyn.capture.blocks import BUFFERS, BlockWriter
 from featdyn.capture.cadence import Cadence
 from featdyn.capture.call import Call, Loss
 from featdyn.capture.fit import Fit
-from featdyn.capture.kept_moments import KIND, KeptMoments
 from featdyn.capture.meter import Meter
-from featdyn.capture.open_store import check_alike, identity, open_store
+from featdyn.capture.open_store import check_alike, open_store
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.pending_checkpoint import PendingCheckpoint
-from featdyn.capture.probes import Probes, batch_of, batch_size
+from featdyn.capture.probed_network import ProbedNetwork
+from featdyn.capture.probes import Probes
 from featdyn.capture.ranks import Ranks
-from featdyn.capture.recording import Recording
-from featdyn.capture.recording_needs import RecordingNeeds, estimate
-from featdyn.capture.replica import buffers, check_whole, checksums, with_tensors
+from featdyn.capture.recording_needs import RecordingNeeds
+from featdyn.capture.replica import buffers, checksums
 from featdyn.capture.resume import begun, check_begin, last_checkpoint
 from featdyn.capture.shards import Shards
-from featdyn.capture.undisturbed import undisturbed
 from featdyn.capture.values import Number, number, tensors_to_bytes, whole
-from featdyn.errors import StoreError, TrainingError
-from featdyn.networks import unwrap
+from featdyn.errors import StoreError
 from featdyn.sizes import counted, size
 from featdyn.store import Run, RunPart, RunWriter, Schema, locate
 from featdyn.store.place import Place
@@ -143,22 +137,24 @@ class Recorder:
             options |= {} if patterns is None else {"layers": patterns}
             call = Call(forward, output, loss)
             check_alike(self._ranks.all(lambda: self._set_up(model, probes, every, coords, call, options)), _ALIKE)
-            self._ranks.all(lambda: self._needs(1, self._state_bytes(), locate(store)).check(store))
+            self._ranks.all(lambda: self._network.needs(1, 0, locate(store)).check(store))
+            self._commit: Future[None] | None = None
             self._planned = False
-            noted = {"capture": self.options.model_dump(mode="json"), "identity": self._identity, "call": call.said}
+            identity = self._network.identity
+            noted = {"capture": self.options.model_dump(mode="json"), "identity": identity, "call": call.said}
             # The store comes last: what fails above leaves no folder and no lock behind.
             self._run = open_store(
                 self._ranks, store, self.schema, probes, self.layers, {**(attributes or {}), **noted},
                 overwrite=overwrite, accept_changes=accept_changes,
             )  # fmt: skip
             try:
-                run, few = self._run, self.options.batch
+                run, few, recording = self._run, self.options.batch, self._network.recording
                 accept = run.accept if accept_changes and isinstance(run, RunWriter) else None
                 self._last, self._at_last = self._ranks.first(
-                    lambda: last_checkpoint(run.place, self._recording, few, accept) if run.checkpoints else (-1, True)
+                    lambda: last_checkpoint(run.place, recording, few, accept) if run.checkpoints else (-1, True)
                 )
                 anew = not resume and not self._at_last and run.checkpoints > 1
-                if anew and self._ranks.first(lambda: self._recording.holds(Run(run.place), 0)):
+                if anew and self._ranks.first(lambda: recording.holds(Run(run.place), 0)):
                     raise begun(run.place, self._last)
                 self._resume, self._accepts = resume or run.checkpoints == 0, accept_changes
                 self._begun = False  # whether it is known that what comes follows on the last checkpoint
@@ -168,10 +164,10 @@ class Recorder:
             self.steps = max(0, self._last)
             self.meter.follow(run.place)
             self._given: dict[str, float] | None = None  # with the step that was counted last, if any was
-            keeps = kept_bytes(run.schema, len(self._share)) > 0
+            keeps = self._network.kept_bytes(run.schema) > 0
             self._shards = Shards(
-                run.place, run.schema, self.layers, self.options, self._recording.missing, keeps=keeps,
-                moments=self._moments,
+                run.place, run.schema, self.layers, self.options, recording.missing, keeps=keeps,
+                moments=self._network.moments,
             )  # fmt: skip
         except BaseException:
             self._ranks.close()
@@ -181,7 +177,7 @@ class Recorder:
         """Say what a checkpoint takes and how many there is room for, before the first and unless :meth:`plan` did."""
         if self.checkpoints or self._ranks.rank:
             return
-        for said in self._recording.said:
+        for said in self._network.recording.said:
             print(f"{self._run.place}: {said}", file=sys.stderr)
         if self._planned:
             return
@@ -192,10 +188,6 @@ class Recorder:
             f"{size(needs.disk)} a checkpoint before compression{room}",
             file=sys.stderr,
         )
-
-    def _state_bytes(self) -> int:
-        kept = 0 if self._moments is None else self._moments.nbytes(self._recording.outputs.shape[0])
-        return kept + sum(t.nbytes for t in self._tensors().values())
 
     def _set_up(
         self,
@@ -208,30 +200,22 @@ class Recorder:
     ) -> dict[str, Any]:
         """Make ready all but the store; return what must be the same on all ranks."""
         self.options = validate(CaptureOptions, given, "capture")
-        self.cadence = Cadence(every)
-        self._model = unwrap(model)
-        if self._ranks.several:
-            check_whole(self._model)
-        self._coords = tuple(coords)
-        call = replace(call, tokens=self.options.token_loss)
-        self._recording = self._recording_of(probes, call)
-        layouts = self._recording.layouts
-        self.layers = {name: layer.shape for name, layer in layouts.items()}
-        self._identity = identity(self._model, probes)
-        self._shapes = self._held()
-        found = arrays(layouts, self._recording.outputs, len(probes), self.options, self._coords)
-        self.schema = Schema.build(found, len(probes), self.options.codec)
-        self._share = range(self._ranks.rank, self.schema.blocks, self._ranks.size)
-        self._moments = KeptMoments(probes, self.layers) if self.options.record == KIND else None
-        specs = [a for a in self.schema.arrays if a.dims[:1] == ("sample",)]
-        specs += of_layers(layouts, len(probes), self.options) if self._moments is not None else []
-        self._blocks = BlockWriter(self.schema, specs, self._recording.device, len(self._share))
-        self._commit: Future[None] | None = None
-        claims = {"options": self.options, "every": every, "coords": self._coords, "layers": layouts}
-        return claims | {"arrays": self.schema, "probes": [v for k, v in self._identity.items() if k != "network"]}
+        self.cadence, self._coords = Cadence(every), tuple(coords)
+        self._network = self._probed(model, probes, replace(call, tokens=self.options.token_loss))
+        return {"options": self.options, "every": every, "coords": self._coords} | self._network.claims
 
-    def _recording_of(self, probes: Probes, call: Call) -> Recording:
-        return Recording(self._model, probes, self.options, self._axes, call, several=self._ranks.several)
+    def _probed(self, model: nn.Module, probes: Probes, call: Call) -> ProbedNetwork:
+        return ProbedNetwork(model, probes, self.options, self._axes, call, self._coords, self._ranks)
+
+    @property
+    def layers(self) -> dict[str, tuple[int, ...]]:
+        """The recorded layers, and the shape of one sample's features in each."""
+        return self._network.layers
+
+    @property
+    def schema(self) -> Schema:
+        """The arrays of a store as this recorder makes it."""
+        return self._network.schema
 
     @property
     def checkpoints(self) -> int:
@@ -251,10 +235,7 @@ class Recorder:
     def plan(self, checkpoints: int, state: int = 0) -> RecordingNeeds:
         """Return what so many checkpoints will need; ``state`` is the bytes kept besides parameters and buffers."""
         self._planned = True
-        return self._needs(checkpoints, state + self._state_bytes(), self._run.place)
-
-    def _needs(self, checkpoints: int, state: int, place: Place) -> RecordingNeeds:
-        return estimate(self.schema, state, checkpoints, BUFFERS, place, kept_bytes(self.schema, len(self._share)))
+        return self._network.needs(checkpoints, state, self._run.place)
 
     def start(self, *, step: int | None = None, **coords: Number) -> None:
         """Begin: record where training begins, or see that it goes on where a recording ends.
@@ -290,7 +271,7 @@ class Recorder:
                     "on from another step make a new one with resume=True"
                 )
         else:
-            self._go_on(begin, lambda: self._recording.holds(Run(self._run.place), self.checkpoints - 1))
+            self._go_on(begin, lambda: self._network.recording.holds(Run(self._run.place), self.checkpoints - 1))
             if self.steps > self._last and self.cadence.due(self.steps):
                 self.record(step=self.steps, state=None, **given)
 
@@ -350,15 +331,15 @@ class Recorder:
         with self.meter:
             self.wait()
             self._foretell()
-            pending = PendingCheckpoint(Fit(self.options, self._recording.probes.odd))
+            pending = PendingCheckpoint(Fit(self.options, self._network.recording.probes.odd))
             try:
                 check_alike(self._ranks.all(lambda: self._begin(pending, step, state, coords)), _ONE_NETWORK)
                 # It is also the answer that a part of a checkpoint waits for before it writes: rank 0 has the lock.
-                theirs = self._ranks.first(lambda: buffers(self._model) if self._ranks.several else {})
-                self._ranks.all(lambda: self._probe(pending, theirs))
+                theirs = self._ranks.first(lambda: buffers(self._network.model) if self._ranks.several else {})
+                self._ranks.all(lambda: self._network.probe(pending, theirs, self._shards))
             except BaseException as error:
                 pending.failure = error
-            self._commit = self._blocks.then(lambda blocks: self._finish(pending, blocks))
+            self._commit = self._network.blocks.then(lambda blocks: self._finish(pending, blocks))
             if pending.failure is not None:
                 self.wait()
         if not self._ranks.rank:
@@ -376,7 +357,7 @@ class Recorder:
         try:
             self.wait()
         finally:
-            self._blocks.close()
+            self._network.blocks.close()
             self._run.close()
             self._ranks.close()
 
@@ -394,58 +375,27 @@ class Recorder:
         if step <= self._last:
             there = "is there already" if step in Run(self._run.place).values("step") else "is not there"
             raise begun(self._run.place, self._last, f"step {step} {there}; it ")
-        if changed := sorted({name for name, _ in self._shapes.items() ^ self._held().items()}):
-            raise TrainingError(
-                f"the network is another than when the recorder was made ({changed[0]} is new, gone or of another "
-                "shape): record it to a store of its own"
-            )
+        self._network.check_shapes()
         pending.files = self._run.checkpoint()
         self.steps = pending.step = step
         self._begun = True
         if self._ranks.rank == 0:
             pending.values = {"checkpoint": np.array(pending.files.index, "int64"), "step": np.array(step, "int64")}
             pending.values |= {name: np.array(value, "float64") for name, value in numbers.items()}
-            pending.states["model"] = self._content()
+            pending.states["model"] = self._network.content()
             if state is not None:
                 pending.states["optimizer"] = [tensors_to_bytes(state)]
-        return {"step": step, "parameter": checksums(self._model) if self._ranks.several else {}}
+        return {"step": step, "parameter": checksums(self._network.model) if self._ranks.several else {}}
 
     def _numbers(self, coords: Mapping[str, Number]) -> dict[str, float]:
         if set(coords) != set(self._coords):
             raise ValueError(f"coords must be {', '.join(self._coords) or 'none'}, got {', '.join(coords) or 'none'}")
         return {name: number(name, coords[name]) for name in self._coords}
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """Return parameters and buffers; what ``get_extra_state`` adds besides tensors is no part of a checkpoint."""
-        return {name: value for name, value in self._model.state_dict().items() if isinstance(value, Tensor)}
-
-    def _content(self) -> Iterable[bytes]:
-        """Return the content of the file of parameters and buffers."""
-        return [tensors_to_bytes(self._tensors())]
-
-    def _held(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of parameters and buffers."""
-        return {name: tuple(value.shape) for name, value in self._tensors().items()}
-
     def _finish(self, pending: PendingCheckpoint, blocks: list[Future[None]]) -> None:
-        if self._moments is not None:
-            pending.states |= {kind: [tensors_to_bytes(found)] for kind, found in self._moments.take().items()}
+        if self._network.moments is not None:
+            pending.states |= {kind: [tensors_to_bytes(got)] for kind, got in self._network.moments.take().items()}
         checkpoints = pending.finish(self._ranks, blocks)
         self._last = pending.step
         if isinstance(self._run, RunPart):
             self._run.checkpoints = checkpoints
-
-    def _probe(self, pending: PendingCheckpoint, theirs: Mapping[str, Tensor]) -> None:
-        """Run the probe pass of one checkpoint over this rank's blocks, handing over block by block."""
-        files = pending.files
-        assert files is not None
-        with with_tensors(self._model, theirs), undisturbed(self._model):
-            for index in self._share:
-                samples = self.schema.block_slice(index)
-                size = batch_size(samples.stop - samples.start, self.options.batch)
-                with self._blocks.filling(index, lambda full: self._shards.write(full, files, pending.fit)) as block:
-                    for start in range(samples.start, samples.stop, size):
-                        stop = min(start + size, samples.stop)
-                        columns = self._recording.columns(batch_of(start, stop, size))
-                        own = {path: values[: stop - start] for path, values in columns.items()}
-                        block.fill(start - samples.start, own)
