@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featdyn.statistics import checks
 from featdyn.statistics.blas import one_thread
-from featdyn.statistics.centred import Centred
+from featdyn.statistics.centred import Centred, smaller_products
 from featdyn.statistics.gram import Draws, centred
 from featdyn.statistics.result import Center
 from featdyn.statistics.sphericity.largest_root import root_pvalue
@@ -68,12 +69,13 @@ def count_directions(x: Draws, *, center: Center = "estimated", alpha: float = 0
 def _count(c: Centred, alpha: float) -> Directions:
     most = min(c.n, c.p) // 3
     total = float(c.square_norms.sum())
+    unscaled = _spectrum(c.directions)
     pvalues: list[float] = []
     for k in range(most + 1):
         rows, p = c.n - k, c.p - k
         if rows < 2 or p < 2:
             break
-        roots, left = _roots_outside(c, k)
+        roots, left = _roots_outside(c, unscaled, k)
         if left <= _NOTHING * total:  # the draws span k directions and nothing else
             return Directions(k, tuple(pvalues))
         pvalues.append(root_pvalue(float(roots[0] / roots.sum()), rows, p))
@@ -82,20 +84,35 @@ def _count(c: Centred, alpha: float) -> Directions:
     return Directions(None, tuple(pvalues))
 
 
-def _roots_outside(c: Centred, k: int) -> tuple[NDArray[np.float64], float]:
+Spectrum: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def _spectrum(rows: NDArray[np.float64]) -> Spectrum:
+    """Return the roots of rows (n, p), descending, and the squares of their coordinates along each direction.
+
+    Of the smaller side's products, at a quarter of what a decomposition of the rows takes; what that is more exact in
+    is far below :data:`_NOTHING`.
+    """
+    roots, vectors = np.linalg.eigh(smaller_products(rows))
+    roots = np.maximum(roots, 0.0)
+    wide = rows.shape[1] > len(rows)
+    along = np.square(vectors) * roots if wide else np.square(rows @ vectors)
+    return roots[::-1], along[:, ::-1]
+
+
+def _roots_outside(c: Centred, unscaled: Spectrum, k: int) -> tuple[NDArray[np.float64], float]:
     """Return the roots after the k largest, of draws scaled by their lengths outside those, and the squares left."""
-    squares, scaled = c.square_norms, c.directions
+    squares, scaled, (roots, along) = c.square_norms, c.directions, unscaled
     for remaining in range(_ROUNDS if k else 0, -1, -1):
-        sides, values, _ = np.linalg.svd(scaled, full_matrices=False)
-        roots, shares = values**2, sides**2
-        outside = shares[:, k:] @ roots[k:]
+        outside = along[:, k:].sum(axis=1)
         left = float(squares @ outside)
         if not remaining or left <= _NOTHING * c.square_norms.sum():
             break
         # A fitted direction also takes noise from the draws it is fitted to, in proportion to their part in it: give it
         # back, or the draws that lie along it would seem to hold less noise than others.
         noise = roots[k:].sum() / ((c.n - k) * (c.p - k)) * (c.n - k + c.p - k)
-        outside += shares[:, :k] @ np.minimum(noise, roots[:k])
+        outside += along[:, :k] @ np.minimum(noise / roots[:k], 1.0)
         scaled = scaled / np.sqrt(outside)[:, None]
         squares = squares * outside
+        roots, along = _spectrum(scaled)
     return roots[k:], left
