@@ -95,7 +95,48 @@ def test_any_batch_of_any_spectrum(spectrum, n, batch, dtype, seed):
     values, vectors = eigh.eigh(a)
     assert values.dtype == vectors.dtype == a.dtype
     assert_eigenpairs(a, values, vectors)
-    assert_eigenvalues(a, eigh.eigvalsh(a))
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    spectrum=st.sampled_from(sorted(SPECTRA)),
+    n=st.integers(1, 45),
+    batch=st.integers(0, 36),
+    dtype=st.sampled_from(["float32", "float64"]),
+    data=st.data(),
+)
+def test_values_alone_of_any_batch(spectrum, n, batch, dtype, data):
+    a, k = stack(spectrum, batch, n, dtype), data.draw(st.integers(1, n))
+    values = eigh.eigvalsh(a, k)
+    assert values.shape == (batch, k)
+    assert values.dtype == a.dtype
+    assert_eigenvalues(a, values)
+    assert_eigenvalues(a.astype(np.float64), eigh.eigvalsh(a, k, backend="reference"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [128, cpu.LARGEST, cpu.LARGEST + 1])
+@pytest.mark.parametrize("spectrum", ["random", "graded", "clusters", "wilkinson", "huge"])
+def test_values_alone_of_middling_size(spectrum, n, dtype):
+    a = np.repeat(stack(spectrum, 2, n, dtype), 8, axis=0)
+    for k in (10, n // 2, n):
+        assert_eigenvalues(a, eigh.eigvalsh(a, k))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_values_of_a_matrix_do_not_depend_on_its_neighbours(dtype):
+    each = {name: stack(name, 5, 9, dtype) for name in SPECTRA}
+    a = np.concatenate(list(each.values()))
+    a[3, 2, 1], a[17, 8, 8] = np.nan, -np.inf
+    a[:, 0, 8] = np.nan  # not in the lower triangle
+    values = eigh.eigvalsh(a, 4)
+    assert np.isnan(values[[3, 17]]).all()
+    for start in (0, 7, 40):
+        some = slice(start, start + 19)
+        assert np.array_equal(eigh.eigvalsh(a[some], 4), values[some], equal_nan=True)
+    rest = np.delete(np.arange(len(a)), [3, 17])
+    lower = np.tril(a[rest])
+    assert_eigenvalues(lower + np.tril(lower, -1).swapaxes(1, 2), values[rest])
 
 
 @pytest.mark.parametrize("spectrum", sorted(SPECTRA))
@@ -220,7 +261,7 @@ def test_threads_make_no_difference(threads):
     many, lone = stack("random", 70, 20, "float32"), stack("random", 1, cpu.LONE)
     tall, wide = rng.standard_normal((3000, 20)), rng.standard_normal((20, 3 * cpu.PIECE))
     calls = [lambda: eigh.eigh(many), lambda: eigh.eigh(lone), lambda: eigh.eigh(lone, 5)]
-    calls += [lambda: (eigh.eigvalsh(many), eigh.eigvalsh(lone))]
+    calls += [lambda: (eigh.eigvalsh(many), eigh.eigvalsh(many.astype(np.float64), 3), eigh.eigvalsh(lone))]
     calls += [lambda: eigh.gram_eigh(tall), lambda: eigh.gram_eigh(wide)]
     set_threads(1)
     expected = [call() for call in calls]
@@ -350,6 +391,12 @@ def test_peers(name):
     assert_eigenpairs(a, values.numpy(), vectors.numpy())
 
 
+@pytest.mark.parametrize("name", sorted(peers.VALUES))
+def test_peers_of_values(name):
+    a = stack("random", 6, 40, "float32")
+    assert_eigenvalues(a, peers.VALUES[name](torch.from_numpy(a), 7).numpy())
+
+
 @pytest.mark.parametrize("name", sorted(peers.GRAM))
 def test_gram_peers(name):
     x = torch.randn(20, 33, generator=torch.Generator().manual_seed(0))
@@ -367,6 +414,9 @@ def test_gram_peers(name):
         (lambda: eigh.eigh([np.eye(2), np.zeros((2, 3))]), r"a\[1\] must have shape .* got \(2, 3\)"),
         (lambda: eigh.eigh(np.eye(3), k=4), r"k must be at most n = 3, got 4 for a of shape \(3, 3\)"),
         (lambda: eigh.eigh(np.eye(3), k=0), "k must be at least 1, got 0"),
+        (lambda: eigh.eigh([np.eye(3)], k=0), "k must be at least 1, got 0"),
+        (lambda: eigh.eigvalsh(np.eye(3), 4), r"k must be at most n = 3, got 4 for a of shape \(3, 3\)"),
+        (lambda: eigh.eigvalsh(np.eye(3), 0), "k must be at least 1, got 0"),
         (lambda: eigh.gram_eigh(np.zeros(3)), r"x must have shape \(\.\.\., N, F\), got \(3,\)"),
         (lambda: eigh.gram_eigh(np.zeros((0, 3))), r"x must have shape \(\.\.\., N, F\), got \(0, 3\)"),
         (lambda: eigh.gram_eigh(np.zeros((2, 3)), k=3), r"k must be in 1\.\.2 for x of shape \(2, 3\), got 3"),

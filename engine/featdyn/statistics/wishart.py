@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from featdyn.statistics.blas import one_thread
 from featdyn.statistics.randomness import Rng, generator, seed_of
+from featdyn_kernels.eigh import eigvalsh
 
 _BLOCK = 2**19  # entries held at once, 4 MiB: a block stays in the cache
 REPLICATES = 999
@@ -115,25 +116,12 @@ def directions_bytes(n: int, p: int) -> int:
     return SIZES * min(KEPT, 4 * REPLICATES * n * min(n, p)) + _COPIES * 8 * _BLOCK
 
 
-def eigenvalues(m: int, p: int, count: int, rng: Rng) -> NDArray[np.float64]:
-    """Return the min(m, p) non-zero eigenvalues of ``count`` Wishart matrices, ascending: (count, min(m, p)).
-
-    Those of a seed are kept, read-only: a store has thousands of samples of one size, whose baselines are the same.
-    """
+def largest_shares(m: int, p: int, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return the largest of the eigenvalues of ``count`` Wishart matrices, over their sum: (count,)."""
     small, large = min(m, p), max(m, p)
-    if isinstance(rng, np.random.Generator):
-        return _drawn(small, large, count, rng)
-    return _kept_eigenvalues(small, large, count, seed_of(rng))
-
-
-@lru_cache(maxsize=16)
-def _kept_eigenvalues(small: int, large: int, count: int, seed: int) -> NDArray[np.float64]:
-    found = _drawn(small, large, count, generator(seed))
-    found.flags.writeable = False
-    return found
-
-
-def _drawn(small: int, large: int, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    found = []
     with one_thread(small):
-        blocks = bartlett(small, large, count, rng)
-        return np.concatenate([np.linalg.eigvalsh(f @ f.transpose(0, 2, 1)) for f in blocks])
+        for factors in bartlett(small, large, count, rng):
+            products = factors @ factors.transpose(0, 2, 1)
+            found.append(eigvalsh(products, 1)[:, 0] / np.trace(products, axis1=1, axis2=2))
+    return np.concatenate(found)

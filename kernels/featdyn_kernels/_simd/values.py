@@ -189,6 +189,17 @@ def splat(typingctx, value, registers):
     return vector(value, registers), codegen
 
 
+@intrinsic
+def repeated(typingctx, value, registers):
+    """Return ``registers`` (a constant) copies of one register."""
+    vector = Vector(value.dtype, registers.literal_value)
+
+    def codegen(context, builder, sig, args):
+        return _join(builder, _split(builder, args[0]) * vector.registers)
+
+    return vector(value, registers), codegen
+
+
 def _called(name, value):
     def codegen(context, builder, sig, args):
         e = emitter(context, builder, value.dtype)

@@ -27,7 +27,7 @@ def eigh(a: Any, k: int | None = None, *, backend: Backend | None = None) -> tup
     ----------
     a : array, shape (..., n, n), or a list of such arrays of any sizes
         Only lower triangles are read. Values and vectors are float64 for float64 and integers, else float32, which is
-        also what a GPU computes in; the CPU always computes in float64.
+        also what a GPU computes in; the CPU computes pairs in float64.
     k : int, optional
         Only the k largest eigenvalues (of every matrix of a list: at most k) and their vectors, still ascending.
 
@@ -56,12 +56,10 @@ def eigh(a: Any, k: int | None = None, *, backend: Backend | None = None) -> tup
     On the CPU the number of threads changes no bit, but of a lone matrix of more than 512 rows, which LAPACK spreads
     over its own: such results agree within the errors above (vectors: their residuals do).
     """
-    require(k is None or k >= 1, f"k must be at least 1, got {k}")
     if isinstance(a, list):
+        require(k is None or k >= 1, f"k must be at least 1, got {k}")
         return _eigh_list(a, k, backend)
-    _check_square(a, "a")
-    n = a.shape[-1]
-    require(k is None or k <= n, f"k must be at most n = {n}, got {k} for a of shape {tuple(a.shape)}")
+    n = _check_square(a, k)
     chosen = choose(backend, a)
     given = to_device(a) if chosen == "gpu" else to_numpy(a, "a")
     batch = _in_working_precision(given).reshape(-1, n, n)
@@ -70,16 +68,17 @@ def eigh(a: Any, k: int | None = None, *, backend: Backend | None = None) -> tup
     return like(values.reshape(*shape, k or n), a), like(vectors.reshape(*shape, n, k or n), a)
 
 
-def eigvalsh(a: Array, *, backend: Backend | None = None) -> Array:
-    """Return the eigenvalues of symmetric matrices ``a`` (..., n, n), ascending: array, shape (..., n).
+def eigvalsh(a: Array, k: int | None = None, *, backend: Backend | None = None) -> Array:
+    """Return the eigenvalues of symmetric matrices ``a`` (..., n, n), or the k largest, ascending: shape (..., k).
 
-    On the CPU in less than half of the time that :func:`eigh` takes; all else is as there.
+    On the CPU a batch of 16 or more float32 matrices, 8 of float64, of up to 256 rows is computed in its own precision,
+    a register's lanes at once; all else is as in :func:`eigh`, in half of its time or less.
     """
-    _check_square(a, "a")
-    n = a.shape[-1]
+    n = _check_square(a, k)
     chosen = choose(backend, a)
     given = _in_working_precision(to_device(a) if chosen == "gpu" else to_numpy(a, "a"))
-    values: Array = like(implementation("eigh", "eigvalsh", chosen)(given.reshape(-1, n, n)).reshape(a.shape[:-1]), a)
+    found = implementation("eigh", "eigvalsh", chosen)(given.reshape(-1, n, n), k or n)
+    values: Array = like(found.reshape(*a.shape[:-2], k or n), a)
     return values
 
 
@@ -119,7 +118,7 @@ def _eigh_list(arrays: list[Any], k: int | None, backend: Backend | None) -> tup
     """Solve all arrays of one size, dtype and device together."""
     alike: dict[tuple[Any, ...], list[int]] = {}
     for i, a in enumerate(arrays):
-        _check_square(a, f"a[{i}]")
+        _check_square(a, None, f"a[{i}]")
         alike.setdefault((a.shape[-1], a.dtype, getattr(a, "device", None)), []).append(i)
     values: list[Any] = [None] * len(arrays)
     vectors: list[Any] = [None] * len(arrays)
@@ -136,9 +135,14 @@ def _eigh_list(arrays: list[Any], k: int | None, backend: Backend | None) -> tup
     return values, vectors
 
 
-def _check_square(a: Any, name: str) -> None:
+def _check_square(a: Any, k: int | None, name: str = "a") -> int:
+    """Return the rows of matrices, of which k values are asked."""
     square = a.ndim >= 2 and a.shape[-1] == a.shape[-2] and a.shape[-1] > 0
     require(square, f"{name} must have shape (..., n, n), got {tuple(a.shape)}")
+    n = int(a.shape[-1])
+    require(k is None or k >= 1, f"k must be at least 1, got {k}")
+    require(k is None or k <= n, f"k must be at most n = {n}, got {k} for {name} of shape {tuple(a.shape)}")
+    return n
 
 
 def _in_working_precision(a: Any) -> Any:

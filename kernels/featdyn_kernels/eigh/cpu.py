@@ -1,7 +1,8 @@
 """LAPACK in float64, whatever the matrices came in: those of a batch spread over threads, each on one.
 
-Measured before solvers of our own were taken out: of a batch of small float64 matrices LAPACK's eigenvalues alone cost
-what ours took for values and vectors (0.7 times at n = 64, 0.4 at 128; Zen 3, one core), and no analysis gained.
+Of many small matrices the values alone are :mod:`featdyn_kernels.eigh.lanes`'. Solvers of our own for values and
+vectors were taken out: of a batch of small float64 matrices LAPACK's values alone cost what ours took for both (0.7
+times at n = 64, 0.4 at 128; Zen 3, one core), and no analysis gained.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import numpy as np
 import scipy.linalg
 
 from featdyn_kernels._threads import get_threads, one_blas_thread, parallel_blocks
+from featdyn_kernels._versions import simd
 from featdyn_kernels.eigh.cholesky_qr import orthonormal
 
 Array = np.ndarray[Any, Any]
 
+LARGEST, REGISTER = 256, 64  # rows of a matrix, and bytes of one element of all, from and to which lanes pay
 LONE = 512  # rows of a lone matrix above which BLAS may use its threads, and with them change the last bits
 # LAPACK's route to a few eigenpairs pays up to this share of all: on 2 Zen 5 cores, 10 of 1,024 took 0.2 to 0.3, and a
 # quarter of them 1.2 to 1.5, of the time of all.
@@ -45,16 +48,24 @@ def eigh(a: Array, k: int) -> tuple[Array, Array]:
     return values, vectors
 
 
-def eigvalsh(a: Array) -> Array:
-    """Return values (B, n) of ``a`` (B, n, n), float32 or float64."""
-    values = np.empty(a.shape[:2], a.dtype)
+def eigvalsh(a: Array, k: int) -> Array:
+    """Return values (B, k) of ``a`` (B, n, n), float32 or float64."""
+    batch, n, _ = a.shape
+    if simd() and n <= LARGEST and batch * a.itemsize >= REGISTER:
+        from featdyn_kernels.eigh import lanes
+
+        usable, finite = _finite(a)
+        values: Array = lanes.eigvalsh(usable, k)
+        values[~finite] = np.nan
+        return values
+    values = np.empty((batch, k), a.dtype)
 
     def solve(rows: slice) -> None:
         matrices, finite = _usable(a[rows])
-        values[rows] = np.linalg.eigvalsh(matrices)
+        values[rows] = np.linalg.eigvalsh(matrices)[:, n - k :]
         values[rows][~finite] = np.nan
 
-    _spread(solve, *a.shape[:2])
+    _spread(solve, batch, n)
     return values
 
 
@@ -86,12 +97,19 @@ def _spread(solve: Callable[[slice], None], batch: int, n: int) -> None:
 
 
 def _usable(a: Array) -> tuple[Array, Array]:
-    """Return matrices in float64, and which are finite where they are read, in the lower triangle; others are zero."""
+    """Return lower triangles in float64, and which are finite; others are zero."""
+    usable, finite = _finite(a)
+    return np.tril(usable).astype(np.float64), finite
+
+
+def _finite(a: Array) -> tuple[Array, Array]:
+    """Return matrices, and which are finite where they are read, in the lower triangle; others are zero."""
     with np.errstate(invalid="ignore", over="ignore"):
-        finite = np.isfinite(a.sum((1, 2)))  # the usual case, at the price of one pass
+        finite = np.asarray(np.isfinite(a.sum((1, 2))))  # the usual case, at the price of one pass
     if not finite.all():
-        finite = np.isfinite(np.tril(a)).all((1, 2))
-    return np.tril(np.where(finite[:, None, None], a, 0.0)).astype(np.float64), finite
+        finite = np.asarray(np.isfinite(np.tril(a)).all((1, 2)))
+        a = np.where(finite[:, None, None], a, a.dtype.type(0))
+    return a, finite
 
 
 def _products(rows: Array) -> Array:

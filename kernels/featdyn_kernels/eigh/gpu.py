@@ -39,9 +39,9 @@ def eigh(a: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return values[:, n - k :], vectors[:, :, n - k :]
 
 
-def eigvalsh(a: torch.Tensor) -> torch.Tensor:
-    """Return values (B, n) of ``a`` (B, n, n), float32 or float64."""
-    return eigh(a, a.shape[-1])[0]
+def eigvalsh(a: torch.Tensor, k: int) -> torch.Tensor:
+    """Return values (B, k) of ``a`` (B, n, n), float32 or float64."""
+    return eigh(a, k)[0]
 
 
 def gram_eigh(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

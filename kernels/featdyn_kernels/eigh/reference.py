@@ -19,9 +19,9 @@ def eigh(a: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any], np.ndar
     return values, vectors
 
 
-def eigvalsh(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return values (B, n) of ``a`` (B, n, n)."""
-    return eigh(a, a.shape[-1])[0]
+def eigvalsh(a: np.ndarray[Any, Any], k: int) -> np.ndarray[Any, Any]:
+    """Return values (B, k) of ``a`` (B, n, n)."""
+    return eigh(a, k)[0]
 
 
 def gram_eigh(x: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -23,6 +23,13 @@ PEERS: dict[str, Callable[[torch.Tensor], tuple[Any, Any]]] = {
 }
 
 
+# The k largest eigenvalues alone, (B, k), ascending; both return all of them.
+VALUES: dict[str, Callable[[torch.Tensor, int], Any]] = {
+    "torch.linalg.eigvalsh": lambda a, k: torch.linalg.eigvalsh(a)[:, a.shape[-1] - k :],
+    "numpy.linalg.eigvalsh": lambda a, k: torch.from_numpy(np.linalg.eigvalsh(a.numpy())[:, a.shape[-1] - k :]),
+}
+
+
 def torch_svd(x: torch.Tensor) -> tuple[Any, Any]:
     _, sizes, rows = torch.linalg.svd(x, full_matrices=False)
     return sizes.flip(-1) ** 2, rows.flip(-2).mT

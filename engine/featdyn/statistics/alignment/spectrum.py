@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from featdyn.statistics import wishart
 from featdyn.statistics.blas import one_thread
@@ -16,6 +16,7 @@ from featdyn.statistics.centred import Centred, smaller_products
 from featdyn.statistics.gram import Draws, centred
 from featdyn.statistics.randomness import Rng
 from featdyn.statistics.result import Center
+from featdyn_kernels.eigh import eigvalsh
 
 
 @dataclass(frozen=True)
@@ -56,39 +57,45 @@ def explained_shares(
         raise ValueError(f"k must name numbers of directions from 1 to p = {c.p}, got {tuple(k)}")
     if replicates < 1:
         raise ValueError(f"replicates must be at least 1, got {replicates}")
-    null = _shares(_isotropic(c, replicates, rng), ks)
-    return ExplainedShares(ks, _shares(c.eigenvalues, ks), null.mean(axis=0), np.quantile(null, 0.95, axis=0))
+    null = _isotropic_shares(c, ks, replicates, rng)
+    shares = _shares(c.eigenvalues, ks, c.trace())
+    return ExplainedShares(ks, shares, null.mean(axis=0), np.quantile(null, 0.95, axis=0))
 
 
-def _isotropic(c: Centred, replicates: int, rng: Rng) -> NDArray[np.float64]:
-    """Return eigenvalues, descending, of isotropic draws with the lengths of these: (replicates, min(n, p))."""
+def _isotropic_shares(c: Centred, k: NDArray[np.int64], replicates: int, rng: Rng) -> NDArray[np.float64]:
+    """Return the shares of the k largest directions of isotropic draws with the lengths of these: (replicates, k)."""
     found, left, count = [], replicates, max(replicates, wishart.REPLICATES)
     cosines = wishart.cosines(c.n, c.p, count, rng)
     with one_thread(min(c.n, c.p)):
+        blocks: Iterator[NDArray[np.floating]]
         if cosines is None:
             blocks = (smaller_products(c.redrawn(block)) for block in wishart.directions(c.n, c.p, count, rng))
         else:
             blocks = (_of_cosines(c, block) for block in cosines)
         for products in blocks:
-            found.append(np.linalg.eigvalsh(products[:left]))
-            left -= len(found[-1])
+            some = products[:left]
+            largest = np.asarray(eigvalsh(some, min(int(k.max()), some.shape[-1])), np.float64)[:, ::-1]
+            found.append(_shares(np.maximum(largest, 0.0), k, np.trace(some, axis1=1, axis2=2, dtype=np.float64)))
+            left -= len(some)
             if not left:
                 break
-    return np.maximum(np.concatenate(found)[:, ::-1], 0.0)
+    return np.concatenate(found)
 
 
-def _of_cosines(c: Centred, cosines: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the inner products of draws whose directions have these, (b, n, n)."""
-    products = cosines * (c.lengths[:, None] * c.lengths)
+def _of_cosines(c: Centred, cosines: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the inner products of draws whose directions have these, (b, n, n), up to a factor: the longest is 1."""
+    lengths = (c.lengths / c.lengths.max()).astype(np.float32)
+    products: NDArray[np.float32] = cosines * (lengths[:, None] * lengths)
     if c.center == "estimated":
         products -= products.mean(axis=1, keepdims=True)
         products -= products.mean(axis=2, keepdims=True)
     return products
 
 
-def _shares(eigenvalues: NDArray[np.float64], k: NDArray[np.int64]) -> NDArray[np.float64]:
-    sums = np.cumsum(eigenvalues, axis=-1)
-    return np.asarray(sums[..., np.minimum(k, eigenvalues.shape[-1]) - 1] / sums[..., -1:])
+def _shares(largest: NDArray[np.float64], k: NDArray[np.int64], total: ArrayLike) -> NDArray[np.float64]:
+    """Return the shares of the k largest of eigenvalues, descending, all of which sum to ``total``."""
+    sums = np.cumsum(largest, axis=-1)
+    return np.asarray(np.minimum(sums[..., np.minimum(k, sums.shape[-1]) - 1] / np.asarray(total)[..., None], 1.0))
 
 
 def participation_ratio(x: Draws, *, center: Center = "estimated", unbiased: bool = False) -> float:

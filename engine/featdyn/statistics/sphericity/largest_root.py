@@ -58,5 +58,4 @@ def _standardise(share: float, m: int, p: int) -> tuple[float, float]:
 
 @lru_cache(maxsize=64)
 def _simulated(small: int, large: int) -> NDArray[np.float64]:
-    values = wishart.eigenvalues(small, large, _REPLICATES, np.random.default_rng(0))
-    return np.asarray(values[:, -1] / values.sum(axis=1))
+    return wishart.largest_shares(small, large, _REPLICATES, np.random.default_rng(0))
