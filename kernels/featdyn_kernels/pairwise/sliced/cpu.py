@@ -51,6 +51,8 @@ def labelled_powers(points: Array, members: Array, directions: Array, p: float) 
 def _transport(a: Any, b: Any, p: float) -> Any:
     """Return ``W_p^p`` of two sorted samples: the integral over levels of the distance between their quantiles."""
     n, m = a.size, b.size
+    if n == m:
+        return _matched(a, b, p) / n
     i = j = level = 0  # levels in units of 1 / (n m), so that they are exact
     total = 0.0
     while i < n and j < m:
@@ -63,6 +65,21 @@ def _transport(a: Any, b: Any, p: float) -> Any:
         i += a_end == end
         j += b_end == end
     return total / (n * m)
+
+
+@njit(fastmath={"reassoc", "contract"})  # a sum of powers in the order that registers like
+def _matched(a: Any, b: Any, p: float) -> Any:
+    """Return the sum of the powers of the distances of two sorted samples of one size, pair by pair."""
+    total = 0.0
+    if p == 2.0:
+        for i in range(a.size):
+            gap = np.float64(a[i]) - np.float64(b[i])
+            total += gap * gap
+    else:
+        for i in range(a.size):
+            gap = abs(np.float64(a[i]) - np.float64(b[i]))
+            total += gap if p == 1.0 else gap**p
+    return total
 
 
 @njit
