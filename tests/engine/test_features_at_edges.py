@@ -337,3 +337,30 @@ def test_the_kept_probes_hold_every_class(tmp_path):
     contexts = Context(run, drift.options(cuts=("0",), samples=8), None)  # type: ignore[arg-type]
     for mine in contexts.sets.choose(run, 8, 0):
         assert np.bincount(labels.numpy()[mine]).tolist() == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("origins", "labels", "why"),
+    [
+        ([0, 0, 0, 0], [0, 1, 0, 1], "too few samples"),
+        ([0, 0, 0, 1], [0, 1, 0, 1], ""),
+        ([0, 1, 2, 3], [1, 1, 1, 1], "one class"),
+        ([0, 1, 2, 3], [1, 1, 1, 0], ""),
+        ([0, 1, 2, 3], [0, -100, -100, -100], "too few samples"),
+        ([0, 1, 2, 3], [0, 1, -100, -100], ""),
+        ([0, 1, 2, 3], [0.5, 1.5, 0.5, 1.5], "probes have no labels"),
+    ],
+)
+def test_a_linear_probe_needs_two_images_and_two_classes_of_training_probes(tmp_path, origins, labels, why):
+    inputs = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    coords = {
+        "split": np.array(["train"] * 4 + ["test"] * 6, dtype=object),
+        "origin": np.array([*origins, *range(10, 16)]),
+        "true_label": np.array([*labels, *[0, 1] * 3]),
+    }
+    run, model = linear(tmp_path / "r.zarr", inputs, coords, [np.eye(3), 2 * np.eye(3)])
+    found = drift(run, model=model, cuts=("0",))
+    for name in ("linear_penalty", "linear_accuracy"):
+        assert np.isnan(found[name]).all() == bool(why)
+        assert set(reasons(found, name).values.ravel()) == {why}
+    assert found.attrs["linear_labels"] == "true_label"

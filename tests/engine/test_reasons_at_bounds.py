@@ -14,10 +14,11 @@ from featdyn.analysis.features import folded_moments
 from featdyn.analysis.features.collapse import compute as collapse
 from featdyn.analysis.features.generalization import GeneralizationOptions, phases
 from featdyn.analysis.features.generalization.joined import Joined
-from featdyn.analysis.features.generalization.labels import FEW_ORDERS, Labels
+from featdyn.analysis.features.generalization.labels import FEW_ORDERS, NO_CUT, NO_PROBE, Labels
 from featdyn.analysis.features.layer_interactions.tables import LayerProbe
+from featdyn.analysis.features.pattern_shift import compute as pattern_shift
 from featdyn.analysis.features.pattern_shift import correlations
-from featdyn.analysis.features.representation import cell
+from featdyn.analysis.features.representation import cell, margin
 from featdyn.analysis.features.representation.margin import Reader
 from featdyn.analysis.features.similarity import prepared
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, ZERO
@@ -229,3 +230,82 @@ def test_a_test_s_rules_are_what_its_words_say(name: str) -> None:
         for p in range(2, 61):
             assert bool(rule.possible(m, p)) == said[rule.needs](m, p), (m, p)
             assert bool(rule.accurate(m, p)) == said[rule.regime](m, p), (m, p)
+
+
+def test_a_spectrum_has_a_power_law_of_variances_that_differ() -> None:
+    cross = np.vstack([np.eye(5), -np.eye(5)])  # of one length along each axis
+    assert cell._spectrum(cross, 0.2, 0.0, 1)[1] == {"power_status": cell.EQUAL}
+    assert cell._spectrum(cross * np.arange(1, 6), 1.0, 0.0, 1)[1] == {}
+    assert cell._spectrum(cross[:, :1], 1.0, 0.0, 1)[1] == {"power_status": cell.FEW_DIRECTIONS}
+    assert cell._spectrum(cross * np.arange(1, 6), 1.0, 0.0, 5)[1] == {"power_status": cell.FEW_DIRECTIONS}
+
+
+def test_classes_of_one_point_are_no_manifolds() -> None:
+    labels = np.repeat([0, 1], 6)
+    apart = np.eye(4)[labels]
+    assert cell._manifolds(apart, labels) == ({}, dict.fromkeys(cell.BY_CLASS, cell.POINTS))
+    values, reasons = cell._manifolds(apart + 0.1 * X[:12, :4], labels)
+    assert reasons == {}
+    assert np.isfinite(list(values.values())).all()
+
+
+def test_a_margin_needs_a_label_that_was_learned_and_rows_that_differ() -> None:
+    reader = Reader.of(X[:20], OWN[:20] % 2, OWN[:20])
+    assert isinstance(reader, Reader)
+    for labels, said in (
+        (np.full(5, 3), margin.UNSEEN),
+        (np.full(5, -1), NO_LABELS),
+        (np.r_[-1, 3, 3, 3, -1], margin.UNSEEN),
+    ):
+        assert reader.margins(X[20:25], labels, OWN[20:25]) == ({}, said)
+    found, said = reader.margins(X[20:25], np.r_[3, 0, -1, 1, 0], OWN[20:25])
+    known, _ = reader.margins(X[[21, 23, 24]], np.r_[0, 1, 0], OWN[[21, 23, 24]])
+    assert (found, said) == (known, "")
+    still = Reader.of(np.ones((6, 2)), OWN[:6] % 2, OWN[:6])
+    assert isinstance(still, Reader)
+    assert still.margins(X[:3, :2], OWN[:3] % 2, OWN[:3]) == ({}, margin.WITHOUT_ROWS)
+
+
+def test_dissimilarities_that_are_all_equal_have_no_order() -> None:
+    equal, other = (prepared.Ready.of(x, 0, 0.0) for x in (np.eye(5), X[:5]))
+    for pair in ((equal, other), (other, equal)):
+        values, reasons = prepared.compared(*pair)
+        assert reasons["rsa_status"] == prepared.NO_ORDER
+        assert "rsa" not in values
+    assert prepared.compared(other, other)[0]["rsa"] == pytest.approx(1)
+
+
+def test_a_set_without_finite_tables_and_a_cut_without_baseline_say_so() -> None:
+    v = RNG.standard_normal((2, 8, 16)).astype(np.float32)
+    v[1, 4:] = np.nan
+    splits = np.array(["train", "test"], dtype=object)[OWN[:8] // 4]
+    other = RNG.standard_normal((1, 8, 16)).astype(np.float32)
+    cuts = [Joined(v, {"near": other, "far": other}, splits, OWN[:8]), Joined(v, {"near": other}, splits, OWN[:8])]
+    labels = Labels(cuts, ["train", "test"], GeneralizationOptions())
+    assert labels.at((0, 0)).sets["test"].reason == ""
+    lost = labels.at((0, 1))
+    assert (lost.sets["train"].reason, lost.sets["test"].reason) == ("", NO_PROBE)
+    assert np.isnan(lost.loss[4:]).all()
+    assert np.isfinite(lost.loss[:4]).all()
+    assert lost.losses == ({}, {})  # a gap is between two sets
+    alone = labels.at((1, 0)).sets["train"]
+    assert {name: why for name, (_, why) in alone.references.items()} == {"near": "", "far": NO_CUT}
+    assert alone.pairs == {"near | far": ({}, NO_CUT)}
+    assert labels.at((0, 0)).sets["train"].pairs["near | far"][1] != NO_CUT
+    curves = phases.Curves(
+        np.arange(4.0), np.abs(v[[0] * 4, :, :4]), {}, OWN[:8], (np.abs(v[[0] * 4, :, 0]),) * 2, (OWN[:8],) * 2
+    )  # type: ignore[arg-type]
+    assert set(phases.phases(curves, "far", GeneralizationOptions())[1].values()) == {NO_CUT}
+
+
+def test_a_null_without_a_pattern_has_its_reason() -> None:
+    shift, loss = np.abs(X[:8, 0]), X[:8, 1]
+    assert "null_status" not in pattern_shift._of_set(shift, shift, loss, OWN[:8], 0)[1]
+    values, reasons = pattern_shift._of_set(shift, shift * np.nan, loss, OWN[:8], 0)
+    assert "shift_shuffled" not in values
+    assert reasons["null_status"] == pattern_shift.NONE_DEFINED
+    one = pattern_shift._of_set(np.r_[shift[0], np.nan], shift[:2], loss[:2], OWN[:2], 0)
+    assert one[0]["undefined"] == 1
+    assert one[1]["shift_interval_status"] == FEW
+    alike = pattern_shift._of_set(np.full(3, 0.5), shift[:3], loss[:3], OWN[:3], 0)
+    assert alike[1]["shift_interval_status"] == ALIKE

@@ -1,0 +1,147 @@
+"""Shift of decision patterns and its correlations, against loops over probes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from featdyn.analysis import analyses
+from featdyn.analysis.features.pattern_shift import correlations
+from featdyn.analysis.features.pattern_shift.compute import shift_of
+from featdyn.analysis.status import ALIKE, FEW
+from featdyn.statistics.jackknife import folds, jackknife_interval
+from tests.engine.test_richness import planted
+from tests.strategies import sizes
+
+Values = np.ndarray[Any, Any]
+pattern_shift = analyses()["pattern_shift"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=sizes(1, 20), width=st.integers(1, 3), seed=st.integers(0, 999))
+def test_a_shift_is_from_the_mean_of_other_images_of_the_class(n: int, width: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pattern = rng.integers(-2, 3, (n, width)).astype(float)  # many are zero, many means vanish
+    labels, origins, trained = rng.integers(-1, 3, n), rng.integers(0, 1 + n // 2, n), rng.random(n) < 0.6
+    known, dealt = rng.random(n) < 0.9, rng.permutation(labels)
+    known &= np.linalg.norm(pattern, axis=1) > 0
+    found = shift_of(pattern, known, dealt, labels, trained, origins)
+    for i in range(n):
+        others = [j for j in range(n) if trained[j] and dealt[j] == labels[i] and origins[j] != origins[i]]
+        mean = pattern[others].sum(0)
+        if labels[i] < 0 or not known[i] or not np.linalg.norm(mean) > 0:
+            assert np.isnan(found[i])
+        else:
+            cosine = pattern[i] @ mean / np.linalg.norm(pattern[i]) / np.linalg.norm(mean)
+            assert found[i] == pytest.approx(1 - cosine, abs=1e-12)
+            assert 0 <= found[i] <= 2
+
+
+@pytest.mark.parametrize(("dtype", "turned"), [("float32", 3e-4), ("float16", 0.02)])
+def test_a_shift_is_more_than_rounding_of_the_stored_type(tmp_path: Path, dtype: str, turned: float) -> None:
+    """Features and gradients have one direction each, but for every other test probe, whose features are turned."""
+    rng, n = np.random.default_rng(0), 42
+    angle = np.where(np.arange(n) % 2, 0.0, turned) * (np.arange(n) >= 2) + np.pi / 4
+    x = np.stack([np.cos(angle), np.sin(angle)], 1) * rng.uniform(1, 2, (n, 1))
+    split = np.array(["train"] * 2 + ["turned", "test"] * (n // 2 - 1), dtype=object)  # one training probe of a class
+    labels = np.repeat(np.arange(n // 2) % 2, 2)
+    labels[1] = 1
+    run = planted(
+        tmp_path / "r.zarr", x, labels, [[3, 1], [-1, 2]], coords={"split": split}, dtype=dtype, gradients=True
+    )
+    found = pattern_shift(run).squeeze()["shift"]
+    assert float(found.sel(set="test")) < 1e-12
+    assert turned**2 / 10 < float(found.sel(set="turned")) < turned**2
+    assert np.isnan(found.sel(set="train"))
+
+
+def fishers(x: Values, y: Values) -> float:
+    return float(np.arctanh(np.corrcoef(x, y)[0, 1]))
+
+
+@pytest.mark.parametrize("images", [7, 50])
+def test_limits_of_a_correlation_are_the_jackknife_s_of_whole_images(images: int) -> None:
+    rng, n = np.random.default_rng(images), 60
+    shift, origins = rng.integers(0, 9, n) / 4, rng.integers(0, images, n)  # with ties
+    loss = shift + rng.standard_normal(n)
+    values, why = correlations.with_loss(shift, loss, origins, 3)
+    fold = folds(n, 32, 3, origins)
+    others = [fishers(shift[fold != g], loss[fold != g]) for g in np.unique(fold)]
+    wanted = jackknife_interval(fishers(shift, loss), others)
+    assert values["loss_correlation"] == pytest.approx(np.corrcoef(shift, loss)[0, 1])
+    assert values["loss_spearman"] == pytest.approx(stats.spearmanr(shift, loss).statistic)
+    assert values["loss_correlation_low"] == pytest.approx(np.tanh(wanted.low))
+    assert values["loss_correlation_high"] == pytest.approx(np.tanh(wanted.high))
+    assert why == {"loss_interval_status": ""}
+
+
+def test_limits_over_checkpoints_leave_images_out_of_both_sets() -> None:
+    rng, n = np.random.default_rng(4), 24
+    shift, loss = rng.random((6, n)), rng.random((6, n))
+    shift[:, 3], shift[2, 5] = np.nan, np.nan  # one never has a shift, one has none at one checkpoint
+    mine, origins = np.arange(n) < 10, np.arange(n) // 2
+    trained = np.arange(n) >= 14  # those between are in neither
+    values, why = correlations.over_checkpoints(shift, loss, mine, trained, origins, 0, same=False)
+
+    def curves(kept: Values) -> tuple[Values, Values]:
+        gap = loss[:, mine & kept].mean(1) - loss[:, trained & kept].mean(1)
+        return np.nanmean(shift[:, mine & kept], 1), gap
+
+    fold = folds(n, 32, 0, origins)
+    wanted = jackknife_interval(
+        fishers(*curves(np.ones(n, bool))), [fishers(*curves(fold != g)) for g in np.unique(fold)]
+    )
+    found = [values[f"gap_correlation{end}"] for end in ("", "_low", "_high")]
+    assert found == pytest.approx(np.tanh([wanted.estimate, wanted.low, wanted.high]).tolist())
+    assert why == {"gap_interval_status": ""}
+
+
+def test_over_checkpoints_at_its_limits() -> None:
+    rng, n = np.random.default_rng(5), 20
+    shift, loss, mine = rng.random((6, n)), rng.random((6, n)), np.arange(n) < 10
+
+    def why(shift: Values, loss: Values, trained: Values = ~mine, *, same: bool = False) -> str:
+        return correlations.over_checkpoints(shift, loss, mine, trained, np.arange(n), 0, same=same)[1].get(
+            "gap_status", ""
+        )
+
+    def lost(values: Values, *where: Any) -> Values:
+        found = values.copy()
+        for at in where:
+            found[at] = np.nan
+        return found
+
+    assert why(shift, loss) == ""
+    assert why(shift, loss, same=True) == correlations.NO_GAP
+    assert why(shift, loss, mine & False) == correlations.FEW_CHECKPOINTS
+    own, others, between = (0, 0), (0, 15), (slice(None), 15)
+    assert why(shift, lost(loss, own)) == ""  # five are left
+    assert why(shift, lost(loss, own, (1, 15))) == correlations.FEW_CHECKPOINTS
+    assert why(shift, lost(loss, others, others)) == ""
+    assert why(shift, lost(loss, between)) == correlations.NO_LOSS
+    assert why(shift, lost(loss, between), np.arange(n) > 15) == ""  # a probe of neither set
+    assert why(lost(shift, (0, mine)), loss) == ""
+    assert why(lost(shift, (slice(2), mine)), loss) == correlations.FEW_CHECKPOINTS
+    assert why(lost(shift, (slice(None), ~mine)), loss) == ""
+    assert why(0 * shift, loss) == ALIKE
+    assert why(shift, 0 * loss) == ALIKE
+
+
+def test_what_varies_by_rounding_alone_has_no_correlation() -> None:
+    rng = np.random.default_rng(6)
+    shift, own = rng.random(30), np.arange(30)
+    still, least = 1 + 1e-13 * rng.random(30), 1 + 1e-11 * rng.random(30)
+    assert correlations.with_loss(shift, still, own, 0) == correlations.with_loss(still, shift, own, 0)
+    assert correlations.with_loss(shift, still, own, 0)[1]["loss_status"] == ALIKE
+    assert np.isfinite(correlations.with_loss(shift, least, own, 0)[0]["loss_correlation"])
+    same = correlations.with_loss(shift, 3 * shift, own, 0)
+    assert same[0]["loss_correlation"] == same[0]["loss_spearman"] == pytest.approx(1)
+    assert same[1] == {"loss_interval_status": ALIKE}
+    alone = np.r_[np.ones(9), 2.0]  # without the last one nothing varies
+    assert correlations.with_loss(alone, shift[:10], own[:10], 0)[1] == {"loss_interval_status": FEW}
