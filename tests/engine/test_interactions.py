@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,8 @@ from torch import nn
 
 import featdyn
 from featdyn.analysis import analyses
-from featdyn.analysis.features.interactions.masking import entries
-from featdyn.analysis.features.interactions.regions import channels, choose, regions, superpixels
+from featdyn.analysis.features.interactions.masking import Moments, components, entries
+from featdyn.analysis.features.interactions.regions import channels, choose, regions, superpixels, words
 from featdyn.analysis.features.interactions.tables import MaskedOutputs
 from featdyn.analysis.inputs.stitchable import cut_network
 from featdyn.analysis.status import reasons
@@ -403,6 +405,66 @@ def test_superpixels_cover_the_input(recorded) -> None:
     assert set(np.unique(whole[0])) == set(whole[1])
     found = interactions(recorded[0], model=recorded[1], at="input", kind="superpixels", **OPTIONS)
     assert np.isfinite(found["v"]).all()
+
+
+@pytest.mark.parametrize(("shape", "colours"), [((1, 4, 9), False), ((3, 20, 5), True), ((2, 8, 8), False)])
+def test_superpixels_are_asked_of_an_image_from_0_to_1(monkeypatch, shape, colours) -> None:
+    """As many as there would be patches; of a stand-in for SLIC, which sorts places by their first channel."""
+    asked: list[tuple[Any, ...]] = []
+
+    def slic(image: np.ndarray, wanted: int, **how: Any) -> np.ndarray:
+        asked.append((image, wanted, how))
+        return 2 * np.minimum((4 * image[..., 0]).astype(int), 3)  # numbers need not follow each other
+
+    monkeypatch.setitem(sys.modules, "skimage", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", SimpleNamespace(slic=slic))
+    image = np.random.default_rng(0).uniform(-7, 5, shape)
+    image[0].flat[:4] = [-7, -3, 1, 5]
+    found = superpixels(image, 4)
+    scaled, wanted, how = asked[0]
+    np.testing.assert_allclose(scaled, (image.transpose(1, 2, 0) + 7) / 12)
+    assert wanted == min(shape[1], 8) * min(shape[2], 8)
+    assert how == {"start_label": 0, "convert2lab": colours, "channel_axis": -1}
+    assert found is not None
+    assert found[0].shape == (1, *shape[1:])
+    assert found[1].tolist() == [0, 2, 4, 6]
+    assert superpixels(image, 5) is None
+    plain = superpixels(np.full(shape, 3.0), 1)
+    assert plain is not None
+    assert not asked[-1][0].any()
+
+
+@pytest.mark.parametrize(("shape", "padded"), [((5,), False), ((5, 3), False), ((5, 2, 3), True), ((4,), True)])
+def test_words_are_positions_that_are_no_padding(shape, padded) -> None:
+    real = np.array([True, False, True, True, False, True])[: 5 + padded]  # of an input that may be longer
+    count = int(real[: shape[0]].sum()) if padded else shape[0]
+    found = words(shape, count, real if padded else None)
+    assert found is not None
+    np.testing.assert_array_equal(np.broadcast_to(found[0], shape), np.indices(shape)[0])
+    assert found[1].tolist() == [i for i in range(shape[0]) if real[i] or not padded]
+    assert words(shape, count + 1, real if padded else None) is None
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (4, 2, 3)])
+def test_moments_are_those_of_all_batches(shape: tuple[int, ...]) -> None:
+    random = torch.Generator().manual_seed(0)
+    z = 1e4 + torch.randn(11, *shape, generator=random)
+    found = Moments.of(iter((z[:2], z[2:3], z[3:])), covariance=True)
+    exact = z.double().numpy()
+    rows = (exact.transpose(0, 2, 3, 1) if len(shape) == 3 else exact).reshape(-1, 4)
+    np.testing.assert_allclose(found.mean, exact.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(rows.T, bias=True), atol=1e-6)
+    np.testing.assert_allclose(found.channel_mean.ravel(), rows.mean(0), rtol=1e-12)
+    assert found.channel_mean.shape == ((4, 1, 1) if len(shape) == 3 else (4,))
+    assert not Moments.of([z], covariance=False).covariance.numel()
+    axes = np.linalg.eigh(np.cov(rows.T, bias=True))[1][:, ::-1]
+    masked = components(z[0], found, 2)(np.arange(4)).numpy()
+    own = (exact[0].transpose(1, 2, 0) if len(shape) == 3 else exact[0]).reshape(-1, 4)
+    for subset in range(4):
+        gone = axes[:, [i for i in range(2) if not subset >> i & 1]]
+        wanted = own - (own - rows.mean(0)) @ gone @ gone.T
+        wanted = wanted.T if len(shape) == 3 else wanted
+        np.testing.assert_allclose(masked[subset], wanted.reshape(shape), rtol=1e-6)
 
 
 def test_only_what_is_new_is_computed(tmp_path, monkeypatch) -> None:

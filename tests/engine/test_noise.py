@@ -7,6 +7,7 @@ import logging
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,10 +23,11 @@ from featdyn.analysis import analyses
 from featdyn.analysis.driver import analyze
 from featdyn.analysis.gradient_noise import gram_arrays as grams
 from featdyn.analysis.gradient_noise.noise import MOST, NoiseOptions
-from featdyn.analysis.gradient_noise.noise.checkpoint import NoiseAt
+from featdyn.analysis.gradient_noise.noise.checkpoint import NoiseAt, chosen, places
 from featdyn.analysis.gradient_noise.noise.curvature import quotients
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
-from featdyn.analysis.gradient_noise.training_data import training_data
+from featdyn.analysis.gradient_noise.training_data import Given, training_data
+from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.weights import States, network
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import FeatdynError
@@ -514,3 +516,87 @@ def test_behind_a_frozen_layer_alone_there_is_noise(tmp_path):
         noise(Run(tmp_path / "r.zarr"), cuts=["1", "3"], rate=0.1, **asked)
     found = noise(Run(tmp_path / "r.zarr"), cuts=["3"], rate=0.1, **asked)
     assert found.sizes["parameter_3"] == 24  # weights and biases of the one layer that is trained
+
+
+X, Y = torch.arange(12.0).reshape(6, 2), torch.arange(6) % 2
+ODD_BATCHES = {
+    r"batches must give pairs \(inputs, labels\), got Tensor": [X],
+    r"batches must give pairs \(inputs, labels\), got list": [[X, Y, Y]],
+    r"batches: .*": [(X, "words")],
+    r"a batch has inputs \(6, 2\) and labels \(5,\)": [(X, Y[:5])],
+    r"a batch has inputs \(6, 2\) and labels \(\)": [(X, torch.tensor(1))],
+    r"a batch has inputs \(6, 2\) and inputs.b \(4, 2\)": [({"a": X, "b": X[:4]}, Y)],
+    r"batches hold inputs of shapes \(2,\) and \(3,\) for a sample: give all of one shape": [
+        (X, Y), (X.reshape(4, 3), Y[:4]),
+    ],
+    r"batches hold labels of shapes \(\) and \(1,\) for a sample": [(X, Y), (X, Y[:, None])],
+    r"batches hold inputs.c of shapes None and \(2,\)": [({"a": X}, Y), ({"a": X, "c": X}, Y)],
+    "each batch must hold the same inputs and labels as the first": [({"a": X, "c": X}, Y), ({"a": X}, Y)],
+    "batches must give inputs and labels: for a loss of neither, give the inputs twice": [(X, ())],
+    "batches gives no batch": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", ODD_BATCHES)
+def test_batches_that_are_none_are_refused_in_one_line(said):
+    with pytest.raises(FeatdynError, match=rf"^{said}") as error:
+        Given.of(torch.nn.Identity(), ODD_BATCHES[said], None)
+    assert "\n" not in str(error.value)
+
+
+def test_batches_are_all_samples_and_as_large_as_the_largest():
+    given = Given.of(torch.nn.Identity(), [[{"a": X[:2]}, Y[:2]], ({"a": X[2:]}, Y[2:])], None)
+    assert (given.samples, given.batch_size) == (6, 4)
+    assert torch.equal(given.inputs["a"], X)
+    assert torch.equal(given.labels, Y)
+
+
+def test_training_data_need_a_rate_and_a_recipe(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Dropout(0.5), torch.nn.Linear(3, 2))
+    with Recorder(model, Probes(X, Y), tmp_path / "r.zarr", layers=["0"], gradients=False) as recorder:
+        recorder.start()
+    run, given = Run(tmp_path / "r.zarr"), Given.of(model, [(X, Y)], None)
+    with pytest.raises(FeatdynError, match="the learning rate is not known: record the coordinate learning_rate"):
+        training_data(run, given, None, None)
+    with pytest.raises(FeatdynError, match="was not made by 'featdyn train', so its training data are not known"):
+        training_data(run, None, None, None)
+    data = training_data(run, given, None, 0.25)
+    assert (data.rate(0), data.samples, data.nbytes) == (0.25, 6, 6 * 2 * 4 + 6 * 8)
+    for stored in (False, True):  # dropout is off in eval mode
+        sampler = Sampler(data, 3, 0, stored_statistics=stored)
+        sampler.at(run.state(0))
+        assert sampler.random is not stored
+        assert sampler.apart == ([] if stored else ["layers that are random"])
+    assert Sampler(data, 6, 0).batch_size == Sampler(data, None, 0).batch_size == 6
+    with pytest.raises(FeatdynError, match="batch_size 7 is more than the 6 training samples"):
+        Sampler(data, 7, 0)
+    model[0].weight = torch.nn.Parameter(model[0].weight.to(torch.complex64))
+    with pytest.raises(FeatdynError, match=r"the parameter 0.weight is complex: the noise of real ones is sampled"):
+        Sampler(training_data(run, Given.of(model, [(X, Y)], None), None, 1.0), None, 0)
+
+
+def test_places_are_where_parameters_stand_among_others():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1), torch.nn.Linear(1, 4))
+    whole = ["1.bias", "0.weight", "2.weight", "1.weight", "0.bias"]
+    vector = flat(dict(model.named_parameters()), whole)
+    for count in range(1, 6):
+        for names in itertools.permutations(whole, count):
+            at = places(model, list(names), whole)
+            assert torch.equal(vector[at], flat(dict(model.named_parameters()), list(names)))
+            assert isinstance(at, slice) == (list(names) == whole[:count])
+
+
+@pytest.mark.parametrize(
+    ("probes", "test", "sizes"),
+    [(0, "b", (0, 0, 0)), (3, "b", (0, 3, 0)), (4, "b", (0, 4, 0)), (6, "b", (2, 4, 0)), (9, "b", (5, 4, 0)),
+     (10, "b", (5, 4, 1)), (99, "b", (5, 4, 2)), (7, "none", (5, 2, 0)), (6, "c", (4, 0, 2))],
+)  # fmt: skip
+def test_probes_of_the_test_set_are_moved_first(probes, test, sizes):
+    """One of each image; then those of the other sets in their order."""
+    origins = np.r_[np.arange(5), 10 + np.arange(8) // 2, [20, 21]]
+    members = [np.isin(np.arange(15), place) for place in (range(5), range(5, 13), range(13, 15))]
+    sets, run = ProbeSets(["a", "b", "c"], members, origins), SimpleNamespace(coords={})
+    found = chosen(run, sets, NoiseOptions(probes=probes, test=test))
+    assert tuple(int(member[found].sum()) for member in members) == sizes
+    assert found.tolist() == sorted(set(found.tolist()))
+    assert len(set(origins[found].tolist())) == len(found)

@@ -81,6 +81,27 @@ def test_limits_of_a_correlation_are_the_jackknife_s_of_whole_images(images: int
     assert why == {"loss_interval_status": ""}
 
 
+def test_limits_over_classes_leave_classes_out() -> None:
+    """Of classes that training probes have, the loss beyond theirs."""
+    rng, n = np.random.default_rng(7), 80
+    labels, of_training = rng.integers(-1, 8, n), {c: float(rng.random()) for c in range(7)}
+    shift, loss = rng.random(n), rng.random(n)
+    mean, gap = (
+        np.array([of[labels == c].mean() - less * of_training[c] for c in range(7)])
+        for of, less in ((shift, 0), (loss, 1))
+    )
+    fold = folds(7, 32, 2)
+    wanted = jackknife_interval(fishers(mean, gap), [fishers(mean[fold != g], gap[fold != g]) for g in range(7)])
+    values, why = correlations.over_classes(shift, loss, labels, of_training, 2)
+    found = [values[f"class_correlation{end}"] for end in ("", "_low", "_high")]
+    assert found == pytest.approx(np.tanh([wanted.estimate, wanted.low, wanted.high]).tolist())
+    assert why == {"class_interval_status": ""}
+    for lost in (np.where(labels == 2, np.nan, loss), loss * np.nan):
+        assert correlations.over_classes(shift, lost, labels, of_training, 2)[1]["class_status"] == correlations.NO_LOSS
+    unknown = correlations.over_classes(shift, loss, labels, of_training | {3: np.nan}, 2)
+    assert unknown[1]["class_status"] == correlations.NO_LOSS
+
+
 def test_limits_over_checkpoints_leave_images_out_of_both_sets() -> None:
     rng, n = np.random.default_rng(4), 24
     shift, loss = rng.random((6, n)), rng.random((6, n))
@@ -140,8 +161,13 @@ def test_what_varies_by_rounding_alone_has_no_correlation() -> None:
     assert correlations.with_loss(shift, still, own, 0) == correlations.with_loss(still, shift, own, 0)
     assert correlations.with_loss(shift, still, own, 0)[1]["loss_status"] == ALIKE
     assert np.isfinite(correlations.with_loss(shift, least, own, 0)[0]["loss_correlation"])
-    same = correlations.with_loss(shift, 3 * shift, own, 0)
-    assert same[0]["loss_correlation"] == same[0]["loss_spearman"] == pytest.approx(1)
-    assert same[1] == {"loss_interval_status": ALIKE}
+    for factor in (3, -3):
+        values, why = correlations.with_loss(shift, factor * shift, own, 0)
+        assert values["loss_correlation"] == values["loss_spearman"] == pytest.approx(factor / 3)
+        assert why == {"loss_interval_status": ALIKE}
     alone = np.r_[np.ones(9), 2.0]  # without the last one nothing varies
-    assert correlations.with_loss(alone, shift[:10], own[:10], 0)[1] == {"loss_interval_status": FEW}
+    for pair in ((alone, shift[:10]), (shift[:10], alone)):
+        assert correlations.with_loss(*pair, own[:10], 0)[1] == {"loss_interval_status": FEW}
+    for one in rng.standard_normal((99, 5)):
+        for other in (one / 3, -one / 7):
+            assert abs(correlations.with_loss(one, other, own[:5], 0)[0]["loss_correlation"]) <= 1
