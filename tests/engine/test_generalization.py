@@ -9,6 +9,7 @@ import xarray as xr
 
 import featdyn
 from featdyn.analysis import analyses
+from featdyn.analysis.features.generalization.joined import Baseline, joined
 from featdyn.analysis.status import reasons
 from featdyn.errors import FeatdynError
 from featdyn.report.sections.generalization import section
@@ -180,3 +181,57 @@ def test_its_section_has_a_row_for_each_criterion(found) -> None:
     assert shown.grid is not None
     assert len(shown.grid.rows) == 2 * 4
     assert [p.caption for p in shown.panels][-1] == "Loss gap"
+
+
+def tables(cuts: list[str], probes: str, steps: int | None, seed: int) -> xr.Dataset:
+    """Return stored tables of three players, of all checkpoints or of one."""
+    rng, n, time = np.random.default_rng(seed), len(probes), [] if steps is None else ["t"]
+    shape = [len(cuts), *([] if steps is None else [steps]), n, 8]
+    return xr.Dataset(
+        {"v": (["cut", *time, "probe", "subset"], rng.standard_normal(shape).astype(np.float32)),
+         "region": (["cut", "probe", "player"], np.arange(3 * n * len(cuts)).reshape(len(cuts), n, 3))},
+        {"cut": np.array(cuts, object), "probe": np.array([*probes], object), "label": ("probe", np.arange(n) % 2),
+         "split": ("probe", np.array([*"xy" * n][:n], object)), "origin": ("probe", 10 + np.arange(n))},
+    )  # fmt: skip
+
+
+def test_tables_are_joined_on_what_all_networks_have() -> None:
+    own = tables(["one", "two"], "abcdef", 3, 0)
+    near = tables(["two", "one"], "fedcba", None, 1)
+    near = near.assign_coords(label=("probe", own["label"].values[::-1]))
+    near["region"] = ("cut", "probe", "player"), own["region"].values[::-1, ::-1].copy()
+    near["region"][0, 5, 2] = 99  # of probe a at the cut two
+    other = near.isel(probe=[4, 0, 1, 5, 2]).copy(deep=True)  # without c
+    other["label"][0] = 7  # of b
+    other["v"][1, 3, 5] = np.inf  # of a at the cut one
+    far = near.isel(cut=[0]).isel(probe=[0, 1, 2, 3, 4, 5])
+    baselines = [Baseline(name, "s", of) for name, of in (("near", near), ("near", other), ("far", far))]
+    for cut, name, kept, there in ((0, "one", "def", ["near"]), (1, "two", "def", ["near", "far"])):
+        found = joined(own, baselines, cut)
+        places = ["abcdef".index(probe) for probe in kept]
+        np.testing.assert_array_equal(found.v, own["v"].sel(cut=name).values[:, places])
+        assert list(found.baselines) == there
+        mine = [near, other]
+        for k, of in enumerate(mine):
+            np.testing.assert_array_equal(found.baselines["near"][k], of["v"].sel(cut=name, probe=[*kept]))
+        assert found.splits.tolist() == own["split"].values[places].tolist()
+        assert found.origins.tolist() == own["origin"].values[places].tolist()
+    alone = joined(own, [baselines[2]], 1)
+    assert len(alone.splits) == 5  # all but a, whose players differ
+    renamed = far.assign_coords(cut=np.array(["head"], object))
+    renamed["region"][0, 5] = own["region"][1, 0]
+    one = joined(
+        own.isel(cut=[1]), [Baseline("far", "s", renamed)], 0
+    )  # one cut stands for the other, by whatever name
+    assert len(one.splits) == 6
+    np.testing.assert_array_equal(one.baselines["far"][0], renamed["v"][0, ::-1])
+    assert joined(own, [Baseline("far", "s", renamed)], 1).baselines == {}
+    two = near.assign_coords(cut=np.array(["p", "q"], object))
+    assert joined(own.isel(cut=[1]), [Baseline("far", "s", two)], 0).baselines == {}
+
+
+def test_tables_of_an_earlier_version_are_asked_for_anew(run, monkeypatch) -> None:
+    result = Run.result
+    monkeypatch.setattr(Run, "result", lambda self, *given: result(self, *given).drop_vars("split"))
+    with pytest.raises(FeatdynError, match="its interactions are of an earlier version: analyze them again"):
+        generalization(run)

@@ -15,6 +15,7 @@ from torch import nn
 
 import featdyn
 from featdyn.analysis import analyses
+from featdyn.analysis.features.interactions import InteractionsOptions, compute
 from featdyn.analysis.features.interactions.masking import Moments, components, entries
 from featdyn.analysis.features.interactions.regions import channels, choose, regions, superpixels, words
 from featdyn.analysis.features.interactions.tables import MaskedOutputs
@@ -23,6 +24,7 @@ from featdyn.analysis.status import reasons
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import FeatdynError
 from featdyn.statistics.interactions import and_or, mean_order, salient, strength_by_order
+from featdyn.statistics.interactions.ratio_of_sums import drawn, ratio_of_sums
 from featdyn.store import Run, schema
 from tests.engine.on_workers import own_run, plans, same_on
 
@@ -465,6 +467,44 @@ def test_moments_are_those_of_all_batches(shape: tuple[int, ...]) -> None:
         wanted = own - (own - rows.mean(0)) @ gone @ gone.T
         wanted = wanted.T if len(shape) == 3 else wanted
         np.testing.assert_allclose(masked[subset], wanted.reshape(shape), rtol=1e-6)
+
+
+def said(status: xr.DataArray) -> dict[tuple[int, ...], str]:
+    """Return why cells are missing, by place."""
+    words = status.attrs["flag_meanings"].split()
+    return {at: words[code] for at, code in np.ndenumerate(status.values) if code}
+
+
+def test_tables_that_are_missing_take_no_others_along() -> None:
+    """Of two cuts, three checkpoints, and sets of four, two and one probes, of which one is in none."""
+    v = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    region, origins = np.zeros((2, 8, 3), int), np.array([0, 0, 1, 2, 3, 4, 5, 6])
+    members = [np.array([0, 1, 2, 3]), np.array([5, 6]), np.array([7])]
+    region[1, [2, 5, 6]], v[1, :, [2, 5, 6]] = -1, np.nan  # too few players
+    v[0, 1, 3, 4], v[0, 2, [5, 6], 0], v[0, 0, :4] = np.inf, np.nan, 1.5
+    options = InteractionsOptions(players=3, seed=5, slack=0.1)
+    found = xr.Dataset(compute._found(v, region, members, origins, options))
+    lost = {(1, 1, t): compute.TOO_FEW for t in range(3)} | {(0, 1, 2): compute.NONE_KNOWN}
+    alone = {(c, 2, t): compute.NO_SPREAD for c in range(2) for t in range(3)}
+    odd = dict.fromkeys([(0, 1, 3), (0, 2, 5), (0, 2, 6)], "not_finite")
+    assert said(found["status"]) == odd | {(1, t, i): compute.TOO_FEW for t in range(3) for i in (2, 5, 6)}
+    assert said(found["set_status"]) == lost
+    assert said(found["order_status"]) == lost | alone | {(0, 0, 0): compute.NONE_SALIENT}
+    for c, t, s in np.ndindex(2, 3, 3):
+        mine = [i for i in members[s] if np.isfinite(v[c, t, i]).all()]
+        if not mine:
+            assert np.isnan(found["strength"][c, s, t]).all()
+            continue
+        model = and_or(v[c, t, mine].astype(np.float64), slack=0.1)
+        each = strength_by_order(model, salient(model))
+        np.testing.assert_allclose(found["strength"][c, s, t], each.mean(0), rtol=1e-9)
+        np.testing.assert_allclose(found["l1"][c, t, mine], model.l1, rtol=1e-9)
+        np.testing.assert_allclose(found["gap"][c, t, mine], model.gap, rtol=1e-9, atol=1e-12)
+        counts = drawn(len(mine), origins[mine], 5)
+        ratio = ratio_of_sums((each @ [1, 2, 3])[:, None], each.sum(1)[:, None], counts)
+        for end, value in (("", ratio.estimate), ("_low", ratio.low), ("_high", ratio.high)):
+            np.testing.assert_allclose(found[f"mean_order{end}"][c, s, t], value[0], rtol=1e-9)
+    assert np.isfinite(found["l1"].values[:, :, 4]).all()  # of no set
 
 
 def test_only_what_is_new_is_computed(tmp_path, monkeypatch) -> None:

@@ -23,24 +23,48 @@ Values = np.ndarray[Any, Any]
 pattern_shift = analyses()["pattern_shift"]
 
 
-@settings(max_examples=60, deadline=None)
-@given(n=sizes(1, 20), width=st.integers(1, 3), seed=st.integers(0, 999))
-def test_a_shift_is_from_the_mean_of_other_images_of_the_class(n: int, width: int, seed: int) -> None:
+def shifts_by_loop(pattern: Values, dealt: Values, labels: Values, trained: Values, origins: Values) -> Values:
+    found = np.full(len(pattern), np.nan)
+    for i, own in enumerate(pattern):
+        others = np.flatnonzero(trained & (dealt == labels[i]) & (origins != origins[i]))
+        mean = pattern[others].sum(0)
+        if labels[i] >= 0 and own.any() and mean.any():
+            found[i] = 1 - own @ mean / np.linalg.norm(own) / np.linalg.norm(mean)
+    return found
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    n=sizes(1, 20), width=st.integers(1, 3), seed=st.integers(0, 999), kind=st.sampled_from(["whole", "real", "one"])
+)
+def test_a_shift_is_from_the_mean_of_other_images_of_the_class(n: int, width: int, seed: int, kind: str) -> None:
     rng = np.random.default_rng(seed)
     pattern = rng.integers(-2, 3, (n, width)).astype(float)  # many are zero, many means vanish
+    if kind != "whole":
+        pattern = rng.standard_normal((n, width)) if kind == "real" else np.outer(rng.random(n), rng.random(width))
     labels, origins, trained = rng.integers(-1, 3, n), rng.integers(0, 1 + n // 2, n), rng.random(n) < 0.6
-    known, dealt = rng.random(n) < 0.9, rng.permutation(labels)
-    known &= np.linalg.norm(pattern, axis=1) > 0
-    found = shift_of(pattern, known, dealt, labels, trained, origins)
-    for i in range(n):
-        others = [j for j in range(n) if trained[j] and dealt[j] == labels[i] and origins[j] != origins[i]]
-        mean = pattern[others].sum(0)
-        if labels[i] < 0 or not known[i] or not np.linalg.norm(mean) > 0:
-            assert np.isnan(found[i])
-        else:
-            cosine = pattern[i] @ mean / np.linalg.norm(pattern[i]) / np.linalg.norm(mean)
-            assert found[i] == pytest.approx(1 - cosine, abs=1e-12)
-            assert 0 <= found[i] <= 2
+    dealt = rng.permutation(labels)
+    found = shift_of(pattern, dealt, labels, trained, origins)
+    np.testing.assert_allclose(found, shifts_by_loop(pattern, dealt, labels, trained, origins), atol=1e-12)
+    assert not ((found < 0) | (found > 2)).any()
+
+
+def test_a_pattern_is_what_each_channel_contributes_to_the_loss(tmp_path: Path) -> None:
+    """Of sets whose probes alternate; one probe has no features, a class has no training probe."""
+    rng, n = np.random.default_rng(8), 33
+    labels, split = rng.integers(0, 3, n), np.array(["train", "test", "odd"], dtype=object)[np.arange(n) % 3]
+    labels[split == "train"] %= 2
+    x = rng.standard_normal((n, 5))
+    x[4] = 0
+    run = planted(tmp_path / "r.zarr", x, labels, rng.standard_normal((3, 5)), coords={"split": split}, gradients=True)
+    gradient, activation = (run.block(f"layers/held/{of}", 0, 0).astype(float) for of in ("gradient", "activation"))
+    wanted = shifts_by_loop(gradient * activation, labels, labels, split == "train", np.arange(n))
+    found = pattern_shift(run).squeeze()
+    for name in ("train", "test", "odd"):
+        mine, cell = wanted[split == name], found.sel(set=name)
+        assert float(cell["shift"]) == pytest.approx(np.nanmean(mine))
+        assert int(cell["undefined"]) == np.isnan(mine).sum() > 0 or name == "train"
+        assert float(cell["shift_shuffled"]) != pytest.approx(np.nanmean(mine))
 
 
 @pytest.mark.parametrize(("dtype", "turned"), [("float32", 3e-4), ("float16", 0.02)])
@@ -49,16 +73,16 @@ def test_a_shift_is_more_than_rounding_of_the_stored_type(tmp_path: Path, dtype:
     rng, n = np.random.default_rng(0), 42
     angle = np.where(np.arange(n) % 2, 0.0, turned) * (np.arange(n) >= 2) + np.pi / 4
     x = np.stack([np.cos(angle), np.sin(angle)], 1) * rng.uniform(1, 2, (n, 1))
-    split = np.array(["train"] * 2 + ["turned", "test"] * (n // 2 - 1), dtype=object)  # one training probe of a class
-    labels = np.repeat(np.arange(n // 2) % 2, 2)
-    labels[1] = 1
+    split = np.array(["train"] * 2 + ["turned", "test"] * (n // 2 - 1), dtype=object)
     run = planted(
-        tmp_path / "r.zarr", x, labels, [[3, 1], [-1, 2]], coords={"split": split}, dtype=dtype, gradients=True
+        tmp_path / "r.zarr", x, np.ones(n, int), [[3, 1], [-1, 2]], coords={"split": split}, dtype=dtype, gradients=True
     )
-    found = pattern_shift(run).squeeze()["shift"]
-    assert float(found.sel(set="test")) < 1e-12
+    result = pattern_shift(run).squeeze()
+    found = result["shift"]
+    np.testing.assert_array_equal(result["shift_shuffled"], found)  # of one class
+    assert float(found.sel(set="test")) <= (1e-12 if dtype == "float32" else 0)
     assert turned**2 / 10 < float(found.sel(set="turned")) < turned**2
-    assert np.isnan(found.sel(set="train"))
+    assert float(found.sel(set="train")) <= float(found.sel(set="test"))
 
 
 def fishers(x: Values, y: Values) -> float:

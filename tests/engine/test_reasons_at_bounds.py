@@ -307,5 +307,7 @@ def test_a_null_without_a_pattern_has_its_reason() -> None:
     one = pattern_shift._of_set(np.r_[shift[0], np.nan], shift[:2], loss[:2], OWN[:2], 0)
     assert one[0]["undefined"] == 1
     assert one[1]["shift_interval_status"] == FEW
-    alike = pattern_shift._of_set(np.full(3, 0.5), shift[:3], loss[:3], OWN[:3], 0)
+    alike = pattern_shift._of_set(np.full(2, 0.5), shift[:2], loss[:2], OWN[:2], 0)
     assert alike[1]["shift_interval_status"] == ALIKE
+    for shifts, end, limit in (([0.0, 0.0, 0.5], "low", 0), ([2.0, 2.0, 1.5], "high", 2)):
+        assert pattern_shift._of_set(np.array(shifts), shift[:3], loss[:3], OWN[:3], 0)[0][f"shift_{end}"] == limit
