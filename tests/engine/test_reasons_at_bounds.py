@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,25 @@ from numpy.typing import NDArray
 from featdyn.analysis import isotropy_cells
 from featdyn.analysis.features import folded_moments
 from featdyn.analysis.features.collapse import compute as collapse
+from featdyn.analysis.features.drift import cka as similarity_of_features
 from featdyn.analysis.features.generalization import GeneralizationOptions, phases
 from featdyn.analysis.features.generalization.joined import Joined
 from featdyn.analysis.features.generalization.labels import FEW_ORDERS, NO_CUT, NO_PROBE, Labels
 from featdyn.analysis.features.layer_interactions.tables import LayerProbe
+from featdyn.analysis.features.layer_isotropy import LayerIsotropyOptions
+from featdyn.analysis.features.layer_isotropy import compute as layer_isotropy
 from featdyn.analysis.features.pattern_shift import compute as pattern_shift
 from featdyn.analysis.features.pattern_shift import correlations
 from featdyn.analysis.features.representation import cell, margin
 from featdyn.analysis.features.representation.margin import Reader
+from featdyn.analysis.features.richness import weights as richness_weights
 from featdyn.analysis.features.similarity import prepared
+from featdyn.analysis.features.tangent_kernel import TangentKernelOptions
+from featdyn.analysis.features.tangent_kernel import compute as tangent_kernel
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, ZERO
 from featdyn.statistics import Gram
 from featdyn.statistics.family import FAMILY
+from featdyn.statistics.richness import ntk
 from featdyn_kernels.moments import accumulate
 
 RNG = np.random.default_rng(0)
@@ -311,3 +319,145 @@ def test_a_null_without_a_pattern_has_its_reason() -> None:
     assert alike[1]["shift_interval_status"] == ALIKE
     for shifts, end, limit in (([0.0, 0.0, 0.5], "low", 0), ([2.0, 2.0, 1.5], "high", 2)):
         assert pattern_shift._of_set(np.array(shifts), shift[:3], loss[:3], OWN[:3], 0)[0][f"shift_{end}"] == limit
+
+
+def of_means(means: Any, outputs: Any = None, probes: int = 3, spread: float = 0.1) -> Any:
+    means = np.asarray(means, float)
+    labels = np.repeat(np.arange(len(means)), probes)
+    x = means[labels] + spread * np.tile(np.linspace(-1, 1, probes), len(means))[:, None] * np.ones(means.shape[1])
+    f = x if outputs is None else np.asarray(outputs, float)[labels]
+    return accumulate(x, outputs=f, labels=labels, classes=len(means))
+
+
+def test_each_measure_of_collapse_has_its_reason() -> None:
+    measures = list(collapse.NAMES.values())
+    assert measures == ["nc1", "nc2_norms", "nc2_angles", "nc2", "nc3"]
+
+    def said(moments: Any, width: int = 3) -> list[str]:
+        values, reasons = collapse._values(moments, width)
+        assert [name for name in measures if not reasons[f"{name}_status"]] == list(values)
+        return [reasons[f"{name}_status"] for name in measures]
+
+    simplex = np.eye(3)
+    assert said(of_means(simplex)) == [""] * 5
+    assert said(of_means(simplex), 1) == ["", "", "", "", collapse.ONE_OUTPUT]
+    assert said(of_means(simplex[:2])) == ["", *[collapse.TWO] * 3, ""]
+    assert said(of_means(simplex, probes=1)) == [collapse.ALONE, "", "", "", ""]
+    assert said(of_means(np.ones((3, 3)), simplex)) == [*[collapse.COINCIDE] * 4, ""]
+    assert said(of_means(simplex, np.ones((3, 3)))) == ["", "", "", "", collapse.OUTPUTS_COINCIDE]
+    line = of_means([[-1, 0, 0], [0, 0, 0], [1, 0, 0]], simplex, spread=0.0)
+    assert said(line) == ["", "", collapse.AT_CENTRE, "", ""]
+
+
+def test_features_that_vary_by_more_than_their_last_bit_can_be_compared() -> None:
+    last = float(np.finfo(np.float32).eps)
+    for z, why in (
+        ([[1, 5], [1, 5]], DEAD), ([[1, 5], [1 + 2 * last, 5]], DEAD), ([[1.0, 5], [1 + 6 * last, 5]], ""),
+        ([[1 + last, 0], [1, 0]], DEAD), ([[1 + 2 * last, 0], [1, 0]], ""), ([[1, np.inf], [1, 2]], NOT_FINITE),
+        ([[0, 0], [0, 0]], DEAD), ([[0, 0], [0, 1e-30]], ""),
+    ):  # fmt: skip
+        assert similarity_of_features._flaw(torch.tensor(z, dtype=torch.float32)) == why
+
+
+def test_draws_that_rounding_has_left_no_direction_are_left_out() -> None:
+    options = LayerIsotropyOptions()
+
+    def found(*rows: Any) -> tuple[str, int]:
+        (reason, _), count = layer_isotropy._cell(np.vstack(rows).astype(np.float32), options)
+        return reason, count
+
+    longest = np.linalg.norm(X[:8], axis=1).max()
+    short = X[8:9] / np.linalg.norm(X[8]) * longest
+    assert found(X[:8], 0 * X[:1]) == ("", 8)
+    assert found(X[:8], 1.1e-6 * short) == ("", 9)
+    assert found(X[:8], 0.9e-6 * short, -0.9e-6 * short) == ("", 8)
+    assert found(X[:4], 0 * X[:9]) == ("", 4)
+    assert found(X[:3], 0 * X[:9]) == (FEW, 3)
+    assert found(X[:8], np.nan * X[:1]) == (NOT_FINITE, 9)
+    assert found(0 * X[:9])[1] == 9
+    assert found(0 * X[:3]) == (FEW, 3)
+
+
+def test_a_tangent_kernel_is_beside_the_first_the_one_before_and_targets() -> None:
+    kernels = [z @ z.T for z in RNG.standard_normal((3, 7, 9))]
+    wanted, options = np.eye(3)[np.arange(7) % 3], TangentKernelOptions(shuffles=5, seed=4)
+
+    def said(kernel: Any = kernels[2], first: Any = kernels[0], before: Any = kernels[1], wanted: Any = wanted,
+             options: Any = options) -> tuple[dict[str, Any], dict[str, str]]:  # fmt: skip
+        values, reasons = tangent_kernel._measured(kernel, first, before, wanted, options)
+        for name in tangent_kernel.COMPARED:
+            assert (name in values) == (not reasons[f"{name}_status"])
+        return values, {name: why for name, why in reasons.items() if why}
+
+    values, reasons = said()
+    assert reasons == {}
+    measures = {
+        "deviation": lambda kept: ntk.ntk_deviation(kernels[0][kept], kernels[2][kept]),
+        "change": lambda kept: ntk.ntk_deviation(kernels[1][kept], kernels[2][kept]),
+        "alignment": lambda kept: ntk.label_alignment(kernels[2][kept], wanted[kept[0].ravel()]),
+    }
+    for name, measure in measures.items():
+        grids = [np.ix_(kept, kept) for kept in (np.delete(np.arange(7), i) for i in range(7))]
+        whole = measure(np.ix_(np.arange(7), np.arange(7)))
+        low, high, _ = folded_moments.bounds(whole, [measure(grid) for grid in grids])
+        assert [values[f"{name}{end}"] for end in ("", "_low", "_high")] == pytest.approx([whole, low, high])
+    assert values["gradient_square"] == pytest.approx(kernels[2].diagonal().mean())
+    random = np.random.default_rng(4)
+    dealt = [ntk.label_alignment(kernels[2], random.permutation(wanted)) for _ in range(5)]
+    assert values["alignment_shuffled"] == pytest.approx(np.mean(dealt))
+
+    def both(name: str, why: str) -> dict[str, str]:
+        return {f"{name}_status": why, f"{name}_interval_status": why}
+
+    nothing, lost = 0 * kernels[0], kernels[0] * np.nan
+    assert said(before=None)[1] == both("change", tangent_kernel.NO_EARLIER)
+    assert said(before=nothing)[1] == both("change", tangent_kernel.ZERO_KERNEL)
+    assert said(first=lost)[1] == both("deviation", NOT_FINITE)
+    assert said(first=nothing)[1] == both("deviation", tangent_kernel.ZERO_KERNEL)
+    for kernel, why in ((nothing, tangent_kernel.ZERO_KERNEL), (lost, NOT_FINITE)):
+        assert said(kernel) == ({}, dict.fromkeys(tangent_kernel.STATUSES, why))
+    assert said(wanted="none")[1] == both("alignment", "none") | {"shuffled_status": "none"}
+    alike = tangent_kernel.ALIKE_TARGETS
+    assert said(wanted=np.ones((7, 2)))[1] == both("alignment", alike) | {"shuffled_status": alike}
+    without, reasons = said(options=TangentKernelOptions(shuffles=0))
+    assert reasons == {"shuffled_status": tangent_kernel.NOT_ASKED}
+    assert without == {name: value for name, value in values.items() if name != "alignment_shuffled"}
+    one, reasons = said(*[np.ones((1, 1))] * 3, wanted[:1])
+    assert one == {"gradient_square": 1.0}
+    every = {k: v for name in tangent_kernel.COMPARED for k, v in both(name, FEW).items()}
+    assert reasons == every | {"shuffled_status": FEW}
+    two = said(*[kernel[:2, :2] for kernel in kernels[::-1]], wanted[:2])
+    assert "deviation" in two[0]
+    assert two[1]["deviation_interval_status"] == FEW
+
+
+def test_weights_have_a_length_and_a_way_where_they_were_recorded() -> None:
+    states = [{"a": torch.randn(3, 2), "b.running_mean": torch.ones(4), "b.weight": torch.randn(4)} for _ in range(3)]
+    states[1] |= {"b.running_var": torch.ones(4), "n": torch.tensor(7), "b.num_batches_tracked": torch.tensor(1.0)}
+    states += [
+        {"a": torch.randn(3, 2)},
+        {**states[0], "a": torch.randn(2, 3)},
+        {**states[0], "a": states[0]["a"] * torch.inf},
+    ]
+    files = [("layers/model.safetensors", 60), ("x/optimizer.safetensors", 9), ("state/model.safetensors", 7)]
+
+    def run(recorded: set[int]) -> Any:
+        def listed(t: int) -> Any:
+            found = [(path, size) for path, size in files if t in recorded or not path.endswith("/model.safetensors")]
+            return lambda place: [SimpleNamespace(path=path, size=size) for path, size in found]
+
+        commits = [SimpleNamespace(kind="result", name="0", files=None)]
+        commits += [SimpleNamespace(kind="checkpoint", name=str(t), files=listed(t)) for t in range(len(states))]
+        return SimpleNamespace(commits=commits, place=None, state=states.__getitem__)
+
+    every = run(set(range(9)))
+    assert richness_weights.weight_bytes(every, 1) == 67
+    first, own = (torch.cat([states[t][name].flatten() for name in ("a", "b.weight")]) for t in (0, 1))
+    values, why = richness_weights.weights(every, 1)
+    assert why == ""
+    assert values["parameter_norm"] == pytest.approx(float(own.norm()))
+    assert values["parameter_distance"] == pytest.approx(float((own - first).norm()))
+    for t, said in ((0, ""), (2, ""), (3, "OTHERS"), (4, "OTHERS"), (5, NOT_FINITE)):
+        assert richness_weights.weights(every, t)[1] == getattr(richness_weights, said, said)
+    for recorded in ({0}, {1}):
+        assert richness_weights.weights(run(recorded), 1) == ({}, richness_weights.NOT_RECORDED)
