@@ -79,7 +79,8 @@ def test_features_of_any_probes_are_those_of_the_network(recorded: tuple[Run, Ow
                 for i in (9, 0, 4, 7, 3):
                     batch = found.batches[i]
                     for z, exact in zip(found(batch, t), wanted, strict=True):
-                        torch.testing.assert_close(z[: batch.stop - batch.start], exact[batch.start : batch.stop])
+                        rows = np.minimum(np.arange(batch.start, batch.start + SIZE), batch.stop - 1)
+                        torch.testing.assert_close(z, exact[rows])
                         z.fill_(torch.nan)  # who is given them may change them
                 kept = np.array([41, 3, 17, 3, 16, 15, 4])
                 for z, exact in zip(found.whole(t, kept), wanted, strict=True):

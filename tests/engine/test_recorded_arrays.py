@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from featdyn.analysis.inputs import layer_vectors
+from featdyn.analysis.inputs import layer_vectors, weights
+from featdyn.analysis.inputs.class_labels import class_count, labelled, output_positions
 from featdyn.analysis.inputs.no_classes import not_classes, outputs_are_probabilities, stray_label
 from featdyn.analysis.inputs.positions import padded_cuts
+from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.recorded_arrays import recorded, refuse_vanished, vanished
 from featdyn.analysis.inputs.targets import NO_TARGETS, UNKNOWN, targets
-from featdyn.analysis.inputs.weights import ROUNDING, refuse_other_outputs
+from featdyn.analysis.inputs.weights import ROUNDING, States, refuse_other_outputs
 from featdyn.errors import FeatdynError, NetworkError
 from featdyn.store import ArraySpec
 
@@ -271,3 +273,100 @@ def test_outputs_are_those_recorded_within_what_their_type_may_change(
     for odd in (whole[:, :1], whole[:1], [torch.from_numpy(whole)]):
         with pytest.raises(NetworkError, match="outputs have another shape than those recorded"):
             refuse_other_outputs(run, 5, torch.from_numpy(odd) if isinstance(odd, np.ndarray) else odd, batch)
+
+
+def test_outputs_tell_so_many_classes_apart() -> None:
+    for width in (1, 2, 5):
+        assert class_count(labelled_run([0, 1], np.zeros((2, width)))) == max(2, width)
+    run = labelled_run([0, 1], np.zeros((2, 3)))
+    spec = ArraySpec("outputs/logits", ("sample", "position", "class"), (2, 4, 3), "float32")
+    run.schema["outputs/logits"] = spec
+    assert output_positions(run) == 4
+    assert class_count(run, by_position=True) == 3
+    with pytest.raises(FeatdynError, match=r"its outputs have shape \(2, 4, 3\), and only \(sample, class\) predict"):
+        class_count(run)
+    for dims, shape in ((("sample", "position", "class"), (2, 1, 3)), (("sample", "channel", "class"), (2, 4, 3))):
+        run.schema["outputs/logits"] = ArraySpec("outputs/logits", dims, shape, "float32")
+        assert output_positions(run) == 1
+        with pytest.raises(FeatdynError, match="predict classes"):
+            class_count(run, by_position=True)
+    for nodes, said in (({"outputs/top_logits": None}, "the largest logits"), ({"inputs/x": None}, "holds no outputs")):
+        run.nodes = nodes
+        assert output_positions(run) == 1
+        with pytest.raises(FeatdynError, match=said):
+            class_count(run)
+
+
+def test_probes_without_a_class_are_in_no_set() -> None:
+    given = [0, 2, -100, 1, 3, -100]
+    run = labelled_run(given, np.eye(6, 3))
+    members = [np.arange(6) < 3, np.arange(6) == 3, np.arange(6) > 3]
+    sets = ProbeSets(["a", "b", "c"], members, np.arange(6))
+    found, labels = labelled(run, sets)
+    assert found.names == ["a", "b"]
+    assert [np.flatnonzero(member).tolist() for member in found.members] == [[0, 1], [3]]
+    assert labels.tolist() == [0, 2, 0, 1, 0, 0]
+    with pytest.raises(FeatdynError, match=r"no probe has a label from 0 to 2, the network's classes$"):
+        labelled(run, ProbeSets(["c"], members[2:], np.arange(6)))
+    with pytest.raises(FeatdynError, match="its labels are float64, no classes: no prediction is right or wrong"):
+        labelled(labelled_run(np.ones(6), np.eye(6, 3)), sets)
+
+
+@pytest.mark.parametrize(("held", "room"), [(0, 2), (3, 3), (4, 4), (9, 5)])
+def test_weights_of_the_checkpoints_asked_for_last_are_kept(
+    monkeypatch: pytest.MonkeyPatch, held: int, room: int
+) -> None:
+    model, read = torch.nn.Linear(3, 2), list[int]()
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    monkeypatch.setattr(weights, "HELD", held * size + size - 1)
+
+    def state(t: int) -> dict[str, torch.Tensor]:
+        read.append(t)
+        return {name: torch.full_like(tensor, t) for name, tensor in model.state_dict().items()}
+
+    run: Any = SimpleNamespace(
+        path="r.zarr", checkpoints=5, state=state,
+        state_file=lambda t, checked: SimpleNamespace(tensors=model.state_dict()),
+    )  # fmt: skip
+    states = States(run, model)
+    assert (len(states), states.room, states.nbytes) == (5, room, size)
+    kept: list[int] = []
+    for t in [0, 1, 0, 2, 3, 1, 4, 0, 0, -1, -5, 3, 2]:
+        before, place = len(read), t % 5
+        assert float(states[t]["bias"][0]) == place
+        assert (len(read) == before) == (place in kept)
+        kept = [*(k for k in kept if k != place), place][-room:]
+    assert [float(one["bias"][0]) for one in states[3:0:-2]] == [3, 1]
+    for beyond in (5, -6):
+        with pytest.raises(IndexError):
+            states[beyond]
+    nothing = States(run, None)
+    assert nothing.nbytes == 0
+    assert nothing[2] == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"bias": None}, "it has bias, which they lack"),
+        ({"more": torch.zeros(1)}, "they have more, which it lacks"),
+        ({"bias": torch.zeros(3)}, r"its bias has shape \(2,\), theirs \(3,\)"),
+    ],
+)
+@pytest.mark.parametrize("t", [0, 1, 2])
+def test_weights_that_do_not_fit_are_said_with_their_checkpoint(change: Any, said: str, t: int) -> None:
+    """Of the first and the last one before any work, of others when they are asked for."""
+    model = torch.nn.Linear(3, 2)
+
+    def state(at: int) -> dict[str, torch.Tensor]:
+        found = dict(model.state_dict()) | (change if at == t else {})
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    def file(at: int, checked: bool) -> Any:
+        return SimpleNamespace(tensors={n: SimpleNamespace(shape=tuple(x.shape)) for n, x in state(at).items()})
+
+    run: Any = SimpleNamespace(path="r.zarr", checkpoints=3, state=state, state_file=file)
+    if t == 1:
+        states = States(run, model)
+    with pytest.raises(NetworkError, match=rf"^r.zarr: the weights of checkpoint {t} do not fit this network: {said}$"):
+        states[1] if t == 1 else States(run, model)
