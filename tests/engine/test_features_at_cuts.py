@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from featdyn.analysis.features.interactions.tables import ROWS, Asked, of_batches, slices
 from featdyn.analysis.inputs import features_at_cuts, stitchable
 from featdyn.analysis.inputs.feature_source import Rates, choose
 from featdyn.analysis.inputs.features_at_cuts import Batches, measure_rates
 from featdyn.analysis.inputs.prefixes import PrefixOrder, PrefixSizes, least_moved
+from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.recorded_layers import recorded_layers
 from featdyn.analysis.inputs.stitchable import cut_network
 from featdyn.compute import Limits, Plan
@@ -185,3 +189,81 @@ def test_the_order_that_moves_least_fits_into_memory_and_on_the_disk() -> None:
 
     assert [chosen(8, 9), chosen(7, 9), chosen(7, 6), chosen(7, 5)] == ["d", "c", "c", "a"]
     assert chosen(4, 9) == "a"  # none fits: the first of the smallest
+
+
+def test_coordinates_are_those_of_the_run_and_its_cuts(recorded: tuple[Run, Own]) -> None:
+    run, model = recorded
+    parts = cut_network(run, model, ("one", "pool"), {"one": "stored", "pool": "recomputed"})
+    sets = ProbeSets.of(run)
+    found = parts.coords(run, sets)
+    assert not found.data_vars
+    assert found["cut"].values.tolist() == ["one", "pool"]
+    assert (found["set"].values.tolist(), found["set_size"].values.tolist()) == (["train", "test"], [21, 21])
+    for end in "12":
+        assert found[f"t{end}"].values.tolist() == [0, 1]
+        assert found[f"step{end}"].dims == (f"t{end}",)
+        assert found[f"step{end}"].values.tolist() == [0, 10]
+        assert f"rate{end}" not in found.coords
+    whole = {cut.prefix_macs + cut.suffix_macs for cut in parts.cuts}
+    assert whole == {36 * 9 * 4 + 9 * 36 * 6 + 18}
+    assert found["prefix_macs"].values.tolist() == [36 * 9 * 4, 36 * 9 * 4 + 9 * 36 * 6]
+    assert set((found["prefix_macs"] + found["suffix_macs"]).values.tolist()) == whole
+    assert found["source"].values.tolist() == ["stored", "recomputed"]
+    assert found.attrs == {"cut_method": parts.method}
+    apart = replace(parts, difference=0.5, halves=False).coords(run, sets)
+    assert apart.attrs["cut_difference"] == 0.5
+    assert "prefix_macs" not in apart.coords
+
+
+class Off(nn.Sequential):
+    """A half that gives something else with the weights of some checkpoints."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        found, odd = super().forward(z), float(self[0].bias[0].detach())
+        return torch.where(torch.arange(found.shape[1]) == 1, found + odd, found)
+
+
+@pytest.mark.parametrize("traced", [True, False])
+@pytest.mark.parametrize("where", [0, 3, 6])
+@pytest.mark.parametrize("odd", [0.0, 0.5, float("nan"), float("inf")])
+def test_halves_are_compared_at_the_ends_or_at_more_checkpoints(traced: bool, where: int, odd: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        model[1].bias.zero_()
+    states: Any = [{name: tensor.clone() for name, tensor in model.state_dict().items()} for _ in range(7)]
+    states[where]["1.bias"][0] = odd
+    prefix, suffix = nn.Sequential(), Off()
+    prefix.add_module("0", model[0])
+    suffix.add_module("1", model[1])
+    cut: Any = SimpleNamespace(prefix=prefix, suffix=suffix, traced=traced, handed=lambda z, inputs: z)
+    inputs = torch.randn(5, 3)
+    found = stitchable._difference(model, [cut], states, inputs)
+    if odd == 0 or (traced and where == 3):
+        assert found == 0
+        return
+    model.load_state_dict(states[where])
+    largest = model(inputs).detach().double().abs().nan_to_num(nan=0.0).max()
+    assert found == pytest.approx(float(abs(odd) / largest) if np.isfinite(odd) else np.inf)
+
+
+@given(st.sets(st.integers(0, N - 1)), st.integers(0, 9))
+def test_tables_are_of_the_probes_asked_for(asked: set[int], index: int) -> None:
+    spans = [
+        (block, i, min(i + SIZE, block + SHARD, N)) for block in (0, 16, 32) for i in range(block, block + SHARD, SIZE)
+    ]
+    spans = [span for span in spans if span[1] < span[2]]
+    probes = np.array(sorted(asked), int)
+    parts: Any = SimpleNamespace(features=SimpleNamespace(batches=SimpleNamespace(spans=spans)))
+    places = of_batches(parts, parts, probes)
+    assert [probes[mine].tolist() for mine in places] == [[p for p in probes if i <= p < j] for _, i, j in spans]
+    _, start, stop = spans[index]
+    batch: Any = SimpleNamespace(start=start, stop=stop)
+    assert Asked(probes, probes, probes).of(batch).tolist() == probes[places[index]].tolist()
+
+
+@pytest.mark.parametrize("players", [1, 8, 9, 10])
+def test_subsets_pass_together_each_once(players: int) -> None:
+    found = list(slices(players))
+    assert np.concatenate(found).tolist() == list(range(2**players))
+    assert {len(part) for part in found} == {min(ROWS, 2**players)}

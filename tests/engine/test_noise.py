@@ -24,6 +24,7 @@ from featdyn.analysis.driver import analyze
 from featdyn.analysis.gradient_noise import gram_arrays as grams
 from featdyn.analysis.gradient_noise.noise import MOST, NoiseOptions
 from featdyn.analysis.gradient_noise.noise.checkpoint import NoiseAt, chosen, places
+from featdyn.analysis.gradient_noise.noise.compute import FLOAT32, RANDOM_LAYERS, _known, _statuses
 from featdyn.analysis.gradient_noise.noise.curvature import quotients
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
 from featdyn.analysis.gradient_noise.training_data import Given, training_data
@@ -600,3 +601,69 @@ def test_probes_of_the_test_set_are_moved_first(probes, test, sizes):
     assert tuple(int(member[found].sum()) for member in members) == sizes
     assert found.tolist() == sorted(set(found.tolist()))
     assert len(set(origins[found].tolist())) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("random", "exact", "why"),
+    [
+        (True, True, RANDOM_LAYERS),
+        (True, False, RANDOM_LAYERS),
+        (False, False, FLOAT32),
+        (False, True, "does_not_move"),
+    ],
+)
+@pytest.mark.parametrize("features", [True, False])
+def test_what_is_missing_of_a_sample_has_its_reason(random, exact, why, features):
+    some, none = [1.0, np.nan], np.nan
+    found = xr.Dataset(
+        {"parameter_mean_square": (("cut", "t"), [[1, none, 1]]), "rounding": (("cut", "t"), [[1, none, none]]),
+         "noise_curvature": (("cut", "t", "draw"), [[some, [none] * 2, [1, 1]]])}
+    )  # fmt: skip
+    dims = ("cut", "t", "probe")
+    if features:
+        found["feature_mean_square"] = dims, [[[1, none], [none, none], [1, 1]]]
+        for name in ("feature_rounding", "feature_nonlinear"):
+            found[name] = dims, [[some, [none] * 2, [none, 1]]]
+    wanted = {
+        "parameter_status": [["", "not_finite", ""]],
+        "rounding_status": [["", "not_finite", why]],
+        "curvature_status": [[["", "does_not_move"], ["not_finite"] * 2, ["", ""]]],
+    }
+    if features:
+        wanted["feature_status"] = [[["", "not_finite"], ["not_finite"] * 2, ["", ""]]]
+        for name, reason in (("feature_rounding", why), ("feature_nonlinear", "does_not_move")):
+            wanted[f"{name}_status"] = [[["", "not_finite"], ["not_finite"] * 2, [reason, ""]]]
+    statuses = _statuses(found, SimpleNamespace(random=random, exact=exact))
+    said = {}
+    for name, status in statuses.items():
+        words = np.array(["", *status.attrs["flag_meanings"].split()[1:]], object)
+        said[name] = words[status.values].tolist()
+    assert said == wanted
+
+
+@pytest.mark.parametrize(
+    ("weights", "items", "kept"),
+    [
+        (7, [(0, 3), (3, 6), (6, None)], [0, 3, 6]),
+        (6, [(0, 3), (3, 6), (6, None)], [0, 3]),  # of the last one drift may lead on now
+        (7, [(0, 6), (6, None)], [6]),
+        (7, [(0, 2), (2, 4), (3, 6)], [3]),
+        (6, [(0, 6), (6, None)], None),
+        (7, [], None),
+    ],
+)
+def test_what_an_earlier_sample_holds_of_the_same_ways_is_kept(weights, items, kept):
+    assert _known(None, items, 7) is None
+    flags = {"flag_meanings": "computed"}
+    earlier = xr.Dataset(
+        {"rounding": ("t", [1.0, 2.0, 3.0]), "rounding_status": ("t", [0, 0, 0], flags)},
+        {"t": [0, 3, 6], "step": ("t", [0, 30, 60])}, {"identity": {"weights": [""] * weights}, "feature_moves": "so"},
+    )  # fmt: skip
+    found = _known(earlier, items, 7)
+    if kept is None:
+        assert found is None
+        return
+    wanted = xr.Dataset({"rounding": ("t", [1.0 + t / 3 for t in kept])}, {"t": kept}, {"feature_moves": "so"})
+    xr.testing.assert_identical(found, wanted)
+    del earlier.attrs["feature_moves"]
+    assert _known(earlier, items, 7).attrs == {}
