@@ -9,7 +9,9 @@ import xarray as xr
 
 import featdyn
 from featdyn.analysis import analyses
-from featdyn.analysis.features.generalization.joined import Baseline, joined
+from featdyn.analysis.features.generalization import GeneralizationOptions
+from featdyn.analysis.features.generalization.joined import Baseline, Joined, joined
+from featdyn.analysis.features.generalization.labels import Labels
 from featdyn.analysis.status import reasons
 from featdyn.errors import FeatdynError
 from featdyn.report.sections.generalization import section
@@ -235,3 +237,59 @@ def test_tables_of_an_earlier_version_are_asked_for_anew(run, monkeypatch) -> No
     monkeypatch.setattr(Run, "result", lambda self, *given: result(self, *given).drop_vars("split"))
     with pytest.raises(FeatdynError, match="its interactions are of an earlier version: analyze them again"):
         generalization(run)
+
+
+@pytest.mark.parametrize("salient", ["span", "common", "largest", "top"])
+@pytest.mark.parametrize(
+    ("need", "sign", "amount"),
+    [("one", True, "whole"), ("majority", False, "whole"), ("all", True, "whole"), ("majority", True, "shared")],
+)
+def test_what_generalizes_is_what_enough_baselines_use_too(salient, need, sign, amount) -> None:
+    rng, share, count = np.random.default_rng(3), 0.2, 5
+    v = rng.standard_normal((1, 6, 16)).astype(np.float32)
+    theirs = 2 * v + 1.5 * rng.standard_normal((3, 6, 16)).astype(np.float32)
+    joined_ = Joined(v, {"near": theirs}, np.array(["train", "test"] * 3, object), np.arange(6))
+    options = GeneralizationOptions(
+        salient=salient, share=share, top=count, need=need, sign=sign, amount=amount, slack=0.05
+    )
+    found = Labels([joined_], ["train", "test"], options).at((0, 0))
+    for name, rows in (("train", slice(0, 6, 2)), ("test", slice(1, 6, 2))):
+
+        def chosen(table: np.ndarray, rows: slice = rows) -> tuple[np.ndarray, np.ndarray]:
+            both = and_or(table.astype(np.float64), slack=0.05).both[rows]
+            size, of = np.abs(both), v[0] if salient == "common" else table
+            if salient == "top":
+                least = np.sort(size.reshape(3, -1), 1)[:, -count]
+            elif salient == "largest":
+                least = share * size.max((1, 2))
+            else:
+                least = share * np.full(3, np.abs(of[rows, -1] - of[rows, 0]).mean())
+            return both, (size >= least[:, None, None]) & (size > 0)
+
+        own, mine = chosen(v[0])
+        votes = []
+        for table in theirs:
+            other, there = chosen(table)
+            agree = there & ((np.sign(other) == np.sign(own)) | (not sign))
+            votes.append(np.where(agree, np.abs(other), 0))
+        used = np.array(votes) > 0
+        enough = used.sum(0) >= {"one": 1, "majority": 2, "all": 3}[need]
+        cell = found.sets[name].references["near"][0]
+        assert 0 < (mine & enough).sum() < mine.sum()
+        if amount == "whole":
+            assert float(cell["power"]) == pytest.approx(np.abs(own)[mine & enough].sum() / np.abs(own)[mine].sum())
+            assert float(cell["count_share"]) == pytest.approx((mine & enough).sum() / mine.sum())
+        strength = np.where(mine, np.abs(own), 0).sum((1, 2))
+        np.testing.assert_allclose(found.strength[rows].sum(1), strength, rtol=1e-9)
+        losses = np.log1p(np.exp(-v[0, rows, -1].astype(np.float64)))
+        np.testing.assert_allclose(found.loss[rows], losses, atol=0.05 * np.abs(v[0, rows, -1] - v[0, rows, 0]).max())
+
+
+def test_all_interactions_are_at_most_as_many_as_there_are() -> None:
+    v = np.random.default_rng(4).standard_normal((1, 4, 16)).astype(np.float32)
+    cut = Joined(v, {}, np.array(["train"] * 4, object), np.arange(4))
+    every = [Labels([cut], ["train"], GeneralizationOptions(salient="top", top=top)).at((0, 0)) for top in (32, 999)]
+    np.testing.assert_array_equal(*(one.strength for one in every))
+    np.testing.assert_allclose(
+        every[0].strength.sum(1), np.abs(and_or(v[0].astype(float), slack=0.02).both).sum((1, 2))
+    )
