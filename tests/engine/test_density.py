@@ -138,12 +138,16 @@ def test_two_checkpoints_are_about_the_middle_of_their_centres() -> None:
     np.testing.assert_allclose(one[0] + other[0], 0, atol=1e-6)
 
 
-def measured(x: np.ndarray, y: np.ndarray, images: np.ndarray, components: int = 2, **how: object) -> list[str]:
-    """Return why each measure cannot be taken, "" where it can."""
+def measured(
+    x: np.ndarray, y: np.ndarray, images: np.ndarray, components: int = 2, *, rounding: float = 0.0,
+    varies: tuple[bool, bool] = (True, True),
+) -> list[str]:  # fmt: skip
+    """Return why each measure cannot be taken, "taken" where it can; ``varies`` may be of each of the two."""
     options = DensityOptions(permutations=19, components=components)
     labels = compute._labels([images], options)[0]
-    found = compute._measured(points(x, **how), points(y, **how), labels, images, options)  # type: ignore[arg-type]
-    return [one if isinstance(one, str) else "" for one in found]
+    both = (points(z, rounding=rounding, varies=own) for z, own in zip((x, y), varies, strict=True))
+    found = compute._measured(*both, labels, images, options)
+    return [one if isinstance(one, str) else "taken" for one in found]
 
 
 @pytest.mark.parametrize("components", [1, 2])
@@ -152,24 +156,25 @@ def test_each_measure_needs_so_many_images(images: int, components: int) -> None
     rng, of_image = np.random.default_rng(images), np.arange(12) % images
     x, y = rng.standard_normal((2, 12, 4))
     needs = {"total_variation": 2 * (components + 1), "classifier": 4}
-    wanted = [FEW if images < needs.get(name, 2) else "" for name in MEASURES]
+    wanted = [FEW if images < needs.get(name, 2) else "taken" for name in MEASURES]
     assert measured(x, y, of_image, components) == wanted
 
 
 def test_features_that_do_not_vary_have_no_distance_and_say_why() -> None:
     x, y = np.random.default_rng(0).standard_normal((2, 9, 3))
-    own = np.arange(9)
-    assert measured(x, y, own) == [""] * 5
+    own, still, no = np.arange(9), np.ones((9, 3)), (False, False)
+    assert measured(x, y, own) == ["taken"] * 5
     assert measured(x, np.where(np.eye(9, 3) > 0, np.nan, y), own) == [NOT_FINITE] * 5
-    still = np.ones((9, 3))
-    assert measured(still, still, own, varies=False) == [DEAD] * 5
-    assert measured(still, still, own) == [compute.BESIDE] * 5
+    assert measured(still, still, own, varies=no) == [DEAD] * 5
+    for beside in ((True, True), (True, False), (False, True)):
+        assert measured(still, still, own, varies=beside) == [compute.BESIDE] * 5
     near = still + 0.9e-3 * (np.eye(9, 3) > 0)
-    assert measured(near, still, own, rounding=1e-3, varies=False) == [DEAD] * 5
-    assert DEAD not in measured(near, still, own, rounding=0.8e-3, varies=False)
-    few = np.arange(9) % 3  # too few images are said before features that do not vary
-    assert measured(still, still, few, varies=False) == [DEAD, DEAD, DEAD, DEAD, FEW]
-    assert measured(still, still, 0 * own, varies=False) == [FEW] * 5
+    assert measured(near, still, own, rounding=1e-3, varies=no) == [DEAD] * 5
+    assert DEAD not in measured(near, still, own, rounding=0.8e-3, varies=no)
+    for images in (2, 3):  # too few images are said before features that do not vary
+        assert measured(still, still, own % images, varies=no) == [DEAD, DEAD, DEAD, DEAD, FEW]
+    assert measured(still, still, own % 4, varies=no) == [DEAD] * 5
+    assert measured(still, still, 0 * own, varies=no) == [FEW] * 5
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])

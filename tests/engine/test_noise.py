@@ -667,3 +667,46 @@ def test_what_an_earlier_sample_holds_of_the_same_ways_is_kept(weights, items, k
     xr.testing.assert_identical(found, wanted)
     del earlier.attrs["feature_moves"]
     assert _known(earlier, items, 7).attrs == {}
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """Return a network of one's own with seven training samples."""
+    torch.manual_seed(0)
+    model, x = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2)), torch.randn(7, 2)
+    path = tmp_path_factory.mktemp("few") / "r.zarr"
+    with Recorder(model, Probes(x, torch.arange(7) % 2), path, layers=["1"], gradients=False) as recorder:
+        recorder.start()
+    return training_data(Run(path), Given.of(model, [(x, torch.arange(7) % 2)], None), None, 0.1), x
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+def test_the_full_gradient_is_of_all_samples_whatever_the_batch(few, size):
+    data, x = few
+    sampler = Sampler(data, size, 0)
+    full = sampler.full()
+    wanted = torch.autograd.grad(
+        F.cross_entropy(data.model(x).double(), torch.arange(7) % 2), [*data.model.parameters()]
+    )
+    for found, exact in zip(full.values(), wanted, strict=True):
+        torch.testing.assert_close(found, exact.double(), rtol=1e-5, atol=1e-7)
+    draws = list(sampler._batches(9, replacement=False))
+    for start in range(0, 9 - 7 // size + 1, 7 // size):  # parts of one order after the other
+        part = torch.cat(draws[start : start + 7 // size])
+        assert len(part.unique()) == len(part) == 7 // size * size
+    inputs, labels = sampler.subset(size)
+    assert len(inputs) == len(labels) == size
+    assert len(sampler.subset(99)[1]) == 7
+    assert len(inputs.unique(dim=0)) == size
+
+
+def test_bytes_of_a_pass_grow_with_the_batch_or_with_the_samples_of_the_curvature(few):
+    data, _ = few
+    one = Sampler(data, 1, 0).pass_bytes(0, 0) // 2
+    for size in (2, 5, 7):
+        sampler = Sampler(data, size, 0)
+        assert sampler.pass_bytes(0, 0) == pytest.approx(2 * size * one, abs=2 * size)
+        assert sampler.pass_bytes(0, 11) - sampler.pass_bytes(0, 0) == 2 * size * 32 * 11
+        for curvature in (1, 2, 3, 7, 50):
+            times = max(2 * size, 7 * min(curvature, 7))
+            assert sampler.pass_bytes(curvature, 3) == pytest.approx(times * (one + 96), abs=times)

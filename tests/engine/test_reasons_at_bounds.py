@@ -24,12 +24,14 @@ from featdyn.analysis.features.pattern_shift import compute as pattern_shift
 from featdyn.analysis.features.pattern_shift import correlations
 from featdyn.analysis.features.representation import cell, margin
 from featdyn.analysis.features.representation.margin import Reader
+from featdyn.analysis.features.richness import compute as richness
 from featdyn.analysis.features.richness import weights as richness_weights
 from featdyn.analysis.features.similarity import prepared
 from featdyn.analysis.features.tangent_kernel import TangentKernelOptions
 from featdyn.analysis.features.tangent_kernel import compute as tangent_kernel
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, ZERO
 from featdyn.statistics import Gram
+from featdyn.statistics import similarity as alike
 from featdyn.statistics.family import FAMILY
 from featdyn.statistics.richness import ntk
 from featdyn_kernels.moments import accumulate
@@ -461,3 +463,44 @@ def test_weights_have_a_length_and_a_way_where_they_were_recorded() -> None:
         assert richness_weights.weights(every, t)[1] == getattr(richness_weights, said, said)
     for recorded in ({0}, {1}):
         assert richness_weights.weights(run(recorded), 1) == ({}, richness_weights.NOT_RECORDED)
+
+
+def test_each_measure_of_similarity_has_its_reason() -> None:
+    def said(x: NDArray[Any], y: NDArray[Any]) -> dict[str, str]:
+        one, other = (prepared.Ready.of(z, 0, 0.0) for z in (x, y))
+        values, reasons = prepared.compared(one, other)
+        assert values.keys() & {name.removesuffix("_status") for name in reasons} <= {"cca", "svcca", "pwcca"}
+        assert {"procrustes", "angular", "imbalance"} <= values.keys()
+        assert values["procrustes"] == pytest.approx(alike.procrustes(x, y), abs=1e-9)
+        assert values["angular"] == pytest.approx(alike.angular(x, y), abs=1e-7)
+        return {name.removesuffix("_status"): why for name, why in reasons.items()}
+
+    assert said(X[:12, :3], X[:12, 3:]) == {}
+    assert said(X[:11, :3], X[:11, 3:]) == {}
+    assert said(X[:10, :3], X[:10, 3:]) == {"jaccard": FEW}  # ten neighbours beside oneself
+    alone = {"rsa": prepared.EQUAL_FEATURES, "jaccard": prepared.TIED}  # of one feature cosines are 1 or -1
+    assert said(X[:12, :1], X[:12, 3:]) == said(X[:12, 3:], X[:12, :1]) == alone
+    wide = RNG.standard_normal((12, 13))
+    for x, y in ((wide, X[:12]), (X[:12], wide), (wide[:, :11], X[:12]), (wide[:, :12], wide)):
+        variables = dict.fromkeys(("cca", "pwcca"), prepared.VARIABLES)
+        found = said(x, y)
+        assert {name: found[name] for name in variables} == variables
+    assert said(wide[:, :4], X[:12]) == {}
+    tied = np.vstack([np.repeat(X[:1], 12, 0), X[:4]])
+    assert said(tied, X[:16])["jaccard"] == said(X[:16], tied)["jaccard"] == prepared.TIED
+
+
+def test_folds_have_each_class_in_its_share_where_there_are_equally_many() -> None:
+    def planned(*counts: int) -> bool:
+        classes = np.r_[np.repeat(np.arange(len(counts)), counts), [7] * 5]
+        member = np.arange(len(classes)) < len(classes) - 5
+        found = richness._planned(classes, member)
+        assert found is None or found is classes
+        return found is not None
+
+    assert planned(3, 3, 3)
+    assert planned(3, 2, 3)
+    assert planned(4)
+    assert not planned(4, 2, 3)
+    assert not planned()
+    assert richness._planned(None, OWN > 3) is None

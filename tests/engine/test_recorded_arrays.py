@@ -87,6 +87,8 @@ def test_arrays_are_found_in_the_order_of_the_network() -> None:
     assert paths("b", "c", "nowhere") == ["c", "b"]
     with pytest.raises(FeatdynError, match=r"no gradients were recorded$"):
         recorded(run, ["a"], "gradient")
+    with pytest.raises(FeatdynError, match=r"no gradient of x was recorded; layers are c, a, b$"):
+        recorded(run, ["x"], "gradient")
     with pytest.raises(FeatdynError, match=r"no activation of x, y was recorded; layers are c, a, b$"):
         recorded(run, ["x", "y"], "activation")
     odd = layers_of(first="position")
@@ -143,7 +145,7 @@ def labelled_run(labels: Any, logits: Any, loss: Any = None, target: Any = None,
     return SimpleNamespace(
         path="r.zarr", recipe=None, checkpoints=1, nodes={**arrays, **held}, schema=Schema(specs),
         paths=lambda axis: [] if labels is None else ["label"], values=held.__getitem__,
-        block=lambda path, t, block: arrays[path][2 * block : 2 * block + 2], **more,
+        block=lambda path, t, block: arrays[path][2 * block : 2 * block + 2] * (-1) ** t, **more,
     )  # fmt: skip
 
 
@@ -165,6 +167,7 @@ def test_outputs_that_are_positive_and_sum_to_one_are_probabilities(outputs: Any
     run = labelled_run([0, 1, 0], outputs, np.ones(3))
     assert outputs_are_probabilities(run) is said
     assert ("probabilities" in not_classes(run, 2)) is said
+    assert said or outputs.shape[1] == 1 or not_classes(run, 2) == ""  # of several logits any loss may be
     for other in (labelled_run([0, 1, 0], outputs), labelled_run([0, 1, 0], outputs, np.ones(3))):
         other.recipe = {} if "outputs/loss" in other.nodes else None
         assert not outputs_are_probabilities(other)
@@ -186,6 +189,11 @@ def test_one_logit_is_one_where_its_loss_is_binary_cross_entropy(which: int | No
     loss[[] if which is None else [2 + which]] *= factor
     said = not_classes(labelled_run(labels, logits[:, None], loss), 2)
     assert ("no logit" in said) == (odd and which is not None)
+    for lost in (logits, loss):  # who has no number tells nothing
+        wrong = lost.copy()
+        wrong[[0, 1]] = np.nan, np.inf
+        run = labelled_run(labels, (wrong if lost is logits else logits)[:, None], wrong if lost is loss else loss)
+        assert not_classes(run, 2) == said
     if which is not None:  # of one class alone
         mine = labels == which
         one = labelled_run(labels[mine], logits[mine][:, None], loss[mine])
