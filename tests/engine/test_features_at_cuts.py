@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -113,6 +113,8 @@ def test_rates_are_what_a_pass_and_a_read_take(recorded: tuple[Run, Own], monkey
     st.sampled_from([0.0, 0.5, 3.0]),
     st.sampled_from([0.5, 2.0, float("inf")]),
 )
+@example([(1, True, 1)], 3.0, float("inf"))
+@example([(1, True, 1), (1, True, 1)], 0.0, 2.0)
 def test_the_source_is_the_cheapest_way(cuts: list[tuple[int, bool, int]], macs: float, read: float) -> None:
     """Of all ways to compute up to some cut and to read the others."""
     total = np.cumsum([more for more, _, _ in cuts])
@@ -174,6 +176,17 @@ def test_bytes_of_an_order_are_those_of_its_passes(
         "features on their way": chunk * unit,
         "features at cuts": 0 if disk else steps * batches * cuts,
     }
+
+
+def test_sizes_of_prefixes_are_those_of_their_batches_and_pieces() -> None:
+    cuts: Any = [SimpleNamespace(shape=(2, 3), after=4), SimpleNamespace(shape=(5,), after=6)]
+    pieces: Any = SimpleNamespace(
+        after=lambda cut: cut.after, widest=7, stored_bytes=lambda first, stop: 100 * first + stop, held_bytes=33
+    )
+    batches: Any = type("Four", (), {"size": SIZE, "__len__": lambda self: 4})()
+    run: Any = SimpleNamespace(checkpoints=3)
+    found = PrefixSizes.of(run, pieces, cuts, batches, 2)
+    assert found == PrefixSizes(3, 4, 4 * SIZE * 7, 4 * SIZE * 11, 6, 6, 33, 2)
 
 
 def test_the_order_that_moves_least_fits_into_memory_and_on_the_disk() -> None:

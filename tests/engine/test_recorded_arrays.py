@@ -261,12 +261,12 @@ def test_outputs_are_those_recorded_within_what_their_type_may_change(
 ) -> None:
     stored = np.array([[4.0, -8.0, np.nan], [2.0, 1.0, 0.0], [9.0, 9.0, 9.0]], np.float32)  # the last of another batch
     if path == "outputs/top_logits":
-        stored = -np.sort(-np.nan_to_num(stored, nan=-1.0))[:, :2]
+        stored = -np.sort(-np.nan_to_num(stored, nan=-1.0))[:, :1]
     run: Any = SimpleNamespace(path="r.zarr", nodes={path}, block=lambda of, t, block: stored)
     batch: Any = SimpleNamespace(start=4, stop=6, block=2)
     largest = np.nanmax(np.abs(stored[:2]))
     whole = np.array([[4.0, -8.0, -1.0], [2.0, 1.0, 0.0], [0, 0, 0]])  # filled up
-    for by, other in ((0.9 * share, False), (1.1 * share, True), (np.nan, True)):
+    for by, other in ((0.97 * share, False), (1.03 * share, True), (np.nan, True)):
         found = torch.from_numpy(whole).to(dtype)
         found[0, 0] += by * largest
         if other:
@@ -278,7 +278,7 @@ def test_outputs_are_those_recorded_within_what_their_type_may_change(
                 refuse_other_outputs(run, 5, found, batch, hooks=True)
         else:
             refuse_other_outputs(run, 5, found, batch)
-    for odd in (whole[:, :1], whole[:1], [torch.from_numpy(whole)]):
+    for odd in (whole[:, :0], whole[:1], [torch.from_numpy(whole)]):
         with pytest.raises(NetworkError, match="outputs have another shape than those recorded"):
             refuse_other_outputs(run, 5, torch.from_numpy(odd) if isinstance(odd, np.ndarray) else odd, batch)
 
@@ -287,11 +287,11 @@ def test_outputs_tell_so_many_classes_apart() -> None:
     for width in (1, 2, 5):
         assert class_count(labelled_run([0, 1], np.zeros((2, width)))) == max(2, width)
     run = labelled_run([0, 1], np.zeros((2, 3)))
-    spec = ArraySpec("outputs/logits", ("sample", "position", "class"), (2, 4, 3), "float32")
+    spec = ArraySpec("outputs/logits", ("sample", "position", "class"), (2, 2, 3), "float32")
     run.schema["outputs/logits"] = spec
-    assert output_positions(run) == 4
+    assert output_positions(run) == 2
     assert class_count(run, by_position=True) == 3
-    with pytest.raises(FeatdynError, match=r"its outputs have shape \(2, 4, 3\), and only \(sample, class\) predict"):
+    with pytest.raises(FeatdynError, match=r"its outputs have shape \(2, 2, 3\), and only \(sample, class\) predict"):
         class_count(run)
     for dims, shape in ((("sample", "position", "class"), (2, 1, 3)), (("sample", "channel", "class"), (2, 4, 3))):
         run.schema["outputs/logits"] = ArraySpec("outputs/logits", dims, shape, "float32")
