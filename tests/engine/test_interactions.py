@@ -284,6 +284,9 @@ def test_other_shapes_are_equal_parts(shape: tuple[int, ...], players: int) -> N
     assert len(sizes) == players
     assert sizes.max() - sizes.min() <= 1
     assert regions((2,), 3) is None
+    least = regions((1, 3), 3)
+    assert least is not None
+    assert least[0].tolist() == [[0, 1, 2]]
     mine = choose(found[1], players, 0, "a")
     z = torch.arange(1.0, 1 + np.prod(shape)).reshape(shape)
     masked = entries(z, found[0], mine[:2], torch.tensor(-1.0))(np.arange(4)).numpy()
@@ -476,21 +479,21 @@ def said(status: xr.DataArray) -> dict[tuple[int, ...], str]:
 
 
 def test_tables_that_are_missing_take_no_others_along() -> None:
-    """Of two cuts, three checkpoints, and sets of four, two and one probes, of which one is in none."""
-    v = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    """Of two cuts, four checkpoints, and sets of four, two and one probes, of which one is in none."""
+    v = np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)
     region, origins = np.zeros((2, 8, 3), int), np.array([0, 0, 1, 2, 3, 4, 5, 6])
     members = [np.array([0, 1, 2, 3]), np.array([5, 6]), np.array([7])]
     region[1, [2, 5, 6]], v[1, :, [2, 5, 6]] = -1, np.nan  # too few players
     v[0, 1, 3, 4], v[0, 2, [5, 6], 0], v[0, 0, :4] = np.inf, np.nan, 1.5
     options = InteractionsOptions(players=3, seed=5, slack=0.1)
     found = xr.Dataset(compute._found(v, region, members, origins, options))
-    lost = {(1, 1, t): compute.TOO_FEW for t in range(3)} | {(0, 1, 2): compute.NONE_KNOWN}
-    alone = {(c, 2, t): compute.NO_SPREAD for c in range(2) for t in range(3)}
+    lost = {(1, 1, t): compute.TOO_FEW for t in range(4)} | {(0, 1, 2): compute.NONE_KNOWN}
+    alone = {(c, 2, t): compute.NO_SPREAD for c in range(2) for t in range(4)}
     odd = dict.fromkeys([(0, 1, 3), (0, 2, 5), (0, 2, 6)], "not_finite")
-    assert said(found["status"]) == odd | {(1, t, i): compute.TOO_FEW for t in range(3) for i in (2, 5, 6)}
+    assert said(found["status"]) == odd | {(1, t, i): compute.TOO_FEW for t in range(4) for i in (2, 5, 6)}
     assert said(found["set_status"]) == lost
     assert said(found["order_status"]) == lost | alone | {(0, 0, 0): compute.NONE_SALIENT}
-    for c, t, s in np.ndindex(2, 3, 3):
+    for c, t, s in np.ndindex(2, 4, 3):
         mine = [i for i in members[s] if np.isfinite(v[c, t, i]).all()]
         if not mine:
             assert np.isnan(found["strength"][c, s, t]).all()
