@@ -23,7 +23,7 @@ from featdyn.analysis import analyses
 from featdyn.analysis.driver import analyze
 from featdyn.analysis.gradient_noise import gram_arrays as grams
 from featdyn.analysis.gradient_noise.noise import MOST, NoiseOptions
-from featdyn.analysis.gradient_noise.noise.checkpoint import NoiseAt, chosen, places
+from featdyn.analysis.gradient_noise.noise.checkpoint import NoiseAt, _share, chosen, places
 from featdyn.analysis.gradient_noise.noise.compute import FLOAT32, RANDOM_LAYERS, _known, _statuses
 from featdyn.analysis.gradient_noise.noise.curvature import quotients
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
@@ -710,3 +710,11 @@ def test_bytes_of_a_pass_grow_with_the_batch_or_with_the_samples_of_the_curvatur
         for curvature in (1, 2, 3, 7, 50):
             times = max(2 * size, 7 * min(curvature, 7))
             assert sampler.pass_bytes(curvature, 3) == pytest.approx(times * (one + 96), abs=times)
+
+
+def test_a_share_is_of_lengths_and_of_nothing_there_is_none():
+    part, whole = (
+        torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]),
+        torch.tensor([[0.0, 2.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]),
+    )
+    np.testing.assert_array_equal(_share(part, whole), [2.5, 0.0, np.nan, np.nan])
