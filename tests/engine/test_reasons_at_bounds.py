@@ -33,6 +33,7 @@ from featdyn.analysis.status import ALIKE, DEAD, FEW, NO_LABELS, NO_TRAINING_PRO
 from featdyn.statistics import Gram
 from featdyn.statistics import similarity as alike
 from featdyn.statistics.family import FAMILY
+from featdyn.statistics.resampling import mean_interval
 from featdyn.statistics.richness import ntk
 from featdyn_kernels.moments import accumulate
 
@@ -101,8 +102,9 @@ def test_representation_needs_two_probes_that_vary_and_two_features_for_sparsity
     assert cell._flaw(ROUNDED) == DEAD
     assert cell._sparsity(X[:, :2])[1] == {}
     assert cell._sparsity(X[:, :1])[1] == {"sparsity_status": cell.ONE_FEATURE}
-    some = np.vstack([X, np.zeros((3, 6))])
-    assert cell._sparsity(some) == cell._sparsity(X)  # what is zero has none
+    some = np.vstack([0.1 * X, np.zeros((3, 6))])
+    assert cell._sparsity(some) == cell._sparsity(0.1 * X)  # what is zero has none
+    assert cell._sparsity(some)[0] == pytest.approx(cell._sparsity(X)[0])
 
 
 def test_dimensions_of_a_half_and_a_quarter_need_eight_probes_each() -> None:
@@ -271,6 +273,9 @@ def test_a_margin_needs_a_label_that_was_learned_and_rows_that_differ() -> None:
     found, said = reader.margins(X[20:25], np.r_[3, 0, -1, 1, 0], OWN[20:25])
     known, _ = reader.margins(X[[21, 23, 24]], np.r_[0, 1, 0], OWN[[21, 23, 24]])
     assert (found, said) == (known, "")
+    later = Reader.of(X[:20], OWN[:20] % 2 + 1, OWN[:20])
+    assert isinstance(later, Reader)
+    assert later.margins(X[20:25], np.zeros(5, int), OWN[20:25]) == ({}, margin.UNSEEN)
     still = Reader.of(np.ones((6, 2)), OWN[:6] % 2, OWN[:6])
     assert isinstance(still, Reader)
     assert still.margins(X[:3, :2], OWN[:3] % 2, OWN[:3]) == ({}, margin.WITHOUT_ROWS)
@@ -504,3 +509,54 @@ def test_folds_have_each_class_in_its_share_where_there_are_equally_many() -> No
     assert not planned(4, 2, 3)
     assert not planned()
     assert richness._planned(None, OWN > 3) is None
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 37.0])
+def test_margins_are_distances_in_the_features_own_unit(scale: float) -> None:
+    """Of ridge regression in the primal; probes whose label no training probe has are left out."""
+    rng = np.random.default_rng(1)
+    names = np.array([2, 3, 5, 9])
+    labels, origins = names[rng.integers(0, 4, 60)], rng.integers(0, 25, 60)
+    x = scale * (rng.standard_normal((60, 5)) + names.searchsorted(labels)[:, None] * rng.standard_normal(5) + 4)
+    train, new = slice(0, 36), slice(36, 60)
+    given = labels.copy()
+    given[[0, 40]], given[41] = -1, 4
+    reader = Reader.of(x[train], given[train], origins[train])
+    assert isinstance(reader, Reader)
+    known, asked = np.flatnonzero(given[train] >= 0), 36 + np.flatnonzero(np.isin(given[new], names))
+    z = x[known] - x[known].mean(0)
+    y = (given[known, None] == names).astype(float)
+    penalty = reader.probe.penalty * np.square(z).sum(1).mean()
+    w = np.linalg.solve(z.T @ z + penalty * np.eye(5), z.T @ (y - y.mean(0)))
+    scores = (x[asked] - x[known].mean(0)) @ w + y.mean(0)
+    wanted = []
+    for score, label in zip(scores, names.searchsorted(given[asked]), strict=True):
+        rival = max((j for j in range(4) if j != label), key=lambda j: score[j])
+        wanted.append((score[label] - score[rival]) / np.linalg.norm(w[:, label] - w[:, rival]))
+    found, why = reader.margins(x[new], given[new], origins[new])
+    interval = mean_interval(np.array(wanted), groups=origins[asked])
+    assert why == ""
+    assert [found[f"margin{end}"] for end in ("", "_low", "_high")] == pytest.approx(
+        [interval.estimate, interval.low, interval.high], rel=1e-6
+    )
+    assert found["margin_positive"] == pytest.approx(np.mean(np.array(wanted) > 0))
+
+
+def test_a_spectrum_is_what_singular_values_say() -> None:
+    x = X - X.mean(0)
+    s = np.linalg.svd(x, compute_uv=False)
+    found, variances = cell._spectrum(x, 1.0, 0.0, 1)[0], s**2
+    entropy = lambda q: np.exp(-(q / q.sum() * np.log(q / q.sum())).sum())  # noqa: E731
+    wanted = {
+        "effective_rank": entropy(s), "effective_rank_variance": entropy(variances),
+        "participation_ratio": variances.sum() ** 2 / (variances**2).sum(),
+        "stable_rank": variances.sum() / variances[0],
+        "proportional_effective_rank": entropy(s) / 6, "rank": 6, "condition_number": s[0] / s[-1],
+    }  # fmt: skip
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted)
+    for first in (1, 3):
+        exponent = -np.polyfit(np.log(np.arange(first, 7)), np.log(variances[first - 1 :]), 1)[0]
+        assert cell._spectrum(x, 1.0, 0.0, first)[0]["power_law_exponent"] == pytest.approx(exponent)
+    thin = x * [1, 1, 1, 1, 1, 1e-4]
+    assert cell._spectrum(thin, 1.0, 0.0, 1)[0]["rank"] == 6
+    assert cell._spectrum(thin, 1.0, 1e-4, 1)[0]["rank"] == 5  # what rounding to the stored type may leave
