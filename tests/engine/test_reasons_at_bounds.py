@@ -24,11 +24,14 @@ from featdyn.analysis.features.pattern_shift import compute as pattern_shift
 from featdyn.analysis.features.pattern_shift import correlations
 from featdyn.analysis.features.representation import cell, margin
 from featdyn.analysis.features.representation.margin import Reader
+from featdyn.analysis.features.richness import RichnessOptions
+from featdyn.analysis.features.richness import cell as richness_cell
 from featdyn.analysis.features.richness import compute as richness
 from featdyn.analysis.features.richness import weights as richness_weights
 from featdyn.analysis.features.similarity import prepared
 from featdyn.analysis.features.tangent_kernel import TangentKernelOptions
 from featdyn.analysis.features.tangent_kernel import compute as tangent_kernel
+from featdyn.analysis.inputs.targets import NO_TARGETS, UNKNOWN, Targets
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, ZERO
 from featdyn.statistics import Gram
 from featdyn.statistics import similarity as alike
@@ -560,3 +563,45 @@ def test_a_spectrum_is_what_singular_values_say() -> None:
     thin = x * [1, 1, 1, 1, 1, 1e-4]
     assert cell._spectrum(thin, 1.0, 0.0, 1)[0]["rank"] == 6
     assert cell._spectrum(thin, 1.0, 1e-4, 1)[0]["rank"] == 5  # what rounding to the stored type may leave
+
+
+def test_richness_needs_features_and_outputs_that_vary_and_more_probes_than_directions() -> None:
+    options = RichnessOptions()
+
+    def said(x: NDArray[Any], f: NDArray[Any]) -> str:
+        with np.errstate(invalid="ignore"):
+            moments = accumulate(np.asarray(x, float), outputs=np.asarray(f, float))
+        found, why = richness_cell._low_rank(moments, options)
+        assert (found is None) == bool(why)
+        return why
+
+    assert said(X, X[:, :3]) == ""
+    assert said(np.ones((9, 3)), X[:9]) == DEAD
+    assert said(X[:9] * np.nan, X[:9]) == NOT_FINITE
+    assert said(X[:9], np.ones((9, 3))) == said(X[:9], np.zeros((9, 3))) == richness_cell.OUTPUTS_STILL
+    assert said(X[:9], np.where(np.eye(9, 3) > 0, np.inf, 1.0)) == NOT_FINITE
+    assert said(np.ones((9, 3)), np.full((9, 3), np.nan)) == DEAD  # features come first
+    assert (said(X[:5], X[:5, :3]), said(X[:4], X[:4, :3])) == ("", FEW)
+
+
+def test_the_first_checkpoint_s_features_have_one_reason_or_are_not_finite() -> None:
+    def said(first: NDArray[Any]) -> str:
+        with np.errstate(invalid="ignore"):
+            return richness_cell._first_flaw(accumulate(X[: len(first)], outputs=np.asarray(first, float)))
+
+    assert said(X[:5]) == ""
+    assert said(np.ones((5, 2))) == said(np.zeros((5, 2))) == said(X[:1]) == richness_cell.FIRST
+    assert said(np.full((5, 2), np.inf)) == NOT_FINITE
+
+
+def test_targets_that_are_zero_or_that_some_probes_lack_have_their_reason() -> None:
+    values, known = np.ones((6, 2)), OWN[:6] > 0
+    for goal, member, why in (
+        (X[:6], OWN[:6] > 0, ""),
+        (X[:6], OWN[:6] >= 0, UNKNOWN),
+        (0 * X[:6], OWN[:6] > 1, "zero"),
+    ):
+        found = richness_cell._target_flaw(Targets(values, known, None), member, accumulate(X[:6], outputs=goal))
+        assert found == {"zero": richness_cell.ALL_ZERO}.get(why, why)
+    none = Targets(values[:, :0], known, None)
+    assert richness_cell._target_flaw(none, known, accumulate(X[:6], outputs=X[:6])) == NO_TARGETS
