@@ -18,10 +18,12 @@ from featdyn.analysis.features.interactions.tables import ROWS, Asked, of_batche
 from featdyn.analysis.inputs import features_at_cuts, stitchable
 from featdyn.analysis.inputs.feature_source import Rates, choose
 from featdyn.analysis.inputs.features_at_cuts import Batches, measure_rates
+from featdyn.analysis.inputs.one_input import of_one_input
 from featdyn.analysis.inputs.prefixes import PrefixOrder, PrefixSizes, least_moved
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.recorded_layers import recorded_layers
 from featdyn.analysis.inputs.stitchable import cut_network
+from featdyn.capture.call import Call
 from featdyn.compute import Limits, Plan
 from featdyn.errors import NetworkError
 from featdyn.store import Run
@@ -95,6 +97,12 @@ def test_features_of_any_probes_are_those_of_the_network(recorded: tuple[Run, Ow
     assert parts.features.block_bytes == held
     assert parts.features.stored_bytes == (4 * N * (4 * 36 + 6) if features == "stored" else 0)
     assert mixed.stored_bytes == 4 * N * 4 * 36
+
+
+def test_a_network_that_returns_no_logits_is_refused_with_the_run(recorded: tuple[Run, Own]) -> None:
+    run, model = recorded
+    with pytest.raises(NetworkError, match=rf"^{run.path}: [^\n]+$"):
+        of_one_input(run, model, Call(lambda net, given: {"a": net(given)}))
 
 
 def test_rates_are_what_a_pass_and_a_read_take(recorded: tuple[Run, Own], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 import featdyn
 from featdyn.analysis import analyses
 from featdyn.analysis.features.interactions import InteractionsOptions, compute
+from featdyn.analysis.features.interactions.masker import Masker
 from featdyn.analysis.features.interactions.masking import Moments, components, entries
 from featdyn.analysis.features.interactions.regions import channels, choose, regions, superpixels, words
 from featdyn.analysis.features.interactions.tables import MaskedOutputs
@@ -396,6 +397,16 @@ def test_words_of_a_text_are_players(tmp_path) -> None:
         interactions(run, model=model, at="input", token=20, **chosen)
     long = interactions(run, model=model, at="input", kind="words", players=8, samples=8)
     assert np.isnan(long["v"]).all()
+
+
+def test_superpixels_are_of_images() -> None:
+    run: Any = SimpleNamespace(coords={"sample": SimpleNamespace(values=np.array(["a"]))}, nodes={})
+    options = InteractionsOptions(kind="superpixels", at="input")
+    for shape in ((7,), (5, 7)):
+        with pytest.raises(
+            FeatdynError, match=r"superpixels are of images \(channel, height, width\), not of inputs \("
+        ):
+            Masker(run, None, np.ones(1, bool), options)(0, 0, torch.zeros(shape), 0)  # type: ignore[arg-type]
 
 
 def test_superpixels_cover_the_input(recorded) -> None:
