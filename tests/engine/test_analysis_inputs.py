@@ -77,6 +77,14 @@ def test_outputs_are_one_vector_up_to_a_size(width: int, fits: bool) -> None:
         layer_vectors.outputs(run)
 
 
+def test_outputs_of_several_axes_are_one_vector_and_not_averaged() -> None:
+    values = np.random.default_rng(2).normal(size=(5, 3, 2, 2)).astype(np.float32)
+    run = run_of({"outputs/logits": values}, 4)
+    assert layer_vectors.outputs(run) == 12
+    found = layer_vectors.chosen_vectors(run, "outputs/logits", 0, np.arange(5))
+    np.testing.assert_array_equal(found, values.reshape(5, 12))
+
+
 @pytest.mark.parametrize("shard", [4, 16])
 def test_moments_by_folds_are_those_of_their_probes(shard: int) -> None:
     rng = np.random.default_rng(1)

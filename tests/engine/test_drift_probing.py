@@ -84,3 +84,6 @@ def test_wrong_grams():
         probing.fit(np.full((3, 3), np.nan), np.arange(3))
     with pytest.raises(ValueError, match="2 > 1 samples, got shape"):
         probing.fit(np.zeros((3, 3)), np.arange(2))
+    with pytest.raises(ValueError, match="at least two groups"):
+        probing.fit(np.eye(3), np.arange(3), np.zeros(3, int))
+    assert probing.fit(np.eye(3), np.arange(3), np.array([4, 4, 7])).penalty > 0

@@ -12,6 +12,7 @@ from torch import nn
 from featdyn.analysis import analyses
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.density.compute import MEASURES
+from featdyn.analysis.features.drift.cka import Similarity
 from featdyn.analysis.features.drift.linear_probe import fit
 from featdyn.analysis.inputs.one_input import Inputs
 from featdyn.analysis.inputs.stitchable import cut_network
@@ -337,3 +338,83 @@ def test_the_kept_probes_hold_every_class(tmp_path):
     contexts = Context(run, drift.options(cuts=("0",), samples=8), None)  # type: ignore[arg-type]
     for mine in contexts.sets.choose(run, 8, 0):
         assert np.bincount(labels.numpy()[mine]).tolist() == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("origins", "labels", "why"),
+    [
+        ([0, 0, 0, 0], [0, 1, 0, 1], "too few samples"),
+        ([0, 0, 0, 1], [0, 1, 0, 1], ""),
+        ([0, 1, 2, 3], [1, 1, 1, 1], "one class"),
+        ([0, 1, 2, 3], [1, 1, 1, 0], ""),
+        ([0, 1, 2, 3], [0, -100, -100, -100], "too few samples"),
+        ([0, 1, 2, 3], [0, 1, -100, -100], ""),
+        ([0, 1, 2, 3], [0.5, 1.5, 0.5, 1.5], "probes have no labels"),
+    ],
+)
+def test_a_linear_probe_needs_two_images_and_two_classes_of_training_probes(tmp_path, origins, labels, why):
+    inputs = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    coords = {
+        "split": np.array(["train"] * 4 + ["test"] * 6, dtype=object),
+        "origin": np.array([*origins, *range(10, 16)]),
+        "true_label": np.array([*labels, *[0, 1] * 3]),
+    }
+    run, model = linear(tmp_path / "r.zarr", inputs, coords, [np.eye(3), 2 * np.eye(3)])
+    found = drift(run, model=model, cuts=("0",))
+    for name in ("linear_penalty", "linear_accuracy"):
+        assert np.isnan(found[name]).all() == bool(why)
+        assert set(reasons(found, name).values.ravel()) == {why}
+    assert found.attrs["linear_labels"] == "true_label"
+
+
+def test_limits_of_motion_need_two_images_and_stay_within_its_range(tmp_path):
+    turn = np.array([[0.0, 1], [-1, 0]])
+    inputs = torch.tensor([[1.0, 0], [0, 1], [3, 0], [1, 0.02], [-0.02, 1], [2, 0]])
+    split = np.array(["wide"] * 2 + ["one"] * 2 + ["two"] * 2, dtype=object)
+    coords = {"split": split, "origin": np.array([0, 1, 2, 2, 3, 4])}
+    first, second = np.diag([1.0, 1.0]), np.diag([-0.9, 1.01])  # one axis is turned round, one stays
+    run, model = linear(tmp_path / "r.zarr", inputs, coords, [first, second, turn], dtype="float32")
+    found = drift(run, model=model, cuts=("0",)).isel(cut=0)
+    wide = found.sel(set="wide").isel(t1=0, t2=1)
+    assert float(wide["motion"]) == pytest.approx((1.9 + 0.01) / 2, rel=1e-5)
+    assert float(wide["cosine"]) == pytest.approx(0, abs=1e-6)
+    assert [float(wide[f"{name}_low"]) for name in ("motion", "cosine")] == [0, -1]
+    half = stats.t.ppf(0.975, 1) * np.std([1.9, 0.01], ddof=1) / np.sqrt(2)
+    assert float(wide["motion_high"]) == pytest.approx((1.9 + 0.01) / 2 + half, rel=1e-5)
+    assert float(wide["cosine_high"]) == 1
+    for name in ("motion", "cosine"):
+        why = reasons(found, f"{name}_low")
+        assert why.sel(set="one").values.tolist() == [
+            ["" if i == j else "too few samples" for j in range(3)] for i in range(3)
+        ]
+        assert why.sel(set="wide").isel(t1=0, t2=1).item() == ""
+        assert why.sel(set="two").isel(t1=0, t2=2).item() == "all probes are alike"  # all are turned by a quarter
+    np.testing.assert_allclose(found["straightness"], np.minimum(found["displacement"] / found["path_length"], 1))
+    assert found["path_status"].values.tolist() == [0] * 6
+
+
+@pytest.mark.parametrize(
+    ("origins", "few"),
+    [([0], (1, 1, 1)), ([0, 1], (0, 1, 1)), ([0, 1, 2], (0, 1, 1)), ([0, 1, 2, 3], (0, 0, 1)),
+     ([0, 1, 2, 3, 4], (0, 0, 0)), ([5, 5, 5, 5, 1, 2, 3], (0, 0, 1)), ([5, 5, 5, 5, 1, 2, 3, 4], (0, 0, 0))],
+)  # fmt: skip
+def test_cka_needs_two_probes_its_estimate_four_and_limits_four_without_an_image(origins, few):
+    similarity = Similarity.__new__(Similarity)
+    similarity._origins, similarity._alike = [np.array(origins)], 0
+    n, grams = len(origins), Grams(4, len(origins))
+    for i, x in enumerate(draw(3, n, (6, 5, 7, 4))):
+        z = x - x.mean(0)
+        grams.put(i, z @ z.T)
+    flaws = np.array([["", "features_do_not_vary"], ["not_finite", ""]], object)
+    found = similarity._alignment(grams, flaws)
+    for name, short in zip(("cka_status", "cka_debiased_status", "cka_interval_status"), few, strict=True):
+        words = np.array(["", *found[name].attrs["flag_meanings"].split()[1:]])[found[name].values]
+        flawed = flaws != ""
+        both = flawed[:, None, :, None] | flawed[None, :, None, :]
+        if short:
+            assert (words == "too_few_samples").all()
+            continue
+        assert (words[~both] == "").all() or name != "cka_status"
+        lost = flaws == "not_finite"
+        assert (words[lost[:, None, :, None] | lost[None, :, None, :]] == "not_finite").all()
+        assert (words[both & (words != "not_finite")] == "features_do_not_vary").all()

@@ -9,6 +9,9 @@ import xarray as xr
 
 import featdyn
 from featdyn.analysis import analyses
+from featdyn.analysis.features.generalization import GeneralizationOptions
+from featdyn.analysis.features.generalization.joined import Baseline, Joined, joined
+from featdyn.analysis.features.generalization.labels import Labels
 from featdyn.analysis.status import reasons
 from featdyn.errors import FeatdynError
 from featdyn.report.sections.generalization import section
@@ -180,3 +183,114 @@ def test_its_section_has_a_row_for_each_criterion(found) -> None:
     assert shown.grid is not None
     assert len(shown.grid.rows) == 2 * 4
     assert [p.caption for p in shown.panels][-1] == "Loss gap"
+
+
+def tables(cuts: list[str], probes: str, steps: int | None, seed: int) -> xr.Dataset:
+    """Return stored tables of three players, of all checkpoints or of one."""
+    rng, n, time = np.random.default_rng(seed), len(probes), [] if steps is None else ["t"]
+    shape = [len(cuts), *([] if steps is None else [steps]), n, 8]
+    return xr.Dataset(
+        {"v": (["cut", *time, "probe", "subset"], rng.standard_normal(shape).astype(np.float32)),
+         "region": (["cut", "probe", "player"], np.arange(3 * n * len(cuts)).reshape(len(cuts), n, 3))},
+        {"cut": np.array(cuts, object), "probe": np.array([*probes], object), "label": ("probe", np.arange(n) % 2),
+         "split": ("probe", np.array([*"xy" * n][:n], object)), "origin": ("probe", 10 + np.arange(n))},
+    )  # fmt: skip
+
+
+def test_tables_are_joined_on_what_all_networks_have() -> None:
+    own = tables(["one", "two"], "abcdef", 3, 0)
+    near = tables(["two", "one"], "fedcba", None, 1)
+    near = near.assign_coords(label=("probe", own["label"].values[::-1]))
+    near["region"] = ("cut", "probe", "player"), own["region"].values[::-1, ::-1].copy()
+    near["region"][0, 5, 2] = 99  # of probe a at the cut two
+    other = near.isel(probe=[4, 0, 1, 5, 2]).copy(deep=True)  # without c
+    other["label"][0] = 7  # of b
+    other["v"][1, 3, 5] = np.inf  # of a at the cut one
+    far = near.isel(cut=[0]).isel(probe=[0, 1, 2, 3, 4, 5])
+    baselines = [Baseline(name, "s", of) for name, of in (("near", near), ("near", other), ("far", far))]
+    for cut, name, kept, there in ((0, "one", "def", ["near"]), (1, "two", "def", ["near", "far"])):
+        found = joined(own, baselines, cut)
+        places = ["abcdef".index(probe) for probe in kept]
+        np.testing.assert_array_equal(found.v, own["v"].sel(cut=name).values[:, places])
+        assert list(found.baselines) == there
+        mine = [near, other]
+        for k, of in enumerate(mine):
+            np.testing.assert_array_equal(found.baselines["near"][k], of["v"].sel(cut=name, probe=[*kept]))
+        assert found.splits.tolist() == own["split"].values[places].tolist()
+        assert found.origins.tolist() == own["origin"].values[places].tolist()
+    alone = joined(own, [baselines[2]], 1)
+    assert len(alone.splits) == 5  # all but a, whose players differ
+    renamed = far.assign_coords(cut=np.array(["head"], object))
+    renamed["region"][0, 5] = own["region"][1, 0]
+    one = joined(
+        own.isel(cut=[1]), [Baseline("far", "s", renamed)], 0
+    )  # one cut stands for the other, by whatever name
+    assert len(one.splits) == 6
+    np.testing.assert_array_equal(one.baselines["far"][0], renamed["v"][0, ::-1])
+    assert joined(own, [Baseline("far", "s", renamed)], 1).baselines == {}
+    two = near.assign_coords(cut=np.array(["p", "q"], object))
+    for cuts in ([1], [0, 1]):
+        assert joined(own.isel(cut=cuts), [Baseline("far", "s", two)], 0).baselines == {}
+
+
+def test_tables_of_an_earlier_version_are_asked_for_anew(run, monkeypatch) -> None:
+    result = Run.result
+    monkeypatch.setattr(Run, "result", lambda self, *given: result(self, *given).drop_vars("split"))
+    with pytest.raises(FeatdynError, match="its interactions are of an earlier version: analyze them again"):
+        generalization(run)
+
+
+@pytest.mark.parametrize("salient", ["span", "common", "largest", "top"])
+@pytest.mark.parametrize(
+    ("need", "sign", "amount"),
+    [("one", True, "whole"), ("majority", False, "whole"), ("all", True, "whole"), ("majority", True, "shared")],
+)
+def test_what_generalizes_is_what_enough_baselines_use_too(salient, need, sign, amount) -> None:
+    rng, share, count = np.random.default_rng(3), 0.2, 5
+    v = rng.standard_normal((1, 6, 16)).astype(np.float32)
+    theirs = 2 * v + 1.5 * rng.standard_normal((3, 6, 16)).astype(np.float32)
+    joined_ = Joined(v, {"near": theirs}, np.array(["train", "test"] * 3, object), np.arange(6))
+    options = GeneralizationOptions(
+        salient=salient, share=share, top=count, need=need, sign=sign, amount=amount, slack=0.05
+    )
+    found = Labels([joined_], ["train", "test"], options).at((0, 0))
+    for name, rows in (("train", slice(0, 6, 2)), ("test", slice(1, 6, 2))):
+
+        def chosen(table: np.ndarray, rows: slice = rows) -> tuple[np.ndarray, np.ndarray]:
+            both = and_or(table.astype(np.float64), slack=0.05).both[rows]
+            size, of = np.abs(both), v[0] if salient == "common" else table
+            if salient == "top":
+                least = np.sort(size.reshape(3, -1), 1)[:, -count]
+            elif salient == "largest":
+                least = share * size.max((1, 2))
+            else:
+                least = share * np.full(3, np.abs(of[rows, -1] - of[rows, 0]).mean())
+            return both, (size >= least[:, None, None]) & (size > 0)
+
+        own, mine = chosen(v[0])
+        votes = []
+        for table in theirs:
+            other, there = chosen(table)
+            agree = there & ((np.sign(other) == np.sign(own)) | (not sign))
+            votes.append(np.where(agree, np.abs(other), 0))
+        used = np.array(votes) > 0
+        enough = used.sum(0) >= {"one": 1, "majority": 2, "all": 3}[need]
+        cell = found.sets[name].references["near"][0]
+        assert 0 < (mine & enough).sum() < mine.sum()
+        if amount == "whole":
+            assert float(cell["power"]) == pytest.approx(np.abs(own)[mine & enough].sum() / np.abs(own)[mine].sum())
+            assert float(cell["count_share"]) == pytest.approx((mine & enough).sum() / mine.sum())
+        strength = np.where(mine, np.abs(own), 0).sum((1, 2))
+        np.testing.assert_allclose(found.strength[rows].sum(1), strength, rtol=1e-9)
+        losses = np.log1p(np.exp(-v[0, rows, -1].astype(np.float64)))
+        np.testing.assert_allclose(found.loss[rows], losses, atol=0.05 * np.abs(v[0, rows, -1] - v[0, rows, 0]).max())
+
+
+def test_all_interactions_are_at_most_as_many_as_there_are() -> None:
+    v = np.random.default_rng(4).standard_normal((1, 4, 16)).astype(np.float32)
+    cut = Joined(v, {}, np.array(["train"] * 4, object), np.arange(4))
+    every = [Labels([cut], ["train"], GeneralizationOptions(salient="top", top=top)).at((0, 0)) for top in (32, 999)]
+    np.testing.assert_array_equal(*(one.strength for one in every))
+    np.testing.assert_allclose(
+        every[0].strength.sum(1), np.abs(and_or(v[0].astype(float), slack=0.02).both).sum((1, 2))
+    )

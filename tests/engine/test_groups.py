@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -129,3 +130,52 @@ def test_batches_are_of_nearly_one_size(samples: int, most: int) -> None:
     assert max(sizes) <= most
     assert max(sizes) - min(sizes) <= 1
     assert (len(sizes) - 1) * most < samples, "no more batches than it takes"
+
+
+@pytest.mark.parametrize("room", [1, 2**20])
+def test_a_half_moves_as_all_its_parameters_together_or_has_a_reason(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One half starts at zero and is not finite in the end; the other one moves, or has no parameters at all."""
+    monkeypatch.setattr(weight_distance, "HELD", room)
+    parts, rng = network([3, 2, 4], 4), np.random.default_rng(0)
+    parts.states = States(
+        {name: torch.from_numpy(rng.standard_normal(tensor.shape)) for name, tensor in state.items()}
+        for state in parts.states
+    )
+    parts.states[0] |= {name: 0 * parts.states[0][name] for name in ("1.weight", "2.weight")}
+    parts.states[3]["2.weight"][0, 1] = np.nan
+    without = SimpleNamespace(prefix=nn.Sequential(), suffix=parts.cuts[0].suffix)
+    parts.cuts = [parts.cuts[0], without]
+
+    def found() -> xr.Dataset:
+        squares: dict[str, Any] = {}
+        for names in weight_distance.groups(parts):
+            squares |= weight_distance.squared(parts, names)
+        return weight_distance.weight_distance(parts, squares)
+
+    def vectors(*names: str) -> np.ndarray:
+        return np.stack([torch.cat([state[n].flatten() for n in names]).numpy() for state in parts.states])
+
+    def why(half: str) -> list[list[list[str]]]:
+        words = np.array(["", *result[f"{half}_status"].attrs["flag_meanings"].split()[1:]])
+        return words[result[f"{half}_status"].values].tolist()
+
+    result = found()
+    own = vectors("0.weight")
+    apart = np.linalg.norm(own[:, None] - own, axis=-1) / np.linalg.norm(own, axis=-1)[:, None]
+    np.testing.assert_allclose(result["prefix_distance"][0], apart, rtol=1e-6, atol=1e-12)
+    rest = vectors("1.weight", "2.weight")[:3]
+    wanted = np.full((4, 4), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wanted[:3, :3] = np.linalg.norm(rest[:, None] - rest, axis=-1) / np.linalg.norm(rest, axis=-1)[:, None]
+    wanted[0] = [0, np.nan, np.nan, np.nan]
+    reasons = np.full((4, 4), "", object)
+    reasons[3], reasons[:, 3], reasons[0, 1:3] = "not_finite", "not_finite", "weights_are_zero"
+    for c in range(2):
+        np.testing.assert_allclose(result["suffix_distance"][c], wanted, rtol=1e-6, atol=1e-12)
+        assert why("suffix")[c] == reasons.tolist()
+    assert why("prefix") == [[[""] * 4] * 4, [["no_parameters"] * 4] * 4]
+    parts.halves = False
+    result = found()
+    assert why("prefix") == why("suffix") == [[["the_network_is_not_taken_apart"] * 4] * 4] * 2

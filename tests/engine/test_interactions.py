@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,17 @@ from torch import nn
 
 import featdyn
 from featdyn.analysis import analyses
-from featdyn.analysis.features.interactions.masking import entries
-from featdyn.analysis.features.interactions.regions import channels, choose, regions, superpixels
+from featdyn.analysis.features.interactions import InteractionsOptions, compute
+from featdyn.analysis.features.interactions.masker import Masker
+from featdyn.analysis.features.interactions.masking import Moments, components, entries
+from featdyn.analysis.features.interactions.regions import channels, choose, regions, superpixels, words
 from featdyn.analysis.features.interactions.tables import MaskedOutputs
 from featdyn.analysis.inputs.stitchable import cut_network
 from featdyn.analysis.status import reasons
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import FeatdynError
 from featdyn.statistics.interactions import and_or, mean_order, salient, strength_by_order
+from featdyn.statistics.interactions.ratio_of_sums import drawn, ratio_of_sums
 from featdyn.store import Run, schema
 from tests.engine.on_workers import own_run, plans, same_on
 
@@ -280,6 +285,9 @@ def test_other_shapes_are_equal_parts(shape: tuple[int, ...], players: int) -> N
     assert len(sizes) == players
     assert sizes.max() - sizes.min() <= 1
     assert regions((2,), 3) is None
+    least = regions((1, 3), 3)
+    assert least is not None
+    assert least[0].tolist() == [[0, 1, 2]]
     mine = choose(found[1], players, 0, "a")
     z = torch.arange(1.0, 1 + np.prod(shape)).reshape(shape)
     masked = entries(z, found[0], mine[:2], torch.tensor(-1.0))(np.arange(4)).numpy()
@@ -391,6 +399,16 @@ def test_words_of_a_text_are_players(tmp_path) -> None:
     assert np.isnan(long["v"]).all()
 
 
+def test_superpixels_are_of_images() -> None:
+    run: Any = SimpleNamespace(coords={"sample": SimpleNamespace(values=np.array(["a"]))}, nodes={})
+    options = InteractionsOptions(kind="superpixels", at="input")
+    for shape in ((7,), (5, 7)):
+        with pytest.raises(
+            FeatdynError, match=r"superpixels are of images \(channel, height, width\), not of inputs \("
+        ):
+            Masker(run, None, np.ones(1, bool), options)(0, 0, torch.zeros(shape), 0)  # type: ignore[arg-type]
+
+
 def test_superpixels_cover_the_input(recorded) -> None:
     with pytest.raises(FeatdynError, match=r"^interactions: superpixels are of the input: give at = input$"):
         interactions(recorded[0], model=recorded[1], kind="superpixels")
@@ -403,6 +421,104 @@ def test_superpixels_cover_the_input(recorded) -> None:
     assert set(np.unique(whole[0])) == set(whole[1])
     found = interactions(recorded[0], model=recorded[1], at="input", kind="superpixels", **OPTIONS)
     assert np.isfinite(found["v"]).all()
+
+
+@pytest.mark.parametrize(("shape", "colours"), [((1, 4, 9), False), ((3, 20, 5), True), ((2, 8, 8), False)])
+def test_superpixels_are_asked_of_an_image_from_0_to_1(monkeypatch, shape, colours) -> None:
+    """As many as there would be patches; of a stand-in for SLIC, which sorts places by their first channel."""
+    asked: list[tuple[Any, ...]] = []
+
+    def slic(image: np.ndarray, wanted: int, **how: Any) -> np.ndarray:
+        asked.append((image, wanted, how))
+        return 2 * np.minimum((4 * image[..., 0]).astype(int), 3)  # numbers need not follow each other
+
+    monkeypatch.setitem(sys.modules, "skimage", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", SimpleNamespace(slic=slic))
+    image = np.random.default_rng(0).uniform(-7, 5, shape)
+    image[0].flat[:4] = [-7, -3, 1, 5]
+    found = superpixels(image, 4)
+    scaled, wanted, how = asked[0]
+    np.testing.assert_allclose(scaled, (image.transpose(1, 2, 0) + 7) / 12)
+    assert wanted == min(shape[1], 8) * min(shape[2], 8)
+    assert how == {"start_label": 0, "convert2lab": colours, "channel_axis": -1}
+    assert found is not None
+    assert found[0].shape == (1, *shape[1:])
+    assert found[1].tolist() == [0, 2, 4, 6]
+    assert superpixels(image, 5) is None
+    plain = superpixels(np.full(shape, 3.0), 1)
+    assert plain is not None
+    assert not asked[-1][0].any()
+
+
+@pytest.mark.parametrize(("shape", "padded"), [((5,), False), ((5, 3), False), ((5, 2, 3), True), ((4,), True)])
+def test_words_are_positions_that_are_no_padding(shape, padded) -> None:
+    real = np.array([True, False, True, True, False, True])[: 5 + padded]  # of an input that may be longer
+    count = int(real[: shape[0]].sum()) if padded else shape[0]
+    found = words(shape, count, real if padded else None)
+    assert found is not None
+    np.testing.assert_array_equal(np.broadcast_to(found[0], shape), np.indices(shape)[0])
+    assert found[1].tolist() == [i for i in range(shape[0]) if real[i] or not padded]
+    assert words(shape, count + 1, real if padded else None) is None
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (4, 2, 3)])
+def test_moments_are_those_of_all_batches(shape: tuple[int, ...]) -> None:
+    random = torch.Generator().manual_seed(0)
+    z = 1e4 + torch.randn(11, *shape, generator=random)
+    found = Moments.of(iter((z[:2], z[2:3], z[3:])), covariance=True)
+    exact = z.double().numpy()
+    rows = (exact.transpose(0, 2, 3, 1) if len(shape) == 3 else exact).reshape(-1, 4)
+    np.testing.assert_allclose(found.mean, exact.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(rows.T, bias=True), atol=1e-6)
+    np.testing.assert_allclose(found.channel_mean.ravel(), rows.mean(0), rtol=1e-12)
+    assert found.channel_mean.shape == ((4, 1, 1) if len(shape) == 3 else (4,))
+    assert not Moments.of([z], covariance=False).covariance.numel()
+    axes = np.linalg.eigh(np.cov(rows.T, bias=True))[1][:, ::-1]
+    masked = components(z[0], found, 2)(np.arange(4)).numpy()
+    own = (exact[0].transpose(1, 2, 0) if len(shape) == 3 else exact[0]).reshape(-1, 4)
+    for subset in range(4):
+        gone = axes[:, [i for i in range(2) if not subset >> i & 1]]
+        wanted = own - (own - rows.mean(0)) @ gone @ gone.T
+        wanted = wanted.T if len(shape) == 3 else wanted
+        np.testing.assert_allclose(masked[subset], wanted.reshape(shape), rtol=1e-6)
+
+
+def said(status: xr.DataArray) -> dict[tuple[int, ...], str]:
+    """Return why cells are missing, by place."""
+    words = status.attrs["flag_meanings"].split()
+    return {at: words[code] for at, code in np.ndenumerate(status.values) if code}
+
+
+def test_tables_that_are_missing_take_no_others_along() -> None:
+    """Of two cuts, four checkpoints, and sets of four, two and one probes, of which one is in none."""
+    v = np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)
+    region, origins = np.zeros((2, 8, 3), int), np.array([0, 0, 1, 2, 3, 4, 5, 6])
+    members = [np.array([0, 1, 2, 3]), np.array([5, 6]), np.array([7])]
+    region[1, [2, 5, 6]], v[1, :, [2, 5, 6]] = -1, np.nan  # too few players
+    v[0, 1, 3, 4], v[0, 2, [5, 6], 0], v[0, 0, :4] = np.inf, np.nan, 1.5
+    options = InteractionsOptions(players=3, seed=5, slack=0.1)
+    found = xr.Dataset(compute._found(v, region, members, origins, options))
+    lost = {(1, 1, t): compute.TOO_FEW for t in range(4)} | {(0, 1, 2): compute.NONE_KNOWN}
+    alone = {(c, 2, t): compute.NO_SPREAD for c in range(2) for t in range(4)}
+    odd = dict.fromkeys([(0, 1, 3), (0, 2, 5), (0, 2, 6)], "not_finite")
+    assert said(found["status"]) == odd | {(1, t, i): compute.TOO_FEW for t in range(4) for i in (2, 5, 6)}
+    assert said(found["set_status"]) == lost
+    assert said(found["order_status"]) == lost | alone | {(0, 0, 0): compute.NONE_SALIENT}
+    for c, t, s in np.ndindex(2, 4, 3):
+        mine = [i for i in members[s] if np.isfinite(v[c, t, i]).all()]
+        if not mine:
+            assert np.isnan(found["strength"][c, s, t]).all()
+            continue
+        model = and_or(v[c, t, mine].astype(np.float64), slack=0.1)
+        each = strength_by_order(model, salient(model))
+        np.testing.assert_allclose(found["strength"][c, s, t], each.mean(0), rtol=1e-9)
+        np.testing.assert_allclose(found["l1"][c, t, mine], model.l1, rtol=1e-9)
+        np.testing.assert_allclose(found["gap"][c, t, mine], model.gap, rtol=1e-9, atol=1e-12)
+        counts = drawn(len(mine), origins[mine], 5)
+        ratio = ratio_of_sums((each @ [1, 2, 3])[:, None], each.sum(1)[:, None], counts)
+        for end, value in (("", ratio.estimate), ("_low", ratio.low), ("_high", ratio.high)):
+            np.testing.assert_allclose(found[f"mean_order{end}"][c, s, t], value[0], rtol=1e-9)
+    assert np.isfinite(found["l1"].values[:, :, 4]).all()  # of no set
 
 
 def test_only_what_is_new_is_computed(tmp_path, monkeypatch) -> None:

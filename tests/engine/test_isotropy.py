@@ -137,6 +137,23 @@ def test_a_probe_whose_features_do_not_move_takes_no_other_along(changed, result
     assert found["feature_stable_rank"].isel(first) == result["feature_stable_rank"].isel(first)
 
 
+def test_curvatures_are_compared_where_the_loss_is_curved_and_the_noise_moves(changed, run):
+    sample = run.result("noise").load()
+
+    def change(sample):
+        sample["isotropic_curvature"][0, 0] = 0.0
+        sample["noise_curvature"][1, 0] = np.nan
+        return sample
+
+    found = changed(change)
+    wanted = (sample["noise_curvature"].mean("draw") / sample["isotropic_curvature"].mean("draw")).values
+    wanted[[0, 1], 0] = np.nan
+    np.testing.assert_allclose(found["curvature_ratio"], wanted)
+    said = reasons(found, "curvature_ratio").values
+    assert said[:2, 0].tolist() == ["loss is flat along random directions", "does not move"]
+    assert (said != "").sum() == np.isnan(wanted).sum()
+
+
 def test_permuted_labels_that_were_not_sampled_are_said_to_be_so(changed, result):
     found = changed(lambda sample: sample.drop_vars([n for n in sample.data_vars if str(n).startswith("permuted")]))
     for space in ("parameter", "feature"):

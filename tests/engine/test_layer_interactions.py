@@ -11,14 +11,19 @@ from torch import nn
 
 import featdyn
 from featdyn.analysis import analyses
+from featdyn.analysis.features.interactions import NO_SPREAD, NONE_SALIENT
+from featdyn.analysis.features.layer_interactions import LayerInteractionsOptions
+from featdyn.analysis.features.layer_interactions.compared import Tables, compared
 from featdyn.analysis.features.layer_interactions.tables import LayerTables
 from featdyn.analysis.status import reasons
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import FeatdynError
 from featdyn.statistics import softmax_probe
 from featdyn.statistics.interactions import and_or, compare_layer
+from featdyn.statistics.interactions.ratio_of_sums import drawn, ratio_of_sums
 from featdyn.store import Run
 from tests.engine.on_workers import Own, own_run
+from tests.engine.test_interactions import said
 
 analysis = analyses()["layer_interactions"]
 OPTIONS = {"players": 3, "samples": 4, "cuts": ["one", "pool"]}
@@ -224,3 +229,52 @@ def test_a_probe_in_dual_form_is_one_on_features(classes: int) -> None:
 def test_a_probe_says_what_it_cannot_be_fitted_to(gram, labels, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         softmax_probe.fit(gram, labels)
+
+
+def test_tables_that_are_missing_take_no_others_along() -> None:
+    """Of two layers, two checkpoints, and sets of four and two probes, of which one is in none."""
+    rng = np.random.default_rng(0)
+    v, output = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 2, 7, 8), (2, 7, 8)))
+    why, few = np.full((2, 2, 7), "", object), np.arange(7) == 1
+    v[:, :, 1], output[:, 1] = np.nan, np.nan
+    v[0, 0, 2], why[0, 0, 2] = np.nan, "one_class"
+    v[1, 1, [4, 5]], why[1, 1, [4, 5]] = np.nan, "no_training_probe_has_its_label"
+    v[1, 0, 3, 0], output[1, 3, 7] = np.inf, np.nan
+    output[0, [4, 5]] = 0.25  # without any interaction
+    members, origins = [np.array([0, 1, 2, 3]), np.array([4, 5])], np.arange(7) // 2
+    options = LayerInteractionsOptions(players=3, seed=3, slack=0.1)
+    found = xr.Dataset(compared(Tables(v, output, why, few), members, origins, options))
+
+    lost = {(c, t, 1): "fewer_entries_than_players" for c in range(2) for t in range(2)}
+    lost |= {(0, 0, 2): "one_class", (1, 0, 3): "not_finite"}
+    unseen = "no_training_probe_has_its_label"
+    assert said(found["status"]) == lost | {(1, 1, i): unseen for i in (4, 5)}
+    assert said(found["output_status"]) == {(t, 1): "fewer_entries_than_players" for t in range(2)} | {
+        (1, 3): "not_finite"
+    }
+    assert said(found["set_status"]) == {(c, 1, 0): NONE_SALIENT for c in range(2)} | {(1, 1, 1): unseen}
+    assert said(found["share_status"]) == said(found["set_status"]) | {(0, 1, 1): NO_SPREAD}
+    for c, s, t in np.ndindex(2, 2, 2):
+        mine = [i for i in members[s] if np.isfinite(v[c, t, i]).all() and np.isfinite(output[t, i]).all()]
+        cell = {name: values.values[c, s, t] for name, values in found.items() if values.dims[:2] == ("cut", "set")}
+        if mine:
+            np.testing.assert_allclose(cell["loss"], np.log1p(np.exp(-v[c, t, mine, 7].astype(float))).mean())
+        else:
+            assert np.isnan(cell["loss"])
+        if (c, s, t) in said(found["set_status"]):
+            assert np.isnan([cell["completeness"], cell["redundancy"], *cell["overlap"]]).all()
+            continue
+        both = [and_or(table[mine].astype(float), slack=0.1) for table in (v[c, t], output[t])]
+        expected, counts = compare_layer(*both), drawn(len(mine), origins[mine], 3)
+        for name in ("overlap", "forget", "new"):
+            np.testing.assert_allclose(cell[name], getattr(expected, name).mean(0), rtol=1e-9)
+        for name, part, whole in (("completeness", "overlap", "output"), ("redundancy", "forget", "layer")):
+            sums = (getattr(expected, of).sum(1)[:, None] for of in (part, whole))
+            ratio = ratio_of_sums(*sums, counts)
+            ends = [cell[f"{name}{end}"] for end in ("", "_low", "_high")]
+            np.testing.assert_allclose(ends, [ratio.estimate[0], ratio.low[0], ratio.high[0]], rtol=1e-9)
+    one = compared(
+        Tables(v[:1, :1, :1], output[:1, :1], why[:1, :1, :1], few[:1]), [np.array([0])], origins[:1], options
+    )
+    assert one["share_status"].attrs["flag_meanings"].split()[1:] == [NO_SPREAD]
+    assert not one["set_status"].values.any()

@@ -141,3 +141,81 @@ def test_what_has_no_forward_derivative_moves_as_what_has_one(kind):
     assert found[0][:, 0].norm() > 0
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-8 * float(found[0].abs().max()))
     assert not found[1][:, 1].any()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_values_may_differ_from_step_to_step(which: int) -> None:
+    """As behind a layer that is random: then values are batched too, not only what is pushed."""
+    drawn = torch.Generator().manual_seed(2)
+    x, w = torch.randn(3, 2, 7, 5, generator=drawn).double(), torch.randn(4, 2, 3, 2, generator=drawn).double()
+    many = torch.randn(4, *(x, w)[which].shape, generator=drawn).double()
+    steps = torch.randn(many.shape, generator=drawn).double()
+
+    def response(own: torch.Tensor, step: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def values(moving: torch.Tensor) -> torch.Tensor:
+            return torch.conv2d(*((moving, w) if which == 0 else (x, moving)), stride=2, padding=1)
+
+        return jvp(values, (own,), (step,))  # type: ignore[return-value]
+
+    wanted = [response(own, step) for own, step in zip(many, steps, strict=True)]
+    with SinglePrecisionTangents():
+        value, pushed = vmap(response)(many, steps)
+    torch.testing.assert_close(value, torch.stack([v for v, _ in wanted]), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(pushed, torch.stack([p for _, p in wanted]), rtol=1e-5, atol=1e-5)
+
+
+def small() -> tuple[Features, dict[str, torch.Tensor], list[torch.Tensor], list[str]]:
+    """Features of 4 inputs behind 8 parameters, and seven steps of some of these."""
+    random = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2)).double().eval()
+    x = torch.randn(4, 3, generator=random, dtype=torch.float64)
+    features = Features(model, resolve(cuts(model, x), ("1",)), x)
+    steps = [torch.randn(6, generator=random, dtype=torch.float64) for _ in range(7)]
+    return features, dict(model.state_dict()), steps, ["0.weight"]
+
+
+@pytest.mark.parametrize("together", [1, 3, 7, 99])
+def test_as_many_steps_are_pushed_at_once_as_fit(monkeypatch, together: int) -> None:
+    features, state, steps, names = small()
+    wanted, pushed = features.response(state, steps, names)[0], []
+
+    def counted(along, **how):
+        return lambda tangents: (pushed.append(len(tangents["0.weight"])), vmap(along, **how)(tangents))[1]
+
+    one = 8 * (3 * 6 + 8 * 4 * 2)
+    monkeypatch.setattr(linear_response, "vmap", counted)
+    for room, many in ((together * one, together), (together * one - 1, max(1, together - 1))):
+        pushed.clear()
+        monkeypatch.setattr(linear_response, "TOGETHER", room)
+        torch.testing.assert_close(features.response(state, steps, names)[0], wanted)
+        assert max(pushed) == min(many, 7)
+        assert sum(pushed) == 7
+        assert pushed == sorted(pushed, reverse=True)
+        assert linear_response.pushed_bytes(7, 6, 4, 2) == max(one, min(room, 7 * one))
+
+
+@pytest.mark.parametrize(
+    ("error", "lacks"),
+    [
+        (torch.OutOfMemoryError("CUDA ran out"), ""),
+        (RuntimeError("not enough memory: you tried"), ""),
+        (RuntimeError("no rule for this\nat line 3"), "no rule for this"),
+    ],
+)
+def test_what_does_not_fit_is_no_lack_of_a_derivative(monkeypatch, error: Exception, lacks: str) -> None:
+    features, state, steps, names = small()
+    wanted, asked = features.response(state, steps, names)[0], []
+
+    def failing(*_, **__):
+        asked.append(1)
+        raise error
+
+    monkeypatch.setattr(linear_response, "vmap", failing)
+    monkeypatch.setattr(linear_response, "TOGETHER", 1)
+    if not lacks:
+        with pytest.raises(type(error), match=str(error)):
+            features.response(state, steps, names)
+    else:
+        torch.testing.assert_close(features.response(state, steps, names)[0], wanted, rtol=1e-8, atol=1e-9)
+    assert features.lacking == lacks
+    assert len(asked) == 1

@@ -7,6 +7,7 @@ import logging
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,10 +23,12 @@ from featdyn.analysis import analyses
 from featdyn.analysis.driver import analyze
 from featdyn.analysis.gradient_noise import gram_arrays as grams
 from featdyn.analysis.gradient_noise.noise import MOST, NoiseOptions
-from featdyn.analysis.gradient_noise.noise.checkpoint import NoiseAt
+from featdyn.analysis.gradient_noise.noise.checkpoint import NoiseAt, _share, chosen, places
+from featdyn.analysis.gradient_noise.noise.compute import FLOAT32, RANDOM_LAYERS, _known, _statuses
 from featdyn.analysis.gradient_noise.noise.curvature import quotients
 from featdyn.analysis.gradient_noise.sampler import Sampler, flat, moved, parameters, unflattened
-from featdyn.analysis.gradient_noise.training_data import training_data
+from featdyn.analysis.gradient_noise.training_data import Given, training_data
+from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.weights import States, network
 from featdyn.capture import Probes, Recorder
 from featdyn.errors import FeatdynError
@@ -514,3 +517,204 @@ def test_behind_a_frozen_layer_alone_there_is_noise(tmp_path):
         noise(Run(tmp_path / "r.zarr"), cuts=["1", "3"], rate=0.1, **asked)
     found = noise(Run(tmp_path / "r.zarr"), cuts=["3"], rate=0.1, **asked)
     assert found.sizes["parameter_3"] == 24  # weights and biases of the one layer that is trained
+
+
+X, Y = torch.arange(12.0).reshape(6, 2), torch.arange(6) % 2
+ODD_BATCHES = {
+    r"batches must give pairs \(inputs, labels\), got Tensor": [X],
+    r"batches must give pairs \(inputs, labels\), got list": [[X, Y, Y]],
+    r"batches: .*": [(X, "words")],
+    r"a batch has inputs \(6, 2\) and labels \(5,\)": [(X, Y[:5])],
+    r"a batch has inputs \(6, 2\) and labels \(\)": [(X, torch.tensor(1))],
+    r"a batch has inputs \(6, 2\) and inputs.b \(4, 2\)": [({"a": X, "b": X[:4]}, Y)],
+    r"batches hold inputs of shapes \(2,\) and \(3,\) for a sample: give all of one shape": [
+        (X, Y), (X.reshape(4, 3), Y[:4]),
+    ],
+    r"batches hold labels of shapes \(\) and \(1,\) for a sample": [(X, Y), (X, Y[:, None])],
+    r"batches hold inputs.c of shapes None and \(2,\)": [({"a": X}, Y), ({"a": X, "c": X}, Y)],
+    "each batch must hold the same inputs and labels as the first": [({"a": X, "c": X}, Y), ({"a": X}, Y)],
+    "batches must give inputs and labels: for a loss of neither, give the inputs twice": [(X, ())],
+    "batches gives no batch": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", ODD_BATCHES)
+def test_batches_that_are_none_are_refused_in_one_line(said):
+    with pytest.raises(FeatdynError, match=rf"^{said}") as error:
+        Given.of(torch.nn.Identity(), ODD_BATCHES[said], None)
+    assert "\n" not in str(error.value)
+
+
+def test_batches_are_all_samples_and_as_large_as_the_largest():
+    given = Given.of(torch.nn.Identity(), [[{"a": X[:2]}, Y[:2]], ({"a": X[2:]}, Y[2:])], None)
+    assert (given.samples, given.batch_size) == (6, 4)
+    assert torch.equal(given.inputs["a"], X)
+    assert torch.equal(given.labels, Y)
+
+
+def test_training_data_need_a_rate_and_a_recipe(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Dropout(0.5), torch.nn.Linear(3, 2))
+    with Recorder(model, Probes(X, Y), tmp_path / "r.zarr", layers=["0"], gradients=False) as recorder:
+        recorder.start()
+    run, given = Run(tmp_path / "r.zarr"), Given.of(model, [(X, Y)], None)
+    with pytest.raises(FeatdynError, match="the learning rate is not known: record the coordinate learning_rate"):
+        training_data(run, given, None, None)
+    with pytest.raises(FeatdynError, match="was not made by 'featdyn train', so its training data are not known"):
+        training_data(run, None, None, None)
+    data = training_data(run, given, None, 0.25)
+    assert (data.rate(0), data.samples, data.nbytes) == (0.25, 6, 6 * 2 * 4 + 6 * 8)
+    for stored in (False, True):  # dropout is off in eval mode
+        sampler = Sampler(data, 3, 0, stored_statistics=stored)
+        sampler.at(run.state(0))
+        assert sampler.random is not stored
+        assert sampler.apart == ([] if stored else ["layers that are random"])
+    assert Sampler(data, 6, 0).batch_size == Sampler(data, None, 0).batch_size == 6
+    with pytest.raises(FeatdynError, match="batch_size 7 is more than the 6 training samples"):
+        Sampler(data, 7, 0)
+    model[0].weight = torch.nn.Parameter(model[0].weight.to(torch.complex64))
+    with pytest.raises(FeatdynError, match=r"the parameter 0.weight is complex: the noise of real ones is sampled"):
+        Sampler(training_data(run, Given.of(model, [(X, Y)], None), None, 1.0), None, 0)
+
+
+def test_places_are_where_parameters_stand_among_others():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1), torch.nn.Linear(1, 4))
+    whole = ["1.bias", "0.weight", "2.weight", "1.weight", "0.bias"]
+    vector = flat(dict(model.named_parameters()), whole)
+    for count in range(1, 6):
+        for names in itertools.permutations(whole, count):
+            at = places(model, list(names), whole)
+            assert torch.equal(vector[at], flat(dict(model.named_parameters()), list(names)))
+            assert isinstance(at, slice) == (list(names) == whole[:count])
+
+
+@pytest.mark.parametrize(
+    ("probes", "test", "sizes"),
+    [(0, "b", (0, 0, 0)), (3, "b", (0, 3, 0)), (4, "b", (0, 4, 0)), (6, "b", (2, 4, 0)), (9, "b", (5, 4, 0)),
+     (10, "b", (5, 4, 1)), (99, "b", (5, 4, 2)), (7, "none", (5, 2, 0)), (6, "c", (4, 0, 2))],
+)  # fmt: skip
+def test_probes_of_the_test_set_are_moved_first(probes, test, sizes):
+    """One of each image; then those of the other sets in their order."""
+    origins = np.r_[np.arange(5), 10 + np.arange(8) // 2, [20, 21]]
+    members = [np.isin(np.arange(15), place) for place in (range(5), range(5, 13), range(13, 15))]
+    sets, run = ProbeSets(["a", "b", "c"], members, origins), SimpleNamespace(coords={})
+    found = chosen(run, sets, NoiseOptions(probes=probes, test=test))
+    assert tuple(int(member[found].sum()) for member in members) == sizes
+    assert found.tolist() == sorted(set(found.tolist()))
+    assert len(set(origins[found].tolist())) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("random", "exact", "why"),
+    [
+        (True, True, RANDOM_LAYERS),
+        (True, False, RANDOM_LAYERS),
+        (False, False, FLOAT32),
+        (False, True, "does_not_move"),
+    ],
+)
+@pytest.mark.parametrize("features", [True, False])
+def test_what_is_missing_of_a_sample_has_its_reason(random, exact, why, features):
+    some, none = [1.0, np.nan], np.nan
+    found = xr.Dataset(
+        {"parameter_mean_square": (("cut", "t"), [[1, none, 1]]), "rounding": (("cut", "t"), [[1, none, none]]),
+         "noise_curvature": (("cut", "t", "draw"), [[some, [none] * 2, [1, 1]]])}
+    )  # fmt: skip
+    dims = ("cut", "t", "probe")
+    if features:
+        found["feature_mean_square"] = dims, [[[1, none], [none, none], [1, 1]]]
+        for name in ("feature_rounding", "feature_nonlinear"):
+            found[name] = dims, [[some, [none] * 2, [none, 1]]]
+    wanted = {
+        "parameter_status": [["", "not_finite", ""]],
+        "rounding_status": [["", "not_finite", why]],
+        "curvature_status": [[["", "does_not_move"], ["not_finite"] * 2, ["", ""]]],
+    }
+    if features:
+        wanted["feature_status"] = [[["", "not_finite"], ["not_finite"] * 2, ["", ""]]]
+        for name, reason in (("feature_rounding", why), ("feature_nonlinear", "does_not_move")):
+            wanted[f"{name}_status"] = [[["", "not_finite"], ["not_finite"] * 2, [reason, ""]]]
+    statuses = _statuses(found, SimpleNamespace(random=random, exact=exact))
+    said = {}
+    for name, status in statuses.items():
+        words = np.array(["", *status.attrs["flag_meanings"].split()[1:]], object)
+        said[name] = words[status.values].tolist()
+    assert said == wanted
+
+
+@pytest.mark.parametrize(
+    ("weights", "items", "kept"),
+    [
+        (7, [(0, 3), (3, 6), (6, None)], [0, 3, 6]),
+        (6, [(0, 3), (3, 6), (6, None)], [0, 3]),  # of the last one drift may lead on now
+        (7, [(0, 6), (6, None)], [6]),
+        (7, [(0, 2), (2, 4), (3, 6)], [3]),
+        (6, [(0, 6), (6, None)], None),
+        (7, [], None),
+    ],
+)
+def test_what_an_earlier_sample_holds_of_the_same_ways_is_kept(weights, items, kept):
+    assert _known(None, items, 7) is None
+    flags = {"flag_meanings": "computed"}
+    earlier = xr.Dataset(
+        {"rounding": ("t", [1.0, 2.0, 3.0]), "rounding_status": ("t", [0, 0, 0], flags)},
+        {"t": [0, 3, 6], "step": ("t", [0, 30, 60])}, {"identity": {"weights": [""] * weights}, "feature_moves": "so"},
+    )  # fmt: skip
+    found = _known(earlier, items, 7)
+    if kept is None:
+        assert found is None
+        return
+    wanted = xr.Dataset({"rounding": ("t", [1.0 + t / 3 for t in kept])}, {"t": kept}, {"feature_moves": "so"})
+    xr.testing.assert_identical(found, wanted)
+    del earlier.attrs["feature_moves"]
+    assert _known(earlier, items, 7).attrs == {}
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """Return a network of one's own with seven training samples."""
+    torch.manual_seed(0)
+    model, x = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2)), torch.randn(7, 2)
+    path = tmp_path_factory.mktemp("few") / "r.zarr"
+    with Recorder(model, Probes(x, torch.arange(7) % 2), path, layers=["1"], gradients=False) as recorder:
+        recorder.start()
+    return training_data(Run(path), Given.of(model, [(x, torch.arange(7) % 2)], None), None, 0.1), x
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+def test_the_full_gradient_is_of_all_samples_whatever_the_batch(few, size):
+    data, x = few
+    sampler = Sampler(data, size, 0)
+    full = sampler.full()
+    wanted = torch.autograd.grad(
+        F.cross_entropy(data.model(x).double(), torch.arange(7) % 2), [*data.model.parameters()]
+    )
+    for found, exact in zip(full.values(), wanted, strict=True):
+        torch.testing.assert_close(found, exact.double(), rtol=1e-5, atol=1e-7)
+    draws = list(sampler._batches(9, replacement=False))
+    for start in range(0, 9 - 7 // size + 1, 7 // size):  # parts of one order after the other
+        part = torch.cat(draws[start : start + 7 // size])
+        assert len(part.unique()) == len(part) == 7 // size * size
+    inputs, labels = sampler.subset(size)
+    assert len(inputs) == len(labels) == size
+    assert len(sampler.subset(99)[1]) == 7
+    assert len(inputs.unique(dim=0)) == size
+
+
+def test_bytes_of_a_pass_grow_with_the_batch_or_with_the_samples_of_the_curvature(few):
+    data, _ = few
+    one = Sampler(data, 1, 0).pass_bytes(0, 0) // 2
+    for size in (2, 5, 7):
+        sampler = Sampler(data, size, 0)
+        assert sampler.pass_bytes(0, 0) == pytest.approx(2 * size * one, abs=2 * size)
+        assert sampler.pass_bytes(0, 11) - sampler.pass_bytes(0, 0) == 2 * size * 32 * 11
+        for curvature in (1, 2, 3, 7, 50):
+            times = max(2 * size, 7 * min(curvature, 7))
+            assert sampler.pass_bytes(curvature, 3) == pytest.approx(times * (one + 96), abs=times)
+
+
+def test_a_share_is_of_lengths_and_of_nothing_there_is_none():
+    part, whole = (
+        torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]),
+        torch.tensor([[0.0, 2.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]),
+    )
+    np.testing.assert_array_equal(_share(part, whole), [2.5, 0.0, np.nan, np.nan])

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from featdyn.analysis import analyses
+from featdyn.analysis.status import reasons
 from featdyn.capture import Probes, Recorder
 from featdyn.store import Run
 from tests.engine.test_every_analysis import every_cell_has_a_reason
@@ -87,3 +88,27 @@ def test_odd_features(name: str, kind: str, tmp_path: Path) -> None:
         first = next(v for v in found.data_vars if found[v].dtype.kind == "f" and "t" in found[v].dims)
         assert np.isnan(found[first].sel(set="test")).all()
         assert np.isfinite(found[first].sel(set="train")).any() or name == "pattern_shift"
+
+
+@pytest.mark.parametrize("name", [*NAMES, "spectra"])
+def test_what_most_probes_of_a_set_have_lost_in_float16_has_no_measure(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = record(tmp_path / "r.zarr", plain())
+    for lost in (N // 4, N // 4 + 1):  # half of the test set, and one probe more, at the second checkpoint
+
+        def vanished(run: Run, spec: Any, lost: int = lost) -> Any:
+            found = np.zeros((2, N), bool)
+            found[1, N // 2 : N // 2 + lost] = True
+            return found
+
+        monkeypatch.setattr(f"featdyn.analysis.features.{name}.compute.vanished", vanished)
+        found = analyses()[name](run)
+        first = {"similarity": "cca", "pattern_shift": "shift", "spectra": "effective_rank"}.get(name)
+        first = first or next(str(v) for v in found.data_vars if found[v].dims == ("layer", "set", "t"))
+        said = reasons(found, first)
+        assert said is not None
+        gone = (said == "vanished in float16").squeeze()
+        at = gone.isel(t1=1) if name == "similarity" else gone.sel(set="test").isel(t=1)
+        assert (at.values == (lost > N // 4)).all()
+        assert int(gone.sum()) == (lost > N // 4) * (3 if name == "similarity" else 1)

@@ -205,7 +205,7 @@ def planted(path: Path, x: Any, labels: Any, head: Any, *, coords: Any = None, *
     probes = Probes(torch.as_tensor(x).float(), labels if labels is None else torch.as_tensor(labels), coords or {})
     with Recorder(
         Planted(np.asarray(head, float)), probes, path, layers=["held"],
-        gradients=False, **{"dtype": "float32", **more},
+        **{"dtype": "float32", "gradients": False, **more},
     ) as recorder:  # fmt: skip
         recorder.record(step=0)
     return Run(path)

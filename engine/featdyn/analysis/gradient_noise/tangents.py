@@ -74,11 +74,9 @@ class _Convolution(torch.autograd.Function):
         return sum(terms[1:], terms[0]).double()
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int | None]:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
         """Values are mostly the same for all steps: only tangents, which come to ``jvp``, are of each."""
         x, w, *how = args
-        if in_dims[0] is None and in_dims[1] is None:
-            return _Convolution.apply(x, w, *how), None
         return torch.vmap(lambda a, b: _plain(a, b, how), in_dims[:2])(x, w), 0
 
 

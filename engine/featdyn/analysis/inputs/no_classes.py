@@ -32,12 +32,12 @@ def not_classes(run: Run, classes: int) -> str:
         return "its outputs are probabilities, not logits (return logits, and leave the softmax to the loss)"
     if run.schema["outputs/logits"].shape[-1] > 1:
         return ""
-    logits, loss = first(run, "outputs/logits"), first(run, "outputs/loss")
+    logits, loss = first(run, "outputs/logits")[:, 0], first(run, "outputs/loss")
     for label in (0, 1):
-        mine = given == label
-        entropy = np.logaddexp(0.0, logits[mine, 0] if label == 0 else -logits[mine, 0])
+        mine = (given == label) & np.isfinite(logits) & np.isfinite(loss)
+        entropy = np.logaddexp(0.0, logits[mine] if label == 0 else -logits[mine])
         weight = loss[mine] / np.maximum(entropy, np.finfo(np.float64).tiny)
-        if mine.any() and not np.allclose(weight, np.median(weight), rtol=_CLOSE, atol=1e-6, equal_nan=True):
+        if mine.any() and not np.allclose(weight, np.median(weight), rtol=_CLOSE, atol=1e-6):
             return "its one output is no logit, as its loss is not the binary cross-entropy with it"
     return ""
 

@@ -48,7 +48,7 @@ class Basis:
         values, vectors = (np.asarray(found)[..., ::-1] for found in eigh(products, min(WIDTH, *rows.shape)))
         kept = values > values[0] * len(rows) * np.finfo(np.float64).eps
         kept[0] = True  # also where nothing varies
-        axes = rows.T @ (vectors[:, kept] / np.sqrt(np.where(values > 0, values, 1.0)[kept])).astype(np.float32)
+        axes = rows.T @ vectors[:, kept].astype(np.float32)
         if values[0] > 0:  # axes of little variance are not orthogonal in float32, and distances would not be kept
             axes, triangle = np.linalg.qr(axes.astype(np.float64))
             axes *= np.where(triangle.diagonal() < 0, -1, 1)

@@ -67,9 +67,7 @@ class Masker:
     def _moments_at(self, t: int) -> list[Moments]:
         """Return those of the features at each cut: a pass over all probes of the sets."""
         places, covariance = np.flatnonzero(self._members), self._options.kind == "components"
-        batches = self._parts.features.over(t, places)
-        of_cut: list[Moments] = []
-        for c in range(len(self._parts.cuts)):
-            of_cut.append(Moments.of((z[c] for _, z in batches), covariance=covariance))
-            batches = self._parts.features.over(t, places)  # again for each cut: no features are kept
-        return of_cut
+        return [  # a pass for each cut: no features are kept
+            Moments.of((z[c] for _, z in self._parts.features.over(t, places)), covariance=covariance)
+            for c in range(len(self._parts.cuts))
+        ]

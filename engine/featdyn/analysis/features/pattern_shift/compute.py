@@ -131,27 +131,22 @@ def _shifts(state: State, item: tuple[int, int]) -> tuple[Values, Values, dict[i
     arrays = [chosen_vectors(run, of, t, places) for of in (path, path.replace("/gradient", "/activation"))]
     finite = np.asarray(np.isfinite(np.hstack(arrays)).all(1))
     lost = vanished(run, spec)[t, places]
-    flaws, each = {}, []
+    flaws = {}
     for s in np.unique(of_set).tolist():
         mine = of_set == s
         if lost[mine].mean() > 0.5 or not finite[mine].all():
             flaws[s] = VANISHED if lost[mine].mean() > 0.5 else NOT_FINITE
     usable = finite & ~np.isin(of_set, list(flaws))
-    for x in arrays:
-        x = np.where(usable[:, None], x, 0.0)
-        each.append(x / (float(np.abs(x).max(initial=0.0)) or 1.0))
-    pattern = each[0] * each[1]
-    size = np.linalg.norm(pattern, axis=1)
+    gradient, activation = (np.where(usable[:, None], x, 0.0) for x in arrays)
     dealt = labels.copy()
     dealt[trained] = np.random.default_rng(seed).permutation(labels[trained])
-    found = [shift_of(pattern, size > 0, mine, labels, trained, origins) for mine in (labels, dealt)]
+    found = [shift_of(gradient * activation, mine, labels, trained, origins) for mine in (labels, dealt)]
     least = roundoff(spec.dtype) ** 2  # patterns along one direction are that far apart from rounding alone
     return np.where(found[0] < least, 0.0, found[0]), np.where(found[1] < least, 0.0, found[1]), flaws
 
 
 def shift_of(
     pattern: Values,
-    known: NDArray[np.bool_],
     dealt: NDArray[np.int64],
     labels: NDArray[np.int64],
     trained: NDArray[np.bool_],
@@ -166,11 +161,11 @@ def shift_of(
         members = np.flatnonzero(trained & (dealt == label))
         if not len(members):
             continue
-        total, mine = pattern[members].sum(0), np.flatnonzero(known & (labels == label))
+        total, mine = pattern[members].sum(0), np.flatnonzero(labels == label)
         image = np.unique(origins[members], return_inverse=True)
         sums = group_sums(np.ascontiguousarray(pattern[members].T), image[1]).T
         place = np.searchsorted(image[0], origins[mine])
-        same = (place < len(image[0])) & (image[0][np.minimum(place, len(image[0]) - 1)] == origins[mine])
+        same = image[0][np.minimum(place, len(image[0]) - 1)] == origins[mine]
         left = np.where(same, np.bincount(image[1])[np.where(same, place, 0)], 0) < len(members)
         mean = total - np.where(same[:, None], sums[np.where(same, place, 0)], 0.0)
         lengths = np.linalg.norm(mean, axis=1) * np.linalg.norm(pattern[mine], axis=1)

@@ -133,7 +133,7 @@ def _pearson(x: Values, y: Values) -> float:
     """Return Pearson's correlation, NaN where either is constant or not known."""
     if not _spread(x) > 0 or not _spread(y) > 0:
         return float("nan")
-    a, b = (x - x.mean()) / _spread(x), (y - y.mean()) / _spread(y)
+    a, b = x - x.mean(), y - y.mean()
     return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1, 1))
 
 

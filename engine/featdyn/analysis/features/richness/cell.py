@@ -184,8 +184,8 @@ def _low_rank(said: Moments, options: RichnessOptions) -> tuple[LowRank | None, 
 def _bounded(moments: Moments, width: int, goals: int, options: RichnessOptions) -> dict[str, float]:
     """Return what has an interval, of the moments without one fold; NaN where there is none."""
     said, first = _only(moments, 0, width), _only(moments, width + goals, None)
-    low_rank, flawed = _low_rank(said, options)
-    if flawed or low_rank is None:
+    low_rank, _ = _low_rank(said, options)
+    if low_rank is None:
         return dict.fromkeys(BOUNDED, np.nan)
     values = np.maximum(np.asarray(eigvalsh(said.second)), 0.0)
     deviation = np.nan if _first_flaw(first) else kernel_deviation_of_moments(first).deviation
