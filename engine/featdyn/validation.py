@@ -30,7 +30,7 @@ class Options(BaseModel):
         if isinstance(value, bool) and bool not in kinds and {int, float} & kinds:  # true, for pydantic, is a 1
             raise ValueError("input should be a number")
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise ValueError("input should be less than 2^63")
+            raise ValueError(f"input should be {'less than 2^63' if value > 0 else 'at least -2^63'}")
         return value
 
 

@@ -9,7 +9,7 @@ import tracemalloc
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -244,6 +244,11 @@ def test_a_quantile_may_be_infinite(function: str, expected: float) -> None:
     assert reduce(cells, Reduction(function, ())).cells.load() == expected
 
 
+@pytest.mark.parametrize("function", ["q0", "median", "q1", "mode", "std", "norm"])
+def test_of_one_missing_value_nothing_is_left(function: str) -> None:
+    assert np.isnan(reduce(Cells.held(np.array([np.nan]), ("x",)), Reduction(function, ())).cells.load())
+
+
 def test_nan_is_skipped_and_nothing_left_is_nan(run: Run) -> None:
     left = {"mean": np.nan, "std": np.nan, "min": np.nan, "median": np.nan, "sum": 0, "count": 0}
     for function, expected in left.items():
@@ -343,14 +348,31 @@ def test_bad_questions_get_one_line(run: Run, arguments: dict[str, Any], message
 
 
 def test_too_many_rows_are_refused_before_they_are_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(values_module, "ROWS", 100)
+    everything = CHECKPOINTS * len(LAYERS) * SAMPLES
+    monkeypatch.setattr(values_module, "ROWS", everything)
+    assert len(query(run, "cube.activation_norm")) == everything
+    monkeypatch.setattr(values_module, "ROWS", everything - 1)
     with pytest.raises(FeatdynError, match=f"{CHECKPOINTS * len(LAYERS) * SAMPLES} rows; .*--reduce.*--limit"):
         query(run, "cube.activation_norm")
+    monkeypatch.setattr(values_module, "ROWS", 100)
     assert len(query(run, "cube.activation_norm", limit=120)) == 120  # a limit is a decision
     monkeypatch.setattr(reduce_module, "HELD", 10)
     for reduction in ("mean:checkpoint", "median:sample"):
         with pytest.raises(FeatdynError, match="numbers at once"):
             query(run, "cube.activation_norm", reduce=[reduction])
+    for reduction, numbers in (("mean:checkpoint", len(LAYERS) * SAMPLES), ("median", everything)):  # leaves, sorts
+        monkeypatch.setattr(reduce_module, "HELD", numbers)
+        query(run, "cube.activation_norm", reduce=[reduction])
+
+
+def test_more_than_two_gibibytes_of_numbers_are_not_held() -> None:
+    def read(index: tuple[int, ...]) -> NoReturn:
+        raise AssertionError("it is refused before anything is read")
+
+    lengths = (2**14 + 1, 2**14, 2)
+    cells = Cells(("a", "b", "c"), tuple(map(np.arange, lengths)), lengths, np.dtype(float), read)
+    with pytest.raises(FeatdynError, match="--reduce mean leaves 268,451,840 numbers at once: select less"):
+        reduce(cells, Reduction("mean", ("c",)))
 
 
 def test_neither_torch_nor_dask_nor_numba_is_imported(run: Run) -> None:
@@ -432,6 +454,24 @@ def test_reasons_of_text_of_statuses_and_of_whole_tables(patchy: Run) -> None:
     render(query(patchy, "results.patchy.value", where=["cut=b", "t=2", "set=test"]), "json", stream)
     (record,) = json.loads(stream.getvalue())
     assert (record["value"], record["missing"]) == (None, "too few samples")
+
+
+def test_rows_that_conditions_and_limits_leave_keep_their_reasons(patchy: Run) -> None:
+    name, ranked = "results.patchy.value", ["results.patchy.value", "results.patchy.by_cut"]
+    whole = query(patchy, name).set_index(["cut", "t", "set"])["missing"]
+    for asked in (
+        {"where": "results.patchy.by_cut>=1"},
+        {"sort": "value", "limit": 9},
+        {"sort": "-value", "limit": 11},
+    ):
+        rows = query(patchy, name, **asked)
+        assert (
+            rows["missing"].tolist() == whole.loc[list(zip(rows["cut"], rows["t"], rows["set"], strict=True))].tolist()
+        )
+        assert rows["missing"].any()
+    for asked in ({"where": "value>=6"}, {"top": 4}):
+        assert "missing" not in query(patchy, name, **asked)
+    assert "missing" not in query(patchy, *ranked)  # of which of them would it be
 
 
 def test_reasons_import_no_torch(patchy: Run) -> None:

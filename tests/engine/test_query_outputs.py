@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ def write(
     target: bool = False,
     squared: bool = False,
     softmax: bool = False,
+    attributes: dict[str, Any] | None = None,
 ) -> tuple[Run, NDArray[np.float64]]:
     """Write a run of these labels, or targets of a regression; return it and its outputs, a NaN among them."""
     outputs = np.random.default_rng(width).standard_normal((CHECKPOINTS, SAMPLES, width)).astype(np.float32)
@@ -43,7 +45,9 @@ def write(
     static = {"": xr.Dataset(coords=coords | ({} if label is None else {"label": ("sample", label)}))}
     if target:
         static["inputs"] = xr.Dataset({"target": (("probe", "value"), np.ones((SAMPLES, width), np.float32))})
-    with RunWriter.create(path, Schema(tuple(specs), SAMPLES, BLOCK), static=static, attributes={}) as writer:
+    with RunWriter.create(
+        path, Schema(tuple(specs), SAMPLES, BLOCK), static=static, attributes=attributes or {}
+    ) as writer:
         for t in range(CHECKPOINTS):
             with writer.checkpoint() as checkpoint:
                 checkpoint.write("checkpoint", np.array(t))
@@ -83,11 +87,12 @@ def test_outputs_that_are_probabilities_are_the_confidence(tmp_path: Path) -> No
     np.testing.assert_allclose(found, outputs.max(-1).reshape(-1), rtol=1e-6)
 
 
-def test_labels_that_are_no_class_are_neither_right_nor_wrong(tmp_path: Path) -> None:
-    label = np.arange(SAMPLES) % 3
-    label[[2, 9, 20]] = -100, 7, -1
-    run, logits = write(tmp_path / "run.zarr", 3, label)
-    known = (label >= 0) & (label < 3)
+@pytest.mark.parametrize("width", [2, 3])
+def test_labels_that_are_no_class_are_neither_right_nor_wrong(tmp_path: Path, width: int) -> None:
+    label = np.arange(SAMPLES) % width
+    label[[2, 5, 9, 20]] = -100, width, 7, -1
+    run, logits = write(tmp_path / "run.zarr", width, label)
+    known = (label >= 0) & (label < width)
     right = np.where(np.isnan(logits).any(-1), -1, np.nan_to_num(logits).argmax(-1)) == label
     expected = np.where(known, right, np.nan)
     found = query(run, "outputs.correct")["correct"]
@@ -139,6 +144,31 @@ def test_a_classifier_without_labels_predicts_and_is_neither_right_nor_wrong(tmp
     np.testing.assert_array_equal(found, logits[0].argmax(-1))
     with pytest.raises(FeatdynError, match=r"no variable 'outputs\.correct'"):
         query(run, "outputs.correct")
+
+
+@pytest.mark.parametrize("classes", [[], ["ant", 3], "ant", None])
+def test_what_are_no_names_of_classes_name_none(tmp_path: Path, classes: object) -> None:
+    run, _ = write(tmp_path / "run.zarr", 2, np.arange(SAMPLES) % 2, attributes={"dataset": {"classes": classes}})
+    assert "class_name" not in variables(run)["variable"].tolist()
+    assert "class_name" not in query(run, "label")
+
+
+@pytest.mark.parametrize("classes", [["only"], ["ant", "bee", "cat"]])
+def test_a_label_without_a_name_has_none(tmp_path: Path, classes: list[str]) -> None:
+    label = np.arange(SAMPLES) % 5 - 1
+    attributes = {"dataset": {"classes": classes}}
+    run, _ = write(tmp_path / "run.zarr", 2, label, attributes=attributes)
+    names = [classes[i] if 0 <= i < len(classes) else "" for i in label]
+    assert query(run, "class_name")["class_name"].tolist() == names
+    assert query(run, "outputs.loss", where="checkpoint=0")["class_name"].tolist() == names
+    bare, _ = write(tmp_path / "bare.zarr", 2, None, attributes=attributes)
+    assert "class_name" not in variables(bare)["variable"].tolist()
+
+
+def test_labels_of_a_regression_have_a_mean(tmp_path: Path) -> None:
+    label = np.linspace(-1, 1, SAMPLES) ** 3 + 1
+    run, _ = write(tmp_path / "run.zarr", 1, label, squared=True)
+    assert query(run, "label", reduce="mean")["label"].tolist() == [pytest.approx(label.mean())]
 
 
 @pytest.mark.parametrize("condition", [None, "outputs.confidence>0.4"])
