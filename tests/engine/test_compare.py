@@ -154,7 +154,22 @@ def test_command(runs, tmp_path):
     assert found.exit_code == 0, found.output
     rows = json.loads(found.stdout)
     assert {row["group"] for row in rows} == {"labels.noise=0.0", "labels.noise=1.0"}
-    assert (tmp_path / "f.html").exists()
+    assert {round(row["value"], 6) for row in rows} == {0.92, 0.4}  # at the defaults of t1 and t2
+    ends = {
+        (): "t2: the last checkpoint. t1: the last checkpoint at or before 0.5 of t2's steps.",
+        (
+            "--t2",
+            "0.5",
+            "--t1",
+            "1",
+        ): "t2: the last checkpoint at or before 0.5 of all steps. t1: the last checkpoint at "
+        "or before 1 of t2's steps.",
+        ("--fit", "0.75"): "t2: the first checkpoint with 0.75 of its training probes right. t1: ",
+    }
+    for more, said in ends.items():
+        found = CliRunner().invoke(featdyn, [*arguments, *more, "-o", str(tmp_path / "f.html")])
+        assert found.exit_code == 0, found.output
+        assert said in Page(tmp_path / "f.html").text
 
 
 def test_what_cannot_be_compared(runs):
