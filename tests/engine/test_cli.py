@@ -181,8 +181,8 @@ SWITCHES = {
 }  # fmt: skip
 """What takes no value, beside --json."""
 RANGES = {
-    "train": {"--seeds": (1, None)}, "query": {"--top": (1, None), "--limit": (1, None)}, "verify": {"--seed": (0, None)},
-    "serve": {"--port": (0, 65535)},
+    "train": {"--seeds": (1, None)}, "query": {"--top": (1, None), "--limit": (1, None)},
+    "verify": {"--seed": (0, None)}, "serve": {"--port": (0, 65535)},
 }  # fmt: skip
 FOLDERS, FILES = {"demo", "reproduce"}, {"query", "sql", "compare", "report", "plot", "export"}
 """Whose --out is a folder, and a file."""
