@@ -15,8 +15,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featdyn.store import ArraySpec, Run, RunWriter, Schema, gathered, shard, verify
+from featdyn.store import ArraySpec, Run, RunWriter, Schema, datasets, gathered, shard, verify
 from featdyn.store import schema as schema_module
+from featdyn.store.kept import Kept
 from featdyn.store.metadata import chunk_key
 from featdyn.store.schema import DTYPES
 from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, result_dataset, write_run
@@ -247,3 +248,87 @@ def test_verify_names_every_file_that_is_not_as_it_was_written(run: Run, tmp_pat
         assert problems[0].startswith(f"{name}: ")
         file.write_bytes(content)
     assert verify(run.path).sound
+
+
+@pytest.mark.parametrize("number", [7, 8, 9, 11])
+def test_a_run_names_eight_layers_and_counts_the_others(tmp_path: Path, number: int) -> None:
+    names = [f"l{i:02d}" for i in range(number)]
+    specs = [ArraySpec(f"layers/{name}/activation", ("sample", "f"), (4, 96), "float16") for name in names]
+    with RunWriter.create(tmp_path / "run.zarr", Schema.build(specs, 4), static={}, attributes={}) as writer:
+        for _ in range(2):
+            with writer.checkpoint() as checkpoint:
+                for spec in specs:
+                    checkpoint.write(spec.path, np.zeros((4, 96), np.float16))
+    said = repr(Run(tmp_path / "run.zarr"))
+    more = f" and {number - 8} more" if number > 8 else ""
+    kib = 2 * number * 4 * 96 * 2 / 1024
+    assert f"layers       {number}, {kib:.1f} KiB: {', '.join(names[:8])}{more}\n" in said
+    assert "checkpoints  2\n" in said  # nothing says the step
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.999, 1.0])
+def test_of_a_share_of_the_files_one_more_is_checked_than_too_few(tmp_path: Path, share: float) -> None:
+    store = write_run(tmp_path / "run.zarr", checkpoints=2).path
+    whole = verify(store)
+    drawn = verify(store, sample=share, seed=3)
+    manifests = whole.commits
+    least = share * (whole.files - manifests)
+    assert least <= drawn.files - manifests < least + 1
+    assert (drawn.of, drawn.seed, whole.of, whole.seed) == (whole.files, 3, whole.files, None)
+    assert verify(store, sample=share).seed is not None
+    for wrong in (0.0, -0.1, 1.001):
+        with pytest.raises(ValueError, match="sample must be above 0 and at most 1"):
+            verify(store, sample=wrong)
+
+
+@pytest.mark.parametrize(("width", "rows"), [(2**23, 2), (2**23 + 1, 1)])
+def test_a_chunk_of_a_result_has_16_mebibytes_at_most(width: int, rows: int) -> None:
+    dataset = xr.Dataset(
+        {"x": (("a", "b"), np.zeros((3, width), np.int8)), "y": ((), 1.0), "empty": ("c", np.zeros(0))}
+    )
+    documents, chunks = datasets.encode(dataset, "results/r/000002")
+    grid = documents["results/r/000002/x"]["chunk_grid"]["configuration"]["chunk_shape"]
+    assert grid == [rows, width]
+    assert sum(path.startswith("results/r/000002/x/") for path in chunks) == -(-3 // rows)
+    assert not any(path.startswith("results/zarr") for path in chunks)
+
+
+def test_what_is_kept_fits_into_its_room() -> None:
+    kept, three = Kept(10), np.zeros(3, np.uint8)
+    for key in range(3):
+        kept.put(key, three)
+        kept.put(key, np.ones(3, np.uint8))  # what comes first stays
+    kept.put("more", np.zeros(2, np.uint8))
+    assert kept.get("more") is None
+    kept.put("last", np.zeros(1, np.uint8))
+    assert kept.get("last") is not None
+    assert kept.nbytes == 10
+    assert all(kept.get(key) is three for key in range(3))
+
+
+@pytest.mark.parametrize("piece", [16, 24, 2**24])
+def test_any_part_of_a_tensor_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    import torch
+    from safetensors.torch import save
+
+    from featdyn.store import state_file
+
+    tensors = {
+        "half": torch.arange(7, dtype=torch.float16).reshape(7, 1), "long": torch.arange(6).reshape(2, 3),
+        "none": torch.zeros(0, 3), "one": torch.tensor(2.5), "truth": torch.tensor([True, False]),
+        "brain": torch.arange(5).to(torch.bfloat16), "both": torch.ones(3, dtype=torch.complex64),
+    }  # fmt: skip
+    path = "checkpoints/000000/model.safetensors"
+    with RunWriter.create(tmp_path / "run.zarr", Schema.build([], 1), static={}, attributes={}) as writer:
+        with writer.checkpoint() as checkpoint:
+            checkpoint.put(path, [save(tensors, metadata={"made": "here"})])
+    monkeypatch.setattr(state_file, "PIECE", piece)
+    file = Run(tmp_path / "run.zarr").state_file(0)
+    assert file.tensors.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        held = file.tensors[name]
+        assert (held.size, held.nbytes, held.beside) == (tensor.numel(), tensor.nbytes, min(piece, tensor.nbytes))
+        torch.testing.assert_close(file.read(name), tensor, rtol=0, atol=0)
+        for first in range(tensor.numel() + 2):
+            for stop in range(first, tensor.numel() + 3):
+                assert torch.equal(file.part(name, first, stop), tensor.reshape(-1)[first:stop])
