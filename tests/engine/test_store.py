@@ -319,9 +319,9 @@ def test_any_part_of_a_tensor_is_read_in_pieces(tmp_path: Path, monkeypatch: pyt
         "brain": torch.arange(5).to(torch.bfloat16), "both": torch.ones(3, dtype=torch.complex64),
     }  # fmt: skip
     path = "checkpoints/000000/model.safetensors"
-    with RunWriter.create(tmp_path / "run.zarr", Schema.build([], 1), static={}, attributes={}) as writer:
-        with writer.checkpoint() as checkpoint:
-            checkpoint.put(path, [save(tensors, metadata={"made": "here"})])
+    made = RunWriter.create(tmp_path / "run.zarr", Schema.build([], 1), static={}, attributes={})
+    with made as writer, writer.checkpoint() as checkpoint:
+        checkpoint.put(path, [save(tensors, metadata={"made": "here"})])
     monkeypatch.setattr(state_file, "PIECE", piece)
     file = Run(tmp_path / "run.zarr").state_file(0)
     assert file.tensors.keys() == tensors.keys()

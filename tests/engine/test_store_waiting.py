@@ -158,7 +158,7 @@ def test_the_files_of_locks_can_be_read_by_all_and_changed_by_their_owner(tmp_pa
 
 ANSWERS: dict[str, tuple[int, str]] = {
     "status code: 500 Internal Server Error": (errno.EIO, "the object store answered 500 Internal Server Error"),
-    "status code: 503 Slow Down: <Code>SlowDown</Code>": (errno.EIO, "the object store answered 503 Slow Down: SlowDown"),
+    "status code: 503 Slow Down: <Code>Busy</Code>": (errno.EIO, "the object store answered 503 Slow Down: Busy"),
     "status code: 408 Request Timeout": (errno.EIO, "the object store answered 408 Request Timeout"),
     "status code: 429 Too Many Requests": (errno.EIO, "the object store answered 429 Too Many Requests"),
     "status code: 400 Bad Request": (errno.EINVAL, "the object store answered 400 Bad Request"),
@@ -179,7 +179,7 @@ ANSWERS: dict[str, tuple[int, str]] = {
 @pytest.mark.parametrize("text", ANSWERS)
 def test_what_an_object_store_answers_is_a_line_and_whether_it_may_pass(text: str) -> None:
     client = pytest.importorskip("featdyn.store.client")
-    with pytest.raises(OSError) as raised, client.plainly():  # noqa: PT011  which number is asked below
+    with pytest.raises(OSError) as raised, client.plainly():
         raise ValueError(text)
     assert (raised.value.errno, raised.value.strerror) == ANSWERS[text]
 
