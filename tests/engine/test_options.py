@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from featdyn.analysis import analyses
 from featdyn.capture.options import CaptureOptions
@@ -81,6 +81,12 @@ class Outer(Options):
     named: dict[str, dict[str, Inner]] = Field(default_factory=dict)
     either: int | str = 0
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.number == 7 and self.flag:
+            raise ValueError("Seven has no flag")
+        return self
+
 
 @pytest.mark.parametrize(
     ("values", "says"),
@@ -101,6 +107,7 @@ class Outer(Options):
             {"named": {"a": {"b": {"shaers": 1}}}},
             "no field named.a.b.shaers; did you mean shares? there are width, shares",
         ),
+        ({"number": 7, "flag": True}, "seven has no flag"),  # of several fields: without what was given
         ({"name": None}, "name: input should be a valid string, got None"),
     ],
 )

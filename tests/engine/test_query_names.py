@@ -270,7 +270,9 @@ def test_a_negative_number_counts_from_the_end_of_an_axis_that_has_none(
     ],
 )  # fmt: skip
 def test_what_selects_nothing_is_said_with_what_there_is(condition: str, values: list[float], end: str) -> None:
-    said = str(Condition.parse(condition).nothing(np.array(values)))
+    held = np.array(values)
+    assert not Condition.parse(condition).holds(held, held).any()
+    said = str(Condition.parse(condition).nothing(held))
     assert said == f"--where {condition!r} selects nothing; x is {end}"
 
 
@@ -286,6 +288,22 @@ def test_twelve_names_are_listed_and_the_others_are_counted(tmp_path: Path, numb
     of_result = ", ".join(f"results.many.{name}" for name in names[:12]) + more
     with pytest.raises(FeatdynError, match=rf"did you mean {re.escape(of_result)}\?$"):
         query(Run(run.path), "results.many")
+
+
+def test_six_names_that_may_be_meant_are_offered(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run.zarr", checkpoints=1, cube=())
+    with RunWriter.open(run.path) as writer:
+        writer.result("many", xr.Dataset({f"v{i:02d}": ("cut", np.ones(2)) for i in range(20)}))
+        for number in range(8):
+            writer.result(f"r{number}", xr.Dataset({"same": ("cut", np.ones(2))}))
+    run = Run(run.path)
+    with pytest.raises(FeatdynError) as slip:  # one letter from v01 and from v10 to v19
+        query(run, "results.many.v1")
+    assert re.fullmatch(r".*; did you mean (results\.many\.v[01]\d, ){5}results\.many\.v[01]\d\?", str(slip.value))
+    with pytest.raises(FeatdynError) as short:
+        query(run, "results.many.v00", where="same>1")
+    of_each = ", ".join(f"results.r{number}.same" for number in range(6))
+    assert str(short.value).endswith(f"no 'same' here; did you mean {of_each}?")
 
 
 def test_values_are_not_rounded_but_coordinates_are() -> None:

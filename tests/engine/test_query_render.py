@@ -208,7 +208,8 @@ def test_lists_of_one_length_are_an_axis_in_netcdf(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "cells", [[[1], [1, 2]], [[1], None], [[[1], [2]], [[1], [2]]], [[[1], [2, 3]]] * 2, [[{"a": 1}]] * 2]
+    "cells",
+    [[[1], [1, 2]], [[1], None], [[[1], [2]], [[1], [2]]], [[[1], [2, 3]]] * 2, [[{"a": 1}]] * 2, [[1, [2]]] * 2],
 )
 def test_other_lists_are_none_of_netcdf(tmp_path: Path, cells: list[object]) -> None:
     frame = pd.DataFrame({"odd": pd.Series([c if c is None else _ragged(c) for c in cells], dtype=object)})

@@ -95,6 +95,24 @@ def test_only_the_blocks_that_are_needed_are_read(
     assert {path for path, _, _ in touched if "/" in path} <= {"outputs/loss"}
 
 
+@pytest.mark.parametrize("longest", [SAMPLES, SAMPLES - 1])  # from there on blocks are told apart, not samples
+@pytest.mark.parametrize(
+    ("condition", "samples"),
+    [("sample = 'toy/000'", [0]), ("sample = 'toy/015'", [15]), ("sample = 'toy/016'", [16]),
+     ("sample > 'toy/062'", [63]), ("sample < 'toy/001'", [0]), ("sample between 'toy/031' and 'toy/032'", [31, 32]),
+     ("sample = 'toy/064'", [])],
+)  # fmt: skip
+def test_a_block_is_read_where_its_first_or_last_sample_is_asked_for(
+    run: Run, touched: list[tuple[str, int, int]], monkeypatch: pytest.MonkeyPatch, longest: int, condition: str,
+    samples: list[int],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(scan, "PLACES", longest)
+    found = sql(run, f"select sample, loss from outputs where checkpoint = 2 and {condition} order by sample")
+    assert found["sample"].tolist() == [f"toy/{i:03d}" for i in samples]
+    read = {(t, b) for path, t, b in touched if path == "outputs/loss"}
+    assert read == {(2, i // 16) for i in samples}
+
+
 def test_columns_that_are_not_named_are_not_read(run: Run, touched: list[tuple[str, int, int]]) -> None:
     found = sql(run, "select count(*) as n, sum(activation_norm) as s from cube where layer = 's2b3'")
     assert found["n"].tolist() == [CHECKPOINTS * SAMPLES]

@@ -20,8 +20,9 @@ from featdyn.store import schema as schema_module
 from featdyn.store.kept import Kept
 from featdyn.store.metadata import chunk_key
 from featdyn.store.schema import DTYPES
-from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, result_dataset, write_run
+from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, refused, result_dataset, write_run
 from tests.engine.spec_reader import SpecReader
+from tests.engine.synthetic_run import make_run
 
 Values = dict[str, np.ndarray[Any, Any]]
 
@@ -323,6 +324,7 @@ def test_any_part_of_a_tensor_is_read_in_pieces(tmp_path: Path, monkeypatch: pyt
     with made as writer, writer.checkpoint() as checkpoint:
         checkpoint.put(path, [save(tensors, metadata={"made": "here"})])
     monkeypatch.setattr(state_file, "PIECE", piece)
+    stored = (tmp_path / "run.zarr" / path).read_bytes()
     file = Run(tmp_path / "run.zarr").state_file(0)
     assert file.tensors.keys() == tensors.keys()
     for name, tensor in tensors.items():
@@ -332,3 +334,23 @@ def test_any_part_of_a_tensor_is_read_in_pieces(tmp_path: Path, monkeypatch: pyt
         for first in range(tensor.numel() + 2):
             for stop in range(first, tensor.numel() + 3):
                 assert torch.equal(file.part(name, first, stop), tensor.reshape(-1)[first:stop])
+    (tmp_path / "run.zarr" / path).write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
+    Run(tmp_path / "run.zarr").state_file(0, checked=False)  # for its header, which is whole
+    refused(lambda: Run(tmp_path / "run.zarr").state_file(0), "the content does not match its checksum")
+
+
+@pytest.mark.parametrize("gathers", [False, True])
+@pytest.mark.parametrize(("path", "blocks"), [("step", 1), ("cube/activation_norm", 2)])
+def test_a_block_that_an_array_has_not_is_refused_and_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, blocks: int, gathers: bool
+) -> None:
+    monkeypatch.setattr(schema_module, "GATHERED_BYTES", 2**16 if gathers else 1)
+    monkeypatch.setattr(schema_module, "SHARD_SAMPLES", 8)
+    run = make_run(tmp_path / "run.zarr", checkpoints=2)
+    assert (run.schema[path].span > 1) == gathers
+    for block in (-1, blocks):
+        with pytest.raises(ValueError, match=f"{path}: block must be below {blocks}, got {block}"):
+            run.block(path, 1, block)
+    found = [run.block(path, 1, block) for block in range(blocks)]
+    whole = run.values(path)[1]
+    np.testing.assert_array_equal(np.concatenate(found, axis=-1) if blocks > 1 else found[0], whole)

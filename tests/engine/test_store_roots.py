@@ -140,3 +140,35 @@ def test_stores_that_lie_in_a_folder_are_named_up_to_three(store: Path, tmp_path
     more = f" and {number - 3} more" if number > 3 else ""
     end = f"; there is one inside: {', '.join(names[:3])}{more}" if number else ""
     refused(lambda: Run(tmp_path), f"^{tmp_path}: not a featdyn store, or one whose first checkpoint never came{end}$")
+
+
+def test_a_sample_may_be_larger_than_what_is_gathered(store: Path) -> None:
+    def widen(state: dict[str, Any], nodes: dict[str, Any], commits: list[dict[str, Any]]) -> None:
+        for lengths in (nodes[GRADIENT]["shape"], grid(nodes, GRADIENT), inner(nodes, GRADIENT)):
+            lengths[2:] = [2**13, 2**13]
+
+    schema = Root.decode(changed(store, widen), store).schema
+    assert schema[GRADIENT].span == 1
+    assert schema[GRADIENT].sample_bytes == 2 * LARGEST
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"{", b"[1]", b"nonsense", b"[" * 99_999])
+def test_what_is_no_root_is_not_said_to_be_changed_by_another_program(store: Path, content: bytes) -> None:
+    said = rf"^{store}: not a featdyn store, or its zarr\.json is damaged; run: featdyn verify {store} --repair$"
+    refused(lambda: Root.decode(content, store), said)
+    refused(lambda: Root.decode(b"{}", store), "another program has changed its zarr")
+
+
+@pytest.mark.parametrize(
+    ("left", "helps"),
+    [(["commits/root.json"], True), (["commits/000001.json"], True), (["commits/000001.2.json"], True),
+     (["commits/000002.json", "label/zarr.json"], False)],
+)  # fmt: skip
+def test_a_repair_is_offered_where_there_is_something_to_make_the_root_from(
+    tmp_path: Path, left: list[str], helps: bool
+) -> None:
+    for path in left:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("{}")
+    end = f"; run: featdyn verify {tmp_path} --repair" if helps else ""
+    refused(lambda: Root.decode(b"{", tmp_path), rf"its zarr\.json is damaged{end}$")
