@@ -29,8 +29,9 @@ from featdyn.query.cells import Cells
 from featdyn.query.folds import most_frequent
 from featdyn.query.reduce import Reduction, reduce
 from featdyn.query.stored_array import find
-from featdyn.store import ArraySpec, Run, RunWriter, Schema
+from featdyn.store import ArraySpec, Run, RunWriter, Schema, commit_result
 from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, SPLITS, write_run
+from tests.engine.synthetic_run import make_run
 
 FUNCTIONS = ("mean", "sum", "min", "max", "std", "count", "median", "q0.9", "q0.25", "mode")
 
@@ -247,6 +248,38 @@ def test_a_quantile_may_be_infinite(function: str, expected: float) -> None:
 @pytest.mark.parametrize("function", ["q0", "median", "q1", "mode", "std", "norm"])
 def test_of_one_missing_value_nothing_is_left(function: str) -> None:
     assert np.isnan(reduce(Cells.held(np.array([np.nan]), ("x",)), Reduction(function, ())).cells.load())
+
+
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with a result of axes along which there is nothing, and of one value alone."""
+    path = make_run(tmp_path_factory.mktemp("store") / "sparse.zarr", checkpoints=1).path
+    empty = {"x": (("a", "b"), np.zeros((3, 0))), "y": (("b", "a"), np.zeros((0, 3), int)), "z": ("c", np.zeros(0))}
+    commit_result(path, "e", xr.Dataset({**empty, "one": ((), 2.5), "count": ("a", [1, 2, 3])}))
+    return Run(path)
+
+
+@pytest.mark.parametrize("name", ["x", "y", "z"])
+def test_where_an_axis_has_nothing_values_are_missing(sparse: Run, name: str) -> None:
+    dim = "c" if name == "z" else "b"
+    rows, left = (1, {}) if name == "z" else (3, {"a": [0, 1, 2]})
+    for function in (*FUNCTIONS, "norm", f"argmax:{dim}", f"argmin:{dim}"):
+        found = query(sparse, f"results.e.{name}", reduce=function if ":" in function else f"{function}:{dim}")
+        expected = [0] * rows if function in ("sum", "count") else [np.nan] * rows
+        if not (name == "y" and function in ("min", "max", "argmax:b", "argmin:b")):  # of whole numbers, no NaN
+            np.testing.assert_array_equal(found[name], expected)
+        assert {key: found[key].tolist() for key in left} == left
+        if ":" in function:
+            assert found[dim].isna().all()
+    for asked in ({}, {"limit": 2}, {"top": 2}, {"sort": name}, {"sort": f"-{name}", "limit": 1}):
+        assert query(sparse, f"results.e.{name}", **asked).empty
+    with pytest.raises(FeatdynError, match=f"last minus first, and no {dim} is selected"):
+        query(sparse, f"results.e.{name}", reduce=f"diff:{dim}")
+
+
+def test_one_value_alone_is_asked_for_as_many_are(sparse: Run) -> None:
+    for asked in ({}, {"limit": 1}, {"top": 3}, {"sort": "one"}, {"reduce": "max"}, {"reduce": "median"}):
+        assert query(sparse, "results.e.one", **asked)["one"].tolist() == [2.5]
 
 
 def test_nan_is_skipped_and_nothing_left_is_nan(run: Run) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,9 +22,11 @@ from featdyn.query import query
 from featdyn.query.catalogue import Catalogue
 from featdyn.query.sql import sql, tables
 from featdyn.query.sql.tables import tables as tables_of
-from featdyn.store import Run
+from featdyn.store import Run, commit_result
 from tests.engine import question_run
 from tests.engine.question_run import CHECKPOINTS, LAYERS, SAMPLES, Held
+from tests.engine.runs import write_run
+from tests.engine.synthetic_run import add_consistency, make_run
 
 duckdb = pytest.importorskip("duckdb")
 scan = pytest.importorskip("featdyn.query.sql.scan")
@@ -155,6 +158,38 @@ def test_every_table_has_its_rows_and_columns(run: Run) -> None:
         assert sorted(found.columns) == sorted(row.columns.split(", "))
 
 
+def test_what_has_no_axis_is_a_table_of_its_own(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run.zarr", checkpoints=1).path
+    values: dict[str, Any] = {"x": (("a", "b"), np.ones((2, 3))), "y": (("b", "a"), np.ones((3, 2)))}
+    values |= {
+        "one": ((), 2.5),
+        "two": ((), 7),
+        "w": (("a", "c"), np.zeros((2, 0))),
+        "v": (("a", "b"), np.ones((2, 3))),
+    }
+    commit_result(path, "e", xr.Dataset(values, {"a": ["p", "q"]}))
+    own = Run(path)
+    assert sql(own, "select sum(x + v) as s from results.e")["s"].tolist() == [12.0]
+    assert sql(own, "select * from results.e_scalars").to_dict("records") == [{"one": 2.5, "two": 7}]
+    assert sql(own, "select count(*) as n from results.e_a_c")["n"].tolist() == [0]
+    titles = tables(own)["table"].tolist()
+    assert len(set(titles)) == len(titles)
+
+
+def test_every_variable_is_a_column(run: Run, tmp_path: Path) -> None:
+    """Also one along a single axis of a result whose other variables have more."""
+    for own in (run, write_run(tmp_path / "a.zarr"), add_consistency(make_run(tmp_path / "b.zarr", checkpoints=2))):
+        catalogue = Catalogue(own)
+        columns = set[str]()
+        for table in tables_of(catalogue):
+            columns |= {array.path for array in table.arrays.values()}
+            beside = catalogue.coordinates(table.widest.path)
+            columns |= {path for name, path in beside.items() if name in table.coordinates}
+        assert {catalogue.paths[name] for name in catalogue.names} <= columns
+    wrong = sql(Run(tmp_path / "a.zarr"), "select cut, wrong from results.consistency_cut order by cut")
+    assert wrong.to_dict("records") == [{"cut": "s1", "wrong": 3}, {"cut": "s2", "wrong": 4}]
+
+
 def test_values_are_those_of_query(written: tuple[Run, Held]) -> None:
     run, held = written
     found = sql(run, "select activation from layers.s2b3 order by checkpoint, sample")["activation"]
@@ -235,7 +270,7 @@ def test_tables_say_null_of_what_is_missing(run: Run, featdyn: Callable[..., tup
 HASTY = """
 import sys, time
 from featdyn.query.sql import scan, sql
-from featdyn.store import Run
+from featdyn.store import Run, commit_result
 
 batch, running = scan.Scan._batch, []
 

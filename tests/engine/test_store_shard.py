@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_chunks_in_another_order_with_gaps_and_left_out_are_read(
     """As other writers may leave them; one of zeros need not be there."""
     values, spec, schema, content = made
     axis, chunks, chunk = spec.dims.index("sample"), BLOCK // (spec.chunk or 1), spec.chunk or 1
-    index, body = index_of(content, chunks).copy(), b"gap"
+    index, body = index_of(content, chunks).copy(), data.draw(st.sampled_from([b"", b"gap"]))
     used = np.flatnonzero(index[:, 0] != 2**64 - 1)
     left_out = data.draw(st.sets(st.sampled_from(used.tolist())))
     expected = values.copy()
@@ -82,7 +83,7 @@ def test_chunks_in_another_order_with_gaps_and_left_out_are_read(
             expected[(slice(None),) * axis + (slice(i * chunk, (i + 1) * chunk),)] = 0
             continue
         index[i] = len(body), length
-        body += content[offset : offset + length] + b"-"
+        body += content[offset : offset + length] + data.draw(st.sampled_from([b"", b"-"]))
     table = index.tobytes()
     whole = body + table + crc32c(table).to_bytes(4, "little")
     np.testing.assert_array_equal(shard.decode(whole, spec, schema, schema.samples), expected)
@@ -117,3 +118,16 @@ def test_one_value_for_a_checkpoint_is_itself() -> None:
     content = b"".join(shard.encode(np.array([1, 2, 3], ">f4"), spec, schema))
     assert content == np.array([1, 2, 3], "<f4").tobytes()
     assert shard.decode(content, spec, schema, 1).tolist() == [1, 2, 3]
+
+
+def test_what_does_not_pay_to_be_compressed_is_stored_as_it_is() -> None:
+    spec = ArraySpec("a", ("sample", "f"), (8, 4096), "uint8", chunk=2)
+    schema = Schema((spec,), 8, BLOCK, "zstd")
+    draw = np.random.default_rng(0)
+    for kinds, stored in ((256, True), (4, False)):
+        values = draw.integers(0, kinds, (8, 4096), dtype=np.uint8)
+        index = index_of(b"".join(shard.encode(values, spec, schema)), 4)
+        lengths = index[:, 1].tolist()
+        assert lengths == [2 * 4096 + 16] * 4 if stored else all(n < 4096 for n in lengths)
+    whole = b"".join(shard.encode(values, spec, replace(schema, codec="none")))
+    assert index_of(whole, 4)[:, 1].tolist() == [2 * 4096] * 4
