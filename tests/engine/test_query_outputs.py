@@ -28,6 +28,7 @@ def write(
     squared: bool = False,
     softmax: bool = False,
     attributes: dict[str, Any] | None = None,
+    axis: str = "class",
 ) -> tuple[Run, NDArray[np.float64]]:
     """Write a run of these labels, or targets of a regression; return it and its outputs, a NaN among them."""
     outputs = np.random.default_rng(width).standard_normal((CHECKPOINTS, SAMPLES, width)).astype(np.float32)
@@ -39,7 +40,7 @@ def write(
         z, own = np.nan_to_num(outputs[..., 0]), np.asarray(label, np.float64)
         loss = (z - own) ** 2 if squared else np.logaddexp(0, z) - own * z
     specs = [ArraySpec(name, (), (), "int64") for name in ("checkpoint", "step")]
-    specs.append(ArraySpec("outputs/logits", ("sample", "class"), (SAMPLES, width), "float32"))
+    specs.append(ArraySpec("outputs/logits", ("sample", axis), (SAMPLES, width), "float32"))
     specs.append(ArraySpec("outputs/loss", ("sample",), (SAMPLES,), "float32"))
     coords = {"sample": np.array([f"s{i:02d}" for i in range(SAMPLES)], dtype=object)}
     static = {"": xr.Dataset(coords=coords | ({} if label is None else {"label": ("sample", label)}))}
@@ -81,8 +82,9 @@ def test_one_logit_and_several_say_their_class(tmp_path: Path, width: int) -> No
     np.testing.assert_allclose(told["confidence"].astype(float), found["confidence"])
 
 
-def test_outputs_that_are_probabilities_are_the_confidence(tmp_path: Path) -> None:
-    run, outputs = write(tmp_path / "run.zarr", 3, np.arange(SAMPLES) % 3, softmax=True)
+@pytest.mark.parametrize("width", [2, 3])
+def test_outputs_that_are_probabilities_are_the_confidence(tmp_path: Path, width: int) -> None:
+    run, outputs = write(tmp_path / "run.zarr", width, np.arange(SAMPLES) % width, softmax=True)
     found = query(run, "outputs.confidence")["confidence"]
     np.testing.assert_allclose(found, outputs.max(-1).reshape(-1), rtol=1e-6)
 
@@ -124,12 +126,24 @@ def test_labels_that_are_no_class_are_neither_right_nor_wrong(tmp_path: Path, wi
         (1, np.linspace(-1, 1, SAMPLES), {"squared": True}),
         (3, np.linspace(-1, 1, SAMPLES), {}),
         (1, np.arange(SAMPLES), {"squared": True}),
+        (1, np.arange(SAMPLES) % 3, {}),
+        (3, np.arange(SAMPLES) % 3, {"axis": "value"}),
         (1, np.arange(SAMPLES) % 2, {"squared": True}),
     ],
-    ids=["values", "vectors", "one output alone", "labels of floats", "of several", "counts", "0 and 1 as values"],
+    ids=[
+        "values",
+        "vectors",
+        "one output alone",
+        "labels of floats",
+        "of several",
+        "counts",
+        "three counts",
+        "another axis",
+        "0 and 1 as values",
+    ],
 )
 def test_a_regression_has_no_classes(
-    tmp_path: Path, width: int, label: NDArray[np.generic] | None, more: dict[str, bool]
+    tmp_path: Path, width: int, label: NDArray[np.generic] | None, more: dict[str, Any]
 ) -> None:
     run, _ = write(tmp_path / "run.zarr", width, label, **more)
     assert variables(run, "outputs.*")["variable"].tolist() == ["outputs.logits", "outputs.loss"]
@@ -138,8 +152,9 @@ def test_a_regression_has_no_classes(
             query(run, name)
 
 
-def test_a_classifier_without_labels_predicts_and_is_neither_right_nor_wrong(tmp_path: Path) -> None:
-    run, logits = write(tmp_path / "run.zarr", 3, None)
+@pytest.mark.parametrize("width", [2, 3])
+def test_a_classifier_without_labels_predicts_and_is_neither_right_nor_wrong(tmp_path: Path, width: int) -> None:
+    run, logits = write(tmp_path / "run.zarr", width, None)
     found = query(run, "outputs.prediction", where="checkpoint=0")["prediction"]
     np.testing.assert_array_equal(found, logits[0].argmax(-1))
     with pytest.raises(FeatdynError, match=r"no variable 'outputs\.correct'"):
