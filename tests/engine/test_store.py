@@ -267,16 +267,15 @@ def test_a_run_names_eight_layers_and_counts_the_others(tmp_path: Path, number: 
     assert "checkpoints  2\n" in said  # nothing says the step
 
 
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.999, 1.0])
-def test_of_a_share_of_the_files_one_more_is_checked_than_too_few(tmp_path: Path, share: float) -> None:
-    store = write_run(tmp_path / "run.zarr", checkpoints=2).path
+def test_of_a_share_of_the_files_one_more_is_checked_than_too_few(tmp_path: Path) -> None:
+    store = write_run(tmp_path / "run.zarr", checkpoints=1).path
     whole = verify(store)
-    drawn = verify(store, sample=share, seed=3)
-    manifests = whole.commits
-    least = share * (whole.files - manifests)
-    assert least <= drawn.files - manifests < least + 1
-    assert (drawn.of, drawn.seed, whole.of, whole.seed) == (whole.files, 3, whole.files, None)
-    assert verify(store, sample=share).seed is not None
+    for share in (0.01, 0.3, 0.5, 0.999, 1.0):
+        drawn = verify(store, sample=share, seed=3)
+        least = share * (whole.files - whole.commits)
+        assert least <= drawn.files - whole.commits < least + 1
+        assert (drawn.of, drawn.seed, whole.of, whole.seed) == (whole.files, 3, whole.files, None)
+    assert verify(store, sample=0.01).seed is not None
     for wrong in (0.0, -0.1, 1.001):
         with pytest.raises(ValueError, match="sample must be above 0 and at most 1"):
             verify(store, sample=wrong)
