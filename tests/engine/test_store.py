@@ -281,11 +281,11 @@ def test_of_a_share_of_the_files_one_more_is_checked_than_too_few(tmp_path: Path
             verify(store, sample=wrong)
 
 
-@pytest.mark.parametrize(("width", "rows"), [(2**23, 2), (2**23 + 1, 1)])
-def test_a_chunk_of_a_result_has_16_mebibytes_at_most(width: int, rows: int) -> None:
-    dataset = xr.Dataset(
-        {"x": (("a", "b"), np.zeros((3, width), np.int8)), "y": ((), 1.0), "empty": ("c", np.zeros(0))}
-    )
+@pytest.mark.parametrize(
+    ("dtype", "width", "rows"), [("int8", 2**23, 2), ("int8", 2**23 + 1, 1), ("float64", 2**20, 2)]
+)
+def test_a_chunk_of_a_result_has_16_mebibytes_at_most(dtype: str, width: int, rows: int) -> None:
+    dataset = xr.Dataset({"x": (("a", "b"), np.zeros((3, width), dtype)), "y": ((), 1.0), "empty": ("c", np.zeros(0))})
     documents, chunks = datasets.encode(dataset, "results/r/000002")
     grid = documents["results/r/000002/x"]["chunk_grid"]["configuration"]["chunk_shape"]
     assert grid == [rows, width]

@@ -136,3 +136,15 @@ def test_rows_are_grouped_by_sixteen_or_a_fourth_of_them(number: int) -> None:
                     left[: row.length] ^= np.frombuffer(by_path[row.path].row, np.uint8)
             assert left[: lost.length].tobytes() == by_path[lost.path].row
             assert not left[lost.length :].any()
+
+
+def test_what_lies_in_one_folder_or_of_one_layer_is_in_groups_apart() -> None:
+    """So that a folder that is lost costs each group one row."""
+    rows = [
+        WrittenRow(f"layers/l{layer}/{kind}/0.{block}.0", 8, 0, 8, b"12345678")
+        for layer in range(16) for kind in ("activation", "gradient") for block in range(2)
+    ]  # fmt: skip
+    found = parity.grouped(rows)
+    assert len(found) == 4
+    for group in found:
+        assert len({row.path.split("/")[1] for row in group.rows}) == 16
