@@ -280,6 +280,9 @@ def test_where_an_axis_has_nothing_values_are_missing(sparse: Run, name: str) ->
 def test_one_value_alone_is_asked_for_as_many_are(sparse: Run) -> None:
     for asked in ({}, {"limit": 1}, {"top": 3}, {"sort": "one"}, {"reduce": "max"}, {"reduce": "median"}):
         assert query(sparse, "results.e.one", **asked)["one"].tolist() == [2.5]
+    for name, condition in (("results.e.one", "one>0"), ("results.e.count", "results.e.one>0")):
+        with pytest.raises(FeatdynError, match=f"^--where '{condition}': .*one is one value, along no axis$"):
+            query(sparse, name, where=condition)
 
 
 def test_nan_is_skipped_and_nothing_left_is_nan(run: Run) -> None:

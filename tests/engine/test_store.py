@@ -15,11 +15,11 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featdyn.store import ArraySpec, Run, RunWriter, Schema, datasets, gathered, shard, verify
+from featdyn.store import ArraySpec, Run, RunWriter, Schema, datasets, gathered, reader, shard, verify
 from featdyn.store import schema as schema_module
 from featdyn.store.kept import Kept
 from featdyn.store.metadata import chunk_key
-from featdyn.store.schema import DTYPES
+from featdyn.store.schema import DTYPES, Codec
 from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, refused, result_dataset, write_run
 from tests.engine.spec_reader import SpecReader
 from tests.engine.synthetic_run import make_run
@@ -353,3 +353,26 @@ def test_a_block_that_an_array_has_not_is_refused_and_no_damage(
     found = [run.block(path, 1, block) for block in range(blocks)]
     whole = run.values(path)[1]
     np.testing.assert_array_equal(np.concatenate(found, axis=-1) if blocks > 1 else found[0], whole)
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+@pytest.mark.parametrize("gathers", [False, True])
+@pytest.mark.parametrize("partly", [0, 2**20])
+def test_rows_of_a_block_are_those_of_numpy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: Codec, gathers: bool, partly: int
+) -> None:
+    monkeypatch.setattr(reader, "PARTLY", partly)
+    spec = ArraySpec("layers/a/activation", ("d", "sample"), (2, 6), "float32")
+    schema = Schema((spec,), 6, 8, codec)
+    values = np.arange(12, dtype=np.float32).reshape(2, 6)
+    made = RunWriter.create(
+        tmp_path / "run.zarr", schema.gathered() if gathers else schema, static={}, attributes={}
+    )  # fmt: skip
+    with made as writer, writer.checkpoint() as checkpoint:
+        checkpoint.write(spec.path, values)
+    run = Run(tmp_path / "run.zarr")
+    for start in (None, -2, 0, 3, 6, 9):
+        for stop in (None, -5, 0, 1, 4, 12):
+            for step in (None, 2, -1):
+                rows = slice(start, stop, step)
+                np.testing.assert_array_equal(run.block(spec.path, 0, 0, rows=rows), values[:, rows])

@@ -309,14 +309,14 @@ def read_block(
         return _of_chunk(chunk, spec, schema, checkpoint, block, rows)
     key, samples = _key(schema, path, checkpoint, block), schema.block_slice(block)
     count = samples.stop - samples.start
-    start, stop, _ = rows.indices(count)
+    start, stop, step = rows.indices(count)
     with _readable(place, key):
-        if spec.sample_axis is None or (start, stop) == (0, count):
+        if spec.sample_axis is None or (start, stop, step) == (0, count, 1):
             return shard.decode(place.view(key), spec, schema, count)
-        if count * spec.sample_bytes <= PARTLY:
+        if count * spec.sample_bytes <= PARTLY or step != 1:
             found = shard.decode(place.view(key), spec, schema, count)
             return found[(slice(None),) * spec.sample_axis + (rows,)]
-        return shard.select(partial(place.part, key), place.size(key), spec, schema, slice(start, stop))
+        return shard.select(partial(place.part, key), place.size(key), spec, schema, slice(start, max(start, stop)))
 
 
 def _key(schema: Schema, path: str, checkpoint: int, block: int) -> str:
