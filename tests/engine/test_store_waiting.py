@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from featdyn.errors import StoreError
-from featdyn.store import lease, right
+from featdyn.store import lease, locate, right
 from featdyn.store.lease import NAME, SECONDS, Lease
 from featdyn.store.lock import RANKS, TURN, WriterLock
 from featdyn.store.record import Version
 from tests.engine.buckets import Clock
 from tests.engine.dict_place import Dictionary
+from tests.engine.test_store_turns import failing
 
 
 class Counting(Dictionary):
@@ -221,3 +222,35 @@ def test_a_client_is_as_patient_as_is_asked_and_speaks_http_where_that_is_allowe
     assert (how["retry_config"]["max_retries"], how["retry_config"]["retry_timeout"].total_seconds()) == (2, 11)
     backoff = how["retry_config"]["backoff"]
     assert backoff["init_backoff"] < backoff["max_backoff"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_what_is_written_renews_a_lease_only_where_it_would_not_last(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "bucket":
+        pytest.importorskip("obstore")
+        place = locate(f"memory://waiting{os.getpid()}")
+    else:
+        fcntl = pytest.importorskip("fcntl")
+        monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
+        place = locate(tmp_path)
+
+    def leases() -> dict[str, bytes]:
+        return {path: place.read(path) for path in place.listing() if path.startswith(NAME)}
+
+    with place.lock():
+        held = leases()
+        assert held
+        clock.time += SECONDS - 0.5
+        place.write("a", [b"x"])
+        place.replace("b", b"y")
+        assert leases() == held
+        assert place.snapshot(b"", {}).read_only
+        clock.time += 0.5
+        place.write("c", [b"x"])
+        renewed = leases()
+        assert renewed != held
+        clock.time += SECONDS - 25  # a delete in a bucket has no condition, and has to be over before the lease is
+        place.remove("a")
+        assert (leases() != renewed) == (kind == "bucket")
