@@ -167,6 +167,12 @@ def test_nothing_counted_is_zero_and_no_error(run: Run) -> None:
     assert found["activation_norm"].tolist() == [0, 0, 0]
 
 
+def test_conditions_on_values_along_one_axis(run: Run) -> None:
+    for condition, kept in (("train_loss<0.7", [2, 3]), ("train_loss>=0.5", [1, 2]), ("train_loss!=1", [0, 2, 3])):
+        assert query(run, "train_loss", where=condition)["checkpoint"].tolist() == kept
+    assert query(run, "train_loss", where="train_loss<=1", top=1)["checkpoint"].tolist() == [1]
+
+
 def test_a_variable_sorts_by_its_whole_name_too(run: Run) -> None:
     pd.testing.assert_frame_equal(query(run, NORM, sort=f"-{NORM}"), query(run, NORM, sort="-activation_norm"))
     both = ["layers.stem.activation", "layers.s3b1.activation"]
