@@ -586,6 +586,15 @@ def test_a_home_in_the_name_of_an_output_file(featdyn, small_store, tmp_path, mo
     assert (tmp_path / "x.csv").exists()
 
 
+def test_a_file_in_the_folder_that_one_is_in_needs_no_path(featdyn, tmp_path, monkeypatch):
+    store = make_run(tmp_path / "run.zarr", checkpoints=1).path
+    monkeypatch.chdir(tmp_path)
+    assert featdyn("query", store, "step", "-o", "steps.csv") == (0, "", "")
+    assert (tmp_path / "steps.csv").read_text().splitlines()[1].endswith(",0")
+    code, _, err = featdyn("query", store, "step", "-o", "")
+    assert (code, err) == (1, "featdyn: -o '': give the name of a file\n")
+
+
 def test_sizes_are_said_in_mebibytes(featdyn, tmp_path):
     from featdyn.store import RunWriter, Schema
 

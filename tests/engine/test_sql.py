@@ -158,22 +158,23 @@ def test_every_table_has_its_rows_and_columns(run: Run) -> None:
         assert sorted(found.columns) == sorted(row.columns.split(", "))
 
 
-def test_what_has_no_axis_is_a_table_of_its_own(tmp_path: Path) -> None:
+def test_each_set_of_axes_is_a_table_and_what_most_share_has_the_name(tmp_path: Path) -> None:
+    """Of two axes or more; coordinates have none of their own."""
     path = make_run(tmp_path / "run.zarr", checkpoints=1).path
-    values: dict[str, Any] = {"x": (("a", "b"), np.ones((2, 3))), "y": (("b", "a"), np.ones((3, 2)))}
-    values |= {
-        "one": ((), 2.5),
-        "two": ((), 7),
-        "w": (("a", "c"), np.zeros((2, 0))),
-        "v": (("a", "b"), np.ones((2, 3))),
-    }
-    commit_result(path, "e", xr.Dataset(values, {"a": ["p", "q"]}))
+    of = {"x": "ab", "v": "ab", "y": "ba", "u": "abd", "w": "ac", "p": "a", "q": "a", "r": "a", "one": "", "two": ""}
+    lengths = {"a": 2, "b": 3, "c": 0, "d": 1}
+    values = {name: (tuple(dims), np.full([lengths[dim] for dim in dims], 2.5)) for name, dims in of.items()}
+    commit_result(path, "e", xr.Dataset(values, {"z": ("a", [7, 8]), "a": ["p", "q"]}))
     own = Run(path)
-    assert sql(own, "select sum(x + v) as s from results.e")["s"].tolist() == [12.0]
-    assert sql(own, "select * from results.e_scalars").to_dict("records") == [{"one": 2.5, "two": 7}]
+    columns = {row.table.removeprefix("results."): row.columns for row in tables(own).itertuples()}
+    assert {name: said for name, said in columns.items() if name.split("_")[0] == "e"} == {
+        "e": "a, z, b, v, x", "e_a": "a, z, p, q, r", "e_a_b_d": "a, z, b, d, u", "e_a_c": "a, z, c, w",
+        "e_b_a": "b, a, z, y", "e_scalars": "one, two",
+    }  # fmt: skip
+    assert sql(own, "select sum(x + v) as s from results.e")["s"].tolist() == [30.0]
+    assert sql(own, "select * from results.e_scalars").to_dict("records") == [{"one": 2.5, "two": 2.5}]
     assert sql(own, "select count(*) as n from results.e_a_c")["n"].tolist() == [0]
-    titles = tables(own)["table"].tolist()
-    assert len(set(titles)) == len(titles)
+    assert list(sql(own, "select * from results.e_b_a")) == ["b", "a", "z", "y"]
 
 
 def test_every_variable_is_a_column(run: Run, tmp_path: Path) -> None:
