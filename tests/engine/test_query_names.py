@@ -101,7 +101,11 @@ def test_checkpoint_and_step_of_a_result(run: Run) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("results.consistency.accuracy", {"where": "checkpoint=-1"}, r"checkpoint of accuracy: say t1 \(.*\) or t2 \("),
+        (
+            "results.consistency.accuracy",
+            {"where": "checkpoint=-1"},
+            r"of accuracy: say t1 \(checkpoint of .*\) or t2 \(checkpoint of ",
+        ),
         ("results.consistency.accuracy", {"where": "step>1"}, r"step of accuracy: say step1 \(.*\) or step2 \("),
         ("results.consistency.accuracy", {"by": "checkpoint"}, "say t1"),
         ("results.consistency.accuracy", {"reduce": "mean:checkpoint"}, "say t1"),

@@ -180,6 +180,17 @@ def test_a_label_without_a_name_has_none(tmp_path: Path, classes: list[str]) -> 
     assert "class_name" not in variables(bare)["variable"].tolist()
 
 
+@pytest.mark.parametrize(("classes", "tells"), [(["0", "1"], False), (["0", "one"], True), (["1", "0"], True)])
+def test_names_that_are_the_numbers_of_classes_stand_beside_no_row(
+    tmp_path: Path, classes: list[str], tells: bool
+) -> None:
+    attributes = {"dataset": {"classes": classes}}
+    run, _ = write(tmp_path / "run.zarr", 2, np.arange(SAMPLES) % 2, attributes=attributes)
+    assert ("class_name" in query(run, "outputs.loss")) is tells
+    for asked in ({"where": f"class_name={classes[0]}"}, {"sort": "class_name"}):  # who asks for them has them
+        assert "class_name" in query(run, "outputs.loss", **asked)
+
+
 def test_labels_of_a_regression_have_a_mean(tmp_path: Path) -> None:
     label = np.linspace(-1, 1, SAMPLES) ** 3 + 1
     run, _ = write(tmp_path / "run.zarr", 1, label, squared=True)
