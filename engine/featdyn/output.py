@@ -45,9 +45,9 @@ def output_file(path: str | Path, *, parents: bool = False) -> Iterator[BinaryIO
     through = os.path.exists(path) and not os.path.isfile(path)
     # What a link such as /dev/stdout leads to may be a pipe, which has no path of its own.
     target = Path(path) if through else Path(os.path.realpath(path))
+    if target.is_dir():
+        raise FeatdynError(f"{path}: cannot be written: is a folder, give a file")
     try:
-        if target.is_dir():
-            raise IsADirectoryError(0, "is a folder, give a file")
         if parents and not through:
             target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "wb") if through else _replaced(target) as stream:

@@ -30,7 +30,7 @@ class Options(BaseModel):
         if isinstance(value, bool) and bool not in kinds and {int, float} & kinds:  # true, for pydantic, is a 1
             raise ValueError("input should be a number")
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise ValueError("input should be less than 2^63")
+            raise ValueError(f"input should be {'less than 2^63' if value > 0 else 'at least -2^63'}")
         return value
 
 
@@ -54,9 +54,8 @@ def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:
         field = ".".join(str(part) for part in first["loc"] if part not in ("int", "str"))
         if first["type"] == "extra_forbidden":
             raise _unknown(model, first["loc"], what) from None
-        # What is wrong of several fields together comes with all of them.
-        unsaid = first["type"] == "missing" or isinstance(first["input"], Mapping)
-        given = "" if unsaid else f", got {first['input']!r}"
+        # What is lacking, or wrong of several fields together, comes with all of them.
+        given = "" if isinstance(first["input"], Mapping) else f", got {first['input']!r}"
         text = first["msg"].lower().removeprefix("value error, ").replace("tuple", "list")
         raise RecipeError(": ".join(part for part in (what, field, text) if part) + given) from None
 

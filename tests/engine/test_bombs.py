@@ -16,7 +16,7 @@ from numcodecs.zstd import compress
 
 from featdyn.errors import StoreError
 from featdyn.query import query
-from featdyn.store import Run, commit, verify, zstd
+from featdyn.store import Run, bounds, commit, verify, zstd
 from featdyn.store.bounds import TEXT
 from featdyn.store.commit import Listing
 from featdyn.store.place import DOCUMENT
@@ -124,3 +124,37 @@ def test_any_bytes_are_no_frame_or_one(content: bytes) -> None:
     for frame in (content, zstd.MAGIC + content):
         with pytest.raises((ValueError, RuntimeError, StoreError)):
             zstd.expand(frame, 12345)
+
+
+def repeated(size: int) -> bytes:
+    """Return a frame that does not say its size: blocks of one byte, so many times in all."""
+    lengths = [zstd.BLOCK] * (size // zstd.BLOCK) + [size % zstd.BLOCK]
+    blocks = [(n << 3 | 1 << 1 | (i + 1 == len(lengths))).to_bytes(3, "little") + b"\0" for i, n in enumerate(lengths)]
+    return zstd.MAGIC + b"\x00\x38" + b"".join(blocks)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 2 * 4 * 6 + bounds.SLACK), ("string", TEXT)])
+def test_a_chunk_decodes_to_so_much_at_most(dtype: str, most: int, sharded: bool) -> None:
+    """Twice what its array says and a MiB, where the frame does not say its size; of text what is allowed for text."""
+    packed: list[dict[str, Any]] = [{"name": "bytes"}, {"name": "zstd"}]
+    document = {"node_type": "array", "data_type": dtype, "codecs": packed}
+    document["chunk_grid"] = {"configuration": {"chunk_shape": [2, 3]}}
+    if sharded:
+        inner = {"chunk_shape": [2, 3], "codecs": packed}
+        document["codecs"] = [{"name": "sharding_indexed", "configuration": inner}]
+        document["chunk_grid"] = {"configuration": {"chunk_shape": [4, 3]}}
+    for size, fits in ((most, True), (most + 1, False)):
+        frame = repeated(size)
+        index = np.array([[2**64 - 1, 2**64 - 1], [0, len(frame)]], "<u8").tobytes()
+        whole = frame + index + crc32c(index).to_bytes(4, "little") if sharded else frame
+        for content, is_whole in ((whole, True), (frame, False)):
+            for key in ("a/b/c/0/0", "a/b/0.0"):
+                if fits:
+                    bounds.check({"a/b": document}, key, content, "r", whole=is_whole)
+                    continue
+                with pytest.raises(ValueError, match=f"decodes to {size} bytes instead of"):
+                    bounds.check({"a/b": document}, key, content, "r", whole=is_whole)
+    for key in ("a/b/zarr.json", "c/0", "a/0"):  # no chunk of it
+        bounds.check({"a/b": document, "a": {"node_type": "group"}}, key, None, "r", whole=True)
+    refused(lambda: bounds.check({"a/b": document}, "a/b/c/0/0", None, "r", whole=True), "r: a/b/c/0/0 is missing; run")

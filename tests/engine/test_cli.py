@@ -174,6 +174,38 @@ NEEDED = {
 """And what it cannot do without."""
 
 
+SWITCHES = {
+    "train": {"--download", "--accept-changes", "--list", "--fields"}, "capture": {"--accept-changes"},
+    "info": {"--results"}, "query": {"--raw", "--list"}, "sql": {"--raw"}, "compare": {"--raw"}, "gc": {"--dry-run"},
+    "verify": {"--repair", "--capture"}, "reproduce": {"--keep-stores", "--plan", "--list"},
+}  # fmt: skip
+"""What takes no value, beside --json."""
+RANGES = {
+    "train": {"--seeds": (1, None)}, "query": {"--top": (1, None), "--limit": (1, None)},
+    "verify": {"--seed": (0, None)}, "serve": {"--port": (0, 65535)},
+}  # fmt: skip
+FOLDERS, FILES = {"demo", "reproduce"}, {"query", "sql", "compare", "report", "plot", "export"}
+"""Whose --out is a folder, and a file."""
+
+
+def test_what_each_command_takes_without_a_value_and_within_what_bounds():
+    import click
+
+    from featdyn.cli.main import COMMANDS
+    from featdyn.cli.main import featdyn as whole
+
+    for name in COMMANDS:
+        if name == "analyze":
+            continue
+        options = [o for o in whole.get_command(click.Context(whole), name).params if isinstance(o, click.Option)]
+        switches = {o.opts[0] for o in options if o.is_flag and o.name != "kind" and not o.secondary_opts}
+        assert (name, switches) == (name, SWITCHES.get(name, set()))
+        ranges = {o.opts[0]: (o.type.min, o.type.max) for o in options if isinstance(o.type, click.IntRange)}
+        assert (name, ranges) == (name, RANGES.get(name, {}))
+        out = [(o.type.file_okay, o.type.dir_okay) for o in options if o.name == "out"]
+        assert (name, out) == (name, [(False, True)] if name in FOLDERS else [(True, False)] if name in FILES else [])
+
+
 def test_what_each_command_takes_several_times_needs_and_shows_of_its_defaults():
     import click
 
@@ -552,6 +584,79 @@ def test_a_home_in_the_name_of_an_output_file(featdyn, small_store, tmp_path, mo
     monkeypatch.setenv("HOME", str(tmp_path))
     assert featdyn("query", small_store, "train_loss", "--format", "csv", "--out=~/x.csv")[0] == 0
     assert (tmp_path / "x.csv").exists()
+
+
+def test_a_file_in_the_folder_that_one_is_in_needs_no_path(featdyn, tmp_path, monkeypatch):
+    store = make_run(tmp_path / "run.zarr", checkpoints=1).path
+    monkeypatch.chdir(tmp_path)
+    assert featdyn("query", store, "step", "-o", "steps.csv") == (0, "", "")
+    assert (tmp_path / "steps.csv").read_text().splitlines()[1].endswith(",0")
+    code, _, err = featdyn("query", store, "step", "-o", "")
+    assert (code, err) == (1, "featdyn: -o '': give the name of a file\n")
+
+
+def test_sizes_are_said_in_mebibytes(featdyn, tmp_path):
+    from featdyn.store import RunWriter, Schema
+
+    specs = [
+        ArraySpec("step", (), (), "int64"),
+        ArraySpec("layers/a/activation", ("sample", "f"), (3, 400_000), "float16"),
+    ]
+    store = tmp_path / "run.zarr"
+    with RunWriter.create(store, Schema.build(specs, 3), static={}, attributes={}) as writer, writer.checkpoint() as at:
+        at.write("step", np.array(0))
+        for block in range(writer.schema.blocks):
+            at.write(specs[1].path, np.ones((3, 400_000), np.float16)[writer.schema.block_slice(block)], block)
+    lines = [line.split() for line in featdyn("info", store)[1].splitlines()]
+    assert ["a", "400000", "float16", "2.3", "MiB"] in lines  # of all samples, one checkpoint
+    found = json.loads(featdyn("verify", store, "--json")[1])
+    size = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+    assert 0.9 * size < found["bytes"] <= size
+    said = featdyn("verify", store)[1]
+    assert f"1 commits, {found['files']} files, {found['bytes'] / 2**20:.1f} MiB: sound" in said
+    with open(store / "layers/a/activation/c.9.0.0", "wb") as file:  # of a checkpoint that never came
+        file.truncate(3 * 2**20)
+    assert featdyn("gc", store)[1].endswith("removed 1 files, 3145728 bytes (3.0 MiB)\n")
+
+
+def test_a_fraction_of_the_files_is_above_none_and_at_most_all(featdyn, tmp_path):
+    store = make_run(tmp_path / "run.zarr", checkpoints=1).path
+    whole = json.loads(featdyn("verify", store, "--json")[1])
+    for share, code in (("0", 2), ("-0.1", 2), ("1.01", 2), ("1", 0), ("0.001", 0)):
+        assert (share, featdyn("verify", store, "--sample", share, "--seed", "0")[0]) == (share, code)
+    drawn = json.loads(featdyn("verify", store, "--sample", "1", "--seed", "0", "--json")[1])
+    assert (drawn["files"], drawn["of"]) == (whole["files"], whole["files"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; what was committed is safe"),
+        (MemoryError("of 3 GiB"), 1, "not enough memory (of 3 GiB)"),
+        (MemoryError(), 1, "not enough memory"),
+        (OSError(28, "No space left on device"), 1, "standard output: No space left on device"),
+        (PermissionError(13, "Permission denied", "a b"), 1, "a b: Permission denied"),
+        (OSError("odd"), 1, "OSError: odd (unexpected: featdyn --debug shows where)"),
+        (ZeroDivisionError("by\n0"), 1, "ZeroDivisionError: by 0 (unexpected: featdyn --debug shows where)"),
+        (ValueError("x" * 300), 1, f"ValueError: {'x' * 100}... (unexpected: featdyn --debug shows where)"),
+        (ValueError("x" * 299), 1, f"ValueError: {'x' * 299} (unexpected: featdyn --debug shows where)"),
+    ],
+)
+def test_whatever_goes_wrong_is_one_line_and_an_exit_code(featdyn, tmp_path, monkeypatch, error, code, said):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("featdyn.store.Run", fail)
+    found = featdyn("info", tmp_path)
+    assert (*found[:2], found[2].removeprefix("\n")) == (code, "", f"featdyn: {said}\n")  # a new line behind ^C
+
+
+def test_the_command_alone_shows_its_help_as_wrong_usage(featdyn):
+    for words in ([], ["analyze"]):
+        code, out, err = featdyn(*words)
+        assert code == 2
+        assert "Usage: " in err
+        assert out == ""
 
 
 def test_info_of_a_layer_that_only_the_cube_knows(featdyn, tmp_path):

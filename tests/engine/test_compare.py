@@ -74,6 +74,7 @@ def test_checkpoints_are_chosen_by_steps_or_by_training_accuracy(runs):
     curve = compare(runs, ["train_accuracy", "test_accuracy"], t2=0.0)
     assert curve["quantity"].tolist() == ["train_accuracy"] * 2 + ["test_accuracy"] * 2
     assert curve["value"].isna().tolist() == [True, True, False, False]
+    assert curve["runs"].tolist() == [0, 0, 3, 3]
 
 
 def test_a_recorded_run_at_matched_accuracy(small_store):
@@ -153,7 +154,22 @@ def test_command(runs, tmp_path):
     assert found.exit_code == 0, found.output
     rows = json.loads(found.stdout)
     assert {row["group"] for row in rows} == {"labels.noise=0.0", "labels.noise=1.0"}
-    assert (tmp_path / "f.html").exists()
+    assert {round(row["value"], 6) for row in rows} == {0.92, 0.4}  # at the defaults of t1 and t2
+    ends = {
+        (): "t2: the last checkpoint. t1: the last checkpoint at or before 0.5 of t2's steps.",
+        (
+            "--t2",
+            "0.5",
+            "--t1",
+            "1",
+        ): "t2: the last checkpoint at or before 0.5 of all steps. t1: the last checkpoint at "
+        "or before 1 of t2's steps.",
+        ("--fit", "0.75"): "t2: the first checkpoint with 0.75 of its training probes right. t1: ",
+    }
+    for more, said in ends.items():
+        found = CliRunner().invoke(featdyn, [*arguments, *more, "-o", str(tmp_path / "f.html")])
+        assert found.exit_code == 0, found.output
+        assert said in Page(tmp_path / "f.html").text
 
 
 def test_what_cannot_be_compared(runs):
@@ -161,8 +177,12 @@ def test_what_cannot_be_compared(runs):
         compare(runs, ["results.drift.motion"])
     with pytest.raises(FeatdynError, match=r"'results\.consistency\.agreemnt'; did you mean results"):
         compare(runs, ["results.consistency.agreemnt"])
-    with pytest.raises(FeatdynError, match="t1 must lie between 0 and 1"):
-        compare(runs, [AGREEMENT], t1=3)
+    for name, share in (("t1", 3), ("t1", -0.01), ("t2", 1.01), ("fit", -1), ("fit", 1.01)):
+        with pytest.raises(FeatdynError, match=f"{name} must lie between 0 and 1, got {share}"):
+            compare(runs, [AGREEMENT], **{name: share})
+    for given in (([], [AGREEMENT]), (runs, [])):
+        with pytest.raises(FeatdynError, match="at least one run and one quantity"):
+            compare(*given)
     with pytest.raises(FeatdynError, match="split: these values are text"):
         compare(runs[:1], ["split"])
     with pytest.raises(FeatdynError, match="of one recipe and seed, which are no independent repeats"):
@@ -170,19 +190,25 @@ def test_what_cannot_be_compared(runs):
 
 
 @pytest.mark.parametrize("unit", [1, 100])  # a share, and in percent
-def test_intervals_of_recorded_accuracies_stay_within_what_is_possible(tmp_path, unit):
-    for seed, accuracy in enumerate((0.02, 0.95)):
-        specs = [ArraySpec(name, (), (), "float64") for name in ("checkpoint", "step", "test_accuracy")]
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("train_accuracy", 0), ("test_accuracy", 0), ("outputs/confidence", 0), ("outputs/correct", 0),
+     ("cube/activation_sparsity", 0), ("cube/activation_cosine", -1)],
+)  # fmt: skip
+def test_intervals_of_what_is_recorded_stay_within_what_is_possible(tmp_path, name, least, unit):
+    values = [unit * (least + 0.02), unit * 0.95]
+    for seed, value in enumerate(values):
+        specs = [ArraySpec(path, (), (), "float64") for path in ("checkpoint", "step", name)]
         static = {"": xr.Dataset(coords={"sample": np.array(["a"], dtype=object)})}
         recipe = {"recipe": {"training": {"seed": seed}}}
         path = tmp_path / f"{seed}.zarr"
         made = RunWriter.create(path, Schema.build(specs, 1), static=static, attributes=recipe)
         with made as writer, writer.checkpoint() as checkpoint:
-            for name, value in (("checkpoint", 0), ("step", 0), ("test_accuracy", unit * accuracy)):
-                checkpoint.write(name, np.array(value, "float64"))
-    row = next(compare([*tmp_path.glob("*.zarr")], ["test_accuracy"]).itertuples())
-    free = mean_estimate([0.02 * unit, 0.95 * unit])
-    assert (row.low, row.high) == ((0, 1) if unit == 1 else pytest.approx((free.low, free.high)))
+            for path, number in (("checkpoint", 0), ("step", 0), (name, value)):
+                checkpoint.write(path, np.array(number, "float64"))
+    row = next(compare([*tmp_path.glob("*.zarr")], [name.replace("/", ".")]).itertuples())
+    free = mean_estimate(values)
+    assert (row.low, row.high) == ((least, 1) if unit == 1 else pytest.approx((free.low, free.high)))
 
 
 def test_intervals_stay_within_what_is_possible(tmp_path):
@@ -196,6 +222,10 @@ def test_intervals_stay_within_what_is_possible(tmp_path):
     assert (summed.low, summed.high) == pytest.approx((2 * expected.low, 2 * expected.high))
     kept = next(compare(made, [AGREEMENT], reduce=["mean:set", "q0.5:cut"]).itertuples())
     assert (kept.low, kept.high) == (0, 1)
+    assert compare(made, [AGREEMENT], reduce=["mean:cut"])["probes_low"].isna().all()  # a mean is no share of probes
+    sizes = compare(made, ["results.consistency.set_size"])
+    assert sizes["value"].tolist() == [4, 4]
+    assert sizes["probes_low"].isna().all()
     equal = [planted(tmp_path / f"equal{s}.zarr", agreement=0.9, fits=5, seed=s) for s in range(2)]
     assert compare(equal, [AGREEMENT])[["low", "high"]].isna().all().all()
 
@@ -238,3 +268,11 @@ def test_long_names_of_groups_have_the_fields_that_tell_them_apart():
     named, alone = group_names([recipes[0], {"store": "other.zarr"}])
     assert (named, alone) == ("table.field_number_0=0-a and 19 more fields", "store=other.zarr")
     assert group_names([{"a": 1, "b": 2}, {"a": 2, "b": 1}]) == ["a=1, b=2", "a=2, b=1"]
+
+
+def test_names_of_groups_are_whole_up_to_a_line_of_80_letters():
+    for letters in (80, 81):
+        pair = [{"a": run, "b": run * (letters - 7)} for run in "xy"]
+        whole = [f"a={one['a']}, b={one['b']}" for one in pair]
+        assert {len(name) for name in whole} == {letters}
+        assert group_names(pair) == (whole if letters == 80 else ["a=x and 1 more field", "a=y and 1 more field"])

@@ -14,6 +14,7 @@ from featdyn.errors import FeatdynError
 from featdyn.statistics.repeats import mean_difference, mean_estimate
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from tests.engine.planted_pairs import planted
+from tests.engine.synthetic_run import make_run
 
 
 def test_estimates_are_scipy_s() -> None:
@@ -70,3 +71,27 @@ def test_probes_without_a_class_are_neither_right_nor_wrong(tmp_path: Path) -> N
     np.testing.assert_allclose(training_accuracy(run), [1 / 3, 2 / 3])
     with pytest.raises(FeatdynError, match="float64, no classes"):
         training_accuracy(recorded(tmp_path / "b.zarr", [0.5, 1, 1, 2, 0], integers=False))
+
+
+def test_runs_without_training_probes_are_not_matched_by_them(tmp_path: Path) -> None:
+    for name, split, sets in (("none", False, {"train": 4}), ("others", True, {"test": 4})):
+        run = make_run(tmp_path / f"{name}.zarr", checkpoints=1, sets=sets, split=split)
+        with pytest.raises(FeatdynError, match=f"{name}.zarr: holds no training probes, by which runs are matched"):
+            training_accuracy(run)
+
+
+def test_a_result_counts_where_it_is_of_all_checkpoints(tmp_path: Path) -> None:
+    """Its shares are not those of the outputs here, which tells them apart."""
+    run = recorded(tmp_path / "run.zarr", [0, 0, 0, 1, 0], integers=True)
+    shares = xr.Dataset(
+        {"plain_accuracy": (("set", "t1"), np.array([[0.1, 0.2], [0.3, 0.4]]))},
+        {"set": np.array(["test", "train"], dtype=object), "t1": np.arange(2)},
+    )
+    for name, result, expected in (
+        ("early", shares.isel(t1=[0]), [0.75, 0.25]),
+        ("others", shares.isel(set=[0]), [0.75, 0.25]),
+        ("whole", shares, [0.3, 0.4]),
+    ):
+        with RunWriter.open(run.path) as writer:
+            writer.result(name, result)
+        np.testing.assert_allclose(training_accuracy(Run(run.path)), expected)

@@ -39,6 +39,28 @@ def test_the_nearest_name_is_a_slip_away(word: str, known: list[str], expected: 
     )
 
 
+@pytest.mark.parametrize(
+    ("word", "name", "found"),
+    [
+        ("abxdyf", "abcdef", True), ("abxdy", "abcde", False),  # a slip for three letters
+        ("abxdyfxhi", "abcdefghi", True), ("abxdyfxh", "abcdefgh", False),
+        ("ab", "abcd", False), ("ab", "abc", True),  # and one at least
+        ("out.abxdyf", "out.abcdef", True), ("out.abxdy", "out.abcde", False),  # of the last part
+        ("optim", "optimizer", True), ("opti", "optimizer", False),  # a beginning of five letters
+    ],
+)  # fmt: skip
+def test_as_many_slips_are_forgiven_as_a_word_is_long(word: str, name: str, found: bool) -> None:
+    assert near(word, ["zzz", name]) == [name] * found
+
+
+def test_the_nearest_come_first_and_as_many_as_are_asked_for() -> None:
+    known = ["run12", *(f"run{i}" for i in range(8))]
+    assert near("run1", known) == ["run1"]
+    assert near("run1", known, 2) == ["run1", "run12"]
+    assert sorted(near("run1", known, 9)) == sorted(known)
+    assert near("RUN1", ["run1", "Run1", "x"], 3) == ["run1", "Run1"]
+
+
 def written_out(one: str, other: str) -> int:
     """Count by the definition, from the ends."""
     if not one or not other:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featdyn.errors import FeatdynError
-from featdyn.output import output_file, shown
+from featdyn.output import output_file, quoted, shown
 from featdyn.query import render
 
 
@@ -81,8 +82,27 @@ def test_zero_has_no_sign_in_a_table() -> None:
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FeatdynError, match="is a folder, give a file"):
+    with pytest.raises(FeatdynError, match=f"^{tmp_path}: cannot be written: is a folder, give a file$"):
         write(tmp_path)
+
+
+def test_folders_that_lead_to_a_file_are_made_where_that_is_asked_for(tmp_path: Path) -> None:
+    target = tmp_path / "a/b/f"
+    with pytest.raises(FeatdynError, match="No such file or directory"):
+        write(target)
+    assert not (tmp_path / "a").exists()
+    for content in (b"one", b"two"):
+        with output_file(target, parents=True) as stream:
+            stream.write(content)
+        assert target.read_bytes() == content
+    with output_file(os.devnull, parents=True) as stream:  # which leads nowhere
+        stream.write(b"gone")
+
+
+@pytest.mark.parametrize("path", ["plain.zarr", "/a b/run.zarr", "it's", "a;b", "~", ""])
+def test_a_path_in_a_command_is_one_word(path: str) -> None:
+    assert shlex.split(quoted(path)) == [path]
+    assert (quoted(path) == path) == (path == "plain.zarr")
 
 
 @given(st.text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -13,6 +14,8 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.core.buffer import default_buffer_prototype
 
 from featdyn.store import lease, locate
 from featdyn.store.bucket import Bucket
@@ -152,3 +155,49 @@ def test_what_is_not_said_means_the_same_in_every_kind(kind: type[Place]) -> Non
                 for each in (base, own)
             )
             assert own == base, name
+
+
+def test_zarr_reads_any_part_of_a_file_of_another_kind_of_place_and_writes_none() -> None:
+    place, content = DictPlace("another://run.zarr", Dictionary()), bytes(range(10))
+    with place.lock():
+        for path in ("zarr.json", "a/0", "a/b/1", "ab"):
+            place.replace(path, content)
+    store = place.snapshot(b"root", {})
+    buffers = default_buffer_prototype()
+    asked: list[tuple[Any, bytes]] = [
+        (None, content), (RangeByteRequest(2, 5), content[2:5]), (RangeByteRequest(8, 20), content[8:]),
+        (OffsetByteRequest(7), content[7:]), (OffsetByteRequest(10), b""), (SuffixByteRequest(4), content[-4:]),
+        (SuffixByteRequest(10), content), (SuffixByteRequest(11), content),
+    ]  # fmt: skip
+
+    async def look() -> None:
+        for wanted, expected in asked:
+            found = await store.get("a/0", buffers, wanted)
+            assert found is not None
+            assert found.to_bytes() == expected
+        whole, part = (
+            await store.get("zarr.json", buffers),
+            await store.get("zarr.json", buffers, RangeByteRequest(0, 3)),
+        )
+        assert whole is not None
+        assert part is not None
+        assert (whole.to_bytes(), part.to_bytes()) == (b"root", content[:3])  # the root that was read, whole
+        both = await store.get_partial_values(buffers, [("ab", None), ("none", None)])
+        assert [one and one.to_bytes() for one in both] == [content, None]
+        assert [await store.exists(path) for path in ("a/0", "a", "none")] == [True, False, False]
+        names = {path for path in place.listing() if not path.startswith(".")}
+        assert {path async for path in store.list()} >= names
+        assert {path async for path in store.list_prefix("a/")} == {"a/0", "a/b/1"}
+        for folder, inside in (("a", {"0", "b"}), ("a/", {"0", "b"}), ("a/b", {"1"}), ("none", set())):
+            assert {name async for name in store.list_dir(folder)} == inside
+        assert {name async for name in store.list_dir("")} >= {"a", "ab", "zarr.json"}
+        for write in (store.set("a/0", buffers.buffer.from_bytes(b"x")), store.delete("a/0")):
+            with pytest.raises(ValueError, match="read-only"):
+                await write
+
+    asyncio.run(look())
+    assert place.read("a/0") == content
+    assert (store.supports_writes, store.supports_deletes, store.supports_listing) == (False, False, True)
+    assert store.read_only
+    assert store == place.snapshot(b"root", {})
+    assert store != place.snapshot(b"other", {})

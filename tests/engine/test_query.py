@@ -9,7 +9,7 @@ import tracemalloc
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -29,8 +29,9 @@ from featdyn.query.cells import Cells
 from featdyn.query.folds import most_frequent
 from featdyn.query.reduce import Reduction, reduce
 from featdyn.query.stored_array import find
-from featdyn.store import ArraySpec, Run, RunWriter, Schema
+from featdyn.store import ArraySpec, Run, RunWriter, Schema, commit_result
 from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, SPLITS, write_run
+from tests.engine.synthetic_run import make_run
 
 FUNCTIONS = ("mean", "sum", "min", "max", "std", "count", "median", "q0.9", "q0.25", "mode")
 
@@ -244,6 +245,46 @@ def test_a_quantile_may_be_infinite(function: str, expected: float) -> None:
     assert reduce(cells, Reduction(function, ())).cells.load() == expected
 
 
+@pytest.mark.parametrize("function", ["q0", "median", "q1", "mode", "std", "norm"])
+def test_of_one_missing_value_nothing_is_left(function: str) -> None:
+    assert np.isnan(reduce(Cells.held(np.array([np.nan]), ("x",)), Reduction(function, ())).cells.load())
+
+
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with a result of axes along which there is nothing, and of one value alone."""
+    path = make_run(tmp_path_factory.mktemp("store") / "sparse.zarr", checkpoints=1).path
+    empty = {"x": (("a", "b"), np.zeros((3, 0))), "y": (("b", "a"), np.zeros((0, 3), int)), "z": ("c", np.zeros(0))}
+    commit_result(path, "e", xr.Dataset({**empty, "one": ((), 2.5), "count": ("a", [1, 2, 3])}))
+    return Run(path)
+
+
+@pytest.mark.parametrize("name", ["x", "y", "z"])
+def test_where_an_axis_has_nothing_values_are_missing(sparse: Run, name: str) -> None:
+    dim = "c" if name == "z" else "b"
+    rows, left = (1, {}) if name == "z" else (3, {"a": [0, 1, 2]})
+    for function in (*FUNCTIONS, "norm", f"argmax:{dim}", f"argmin:{dim}"):
+        found = query(sparse, f"results.e.{name}", reduce=function if ":" in function else f"{function}:{dim}")
+        expected = [0] * rows if function in ("sum", "count") else [np.nan] * rows
+        if not (name == "y" and function in ("min", "max", "argmax:b", "argmin:b")):  # of whole numbers, no NaN
+            np.testing.assert_array_equal(found[name], expected)
+        assert {key: found[key].tolist() for key in left} == left
+        if ":" in function:
+            assert found[dim].isna().all()
+    for asked in ({}, {"limit": 2}, {"top": 2}, {"sort": name}, {"sort": f"-{name}", "limit": 1}):
+        assert query(sparse, f"results.e.{name}", **asked).empty
+    with pytest.raises(FeatdynError, match=f"last minus first, and no {dim} is selected"):
+        query(sparse, f"results.e.{name}", reduce=f"diff:{dim}")
+
+
+def test_one_value_alone_is_asked_for_as_many_are(sparse: Run) -> None:
+    for asked in ({}, {"limit": 1}, {"top": 3}, {"sort": "one"}, {"reduce": "max"}, {"reduce": "median"}):
+        assert query(sparse, "results.e.one", **asked)["one"].tolist() == [2.5]
+    for name, condition in (("results.e.one", "one>0"), ("results.e.count", "results.e.one>0")):
+        with pytest.raises(FeatdynError, match=f"^--where '{condition}': .*one is one value, along no axis$"):
+            query(sparse, name, where=condition)
+
+
 def test_nan_is_skipped_and_nothing_left_is_nan(run: Run) -> None:
     left = {"mean": np.nan, "std": np.nan, "min": np.nan, "median": np.nan, "sum": 0, "count": 0}
     for function, expected in left.items():
@@ -343,14 +384,31 @@ def test_bad_questions_get_one_line(run: Run, arguments: dict[str, Any], message
 
 
 def test_too_many_rows_are_refused_before_they_are_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(values_module, "ROWS", 100)
+    everything = CHECKPOINTS * len(LAYERS) * SAMPLES
+    monkeypatch.setattr(values_module, "ROWS", everything)
+    assert len(query(run, "cube.activation_norm")) == everything
+    monkeypatch.setattr(values_module, "ROWS", everything - 1)
     with pytest.raises(FeatdynError, match=f"{CHECKPOINTS * len(LAYERS) * SAMPLES} rows; .*--reduce.*--limit"):
         query(run, "cube.activation_norm")
+    monkeypatch.setattr(values_module, "ROWS", 100)
     assert len(query(run, "cube.activation_norm", limit=120)) == 120  # a limit is a decision
     monkeypatch.setattr(reduce_module, "HELD", 10)
     for reduction in ("mean:checkpoint", "median:sample"):
         with pytest.raises(FeatdynError, match="numbers at once"):
             query(run, "cube.activation_norm", reduce=[reduction])
+    for reduction, numbers in (("mean:checkpoint", len(LAYERS) * SAMPLES), ("median", everything)):  # leaves, sorts
+        monkeypatch.setattr(reduce_module, "HELD", numbers)
+        query(run, "cube.activation_norm", reduce=[reduction])
+
+
+def test_more_than_two_gibibytes_of_numbers_are_not_held() -> None:
+    def read(index: tuple[int, ...]) -> NoReturn:
+        raise AssertionError("it is refused before anything is read")
+
+    lengths = (2**14 + 1, 2**14, 2)
+    cells = Cells(("a", "b", "c"), tuple(map(np.arange, lengths)), lengths, np.dtype(float), read)
+    with pytest.raises(FeatdynError, match="--reduce mean leaves 268,451,840 numbers at once: select less"):
+        reduce(cells, Reduction("mean", ("c",)))
 
 
 def test_neither_torch_nor_dask_nor_numba_is_imported(run: Run) -> None:
@@ -432,6 +490,24 @@ def test_reasons_of_text_of_statuses_and_of_whole_tables(patchy: Run) -> None:
     render(query(patchy, "results.patchy.value", where=["cut=b", "t=2", "set=test"]), "json", stream)
     (record,) = json.loads(stream.getvalue())
     assert (record["value"], record["missing"]) == (None, "too few samples")
+
+
+def test_rows_that_conditions_and_limits_leave_keep_their_reasons(patchy: Run) -> None:
+    name, ranked = "results.patchy.value", ["results.patchy.value", "results.patchy.by_cut"]
+    whole = query(patchy, name).set_index(["cut", "t", "set"])["missing"]
+    for asked in (
+        {"where": "results.patchy.by_cut>=1"},
+        {"sort": "value", "limit": 9},
+        {"sort": "-value", "limit": 11},
+    ):
+        rows = query(patchy, name, **asked)
+        assert (
+            rows["missing"].tolist() == whole.loc[list(zip(rows["cut"], rows["t"], rows["set"], strict=True))].tolist()
+        )
+        assert rows["missing"].any()
+    for asked in ({"where": "value>=6"}, {"top": 4}):
+        assert "missing" not in query(patchy, name, **asked)
+    assert "missing" not in query(patchy, *ranked)  # of which of them would it be
 
 
 def test_reasons_import_no_torch(patchy: Run) -> None:

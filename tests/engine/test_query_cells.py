@@ -16,6 +16,7 @@ from featdyn.query import rows as module
 from featdyn.query.answer import Answer
 from featdyn.query.cells import Array, Cells, Region
 from featdyn.query.groups import Groups
+from featdyn.query.reduce import Reduction, reduce
 from featdyn.query.rows import rows
 
 DIMS = ("checkpoint", "sample")
@@ -58,6 +59,21 @@ def test_cells_together_are_the_selection(held: tuple[Array, Cells]) -> None:
     turned = cells.at(("sample", "draw", "checkpoint"), (columns, slice(0, 1), rows))
     np.testing.assert_array_equal(turned[:, 0], selected[rows, columns].T)
     np.testing.assert_array_equal(Cells.held(selected, DIMS).load(), selected)
+
+
+@given(stored(), st.sampled_from(["argmax", "argmin"]), st.sampled_from(DIMS))
+def test_the_first_of_equal_extremes_is_told_however_it_is_stored(
+    held: tuple[Array, Cells], function: str, dim: str
+) -> None:
+    selected, cells = held
+    axis, fill = DIMS.index(dim), -np.inf if function == "argmax" else np.inf
+    filled = np.where(np.isnan(selected), fill, selected)
+    none = np.isnan(selected).all(axis)
+    found = reduce(cells, Reduction(function, (dim,)))
+    assert found.places is not None
+    assert found.places.tolist() == np.where(none, -1, getattr(np, function)(filled, axis)).tolist()
+    extreme = filled.max(axis) if function == "argmax" else filled.min(axis)
+    np.testing.assert_array_equal(found.cells.load(), np.where(none, np.nan, extreme))
 
 
 @dataclass

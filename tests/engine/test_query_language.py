@@ -73,7 +73,9 @@ def test_conditions_on_values_keep_what_pandas_keeps(
     pd.testing.assert_frame_equal(found, kept.head(len(kept) if limit is None else limit))
 
 
-@pytest.mark.parametrize("by", [["label"], ["split", "corruption"], ["layer", "label"], ["epoch"], ["checkpoint"]])
+@pytest.mark.parametrize(
+    "by", [["label"], ["split", "corruption"], ["layer", "label"], ["epoch"], ["checkpoint"], ["epoch", "label"]]
+)
 @pytest.mark.parametrize("function", REDUCTIONS)
 def test_groups_are_those_of_pandas(run: Run, by: list[str], function: str) -> None:
     table = query(run, COSINE)
@@ -92,6 +94,8 @@ def test_an_answer_says_by_what_it_was_reduced(run: Run) -> None:
         found = ask(run, name, **asked).dataset()
         assert found[name.rpartition(".")[2]].attrs["long_name"] == said
         assert found["split"].attrs == {"long_name": "set of the probe", "units": "1"}
+    for how, units in (("max", "step"), ("count", None), (["count:checkpoint", "mean"], None)):
+        assert ask(run, "step", reduce=how).dataset()["step"].attrs.get("units") == units
 
 
 def test_a_reduction_that_names_axes_leaves_all_others(run: Run) -> None:
@@ -139,6 +143,18 @@ def test_groups_without_a_row_are_left_out_as_in_pandas(run: Run, by: list[str],
     assert answer.dataset()["activation_norm"].size == len(expected)
 
 
+def test_groups_that_one_reduction_leaves_the_next_takes_away(run: Run) -> None:
+    table = query(run, NORM)
+    of_layers = table.groupby(["checkpoint", "label", "sample"], sort=False)["activation_norm"].max()
+    of_labels = table.groupby(["checkpoint", "layer", "label"], sort=False)["activation_norm"].mean()
+    for steps, expected in (
+        (["max:layer", "mean:sample"], of_layers.groupby(["checkpoint", "label"], sort=False).mean()),
+        (["mean:sample", "max:sample"], of_labels.groupby(["checkpoint", "layer"], sort=False).max()),
+    ):
+        found = query(run, NORM, by="label", reduce=steps)
+        np.testing.assert_allclose(found["activation_norm"], expected, rtol=1e-6)
+
+
 def test_a_group_whose_values_are_missing_stays(run: Run) -> None:
     kept = query(run, COSINE, NORM, where="activation_norm>0").groupby("checkpoint")["activation_cosine"].mean()
     found = query(run, COSINE, where=f"{NORM}>0", by="checkpoint").set_index("checkpoint")["activation_cosine"]
@@ -149,6 +165,12 @@ def test_a_group_whose_values_are_missing_stays(run: Run) -> None:
 def test_nothing_counted_is_zero_and_no_error(run: Run) -> None:
     found = query(run, NORM, where="activation_norm>1e9", by="layer", reduce="count")
     assert found["activation_norm"].tolist() == [0, 0, 0]
+
+
+def test_conditions_on_values_along_one_axis(run: Run) -> None:
+    for condition, kept in (("train_loss<0.7", [2, 3]), ("train_loss>=0.5", [1, 2]), ("train_loss!=1", [0, 2, 3])):
+        assert query(run, "train_loss", where=condition)["checkpoint"].tolist() == kept
+    assert query(run, "train_loss", where="train_loss<=1", top=1)["checkpoint"].tolist() == [1]
 
 
 def test_a_variable_sorts_by_its_whole_name_too(run: Run) -> None:
@@ -164,6 +186,8 @@ def test_a_table_is_sorted_by_any_columns(run: Run) -> None:
     )
     pd.testing.assert_frame_equal(found, everything)
     assert query(run, "step", sort="-checkpoint", limit=2)["step"].tolist() == [90, 40]
+    tied = query(run, "label", sort=["label", "-sample"], limit=4)  # the first key alone does not say which
+    assert tied["sample"].tolist() == ["digits/008", "digits/004", "digits/000", "digits/009"]
     assert query(run, NORM, by="label", top=1).equals(query(run, NORM, by="label", sort="-activation_norm").head(1))
 
 
@@ -209,9 +233,24 @@ def test_a_difference_reads_its_ends_only(run: Run, monkeypatch: pytest.MonkeyPa
     assert set(asked) == {0, CHECKPOINTS - 1}
 
 
+@pytest.mark.parametrize("between", [["checkpoint=1..2"], ["checkpoint>0"], ["activation_norm>0", "checkpoint=0,3"]])
+def test_a_difference_is_that_of_the_selected_ends(run: Run, between: list[str]) -> None:
+    table = query(run, NORM, where=between[-1])
+    first, last = (
+        table[table["checkpoint"] == t]["activation_norm"].to_numpy() for t in table["checkpoint"].iloc[[0, -1]]
+    )
+    expected = last - first
+    if len(between) > 1:
+        expected[(first <= 0) | (last <= 0)] = np.nan
+    found = query(run, NORM, where=between, reduce="diff:checkpoint")["activation_norm"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert np.isnan(expected).any() == (len(between) > 1)
+
+
 @pytest.mark.parametrize(
     ("condition", "checkpoints"),
-    [("checkpoint=-1", [3]), ("checkpoint=-2..", [2, 3]), ("checkpoint!=-1", [0, 1, 2]), ("checkpoint<-1", [0, 1, 2]),
+    [("checkpoint=-1", [3]), ("checkpoint=-4", [0]), ("checkpoint=-5,2", [2]),
+     ("checkpoint=-2..", [2, 3]), ("checkpoint!=-1", [0, 1, 2]), ("checkpoint<-1", [0, 1, 2]),
      ("checkpoint=0,-1", [0, 3]), ("checkpoint=..-3", [0, 1]), ("epoch=0.5..1", [1, 2]), ("epoch==1", [2])],
 )  # fmt: skip
 def test_places_count_from_the_end(run: Run, condition: str, checkpoints: list[int]) -> None:
@@ -287,6 +326,15 @@ def test_neighbours_are_ranked_within_each_checkpoint(run: Run, filtered: list[s
         ([NORM], {"by": "label", "reduce": "mean:layer"}, "--by label: no reduction takes sample away"),
         ([NORM], {"by": "label", "reduce": "argmax:sample"}, "takes no groups of sample"),
         ([NORM], {"reduce": ["argmax:layer", "mean"]}, "is for one variable, and the last reduction"),
+        ([NORM, COSINE], {"reduce": "argmax:layer"}, "is for one variable, and the last reduction"),
+        (
+            [NORM],
+            {"where": ["activation_norm>1e9", "activation_norm<0"]},
+            "^all conditions together select nothing; --",
+        ),
+        ([NORM], {"where": "activation_norm>1e9"}, "^--where"),
+        (["layers.stem.activation"], {"where": "sample=1", "like": 1}, "--like 1: no other sample is selected"),
+        (["layers.stem.activation"], {"like": "0..1"}, "no sample of this id"),
         ([NORM], {"reduce": "argmax"}, "goes along one axis, as in argmax:checkpoint"),
         ([NORM], {"reduce": "maen:sample"}, "did you mean mean"),
         ([NORM], {"reduce": "diff:checkpoint", "where": "checkpoint=1"}, "one checkpoint is selected"),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from featdyn.errors import FeatdynError
 from featdyn.query import ask, query, variables
 from featdyn.query.groups import Groups
-from featdyn.query.where import Condition, places
+from featdyn.query.where import Condition, places, summary
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from tests.engine.question_run import CHECKPOINTS, CLASSES, SAMPLES, Held
 from tests.engine.synthetic_run import make_run
@@ -101,7 +101,11 @@ def test_checkpoint_and_step_of_a_result(run: Run) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("results.consistency.accuracy", {"where": "checkpoint=-1"}, r"checkpoint of accuracy: say t1 \(.*\) or t2 \("),
+        (
+            "results.consistency.accuracy",
+            {"where": "checkpoint=-1"},
+            r"of accuracy: say t1 \(checkpoint of .*\) or t2 \(checkpoint of ",
+        ),
         ("results.consistency.accuracy", {"where": "step>1"}, r"step of accuracy: say step1 \(.*\) or step2 \("),
         ("results.consistency.accuracy", {"by": "checkpoint"}, "say t1"),
         ("results.consistency.accuracy", {"reduce": "mean:checkpoint"}, "say t1"),
@@ -206,14 +210,14 @@ def test_text_with_numbers_is_grouped_in_their_order() -> None:
     assert groups.codes.tolist() == [1, 0, 4, 3, 0, 2]
 
 
-THIRDS = np.array([0.0, 1 / 11, 5 / 22, 1 / 3, 0.33334, 2 / 3, 1.0, 12345.678])
+THIRDS = np.array([0.0, 1 / 11, 5 / 22, 1 / 3, 0.33334, 2 / 3, 1.0, 12345.678, 12.31, 123.4])
 
 
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
         ("0.090909", 1), ("0.0909", 1), ("0.227", 2), ("0.22727", 2), ("0.6667", 5), (".667", 5), ("12346", 7),
-        ("0.33334", 4), ("0.333333", 3),
+        ("0.33334", 4), ("0.333333", 3), ("12.3", 8), ("123.4", 9), ("1234.0", None), ("123", None), ("12", None),
         ("0.09", None), ("0.7", None), ("0.3333", None), ("12345", None), ("0.0908", None), ("1.1", None),
     ],
 )  # fmt: skip
@@ -241,6 +245,69 @@ def test_what_a_table_shows_can_be_typed(values: list[float]) -> None:
             assert held == [values.index(rounded[0])]
         elif shown.count(word) == 1 and sum(abs(v - float(word)) <= 1e-3 * abs(v) for v in values) == 1:
             assert held == [place]
+
+
+@pytest.mark.parametrize(
+    ("counted", "values", "kept"),
+    [
+        ("x=-1", [0, 1, 5], [5]), ("x=-3", [0, 1, 5], [0]), ("x=-4", [0, 1, 5], []), ("x=0", [1, 2, 5], []),
+        ("x=-1", [1, 2, 5], [5]), ("x=-1", [-2, -1, 0, 3], [-1]), ("x=-3", [-2, -1, 0], []), ("x=-1.0", [0, 1, 5], []),
+        ("x=first,last", [3, 1, 2], [3, 1]), ("x=first", [np.nan, 4.0, 2.0], [2.0]),
+    ],
+)  # fmt: skip
+def test_a_negative_number_counts_from_the_end_of_an_axis_that_has_none(
+    counted: str, values: list[float], kept: list[float]
+) -> None:
+    axis = np.array(values)
+    assert axis[Condition.parse(counted).holds(axis, axis, counted=True)].tolist() == kept
+    if "=-" in counted:  # of what is no axis it is the number itself
+        own = [v for v in values if v == float(counted[2:])]
+        assert axis[Condition.parse(counted).holds(axis, axis)].tolist() == own
+
+
+@pytest.mark.parametrize(
+    ("condition", "values", "end"),
+    [
+        ("x=2.2", [3.0, 2.0, np.nan], "2 to 3; the nearest is 2.0"), ("x=7", [3, -1], "-1 to 3; the nearest is 3"),
+        ("x=-1", [-0.0, 0.0], "0 to 0; the nearest is -0.0"), ("x>5", [3.0, 2.0], "2 to 3"), ("x=inf", [3.0], "3 to 3"),
+        ("x=nan", [3.0], "3 to 3"), ("x=4..5", [3.0], "3 to 3"), ("x=1", [np.nan], "missing"),
+    ],
+)  # fmt: skip
+def test_what_selects_nothing_is_said_with_what_there_is(condition: str, values: list[float], end: str) -> None:
+    held = np.array(values)
+    assert not Condition.parse(condition).holds(held, held).any()
+    said = str(Condition.parse(condition).nothing(held))
+    assert said == f"--where {condition!r} selects nothing; x is {end}"
+
+
+@pytest.mark.parametrize("number", [11, 12, 13, 14])
+def test_twelve_names_are_listed_and_the_others_are_counted(tmp_path: Path, number: int) -> None:
+    names = [f"v{i:02d}" for i in range(number)]
+    more = f" and {number - 12} more" if number > 12 else ""
+    listed = ", ".join(names[:12]) + more
+    assert summary(np.array(names, object)) == listed
+    run = make_run(tmp_path / "run.zarr", checkpoints=1, cube=())
+    with RunWriter.open(run.path) as writer:
+        writer.result("many", xr.Dataset({name: ("cut", np.ones(2)) for name in names}))
+    of_result = ", ".join(f"results.many.{name}" for name in names[:12]) + more
+    with pytest.raises(FeatdynError, match=rf"did you mean {re.escape(of_result)}\?$"):
+        query(Run(run.path), "results.many")
+
+
+def test_six_names_that_may_be_meant_are_offered(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run.zarr", checkpoints=1, cube=())
+    with RunWriter.open(run.path) as writer:
+        writer.result("many", xr.Dataset({f"v{i:02d}": ("cut", np.ones(2)) for i in range(20)}))
+        for number in range(8):
+            writer.result(f"r{number}", xr.Dataset({"same": ("cut", np.ones(2))}))
+    run = Run(run.path)
+    with pytest.raises(FeatdynError) as slip:  # one letter from v01 and from v10 to v19
+        query(run, "results.many.v1")
+    assert re.fullmatch(r".*; did you mean (results\.many\.v[01]\d, ){5}results\.many\.v[01]\d\?", str(slip.value))
+    with pytest.raises(FeatdynError) as short:
+        query(run, "results.many.v00", where="same>1")
+    of_each = ", ".join(f"results.r{number}.same" for number in range(6))
+    assert str(short.value).endswith(f"no 'same' here; did you mean {of_each}?")
 
 
 def test_values_are_not_rounded_but_coordinates_are() -> None:

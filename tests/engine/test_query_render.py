@@ -12,6 +12,8 @@ from uuid import UUID
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 from hypothesis import given, settings
@@ -51,6 +53,59 @@ def test_a_long_table_is_cut_in_the_middle() -> None:
     assert lines[31].split() == ["...", "..."]
     assert lines[-2].split() == ["12344", "1763.4"]
     assert lines[-1] == "12,345 rows, the first and last 30 shown; --format csv writes all of them"
+
+
+@pytest.mark.parametrize("rows", [59, 60, 61])
+@pytest.mark.parametrize("whole", [False, True])
+def test_sixty_rows_are_shown_and_of_more_the_ends(rows: int, whole: bool) -> None:
+    out = io.StringIO()
+    render(pd.DataFrame({"a": np.arange(rows)}), "table", out, whole=whole)
+    shown = [line.strip() for line in out.getvalue().splitlines()[1:]]
+    everything = [str(i) for i in range(rows)]
+    cut = [
+        *everything[:30],
+        "...",
+        *everything[-30:],
+        "61 rows, the first and last 30 shown; --format csv writes all of them",
+    ]
+    assert shown == (cut if rows > 60 and not whole else everything)
+
+
+@pytest.mark.parametrize("length", [5, 6, 7])
+def test_six_values_of_a_list_are_shown(length: int) -> None:
+    cell = text(pd.DataFrame({"a": [list(range(length))]}), "table").splitlines()[1]
+    more = ", ... 7 values" if length > 6 else ""
+    assert cell == f"[{', '.join(map(str, range(min(length, 6))))}{more}]"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "csv"])
+def test_the_number_of_a_row_is_no_column(tmp_path: Path, kind: str) -> None:
+    render(FRAME.iloc[[2, 0]], kind, tmp_path / "a")
+    if kind == "arrow":
+        with pa.ipc.open_file(tmp_path / "a") as file:
+            names = file.schema.names
+    else:
+        names = list(pd.read_csv(tmp_path / "a")) if kind == "csv" else pq.read_schema(tmp_path / "a").names
+    assert names == list(FRAME)
+
+
+def test_missing_values_in_a_table_are_as_one_asks() -> None:
+    frame = pd.DataFrame({"a": [0.5, np.nan], "b": [None, "x"], "c": [pd.NaT, pd.Timestamp("2020-01-02")]})
+    out = io.StringIO()
+    render(frame, "table", out, missing="NULL")
+    assert [line.split()[:3] for line in out.getvalue().splitlines()[1:]] == [
+        ["0.5", "NULL", "NULL"], ["NULL", "x", "2020-01-02"],
+    ]  # fmt: skip
+    assert text(frame, "table").splitlines()[2].split()[0] == "nan"
+
+
+def test_netcdf_takes_a_table_without_rows_and_text_that_is_missing(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"n": np.array([1, 2, 3]), "word": np.array(["a", None, "c"], object), "x": [0.5, np.nan, 1]})
+    for rows in (0, 3):
+        render(frame.head(rows), "netcdf", tmp_path / f"{rows}.nc")
+        back = xr.load_dataset(tmp_path / f"{rows}.nc", engine="scipy")
+        assert back["n"].values.tolist() == [1, 2, 3][:rows]
+        assert back["word"].values.astype(str).tolist() == ["a", "", "c"][:rows]
 
 
 def test_csv_reads_back() -> None:
@@ -153,7 +208,8 @@ def test_lists_of_one_length_are_an_axis_in_netcdf(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "cells", [[[1], [1, 2]], [[1], None], [[[1], [2]], [[1], [2]]], [[[1], [2, 3]]] * 2, [[{"a": 1}]] * 2]
+    "cells",
+    [[[1], [1, 2]], [[1], None], [[[1], [2]], [[1], [2]]], [[[1], [2, 3]]] * 2, [[{"a": 1}]] * 2, [[1, [2]]] * 2],
 )
 def test_other_lists_are_none_of_netcdf(tmp_path: Path, cells: list[object]) -> None:
     frame = pd.DataFrame({"odd": pd.Series([c if c is None else _ragged(c) for c in cells], dtype=object)})

@@ -14,7 +14,7 @@ from featdyn.capture import meter
 from featdyn.capture.meter import Meter
 from featdyn.compute import plan
 from featdyn.compute.plan import Limits, Plan, available, resident
-from featdyn.sizes import duration, size
+from featdyn.sizes import counted, duration, singular, size
 from featdyn.store.cost import Cost, cost_of, keep
 from featdyn.store.files import Folder
 
@@ -49,6 +49,12 @@ def test_times_at_their_bounds() -> None:
     assert [duration(s) for s in (0.25, 59, 60, 90, 3599, 3600, 99 * 3600, 360_000, 3.6e7)] == [
         "0.25 s", "59 s", "1 min", "1.5 min", "60 min", "1 h", "99 h", "100 h", "10,000 h",
     ]  # fmt: skip
+
+
+def test_one_thing_is_said_in_the_singular() -> None:
+    said = [counted(n, "layer") for n in (0, 1, 2, 1200)]
+    assert said == ["0 layers", "1 layer", "2 layers", "1,200 layers"]
+    assert singular("1 layers x 11 cuts x 1.1 parts, 1 sets") == "1 layer x 11 cuts x 1.1 parts, 1 set"
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="needs /proc")

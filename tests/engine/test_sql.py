@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,9 +22,11 @@ from featdyn.query import query
 from featdyn.query.catalogue import Catalogue
 from featdyn.query.sql import sql, tables
 from featdyn.query.sql.tables import tables as tables_of
-from featdyn.store import Run
+from featdyn.store import Run, commit_result
 from tests.engine import question_run
 from tests.engine.question_run import CHECKPOINTS, LAYERS, SAMPLES, Held
+from tests.engine.runs import write_run
+from tests.engine.synthetic_run import add_consistency, make_run
 
 duckdb = pytest.importorskip("duckdb")
 scan = pytest.importorskip("featdyn.query.sql.scan")
@@ -95,6 +98,24 @@ def test_only_the_blocks_that_are_needed_are_read(
     assert {path for path, _, _ in touched if "/" in path} <= {"outputs/loss"}
 
 
+@pytest.mark.parametrize("longest", [SAMPLES, SAMPLES - 1])  # from there on blocks are told apart, not samples
+@pytest.mark.parametrize(
+    ("condition", "samples"),
+    [("sample = 'toy/000'", [0]), ("sample = 'toy/015'", [15]), ("sample = 'toy/016'", [16]),
+     ("sample > 'toy/062'", [63]), ("sample < 'toy/001'", [0]), ("sample between 'toy/031' and 'toy/032'", [31, 32]),
+     ("sample = 'toy/064'", [])],
+)  # fmt: skip
+def test_a_block_is_read_where_its_first_or_last_sample_is_asked_for(
+    run: Run, touched: list[tuple[str, int, int]], monkeypatch: pytest.MonkeyPatch, longest: int, condition: str,
+    samples: list[int],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(scan, "PLACES", longest)
+    found = sql(run, f"select sample, loss from outputs where checkpoint = 2 and {condition} order by sample")
+    assert found["sample"].tolist() == [f"toy/{i:03d}" for i in samples]
+    read = {(t, b) for path, t, b in touched if path == "outputs/loss"}
+    assert read == {(2, i // 16) for i in samples}
+
+
 def test_columns_that_are_not_named_are_not_read(run: Run, touched: list[tuple[str, int, int]]) -> None:
     found = sql(run, "select count(*) as n, sum(activation_norm) as s from cube where layer = 's2b3'")
     assert found["n"].tolist() == [CHECKPOINTS * SAMPLES]
@@ -135,6 +156,39 @@ def test_every_table_has_its_rows_and_columns(run: Run) -> None:
         found = sql(run, f"select * from {row.table}")
         assert len(found) == row.rows
         assert sorted(found.columns) == sorted(row.columns.split(", "))
+
+
+def test_each_set_of_axes_is_a_table_and_what_most_share_has_the_name(tmp_path: Path) -> None:
+    """Of two axes or more; coordinates have none of their own."""
+    path = make_run(tmp_path / "run.zarr", checkpoints=1).path
+    of = {"x": "ab", "v": "ab", "y": "ba", "u": "abd", "w": "ac", "p": "a", "q": "a", "r": "a", "one": "", "two": ""}
+    lengths = {"a": 2, "b": 3, "c": 0, "d": 1}
+    values = {name: (tuple(dims), np.full([lengths[dim] for dim in dims], 2.5)) for name, dims in of.items()}
+    commit_result(path, "e", xr.Dataset(values, {"z": ("a", [7, 8]), "a": ["p", "q"]}))
+    own = Run(path)
+    columns = {row.table.removeprefix("results."): row.columns for row in tables(own).itertuples()}
+    assert {name: said for name, said in columns.items() if name.split("_")[0] == "e"} == {
+        "e": "a, z, b, v, x", "e_a": "a, z, p, q, r", "e_a_b_d": "a, z, b, d, u", "e_a_c": "a, z, c, w",
+        "e_b_a": "b, a, z, y", "e_scalars": "one, two",
+    }  # fmt: skip
+    assert sql(own, "select sum(x + v) as s from results.e")["s"].tolist() == [30.0]
+    assert sql(own, "select * from results.e_scalars").to_dict("records") == [{"one": 2.5, "two": 2.5}]
+    assert sql(own, "select count(*) as n from results.e_a_c")["n"].tolist() == [0]
+    assert list(sql(own, "select * from results.e_b_a")) == ["b", "a", "z", "y"]
+
+
+def test_every_variable_is_a_column(run: Run, tmp_path: Path) -> None:
+    """Also one along a single axis of a result whose other variables have more."""
+    for own in (run, write_run(tmp_path / "a.zarr"), add_consistency(make_run(tmp_path / "b.zarr", checkpoints=2))):
+        catalogue = Catalogue(own)
+        columns = set[str]()
+        for table in tables_of(catalogue):
+            columns |= {array.path for array in table.arrays.values()}
+            beside = catalogue.coordinates(table.widest.path)
+            columns |= {path for name, path in beside.items() if name in table.coordinates}
+        assert {catalogue.paths[name] for name in catalogue.names} <= columns
+    wrong = sql(Run(tmp_path / "a.zarr"), "select cut, wrong from results.consistency_cut order by cut")
+    assert wrong.to_dict("records") == [{"cut": "s1", "wrong": 3}, {"cut": "s2", "wrong": 4}]
 
 
 def test_values_are_those_of_query(written: tuple[Run, Held]) -> None:
@@ -217,7 +271,7 @@ def test_tables_say_null_of_what_is_missing(run: Run, featdyn: Callable[..., tup
 HASTY = """
 import sys, time
 from featdyn.query.sql import scan, sql
-from featdyn.store import Run
+from featdyn.store import Run, commit_result
 
 batch, running = scan.Scan._batch, []
 

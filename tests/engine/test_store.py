@@ -15,12 +15,14 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featdyn.store import ArraySpec, Run, RunWriter, Schema, gathered, shard, verify
+from featdyn.store import ArraySpec, Run, RunWriter, Schema, datasets, gathered, reader, shard, verify
 from featdyn.store import schema as schema_module
+from featdyn.store.kept import Kept
 from featdyn.store.metadata import chunk_key
-from featdyn.store.schema import DTYPES
-from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, result_dataset, write_run
+from featdyn.store.schema import DTYPES, Codec
+from tests.engine.runs import CHECKPOINTS, LAYERS, SAMPLES, refused, result_dataset, write_run
 from tests.engine.spec_reader import SpecReader
+from tests.engine.synthetic_run import make_run
 
 Values = dict[str, np.ndarray[Any, Any]]
 
@@ -247,3 +249,130 @@ def test_verify_names_every_file_that_is_not_as_it_was_written(run: Run, tmp_pat
         assert problems[0].startswith(f"{name}: ")
         file.write_bytes(content)
     assert verify(run.path).sound
+
+
+@pytest.mark.parametrize("number", [7, 8, 9, 11])
+def test_a_run_names_eight_layers_and_counts_the_others(tmp_path: Path, number: int) -> None:
+    names = [f"l{i:02d}" for i in range(number)]
+    specs = [ArraySpec(f"layers/{name}/activation", ("sample", "f"), (4, 96), "float16") for name in names]
+    with RunWriter.create(tmp_path / "run.zarr", Schema.build(specs, 4), static={}, attributes={}) as writer:
+        for _ in range(2):
+            with writer.checkpoint() as checkpoint:
+                for spec in specs:
+                    checkpoint.write(spec.path, np.zeros((4, 96), np.float16))
+    said = repr(Run(tmp_path / "run.zarr"))
+    more = f" and {number - 8} more" if number > 8 else ""
+    kib = 2 * number * 4 * 96 * 2 / 1024
+    assert f"layers       {number}, {kib:.1f} KiB: {', '.join(names[:8])}{more}\n" in said
+    assert "checkpoints  2\n" in said  # nothing says the step
+
+
+def test_of_a_share_of_the_files_one_more_is_checked_than_too_few(tmp_path: Path) -> None:
+    store = write_run(tmp_path / "run.zarr", checkpoints=1).path
+    whole = verify(store)
+    for share in (0.01, 0.3, 0.5, 0.999, 1.0):
+        drawn = verify(store, sample=share, seed=3)
+        least = share * (whole.files - whole.commits)
+        assert least <= drawn.files - whole.commits < least + 1
+        assert (drawn.of, drawn.seed, whole.of, whole.seed) == (whole.files, 3, whole.files, None)
+    assert verify(store, sample=0.01).seed is not None
+    for wrong in (0.0, -0.1, 1.001):
+        with pytest.raises(ValueError, match="sample must be above 0 and at most 1"):
+            verify(store, sample=wrong)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "rows"), [("int8", 2**23, 2), ("int8", 2**23 + 1, 1), ("float64", 2**20, 2)]
+)
+def test_a_chunk_of_a_result_has_16_mebibytes_at_most(dtype: str, width: int, rows: int) -> None:
+    dataset = xr.Dataset({"x": (("a", "b"), np.zeros((3, width), dtype)), "y": ((), 1.0), "empty": ("c", np.zeros(0))})
+    documents, chunks = datasets.encode(dataset, "results/r/000002")
+    grid = documents["results/r/000002/x"]["chunk_grid"]["configuration"]["chunk_shape"]
+    assert grid == [rows, width]
+    assert sum(path.startswith("results/r/000002/x/") for path in chunks) == -(-3 // rows)
+    assert not any(path.startswith("results/zarr") for path in chunks)
+
+
+def test_what_is_kept_fits_into_its_room() -> None:
+    kept, three = Kept(10), np.zeros(3, np.uint8)
+    for key in range(3):
+        kept.put(key, three)
+        kept.put(key, np.ones(3, np.uint8))  # what comes first stays
+    kept.put("more", np.zeros(2, np.uint8))
+    assert kept.get("more") is None
+    kept.put("last", np.zeros(1, np.uint8))
+    assert kept.get("last") is not None
+    assert kept.nbytes == 10
+    assert all(kept.get(key) is three for key in range(3))
+
+
+@pytest.mark.parametrize("piece", [16, 24, 2**24])
+def test_any_part_of_a_tensor_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    import torch
+    from safetensors.torch import save
+
+    from featdyn.store import state_file
+
+    tensors = {
+        "half": torch.arange(7, dtype=torch.float16).reshape(7, 1), "long": torch.arange(6).reshape(2, 3),
+        "none": torch.zeros(0, 3), "one": torch.tensor(2.5), "truth": torch.tensor([True, False]),
+        "brain": torch.arange(5).to(torch.bfloat16), "both": torch.ones(3, dtype=torch.complex64),
+    }  # fmt: skip
+    path = "checkpoints/000000/model.safetensors"
+    made = RunWriter.create(tmp_path / "run.zarr", Schema.build([], 1), static={}, attributes={})
+    with made as writer, writer.checkpoint() as checkpoint:
+        checkpoint.put(path, [save(tensors, metadata={"made": "here"})])
+    monkeypatch.setattr(state_file, "PIECE", piece)
+    stored = (tmp_path / "run.zarr" / path).read_bytes()
+    file = Run(tmp_path / "run.zarr").state_file(0)
+    assert file.tensors.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        held = file.tensors[name]
+        assert (held.size, held.nbytes, held.beside) == (tensor.numel(), tensor.nbytes, min(piece, tensor.nbytes))
+        torch.testing.assert_close(file.read(name), tensor, rtol=0, atol=0)
+        for first in range(tensor.numel() + 2):
+            for stop in range(first, tensor.numel() + 3):
+                assert torch.equal(file.part(name, first, stop), tensor.reshape(-1)[first:stop])
+    (tmp_path / "run.zarr" / path).write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
+    Run(tmp_path / "run.zarr").state_file(0, checked=False)  # for its header, which is whole
+    refused(lambda: Run(tmp_path / "run.zarr").state_file(0), "the content does not match its checksum")
+
+
+@pytest.mark.parametrize("gathers", [False, True])
+@pytest.mark.parametrize(("path", "blocks"), [("step", 1), ("cube/activation_norm", 2)])
+def test_a_block_that_an_array_has_not_is_refused_and_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, blocks: int, gathers: bool
+) -> None:
+    monkeypatch.setattr(schema_module, "GATHERED_BYTES", 2**16 if gathers else 1)
+    monkeypatch.setattr(schema_module, "SHARD_SAMPLES", 8)
+    run = make_run(tmp_path / "run.zarr", checkpoints=2)
+    assert (run.schema[path].span > 1) == gathers
+    for block in (-1, blocks):
+        with pytest.raises(ValueError, match=f"{path}: block must be below {blocks}, got {block}"):
+            run.block(path, 1, block)
+    found = [run.block(path, 1, block) for block in range(blocks)]
+    whole = run.values(path)[1]
+    np.testing.assert_array_equal(np.concatenate(found, axis=-1) if blocks > 1 else found[0], whole)
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+@pytest.mark.parametrize("gathers", [False, True])
+@pytest.mark.parametrize("partly", [0, 2**20])
+def test_rows_of_a_block_are_those_of_numpy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: Codec, gathers: bool, partly: int
+) -> None:
+    monkeypatch.setattr(reader, "PARTLY", partly)
+    spec = ArraySpec("layers/a/activation", ("d", "sample"), (2, 6), "float32")
+    schema = Schema((spec,), 6, 8, codec)
+    values = np.arange(12, dtype=np.float32).reshape(2, 6)
+    made = RunWriter.create(
+        tmp_path / "run.zarr", schema.gathered() if gathers else schema, static={}, attributes={}
+    )  # fmt: skip
+    with made as writer, writer.checkpoint() as checkpoint:
+        checkpoint.write(spec.path, values)
+    run = Run(tmp_path / "run.zarr")
+    for start in (None, -2, 0, 3, 6, 9):
+        for stop in (None, -5, 0, 1, 4, 12):
+            for step in (None, 2, -1):
+                rows = slice(start, stop, step)
+                np.testing.assert_array_equal(run.block(spec.path, 0, 0, rows=rows), values[:, rows])

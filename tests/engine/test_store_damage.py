@@ -171,5 +171,5 @@ def test_what_a_run_does_not_hold(original: Path) -> None:
     refused(lambda: run.state(7), "no checkpoint 7")
     refused(lambda: run.state(0, "../model"), "cannot be stored")
     refused(lambda: run.state(0), r"model\.safetensors cannot be read")  # what was written there is no such file
-    with pytest.raises(ValueError, match=r"block must be one of the 3 of outputs/loss, got 3"):
+    with pytest.raises(ValueError, match=r"outputs/loss: block must be below 3, got 3"):
         run.block("outputs/loss", 0, 3)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from featdyn.store import ArraySpec, Run, RunWriter, Schema, commit, repair, verify
+from featdyn.store import ArraySpec, Run, RunWriter, Schema, commit, parity, repair, verify
 from featdyn.store import schema as schemas
+from featdyn.store.gathered import WrittenRow
 from tests.engine.runs import refused
 from tests.engine.spec_reader import SpecReader
 
@@ -109,3 +110,41 @@ def test_a_manifest_that_nobody_could_read_is_not_committed(tmp_path: Path, monk
     monkeypatch.setattr(commit, "DOCUMENT", 1000)
     refused(lambda: write(tmp_path / "run.zarr", 1), "more small arrays than a commit can hold")
     assert not (tmp_path / "run.zarr").exists()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 7, 8, 9, 63, 64, 65, 130])
+def test_rows_are_grouped_by_sixteen_or_a_fourth_of_them(number: int) -> None:
+    """As SPEC.md says; the exclusive or of a group and of all its rows but one is that one."""
+    rng = np.random.default_rng(number)
+    rows = []
+    for i in range(number):
+        content = rng.integers(0, 256, int(rng.integers(1, 9)), dtype=np.uint8).tobytes()
+        rows.append(WrittenRow(f"layers/l{i % 5}/of{i % 2}/{i}", 3 * len(content), i, len(content), content))
+    found = parity.grouped(rows)
+    size = 16 if number >= 64 else max(1, number // 4)
+    assert [len(group.rows) for group in found] == [min(size, number - start) for start in range(0, number, size)]
+    assert sorted(row.path for group in found for row in group.rows) == sorted(row.path for row in rows)
+    by_path = {row.path: row for row in rows}
+    lengths = [row.length for group in found for row in group.rows]
+    assert lengths == sorted(lengths, reverse=True)  # those of one length together
+    for group in found:
+        assert len(group.parity) == max(row.length for row in group.rows)
+        for lost in group.rows:
+            left = np.frombuffer(group.parity, np.uint8).copy()
+            for row in group.rows:
+                if row.path != lost.path:
+                    left[: row.length] ^= np.frombuffer(by_path[row.path].row, np.uint8)
+            assert left[: lost.length].tobytes() == by_path[lost.path].row
+            assert not left[lost.length :].any()
+
+
+def test_what_lies_in_one_folder_or_of_one_layer_is_in_groups_apart() -> None:
+    """So that a folder that is lost costs each group one row."""
+    rows = [
+        WrittenRow(f"layers/l{layer}/{kind}/0.{block}.0", 8, 0, 8, b"12345678")
+        for layer in range(16) for kind in ("activation", "gradient") for block in range(2)
+    ]  # fmt: skip
+    found = parity.grouped(rows)
+    assert len(found) == 4
+    for group in found:
+        assert len({row.path.split("/")[1] for row in group.rows}) == 16

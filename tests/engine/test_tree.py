@@ -16,6 +16,7 @@ from featdyn.query import query
 from featdyn.store import Run
 from tests.engine.question_run import CHECKPOINTS, LAYERS, Held
 from tests.engine.runs import write_run
+from tests.engine.synthetic_run import make_run
 
 
 def test_cube_and_layers_know_their_coordinates(written: tuple[Run, Held]) -> None:
@@ -119,3 +120,15 @@ def test_figures_of_results(written: tuple[Run, Held]) -> None:
     ):
         with pytest.raises((AttributeError, FeatdynError), match=message):
             call()
+
+
+def test_attributes_are_what_netcdf_takes_or_json(tmp_path: Path) -> None:
+    expected: list[tuple[object, object]] = [
+        (2**31 - 1, 2**31 - 1), (-(2**31) + 1, -(2**31) + 1), (2**31, "2147483648"), (-(2**31), "-2147483648"),
+        (0.5, 0.5), (1e300, "1e+300"), (True, "true"), ("a", "a"), ([1, 2.5], [1, 2.5]), ([], "[]"), ([True], "[true]"),
+        ([1, "a"], '[1, "a"]'), ({"a": None}, '{"a": null}'), (None, "null"),
+    ]  # fmt: skip
+    attributes = {f"a{i}": value for i, (value, _) in enumerate(expected)}
+    found = featdyn.open_tree(make_run(tmp_path / "run.zarr", checkpoints=1, cube=(), attributes=attributes)).attrs
+    for i, (_, plain) in enumerate(expected):
+        assert (found[f"a{i}"], type(found[f"a{i}"])) == (plain, type(plain))

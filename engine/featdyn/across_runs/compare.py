@@ -87,8 +87,8 @@ def compare(
     """
     if not runs or not quantities:
         raise FeatdynError("give at least one run and one quantity to compare")
-    for name, share in (("t1", t1), ("t2", t2), ("fit", 0.5 if fit is None else fit)):
-        if not 0 <= share <= 1:
+    for name, share in {"t1": t1, "t2": t2, "fit": fit}.items():
+        if share is not None and not 0 <= share <= 1:
             raise FeatdynError(f"{name} must lie between 0 and 1, got {share:g}")
     asked = _Asked(tuple(quantities), tuple(where), tuple(reduce), t1, t2, fit)
     read = each(_Asked.of, asked, runs, workers)

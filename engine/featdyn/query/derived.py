@@ -67,7 +67,7 @@ def cells(run: Run, path: str, stored: Callable[[str], Cells]) -> Cells:
             label, dtype=np.dtype(object), read=lambda index: named(label.read(index), names), read_part=None
         )
     logits = stored(LOGITS)
-    labels = run.values("label") if path == "outputs/correct" else np.zeros(0, np.int64)
+    labels = run.values("label") if path == "outputs/correct" else np.array([], np.int64)
     known = (labels >= 0) & (labels < max(2, logits.shape[2]))  # one logit tells two classes apart
     dtype = np.dtype(MEANING[path][1] if known.all() else np.float32)  # 1, 0, and NaN where the label is no class
 

@@ -182,7 +182,8 @@ def most_frequent(values: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
 def _rows(values: Array, axes: tuple[int, ...]) -> Array:
     """Return a copy, the axes in one row, sorted."""
     rows = np.moveaxis(values, axes, range(-len(axes), 0)) if axes else values[..., None]
-    rows = rows.reshape(*rows.shape[: rows.ndim - max(1, len(axes))], -1)
+    left = rows.shape[: rows.ndim - max(1, len(axes))]
+    rows = rows.reshape(*left, -1) if rows.size else np.full((*left, 1), np.nan)  # of an empty axis nothing is there
     rows = np.array(rows, np.result_type(rows, np.float32), order="C")  # each row in one piece
     rows.sort(axis=-1)  # NaN goes last; with AVX-512 faster than a partition at two places
     return rows

@@ -176,7 +176,8 @@ def _difference(cells: Cells, dim: str, keep: Keep | None) -> Array:
     axis = cells.dims.index(dim)
     positions, ends = cells.positions[axis], []
     if len(positions) < 2:
-        raise FeatdynError(f"--reduce diff:{dim} is last minus first, and one {dim} is selected")
+        some = "one" if len(positions) else "no"
+        raise FeatdynError(f"--reduce diff:{dim} is last minus first, and {some} {dim} is selected")
     for at in (0, len(positions) - 1):
         one = cells.select(dim, positions[at : at + 1])
         region = tuple(slice(at, at + 1) if a == axis else slice(0, n) for a, n in enumerate(cells.shape))

@@ -149,7 +149,8 @@ def _along(name: str, column: pd.Series) -> tuple[tuple[str, ...], Array]:
     rows = [np.ma.filled(c.astype(float), np.nan) if np.ma.isMaskedArray(c) else np.asarray(c) for c in lists]
     if len(rows) == len(cells) and len({row.shape for row in rows}) == 1:
         values = np.stack(rows)
-        if values.ndim == 2 and not any(isinstance(v, (np.ndarray, list, dict)) for v in values[:, :1].flat):
+        inner = values.reshape(-1).tolist() if values.dtype == object else []
+        if values.ndim == 2 and not any(isinstance(cell, (np.ndarray, list, dict)) for cell in inner):
             return ("row", f"{name}_value"), values
     raise FeatdynError(f"netcdf takes lists of one length, of single values; {name} has others: write parquet or arrow")
 

@@ -33,9 +33,9 @@ def rows(selection: Selection, *, key: str | None, limit: int | None, most: int)
         if full and region and region[0].start * _below(shape) > last:
             break  # what comes now lies behind all that is wanted
         mask = selection.holds(region)
-        found = np.nonzero(mask)
-        if not len(found[0]):
+        if not mask.any():
             continue
+        found = np.nonzero(mask)
         places = np.ravel_multi_index(tuple(f + run.start for f, run in zip(found, region, strict=True)), shape)
         values = {n: np.broadcast_to(c.at(dims, region), mask.shape)[found] for n, c in selection.cells.items()}
         parts.append((np.asarray(places, np.intp), values))

@@ -145,6 +145,8 @@ def select(run: Run, names: Sequence[str], where: Sequence[str]) -> Selection:
             _share(found.arrays[found.widest], other, found.widest, condition.name)
             filters.append((condition, other))
             continue
+        if other is not None and not other.cells.dims:
+            raise FeatdynError(f"--where {condition.text!r}: {condition.name} is one value, along no axis")
         if condition.name not in found.known and (near := catalogue.near(condition.name, found.dims)):
             raise FeatdynError(f"--where {condition.text!r}: no {condition.name!r} here; did you mean {near}?")
         dim, values = found.coordinate(condition.name)

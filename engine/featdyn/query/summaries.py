@@ -135,7 +135,7 @@ def _places(
     assert found.places is not None
     there, beside = found.places >= 0, dict[str, tuple[tuple[str, ...], Array]]()
     for name, values in columns(selection, dim, asked).items():
-        at = values[np.maximum(found.places, 0)]
+        at = values[np.maximum(found.places, 0)] if len(values) else np.empty(found.places.shape, values.dtype)
         if not there.all():
             at = np.where(there, at, np.array(np.nan if at.dtype.kind in "biuf" else None))
         beside[name] = (found.cells.dims, at)

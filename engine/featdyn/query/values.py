@@ -19,14 +19,14 @@ ROWS = 10_000_000  # of one table, unless a limit says otherwise
 def values(selection: Selection, sort: tuple[str, ...], limit: int | None, asked: set[str]) -> Answer:
     """Return values that are not reduced."""
     key = sort[0] if len(sort) == 1 and sort[0].removeprefix("-") in selection.cells else None
-    prunes = limit is not None and (key is not None or not sort)
+    prunes = limit is not None and (key is not None or not sort) and bool(selection.dims)
     axes = {dim: columns(selection, dim, asked) for dim in selection.dims}
     attributes = {name: array.attributes for name, array in selection.arrays.items()}
     alone = next(iter(selection.arrays.values())) if len(selection.arrays) == 1 else None
     more: dict[str, Any] = {"attributes": attributes, "sort": sort, "limit": limit}
     if selection.filters or (prunes and sort):
         flat, held = rows(selection, key=key, limit=limit if prunes else None, most=ROWS)
-        if not len(flat):
+        if selection.filters and not len(flat):
             raise selection.nothing()
         found: dict[str, tuple[tuple[str, ...], Array]] = {name: (("row",), each) for name, each in held.items()}
         reasons = why_missing(selection.catalogue.run, alone, next(iter(selection.cells.values()))) if alone else None
@@ -52,7 +52,7 @@ def values(selection: Selection, sort: tuple[str, ...], limit: int | None, asked
 def _first(cells: Cells, limit: int) -> Cells:
     """Return cells cut to little more than the first rows, so that only these are read."""
     for axis, dim in enumerate(cells.dims):
-        needed = -(-limit // math.prod(cells.shape[axis + 1 :]))
+        needed = -(-limit // max(1, math.prod(cells.shape[axis + 1 :])))
         cells = cells.select(dim, cells.positions[axis][:needed])
         if needed > 1:
             break

@@ -307,25 +307,31 @@ def read_block(
     if spec.span > 1:
         chunk = _read_chunk(place, schema, path, checkpoint // spec.span, block)
         return _of_chunk(chunk, spec, schema, checkpoint, block, rows)
-    if not 0 <= block < (1 if spec.sample_axis is None else schema.blocks):
-        raise ValueError(f"block must be one of the {schema.blocks} of {path}, got {block}")
-    samples = schema.block_slice(block)
+    key, samples = _key(schema, path, checkpoint, block), schema.block_slice(block)
     count = samples.stop - samples.start
-    key = metadata.chunk_key(spec, checkpoint, block)
-    start, stop, _ = rows.indices(count)
+    start, stop, step = rows.indices(count)
     with _readable(place, key):
-        if spec.sample_axis is None or (start, stop) == (0, count):
+        if spec.sample_axis is None or (start, stop, step) == (0, count, 1):
             return shard.decode(place.view(key), spec, schema, count)
-        if count * spec.sample_bytes <= PARTLY:
+        if count * spec.sample_bytes <= PARTLY or step != 1:
             found = shard.decode(place.view(key), spec, schema, count)
             return found[(slice(None),) * spec.sample_axis + (rows,)]
-        return shard.select(partial(place.part, key), place.size(key), spec, schema, slice(start, stop))
+        return shard.select(partial(place.part, key), place.size(key), spec, schema, slice(start, max(start, stop)))
+
+
+def _key(schema: Schema, path: str, checkpoint: int, block: int) -> str:
+    """Return the file of a block at one checkpoint; raise ValueError where the array has no such block."""
+    spec = schema[path]
+    blocks = 1 if spec.sample_axis is None else schema.blocks
+    if not 0 <= block < blocks:
+        raise ValueError(f"{path}: block must be below {blocks}, got {block}")
+    return metadata.chunk_key(spec, checkpoint, block)
 
 
 def _read_chunk(place: Place, schema: Schema, path: str, index: int, block: int) -> np.ndarray[Any, Any]:
     """Return the chunk of this index along the checkpoints, as :func:`gathered.decode` does."""
     spec = schema[path]
-    key = metadata.chunk_key(spec, index * spec.span, block)
+    key = _key(schema, path, index * spec.span, block)
     with _readable(place, key):
         return gathered.decode(place.read(key), spec, schema)
 

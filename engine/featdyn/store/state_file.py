@@ -55,7 +55,7 @@ class StateFile:
     Raises :class:`StoreError` where it is not as it was written.
     """
 
-    def __init__(self, place: Place, record: FileRecord, *, checked: bool = True) -> None:
+    def __init__(self, place: Place, record: FileRecord, *, checked: bool) -> None:
         self._place, self._path = place, record.path
         if wrong := place.check(record, content=checked):
             raise StoreError(f"{place}: {wrong}")

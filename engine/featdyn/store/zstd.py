@@ -82,8 +82,7 @@ def most(frame: bytes | memoryview) -> int:
     found = declared(frame)
     if found is not None:
         return found
-    single, dictionary = frame[4] >> 5 & 1, (0, 1, 2, 4)[frame[4] & 3]
-    at, total, last = 5 + (not single) + dictionary, 0, False
+    at, total, last = 6 + (0, 1, 2, 4)[frame[4] & 3], 0, False  # a frame of one segment, without a window, says it
     while not last and at + 3 <= len(frame):
         head = int.from_bytes(frame[at : at + 3], "little")
         last, kind, size = bool(head & 1), head >> 1 & 3, head >> 3

@@ -2,7 +2,8 @@
 
 A row is a place along axes. Of layers, outputs and the cube these are checkpoint, layer and sample, and what else an
 array goes along lies in lists: ``logits`` is ``FLOAT[10]``. A result has one table for each set of axes among its
-variables: the one that most of them share is named as the analysis, the others have their axes behind that name.
+variables: the one that most of them share, of two axes or more where there are such, is named as the analysis, the
+others have their axes behind that name (``scalars`` where there are none).
 """
 
 from __future__ import annotations
@@ -63,12 +64,14 @@ def tables(catalogue: Catalogue) -> Iterator[Table]:
         else:
             rows, title = along, rest.partition("/")[0] or first
             schema = first if rest else ""
-        coordinates = {name for name in names if len(along[name]) == 1}
-        sets = Counter(rows[name] for name in names if name not in coordinates)
+        beside = {path for name in names for path in catalogue.coordinates(catalogue.paths[name]).values()}
+        sets = Counter(rows[name] for name in names if catalogue.paths[name] not in beside)
         sets = sets or Counter(rows.values())
-        for number, (dims, _) in enumerate(sorted(sets.items(), key=lambda item: (-item[1], -len(item[0]), item[0]))):
+        order = sorted(sets, key=lambda dims: (len(dims) < 2, -sets[dims], -len(dims), dims))
+        for number, dims in enumerate(order):
             own = [name for name in names if rows[name] == dims]
-            yield from _table(catalogue, schema, title if not number else "_".join((title, *dims)), dims, own)
+            name = "_".join((title, *(dims or ("scalars",)))) if number else title
+            yield from _table(catalogue, schema, name, dims, own)
 
 
 def _table(catalogue: Catalogue, schema: str, title: str, dims: tuple[str, ...], names: list[str]) -> Iterator[Table]:
