@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
 from featdyn.report.colours import colours
 from featdyn.report.figure import Axis, Figure, Lines, Map, Mark, Series, is_log, ratio
+from featdyn.report.figures import by_layer, curves, layer_map, lines
 from featdyn.report.plotly import to_plotly
 from featdyn.report.rounding import percent, points, short
 from featdyn.reproduce.forest import COLOUR, cell_name, decisive, forest, said_value, style
@@ -140,6 +143,30 @@ def test_numbers_for_people_at_their_bounds() -> None:
         "+1.2 points",
         "-50.0 points",
     )
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_lines_of_layers_are_coloured_from_the_first_to_the_last(count: int) -> None:
+    names, values = [f"layer {i}" for i in range(count)], np.arange(3.0 * count).reshape(count, 3)
+    depths = np.linspace(0, 1, count).tolist()
+    data = xr.Dataset({"y": (("t", "cut"), values.T), "y_low": (("cut", "t"), values - 1)}, {"cut": names})
+    for deep, found in (
+        (True, lines(names, values, deep=True)),
+        (True, curves(data, "y", "t", "cut")),
+        (False, lines(names, values)),
+        (False, curves(data, "y", "t", "cut", deep=False)),
+    ):
+        assert [(one.name, one.order, one.joined) for one in found] == [(name, i, True) for i, name in enumerate(names)]
+        assert [one.depth for one in found] == (pytest.approx(depths) if deep else [None] * count)
+        np.testing.assert_array_equal([one.y for one in found], values)
+    (first, *_) = curves(data, "y", "t", "cut")
+    assert first.high is None  # of one limit that is there
+    np.testing.assert_array_equal(first.low, values[0] - 1)
+    figure = Lines(RUN, Axis(), (replace(LINE, name=f"{names[-1]}, deep half", depth=0.0), replace(LINE, name="b")))
+    among = by_layer(figure, [*names, "more"])
+    assert isinstance(among, Lines)
+    assert [one.depth for one in among.series] == [pytest.approx((count - 1) / count), None]
+    assert by_layer(figure, ["others"]) is figure
 
 
 def row(
@@ -362,3 +389,10 @@ def test_on_paper_lines_are_as_high_as_they_should_be_whatever_stands_around_the
         height = axes.figure.get_figheight()
         assert axes.get_position().height * height == pytest.approx(0.62 * across, abs=0.05)
         assert height < 40
+
+
+def test_a_map_of_layers_is_over_checkpoints_or_over_layers_again() -> None:
+    z, names = np.eye(2), ["a", "b"]
+    both, over = layer_map(z, names, title="t"), layer_map(z, names, RUN)
+    assert (both.x.scale, both.y.scale, both.names, both.title) == ("category", "category", (names, names), "t")
+    assert (over.x, over.y.scale, over.names) == (RUN, "category", (names, ()))
