@@ -14,6 +14,7 @@ from featdyn.data.vision import READERS
 from featdyn.errors import FeatdynError, RecipeError
 from featdyn.nearest import nearest
 from featdyn.reproduce.study import Ask, Experiment, Place, ScaleName, Study, references
+from featdyn.sizes import counted
 from featdyn.training.recipe import Recipe, load
 
 
@@ -157,7 +158,7 @@ def planned(found: Sequence[Job], lacking: Sequence[Job], *, keep: bool) -> Iter
     for name, data in dict.fromkeys((job.name, job.data) for job in found):
         mine = [job for job in found if (job.name, job.data) == (name, data)]
         groups = ", ".join(mine[0].experiment.groups)
-        yield f"  {name} on {data}: {len(mine)} seeds of {groups}; {mine[0].place.minutes:g} minutes a run"
+        yield f"  {name} on {data}: {counted(len(mine), 'seed')} of {groups}; {mine[0].place.minutes:g} minutes a run"
 
 
 def gigabytes(found: Sequence[Job], *, keep: bool) -> float:

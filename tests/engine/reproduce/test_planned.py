@@ -35,7 +35,7 @@ def test_runs_hours_and_disk_are_counted(keep: bool, disk: str) -> None:
     assert first == f"7 runs, of which 5 are to be made: about 2 hours of a CPU, {disk}"
     assert each == [
         "  one on digits: 2 seeds of a, b; 45 minutes a run",
-        "  other on digits: 1 seeds of a, b, c; 10 minutes a run",
+        "  other on digits: 1 seed of a, b, c; 10 minutes a run",
     ]
     assert "0 runs, of which 0 are to be made: about 0 hours" in next(planned([], [], keep=keep))
     assert (gigabytes(FOUND, keep=False), gigabytes([], keep=False)) == (1.5, 0)
