@@ -13,7 +13,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featdyn.report.colours import colours
+from featdyn.report.colours import KINDS, NEUTRAL, colours, patterns
 from featdyn.report.figure import Axis, Figure, Lines, Map, Mark, Series, is_log, ratio
 from featdyn.report.figures import by_layer, curves, layer_map, lines
 from featdyn.report.plotly import to_plotly
@@ -115,17 +115,53 @@ def test_a_map_has_its_numbers_or_names_on_its_sides() -> None:
     assert (empty["x"], empty["y"]) == ([], [])
 
 
-@given(st.floats(0, 1))
-def test_colours_of_depth_are_viridis_where_it_stands_out(depth: float) -> None:
+PARTS = ((0.0, 0.57), (0.35, 1.0))
+"""Of viridis: on light paper from its dark end on, on dark paper to its bright end."""
+
+
+def channels(shade: str) -> list[int]:
+    return [int(shade[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+@pytest.fixture(scope="module")
+def viridis() -> np.ndarray[Any, Any]:
+    """Its colours at ten places."""
     mpl = pytest.importorskip("matplotlib", reason="needs the extra plot")
-    stops = np.linspace(0, 1, 10)
-    known = np.array([mpl.colormaps["viridis"](stop)[:3] for stop in stops]) * 255
-    # On light paper from its dark end on, on dark paper to its bright end.
-    for shade, place in zip(
-        colours(Series("a", LINE.y, depth=depth)), (0.57 * depth, 0.35 + 0.65 * depth), strict=True
-    ):
-        found = [int(shade[i : i + 2], 16) for i in (1, 3, 5)]
-        np.testing.assert_allclose(found, [np.interp(place, stops, channel) for channel in known.T], atol=2)
+    found: np.ndarray[Any, Any] = np.round([255 * np.array(mpl.colormaps["viridis"](i / 9)[:3]) for i in range(10)])
+    return found
+
+
+@given(st.floats(0, 1))
+def test_colours_of_depth_are_viridis_where_it_stands_out(viridis: np.ndarray[Any, Any], depth: float) -> None:
+    for shade, (low, high) in zip(colours(Series("a", LINE.y, depth=depth)), PARTS, strict=True):
+        places = np.linspace(0, 1, 10)
+        wanted = [np.interp(low + (high - low) * depth, places, channel) for channel in viridis.T]
+        np.testing.assert_allclose(channels(shade), wanted, atol=0.501)
+
+
+@pytest.mark.parametrize("place", range(10))
+def test_at_its_places_viridis_is_met_exactly(viridis: np.ndarray[Any, Any], place: int) -> None:
+    depths = [(place / 9 - low) / (high - low) for low, high in PARTS]
+    found = [colours(Series("a", LINE.y, depth=depth))[i] for i, depth in enumerate(depths) if -1e-9 < depth < 1 + 1e-9]
+    assert found
+    assert [channels(shade) for shade in found] == [viridis[place].tolist()] * len(found)
+
+
+def test_kinds_come_round_and_only_many_depths_differ_in_more_than_colour() -> None:
+    assert colours(Series("a", LINE.y)) == NEUTRAL
+    assert [colours(Series("a", LINE.y, order=i)) for i in range(7)] == [*KINDS, KINDS[0]]
+
+    def deep(count: int, **more: Any) -> list[Series]:
+        return [Series("a", LINE.y, depth=i / (count - 1), order=i, **more) for i in range(count)]
+
+    plain = ("circle", "solid")
+    assert patterns(deep(4)) == [plain] * 4
+    five = [("circle", "solid"), ("square", "dash"), ("diamond", "dot"), ("triangle-up", "solid"), ("x", "dash")]
+    assert patterns(deep(5)) == five
+    assert patterns([*deep(5), replace(LINE, order=1), replace(LINE, depth=0.1)]) == [*five, plain, plain]
+    assert patterns(deep(5, dash="dashdot")) == [(marker, "dashdot") for marker, _ in five]
+    assert patterns([*deep(2), *deep(4)]) == [plain] * 6  # the same depths are no closer
+    assert patterns([replace(one, order=7) for one in deep(5)]) == [("diamond", "dash")] * 5
 
 
 def test_numbers_for_people_at_their_bounds() -> None:
@@ -396,3 +432,30 @@ def test_a_map_of_layers_is_over_checkpoints_or_over_layers_again() -> None:
     both, over = layer_map(z, names, title="t"), layer_map(z, names, RUN)
     assert (both.x.scale, both.y.scale, both.names, both.title) == ("category", "category", (names, names), "t")
     assert (over.x, over.y.scale, over.names) == (RUN, "category", (names, ()))
+
+
+def test_a_figure_of_no_value_says_so_in_its_middle() -> None:
+    found = to_plotly(Lines(RUN, Axis("y"), (Series("a", np.full(3, np.nan)), Series("b", np.array([np.inf])))))
+    (note,) = found["layout"]["annotations"]
+    assert (note["text"], note["x"], note["y"], note["showarrow"]) == ("No value is known.", 0.5, 0.5, False)
+    assert (note["xref"], note["yref"]) == ("paper", "paper")
+    for axis in ("xaxis", "yaxis"):
+        own = found["layout"][axis]
+        assert own == {"title": own["title"], "showticklabels": False, "showgrid": False}
+    assert "annotations" not in to_plotly(Lines(RUN, Axis("y"), (Series("a", np.array([0.0])),)))["layout"]
+
+
+@pytest.mark.parametrize(
+    ("z", "span", "ticks"),
+    [
+        ([0.0, 0.05], None, ".0%"),
+        ([0.0, 0.0499], None, ".1%"),
+        ([0.0, np.nan, 0.0499], None, ".1%"),
+        ([np.nan], None, ".0%"),
+        ([0.0, 1.0], (0.5, 0.5499), ".1%"),
+        ([0.0, 0.01], (0.0, 1.0), ".0%"),
+    ],
+)
+def test_shares_of_a_narrow_scale_have_a_decimal(z: list[float], span: Any, ticks: str) -> None:
+    (trace,) = to_plotly(Map(Axis(), Axis(), np.array([z]), share=True, range=span))["data"]
+    assert trace["colorbar"]["tickformat"] == ticks
