@@ -12,12 +12,14 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featdyn.report.figure import Lines
+from featdyn.report.figure import Lines, Map
 from featdyn.report.layer_summaries import layers
 from featdyn.report.plotly import TICKS, stride
 from featdyn.report.provenance_tables import head, rows
 from featdyn.report.rounding import counts, percent, rounded, short
 from featdyn.report.sections.consistency.gap_curves import Distances, gap_curves, window
+from featdyn.report.sections.consistency.pair_maps import pair_maps
+from featdyn.report.training_curves import panels
 from featdyn.statistics.resampling import wilson
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
 from tests.engine.synthetic_run import make_run
@@ -210,3 +212,40 @@ def test_what_a_run_has_not_is_not_said(tmp_path: Path) -> None:
         ({"recipe": {"network": "odd"}}, ""),
     )):  # fmt: skip
         assert head(make_run(tmp_path / f"{i}.zarr", checkpoints=1, attributes=attributes)).subtitle == subtitle
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_training_curves_stand_by_quantity_those_of_training_first(tmp_path: Path, trained: bool) -> None:
+    names = ("val_loss", "test_loss", "train_loss", "test_accuracy", "train_accuracy", "zeta", "train", "a_loss")
+    attributes = {"recipe": RECIPE} if trained else {}
+    found = panels(make_run(tmp_path / "r.zarr", checkpoints=3, curves=names, attributes=attributes))
+    drawn = {panel.name: panel.figures[""] for panel in found}
+    assert list(drawn) == ["accuracy", "loss", "a_loss", "train", "zeta"]
+    lines = {name: [(one.name, one.order) for one in figure.series] for name, figure in drawn.items()}  # type: ignore[union-attr]
+    assert lines["accuracy"] == [("train", 0), ("test", 1)]
+    assert lines["loss"] == [("train", 0), ("test", 1), ("val", 4)]
+    assert (lines["zeta"], lines["train"], lines["a_loss"]) == ([("Zeta", 0)], [("Train", 0)], [("A loss", 0)])
+    assert [name for name, figure in drawn.items() if figure.y.share] == (["accuracy"] if trained else [])
+    assert [name for name, figure in drawn.items() if figure.y.scale == "auto"] == ["loss", "a_loss"]
+    (one,) = panels(make_run(tmp_path / "one.zarr", checkpoints=1, curves=("train_loss", "test_loss")))
+    assert [line.name for line in one.figures[""].series] == ["test"]  # of training nothing is known yet
+
+
+def test_pairs_of_one_checkpoint_have_no_curve_and_maps_of_nothing_a_scale() -> None:
+    assert len(list(gap_curves(_result([0, 5])))) == 1
+    assert list(gap_curves(_result([0]))) == []
+    assert list(gap_curves(_result([0, 5]).drop_vars("accuracy"))) == []
+    for shallow, deep, words in ((300, 100, "25 %"), (0, 1, "1e+02 %"), (0, 0, "0 %"), (2, 1, "33 %")):
+        result = _result([0, 5]).assign_coords(set=["test"], cut=["a"], set_size=("set", [4]))
+        result = result.assign_coords(
+            source=("cut", ["stored"]), prefix_macs=("cut", [shallow]), suffix_macs=("cut", [deep])
+        )
+        result = result.assign(diagonal_differences=("cut", [0]))
+        result["accuracy"][:] = np.nan
+        (section,) = pair_maps(result)
+        assert section.panels[0].detail == f"{words} of the multiply-adds in the deep half"
+        figure = section.panels[0].figures["0|accuracy"]
+        assert isinstance(figure, Map)
+        assert figure.range == (0.0, 1.0)
+        assert section.grid is not None
+        assert section.grid.rows[0][-1] == "0 of 8"  # four probes at two checkpoints
