@@ -13,18 +13,20 @@ import torch
 import xarray as xr
 from torch import nn
 
+from featdyn.analysis import analyses
 from featdyn.analysis import context as contexts
 from featdyn.analysis.context import Context
 from featdyn.analysis.declaration import Analysis, Variable, bounded
 from featdyn.analysis.driver import HELD, too_large
-from featdyn.analysis.several import keeping, several
+from featdyn.analysis.options import Suffixes, alpha, samples
+from featdyn.analysis.several import answerable, keeping, several
 from featdyn.analysis.status import Status, reasons, summary
 from featdyn.capture import Probes, Recorder
 from featdyn.compute import Limits, Plan
 from featdyn.compute.serial import Serial
 from featdyn.errors import ComputeError, FeatdynError
 from featdyn.store import ArraySpec, Run, RunWriter, Schema
-from featdyn.validation import Options
+from featdyn.validation import Options, validate
 
 
 def asking(compute: Callable[[Context[Any]], xr.Dataset] = lambda _: xr.Dataset(), **said: Any) -> Analysis:
@@ -358,3 +360,57 @@ def test_of_several_each_gets_its_own_and_one_that_fails_leaves_the_others(recor
     assert str(found["bad"]) == "no"
     assert given == {"Options": ({}, None, workers), "Some": ({"some": 4}, batches, workers)}
     assert Run(recorded.path).results("plain") == [found["plain"].attrs["path"]]
+
+
+@pytest.mark.parametrize("given", [(), ("network",), ("network", "training data"), ("training data",)])
+def test_what_a_run_can_be_asked_follows_from_needs_and_results(recorded: Run, given: tuple[str, ...]) -> None:
+    held = {"activations", "moments", "labels", "targets", *(given if "network" in given else ())}
+    wanted = {name for name, one in analyses().items() if one.needs <= held}
+    wanted = {name for name in wanted if wanted >= set(analyses()[name].results)}
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU()) if "network" in given else None
+    batches = [1] if "training data" in given else None
+    assert {one.name for one in answerable(recorded, model, batches)} == wanted
+    assert ("isotropy" in wanted) == (len(given) == 2)  # which reads a result of noise
+
+
+LIMITS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
+    "seed": ((0,), (-1,)),
+    "sets": ((("a",),), ((),)),
+    "cuts": ((("a",),), ((),)),
+    "layers": ((("a",),), ((),)),
+    "alpha": ((1e-9, 0.999), (0.0, 1.0)),
+    "t2": ((0, 1, "last", "all"), (-1, "first")),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_options_that_analyses_share_have_limits(name: str) -> None:
+    asked = [one for one in analyses().values() if name in one.options.model_fields]
+    assert asked
+    for one in asked:
+        for value in LIMITS[name][0]:
+            assert getattr(validate(one.options, {name: value}, one.name), name) == value
+        for value in LIMITS[name][1]:
+            with pytest.raises(FeatdynError, match=name):
+                validate(one.options, {name: value}, one.name)
+
+
+class Own(Options):
+    some: int = samples(9)
+    few: int = samples(9, least=1)
+    level: float = alpha()
+
+
+def test_numbers_of_samples_have_a_least_and_a_level_its_usual_value() -> None:
+    assert Own(some=2, few=1).level == 0.05
+    for wrong in ({"some": 1}, {"few": 0}, {"level": 1}):
+        with pytest.raises(FeatdynError):
+            validate(Own, wrong, "own")
+
+
+def test_deep_halves_are_of_the_last_checkpoint_of_all_or_of_one(recorded: Run) -> None:
+    for t2, found in (("last", [1]), ("all", [0, 1]), (0, [0]), (1, [1])):
+        assert Suffixes(t2=t2).suffixes(recorded) == found  # type: ignore[arg-type]
+    assert Suffixes().suffixes(recorded) == [1]
+    with pytest.raises(FeatdynError, match="no checkpoint 2: they are 0 to 1"):
+        Suffixes(t2=2).suffixes(recorded)
