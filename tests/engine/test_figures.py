@@ -459,3 +459,76 @@ def test_a_figure_of_no_value_says_so_in_its_middle() -> None:
 def test_shares_of_a_narrow_scale_have_a_decimal(z: list[float], span: Any, ticks: str) -> None:
     (trace,) = to_plotly(Map(Axis(), Axis(), np.array([z]), share=True, range=span))["data"]
     assert trace["colorbar"]["tickformat"] == ticks
+
+
+def test_on_paper_only_the_outer_maps_have_ticks_and_several_share_their_titles() -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra plot")
+    from featdyn.report.paper import drawn
+
+    x, y = (
+        replace(RUN, title="to", checkpoints=(0, 1), steps=(0, 9)),
+        replace(RUN, title="from", checkpoints=(0, 1), steps=(0, 9)),
+    )
+    figure = Map(x, y, np.eye(2), title="a: shift")
+    one = drawn([("a", figure)])
+    assert (one.get_supxlabel(), one.get_supylabel()) == ("", "")
+    assert (one.axes[0].get_xlabel(), one.axes[0].get_ylabel()) == ("to", "from")
+    three = drawn([(name, figure) for name in "abc"])  # two in the first row
+    assert (three.get_supxlabel(), three.get_supylabel()) == ("to", "from")
+    assert len(three.axes) == 4  # and the bar of colours
+    for axes, bottom, left in zip(three.axes, (False, True, True), (True, False, True), strict=False):
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("", "")
+        shown = [[label.get_visible() for label in own.get_ticklabels()] for own in (axes.xaxis, axes.yaxis)]
+        assert [any(each) for each in shown] == [bottom, left]
+
+
+def test_on_paper_what_has_no_title_takes_the_figure_s_and_points_are_always_marked() -> None:
+    points = Series("a", np.arange(31.0), joined=False)
+    axes = drawn_axes(Lines(Axis("x"), Axis(), (points,), title="motion: test: all"))
+    assert axes.get_ylabel() == "motion"
+    assert axes.lines[0].get_marker() == "o"
+    assert drawn_axes(Lines(Axis("x"), Axis("y"), (points,), title="motion")).get_ylabel() == "y"
+    assert drawn_axes(Lines(Axis("x"), Axis("y", "log"), (LINE,))).get_ylabel() == "y, log scale"
+    bounded = replace(LINE, low=np.array([0.5, np.nan, 3.0]), high=np.array([1.5, 3.0, np.inf]))
+    (bars,) = drawn_axes(Lines(Axis("x"), Axis("y"), (bounded,))).collections
+    assert [segment.tolist() for segment in bars.get_segments()] == [[[0.0, 0.5], [0.0, 1.5]]]
+    for half in (replace(bounded, low=None), replace(bounded, high=None)):
+        assert not drawn_axes(Lines(Axis("x"), Axis("y"), (half,))).collections
+
+
+@pytest.mark.parametrize(("names", "turned"), [(["a" * 10] * 3, False), (["a" * 10] * 12, True), (["a" * 90], True)])
+def test_on_paper_names_that_are_crowded_stand_upright(names: list[str], turned: bool) -> None:
+    places = [f"{i}{name}"[: len(name)] for i, name in enumerate(names)]
+    series = (Series("s", np.arange(float(len(places))), places, joined=False),)
+    axes = drawn_axes(Lines(Axis(scale="category"), Axis("y"), series))
+    labels = axes.xaxis.get_ticklabels()
+    assert {label.get_rotation() for label in labels} == {90.0 if turned else 0.0}
+    assert [label.get_text().replace("\n", "") for label in labels] == places
+
+
+def test_on_paper_long_names_have_a_column_and_short_ones_share_a_row() -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra plot")
+    from featdyn.report.paper import drawn
+
+    def columns(length: int, width: str) -> int:
+        each = tuple(Series(f"{i}" * length, LINE.y, order=i) for i in range(9))
+        (legend,) = drawn([("", Lines(Axis(), Axis(), each))], width).legends
+        return int(legend._ncols)
+
+    for width, inches in (("column", 3.3), ("page", 6.9)):
+        for length in (2, 12, 30):
+            # A name has its letters of 0.075 inches, and half an inch for the line.
+            assert columns(length, width) == max(1, int(inches / (0.075 * length + 0.5)))
+
+
+@pytest.mark.parametrize(
+    ("span", "ticks"), [(100.0, [1, 2, 5, 10, 20, 50, 100]), (1e6, [1, 10, 100, 1000, 1e4, 1e5, 1e6])]
+)
+def test_on_paper_a_logarithmic_axis_has_ones_twos_and_fives_or_powers_alone(span: float, ticks: list[float]) -> None:
+    axes = drawn_axes(Lines(Axis("x"), Axis("y", "log"), (Series("a", np.array([1.0, span])),)))
+    low, high = axes.get_ylim()
+    shown = [at for at in axes.yaxis.get_ticklocs() if low <= at <= high]
+    assert set(np.round(shown, 6)) <= set(ticks)
+    assert len(shown) >= 3
+    assert (2.0 in np.round(shown, 6)) == (span < 1000) or span >= 1000
+    assert len(axes.yaxis.get_minorticklocs()) == 0
