@@ -103,21 +103,30 @@ def test_pairs_are_told_apart_up_to_a_level() -> None:
     assert set(column(found, "Pairs told apart by mmd (adjusted p up to 0.05)")) == {"1 of 2"}
     assert said(shown("density", density([above, above, NAN])))[1] == "no motion shown"
     assert said(shown("density", density([NAN] * 3)))[0] == NOTHING
+    header, result = "Variance in the basis of total variation", density([just, above, NAN])
+    result["explained"][:] = 0.25
+    result["explained"][0] = NAN  # of the first cut
+    shares = column(shown("density", result), header)
+    assert shares[:2] == ["–"] * 2
+    assert shares[2:] == [f"{0.25 * min(2, result.attrs['options']['components']):.0%}"] * 2
+    (panel,) = shown("density", declared_result(analyses()["density"], checkpoints=1)).panels  # without pairs
+    assert panel.caption.endswith(", against the last checkpoint")
 
 
 @pytest.mark.parametrize(
     ("t1", "t2", "places", "scale", "words"),
     [
         ([0, 1, 2], [3, 3, 3], [0, 90, 180], "linear", ""),
-        ([1, 2, 2], [3, 3, 3], [90, 180, 180], "log", ""),
+        ([1, 2, 2], [3, 3, 3], [1, 1, 1], "log", ""),
         ([0, 1, 0], [1, 2, 2], [0, 90], "linear", ", the later one is the next"),
-        ([1, 2, 1], [2, 3, 3], [90, 180], "log", ", the later one is the next"),
+        ([1, 2, 1], [2, 3, 3], [1, 1], "log", ", the later one is the next"),
     ],
 )
 def test_distances_are_to_the_last_checkpoint_or_to_the_next(
     t1: list[int], t2: list[int], places: list[int], scale: str, words: str
 ) -> None:
     steps = {f"step{end}": 90 * np.array(of) for end, of in (("1", t1), ("2", t2))}
+    steps["step1"] = np.minimum(steps["step1"], 1) if scale == "log" else steps["step1"]  # from the first step on
     figure = shown("density", density([0.5] * 3, t1=t1, t2=t2, **steps)).panels[0].figures["0|0"]
     assert isinstance(figure, Lines)
     assert [list(one.x or ()) for one in figure.series] == [places] * 2
