@@ -111,12 +111,21 @@ def test_what_no_state_dict_can_hold_is_refused(small_store: Path, featdyn: Cli,
     run = Run(small_store)
     for names, times, message in (
         (["s2b3"], [0, 99], "no checkpoint 99"),
+        (["s2b3"], [run.checkpoints, 0], f"no checkpoint {run.checkpoints}, there are {run.checkpoints}"),
+        (["s2b3"], [0, -run.checkpoints - 1], f"no checkpoint -{run.checkpoints + 1}"),
         (["s2b3"], [0], "give as many checkpoints"),
+        (["s2b3"], [0, 1, 2], "1 cuts part a network into 2: give as many checkpoints"),
+        ([], [0], "give as many checkpoints"),
         (["s3b1", "s1b3"], [0, 1, 2], "in the order of the network: s1b3, s3b1"),
         (["s9"], [0, 1], "no cut 's9'"),
     ):
         with pytest.raises(FeatdynError, match=message):
             composite_state(run, names, times)
+    first, same = (
+        composite_state(run, ["s2b3"], times) for times in ([0, -1], [-run.checkpoints, run.checkpoints - 1])
+    )
+    assert first.keys() == same.keys()
+    assert all(torch.equal(first[key], same[key]) for key in first)
     code, _, err = featdyn("export", small_store, "--cut", "s2b3", "--from", 0, "--from", 1, "--to", 2)
     assert (code, err) == (1, "featdyn: give a --from for each --cut: there are 2 for 1\n")
 
