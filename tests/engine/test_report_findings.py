@@ -240,3 +240,31 @@ def test_a_section_follows_the_slider_where_any_of_it_has_checkpoints() -> None:
 )
 def test_what_is_not_seen_is_said(detail: str, finding: Finding | None, words: str) -> None:
     assert alt_text(Section("s", finding=finding), Panel("A map", detail=detail)) == words
+
+
+def test_a_phase_begins_where_the_first_criterion_that_tells_it_says() -> None:
+    result = declared_result(analyses()["generalization"], others=3)
+    result["second_phase_verdict"][:] = xr.DataArray(["no", "yes", "yes"], dims="criterion")
+    result["third_phase_verdict"][:] = xr.DataArray(["yes", "yes", "cannot tell"], dims="criterion")
+    for end, shift in (("", 0.0), ("_low", -9.0), ("_high", 18.0)):
+        result[f"second_phase{end}"][:] = xr.DataArray([90.0, 180.0, 270.0], dims="criterion") + shift
+        result[f"third_phase{end}"][:] = xr.DataArray([NAN, 225.0, 90.0], dims="criterion") + shift
+    found = shown("generalization", result)
+    figure = found.panels[0].figures["0|0"]
+    assert isinstance(figure, Lines)
+    assert [(mark.name, mark.x) for mark in figure.marks] == [("phase 2", 2.0), ("phase 3", 2.5)]
+    assert [(mark.low, mark.high) for mark in figure.marks] == [(pytest.approx(1.9), pytest.approx(2.2)), (2.4, 2.7)]
+    assert column(found, "Phase 2 from step")[:3] == ["no", "180 (171 to 198)", "270 (261 to 288)"]
+    assert column(found, "Phase 3 from step")[:3] == ["–", "225 (216 to 243)", "cannot tell"]
+
+
+def test_a_row_of_drift_is_of_the_probes_of_its_set() -> None:
+    result = declared_result(analyses()["drift"])
+    straightness = xr.DataArray([0.25, 0.75], dims="probe")
+    result["straightness"][:] = straightness
+    header = "Straightness of the whole path"
+    assert set(column(shown("drift", result), header)) == {"0.500"}
+    split = result.assign_coords(split=("probe", np.array(["train", "test"], dtype=object)))
+    assert column(shown("drift", split), header) == ["0.750", "0.250"] * 2  # of two cuts: test, train
+    split["straightness"][:, 0] = NAN
+    assert column(shown("drift", split), header) == ["0.750", "–"] * 2
