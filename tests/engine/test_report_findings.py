@@ -268,3 +268,21 @@ def test_a_row_of_drift_is_of_the_probes_of_its_set() -> None:
     assert column(shown("drift", split), header) == ["0.750", "0.250"] * 2  # of two cuts: test, train
     split["straightness"][:, 0] = NAN
     assert column(shown("drift", split), header) == ["0.750", "–"] * 2
+
+
+@pytest.mark.parametrize(
+    ("orders", "sentence"),
+    [
+        ([2.5], "probes at the last checkpoint is 2.50 at cut0."),
+        ([1.5, 2.5], "probes at the last checkpoint is 2.50 at cut0; at the first it is 1.50 at cut0."),
+        ([NAN, 2.5], "probes at the last checkpoint is 2.50 at cut0."),
+    ],
+)
+def test_where_orders_began_is_said_where_there_was_a_beginning(orders: list[float], sentence: str) -> None:
+    result = declared_result(analyses()["interactions"], checkpoints=len(orders), others=1)
+    for end in [name for name in ("mean_order_low", "mean_order_high") if name in result]:
+        result = result.drop_vars(end)
+    result["mean_order"][:] = xr.DataArray(orders, dims="t")
+    assert said(shown("interactions", result))[0].endswith(sentence)
+    result["mean_order"][..., -1] = NAN
+    assert said(shown("interactions", result))[0] == NOTHING
