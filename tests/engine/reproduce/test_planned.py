@@ -6,11 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from featdyn.errors import FeatdynError
+from featdyn.reproduce import records
 from featdyn.reproduce import runs as module
 from featdyn.reproduce.jobs import Data, gigabytes, jobs, planned, resolved
+from featdyn.reproduce.measured import Measured
 from featdyn.reproduce.runs import Runs
 from featdyn.training import load
 from tests.engine.reproduce.study_file import study
@@ -130,3 +134,66 @@ def test_a_disk_that_is_too_small_and_folders_that_are_not_there_are_told_before
         with pytest.raises(FeatdynError, match=f"{option} .*no: there is no such folder"):
             Runs(found, tmp_path, data).check()
     assert not (tmp_path / "not").exists()
+
+
+ASKED = (
+    'analyses = [{ name = "consistency", options = { cuts = ["hidden1"] } }]',
+    'analyses = [{ name = "consistency", options = { t2 = "@t2", cuts = ["hidden1"] } }, '
+    '{ name = "interactions", groups = ["clean"], options = { seed = "@never" } }, '
+    '{ name = "noise", groups = ["random"] }]',
+)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_job_trains_asks_each_question_of_all_and_keeps_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    """Nothing is trained here: what is called, in which order, with what."""
+    never = ("half = { reaches = 0.2 }", "half = { reaches = 0.2 }\nnever = { reaches = 1.0 }")
+    path = ('path = "results.consistency.plain_accuracy"', 'path = "results.interactions.mean_order"')
+    found = jobs(study(tmp_path / "s.toml", ASKED, never, path), "quick")[:1]
+    done, said = list[Any](), list[str]()
+    history = {"step": [0, 10], "train_accuracy": [0.25, np.nan], "test_accuracy": [0.5, 0.75]}
+
+    def trained(recipe: Any, store: Path, events: Any, *, dataset: Any) -> None:
+        done.append(("train", store.name, recipe.labels.noise, dataset))
+        store.mkdir()
+
+    monkeypatch.setattr(module, "train", trained)
+    monkeypatch.setattr(module, "load_data", lambda **options: f"data of {options['name']}, seed {options['seed']}")
+    monkeypatch.setattr(module, "analyze", lambda run, name, **options: done.append((name, run.path.name, options)))
+    monkeypatch.setattr(
+        module,
+        "Run",
+        lambda store: SimpleNamespace(path=store, values=lambda name: np.array(history.get(name, [np.nan]))),
+    )
+    monkeypatch.setattr(module, "Times", lambda run, times: SimpleNamespace(at={"t2": 7, "never": None}.__getitem__))
+    monkeypatch.setattr(
+        module, "_answered", lambda run, ask, options: (ask.name, run.path.name) == ("consistency", "random.zarr")
+    )
+    monkeypatch.setattr(module, "measure", lambda run, quantity, times: Measured.of({}, 1.0, 0.0))
+    before = torch.get_num_threads()
+    runs = Runs(found, tmp_path / "out", Data(Path("/data")), keep=keep, say=said.append)
+    assert runs.go()
+    torch.set_num_threads(before)
+    assert done == [
+        ("train", "clean.zarr", 0.0, "data of digits, seed 0"),
+        ("train", "random.zarr", 1.0, "data of digits, seed 0"),
+        ("consistency", "clean.zarr", {"t2": 7, "cuts": ("hidden1",)}),  # the other has its answer
+        ("noise", "random.zarr", {"data_dir": Path("/data")}),  # of what is not answered the times are never reached
+    ]
+    assert said == [f"fit digits {group} seed 0: test accuracy 0.750" for group in ("clean", "random")]
+    assert (tmp_path / "out/stores/quick/fit/digits/0").exists() == keep
+    clean, random = (records.current(found[0], group, tmp_path / "out") for group in ("clean", "random"))
+    assert clean is not None
+    assert random is not None
+    assert clean.quantities["gain"].value == 1
+    lost = clean.quantities["fitted"]  # of interactions, which were asked at no time
+    assert (lost.missing, bool(np.isnan(lost.value))) == ("no checkpoint is never", True)
+    assert random.quantities["fitted"].value == 1
+    assert clean.history["train_accuracy"] == [0.25, None]
+    assert list(clean.asked) == ["consistency", "interactions"]
+    assert set(clean.versions) == {"python", "system", "versions"}
+    done.clear()
+    assert runs.go()
+    assert done == []
