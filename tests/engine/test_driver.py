@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,8 @@ from featdyn.analysis import analyses
 from featdyn.analysis import context as contexts
 from featdyn.analysis.context import Context
 from featdyn.analysis.declaration import Analysis, Variable, bounded
-from featdyn.analysis.driver import HELD, too_large
-from featdyn.analysis.options import Suffixes, alpha, samples
+from featdyn.analysis.driver import HELD, analyze, too_large
+from featdyn.analysis.options import Suffixes, Trained, alpha, samples
 from featdyn.analysis.several import answerable, keeping, several
 from featdyn.analysis.status import Status, reasons, summary
 from featdyn.capture import Probes, Recorder
@@ -47,11 +48,11 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(path)
 
 
-def made(path: Path, *arrays: str, **attributes: Any) -> Run:
+def made(path: Path, *arrays: str, coords: dict[str, Any] | None = None, **attributes: Any) -> Run:
     """A run of one checkpoint that holds these arrays of three samples, and nothing else."""
     specs = [ArraySpec("checkpoint", (), (), "int64")]
     specs += [ArraySpec(name, ("sample", "feature"), (3, 2), "float32") for name in arrays]
-    static = {"": xr.Dataset(coords={"sample": np.array(list("abc"), dtype=object)})}
+    static = {"": xr.Dataset(coords={"sample": np.array(list("abc"), dtype=object), **(coords or {})})}
     with (
         RunWriter.create(path, Schema.build(specs, 3), static=static, attributes=attributes) as writer,
         writer.checkpoint() as checkpoint,
@@ -414,3 +415,66 @@ def test_deep_halves_are_of_the_last_checkpoint_of_all_or_of_one(recorded: Run) 
     assert Suffixes().suffixes(recorded) == [1]
     with pytest.raises(FeatdynError, match="no checkpoint 2: they are 0 to 1"):
         Suffixes(t2=2).suffixes(recorded)
+
+
+def test_an_earlier_result_is_known_unless_it_is_to_be_fresh(recorded: Run) -> None:
+    seen: list[bool] = []
+
+    def compute(context: Context[Any]) -> xr.Dataset:
+        seen.append(context.known is not None)
+        return xr.Dataset({"x": ("t", [1.0, 2.0])}, {"t": [0, 1]})
+
+    again = asking(compute, name="again", variables={"x": Variable("t", "x")})
+    analyze(recorded.path, again)
+    analyze(recorded.path, again)
+    analyze(recorded.path, again, fresh=True)
+    again(recorded)
+    again(recorded, fresh=True)
+    replace(again, version=2)(recorded)
+    assert seen == [False, True, False, True, False, False]
+
+
+def test_first_results_say_of_which_checkpoints_they_are_and_nothing_is_kept_without_a_store(
+    recorded: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contexts, "KEPT_EVERY", -np.inf)
+
+    def of(count: int) -> xr.Dataset:
+        return xr.Dataset({"x": ("t", np.arange(float(count)))}, {"t": np.arange(count)})
+
+    def compute(context: Context[Any]) -> xr.Dataset:
+        context.keep(lambda: of(1))
+        return of(2)
+
+    growing = asking(compute, name="growing", variables={"x": Variable("t", "x")})
+    analyze(recorded.path, growing)
+    run = Run(recorded.path)
+    first, whole = (run.result("growing", path) for path in run.results("growing"))
+    assert (first.sizes["t"], whole.sizes["t"]) == (1, 2)
+    weights = whole.attrs["identity"]["weights"]
+    assert len(weights) == 2
+    assert first.attrs["identity"] == whole.attrs["identity"] | {"weights": weights[:1]}
+    before = len(run.commits)
+    assert growing(recorded).sizes["t"] == 2
+    assert len(Run(recorded.path).commits) == before
+
+
+def test_a_network_without_weights_goes_piece_by_piece_whatever_is_free(recorded: Run) -> None:
+    seen: list[bool] = []
+    pieces = asking(lambda c: seen.append(c.empty) or xr.Dataset(), streams=True)  # type: ignore[func-returns-value]
+    pieces(recorded, model=nn.Sequential(nn.Linear(3, 4, device="meta"), nn.ReLU()))
+    pieces(recorded, model=nn.Sequential(nn.Linear(3, 4), nn.ReLU()))
+    assert seen == [True, False]
+
+
+def test_targets_and_training_probes_may_be_given_in_another_way(tmp_path: Path) -> None:
+    asking(needs=frozenset(["targets"]))(made(tmp_path / "t.zarr", "inputs/target"))
+    trained = asking(needs=frozenset(["training probes"]), options=Trained)
+    plain = made(tmp_path / "p.zarr")
+    with pytest.raises(FeatdynError, match="mine needs training probes"):
+        trained(plain)
+    trained(plain, train="mine")  # one that is not there is refused where sets are read
+    split = {"split": ("sample", np.array(["test", "train", "test"], dtype=object))}
+    trained(made(tmp_path / "s.zarr", coords=split))
+    with pytest.raises(FeatdynError, match="mine needs training probes"):
+        trained(made(tmp_path / "o.zarr", coords={"split": ("sample", np.array(["test"] * 3, dtype=object))}))
