@@ -44,13 +44,14 @@ def test_draws_can_be_tested_from_four_in_two_dimensions_on(draws: Any, center: 
 
 
 @pytest.mark.parametrize("center", ["estimated", "known"])
-@pytest.mark.parametrize(("n", "p"), [(20, 3), (6, 11)])
-def test_what_is_said_is_that_of_the_draws_themselves(center: Any, n: int, p: int) -> None:
-    x = np.random.default_rng(n).standard_normal((n, p)) * np.arange(1, p + 1) + 0.5
+@pytest.mark.parametrize(("n", "p", "power", "counted"), [(40, 3, 2, False), (6, 11, 1, True)])
+def test_what_is_said_is_that_of_the_draws_themselves(center: Any, n: int, p: int, power: int, counted: bool) -> None:
+    x = np.random.default_rng(n).standard_normal((n, p)) * np.arange(1, p + 1) ** power + 0.1
     _, found = isotropy_cells.tested(Gram.of(x), center, 0.2, 7)
     whole = isotropy(x, center=center, rng=7, alpha=0.2)
     assert (found["verdict"], found["reason"]) == (whole.verdict, whole.reason)
-    assert found["directions"] == (-1 if whole.directions is None else whole.directions)
+    assert (whole.directions is not None) == counted
+    assert found["directions"] == (whole.directions if counted else -1)
     for statistic, p_value, valid, entry in zip(
         found["statistic"], found["pvalue"], found["valid"], whole.tests, strict=True
     ):

@@ -188,6 +188,26 @@ def variant(what: str, number: int) -> nn.Module:
     return Net(what, number)
 
 
+def calling(scale: int = 1, factor: int = 2, helper: str = "mine.net") -> nn.Module:
+    """Return a network whose forward function calls one of a module, and reads a number, by their names."""
+    names: dict[str, Any] = {"__name__": "mine.net", "nn": nn}
+    exec(
+        f"SCALE = {scale}\ndef helper(x):\n    return x * {factor}\n"
+        "class Net(nn.Module):\n    def forward(self, x):\n        return helper(x) * SCALE\n",
+        names,
+    )
+    names["helper"].__module__ = helper
+    found: nn.Module = names["Net"]()
+    return found
+
+
+def test_what_forward_calls_is_seen_where_it_is_of_the_same_package():
+    assert code_of(calling()) == code_of(calling())
+    assert code_of(calling(scale=2)) != code_of(calling())
+    for module, seen in (("mine.net", True), ("mine.other", True), ("elsewhere.net", False)):
+        assert (code_of(calling(factor=3, helper=module)) != code_of(calling(helper=module))) == seen
+
+
 @pytest.mark.parametrize(
     "what", ["attribute", "private", "lambda", "tensor", "function", "buffer", "default", "enclosed"]
 )

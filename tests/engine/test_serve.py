@@ -146,6 +146,8 @@ def test_servers_take_ports_that_are_free_and_say_what_went_wrong_but_not_who_le
     with Server(run.path) as one, Server(run.path) as other:
         assert one.server_port != other.server_port
         assert one.url == f"http://127.0.0.1:{one.server_port}/"
+        assert one.is_local
+        assert one.server_address[0] == "127.0.0.1"  # nobody else reaches it
         for error, said in (
             (ValueError("two\nlines"), "featdyn: "),
             (ConnectionResetError("gone"), ""),
@@ -160,6 +162,8 @@ def test_servers_take_ports_that_are_free_and_say_what_went_wrong_but_not_who_le
             assert err.startswith(said)
         one.handle_error(None, None)  # nothing went wrong
         assert capsys.readouterr().err == ""
+    with Server(run.path, "0.0.0.0") as open_to_all:
+        assert not open_to_all.is_local
 
 
 def test_what_has_changed_is_made_anew_and_nothing_else(run, monkeypatch):
