@@ -157,7 +157,7 @@ def test_a_job_trains_asks_each_question_of_all_and_keeps_what_was_measured(
 
     def trained(recipe: Any, store: Path, events: Any, *, dataset: Any) -> None:
         done.append(("train", store.name, recipe.labels.noise, dataset))
-        store.mkdir()
+        store.mkdir(exist_ok=True)
 
     monkeypatch.setattr(module, "train", trained)
     monkeypatch.setattr(module, "load_data", lambda **options: f"data of {options['name']}, seed {options['seed']}")
@@ -197,3 +197,7 @@ def test_a_job_trains_asks_each_question_of_all_and_keeps_what_was_measured(
     done.clear()
     assert runs.go()
     assert done == []
+    records.place(found[0], "random", tmp_path / "out").unlink()
+    assert runs.go()
+    torch.set_num_threads(before)
+    assert [each[:2] for each in done] == [("train", "random.zarr"), ("noise", "random.zarr")]
