@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featdyn.report.colours import colours
+from featdyn.report.colours import KINDS, NEUTRAL, colours, patterns
 from featdyn.report.figure import Axis, Figure, Lines, Map, Mark, Series, is_log, ratio
+from featdyn.report.figures import by_layer, curves, layer_map, lines
 from featdyn.report.plotly import to_plotly
 from featdyn.report.rounding import percent, points, short
 from featdyn.reproduce.forest import COLOUR, cell_name, decisive, forest, said_value, style
@@ -112,17 +115,53 @@ def test_a_map_has_its_numbers_or_names_on_its_sides() -> None:
     assert (empty["x"], empty["y"]) == ([], [])
 
 
-@given(st.floats(0, 1))
-def test_colours_of_depth_are_viridis_where_it_stands_out(depth: float) -> None:
+PARTS = ((0.0, 0.57), (0.35, 1.0))
+"""Of viridis: on light paper from its dark end on, on dark paper to its bright end."""
+
+
+def channels(shade: str) -> list[int]:
+    return [int(shade[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+@pytest.fixture(scope="module")
+def viridis() -> np.ndarray[Any, Any]:
+    """Its colours at ten places."""
     mpl = pytest.importorskip("matplotlib", reason="needs the extra plot")
-    stops = np.linspace(0, 1, 10)
-    known = np.array([mpl.colormaps["viridis"](stop)[:3] for stop in stops]) * 255
-    # On light paper from its dark end on, on dark paper to its bright end.
-    for shade, place in zip(
-        colours(Series("a", LINE.y, depth=depth)), (0.57 * depth, 0.35 + 0.65 * depth), strict=True
-    ):
-        found = [int(shade[i : i + 2], 16) for i in (1, 3, 5)]
-        np.testing.assert_allclose(found, [np.interp(place, stops, channel) for channel in known.T], atol=2)
+    found: np.ndarray[Any, Any] = np.round([255 * np.array(mpl.colormaps["viridis"](i / 9)[:3]) for i in range(10)])
+    return found
+
+
+@given(st.floats(0, 1))
+def test_colours_of_depth_are_viridis_where_it_stands_out(viridis: np.ndarray[Any, Any], depth: float) -> None:
+    for shade, (low, high) in zip(colours(Series("a", LINE.y, depth=depth)), PARTS, strict=True):
+        places = np.linspace(0, 1, 10)
+        wanted = [np.interp(low + (high - low) * depth, places, channel) for channel in viridis.T]
+        np.testing.assert_allclose(channels(shade), wanted, atol=0.501)
+
+
+@pytest.mark.parametrize("place", range(10))
+def test_at_its_places_viridis_is_met_exactly(viridis: np.ndarray[Any, Any], place: int) -> None:
+    depths = [(place / 9 - low) / (high - low) for low, high in PARTS]
+    found = [colours(Series("a", LINE.y, depth=depth))[i] for i, depth in enumerate(depths) if -1e-9 < depth < 1 + 1e-9]
+    assert found
+    assert [channels(shade) for shade in found] == [viridis[place].tolist()] * len(found)
+
+
+def test_kinds_come_round_and_only_many_depths_differ_in_more_than_colour() -> None:
+    assert colours(Series("a", LINE.y)) == NEUTRAL
+    assert [colours(Series("a", LINE.y, order=i)) for i in range(7)] == [*KINDS, KINDS[0]]
+
+    def deep(count: int, **more: Any) -> list[Series]:
+        return [Series("a", LINE.y, depth=i / (count - 1), order=i, **more) for i in range(count)]
+
+    plain = ("circle", "solid")
+    assert patterns(deep(4)) == [plain] * 4
+    five = [("circle", "solid"), ("square", "dash"), ("diamond", "dot"), ("triangle-up", "solid"), ("x", "dash")]
+    assert patterns(deep(5)) == five
+    assert patterns([*deep(5), replace(LINE, order=1), replace(LINE, depth=0.1)]) == [*five, plain, plain]
+    assert patterns(deep(5, dash="dashdot")) == [(marker, "dashdot") for marker, _ in five]
+    assert patterns([*deep(2), *deep(4)]) == [plain] * 6  # the same depths are no closer
+    assert patterns([replace(one, order=7) for one in deep(5)]) == [("diamond", "dash")] * 5
 
 
 def test_numbers_for_people_at_their_bounds() -> None:
@@ -140,6 +179,30 @@ def test_numbers_for_people_at_their_bounds() -> None:
         "+1.2 points",
         "-50.0 points",
     )
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_lines_of_layers_are_coloured_from_the_first_to_the_last(count: int) -> None:
+    names, values = [f"layer {i}" for i in range(count)], np.arange(3.0 * count).reshape(count, 3)
+    depths = np.linspace(0, 1, count).tolist()
+    data = xr.Dataset({"y": (("t", "cut"), values.T), "y_low": (("cut", "t"), values - 1)}, {"cut": names})
+    for deep, found in (
+        (True, lines(names, values, deep=True)),
+        (True, curves(data, "y", "t", "cut")),
+        (False, lines(names, values)),
+        (False, curves(data, "y", "t", "cut", deep=False)),
+    ):
+        assert [(one.name, one.order, one.joined) for one in found] == [(name, i, True) for i, name in enumerate(names)]
+        assert [one.depth for one in found] == (pytest.approx(depths) if deep else [None] * count)
+        np.testing.assert_array_equal([one.y for one in found], values)
+    (first, *_) = curves(data, "y", "t", "cut")
+    assert first.high is None  # of one limit that is there
+    np.testing.assert_array_equal(first.low, values[0] - 1)
+    figure = Lines(RUN, Axis(), (replace(LINE, name=f"{names[-1]}, deep half", depth=0.0), replace(LINE, name="b")))
+    among = by_layer(figure, [*names, "more"])
+    assert isinstance(among, Lines)
+    assert [one.depth for one in among.series] == [pytest.approx((count - 1) / count), None]
+    assert by_layer(figure, ["others"]) is figure
 
 
 def row(
@@ -362,3 +425,112 @@ def test_on_paper_lines_are_as_high_as_they_should_be_whatever_stands_around_the
         height = axes.figure.get_figheight()
         assert axes.get_position().height * height == pytest.approx(0.62 * across, abs=0.05)
         assert height < 40
+
+
+def test_a_map_of_layers_is_over_checkpoints_or_over_layers_again() -> None:
+    z, names = np.eye(2), ["a", "b"]
+    both, over = layer_map(z, names, title="t"), layer_map(z, names, RUN)
+    assert (both.x.scale, both.y.scale, both.names, both.title) == ("category", "category", (names, names), "t")
+    assert (over.x, over.y.scale, over.names) == (RUN, "category", (names, ()))
+
+
+def test_a_figure_of_no_value_says_so_in_its_middle() -> None:
+    found = to_plotly(Lines(RUN, Axis("y"), (Series("a", np.full(3, np.nan)), Series("b", np.array([np.inf])))))
+    (note,) = found["layout"]["annotations"]
+    assert (note["text"], note["x"], note["y"], note["showarrow"]) == ("No value is known.", 0.5, 0.5, False)
+    assert (note["xref"], note["yref"]) == ("paper", "paper")
+    for axis in ("xaxis", "yaxis"):
+        own = found["layout"][axis]
+        assert own == {"title": own["title"], "showticklabels": False, "showgrid": False}
+    assert "annotations" not in to_plotly(Lines(RUN, Axis("y"), (Series("a", np.array([0.0])),)))["layout"]
+
+
+@pytest.mark.parametrize(
+    ("z", "span", "ticks"),
+    [
+        ([0.0, 0.05], None, ".0%"),
+        ([0.0, 0.0499], None, ".1%"),
+        ([0.0, np.nan, 0.0499], None, ".1%"),
+        ([np.nan], None, ".0%"),
+        ([0.0, 1.0], (0.5, 0.5499), ".1%"),
+        ([0.0, 0.01], (0.0, 1.0), ".0%"),
+    ],
+)
+def test_shares_of_a_narrow_scale_have_a_decimal(z: list[float], span: Any, ticks: str) -> None:
+    (trace,) = to_plotly(Map(Axis(), Axis(), np.array([z]), share=True, range=span))["data"]
+    assert trace["colorbar"]["tickformat"] == ticks
+
+
+def test_on_paper_only_the_outer_maps_have_ticks_and_several_share_their_titles() -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra plot")
+    from featdyn.report.paper import drawn
+
+    x, y = (
+        replace(RUN, title="to", checkpoints=(0, 1), steps=(0, 9)),
+        replace(RUN, title="from", checkpoints=(0, 1), steps=(0, 9)),
+    )
+    figure = Map(x, y, np.eye(2), title="a: shift")
+    one = drawn([("a", figure)])
+    assert (one.get_supxlabel(), one.get_supylabel()) == ("", "")
+    assert (one.axes[0].get_xlabel(), one.axes[0].get_ylabel()) == ("to", "from")
+    three = drawn([(name, figure) for name in "abc"])  # two in the first row
+    assert (three.get_supxlabel(), three.get_supylabel()) == ("to", "from")
+    assert len(three.axes) == 4  # and the bar of colours
+    for axes, bottom, left in zip(three.axes, (False, True, True), (True, False, True), strict=False):
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("", "")
+        shown = [[label.get_visible() for label in own.get_ticklabels()] for own in (axes.xaxis, axes.yaxis)]
+        assert [any(each) for each in shown] == [bottom, left]
+
+
+def test_on_paper_what_has_no_title_takes_the_figure_s_and_points_are_always_marked() -> None:
+    points = Series("a", np.arange(31.0), joined=False)
+    axes = drawn_axes(Lines(Axis("x"), Axis(), (points,), title="motion: test: all"))
+    assert axes.get_ylabel() == "motion"
+    assert axes.lines[0].get_marker() == "o"
+    assert drawn_axes(Lines(Axis("x"), Axis("y"), (points,), title="motion")).get_ylabel() == "y"
+    assert drawn_axes(Lines(Axis("x"), Axis("y", "log"), (LINE,))).get_ylabel() == "y, log scale"
+    bounded = replace(LINE, low=np.array([0.5, np.nan, 3.0]), high=np.array([1.5, 3.0, np.inf]))
+    (bars,) = drawn_axes(Lines(Axis("x"), Axis("y"), (bounded,))).collections
+    assert [segment.tolist() for segment in bars.get_segments()] == [[[0.0, 0.5], [0.0, 1.5]]]
+    for half in (replace(bounded, low=None), replace(bounded, high=None)):
+        assert not drawn_axes(Lines(Axis("x"), Axis("y"), (half,))).collections
+
+
+@pytest.mark.parametrize(
+    ("names", "turned"), [(["a" * 10] * 3, False), (["a" * 10] * 12, True), (["a" * 90], False), (["a" * 92], True)]
+)
+def test_on_paper_names_that_are_crowded_stand_upright(names: list[str], turned: bool) -> None:
+    places = [f"{i}{name}"[: len(name)] for i, name in enumerate(names)]
+    series = (Series("s", np.arange(float(len(places))), places, joined=False),)
+    axes = drawn_axes(Lines(Axis(scale="category"), Axis("y"), series))
+    labels = axes.xaxis.get_ticklabels()
+    assert {label.get_rotation() for label in labels} == {90.0 if turned else 0.0}
+    assert [label.get_text().replace("\n", "") for label in labels] == places
+
+
+def test_on_paper_long_names_have_a_column_and_short_ones_share_a_row() -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra plot")
+    from featdyn.report.paper import drawn
+
+    def columns(length: int, width: str) -> int:
+        each = tuple(Series(f"{i}" * length, LINE.y, order=i) for i in range(9))
+        (legend,) = drawn([("", Lines(Axis(), Axis(), each))], width).legends
+        return int(legend._ncols)
+
+    for width, inches, lengths in (("column", 3.3, (2, 12, 30)), ("page", 6.9, (12,))):
+        for length in lengths:
+            # A name has its letters of 0.075 inches, and half an inch for the line.
+            assert columns(length, width) == max(1, int(inches / (0.075 * length + 0.5)))
+
+
+@pytest.mark.parametrize(
+    ("span", "ticks"), [(100.0, [1, 2, 5, 10, 20, 50, 100]), (1e6, [1, 10, 100, 1000, 1e4, 1e5, 1e6])]
+)
+def test_on_paper_a_logarithmic_axis_has_ones_twos_and_fives_or_powers_alone(span: float, ticks: list[float]) -> None:
+    axes = drawn_axes(Lines(Axis("x"), Axis("y", "log"), (Series("a", np.array([1.0, span])),)))
+    low, high = axes.get_ylim()
+    shown = [at for at in axes.yaxis.get_ticklocs() if low <= at <= high]
+    assert set(np.round(shown, 6)) <= set(ticks)
+    assert len(shown) >= 3
+    assert (2.0 in np.round(shown, 6)) == (span < 1000)
+    assert len(axes.yaxis.get_minorticklocs()) == 0

@@ -169,28 +169,54 @@ def scaled_else(x: torch.Tensor) -> torch.Tensor:
 
 def variant(what: str, number: int) -> nn.Module:
     """Return a network that differs from its sister in one thing that no weight and no type name shows."""
-    helper = scaled if number == 2 else scaled_else
+    enclosed, default = (number if what == each else 0 for each in ("enclosed", "default"))
 
     class Net(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, what: str, number: int) -> None:  # what is enclosed here would be seen in any case
             super().__init__()
             self.layer = nn.Linear(2, 2)
             self.numbers = {"list": [1, number], "set": {number}} if what == "attribute" else None
+            self._private = number if what == "private" else 0
             self.function = (lambda x: number * x) if what == "lambda" else None
             self.table = torch.arange(3) * number if what == "tensor" else None
-            self.helper = helper if what == "function" else None
+            self.helper = (scaled if number == 2 else scaled_else) if what == "function" else None
             self.register_buffer("mask", torch.full((2,), float(number if what == "buffer" else 0)), persistent=False)
 
-        def forward(self, x: torch.Tensor, by: int = number if what == "default" else 0) -> torch.Tensor:
-            return self.layer(x) * (number if what == "enclosed" else 1)
+        def forward(self, x: torch.Tensor, by: int = default) -> torch.Tensor:
+            return self.layer(x) * (enclosed + by)
 
-    return Net()
+    return Net(what, number)
 
 
-@pytest.mark.parametrize("what", ["attribute", "lambda", "tensor", "function", "buffer", "default", "enclosed"])
+def calling(scale: int = 1, factor: int = 2, helper: str = "mine.net") -> nn.Module:
+    """Return a network whose forward function calls one of a module, and reads a number, by their names."""
+    names: dict[str, Any] = {"__name__": "mine.net", "nn": nn}
+    exec(
+        f"SCALE = {scale}\ndef helper(x):\n    return x * {factor}\n"
+        "class Net(nn.Module):\n    def forward(self, x):\n        return helper(x) * SCALE\n",
+        names,
+    )
+    names["helper"].__module__ = helper
+    found: nn.Module = names["Net"]()
+    return found
+
+
+def test_what_forward_calls_is_seen_where_it_is_of_the_same_package():
+    assert code_of(calling()) == code_of(calling())
+    assert code_of(calling(scale=2)) != code_of(calling())
+    for module, seen in (("mine.net", True), ("mine.other", True), ("elsewhere.net", False)):
+        assert (code_of(calling(factor=3, helper=module)) != code_of(calling(helper=module))) == seen
+
+
+@pytest.mark.parametrize(
+    "what", ["attribute", "private", "lambda", "tensor", "function", "buffer", "default", "enclosed"]
+)
 def test_what_a_network_computes_besides_its_weights_is_seen(what):
     assert code_of(variant(what, 2)) == code_of(variant(what, 2))
     assert code_of(variant(what, 2)) != code_of(variant(what, 3))
+    watched, plain = variant(what, 2).eval(), variant(what, 2)
+    watched.register_forward_hook(lambda *_: None)  # neither hooks nor mode are of the function
+    assert code_of(watched) == code_of(plain)
 
 
 class NormAct(nn.BatchNorm1d):

@@ -109,6 +109,63 @@ def test_it_reads_only_and_knows_its_name(run):
             assert ask(server, "/state.json", Host=host)[0] == 200, host
 
 
+def spoken(server: Server, words: bytes) -> bytes:
+    """Return all that is answered until the server ends the connection, which it has to."""
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        connection.sendall(words)
+        return connection.makefile("rb").read()
+
+
+def test_a_connection_stays_open_for_who_reads_and_ends_with_a_refusal(run):
+    asks = b"GET /state.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with served(run) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+        connection.connect()
+        connection.auto_open = 0  # else it would open another one, and say nothing
+        try:
+            tag = None
+            for status in (200, 304, 200):
+                connection.request("GET", "/state.json", headers={"If-None-Match": tag} if status == 304 else {})
+                reply = connection.getresponse()
+                body = reply.read()
+                assert (reply.status, bool(body)) == (status, status == 200)
+                assert "Content-Length" in reply.headers or status == 304
+                tag = reply.headers["ETag"]
+        finally:
+            connection.close()
+        # What follows a request that is refused may be anything, and is not read.
+        for refused, code in ((b"POST", b"405"), (b"FOO", b"405")):
+            said = spoken(server, refused + asks[3:-2] + b"Content-Length: %d\r\n\r\n" % len(asks) + asks)
+            assert said.count(b"HTTP/1.1 ") == 1, said
+            assert said.split()[1] == code
+        said = spoken(server, asks + b"GET /" + b"x" * 70_000 + b"\r\n\r\n" + asks)
+        assert [part.split()[0] for part in said.split(b"HTTP/1.1 ")[1:]] == [b"200", b"414"]
+
+
+def test_servers_take_ports_that_are_free_and_say_what_went_wrong_but_not_who_left(run, capsys):
+    with Server(run.path) as one, Server(run.path) as other:
+        assert one.server_port != other.server_port
+        assert one.url == f"http://127.0.0.1:{one.server_port}/"
+        assert one.is_local
+        assert one.server_address[0] == "127.0.0.1"  # nobody else reaches it
+        for error, said in (
+            (ValueError("two\nlines"), "featdyn: "),
+            (ConnectionResetError("gone"), ""),
+            (TimeoutError("silent"), ""),
+        ):
+            try:
+                raise error
+            except Exception:
+                one.handle_error(None, None)
+            out, err = capsys.readouterr()
+            assert (out, err.count("\n")) == ("", 1 if said else 0)
+            assert err.startswith(said)
+        one.handle_error(None, None)  # nothing went wrong
+        assert capsys.readouterr().err == ""
+    with Server(run.path, "0.0.0.0") as open_to_all:
+        assert not open_to_all.is_local
+
+
 def test_what_has_changed_is_made_anew_and_nothing_else(run, monkeypatch):
     made, read = [], []
     chapter, block = chapters.chapter, Run.block

@@ -163,7 +163,7 @@ def test_no_more_than_a_piece_is_held_and_the_bits_are_those_of_whole_networks(
     assert counted.most <= workers.plan.state["a piece"]
     parameters = WORDS * WIDTH + sum(p.numel() for p in Words().parameters())  # the head's again, as it is a piece
     checked = 2 * 4 * parameters  # the first and the last network are compared with what was recorded
-    logits = workers.plan.tasks * run.schema["outputs/logits"].nbytes
+    logits = STEPS * run.schema["outputs/logits"].nbytes
     assert counted.read - checked == workers.plan.reads - logits
 
 
@@ -281,7 +281,8 @@ def test_what_orders_are_chosen_by_is_counted_by_hand(run: Run, monkeypatch: pyt
     assert sizes.unit == 4 * batch * LENGTH * WIDTH  # no block comes apart where it is wider
     assert sizes.at_cuts == 4 * batch * 3 * LENGTH * WIDTH
     assert (sizes.prefix, sizes.suffixes) == (embed + 2 * block, tuple(behind))
-    assert sizes.stored == 0
+    assert (sizes.stored, sizes.behind) == (0, 8)  # adding places, two pieces of each block, the head
+    assert sizes.outputs[1] == 2 * sizes.outputs[0] >= 2 * 4 * batch * LENGTH * WORDS  # a block has two batches
     assert sizes.logits == 4 * SAMPLES * LENGTH * WORDS
     assert sizes.piece >= 4 * sum(p.numel() for layer in (Block().up, Block().down) for p in layer.parameters())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -120,6 +121,8 @@ def test_what_lies_on_disk_and_what_is_read_again_counts() -> None:
     assert sizes.moved(once) == 3 * (100 + 4 * 160 + 150) + 4 * (100 + 150)
     # In two groups, of which four batches pass at once: units of each cut by themselves.
     assert sizes.moved(halves) == 2 * (3 * (100 + 4 * 160 + 210 * 4) + 4 * (100 + 210))
+    # Outputs of each probe are read once, in whatever groups, where a checkpoint is joined with itself.
+    assert replace(sizes, logits=7).moved(halves) == sizes.moved(halves) + 4 * 7
     assert sizes.state(once)["features at cuts"] == (1 + 4) * 8 * 5
     on_disk = Order(2, 4, 2, 64, True)
     assert (sizes.state(on_disk)["features at cuts"], sizes.on_disk(on_disk)) == (0, (1 + 4) * 8 * 5)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
-OWN = {"training"}
-"""Attributes of modules that analyses set themselves."""
+OWN = frozenset(vars(nn.Module()))
+"""Attributes of every module: its mode, which analyses set themselves, its parts, hooks and tensors."""
 
 Seen: TypeAlias = dict[int, tuple[Any, str]]
 """Texts by the identity of what they describe, which is kept: else another could get its place in memory."""
@@ -30,10 +30,11 @@ def code_of(model: nn.Module) -> list[str]:
     seen: Seen = {}
     for name, part in model.named_modules():
         kind = type(part)
-        own = {k: v for k, v in vars(part).items() if not k.startswith("_") and k not in OWN}
+        is_torch = kind.__module__.startswith("torch.")  # whose private attributes follow from the others
+        own = {k: v for k, v in vars(part).items() if k not in OWN and not (is_torch and k.startswith("_"))}
         buffers = {k: v for k, v in part._buffers.items() if k in part._non_persistent_buffers_set}
         text = [f"{name}:{kind.__module__}.{kind.__qualname__}", *_items(own | buffers, seen)]
-        if not kind.__module__.startswith("torch."):
+        if not is_torch:
             methods = [v for base in kind.__mro__ for v in vars(base).values() if isinstance(v, FunctionType)]
             text += [_text(method, seen) for method in methods if _package(method) == _package(kind)]
         found.append(" ".join(text))

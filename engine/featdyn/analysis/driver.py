@@ -225,8 +225,6 @@ def check(analysis: Analysis, run: Run, options: Options, model: Any, batches: I
             raise FeatdynError(
                 f"{run.path}: {analysis.name} reads a result of {name}; run: featdyn analyze {quoted(run.path)} {name}"
             )
-    if not run.checkpoints:
-        raise FeatdynError(f"{run.path}: holds no checkpoint yet")
     if "network" in analysis.needs and (missing := lacking(run)):
         raise FeatdynError(f"{run.path}: {analysis.name} needs {missing}: none were recorded")
 

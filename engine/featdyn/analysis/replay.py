@@ -19,6 +19,8 @@ from featdyn.store.locate import Store
 if TYPE_CHECKING:
     import xarray as xr
 
+NUMBERS = set("biufc")  # kinds of NumPy's types
+
 
 @dataclass(frozen=True)
 class Replayed:
@@ -119,20 +121,18 @@ def _difference(before: xr.DataArray, after: xr.DataArray) -> str:
     if set(before.dims) != set(after.dims) or dict(before.sizes) != dict(after.sizes):
         return f"is of {dict(after.sizes)}, was of {dict(before.sizes)}"
     a, b = np.asarray(before.values), np.asarray(after.transpose(*before.dims).values)
-    if a.dtype.kind in "fc" and b.dtype.kind in "fc":
-        other = ~((a == b) | (np.isnan(a) & np.isnan(b)))
-        if not other.any():
-            return "" if a.dtype == b.dtype else f"is {b.dtype}, was {a.dtype}"
-        lost = int((np.isnan(a) != np.isnan(b)).sum())
-        with np.errstate(invalid="ignore"):
-            most = np.nanmax(np.abs(a - b)[other], initial=0)
-        missing = f", {lost} missing in one only" if lost else ""
-        return f"by up to {most:.3g} in {int(other.sum()):,} of {a.size:,} cells{missing}"
-    other = np.asarray(a.astype(object) != b.astype(object))
+    if not {a.dtype.kind, b.dtype.kind} <= NUMBERS:
+        others = int(np.asarray(a.astype(object) != b.astype(object)).sum())
+        return f"in {others:,} of {a.size:,} cells" if others else ""
+    other = ~((a == b) | (np.isnan(a) & np.isnan(b)))
     if not other.any():
-        return ""
-    most_of = f"by up to {int(np.abs(a.astype(np.int64) - b.astype(np.int64)).max())} " if a.dtype.kind in "iub" else ""
-    return f"{most_of}in {int(other.sum()):,} of {a.size:,} cells"
+        return "" if a.dtype == b.dtype else f"is {b.dtype}, was {a.dtype}"
+    lost = int((np.isnan(a) != np.isnan(b)).sum())
+    x, y = (values[other].astype(np.result_type(values, np.float64)) for values in (a, b))
+    with np.errstate(invalid="ignore"):
+        most = np.nanmax(np.abs(x - y), initial=0)
+    missing = f", {lost} missing in one only" if lost else ""
+    return f"by up to {most:.3g} in {len(x):,} of {a.size:,} cells{missing}"
 
 
 def _notes(earlier: xr.Dataset, again: xr.Dataset) -> tuple[str, ...]:

@@ -32,8 +32,13 @@ def line(name: str, y: ArrayLike, order: int | None = None, **more: Any) -> Seri
 def lines(names: Iterable[Any], values: Iterable[ArrayLike], *, deep: bool = False, **more: Any) -> list[Series]:
     """Return a line for each name and row of values, coloured by kind or, where ``deep``, by depth."""
     rows = [(str(name), numbers(y)) for name, y in zip(names, values, strict=False)]
-    depth = [i / max(1, len(rows) - 1) if deep else None for i in range(len(rows))]
-    return [Series(name, y, order=i, depth=depth[i], **more) for i, (name, y) in enumerate(rows)]
+    depths = _depths(len(rows))
+    return [Series(name, y, order=i, depth=depths[i] if deep else None, **more) for i, (name, y) in enumerate(rows)]
+
+
+def _depths(count: int) -> list[float]:
+    """Return the depths of so many lines, from 0 for the first to 1 for the last."""
+    return [i / max(1, count - 1) for i in range(count)]
 
 
 def curves(
@@ -51,13 +56,13 @@ def curves(
     ends: dict[str, Any] = {
         end: data[f"{name}_{end}"].transpose(of, over).values for end in ("low", "high") if f"{name}_{end}" in data
     }
-    count = len(rows)
+    depths = _depths(len(rows))
     return [
         Series(
             words(str(label)),
             numbers(rows[i]),
             order=i,
-            depth=i / max(1, count - 1) if deep else None,
+            depth=depths[i] if deep else None,
             low=numbers(ends["low"][i]) if "low" in ends else None,
             high=numbers(ends["high"][i]) if "high" in ends else None,
             **more,
@@ -68,7 +73,7 @@ def curves(
 
 def by_layer(figure: Figure, layers: Sequence[str]) -> Figure:
     """Return a figure whose lines of some of these layers, or of cuts behind them, have the colours of all of them."""
-    places = {name: i / max(1, len(layers) - 1) for i, name in enumerate(layers)}
+    places = dict(zip(layers, _depths(len(layers)), strict=True))
 
     def depth(one: Series) -> float | None:
         return places.get(one.name, places.get(one.name.rpartition(", ")[0]))  # as in "s1b3, shallow half"

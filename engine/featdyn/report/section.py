@@ -63,7 +63,7 @@ class Section:
     @property
     def timed(self) -> bool:
         """Whether anything here follows the slider of checkpoints."""
-        axes = (axis for p in self.panels for f in list(p.figures.values())[:1] for axis in (f.x, f.y))
+        axes = (axis for p in self.panels for f in p.figures.values() for axis in (f.x, f.y))
         return "t" in self.choices or self.pair_maps is not None or any(axis.checkpoints for axis in axes)
 
 

@@ -110,8 +110,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def refused(self) -> None:
-        """Refuse what would change something."""
-        self.close_connection = True  # what may follow is not read
+        """Refuse what would change something; the connection ends, as what may follow is not read."""
         self._say(HTTPStatus.METHOD_NOT_ALLOWED, "this server reads only", Allow="GET, HEAD", Connection="close")
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_CONNECT = do_TRACE = refused
@@ -121,7 +120,6 @@ class Handler(BaseHTTPRequestHandler):
         if code == HTTPStatus.NOT_IMPLEMENTED:
             self.refused()
             return
-        self.close_connection = True
         self._say(HTTPStatus(code), (message or HTTPStatus(code).phrase).lower(), Connection="close")
 
     def log_message(self, format: str, *args: Any) -> None:

@@ -14,6 +14,7 @@ from featdyn.data.vision import READERS
 from featdyn.errors import FeatdynError, RecipeError
 from featdyn.nearest import nearest
 from featdyn.reproduce.study import Ask, Experiment, Place, ScaleName, Study, references
+from featdyn.sizes import counted
 from featdyn.training.recipe import Recipe, load
 
 
@@ -145,22 +146,22 @@ def resolved(options: Any, times: Mapping[str, int], stores: Mapping[str, Path])
     return options
 
 
-def planned(found: Sequence[Job], lacking: Sequence[Job], *, keep: bool, processes: int = 1) -> Iterator[str]:
+def planned(found: Sequence[Job], lacking: Sequence[Job], *, keep: bool) -> Iterator[str]:
     """Yield lines on what a scale will take: runs, hours, disk."""
     runs = [sum(len(job.experiment.groups) for job in each) for each in (found, lacking)]
     minutes = sum(job.place.minutes * len(job.experiment.groups) for job in lacking)
     device = found[0].study.scales[found[0].scale].device if found else ""
     yield (
         f"{runs[0]} runs, of which {runs[1]} are to be made: about {minutes / 60:.3g} hours of {device}, "
-        f"{gigabytes(found, keep=keep, processes=processes):.3g} GB of disk{'' if keep else ' at a time'}"
+        f"{gigabytes(found, keep=keep):.3g} GB of disk{'' if keep else ' at a time'}"
     )
     for name, data in dict.fromkeys((job.name, job.data) for job in found):
         mine = [job for job in found if (job.name, job.data) == (name, data)]
         groups = ", ".join(mine[0].experiment.groups)
-        yield f"  {name} on {data}: {len(mine)} seeds of {groups}; {mine[0].place.minutes:g} minutes a run"
+        yield f"  {name} on {data}: {counted(len(mine), 'seed')} of {groups}; {mine[0].place.minutes:g} minutes a run"
 
 
-def gigabytes(found: Sequence[Job], *, keep: bool, processes: int = 1) -> float:
-    """Return the disk that stores take: of all seeds where they are kept, else of as many as are at work."""
+def gigabytes(found: Sequence[Job], *, keep: bool) -> float:
+    """Return the disk that stores take: of all seeds where they are kept, else of the largest alone."""
     each = [job.place.gigabytes for job in found]
-    return sum(each) if keep else processes * max(each, default=0.0)
+    return sum(each) if keep else max(each, default=0.0)

@@ -27,7 +27,8 @@ class Times:
         time = self._times[name]
         if time.reaches is None:
             assert time.steps is not None  # one or the other
-            last, steps = self.at(time.of or LAST), self._run.values("step")
+            assert time.of is not None
+            last, steps = self.at(time.of), self._run.values("step")
             return None if last is None else before(steps, time.steps * steps[last])
         reached = np.flatnonzero(self._right(time.set) >= time.reaches)
         found = int(reached[0]) - time.before if len(reached) else -1

@@ -65,8 +65,9 @@ def test_a_document_takes_the_table_between_its_marks(said: dict[str, Any], tmp_
     bring_up_to_date(document, results)
     assert document.read_text() == f"Before.\n\n{start}\n{table(said)}\n{end}\n\nAfter.\n"
     assert replaced(document.read_text(), said) == document.read_text()
-    with pytest.raises(FeatdynError, match="no place for the table: write the lines"):
-        replaced("Nothing.", said)
+    for without in ("Nothing.", f"{start} only", f"only {end}", f"{end} before {start}"):
+        with pytest.raises(FeatdynError, match="no place for the table: write the lines"):
+            replaced(without, said)
 
 
 def test_the_page_says_what_is_lacking_and_escapes_words(said: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,6 +16,8 @@ from featdyn.capture import Probes, Recorder
 from featdyn.errors import FeatdynError
 from featdyn.reproduce.measured import Measured, variance_of
 from featdyn.reproduce.quantities import measure, options_of
+from featdyn.reproduce.quantities.kind import Seen
+from featdyn.reproduce.quantities.stored import Stored
 from featdyn.reproduce.study import Quantity, Time
 from featdyn.reproduce.times import Times
 from featdyn.statistics.ratios import ratio_interval
@@ -29,6 +31,11 @@ TIMES = {
     "never": Time(reaches=1.0, set="test"),
     "before": Time(reaches=0.9, before=True),
     "earlier": Time(steps=0.5, of="t2"),
+    "just": Time(reaches=0.4),
+    "at once": Time(reaches=0.1),
+    "before all": Time(reaches=0.1, before=True),
+    "after never": Time(steps=0.5, of="never"),
+    "all steps": Time(steps=1.0, of="just"),
 }
 RIGHT = (0.1, 0.4, 0.6, 0.8, 0.95)
 """Share of training probes that each checkpoint has right: t1 = 2, t2 = 4."""
@@ -102,7 +109,8 @@ def asked(run: Run, kind: str, **options: Any) -> Measured:
 def test_times_are_of_what_networks_can_do(run: Run) -> None:
     times = Times(run, TIMES)
     found = {name: times.at(name) for name in ("first", "last", *TIMES)}
-    assert found == {"first": 0, "last": 4, "half": 2, "t2": 4, "never": None, "before": 3, "earlier": 2}
+    told = {"first": 0, "last": 4, "half": 2, "t2": 4, "never": None, "before": 3, "earlier": 2}
+    assert found == told | {"just": 1, "at once": 0, "before all": None, "after never": None, "all steps": 1}
 
 
 @pytest.mark.parametrize("measured", ["accuracy", "gain", "kept", "agreement"])
@@ -260,3 +268,129 @@ def test_survivors_are_compared_with_the_others(run: Run) -> None:
 def test_what_is_not_there_is_one_line(run: Run, options: dict[str, Any], said: str) -> None:
     with pytest.raises(FeatdynError, match=said):
         asked(run, "stored", **options)
+
+
+LEAST: dict[str, dict[str, Any]] = {
+    "composite": {"measure": "accuracy", "cuts": ["a"], "sets": ["test"], "t1": ["half"]},
+    "control_advantage": {"cuts": ["a"], "sets": ["test"]},
+    "distance": {"measures": ["mmd"], "cuts": ["a"], "set": "test", "t1": "half"},
+    "survivors": {"cuts": ["a"], "t1": "half"},
+}
+
+
+@pytest.mark.parametrize("kind", LEAST)
+def test_one_of_each_is_enough_and_none_too_few(run: Run, kind: str) -> None:
+    found = asked(run, kind, **LEAST[kind])
+    assert np.isfinite(found.value).all()
+    assert found.missing == ""
+    for name, given in LEAST[kind].items():
+        if isinstance(given, list):
+            with pytest.raises(FeatdynError, match=name):
+                asked(run, kind, **LEAST[kind] | {name: []})
+    with pytest.raises(FeatdynError, match=f"{kind}: results of .* do not hold all of .*cut zz"):
+        asked(run, kind, **LEAST[kind] | {"cuts": ["zz"]})
+
+
+def equal(one: Measured, other: Measured) -> bool:
+    return np.array_equal(one.value, other.value, True) and np.array_equal(one.variance, other.variance, True)
+
+
+def test_what_is_not_said_is_as_declared(run: Run) -> None:
+    for kind, said in (
+        ("composite", {"t2": "last", "batchnorm": ["travel"]}),
+        ("control_advantage", {"t2": "last", "least_loss": 0.05, "kinds": STRICT}),
+        ("survivors", {"t2": "last", "k": 10, "least": 4}),
+    ):
+        assert equal(asked(run, kind, **LEAST[kind]), asked(run, kind, **LEAST[kind] | said))
+
+
+def test_controls_tell_from_the_least_loss_on(run: Run) -> None:
+    result, options = run.result("controls").sel(set="test", cut="a", t2=4), LEAST["control_advantage"]
+    strict = result.sel(kind=list(STRICT))
+    loss = float(result["accuracy"].sel(kind="drift", t1=4)) - strict["accuracy"].min("kind").values[:4]
+    order = np.argsort(loss)[::-1]
+    for count in (1, 3, 4):
+        least = loss[order[count - 1]]
+        if least < 0:
+            continue
+        pairs = strict.isel(t1=np.sort(order[:count]))
+        found = asked(run, "control_advantage", **options, least_loss=float(least))
+        assert float(found.value[0]) == pytest.approx(float(pairs["advantage"].mean()))
+        spread = variance_of(pairs["advantage_low"], pairs["advantage_high"])
+        assert float(found.variance[0]) == pytest.approx(spread.mean())
+    more = np.nextafter(loss[order[0]], 2)
+    assert np.isnan(asked(run, "control_advantage", **options, least_loss=float(more)).value).all()
+    with pytest.raises(FeatdynError, match="least_loss"):
+        asked(run, "control_advantage", **options, least_loss=-0.001)
+    asked(run, "control_advantage", **options, least_loss=0)
+    assert asked(run, "control_advantage", **options, t2="never").missing == (
+        "no checkpoint is never, or controls were not asked there"
+    )
+
+
+def test_survivors_need_so_many_of_each_kind(run: Run) -> None:
+    predicted = run.result("consistency")["prediction"].sel(cut="a")
+    same = (predicted.sel(t1=2, t2=4) == predicted.sel(t1=4, t2=4)).values[-16:]
+    fewest = int(min(same.sum(), (~same).sum()))
+    assert fewest >= 2
+    options = LEAST["survivors"]
+    assert np.isfinite(asked(run, "survivors", **options, least=fewest).value).all()
+    few = asked(run, "survivors", **options, least=fewest + 1)
+    assert np.isnan(few.value).all()
+    assert few.missing == f"fewer than {fewest + 1} probes survive, or do not"
+    with pytest.raises(FeatdynError, match="least"):
+        asked(run, "survivors", **options, least=1)
+    for times in ({"t1": "never"}, {"t2": "never"}):
+        assert asked(run, "survivors", **options | times).missing == "no checkpoint is never"
+
+
+class Planted:
+    """A run with one result, and times by name."""
+
+    checkpoints, path = 9, "planted"
+
+    def __init__(self, result: xr.Dataset, **times: int | None) -> None:
+        self.result = lambda name: result
+        self.at = times.__getitem__
+
+    def ask(self, **options: Any) -> Measured:
+        return Stored.model_validate(options).measured(Seen(cast(Any, self), cast(Any, self)))
+
+
+def test_a_time_that_was_not_sampled_is_the_one_before_where_that_is_asked_for() -> None:
+    run = Planted(xr.Dataset({"x": ("t", [0.25, 0.5])}, {"t": [2, 5]}), early=1, at=2, middle=4, end=5, late=8, no=None)
+    sampled = {"early": np.nan, "at": 0.25, "middle": np.nan, "end": 0.5, "late": np.nan, "no": np.nan}
+    before = sampled | {"early": 0.25, "middle": 0.25, "late": 0.5}
+    for name in sampled:
+        options: dict[str, Any] = {"path": "results.r.x", "where": {"t": [f"@{name}"]}}
+        np.testing.assert_equal(run.ask(**options).value, [sampled[name]])
+        np.testing.assert_equal(run.ask(**options, before=True).value, [before[name]])
+        assert run.ask(**options).missing == ("no checkpoint is no" if name == "no" else "")
+    assert run.ask(path="results.r.x").value == 0.5  # the last, where nothing is said
+    plain = Planted(xr.Dataset({"x": (("one", "u"), [[0.25]])}, {"u": [2]}))
+    assert plain.ask(path="results.r.x", where={"u": 2}).value == 0.25
+    with pytest.raises(FeatdynError, match="no u 3; there are 2"):  # no time: a label
+        plain.ask(path="results.r.x", where={"u": 3}, before=True)
+    with pytest.raises(FeatdynError, match="x has no axis v; it has one, u"):
+        plain.ask(path="results.r.x", where={"u": 2, "v": [1]})
+
+
+def test_logarithms_and_differences_take_intervals_along() -> None:
+    x = xr.DataArray([1e-3, 0.0, 10.0, -1.0], dims="a")
+    data = xr.Dataset({"x": x, "x_low": x / 10, "x_high": 10 * x, "y": 2 * x, "y_low": x, "y_high": 3 * x})
+    run, where = Planted(data.assign_coords(a=[1, 2, 3, 4])), {"a": [1, 2, 3, 4]}
+    logged = run.ask(path="results.r.x", where=where, log10=True)
+    np.testing.assert_allclose(logged.value, [-3, np.nan, 1, np.nan])
+    np.testing.assert_allclose(logged.variance, np.array([1, np.nan, 1, np.nan]) / 1.959963984540054**2)
+    one, other = (run.ask(path=f"results.r.{name}", where=where) for name in "xy")
+    apart = run.ask(path="results.r.x", minus="results.r.y", where=where)
+    np.testing.assert_allclose(apart.value, one.value - other.value)
+    np.testing.assert_allclose(apart.variance, one.variance + other.variance)
+    half = Planted(data.drop_vars("x_low").assign_coords(a=[1, 2, 3, 4]))  # of one limit nothing follows
+    assert np.isnan(half.ask(path="results.r.x", where=where).variance).all()
+
+
+@pytest.mark.parametrize("path", ["results.consistency", "results.controls.advantage.low", "result.controls.advantage"])
+def test_a_path_has_three_parts_or_names_a_coordinate(run: Run, path: str) -> None:
+    with pytest.raises(FeatdynError, match=f"no coordinate {path} of checkpoints"):
+        asked(run, "stored", path=path)

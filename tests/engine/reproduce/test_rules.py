@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from featdyn.reproduce.measured import Measured
-from featdyn.reproduce.rules import FAILS, HOLDS, INFORMS, NO_POWER, UNDECIDED, Judged, judge
+from featdyn.reproduce.rules import FAILS, HOLDS, INFORMS, NO_POWER, UNDECIDED, Judged, Row, judge
 from featdyn.reproduce.study import Claim, Study
 from featdyn.statistics.repeats import Estimate, mean_estimate, two_level_estimate
 from tests.engine.reproduce.study_file import study
@@ -145,7 +146,8 @@ def test_one_seed_equal_seeds_and_no_number_have_no_power(small: Study) -> None:
     assert (one.verdict, one.reason) == (NO_POWER, "a single repeat does not tell how another would vary")
     equal = {seed: {"gain": Measured.of(AXES, 0.5, 0.0)} for seed in range(4)}
     assert "all repeats are equal" in verdict(asked, equal, {}).reason
-    missing = {seed: {"gain": Measured.of(AXES, np.nan, np.nan, "no checkpoint is half")} for seed in range(4)}
+    why = ("", "no checkpoint is half", "another reason", "")
+    missing = {seed: {"gain": Measured.of(AXES, np.nan, np.nan, said)} for seed, said in enumerate(why)}
     found = verdict(asked, missing, {})
     assert (found.verdict, found.reason) == (NO_POWER, "no checkpoint is half")
     assert verdict(asked, {}, {}).reason == "not run at this scale"
@@ -232,3 +234,120 @@ def test_measured_numbers_keep_their_bits(tmp_path: Path) -> None:
     assert (found.variance == 1 / 3).all()
     assert (found.missing, dict(found.axes)) == ("why", {name: list(labels) for name, labels in AXES.items()})
     assert found.at({"cut": "b", "set": "train", "other": "x"})[0] == value[1, 0]
+
+
+def planted(values: dict[str, list[float]], variance: float = 0.0, **more: float) -> dict[str, dict[int, Any]]:
+    """Runs of groups whose quantity has these values, seed by seed, and other quantities the same at each."""
+    others = {name: Measured.of({}, value, 0.0) for name, value in more.items()}
+    return {
+        group: {seed: {"gain": Measured.of({}, x, variance)} | others for seed, x in enumerate(each)}
+        for group, each in values.items()
+    }
+
+
+def the_row(asked: Study, runs: dict[str, dict[int, Any]]) -> Row:
+    (found,) = judge(asked, "planted", {"fit": runs})
+    (row,) = found.rows
+    return row
+
+
+PAIR: dict[str, object] = {"groups": ["clean", "random"]}
+
+
+@pytest.mark.parametrize("unit", ["seed", "seed and image"])
+@pytest.mark.parametrize("variance", [0.0, 0.3])
+def test_an_interval_is_student_s_or_welch_s_and_of_images_only_where_they_count(
+    small: Study, unit: str, variance: float
+) -> None:
+    """Groups of five and four seeds: pairs are of four, whose differences have the variances of both."""
+    first, second = [0.5, 0.9, 0.7, 0.6, 1.4], [0.4, 0.1, 0.3, 0.45]
+    runs = planted({"clean": first, "random": second}, variance)
+    apart = np.subtract(first[:4], second)
+    paired = the_row(asking(small, PAIR | {"unit": unit}), runs)
+    spread = max(apart.var(ddof=1), 2 * variance if unit == "seed and image" else 0.0)
+    assert (paired.value, paired.seeds) == (pytest.approx(apart.mean()), 4)
+    assert (paired.low, paired.high) == pytest.approx(stats.t.interval(0.95, 3, apart.mean(), np.sqrt(spread / 4)))
+    welch = stats.ttest_ind(first, second, equal_var=False).confidence_interval()
+    free = the_row(asking(small, PAIR | {"unit": unit, "paired": False}), runs)
+    assert (free.low, free.high) == pytest.approx((welch.low, welch.high))
+    one = the_row(asking(small, {"unit": unit, "paired": False}), runs)  # of one group there is nothing to pair
+    spread = max(np.var(first, ddof=1), variance if unit == "seed and image" else 0.0)
+    assert (one.low, one.high) == pytest.approx(stats.t.interval(0.95, 4, np.mean(first), np.sqrt(spread / 5)))
+
+
+@pytest.mark.parametrize(
+    ("claim", "said", "seeds"),
+    [
+        ({}, "2 of 5 seeds have no number", 3),
+        (PAIR, "3 of 5 seeds have no number", 2),
+        (PAIR | {"paired": False}, "3 of 10 seeds have no number", 7),
+        ({"at_least": 0.1, "effect": 0.1}, "", 3),
+    ],
+)
+def test_seeds_without_a_number_are_counted_and_said_of_what_informs(
+    small: Study, claim: dict[str, object], said: str, seeds: int
+) -> None:
+    nan = np.nan
+    row = the_row(
+        asking(small, claim), planted({"clean": [0.5, nan, 0.7, nan, 0.8], "random": [nan, 0.2, 0.1, 0.3, 0.2]})
+    )
+    assert (row.reason, row.seeds) == (said, seeds)
+    none = the_row(asking(small, claim), planted({"clean": [nan] * 5, "random": [0.2] * 5}))
+    assert (none.reason, none.seeds) == ("no seed has a number", 0)
+    assert np.isnan([none.value, none.low, none.high]).all()
+    apart = planted({"clean": [0.5], "random": [0.4, 0.3]})
+    apart["clean"] = {7: apart["clean"][0]}  # no seed is in both
+    if claim.get("paired", "groups" in claim):
+        assert the_row(asking(small, claim), apart).seeds == 0
+
+
+def test_limits_of_a_difference_of_shares_are_those_that_it_can_have(small: Study) -> None:
+    shares = {"gain": small.quantities["gain"].model_copy(update={"possible": (0.25, 1.0)})}
+    runs = planted({"clean": [1.0, 0.3, 0.9], "random": [0.3, 0.9, 0.6]})
+    for claim, limits in ((PAIR, (-0.75, 0.75)), ({}, (0.25, 1.0))):
+        row = the_row(asking(small, claim).model_copy(update={"quantities": small.quantities | shares}), runs)
+        assert (row.low, row.high) == limits
+
+
+@pytest.mark.parametrize("margin", [{"at_most": 0.0}, {"at_least": 1.0}])
+def test_an_interval_that_ends_at_the_margin_does_not_lie_outside(small: Study, margin: dict[str, float]) -> None:
+    """Shares of which all lie on one side of the margin, which is the end of what is possible."""
+    shares = {"gain": small.quantities["gain"].model_copy(update={"possible": (0.0, 1.0)})}
+    asked = asking(small, margin | {"effect": 0.01}).model_copy(update={"quantities": small.quantities | shares})
+    end = next(iter(margin.values()))
+    row = the_row(asked, planted({"clean": [abs(end - x) for x in (0.01, 0.2, 0.4)]}))
+    assert end in (row.low, row.high)
+    assert row.verdict == NO_POWER
+
+
+def test_levels_and_effects_are_met_at_their_very_limits(small: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = planted({"clean": [0.3, 0.5, 0.1, 0.6]})
+    claim = {"at_least": 0.2, "unit": "seed"}
+    row = the_row(asking(small, claim | {"effect": 1.0}), runs)
+    assert row.pvalue > 0.05
+    for effect, verdict in ((row.least, UNDECIDED), (np.nextafter(row.least, 0), NO_POWER)):
+        assert the_row(asking(small, claim | {"effect": float(effect)}), runs).verdict == verdict
+    for level, verdict in ((row.pvalue, HOLDS), (np.nextafter(row.pvalue, 0), UNDECIDED)):
+        monkeypatch.setattr("featdyn.reproduce.rules.ALPHA", float(level))
+        assert the_row(asking(small, claim | {"effect": 1.0}), runs).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("need", "met"),
+    [
+        ({"at_least": 0.75}, True),
+        ({"at_least": np.nextafter(0.75, 1)}, False),
+        ({"at_most": 0.75}, True),
+        ({"at_most": np.nextafter(0.75, 0)}, False),
+        ({"at_least": 0.5, "at_most": 1.0}, True),
+        ({"at_least": 0.5, "at_most": 1.0, "groups": ["clean", "random"]}, False),  # the other was not run
+        ({"at_least": 0.5, "at_most": 1.0, "groups": ["random"], "of": "mean"}, False),
+    ],
+)
+def test_a_need_is_met_at_its_limits_and_by_every_group(small: Study, need: dict[str, object], met: bool) -> None:
+    asked = {"quantity": "fitted", "groups": ["clean"], "why": "not fitted"} | need
+    row = the_row(
+        asking(small, {"at_least": 0.0, "effect": 1.0, "needs": [asked]}),
+        planted({"clean": [0.5, 0.6, 0.7]}, fitted=0.75),
+    )
+    assert (row.verdict, row.reason) == ((HOLDS, "") if met else (NO_POWER, "not fitted"))

@@ -9,6 +9,7 @@ import pytest
 
 from featdyn.errors import FeatdynError
 from featdyn.reproduce.load import load, names
+from featdyn.reproduce.study import references
 from featdyn.training import load as recipe
 from tests.engine.reproduce.study_file import study
 
@@ -68,8 +69,14 @@ def test_what_is_wrong_is_one_line_with_the_nearest_name(tmp_path: Path, change:
 def test_a_study_that_is_not_there_names_the_nearest() -> None:
     with pytest.raises(FeatdynError, match=r"'/no/such.toml' \(No such file or directory\): give a TOML file, or"):
         load("/no/such.toml")
-    with pytest.raises(FeatdynError, match="no study 'feature-dynamic'"):
-        load("feature-dynamic")
+    for name, said in (  # a file that is not there is said only of what may be a file
+        ("feature-dynamic", "no study 'feature-dynamic': did you mean feature-dynamics?"),
+        ("x" * 101, f"no study '{'x' * 100}': give a TOML file, or one of feature-dynamics"),
+        ("a\0.toml", "no study 'a\\x00.toml': give a TOML file, or one of "),
+    ):
+        with pytest.raises(FeatdynError) as caught:
+            load(name)
+        assert str(caught.value).startswith(said)
 
 
 @pytest.mark.parametrize("name", names())
@@ -93,3 +100,73 @@ def test_the_plan_says_which_experiment_has_a_recipe_that_is_none(tmp_path, feat
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "mine: experiment " in err
     assert "no field training.epochz; did you mean epochs?" in err
+
+
+LIMITS: list[tuple[str, str, tuple[float, ...], tuple[float, ...]]] = [
+    ("seeds = 2", "seeds = {}", (1,), (0,)),
+    ("seeds = 2", "seeds = 2\nthreads = {}", (1, 2), (0,)),
+    ("minutes = 0.1", "minutes = 0.1\nseeds = {}", (1,), (0,)),
+    ("minutes = 0.1", "minutes = {}", (0,), (-0.001,)),
+    ("gigabytes = 0.01", "gigabytes = {}", (0,), (-0.001,)),
+    ("reaches = 0.4", "reaches = {}", (0, 1), (-0.001, 1.001)),
+    ("reaches = 0.4", 'steps = {}, of = "half"', (0.001, 1), (0, 1.001)),
+    ("effect = 0.05", "effect = {}", (0.001,), (0,)),
+    ("at_least = -0.02", "at_least = -0.02\nat_most = {}", (-0.019,), (-0.02, -0.021)),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "good", "bad"), LIMITS)
+def test_numbers_are_taken_up_to_their_limits(
+    tmp_path: Path, old: str, new: str, good: tuple[float, ...], bad: tuple[float, ...]
+) -> None:
+    for number in good:
+        study(tmp_path / "s.toml", (old, new.replace("{}", str(number))))
+    for number in bad:
+        with pytest.raises(FeatdynError):
+            study(tmp_path / "s.toml", (old, new.replace("{}", str(number))))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("{ reaches = 0.4 }", "{ before = true }", "give reaches, or steps and of"),
+        ("{ reaches = 0.4 }", '{ reaches = 0.4, steps = 0.5, of = "half" }', "give reaches, or steps and of"),
+        ("{ reaches = 0.4 }", '{ reaches = 0.4, of = "half" }', "give reaches, or steps and of"),
+        ("{ reaches = 0.4 }", "{ steps = 0.5 }", "give reaches, or steps and of"),
+        ("{ reaches = 0.4 }", '{ steps = 0.5, of = "hlaf" }', "times.t2.of 'hlaf' is not there; did you mean half"),
+        ("at_least = 0.0\n", "", "effect is the least that a test must see: give at_least or at_most too"),
+        ('groups = ["clean", "random"]', 'groups = ["clean", "random", "clean"]', "claims.1.groups"),
+        ('groups = ["clean"], at_least', "groups = [], at_least", "claims.0.needs.0.groups"),
+        ('quantity = "fitted", groups', 'quantity = "fited", groups', "claim stable: quantity 'fited'"),
+        ('groups = ["clean"], at_least', 'groups = ["claen"], at_least', "claim stable: group 'claen'"),
+        ('cuts = ["hidden1"] } }', 'cuts = ["hidden1"] }, groups = ["claen"] }', "consistency: group 'claen'"),
+        ('cuts = ["hidden1"] } }', 't2 = ["x", "@never"] } }', "consistency: @ 'never' is not there"),
+        ("minutes = 0.1", "minutes = 0.1\ngroups = { claen = [] }", "experiments.fit.at.quick.digits: group 'claen'"),
+        ("minutes = 0.1", "minutes = 0.1\noptions = { drift = {} }", "digits: options of 'drift' is not there"),
+        ('quantity = "gain"', 'quantity = "gain"\nwhere = { cuts = ["hidden1"] }', "where 'cuts' is not there; did"),
+    ],
+)  # fmt: skip
+def test_what_contradicts_itself_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(FeatdynError, match=re.escape(said)):
+        study(tmp_path / "s.toml", (old, new))
+
+
+def test_cells_that_a_claim_is_of_decide_its_verdict_too(tmp_path: Path) -> None:
+    every = study(tmp_path / "s.toml")
+    one, other = (
+        study(tmp_path / "s.toml", ('quantity = "gain"', f'quantity = "gain"\nwhere = {{ set = ["{name}"] }}'))
+        for name in ("train", "test")
+    )
+    assert len({every.checksum, one.checksum, other.checksum}) == 3
+    assert all(re.fullmatch("[0-9a-f]{16}", each.checksum) for each in (every, one, other))
+    where = ("set = ['test']", "cut = ['hidden1']")
+    there, back = (
+        study(tmp_path / "s.toml", ('quantity = "gain"', f'quantity = "gain"\nwhere = {{ {", ".join(each)} }}'))
+        for each in (where, where[::-1])
+    )
+    assert there.checksum == back.checksum != other.checksum
+
+
+def test_options_refer_to_times_and_groups_wherever_they_stand() -> None:
+    options = {"t": "@half", "a": ["{clean}@3", {"b": "x{random}{clean}"}, 3, None], "word": "half@"}
+    assert list(references(options)) == [("half", ""), ("", "clean"), ("", "random"), ("", "clean")]

@@ -110,7 +110,7 @@ class Sizes:
         """Return the bytes that are read of weights and the store, and read and written of features on disk."""
         units, groups = self.units(order.group), len(order.groups)
         weights = self.prefix * self.readings(order) + self.behind_cuts(order, units)
-        found = groups * self.steps * (weights + self.logits) + self.steps * self.stored
+        found = groups * self.steps * weights + self.steps * (self.logits + self.stored)
         if order.disk:
             found += self.steps * (1 + self.steps) * self.batches * self.at_cuts
         if not order.chunk:
@@ -142,7 +142,7 @@ class Sizes:
         batch, block = self.outputs
         return {
             "features": order.chunk * self.unit + at_once * BETWEEN * self.unit,
-            "logits": min(order.group, self.blocks) * block + at_once * batch,
+            "logits": order.group * block + at_once * batch,
         }
 
     def state(self, order: Order) -> dict[str, int]:

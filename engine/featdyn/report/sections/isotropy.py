@@ -11,6 +11,7 @@ from featdyn.report.figures import chart, line, lines, time_axis
 from featdyn.report.findings import NOTHING
 from featdyn.report.rounding import percent
 from featdyn.report.section import Finding, Grid, Section, cells, choices_of, name_of, panel, word
+from featdyn.sizes import counted
 
 TEXT = (
     "Noise is what a mini-batch adds to the gradient of the whole training set, at fixed weights: of the parameters "
@@ -128,7 +129,7 @@ def _show(cell: xr.Dataset, name: str) -> str:
     if name == "parameter_verdict":
         verdict, count = str(value.item()), cell.get("parameter_directions")
         if verdict == "anisotropic" and count is not None and bool(count > 0):
-            return f"{verdict}, {int(count)} directions"
+            return f"{verdict}, {counted(int(count), 'direction')}"
         return verdict
     if "test" in value.dims:
         value = value.sel(test="sign_test")

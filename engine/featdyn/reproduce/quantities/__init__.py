@@ -46,10 +46,13 @@ def measure(run: Run, quantity: Quantity, times: Mapping[str, Time]) -> Measured
     FeatdynError
         A result or coordinate that the run does not hold.
     """
+    options = options_of(quantity)
     try:
-        return options_of(quantity).measured(Seen(run, Times(run, times)))
-    except KeyError as error:
-        raise FeatdynError(f"{run.path}: {quantity.kind}: there is no {error.args[0]!r}") from None
+        return options.measured(Seen(run, Times(run, times)))
+    except KeyError:  # of xarray, in words about its own indexes
+        asked = "; ".join(f"{axis} {', '.join(labels)}" for axis, labels in options.axes.items())
+        held_by = " and ".join(options.results)
+        raise FeatdynError(f"{run.path}: {quantity.kind}: results of {held_by} do not hold all of {asked}") from None
 
 
 def check(quantity: Quantity, times: Mapping[str, Time], where: str) -> None:

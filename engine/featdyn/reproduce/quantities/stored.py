@@ -109,8 +109,7 @@ def _at(
 ) -> NDArray[np.float64]:
     array = data[name]
     asked = {dim: labels for dim, labels in where.items() if dim in array.dims}
-    if any(dim in ("checkpoint", "t") and dim not in asked for dim in array.dims):
-        array = array.isel({dim: -1 for dim in array.dims if dim in ("checkpoint", "t") and dim not in asked})
+    array = array.isel({dim: -1 for dim in array.dims if dim in ("checkpoint", "t") and dim not in asked})
     for dim, labels in asked.items():
         array = _along(array, dim, labels, keep=dim in axes, before=options.before)
     for left in [left for left in array.dims if left not in axes]:

@@ -109,8 +109,8 @@ class RewindSizes(Sizes):
         units, batches, groups = self.units(order.group), self.of_group(order.group), len(order.groups)
         readings, every = self.readings(order), self.prefix + self.suffixes[-1]
         of_t2 = readings * (self.prefix + self.steps * every) + self.behind_cuts(order, units)
-        joined = readings * self.prefix + self.behind_cuts(order, self.cuts * batches) + self.logits
-        found = groups * (self.t2s * of_t2 + self.steps * joined)
+        joined = readings * self.prefix + self.behind_cuts(order, self.cuts * batches)
+        found = groups * (self.t2s * of_t2 + self.steps * joined) + self.steps * self.logits
         if order.disk:
             found += (self.t2s * (1 + 3 * self.steps) + 2 * self.steps) * self.batches * self.at_cuts
         if not order.chunk:
