@@ -12,7 +12,7 @@ import xarray as xr
 from torch import nn
 
 import featdyn
-from featdyn.capture import Axis, Probes, Recorder, outputs
+from featdyn.capture import Axis, Probes, Recorder, before, outputs
 from featdyn.capture.again import run_again
 from featdyn.cli.info import describe
 from featdyn.errors import NetworkError, StoreError
@@ -68,6 +68,14 @@ def test_activations_gradients_and_the_cube_are_those_of_a_loop_over_real_positi
                     if name != "activation_cosine" or t:
                         found = run.values(f"cube/{name}")[place]
                         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+def test_the_cube_is_the_same_where_the_checkpoint_before_is_read_and_not_kept(tmp_path, monkeypatch):
+    kept = record(tmp_path / "kept.zarr", Attending(), Probes(*inputs()))
+    monkeypatch.setattr(before, "KEPT_BYTES", 0)
+    read = record(tmp_path / "read.zarr", Attending(), Probes(*inputs()))
+    np.testing.assert_array_equal(read.values("cube/activation_cosine"), kept.values("cube/activation_cosine"))
+    assert np.isfinite(read.values("cube/activation_cosine")[1:]).any()
 
 
 @pytest.mark.parametrize("pool", POOLS)

@@ -227,6 +227,104 @@ def test_features_that_run_beside_a_place_leave_no_cut_there():
     assert [cut.name for cut in found] == ["first"]
 
 
+class Calls(nn.Module):
+    """Calls a function of its input."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.weight = function, nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+class Odd(nn.Module):
+    """Modules that return no row for each sample, rows of the batch's length, or no real numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+        self.table = Calls(lambda own, x: own.weight)
+        self.gram = Calls(lambda own, x: x @ x.T)
+        self.best = Calls(lambda own, x: x.argmax(1))
+
+    def forward(self, x):
+        beside = self.table(x).sum()
+        x = self.layer(x)
+        beside = beside - self.table.weight.mean()  # both halves have it
+        return self.head(x + beside + 0 * self.gram(x).sum() + 0 * self.best(x).sum())
+
+
+def test_a_place_gives_each_sample_a_row_of_real_numbers_of_one_shape():
+    torch.manual_seed(0)
+    assert [cut.name for cut in by_hooks(Odd().eval(), torch.randn(4, 6))] == ["layer"]
+
+
+class Shaped(nn.Module):
+    """Behind its middle asks what its first layer gave for its shape, or for a number."""
+
+    def __init__(self, ask):
+        super().__init__()
+        self.first, self.middle, self.last, self.ask = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6), ask
+
+    def forward(self, x):
+        early = self.first(x)
+        nothing = (0 * early).sum()
+        late = self.middle(early.tanh())
+        return self.last(late + self.ask(early, nothing))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda early, nothing: torch.zeros_like(early),
+        lambda early, nothing: torch.ones_like(early),
+        lambda early, nothing: early.new_zeros(early.shape),
+        lambda early, nothing: early.new_ones(6),
+        lambda early, nothing: nothing.item(),
+    ],
+)
+def test_what_only_a_shape_or_a_number_is_taken_of_does_not_pass_beside(ask):
+    torch.manual_seed(0)
+    assert [cut.name for cut in by_hooks(Shaped(ask).eval(), torch.randn(4, 6))] == ["first", "middle"]
+    kept = Shaped(lambda early, nothing: nothing).eval()  # a tensor that is read behind is more than its shape
+    assert [cut.name for cut in by_hooks(kept, torch.randn(4, 6))] == ["first"]
+
+
+class Counted(nn.Module):
+    """Takes how many of its values count in front of them, and no other number there."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        if bool(((x[:, 0] < 1) | (x[:, 0] > 4)).any()):
+            raise ValueError("1 to 4 values count")
+        return self.head(self.first(x[:, 1:] * (torch.arange(4) < x[:, :1])).tanh())
+
+
+def test_inputs_that_cannot_be_turned_round_are_tried_as_they_are():
+    torch.manual_seed(0)
+    x = torch.tensor([[2, 0.5, 1, 7, 9], [4, 1, 2, 3, 8], [1, 5, 6, 7, 9], [3, 1, 1, 1, 7]])
+    (cut,) = by_hooks(Counted().eval(), x)
+    assert (cut.name, cut.shape) == ("first", (5,))
+    network = Counted().eval()
+    (cut,) = by_hooks(network, x)
+    assert torch.equal(cut.suffix(cut.handed(cut.prefix(x), lambda: x)), network(x))
+
+
+def test_inputs_beside_features_keep_their_values_or_are_refused():
+    cut = by_hooks(Odd().eval(), torch.randn(4, 6))[0]
+    features = torch.randn(2, 6)
+    for given in (torch.tensor([[2**24, 0], [1, 2]]), torch.tensor([[torch.nan, 0.1], [1, 2]])):
+        beside = cut.handed(features, lambda given=given: given)
+        torch.testing.assert_close(beside, torch.cat([features, given.float()], 1), rtol=0, atol=0, equal_nan=True)
+    assert cut.handed(features.half(), lambda: features.double()).dtype == torch.float64
+    with pytest.raises(NetworkError, match=r"inputs of torch\.int64 do not fit torch\.float32, beside"):
+        cut.handed(features, lambda: torch.tensor([[2**24 + 1, 0], [1, 2]]))
+
+
 class Loose(nn.Module):
     """Keeps a layer where no checkpoint looks."""
 
