@@ -448,6 +448,122 @@ def test_a_module_tells_what_it_returns_after_writing_in_place():
         assert torch.equal(cut.prefix(x), module[0](x))
 
 
+class Writes(nn.Module):
+    """Writes into what its first layer gave."""
+
+    def __init__(self, write) -> None:
+        super().__init__()
+        self.first, self.last, self.write = linear(), linear(), write
+
+    def forward(self, x):
+        return self.last(self.write(self.first(x)))
+
+
+def viewed_before(y):
+    view = y[:, :3]
+    y.mul_(2)
+    return y + view.sum(1, keepdim=True)
+
+
+def viewed_for_the_last_time(y):
+    total = y[:, :3].sum(1, keepdim=True)
+    y.mul_(2)
+    return y + total
+
+
+def viewed_behind(y):
+    y.mul_(2)
+    return y + y[:, :3].sum(1, keepdim=True)
+
+
+def written_twice(y):
+    y.add_(1)
+    y.mul_(y)
+    return y
+
+
+def kept_beside(y):
+    other = y * 3
+    y += 1
+    return other - y
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda y: F.relu(y, True),
+        lambda y: F.relu(y, inplace=True),
+        lambda y: F.leaky_relu(y, 0.3, True),
+        lambda y: F.hardtanh(y, -0.2, 0.2, inplace=True),
+        lambda y: F.dropout(y, 0.5, False, True),
+        lambda y: torch.relu_(y),
+        lambda y: y.tanh_(),
+        lambda y: y.clamp_(min=0.1),
+        viewed_for_the_last_time,
+        viewed_behind,
+        written_twice,
+        kept_beside,
+    ],
+)
+def test_what_is_written_in_place_comes_apart_by_its_graph(write):
+    torch.manual_seed(0)
+    network, x = Writes(write).eval(), torch.randn(3, 6)
+    found = cuts(network, x, every=True)
+    assert {cut.method for cut in found} == {"torch.fx"}
+    for cut in found:
+        assert torch.equal(cut.suffix(cut.prefix(x)), network(x))
+
+
+def test_memory_that_is_read_by_another_name_is_not_rewritten():
+    torch.manual_seed(0)
+    network, x = Writes(viewed_before).eval(), torch.randn(3, 6)
+    with pytest.raises(NetworkError, match="writes in place into memory that getitem shares"):
+        shapes_of(trace(network), x)
+    for cut in cuts(network, x, every=True):
+        assert torch.equal(cut.suffix(cut.handed(cut.prefix(x), lambda: x)), network(x))
+
+
+class Sized(nn.Module):
+    """Makes something of the sizes of its input in front of its first layer, which is used behind it."""
+
+    def __init__(self, make, use) -> None:
+        super().__init__()
+        self.first, self.last, self.make, self.use = linear(), nn.Linear(6, 3), make, use
+
+    def forward(self, x):
+        made = self.make(x)
+        return self.last(self.use(self.first(x), made))
+
+
+SIZES = {
+    "samples": (lambda x: x.size(0), lambda y, n: y.flatten().view(n, 6)),
+    "several times as many": (lambda x: x.size(0) * 3, lambda y, n: y.repeat(3, 1).view(n, 6)[: y.size(0)]),
+    "a shape": (lambda x: x.shape, lambda y, shape: y.flatten().view(shape)),
+    "features": (lambda x: x.size(1), lambda y, n: y.flatten().view(-1, n)),
+    "a type and a device": (
+        lambda x: (x.dtype, x.device), lambda y, made: y + torch.ones(6, dtype=made[0], device=made[1]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SIZES)
+def test_sizes_that_are_used_behind_a_cut_are_taken_of_what_is_handed_over(what):
+    network = Sized(*SIZES[what]).eval()
+    found = {cut.name: cut for cut in cuts(network, torch.zeros(2, 6), every=True)}
+    for n in (1, 2, 5):
+        x = torch.randn(n, 6)
+        for cut in found.values():
+            assert torch.equal(cut.suffix(cut.prefix(x)), network(x))
+    assert "first" in found
+
+
+@pytest.mark.parametrize("make", [lambda x: x.size(0) * x.size(0), lambda x: x.size(0) + 1, lambda x: 6 // x.size(0)])
+def test_what_follows_the_batch_otherwise_passes_beside(make):
+    network = Sized(make, lambda y, n: y + torch.ones(n).sum()).eval()
+    found = cuts(network, torch.zeros(2, 6), every=True)
+    assert "first" not in {cut.name for cut in found if cut.method == "torch.fx"}
+
+
 @pytest.mark.parametrize(("kind", "gates"), [(nn.RNN, 1), (nn.GRU, 3), (nn.LSTM, 4)])
 def test_recurrent_layers_count_their_weights_at_every_step(kind, gates):
     (first, _) = cuts(nn.Sequential(Recurrent(kind), linear()), torch.zeros(2, 5, 6))
