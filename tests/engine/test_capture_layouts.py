@@ -94,6 +94,9 @@ def test_a_batch_of_another_form_than_at_first_is_refused() -> None:
     torch.testing.assert_close(gradient, torch.stack([values[0, 0], values[1].sum(0)]))
     with pytest.raises(LayerError, match=r"layer a gives \(2, 3\) rows and positions in a batch, not \(2, 2\)"):
         tokens.recorded("a", torch.randn(2, 3, 3), real)
+    numbers, vectors = torch.randn(4), torch.randn(2, 3)
+    assert torch.equal(Layout(Axis(), (), False).recorded("a", numbers, None), numbers)
+    assert torch.equal(Layout(Axis(pool="none"), (3,), False).recorded("a", vectors, real), vectors)
     late = Layout(Axis(sample=1, position=2), (4, 3), True)
     assert late.recorded("a", torch.randn(3, 2, 4), None).shape == (2, 4, 3)
     with pytest.raises(LayerError, match="layer a has 2 axes in a batch, fewer than at first"):
@@ -146,6 +149,7 @@ def test_of_a_large_vocabulary_at_positions_the_best_are_kept(
         "outputs/loss",
     }
     assert bool(outputs.said) == best
+    assert not best or {a.shape for a in outputs.arrays(3) if "top" in a.path} == {(3, shape[0], 16)}
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ class Hooked:
 
     def __init__(self, module: nn.Module, example: Tensor) -> None:
         self._module = module
-        self._inputs = rows(example, ROWS[0])
+        self._inputs = rows(example)
         try:
             try:
                 runs = [_Run(module, self._inputs[:n]) for n in ROWS]
