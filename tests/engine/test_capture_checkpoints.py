@@ -212,6 +212,16 @@ def test_a_weight_of_two_layers_is_found_by_either_name_and_holds_nan_twice():
     assert state_in(Path("a.pt"), Net(), content=content)["second.weight"][0, 0].isnan()
 
 
+def test_a_network_passes_whole_where_its_weights_fit_five_times(tmp_path):
+    paths = {step: write("state_dict", tmp_path, step) for step in STEPS[:2]}
+    room = 5 * sum(t.nbytes for t in Net().state_dict().values())
+    run = capture(Net(), probes(), paths, tmp_path / "r.zarr", layers=["first"], room=room, said=lambda line: None)
+    assert run.values("step").tolist() == [0, 5]
+    with pytest.raises(NetworkError, match="weights do not fit into memory: give a function that makes it"):
+        capture(Net(), probes(), paths, tmp_path / "s.zarr", layers=["first"], room=room - 1)
+    assert not (tmp_path / "s.zarr").exists()
+
+
 def test_a_checkpoint_that_was_overwritten_is_named(tmp_path):
     paths = {step: write("state_dict", tmp_path, step) for step in STEPS}
     said: list[str] = []

@@ -227,6 +227,17 @@ def test_features_that_run_beside_a_place_leave_no_cut_there():
     assert [cut.name for cut in found] == ["first"]
 
 
+def test_a_weight_of_two_layers_comes_apart_by_torch_export():
+    network, x = windows()
+    network.second.weight = network.first.weight
+    found = cuts(network, x)
+    assert {cut.method for cut in found} == {"torch.export"}
+    assert len(found) > 2
+    with torch.no_grad():
+        for cut in found:
+            assert torch.equal(cut.suffix(cut.prefix(x)), network(x))
+
+
 class Calls(nn.Module):
     """Calls a function of its input."""
 
