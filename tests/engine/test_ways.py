@@ -238,6 +238,38 @@ def test_a_weight_of_two_layers_comes_apart_by_torch_export():
             assert torch.equal(cut.suffix(cut.prefix(x)), network(x))
 
 
+class Twice(nn.Module):
+    """Runs a layer twice, by code that looks at shapes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.layer, self.head = nn.Linear(6, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        if x.shape[1] > 6:
+            raise ValueError("at most six features")
+        return self.head(self.layer(self.layer(self.first(x)).tanh()))
+
+
+@pytest.mark.parametrize("make", [lambda: (Twice(), torch.randn(4, 6)), windows, lambda: texts()], ids=str)
+def test_where_a_cut_names_a_module_that_runs_once_and_returns_its_tensor(make):
+    torch.manual_seed(0)
+    network, x = make()
+    network.eval()
+    found = cuts(network, x, every=True)
+    assert {cut.method for cut in found} == {"torch.export"}
+    assert any(cut.module for cut in found)
+    for cut in found:
+        returned: list[object] = []
+        if cut.module:
+            with network.get_submodule(cut.module).register_forward_hook(
+                lambda m, a, out, kept=returned: kept.append(out.clone())
+            ):
+                network(x)
+            (only,) = returned
+            assert torch.equal(only, cut.prefix(x))
+
+
 class Calls(nn.Module):
     """Calls a function of its input."""
 
