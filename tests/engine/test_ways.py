@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import MethodType
 
 import pytest
 import torch
@@ -268,6 +269,49 @@ def test_where_a_cut_names_a_module_that_runs_once_and_returns_its_tensor(make):
                 network(x)
             (only,) = returned
             assert torch.equal(only, cut.prefix(x))
+
+
+class OwnLinear(nn.Linear):
+    """A layer of a user's."""
+
+
+class OwnNorm(nn.BatchNorm1d):
+    """A normalisation of a user's."""
+
+
+class Layers(nn.Module):
+    """Layers of torch, of users, of two inputs, with a forward function or a hook of its own; by code that asks."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain, self.twice, self.changed, self.hooked = (nn.Linear(6, 6) for _ in range(4))
+        self.norm, self.own = OwnNorm(6), OwnLinear(6, 6)
+        self.same, self.pair = nn.Bilinear(6, 6, 6), nn.Bilinear(6, 6, 6)
+        self.row, self.head = nn.Sequential(nn.Linear(6, 6), nn.Tanh()), nn.Linear(6, 3)
+        self.changed.forward = MethodType(lambda own, x: F.linear(x, own.weight) * 2, self.changed)
+        nn.utils.spectral_norm(self.hooked)
+
+    def forward(self, x):
+        if x.shape[1] > 6:
+            raise ValueError("at most six features")
+        x = self.own(self.norm(self.twice(self.twice(self.plain(x)).tanh())))
+        x = self.pair(self.same(x, x), x.tanh())
+        return self.head(self.row(self.hooked(self.changed(x))))
+
+
+@pytest.mark.filterwarnings("ignore:.*spectral_norm.*")
+def test_layers_of_torch_are_known_by_their_type_in_an_exported_part():
+    torch.manual_seed(0)
+    network, x = Layers().eval(), torch.randn(4, 6)
+    found = cuts(network, x, every=True)
+    assert {cut.method for cut in found} == {"torch.export"}
+    part = found[-1].prefix
+    again = {"plain": nn.Linear, "twice": nn.Linear, "norm": OwnNorm, "row.0": nn.Linear, "row.1": nn.Tanh}
+    kept = dict.fromkeys(("own", "same", "pair", "changed", "hooked", "row"), nn.Module)
+    assert {name: type(part.get_submodule(name)) for name in again | kept} == again | kept
+    with torch.no_grad():
+        for cut in found:
+            torch.testing.assert_close(cut.suffix(cut.prefix(x)), network(x), rtol=0, atol=0)
 
 
 class Calls(nn.Module):
