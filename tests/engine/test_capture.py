@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from featdyn.capture import Probes, Recorder, before, cube, tap
-from featdyn.capture.blocks import BlockWriter
+from featdyn.capture.blocks import Block, BlockWriter
 from featdyn.capture.layers import select
 from featdyn.capture.probes import batch_of
 from featdyn.errors import NetworkError, RecipeError, StoreError, TrainingError
@@ -265,6 +265,40 @@ def test_what_is_kept_of_the_checkpoint_before_is_what_would_be_read(tmp_path, m
     assert np.array_equal(kept, run("read.zarr"), equal_nan=True)
     assert len(read) - reads > reads > 0
     assert np.isfinite(kept[1:]).all()
+
+
+@pytest.mark.parametrize(("samples", "rows"), [(3, 3), (4, 4), (9, 4)])
+def test_activations_are_kept_up_to_half_a_gibibyte_for_all_blocks(samples, rows):
+    def kept(blocks, width):
+        axes, lengths = ("sample", "feature"), (samples, width)
+        found = [ArraySpec(f"layers/a/{of}", axes, lengths, "float32") for of in ("activation", "gradient")]
+        found.append(ArraySpec("layers/b/activation", axes, (samples, 2), "float16"))
+        return before.kept_bytes(Schema(tuple(found), samples, 4), blocks)
+
+    assert kept(1, 7) == rows * (7 * 4 + 4)  # gradients are compared with nothing
+    assert kept(3, 7) == 3 * rows * (7 * 4 + 4)
+    assert kept(8 // rows, 2**24 - 1) == 8 // rows * rows * 2**26
+    assert kept(8 // rows + 1, 2**24 - 1) == 0
+    assert rows < 4 or kept(2, 2**24) == 0
+
+
+def test_a_batch_fills_all_arrays_of_a_block_and_no_others():
+    def block():
+        return Block({"a": torch.zeros(4, 2)}, {"a": torch.zeros(4, dtype=torch.float64)})
+
+    values = torch.arange(4.0).view(2, 2)
+    filled = block()
+    filled.fill(2, {"a": values})
+    assert filled.rows == 4
+    assert filled.arrays["a"].tolist() == [[0, 0], [0, 0], [0, 1], [2, 3]]
+    assert filled.largest["a"].tolist() == [0, 0, 1, 3]
+    for batch, said in (
+        ({}, "a is not in a batch, unlike at first"),
+        ({"a": values, "b": values}, "b is in a batch, unlike at first"),
+        ({"a": values[:, :1]}, r"a has shape \(2, 1\) in a batch, not \(2, 2\)"),
+    ):
+        with pytest.raises(TrainingError, match=said):
+            block().fill(0, batch)
 
 
 def test_float16_overflow_and_nan_are_refused_and_nothing_is_committed(tmp_path):

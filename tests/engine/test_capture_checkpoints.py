@@ -125,6 +125,103 @@ def test_what_does_not_hold_the_network_is_named_and_what_was_before_is_kept(tmp
     assert said == [f"{paths[10]}: equals the checkpoint before"]
 
 
+def test_a_revision_of_a_cache_is_that_which_its_name_says(tmp_path):
+    one, other = (tmp_path / "snapshots" / (letter * 40) for letter in "ab")
+    refs = tmp_path / "refs"
+    for folder, step in ((one, 1), (other, 2)):
+        folder.mkdir(parents=True)
+        save_file(states(step), folder / "model.safetensors")
+    refs.mkdir()
+    for commit, step in ((one.name, 1), (other.name + "\n", 2)):
+        (refs / "main").write_text(commit)
+        assert torch.equal(state_in(refs / "main", Net())["head.weight"], states(step)["head.weight"])
+    for commit in ("", "c" * 40):
+        (refs / "main").write_text(commit)
+        with pytest.raises(NetworkError, match=f"refs/main: names the revision {commit}, which was not downloaded"):
+            state_in(refs / "main", Net())
+
+
+def test_a_folder_holds_its_weights_in_one_file_the_usual_one_first(tmp_path):
+    torch.save(states(6), tmp_path / "x.ckpt")
+    (tmp_path / "notes.txt").write_text("no weights")
+    for file, step in (("x.ckpt", 6), ("pytorch_model.bin", 7), ("model.safetensors", 8)):
+        save_file(states(step), tmp_path / file) if step == 8 else torch.save(states(step), tmp_path / file)
+        assert torch.equal(state_in(tmp_path, Net())["head.weight"], states(step)["head.weight"])
+    several = tmp_path / "several"
+    several.mkdir()
+    for count in (0, 2):
+        for i in range(count):
+            torch.save(states(0), several / f"{i}.pt")
+        with pytest.raises(NetworkError, match=f"several: holds {count} files of weights and no index: name one"):
+            state_in(several, Net())
+
+
+@pytest.mark.parametrize(("depth", "found"), [(1, True), (2, True), (3, True), (4, False)])
+def test_a_file_is_searched_three_dicts_deep(depth, found):
+    content: Any = states(3)
+    for _ in range(depth - 1):
+        content = {"inner": content, "other": 5}
+    if found:
+        assert torch.equal(state_in(Path("a.pt"), Net(), content=content)["head.weight"], states(3)["head.weight"])
+    else:
+        with pytest.raises(NetworkError, match=r"a\.pt: does not hold this network: no tensors of its names"):
+            state_in(Path("a.pt"), Net(), content=content)
+
+
+WEIGHT, STEPPED = "head.weight", "norm.num_batches_tracked"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "flaw"),
+    [
+        (WEIGHT, lambda t: t.double(), ""),
+        (WEIGHT, lambda t: t.bfloat16(), ""),
+        (STEPPED, lambda t: t.to(torch.int16), ""),
+        (WEIGHT, lambda t: t.to(torch.float8_e4m3fn), "is torch.float8_e4m3fn, which is not what the network has"),
+        (WEIGHT, lambda t: t.long(), "is torch.int64, which is not what the network has, torch.float32"),
+        (WEIGHT, lambda t: t.to(torch.complex64), "is torch.complex64, which is not"),
+        (WEIGHT, lambda t: t > 0, "is torch.bool, which is not"),
+        (STEPPED, lambda t: t.float(), "is torch.float32, which is not what the network has, torch.int64"),
+        (STEPPED, lambda t: t.to(torch.int8), "is torch.int8, which is not"),
+        (WEIGHT, lambda t: t.to("meta"), r"has no values \(device meta\)"),
+        (WEIGHT, lambda t: t.to_sparse(), "is torch.sparse_coo: save it as a plain tensor"),
+        (WEIGHT, lambda t: t[:, :3], r"has shape \(3, 3\), not \(3, 4\)"),
+        ("second.weight", lambda t: t.clone(), ""),
+        ("second.weight", lambda t: t + 1, "second.weight and first.weight are one tensor in the network, and differ"),
+    ],
+)
+def test_numbers_are_taken_where_they_mean_the_same(name, change, flaw):
+    content = states(3)
+    content[name] = change(content[name])
+    if flaw:
+        with pytest.raises(NetworkError, match=f"does not hold this network: ({name} )?{flaw}"):
+            state_in(Path("a.pt"), Net(), content=content)
+    else:
+        assert torch.equal(state_in(Path("a.pt"), Net(), content=content)[name], content[name])
+
+
+def test_a_weight_of_two_layers_is_found_by_either_name_and_holds_nan_twice():
+    for left_out in ("first.weight", "second.weight"):
+        content = states(3)
+        del content[left_out]
+        found = state_in(Path("a.pt"), Net(), content=content)
+        assert torch.equal(found["first.weight"], found["second.weight"])
+    content = states(3)
+    for name in ("first.weight", "second.weight"):
+        content[name][0, 0] = torch.nan
+    assert state_in(Path("a.pt"), Net(), content=content)["second.weight"][0, 0].isnan()
+
+
+def test_a_network_passes_whole_where_its_weights_fit_five_times(tmp_path):
+    paths = {step: write("state_dict", tmp_path, step) for step in STEPS[:2]}
+    room = 5 * sum(t.nbytes for t in Net().state_dict().values())
+    run = capture(Net(), probes(), paths, tmp_path / "r.zarr", layers=["first"], room=room, said=lambda line: None)
+    assert run.values("step").tolist() == [0, 5]
+    with pytest.raises(NetworkError, match="weights do not fit into memory: give a function that makes it"):
+        capture(Net(), probes(), paths, tmp_path / "s.zarr", layers=["first"], room=room - 1)
+    assert not (tmp_path / "s.zarr").exists()
+
+
 def test_a_checkpoint_that_was_overwritten_is_named(tmp_path):
     paths = {step: write("state_dict", tmp_path, step) for step in STEPS}
     said: list[str] = []

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from featdyn.capture import Probes, Recorder, meter
+from featdyn.capture.open_store import check_alike
 from featdyn.errors import StoreError, TrainingError
 from featdyn.store import Run, cost, erase, gc, locate, repair, verify
 from featdyn.store.files import Folder
@@ -359,3 +360,22 @@ def test_a_network_that_changes_is_refused_and_what_is_there_kept(tmp_path):
         with pytest.raises(TrainingError, match=r"another than when the recorder was made \(1.1.bias is new, gone or"):
             one.step()
     assert Run(tmp_path / "r.zarr").values("step").tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        ({"step": 3, "parameter": {"a": 1, "b": 2}}, None),
+        ({"step": 4, "parameter": {"a": 1, "b": 2}}, "rank 1 does not have rank 0's step: do so"),
+        ({"step": 3, "parameter": {"a": 1, "b": 3}}, "rank 1 does not have rank 0's parameter b: do so"),
+        ({"step": 3, "parameter": {"a": 1}}, "rank 1 does not have rank 0's parameter b: do so"),
+        ({"step": 3, "parameter": {"a": 1, "b": 2, "c": 0}}, "rank 1 does not have rank 0's parameter c: do so"),
+    ],
+)
+def test_ranks_claim_what_the_first_does(theirs, said):
+    first = {"step": 3, "parameter": {"a": 1, "b": 2}}
+    if said is None:
+        check_alike([first, theirs, first], "do so")
+    else:
+        with pytest.raises(TrainingError, match=said):
+            check_alike([first, theirs, first], "do so")

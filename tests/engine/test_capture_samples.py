@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from featdyn.analysis.driver import analyze
-from featdyn.capture import Probes, Recorder, tap
+from featdyn.capture import Probes, Recorder, follow, tap
 from featdyn.capture.blocks import BlockWriter
 from featdyn.capture.call import Call
 from featdyn.capture.follow import layer_shapes
@@ -454,3 +454,35 @@ def test_a_branch_on_a_buffer_is_not_taken_as_it_is_now(tmp_path):
             recorder.wait()
     found = analyze(Run(tmp_path / "r.zarr"), "consistency", model=net, cuts=["a"])
     assert found["diagonal_differences"].values.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "around", "tolerance", "allowed"),
+    [
+        (torch.float64, 2.0, 0.0, 1e-3, 2e-3),
+        (torch.float64, 2.0, 0.0, 1e-5, 2e-5),
+        (torch.float32, 3.0, 0.0, 1e-3, 3e-3),  # its own rounding is far finer
+        (torch.bfloat16, 1.0, 0.0, 1e-3, 2.0**-3.5),
+        (torch.float16, 1.0, 0.0, 1e-3, 2.0**-5),
+        (torch.float64, 0.0, 2.0**40, 1e-3, 16 * 2.0**-12),
+        (torch.int64, 1000.0, 1e9, 1e-2, 10.0),
+    ],
+)
+def test_values_are_close_up_to_a_share_of_the_largest_and_the_rounding_around(
+    dtype, largest, around, tolerance, allowed
+):
+    one = torch.tensor([0.0, largest]).to(dtype)
+    for by, alike in ((0.95, True), (1.05, False)):
+        other = one.double() + torch.tensor([by * allowed, 0.0])
+        assert follow.close(one, other, around, tolerance) == alike
+
+
+def test_what_is_not_finite_is_close_to_itself_alone():
+    values = torch.tensor([torch.nan, torch.inf, -torch.inf, 1.0])
+    assert follow.close(values, values)
+    assert not follow.close(values, values + torch.tensor([0, 0, 0, 2e-3]))  # the largest is the finite one
+    for place in range(3):
+        other = values.clone()
+        other[place] = 0.0
+        assert not follow.close(values, other)
+    assert follow.close(torch.zeros(0, 3), torch.zeros(0, 3))

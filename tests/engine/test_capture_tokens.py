@@ -12,10 +12,13 @@ import xarray as xr
 from torch import nn
 
 import featdyn
-from featdyn.capture import Axis, Probes, Recorder, outputs
+from featdyn.capture import Axis, Probes, Recorder, before, outputs
 from featdyn.capture.again import run_again
+from featdyn.capture.call import Call
+from featdyn.capture.channels import channels_first
 from featdyn.cli.info import describe
 from featdyn.errors import NetworkError, StoreError
+from featdyn.networks import cuts
 from featdyn.store import Run
 from tests.engine.token_networks import LAYERS, LENGTH, VOCABULARY, Attending, N, exact, inputs, record
 
@@ -68,6 +71,14 @@ def test_activations_gradients_and_the_cube_are_those_of_a_loop_over_real_positi
                     if name != "activation_cosine" or t:
                         found = run.values(f"cube/{name}")[place]
                         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+def test_the_cube_is_the_same_where_the_checkpoint_before_is_read_and_not_kept(tmp_path, monkeypatch):
+    kept = record(tmp_path / "kept.zarr", Attending(), Probes(*inputs()))
+    monkeypatch.setattr(before, "KEPT_BYTES", 0)
+    read = record(tmp_path / "read.zarr", Attending(), Probes(*inputs()))
+    np.testing.assert_array_equal(read.values("cube/activation_cosine"), kept.values("cube/activation_cosine"))
+    assert np.isfinite(read.values("cube/activation_cosine")[1:]).any()
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -410,6 +421,102 @@ def test_where_channels_may_be_taken_for_positions_it_is_said(tmp_path, capsys):
         said = 'the second axis of drop is taken for positions: where it is channels, as behind Conv1d, write layers={"'
         err = capsys.readouterr().err
         assert (said in err) == ("taken for positions" in err) == told
+
+
+class Steps(nn.Module):
+    """Some modules, and functions of them: what the last one gives, summed, is the output."""
+
+    def __init__(self, *steps, **modules) -> None:
+        super().__init__()
+        self.steps, self.head = steps, nn.Linear(1, 2)
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, x):
+        for step in self.steps:
+            x = step(self, x)
+        return self.head(x.flatten(1).sum(1, keepdim=True))
+
+
+def turn(net, x):
+    return x.transpose(1, 2)
+
+
+CONV = {"conv": lambda: nn.Conv1d(3, 4, 1)}
+
+
+class Told(nn.Module):
+    """Gives what a convolution does within a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 4, 1)
+
+    def forward(self, x):
+        return {"a": self.conv(x)}
+
+
+# what: the length of the sequence, steps, modules, the layer and its shape, and whether it has its channels first
+TOLD = {
+    "a convolution": (6, [lambda n, x: n.conv(x)], CONV, "conv", (4, 6), True),
+    "its transpose": (6, [lambda n, x: n.conv(x)], {"conv": lambda: nn.ConvTranspose1d(3, 4, 1)}, "conv", (4, 6), True),
+    "before any module": (
+        6, [lambda n, x: x * 2, lambda n, x: n.conv(x)], {"conv": lambda: nn.Conv1d(3, 3, 1)}, "mul", (3, 6), None,
+    ),
+    "in a dict": (6, [lambda n, x: n.wrap(x)["a"]], {"wrap": Told}, "wrap", (4, 6), None),
+    "an activation": (
+        4, [lambda n, x: n.act(n.conv(x))], CONV | {"act": nn.GELU}, "act", (4, 4), True,
+    ),
+    "one by name that gives what it is given": (
+        4, [lambda n, x: n.act(input=n.conv(x))], CONV | {"act": nn.Dropout}, "act", (4, 4), True,
+    ),
+    "of another tensor": (
+        4, [lambda n, x: n.act(n.conv(x).transpose(1, 2))], CONV | {"act": nn.GELU}, "act", (4, 4), None,
+    ),
+    "a row of layers": (
+        4, [lambda n, x: n.row(x)],
+        {"row": lambda: nn.Sequential(nn.Conv1d(3, 4, 1), nn.ReLU())}, "row", (4, 4), True,
+    ),
+    "pooled by a function": (6, [lambda n, x: F.max_pool1d(n.conv(x), 2)], CONV, "max_pool1d", (4, 3), True),
+    "pooled to a square": (8, [lambda n, x: F.max_pool1d(n.conv(x), 2)], CONV, "max_pool1d", (4, 4), None),
+    "pooled of a square": (4, [lambda n, x: F.max_pool1d(n.conv(x), 2)], CONV, "max_pool1d", (4, 2), None),
+    "other channels": (6, [lambda n, x: torch.cat([n.conv(x)] * 2, 1)], CONV, "cat", (8, 6), None),
+    "tokens": (
+        6, [lambda n, x: n.conv(x), turn, lambda n, x: n.up(x)], CONV | {"up": lambda: nn.Linear(4, 5)},
+        "up", (6, 5), False,
+    ),
+    "fewer tokens": (
+        6, [lambda n, x: n.conv(x), turn, lambda n, x: n.up(x)[:, ::2]], CONV | {"up": lambda: nn.Linear(4, 5)},
+        "getitem", (3, 5), False,
+    ),
+    "tokens turned": (
+        6, [lambda n, x: n.conv(x), turn, lambda n, x: n.up(x).transpose(1, 2)],
+        CONV | {"up": lambda: nn.Linear(4, 5)}, "transpose_1", (5, 6), None,
+    ),
+    "tokens of a square": (
+        5, [lambda n, x: n.conv(x), turn, lambda n, x: n.up(x)[:, 1:]], CONV | {"up": lambda: nn.Linear(4, 5)},
+        "getitem", (4, 5), None,
+    ),
+    "the first of several": (
+        6, [lambda n, x: n.conv(x), turn, lambda n, x: n.rnn(x)[0]],
+        CONV | {"rnn": lambda: nn.LSTM(4, 5, batch_first=True)}, "rnn", (6, 5), False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_modules_tell_of_what_follows_them_whether_channels_come_first(what):
+    length, steps, modules, layer, shape, first = TOLD[what]
+    network, x = Steps(*steps, **{name: make() for name, make in modules.items()}).eval(), torch.randn(2, 3, length)
+    found = cuts(network, x, every=True)
+    assert layer in [cut.name for cut in found] or layer in dict(network.named_modules())
+    asked = {layer: shape, "vector": (4,), "map": (2, 3, 4)}
+    assert channels_first(network, x, Call(), asked, found) == {layer: first}
+
+
+def test_of_a_network_without_convolutions_of_sequences_nothing_is_asked():
+    network = Steps(lambda n, x: n.up(x), up=nn.Linear(6, 5))
+    assert channels_first(network, torch.randn(2, 3, 6), Call(), {"up": (3, 5)}, []) == {}
 
 
 class Around(nn.Module):

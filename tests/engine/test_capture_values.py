@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +16,7 @@ from featdyn.capture.fit import Fit
 from featdyn.capture.options import CaptureOptions
 from featdyn.errors import NetworkError, TrainingError
 from featdyn.store import Run
+from featdyn_kernels.summaries import rounded
 
 
 def mlp(scale: float = 1.0) -> nn.Sequential:
@@ -100,6 +103,70 @@ def test_what_share_of_samples_may_vanish(kind: str, largest: list[float], refus
         TrainingError, match=rf"at checkpoint 3 vanishes in float16 for {lost} of {len(largest)} probes"
     ):
         fit.judge(3)
+
+
+NAN, INF = float("nan"), float("inf")
+FITS: dict[str, tuple[str, list[list[float]], dict[str, Any], str]] = {
+    # what: the array, its values by probe, options, and what is wrong with it
+    "small": ("layers/a/activation", [[1.0, -2.0], [0.0, 0.0]], {}, ""),
+    "infinite by design": ("layers/a/activation", [[1.0, -INF], [INF, 2.0]], {}, ""),
+    "beyond float16": (
+        "layers/a/activation", [[1.0, 0.0], [1e5, 0.0]], {},
+        "does not fit float16 (largest 65504): record with dtype float32",
+    ),
+    "within float32": ("layers/a/activation", [[1e5, 1e-30]], {"dtype": "float32"}, ""),
+    "beyond float32": (
+        "layers/a/activation", [[1e39, 0.0]], {"dtype": "float32"},
+        "does not fit float32 (largest 3.40282e+38): leave the layer out",
+    ),
+    "NaN": (
+        "layers/a/activation", [[1.0, NAN], [NAN, NAN], [1.0, 2.0]], {},
+        "is not finite for 2 of 3 probes, though outputs and loss are: leave the layer out",
+    ),
+    "NaN in a gradient": (
+        "layers/a/gradient", [[1.0, NAN], [1.0, 2.0]], {},
+        "is not finite for 1 of 2 probes, though outputs and loss are: leave the layer out, or gradients=False",
+    ),
+    "a gradient beyond what is stored": (
+        "layers/a/gradient", [[1e5, 0.0]], {},
+        "does not fit float16 (stored 4096 times larger, so the largest is 16; here 24.4): record with dtype float32",
+    ),
+    "masked classes": ("outputs/logits", [[1.0, -INF], [-INF, 2.0]], {}, ""),
+    "an infinite logit": (
+        "outputs/logits", [[1.0, INF], [0.0, 2.0]], {},
+        "is not finite for 1 of 2 probes: training has diverged, try a smaller learning rate",
+    ),
+    "of the best": ("outputs/top_logits", [[1.0, NAN]], {}, "is not finite for 1 of 1 probes: training has diverged"),
+    "of the target": ("outputs/target_logit", [[-INF], [3.0]], {}, ""),
+    "an infinite loss": ("outputs/loss", [[-INF], [INF], [1.0]], {}, "is not finite for 2 of 3 probes: training has"),
+    "outputs are float32": ("outputs/logits", [[1e6, 1e-20]], {}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FITS)
+def test_what_does_not_fit_is_said_with_its_numbers(what):
+    path, rows, options, said = FITS[what]
+    values = torch.tensor(rows, dtype=torch.float64)
+    fit = Fit(CaptureOptions(**options))
+    dtype = "float32" if path.startswith("outputs/") else options.get("dtype", "float16")
+    stored = torch.empty(values.shape, dtype=getattr(torch, dtype))
+    fit.see(path, stored, torch.as_tensor(rounded(values, stored)))
+    if not said:
+        fit.judge(2)
+        return
+    with pytest.raises(TrainingError) as error:
+        fit.judge(2)
+    assert str(error.value).startswith(f"{path} at checkpoint 2 {said}")
+    if "diverged" not in said and not said.endswith("has"):
+        assert str(error.value).endswith(said)
+
+
+def test_outputs_are_judged_first_and_their_inputs_named():
+    fit, bad = Fit(CaptureOptions(), lambda: 2), torch.tensor([[NAN], [1.0]])
+    for path in ("layers/a/activation", "outputs/loss"):
+        fit.see(path, bad, bad[:, 0].double())
+    with pytest.raises(TrainingError, match=r"outputs/loss .* the inputs of 2 probes hold NaN or infinite values"):
+        fit.judge(0)
 
 
 def test_the_true_limit_of_gradients_is_named(tmp_path):

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import threading
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from hypothesis import given, settings
 import featdyn_kernels
 from featdyn import analyze
 from featdyn.compute import SERIAL, Plan, Workers, fold, same, workers
+from featdyn.compute.address import check
 from featdyn.compute.serial import Serial
 from featdyn.compute.tree import runs
 from featdyn.errors import ComputeError, FeatdynError, RecipeError, StoreError
@@ -295,6 +297,44 @@ def test_a_plan_is_said_and_refused_where_it_does_not_fit(clusters, caplog):
 def test_a_limit_counts_what_the_process_has_already():
     with pytest.raises(ComputeError, match="taken already"):
         Serial(1000).admit(Plan("work", 1, 0))
+
+
+def test_a_process_works_on_one_task_at_once_and_collects_where_it_is_the_callers(clusters):
+    assert SERIAL.limits()[1:] == (0, 1, True)
+    limit, base, *rest = Serial(2**40).limits()
+    assert (limit, rest) == (2**40, [1, True])
+    assert base > 2**20
+    assert {name: found.limits()[2:] for name, found in clusters.items()} == {
+        "threads": (2, True), "processes": (1, False),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "is_one"),
+    [
+        (struct.pack("<Q", 2**20), True),
+        (struct.pack("<Q", 2**20 + 1), False),
+        (struct.pack("<Q", 3) + b"abc", True),
+        (struct.pack("<Q", 3)[:7], False),
+    ],
+)
+def test_a_scheduler_begins_with_the_length_of_its_greeting(said, is_one):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            connection, _ = server.accept()
+            connection.sendall(said)
+            connection.close()
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        if is_one:
+            check(address, 60.0)
+        else:
+            with pytest.raises(ComputeError, match="what answers there is no Dask scheduler"):
+                check(address, 60.0)
+        thread.join()
 
 
 def test_results_keep_their_dtype_and_size(clusters):

@@ -15,10 +15,12 @@ from torch import nn
 from torch.func import functional_call
 
 from featdyn.errors import NetworkError
-from featdyn.networks import build, cuts, default_cuts, features_at, resolve, state_for
+from featdyn.networks import Cut, build, cuts, default_cuts, features_at, resolve, segments, state_for
 from featdyn.networks.cut_places import separating
+from featdyn.networks.kept_features import KeptFeatures
 from featdyn.networks.trace import trace
 from featdyn.networks.value_shapes import shapes_of
+from featdyn.networks.whole import at_input
 
 # Section 6.1 of the method note: name, shape, prefix and suffix in MMAC, suffix share in %, prefix parameters.
 TABLE = """
@@ -446,6 +448,122 @@ def test_a_module_tells_what_it_returns_after_writing_in_place():
         assert torch.equal(cut.prefix(x), module[0](x))
 
 
+class Writes(nn.Module):
+    """Writes into what its first layer gave."""
+
+    def __init__(self, write) -> None:
+        super().__init__()
+        self.first, self.last, self.write = linear(), linear(), write
+
+    def forward(self, x):
+        return self.last(self.write(self.first(x)))
+
+
+def viewed_before(y):
+    view = y[:, :3]
+    y.mul_(2)
+    return y + view.sum(1, keepdim=True)
+
+
+def viewed_for_the_last_time(y):
+    total = y[:, :3].sum(1, keepdim=True)
+    y.mul_(2)
+    return y + total
+
+
+def viewed_behind(y):
+    y.mul_(2)
+    return y + y[:, :3].sum(1, keepdim=True)
+
+
+def written_twice(y):
+    y.add_(1)
+    y.mul_(y)
+    return y
+
+
+def kept_beside(y):
+    other = y * 3
+    y += 1
+    return other - y
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda y: F.relu(y, True),
+        lambda y: F.relu(y, inplace=True),
+        lambda y: F.leaky_relu(y, 0.3, True),
+        lambda y: F.hardtanh(y, -0.2, 0.2, inplace=True),
+        lambda y: F.dropout(y, 0.5, False, True),
+        lambda y: torch.relu_(y),
+        lambda y: y.tanh_(),
+        lambda y: y.clamp_(min=0.1),
+        viewed_for_the_last_time,
+        viewed_behind,
+        written_twice,
+        kept_beside,
+    ],
+)
+def test_what_is_written_in_place_comes_apart_by_its_graph(write):
+    torch.manual_seed(0)
+    network, x = Writes(write).eval(), torch.randn(3, 6)
+    found = cuts(network, x, every=True)
+    assert {cut.method for cut in found} == {"torch.fx"}
+    for cut in found:
+        assert torch.equal(cut.suffix(cut.prefix(x)), network(x))
+
+
+def test_memory_that_is_read_by_another_name_is_not_rewritten():
+    torch.manual_seed(0)
+    network, x = Writes(viewed_before).eval(), torch.randn(3, 6)
+    with pytest.raises(NetworkError, match="writes in place into memory that getitem shares"):
+        shapes_of(trace(network), x)
+    for cut in cuts(network, x, every=True):
+        assert torch.equal(cut.suffix(cut.handed(cut.prefix(x), lambda: x)), network(x))
+
+
+class Sized(nn.Module):
+    """Makes something of the sizes of its input in front of its first layer, which is used behind it."""
+
+    def __init__(self, make, use) -> None:
+        super().__init__()
+        self.first, self.last, self.make, self.use = linear(), nn.Linear(6, 3), make, use
+
+    def forward(self, x):
+        made = self.make(x)
+        return self.last(self.use(self.first(x), made))
+
+
+SIZES = {
+    "samples": (lambda x: x.size(0), lambda y, n: y.flatten().view(n, 6)),
+    "several times as many": (lambda x: x.size(0) * 3, lambda y, n: y.repeat(3, 1).view(n, 6)[: y.size(0)]),
+    "a shape": (lambda x: x.shape, lambda y, shape: y.flatten().view(shape)),
+    "features": (lambda x: x.size(1), lambda y, n: y.flatten().view(-1, n)),
+    "a type and a device": (
+        lambda x: (x.dtype, x.device), lambda y, made: y + torch.ones(6, dtype=made[0], device=made[1]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SIZES)
+def test_sizes_that_are_used_behind_a_cut_are_taken_of_what_is_handed_over(what):
+    network = Sized(*SIZES[what]).eval()
+    found = {cut.name: cut for cut in cuts(network, torch.zeros(2, 6), every=True)}
+    for n in (1, 2, 5):
+        x = torch.randn(n, 6)
+        for cut in found.values():
+            assert torch.equal(cut.suffix(cut.prefix(x)), network(x))
+    assert "first" in found
+
+
+@pytest.mark.parametrize("make", [lambda x: x.size(0) * x.size(0), lambda x: x.size(0) + 1, lambda x: 6 // x.size(0)])
+def test_what_follows_the_batch_otherwise_passes_beside(make):
+    network = Sized(make, lambda y, n: y + torch.ones(n).sum()).eval()
+    found = cuts(network, torch.zeros(2, 6), every=True)
+    assert "first" not in {cut.name for cut in found if cut.method == "torch.fx"}
+
+
 @pytest.mark.parametrize(("kind", "gates"), [(nn.RNN, 1), (nn.GRU, 3), (nn.LSTM, 4)])
 def test_recurrent_layers_count_their_weights_at_every_step(kind, gates):
     (first, _) = cuts(nn.Sequential(Recurrent(kind), linear()), torch.zeros(2, 5, 6))
@@ -535,6 +653,102 @@ def test_there_is_a_default_wherever_there_is_a_cut():
         assert chosen[-1] == found[-1].name
     no_macs = cuts(nn.Sequential(nn.Tanh(), nn.MaxPool1d(2), nn.Tanh(), nn.MaxPool1d(2)), torch.zeros(1, 4, 8))
     assert default_cuts(no_macs) == ["2"]
+
+
+def chain(*costs):
+    """Cuts of a network of 20 multiply-adds, of those behind each and the values that it holds; named a, b, ..."""
+    return [
+        Cut(name, name, (values, 2), 20 - behind, behind, 0, 0, None, name)
+        for name, (behind, values) in zip("abcdefghij", costs, strict=False)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("costs", "chosen"),
+    [
+        # nearest to 2/3, 1/3 and none of 20
+        ([(19, 1), (14, 1), (13, 1), (8, 1), (7, 1), (5, 1), (2, 1), (0, 1)], "ceh"),
+        ([(13, 1), (13, 1), (7, 1), (7, 1), (0, 1), (0, 1)], "bdf"),  # the last of equals
+        ([(10, 1)], "a"),
+        ([(20, 1), (0, 1)], "ab"),
+        # a later one holds fewer values: at a twentieth of the network, and at more than that
+        ([(1, 2), (0, 1)], "b"),
+        ([(2, 2), (0, 1)], "ab"),
+        ([(1, 1), (0, 1)], "ab"),  # as many
+        ([(1, 1), (0, 2)], "ab"),  # more
+        ([(14, 3), (13, 1), (7, 1), (7, 2), (0, 1)], "bde"),
+    ],
+)
+def test_default_cuts_lie_near_thirds_and_a_smaller_one_close_behind_comes_first(costs, chosen):
+    assert default_cuts(chain(*costs)) == list(chosen)
+
+
+def test_default_and_all_are_cuts_of_these_names_where_there_are_such():
+    one, two, three = (
+        replace(cut, name=name) for cut, name in zip(chain((9, 1), (5, 1), (0, 1)), ("all", "x", "y"), strict=True)
+    )
+    assert resolve([one, two, three], ["all"]) == [one]
+    assert resolve([one, replace(two, name="default"), three], ["default"])[0].name == "default"
+    assert [cut.name for cut in resolve([one, two, three], ["default"])] == default_cuts([one, two, three])
+
+
+def test_pieces_lie_between_cuts_of_one_module():
+    module, inputs = nn.Sequential(linear(), nn.Tanh(), linear(), linear()), torch.randn(3, 6)
+    found = cuts(module, inputs)
+    pieces = segments(found)
+    assert len(pieces) == len(found) + 1
+    value = inputs
+    for piece in pieces:
+        value = piece(value)
+    assert torch.equal(value, module(inputs))
+    other = cuts(nn.Sequential(linear(), linear()), inputs)
+    for wrong in ([], [found[0], other[0]]):
+        with pytest.raises(NetworkError, match="segments needs the cuts of one module"):
+            segments(wrong)
+
+
+def test_a_module_that_stays_whole_is_cut_at_its_input():
+    module, inputs = nn.Sequential(nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(12, 5)), torch.randn(4, 2, 3, 3)
+    cut = at_input(module, inputs)
+    assert (cut.name, cut.module, cut.shape, cut.traced) == ("input", None, (2, 3, 3), True)
+    assert (cut.prefix_macs, cut.suffix_macs) == (0, 3 * 8 * 4 + 12 * 5)
+    assert (cut.prefix_params, cut.suffix_params) == (0, 3 * 8 + 3 + 12 * 5 + 5)
+    assert cut.prefix(inputs) is inputs
+    assert torch.equal(cut.suffix(inputs), module.eval()(inputs))
+    (only,) = features_at(module, [cut])(inputs)
+    assert only is inputs
+    other = nn.Sequential(nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(12, 5))
+    assert torch.equal(cut._way.part("input", "output", other)(inputs), other(inputs))
+
+
+@pytest.mark.parametrize("disk", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+def test_features_that_are_kept_are_what_was_given(disk, dtype):
+    kept = KeptFeatures(disk=disk)
+    one, two = torch.arange(12).view(3, 4).to(dtype), torch.zeros(2, 0, dtype=dtype)
+    kept.put((-1, 2), one.t())
+    kept.put("b", two)
+    for key, value in (((-1, 2), one.t()), ("b", two), ((-1, 2), one.t())):
+        assert torch.equal(kept.get(key), value)
+        assert kept.get(key).dtype == dtype
+    assert torch.equal(kept.take((-1, 2)), one.t())
+    kept.put((-1, 2), two)
+    assert kept.get((-1, 2)).shape == (2, 0)
+    kept.clear()
+    with pytest.raises(KeyError):
+        kept.get("b")
+
+
+def test_a_file_of_features_that_was_cut_is_told():
+    kept = KeptFeatures(disk=True)
+    kept.put("a", torch.zeros(3, 4))
+    (file,) = kept._folder.iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(OSError, match="ends before its features do"):
+        kept.get("a")
+    folder = kept._folder
+    del kept
+    assert not folder.exists()
 
 
 def test_resolve_takes_names_globs_default_and_all():

@@ -81,6 +81,13 @@ def test_noise_is_the_same_in_every_version():
         assert corrupt(pixels, corruption, 5, indices=[17], seed=2).ravel().tolist() == wanted
 
 
+@pytest.mark.parametrize("row", [[5, 20, 20, 35, 50, 50], [0, 15, 15, 30, 45, 45, 60]])
+def test_a_centre_between_two_blocks_is_of_the_first_and_has_the_value_of_the_second(row):
+    pixels = np.arange(0, 10 * len(row), 10, dtype=np.uint8)[None, None, :, None]
+    for image in (pixels, pixels.transpose(0, 1, 3, 2)):
+        assert corrupt(image, "pixelate", 4, indices=[0], seed=0).ravel().tolist() == row
+
+
 # --- each corruption against its definition ---
 
 

@@ -74,6 +74,40 @@ def test_normalise_refuses(pixels, mean):
         normalise(pixels, mean, mean)
 
 
+@pytest.mark.parametrize(("means", "stds"), [(3, 2), (2, 3), (1, 3)])
+def test_normalise_needs_a_mean_and_a_deviation_of_each_channel(means, stds):
+    with pytest.raises(ValueError, match="mean, std: need 3 numbers each"):
+        normalise(np.zeros((2, 3, 4, 5), np.uint8), (0.0,) * means, (1.0,) * stds)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "fits"),
+    [
+        ((2, 1, 3, 4), np.uint8, True),
+        ((1, 1, 1, 1), np.uint8, True),
+        ((2, 3), np.int64, True),
+        ((1, 1), np.int64, True),
+        ((2, 1, 3, 4), np.int64, False),
+        ((2, 3), np.uint8, False),
+        ((2, 3, 4), np.uint8, False),
+        ((2, 3, 4), np.int64, False),
+        ((2, 1, 3, 4, 5), np.uint8, False),
+        ((2,), np.uint8, False),
+        ((0, 1, 3, 4), np.uint8, False),
+        ((2, 0), np.int64, False),
+    ],
+)
+def test_images_are_uint8_of_four_axes_and_texts_int64_of_two(shape, dtype, fits):
+    def made():
+        return Images(np.zeros(shape, dtype), np.zeros(shape[0], np.int64), "a", "train")
+
+    if fits:
+        assert len(made()) == shape[0]
+    else:
+        with pytest.raises(ValueError, match="pixels: needs non-empty"):
+            made()
+
+
 def test_images_and_dataset_refuse_what_does_not_fit():
     good = images()
     with pytest.raises(ValueError, match="pixels"):

@@ -163,6 +163,8 @@ def test_missing_data_says_what_to_do(tmp_path, name):
     with pytest.raises(DataError, match=f"^{name} cannot be read from .*set download") as error:
         load(name, data_dir=tmp_path)
     assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match="set download"):
+        probe_set(load("digits"), shifted=name, data_dir=tmp_path)
 
 
 def test_a_download_that_fails(tmp_path, monkeypatch, datasets):
@@ -208,6 +210,7 @@ def test_imagefolder(tmp_path, mode):
     (root / "train" / "cat" / ".hidden.png").write_bytes(b"")
     (root / "train" / "cat" / "Thumbs.db").write_bytes(b"")
     (root / "train" / ".cache").mkdir()
+    (root / "train" / "README").write_text("no class")
     pets = load(f"imagefolder:{root}")
     assert pets.name == pets.train.name == "imagefolder:pets"
     assert pets.classes == ("cat", "dog")

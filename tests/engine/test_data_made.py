@@ -18,7 +18,7 @@ from tests.strategies import sizes
 
 def drawn(count, classes, seed=0, side=4, channels=2):
     rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (count, channels, side, side), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (count, channels, side // 2, 2 * side), dtype=np.uint8)
     return pixels, rng.integers(0, classes, count)
 
 

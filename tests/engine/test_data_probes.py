@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featdyn.data import Dataset, Images, ProbeOptions, ProbeSet, corrupt, load, noisy_labels, probe_set
+from featdyn.data.resize import fit_pixels
 from featdyn.errors import DataError, FeatdynError
 
 modest = settings(deadline=None, max_examples=40)
@@ -157,6 +158,14 @@ def test_shifted_probes_share_classes_by_name(tmp_path):
         probe_set(cifar, train=2, test=2, shifted=f"imagefolder:{tmp_path / 'stl'}", shifted_count=99)
     with pytest.raises(DataError, match=r"shares no class name with digits: car, dog, monkey against 0, 1"):
         probe_set(load("digits"), train=2, test=2, shifted=f"imagefolder:{tmp_path / 'stl'}")
+
+
+def test_a_folder_is_cropped_once_where_images_are_no_squares(tmp_path):
+    wide = toy("wide", shape=(3, 5, 9))
+    write_folder(tmp_path / "other", toy("other", shape=(3, 12, 8), seed=1))
+    probes = probe_set(wide, train=0, test=0, shifted=f"imagefolder:{tmp_path / 'other'}", shifted_count=4)
+    whole = load(f"imagefolder:{tmp_path / 'other'}").test.pixels[probes.coords["dataset_index"]]
+    np.testing.assert_array_equal(probes.pixels, fit_pixels(whole, (3, 5, 9)))
 
 
 def test_stl10_for_cifar10(tmp_path, monkeypatch):

@@ -242,6 +242,81 @@ def test_labels_alone_do_not_make_a_network(tmp_path):
         analyze(run, "consistency", model=torch.nn.Linear(4, 3))
 
 
+def test_shards_of_saev_without_a_token_of_a_class_have_those_of_the_content(tmp_path):
+    every = foreign.saev(tmp_path / "a", 6, (1,), patches=3, width=2, per_shard=4, trace=tmp_path / "trace")
+    said = json.loads((tmp_path / "a" / "metadata.json").read_text())
+    del said["content_tokens_per_example"]
+    (tmp_path / "a" / "metadata.json").write_text(json.dumps({**said, "cls_token": False, "patches_per_ex": 4}))
+    run = import_recording(tmp_path / "a", tmp_path / "r.zarr")
+    np.testing.assert_array_equal(run.values("layers/layer1/activation")[0], every[:, 0])
+
+
+def test_files_that_do_not_go_together_are_told(tmp_path):
+    def parts(**arrays: np.ndarray) -> Path:
+        folder = tmp_path / f"parts{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        for name, array in arrays.items():
+            np.save(folder / f"features{name}.npy", array)
+        return folder
+
+    def saev(shards: object = None, **changes: object) -> Path:
+        folder = tmp_path / f"saev{len(list(tmp_path.iterdir()))}"
+        foreign.saev(folder, 6, (1, 2), patches=3, width=2, per_shard=4, trace=tmp_path / "trace")
+        held = json.loads((folder / "metadata.json").read_text())
+        (folder / "metadata.json").write_text(json.dumps({**held, **changes}))
+        if shards is not None:
+            (folder / "shards.json").write_text(json.dumps(shards))
+        return folder
+
+    def vllm(states: torch.Tensor, tokens: int) -> Path:
+        folder = tmp_path / f"vllm{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        save_file({"hidden_states": states, "token_ids": torch.zeros(tokens)}, folder / "a.safetensors")
+        return folder
+
+    def named(step: int, *names: str) -> Path:
+        folder = tmp_path / f"named{len(list(tmp_path.iterdir()))}" / f"step{step}"
+        foreign.thingsvision(folder, foreign.values(2, 3), "npy", names)
+        return folder
+
+    one, other = (named(1, "a.jpg", "b.jpg"), named(1, "a.jpg", "c.jpg")), (named(2, "a.jpg", "b.jpg"), named(2))
+    wide, narrow = foreign.values(3, 5), foreign.values(3, 4)
+    (tmp_path / "nothing").mkdir()
+    mixed = parts(_1=narrow)
+    torch.save(torch.zeros(3, 4), mixed / "features_2.pt")
+    for source, message in (
+        (tmp_path / "nothing", "is none of pico, saev, vllm, thingsvision, arrays"),
+        (
+            parts(_1=narrow, _2=wide),
+            r"do not go together: float32 of shape \(4,\) a sample in the first, float32 of \(5",
+        ),
+        (parts(_1=narrow, _2=narrow.astype(np.float64)), "do not go together"),
+        (parts(_1=narrow, _3=narrow), "its parts are 1, 3: one is missing"),
+        (parts(_0=narrow, _1=narrow), "its parts are 0, 1: one is missing"),
+        (parts(_a=narrow, _b=narrow), "holds features_a.npy, features_b.npy, which are not parts of one"),
+        (parts(**{"_0-3": narrow, "_4-7": narrow}), "features of images 3 to 4 are missing, or there twice"),
+        (parts(**{"": foreign.values(4)}), r"holds an array of shape \(4,\), not \(images, ...\)"),
+        (mixed, "holds features as .npy and .pt: keep one"),
+        (saev(layers=[1, 1]), r"layers \[1, 1\] are not distinct"),
+        (saev(layers=[]), r"layers \[\] are not distinct"),
+        (saev(dtype="float16"), "protocol 2.1 of float16; 2.1 of float32 is known"),
+        (saev([{"name": "acts000000.bin"}]), "does not list name and n_examples of each shard"),
+        (vllm(torch.zeros(3, 2), 3), r"of shape \(3, 2\) are not \(token, layer, feature\) of 3 tokens"),
+        (vllm(torch.zeros(3, 2, 4), 2), r"of shape \(3, 2, 4\) are not \(token, layer, feature\) of 2 tokens"),
+        (vllm(torch.zeros(3, 2, 4).double(), 3), "hidden_states are F64, not of BF16, F16, F32"),
+        ([one[1], other[0]], "step 1 and step 2 are of other samples: their sample differs"),
+        ([one[0], other[1]], "step 1 and step 2 are of other samples: their sample differs"),
+    ):
+        with pytest.raises(FeatdynError, match=message):
+            import_recording(source, tmp_path / "r.zarr")
+        assert not (tmp_path / "r.zarr").exists()
+    run = import_recording([one[0], other[0]], tmp_path / "r.zarr")
+    assert (run.values("step").tolist(), run.values("sample").tolist()) == ([1, 2], ["a.jpg", "b.jpg"])
+    whole = import_recording(parts(**{"_0-3": narrow, "_3-6": wide[:, :4]}), tmp_path / "whole.zarr")
+    found = whole.values(next(a.path for a in whole.schema.arrays if a.path.startswith("layers/")))[0]
+    np.testing.assert_array_equal(found, np.concatenate([narrow, wide[:, :4]]))
+
+
 def test_what_is_bad_or_half_there_is_one_line_and_leaves_nothing(tmp_path):
     trace = tmp_path / "trace"
     pico, states = tmp_path / "pico", tmp_path / "states"

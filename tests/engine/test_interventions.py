@@ -138,6 +138,18 @@ def test_features_are_not_stored_where_they_change_or_do_not_fit_or_are_seen_onc
     assert loop_of(*FREEZE, change).intervention.stored == 0
 
 
+def test_features_are_stored_up_to_so_many_bytes_and_what_is_done_is_said():
+    size = 100 * 4 * 8 * 8 * 4
+    for room, stored in ((size, size), (size - 1, 0)):
+        assert loop_of(*FREEZE, f"intervention.stored={room / 2**30!r}").intervention.stored == stored
+    assert str(loop_of(*FREEZE).intervention) == (
+        "frozen up to s1b3 from epoch 1 to 4; its features: 0.1 MiB in a temporary file"
+    )
+    changes = [*FREEZE, "intervention.freeze_at=0.34", "intervention.thaw_at=1"]
+    assert str(loop_of(*changes).intervention) == "frozen up to s1b3 from epoch 0.3333 to 1"
+    assert str(loop_of(*FREEZE, "intervention.freeze_at=4").intervention) == "never frozen"
+
+
 def test_a_full_temporary_folder_is_one_line(monkeypatch):
     loop = loop_of(*FREEZE)
 

@@ -14,7 +14,9 @@ from torch import nn
 
 from featdyn.analysis import analyses
 from featdyn.analysis.status import reasons
-from featdyn.capture import CaptureOptions, Probes, Recorder
+from featdyn.capture import Axis, CaptureOptions, Probes, Recorder, kept_moments
+from featdyn.capture.layout import Layout
+from featdyn.capture.tap import LayerError
 from featdyn.errors import FeatdynError, NetworkError
 from featdyn.store import Run, schema, verify
 from featdyn.validation import validate
@@ -160,3 +162,33 @@ def test_what_cannot_be_kept_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="moments are kept of vectors and maps"):
         record(tmp_path / "r", model, Probes(torch.randn(6, 1, 2, 2, 2), torch.arange(6) % 2), range(1), **KEPT)
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_so_many_bytes_are_kept_of_a_checkpoint_as_are_said(outputs):
+    split = np.array(["train"] * 4 + ["test"] * 3, dtype=object)
+    probes = Probes(torch.zeros(7, 2), torch.arange(7) % 2, {"split": split})
+    moments = kept_moments.KeptMoments(probes, {"a": (5,), "b": (2,)})
+    moments.add({"a": torch.randn(7, 5), "b": torch.randn(7, 2)}, torch.randn(7, outputs), slice(0, 7))
+    held = [tensor for tensors in moments.take().values() for tensor in tensors.values()]
+    assert moments.nbytes(outputs) == sum(tensor.nbytes for tensor in held)
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs", "said"),
+    [
+        ((1,), (3,), ""),
+        ((4096,), (1,), ""),
+        ((4097,), (1,), "moments are kept of at most 4,096 features"),
+        ((5, 3), (1,), "moments are kept of vectors and maps"),
+        ((5,), (2, 3), r"is of one vector of outputs for each sample, these are \(2, 3\)"),
+        ((5,), (), r"these are \(\)"),
+    ],
+)
+def test_moments_are_kept_of_vectors_up_to_a_width(shape, outputs, said):
+    layouts = {"a": Layout(Axis(), shape, False)}
+    if said:
+        with pytest.raises((LayerError, ValueError), match=said):
+            kept_moments.check(layouts, outputs)
+    else:
+        kept_moments.check(layouts, outputs)

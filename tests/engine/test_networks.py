@@ -75,6 +75,37 @@ def test_widths_are_the_widths():
     assert parameters(build("cnn", classes=10, shape=(1, 8, 8), widths=(4, 6))) == 10 * 4 + (36 + 1) * 6 + 70
 
 
+# Counts written out, of networks whose options are left as they are.
+@pytest.mark.parametrize(
+    ("name", "shape", "count"),
+    [
+        ("mlp", (2, 3, 5), 31 * 256 + 257 * 128 + 129 * 7),
+        ("cnn", (2, 3, 5), (18 + 1) * 32 + (9 * 32 + 1) * 64 + (9 * 64 + 1) * 128 + 129 * 7),
+        ("words", (12,), 1000 * 32 + 33 * 64 + 65 * 7),
+        (
+            "transformer",
+            (2, 3, 5),
+            10 * 128 + 3 * 128 + 2 * (4 * 128 + 129 * 384 + 129 * 128 + 129 * 512 + 513 * 128) + 2 * 128 + 129 * 7,
+        ),
+    ],
+)
+def test_parameters_of_our_networks_as_they_are(name, shape, count):
+    network = build(name, classes=7, shape=shape)
+    assert parameters(network) == count
+    if name == "transformer":
+        assert [block.heads for block in (network.block1, network.block2)] == [4, 4]
+        assert float(network.embed.place.detach().std()) == pytest.approx(0.02, rel=0.15)
+
+
+def test_words_are_embedded_and_averaged_whatever_their_order():
+    torch.manual_seed(0)
+    network = build("words", classes=3, shape=(4,), vocabulary=11, width=5, hidden=6)
+    tokens = torch.tensor([[0, 3, 10, 3], [3, 3, 10, 0], [0, 3, 10, 10]])
+    mean = network.embed.weight[tokens].mean(1)
+    torch.testing.assert_close(network(tokens), network.fc(network.hidden(mean)))
+    assert not torch.allclose(*network(tokens)[1:])
+
+
 def test_weights_follow_the_global_seed():
     torch.manual_seed(3)
     first = build("resnet20", classes=10, shape=(1, 8, 8)).state_dict()
@@ -148,6 +179,10 @@ def test_small_torchvision_networks_start_finite_and_unequal(name):
     assert out.isfinite().all()
     if name != "vit":  # torchvision's head starts at zero
         assert out.std() > 0
+    if name.startswith("vgg"):
+        weights = network.classifier.weight.detach()
+        assert (float(weights.mean()), float(weights.std())) == pytest.approx((0, 0.01), abs=1e-3)
+        assert not network.classifier.bias.any()
 
 
 def test_resnet18_keeps_the_resolution_of_small_images():
@@ -156,7 +191,49 @@ def test_resnet18_keeps_the_resolution_of_small_images():
     assert network.layer1(network.maxpool(network.conv1(torch.zeros(1, 3, 32, 32)))).shape == (1, 64, 32, 32)
 
 
-@pytest.mark.parametrize(("side", "patch"), [(8, 1), (28, 4), (32, 4), (64, 8), (96, 8), (224, 16)])
+# Up to 64 pixels, by the longer side, images have the small stem: 3x3 at stride 1.
+@pytest.mark.parametrize(
+    ("shape", "stem"),
+    [
+        ((3, 64, 64), (3, 1)),
+        ((2, 9, 64), (3, 1)),
+        ((3, 65, 9), (7, 2)),
+        ((3, 9, 65), (7, 2)),
+        ((1, 80, 70), (7, 2)),
+    ],
+)
+def test_the_stem_of_resnet18_follows_the_longer_side_and_the_channels(shape, stem):
+    pytest.importorskip("torchvision")
+    with torch.device("meta"):
+        conv = build("resnet18", classes=2, shape=shape).conv1
+    assert (conv.in_channels, conv.kernel_size, conv.stride) == (shape[0], stem[:1] * 2, stem[1:] * 2)
+    assert conv.bias is None
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg16", "vgg16_bn"])
+@pytest.mark.parametrize("shape", [(3, 4, 32), (3, 32, 4), (2, 1, 64), (1, 70, 66)])
+def test_torchvision_networks_take_images_that_are_no_squares(name, shape):
+    pytest.importorskip("torchvision")
+    with torch.device("meta"):
+        network = build(name, classes=3, shape=shape).eval()
+        assert network(torch.zeros(2, *shape)).shape == (2, 3)
+
+
+def test_the_vision_transformer_has_the_parts_that_are_asked_for():
+    pytest.importorskip("torchvision")
+    options = {"patch": 4, "depth": 2, "heads": 2, "width": 8, "mlp_width": 20}
+    with torch.device("meta"):
+        small, usual = build("vit", classes=5, shape=(2, 8, 8), **options), build("vit", classes=5, shape=(3, 8, 8))
+    of_layer = 4 * 8 + (24 * 8 + 24) + (8 * 8 + 8) + (20 * 8 + 20) + (8 * 20 + 8)
+    assert parameters(small) == (2 * 16 * 8 + 8) + 5 * 8 + 8 + 2 * of_layer + 2 * 8 + 9 * 5
+    assert {layer.num_heads for layer in small.encoder.layers} == {2}
+    assert [layer.num_heads for layer in usual.encoder.layers] == [3] * 6
+
+
+@pytest.mark.parametrize(
+    ("side", "patch"),
+    [(8, 1), (11, 11), (28, 4), (32, 4), (64, 8), (65, 5), (66, 6), (67, 67), (70, 5), (96, 8), (224, 16)],
+)
 def test_vit_fits_its_patches(side, patch):
     pytest.importorskip("torchvision")
     with torch.device("meta"):
@@ -174,6 +251,12 @@ def test_vit_fits_its_patches(side, patch):
         ("transformer", {"heads": 5}, "transformer: heads=5 does not divide width=128"),
         ("resnet20", {"width": 1.5}, "resnet20: width must be a positive integer, not 1.5"),
         ("resnet20", {"width": True}, "resnet20: width must be a positive integer, not True"),
+        ("resnet20", {"width": 0}, "resnet20: width must be a positive integer, not 0"),
+        ("resnet20", {"width": [3]}, r"resnet20: width must be a positive integer, not \[3\]"),
+        ("mlp", {"widths": [4, True]}, "mlp: widths must be a list of positive integers"),
+        ("mlp", {"alpha": "2"}, "mlp: alpha must be a positive number, not '2'"),
+        ("mlp", {"alpha": True}, "mlp: alpha must be a positive number, not True"),
+        ("mlp", {"alpha": float("nan")}, "mlp: alpha must be a positive number, not nan"),
     ],
 )
 def test_what_does_not_fit_is_named(name, options, says):
@@ -182,10 +265,13 @@ def test_what_does_not_fit_is_named(name, options, says):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("classes", "shape"), [(0, (3, 32, 32)), (10, (3, 0, 32)), (10, (32, 32))])
-def test_impossible_sizes_are_refused(classes, shape):
+@pytest.mark.parametrize(
+    ("name", "classes", "shape"),
+    [("cnn", 0, (3, 32, 32)), ("cnn", 10, (3, 0, 32)), ("cnn", 10, (32, 32)), ("words", 0, (4,)), ("words", 3, (0,))],
+)
+def test_impossible_sizes_are_refused(name, classes, shape):
     with pytest.raises(NetworkError, match="must be"):
-        build("cnn", classes=classes, shape=shape)
+        build(name, classes=classes, shape=shape)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 
 from featdyn.capture import meter
 from featdyn.capture.meter import Meter
+from featdyn.capture.recording_needs import RecordingNeeds
 from featdyn.compute import plan
 from featdyn.compute.plan import Limits, Plan, available, resident
+from featdyn.errors import StoreError
 from featdyn.sizes import counted, duration, singular, size
 from featdyn.store.cost import Cost, cost_of, keep
 from featdyn.store.files import Folder
@@ -76,6 +79,15 @@ def test_what_fits_to_the_byte() -> None:
         Exception, match=re.escape("needs 177 B of memory in a process (100 B of it is taken already; 2 at")
     ):
         two.announce(176, 100, threads=2, here=True)
+
+
+def test_a_recording_fits_to_the_byte() -> None:
+    needs = RecordingNeeds({"a": 100, "b": 20}, state=8, checkpoints=2, memory=0, free=256)
+    assert needs.disk == 256
+    needs.check("here")
+    replace(needs, free=None).check("in a bucket")
+    with pytest.raises(StoreError, match="here: needs 256 B, 255 B are free"):
+        replace(needs, free=255).check("here")
 
 
 class Clock:

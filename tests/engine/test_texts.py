@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import featdyn
+from featdyn.data import docstrings
 from featdyn.data import load as load_data
 from featdyn.errors import DataError, NetworkError
 from featdyn.networks import build
@@ -31,7 +32,33 @@ def test_sentences_are_balanced_and_apart(data) -> None:
     for part in (data.train, data.test):
         assert part.pixels.dtype == np.int64
         assert 1 <= part.pixels.min() <= part.pixels.max() < 1000
+    assert set(np.unique(data.train.pixels)) == set(range(1, 1000))  # 1 is all that are rarer
     assert torch.equal(data.inputs(data.test.pixels[:3]), torch.from_numpy(data.test.pixels[:3]))
+
+
+def test_a_text_is_the_first_words_of_a_sentence_that_has_so_many(tmp_path, monkeypatch) -> None:
+    package, words = (
+        tmp_path / "documented" / "inner",
+        "Alpha beta gamma delta epsilon zeta eta theta iota kappa lambda",
+    )
+    (package / "tests").mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    doc = '"""{} mu nu. {}.\n\n{} mu. {} mu rho: {} mu = 3. Zeta {} pi.\n"""'.format(*[words] * 5, words.lower())
+    (package / "a.py").write_text(doc + doc)
+    (package / "tests" / "b.py").write_text(f'"""Omega {words.lower()}."""')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(docstrings, "FOLDERS", {"documented": ("inner",)})
+    monkeypatch.setattr(docstrings, "PER_CLASS", 2)
+    monkeypatch.setattr(docstrings, "TEST", 1)
+    found = load_data("docstrings")
+    assert (len(found.train), len(found.test)) == (1, 1)  # of two: one with twelve words or more, and that with Zeta
+    assert sorted(map(len, (set(found.train.pixels[0]), set(found.test.pixels[0])))) == [11, 12]  # Zeta is there twice
+    monkeypatch.setattr(docstrings, "PER_CLASS", 3)
+    with pytest.raises(DataError, match="documented has 2 sentences of 12 words, 3 are needed"):
+        load_data("docstrings")
+    monkeypatch.setattr(docstrings, "FOLDERS", {"documented_nowhere": ("inner",)})
+    with pytest.raises(DataError, match="documented_nowhere is not installed"):
+        load_data("docstrings")
 
 
 def test_a_recipe_learns_them_and_its_words_interact(data, tmp_path) -> None:
@@ -63,8 +90,9 @@ def test_what_is_of_images_is_refused_in_one_line(data) -> None:
     ):
         with pytest.raises(DataError, match=message):
             Loop(load("docstrings", [change]), data)
-    with pytest.raises(DataError, match="of images"):
-        featdyn.training.stage.check(load("docstrings", ["probes.corrupted=5"]), data)
+    for change in ("probes.corrupted=5", "probes.shifted=digits"):
+        with pytest.raises(DataError, match="of images"):
+            featdyn.training.stage.check(load("docstrings", [change]), data)
     with pytest.raises(DataError, match="of images"):
         load_data("docstrings", image_size=8)
     with pytest.raises(NetworkError, match="words takes texts"):

@@ -10,17 +10,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featdyn.capture import Recorder
 from featdyn.capture import options as capture_options
 from featdyn.data import load as load_data
 from featdyn.errors import DataError, RecipeError, TrainingError
 from featdyn.store import Run, verify
 from featdyn.training import load, shipped
 from featdyn.training.batches import Batches, augment
-from featdyn.training.loop import Loop
+from featdyn.training.loop import Loop, device_of
 from featdyn.training.options import CheckpointOptions, TrainingOptions
 from featdyn.training.recipe import fields
 from featdyn.training.schedule import checkpoint_steps, learning_rate
-from featdyn.training.stage import Events, train
+from featdyn.training.stage import Events, check, train
 from tests.strategies import sizes
 
 TINY = (
@@ -48,6 +49,8 @@ def test_every_field_is_documented():
     listed = list(fields())
     assert all(text for _, _, text in listed)
     names = {name for name, _, _ in listed}
+    defaults = {name: default for name, default, _ in listed}
+    assert (defaults["network.name"], defaults["network.options"], defaults["data.name"]) == ("", "{}", "'digits'")
     assert {"labels.noise", "training.seed", "capture.dtype", "network.name", "probes.corruptions"} <= names
     assert len(names) == len(listed)
 
@@ -62,6 +65,7 @@ def test_every_field_is_documented():
         ("labels.noise=1.5", "labels.noise: "),
         ("training.target_scale=2", "target_scale needs loss squared_error"),
         ("training", "write field=value"),
+        ("=3", "write field=value"),
         ("description.x=1", "description is not a table"),
         ("probes.severities=[7]", "probes.severities.0: "),
     ],
@@ -90,6 +94,19 @@ def test_recipes_come_from_files_and_changes_are_toml(tmp_path):
             (tmp_path / source).write_text(content, encoding="latin-1")
         with pytest.raises(RecipeError):
             load(str(tmp_path / source))
+    plain = path.rename(tmp_path / "of any ending")
+    plain.write_text(text.replace(tomllib.loads(text)["description"], ""))
+    assert load(str(plain), ["training.epochs=2"]).description == ""
+    with pytest.raises(RecipeError, match=r"no recipe '\./digits'"):  # a path, not the name of a shipped one
+        load("./digits")
+
+
+@pytest.mark.parametrize("length", [99, 100, 101])
+def test_of_a_long_name_so_much_is_said_that_a_line_holds(length):
+    with pytest.raises(RecipeError) as error:
+        load("x" * length)
+    said = "x" * length if length <= 100 else "x" * 100 + "..."
+    assert str(error.value).startswith(f"no recipe {said!r}: ")
 
 
 @settings(deadline=None)
@@ -102,6 +119,19 @@ def test_checkpoints_are_at_initialisation_early_and_at_epoch_ends(per_epoch, ep
     late = [s for s in steps if s > per_epoch]
     assert all(s % per_epoch == 0 for s in late)
     assert sum(0 < s < per_epoch for s in steps) <= first
+
+
+@pytest.mark.parametrize(
+    ("per_epoch", "epochs", "first", "every", "steps"),
+    [
+        (1000, 1, 2, 1, [0, 10, 100, 1000]),
+        (16, 3, 3, 3, [0, 2, 4, 8, 48]),
+        (10, 5, 0, 2, [0, 20, 40, 50]),
+        (7, 2, 1, 3, [0, 3, 14]),
+    ],
+)
+def test_checkpoints_are_log_spaced_in_the_first_epoch_and_then_every_so_many(per_epoch, epochs, first, every, steps):
+    assert checkpoint_steps(per_epoch, epochs, CheckpointOptions(first_epoch=first, every=every)) == steps
 
 
 @settings(deadline=None)
@@ -120,9 +150,11 @@ def test_learning_rate_stays_within_its_bounds(schedule, steps, warmup):
 def test_what_stands_beside_a_checkpoint_is_of_the_steps_since_the_last(tmp_path):
     changes = [*TINY, "training.schedule=cosine", "training.warmup=4", "checkpoints.every=doubling"]
     losses: list[float] = []
-    events = Events(step=lambda step, steps, loss: losses.append(loss))
+    counted = []
+    events = Events(step=lambda step, steps, loss: (losses.append(loss), counted.append((step, steps))))
     run = train(load("digits", changes), tmp_path / "r.zarr", events=events)
     steps, of_epoch = run.values("step").tolist(), 1437 // 256
+    assert counted == [(i + 1, 2 * of_epoch) for i in range(2 * of_epoch)]
     assert steps == [0, 1, 2, 4, 8, 2 * of_epoch]
     last = [max(0, step - 1) for step in steps]  # the step before a checkpoint, counted from 0
     rates = [0.05 * (1 + np.cos(np.pi * i / (2 * of_epoch))) / 2 * min(1, (i + 1) / 4) for i in last]
@@ -130,6 +162,37 @@ def test_what_stands_beside_a_checkpoint_is_of_the_steps_since_the_last(tmp_path
     np.testing.assert_allclose(run.values("epoch"), np.array(steps) / of_epoch)
     means = [np.nan, *(np.mean(losses[a:b]) for a, b in pairwise(steps))]
     np.testing.assert_allclose(run.values("train_loss"), means, rtol=1e-6)
+    loop = Loop(load("digits", changes))  # a step's right answers are those of the network before it
+    right = []
+    for step in range(4):
+        inputs, labels = loop.batches[step]
+        right.append(float((loop.model(inputs).argmax(1) == labels).float().mean()))
+        loop.step(step)
+    found = [np.nan, right[0], right[1], np.mean(right[2:4])]
+    np.testing.assert_allclose(run.values("train_accuracy")[:4], found, rtol=1e-6)
+
+
+def test_a_run_ends_at_the_accuracy_that_is_asked_for_and_is_tested_on_all_there(tmp_path):
+    changes = [*TINY, "training.epochs=1", "checkpoints.every=doubling", "checkpoints.test_samples=50"]
+    reached = train(load("digits", changes), tmp_path / "whole.zarr").values("train_accuracy")[1]
+    recipe = load("digits", [*changes, f"training.until={reached}"])
+    run = train(recipe, tmp_path / "part.zarr")
+    assert run.values("step").tolist() == [0, 1]
+    assert train(recipe, tmp_path / "part.zarr").checkpoints == 2
+    loop = Loop(recipe)
+    loop.model.load_state_dict(run.state(1))
+    assert run.values("test_loss")[1] == pytest.approx(loop.evaluate()[0], rel=1e-6)
+
+
+def test_the_images_of_the_other_split_are_tested_once_each():
+    loop = Loop(load("digits", [*TINY, "training.split=test"]))
+    images = loop.dataset.train
+    with torch.no_grad():
+        logits = loop.model.eval()(loop.dataset.inputs(images.pixels)).double()
+    labels = torch.from_numpy(images.labels)
+    loss, accuracy = loop.evaluate()
+    assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-6)
+    assert accuracy == float((logits.argmax(1) == labels).double().mean())
 
 
 def test_an_epoch_shows_every_sample_once_in_an_order_of_its_own():
@@ -159,6 +222,20 @@ def test_augmentation_shifts_and_mirrors_whole_images(n, channels, side, mirror,
     for before, after in zip(padded, out, strict=True):
         windows = [before[:, r : r + side, c : c + side] for r in range(2 * pad + 1) for c in range(2 * pad + 1)]
         assert any(torch.equal(after, w) or (mirror and torch.equal(after, w.flip(2))) for w in windows)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "pad"), [(8, 7, 1), (5, 8, 1), (9, 15, 1), (4, 16, 2), (3, 23, 2), (24, 32, 4)]
+)
+def test_augmentation_shifts_by_an_eighth_of_the_width_at_most(height, width, pad):
+    numbered = torch.arange(1, height * width + 1, dtype=torch.int32).view(1, 1, height, width)
+    out = augment(numbered.expand(500, 1, height, width), False, torch.Generator().manual_seed(0))[:, 0]
+    held = out.flatten(1).max(1).values - 1  # the lowest, rightmost pixel that is left
+    rows, columns = held // width, held % width
+    places = [(image == value + 1).nonzero()[0].tolist() for image, value in zip(out, held, strict=True)]
+    for axis, kept in ((0, rows), (1, columns)):
+        shifts = {place[axis] - int(one) for place, one in zip(places, kept, strict=True)}
+        assert shifts == set(range(-pad, pad + 1))
 
 
 def files_of(store):
@@ -215,9 +292,45 @@ def test_a_finished_run_is_left_alone_and_another_recipe_refused(tmp_path):
 def test_a_loss_that_is_not_finite_ends_with_one_line_and_a_sound_store(tmp_path):
     store = tmp_path / "r.zarr"
     changes = [*TINY, "training.learning_rate=1e20", "training.schedule=constant", "checkpoints.first_epoch=0"]
-    with pytest.raises(TrainingError, match="1 checkpoints are kept"):
-        train(load("digits", changes), store)
+    done: list[int] = []
+    with pytest.raises(TrainingError, match="1 checkpoints are kept") as error:
+        train(load("digits", changes), store, Events(step=lambda step, steps, loss: done.append(step)))
+    assert f"at step {len(done) + 1}:" in str(error.value)
     assert verify(store).sound
+
+
+@pytest.mark.parametrize(("optimizer", "moments"), [("sgd", 1), ("adam", 2), ("adamw", 2), ("muon", 2)])
+def test_the_plan_counts_the_moments_of_the_optimizer(tmp_path, monkeypatch, optimizer, moments):
+    asked = []
+
+    def plan(self, checkpoints, state=0):
+        asked.append((checkpoints, state))
+        raise Stop
+
+    monkeypatch.setattr(Recorder, "plan", plan)
+    recipe = load("digits", [*TINY, f"training.optimizer={optimizer}"])
+    with pytest.raises(Stop):
+        train(recipe, tmp_path / "r.zarr")
+    size = sum(4 * p.numel() for p in Loop(recipe).model.parameters())
+    assert asked == [(4, moments * size)]  # at 0, within the first epoch, and at the end of both
+
+
+def test_a_recipe_trains_in_one_process_and_where_it_is_told(monkeypatch):
+    recipe = load("digits", TINY)
+    for size in ("", "1"):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        check(recipe)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="recipes train in one process"):
+        check(recipe)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RecipeError, match="cuda asked for, but no GPU is there"):
+        Loop(load("digits", [*TINY, "training.device=cuda"]))
+    for device in ("auto", "cpu"):
+        assert device_of(TrainingOptions(device=device)) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    wanted = {"auto": "cuda", "cpu": "cpu", "cuda": "cuda"}
+    assert {name: device_of(TrainingOptions(device=name)).type for name in wanted} == wanted
 
 
 def test_what_does_not_fit_the_disk_is_refused_before_anything_is_left(tmp_path, monkeypatch):

@@ -34,6 +34,13 @@ def test_auto_is_what_the_processor_has_and_a_slow_one_is_said(monkeypatch, ther
     assert Loop(load("digits", [*TINY, "training.precision=auto"])).precision == precision.settled("auto", CPU)
 
 
+def test_of_a_gpu_only_what_it_computes_in_itself_counts(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: asked.append(options) or False)
+    assert precision.settled("auto", torch.device("cuda")) == "float32"
+    assert asked == [{"including_emulation": False}]
+
+
 def test_a_run_keeps_the_precision_that_it_began_with(tmp_path, monkeypatch):
     recipe = load("digits", [*TINY, "training.precision=auto"])
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)

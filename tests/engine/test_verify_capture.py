@@ -11,10 +11,11 @@ from click.testing import CliRunner
 from torch import nn
 
 from featdyn.capture import Axis, Probes
-from featdyn.capture.again import run_again
+from featdyn.capture import outputs as recorded_outputs
+from featdyn.capture.again import Compared, run_again
 from featdyn.cli.verify import command
 from featdyn.errors import StoreError
-from featdyn.store import Run
+from featdyn.store import Run, schema
 from tests.engine.token_networks import Attending, inputs, record
 
 NETS = """
@@ -91,3 +92,77 @@ def test_a_value_that_was_changed_after_the_pass_is_found(tmp_path):
     found = {each.path: each for each in run_again(near, probes, run.path)[2]}
     assert not found["layers/0/activation"].equal
     assert found["layers/0/activation"].difference["alone"] == pytest.approx(1e-4, rel=0.1)
+
+
+class Masked(nn.Module):
+    """Two layers of one weight and of one buffer, whose second class is masked out; what is small, and off at a value.
+
+    It is off where the first input has this value.
+    """
+
+    def __init__(self, seed: int, off_at: float | None = None, by: float = 0.0, masked: float = -torch.inf) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.one, self.two = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.two.weight = self.one.weight
+        for layer in (self.one, self.two):
+            layer.register_buffer("shift", self.one.shift if layer is self.two else torch.randn(3))
+        self._off_at, self._by, self._masked = off_at, by, masked
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        off = x[:, :1] == self._off_at if self._off_at is not None else torch.ones_like(x[:, :1]).bool()
+        y = 1e-3 * self.two(self.one(x) + self.one.shift) + self.two.shift * 1e-3
+        y = y * (1 + self._by * off)
+        return torch.stack([y[:, 0], torch.full_like(y[:, 1], self._masked), y[:, 2]], 1)
+
+
+@pytest.fixture
+def in_blocks(tmp_path, monkeypatch):
+    """A run in blocks of eight probes, which pass by three, and its probes."""
+    monkeypatch.setattr(schema, "SHARD_SAMPLES", 8)
+    probes = Probes(torch.arange(63.0).view(21, 3) / 50, 2 * (torch.arange(21) % 2))
+    options = {"layers": ["one"], "batch": 3, "gradients": False, "checkpoints": 2}
+    return record(tmp_path / "r.zarr", Masked(0), probes, **options), probes
+
+
+def test_probes_of_all_blocks_and_batches_are_found_again_by_any_weights(in_blocks):
+    run, probes = in_blocks
+    t, count, found = run_again(Masked(5), probes, run.path)
+    assert (t, count) == (1, 8)
+    assert {each.path for each in found} == {"layers/one/activation", "outputs/logits", "outputs/loss"}
+    assert all(each.equal for each in found)
+
+
+@pytest.mark.parametrize("place", [0, 8, 20])
+def test_a_probe_that_differs_is_found_by_how_much_in_whatever_block(in_blocks, place):
+    run, probes = in_blocks
+    near = Masked(5, float(probes.inputs[place, 0]), 1e-3)
+    *_, found = run_again(near, probes, run.path)
+    (logits,) = (each for each in found if each.path == "outputs/logits")
+    assert logits.difference == pytest.approx(dict.fromkeys(("recorded", "reversed", "alone"), 1e-3), rel=1e-2)
+    assert not logits.equal
+    only = Masked(5, 7.0, 1.0)  # where no probe is
+    assert all(each.equal for each in run_again(only, probes, run.path)[2])
+
+
+@pytest.mark.parametrize("masked", [0.0, float("nan")])
+def test_a_value_that_is_not_finite_as_it_was_is_as_far_off_as_can_be(in_blocks, masked):
+    run, probes = in_blocks
+    found = {each.path: each for each in run_again(Masked(5, masked=masked), probes, run.path)[2]}
+    assert set(found["outputs/logits"].difference.values()) == {float("inf")}
+    assert found["layers/one/activation"].equal
+
+
+def test_what_is_off_by_what_is_allowed_is_equal():
+    assert Compared("a", {"recorded": 0.0, "alone": 0.5}, 0.5).equal
+    assert not Compared("a", {"recorded": 0.0, "alone": 0.5000001}, 0.5).equal
+
+
+def test_of_a_vocabulary_what_was_kept_is_found_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorded_outputs, "VOCABULARY", 8)
+    monkeypatch.setattr(recorded_outputs, "TOP", 3)
+    run = record(tmp_path / "r.zarr", Attending(), Probes(*inputs()), layers=["up"], checkpoints=1)
+    found = run_again(Attending(), Probes(*inputs()), run.path)[2]
+    kept = {"layers/up/activation", "layers/up/gradient", *(f"outputs/{n}" for n in ("loss", "token_loss"))}
+    assert {each.path for each in found} == kept | {"outputs/top_logits", "outputs/target_logit"}
+    assert all(each.equal for each in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import MethodType
 
 import pytest
 import torch
@@ -225,6 +226,190 @@ def test_features_that_run_beside_a_place_leave_no_cut_there():
     torch.manual_seed(0)
     found = cuts(Bypassed(), torch.randn(4, 6))
     assert [cut.name for cut in found] == ["first"]
+
+
+def test_a_weight_of_two_layers_comes_apart_by_torch_export():
+    network, x = windows()
+    network.second.weight = network.first.weight
+    found = cuts(network, x)
+    assert {cut.method for cut in found} == {"torch.export"}
+    assert len(found) > 2
+    with torch.no_grad():
+        for cut in found:
+            assert torch.equal(cut.suffix(cut.prefix(x)), network(x))
+
+
+class Twice(nn.Module):
+    """Runs a layer twice, by code that looks at shapes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.layer, self.head = nn.Linear(6, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        if x.shape[1] > 6:
+            raise ValueError("at most six features")
+        return self.head(self.layer(self.layer(self.first(x)).tanh()))
+
+
+@pytest.mark.parametrize("make", [lambda: (Twice(), torch.randn(4, 6)), windows, lambda: texts()], ids=str)
+def test_where_a_cut_names_a_module_that_runs_once_and_returns_its_tensor(make):
+    torch.manual_seed(0)
+    network, x = make()
+    network.eval()
+    found = cuts(network, x, every=True)
+    assert {cut.method for cut in found} == {"torch.export"}
+    assert any(cut.module for cut in found)
+    for cut in found:
+        returned: list[object] = []
+        if cut.module:
+            with network.get_submodule(cut.module).register_forward_hook(
+                lambda m, a, out, kept=returned: kept.append(out.clone())
+            ):
+                network(x)
+            (only,) = returned
+            assert torch.equal(only, cut.prefix(x))
+
+
+class OwnLinear(nn.Linear):
+    """A layer of a user's."""
+
+
+class OwnNorm(nn.BatchNorm1d):
+    """A normalisation of a user's."""
+
+
+class Layers(nn.Module):
+    """Layers of torch, of users, of two inputs, with a forward function or a hook of its own; by code that asks."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain, self.twice, self.changed, self.hooked = (nn.Linear(6, 6) for _ in range(4))
+        self.norm, self.own = OwnNorm(6), OwnLinear(6, 6)
+        self.same, self.pair = nn.Bilinear(6, 6, 6), nn.Bilinear(6, 6, 6)
+        self.row, self.head = nn.Sequential(nn.Linear(6, 6), nn.Tanh()), nn.Linear(6, 3)
+        self.changed.forward = MethodType(lambda own, x: F.linear(x, own.weight) * 2, self.changed)
+        nn.utils.spectral_norm(self.hooked)
+
+    def forward(self, x):
+        if x.shape[1] > 6:
+            raise ValueError("at most six features")
+        x = self.own(self.norm(self.twice(self.twice(self.plain(x)).tanh())))
+        x = self.pair(self.same(x, x), x.tanh())
+        return self.head(self.row(self.hooked(self.changed(x))))
+
+
+@pytest.mark.filterwarnings("ignore:.*spectral_norm.*")
+def test_layers_of_torch_are_known_by_their_type_in_an_exported_part():
+    torch.manual_seed(0)
+    network, x = Layers().eval(), torch.randn(4, 6)
+    found = cuts(network, x, every=True)
+    assert {cut.method for cut in found} == {"torch.export"}
+    part = found[-1].prefix
+    again = {"plain": nn.Linear, "twice": nn.Linear, "norm": OwnNorm, "row.0": nn.Linear, "row.1": nn.Tanh}
+    kept = dict.fromkeys(("own", "same", "pair", "changed", "hooked", "row"), nn.Module)
+    assert {name: type(part.get_submodule(name)) for name in again | kept} == again | kept
+    with torch.no_grad():
+        for cut in found:
+            torch.testing.assert_close(cut.suffix(cut.prefix(x)), network(x), rtol=0, atol=0)
+
+
+class Calls(nn.Module):
+    """Calls a function of its input."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.weight = function, nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+class Odd(nn.Module):
+    """Modules that return no row for each sample, rows of the batch's length, or no real numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+        self.table = Calls(lambda own, x: own.weight)
+        self.gram = Calls(lambda own, x: x @ x.T)
+        self.best = Calls(lambda own, x: x.argmax(1))
+
+    def forward(self, x):
+        beside = self.table(x).sum()
+        x = self.layer(x)
+        beside = beside - self.table.weight.mean()  # both halves have it
+        return self.head(x + beside + 0 * self.gram(x).sum() + 0 * self.best(x).sum())
+
+
+def test_a_place_gives_each_sample_a_row_of_real_numbers_of_one_shape():
+    torch.manual_seed(0)
+    assert [cut.name for cut in by_hooks(Odd().eval(), torch.randn(4, 6))] == ["layer"]
+
+
+class Shaped(nn.Module):
+    """Behind its middle asks what its first layer gave for its shape, or for a number."""
+
+    def __init__(self, ask):
+        super().__init__()
+        self.first, self.middle, self.last, self.ask = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6), ask
+
+    def forward(self, x):
+        early = self.first(x)
+        nothing = (0 * early).sum()
+        late = self.middle(early.tanh())
+        return self.last(late + self.ask(early, nothing))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda early, nothing: torch.zeros_like(early),
+        lambda early, nothing: torch.ones_like(early),
+        lambda early, nothing: early.new_zeros(early.shape),
+        lambda early, nothing: early.new_ones(6),
+        lambda early, nothing: nothing.item(),
+    ],
+)
+def test_what_only_a_shape_or_a_number_is_taken_of_does_not_pass_beside(ask):
+    torch.manual_seed(0)
+    assert [cut.name for cut in by_hooks(Shaped(ask).eval(), torch.randn(4, 6))] == ["first", "middle"]
+    kept = Shaped(lambda early, nothing: nothing).eval()  # a tensor that is read behind is more than its shape
+    assert [cut.name for cut in by_hooks(kept, torch.randn(4, 6))] == ["first"]
+
+
+class Counted(nn.Module):
+    """Takes how many of its values count in front of them, and no other number there."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        if bool(((x[:, 0] < 1) | (x[:, 0] > 4)).any()):
+            raise ValueError("1 to 4 values count")
+        return self.head(self.first(x[:, 1:] * (torch.arange(4) < x[:, :1])).tanh())
+
+
+def test_inputs_that_cannot_be_turned_round_are_tried_as_they_are():
+    torch.manual_seed(0)
+    x = torch.tensor([[2, 0.5, 1, 7, 9], [4, 1, 2, 3, 8], [1, 5, 6, 7, 9], [3, 1, 1, 1, 7]])
+    (cut,) = by_hooks(Counted().eval(), x)
+    assert (cut.name, cut.shape) == ("first", (5,))
+    network = Counted().eval()
+    (cut,) = by_hooks(network, x)
+    assert torch.equal(cut.suffix(cut.handed(cut.prefix(x), lambda: x)), network(x))
+
+
+def test_inputs_beside_features_keep_their_values_or_are_refused():
+    cut = by_hooks(Odd().eval(), torch.randn(4, 6))[0]
+    features = torch.randn(2, 6)
+    for given in (torch.tensor([[2**24, 0], [1, 2]]), torch.tensor([[torch.nan, 0.1], [1, 2]])):
+        beside = cut.handed(features, lambda given=given: given)
+        torch.testing.assert_close(beside, torch.cat([features, given.float()], 1), rtol=0, atol=0, equal_nan=True)
+    assert cut.handed(features.half(), lambda: features.double()).dtype == torch.float64
+    with pytest.raises(NetworkError, match=r"inputs of torch\.int64 do not fit torch\.float32, beside"):
+        cut.handed(features, lambda: torch.tensor([[2**24 + 1, 0], [1, 2]]))
 
 
 class Loose(nn.Module):

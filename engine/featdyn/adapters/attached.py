@@ -16,7 +16,7 @@ class Attached:
     Parameters are those of :class:`featdyn.capture.Recorder`; the model comes with the training.
     """
 
-    def __init__(self, probes: Probes, store: str | Path, *, every: int | str = 1, **options: Any) -> None:
+    def __init__(self, probes: Probes, store: str | Path, *, every: int | str, **options: Any) -> None:
         self._arguments = probes, store
         self._options = {"every": every, **options}
         self._recorder: Recorder | None = None

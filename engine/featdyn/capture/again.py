@@ -17,7 +17,7 @@ from featdyn.capture.open_store import identity
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.probes import Probes, batch_of, batch_size
 from featdyn.capture.recording import Recording
-from featdyn.capture.replica import with_tensors
+from featdyn.capture.replica import with_state
 from featdyn.errors import StoreError
 from featdyn.networks import unwrap
 from featdyn.store import Run
@@ -87,10 +87,8 @@ def run_again(
     gradients = any(path.endswith("/gradient") for path in specs)
     options = validate(CaptureOptions, {**known, "layers": list(axes), "gradients": gradients}, "capture")
     t = run.checkpoints - 1
-    state = run.state(t)
-    own = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     call = recorded_call(run, forward, output, loss, options.token_loss)
-    with with_tensors(model, {name: state[name] for name, _ in own if name in state}):
+    with with_state(model, run.state(t)):
         recording = Recording(model, probes, options, axes, call)
         places = np.unique(np.linspace(0, len(probes) - 1, SAMPLES).astype(int))
         found: dict[str, dict[str, float]] = {}
@@ -143,11 +141,8 @@ def _difference(path: str, stored: NDArray[Any], values: Tensor) -> float:
     if here.shape != there.shape:
         raise StoreError(f"{path} has the shape {there.shape} for a probe in the store, here it has {here.shape}")
     here = np.where(np.isnan(there), there, here)  # at padding nothing is stored
-    if np.array_equal(here, there, equal_nan=True):
-        return 0.0
     with np.errstate(invalid="ignore"):
         apart = np.where(here == there, 0.0, np.abs(here - there))
     finite = np.abs(there[np.isfinite(there)])
     largest = max(float(finite.max(initial=0.0)), float(np.finfo(np.float64).tiny))
-    worst = float(np.nanmax(np.where(np.isnan(there), 0.0, np.where(np.isnan(apart), np.inf, apart))))
-    return worst / largest
+    return float(np.where(np.isnan(there), 0.0, np.where(np.isnan(apart), np.inf, apart)).max()) / largest

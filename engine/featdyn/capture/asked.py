@@ -40,6 +40,6 @@ def asked(layers: Any) -> tuple[tuple[str, ...] | None, dict[str, Axis]]:
 def token_targets(probes: Probes, outputs: tuple[int, ...]) -> Probes:
     """Return the probes with targets that do not count at padding, where outputs are ``(sample, position, class)``."""
     mask, labels = probes.mask, probes.labels
-    if mask is None or not isinstance(labels, Tensor) or labels.shape != mask.shape or labels.is_floating_point():
+    if mask is None or not isinstance(labels, Tensor) or labels.shape != mask.shape:
         return probes
     return replace(probes, labels=labels.where(mask, IGNORED))

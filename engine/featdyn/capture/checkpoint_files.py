@@ -68,7 +68,7 @@ def state_in(
     below_it = None if prefix is None else _INSIDE.sub("", prefix)
     for where, each in _states(content, DEPTH):
         tensors = _without_wrappers(each)
-        for found in _prefixes(tensors, names):
+        for found in _prefixes(tensors, own, names):
             if below_it is not None and not _is_prefix(below_it, (found, f"{where}{found}")):
                 continue
             state, flaws = _taken(tensors, found, own, names)
@@ -166,11 +166,10 @@ def _without_wrappers(values: Mapping[str, Any]) -> dict[str, Any]:
     return found if len(found) == len(values) else dict(values)
 
 
-def _prefixes(tensors: Mapping[str, Tensor], names: list[str]) -> list[str]:
-    """Return what may stand before the network's names."""
-    if not names:
-        return []
-    found = (name[: -len(names[0])] for name in tensors if name.endswith(names[0]))
+def _prefixes(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], names: list[str]) -> list[str]:
+    """Return what may stand before the network's names: before that of its first tensor, or another of that."""
+    same = [name for name in names if own[name] is own[names[0]]]
+    found = (name[: -len(one)] for one in same for name in tensors if name.endswith(one))
     return [prefix for prefix in dict.fromkeys(found) if not prefix or prefix.endswith(".")]
 
 

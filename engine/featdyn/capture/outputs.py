@@ -67,7 +67,7 @@ class Outputs:
 
     def arrays(self, samples: int) -> list[ArraySpec]:
         """Return the arrays of a checkpoint."""
-        named = {1: ("class",), 2: ("position", "class")} if self.targets else {1: ("class",)}
+        named = {2: ("position", "class")} if self.targets else {1: ("class",)}
         found = []
         if self.best_only:
             at = (samples, self.shape[0])

@@ -22,7 +22,7 @@ from featdyn.capture.layout import picked_outputs, unsure_positions
 from featdyn.capture.options import CaptureOptions
 from featdyn.capture.outputs import Outputs
 from featdyn.capture.probes import Probes
-from featdyn.capture.replica import holds, with_tensors
+from featdyn.capture.replica import holds, with_state
 from featdyn.errors import NetworkError, TrainingError
 from featdyn.networks.classes import check_classes
 from featdyn.store import Run
@@ -98,8 +98,7 @@ class Recording:
         """Let the network have the weights of a recorded checkpoint for a while; give whether it has them anyway."""
         state, model = run.state(checkpoint), self.model
         already = holds(state, model)
-        own = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-        with with_tensors(model, {name: state[name] for name, _ in own if name in state}):
+        with with_state(model, state):
             yield already
 
     def holds(self, run: Run, checkpoint: int) -> bool:

@@ -7,7 +7,7 @@ samples. What is recorded is one network, rank 0's: it is the one whose ``state_
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -68,6 +68,12 @@ def with_tensors(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[Non
     finally:
         for held, name, mine in own:
             held[name] = mine
+
+
+def with_state(model: nn.Module, state: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+    """Let a model use the tensors of a checkpoint for a while, by all of their names."""
+    own = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    return with_tensors(model, {name: state[name] for name, _ in own if name in state})
 
 
 def holds(state: Mapping[str, Tensor], model: nn.Module) -> bool:

@@ -96,7 +96,7 @@ def _read(file: str, image_size: int | None) -> Pixels:
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"{file} has more than 8 bits per channel: convert it to 8 bits")
             mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
-            flat = image if image.mode == mode else image.convert(mode)
+            flat = image.convert(mode)
             return np.asarray(flat if image_size is None else fit(flat, image_size, image_size))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
         raise DataError(f"{file} cannot be read as an image: {error}") from error

@@ -15,8 +15,6 @@ def fit(image: Image.Image, height: int, width: int) -> Image.Image:
     """Crop `image` around its centre to the wanted aspect ratio and resize it (bilinear, antialiased)."""
     from PIL import Image, ImageOps
 
-    if image.size == (width, height):
-        return image
     return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
 
 

@@ -29,7 +29,7 @@ def export(module: nn.Module, example: Tensor) -> Trace:
     Parameters and buffers are those of the module by name, and layers of ``torch.nn`` are one operation again, as
     torch.fx has them. Raises :class:`NetworkError` where torch.export refuses, or fixes the size of the batch.
     """
-    inputs = rows(example, 3)
+    inputs = rows(example)
     try:
         twin = eval_twin(module)
         with torch.random.fork_rng(devices=[]), torch.no_grad(), _quiet():

@@ -64,7 +64,7 @@ class Hooked:
 
     def __init__(self, module: nn.Module, example: Tensor) -> None:
         self._module = module
-        self._inputs = rows(example, ROWS[0])
+        self._inputs = rows(example)
         try:
             try:
                 runs = [_Run(module, self._inputs[:n]) for n in ROWS]
@@ -205,7 +205,7 @@ class _Run(SeenOperations):  # type: ignore[no-untyped-call]
         self.returned: dict[str, list[Any]] = {}
         twin = eval_twin(module)
         self._names: dict[int, set[str]] = {}
-        for name, tensor in twin.state_dict(keep_vars=True).items():
+        for name, tensor in twin.state_dict().items():
             self._names.setdefault(tensor.untyped_storage()._cdata, set()).add(name)
 
         def note(path: str) -> Any:

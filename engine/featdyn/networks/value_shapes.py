@@ -23,7 +23,7 @@ class TensorOf:
     """Stands for a tensor of this shape."""
 
     shape: tuple[int, ...]
-    real: bool = True
+    real: bool
     """Whether its values are real numbers."""
 
 

@@ -52,7 +52,7 @@ def vit(
     if patch is None:
         most = 8 if _small(shape) else 14
         patch = next(size for size in range(1, side + 1) if side % size == 0 and side // size <= most)
-    if patch < 1 or side % patch:
+    if side % patch:
         raise NetworkError(f"vit: patch={patch} does not divide the image's side of {side} pixels")
     if width % heads:
         raise NetworkError(f"vit: heads={heads} does not divide width={width}")
@@ -76,7 +76,7 @@ def vgg(name: str, classes: int, shape: tuple[int, int, int], *, width: int = WI
         network: Any = getattr(models, name)(num_classes=classes, init_weights=not small)
     if small:
         if width != WIDTH:
-            plan = [kind if kind == "M" else max(1, kind * width // WIDTH) for kind in models.vgg.cfgs["D"]]
+            plan = [kind if kind == "M" else kind * width // WIDTH for kind in models.vgg.cfgs["D"]]
             network.features = models.vgg.make_layers(plan, batch_norm=name.endswith("bn"))
         network.avgpool = nn.AdaptiveAvgPool2d(1)
         network.classifier = nn.Linear(8 * width, classes)

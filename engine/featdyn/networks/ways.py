@@ -128,7 +128,7 @@ def _by_fx(module: nn.Module, example: Tensor, every: bool) -> Iterator[Cut]:
 def _by_export(module: nn.Module, example: Tensor, every: bool) -> Iterator[Cut]:
     _refuse_loose(module)
     traced = Traced(export(module, example), example, "torch.export")
-    inputs = rows(example, 3)
+    inputs = rows(example)
     with torch.no_grad():
         one, other = one_tensor(eval_twin(module)(inputs.clone())), traced.part(INPUT, OUTPUT)(inputs)
     if one is None or not torch.equal(one, other):  # a graph of other inputs, whose values control flow depends on

@@ -68,12 +68,12 @@ def load(source: str, changes: Sequence[str] = ()) -> Recipe:
     """
     built_in = resources.files("featdyn.training") / "recipes" / f"{source}.toml"
     try:
-        named = Path(source).suffix != ".toml" and "/" not in source and built_in.is_file()
+        named = "/" not in source and built_in.is_file()
         text = (built_in if named else Path(source)).read_text()
         if len(text) > LARGEST:
             raise RecipeError(f"{source}: more than {LARGEST:,} characters, which no recipe has")
     except (OSError, UnicodeDecodeError, ValueError):  # ValueError: of a name with a zero byte
-        name = source if len(source) < 100 else f"{source[:100]}..."
+        name = source if len(source) <= 100 else f"{source[:100]}..."
         shown = f"{meant(source, _names())}give a TOML file or a name that 'featdyn train --list' shows"
         raise RecipeError(f"no recipe {name!r}: {shown}") from None
     values = parse_toml(text, source)
