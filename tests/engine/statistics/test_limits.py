@@ -71,6 +71,9 @@ CASES: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
         [0, 5],
     ),
     "slack": (lambda v: interactions.and_or(V, slack=v, tolerance=1e9), [0.0], [-TINY, np.inf]),
+    "sgd learning rate": (lambda v: sgd(learning_rate=v), [TINY], [0.0, np.inf]),
+    "sgd iterations": (lambda v: sgd(iterations=v), [1], [0]),
+    "sgd momentum": (lambda v: sgd(momentum=v), [0.0], [-TINY, 1.0]),
     "joint share": (lambda v: joint(share=v), [0.0, 1.0], [-TINY, 1 + TINY]),
     "joint slack": (lambda v: joint(slack=v), [0.0], [-TINY, np.inf]),
     "joint iterations": (lambda v: joint(iterations=v), [1], [0]),
@@ -81,6 +84,10 @@ CASES: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
     "sparse threshold": (lambda v: sparse(threshold=v), [1.0], [0.0, np.inf]),
     "sparse queries": (lambda v: sparse(max_queries=v), [1312], [1311]),
 }
+
+
+def sgd(**options: Any) -> Any:
+    return interactions.and_or(V, method="sgd", tolerance=1e9, **{"iterations": 1, **options})
 
 
 def joint(**options: Any) -> Any:
