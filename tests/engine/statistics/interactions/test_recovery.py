@@ -154,7 +154,7 @@ def test_a_budget_is_kept_and_a_constant_has_no_terms() -> None:
         (lambda m: m[:, 0], {"max_order": 9}, ValueError, "max_order"),
         (lambda m: m[:, 0], {"basis": "xor"}, ValueError, "basis"),
         (lambda m: m[:, 0], {"threshold": 0.0}, ValueError, "threshold"),
-        (lambda m: m[:, 0], {"max_queries": 100}, ValueError, "max_queries"),
+        (lambda m: m[:, 0], {"max_queries": 100}, ValueError, "max_queries must be at least 1312, got 100"),
     ],
 )
 def test_bad_input_is_one_line(f, options, error, message: str) -> None:

@@ -59,6 +59,25 @@ def final_network(samples: int = 6, n: int = 5) -> np.ndarray:
     return np.stack([worlds.planted(n, 12, rng, (1, n)) for _ in range(samples)])
 
 
+@pytest.mark.parametrize("noise", [1e-3, 0.1, 3.0])
+def test_the_strength_of_theory_is_that_of_the_filtered_salient_ones(noise: float) -> None:
+    n, rng = 4, np.random.default_rng(3)
+    both = np.stack([[worlds.planted(n, 4, rng, (1, n)) for _ in range(3)] for _ in range(2)])
+    both[1] *= [[[1.0]], [[1e-3]], [[2.0]]]
+    matrix, order = dense_filter(n, noise), np.array([s.bit_count() for s in range(2**n)])
+    found = theoretical_strength(worlds.model(both), noise)
+    for k in range(2):
+        spans = both[k].sum((-2, -1))
+        w = np.where(np.abs(both[k]) >= 0.03 * np.abs(spans).mean(), both[k], 0) @ matrix.T
+        w[..., 0] = 0  # v(0) is no interaction
+        kept = np.abs(w) >= 0.03 * np.abs(w.sum((-2, -1))).mean()
+        expected = [
+            [np.abs(x * on)[:, order == j].sum() for j in range(1, n + 1)] for x, on in zip(w, kept, strict=True)
+        ]
+        np.testing.assert_allclose(found[k], expected, atol=1e-8)
+        assert not kept[..., 1:].all()
+
+
 @pytest.mark.parametrize("noise", [0.01, 0.3])
 def test_the_noise_of_a_checkpoint_is_found(noise: float) -> None:
     final = worlds.model(final_network())
