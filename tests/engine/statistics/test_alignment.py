@@ -105,6 +105,25 @@ def test_halves_and_drift_are_those_of_the_directions(n: int, p: int, seed: int)
             np.testing.assert_allclose(drift.halves[:, i], halved, rtol=1e-6)
 
 
+@pytest.mark.parametrize("center", ["known", "estimated"])
+def test_drift_along_as_many_directions_as_there_are(center: str) -> None:
+    rng = np.random.default_rng(3)
+    x, d = rng.standard_normal((9, 4)) + 1, rng.standard_normal(4)
+    found = alignment.drift_share(x, x @ d, d @ d, (1, 3, 4, 7), center=center)  # type: ignore[arg-type]
+    rows = x - x.mean(0) if center == "estimated" else x
+    v = np.linalg.svd(rows)[2]
+    shares = np.cumsum(np.square(v @ d)) / (d @ d)
+    np.testing.assert_allclose(found.share, [shares[0], shares[2], 1, 1])
+    np.testing.assert_allclose(found.random, [0.25, 0.75, 1, 1])
+    assert np.isnan(found.pvalue).tolist() == [False, False, True, True]
+    assert found.pvalue[1] == pytest.approx(stats.beta(1.5, 0.5).sf(shares[2]))
+    few = alignment.drift_share(x[:3], x[:3] @ d, d @ d, (1, 2, 3, 4), center=center)  # type: ignore[arg-type]
+    held = np.linalg.svd(x[:3] - (x[:3].mean(0) if center == "estimated" else 0))[2]
+    rank = 2 if center == "estimated" else 3
+    parts = np.cumsum(np.square(held[:rank] @ d))[np.minimum(range(4), rank - 1)] / (d @ d)
+    np.testing.assert_allclose(few.share, parts)
+
+
 def test_drift_is_put_beside_directions_of_other_draws() -> None:
     """A sum of mini-batch gradients lies in their span: far above a random subspace, and not above other batches'."""
     rng = np.random.default_rng(9)

@@ -75,7 +75,7 @@ def test_a_fit_is_least_squares_with_weights_without_what_they_do_not_support() 
 
 
 @pytest.mark.parametrize("noise", [0.05, 1.0, 5.0])
-@pytest.mark.parametrize("samples", [80, 20, 7])
+@pytest.mark.parametrize("samples", [80, 20, 12, 11])
 def test_the_fit_of_what_is_not_sparse_is_a_ridge_of_least_cross_validation(noise: float, samples: int) -> None:
     """Of all terms of up to so many variables, where they are at most half as many as the values."""
     masks, rng = MASKS[:samples], np.random.default_rng(2)

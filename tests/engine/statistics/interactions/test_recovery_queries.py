@@ -61,7 +61,7 @@ def test_a_budget_is_used_up_and_not_exceeded() -> None:
     queries.allow(3)
     with pytest.raises(Spent):
         queries.ask(MASKS[2:4], 2)
-    values, times = queries.ask(MASKS[2:5], 1)
+    values, times = queries.ask(MASKS[4:7], 1)  # others than those that were too many
     assert queries.count == 8
     assert (values > 0).all()
     assert times.tolist() == [1, 1, 1]
