@@ -68,6 +68,25 @@ def test_all_quality_is_the_best_linear_fit():
     assert biased.cumulative_utilisation[-1] < 0.7  # the constant is none of the features
 
 
+@pytest.mark.parametrize(
+    ("share", "tolerance", "counts"), [(1e-3, 1e-2, False), (1e-3, 1e-4, True), (1e-9, 1e-6, False)]
+)
+def test_directions_below_the_tolerance_count_for_none(share, tolerance, counts):
+    """Of two directions of outputs, or of targets, the second is so much weaker."""
+    x, _, rng = labelled(4)
+    both = np.linalg.qr(rng.standard_normal((60, 2)))[0]
+    held = both if counts else both[:, :1]
+    weak = (both * [1, share]) @ [[0.6, 0.8], [-0.8, 0.6]]
+    strong, rank = rng.standard_normal((60, 3)), 1 + counts
+    one = feature_metrics(x, weak, strong, tolerance=tolerance)
+    other = feature_metrics(x, strong, weak, tolerance=tolerance)
+    wanted = feature_metrics(x, held, strong)
+    assert (one.output_rank, other.target_rank, one.target_rank) == (rank, rank, 3)
+    np.testing.assert_allclose(one.utilisation, wanted.utilisation, rtol=1e-6)
+    np.testing.assert_allclose(other.quality, wanted.utilisation, rtol=1e-6)
+    np.testing.assert_allclose(other.cumulative_quality, np.cumsum(wanted.utilisation) / rank, rtol=1e-6)
+
+
 def test_dead_directions_and_zeros():
     x, labels, _ = labelled(1)
     x[:, 3:] = 0
@@ -119,11 +138,12 @@ def test_a_simplex_has_collapsed():
 
 def test_absent_classes_are_left_out_and_one_class_is_refused():
     x, labels, rng = labelled(2)
-    outputs = rng.standard_normal((60, 9))
-    some, gap = neural_collapse(x, labels, outputs=outputs), np.array([0, 3, 5, 8])
-    spread = neural_collapse(x, gap[labels], outputs=outputs[:, [0, 4, 5, 1, 6, 2, 7, 8, 3]])
-    assert spread.within == pytest.approx(some.within)
-    assert np.isfinite(spread.nearest)
+    outputs, w, gap = rng.standard_normal((60, 9)), rng.standard_normal((9, 9)), np.array([0, 3, 5, 8])
+    some = neural_collapse(x, labels, outputs=outputs[:, gap], weight=w[gap])
+    spread = neural_collapse(x, gap[labels], outputs=outputs, weight=w)
+    assert vars(spread) == pytest.approx(vars(some))
+    assert vars(neural_collapse(x, gap[labels])) == pytest.approx(vars(neural_collapse(x, labels)), nan_ok=True)
+    assert np.isnan(neural_collapse(x, labels, weight=0 * w).duality)
     with pytest.raises(ValueError, match="two classes at least, got 1"):
         neural_collapse(x, 0 * labels)
     same = neural_collapse(np.ones((6, 3)), np.arange(6) % 2)
