@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from featdyn.statistics import similarity as alike
 from featdyn.statistics.cka import Grams
@@ -104,6 +104,82 @@ def test_svcca_and_pwcca_weigh_what_they_say():
     left, rho, _ = np.linalg.svd(u.T @ t[0], full_matrices=False)
     weight = np.abs((u @ left).T @ (x - x.mean(0))).sum(1)
     assert alike.pwcca(x, y) == pytest.approx((weight * rho).sum() / weight.sum())
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 1.0])
+def test_svcca_takes_as_many_directions_as_hold_the_share(share):
+    x, y, _ = draw(12, n=60)
+    leading = []
+    for z in (x, y):
+        u, s, _ = np.linalg.svd(z - z.mean(0), full_matrices=False)
+        held = np.cumsum(s**2) / (s**2).sum()
+        leading.append(u[:, : int((held < share - 1e-12).sum()) + 1])
+    rho = np.linalg.svd(leading[0].T @ leading[1], compute_uv=False)
+    assert alike.svcca(x, y, share=share) == pytest.approx(rho.mean())
+
+
+@pytest.mark.parametrize(("n", "defined"), [(12, False), (13, True)])
+def test_canonical_correlations_need_more_samples_than_variables(n, defined):
+    x, y, _ = draw(6, n=n)
+    for measure in (alike.mean_cca, alike.pwcca, lambda x, y: alike.svcca(x, y, share=1.0)):
+        assert np.isfinite(measure(x, y)) == defined  # 5 and 7 variables, the mean is one more
+
+
+@pytest.mark.parametrize("k", [1, 2, 7])
+def test_neighbours_of_any_number(k):
+    x, y, _ = draw(13, n=15)
+    near = []
+    for z in (x, y):
+        z = (z - z.mean(0)) / np.linalg.norm(z - z.mean(0), axis=1)[:, None]
+        cosine = z @ z.T - 9 * np.eye(15)
+        near.append([set(row) for row in np.argsort(-cosine, 1)[:, :k].tolist()])
+    wanted = np.mean([len(a & b) / len(a | b) for a, b in zip(*near, strict=True)])
+    assert alike.jaccard(x, y, k=k) == pytest.approx(wanted)
+    some, room = np.random.default_rng(0), range(1, 15)
+    common = [len(set(some.choice(room, k, False)) & set(some.choice(room, k, False))) for _ in range(4000)]
+    expected = k**2 / 14
+    assert np.mean(common) == pytest.approx(expected, rel=0.12)
+    assert alike.jaccard_chance(15, k) == pytest.approx(expected / (2 * k - expected))
+
+
+@pytest.mark.parametrize("compare", ["spearman", "cosine"])
+def test_the_ceiling_is_of_each_subject_with_the_means(compare):
+    subjects = np.random.default_rng(5).random((3, 20)) + 0.5
+    ready = np.stack([rankdata(row) - 10.5 for row in subjects]) if compare == "spearman" else subjects
+    ready = ready / np.linalg.norm(ready, axis=1, keepdims=True)
+
+    def cosine(a, b):
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    lower = np.mean([cosine(ready[i], np.delete(ready, i, 0).mean(0)) for i in range(3)])
+    upper = np.mean([cosine(row, ready.mean(0)) for row in ready])
+    assert alike.noise_ceiling(subjects, compare=compare) == pytest.approx((lower, upper))
+    for one in (subjects[:1], subjects[:, :1]):
+        with pytest.raises(ValueError, match="at least 2 rows and 2 columns"):
+            alike.noise_ceiling(one)
+
+
+def test_dissimilarities_that_are_not_known_or_of_other_pairs():
+    a = np.array([0.5, 1.0, 0.2])
+    for unknown in ([0.5, np.nan, 1.0], [np.inf, 1.0, 2.0]):
+        assert np.isnan([alike.rsa(a, unknown), alike.rsa(unknown, a)]).all()
+    for other in (a[:2], a[None]):
+        with pytest.raises(ValueError, match="one shape"):
+            alike.rsa(a, other)
+    with pytest.raises(ValueError, match="one shape"):
+        alike.rsa(a[None], a[None])
+    assert np.isnan(alike.rsa(a, np.zeros(3), compare="cosine"))
+    equal = alike.dissimilarities([[1.0, 2, 3], [5, 5, 5], [3, 1, 4]])
+    assert np.isnan(equal).tolist() == [True, False, True]
+
+
+def test_imbalance_of_the_fewest_samples():
+    x = np.array([[0.0], [1.0], [3.0]])
+    # The nearest of each in x are at 1, 0 and 1; in y = (3, 1, 0) these are second, second and first.
+    assert alike.information_imbalance(x, x[::-1]) == pytest.approx(2 / 3 * (1 + 2 + 1) / 3)
+    assert np.isnan(alike.information_imbalance(x[:2], x[:2]))
+    for still in (np.ones((3, 1)), np.ones((3, 2))):
+        assert np.isnan([alike.information_imbalance(x, still), alike.information_imbalance(still, x)]).all()
 
 
 def test_dissimilarities_and_their_ranks():
