@@ -20,6 +20,8 @@ from featdyn.statistics import (
     sphericity,
     two_sample,
 )
+from featdyn.statistics.jackknife import jackknife_interval
+from featdyn.statistics.ratios import ratio_interval
 from tests.engine.limits import check_limits
 
 RNG = np.random.default_rng(0)
@@ -53,7 +55,19 @@ CASES: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
     "jaccard k": (lambda v: similarity.jaccard(X, Y, k=v), [1, 11], [0]),
     "wilson shares": (lambda v: resampling.wilson(v, 4), [0.0, 1.0], [-TINY, 1 + TINY]),
     "wilson size": (lambda v: resampling.wilson(0.5, v), [1], [0]),
-    "level": (lambda v: resampling.wilson(0.5, 4, level=v), [TINY, 1 - TINY], [0.0, 1.0]),
+    **{
+        f"level of {what}": (call, [TINY, 1 - TINY], [0.0, 1.0])
+        for what, call in {
+            "wilson": lambda v: resampling.wilson(0.5, 4, level=v),
+            "a share": lambda v: resampling.share_interval([0, 1], level=v),
+            "a difference": lambda v: resampling.difference_interval([0, 1], level=v),
+            "a mean": lambda v: resampling.mean_interval([1.0], level=v),
+            "a ratio": lambda v: ratio_interval([0, 1], [1, 1], level=v),
+            "a jackknife": lambda v: jackknife_interval(1.0, [1.0], level=v),
+        }.items()
+    },
+    "shares of a share": (lambda v: resampling.share_interval([0.5, v]), [0.0, 1.0], [-TINY, 1 + TINY]),
+    "shares of a difference": (lambda v: resampling.difference_interval([0, v]), [-1.0, 1.0], [-1 - TINY, 1 + TINY]),
     "benjamini_hochberg": (lambda v: multiplicity.benjamini_hochberg([v, 0.5]), [0.0, 1.0], [-TINY, 1 + TINY]),
     "holm": (lambda v: multiplicity.holm([v, 0.5]), [0.0, 1.0], [-TINY, 1 + TINY]),
     "westfall_young draws": (lambda v: multiplicity.westfall_young([1.0], np.zeros((v, 1))), [1], [0]),

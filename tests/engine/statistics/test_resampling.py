@@ -223,6 +223,17 @@ def test_repeats_without_a_spread_have_no_interval_but_a_reason() -> None:
     assert mean_estimate([0.5]).minus(0.1).reason
 
 
+def test_intervals_of_no_rows_and_of_one_number() -> None:
+    for measure in (resampling.share_interval, resampling.difference_interval, resampling.mean_interval):
+        assert measure(np.zeros((0, 5))).low.shape == (0,)
+        for wrong in (0.5, np.zeros((3, 0))):
+            with pytest.raises(ValueError, match=r"must have shape \(\.\.\., N\) with N >= 1"):
+                measure(wrong)
+        one = measure([1.0], groups=["a"])
+        assert one.estimate == 1
+        assert np.isnan(one.low) == (measure is resampling.mean_interval)
+
+
 def test_refusals() -> None:
     for call, message in (
         (lambda: resampling.share_interval([0.5, 1.5]), "between 0 and 1"),
