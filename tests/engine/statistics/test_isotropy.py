@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,9 @@ from scipy import stats
 
 from featdyn.statistics import Gram, count_directions, isotropy, multiplicity, tail_shape
 from featdyn.statistics.assumptions import LEVEL, Assumptions
-from featdyn.statistics.family import FAMILY, ROBUST
+from featdyn.statistics.family import FAMILY, ROBUST, run_family
+from featdyn.statistics.gram import centred
+from featdyn.statistics.tails import Tail
 from tests.engine.statistics import laws
 
 NULLS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
@@ -148,6 +151,46 @@ def test_table_and_records() -> None:
     raw = [e.result.pvalue for e in valid if e.result is not None]
     np.testing.assert_allclose([e.benjamini_hochberg for e in valid], stats.false_discovery_control(raw))
     np.testing.assert_allclose([e.holm for e in valid], multiplicity.holm(raw))
+
+
+@pytest.mark.parametrize("tail", ["gaussian", "independent", "elliptical"])
+@pytest.mark.parametrize(
+    ("n", "p", "computed", "accurate"),
+    [
+        # Beside those of any size (john from m = 10 on, largest root, sign test, given the lengths): those of m, p of
+        # at least 10; mauchly, of p < m and up to m / 5; corrected_lrt, of p < m; quasi_lrt, of p > m and from 5 m on.
+        (3, 2, {"mauchly", "corrected_lrt", "large"}, set()),
+        (4, 4, {"fisher", "large"}, set()),
+        (9, 2, {"fisher", "mauchly", "corrected_lrt", "large"}, set()),
+        (10, 2, {"fisher", "mauchly", "corrected_lrt", "large"}, {"john", "mauchly"}),
+        (10, 3, {"fisher", "mauchly", "corrected_lrt", "large"}, {"john"}),
+        (10, 10, {"fisher", "large"}, {"john", "fisher", "large"}),
+        (11, 10, {"fisher", "mauchly", "corrected_lrt", "large"}, {"john", "fisher", "corrected_lrt", "large"}),
+        (12, 9, {"fisher", "mauchly", "corrected_lrt", "large"}, {"john"}),
+        (9, 45, {"fisher", "quasi_lrt", "large"}, {"quasi_lrt"}),
+        (9, 44, {"fisher", "quasi_lrt", "large"}, set()),
+        (10, 11, {"fisher", "quasi_lrt", "large"}, {"john", "fisher", "large"}),
+    ],
+)
+def test_which_tests_are_computed_and_which_hold(
+    n: int, p: int, computed: set[str], accurate: set[str], tail: Tail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The largest root of few coordinates is simulated, which is not asked about here.
+    monkeypatch.setitem(FAMILY, "largest_root", replace(FAMILY["largest_root"], test=FAMILY["john"].test))
+    always, large = {"john", "largest_root", *ROBUST}, {"ledoit_wolf", "wang_yao", "srivastava", "chen_zhang_zhong"}
+    computed = always | computed - {"large"} | large
+    accurate = (always - {"john"}) | accurate - {"large"} | (large if "large" in accurate else set())
+    allowed = {
+        "gaussian": computed,
+        "independent": {"wang_yao", "chen_zhang_zhong", *ROBUST},
+        "elliptical": set(ROBUST),
+    }
+    entries = run_family(centred(laws.gaussian(np.random.default_rng(0), n, p), "known"), tail, 0)
+    assert {e.name for e in entries if e.result is not None} == computed
+    assert {e.name for e in entries if e.valid} == accurate & allowed[tail]
+    for e in entries:
+        assert (e.reason == "") == e.valid
+        assert np.isnan([e.holm, e.benjamini_hochberg]).tolist() == [not e.valid] * 2
 
 
 @settings(deadline=None, max_examples=60)
