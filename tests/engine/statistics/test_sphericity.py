@@ -33,8 +33,12 @@ def run(name: str, x: np.ndarray | Gram, center: str) -> TestResult | None:
 @given(st.tuples(sizes(7, 20), sizes(2, 30)), st.integers(0, 20), CENTERS)
 def test_statistics_are_those_of_the_covariance_matrix(shape: tuple[int, int], seed: int, center: str) -> None:
     x = np.random.default_rng(seed).standard_normal(shape) * np.linspace(1, 2, shape[1]) + 0.3
+    p = shape[1]
     for name, expected in reference.statistics(x, center).items():
-        assert TESTS[name](x, center=center).statistic == pytest.approx(expected, rel=1e-7, abs=1e-7)
+        found = TESTS[name](x, center=center)
+        assert found.statistic == pytest.approx(expected, rel=1e-7, abs=1e-7)
+        law = stats.chi2(p * (p + 1) / 2 - 1) if name in ("john", "mauchly") else stats.norm()
+        assert found.pvalue == pytest.approx(law.sf(expected), rel=1e-5, abs=1e-9)
 
 
 def test_quasi_lrt_is_that_of_the_dual_covariance() -> None:
@@ -253,6 +257,48 @@ def test_the_fourth_moment_shifts_the_corrected_likelihood_ratio_by_its_share(b)
     scale = np.sqrt(-2 * np.log(1 - ratio) - 2 * ratio)
     gaussian, other = (sphericity.corrected_lrt(x, excess_kurtosis=kurtosis) for kurtosis in (0.0, b))
     np.testing.assert_allclose(other.statistic - gaussian.statistic, -b * ratio / 2 / scale, rtol=1e-10)
+
+
+@pytest.mark.parametrize("b", [None, -1.2, 0.0, 6.0])
+def test_the_fourth_moment_shifts_john_s_and_the_likelihood_ratio_of_many_coordinates(b: float | None) -> None:
+    x = np.random.default_rng(1).laplace(size=(12, 40))
+    own = centred(x, "estimated").excess_kurtosis if b is None else b
+    found = sphericity.wang_yao(x, excess_kurtosis=b)
+    assert found.statistic == pytest.approx(sphericity.ledoit_wolf(x).statistic - own / 2)
+    found = sphericity.quasi_lrt(x, excess_kurtosis=b)
+    assert found.statistic == pytest.approx(reference.quasi_lrt(x) - own / 2)
+    assert found.extras["excess_kurtosis"] == own
+    assert ("Gaussian" in found.assumptions) == (b == 0)
+    x = x.T
+    own = centred(x, "estimated").excess_kurtosis if b is None else b
+    given, gaussian = sphericity.corrected_lrt(x, excess_kurtosis=b), sphericity.corrected_lrt(x)
+    ratio = 12 / 39
+    assert given.statistic - gaussian.statistic == pytest.approx(
+        -own * ratio / 2 / np.sqrt(-2 * np.log(1 - ratio) - 2 * ratio)
+    )
+    assert ("Gaussian" in given.assumptions) == (b == 0)
+
+
+@pytest.mark.parametrize("center", ["known", "estimated"])
+def test_sizes_at_which_a_test_begins(center: str) -> None:
+    x = np.random.default_rng(2).standard_normal((9, 9))
+    known = {"center": center}
+    m = 9 - (center == "estimated")
+    for p in range(m - 1, m + 2):
+        wide = np.c_[x, x[:, :1] ** 2][:, :p]
+        for name, works in (("mauchly", p < m), ("corrected_lrt", p < m), ("quasi_lrt", p > m)):
+            if works:
+                assert np.isfinite(TESTS[name](wide, **known).statistic)
+            else:
+                with pytest.raises(ValueError, match=rf"{name} needs p [<>] m, got x of shape \(9, {p}\), m = {m}"):
+                    TESTS[name](wide, **known)
+    for n in (3, 4, 5, 6):
+        m = n - (center == "estimated")
+        if m > 3:
+            assert np.isfinite(sphericity.fisher(x[:n], **known).statistic)  # type: ignore[arg-type]
+        else:
+            with pytest.raises(ValueError, match=rf"fisher needs m >= 4, got x of shape \({n}, 9\), m = {m}"):
+                sphericity.fisher(x[:n], **known)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("p", [3, 50, 3000])
