@@ -18,7 +18,7 @@ from featdyn.statistics.assumptions import LEVEL, Assumptions
 from featdyn.statistics.family import FAMILY, ROBUST, run_family
 from featdyn.statistics.gram import centred
 from featdyn.statistics.tails import Tail
-from tests.engine.statistics import laws
+from tests.engine.statistics import laws, reference
 
 NULLS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "gaussian": lambda rng: laws.gaussian(rng, 64, 256),
@@ -323,6 +323,26 @@ def test_counting_has_its_level() -> None:
     rng = np.random.default_rng(5)
     counts = [count_directions(laws.elliptical(rng, 60, 200, 3), center="known").count for _ in range(60)]
     assert sum(c != 0 for c in counts) <= stats.binom.isf(1e-4, 60, 0.05)
+
+
+@pytest.mark.parametrize(("n", "p"), [(6, 2), (20, 7), (9, 30)])
+@pytest.mark.parametrize("center", ["known", "estimated"])
+def test_a_tail_is_told_by_moments_of_lengths_and_entries(n: int, p: int, center: str) -> None:
+    x = np.random.default_rng([n, p]).standard_t(4, (n, p)) * np.linspace(1, 2, p)
+    found = tail_shape(x, center=center)  # type: ignore[arg-type]
+    rows = x - x.mean(0) if center == "estimated" else x
+    squares = np.square(rows).sum(1)
+    products = rows @ rows.T
+    t1, t2 = reference.czz_sums(x)
+    pooled = n * p * (rows**4).sum() / np.square(rows).sum() ** 2 - 3
+    if center == "known":
+        t1, t2 = squares.mean(), (np.square(products).sum() - np.square(squares).sum()) / (n * (n - 1))
+    else:  # the fourth cumulant and the variance of a deviation from a mean of n
+        pooled *= (1 - 1 / n) ** 2 / ((1 - 1 / n) ** 4 + (n - 1) / n**4)
+    assert found.dispersion == pytest.approx(squares.var(ddof=1) / squares.mean() ** 2)
+    assert found.gaussian_dispersion == pytest.approx(2 * max(t2 / t1**2, 1 / p))
+    assert found.excess_kurtosis == pytest.approx(pooled)
+    assert found.john_shift == pytest.approx(p * (found.dispersion - found.gaussian_dispersion))
 
 
 @pytest.mark.parametrize(("p", "last"), [(400, 0.05), (30, 1.0), (400, 1.0), (12, 0.001)])

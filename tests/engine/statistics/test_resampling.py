@@ -188,6 +188,20 @@ def test_repeats_are_welchs_and_students() -> None:
         assert (cut.low, cut.high) == pytest.approx((own.low + 0.1, own.value + 0.1))
 
 
+@pytest.mark.parametrize("values", [[0.9, 0.7], [1.0, 3.0, 2.0], list(np.arange(20.0) ** 2)])
+@pytest.mark.parametrize(("level", "power"), [(0.05, 0.8), (0.01, 0.5), (0.2, 0.99)])
+def test_the_least_distance_that_is_seen_has_the_power_of_students_test(
+    values: list[float], level: float, power: float
+) -> None:
+    found, n = mean_estimate(values), len(values)
+    error = np.std(values, ddof=1) / np.sqrt(n)
+    assert found.error == pytest.approx(error)
+    shift = found.least_seen(level, power) / error
+    assert stats.nct.sf(stats.t.isf(level / 2, n - 1), n - 1, shift) == pytest.approx(power)
+    assert found.least_seen() == found.least_seen(0.05, 0.8)
+    assert np.isnan(mean_estimate([1.0]).least_seen())
+
+
 def test_means_are_students_of_the_groups() -> None:
     rng = np.random.default_rng(2)
     x = rng.exponential(size=80)

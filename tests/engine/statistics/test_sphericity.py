@@ -59,6 +59,14 @@ def test_chen_zhang_zhong_equals_the_quadruple_sum(p: int) -> None:
     assert known.extras["T2"] == pytest.approx((np.sum(products**2) - np.sum(np.diag(products) ** 2)) / 42, rel=1e-12)
 
 
+@pytest.mark.parametrize("power", [-150, 3, 150])
+def test_moments_are_in_the_units_of_the_draws(power: int) -> None:
+    x = np.random.default_rng(0).standard_normal((7, 9))
+    plain, other = (sphericity.chen_zhang_zhong(z).extras for z in (x, np.ldexp(x, power)))
+    assert other["T1"] == pytest.approx(plain["T1"] * 2.0 ** (2 * power))
+    assert other["T2"] == pytest.approx(plain["T2"] * 2.0 ** (4 * power))
+
+
 def test_sign_and_exact_statistics_are_those_of_the_draws() -> None:
     x = laws.elliptical(np.random.default_rng(0), 11, 30)
     for center, rows, every in (("known", x, x), ("estimated", x[0:10:2] - x[1:10:2], x - x.mean(0))):
@@ -179,6 +187,22 @@ def test_tracy_widom_quantiles() -> None:
     assert (np.diff(values[40:]) < 0).all()
 
 
+@pytest.mark.parametrize(("n", "p"), [(41, 60), (61, 20), (30, 500)])
+@pytest.mark.parametrize("excess", [0.0, 3.0])
+def test_the_largest_root_is_standardised_and_the_trace_s_share_taken_off(n: int, p: int, excess: float) -> None:
+    x, m = laws.planted(np.random.default_rng(5), n, p, 1, excess), n - 1
+    roots = np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2
+    a, b = np.sqrt(m - 0.5), np.sqrt(p - 0.5)
+    mu, s = (a + b) ** 2, (a + b) * (1 / a + 1 / b) ** (1 / 3)
+    found = sphericity.largest_root(x)
+    assert found.statistic == pytest.approx((m * p * roots[0] / roots.sum() - mu) / s)
+    assert found.extras["share"] == pytest.approx(roots[0] / roots.sum())
+    assert found.extras["tracy_widom_pvalue"] == pytest.approx(tracy_widom.survival(found.statistic))
+    variance = 2 / (m * p) * (mu / s) ** 2
+    assert variance < 0.5
+    assert found.pvalue == pytest.approx(tracy_widom.survival_without_trace(found.statistic, variance))
+
+
 @pytest.mark.parametrize(("n", "p"), [(4, 3), (9, 10), (30, 200), (400, 5)])
 def test_largest_root_holds_its_level_from_tiny_to_large(n: int, p: int) -> None:
     rng = np.random.default_rng(7)
@@ -195,6 +219,21 @@ def test_sign_test_holds_small_levels_with_few_rows_or_coordinates(n: int, p: in
     )
     assert np.mean(pvalues <= 0.01) == pytest.approx(0.01, abs=4 * np.sqrt(0.01 / 3000))
     assert np.mean(normal <= 0.01) > 0.015
+
+
+@pytest.mark.parametrize("n", [3, 4, 9, 40])
+@pytest.mark.parametrize("p", [2, 3, 11, 200])
+def test_the_sign_test_has_the_variance_and_the_skewness_of_random_directions(n: int, p: int) -> None:
+    """Of all pairs, each a Beta law, and of all triangles: given two sides' ends, the mean of both is the third's."""
+    square = stats.beta(1 / 2, (p - 1) / 2)
+    variance, third = (square.expect(lambda b, k=k: (p * b - 1) ** k) for k in (2, 3))
+    pairs, triangles = n * (n - 1) / 2, n * (n - 1) * (n - 2) / 6
+    skewness = (pairs * third + 6 * triangles * variance**2 / (p - 1)) / (pairs * variance) ** 1.5
+    x = laws.elliptical(np.random.default_rng([n, p]), n, p) * np.linspace(1, 2, p)
+    found = sphericity.sign_test(x, center="known")
+    assert found.statistic == pytest.approx(found.extras["Q"] / np.sqrt(variance / pairs), rel=1e-6)
+    assert found.pvalue == pytest.approx(stats.pearson3(skewness).sf(found.statistic), rel=1e-5)
+    assert found.extras["normal_pvalue"] == pytest.approx(stats.norm.sf(found.statistic))
 
 
 @settings(deadline=None, max_examples=15)
