@@ -45,6 +45,8 @@ CASES: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
     "count_directions alpha": (lambda v: count_directions(X, alpha=v), [TINY, 1 - TINY], [0.0, 1.0]),
     "isotropy alpha": (lambda v: isotropy(X, alpha=v), [TINY, 1 - TINY], [0.0, 1.0]),
     "sign_test rows": (lambda v: sphericity.sign_test(X[:v], center="known"), [3], [2]),
+    "unbiased rows": (lambda v: sphericity.chen_zhang_zhong(X[:v]), [4], [3]),
+    "unbiased rows about zero": (lambda v: sphericity.chen_zhang_zhong(X[:v], center="known"), [3], [2]),
     "exact replicates": (lambda v: sphericity.exact_norm_conditional(X, replicates=v), [1], [0]),
     "exact rows": (lambda v: sphericity.exact_norm_conditional(X[:v], replicates=2), [4], [3]),
     "mauchly columns": (lambda v: sphericity.mauchly(X[:6, :v], center="known"), [5], []),

@@ -62,9 +62,12 @@ def test_chen_zhang_zhong_equals_the_quadruple_sum(p: int) -> None:
 @pytest.mark.parametrize("power", [-150, 3, 150])
 def test_moments_are_in_the_units_of_the_draws(power: int) -> None:
     x = np.random.default_rng(0).standard_normal((7, 9))
-    plain, other = (sphericity.chen_zhang_zhong(z).extras for z in (x, np.ldexp(x, power)))
-    assert other["T1"] == pytest.approx(plain["T1"] * 2.0 ** (2 * power))
-    assert other["T2"] == pytest.approx(plain["T2"] * 2.0 ** (4 * power))
+    plain, kurtosis = sphericity.chen_zhang_zhong(x).extras, sphericity.wang_yao(x).extras["excess_kurtosis"]
+    for moved in (np.ldexp(x, power), Gram.of(np.ldexp(x, power))):
+        other = sphericity.chen_zhang_zhong(moved).extras
+        assert other["T1"] == pytest.approx(plain["T1"] * 2.0 ** (2 * power))
+        assert other["T2"] == pytest.approx(plain["T2"] * 2.0 ** (4 * power))
+        assert sphericity.wang_yao(moved).extras["excess_kurtosis"] == pytest.approx(kurtosis)
 
 
 def test_sign_and_exact_statistics_are_those_of_the_draws() -> None:
@@ -166,6 +169,34 @@ def test_the_exact_test_repeats_and_counts_its_draws() -> None:
     assert first.extras["replicates"] < 999  # fifty exceedances end it
     with pytest.raises(ValueError, match="replicates"):
         sphericity.exact_norm_conditional(x, replicates=0)
+
+
+@pytest.mark.parametrize("center", ["known", "estimated"])
+@pytest.mark.parametrize("block", [1, 7 * 24, 50 * 24, 10**9])
+def test_fifty_exceedances_end_the_exact_test_in_whatever_blocks(
+    block: int, center: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted one redrawn set after the other."""
+    for seed in range(3):
+        x = laws.gaussian(np.random.default_rng(seed), 6, 5)
+        c = centred(x, center)  # type: ignore[arg-type]
+        sums = []
+        for uniform in wishart.directions(6, 5, 400, np.random.default_rng(seed)):
+            for rows in c.redrawn(uniform):
+                gram = rows @ rows.T
+                sums.append(np.square(gram).sum() / np.trace(gram) ** 2)
+        observed = np.square(c.rows @ c.rows.T).sum() / c.square_norms.sum() ** 2
+        reached = np.cumsum(np.array(sums) >= observed)
+        drawn = int(np.searchsorted(reached, 50)) + 1 if reached[-1] >= 50 else 400
+        wanted = 50 / drawn if reached[-1] >= 50 else (1 + reached[-1]) / 401
+        monkeypatch.setattr(wishart, "_BLOCK", block)
+        found = sphericity.exact_norm_conditional(
+            x,
+            center=center,
+            replicates=400,
+            rng=np.random.default_rng(seed),  # type: ignore[arg-type]
+        )
+        assert (found.pvalue, found.extras["replicates"]) == (pytest.approx(wanted), drawn)
 
 
 def test_tracy_widom_quantiles() -> None:
