@@ -150,6 +150,17 @@ def test_what_does_not_vary_has_none():
         assert np.isnan(low_rank_of_moments(accumulate(features, outputs)).value)
 
 
+@pytest.mark.parametrize(("step", "seen"), [(1e-9, True), (1e-11, True), (1e-14, False)])
+def test_what_varies_by_rounding_alone_does_not_vary(step, seen):
+    x, f = draw(7, 30, 4, 3, shift=0.0)
+    x, f = x / np.abs(x).max(), f / np.abs(f).max()
+    for features, outputs in ((1 + step * x, f), (x, 1 + step * f)):
+        for found in (low_rank_measure(features, outputs), low_rank_of_moments(accumulate(features, outputs))):
+            assert np.isfinite(found.value) == seen
+            assert found.rank == 3 * seen
+            assert np.isfinite(found.reference) == seen
+
+
 def test_bad_input_is_one_line():
     x, f = draw(4, 20, 4, 2)
     with pytest.raises(ValueError, match="outputs must have 20 rows"):
@@ -158,5 +169,7 @@ def test_bad_input_is_one_line():
         low_rank_measure(np.where(x > 2, np.nan, x), f)
     with pytest.raises(ValueError, match="must be finite"):
         low_rank_of_moments(accumulate(np.where(x > 2, np.inf, x), f))
+    with pytest.raises(ValueError, match="must be finite"):
+        low_rank_of_moments(accumulate(x, np.where(f > 2, np.nan, f)))
     with pytest.raises(ValueError, match="of features and outputs"):
         low_rank_of_moments(accumulate(x))

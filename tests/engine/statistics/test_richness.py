@@ -15,6 +15,7 @@ from featdyn.statistics.richness import (
     kernel_deviation,
     kernel_deviation_of_moments,
     neural_collapse,
+    of_class_moments,
     parameter_distance,
     parameter_norm,
 )
@@ -53,6 +54,8 @@ def test_metrics_are_those_of_the_eigenfunctions(seed, p):
     assert found.effective_dimension == pytest.approx(np.exp(-(share * np.log(share)).sum()))
     assert found.cumulative_utilisation[-1] == pytest.approx(1)  # a head without bias
     assert found.output_rank == min(p, 3)
+    small = feature_metrics(1e-3 * x, 1e-5 * outputs, 1e-4 * targets)
+    np.testing.assert_allclose([small.quality, small.utilisation], [found.quality, found.utilisation], atol=1e-9)
     functions = found.extend(x)
     np.testing.assert_allclose(functions.T @ functions / 60, np.eye(p), atol=1e-7)
     np.testing.assert_allclose(abs(functions[:, 0]), abs(e[:, 0]) * np.sqrt(60), rtol=1e-6, atol=1e-8)
@@ -148,6 +151,78 @@ def test_absent_classes_are_left_out_and_one_class_is_refused():
         neural_collapse(x, 0 * labels)
     same = neural_collapse(np.ones((6, 3)), np.arange(6) % 2)
     assert np.isnan([same.within, same.norms, same.angles, same.simplex]).all()
+
+
+def test_collapse_of_moments_and_of_means_that_have_no_direction():
+    x, labels, rng = labelled(5)
+    outputs = rng.standard_normal((60, 4))
+    whole = vars(neural_collapse(x, labels, outputs=outputs))
+    first, second = (accumulate(x[at], outputs[at], labels[at], classes=4) for at in (slice(20), slice(20, None)))
+    found = vars(of_class_moments(first + second))
+    for name in ("within", "norms", "angles", "simplex", "read_out"):
+        assert found[name] == pytest.approx(whole[name]), name
+    few = of_class_moments(accumulate(x, outputs[:, :3], labels))
+    assert np.isnan(few.read_out), "not a column for each class"
+    assert np.isnan(of_class_moments(accumulate(x, labels=labels)).read_out)
+    for count in (1, 2):
+        some = labels < count
+        if count < 2:
+            with pytest.raises(ValueError, match="two classes at least, got 1"):
+                of_class_moments(accumulate(x[some], labels=labels[some]))
+        else:
+            assert of_class_moments(accumulate(x[some], labels=labels[some])).angles == pytest.approx(0), "of two"
+    middle = neural_collapse([[-1.0, 0], [-1, 0], [0, 0], [0, 0], [1, 0], [1, 0]], [0, 0, 1, 1, 2, 2])
+    assert np.isnan(middle.angles)
+    assert middle.norms == pytest.approx(np.std([1, 0, 1]) / (2 / 3))
+    one_point = np.ones((6, 2)) * 3, np.arange(6) % 3
+    apart = neural_collapse(*one_point, outputs=np.eye(3)[one_point[1]])
+    assert np.isnan([apart.within, apart.angles]).all()
+    assert apart.read_out == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="first network's features as their outputs"):
+        kernel_deviation_of_moments(accumulate(x))
+
+
+@pytest.mark.parametrize(("step", "seen"), [(1e-9, True), (1e-11, True), (1e-15, False)])
+def test_class_means_that_differ_by_rounding_alone_are_one_point(step, seen):
+    labels = np.arange(12) % 3
+    found = neural_collapse(1 + step * np.eye(3)[labels], labels)
+    assert np.isfinite(found.simplex) == seen
+
+
+@pytest.mark.parametrize(("height", "dimensions"), [(1.0, 2), (1e-4, 2), (1e-6, 1)])
+def test_class_means_span_what_is_above_a_share_of_the_largest(height, dimensions):
+    """Of their squared singular values: the spread within classes along others is none of between."""
+    means = np.array([[0, 0], [1, 0], [0, height]])
+    spread = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+    labels = np.repeat([0, 1, 2], 4)
+    found = neural_collapse(means[labels] + np.tile(spread, (3, 1)), labels)
+    m = means - means.mean(0)
+    values = np.linalg.eigvalsh(m.T @ m / 3)
+    within = sum(0.5 / v for v in values[2 - dimensions :])  # spread is 1/2 along every direction
+    assert found.within == pytest.approx(within / 3, rel=1e-5)
+
+
+def test_eigenfunctions_that_rounding_may_make_are_dropped():
+    rng = np.random.default_rng(7)
+    x = (rng.standard_normal((90, 3)) @ rng.standard_normal((3, 20)) + 4).astype(np.float16)
+    assert len(feature_metrics(x, x[:, :2], x[:, :1]).quality) == 4
+    assert len(feature_metrics(x.astype(np.float64), x[:, :2], x[:, :1]).quality) == 20
+    one = feature_metrics(np.outer(np.arange(1.0, 9), [1.0, 2.0]), np.ones((8, 1)), np.arange(8.0))
+    assert len(one.quality) == 1
+    assert one.extend([[1.0, 2.0]]).shape == (1, 1)
+
+
+def test_the_tangent_kernel_leaves_out_what_is_not_trained():
+    torch.manual_seed(1)
+    network, inputs = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double(), torch.randn(3, 3).double()
+    network[0].weight.requires_grad_(False)
+    hidden = torch.tanh(network[0](inputs))
+    rows = []
+    for out in network[2](hidden).flatten():
+        mine = [p for p in network.parameters() if p.requires_grad]
+        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(out, mine, retain_graph=True)]))
+    jacobian = torch.stack(rows).numpy()
+    np.testing.assert_allclose(empirical_ntk(network, inputs), jacobian @ jacobian.T, rtol=1e-10, atol=1e-12)
 
 
 def test_kernels_that_turn():

@@ -348,5 +348,8 @@ def test_peers_of_the_benchmark_agree() -> None:
     rng = np.random.default_rng(7)
     x, y = rng.standard_normal((60, 2)), rng.standard_normal((50, 2)) + 0.5
     ours = total_variations(x, y, False, 3, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featdyn.statistics.two_sample.kde_tv._BLOCK", 2 * 110)  # two labellings at once
+        np.testing.assert_allclose(total_variations(x, y, False, 3, 0), ours, rtol=1e-12)
     np.testing.assert_allclose(peers.total_variations(x, y, 3, 0), ours, rtol=1e-8)
     np.testing.assert_allclose(peers.scipy_total_variations(x, y, 3, 0), ours, rtol=1e-8)
