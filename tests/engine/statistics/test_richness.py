@@ -223,6 +223,9 @@ def test_the_tangent_kernel_leaves_out_what_is_not_trained():
         rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(out, mine, retain_graph=True)]))
     jacobian = torch.stack(rows).numpy()
     np.testing.assert_allclose(empirical_ntk(network, inputs), jacobian @ jacobian.T, rtol=1e-10, atol=1e-12)
+    network.requires_grad_(False)
+    for directions, side in ((None, 6), (torch.eye(2), 3)):
+        np.testing.assert_array_equal(empirical_ntk(network, inputs, directions), np.zeros((side, side)))
 
 
 def test_kernels_that_turn():

@@ -150,4 +150,4 @@ def unit(x: Values) -> float:
 
 
 def _found(value: float, rank: int, samples: int, features: int) -> LowRank:
-    return LowRank(min(max(value, 0.0), 1.0), features, samples, rank, isotropic_reference(features, samples, rank))
+    return LowRank(max(value, 0.0), features, samples, rank, isotropic_reference(features, samples, rank))
