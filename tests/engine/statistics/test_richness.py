@@ -19,7 +19,7 @@ from featdyn.statistics.richness import (
     parameter_distance,
     parameter_norm,
 )
-from featdyn.statistics.richness.ntk import empirical_ntk, ntk_deviation
+from featdyn.statistics.richness.ntk import empirical_ntk, label_alignment, ntk_deviation
 from featdyn_kernels.moments import accumulate
 from tests.strategies import sizes
 
@@ -277,6 +277,27 @@ def test_the_tangent_kernel_is_that_of_autograd(monkeypatch):
     assert ntk_deviation(np.eye(2), np.ones((2, 2))) == pytest.approx(1 - 2 / np.sqrt(8))
     with pytest.raises(ValueError, match="one shape"):
         ntk_deviation(np.eye(2), np.eye(3))
+
+
+def test_kernels_are_aligned_with_labels_about_their_means():
+    rng = np.random.default_rng(6)
+    x, y, h = rng.standard_normal((7, 5)) + 2, np.eye(3)[np.arange(7) % 3], np.eye(7) - 1 / 7
+    k, t = h @ x @ x.T @ h, h @ y @ y.T @ h
+    wanted = (k * t).sum() / np.linalg.norm(k) / np.linalg.norm(t)
+    for scale in (1.0, 1e-3, 1e4):
+        assert label_alignment(scale * x @ x.T, scale * y + 5) == pytest.approx(wanted)
+    assert label_alignment(t + 3, y) == pytest.approx(1)
+    assert label_alignment(t + 3, y) <= 1
+    for still in (np.zeros((7, 7)), np.full((7, 7), 0.1)):
+        assert np.isnan(label_alignment(still, y))
+    assert np.isnan(label_alignment(k, np.ones((7, 2))))
+    for kernel, targets in ((k[:6], y), (k[0], y), (k, y[:, 0]), (k, y[:6]), (k[:6, :6], y)):
+        with pytest.raises(ValueError, match=r"a kernel \(m, m\) and targets \(m, C\) are needed"):
+            label_alignment(kernel, targets)
+    assert np.isnan([ntk_deviation(k, 0 * k), ntk_deviation(0 * k, k)]).all()
+    assert ntk_deviation(1e-3 * k, k) == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="one shape"):
+        ntk_deviation(k[0], k[0])
 
 
 def test_parameters():
