@@ -11,6 +11,7 @@ from scipy.stats import rankdata, spearmanr
 from featdyn.statistics import similarity as alike
 from featdyn.statistics.cka import Grams
 from featdyn.statistics.similarity.cca import Basis
+from featdyn.statistics.similarity.neighbours import overlap
 
 
 def draw(seed, n=40, p=5, q=7):
@@ -169,8 +170,46 @@ def test_dissimilarities_that_are_not_known_or_of_other_pairs():
     with pytest.raises(ValueError, match="one shape"):
         alike.rsa(a[None], a[None])
     assert np.isnan(alike.rsa(a, np.zeros(3), compare="cosine"))
+    x, y, _ = draw(16, n=4)
+    for unit in (1e-20, 1e20):
+        np.testing.assert_allclose(alike.dissimilarities(unit * x), alike.dissimilarities(x))
+    assert np.isnan(alike.dissimilarities(1 + 1e-14 * x)).all()
+    np.testing.assert_allclose(
+        alike.dissimilarities(x[:3, :1], of="euclidean"),
+        np.abs([x[0, 0] - x[1, 0], x[0, 0] - x[2, 0], x[1, 0] - x[2, 0]]),
+    )
+    with pytest.raises(ValueError, match="at least 3 rows"):
+        alike.dissimilarities(x[:2])
     equal = alike.dissimilarities([[1.0, 2, 3], [5, 5, 5], [3, 1, 4]])
     assert np.isnan(equal).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("name", ["procrustes", "angular", "mean_cca", "svcca", "pwcca"])
+@pytest.mark.parametrize("unit", [1e-20, 1.0, 1e20])
+def test_what_varies_by_rounding_alone_is_still_in_any_unit(name, unit):
+    x, y, _ = draw(14)
+    x, wanted = x - 3, MEASURES[name](x, y)
+    for step, seen in ((1e6, True), (1e-8, True), (1e-14, False)):
+        moved = unit * (1 + step * x)
+        for found in (MEASURES[name](moved, y), MEASURES[name](y, moved) if name != "pwcca" else None):
+            assert found is None or (found == pytest.approx(wanted, abs=1e-3) if seen else np.isnan(found))
+
+
+@pytest.mark.parametrize("name", ["jaccard", "imbalance", "rsa"])
+def test_neighbours_and_distances_see_no_unit_and_no_place(name):
+    x, y, _ = draw(15)
+    wanted = MEASURES[name](x, y)
+    for moved in (1e-20 * x, 1e20 * x, x + 1e7):
+        assert MEASURES[name](moved, y) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_neighbours_are_compared_where_half_of_the_samples_have_some():
+    near = np.roll(np.eye(6, dtype=bool), 1, axis=1)
+    other = near | np.roll(near, 1, axis=1)
+    for defined, wanted in ((6, 0.5), (3, 0.5), (2, np.nan), (0, np.nan)):
+        kept = np.arange(6)[:, None] < defined
+        assert overlap(near & kept, other) == pytest.approx(wanted, nan_ok=True)
+        assert overlap(other, near & kept) == pytest.approx(wanted, nan_ok=True)
 
 
 def test_imbalance_of_the_fewest_samples():
