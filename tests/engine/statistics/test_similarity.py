@@ -154,7 +154,10 @@ def test_the_ceiling_is_of_each_subject_with_the_means(compare):
 
     lower = np.mean([cosine(ready[i], np.delete(ready, i, 0).mean(0)) for i in range(3)])
     upper = np.mean([cosine(row, ready.mean(0)) for row in ready])
-    assert alike.noise_ceiling(subjects, compare=compare) == pytest.approx((lower, upper))
+    for unit in (1.0, 1e-3):
+        assert alike.noise_ceiling(unit * subjects, compare=compare) == pytest.approx((lower, upper))
+        first, second = unit * subjects[:2]
+        assert alike.rsa(first, second, compare=compare) == pytest.approx(cosine(*ready[:2]))
     for one in (subjects[:1], subjects[:, :1]):
         with pytest.raises(ValueError, match="at least 2 rows and 2 columns"):
             alike.noise_ceiling(one)
@@ -170,7 +173,7 @@ def test_dissimilarities_that_are_not_known_or_of_other_pairs():
     with pytest.raises(ValueError, match="one shape"):
         alike.rsa(a[None], a[None])
     assert np.isnan(alike.rsa(a, np.zeros(3), compare="cosine"))
-    x, y, _ = draw(16, n=4)
+    x = draw(16, n=4)[0]
     for unit in (1e-20, 1e20):
         np.testing.assert_allclose(alike.dissimilarities(unit * x), alike.dissimilarities(x))
     assert np.isnan(alike.dissimilarities(1 + 1e-14 * x)).all()
