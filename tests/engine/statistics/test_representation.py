@@ -153,7 +153,8 @@ def test_local_components_are_those_of_each_neighbourhood(p, share, monkeypatch)
     assert local_pca(x, k=k, share=share) == np.median(counts)
     monkeypatch.setattr("featdyn.statistics.representation.dimension.PIECE", 7)
     assert local_pca(x, k=k, share=share) == np.median(counts)
-    assert np.isnan(local_pca(x[:k], k=k))
+    for few in (1, k):
+        assert np.isnan(local_pca(x[:few], k=k))
     assert np.isfinite(local_pca(x[: k + 1], k=k))
 
 
@@ -294,5 +295,6 @@ def test_words_and_labels_that_mean_nothing_are_refused():
 
 
 def test_a_single_feature_has_one_dimension():
+    assert 0.5 < two_nn(np.random.default_rng(1).random((200, 1))).dimension < 1.5
     x, labels = np.random.default_rng(0).standard_normal((20, 1)), np.arange(20) % 2
     assert class_manifolds(x + 5 * labels[:, None], labels).dimension.tolist() == [1.0, 1.0]
