@@ -274,6 +274,24 @@ def test_a_class_in_one_point_has_no_dimension():
         class_manifolds(means[labels], labels[1:])
 
 
+@pytest.mark.parametrize(("step", "seen"), [(1e-9, True), (1e-11, True), (1e-14, False)])
+def test_a_class_that_varies_by_rounding_alone_is_one_point(step, seen):
+    rng, labels = np.random.default_rng(9), np.repeat([0, 1], 6)
+    x = np.eye(2, 5)[labels] + 1 + step * rng.standard_normal((12, 5))
+    found = class_manifolds(x, labels)
+    assert np.isfinite(found.dimension).tolist() == [seen] * 2
+    assert (found.radius > 0).tolist() == [seen] * 2
+
+
+def test_classes_of_two_samples_have_a_radius():
+    x = np.random.default_rng(10).standard_normal((7, 3)) * 2
+    found = class_manifolds(x, np.array([4, 4, 1, 1, 1, 2, 4]) // np.array([1, 1, 1, 1, 1, 1, 4]))
+    assert found.classes.tolist() == [1, 4]
+    half = np.linalg.norm(x[0] - x[1]) / 2
+    apart = np.linalg.norm(x[:2].mean(0) - x[[2, 3, 4, 6]].mean(0)) / 2
+    assert found.radius[1] == pytest.approx(half / apart)
+
+
 def test_words_and_labels_that_mean_nothing_are_refused():
     x, labels = np.random.default_rng(7).standard_normal((30, 4)), np.arange(30) % 3
     for work, said in (
