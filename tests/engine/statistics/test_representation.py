@@ -283,6 +283,19 @@ def test_a_class_that_varies_by_rounding_alone_is_one_point(step, seen):
     assert (found.radius > 0).tolist() == [seen] * 2
 
 
+def test_four_samples_have_a_dimension_and_a_class_at_the_centre_no_radius():
+    x = np.random.default_rng(11).standard_normal((8, 4))
+    for count, seen in ((4, True), (3, False)):
+        at = np.r_[:count, 4 : 4 + count]
+        found = class_manifolds(x[at], np.repeat([0, 1], count))
+        assert np.isfinite(found.dimension).tolist() == [seen] * 2
+    spread = np.array([[1.0, 0], [-1, 0]])
+    middle = class_manifolds(
+        np.concatenate([spread, spread + np.array([0, 3]), spread - np.array([0, 3])]), np.repeat([0, 1, 2], 2)
+    )
+    np.testing.assert_allclose(middle.radius, [np.nan, 1 / 3, 1 / 3])
+
+
 def test_classes_of_two_samples_have_a_radius():
     x = np.random.default_rng(10).standard_normal((7, 3)) * 2
     found = class_manifolds(x, np.array([4, 4, 1, 1, 1, 2, 4]) // np.array([1, 1, 1, 1, 1, 1, 4]))
