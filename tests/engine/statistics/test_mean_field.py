@@ -99,6 +99,16 @@ def test_what_has_no_capacity_is_refused(labels, options, said):
         mean_field(drawn(2, 4, 3, 1.0)[0], labels, **options)
 
 
+@pytest.mark.parametrize("p", [1, 4])
+def test_capacity_of_one_feature_and_of_very_large_and_small_ones(p):
+    x, labels = np.random.default_rng(4).standard_normal((8, p)) + 3 * (np.arange(8)[:, None] % 2), np.arange(8) % 2
+    one = mean_field(x, labels, draws=9)
+    assert np.isfinite([one.capacity, one.radius, one.error]).all()
+    for unit in (2.0**-700, 2.0**700):
+        other = mean_field(unit * x, labels, draws=9)
+        np.testing.assert_allclose([other.capacity, other.radius], [one.capacity, one.radius])
+
+
 def test_a_class_at_the_centre_has_no_measure_and_others_keep_theirs():
     x = np.array([[0, 1.0], [0, -1], [1, 1], [1, -1], [-1, 1], [-1, -1]])
     found = mean_field(x, np.array([0, 0, 1, 1, 2, 2]), draws=20)
