@@ -47,6 +47,8 @@ def test_spectra():
     assert proportional_effective_rank(x.T, of="weights") == pytest.approx(np.exp(-(q * np.log(q)).sum()) / 7)
     assert proportional_effective_rank(x, of="weights") == pytest.approx(np.exp(-(q * np.log(q)).sum()) / 30)
     np.testing.assert_allclose(singular_values(x, centre=False), wide)
+    np.testing.assert_allclose(singular_values([[3.0, 4.0]], centre=False), [5])
+    np.testing.assert_allclose(singular_values([[3.0], [-4.0]], centre=False), [5])
 
 
 @settings(deadline=None)
@@ -100,6 +102,7 @@ def test_sparsity_of_nothing():
     assert np.isnan(gini(np.zeros(3)))
     assert np.isnan(hoyer(np.zeros(3)))
     assert np.isnan(hoyer(np.ones(1)))
+    assert np.isnan(hoyer([[2.0], [0.0], [-3.0]])).tolist() == [True] * 3
     assert gini(np.ones((2, 4))).shape == (2,)
 
 
