@@ -63,7 +63,9 @@ def test_a_power_law_is_found(exponent, scale, n):
 def test_a_power_law_needs_three_and_takes_a_range():
     assert np.isnan(power_law([1.0, 0.5]).exponent)
     assert np.isnan(power_law(np.zeros(4)).exponent)
-    assert np.isnan(power_law([]).exponent)
+    for none in ([], np.zeros(4)):
+        assert np.isnan(power_law(none).exponent)
+        assert power_law(none).last == 0
     assert power_law([4.0, 1.0, 4 / 9]).exponent == pytest.approx(2)
     assert np.isnan(power_law([2.0, 2.0, 2.0]).fit)
     rng, tail = np.random.default_rng(0), np.arange(1, 9) ** -1.0
