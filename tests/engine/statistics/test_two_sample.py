@@ -214,6 +214,7 @@ def test_the_classifier_is_fitted_on_one_half_and_asked_of_the_other(strength: f
     assert found.statistic == pytest.approx(expected[0])
     np.testing.assert_allclose(found.null, expected[1:])
     assert found.extras["total_variation_bound"] == pytest.approx(max(0, 2 * expected[0] - 1))
+    assert found.excess == pytest.approx(expected[0] - np.mean(expected[1:]))
     assert (found.null_mean, found.null_deviation) == pytest.approx(
         (np.mean(expected[1:]), np.std(expected[1:], ddof=1))
     )
