@@ -183,6 +183,8 @@ def test_shares_of_one_sample_and_of_draws_without_any_strength() -> None:
     fit, share = fit_decay_spindle(one), by_nnls(strength[0, 0])[0]
     assert fit.share.estimate == pytest.approx(share), "a quarter of the draws has none"
     assert np.isnan([fit.share.low, fit.share.high]).all()
+    two = fit_decay_spindle(np.stack([decay(5, 0.1), spindle(5)])).share
+    assert (two.low, two.high) == pytest.approx((0, 1), abs=1e-6), "either alone is a quarter of the draws"
     counts = np.array([[2, 0], [1, 1], [0, 2]])
     np.testing.assert_allclose(decay_shares(one, counts)[1], [np.nan, share, share])
 
