@@ -48,12 +48,12 @@ def jackknife_interval(
     nothing says how they vary.
     """
     values: NDArray[np.float64] = np.asarray(left_out, np.float64)
-    count = len(values)
+    count, tail = len(values), (1 - checks.fraction(level, "level")) / 2
     scale = bounds[1] if np.isfinite(bounds[1]) else abs(estimate)
     known = count > 1 and bool(np.isfinite([*values, estimate]).all())
     if not known or np.ptp(values) <= ROUNDING * scale:
         return Interval(estimate, np.nan, np.nan)
     error = np.sqrt((count - 1) / count * np.square(values - values.mean()).sum())
-    half = -stdtrit(count - 1, (1 - checks.fraction(level, "level")) / 2) * error
+    half = -stdtrit(count - 1, tail) * error
     low, high = np.clip([estimate - half, estimate + half], *bounds)
     return Interval(estimate, float(low), float(high))

@@ -80,10 +80,10 @@ def difference_interval(differences: ArrayLike, *, groups: ArrayLike | None = No
         Fields ``(...)``, within [-1, 1].
     """
     d, member = _checked(differences, groups, "differences", -1.0)
+    z2 = float(ndtri(_tail(level)) ** 2)
     size = _effective_size(d, member, level)
     plus, minus = (np.maximum(sign * d, 0).mean(axis=-1) for sign in (1, -1))
-    z = -float(ndtri((1 - level) / 2))
-    high, low = _tango(plus, minus, size, z), -_tango(minus, plus, size, z)
+    high, low = _tango(plus, minus, size, z2), -_tango(minus, plus, size, z2)
     return Interval((plus - minus)[()], low[()], high[()])
 
 
@@ -103,9 +103,9 @@ def mean_interval(values: ArrayLike, *, groups: ArrayLike | None = None, level: 
     """
     x, member = _checked(values, groups, "values", -np.inf)
     mean, units = x.mean(axis=-1), int(member.max()) + 1
-    half = np.full(mean.shape, np.nan)
+    half, tail = np.full(mean.shape, np.nan), _tail(level)
     if units > 1:
-        quantile = -stdtrit(units - 1, (1 - checks.fraction(level, "level")) / 2)
+        quantile = -stdtrit(units - 1, tail)
         half = np.where(np.ptp(x, axis=-1) > 0, quantile * np.sqrt(_variance(x, mean, member)[0]), np.nan)
     return Interval(mean[()], (mean - half)[()], (mean + half)[()])
 
@@ -122,7 +122,7 @@ def wilson(shares: ArrayLike, size: ArrayLike, level: float = 0.95) -> tuple[Val
     (0.826, 0.945)
     """
     share, n = np.broadcast_arrays(np.asarray(shares, np.float64), np.asarray(size, np.float64))
-    z2 = ndtri((1 - checks.fraction(level, "level")) / 2) ** 2
+    z2 = ndtri(_tail(level)) ** 2
     if ((share < 0) | (share > 1) | (n <= 0)).any():
         raise ValueError(f"shares {share.shape} must lie between 0 and 1, of at least one observation")
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
@@ -203,11 +203,16 @@ def _effective_size(x: Values, member: NDArray[np.intp], level: float) -> Any:
     alone, (found, freedom) = np.abs(x).mean(axis=-1) - mean**2, _variance(x, mean, member)
     with np.errstate(divide="ignore", invalid="ignore"):
         size = np.where(alone > 0, np.clip(alone / found, least, n), least)
-    tail = (1 - checks.fraction(level, "level")) / 2
+    tail = _tail(level)
     return size * (ndtri(tail) / stdtrit(freedom, tail)) ** 2
 
 
-def _tango(plus: Values, minus: Values, size: Any, z: float) -> Values:
+def _tail(level: float) -> float:
+    """Return what lies beyond each limit."""
+    return (1 - checks.fraction(level, "level")) / 2
+
+
+def _tango(plus: Values, minus: Values, size: Any, z2: float) -> Values:
     """Return the upper score limit of ``plus - minus``, the shares of differences of 1 and of -1, by halving."""
     low, high = plus - minus, np.ones_like(plus)
     for _ in range(_HALVINGS):
@@ -215,6 +220,6 @@ def _tango(plus: Values, minus: Values, size: Any, z: float) -> Values:
         linear = (2 - plus + minus) * middle - plus - minus
         least = np.sqrt(np.maximum(linear**2 + 8 * minus * middle * (1 - middle), 0))
         variance = np.maximum((least - linear) / 2 + middle * (1 - middle), 0)  # of one difference, at this mean
-        inside = (plus - minus - middle) ** 2 * size <= z**2 * variance
+        inside = (plus - minus - middle) ** 2 * size <= z2 * variance
         low, high = np.where(inside, middle, low), np.where(inside, high, middle)
     return high

@@ -105,6 +105,31 @@ def test_halves_and_drift_are_those_of_the_directions(n: int, p: int, seed: int)
             np.testing.assert_allclose(drift.halves[:, i], halved, rtol=1e-6)
 
 
+@pytest.mark.parametrize("center", ["known", "estimated"])
+def test_drift_along_as_many_directions_as_there_are(center: str) -> None:
+    rng = np.random.default_rng(3)
+    x, d = rng.standard_normal((9, 4)) + 1, rng.standard_normal(4)
+    found = alignment.drift_share(x, x @ d, d @ d, (1, 3, 4, 7), center=center)  # type: ignore[arg-type]
+    rows = x - x.mean(0) if center == "estimated" else x
+    v = np.linalg.svd(rows)[2]
+    shares = np.cumsum(np.square(v @ d)) / (d @ d)
+    np.testing.assert_allclose(found.share, [shares[0], shares[2], 1, 1])
+    np.testing.assert_allclose(found.random, [0.25, 0.75, 1, 1])
+    assert np.isnan(found.pvalue).tolist() == [False, False, True, True]
+    assert found.pvalue[1] == pytest.approx(stats.beta(1.5, 0.5).sf(shares[2]))
+    for power in (-150, 150):
+        far = np.ldexp(x, power)
+        other = alignment.drift_share(far, far @ d, d @ d, (1, 3, 4, 7), center=center)  # type: ignore[arg-type]
+        np.testing.assert_allclose(other.share, found.share)
+    few = alignment.drift_share(x[:3], x[:3] @ d, d @ d, (1, 2, 3, 4), center=center)  # type: ignore[arg-type]
+    held = np.linalg.svd(x[:3] - (x[:3].mean(0) if center == "estimated" else 0))[2]
+    rank = 2 if center == "estimated" else 3
+    parts = np.cumsum(np.square(held[:rank] @ d))[np.minimum(range(4), rank - 1)] / (d @ d)
+    np.testing.assert_allclose(few.share, parts)
+    assert (few.halves[0] == 0).all() == (center == "estimated"), "one draw about its own mean has no direction"
+    assert alignment.drift_beside(few, [few, few]).pvalue.tolist() == [1.0] * 4
+
+
 def test_drift_is_put_beside_directions_of_other_draws() -> None:
     """A sum of mini-batch gradients lies in their span: far above a random subspace, and not above other batches'."""
     rng = np.random.default_rng(9)
@@ -145,11 +170,11 @@ def test_refusals() -> None:
 @pytest.mark.parametrize("n", [3, 4, 5])
 def test_halves_of_so_few_draws_that_one_holds_no_direction(n: int, center: str) -> None:
     x = np.random.default_rng(0).standard_normal((n, 5))
-    found = alignment.split_halves(x, (1, 2), center=center)  # type: ignore[arg-type]
+    found = alignment.split_halves(x, (1, 2, 9), center=center)  # type: ignore[arg-type]
     most = n // 2 - (center == "estimated")
     for values in (found.overlap, found.held_out, found.held_out_high):
-        assert np.isnan(values).tolist() == [most < 1, most < 2]
-    np.testing.assert_allclose(found.random, [0.2, 0.4])
+        assert np.isnan(values).tolist() == [most < 1, most < 2, True]
+    np.testing.assert_allclose(found.random, [0.2, 0.4, 1.0])
     alike = np.ones((6, 5))
     alike[5] = 2
     assert np.isnan(alignment.split_halves(alike, (1,)).held_out).all()

@@ -12,7 +12,7 @@ from scipy import stats
 from featdyn.statistics import Gram, group_means, isotropy
 from featdyn.statistics.assumptions import _fourth, assumptions
 from featdyn.statistics.gram import centred
-from tests.engine.statistics import laws
+from tests.engine.statistics import laws, reference
 
 Array = np.ndarray
 
@@ -109,14 +109,18 @@ def test_checks_hold_their_level_under_any_covariance(df: float | None, scale: s
 
 def test_the_orders_of_few_draws_are_enumerated() -> None:
     """Mean and variance of the sum over neighbours, against all orders."""
-    from itertools import pairwise, permutations
+    from itertools import permutations
 
     x = np.random.default_rng(4).standard_normal((8, 3)) + 0.4
     s = x / np.linalg.norm(x, axis=1, keepdims=True)
     c = s @ s.T
-    sums = np.array([sum(c[i, j] for i, j in pairwise(o)) for o in permutations(range(8))])
+    orders = np.array(list(permutations(range(8))))
+    sums = c[orders[:, :-1], orders[:, 1:]].sum(1)
     z = (sums[0] - sums.mean()) / sums.std()
     assert assumptions(centred(x, "known")).order_pvalue == pytest.approx(2 * stats.norm.sf(abs(z)), rel=1e-6)
+    with_zeros = np.insert(x, [0, 3, 8], 0, axis=0)  # which have no direction
+    assert assumptions(centred(with_zeros, "known")).order_pvalue == pytest.approx(2 * stats.norm.sf(abs(z)), rel=1e-6)
+    assert np.isnan(assumptions(centred(x[1:], "known")).order_pvalue)
 
 
 def test_the_signs_of_few_draws_are_enumerated() -> None:
@@ -153,6 +157,40 @@ def test_products_of_directions_are_studentised_by_their_own_squares() -> None:
     above = (6 * np.square(s @ s.T) - 1)[~np.eye(15, dtype=bool)]
     expected = stats.norm.sf(above.sum() / np.sqrt(2 * np.square(above).sum()))
     assert assumptions(centred(x, "known")).variance_pvalue == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "p"), [(4, 3), (5, 2), (12, 7), (13, 30)])
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+def test_about_an_estimated_centre_differences_and_deviations_are_studentised(n: int, p: int, spread: float) -> None:
+    """The smaller p-value of both, doubled: that of squared products of directions, and of what is unbiased of all."""
+    x = np.random.default_rng([n, p]).standard_normal((n, p)) * np.linspace(1, spread, p) + 2
+
+    def above(rows: Array) -> Array:
+        return (p * np.square(rows @ rows.T) - 1)[~np.eye(len(rows), dtype=bool)]
+
+    pairs = x[: n // 2 * 2 : 2] - x[1 : n // 2 * 2 : 2]
+    of_pairs = above(pairs / np.linalg.norm(pairs, axis=1, keepdims=True))
+    t1, t2 = reference.czz_sums(x)
+    deviations = above((x - x.mean(0)) / np.sqrt(t1))
+    total = (p * t2 / t1**2 - 1) * n * (n - 1)
+    z = max(s / np.sqrt(2 * np.square(a).sum()) for s, a in ((of_pairs.sum(), of_pairs), (total, deviations)))
+    found = assumptions(centred(x, "estimated"))
+    assert found.variance_pvalue == pytest.approx(min(1, 2 * stats.norm.sf(z)), rel=1e-8)
+    assert np.isnan(found.centre_pvalue)
+
+
+@pytest.mark.parametrize("center", ["known", "estimated"])
+def test_one_direction_says_nothing_of_the_variance(center: str) -> None:
+    x = np.random.default_rng(2).standard_normal((3, 4))
+    if center == "known":
+        x[1:] = 0
+    assert assumptions(centred(x, center)).variance_pvalue == 1.0  # type: ignore[arg-type]
+    two = np.zeros((3, 4))
+    two[:2] = np.eye(2, 4) + 0.3
+    cosine = 2 * 0.3 * 1.3 + 2 * 0.09
+    q = 4 * (cosine / (1.3**2 + 3 * 0.09)) ** 2 - 1
+    expected = stats.norm.sf(2 * q / np.sqrt(2 * 2 * q**2))
+    assert assumptions(centred(two, "known")).variance_pvalue == pytest.approx(expected)
 
 
 def test_a_known_centre_that_is_not_is_seen() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,8 +15,10 @@ from scipy import stats
 
 from featdyn.statistics import Gram, count_directions, isotropy, multiplicity, tail_shape
 from featdyn.statistics.assumptions import LEVEL, Assumptions
-from featdyn.statistics.family import FAMILY, ROBUST
-from tests.engine.statistics import laws
+from featdyn.statistics.family import FAMILY, ROBUST, run_family
+from featdyn.statistics.gram import centred
+from featdyn.statistics.tails import Tail
+from tests.engine.statistics import laws, reference
 
 NULLS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "gaussian": lambda rng: laws.gaussian(rng, 64, 256),
@@ -150,6 +153,46 @@ def test_table_and_records() -> None:
     np.testing.assert_allclose([e.holm for e in valid], multiplicity.holm(raw))
 
 
+@pytest.mark.parametrize("tail", ["gaussian", "independent", "elliptical"])
+@pytest.mark.parametrize(
+    ("n", "p", "computed", "accurate"),
+    [
+        # Beside those of any size (john from m = 10 on, largest root, sign test, given the lengths): those of m, p of
+        # at least 10; mauchly, of p < m and up to m / 5; corrected_lrt, of p < m; quasi_lrt, of p > m and from 5 m on.
+        (3, 2, {"mauchly", "corrected_lrt", "large"}, set()),
+        (4, 4, {"fisher", "large"}, set()),
+        (9, 2, {"fisher", "mauchly", "corrected_lrt", "large"}, set()),
+        (10, 2, {"fisher", "mauchly", "corrected_lrt", "large"}, {"john", "mauchly"}),
+        (10, 3, {"fisher", "mauchly", "corrected_lrt", "large"}, {"john"}),
+        (10, 10, {"fisher", "large"}, {"john", "fisher", "large"}),
+        (11, 10, {"fisher", "mauchly", "corrected_lrt", "large"}, {"john", "fisher", "corrected_lrt", "large"}),
+        (12, 9, {"fisher", "mauchly", "corrected_lrt", "large"}, {"john"}),
+        (9, 45, {"fisher", "quasi_lrt", "large"}, {"quasi_lrt"}),
+        (9, 44, {"fisher", "quasi_lrt", "large"}, set()),
+        (10, 11, {"fisher", "quasi_lrt", "large"}, {"john", "fisher", "large"}),
+    ],
+)
+def test_which_tests_are_computed_and_which_hold(
+    n: int, p: int, computed: set[str], accurate: set[str], tail: Tail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The largest root of few coordinates is simulated, which is not asked about here.
+    monkeypatch.setitem(FAMILY, "largest_root", replace(FAMILY["largest_root"], test=FAMILY["john"].test))
+    always, large = {"john", "largest_root", *ROBUST}, {"ledoit_wolf", "wang_yao", "srivastava", "chen_zhang_zhong"}
+    computed = always | computed - {"large"} | large
+    accurate = (always - {"john"}) | accurate - {"large"} | (large if "large" in accurate else set())
+    allowed = {
+        "gaussian": computed,
+        "independent": {"wang_yao", "chen_zhang_zhong", *ROBUST},
+        "elliptical": set(ROBUST),
+    }
+    entries = run_family(centred(laws.gaussian(np.random.default_rng(0), n, p), "known"), tail, 0)
+    assert {e.name for e in entries if e.result is not None} == computed
+    assert {e.name for e in entries if e.valid} == accurate & allowed[tail]
+    for e in entries:
+        assert (e.reason == "") == e.valid
+        assert np.isnan([e.holm, e.benjamini_hochberg]).tolist() == [not e.valid] * 2
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.sampled_from([0.01, 0.05, 0.3]))
 def test_holm_rejects_what_the_step_down_rejects(pvalues: list[float], alpha: float) -> None:
@@ -280,6 +323,26 @@ def test_counting_has_its_level() -> None:
     rng = np.random.default_rng(5)
     counts = [count_directions(laws.elliptical(rng, 60, 200, 3), center="known").count for _ in range(60)]
     assert sum(c != 0 for c in counts) <= stats.binom.isf(1e-4, 60, 0.05)
+
+
+@pytest.mark.parametrize(("n", "p"), [(6, 2), (20, 7), (9, 30)])
+@pytest.mark.parametrize("center", ["known", "estimated"])
+def test_a_tail_is_told_by_moments_of_lengths_and_entries(n: int, p: int, center: str) -> None:
+    x = np.random.default_rng([n, p]).standard_t(4, (n, p)) * np.linspace(1, 2, p)
+    found = tail_shape(x, center=center)  # type: ignore[arg-type]
+    rows = x - x.mean(0) if center == "estimated" else x
+    squares = np.square(rows).sum(1)
+    products = rows @ rows.T
+    t1, t2 = reference.czz_sums(x)
+    pooled = n * p * (rows**4).sum() / np.square(rows).sum() ** 2 - 3
+    if center == "known":
+        t1, t2 = squares.mean(), (np.square(products).sum() - np.square(squares).sum()) / (n * (n - 1))
+    else:  # the fourth cumulant and the variance of a deviation from a mean of n
+        pooled *= (1 - 1 / n) ** 2 / ((1 - 1 / n) ** 4 + (n - 1) / n**4)
+    assert found.dispersion == pytest.approx(squares.var(ddof=1) / squares.mean() ** 2)
+    assert found.gaussian_dispersion == pytest.approx(2 * max(t2 / t1**2, 1 / p))
+    assert found.excess_kurtosis == pytest.approx(pooled)
+    assert found.john_shift == pytest.approx(p * (found.dispersion - found.gaussian_dispersion))
 
 
 @pytest.mark.parametrize(("p", "last"), [(400, 0.05), (30, 1.0), (400, 1.0), (12, 0.001)])

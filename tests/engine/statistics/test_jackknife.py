@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from featdyn.statistics.jackknife import folds, jackknife_interval
 from tests.strategies import sizes
@@ -35,6 +36,9 @@ def test_the_interval_of_a_mean_is_students():
     x = np.random.default_rng(0).standard_normal(10)
     found = jackknife_interval(x.mean(), [np.delete(x, i).mean() for i in range(10)])
     assert found.high - found.estimate == pytest.approx(2.262157 * x.std(ddof=1) / np.sqrt(10), rel=1e-6)
+    few = jackknife_interval(x[:2].mean(), x[1::-1].tolist(), level=0.8)
+    expected = stats.t.interval(0.8, 1, x[:2].mean(), x[:2].std(ddof=1) / np.sqrt(2))
+    assert (few.low, few.high) == pytest.approx(expected)
 
 
 def test_it_covers_a_ratio_of_clustered_samples():
@@ -54,4 +58,9 @@ def test_limits_that_nothing_can_tell():
     assert np.isnan(jackknife_interval(1.0, [1.0, np.nan, 2.0]).low)
     assert np.isnan(jackknife_interval(1e-16, [0.0, 2e-16, 1e-16], bounds=(0, 1)).high)
     assert np.isnan(jackknife_interval(5.0, [5.0, 5.0, 5.0]).high)
+    assert np.isnan(jackknife_interval(np.nan, [1.0, 2.0]).low)
+    for size, bounds, rounding in ((-5.0, (-np.inf, np.inf), 5e-12), (0.3, (0.0, 2.0), 2e-12)):
+        for share, told in ((0.9, False), (1.1, True)):
+            near = jackknife_interval(size, [size, size + share * rounding], bounds=bounds)
+            assert np.isfinite(near.low) == told
     assert jackknife_interval(0.9, [0.5, 1.0, 0.9], bounds=(0, 1)).high == 1

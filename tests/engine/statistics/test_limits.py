@@ -20,6 +20,8 @@ from featdyn.statistics import (
     sphericity,
     two_sample,
 )
+from featdyn.statistics.jackknife import jackknife_interval
+from featdyn.statistics.ratios import ratio_interval
 from tests.engine.limits import check_limits
 
 RNG = np.random.default_rng(0)
@@ -43,17 +45,34 @@ CASES: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
     "count_directions alpha": (lambda v: count_directions(X, alpha=v), [TINY, 1 - TINY], [0.0, 1.0]),
     "isotropy alpha": (lambda v: isotropy(X, alpha=v), [TINY, 1 - TINY], [0.0, 1.0]),
     "sign_test rows": (lambda v: sphericity.sign_test(X[:v], center="known"), [3], [2]),
+    "unbiased rows": (lambda v: sphericity.chen_zhang_zhong(X[:v]), [4], [3]),
+    "unbiased rows about zero": (lambda v: sphericity.chen_zhang_zhong(X[:v], center="known"), [3], [2]),
     "exact replicates": (lambda v: sphericity.exact_norm_conditional(X, replicates=v), [1], [0]),
     "exact rows": (lambda v: sphericity.exact_norm_conditional(X[:v], replicates=2), [4], [3]),
     "mauchly columns": (lambda v: sphericity.mauchly(X[:6, :v], center="known"), [5], []),
     "kde columns": (lambda v: two_sample.kde_total_variation(X[:, :v], Y[:, :v], permutations=1), [1, 3], [4]),
     "kde rows": (lambda v: two_sample.kde_total_variation(X[:v, :2], Y[:, :2], permutations=1), [6], [5]),
+    "classifier rows": (lambda v: two_sample.classifier(X[:v], Y, permutations=1), [4], [3]),
+    "mmd rows": (lambda v: two_sample.mmd(X, Y[:v], permutations=1), [2], [1]),
+    "energy columns": (lambda v: two_sample.energy(X[:, :v], Y[:, :v], permutations=1), [1], [0]),
     "permutations": (lambda v: two_sample.mmd(X, Y, permutations=v), [1], [0]),
     "svcca share": (lambda v: similarity.svcca(X, Y, share=v), [TINY, 1.0], [0.0, 1 + TINY]),
     "jaccard k": (lambda v: similarity.jaccard(X, Y, k=v), [1, 11], [0]),
     "wilson shares": (lambda v: resampling.wilson(v, 4), [0.0, 1.0], [-TINY, 1 + TINY]),
     "wilson size": (lambda v: resampling.wilson(0.5, v), [1], [0]),
-    "level": (lambda v: resampling.wilson(0.5, 4, level=v), [TINY, 1 - TINY], [0.0, 1.0]),
+    **{
+        f"level of {what}": (call, [TINY, 1 - TINY], [0.0, 1.0])
+        for what, call in {
+            "wilson": lambda v: resampling.wilson(0.5, 4, level=v),
+            "a share": lambda v: resampling.share_interval([0, 1], level=v),
+            "a difference": lambda v: resampling.difference_interval([0, 1], level=v),
+            "a mean": lambda v: resampling.mean_interval([1.0], level=v),
+            "a ratio": lambda v: ratio_interval([0, 1], [1, 1], level=v),
+            "a jackknife": lambda v: jackknife_interval(1.0, [1.0], level=v),
+        }.items()
+    },
+    "shares of a share": (lambda v: resampling.share_interval([0.5, v]), [0.0, 1.0], [-TINY, 1 + TINY]),
+    "shares of a difference": (lambda v: resampling.difference_interval([0, v]), [-1.0, 1.0], [-1 - TINY, 1 + TINY]),
     "benjamini_hochberg": (lambda v: multiplicity.benjamini_hochberg([v, 0.5]), [0.0, 1.0], [-TINY, 1 + TINY]),
     "holm": (lambda v: multiplicity.holm([v, 0.5]), [0.0, 1.0], [-TINY, 1 + TINY]),
     "westfall_young draws": (lambda v: multiplicity.westfall_young([1.0], np.zeros((v, 1))), [1], [0]),
@@ -71,6 +90,9 @@ CASES: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
         [0, 5],
     ),
     "slack": (lambda v: interactions.and_or(V, slack=v, tolerance=1e9), [0.0], [-TINY, np.inf]),
+    "sgd learning rate": (lambda v: sgd(learning_rate=v), [TINY], [0.0, np.inf]),
+    "sgd iterations": (lambda v: sgd(iterations=v), [1], [0]),
+    "sgd momentum": (lambda v: sgd(momentum=v), [0.0], [-TINY, 1.0]),
     "joint share": (lambda v: joint(share=v), [0.0, 1.0], [-TINY, 1 + TINY]),
     "joint slack": (lambda v: joint(slack=v), [0.0], [-TINY, np.inf]),
     "joint iterations": (lambda v: joint(iterations=v), [1], [0]),
@@ -81,6 +103,10 @@ CASES: dict[str, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {
     "sparse threshold": (lambda v: sparse(threshold=v), [1.0], [0.0, np.inf]),
     "sparse queries": (lambda v: sparse(max_queries=v), [1312], [1311]),
 }
+
+
+def sgd(**options: Any) -> Any:
+    return interactions.and_or(V, method="sgd", tolerance=1e9, **{"iterations": 1, **options})
 
 
 def joint(**options: Any) -> Any:

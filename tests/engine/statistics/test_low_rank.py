@@ -113,11 +113,52 @@ def test_the_numbers_of_the_reference():
     assert np.isnan(isotropic_reference(5, 30, 0))
 
 
+@pytest.mark.parametrize("centring", CENTRINGS)
+@pytest.mark.parametrize(("tolerance", "rank"), [(3e-2, 1), (3e-3, 2), (3e-4, 3)])
+def test_directions_of_outputs_below_the_tolerance_count_for_none(centring, tolerance, rank):
+    x, _ = draw(5, 50, 8, 1)
+    rng = np.random.default_rng(6)
+    basis = np.linalg.qr(rng.standard_normal((50, 3)) - (centring == "outputs") * 0.5)[0]
+    basis = np.linalg.qr(basis - basis.mean(0))[0] if centring == "outputs" else basis
+    f = basis * [1, 1e-2, 1e-3] @ np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    wanted = low_rank_measure(x, basis[:, :rank], centring=centring)
+    for found in (
+        low_rank_measure(x, f, centring=centring, tolerance=tolerance),
+        from_blocks(x, f, [9], centring=centring, tolerance=tolerance),
+    ):
+        assert (found.rank, found.value) == (rank, pytest.approx(wanted.value, rel=1e-6))
+    for wrong in (0.0, 1.0):
+        with pytest.raises(ValueError, match="tolerance must lie between 0 and 1"):
+            low_rank_measure(x, f, tolerance=wrong)
+
+
+@pytest.mark.parametrize(
+    ("features", "samples", "rank", "holds"),
+    [(4, 4, 1, True), (4, 4, 2, False), (3, 7, 2, True), (2, 2, 1, False), (1, 9, 1, False), (9, 1, 1, False)],
+)
+def test_the_reference_holds_where_the_rank_is_small_beside_features_and_samples(features, samples, rank, holds):
+    found = isotropic_reference(features, samples, rank)
+    assert np.isfinite(found) == holds
+    if holds:
+        assert found == pytest.approx(1 - np.sqrt(rank / features * (1 + features / samples)))
+
+
 def test_what_does_not_vary_has_none():
     x, f = draw(3, 20, 4, 2)
     for features, outputs in ((np.ones_like(x), f), (x, np.full_like(f, 1 / 3)), (0 * x, f), (x[:1], f[:1])):
         assert np.isnan(low_rank_measure(features, outputs).value)
         assert np.isnan(low_rank_of_moments(accumulate(features, outputs)).value)
+
+
+@pytest.mark.parametrize(("step", "seen"), [(1e-9, True), (1e-11, True), (1e-14, False)])
+def test_what_varies_by_rounding_alone_does_not_vary(step, seen):
+    x, f = draw(7, 30, 4, 3, shift=0.0)
+    x, f = x / np.abs(x).max(), f / np.abs(f).max()
+    for features, outputs in ((1 + step * x, f), (x, 1 + step * f)):
+        for found in (low_rank_measure(features, outputs), low_rank_of_moments(accumulate(features, outputs))):
+            assert np.isfinite(found.value) == seen
+            assert found.rank == 3 * seen
+            assert np.isfinite(found.reference) == seen
 
 
 def test_bad_input_is_one_line():
@@ -128,5 +169,7 @@ def test_bad_input_is_one_line():
         low_rank_measure(np.where(x > 2, np.nan, x), f)
     with pytest.raises(ValueError, match="must be finite"):
         low_rank_of_moments(accumulate(np.where(x > 2, np.inf, x), f))
+    with pytest.raises(ValueError, match="must be finite"):
+        low_rank_of_moments(accumulate(x, np.where(f > 2, np.nan, f)))
     with pytest.raises(ValueError, match="of features and outputs"):
         low_rank_of_moments(accumulate(x))

@@ -53,7 +53,7 @@ def test_the_nearest_direction_is_that_of_a_general_solver():
         _, s, axes = np.linalg.svd(x[labels == c] - means[c], full_matrices=False)
         axes = axes[s > 1e-9 * s[0]]
         points = np.column_stack([(x[labels == c] - means[c]) @ axes.T / length, np.ones(6)])
-        squares = []
+        squares, anchors, along = [], [], []
         for t in rng.standard_normal((25, points.shape[1])):
             conditions = {"type": "ineq", "fun": lambda v, a=points: a @ v, "jac": lambda v, a=points: a}
             solved = minimize(
@@ -61,7 +61,14 @@ def test_the_nearest_direction_is_that_of_a_general_solver():
                 constraints=conditions, method="SLSQP", options={"ftol": 1e-13, "maxiter": 500},
             )  # fmt: skip
             squares.append(solved.fun)
+            # The step is a sum of samples, whose last coordinate is 1: their mean by weight.
+            step = solved.x - t if solved.fun > 1e-9 else points[np.argmin(points @ t)]
+            anchors.append(step[:-1] / step[-1])
+            along.append(t[:-1] @ anchors[-1] / np.linalg.norm(anchors[-1]))
         assert 1 / found.capacity[c] == pytest.approx(np.mean(squares), rel=1e-6)
+        assert found.error[c] == pytest.approx(np.std(squares, ddof=1) / 5, rel=1e-5)
+        assert found.radius[c] == pytest.approx(np.sqrt(np.square(anchors).sum(1).mean()), rel=1e-4)
+        assert found.dimension[c] == pytest.approx(np.square(along).mean(), rel=1e-4)
 
 
 @FEW
@@ -90,6 +97,16 @@ def test_capacity_sees_neither_unit_nor_place_and_falls_with_the_spread(seed, un
 def test_what_has_no_capacity_is_refused(labels, options, said):
     with pytest.raises(ValueError, match=said):
         mean_field(drawn(2, 4, 3, 1.0)[0], labels, **options)
+
+
+@pytest.mark.parametrize("p", [1, 4])
+def test_capacity_of_one_feature_and_of_very_large_and_small_ones(p):
+    x, labels = np.random.default_rng(4).standard_normal((8, p)) + 3 * (np.arange(8)[:, None] % 2), np.arange(8) % 2
+    one = mean_field(x, labels, draws=9)
+    assert np.isfinite([one.capacity, one.radius, one.error]).all()
+    for unit in (2.0**-700, 2.0**700):
+        other = mean_field(unit * x, labels, draws=9)
+        np.testing.assert_allclose([other.capacity, other.radius], [one.capacity, one.radius])
 
 
 def test_a_class_at_the_centre_has_no_measure_and_others_keep_theirs():

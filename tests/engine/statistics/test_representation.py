@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import linregress, norm
 
 from featdyn.statistics import richness, similarity
 from featdyn.statistics.neighbours import nearest
@@ -37,7 +37,18 @@ def test_spectra():
     assert proportional_effective_rank(np.ones((4, 3)), of="weights") == pytest.approx(1 / 4)
     assert np.isnan(proportional_effective_rank(np.ones((4, 3))))
     assert condition_number([4.0, 2.0, 1e-9]) == (2.0, 2)
-    assert np.isnan(condition_number(np.zeros(3))[0])
+    for none in (np.zeros(3), []):
+        assert np.isnan(condition_number(none)[0])
+        assert condition_number(none)[1] == 0
+    assert condition_number([1e-6, 1.0, 2e-6]) == (5e5, 2)
+    assert condition_number([0.5, 2.0, 0.1], tolerance=0.1) == (4.0, 2)
+    wide = np.linalg.svd(x.T, compute_uv=False)
+    q = wide / wide.sum()
+    assert proportional_effective_rank(x.T, of="weights") == pytest.approx(np.exp(-(q * np.log(q)).sum()) / 7)
+    assert proportional_effective_rank(x, of="weights") == pytest.approx(np.exp(-(q * np.log(q)).sum()) / 30)
+    np.testing.assert_allclose(singular_values(x, centre=False), wide)
+    np.testing.assert_allclose(singular_values([[3.0, 4.0]], centre=False), [5])
+    np.testing.assert_allclose(singular_values([[3.0], [-4.0]], centre=False), [5])
 
 
 @settings(deadline=None)
@@ -52,6 +63,24 @@ def test_a_power_law_is_found(exponent, scale, n):
 def test_a_power_law_needs_three_and_takes_a_range():
     assert np.isnan(power_law([1.0, 0.5]).exponent)
     assert np.isnan(power_law(np.zeros(4)).exponent)
+    for none in ([], np.zeros(4)):
+        assert np.isnan(power_law(none).exponent)
+        assert power_law(none).last == 0
+    assert power_law([4.0, 1.0, 4 / 9]).exponent == pytest.approx(2)
+    assert np.isnan(power_law([2.0, 2.0, 2.0]).fit)
+    rng, tail = np.random.default_rng(0), np.arange(1, 9) ** -1.0
+    noisy = np.sort(tail * rng.uniform(0.8, 1.25, 8))[::-1]
+    for first, last in ((1, 8), (2, 7), (3, 5), (3, 4), (1, 99)):
+        found, end = power_law(noisy, first=first, last=last), min(last, 8)
+        assert (found.first, found.last) == (first, end)
+        if end - first < 2:
+            assert np.isnan([found.exponent, found.fit]).all()
+            continue
+        line = linregress(np.log(np.arange(first, end + 1)), np.log(noisy[first - 1 : end]))
+        assert (found.exponent, found.fit) == pytest.approx((-line.slope, line.rvalue**2))
+    small = np.r_[tail, 2e-4, 5e-5]
+    assert [power_law(small, tolerance=t).last for t in (1e-2, 1e-3)] == [9, 10]
+    assert power_law(np.r_[tail, 2e-12, 5e-13]).last == 9
     values = np.r_[100.0, np.arange(2, 20) ** -1.5, np.zeros(4)]
     assert power_law(values, first=2).exponent == pytest.approx(1.5)
     assert power_law(values, first=2).last == 19
@@ -75,6 +104,7 @@ def test_sparsity_of_nothing():
     assert np.isnan(gini(np.zeros(3)))
     assert np.isnan(hoyer(np.zeros(3)))
     assert np.isnan(hoyer(np.ones(1)))
+    assert np.isnan(hoyer([[2.0], [0.0], [-3.0]])).tolist() == [True] * 3
     assert gini(np.ones((2, 4))).shape == (2,)
 
 
@@ -96,6 +126,41 @@ def test_the_dimension_of_a_plane(d, fit):
     x = rng.random((1500, d)) @ np.linalg.qr(rng.standard_normal((20, d)))[0].T
     assert two_nn(x, fit=fit).dimension == pytest.approx(d, rel=0.12)
     assert local_pca(x) == d
+
+
+@pytest.mark.parametrize("dropped", [0.0, 0.1, 0.3, 0.5])
+@pytest.mark.parametrize("n", [3, 5, 6, 41])
+def test_the_dimension_is_that_of_the_ratios_that_are_kept(n, dropped):
+    x = np.random.default_rng(n).standard_normal((n, 3))
+    apart = np.sort(np.linalg.norm(x[:, None] - x, axis=2), 1)
+    ratios = np.sort(np.log(apart[:, 2] / apart[:, 1]))
+    kept = int(n * (1 - dropped))
+    likely, line = (two_nn(x, dropped=dropped, fit=fit) for fit in ("likelihood", "line"))
+    assert (likely.samples, likely.duplicates) == (n, 0)
+    if kept < 3:
+        assert np.isnan([likely.dimension, line.dimension]).all()
+        return
+    censored = np.minimum(ratios, ratios[kept - 1])
+    assert likely.dimension == pytest.approx(kept / censored.sum())
+    several = min(kept, n - 1)  # the empirical law is 1 at the largest
+    mu, level = ratios[:several, None], -np.log(1 - np.arange(1, several + 1) / n)
+    assert line.dimension == pytest.approx(np.linalg.lstsq(mu, level)[0][0])
+
+
+@pytest.mark.parametrize("p", [1, 3, 5, 6, 12])
+@pytest.mark.parametrize("share", [0.3, 0.8, 1.0])
+def test_local_components_are_those_of_each_neighbourhood(p, share, monkeypatch):
+    x, k, counts = np.random.default_rng(p).standard_normal((31, p)), 5, []
+    for apart in np.linalg.norm(x[:, None] - x, axis=2):
+        near = x[np.argsort(apart)[1 : k + 1]]
+        held = np.cumsum(np.linalg.svd(near - near.mean(0), compute_uv=False) ** 2)
+        counts.append(int((held < share * held[-1] * (1 - 1e-9)).sum()) + 1)
+    assert local_pca(x, k=k, share=share) == np.median(counts)
+    monkeypatch.setattr("featdyn.statistics.representation.dimension.PIECE", 7)
+    assert local_pca(x, k=k, share=share) == np.median(counts)
+    for few in (1, k):
+        assert np.isnan(local_pca(x[:few], k=k))
+    assert np.isfinite(local_pca(x[: k + 1], k=k))
 
 
 def test_duplicates_are_left_out_and_counted():
@@ -133,6 +198,9 @@ def test_manifolds_are_those_of_the_covariances():
         s = np.cov(x[labels == c].T, bias=True)
         assert found.radius[i] == pytest.approx(np.sqrt(np.trace(s)) / np.linalg.norm(m[i]))
         assert found.dimension[i] == pytest.approx(dimension_by_tuples(x[labels == c]))
+        size = found.radius[i] * np.sqrt(found.dimension[i])
+        balls = (1 + size**2) * norm.cdf(size) + size * norm.pdf(size)
+        assert found.capacity[i] == pytest.approx((1 + found.radius[i] ** 2) / balls)
     cosines = [m[i] @ m[j] / np.linalg.norm(m[i]) / np.linalg.norm(m[j]) for i in range(3) for j in range(i)]
     assert found.centre_correlation == pytest.approx(np.abs(cosines).mean())
     # Gardner: points are told apart up to two for each dimension, large balls hardly.
@@ -167,6 +235,25 @@ def test_the_dimension_of_a_class_does_not_grow_with_its_samples_and_three_tell_
     assert np.isfinite(few.radius).all()
 
 
+@pytest.mark.parametrize("shots", [1, 3, 5])
+def test_the_signal_to_noise_is_that_of_the_covariances(shots):
+    """Sorscher et al., equation 1, in the unit of the first class's radius, with its axes."""
+    rng, labels = np.random.default_rng(5), np.repeat([0, 1, 2], [4, 9, 6])
+    x = rng.standard_normal((19, 5)) * np.linspace(1, 2, 5) * (1 + labels[:, None])
+    x += rng.standard_normal((3, 5))[labels]
+    found = class_manifolds(x, labels, **({} if shots == 5 else {"shots": shots})).signal_to_noise
+    for a, b in permutations(range(3), 2):
+        own, other = (x[labels == c] for c in (a, b))
+        first, second = (np.cov(z.T, bias=True) for z in (own, other))
+        unit = np.trace(first)
+        step = (own.mean(0) - other.mean(0)) / np.sqrt(unit)
+        dimension = unit**2 / np.trace(first @ first)
+        signal = step @ step + (np.trace(second) / unit - 1) / shots
+        noise = np.sqrt(1 / (dimension * shots) + step @ second @ step / unit / shots + step @ first @ step / unit)
+        assert found[a, b] == pytest.approx(signal / 2 / noise)
+    assert np.isnan(found.diagonal()).all()
+
+
 @pytest.mark.parametrize("shots", [5, 20])
 def test_the_signal_to_noise_foretells_errors(shots):
     rng = np.random.default_rng(3)
@@ -192,6 +279,37 @@ def test_a_class_in_one_point_has_no_dimension():
         class_manifolds(means[labels], labels[1:])
 
 
+@pytest.mark.parametrize(("step", "seen"), [(1e-9, True), (1e-11, True), (1e-14, False)])
+def test_a_class_that_varies_by_rounding_alone_is_one_point(step, seen):
+    rng, labels = np.random.default_rng(9), np.repeat([0, 1], 6)
+    x = np.eye(2, 5)[labels] + 1 + step * rng.standard_normal((12, 5))
+    found = class_manifolds(x, labels)
+    assert np.isfinite(found.dimension).tolist() == [seen] * 2
+    assert (found.radius > 0).tolist() == [seen] * 2
+
+
+def test_four_samples_have_a_dimension_and_a_class_at_the_centre_no_radius():
+    x = np.random.default_rng(11).standard_normal((8, 4))
+    for count, seen in ((4, True), (3, False)):
+        at = np.r_[:count, 4 : 4 + count]
+        found = class_manifolds(x[at], np.repeat([0, 1], count))
+        assert np.isfinite(found.dimension).tolist() == [seen] * 2
+    spread = np.array([[1.0, 0], [-1, 0]])
+    middle = class_manifolds(
+        np.concatenate([spread, spread + np.array([0, 3]), spread - np.array([0, 3])]), np.repeat([0, 1, 2], 2)
+    )
+    np.testing.assert_allclose(middle.radius, [np.nan, 1 / 3, 1 / 3])
+
+
+def test_classes_of_two_samples_have_a_radius():
+    x = np.random.default_rng(10).standard_normal((7, 3)) * 2
+    found = class_manifolds(x, np.array([4, 4, 1, 1, 1, 2, 4]) // np.array([1, 1, 1, 1, 1, 1, 4]))
+    assert found.classes.tolist() == [1, 4]
+    half = np.linalg.norm(x[0] - x[1]) / 2
+    apart = np.linalg.norm(x[:2].mean(0) - x[[2, 3, 4, 6]].mean(0)) / 2
+    assert found.radius[1] == pytest.approx(half / apart)
+
+
 def test_words_and_labels_that_mean_nothing_are_refused():
     x, labels = np.random.default_rng(7).standard_normal((30, 4)), np.arange(30) % 3
     for work, said in (
@@ -213,5 +331,6 @@ def test_words_and_labels_that_mean_nothing_are_refused():
 
 
 def test_a_single_feature_has_one_dimension():
+    assert 0.5 < two_nn(np.random.default_rng(1).random((200, 1))).dimension < 1.5
     x, labels = np.random.default_rng(0).standard_normal((20, 1)), np.arange(20) % 2
     assert class_manifolds(x + 5 * labels[:, None], labels).dimension.tolist() == [1.0, 1.0]

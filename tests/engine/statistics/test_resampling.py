@@ -188,6 +188,20 @@ def test_repeats_are_welchs_and_students() -> None:
         assert (cut.low, cut.high) == pytest.approx((own.low + 0.1, own.value + 0.1))
 
 
+@pytest.mark.parametrize("values", [[0.9, 0.7], [1.0, 3.0, 2.0], list(np.arange(20.0) ** 2)])
+@pytest.mark.parametrize(("level", "power"), [(0.05, 0.8), (0.01, 0.5), (0.2, 0.99)])
+def test_the_least_distance_that_is_seen_has_the_power_of_students_test(
+    values: list[float], level: float, power: float
+) -> None:
+    found, n = mean_estimate(values), len(values)
+    error = np.std(values, ddof=1) / np.sqrt(n)
+    assert found.error == pytest.approx(error)
+    shift = found.least_seen(level, power) / error
+    assert stats.nct.sf(stats.t.isf(level / 2, n - 1), n - 1, shift) == pytest.approx(power)
+    assert found.least_seen() == found.least_seen(0.05, 0.8)
+    assert np.isnan(mean_estimate([1.0]).least_seen())
+
+
 def test_means_are_students_of_the_groups() -> None:
     rng = np.random.default_rng(2)
     x = rng.exponential(size=80)
@@ -221,6 +235,17 @@ def test_repeats_without_a_spread_have_no_interval_but_a_reason() -> None:
     one = mean_difference([1.0, 1.0], [0.5, 0.6])
     assert one.low < one.value < one.high
     assert mean_estimate([0.5]).minus(0.1).reason
+
+
+def test_intervals_of_no_rows_and_of_one_number() -> None:
+    for measure in (resampling.share_interval, resampling.difference_interval, resampling.mean_interval):
+        assert measure(np.zeros((0, 5))).low.shape == (0,)
+        for wrong in (0.5, np.zeros((3, 0))):
+            with pytest.raises(ValueError, match=r"must have shape \(\.\.\., N\) with N >= 1"):
+                measure(wrong)
+        one = measure([1.0], groups=["a"])
+        assert one.estimate == 1
+        assert np.isnan(one.low) == (measure is resampling.mean_interval)
 
 
 def test_refusals() -> None:

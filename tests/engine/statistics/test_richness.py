@@ -15,10 +15,11 @@ from featdyn.statistics.richness import (
     kernel_deviation,
     kernel_deviation_of_moments,
     neural_collapse,
+    of_class_moments,
     parameter_distance,
     parameter_norm,
 )
-from featdyn.statistics.richness.ntk import empirical_ntk, ntk_deviation
+from featdyn.statistics.richness.ntk import empirical_ntk, label_alignment, ntk_deviation
 from featdyn_kernels.moments import accumulate
 from tests.strategies import sizes
 
@@ -53,6 +54,8 @@ def test_metrics_are_those_of_the_eigenfunctions(seed, p):
     assert found.effective_dimension == pytest.approx(np.exp(-(share * np.log(share)).sum()))
     assert found.cumulative_utilisation[-1] == pytest.approx(1)  # a head without bias
     assert found.output_rank == min(p, 3)
+    small = feature_metrics(1e-3 * x, 1e-5 * outputs, 1e-4 * targets)
+    np.testing.assert_allclose([small.quality, small.utilisation], [found.quality, found.utilisation], atol=1e-9)
     functions = found.extend(x)
     np.testing.assert_allclose(functions.T @ functions / 60, np.eye(p), atol=1e-7)
     np.testing.assert_allclose(abs(functions[:, 0]), abs(e[:, 0]) * np.sqrt(60), rtol=1e-6, atol=1e-8)
@@ -66,6 +69,25 @@ def test_all_quality_is_the_best_linear_fit():
     assert found.cumulative_quality[-1] == pytest.approx((fit**2).sum() / (target**2).sum())
     biased = feature_metrics(x - x.mean(0), x[:, :2] + 100, target)
     assert biased.cumulative_utilisation[-1] < 0.7  # the constant is none of the features
+
+
+@pytest.mark.parametrize(
+    ("share", "tolerance", "counts"), [(1e-3, 1e-2, False), (1e-3, 1e-4, True), (1e-9, 1e-6, False)]
+)
+def test_directions_below_the_tolerance_count_for_none(share, tolerance, counts):
+    """Of two directions of outputs, or of targets, the second is so much weaker."""
+    x, _, rng = labelled(4)
+    both = np.linalg.qr(rng.standard_normal((60, 2)))[0]
+    held = both if counts else both[:, :1]
+    weak = (both * [1, share]) @ [[0.6, 0.8], [-0.8, 0.6]]
+    strong, rank = rng.standard_normal((60, 3)), 1 + counts
+    one = feature_metrics(x, weak, strong, tolerance=tolerance)
+    other = feature_metrics(x, strong, weak, tolerance=tolerance)
+    wanted = feature_metrics(x, held, strong)
+    assert (one.output_rank, other.target_rank, one.target_rank) == (rank, rank, 3)
+    np.testing.assert_allclose(one.utilisation, wanted.utilisation, rtol=1e-6)
+    np.testing.assert_allclose(other.quality, wanted.utilisation, rtol=1e-6)
+    np.testing.assert_allclose(other.cumulative_quality, np.cumsum(wanted.utilisation) / rank, rtol=1e-6)
 
 
 def test_dead_directions_and_zeros():
@@ -119,15 +141,91 @@ def test_a_simplex_has_collapsed():
 
 def test_absent_classes_are_left_out_and_one_class_is_refused():
     x, labels, rng = labelled(2)
-    outputs = rng.standard_normal((60, 9))
-    some, gap = neural_collapse(x, labels, outputs=outputs), np.array([0, 3, 5, 8])
-    spread = neural_collapse(x, gap[labels], outputs=outputs[:, [0, 4, 5, 1, 6, 2, 7, 8, 3]])
-    assert spread.within == pytest.approx(some.within)
-    assert np.isfinite(spread.nearest)
+    outputs, w, gap = rng.standard_normal((60, 9)), rng.standard_normal((9, 9)), np.array([0, 3, 5, 8])
+    some = neural_collapse(x, labels, outputs=outputs[:, gap], weight=w[gap])
+    spread = neural_collapse(x, gap[labels], outputs=outputs, weight=w)
+    assert vars(spread) == pytest.approx(vars(some))
+    assert vars(neural_collapse(x, gap[labels])) == pytest.approx(vars(neural_collapse(x, labels)), nan_ok=True)
+    assert np.isnan(neural_collapse(x, labels, weight=0 * w).duality)
     with pytest.raises(ValueError, match="two classes at least, got 1"):
         neural_collapse(x, 0 * labels)
     same = neural_collapse(np.ones((6, 3)), np.arange(6) % 2)
     assert np.isnan([same.within, same.norms, same.angles, same.simplex]).all()
+
+
+def test_collapse_of_moments_and_of_means_that_have_no_direction():
+    x, labels, rng = labelled(5)
+    outputs = rng.standard_normal((60, 4))
+    whole = vars(neural_collapse(x, labels, outputs=outputs))
+    first, second = (accumulate(x[at], outputs[at], labels[at], classes=4) for at in (slice(20), slice(20, None)))
+    found = vars(of_class_moments(first + second))
+    for name in ("within", "norms", "angles", "simplex", "read_out"):
+        assert found[name] == pytest.approx(whole[name]), name
+    few = of_class_moments(accumulate(x, outputs[:, :3], labels))
+    assert np.isnan(few.read_out), "not a column for each class"
+    assert np.isnan(of_class_moments(accumulate(x, labels=labels)).read_out)
+    for count in (1, 2):
+        some = labels < count
+        if count < 2:
+            with pytest.raises(ValueError, match="two classes at least, got 1"):
+                of_class_moments(accumulate(x[some], labels=labels[some]))
+        else:
+            assert of_class_moments(accumulate(x[some], labels=labels[some])).angles == pytest.approx(0), "of two"
+    middle = neural_collapse([[-1.0, 0], [-1, 0], [0, 0], [0, 0], [1, 0], [1, 0]], [0, 0, 1, 1, 2, 2])
+    assert np.isnan(middle.angles)
+    assert middle.norms == pytest.approx(np.std([1, 0, 1]) / (2 / 3))
+    one_point = np.ones((6, 2)) * 3, np.arange(6) % 3
+    apart = neural_collapse(*one_point, outputs=np.eye(3)[one_point[1]])
+    assert np.isnan([apart.within, apart.angles]).all()
+    assert apart.read_out == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="first network's features as their outputs"):
+        kernel_deviation_of_moments(accumulate(x))
+
+
+@pytest.mark.parametrize(("step", "seen"), [(1e-9, True), (1e-11, True), (1e-15, False)])
+def test_class_means_that_differ_by_rounding_alone_are_one_point(step, seen):
+    labels = np.arange(12) % 3
+    found = neural_collapse(1 + step * np.eye(3)[labels], labels)
+    assert np.isfinite(found.simplex) == seen
+
+
+@pytest.mark.parametrize(("height", "dimensions"), [(1.0, 2), (1e-4, 2), (1e-6, 1)])
+def test_class_means_span_what_is_above_a_share_of_the_largest(height, dimensions):
+    """Of their squared singular values: the spread within classes along others is none of between."""
+    means = np.array([[0, 0], [1, 0], [0, height]])
+    spread = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+    labels = np.repeat([0, 1, 2], 4)
+    found = neural_collapse(means[labels] + np.tile(spread, (3, 1)), labels)
+    m = means - means.mean(0)
+    values = np.linalg.eigvalsh(m.T @ m / 3)
+    within = sum(0.5 / v for v in values[2 - dimensions :])  # spread is 1/2 along every direction
+    assert found.within == pytest.approx(within / 3, rel=1e-5)
+
+
+def test_eigenfunctions_that_rounding_may_make_are_dropped():
+    rng = np.random.default_rng(7)
+    x = (rng.standard_normal((90, 3)) @ rng.standard_normal((3, 20)) + 4).astype(np.float16)
+    assert len(feature_metrics(x, x[:, :2], x[:, :1]).quality) == 4
+    assert len(feature_metrics(x.astype(np.float64), x[:, :2], x[:, :1]).quality) == 20
+    one = feature_metrics(np.outer(np.arange(1.0, 9), [1.0, 2.0]), np.ones((8, 1)), np.arange(8.0))
+    assert len(one.quality) == 1
+    assert one.extend([[1.0, 2.0]]).shape == (1, 1)
+
+
+def test_the_tangent_kernel_leaves_out_what_is_not_trained():
+    torch.manual_seed(1)
+    network, inputs = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double(), torch.randn(3, 3).double()
+    network[0].weight.requires_grad_(False)
+    hidden = torch.tanh(network[0](inputs))
+    rows = []
+    for out in network[2](hidden).flatten():
+        mine = [p for p in network.parameters() if p.requires_grad]
+        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(out, mine, retain_graph=True)]))
+    jacobian = torch.stack(rows).numpy()
+    np.testing.assert_allclose(empirical_ntk(network, inputs), jacobian @ jacobian.T, rtol=1e-10, atol=1e-12)
+    network.requires_grad_(False)
+    for directions, side in ((None, 6), (torch.eye(2), 3)):
+        np.testing.assert_array_equal(empirical_ntk(network, inputs, directions), np.zeros((side, side)))
 
 
 def test_kernels_that_turn():
@@ -179,6 +277,27 @@ def test_the_tangent_kernel_is_that_of_autograd(monkeypatch):
     assert ntk_deviation(np.eye(2), np.ones((2, 2))) == pytest.approx(1 - 2 / np.sqrt(8))
     with pytest.raises(ValueError, match="one shape"):
         ntk_deviation(np.eye(2), np.eye(3))
+
+
+def test_kernels_are_aligned_with_labels_about_their_means():
+    rng = np.random.default_rng(6)
+    x, y, h = rng.standard_normal((7, 5)) + 2, np.eye(3)[np.arange(7) % 3], np.eye(7) - 1 / 7
+    k, t = h @ x @ x.T @ h, h @ y @ y.T @ h
+    wanted = (k * t).sum() / np.linalg.norm(k) / np.linalg.norm(t)
+    for scale in (1.0, 1e-3, 1e4):
+        assert label_alignment(scale * x @ x.T, scale * y + 5) == pytest.approx(wanted)
+    assert label_alignment(t + 3, y) == pytest.approx(1)
+    assert label_alignment(t + 3, y) <= 1
+    for still in (np.zeros((7, 7)), np.full((7, 7), 0.1)):
+        assert np.isnan(label_alignment(still, y))
+    assert np.isnan(label_alignment(k, np.ones((7, 2))))
+    for kernel, targets in ((k[:6], y), (k[0], y), (k, y[:, 0]), (k, y[:6]), (k[:6, :6], y)):
+        with pytest.raises(ValueError, match=r"a kernel \(m, m\) and targets \(m, C\) are needed"):
+            label_alignment(kernel, targets)
+    assert np.isnan([ntk_deviation(k, 0 * k), ntk_deviation(0 * k, k)]).all()
+    assert ntk_deviation(1e-3 * k, k) == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="one shape"):
+        ntk_deviation(k[0], k[0])
 
 
 def test_parameters():

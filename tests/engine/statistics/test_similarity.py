@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from featdyn.statistics import similarity as alike
 from featdyn.statistics.cka import Grams
 from featdyn.statistics.similarity.cca import Basis
+from featdyn.statistics.similarity.neighbours import overlap
 
 
 def draw(seed, n=40, p=5, q=7):
@@ -104,6 +105,123 @@ def test_svcca_and_pwcca_weigh_what_they_say():
     left, rho, _ = np.linalg.svd(u.T @ t[0], full_matrices=False)
     weight = np.abs((u @ left).T @ (x - x.mean(0))).sum(1)
     assert alike.pwcca(x, y) == pytest.approx((weight * rho).sum() / weight.sum())
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 1.0])
+def test_svcca_takes_as_many_directions_as_hold_the_share(share):
+    x, y, _ = draw(12, n=60)
+    leading = []
+    for z in (x, y):
+        u, s, _ = np.linalg.svd(z - z.mean(0), full_matrices=False)
+        held = np.cumsum(s**2) / (s**2).sum()
+        leading.append(u[:, : int((held < share - 1e-12).sum()) + 1])
+    rho = np.linalg.svd(leading[0].T @ leading[1], compute_uv=False)
+    assert alike.svcca(x, y, share=share) == pytest.approx(rho.mean())
+
+
+@pytest.mark.parametrize(("n", "defined"), [(12, False), (13, True)])
+def test_canonical_correlations_need_more_samples_than_variables(n, defined):
+    x, y, _ = draw(6, n=n)
+    for measure in (alike.mean_cca, alike.pwcca, lambda x, y: alike.svcca(x, y, share=1.0)):
+        assert np.isfinite(measure(x, y)) == defined  # 5 and 7 variables, the mean is one more
+
+
+@pytest.mark.parametrize("k", [1, 2, 7])
+def test_neighbours_of_any_number(k):
+    x, y, _ = draw(13, n=15)
+    near = []
+    for z in (x, y):
+        z = (z - z.mean(0)) / np.linalg.norm(z - z.mean(0), axis=1)[:, None]
+        cosine = z @ z.T - 9 * np.eye(15)
+        near.append([set(row) for row in np.argsort(-cosine, 1)[:, :k].tolist()])
+    wanted = np.mean([len(a & b) / len(a | b) for a, b in zip(*near, strict=True)])
+    assert alike.jaccard(x, y, k=k) == pytest.approx(wanted)
+    some, room = np.random.default_rng(0), range(1, 15)
+    common = [len(set(some.choice(room, k, False)) & set(some.choice(room, k, False))) for _ in range(4000)]
+    expected = k**2 / 14
+    assert np.mean(common) == pytest.approx(expected, rel=0.12)
+    assert alike.jaccard_chance(15, k) == pytest.approx(expected / (2 * k - expected))
+
+
+@pytest.mark.parametrize("compare", ["spearman", "cosine"])
+def test_the_ceiling_is_of_each_subject_with_the_means(compare):
+    subjects = np.random.default_rng(5).random((3, 20)) + 0.5
+    ready = np.stack([rankdata(row) - 10.5 for row in subjects]) if compare == "spearman" else subjects
+    ready = ready / np.linalg.norm(ready, axis=1, keepdims=True)
+
+    def cosine(a, b):
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    lower = np.mean([cosine(ready[i], np.delete(ready, i, 0).mean(0)) for i in range(3)])
+    upper = np.mean([cosine(row, ready.mean(0)) for row in ready])
+    for unit in (1.0, 1e-3):
+        assert alike.noise_ceiling(unit * subjects, compare=compare) == pytest.approx((lower, upper))
+        first, second = unit * subjects[:2]
+        assert alike.rsa(first, second, compare=compare) == pytest.approx(cosine(*ready[:2]))
+    for one in (subjects[:1], subjects[:, :1]):
+        with pytest.raises(ValueError, match="at least 2 rows and 2 columns"):
+            alike.noise_ceiling(one)
+
+
+def test_dissimilarities_that_are_not_known_or_of_other_pairs():
+    a = np.array([0.5, 1.0, 0.2])
+    for unknown in ([0.5, np.nan, 1.0], [np.inf, 1.0, 2.0]):
+        assert np.isnan([alike.rsa(a, unknown), alike.rsa(unknown, a)]).all()
+    for other in (a[:2], a[None]):
+        with pytest.raises(ValueError, match="one shape"):
+            alike.rsa(a, other)
+    with pytest.raises(ValueError, match="one shape"):
+        alike.rsa(a[None], a[None])
+    assert np.isnan(alike.rsa(a, np.zeros(3), compare="cosine"))
+    x = draw(16, n=4)[0]
+    for unit in (1e-20, 1e20):
+        np.testing.assert_allclose(alike.dissimilarities(unit * x), alike.dissimilarities(x))
+    assert np.isnan(alike.dissimilarities(1 + 1e-14 * x)).all()
+    np.testing.assert_allclose(
+        alike.dissimilarities(x[:3, :1], of="euclidean"),
+        np.abs([x[0, 0] - x[1, 0], x[0, 0] - x[2, 0], x[1, 0] - x[2, 0]]),
+    )
+    with pytest.raises(ValueError, match="at least 3 rows"):
+        alike.dissimilarities(x[:2])
+    equal = alike.dissimilarities([[1.0, 2, 3], [5, 5, 5], [3, 1, 4]])
+    assert np.isnan(equal).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("name", ["procrustes", "angular", "mean_cca", "svcca", "pwcca"])
+@pytest.mark.parametrize("unit", [1e-20, 1.0, 1e20])
+def test_what_varies_by_rounding_alone_is_still_in_any_unit(name, unit):
+    x, y, _ = draw(14)
+    x, wanted = x - 3, MEASURES[name](x, y)
+    for step, seen in ((1e6, True), (1e-8, True), (1e-14, False)):
+        moved = unit * (1 + step * x)
+        for found in (MEASURES[name](moved, y), MEASURES[name](y, moved) if name != "pwcca" else None):
+            assert found is None or (found == pytest.approx(wanted, abs=1e-3) if seen else np.isnan(found))
+
+
+@pytest.mark.parametrize("name", ["jaccard", "imbalance", "rsa"])
+def test_neighbours_and_distances_see_no_unit_and_no_place(name):
+    x, y, _ = draw(15)
+    wanted = MEASURES[name](x, y)
+    for moved in (1e-20 * x, 1e20 * x, x + 1e7):
+        assert MEASURES[name](moved, y) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_neighbours_are_compared_where_half_of_the_samples_have_some():
+    near = np.roll(np.eye(6, dtype=bool), 1, axis=1)
+    other = near | np.roll(near, 1, axis=1)
+    for defined, wanted in ((6, 0.5), (3, 0.5), (2, np.nan), (0, np.nan)):
+        kept = np.arange(6)[:, None] < defined
+        assert overlap(near & kept, other) == pytest.approx(wanted, nan_ok=True)
+        assert overlap(other, near & kept) == pytest.approx(wanted, nan_ok=True)
+
+
+def test_imbalance_of_the_fewest_samples():
+    x = np.array([[0.0], [1.0], [3.0]])
+    # The nearest of each in x are at 1, 0 and 1; in y = (3, 1, 0) these are second, second and first.
+    assert alike.information_imbalance(x, x[::-1]) == pytest.approx(2 / 3 * (1 + 2 + 1) / 3)
+    assert np.isnan(alike.information_imbalance(x[:2], x[:2]))
+    for still in (np.ones((3, 1)), np.ones((3, 2))):
+        assert np.isnan([alike.information_imbalance(x, still), alike.information_imbalance(still, x)]).all()
 
 
 def test_dissimilarities_and_their_ranks():

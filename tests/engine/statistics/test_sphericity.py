@@ -33,8 +33,12 @@ def run(name: str, x: np.ndarray | Gram, center: str) -> TestResult | None:
 @given(st.tuples(sizes(7, 20), sizes(2, 30)), st.integers(0, 20), CENTERS)
 def test_statistics_are_those_of_the_covariance_matrix(shape: tuple[int, int], seed: int, center: str) -> None:
     x = np.random.default_rng(seed).standard_normal(shape) * np.linspace(1, 2, shape[1]) + 0.3
+    p = shape[1]
     for name, expected in reference.statistics(x, center).items():
-        assert TESTS[name](x, center=center).statistic == pytest.approx(expected, rel=1e-7, abs=1e-7)
+        found = TESTS[name](x, center=center)
+        assert found.statistic == pytest.approx(expected, rel=1e-7, abs=1e-7)
+        law = stats.chi2(p * (p + 1) / 2 - 1) if name in ("john", "mauchly") else stats.norm()
+        assert found.pvalue == pytest.approx(law.sf(expected), rel=1e-5, abs=1e-9)
 
 
 def test_quasi_lrt_is_that_of_the_dual_covariance() -> None:
@@ -53,6 +57,17 @@ def test_chen_zhang_zhong_equals_the_quadruple_sum(p: int) -> None:
     known = sphericity.chen_zhang_zhong(x, center="known")
     products = x @ x.T
     assert known.extras["T2"] == pytest.approx((np.sum(products**2) - np.sum(np.diag(products) ** 2)) / 42, rel=1e-12)
+
+
+@pytest.mark.parametrize("power", [-150, 3, 150])
+def test_moments_are_in_the_units_of_the_draws(power: int) -> None:
+    x = np.random.default_rng(0).standard_normal((7, 9))
+    plain, kurtosis = sphericity.chen_zhang_zhong(x).extras, sphericity.wang_yao(x).extras["excess_kurtosis"]
+    for moved in (np.ldexp(x, power), Gram.of(np.ldexp(x, power))):
+        other = sphericity.chen_zhang_zhong(moved).extras
+        assert other["T1"] == pytest.approx(plain["T1"] * 2.0 ** (2 * power))
+        assert other["T2"] == pytest.approx(plain["T2"] * 2.0 ** (4 * power))
+        assert sphericity.wang_yao(moved).extras["excess_kurtosis"] == pytest.approx(kurtosis)
 
 
 def test_sign_and_exact_statistics_are_those_of_the_draws() -> None:
@@ -156,6 +171,34 @@ def test_the_exact_test_repeats_and_counts_its_draws() -> None:
         sphericity.exact_norm_conditional(x, replicates=0)
 
 
+@pytest.mark.parametrize("center", ["known", "estimated"])
+@pytest.mark.parametrize("block", [1, 7 * 24, 50 * 24, 10**9])
+def test_fifty_exceedances_end_the_exact_test_in_whatever_blocks(
+    block: int, center: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted one redrawn set after the other."""
+    for seed in range(3):
+        x = laws.gaussian(np.random.default_rng(seed), 6, 5)
+        c = centred(x, center)  # type: ignore[arg-type]
+        sums = []
+        for uniform in wishart.directions(6, 5, 400, np.random.default_rng(seed)):
+            for rows in c.redrawn(uniform):
+                gram = rows @ rows.T
+                sums.append(np.square(gram).sum() / np.trace(gram) ** 2)
+        observed = np.square(c.rows @ c.rows.T).sum() / c.square_norms.sum() ** 2
+        reached = np.cumsum(np.array(sums) >= observed)
+        drawn = int(np.searchsorted(reached, 50)) + 1 if reached[-1] >= 50 else 400
+        wanted = 50 / drawn if reached[-1] >= 50 else (1 + reached[-1]) / 401
+        monkeypatch.setattr(wishart, "_BLOCK", block)
+        found = sphericity.exact_norm_conditional(
+            x,
+            center=center,
+            replicates=400,
+            rng=np.random.default_rng(seed),  # type: ignore[arg-type]
+        )
+        assert (found.pvalue, found.extras["replicates"]) == (pytest.approx(wanted), drawn)
+
+
 def test_tracy_widom_quantiles() -> None:
     for quantile, level in ((0.4501, 0.1), (0.9793, 0.05), (2.0234, 0.01), (3.2724, 0.001)):
         assert tracy_widom.survival(quantile) == pytest.approx(level, rel=1e-3)
@@ -175,6 +218,22 @@ def test_tracy_widom_quantiles() -> None:
     assert (np.diff(values[40:]) < 0).all()
 
 
+@pytest.mark.parametrize(("n", "p"), [(41, 60), (61, 20), (30, 500)])
+@pytest.mark.parametrize("excess", [0.0, 3.0])
+def test_the_largest_root_is_standardised_and_the_trace_s_share_taken_off(n: int, p: int, excess: float) -> None:
+    x, m = laws.planted(np.random.default_rng(5), n, p, 1, excess), n - 1
+    roots = np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2
+    a, b = np.sqrt(m - 0.5), np.sqrt(p - 0.5)
+    mu, s = (a + b) ** 2, (a + b) * (1 / a + 1 / b) ** (1 / 3)
+    found = sphericity.largest_root(x)
+    assert found.statistic == pytest.approx((m * p * roots[0] / roots.sum() - mu) / s)
+    assert found.extras["share"] == pytest.approx(roots[0] / roots.sum())
+    assert found.extras["tracy_widom_pvalue"] == pytest.approx(tracy_widom.survival(found.statistic))
+    variance = 2 / (m * p) * (mu / s) ** 2
+    assert variance < 0.5
+    assert found.pvalue == pytest.approx(tracy_widom.survival_without_trace(found.statistic, variance))
+
+
 @pytest.mark.parametrize(("n", "p"), [(4, 3), (9, 10), (30, 200), (400, 5)])
 def test_largest_root_holds_its_level_from_tiny_to_large(n: int, p: int) -> None:
     rng = np.random.default_rng(7)
@@ -191,6 +250,21 @@ def test_sign_test_holds_small_levels_with_few_rows_or_coordinates(n: int, p: in
     )
     assert np.mean(pvalues <= 0.01) == pytest.approx(0.01, abs=4 * np.sqrt(0.01 / 3000))
     assert np.mean(normal <= 0.01) > 0.015
+
+
+@pytest.mark.parametrize("n", [3, 4, 9, 40])
+@pytest.mark.parametrize("p", [2, 3, 11, 200])
+def test_the_sign_test_has_the_variance_and_the_skewness_of_random_directions(n: int, p: int) -> None:
+    """Of all pairs, each a Beta law, and of all triangles: given two sides' ends, the mean of both is the third's."""
+    square = stats.beta(1 / 2, (p - 1) / 2)
+    variance, third = (square.expect(lambda b, k=k: (p * b - 1) ** k) for k in (2, 3))
+    pairs, triangles = n * (n - 1) / 2, n * (n - 1) * (n - 2) / 6
+    skewness = (pairs * third + 6 * triangles * variance**2 / (p - 1)) / (pairs * variance) ** 1.5
+    x = laws.elliptical(np.random.default_rng([n, p]), n, p) * np.linspace(1, 2, p)
+    found = sphericity.sign_test(x, center="known")
+    assert found.statistic == pytest.approx(found.extras["Q"] / np.sqrt(variance / pairs), rel=1e-6)
+    assert found.pvalue == pytest.approx(stats.pearson3(skewness).sf(found.statistic), rel=1e-5)
+    assert found.extras["normal_pvalue"] == pytest.approx(stats.norm.sf(found.statistic))
 
 
 @settings(deadline=None, max_examples=15)
@@ -253,6 +327,48 @@ def test_the_fourth_moment_shifts_the_corrected_likelihood_ratio_by_its_share(b)
     scale = np.sqrt(-2 * np.log(1 - ratio) - 2 * ratio)
     gaussian, other = (sphericity.corrected_lrt(x, excess_kurtosis=kurtosis) for kurtosis in (0.0, b))
     np.testing.assert_allclose(other.statistic - gaussian.statistic, -b * ratio / 2 / scale, rtol=1e-10)
+
+
+@pytest.mark.parametrize("b", [None, -1.2, 0.0, 6.0])
+def test_the_fourth_moment_shifts_john_s_and_the_likelihood_ratio_of_many_coordinates(b: float | None) -> None:
+    x = np.random.default_rng(1).laplace(size=(12, 40))
+    own = centred(x, "estimated").excess_kurtosis if b is None else b
+    found = sphericity.wang_yao(x, excess_kurtosis=b)
+    assert found.statistic == pytest.approx(sphericity.ledoit_wolf(x).statistic - own / 2)
+    found = sphericity.quasi_lrt(x, excess_kurtosis=b)
+    assert found.statistic == pytest.approx(reference.quasi_lrt(x) - own / 2)
+    assert found.extras["excess_kurtosis"] == own
+    assert ("Gaussian" in found.assumptions) == (b == 0)
+    x = x.T
+    own = centred(x, "estimated").excess_kurtosis if b is None else b
+    given, gaussian = sphericity.corrected_lrt(x, excess_kurtosis=b), sphericity.corrected_lrt(x)
+    ratio = 12 / 39
+    assert given.statistic - gaussian.statistic == pytest.approx(
+        -own * ratio / 2 / np.sqrt(-2 * np.log(1 - ratio) - 2 * ratio)
+    )
+    assert ("Gaussian" in given.assumptions) == (b == 0)
+
+
+@pytest.mark.parametrize("center", ["known", "estimated"])
+def test_sizes_at_which_a_test_begins(center: str) -> None:
+    x = np.random.default_rng(2).standard_normal((9, 9))
+    known = {"center": center}
+    m = 9 - (center == "estimated")
+    for p in range(m - 1, m + 2):
+        wide = np.c_[x, x[:, :1] ** 2][:, :p]
+        for name, works in (("mauchly", p < m), ("corrected_lrt", p < m), ("quasi_lrt", p > m)):
+            if works:
+                assert np.isfinite(TESTS[name](wide, **known).statistic)
+            else:
+                with pytest.raises(ValueError, match=rf"{name} needs p [<>] m, got x of shape \(9, {p}\), m = {m}"):
+                    TESTS[name](wide, **known)
+    for n in (3, 4, 5, 6):
+        m = n - (center == "estimated")
+        if m > 3:
+            assert np.isfinite(sphericity.fisher(x[:n], **known).statistic)  # type: ignore[arg-type]
+        else:
+            with pytest.raises(ValueError, match=rf"fisher needs m >= 4, got x of shape \({n}, 9\), m = {m}"):
+                sphericity.fisher(x[:n], **known)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("p", [3, 50, 3000])

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
 
 from featdyn.statistics import two_sample
 from featdyn.statistics.two_sample import TwoSampleResult
 from featdyn.statistics.two_sample.kde_tv import total_variations
-from featdyn.statistics.two_sample.permutation import labellings
+from featdyn.statistics.two_sample.permutation import halved, labellings, samples
 from featdyn_kernels import kde
 from tests.engine.statistics import peers, reference
 from tests.strategies import sizes
@@ -174,6 +176,75 @@ def test_labellings(n: int, m: int, count: int, seed: int) -> None:
 ALL = {**TESTS, "classifier": two_sample.classifier}
 
 
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize(("n", "m"), [(6, 6), (7, 7), (11, 4)])
+def test_halves_are_of_whole_groups_and_of_either_sample(n: int, m: int, paired: bool) -> None:
+    m = n if paired else m
+    for groups in (None, np.r_[np.arange(n) // 2, [] if paired else 50 + np.arange(m) // 3]):
+        split, labels = halved(n, m, 5, np.random.default_rng(0), paired, groups)
+        assert sorted(np.concatenate(split).tolist()) == list(range(n + m))
+        assert len(labels) == 6
+        member = np.arange(n if paired else n + m) if groups is None else groups
+        member = np.r_[member, member + 1000] if paired else member
+        for sample in (np.arange(n), np.arange(n, n + m)):
+            held = [set(member[np.intersect1d(half, sample)]) for half in split]
+            assert not held[0] & held[1]
+            assert len(held[0]) - len(held[1]) in (0, 1)
+        for half in split:
+            _, first, place = np.unique(member[half], return_index=True, return_inverse=True)
+            told = labels[:, half[first]]
+            assert (told.sum(1) == told[0].sum()).all()
+            assert (labels[:, half] == told[:, place]).all()
+            assert not paired or {*half} == {i % n + side for i in half for side in (0, n)}
+
+
+@pytest.mark.parametrize("strength", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_classifier_is_fitted_on_one_half_and_asked_of_the_other(strength: float, paired: bool) -> None:
+    rng = np.random.default_rng(12)
+    x, y = rng.standard_normal((40, 3)) * [1, 9, 1], rng.standard_normal((40 if paired else 25, 3)) + np.eye(3)[0]
+    x[:, 2] = y[:, 2] = 4  # does not vary
+    (fitted, held), labels = halved(40, len(y), 9, np.random.default_rng(3), paired, None)
+    z, first = np.r_[x, y], np.arange(40 + len(y)) < 40
+    z = (z - z[fitted].mean(0)) / np.maximum(z[fitted].std(0), 1e-9)
+    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000).fit(z[fitted], first[fitted])
+    told = model.predict(z[held])
+    expected = [balanced_accuracy_score(label[held], told) for label in labels]
+    found = two_sample.classifier(x, y, paired=paired, permutations=9, regularization=strength, rng=3)
+    assert found.statistic == pytest.approx(expected[0])
+    np.testing.assert_allclose(found.null, expected[1:])
+    assert found.extras["total_variation_bound"] == pytest.approx(max(0, 2 * expected[0] - 1))
+    assert found.excess == pytest.approx(expected[0] - np.mean(expected[1:]))
+    assert (found.null_mean, found.null_deviation) == pytest.approx(
+        (np.mean(expected[1:]), np.std(expected[1:], ddof=1))
+    )
+    assert found.pvalue == (1 + sum(e >= expected[0] - 1e-12 for e in expected[1:])) / 10
+
+
+def test_the_spread_of_one_labelling_is_not_known_and_equal_ones_count() -> None:
+    x = np.random.default_rng(0).standard_normal((5, 2))
+    assert np.isnan(two_sample.energy(x, x + 1, permutations=1).null_deviation)
+    same = two_sample.energy(x, x, paired=True, permutations=19)  # every swap gives the same
+    assert same.pvalue == 1
+    assert np.isfinite(two_sample.energy(x, x, permutations=2).null_deviation)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "single"),
+    [
+        ((np.float32, np.float32), True), ((np.float16, np.float32), True), ((np.float32, np.float64), False),
+        ((np.float64, np.float32), False), ((np.int16, np.float32), False), ((np.float32, np.int32), False),
+    ],
+)  # fmt: skip
+def test_samples_are_in_float32_where_neither_needs_more(kinds: tuple[type, type], single: bool) -> None:
+    big = 2**14 - 1
+    a, b, unit = samples(np.array([[1, 2], [3, 4]], kinds[0]), np.array([[5, -big]] * 2, kinds[1]), False)
+    assert {a.dtype, b.dtype} == {np.dtype(np.float32 if single else np.float64)}
+    assert unit == 2.0**14
+    np.testing.assert_array_equal(a * unit, [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(b * unit, [[5, -float(kinds[1](big))]] * 2)
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("paired", [True, False])
 def test_copies_of_one_image_are_swapped_together(name: str, paired: bool) -> None:
@@ -217,6 +288,13 @@ def test_a_family_shares_its_labellings() -> None:
                                reference_energy(x, x + 1, labels[1]), rtol=1e-9)  # fmt: skip
     with pytest.raises(ValueError, match="the true one first"):
         two_sample.mmd(x, x, paired=True, permutations=labels[1:])
+    for wrong in (labels[:1], labels[0], labels[:, 1:], labels.astype(float), ~labels):
+        with pytest.raises(ValueError, match=r"a number or labellings \(R \+ 1, 60\), the true one first"):
+            two_sample.mmd(x, x, paired=True, permutations=wrong)
+    assert two_sample.mmd(x, x, paired=True, permutations=labels[:2]).null.shape == (1,)
+    for halves in (two_sample.kde_total_variation, two_sample.classifier):
+        with pytest.raises(ValueError, match="must be a number where rows are no pairs"):
+            halves(x, x, permutations=labels)
     with pytest.raises(ValueError, match="both samples"):
         two_sample.mmd(x, x, groups=np.zeros(60))
 
@@ -271,5 +349,8 @@ def test_peers_of_the_benchmark_agree() -> None:
     rng = np.random.default_rng(7)
     x, y = rng.standard_normal((60, 2)), rng.standard_normal((50, 2)) + 0.5
     ours = total_variations(x, y, False, 3, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featdyn.statistics.two_sample.kde_tv._BLOCK", 2 * 110)  # two labellings at once
+        np.testing.assert_allclose(total_variations(x, y, False, 3, 0), ours, rtol=1e-12)
     np.testing.assert_allclose(peers.total_variations(x, y, 3, 0), ours, rtol=1e-8)
     np.testing.assert_allclose(peers.scipy_total_variations(x, y, 3, 0), ours, rtol=1e-8)

@@ -59,7 +59,7 @@ def split_halves(x: Draws, k: Sequence[int] = (1, 5, 10), *, center: Center = "e
     kept = np.minimum(ks, most) - 1
     cosines = np.square(v.T @ w)
     shares = [
-        np.cumsum(np.square(rows @ basis).sum(axis=0))[np.minimum(kept, basis.shape[1] - 1)] / np.square(rows).sum()
+        np.cumsum(np.square(rows @ basis).sum(axis=0))[kept] / np.square(rows).sum()
         for rows, basis in ((one, w), (two, v))
     ]
     overlap = np.array([cosines[: i + 1, : i + 1].sum() / (i + 1) for i in kept])

@@ -75,12 +75,11 @@ def fit_decay_spindle(strength: ArrayLike, *, groups: ArrayLike | None = None, s
     parts = weights[0][:, None] * shapes[which[0]]
     spread = float(((mean - mean.mean()) ** 2).sum())
     share, noise = _intervals(shapes, found, weights, which, groups, seed)
-    total = parts.sum(0)
     return DecaySpindle(
         decay=parts[0],
         spindle=parts[1],
         share=share,
-        by_order=np.divide(parts[0], total, out=np.full(n, np.nan), where=total > 0),
+        by_order=parts[0] / parts.sum(0),  # each shape is positive at all orders
         noise=noise,
         r2=1 - float(left[0]) / spread if spread > 0 else float("nan"),
     )
@@ -118,7 +117,7 @@ def _intervals(
     share, noise = float(weights[0, 0] / weights[0].sum()), float(_NOISES[int(which[0])])
     if len(found) < 2:
         return Interval(share, nan, nan), Interval(noise, nan, nan)
-    draws = bootstrap_counts(len(found), _DRAWS, seed, groups).astype(np.float64) @ found / len(found)
+    draws = bootstrap_counts(len(found), _DRAWS, seed, groups).astype(np.float64) @ found
     some = draws.any(1)
     drawn, at, _ = _least_squares(shapes, draws[some])
     limits = []

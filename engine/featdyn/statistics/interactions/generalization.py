@@ -169,7 +169,7 @@ def chance_labels(
     samples = model.span.shape[-1]
     if samples < 2:
         raise ValueError("the chance level pairs each sample with others: at least 2 samples are needed")
-    shifts = np.unique(np.linspace(1, samples - 1, min(_SHIFTS, samples - 1)).astype(int))
+    shifts = np.linspace(1, samples - 1, min(_SHIFTS, samples - 1)).astype(int)
     return [
         generalizable(
             model,

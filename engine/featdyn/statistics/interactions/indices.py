@@ -58,8 +58,8 @@ def banzhaf_interactions(v: ArrayLike, order: int) -> Values:
 def k_shapley_values(v: ArrayLike, order: int) -> Values:
     """Return the k-SII of top order ``order``, ``(..., 2**n)``; they add up to v(N) - v(0)."""
     found = shapley_interactions(v, order)
-    weights = bernoulli(order)  # B_1 = -1/2
-    return _summed(found, order, lambda s, t: float(weights[t - s]) if t <= order else 0.0)
+    weights = bernoulli(variables(found.shape[-1]))  # B_1 = -1/2
+    return _summed(found, order, lambda s, t: float(weights[t - s]))  # above the order found is 0
 
 
 def shapley_taylor_interactions(v: ArrayLike, order: int) -> Values:
@@ -84,9 +84,7 @@ def _dividends(v: ArrayLike, order: int) -> Values:
     n = variables(values.shape[-1])
     if not 1 <= order <= n:
         raise ValueError(f"order must be between 1 and {n}, the number of variables, got {order}")
-    found = np.asarray(moebius.moebius(values))
-    found[..., 0] = 0.0
-    return found
+    return np.asarray(moebius.moebius(values))
 
 
 def _summed(m: Values, order: int, weight: Weight) -> Values:
@@ -95,7 +93,7 @@ def _summed(m: Values, order: int, weight: Weight) -> Values:
     size = orders(n)
     result = np.zeros_like(m)
     for s in range(1, order + 1):
-        weights = np.array([weight(s, t) if t >= s else 0.0 for t in range(n + 1)])
+        weights = np.array([weight(s, max(s, t)) for t in range(n + 1)])  # no smaller T contains S
         here = size == s
         result[..., here] = np.asarray(moebius.zeta_adjoint(m * weights[size]))[..., here]
     return result

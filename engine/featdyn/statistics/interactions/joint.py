@@ -4,7 +4,7 @@ such.
 After arXiv 2401.16318, equations 5 and 6, with the weights of its code: over nonempty subsets S and networks i the sum
 of ``(1 - share) max_i |I_i(S)| + share sum_i |I_i(S)|``, AND and OR, is least, so that an interaction which one
 network has costs the others little. Each network has its slack, and its split stays within half of the mean ``|v(N) -
-v(0)|`` of a common one.
+v(0)|`` of a common one; after that OR interactions of one variable are counted as AND interactions, which they equal.
 
 The solver is that of :func:`featdyn_kernels.moebius.sparsify`, whose steps are joined by the norm over networks. The
 box on splits is left out of it, and splits are put into it at the end: the lower bound holds, and what this costs is
@@ -78,9 +78,15 @@ def joint_and_or(
         best.offer(x, z, q, y)
         if (best.objective - best.lower <= tolerance * best.objective).all():
             break
-    models = from_split(values, best.p, best.q, np.zeros(span.shape), np.full(span.shape, np.nan), 1, "primal-dual")
+    models = _found(values, best.p, best.q)
     l1 = np.abs(models.both).sum((-2, -1)) + np.abs(models.bias)
     return Joint(replace(models, l1=l1), best.objective, np.maximum(best.objective - best.lower, 0.0))
+
+
+def _found(v: Values, p: Values, q: Values) -> AndOr:
+    """Return the interactions of these splits; no network alone has an l1 or a gap."""
+    unknown = np.full(v.shape[:-1], np.nan)
+    return from_split(v, p, q, unknown, unknown, 1, "primal-dual")
 
 
 class _Best:
@@ -98,9 +104,8 @@ class _Best:
         p = p + fold_shift(np, v_rows, p_rows, q_rows, 1).reshape(p.shape)
         middle = ((p - self._room).max(0) + (p + self._room).min(0)) / 2
         p = np.clip(p, middle - self._room, middle + self._room)
-        both = np.stack(moebius.interactions(self._v, p, q))[..., 1:]
-        size = np.abs(both)
-        objective = ((1 - self._share) * size.max(1) + self._share * size.sum(1)).sum((0, -1))
+        size = np.abs(_found(self._v, p, q).both)
+        objective = ((1 - self._share) * size.max(0) + self._share * size.sum(0)).sum((-2, -1))
         better = objective < self.objective
         self.objective = np.where(better, objective, self.objective)
         self.p[:, better], self.q[:, better] = p[:, better], q[:, better]

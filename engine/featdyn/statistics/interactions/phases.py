@@ -103,17 +103,17 @@ def peak_of(
     known = every[np.isfinite(every).all(1)]
     if len(known) < _SURE * max(1, len(every)):
         return _unknown("too few samples have salient interactions at all checkpoints")
-    sign = -1.0 if lowest else 1.0
-    best, places = int((sign * h).argmax()), (sign * known).argmax(1)
+    if lowest:
+        h, known = -h, -known
+    best, places = int(h.argmax()), known.argmax(1)
     inner = (places > 0) & (places < len(at) - 1)
     # At the boundary itself, not at each draw's own maximum, which noise alone makes a maximum.
-    risen = sign * (known[:, best] - known[:, 0]) > 0
-    fallen = sign * (known[:, best] - known[:, -1]) > 0
+    risen, fallen = known[:, best] > known[:, 0], known[:, best] > known[:, -1]
     exists = 0 < best < len(at) - 1
     up, down = ("falls", "rises") if lowest else ("rises", "falls")
     # The largest of many checkpoints is large by chance too: of that many comparisons each must hold.
     level = 1 - (1 - _SURE) / len(at)
-    sure = exists and min(risen.mean(), fallen.mean()) >= level and inner.mean() >= _SURE
+    sure = exists and min(risen.mean(), fallen.mean()) >= level
     edge = f"{what} only {down if best == 0 else up}"
     return _boundary(
         at, at[best] if exists else np.nan, places[inner], float(inner.mean()), sure,
@@ -139,7 +139,7 @@ def change(
     """
     above, below = _both(part, whole, steps)
     at = [int(np.flatnonzero(_steps(steps) == s)[0]) for s in (first, last)]
-    counts = _counts(above, groups, seed) if above.shape[1] > 1 else np.full((1, 1), np.nan)
+    counts = _counts(above, groups, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         h, drawn = above[at].sum(1) / below[at].sum(1), (counts @ above[at].T) / (counts @ below[at].T)
     estimate, known = float(h[1] - h[0]), (drawn[:, 1] - drawn[:, 0])[np.isfinite(drawn).all(1)]
@@ -197,7 +197,7 @@ def lasting_rise(
     found = places >= 0
     what = "the gap" if of == "gap" else "the test loss"
     exists = first >= 0
-    risen = (drawn[:, -1] - drawn[:, first]) > 0 if exists else np.zeros(len(drawn), bool)
+    risen = drawn[:, -1] > drawn[:, first]
     sure = exists and risen.mean() >= _SURE and found.mean() >= _SURE
     if exists and risen.mean() <= 1 - _SURE:
         nan, rises = float("nan"), f"{what} rises {in_a_row} times from step {at[first]:g} on"

@@ -37,6 +37,6 @@ def ratio_of_sums(part: Values, whole: Values, counts: NDArray[np.float32] | Non
         return Interval(estimate, np.full(estimate.shape, np.nan), np.full(estimate.shape, np.nan))
     found = divided(counts @ part, counts @ whole)  # (..., draw, k)
     known = np.isfinite(found).all(-2) & np.isfinite(estimate)
-    low, high = np.quantile(np.where(np.isfinite(found), found, 0.0), [0.025, 0.975], axis=-2)
+    low, high = np.quantile(np.nan_to_num(found), [0.025, 0.975], axis=-2)
     known &= apart(low, high)
     return Interval(estimate, np.where(known, low, np.nan), np.where(known, high, np.nan))

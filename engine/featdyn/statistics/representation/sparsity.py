@@ -33,4 +33,4 @@ def hoyer(x: ArrayLike) -> Any:
     with np.errstate(invalid="ignore", divide="ignore"):
         size = size / size.max(-1, keepdims=True)  # squares stay within range
         ratio = size.sum(-1) / np.sqrt(np.square(size).sum(-1))
-        return (np.sqrt(n) - ratio) / (np.sqrt(n) - 1) if n > 1 else np.full(size.shape[:-1], np.nan)[()]
+        return (np.sqrt(n) - ratio) / (np.sqrt(n) - 1)

@@ -147,8 +147,7 @@ def _outputs_at_means(moments: Moments) -> Values | None:
 
 
 def _from_simplex(matrix: Values | None) -> float:
-    size = 0.0 if matrix is None else float(np.linalg.norm(matrix))
-    if matrix is None or not size > 0:
+    if matrix is None or not (size := float(np.linalg.norm(matrix))) > 0:
         return math.nan
     classes = len(matrix)
     wanted = (np.eye(classes) - 1 / classes) / math.sqrt(classes - 1)

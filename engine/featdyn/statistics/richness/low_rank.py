@@ -94,7 +94,7 @@ def of_moments(moments: Moments, *, centring: Centring = "outputs", tolerance: f
     if b is None or own is None or mean is None:
         raise ValueError("the moments must be of features and outputs")
     g = own if centring == "outputs" else moments.output_second
-    if not (np.isfinite(s).all() and np.isfinite(g).all() and np.isfinite(b).all()):
+    if not all(np.isfinite(each).all() for each in (s, g, b)):
         raise ValueError("the moments must be finite")
     trace, spread = float(np.trace(s)), float(np.trace(own))
     of_means = [shape[0] * float(np.square(each).sum()) for each in (moments.mean, mean)]
@@ -150,4 +150,4 @@ def unit(x: Values) -> float:
 
 
 def _found(value: float, rank: int, samples: int, features: int) -> LowRank:
-    return LowRank(min(max(value, 0.0), 1.0), features, samples, rank, isotropic_reference(features, samples, rank))
+    return LowRank(max(value, 0.0), features, samples, rank, isotropic_reference(features, samples, rank))

@@ -111,6 +111,8 @@ def test_the_recipe_says_how_far_from_the_optimum_it_ended() -> None:
     found, best = and_or(v, method="sgd", iterations=500), and_or(v, method="linear-program").l1
     assert found.l1 - found.gap <= best * (1 + 1e-9)
     assert best * 1.5 < found.l1 < best + 1.01 * found.gap
+    solved = and_or(v)
+    assert found.l1 - found.gap == pytest.approx(solved.l1 - solved.gap), "the bound is that of the solver"
 
 
 def test_or_terms_of_one_variable_can_stay() -> None:
@@ -148,6 +150,14 @@ def test_bad_input_is_one_line(call, message) -> None:
     with pytest.raises(ValueError, match=message) as found:
         call()
     assert "\n" not in str(found.value)
+
+
+def test_the_most_variables_of_the_program() -> None:
+    v = np.zeros(2**10)
+    v[-1] = 2.0
+    found = and_or(v, slack=0, method="linear-program")
+    assert found.i_and[-1] == pytest.approx(2)
+    assert found.l1 == pytest.approx(2)
 
 
 def test_a_constant_table_has_no_interactions() -> None:

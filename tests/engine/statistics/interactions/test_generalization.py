@@ -65,6 +65,23 @@ def power(own: np.ndarray, others: list[np.ndarray]):
     return generalization_power(model, generalizable(model, found), chance_labels=chance_labels(model, found))
 
 
+@pytest.mark.parametrize("samples", [2, 3, 8, 9, 10, 23])
+def test_chance_is_over_other_samples_that_are_spread_out(samples: int) -> None:
+    """What each sample has is told by the one interaction that its baseline has."""
+    both = np.zeros((samples, 2, 2**N))
+    both[np.arange(samples), 0, 1 + np.arange(samples)] = 1.0
+    model, baseline = worlds.model(np.ones_like(both)), worlds.model(both)
+    found = chance_labels(model, [baseline], need="all")
+    expected = np.arange(1, samples) if samples <= 9 else np.floor(np.linspace(1, samples - 1, 8)).astype(int)
+    shifts = []
+    for labels in found:
+        at, other = np.nonzero(labels[:, 0])
+        np.testing.assert_array_equal(at, np.arange(samples))
+        shifts += np.unique((at - (other - 1)) % samples).tolist()
+    assert shifts == expected.tolist()
+    assert not np.any([labels[:, 1].any() for labels in found])
+
+
 def test_h_counts_strength_and_number() -> None:
     own, other = networks(2, shared=3)
     model = worlds.model(own)
@@ -165,6 +182,28 @@ def test_kappa_s_interval_is_over_draws_of_samples() -> None:
     assert "no spread" in same.reason
 
 
+@pytest.mark.parametrize("ones", [1, 2, 11, 22, 23])
+def test_kappa_of_a_rare_label(ones: int) -> None:
+    """In one axis of samples; of the rarest label to the rarest other."""
+    a, b = np.arange(24) < ones, np.arange(24) % 3 == 0
+    for first, second in ((a, b), (b, a)):
+        found = cohens_kappa(first, second, np.ones(24))
+        assert found.kappa == pytest.approx(cohen_kappa_score(a, b))
+        assert (found.labels, found.agreement) == (24, pytest.approx((a == b).mean()))
+
+
+@pytest.mark.parametrize(("varying", "known"), [(1, False), (2, False), (4, True)])
+def test_kappa_has_limits_where_nine_of_ten_draws_have_one(varying: int, known: bool) -> None:
+    """Only so many of twelve samples hold labels that vary: 63 %, 86 % and 98 % of draws hold one of these."""
+    a = np.zeros((12, 2))
+    a[:varying, 0] = 1
+    b = a.copy()
+    b[-1, 0] = 1
+    found = cohens_kappa(a, b, np.ones_like(a))
+    assert (np.isfinite([found.low, found.high]) == known).all()
+    assert ("no spread" in found.reason) == (not known)
+
+
 def test_correlation_over_orders_leaves_out_what_is_unknown() -> None:
     a, b = np.array([0.9, 0.7, np.nan, 0.2, 0.1]), np.array([0.8, 0.9, 0.5, 0.3, np.nan])
     both = [0, 1, 3]
@@ -199,7 +238,13 @@ def test_overlaps_of_sets() -> None:
         (lambda m: generalizable(m, [m], need="some"), "need must be"),
         (lambda m: generalizable(m, [m], amount="half"), "amount must be"),
         (lambda m: generalizable(m, [m], chosen=[]), "one set for each"),
-        (lambda m: generalizable(m, [worlds.model(np.zeros((7, 2, 2**N)))]), "on the model's samples"),
+        (
+            lambda m: generalizable(m, [worlds.model(np.zeros((7, 2, 2**N)))]),
+            r"samples and variables, \(3,\) and 32 subsets, got \(7, 32\)",
+        ),
+        (lambda m: cohens_kappa(1, 0, True), "at least one sample"),
+        (lambda m: cohens_kappa([1, 0], [1, 0, 1], [1, 1]), "first and second must have one shape"),
+        (lambda m: cohens_kappa([1, 0], [1, 0], [1, 1, 1]), "labels and chosen must have one shape"),
         (lambda m: chance_labels(worlds.model(np.zeros((1, 2, 8))), []), "at least 2 samples"),
     ],
 )

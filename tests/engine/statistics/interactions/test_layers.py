@@ -54,6 +54,28 @@ def test_a_layer_beside_itself_is_complete_and_not_redundant() -> None:
     np.testing.assert_allclose(opposite.redundancy[:3], 1)
 
 
+def test_units_are_those_of_each_network() -> None:
+    layer, output = pair()
+    plain = compare_layer(worlds.model(layer), worlds.model(output))
+    scaled = compare_layer(worlds.model(1e-3 * layer), worlds.model(1e3 * output))
+    for name in ("overlap", "forget", "new", "layer", "output"):
+        np.testing.assert_allclose(getattr(scaled, name), getattr(plain, name), rtol=1e-9)
+
+
+def test_stability_of_two_draws_of_one_sample() -> None:
+    draws = np.random.default_rng(2).normal(size=(2, 2, 2**N))
+    order = np.array([s.bit_count() for s in range(2**N)])
+    kept = np.random.default_rng(3).uniform(size=draws[0].shape) < 0.5
+    kept[:, order == 2] = False
+    each = np.abs(draws.mean(0)) / (np.abs(draws[0] - draws[1]) / np.sqrt(2))
+    found = stability(draws, kept)
+    for k in range(1, N + 1):
+        at = kept & (order == k)
+        assert found[k - 1] == pytest.approx(each[at].mean() if at.any() else np.nan, nan_ok=True)
+    with pytest.raises(ValueError, match="shape"):
+        stability(draws[0])
+
+
 def test_stability_is_mean_over_spread() -> None:
     rng = np.random.default_rng(1)
     draws = rng.normal(2, 0.5, size=(6, 3, 2, 2**N))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from featdyn.statistics.interactions import cross_entropy, log_odds, loss_gap
+from featdyn.statistics.resampling import bootstrap_counts
 from tests.engine.statistics.interactions import worlds
 
 N = 4
@@ -27,8 +28,12 @@ def test_softplus_of_minus_log_odds_is_cross_entropy(classes: int) -> None:
     np.testing.assert_allclose(log_odds(logits[1] / 20, labels), torch.log(p / (1 - p)), rtol=1e-9, atol=1e-9)
     with pytest.raises(ValueError, match="classes"):
         log_odds(logits[..., :1], labels * 0)
-    with pytest.raises(ValueError, match="classes"):
-        log_odds(logits, labels + classes)
+    for wrong in (labels + classes, np.r_[labels[1:], -1], labels * 1.0, np.r_[labels[1:], classes], np.full(20, -1)):
+        with pytest.raises(ValueError, match="classes"):
+            log_odds(logits, wrong)
+    for only in (0, classes - 1):
+        np.testing.assert_array_equal(log_odds(logits, only), log_odds(logits, np.full(20, only)))
+    assert log_odds(logits[:, :0], labels[:0]).shape == (3, 0)
 
 
 def world(seed: int, samples: int, harm: float) -> tuple[np.ndarray, np.ndarray]:
@@ -73,6 +78,47 @@ def test_the_claim_can_be_true_false_and_unknown() -> None:
     assert unknown.explained.low < 0 < unknown.explained.high
     one = gap(2.0, -2.0, test=1)[0]
     assert np.isnan([one.explained.low, one.explained.high]).all()
+
+
+@pytest.mark.parametrize(("train", "test"), [(5, 4), (2, 2), (1, 3), (3, 1)])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_every_gap_is_that_of_each_draw(train: int, test: int, seed: int) -> None:
+    """Of two checkpoints, with labels between 0 and 1, some interactions chosen, and a group of two test samples."""
+    rng, sizes = np.random.default_rng(1), (train, test)
+    both = [rng.normal(size=(2, size, 2, 2**N)) for size in sizes]
+    labels, chosen = ([rng.uniform(size=x.shape) for x in both], [rng.uniform(size=x.shape) < 0.6 for x in both])
+    groups = np.arange(train), np.maximum(np.arange(test), 1)
+    models = [worlds.model(x, 0.4) for x in both]
+    found = loss_gap(models[0], labels[0], models[1], labels[1], chosen=tuple(chosen), groups=groups, seed=seed)
+    order = np.array([s.bit_count() for s in range(2**N)])
+    losses = []  # of train and test: (checkpoint, what is taken out: nothing, all, order 1 to n; sample)
+    for x, label, kept in zip(both, labels, chosen, strict=True):
+        x[..., 0] = 0
+        out = x * kept * (1 - label)
+        parts = [out * 0, out, *(out * (order == k) for k in range(1, N + 1))]
+        v = np.stack([(x - part).sum((-2, -1)) + 0.4 for part in parts], 1)
+        losses.append(np.log1p(np.exp(-v)))
+    for k, of_loss in enumerate(losses):
+        np.testing.assert_allclose(found.loss[:, k], of_loss[:, 0].mean(-1))
+        np.testing.assert_allclose(found.loss_without[:, k], of_loss[:, 1].mean(-1))
+    seeds = np.random.default_rng(seed).integers(2**31, size=2)
+    counts = [
+        bootstrap_counts(n, 1000, int(s), g).astype(np.float64) for n, s, g in zip(sizes, seeds, groups, strict=True)
+    ]
+    means = [x @ (c / c.sum(1, keepdims=True)).T for x, c in zip(losses, counts, strict=True)]
+    drawn, point = means[1] - means[0], losses[1].mean(-1) - losses[0].mean(-1)
+    for interval, values, estimate in (
+        (found.gap, drawn[:, 0], point[:, 0]),
+        (found.gap_without, drawn[:, 1], point[:, 1]),
+        (found.explained, drawn[:, 0] - drawn[:, 1], point[:, 0] - point[:, 1]),
+        (found.by_order, drawn[:, :1] - drawn[:, 2:], point[:, :1] - point[:, 2:]),
+    ):
+        np.testing.assert_allclose(interval.estimate, estimate, atol=1e-12)
+        if min(sizes) < 2:
+            assert np.isnan([interval.low, interval.high]).all()
+            continue
+        limits = np.quantile(values, [0.025, 0.975], axis=-1)
+        np.testing.assert_allclose([interval.low, interval.high], limits, atol=1e-9)
 
 
 def test_samples_that_are_all_equal_tell_no_spread() -> None:

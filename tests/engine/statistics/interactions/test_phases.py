@@ -55,7 +55,9 @@ def test_undefined_h_cannot_tell() -> None:
     whole[3] = part[3] = 0
     found = phases.peak(part, whole, STEPS)
     assert found.verdict == "cannot tell"
-    assert "step 4" in found.reason
+    assert "step 4:" in found.reason
+    whole[[3, 4, 5, 6]] = part[[3, 4, 5, 6]] = 0
+    assert "undefined at step 4, 8, 16:" in phases.peak(part, whole, STEPS).reason
     one = phases.peak(part[:, :1] + 0.1, whole[:, :1] + 1, STEPS)
     assert one.verdict == "cannot tell"
 
@@ -118,14 +120,16 @@ def test_a_peak_is_that_of_each_draw(steps: np.ndarray, noise: float, lowest: bo
         assert found.verdict == ("yes" if sure else "no" if none else "cannot tell")
         verdicts.add(found.verdict)
         if found.verdict != "yes" and inside:
-            assert "does not clearly" in found.reason
+            ways = ("fall", "rise") if lowest else ("rise", "fall")
+            assert f"does not clearly {ways[0]} before and {ways[1]} after step {steps[best]:g} in" in found.reason
     assert noise > 0.1 or "yes" in verdicts
 
 
 @pytest.mark.parametrize("of", ["gap", "test"])
 @pytest.mark.parametrize(("noise", "in_a_row", "after"), [(0.1, 2, -np.inf), (0.6, 1, 2.0), (1.5, 7, -np.inf)])
-def test_a_rise_is_that_of_each_draw(of: str, noise: float, in_a_row: int, after: float) -> None:
-    gap, t = np.array([0.3, 0.2, 0.1, 0.3, 0.6, 1.0, 2.0, 3.0]), len(STEPS)
+@pytest.mark.parametrize("end", [3.0, 0.15, 0.05])
+def test_a_rise_is_that_of_each_draw(of: str, noise: float, in_a_row: int, after: float, end: float) -> None:
+    gap, t = np.array([0.3, 0.2, 0.1, 0.3, 0.6, 1.0, 2.0, end]), len(STEPS)
 
     def first(curve: np.ndarray) -> int:
         for i in range(t - in_a_row):
@@ -154,6 +158,60 @@ def test_a_rise_is_that_of_each_draw(of: str, noise: float, in_a_row: int, after
         assert found.verdict == ("yes" if sure else "no" if none else "cannot tell")
 
 
+@pytest.mark.parametrize(("risen", "verdict"), [(100, "yes"), (99, "yes"), (98, "cannot tell")])
+@pytest.mark.parametrize("lowest", [False, True])
+def test_all_but_one_in_a_hundred_draws_have_to_agree_of_five_checkpoints(
+    risen: int, verdict: str, lowest: bool
+) -> None:
+    """A draw that is as large at an end as at the maximum has not risen, or not fallen."""
+    curve = np.array([0.0, 1, 3, 2, 0])
+    for end in (0, -1):
+        drawn = np.tile(curve, (100, 1))
+        drawn[risen:, end] = drawn[risen:, 2]
+        found = phases.peak_of(*((1 - x if lowest else x) for x in (curve, drawn)), STEPS[:5], lowest=lowest)
+        assert (found.step, found.verdict) == (2, verdict)
+
+
+@pytest.mark.parametrize(("undefined", "told"), [(0, True), (1, True), (2, False)])
+def test_one_in_twenty_draws_may_be_undefined(undefined: int, told: bool) -> None:
+    drawn = np.tile([0.0, 3, 1], (20, 1))
+    drawn[:undefined, 1] = np.nan
+    found = phases.peak_of([0.0, 3, 1], drawn, STEPS[:3])
+    assert (found.verdict == "yes") == told
+    assert ("too few samples" in found.reason) == (not told)
+    assert "too few samples" in phases.peak_of([0.0, 3, 1], drawn[:0], STEPS[:3]).reason
+
+
+def test_what_stays_equal_has_not_risen() -> None:
+    train, test = np.zeros((8, 9)), np.array([1.0, 1, 1, 2, 3, 4, 1, 1])[:, None].repeat(9, 1)
+    assert phases.lasting_rise(train, train, STEPS, in_a_row=1).verdict == "no"
+    back = phases.lasting_rise(train, test, STEPS)
+    assert (back.verdict, back.support) == ("no", 1)
+    assert "rises 3 times from step 2 on, but ends below" in back.reason
+    for few in ((1, 9), (9, 1)):
+        one = phases.lasting_rise(train[:, : few[0]], test[:, : few[1]], STEPS)
+        assert "single sample" in one.reason
+
+
+@pytest.mark.parametrize(("samples", "told"), [(1, False), (2, False), (4, True)])
+def test_a_change_has_limits_where_nineteen_of_twenty_draws_have_a_ratio(samples: int, told: bool) -> None:
+    """Of twelve samples so many have any strength: 63, 86 and 98 % of draws hold one of these."""
+    part, whole = strengths(RISE_AND_FALL, 12, 0.1)
+    part[:, samples:] = whole[:, samples:] = 0
+    found = phases.change(part, whole, STEPS, 0, 8)
+    assert np.isfinite(found.estimate)
+    assert (np.isfinite([found.low, found.high]) == told).all()
+
+
+def test_a_change_is_that_of_each_draw() -> None:
+    part, whole = strengths(RISE_AND_FALL, 6, 0.3)
+    groups = [0, 0, 1, 2, 3, 3]
+    found = phases.change(part, whole, STEPS, 16, 1, groups=groups, seed=4)
+    counts = bootstrap_counts(6, 1000, 4, groups).astype(np.float64)
+    h = (counts @ part[[5, 1]].T) / (counts @ whole[[5, 1]].T)
+    np.testing.assert_allclose([found.low, found.high], np.quantile(h[:, 1] - h[:, 0], [0.025, 0.975]))
+
+
 def test_the_fewest_samples_and_checkpoints_that_tell() -> None:
     part, whole = strengths(RISE_AND_FALL, 2, 0.0)
     assert phases.peak(part, whole, STEPS).verdict == "yes"
@@ -175,7 +233,8 @@ def test_the_fewest_samples_and_checkpoints_that_tell() -> None:
         (lambda a: phases.peak(a[:5], a[:5], STEPS), "8 checkpoints"),
         (lambda a: phases.peak(a, a, STEPS[::-1]), "ascending"),
         (lambda a: phases.peak(a * np.nan, a, STEPS), "diverged"),
-        (lambda a: phases.lasting_rise(a, a, STEPS, in_a_row=8), "in_a_row"),
+        (lambda a: phases.lasting_rise(a, a, STEPS, in_a_row=8), "between 1 and 7, the rises there are, got 8"),
+        (lambda a: phases.lasting_rise(a[:, :0], a, STEPS), "train_loss must have shape"),
         (lambda a: phases.lasting_rise(a, a, STEPS, of="train"), "of must be"),
     ],
 )

@@ -125,6 +125,58 @@ def test_what_cannot_be_found_is_not_trusted(f) -> None:
     assert found.queries < 20_000
 
 
+@pytest.mark.parametrize("basis", ["and", "or"])
+@pytest.mark.parametrize("noise", [0.0, 0.4])
+def test_what_a_result_is_worth_is_told_by_the_last_masks(basis: str, noise: float) -> None:
+    rng, asked = np.random.default_rng(3), []
+
+    def f(masks: np.ndarray) -> np.ndarray:
+        asked.append((masks, 7 + dense(masks) + noise * rng.normal(size=len(masks))))
+        return asked[-1][1]
+
+    found = sparse_interactions(f, 14, basis=basis, max_queries=4000)
+    assert sum(len(masks) for masks, _ in asked) == found.queries <= 4000
+    masks, values = asked[-1]
+    assert len(masks) == 256
+    left = values - found.outputs(masks)
+    total = np.square(values - values.mean()).sum()
+    assert found.r2 == pytest.approx(1 - np.square(left).sum() / total)
+    assert found.worst == pytest.approx(np.abs(left).max())
+    counts = np.random.default_rng(0).multinomial(256, np.full(256, 1 / 256), 4000)
+    mean = counts @ values / 256
+    drawn = 1 - counts @ left**2 / (counts @ values**2 - 256 * mean**2)
+    assert found.r2_low == pytest.approx(np.quantile(drawn, 0.025), abs=0.15 * (1 - found.r2_low))
+    assert found.reason.startswith(
+        f"not to be trusted: R2 is {found.r2:.3g} on 256 fresh masks, at least {found.r2_low:.3g}"
+    )
+    assert found.reason.endswith("; terms are left that are of order above 4 or too many for max_queries")
+    assert found.noise == pytest.approx(noise, rel=0.7)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (-300.0, 1.0), (1e-3, -7.0)])
+def test_the_threshold_is_a_share_of_the_range_or_as_given(scale: float, offset: float) -> None:
+    def f(masks: np.ndarray) -> np.ndarray:
+        return offset + scale * masks[:, 1]
+
+    found = sparse_interactions(f, 9)
+    assert found.threshold == pytest.approx(1e-5 * abs(scale))
+    assert sparse_interactions(f, 9, threshold=0.25 * abs(scale)).threshold == 0.25 * abs(scale)
+    coarse = sparse_interactions(f, 9, threshold=1.01 * abs(scale))
+    assert (dict(coarse.terms), coarse.complete) == ({}, True)
+    assert coarse.reason == "all 256 fresh masks agree within the threshold"
+    assert np.isnan(found.r2_low) == (found.r2 != 1)
+
+
+def test_noise_sets_the_threshold_and_is_told_from_what_is_left() -> None:
+    rng = np.random.default_rng(4)
+    found = sparse_interactions(lambda masks: 5.0 * masks[:, 0] + 0.1 * rng.normal(size=len(masks)), 8)
+    assert found.threshold == pytest.approx(6 * found.noise)
+    assert found.trusted
+    assert found.complete
+    assert f"errors up to {found.worst:.3g}; what is left is within the noise, of standard deviation" in found.reason
+    assert found.reason.startswith("R2 is 0.99")
+
+
 def test_a_small_term_of_high_order_is_said_to_be_left() -> None:
     found = sparse_interactions(lambda masks: 3.0 * masks[:, 9] + 0.1 * masks[:, :7].all(1), 22)
     assert found.trusted, "R2 is that good"
@@ -154,7 +206,7 @@ def test_a_budget_is_kept_and_a_constant_has_no_terms() -> None:
         (lambda m: m[:, 0], {"max_order": 9}, ValueError, "max_order"),
         (lambda m: m[:, 0], {"basis": "xor"}, ValueError, "basis"),
         (lambda m: m[:, 0], {"threshold": 0.0}, ValueError, "threshold"),
-        (lambda m: m[:, 0], {"max_queries": 100}, ValueError, "max_queries"),
+        (lambda m: m[:, 0], {"max_queries": 100}, ValueError, "max_queries must be at least 1312, got 100"),
     ],
 )
 def test_bad_input_is_one_line(f, options, error, message: str) -> None:

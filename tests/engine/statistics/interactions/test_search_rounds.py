@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featdyn.statistics.interactions.recovery.search import Search
+from featdyn.statistics.interactions.recovery.model import Terms
+from featdyn.statistics.interactions.recovery.queries import Queries
+from featdyn.statistics.interactions.recovery.search import Search, random_masks
 
 
 class Stuck(Search):
@@ -67,3 +69,29 @@ def test_what_exceeds_no_threshold_is_explained() -> None:
     assert stuck._at(0.5)
     assert stuck.rounds == 0
     assert not stuck._at(0.05)
+
+
+def test_what_is_left_of_all_answers_follows_terms_that_are_added_and_fitted() -> None:
+    """It is kept between looks, and computed anew only where answers or terms are new."""
+    rng = np.random.default_rng(0)
+    queries = Queries(
+        lambda m: 1.0 + m[:, 0] + 3.0 * m[:, 1] * m[:, 2] + 0.1 * rng.normal(size=len(m)), 5, swapped=False, most=999
+    )
+    terms = Terms(1.0, 0.1, 4, 5)
+    kept = Search(queries, terms, 0.5, 2, 1, 1, np.random.default_rng(1))
+    masks = random_masks(60, 5, np.random.default_rng(2))
+    for k, change in enumerate(
+        [
+            lambda: queries.ask(masks[:20], 2),
+            kept.single_variables,
+            lambda: kept._explain(np.array([[False, True, True, False, False]])),
+            lambda: queries.ask(masks[20:], 1),
+            lambda: terms.fit(queries.masks, queries.values, queries.times),
+            lambda: queries.ask(masks[:9], 4),
+        ]
+    ):
+        change()
+        wanted = terms.left(queries.masks, queries.values, queries.times)
+        for _ in range(2):
+            np.testing.assert_allclose(kept._stored(), wanted, atol=1e-12)
+        assert len(terms.masks) == [0, 1, 2, 2, 2, 2][k]

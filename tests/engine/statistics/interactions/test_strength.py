@@ -34,7 +34,7 @@ def test_thresholds_are_shares_of_the_mean_span_and_of_the_largest() -> None:
     spans = both.sum((-2, -1))  # all planted are of order 2 and more
     np.testing.assert_allclose(threshold_of_span(found, 0.1)[:, 0], [0.1 * np.mean([abs(x) for x in s]) for s in spans])
     np.testing.assert_allclose(threshold_of_largest(found)[1, 2], 0.05 * np.abs(both[1, 2]).max())
-    for tau in (threshold_of_span(found, 0.5), threshold_of_largest(found, 0.3)):
+    for tau in (threshold_of_span(found, 0.5), threshold_of_largest(found, 0.3), threshold_of_largest(found, 1.0)):
         kept = salient(found, tau)
         expected = np.broadcast_to(tau, (2, 3))
         for k in np.ndindex(2, 3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import nnls
 
 from featdyn.statistics.interactions import fit_decay_spindle, normalised
 from featdyn.statistics.interactions.decay_spindle import decay, decay_shares
@@ -15,6 +16,7 @@ from featdyn.statistics.interactions.theory import (
     spindle,
     theoretical_strength,
 )
+from featdyn.statistics.resampling import bootstrap_counts
 from tests.engine.statistics.interactions import worlds
 
 
@@ -55,6 +57,25 @@ def test_the_spindle_of_ten_variables() -> None:
 def final_network(samples: int = 6, n: int = 5) -> np.ndarray:
     rng = np.random.default_rng(0)
     return np.stack([worlds.planted(n, 12, rng, (1, n)) for _ in range(samples)])
+
+
+@pytest.mark.parametrize("noise", [1e-3, 0.1, 3.0])
+def test_the_strength_of_theory_is_that_of_the_filtered_salient_ones(noise: float) -> None:
+    n, rng = 4, np.random.default_rng(3)
+    both = np.stack([[worlds.planted(n, 4, rng, (1, n)) for _ in range(3)] for _ in range(2)])
+    both[1] *= [[[1.0]], [[1e-3]], [[2.0]]]
+    matrix, order = dense_filter(n, noise), np.array([s.bit_count() for s in range(2**n)])
+    found = theoretical_strength(worlds.model(both), noise)
+    for k in range(2):
+        spans = both[k].sum((-2, -1))
+        w = np.where(np.abs(both[k]) >= 0.03 * np.abs(spans).mean(), both[k], 0) @ matrix.T
+        w[..., 0] = 0  # v(0) is no interaction
+        kept = np.abs(w) >= 0.03 * np.abs(w.sum((-2, -1))).mean()
+        expected = [
+            [np.abs(x * on)[:, order == j].sum() for j in range(1, n + 1)] for x, on in zip(w, kept, strict=True)
+        ]
+        np.testing.assert_allclose(found[k], expected, atol=1e-8)
+        assert not kept[..., 1:].all()
 
 
 @pytest.mark.parametrize("noise", [0.01, 0.3])
@@ -108,6 +129,64 @@ def test_shares_of_many_checkpoints_are_those_of_each() -> None:
         assert shares[t] == pytest.approx(fit_decay_spindle(strength[t]).share.estimate, rel=1e-12)
         drawn = np.repeat(strength[t], counts[4], axis=0)
         assert draws[4, t] == pytest.approx(fit_decay_spindle(drawn).share.estimate, rel=1e-9)
+
+
+def by_nnls(strength: np.ndarray) -> tuple[float, float, np.ndarray, float]:
+    """The share, s2, weights and squares left of the best of 25 fits by SciPy."""
+    n, best = len(strength), (np.inf, 0.0, np.zeros(2))
+    for noise in np.geomspace(1e-3, 10, 25):
+        weights, left = nnls(np.stack([decay(n, noise), spindle(n)], axis=1), strength)
+        if left < best[0] - 1e-12:
+            best = (left, noise, weights)
+    left, noise, weights = best
+    return weights[0] / weights.sum(), noise, weights, left**2
+
+
+@pytest.mark.parametrize("kind", ["decay", "both", "spindle", "last order", "flat"])
+def test_the_fit_is_the_best_of_those_without_negative_weights(kind: str) -> None:
+    n, rng = 7, np.random.default_rng(8)
+    shape = {
+        "decay": decay(n, 0.2), "both": decay(n, 0.03) + spindle(n), "spindle": spindle(n), "last order": np.eye(n)[-1],
+        "flat": np.full(n, 0.5),
+    }[kind]  # fmt: skip
+    strength = shape * (1 if kind == "flat" else rng.gamma(9, 1 / 9, size=(4, n)))
+    strength = np.broadcast_to(strength, (4, n))
+    mean = strength.mean(0)
+    share, noise, weights, left = by_nnls(mean)
+    fit = fit_decay_spindle(strength, groups=[0, 0, 1, 2], seed=3)
+    assert (fit.share.estimate, fit.noise.estimate) == pytest.approx((share, noise))
+    np.testing.assert_allclose(fit.decay, weights[0] * decay(n, noise), atol=1e-12)
+    np.testing.assert_allclose(fit.spindle, weights[1] * spindle(n), atol=1e-12)
+    np.testing.assert_allclose(fit.by_order, fit.decay / (fit.decay + fit.spindle))
+    if kind == "flat":
+        assert np.isnan([fit.r2, fit.share.low, fit.share.high]).all(), "nothing varies"
+        assert fit.noise.low == fit.noise.high == fit.noise.estimate
+        return
+    assert fit.r2 == pytest.approx(1 - left / ((mean - mean.mean()) ** 2).sum(), abs=1e-9)
+    counts, place = np.unique(bootstrap_counts(4, 500, 3, [0, 0, 1, 2]), axis=0, return_inverse=True)
+    drawn = np.array([by_nnls(count @ strength)[:2] for count in counts.astype(float)])[place.ravel()]
+    for found, values in ((fit.share, drawn[:, 0]), (fit.noise, drawn[:, 1])):
+        limits = np.quantile(values, [0.025, 0.975])
+        if np.ptp(limits) > 1e-9 or found is fit.noise:
+            np.testing.assert_allclose([found.low, found.high], limits, rtol=1e-7, atol=1e-9)
+        else:
+            assert np.isnan([found.low, found.high]).all(), "draws that all agree tell no spread"
+
+
+def test_shares_of_one_sample_and_of_draws_without_any_strength() -> None:
+    strength = np.random.default_rng(5).gamma(2, 1, size=(3, 1, 5))
+    shares, draws = decay_shares(strength)
+    assert draws.shape == (0, 3)
+    np.testing.assert_allclose(shares, [by_nnls(x[0])[0] for x in strength])
+    one = np.zeros((2, 5))
+    one[1] = strength[0]
+    fit, share = fit_decay_spindle(one), by_nnls(strength[0, 0])[0]
+    assert fit.share.estimate == pytest.approx(share), "a quarter of the draws has none"
+    assert np.isnan([fit.share.low, fit.share.high]).all()
+    two = fit_decay_spindle(np.stack([decay(5, 0.1), spindle(5)])).share
+    assert (two.low, two.high) == pytest.approx((0, 1), abs=1e-6), "either alone is a quarter of the draws"
+    counts = np.array([[2, 0], [1, 1], [0, 2]])
+    np.testing.assert_allclose(decay_shares(one, counts)[1], [np.nan, share, share])
 
 
 def test_a_shape_that_is_neither_has_a_small_r2_and_one_sample_no_interval() -> None:

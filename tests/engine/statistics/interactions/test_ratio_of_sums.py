@@ -1,0 +1,33 @@
+"""Ratios of sums over samples, one draw after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from featdyn.statistics.interactions.ratio_of_sums import drawn, ratio_of_sums
+from featdyn.statistics.resampling import bootstrap_counts
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+@pytest.mark.parametrize("groups", [None, 2])
+def test_ratios_and_their_limits_are_those_of_each_draw(samples: int, groups: int | None) -> None:
+    rng = np.random.default_rng(samples)
+    part, whole = rng.uniform(size=(2, 3, samples, 4))
+    whole[0, :, 1] = part[0, :, 1] = 0
+    whole[1, 1:, 2] = part[1, 1:, 2] = 0  # some draws do not hold the only sample that has any
+    part[2, :, 3] = whole[2, :, 3] / 4
+    member = None if groups is None else np.arange(samples) // groups
+    found = ratio_of_sums(part, whole, drawn(samples, member, 3))
+    for k in np.ndindex(3, 4):
+        a, b = part[k[0], :, k[1]], whole[k[0], :, k[1]]
+        if not b.any():
+            assert np.isnan([found.estimate[k], found.low[k], found.high[k]]).all()
+            continue
+        assert found.estimate[k] == pytest.approx(a.sum() / b.sum())
+        counts = bootstrap_counts(samples, 1000, 3, member).astype(np.float64)
+        several, known = len(np.unique(counts, axis=0)) > 1, (counts @ b > 0).all()
+        limits = [np.nan] * 2
+        if several and known and k != (2, 3):
+            limits = np.quantile((counts @ a) / (counts @ b), [0.025, 0.975])
+        np.testing.assert_allclose([found.low[k], found.high[k]], limits, rtol=1e-6)
