@@ -471,6 +471,14 @@ def viewed_for_the_last_time(y):
     return y + total
 
 
+def scaled_up(y, inplace, factor):
+    """A function of one's own, wrapped for the trace, whose ``inplace`` is not the last parameter."""
+    return y.mul_(factor) if inplace else y * factor
+
+
+torch.fx.wrap("scaled_up")
+
+
 def viewed_behind(y):
     y.mul_(2)
     return y + y[:, :3].sum(1, keepdim=True)
@@ -499,6 +507,7 @@ def kept_beside(y):
         lambda y: torch.relu_(y),
         lambda y: y.tanh_(),
         lambda y: y.clamp_(min=0.1),
+        lambda y: scaled_up(y, True, 3.0),
         viewed_for_the_last_time,
         viewed_behind,
         written_twice,

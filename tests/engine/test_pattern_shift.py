@@ -67,6 +67,23 @@ def test_a_pattern_is_what_each_channel_contributes_to_the_loss(tmp_path: Path) 
         assert float(cell["shift_shuffled"]) != pytest.approx(np.nanmean(mine))
 
 
+def test_a_shift_does_not_depend_on_how_small_features_and_gradients_are(tmp_path: Path) -> None:
+    """Outputs vanish at both scales, so that gradients go with the weights."""
+    rng, n = np.random.default_rng(3), 24
+    x, head, labels = rng.standard_normal((n, 4)), rng.standard_normal((3, 4)), np.arange(n) % 3
+    split = np.array(["train", "test"], dtype=object)[np.arange(n) // 3 % 2]
+    plain, small = (
+        pattern_shift(
+            planted(
+                tmp_path / f"{scale}.zarr", x * scale, labels, head * scale, coords={"split": split}, gradients=True
+            )
+        )
+        for scale in (1e-8, 1e-22)
+    )
+    assert plain["shift"].notnull().all()
+    np.testing.assert_allclose(small["shift"], plain["shift"], rtol=1e-5)
+
+
 @pytest.mark.parametrize(("dtype", "turned"), [("float32", 3e-4), ("float16", 0.02)])
 def test_a_shift_is_more_than_rounding_of_the_stored_type(tmp_path: Path, dtype: str, turned: float) -> None:
     """Features and gradients have one direction each, but for every other test probe, whose features are turned."""

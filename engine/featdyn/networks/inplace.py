@@ -48,7 +48,8 @@ def _out_of_place(node: fx.Node) -> None:
     elif node.op == "call_method" and plain != name and hasattr(Tensor, plain):
         node.target = plain
     elif node.op == "call_function" and "inplace" in (known := _parameters(node.target)):
-        node.args = node.args[: known.index("inplace")]  # which is the last, as torch has it
+        position = known.index("inplace")  # not the last of a function that is not torch's
+        node.args = node.args[:position] + (False,) * (len(node.args) > position) + node.args[position + 1 :]
         node.kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}
     elif node.op == "call_function" and plain != name and hasattr(torch, plain):
         node.target = getattr(torch, plain)
