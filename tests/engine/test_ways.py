@@ -252,7 +252,9 @@ class Twice(nn.Module):
         return self.head(self.layer(self.layer(self.first(x)).tanh()))
 
 
-@pytest.mark.parametrize("make", [lambda: (Twice(), torch.randn(4, 6)), windows, lambda: texts()], ids=str)
+@pytest.mark.parametrize(
+    "make", [lambda: (Twice(), torch.randn(4, 6)), windows, lambda: texts()], ids=["twice", "windows", "texts"]
+)
 def test_where_a_cut_names_a_module_that_runs_once_and_returns_its_tensor(make):
     torch.manual_seed(0)
     network, x = make()
