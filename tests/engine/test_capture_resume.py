@@ -166,6 +166,31 @@ def test_a_second_start_is_refused_in_a_line_that_names_the_ways_out(tmp_path):
     assert Run(store).values("step").tolist()[-2:] == [12, 13]
 
 
+def test_a_network_as_at_the_first_checkpoint_is_a_second_start_one_as_at_another_is_not(tmp_path):
+    nets = [Net() for _ in range(3)]
+    with torch.no_grad(), recorder(tmp_path / "r.zarr", model=(trained := Net())) as one:
+        for step, net in enumerate(nets):
+            trained.a.bias.fill_(step)
+            net.a.bias.fill_(step)
+            one.record(step=step, loss=0)
+    with pytest.raises(StoreError, match="holds a recording to step 2 already"):
+        recorder(tmp_path / "r.zarr", model=nets[0], resume=False)
+    for net in nets[1:]:
+        recorder(tmp_path / "r.zarr", model=net, resume=False).close()
+
+
+def test_a_recorder_needs_room_for_one_checkpoint(tmp_path, monkeypatch):
+    with recorder(tmp_path / "r.zarr") as one:
+        disk = one.plan(1).disk
+    free = {"bytes": disk}
+    monkeypatch.setattr(Folder, "free", lambda _: free["bytes"])
+    recorder(tmp_path / "enough.zarr").close()
+    free["bytes"] -= 1
+    with pytest.raises(StoreError, match="are free"):
+        recorder(tmp_path / "less.zarr")
+    assert not (tmp_path / "less.zarr").exists()
+
+
 def test_steps_go_on_from_the_last_committed(tmp_path):
     for _ in range(3):
         with recorder(tmp_path / "r.zarr", every=2, resume=False) as one:

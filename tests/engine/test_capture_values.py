@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -310,6 +311,12 @@ def test_labels_without_a_class_are_refused_unless_the_loss_is_given(tmp_path):
         record(tmp_path / "a.zarr", binary)
     with pytest.raises(NetworkError, match=r"does not run on the probes: RuntimeError: .*mat1"):
         record(tmp_path / "a.zarr", nn.Sequential(nn.Linear(7, 3)))
+    kinds = r"inputs are torch.float32, the network torch.float64: give inputs of that type"
+    for net, said in ((nn.Linear(6, 3).double(), True), (nn.Linear(7, 3), False), (nn.Flatten(9), False)):
+        with pytest.raises(NetworkError, match=r"does not run on the probes") as caught:
+            record(tmp_path / "a.zarr", nn.Sequential(net))
+        assert bool(re.search(kinds, str(caught.value))) == said
+        assert "inputs are" not in str(caught.value) or said
     assert not (tmp_path / "a.zarr").exists()
 
     def squared(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -475,7 +475,7 @@ def test_the_command_line_stitches_networks_of_ones_own(tmp_path, featdyn, analy
     if analysis in ("density", "drift"):
         ways.append([])
     for given in ways:
-        code, _, err = featdyn("analyze", run.path, analysis, *given, "--fresh")
+        code, _, err = featdyn("analyze", run.path, analysis, "--fresh", *given)
         assert code == 0, err
         result = Run(run.path).result(analysis)
         numbers = [v for v in result.data_vars.values() if v.dtype.kind == "f"]

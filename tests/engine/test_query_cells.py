@@ -15,7 +15,7 @@ from featdyn.errors import FeatdynError
 from featdyn.query import rows as module
 from featdyn.query.answer import Answer
 from featdyn.query.cells import Array, Cells, Region
-from featdyn.query.groups import Groups
+from featdyn.query.groups import Groups, split
 from featdyn.query.reduce import Reduction, reduce
 from featdyn.query.rows import rows
 
@@ -116,6 +116,19 @@ def test_rows_are_the_first_of_all_that_hold(
     table = table[: len(table) if limit is None else limit].sort_values("place")
     assert places.tolist() == table["place"].tolist()
     np.testing.assert_array_equal(values["v"], table["v"])
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 2), (1, 2), (0, 1, 2)])
+def test_parts_of_a_piece_go_to_the_places_of_their_groups(axes):
+    rng = np.random.default_rng(0)
+    shape, region = (4, 5, 7), (slice(1, 4), slice(2, 5), slice(1, 7))
+    values = rng.integers(0, 9, shape)
+    codes = [rng.integers(0, 3, n) if axis in axes else np.arange(n) for axis, n in enumerate(shape)]
+    found, wanted = np.zeros((2, *(code.max() + 1 for code in codes)), int)
+    np.add.at(wanted, np.ix_(*(code[run] for code, run in zip(codes, region, strict=True))), values[region])
+    for place, part in split(region, values[region], {axis: Groups({}, codes[axis]) for axis in axes}):
+        found[place] += part.sum(axes, keepdims=True).squeeze(axes)
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_more_rows_than_are_allowed_are_refused_unless_a_limit_is_set() -> None:
