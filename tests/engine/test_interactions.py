@@ -500,6 +500,9 @@ def test_tables_that_are_missing_take_no_others_along() -> None:
     found = xr.Dataset(compute._found(v, region, members, origins, options))
     lost = {(1, 1, t): compute.TOO_FEW for t in range(4)} | {(0, 1, 2): compute.NONE_KNOWN}
     alone = {(c, 2, t): compute.NO_SPREAD for c in range(2) for t in range(4)}
+    alone |= dict.fromkeys(
+        [(0, 0, 1), *((1, 0, t) for t in range(4))], compute.NO_SPREAD
+    )  # two of three are of an image
     odd = dict.fromkeys([(0, 1, 3), (0, 2, 5), (0, 2, 6)], "not_finite")
     assert said(found["status"]) == odd | {(1, t, i): compute.TOO_FEW for t in range(4) for i in (2, 5, 6)}
     assert said(found["set_status"]) == lost

@@ -158,6 +158,52 @@ def bootstrap_counts(size: int, draws: int, seed: int, groups: ArrayLike | None 
     return counts[:, member].astype(np.float32)
 
 
+def bootstrap_limits(
+    draws: ArrayLike, estimate: ArrayLike, units: float, *, axis: int = 0, level: float = 0.95,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> tuple[Values, Values]:  # fmt: skip
+    """Return percentiles of bootstrap draws along ``axis``, as far from the estimate as so few groups make it.
+
+    Draws of n groups vary by ``sqrt((n - 1) / n)`` of what the groups tell, and their percentiles are those of a known
+    variance: the distance of each limit from the estimate is stretched by ``sqrt(n / (n - 1)) t / z``. Hesterberg
+    (2015) gives this factor, and takes percentiles further out; stretching the distance itself, since so few groups
+    have no draws further out, is featdyn's own choice. Of 1,000 data sets the 95 % limits held
+
+    - means of normal values: 0.96, 0.94, 0.95, 0.95 with 4, 8, 16 and 64 groups (percentiles alone: 0.81, 0.87, 0.92,
+      0.94; percentiles further out: 0.89, 0.93, 0.96, 0.95),
+    - means of exponential ones: 0.88, 0.89, 0.92, 0.94 (0.74, 0.83, 0.89, 0.94),
+    - mean orders of a trained network's interactions: 0.90, 0.90, 0.93, 0.93 (0.77, 0.85, 0.90, 0.92).
+
+    Parameters
+    ----------
+    draws : (..., draw, ...)
+        Finite.
+    estimate
+        Of all samples, of the shape of draws without ``axis``.
+    units
+        Of :func:`effective_groups`; limits of one are NaN.
+    bounds
+        What the limits stay within.
+    """
+    tail, point = _tail(level), np.asarray(estimate, np.float64)
+    low, high = np.quantile(np.asarray(draws, np.float64), [tail, 1 - tail], axis=axis)
+    if units <= 1:
+        return np.full_like(low, np.nan), np.full_like(high, np.nan)
+    more = float(np.sqrt(units / (units - 1)) * stdtrit(units - 1, tail) / ndtri(tail)) - 1
+    low, high = low + more * np.minimum(low - point, 0), high + more * np.maximum(high - point, 0)
+    return np.clip(low, *bounds), np.clip(high, *bounds)
+
+
+def effective_groups(groups: ArrayLike | None, size: int) -> float:
+    """Return ``(sum m)^2 / sum m^2`` of the sizes m of the groups ``(size,)``: their number where all are equal.
+
+    After Kish (1965). 1 where one group has more than half of the samples: what it does alone tells no variation. Both
+    are featdyn's own choice.
+    """
+    sizes = np.bincount(checks.groups(groups, size))
+    return 1.0 if 2 * sizes.max() > size else size**2 / float(np.square(sizes).sum())
+
+
 def group_sums(x: Values, member: NDArray[np.intp]) -> Values:
     """Return the sums ``(..., group)`` of values ``(..., N)`` over the samples of each group ``member (N,)``."""
     order = np.argsort(member, kind="stable")
