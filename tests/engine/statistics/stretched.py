@@ -19,6 +19,7 @@ def stretched(draws: Any, estimate: float, units: float, bounds: Any = (-np.inf,
 
 
 def units_of(groups: Any) -> float:
-    """Return of how many groups of equal sizes these are worth, 1 where one has more than half."""
+    """Return of how many groups of equal sizes these are worth, 1 where that is below 1.5."""
     sizes = [list(groups).count(g) for g in set(groups)]
-    return 1.0 if max(sizes) > sum(sizes) / 2 else sum(sizes) ** 2 / sum(m**2 for m in sizes)
+    found = sum(sizes) ** 2 / sum(m**2 for m in sizes)
+    return 1.0 if found < 1.5 else found
