@@ -125,7 +125,7 @@ def isotropy(
       independent draws of a spherical law, whatever its tails (about an estimated centre nearly: at 5 % it is said of
       7 % of samples of t(1) and t(1.5), of 9 % of t(1), 32 x 10). Where fourth powers are not those of such a law, and
       of up to 3 coordinates, whose fourth powers do not tell, it also takes a test with its variance estimated, which
-      holds for sparse and other independent coordinates. Of 300 samples of 32 x 2 it is so said of 3 to 6 % of
+      holds for sparse and other independent coordinates. Of 300 samples of 32 x 2 it is so said of 3 to 7 % of
       exponential, lognormal, rectified and rare binary coordinates (9 to 15 % without), and of one direction of excess
       3 beside Gaussian noise in 68 % (84 %), of 32 x 3 in 84 % (90 %), of excess 1 and 128 x 2 or 3 in 83 and 93 % (89
       and 96 %).

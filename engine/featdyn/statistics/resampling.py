@@ -58,7 +58,7 @@ def share_interval(hits: ArrayLike, *, groups: ArrayLike | None = None, level: f
     Returns
     -------
     Interval
-        Fields ``(...)``, within [0, 1].
+        Fields ``(...)``, within [0, 1]; those of one sample where a group carries all (:func:`effective_groups`).
 
     Examples
     --------
