@@ -515,7 +515,7 @@ def test_tables_that_are_missing_take_no_others_along() -> None:
         np.testing.assert_allclose(found["l1"][c, t, mine], model.l1, rtol=1e-9)
         np.testing.assert_allclose(found["gap"][c, t, mine], model.gap, rtol=1e-9, atol=1e-12)
         counts = drawn(len(mine), origins[mine], 5)
-        ratio = ratio_of_sums((each @ [1, 2, 3])[:, None], each.sum(1)[:, None], counts)
+        ratio = ratio_of_sums((each @ [1, 2, 3])[:, None], each.sum(1)[:, None], counts, bounds=(1, 3))
         for end, value in (("", ratio.estimate), ("_low", ratio.low), ("_high", ratio.high)):
             np.testing.assert_allclose(found[f"mean_order{end}"][c, s, t], value[0], rtol=1e-9)
     assert np.isfinite(found["l1"].values[:, :, 4]).all()  # of no set

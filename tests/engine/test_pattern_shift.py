@@ -114,7 +114,7 @@ def test_limits_of_a_correlation_are_the_jackknife_s_of_whole_images(images: int
     values, why = correlations.with_loss(shift, loss, origins, 3)
     fold = folds(n, 32, 3, origins)
     others = [fishers(shift[fold != g], loss[fold != g]) for g in np.unique(fold)]
-    wanted = jackknife_interval(fishers(shift, loss), others)
+    wanted = jackknife_interval(fishers(shift, loss), others, sizes=np.bincount(fold))
     assert values["loss_correlation"] == pytest.approx(np.corrcoef(shift, loss)[0, 1])
     assert values["loss_spearman"] == pytest.approx(stats.spearmanr(shift, loss).statistic)
     assert values["loss_correlation_low"] == pytest.approx(np.tanh(wanted.low))
@@ -157,7 +157,9 @@ def test_limits_over_checkpoints_leave_images_out_of_both_sets() -> None:
 
     fold = folds(n, 32, 0, origins)
     wanted = jackknife_interval(
-        fishers(*curves(np.ones(n, bool))), [fishers(*curves(fold != g)) for g in np.unique(fold)]
+        fishers(*curves(np.ones(n, bool))),
+        [fishers(*curves(fold != g)) for g in np.unique(fold)],
+        sizes=[mine[fold == g].sum() / 10 + trained[fold == g].sum() / 10 for g in np.unique(fold)],
     )
     found = [values[f"gap_correlation{end}"] for end in ("", "_low", "_high")]
     assert found == pytest.approx(np.tanh([wanted.estimate, wanted.low, wanted.high]).tolist())

@@ -4,7 +4,11 @@ Samples of one group (copies of an image, pieces of a document) are not independ
 intervals (Wilson's of a share, Tango's of a paired difference) stay within their range and have a width also at its
 ends, where percentiles of a bootstrap have none. Giving them the number of independent samples that clustered ones
 amount to follows Korn and Graubard (1998) and Dean and Pagano (2015); doing so for Tango's interval, and the limits of
-that number, are featdyn's own choice.
+that number, are featdyn's own choice. So is that groups of unequal sizes count as the ``(sum m)^2 / sum m^2`` of one
+size (Kish 1965) that make a mean vary as much where groups do not vary within: in the factor of their variance and in
+the degrees of freedom. Of 2,000 data sets 95 % intervals of means held 0.92 with 3 groups of 15 beside 30 of 1, 0.94
+of 15 groups of geometric sizes and with 10 of 15 beside 40 of 1, 0.95 with one of 50 beside 100 of 1; of shares at
+least 0.96. Equal groups: 0.95.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 _HALVINGS = 50
 _EQUAL = 1e-13
 """Of the sum of squares, what rounding leaves of it where all values are equal: our own choice."""
+_ONE = 1.5
+"""Groups below which one carries the mean, and nothing says how it varies: our own choice."""
 
 Values = NDArray[np.float64]
 
@@ -52,7 +58,7 @@ def share_interval(hits: ArrayLike, *, groups: ArrayLike | None = None, level: f
     Returns
     -------
     Interval
-        Fields ``(...)``, within [0, 1].
+        Fields ``(...)``, within [0, 1]; those of one sample where a group carries all (:func:`effective_groups`).
 
     Examples
     --------
@@ -90,7 +96,7 @@ def difference_interval(differences: ArrayLike, *, groups: ArrayLike | None = No
 def mean_interval(values: ArrayLike, *, groups: ArrayLike | None = None, level: float = 0.95) -> Interval:
     """Return Student's intervals of means, with as many degrees of freedom as there are groups but one.
 
-    The variance is that of the groups' sums about their share of the mean.
+    The variance is that of the groups' sums about their share of the mean. There are :func:`effective_groups`.
 
     Parameters
     ----------
@@ -99,10 +105,11 @@ def mean_interval(values: ArrayLike, *, groups: ArrayLike | None = None, level: 
     Returns
     -------
     Interval
-        Fields ``(...)``; limits are NaN of one group, and where all values are equal: nothing says how they vary.
+        Fields ``(...)``; limits are NaN where there is but one group, or one carries the mean, and where all values are
+        equal: nothing says how they vary.
     """
     x, member = _checked(values, groups, "values", -np.inf)
-    mean, units = x.mean(axis=-1), int(member.max()) + 1
+    mean, units = x.mean(axis=-1), float(worth(x.shape[-1], np.square(np.bincount(member)).sum()))
     half, tail = np.full(mean.shape, np.nan), _tail(level)
     if units > 1:
         quantile = -stdtrit(units - 1, tail)
@@ -139,6 +146,7 @@ def student(
     sums, of their sums times their sizes, and of their squared sizes.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
+        units = np.where(units > 1, worth(number, sizes), 1.0)
         mean = total / number
         spread = squares - 2 * mean * crossed + mean**2 * sizes
         spread = np.where((units > 1) & (spread > _EQUAL * squares), spread * units / (units - 1), np.nan)
@@ -158,10 +166,62 @@ def bootstrap_counts(size: int, draws: int, seed: int, groups: ArrayLike | None 
     return counts[:, member].astype(np.float32)
 
 
+def bootstrap_limits(
+    draws: ArrayLike, estimate: ArrayLike, units: float, *, axis: int = 0, level: float = 0.95,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> tuple[Values, Values]:  # fmt: skip
+    """Return percentiles of bootstrap draws along ``axis``, as far from the estimate as so few groups make it.
+
+    Draws of n groups vary by ``sqrt((n - 1) / n)`` of what the groups tell, and their percentiles are those of a known
+    variance: the distance of each limit from the estimate is stretched by ``sqrt(n / (n - 1)) t / z``. Hesterberg
+    (2015) gives this factor, and takes percentiles further out; stretching the distance itself, since so few groups
+    have no draws further out, is featdyn's own choice. Of 1,000 data sets the 95 % limits held
+
+    - means of normal values: 0.96, 0.94, 0.95, 0.95 with 4, 8, 16 and 64 groups (percentiles alone: 0.81, 0.87, 0.92,
+      0.94; percentiles further out: 0.89, 0.93, 0.96, 0.95),
+    - means of exponential ones: 0.88, 0.89, 0.92, 0.94 (0.74, 0.83, 0.89, 0.94),
+    - mean orders of a trained network's interactions: 0.90, 0.90, 0.93, 0.93 (0.77, 0.85, 0.90, 0.92).
+
+    Parameters
+    ----------
+    draws : (..., draw, ...)
+        Finite.
+    estimate
+        Of all samples, of the shape of draws without ``axis``.
+    units
+        Of :func:`effective_groups`; limits of one are NaN.
+    bounds
+        What the limits stay within.
+    """
+    tail, point = _tail(level), np.asarray(estimate, np.float64)
+    low, high = np.quantile(np.asarray(draws, np.float64), [tail, 1 - tail], axis=axis)
+    if units <= 1:
+        return np.full_like(low, np.nan), np.full_like(high, np.nan)
+    more = float(np.sqrt(units / (units - 1)) * stdtrit(units - 1, tail) / ndtri(tail)) - 1
+    low, high = low + more * np.minimum(low - point, 0), high + more * np.maximum(high - point, 0)
+    return np.clip(low, *bounds), np.clip(high, *bounds)
+
+
+def effective_groups(groups: ArrayLike | None, size: int) -> float:
+    """Return ``(sum m)^2 / sum m^2`` of the sizes m of the groups ``(size,)``: their number where all are equal.
+
+    After Kish (1965). 1 where that is below 1.5, as of one group with more than 0.8 of the samples: it alone does not
+    tell how it varies. Both are featdyn's own choice.
+    """
+    return float(worth(size, np.square(np.bincount(checks.groups(groups, size))).sum()))
+
+
 def group_sums(x: Values, member: NDArray[np.intp]) -> Values:
     """Return the sums ``(..., group)`` of values ``(..., N)`` over the samples of each group ``member (N,)``."""
     order = np.argsort(member, kind="stable")
     return np.add.reduceat(x[..., order], np.flatnonzero(np.r_[True, np.diff(member[order]) > 0]), axis=-1)
+
+
+def worth(number: ArrayLike, squared_sizes: ArrayLike) -> Values:
+    """Return :func:`effective_groups` from how many samples there are and the sum of the groups' squared sizes."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.square(np.asarray(number, np.float64)) / squared_sizes
+    return np.where(found < _ONE, 1.0, found)
 
 
 def _checked(values: ArrayLike, groups: ArrayLike | None, name: str, least: float) -> tuple[Values, NDArray[np.intp]]:
@@ -174,17 +234,32 @@ def _checked(values: ArrayLike, groups: ArrayLike | None, name: str, least: floa
 
 
 def _variance(x: Values, mean: Values, member: NDArray[np.intp]) -> tuple[Values, Values]:
-    """Return the variance of means over the last axis, from the sums of at least two groups, and its freedom.
+    """Return the variance of means over the last axis, from groups worth more than one, and its freedom.
 
     Where few groups differ from the others, as where shares are small, the sums are far from normal and tell less: the
     freedom is that of the chi-squared law with the variance of their sum of squares (Satterthwaite 1946).
     """
-    squares = np.square(group_sums(x - mean[..., None], member))
+    squares, n = np.square(group_sums(x - mean[..., None], member)), x.shape[-1]
     units, total = squares.shape[-1], squares.sum(axis=-1)
+    few = float(worth(n, np.square(np.bincount(member)).sum()))
     with np.errstate(divide="ignore", invalid="ignore"):
         kurtosis = units * np.square(squares).sum(axis=-1) / total**2
-    freedom = np.minimum(2 * units / np.maximum(np.nan_to_num(kurtosis, nan=1.0) - 1, 1e-9), units - 1)
-    return np.asarray(total * units / (units - 1) / x.shape[-1] ** 2), np.asarray(freedom)
+    freedom = np.minimum(2 * units / np.maximum(np.nan_to_num(kurtosis, nan=1.0) - 1, 1e-9), few - 1)
+    return np.asarray(total * few / (few - 1) / n**2), np.asarray(freedom)
+
+
+def _variance_of_any_size(x: Values, mean: Values, member: NDArray[np.intp]) -> Values:
+    """Return the variance of means where groups of all sizes vary alike: between them and within (Searle 1971).
+
+    Large groups that happen to agree say nothing of how they vary; small ones do. With equal sizes it is that of the
+    sums.
+    """
+    apart, sizes, n = x - mean[..., None], np.bincount(member), x.shape[-1]
+    between = (np.square(group_sums(apart, member)) / sizes).sum(axis=-1)
+    within = (np.square(apart).sum(axis=-1) - between) / (n - len(sizes))
+    size = n - np.square(sizes).sum() / n
+    share = (between - (len(sizes) - 1) * within) / size  # of a group's own mean
+    return np.asarray(share * np.square(sizes / n).sum() + within / n)
 
 
 def _effective_size(x: Values, member: NDArray[np.intp], level: float) -> Any:
@@ -197,10 +272,12 @@ def _effective_size(x: Values, member: NDArray[np.intp], level: float) -> Any:
     least = n**2 / float(np.square(sizes).sum())
     if least == n:
         return float(n)
-    if len(sizes) < 2:
-        return least
+    if worth(n, np.square(sizes).sum()) <= 1:
+        return 1.0
     mean = x.mean(axis=-1)
     alone, (found, freedom) = np.abs(x).mean(axis=-1) - mean**2, _variance(x, mean, member)
+    if np.ptp(sizes):  # the larger, as either may be too small by chance
+        found = np.maximum(found, _variance_of_any_size(x, mean, member))
     with np.errstate(divide="ignore", invalid="ignore"):
         size = np.where(alone > 0, np.clip(alone / found, least, n), least)
     tail = _tail(level)

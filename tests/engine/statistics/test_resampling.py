@@ -10,6 +10,7 @@ from scipy import optimize, stats
 
 from featdyn.statistics import resampling
 from featdyn.statistics.repeats import mean_difference, mean_estimate
+from tests.engine.statistics.stretched import units_of
 from tests.strategies import sizes
 
 
@@ -110,14 +111,24 @@ def effective_size(x: np.ndarray, groups: np.ndarray, level: float) -> float:
     least = n**2 / sum((groups == g).sum() ** 2 for g in names)
     if least == n or len(names) < 2:
         return least
-    squares = [sum(v - mean for v in x[groups == g]) ** 2 for g in names]
-    variance = sum(squares) * len(names) / (len(names) - 1) / n**2
+    each = [x[groups == g] for g in names]
+    worth = n**2 / sum(len(own) ** 2 for own in each)
+    if worth < 1.5:
+        return 1.0
+    squares = [sum(v - mean for v in own) ** 2 for own in each]
+    within = sum(((own - own.mean()) ** 2).sum() for own in each) / (n - len(names))
+    between = sum(len(own) * (own.mean() - mean) ** 2 for own in each) / (len(names) - 1)
+    usual = (n - sum(len(own) ** 2 for own in each) / n) / (len(names) - 1)
+    variance = max(
+        sum(squares) * worth / (worth - 1) / n**2,
+        (between - within) / usual / worth + within / n,  # ANOVA's
+    )
     alone = np.abs(x).mean() - mean**2  # of one sample
     size = least if alone <= 0 else n if variance == 0 else min(max(alone / variance, least), n)
-    freedom = len(names) - 1.0
+    freedom = worth - 1
     if sum(squares) > 0:
         kurtosis = len(names) * sum(s**2 for s in squares) / sum(squares) ** 2
-        freedom = min(2 * len(names) / max(kurtosis - 1, 1e-9), len(names) - 1)
+        freedom = min(2 * len(names) / max(kurtosis - 1, 1e-9), worth - 1)
     tail = (1 - level) / 2
     return size * (stats.norm.isf(tail) / stats.t.isf(tail, freedom)) ** 2
 
@@ -160,13 +171,46 @@ def test_students_limits_follow_from_sums(sizes: list[int], seed: int) -> None:
         len(sizes) * one, len(groups) * one, x.sum(1), (sums**2).sum(1), sums @ each, (each**2).sum() * one
     )
     np.testing.assert_allclose(limits, [found.low, found.high], rtol=1e-9)
-    if len(sizes) > 1:
+    worth = units_of(groups.tolist())
+    assert np.isnan(found.low).all() == (worth == 1)
+    if worth > 1:
         apart = sums - found.estimate[:, None] * each
-        error = np.sqrt((apart**2).sum(1) * len(sizes) / (len(sizes) - 1)) / len(groups)
-        half = stats.t.ppf(0.975, len(sizes) - 1) * error
+        error = np.sqrt((apart**2).sum(1) * worth / (worth - 1)) / len(groups)
+        half = stats.t.ppf(0.975, worth - 1) * error
         np.testing.assert_allclose(found.high - found.estimate, half, rtol=1e-9)
     equal = resampling.student(3 * one, 6 * one, 6 * one, 12 * one, 12 * one, 12 * one)  # two ones in each group
     assert np.isnan(equal).all()
+
+
+@pytest.mark.parametrize(
+    ("each", "mean", "least"),
+    [
+        ([1] * 30 + [15] * 3, 0.89, 0.95), ([1] * 40 + [15] * 10, 0.92, 0.95), ([1] * 6 + [20], 0.95, 0.95),
+        ([1] * 100 + [50], 0.93, 0.95), ([1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6, 7, 9, 11, 15], 0.92, 0.95),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("p", [0.7, 0.93])
+def test_coverage_of_groups_of_unequal_sizes(each: list[int], mean: float, least: float, p: float) -> None:
+    """Of 1,000 data sets that do not vary within groups; by the number of groups alone 0.85, 0.92, 0.42 of means and
+    down to 0.67 of shares."""
+    rng, groups = np.random.default_rng(1), np.repeat(np.arange(len(each)), each)
+    own = rng.standard_normal((1000, len(each)))[:, groups]
+    held = resampling.mean_interval(own + 0.3 * rng.standard_normal(own.shape), groups=groups)
+    assert np.mean((held.low <= 0) & (held.high >= 0)) >= mean
+    found = resampling.share_interval(own < stats.norm.ppf(p), groups=groups)
+    assert np.mean((found.low <= p) & (found.high >= p)) >= least
+    change = (own < -0.7) * 1.0 - (own > 0.7)
+    moved = resampling.difference_interval(change, groups=groups)
+    assert np.mean((moved.low <= 0) & (moved.high >= 0)) >= 0.95
+
+
+def test_a_group_that_carries_nearly_all_leaves_a_mean_without_limits() -> None:
+    groups = np.r_[np.zeros(20, int), 1]
+    assert np.isnan(resampling.mean_interval(np.arange(21.0), groups=groups).low)
+    assert resampling.effective_groups(groups, 21) == 1
+    share = resampling.share_interval(groups == 0, groups=groups)
+    low, high = resampling.wilson(20 / 21, 1)
+    np.testing.assert_allclose([share.low, share.high], [low, high])
 
 
 def test_repeats_are_welchs_and_students() -> None:

@@ -14,6 +14,7 @@ from featdyn.analysis.inputs.layer_vectors import EPS, pieces, vectors
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NOT_FINITE, ZERO
 from featdyn.statistics.jackknife import folds, jackknife_interval
+from featdyn.statistics.resampling import worth
 from featdyn.store import ArraySpec, Run
 from featdyn_kernels.moments import Moments, accumulate
 
@@ -70,21 +71,26 @@ def left_out(parts: Sequence[Moments]) -> Iterator[Moments]:
 
 
 def bounds(
-    estimate: float, others: Sequence[float], valid: tuple[float, float] | None = (0.0, 1.0)
+    estimate: float,
+    others: Sequence[float],
+    valid: tuple[float, float] | None = (0.0, 1.0),
+    sizes: Sequence[float] | None = None,
 ) -> tuple[float, float, str]:
     """Return the limits of a 95 % interval, and why there are none or "".
 
-    Of what is positive and has no upper end (``valid`` is None) they are taken on a log scale.
+    Of what is positive and has no upper end (``valid`` is None) they are taken on a log scale. ``sizes`` are those of
+    the folds, equal ones by default.
     """
     if len(others) < LEAST or not np.isfinite(others).all():
         return np.nan, np.nan, FEW
     if valid is None and min(estimate, *others) > 0:
-        found = jackknife_interval(float(np.log(estimate)), np.log(others).tolist())
+        found = jackknife_interval(float(np.log(estimate)), np.log(others).tolist(), sizes=sizes)
         low, high = np.exp(found.low), np.exp(found.high)
     else:
-        found = jackknife_interval(estimate, others, bounds=valid or (0.0, np.inf))
+        found = jackknife_interval(estimate, others, sizes=sizes, bounds=valid or (0.0, np.inf))
         low, high = found.low, found.high
-    return float(low), float(high), "" if np.isfinite(high) else ALIKE
+    one = sizes is not None and worth(sum(sizes), np.square(sizes).sum()) <= 1
+    return float(low), float(high), "" if np.isfinite(high) else FEW if one else ALIKE
 
 
 def flaw(moments: Moments) -> str:

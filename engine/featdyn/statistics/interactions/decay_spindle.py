@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from featdyn.statistics.interactions.subsets import Values, apart
 from featdyn.statistics.interactions.theory import filter_norms, spindle
-from featdyn.statistics.resampling import Interval, bootstrap_counts
+from featdyn.statistics.resampling import Interval, bootstrap_counts, bootstrap_limits, effective_groups
 
 _NOISES = np.geomspace(1e-3, 10, 25)
 """The s2 that are tried: our own choice."""
@@ -120,14 +120,13 @@ def _intervals(
     draws = bootstrap_counts(len(found), _DRAWS, seed, groups).astype(np.float64) @ found
     some = draws.any(1)
     drawn, at, _ = _least_squares(shapes, draws[some])
-    limits = []
-    for values in (drawn[:, 0] / drawn.sum(1), _NOISES[at]):
-        low, high = np.quantile(values, [0.025, 0.975])
-        limits.append((float(low), float(high)))
+    units, ends = effective_groups(groups, len(found)), (float(np.log(_NOISES[0])), float(np.log(_NOISES[-1])))
+    low, high = bootstrap_limits(drawn[:, 0] / drawn.sum(1), share, units, bounds=(0, 1))
+    between = np.exp(bootstrap_limits(np.log(_NOISES[at]), np.log(noise), units, bounds=ends))
     # Draws that all agree tell no spread; s2 is on a grid, on which they may well agree.
-    if not apart(*limits[0]):
-        limits[0] = (nan, nan)
-    return Interval(share, *limits[0]), Interval(noise, *limits[1])
+    if not apart(low, high):
+        low = high = np.array(nan)
+    return Interval(share, float(low), float(high)), Interval(noise, *between.tolist())
 
 
 def _least_squares(shapes: Values, targets: Values) -> tuple[Values, NDArray[np.intp], Values]:

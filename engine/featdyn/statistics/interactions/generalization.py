@@ -154,7 +154,7 @@ def generalization_power(
         by_order=ratio_of_sums(part, total, counts),
         count_ratio=_first(ratio_of_sums(among.sum(-1, keepdims=True), number.sum(-1, keepdims=True), counts)),
         chance=_first(ratio_of_sums(by_chance, whole, counts)),
-        beyond_chance=_first(ratio_of_sums(share - by_chance, whole, counts)),
+        beyond_chance=_first(ratio_of_sums(share - by_chance, whole, counts, bounds=(-1, 1))),
     )
 
 

@@ -15,7 +15,7 @@ from featdyn.statistics.interactions.extraction import AndOr
 from featdyn.statistics.interactions.ratio_of_sums import DRAWS
 from featdyn.statistics.interactions.strength import salient
 from featdyn.statistics.interactions.subsets import Values, alike, apart, by_order
-from featdyn.statistics.resampling import Interval, bootstrap_counts
+from featdyn.statistics.resampling import Interval, bootstrap_counts, bootstrap_limits, effective_groups
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,12 @@ def loss_gap(
         alone.append(cross_entropy(full[..., None] - out))
     rng = np.random.default_rng(seed)
     seeds = rng.integers(2**31, size=2)
+    each = groups or (None, None)
+    # The smaller of both numbers: which samples the gap varies with is not asked.
+    units = min(effective_groups(g, x.shape[-1]) for x, g in zip(losses, each, strict=True))
     counts = [
         bootstrap_counts(x.shape[-1], DRAWS, int(s), g).astype(np.float64) if x.shape[-1] > 1 else None
-        for x, s, g in zip(losses, seeds, groups or (None, None), strict=True)
+        for x, s, g in zip(losses, seeds, each, strict=True)
     ]
 
     def gap(values: list[Values]) -> tuple[Values, Values | None]:
@@ -108,7 +111,7 @@ def loss_gap(
         point, drawn = found
         if drawn is None:
             return Interval(point, np.full_like(point, np.nan), np.full_like(point, np.nan))
-        low, high = np.quantile(drawn, [0.025, 0.975], axis=-2)
+        low, high = bootstrap_limits(drawn, point, units, axis=-2)
         known = apart(low, high)
         return Interval(point, np.where(known, low, np.nan), np.where(known, high, np.nan))
 

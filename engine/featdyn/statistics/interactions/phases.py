@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from featdyn.statistics.interactions.ratio_of_sums import DRAWS
 from featdyn.statistics.interactions.subsets import Values, apart
-from featdyn.statistics.resampling import Interval, bootstrap_counts
+from featdyn.statistics.resampling import Interval, bootstrap_counts, bootstrap_limits, effective_groups
 
 Verdict: TypeAlias = Literal["yes", "no", "cannot tell"]
 
@@ -33,11 +33,14 @@ class Boundary:
     Attributes
     ----------
     step : the checkpoint's step by the criterion on all samples; NaN where the criterion is met nowhere
-    low, high : steps between which 95 % of the draws that have a boundary put it; NaN where none has
+    low, high
+        Steps between which 95 % of the draws that have a boundary put it, as far from the step as so few groups make
+        it (:func:`~resampling.bootstrap_limits`); NaN where none has.
     support : share of draws in which the boundary exists
     verdict
         "yes" if it exists and what defines it holds in 95 % of draws (a maximum: in all but 5 % over the number of
-        checkpoints, as one of many is large by chance); "no" if it does not and in 95 % of draws neither.
+        checkpoints, as one of many is large by chance), differences by the same limits; "no" if it does not and in 95 %
+        of draws neither.
     reason : one line
     """
 
@@ -76,11 +79,18 @@ def peak(
     counts = _counts(above, groups, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         h, drawn = above.sum(1) / below.sum(1), (counts @ above.T) / (counts @ below.T)
-    return peak_of(h, drawn, steps, lowest=lowest, what="the mean order" if lowest else "H")
+    units = effective_groups(groups, above.shape[1])
+    return peak_of(h, drawn, steps, units, lowest=lowest, what="the mean order" if lowest else "H")
 
 
 def peak_of(
-    curve: ArrayLike, drawn: ArrayLike, steps: ArrayLike, *, lowest: bool = False, what: str = "the curve"
+    curve: ArrayLike,
+    drawn: ArrayLike,
+    steps: ArrayLike,
+    units: float,
+    *,
+    lowest: bool = False,
+    what: str = "the curve",
 ) -> Boundary:
     """Return where any curve over checkpoints is largest, or ``lowest``, as :func:`peak` decides it of H.
 
@@ -90,6 +100,8 @@ def peak_of(
     drawn : (draw, checkpoint)
         The curves of bootstrap draws; NaN where one is undefined.
     steps : (checkpoint,)
+    units
+        Of how many groups the draws are, see :func:`~resampling.effective_groups`.
     what
         Its name, for the reason.
     """
@@ -108,15 +120,14 @@ def peak_of(
     best, places = int(h.argmax()), known.argmax(1)
     inner = (places > 0) & (places < len(at) - 1)
     # At the boundary itself, not at each draw's own maximum, which noise alone makes a maximum.
-    risen, fallen = known[:, best] > known[:, 0], known[:, best] > known[:, -1]
+    above = [_above(known[:, best] - known[:, end], h[best] - h[end], units, len(at))[0] for end in (0, -1)]
     exists = 0 < best < len(at) - 1
     up, down = ("falls", "rises") if lowest else ("rises", "falls")
     # The largest of many checkpoints is large by chance too: of that many comparisons each must hold.
-    level = 1 - (1 - _SURE) / len(at)
-    sure = exists and min(risen.mean(), fallen.mean()) >= level
+    sure = exists and bool(min(above) > 0)
     edge = f"{what} only {down if best == 0 else up}"
     return _boundary(
-        at, at[best] if exists else np.nan, places[inner], float(inner.mean()), sure,
+        at, best if exists else -1, places[inner], float(inner.mean()), units, sure,
         f"{what} {up} before step {at[best]:g} and {down} after it" if exists else f"{edge}: no boundary between",
         f"{what} does not clearly {up[:-1]} before and {down[:-1]} after step {at[best]:g} in draws of the samples",
     )  # fmt: skip
@@ -146,7 +157,7 @@ def change(
     nan = float("nan")
     if not np.isfinite(estimate) or len(known) < _SURE * len(drawn):
         return Interval(estimate if np.isfinite(estimate) else nan, nan, nan)
-    low, high = np.quantile(known, [0.025, 0.975])
+    low, high = bootstrap_limits(known, estimate, effective_groups(groups, above.shape[1]))
     return Interval(estimate, float(low), float(high)) if apart(low, high) else Interval(estimate, nan, nan)
 
 
@@ -187,6 +198,7 @@ def lasting_rise(
         return _unknown("a single sample does not tell how others would vary")
     seeds = np.random.default_rng(seed).integers(2**31, size=2)
     curve = test.mean(1) - (of == "gap") * train.mean(1)
+    units = min(effective_groups(g, x.shape[1]) for x, g in ((train, train_groups), (test, test_groups)))
     means = []
     for x, g, s in ((train, train_groups, seeds[0]), (test, test_groups, seeds[1])):
         counts = _counts(x, g, int(s))
@@ -197,13 +209,13 @@ def lasting_rise(
     found = places >= 0
     what = "the gap" if of == "gap" else "the test loss"
     exists = first >= 0
-    risen = drawn[:, -1] > drawn[:, first]
-    sure = exists and risen.mean() >= _SURE and found.mean() >= _SURE
-    if exists and risen.mean() <= 1 - _SURE:
+    least, most = _above(drawn[:, -1] - drawn[:, first], curve[-1] - curve[first], units)
+    sure = exists and bool(least > 0 and found.mean() >= _SURE)
+    if exists and most <= 0:
         nan, rises = float("nan"), f"{what} rises {in_a_row} times from step {at[first]:g} on"
         return Boundary(nan, nan, nan, float(found.mean()), "no", f"{rises}, but ends below where it was then")
     return _boundary(
-        at, at[first] if exists else np.nan, places[found], float(found.mean()), sure,
+        at, int(first), places[found], float(found.mean()), units, sure,
         f"{what} rises {in_a_row} times from step {at[first]:g} on, and to the end" if exists
         else f"{what} never rises {in_a_row} times in a row",
         f"in draws of the samples {what} does not clearly rise {in_a_row} times in a row and to the end",
@@ -217,10 +229,20 @@ def _first_rise(curves: Values, steps: Values, after: float, in_a_row: int) -> N
     return np.where(rises.any(1), rises.argmax(1), -1)
 
 
+def _above(drawn: Values, found: float, units: float, comparisons: int = 1) -> tuple[Values, Values]:
+    """Return the least and the largest difference that draws allow, at one of so many comparisons."""
+    return bootstrap_limits(drawn, found, units, level=1 - 2 * (1 - _SURE) / comparisons)
+
+
 def _boundary(
-    steps: Values, step: float, places: NDArray[np.intp], support: float, sure: bool, found: str, doubtful: str
-) -> Boundary:
-    low, high = np.quantile(steps[places], [0.025, 0.975], method="nearest") if len(places) else (np.nan, np.nan)
+    steps: Values, place: int, places: NDArray[np.intp], support: float, units: float, sure: bool, found: str,
+    doubtful: str,
+) -> Boundary:  # fmt: skip
+    low, high, step = np.nan, np.nan, steps[place] if place >= 0 else np.nan
+    if len(places) and units > 1:
+        middle = place if place >= 0 else np.median(places)
+        ends = bootstrap_limits(places, middle, units, bounds=(0, len(steps) - 1))
+        low, high = (steps[round(float(end))] for end in ends)
     verdict: Verdict = "cannot tell"
     if sure:
         verdict = "yes"

@@ -9,6 +9,7 @@ import torch
 from featdyn.statistics.interactions import cross_entropy, log_odds, loss_gap
 from featdyn.statistics.resampling import bootstrap_counts
 from tests.engine.statistics.interactions import worlds
+from tests.engine.statistics.stretched import stretched, units_of
 
 N = 4
 
@@ -107,6 +108,7 @@ def test_every_gap_is_that_of_each_draw(train: int, test: int, seed: int) -> Non
     ]
     means = [x @ (c / c.sum(1, keepdims=True)).T for x, c in zip(losses, counts, strict=True)]
     drawn, point = means[1] - means[0], losses[1].mean(-1) - losses[0].mean(-1)
+    units = min(units_of(g.tolist()) for g in groups)
     for interval, values, estimate in (
         (found.gap, drawn[:, 0], point[:, 0]),
         (found.gap_without, drawn[:, 1], point[:, 1]),
@@ -117,8 +119,9 @@ def test_every_gap_is_that_of_each_draw(train: int, test: int, seed: int) -> Non
         if min(sizes) < 2:
             assert np.isnan([interval.low, interval.high]).all()
             continue
-        limits = np.quantile(values, [0.025, 0.975], axis=-1)
-        np.testing.assert_allclose([interval.low, interval.high], limits, atol=1e-9)
+        for k in np.ndindex(estimate.shape):
+            limits = stretched(values[k], estimate[k], units)
+            np.testing.assert_allclose([interval.low[k], interval.high[k]], limits, atol=1e-9)
 
 
 def test_samples_that_are_all_equal_tell_no_spread() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from featdyn.statistics.interactions import phases
 from featdyn.statistics.resampling import bootstrap_counts
+from tests.engine.statistics.stretched import stretched
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64.0])
 RISE_AND_FALL = np.array([0.2, 0.35, 0.5, 0.65, 0.8, 0.6, 0.45, 0.3])
@@ -88,11 +89,16 @@ def test_a_gap_that_falls_has_none_and_one_of_noise_cannot_tell() -> None:
     assert "single sample" in one.reason
 
 
-def summed_up(found: phases.Boundary, steps: np.ndarray, step: float, places: list[int], draws: int) -> None:
+def summed_up(
+    found: phases.Boundary, steps: np.ndarray, step: float, places: list[int], draws: int, units: float
+) -> None:
     """Check what a boundary says of the places at which draws have it."""
     np.testing.assert_equal(found.step, step)
     assert found.support == len(places) / draws
-    ends = [sorted(steps[places])[round(q * (len(places) - 1))] for q in (0.025, 0.975)] if places else [np.nan] * 2
+    ends = [np.nan] * 2
+    if places:
+        middle = np.median(places) if np.isnan(step) else steps.tolist().index(step)
+        ends = [steps[round(end)] for end in stretched(places, middle, units, (0, len(steps) - 1))]
     np.testing.assert_equal([found.low, found.high], ends)
 
 
@@ -107,15 +113,17 @@ def test_a_peak_is_that_of_each_draw(steps: np.ndarray, noise: float, lowest: bo
         groups, t = np.arange(12) // 2, len(steps)
         found = phases.peak(part, whole, steps, lowest=lowest, groups=groups, seed=seed)
         best = int(np.argmax(sign * part.sum(1) / whole.sum(1)))
-        places, rises, falls = [], 0, 0
+        places, rises, falls = [], [], []
+        every = (sign * part.sum(1) / whole.sum(1)).tolist()
         for count in bootstrap_counts(12, 1000, seed, groups).astype(np.float64):
             drawn = (sign * (part @ count) / (whole @ count)).tolist()
-            rises, falls = rises + (drawn[best] > drawn[0]), falls + (drawn[best] > drawn[-1])
+            rises, falls = [*rises, drawn[best] - drawn[0]], [*falls, drawn[best] - drawn[-1]]
             place = drawn.index(max(drawn))
             places += [place] if 0 < place < t - 1 else []
         inside = 0 < best < t - 1
-        summed_up(found, steps, steps[best] if inside else np.nan, places, 1000)
-        sure = inside and min(rises, falls) >= 1000 * (1 - 0.05 / t) and len(places) >= 950
+        summed_up(found, steps, steps[best] if inside else np.nan, places, 1000, 6)
+        least = [stretched(d, every[best] - every[end], 6, tail=0.05 / t)[0] for d, end in ((rises, 0), (falls, -1))]
+        sure = inside and min(least) > 0
         none = not inside and len(places) <= 50
         assert found.verdict == ("yes" if sure else "no" if none else "cannot tell")
         verdicts.add(found.verdict)
@@ -145,16 +153,18 @@ def test_a_rise_is_that_of_each_draw(of: str, noise: float, in_a_row: int, after
         )
         seeds = np.random.default_rng(seed).integers(2**31, size=2)
         counts = [bootstrap_counts(5, 1000, int(seeds[0])), bootstrap_counts(4, 1000, int(seeds[1]), pairs)]
-        start, places, later = first(test.mean(1) - (of == "gap") * train.mean(1)), [], 0
+        start, places, later = first(test.mean(1) - (of == "gap") * train.mean(1)), [], []
         for a, b in zip(*(c.astype(np.float64) for c in counts), strict=True):
             curve = test @ b / b.sum() - (of == "gap") * (train @ a / a.sum())
-            later += curve[-1] > curve[start]
+            later += [curve[-1] - curve[start]]
             places += [first(curve)] if first(curve) >= 0 else []
-        if start >= 0 and later <= 50:
+        every = test.mean(1) - (of == "gap") * train.mean(1)
+        least, most = stretched(later, every[-1] - every[start], 2, tail=0.05)
+        if start >= 0 and most <= 0:
             assert (found.verdict, found.support) == ("no", len(places) / 1000)
             continue
-        summed_up(found, STEPS, STEPS[start] if start >= 0 else np.nan, places, 1000)
-        sure, none = start >= 0 and min(later, len(places)) >= 950, start < 0 and len(places) <= 50
+        summed_up(found, STEPS, STEPS[start] if start >= 0 else np.nan, places, 1000, 2)
+        sure, none = start >= 0 and least > 0 and len(places) >= 950, start < 0 and len(places) <= 50
         assert found.verdict == ("yes" if sure else "no" if none else "cannot tell")
 
 
@@ -168,7 +178,7 @@ def test_all_but_one_in_a_hundred_draws_have_to_agree_of_five_checkpoints(
     for end in (0, -1):
         drawn = np.tile(curve, (100, 1))
         drawn[risen:, end] = drawn[risen:, 2]
-        found = phases.peak_of(*((1 - x if lowest else x) for x in (curve, drawn)), STEPS[:5], lowest=lowest)
+        found = phases.peak_of(*((1 - x if lowest else x) for x in (curve, drawn)), STEPS[:5], 100, lowest=lowest)
         assert (found.step, found.verdict) == (2, verdict)
 
 
@@ -176,10 +186,10 @@ def test_all_but_one_in_a_hundred_draws_have_to_agree_of_five_checkpoints(
 def test_one_in_twenty_draws_may_be_undefined(undefined: int, told: bool) -> None:
     drawn = np.tile([0.0, 3, 1], (20, 1))
     drawn[:undefined, 1] = np.nan
-    found = phases.peak_of([0.0, 3, 1], drawn, STEPS[:3])
+    found = phases.peak_of([0.0, 3, 1], drawn, STEPS[:3], 20)
     assert (found.verdict == "yes") == told
     assert ("too few samples" in found.reason) == (not told)
-    assert "too few samples" in phases.peak_of([0.0, 3, 1], drawn[:0], STEPS[:3]).reason
+    assert "too few samples" in phases.peak_of([0.0, 3, 1], drawn[:0], STEPS[:3], 20).reason
 
 
 def test_what_stays_equal_has_not_risen() -> None:
@@ -209,7 +219,7 @@ def test_a_change_is_that_of_each_draw() -> None:
     found = phases.change(part, whole, STEPS, 16, 1, groups=groups, seed=4)
     counts = bootstrap_counts(6, 1000, 4, groups).astype(np.float64)
     h = (counts @ part[[5, 1]].T) / (counts @ whole[[5, 1]].T)
-    np.testing.assert_allclose([found.low, found.high], np.quantile(h[:, 1] - h[:, 0], [0.025, 0.975]))
+    np.testing.assert_allclose([found.low, found.high], stretched(h[:, 1] - h[:, 0], found.estimate, 3.6))
 
 
 def test_the_fewest_samples_and_checkpoints_that_tell() -> None:
@@ -271,8 +281,8 @@ def test_any_curve_with_draws_has_a_peak() -> None:
     part, whole = strengths(RISE_AND_FALL, 50, 0.1)
     counts = np.random.default_rng(0).multinomial(50, np.full(50, 0.02), 300)
     curve, draws = part.sum(1) / whole.sum(1), (counts @ part.T) / (counts @ whole.T)
-    found = phases.peak_of(curve, draws, STEPS, what="the share")
+    found = phases.peak_of(curve, draws, STEPS, 50, what="the share")
     assert (found.step, found.verdict) == (8, "yes")
     assert "the share rises before step 8" in found.reason
     with pytest.raises(ValueError, match="8 checkpoints"):
-        phases.peak_of(curve[:5], draws, STEPS)
+        phases.peak_of(curve[:5], draws, STEPS, 50)

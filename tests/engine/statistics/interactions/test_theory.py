@@ -18,6 +18,7 @@ from featdyn.statistics.interactions.theory import (
 )
 from featdyn.statistics.resampling import bootstrap_counts
 from tests.engine.statistics.interactions import worlds
+from tests.engine.statistics.stretched import stretched
 
 
 def dense_filter(n: int, noise: float) -> np.ndarray:
@@ -166,7 +167,8 @@ def test_the_fit_is_the_best_of_those_without_negative_weights(kind: str) -> Non
     counts, place = np.unique(bootstrap_counts(4, 500, 3, [0, 0, 1, 2]), axis=0, return_inverse=True)
     drawn = np.array([by_nnls(count @ strength)[:2] for count in counts.astype(float)])[place.ravel()]
     for found, values in ((fit.share, drawn[:, 0]), (fit.noise, drawn[:, 1])):
-        limits = np.quantile(values, [0.025, 0.975])
+        scale, back, ends = (np.log, np.exp, (1e-3, 10)) if found is fit.noise else (lambda x: x, lambda x: x, (0, 1))
+        limits = back(stretched(scale(values), scale(found.estimate), 16 / 6, scale(np.array(ends))))
         if np.ptp(limits) > 1e-9 or found is fit.noise:
             np.testing.assert_allclose([found.low, found.high], limits, rtol=1e-7, atol=1e-9)
         else:

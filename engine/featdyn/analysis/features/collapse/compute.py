@@ -121,7 +121,8 @@ def _cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, float], dict[s
     estimates = [_values(moments, outputs(run))[0] if _same_classes(moments, total) else {} for moments in rest]
     for name in NAMES.values():
         if name in values:
-            low, high, why = bounds(values[name], [e.get(name, np.nan) for e in estimates], MEASURES[name][1])
+            left = [e.get(name, np.nan) for e in estimates]
+            low, high, why = bounds(values[name], left, MEASURES[name][1], [part.count for part in parts])
             values |= {f"{name}_low": low, f"{name}_high": high}
         reasons[f"{name}_interval_status"] = why if name in values else reasons[f"{name}_status"]
     wrong, dealt_wrong, origins = _misses(state, item, total, dealt)

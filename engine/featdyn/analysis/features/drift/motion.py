@@ -16,7 +16,7 @@ from featdyn.analysis.features.drift.weight_distance import beyond_squares
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import ALIKE, FEW, NO_LATER, NOT_FINITE, STILL, ZERO, Status
-from featdyn.statistics.resampling import student
+from featdyn.statistics.resampling import student, worth
 from featdyn_kernels.paths import squared_distances
 
 HELD = 2**29  # bytes of features in memory: some probes at all cuts and all checkpoints
@@ -187,6 +187,7 @@ def motion(found: Iterable[Moves], units: Units) -> xr.Dataset:
     same = np.broadcast_to(np.eye(zero.shape[-1], dtype=bool), sums.shape[2:])
     for name, (groups, number, *rest) in zip(MEANS, sums, strict=True):
         low, high = student(groups, number, *rest)
+        few = (groups < 2) | (worth(number, rest[-1]) <= 1)
         with np.errstate(invalid="ignore"):
             mean = rest[0] / number
         status, limits = Status(PAIRS, mean.shape), Status(PAIRS, mean.shape)
@@ -194,7 +195,7 @@ def motion(found: Iterable[Moves], units: Units) -> xr.Dataset:
         status.mark(ZERO, empty & (all_zero[..., None] | (all_zero[:, :, None] if name == "cosine" else False)))
         status.mark(NOT_FINITE, empty)
         low[same], high[same] = mean[same], mean[same]  # which is so of any probe
-        for reason, where in ((ZERO, status.codes == 1), (NOT_FINITE, empty), (FEW, groups < 2), (ALIKE, True)):
+        for reason, where in ((ZERO, status.codes == 1), (NOT_FINITE, empty), (FEW, few), (ALIKE, True)):
             limits.mark(reason, where & np.isnan(low))
         if name == "cosine":
             mean, low, high = 1 - mean, np.maximum(1 - high, -1), np.minimum(1 - low, 1)

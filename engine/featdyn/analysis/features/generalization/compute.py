@@ -15,6 +15,7 @@ from featdyn.analysis.features.generalization import DECAY, ORDER, Generalizatio
 from featdyn.analysis.features.generalization.joined import Baseline, Joined, joined
 from featdyn.analysis.features.generalization.labels import NO_PROBE, Labels, OfCheckpoint
 from featdyn.analysis.features.generalization.phases import ENDS, NO_LOSSES, NUMBERS, STATUSES, WORDS, Curves, phases
+from featdyn.analysis.features.interactions import NO_SPREAD
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.compute import Plan
 from featdyn.errors import FeatdynError
@@ -87,7 +88,8 @@ def _cells(found: dict[tuple[int, int], OfCheckpoint], shape: tuple[Any, ...], n
                 numbers, reason = of.pairs.get(pair, ({}, NO_PROBE))
                 both.put((c, s, t, p), numbers, {"pair_status": reason})
         numbers, references = cell.losses
-        network.put((c, t), numbers, {"gap_status": "" if numbers else NO_LOSSES})
+        reason = NO_LOSSES if not numbers else NO_SPREAD if np.isnan(numbers["gap_low"]) else ""
+        network.put((c, t), numbers, {"gap_status": reason})
         for r, reference in enumerate(names):
             losses.put((c, t, r), references.get(reference, ({}, ""))[0], {})
     coords = {"reference": np.array(names, dtype=object)} if names else {}

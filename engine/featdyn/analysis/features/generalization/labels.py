@@ -153,14 +153,15 @@ class Labels:
             values |= {"chance": float(power.chance.estimate)}
             if not found.decay_reason or "decay_by_order" in found.values:
                 values["decay_correlation"] = order_correlation(power.by_order.estimate, found.values["decay_by_order"])
-            found.references[name] = values, "" if total.any() else NONE_SALIENT
+            reason = NONE_SALIENT if not total.any() else NO_SPREAD if np.isnan(power.ratio.low) else ""
+            found.references[name] = values, reason
         for one, other in combinations(self.names, 2):
             if one not in seen.labels or other not in seen.labels:
                 found.pairs[f"{one} | {other}"] = {}, NO_CUT
             elif options.amount == "shared":
                 found.pairs[f"{one} | {other}"] = {}, SHARES_ONLY
             else:
-                kappa = cohens_kappa(seen.labels[one], seen.labels[other], chosen, seed=seed)
+                kappa = cohens_kappa(seen.labels[one], seen.labels[other], chosen, groups=origins, seed=seed)
                 values = {"kappa": kappa.kappa, "kappa_low": kappa.low, "kappa_high": kappa.high}
                 found.pairs[f"{one} | {other}"] = values, kappa.reason.replace(" ", "_")
         return found

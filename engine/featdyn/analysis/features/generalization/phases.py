@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.features.generalization import DECAY, ORDER, GeneralizationOptions
 from featdyn.analysis.features.generalization.labels import FEW_ORDERS, NO_CUT
+from featdyn.analysis.features.interactions import NO_SPREAD
 from featdyn.statistics.interactions.decay_spindle import decay_shares
 from featdyn.statistics.interactions.phases import Boundary, change, lasting_rise, peak, peak_of
 from featdyn.statistics.interactions.ratio_of_sums import drawn
@@ -56,20 +57,24 @@ def phases(curves: Curves, criterion: str, options: GeneralizationOptions) -> tu
     elif criterion == DECAY:
         if curves.strength.shape[-1] < 4:
             return {}, dict.fromkeys(STATUSES, FEW_ORDERS)
-        share, draws = decay_shares(curves.strength, drawn(whole.shape[1], **shared))
-        second = peak_of(share, draws, steps, what="the decay's share")
+        draws = drawn(whole.shape[1], **shared)
+        assert draws is not None  # there are at least two probes
+        second = peak_of(*decay_shares(curves.strength, draws.counts), steps, draws.units, what="the decay's share")
     elif criterion in curves.generalizable:
         second = peak(curves.generalizable[criterion].sum(-1), whole, steps, **shared)
     else:
         return {}, dict.fromkeys(STATUSES, NO_CUT)
     values = _named("second_phase", second)
-    reasons = {"second_phase_status": NO_BOUNDARY if np.isnan(second.step) else ""}
+    reasons = {"second_phase_status": _reason(second)}
     if np.isnan(second.step):
         reasons["change_status"] = NO_BOUNDARY
     else:
         ends = {"order_before": (steps[0], second.step), "order_after": (second.step, steps[-1])}
         for name, (first, last) in ends.items():
-            values |= change(orders, whole, steps, first, last, **shared).named(name)
+            moved = change(orders, whole, steps, first, last, **shared)
+            values |= moved.named(name)
+            if np.isnan(moved.low):
+                reasons["change_status"] = NO_SPREAD
     train, test = curves.losses
     if min(train.shape[1], test.shape[1]) < 2:
         return values, {**reasons, "third_phase_status": NO_LOSSES}
@@ -79,8 +84,12 @@ def phases(curves: Curves, criterion: str, options: GeneralizationOptions) -> tu
         train, test, steps, after=-np.inf if np.isnan(second.step) else second.step, in_a_row=options.in_a_row,
         train_groups=curves.loss_origins[0], test_groups=curves.loss_origins[1], seed=seed,
     )  # fmt: skip
-    reasons["third_phase_status"] = NO_BOUNDARY if np.isnan(third.step) else ""
+    reasons["third_phase_status"] = _reason(third)
     return values | _named("third_phase", third), reasons
+
+
+def _reason(found: Boundary) -> str:
+    return NO_BOUNDARY if np.isnan(found.step) else NO_SPREAD if np.isnan(found.low) else ""
 
 
 def _named(name: str, found: Boundary) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def _found(
             strength[c, s, t] = each.mean(0)
             whole = each.sum(-1, keepdims=True)
             counts = drawn(len(each), origins[some[mine]], options.seed)
-            ratio = ratio_of_sums((each @ weights)[:, None], whole, counts)
+            ratio = ratio_of_sums((each @ weights)[:, None], whole, counts, bounds=(1, len(weights)))
             order[:, c, s, t] = ratio.estimate[0], ratio.low[0], ratio.high[0]
             if np.isnan(ratio.estimate[0]):
                 order_status.mark(NONE_SALIENT, (c, s, t))

@@ -19,7 +19,7 @@ from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, reco
 from featdyn.analysis.status import ALIKE, FEW, NO_TRAINING_PROBES, NOT_FINITE
 from featdyn.compute import Plan
 from featdyn.errors import FeatdynError
-from featdyn.statistics.resampling import group_sums, mean_interval
+from featdyn.statistics.resampling import effective_groups, group_sums, mean_interval
 from featdyn.statistics.rounding import roundoff
 from featdyn.store import ArraySpec, Run
 
@@ -185,7 +185,7 @@ def _of_set(
     found = mean_interval(shift[known], groups=origins[known])
     low, high = np.clip([found.low, found.high], 0.0, 2.0)
     values |= {"shift": found.estimate, "shift_low": low, "shift_high": high}
-    few = FEW if len(np.unique(origins[known])) < 2 else ALIKE
+    few = FEW if effective_groups(origins[known], int(known.sum())) <= 1 else ALIKE
     reasons = {"shift_interval_status": "" if np.isfinite(found.low) else few}
     if np.isfinite(dealt).any():
         values["shift_shuffled"] = float(np.nanmean(dealt))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.status import ALIKE, FEW
 from featdyn.statistics.jackknife import folds, jackknife_interval
+from featdyn.statistics.resampling import worth
 
 FOLDS = 32
 """Parts that are left out in turn, at most: our own choice."""
@@ -31,8 +32,9 @@ def with_loss(shift: Values, loss: Values, origins: NDArray[np.int64], seed: int
         reason = ALIKE
     if reason:
         return {}, {"loss_status": reason, "loss_interval_status": reason}
-    others = [_pearson(shift[kept], loss[kept]) for kept in _left_out(len(shift), seed, origins)]
-    values, why = _limited("loss_correlation", _pearson(shift, loss), others)
+    rest = list(_left_out(len(shift), seed, origins))
+    others, sizes = [_pearson(shift[kept], loss[kept]) for kept in rest], [float((~kept).sum()) for kept in rest]
+    values, why = _limited("loss_correlation", _pearson(shift, loss), others, sizes)
     return values | {"loss_spearman": _pearson(scipy.stats.rankdata(shift), scipy.stats.rankdata(loss))}, {
         "loss_interval_status": why
     }
@@ -58,8 +60,9 @@ def over_classes(
     gap = np.array([loss[labels == label].mean() - of_training[label] for label in classes])
     if min(_spread(mean), _spread(gap)) == 0:
         return {}, dict.fromkeys(names, ALIKE)
-    others = [_pearson(mean[kept], gap[kept]) for kept in _left_out(len(classes), seed, None)]
-    values, why = _limited("class_correlation", _pearson(mean, gap), others)
+    rest = list(_left_out(len(classes), seed, None))
+    others, sizes = [_pearson(mean[kept], gap[kept]) for kept in rest], [float((~kept).sum()) for kept in rest]
+    values, why = _limited("class_correlation", _pearson(mean, gap), others, sizes)
     return values, {"class_interval_status": why}
 
 
@@ -102,8 +105,11 @@ def over_checkpoints(
     whole = curves(np.ones(len(mine), bool))
     if min(_spread(part) for part in whole) == 0:
         return {}, dict.fromkeys(names, ALIKE)
-    others = [_pearson(*curves(kept)) for kept in _left_out(len(mine), seed, origins)]
-    values, why = _limited("gap_correlation", _pearson(*whole), others)
+    rest = list(_left_out(len(mine), seed, origins))
+    others = [_pearson(*curves(kept)) for kept in rest]
+    # Of what a fold is a share: of the set as much as of the training probes (our own choice).
+    sizes = [float((mine & ~kept).sum() / mine.sum() + (trained & ~kept).sum() / trained.sum()) for kept in rest]
+    values, why = _limited("gap_correlation", _pearson(*whole), others, sizes)
     return values, {"gap_interval_status": why}
 
 
@@ -114,14 +120,15 @@ def _left_out(size: int, seed: int, groups: NDArray[np.int64] | None) -> Iterato
         yield fold != g
 
 
-def _limited(name: str, found: float, others: list[float]) -> tuple[dict[str, float], str]:
+def _limited(name: str, found: float, others: list[float], sizes: list[float]) -> tuple[dict[str, float], str]:
     """Return a correlation with its 95 % limits, and why there are none or "".
 
     By the jackknife on Fisher's scale: percentiles of a bootstrap of few probes are too narrow.
     """
-    limits = jackknife_interval(_fisher(found), [_fisher(other) for other in others])
+    limits = jackknife_interval(_fisher(found), [_fisher(other) for other in others], sizes=sizes)
     low, high = np.tanh([limits.low, limits.high]).tolist()
-    reason = "" if np.isfinite(low) else ALIKE if np.isfinite(others).all() else FEW
+    one = worth(sum(sizes), np.square(sizes).sum()) <= 1
+    reason = "" if np.isfinite(low) else FEW if one or not np.isfinite(others).all() else ALIKE
     return {name: found, f"{name}_low": low, f"{name}_high": high}, reason
 
 

@@ -41,5 +41,5 @@ def capacity(
         left = np.unique(labels[kept], return_counts=True)[1]
         whole = len(left) == len(names) and left.min() > 1
         others.append(mean_field(x[kept], labels[kept], draws=draws, seed=seed).whole if whole else np.nan)
-    low, high, without = bounds(found.whole, others, None)  # 2 at most, but for the draws
+    low, high, without = bounds(found.whole, others, None, np.bincount(fold).tolist())  # 2 at most, but for the draws
     return values | {"mean_field_capacity_low": low, "mean_field_capacity_high": high}, {STATUSES[1]: without}

@@ -27,6 +27,7 @@ from featdyn.statistics.representation import (
     two_nn,
 )
 from featdyn.statistics.representation.spectrum import TOLERANCE
+from featdyn.statistics.resampling import effective_groups
 from featdyn.statistics.rounding import noise_share, roundoff
 from featdyn.store import ArraySpec, Run
 
@@ -101,7 +102,8 @@ def _of_set(state: State, c: int, s: int, x: Values, reader: Reader | str) -> Fo
     else:
         found, why_not = reader.margins(x, labels, state.origins[places])
         values |= found
-        alike = "" if np.isfinite(found.get("margin_low", np.nan)) else ALIKE
+        alike = FEW if effective_groups(state.origins[places], len(places)) <= 1 else ALIKE
+        alike = "" if np.isfinite(found.get("margin_low", np.nan)) else alike
         reasons |= {"margin_status": why_not, "margin_interval_status": why_not or alike}
     if flawed:
         of_variation = [name for name in GROUPS if name != "sparsity_status"]

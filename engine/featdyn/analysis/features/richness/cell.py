@@ -145,7 +145,7 @@ def _cell(state: State, at: tuple[int, int], total: Moments, parts: list[Moments
             reasons[f"{name}_interval_status"] = first_flawed
             continue
         valid = None if name == "effective_dimension" else (0.0, 1.0)
-        low, high, why = bounds(values[name], [other[name] for other in others], valid)
+        low, high, why = bounds(values[name], [other[name] for other in others], valid, [m.count for m in parts])
         values |= {f"{name}_low": low, f"{name}_high": high}
         reasons[f"{name}_interval_status"] = NOT_KEPT if kept else why
     return values, reasons

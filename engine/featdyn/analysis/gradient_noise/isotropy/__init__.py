@@ -36,5 +36,5 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.gradient_noise.isotropy.compute:noise_isotropy",
     section="featdyn.report.sections.isotropy:section",
-    version=3,
+    version=4,
 )

@@ -20,7 +20,7 @@ from featdyn.statistics.interactions.recovery.result import SparseInteractions
 from featdyn.statistics.interactions.recovery.search import Search, random_masks
 from featdyn.statistics.interactions.subsets import Values
 from featdyn.statistics.randomness import Rng, generator
-from featdyn.statistics.resampling import bootstrap_counts
+from featdyn.statistics.resampling import bootstrap_counts, bootstrap_limits
 
 _FRESH = 256
 """Masks that the result is compared on: our own choice."""
@@ -160,7 +160,8 @@ def _explained(values: Values, left: Values, rng: np.random.Generator) -> tuple[
     total = float(((values - values.mean()) ** 2).sum())
     if total <= 1e-20 * float((values**2).sum()) or (spread <= 0).any():
         return float("nan"), float("nan")
-    return 1 - float((left**2).sum()) / total, float(np.quantile(1 - counts @ left**2 / spread, 0.025))
+    r2 = 1 - float((left**2).sum()) / total
+    return r2, float(bootstrap_limits(1 - counts @ left**2 / spread, r2, len(values))[0])
 
 
 def _named(terms: Terms, basis: str) -> tuple[dict[tuple[int, ...], float], float]:
