@@ -42,5 +42,5 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.composites.averaging.compute:averaging",
     section="featdyn.report.sections.averaging:section",
-    version=3,
+    version=4,
 )

@@ -48,5 +48,5 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.composites.batchnorm.compute:batchnorm",
     section="featdyn.report.sections.batchnorm:section",
-    version=3,
+    version=4,
 )

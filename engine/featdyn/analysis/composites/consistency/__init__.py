@@ -83,6 +83,6 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.composites.consistency.compute:consistency",
     section="featdyn.report.sections.consistency:section",
-    version=4,
+    version=5,
     demo=True,
 )

@@ -77,5 +77,5 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.composites.controls.compute:controls",
     section="featdyn.report.sections.controls:section",
-    version=4,
+    version=5,
 )

@@ -46,5 +46,5 @@ ANALYSIS = Analysis(
     compute="featdyn.analysis.composites.rewind.compute:rewind",
     section="featdyn.report.sections.rewind:section",
     streams=True,
-    version=3,
+    version=4,
 )

@@ -46,6 +46,7 @@ class GeneralizationOptions(Trained, Unseen, Seed):
 
 ANALYSIS = Analysis(
     name="generalization",
+    version=2,
     question="which interactions do other networks use too, what do the others cost, and when do phases begin?",
     source="After arXiv 2505.06993, which was known by abstract and reviews only: labels, H, what is taken out of the "
     "loss, and the criteria of phases are our own reading. Decay plus spindle, which needs no other network, after "

@@ -70,5 +70,5 @@ ANALYSIS = Analysis(
     compute="featdyn.analysis.features.interactions.compute:interactions",
     section="featdyn.report.sections.interactions:section",
     incidental=("slack",),
-    version=3,
+    version=4,
 )  # fmt: skip

@@ -47,5 +47,5 @@ ANALYSIS = Analysis(
     compute="featdyn.analysis.features.layer_interactions.compute:layer_interactions",
     section="featdyn.report.sections.layer_interactions:section",
     incidental=("slack",),
-    version=3,
+    version=4,
 )  # fmt: skip
