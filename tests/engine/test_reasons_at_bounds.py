@@ -293,6 +293,23 @@ def test_dissimilarities_that_are_all_equal_have_no_order() -> None:
     assert prepared.compared(other, other)[0]["rsa"] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("copies", [8, np.arange(24) % 6 + 2])
+def test_the_null_of_canonical_correlations_reorders_images(copies: Any) -> None:
+    images, rng = np.repeat(np.arange(24), copies), np.random.default_rng(0)
+    rng.shuffle(images)
+
+    def drawn() -> NDArray[Any]:
+        return np.asarray(rng.standard_normal((24, 4))[images] + 0.1 * rng.standard_normal((len(images), 4)))
+
+    x, y = drawn(), drawn()
+    found = prepared.compared(*(prepared.Ready.of(z, 0, 0.0, origins=images) for z in (x, y)))[0]
+    by_image = [alike.mean_cca(drawn(), drawn()) for _ in range(99)]
+    by_probe = [alike.mean_cca(x, rng.permutation(y)) for _ in range(99)]
+    assert min(by_image) <= found["cca_shuffled"] <= max(by_image)
+    assert found["cca_shuffled"] > max(by_probe)
+    assert found["cca"] == pytest.approx(alike.mean_cca(x, y))
+
+
 def test_a_set_without_finite_tables_and_a_cut_without_baseline_say_so() -> None:
     v = RNG.standard_normal((2, 8, 16)).astype(np.float32)
     v[1, 4:] = np.nan

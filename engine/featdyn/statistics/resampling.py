@@ -158,6 +158,22 @@ def bootstrap_counts(size: int, draws: int, seed: int, groups: ArrayLike | None 
     return counts[:, member].astype(np.float32)
 
 
+def dealt(size: int, seed: int | list[int], groups: ArrayLike | None = None) -> NDArray[np.intp]:
+    """Return ``(size,)``, whose label or row each sample is dealt: groups are shuffled whole, for nulls.
+
+    The k-th sample of a group has that of the k-th of another group, from the first on again where there are fewer: a
+    permutation where groups are equally large.
+    """
+    member = checks.groups(groups, size)
+    member = np.argsort(np.argsort(np.unique(member, return_index=True)[1]))[member]  # numbered as they come
+    sizes, order = np.bincount(member), np.argsort(member, kind="stable")
+    starts = np.cumsum(sizes) - sizes
+    place = np.empty(size, np.intp)
+    place[order] = np.arange(size) - starts[member[order]]
+    source = np.random.default_rng(seed).permutation(len(sizes))[member]
+    return order[starts[source] + place % sizes[source]]
+
+
 def group_sums(x: Values, member: NDArray[np.intp]) -> Values:
     """Return the sums ``(..., group)`` of values ``(..., N)`` over the samples of each group ``member (N,)``."""
     order = np.argsort(member, kind="stable")
