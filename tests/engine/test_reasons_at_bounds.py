@@ -333,6 +333,25 @@ def test_a_set_without_finite_tables_and_a_cut_without_baseline_say_so() -> None
     assert set(phases.phases(curves, "far", GeneralizationOptions())[1].values()) == {NO_CUT}
 
 
+def test_copies_change_nothing_of_labels_beside_baselines() -> None:
+    """Exact copies have the values and limits of their images alone."""
+    rng, names = np.random.default_rng(3), np.full(30, "test", dtype=object)
+    v, a, b = rng.standard_normal((3, 1, 6, 16)).astype(np.float32)
+
+    def of(places: NDArray[Any]) -> Any:
+        taken = Joined(v[:, places], {"a": a[:, places], "b": b[:, places]}, names[: len(places)], places)
+        return Labels([taken], ["test"], GeneralizationOptions()).at((0, 0)).sets["test"]
+
+    alone, copied = of(np.arange(6)), of(np.tile(np.arange(6), 5))
+    for one, many in ((alone.references, copied.references), (alone.pairs, copied.pairs)):
+        for name, (values, why) in one.items():
+            assert many[name][1] == why
+            for key in values.keys() & {"chance", "beyond_chance_low", "kappa", "kappa_low", "kappa_high"}:
+                assert many[name][0][key] == pytest.approx(values[key], abs=1e-6), key
+    single = of(np.zeros(5, int))  # one image has nobody to be paired with
+    assert np.isnan([single.references["a"][0][key] for key in ("chance", "beyond_chance")]).all()
+
+
 def test_a_null_without_a_pattern_has_its_reason() -> None:
     shift, loss = np.abs(X[:8, 0]), X[:8, 1]
     assert "null_status" not in pattern_shift._of_set(shift, shift, loss, OWN[:8], 0)[1]

@@ -30,7 +30,9 @@ class Kappa:
     reason: str = ""
 
 
-def cohens_kappa(first: ArrayLike, second: ArrayLike, chosen: ArrayLike, *, seed: int = 0) -> Kappa:
+def cohens_kappa(
+    first: ArrayLike, second: ArrayLike, chosen: ArrayLike, *, groups: ArrayLike | None = None, seed: int = 0
+) -> Kappa:
     """Return Cohen's kappa (1960) of two labellings of the chosen interactions.
 
     Parameters
@@ -39,6 +41,8 @@ def cohens_kappa(first: ArrayLike, second: ArrayLike, chosen: ArrayLike, *, seed
         Labels, 0 or 1, such as those of test-trained baselines and those of another architecture.
     chosen : (sample, ...)
         Which interactions count. Those of one sample are drawn together.
+    groups : (sample,), optional
+        Samples that are drawn together.
     """
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     kept = np.asarray(chosen, bool)
@@ -54,7 +58,7 @@ def cohens_kappa(first: ArrayLike, second: ArrayLike, chosen: ArrayLike, *, seed
     if np.isnan(kappa):
         reason = "a labelling that is constant agrees by chance alone" if number else "nothing is chosen"
         return Kappa(nan, nan, nan, float(agreement), number, reason)
-    drawn = _kappa(bootstrap_counts(len(a), DRAWS, seed).astype(np.float64) @ sums)[0]
+    drawn = _kappa(bootstrap_counts(len(a), DRAWS, seed, groups).astype(np.float64) @ sums)[0]
     known = drawn[np.isfinite(drawn)]
     low, high = np.quantile(known, [0.025, 0.975]) if len(known) >= 0.9 * DRAWS else (nan, nan)
     if not apart(low, high):

@@ -145,7 +145,9 @@ class Labels:
                 continue
             sets = [self._chosen(b, model) for b in baselines[name]]
             labels = seen.labels[name] = generalizable(model, baselines[name], chosen=sets, **how)
-            mixed = chance_labels(model, baselines[name], chosen=sets, **how) if len(total) > 1 else None
+            mixed = None
+            if len(np.unique(origins)) > 1:
+                mixed = chance_labels(model, baselines[name], chosen=sets, groups=origins, **how)
             power = generalization_power(model, labels, chosen=chosen, chance_labels=mixed, groups=origins, seed=seed)
             values = _signed("generalizable", signed_strength_by_order(model, chosen * labels))
             values |= power.ratio.named("power") | power.by_order.named("power_by_order")
@@ -160,7 +162,7 @@ class Labels:
             elif options.amount == "shared":
                 found.pairs[f"{one} | {other}"] = {}, SHARES_ONLY
             else:
-                kappa = cohens_kappa(seen.labels[one], seen.labels[other], chosen, seed=seed)
+                kappa = cohens_kappa(seen.labels[one], seen.labels[other], chosen, groups=origins, seed=seed)
                 values = {"kappa": kappa.kappa, "kappa_low": kappa.low, "kappa_high": kappa.high}
                 found.pairs[f"{one} | {other}"] = values, kappa.reason.replace(" ", "_")
         return found
