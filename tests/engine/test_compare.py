@@ -112,7 +112,7 @@ def test_a_recorded_run_at_matched_accuracy(small_store):
     (row,) = compare([run], [AGREEMENT], where=["cut=pooled", "set=corrupted"]).itertuples()
     images = len(set(run.values("origin")[run.values("split") == "corrupted"]))
     assert images == (run.values("split") == "corrupted").sum() / 2
-    assert (row.probes_low, row.probes_high) == pytest.approx(wilson(row.value, images))
+    assert [row.probes_low, row.probes_high] == pytest.approx([*map(float, wilson(row.value, images))])
     with pytest.raises(FeatdynError, match="no checkpoint fits 1 of its training probes"):
         compare([run], ["test_accuracy"], fit=1.0 if accuracy.max() < 1 else 1.0001)
 
