@@ -163,6 +163,23 @@ def test_chance_decides_which_probes_of_a_kind_are_chosen() -> None:
     np.testing.assert_allclose(often / 600, 0.25, atol=0.09)  # five standard errors
 
 
+@pytest.mark.parametrize("known", [("dataset", "dataset_index"), ("dataset_index",), ("origin", "dataset_index")])
+def test_copies_are_of_one_image_of_one_part_of_one_data_set(known: tuple[str, ...]) -> None:
+    """Images of two data sets, each with training and test images that are counted from 0; test images have copies."""
+    rng = np.random.default_rng(0)
+    rows = [(d, "train", i) for d in ("mnist", "svhn") for i in range(12)]
+    rows += [(d, split, i) for d in ("mnist", "svhn") for split in ("test", "corrupted") for i in range(12)]
+    rows = [rows[i] for i in rng.permutation(len(rows))]
+    images = [(d if "dataset" in known or "origin" in known else "", split == "train", i) for d, split, i in rows]
+    columns = dict(zip(("dataset", "split", "dataset_index"), map(np.array, zip(*rows, strict=True)), strict=True))
+    columns["origin"] = np.array(["/".join(map(str, image)) for image in images])
+    coords = {name: SimpleNamespace(values=columns[name]) for name in (*known, "split")}
+    run = SimpleNamespace(path="r.zarr", coords=coords, schema=SimpleNamespace(samples=len(rows)))
+    origins = ProbeSets.of(run).origins  # type: ignore[arg-type]
+    for i, image in enumerate(images):
+        assert (origins == origins[i]).tolist() == [other == image for other in images]
+
+
 def test_a_choice_by_origin_takes_one_probe_of_each_image() -> None:
     origins = np.array([0, 0, 0, 1, 2, 2, 5, 5])
     members = [np.arange(8) < 6, np.arange(8) >= 6]

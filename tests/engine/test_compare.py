@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 import xarray as xr
 from click.testing import CliRunner
 
-from featdyn.across_runs.compare import compare
+from featdyn.across_runs.compare import _images, compare
 from featdyn.across_runs.matching import group_names, recipe_fields
 from featdyn.cli.main import featdyn
 from featdyn.errors import FeatdynError
@@ -67,6 +68,27 @@ def test_one_run_has_an_interval_over_probes_only(runs):
     assert np.allclose(table["probes_low"], wilson(0.9, 4)[0])
 
 
+def test_copies_of_an_image_are_no_more_probes():
+    """The sets' probes are 20 images: of one copy each, of 15, of unequal numbers; of the last some were used."""
+    copies = {
+        "one": np.ones(20, int),
+        "many": np.full(20, 15),
+        "unequal": np.arange(20) % 3 + 1,
+        "some": np.full(20, 2),
+    }
+    images = {name: [f"{name}{i}" for i in np.repeat(np.arange(20), n)] for name, n in copies.items()}
+    split = np.repeat(np.array([*copies], object), [len(each) for each in images.values()])
+    coords = {"split": ("sample", split), "origin": ("sample", np.concatenate([*images.values()]))}
+    coords = {name: xr.DataArray(values, dims=dim) for name, (dim, values) in coords.items()}
+    run = SimpleNamespace(path="r.zarr", coords=coords, schema=SimpleNamespace(samples=len(split)))
+    used = pd.Series({"one": 12, "many": 300, "unequal": 39, "some": 30})
+    found = _images(run, used)
+    assert found.round(9).to_dict() | {"some": None} == {
+        "one": 12, "many": 20, "unequal": round(39**2 / (7 + 7 * 4 + 6 * 9), 9), "some": None,
+    }  # fmt: skip
+    assert np.isnan(found["some"])
+
+
 def test_checkpoints_are_chosen_by_steps_or_by_training_accuracy(runs):
     assert compare(runs, [AGREEMENT], t1=0.0)["value"].max() == 0  # agreement was planted at half of the steps only
     plain = compare(runs[:1], ["results.consistency.plain_accuracy"], where=["set=train"], t1=1.0)
@@ -87,6 +109,10 @@ def test_a_recorded_run_at_matched_accuracy(small_store):
     result = run.result("consistency").sel(cut="pooled", set="train").isel(t1=first, t2=first)
     assert table["value"].tolist() == [pytest.approx(float(result["accuracy"]))]
     assert table["probes_low"].tolist() == [pytest.approx(float(result["accuracy_low"]))]
+    (row,) = compare([run], [AGREEMENT], where=["cut=pooled", "set=corrupted"]).itertuples()
+    images = len(set(run.values("origin")[run.values("split") == "corrupted"]))
+    assert images == (run.values("split") == "corrupted").sum() / 2
+    assert [row.probes_low, row.probes_high] == pytest.approx([*map(float, wilson(row.value, images))])
     with pytest.raises(FeatdynError, match="no checkpoint fits 1 of its training probes"):
         compare([run], ["test_accuracy"], fit=1.0 if accuracy.max() < 1 else 1.0001)
 

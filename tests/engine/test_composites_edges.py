@@ -201,7 +201,7 @@ def test_no_edge_ends_an_analysis(recorded, edge, name):
         assert same["accuracy"].isnull().all()
         assert (same["without_control"] == same["set_size"]).all()
         assert (
-            reasons(found, "accuracy").sel(kind="same_class").isel(t1=0) == "no other probe of the class moves"
+            reasons(found, "accuracy").sel(kind="same_class").isel(t1=0) == "no other image of the class moves"
         ).all()
         assert found["accuracy"].sel(kind=["drift", "isotropic", "other_class"]).notnull().all()
     if name == "batchnorm" and edge == "no training probes":

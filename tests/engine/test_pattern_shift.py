@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,25 @@ def test_a_shift_does_not_depend_on_how_small_features_and_gradients_are(tmp_pat
     )
     assert plain["shift"].notnull().all()
     np.testing.assert_allclose(small["shift"], plain["shift"], rtol=1e-5)
+
+
+def test_the_null_deals_labels_to_images(tmp_path: Path) -> None:
+    """Of four training images with copies, two of each class, there are six deals."""
+    rng, images = np.random.default_rng(0), np.repeat(np.arange(8), 10)
+    x, of_image = rng.standard_normal((8, 9))[images] + 0.05 * rng.standard_normal((80, 9)), np.arange(8) // 2 % 2
+    split, labels, trained = np.array(["train", "test"], dtype=object)[images % 2], of_image[images], images % 2 == 0
+    run = planted(
+        tmp_path / "r.zarr", x, labels, rng.standard_normal((2, 9)), coords={"split": split, "origin": images},
+        gradients=True,
+    )  # fmt: skip
+    found = float(pattern_shift(run)["shift_shuffled"].sel(set="test").squeeze())
+    gradient, activation = (run.block(f"layers/held/{of}", 0, 0).astype(float) for of in ("gradient", "activation"))
+    nulls = []
+    for deal in set(permutations([0, 0, 1, 1])):
+        dealt = labels.copy()
+        dealt[trained] = np.repeat(deal, 10)
+        nulls.append(np.nanmean(shifts_by_loop(gradient * activation, dealt, labels, trained, images)[~trained]))
+    assert np.abs(np.array(nulls) - found).min() < 1e-9
 
 
 @pytest.mark.parametrize(("dtype", "turned"), [("float32", 3e-4), ("float16", 0.02)])

@@ -293,6 +293,23 @@ def test_dissimilarities_that_are_all_equal_have_no_order() -> None:
     assert prepared.compared(other, other)[0]["rsa"] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("copies", [8, np.arange(24) % 6 + 2])
+def test_the_null_of_canonical_correlations_reorders_images(copies: Any) -> None:
+    images, rng = np.repeat(np.arange(24), copies), np.random.default_rng(0)
+    rng.shuffle(images)
+
+    def drawn() -> NDArray[Any]:
+        return np.asarray(rng.standard_normal((24, 4))[images] + 0.1 * rng.standard_normal((len(images), 4)))
+
+    x, y = drawn(), drawn()
+    found = prepared.compared(*(prepared.Ready.of(z, 0, 0.0, origins=images) for z in (x, y)))[0]
+    by_image = [alike.mean_cca(drawn(), drawn()) for _ in range(99)]
+    by_probe = [alike.mean_cca(x, rng.permutation(y)) for _ in range(99)]
+    assert min(by_image) <= found["cca_shuffled"] <= max(by_image)
+    assert found["cca_shuffled"] > max(by_probe)
+    assert found["cca"] == pytest.approx(alike.mean_cca(x, y))
+
+
 def test_a_set_without_finite_tables_and_a_cut_without_baseline_say_so() -> None:
     v = RNG.standard_normal((2, 8, 16)).astype(np.float32)
     v[1, 4:] = np.nan
@@ -314,6 +331,25 @@ def test_a_set_without_finite_tables_and_a_cut_without_baseline_say_so() -> None
         np.arange(4.0), np.abs(v[[0] * 4, :, :4]), {}, OWN[:8], (np.abs(v[[0] * 4, :, 0]),) * 2, (OWN[:8],) * 2
     )  # type: ignore[arg-type]
     assert set(phases.phases(curves, "far", GeneralizationOptions())[1].values()) == {NO_CUT}
+
+
+def test_copies_change_nothing_of_labels_beside_baselines() -> None:
+    """Exact copies have the values and limits of their images alone."""
+    rng, names = np.random.default_rng(3), np.full(30, "test", dtype=object)
+    v, a, b = rng.standard_normal((3, 1, 6, 16)).astype(np.float32)
+
+    def of(places: NDArray[Any]) -> Any:
+        taken = Joined(v[:, places], {"a": a[:, places], "b": b[:, places]}, names[: len(places)], places)
+        return Labels([taken], ["test"], GeneralizationOptions()).at((0, 0)).sets["test"]
+
+    alone, copied = of(np.arange(6)), of(np.tile(np.arange(6), 5))
+    for one, many in ((alone.references, copied.references), (alone.pairs, copied.pairs)):
+        for name, (values, why) in one.items():
+            assert many[name][1] == why
+            for key in values.keys() & {"chance", "beyond_chance_low", "kappa", "kappa_low", "kappa_high"}:
+                assert many[name][0][key] == pytest.approx(values[key], abs=1e-6), key
+    single = of(np.zeros(5, int))  # one image has nobody to be paired with
+    assert np.isnan([single.references["a"][0][key] for key in ("chance", "beyond_chance")]).all()
 
 
 def test_a_null_without_a_pattern_has_its_reason() -> None:

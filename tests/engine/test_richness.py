@@ -211,6 +211,21 @@ def planted(path: Path, x: Any, labels: Any, head: Any, *, coords: Any = None, *
     return Run(path)
 
 
+def test_the_null_of_collapse_deals_labels_to_images(tmp_path: Path) -> None:
+    """Labels say nothing of the features, which copies of an image share."""
+    rng, images = np.random.default_rng(0), np.repeat(np.arange(24), 8)[np.random.default_rng(1).permutation(192)]
+    x = rng.standard_normal((24, 4))[images] + 0.3 * rng.standard_normal((192, 4))
+    x, of_image = x.astype(np.float32), np.arange(24) % 3
+    run = planted(
+        tmp_path / "r.zarr", x, of_image[images], rng.standard_normal((3, 4)), coords={"origin": images.astype(str)}
+    )
+    found = float(collapse(run, folds=2)["nc1_shuffled"].squeeze())
+    by_image = [neural_collapse(x, rng.permutation(of_image)[images]).within for _ in range(99)]
+    by_probe = [neural_collapse(x, rng.permutation(of_image[images])).within for _ in range(99)]
+    assert min(by_image) <= found <= max(by_image)
+    assert found < min(by_probe)
+
+
 def test_a_collapsed_network_and_one_of_two_classes(tmp_path: Path) -> None:
     simplex, labels = np.eye(4) - 1 / 4, np.arange(32) % 4
     run = planted(tmp_path / "four.zarr", simplex[labels], labels, simplex)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from featdyn.across_runs.matching import before, first_fit, group_names, recipe_fields, refuse_copies
 from featdyn.across_runs.several_runs import each
+from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.compute import SERIAL, Workers
 from featdyn.errors import FeatdynError
 from featdyn.names import RANGES
@@ -30,7 +31,8 @@ from featdyn.store import Run
 QUANTITIES = tuple(f"results.consistency.{name}" for name in ("accuracy", "agreement", "retention"))
 """What is compared where nothing is named."""
 SHARES = ("accuracy", "accuracy_true", "agreement", "agreement_prefix", "plain_accuracy")
-"""Proportions of a set's probes: where their result holds no bounds, Wilson's are theirs."""
+"""Proportions of a set's probes: where their result holds no bounds, Wilson's are theirs, of as many independent probes
+as there are where copies of an image agree: our own choice."""
 KEEPING = ("mean", "min", "max", "median")
 """Reductions whose values lie where those that they reduce lie; quantiles too."""
 TIMES = ("t1", "t2", "t", "checkpoint")
@@ -171,7 +173,20 @@ def _cells(run: Run, quantity: str, at: Mapping[str, int], where: Sequence[str],
             found[f"probes_{end}"] = bound[f"{name}_{end}"].astype(float)
     except FeatdynError:
         if share and "set" in labels:
-            sizes = query(run, f"{group}.set_size").set_index("set")["set_size"]
-            bounds = [wilson(v, int(sizes[s])) for v, s in zip(found["value"], frame["set"], strict=True)]
-            found["probes_low"], found["probes_high"] = np.array(bounds, float).reshape(-1, 2).T
+            used = query(run, f"{group}.set_size").set_index("set")["set_size"]
+            size = _images(run, used)[frame["set"]].to_numpy()
+            found["probes_low"], found["probes_high"] = wilson(found["value"].where(np.isfinite(size)), size)
     return found
+
+
+def _images(run: Run, sizes: pd.Series[int]) -> pd.Series[float]:
+    """Return how many independent probes those of each set amount to, where copies of an image agree (Kish 1965).
+
+    NaN where it is not known which of a set's probes a result is of.
+    """
+    sets, found = ProbeSets.of(run), {}
+    for name, size in sizes.items():
+        copies = np.unique(sets.origins[sets.member(str(name))], return_counts=True)[1]
+        alone = size <= len(copies) == copies.sum()
+        found[name] = size if alone else size**2 / np.square(copies).sum() if size == copies.sum() else np.nan
+    return pd.Series(found, dtype=float)

@@ -271,6 +271,21 @@ def test_resampling_draws_groups_whole() -> None:
     assert (resampling.bootstrap_counts(6, 10, 0).sum(1) == 6).all()
 
 
+@pytest.mark.parametrize("groups", [None, [5, 5, 2, 2, 9, 9], ["a", "b", "a", "a", "c", "b"], [1] * 6])
+def test_what_is_dealt_is_of_whole_groups(groups):
+    member = np.unique(np.arange(6) if groups is None else groups, return_inverse=True)[1]
+    sizes, often = np.bincount(member), np.zeros((6, 6))
+    for seed in range(300):
+        dealt = resampling.dealt(6, seed, groups)
+        for g in range(len(sizes)):
+            mine, (source,) = dealt[member == g], set(member[dealt[member == g]].tolist())
+            assert mine.tolist() == np.resize(np.flatnonzero(member == source), sizes[g]).tolist()
+            often[g, source] += 1
+        if len(set(sizes)) == 1:
+            assert sorted(dealt) == list(range(6))
+    np.testing.assert_allclose(often[: len(sizes), : len(sizes)], 300 / len(sizes), atol=40)
+
+
 def test_repeats_without_a_spread_have_no_interval_but_a_reason() -> None:
     for found in (mean_estimate([0.5]), mean_estimate([0.9, 0.9]), mean_difference([1.0, 1.0], [0.5, 0.5])):
         assert np.isnan([found.low, found.high]).all()

@@ -28,8 +28,10 @@ class ProbeSets:
     names: list[str]
     members: list[NDArray[np.bool_]]  # (probe,) for each set, which probes belong to it
     origins: NDArray[np.int64]
-    """``(probe,)``, the image or document that a probe was made from: the unit that is resampled. Each probe its own
-    where the run says nothing."""
+    """``(probe,)``, the image or document that a probe was made from: the unit that is resampled. Without coordinate
+    ``origin`` those of one ``dataset_index`` are one where their ``dataset`` agrees, too, and all or none are training
+    probes (sets called train...; the others are taken to be of one part of the data set). Each probe its own where the
+    run says nothing."""
 
     @classmethod
     def of(cls, run: Run, patterns: Sequence[str] = ("*",)) -> ProbeSets:
@@ -47,9 +49,7 @@ class ProbeSets:
                 f"{run.path}: no set of probes is called {', '.join(patterns)}; {meant(patterns[0], names)}"
                 f"there are {', '.join(names)}"
             )
-        made_from = next((coords[name].values for name in ("origin", "dataset_index") if name in coords), np.arange(n))
-        origins = np.unique([str(name) for name in made_from.tolist()], return_inverse=True)[1]
-        return cls(kept, [splits == name for name in kept], origins.astype(np.int64))
+        return cls(kept, [splits == name for name in kept], _origins(run, splits))
 
     def index(self, name: str) -> int | None:
         """Return the place of a set; None where there is none of that name."""
@@ -99,6 +99,20 @@ class ProbeSets:
                 places = places[_balanced([kinds[i] if kinds else () for i in places], samples, random)]
             found.append(places)
         return found
+
+
+def _origins(run: Run, splits: NDArray[np.object_]) -> NDArray[np.int64]:
+    """Return the number of each probe's image, ``(probe,)``."""
+    coords = run.coords
+    if "origin" in coords:
+        names = [str(name) for name in coords["origin"].values.tolist()]
+    elif "dataset_index" in coords:
+        parts = [split.startswith("train") for split in splits]
+        given = [coords[name].values.tolist() for name in ("dataset", "dataset_index") if name in coords]
+        names = [repr(each) for each in zip(parts, *given, strict=True)]
+    else:
+        names = [str(place) for place in range(run.schema.samples)]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
 def _balanced(kinds: Sequence[tuple[Any, ...]], samples: int, random: np.random.Generator) -> NDArray[np.intp]:

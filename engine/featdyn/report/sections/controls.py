@@ -11,8 +11,8 @@ from featdyn.report.section import Finding, Grid, Section, cells, judged, name_o
 TEXT = (
     "Each line replaces the features of t1 by those of the last checkpoint plus a perturbation as long as the drift of "
     "that probe: the drift itself; isotropic noise; Gaussian noise of the drift’s covariance; the drift of another "
-    "probe, of the same or another class. Features are not clipped.",
-    "Drift counts as structured where its accuracy is above that of isotropic noise and of other probes’ drift, each "
+    "image, of the same or another class. Features are not clipped.",
+    "Drift counts as structured where its accuracy is above that of isotropic noise and of other images’ drift, each "
     "with a 95 % bound over probes.",
 )
 CAVEAT = (

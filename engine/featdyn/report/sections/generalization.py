@@ -26,7 +26,7 @@ TEXT = (
     "An interaction generalizes if a baseline network uses it too, on the same probe and with the same sign. H is the "
     "share of the salient strength that does. Decay plus spindle tells a share from strength by order alone, without "
     "another network.",
-    "H against other probes' interactions (chance) is what dense sets have in common anyway. Phase 2 begins where H is "
+    "H against other images' interactions (chance) is what dense sets have in common anyway. Phase 2 begins where H is "
     "largest, phase 3 where the loss gap begins to rise for good; 'cannot tell' means that the probes do not decide. "
     "Dashed lines are the starts of phases by the first criterion that tells them, shaded their 95 % intervals.",
 )

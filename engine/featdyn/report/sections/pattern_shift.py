@@ -14,7 +14,7 @@ QUANTITIES = ("shift", "shift_shuffled", "loss_correlation", "loss_spearman", "c
 TEXT = (
     "A probe’s decision pattern is what each channel contributes to its loss, gradient times activation. Its shift is "
     "1 less the cosine with the mean pattern of the training probes of its class, of other images than its own. With "
-    "labels of training probes dealt at random it is what patterns show that have nothing to do with classes.",
+    "labels of training images dealt at random it is what patterns show that have nothing to do with classes.",
     "The table: at the last checkpoint, whether probes with a larger shift have a larger loss; and over all "
     "checkpoints, whether the mean shift goes with the loss beyond that of training probes.",
 )

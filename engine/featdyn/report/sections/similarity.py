@@ -23,7 +23,7 @@ TEXT = (
     "The table compares each layer at the first checkpoint with itself at the last.",
 )
 CAVEAT = (
-    "Canonical correlations are high for any features with many variables: read them beside those of probes in another "
+    "Canonical correlations are high for any features with many variables: read them beside those of images in another "
     "order (shuffled). These measures have no intervals here."
 )
 

@@ -14,16 +14,17 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from featdyn.statistics import checks
 from featdyn.statistics.interactions.extraction import AndOr
 from featdyn.statistics.interactions.ratio_of_sums import drawn, ratio_of_sums
 from featdyn.statistics.interactions.strength import Chosen, salient, strength_by_order
 from featdyn.statistics.interactions.subsets import Values, by_order
-from featdyn.statistics.resampling import Interval
+from featdyn.statistics.resampling import Interval, exchanged
 
 Need: TypeAlias = Literal["one", "majority", "all"]
 
 _SHIFTS = 8
-"""Other samples that each is paired with for the chance level: our own choice."""
+"""Other groups of samples that each is paired with for the chance level: our own choice."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Power:
     by_order : ``(..., n)``, the same for each order
     count_ratio : ``(...)``, the same of their numbers
     chance : ``(...)``
-        H against the baselines' interactions **on other samples**: what overlap of dense sets alone gives (featdyn's
-        own).
+        H against the baselines' interactions **on samples of other groups**: what overlap of dense sets alone gives
+        (featdyn's own).
     beyond_chance : ``(...)``, H less chance, of the same draws
     """
 
@@ -159,31 +160,39 @@ def generalization_power(
 
 
 def chance_labels(
-    model: AndOr, baselines: Sequence[AndOr], *, chosen: Sequence[Chosen] | None = None, **options: object
+    model: AndOr,
+    baselines: Sequence[AndOr],
+    *,
+    chosen: Sequence[Chosen] | None = None,
+    groups: ArrayLike | None = None,
+    **options: object,
 ) -> list[Values]:
-    """Return labels against the baselines' interactions on other samples, for up to 8 shifts of the samples.
+    """Return labels against the baselines' interactions on samples of other groups, for up to 8 shifts of the groups.
 
-    Parameters are those of :func:`generalizable`. At least two samples are needed.
+    Parameters are those of :func:`generalizable`, and the groups ``(sample,)``, such as copies of an image; each sample
+    is its own by default. At least two are needed.
     """
     sets = [salient(b) for b in baselines] if chosen is None else chosen
-    samples = model.span.shape[-1]
-    if samples < 2:
+    member = checks.groups(groups, model.span.shape[-1])
+    units = int(member.max()) + 1
+    if units < 2:
         raise ValueError("the chance level pairs each sample with others: at least 2 samples are needed")
-    shifts = np.linspace(1, samples - 1, min(_SHIFTS, samples - 1)).astype(int)
+    shifts = np.linspace(1, units - 1, min(_SHIFTS, units - 1)).astype(int)
+    orders = [exchanged(member, np.roll(np.arange(units), k)) for k in shifts]
     return [
         generalizable(
             model,
-            [_shifted(b, int(k)) for b in baselines],
-            chosen=[np.roll(c, int(k), axis=-3) for c in sets],
+            [_reordered(b, order) for b in baselines],
+            chosen=[np.take(c, order, axis=-3) for c in sets],
             **options,  # type: ignore[arg-type]
         )
-        for k in shifts
+        for order in orders
     ]
 
 
-def _shifted(model: AndOr, k: int) -> AndOr:
+def _reordered(model: AndOr, order: NDArray[np.intp]) -> AndOr:
     def moved(values: Values, axis: int) -> NDArray[np.float64]:
-        return np.roll(values, k, axis=axis)
+        return np.take(values, order, axis=axis)
 
     rows = {name: moved(getattr(model, name), -2) for name in ("i_and", "i_or", "q")}
     rows |= {name: moved(getattr(model, name), -1) for name in ("bias", "span", "l1", "gap")}

@@ -83,6 +83,19 @@ def test_chance_is_over_other_samples_that_are_spread_out(samples: int) -> None:
     assert not np.any([labels[:, 1].any() for labels in found])
 
 
+def test_chance_is_of_no_copy_of_the_sample() -> None:
+    """Each interaction is of one group alone, whose copies are not equally many."""
+    groups = np.array([4, 1, 1, 7, 4, 4, 1, 1, 9])
+    both = np.zeros((9, 2, 2**N))
+    both[np.arange(9), 0, groups] = 1.0
+    found = chance_labels(worlds.model(both), [worlds.model(both)], groups=groups)
+    assert len(found) == 3
+    assert not np.any(found)
+    assert np.any(chance_labels(worlds.model(both), [worlds.model(both)]))
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        chance_labels(worlds.model(both), [worlds.model(both)], groups=np.zeros(9))
+
+
 def test_h_counts_strength_and_number() -> None:
     own, other = networks(2, shared=3)
     model = worlds.model(own)

@@ -11,8 +11,8 @@ from featdyn.analysis.declaration import SHARE, SIGNED, Analysis, Variable, boun
 from featdyn.analysis.options import Cuts, Seed, Sets, Suffixes, samples
 
 KINDS = ("drift", "isotropic", "gaussian", "same_class", "other_class")
-"""The drift itself; noise of no direction; noise of the drift's covariance; another probe's drift, of the same class
-and of another one."""
+"""The drift itself; noise of no direction; noise of the drift's covariance; the drift of another image's probe, of the
+same class and of another one."""
 STRICT = ("isotropic", "same_class", "other_class")
 """What drift has to beat to count as structured."""
 CELLS = "cut set t1 t2"
@@ -37,7 +37,7 @@ ANALYSIS = Analysis(
     source="Each control replaces the features z(t1) of the prefix by z(t2) + e with |e| = |z(t1) - z(t2)| for each "
     "probe, and hands them to the suffix of t2. Features are not clipped, so those behind a ReLU may become negative: "
     "clipping would change norms. Which controls, that BatchNorm may be estimated anew on the set itself, and that "
-    "drift counts as structured where it keeps accuracy better than isotropic noise and than other probes' drift, are "
+    "drift counts as structured where it keeps accuracy better than isotropic noise and than other images' drift, are "
     "our own choice (feature dynamics, section 2.2 item 9).",
     options=ControlOptions,
     needs=frozenset({"network", "labels"}),
@@ -58,15 +58,15 @@ ANALYSIS = Analysis(
         ),
         "without_control": Variable(
             OF_KINDS,
-            "probes that have no such control, as nobody else of the class moves or their own move is not finite: left "
-            "out of its numbers",
+            "probes that have no such control, as no other image of the class moves or their own move is not finite: "
+            "left out of its numbers",
         ),
         "without_prediction": Variable(
             OF_KINDS, "probes that have the control and no prediction, as a logit is NaN: left out of shares of probes"
         ),
         "structured": Variable(
             CELLS,
-            "the drift keeps accuracy better than isotropic noise and than other probes' drift",
+            "the drift keeps accuracy better than isotropic noise and than other images' drift",
             status="structured_status",
         ),
         "motion": Variable(CELLS, "mean of |z(t1) - z(t2)| / |z(t2)|", status="motion_status"),

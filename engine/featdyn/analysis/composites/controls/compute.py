@@ -42,8 +42,8 @@ from featdyn_kernels.stitch import SuffixBank
 
 NO_CONTROL = {
     "gaussian": "drifts_do_not_differ",
-    "same_class": "no_other_probe_of_the_class_moves",
-    "other_class": "no_probe_of_another_class_moves",
+    "same_class": "no_other_image_of_the_class_moves",
+    "other_class": "no_image_of_another_class_moves",
 }
 """Why no probe of a set has a control."""
 NO_RIVAL = "a_control_is_missing"
@@ -51,7 +51,7 @@ OF_EACH = ("accuracy", "agreement", "advantage", "advantage_low", "advantage_hig
 COPIES = 8
 """So many copies of the widest features are held by the arithmetic of perturbations and by suffixes, at most."""
 SQUARE = 17
-"""Bytes that each pair of probes takes while another one of the class is drawn for each."""
+"""Bytes that each pair of probes takes while one of another image is drawn for each."""
 
 
 def controls(context: Context[ControlOptions]) -> xr.Dataset:
@@ -165,7 +165,7 @@ class _Cells:
                 motion[c] = relative[defined].mean()
             seed = np.random.SeedSequence([self.seed, t1, t2, c, s]).generate_state(1)[0]
             of_t2, drifted = own[c].cpu().numpy(), np.zeros(0, np.int64)
-            for k, (moved, there) in enumerate(perturbed(old, z, labels, int(seed))):
+            for k, (moved, there) in enumerate(perturbed(old, z, labels, origins, int(seed))):
                 handed = self.parts.cuts[c].handed(moved, inputs)
                 bank = self._estimated(c, t2, handed[torch.from_numpy(there)], banks[c]) if self.anew else banks[c]
                 predicted = bank.run(handed).predictions[0].cpu().numpy()

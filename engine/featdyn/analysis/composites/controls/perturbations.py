@@ -12,14 +12,15 @@ from torch import Tensor
 
 
 def perturbed(
-    old: Tensor, new: Tensor, labels: NDArray[np.integer[Any]], seed: int
+    old: Tensor, new: Tensor, labels: NDArray[np.integer[Any]], origins: NDArray[np.int64], seed: int
 ) -> Iterator[tuple[Tensor, NDArray[np.bool_]]]:
     """Yield the features ``(n, ...)`` of each of the kinds, and which probes ``(n,)`` have such a control.
 
     The first are the old features themselves, those of t1, the others new ones, of t2, plus e. A probe has no control
     where there is nobody whose drift it could be given, or its own is not finite: it stays as it is at t2. One that
-    does not drift has them all: e is zero. Drift that is not finite is nobody else's either. The Gaussian's covariance
-    is that of the drift over the other probes: a random combination of their centred drifts.
+    does not drift has them all: e is zero. Drift that is not finite is nobody else's either, and none is given to
+    copies of its own image, those of one of the ``origins (n,)``. The Gaussian's covariance is that of the drift over
+    the probes of other images: a random combination of their centred drifts.
     """
     flat = (old - new).flatten(1)
     size = lengths(flat)[:, None]
@@ -36,12 +37,13 @@ def perturbed(
 
     yield old, np.ones(n, bool)
     yield placed(torch.randn(flat.shape, generator=random).to(flat))
-    mixture = torch.randn(n, n, generator=random).fill_diagonal_(0).to(flat)
-    yield placed(mixture @ torch.where(finite, flat - flat.sum(0) / finite.sum().clamp(min=1), 0.0))
+    mixture = torch.randn(n, n, generator=random)
+    mixture.masked_fill_(torch.from_numpy(origins[:, None] == origins), 0)
+    yield placed(mixture.to(flat) @ torch.where(finite, flat - flat.sum(0) / finite.sum().clamp(min=1), 0.0))
     moves = ((size > 0) & finite)[:, 0].cpu().numpy()
     for same in (True, False):
-        candidates = torch.from_numpy(((labels[:, None] == labels) == same) & moves)
-        weights = candidates.fill_diagonal_(False).float()
+        candidates = ((labels[:, None] == labels) == same) & moves & (origins[:, None] != origins)
+        weights = torch.from_numpy(candidates).float()
         nobody = weights.sum(1) == 0
         other = torch.multinomial(weights + nobody[:, None], 1, generator=random)[:, 0]
         yield placed(torch.where(nobody[:, None].to(flat.device), 0.0, flat[other.to(flat.device)]))

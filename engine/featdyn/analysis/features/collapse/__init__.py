@@ -36,7 +36,7 @@ def _variables() -> dict[str, Variable]:
             )
         found[f"{name}_shuffled"] = Variable(
             CELLS,
-            f"{words}, of labels dealt to the probes at random",
+            f"{words}, of labels dealt to the images at random",
             valid_range=valid,
             status=f"{name}_shuffled_status",
         )
@@ -51,9 +51,9 @@ ANALYSIS = Analysis(
     "class means, so that no weights are needed. Our own choice: with classes of unequal size the centre is the mean "
     "of the class means and each probe counts once within classes; classes that a set lacks can be chosen by neither "
     "side of NC4; NC1 is missing where a class has one probe, which has no scatter within; the same measures "
-    "for shuffled labels stand beside each value; positions of maps and tokens are averaged; intervals leave out whole "
-    "images in a few folds, on a log scale where there is no upper end; of NC4 "
-    "they are Wilson's.",
+    "for labels dealt to whole images at random stand beside each value; positions of maps and tokens are averaged; "
+    "intervals leave out whole images in a few folds, on a log scale where there is no upper end; of NC4 they are "
+    "Wilson's.",
     options=CollapseOptions,
     variables=_variables(),
     needs=frozenset({"moments", "labels"}),

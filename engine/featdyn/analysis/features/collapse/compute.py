@@ -24,7 +24,7 @@ from featdyn.analysis.inputs.targets import UNKNOWN
 from featdyn.analysis.status import FEW, NOT_FINITE, ONE_CLASS
 from featdyn.classes import class_logits
 from featdyn.compute import Plan
-from featdyn.statistics.resampling import share_interval
+from featdyn.statistics.resampling import dealt, share_interval
 from featdyn.statistics.richness import of_class_moments
 from featdyn.statistics.richness.collapse import misses
 from featdyn.store import ArraySpec, Run
@@ -55,7 +55,7 @@ class State:
     members: list[NDArray[np.bool_]]  # (probe,) for each set: those with a label
     folds: list[NDArray[np.intp]]
     labels: NDArray[np.int64]
-    shuffled: list[NDArray[np.int64]]  # labels dealt to the probes of each set at random
+    shuffled: list[NDArray[np.int64]]  # labels dealt to the images of each set at random
     origins: NDArray[np.int64]
 
 
@@ -67,9 +67,9 @@ def collapse(context: Context[CollapseOptions]) -> xr.Dataset:
     folds = [fold_of(sets, s, options.folds, options.seed, labels) for s in range(len(sets.names))]
     shuffled = []
     for s, member in enumerate(sets.members):
-        dealt = labels.copy()
-        dealt[member] = np.random.default_rng([options.seed, s]).permutation(labels[member])
-        shuffled.append(dealt)
+        of_set = labels.copy()
+        of_set[member] = labels[member][dealt(int(member.sum()), [options.seed, s], sets.origins[member])]
+        shuffled.append(of_set)
     shape = len(specs), len(sets.names), run.checkpoints
     cells = Cells(DIMS, shape, [name + end for name in MEASURES for end in ENDS], STATUSES)
     context.admit(plan(run, specs, sets.sizes, width, options.folds, cells.nbytes))
@@ -112,9 +112,9 @@ def _cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, float], dict[s
     total = _true(whole(parts), classes)
     if reason := _flaw(total):
         return {}, dict.fromkeys(STATUSES, reason)
-    dealt = _dealt(whole(parts), classes)
+    null = _dealt(whole(parts), classes)
     values, reasons = _values(total, outputs(run))
-    others, why_not = _values(dealt, outputs(run))
+    others, why_not = _values(null, outputs(run))
     values |= {f"{name}_shuffled": value for name, value in others.items()}
     reasons |= {name.replace("_status", "_shuffled_status"): why for name, why in why_not.items()}
     rest = (_true(moments, classes) for moments in left_out(parts))  # one at a time
@@ -125,7 +125,7 @@ def _cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, float], dict[s
             low, high, why = bounds(values[name], left, MEASURES[name][1], [part.count for part in parts])
             values |= {f"{name}_low": low, f"{name}_high": high}
         reasons[f"{name}_interval_status"] = why if name in values else reasons[f"{name}_status"]
-    wrong, dealt_wrong, origins = _misses(state, item, total, dealt)
+    wrong, dealt_wrong, origins = _misses(state, item, total, null)
     found = share_interval(wrong, groups=origins)
     values |= found.named("nc4") | {"nc4_shuffled": float(dealt_wrong.mean())}
     return values, reasons

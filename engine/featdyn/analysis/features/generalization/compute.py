@@ -17,6 +17,7 @@ from featdyn.analysis.features.generalization.labels import NO_PROBE, Labels, Of
 from featdyn.analysis.features.generalization.phases import ENDS, NO_LOSSES, NUMBERS, STATUSES, WORDS, Curves, phases
 from featdyn.analysis.features.interactions import NO_SPREAD
 from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.status import FEW
 from featdyn.compute import Plan
 from featdyn.errors import FeatdynError
 from featdyn.statistics.interactions.ratio_of_sums import DRAWS
@@ -65,7 +66,8 @@ def _cells(found: dict[tuple[int, int], OfCheckpoint], shape: tuple[Any, ...], n
     if names:
         labelled = Cells(
             ("cut", "set", "t", "reference"), (*grid, len(names)),
-            [*_ends("power", "count_share", "beyond_chance"), "chance", "decay_correlation"], ["reference_status"],
+            [*_ends("power", "count_share", "beyond_chance"), "chance", "decay_correlation"],
+            ["reference_status", "chance_status"],
             dict.fromkeys([*_ends("power_by_order"), "generalizable_positive", "generalizable_negative"], order),
         )  # fmt: skip
         losses = Cells(
@@ -83,7 +85,8 @@ def _cells(found: dict[tuple[int, int], OfCheckpoint], shape: tuple[Any, ...], n
             every.put((c, s, t), of.values, {"status": of.reason, "decay_status": of.reason or of.decay_reason})
             for r, reference in enumerate(names):
                 numbers, reason = of.references.get(reference, ({}, NO_PROBE))
-                labelled.put((c, s, t, r), numbers, {"reference_status": reason})
+                few = "" if np.isfinite(numbers.get("chance", np.nan)) else FEW  # no other image
+                labelled.put((c, s, t, r), numbers, {"reference_status": reason, "chance_status": reason or few})
             for p, pair in enumerate(pairs):
                 numbers, reason = of.pairs.get(pair, ({}, NO_PROBE))
                 both.put((c, s, t, p), numbers, {"pair_status": reason})

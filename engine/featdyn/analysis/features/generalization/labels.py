@@ -145,7 +145,9 @@ class Labels:
                 continue
             sets = [self._chosen(b, model) for b in baselines[name]]
             labels = seen.labels[name] = generalizable(model, baselines[name], chosen=sets, **how)
-            mixed = chance_labels(model, baselines[name], chosen=sets, **how) if len(total) > 1 else None
+            mixed = None
+            if len(np.unique(origins)) > 1:
+                mixed = chance_labels(model, baselines[name], chosen=sets, groups=origins, **how)
             power = generalization_power(model, labels, chosen=chosen, chance_labels=mixed, groups=origins, seed=seed)
             values = _signed("generalizable", signed_strength_by_order(model, chosen * labels))
             values |= power.ratio.named("power") | power.by_order.named("power_by_order")

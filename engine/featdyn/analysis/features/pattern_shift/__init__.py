@@ -26,10 +26,10 @@ ANALYSIS = Analysis(
     source="Decision pattern shift after arXiv 2605.13148, whose text was not at hand: 1 less the cosine of a probe's "
     "channel contributions and their mean over the training probes of its class. Our own choice: contributions are "
     "the mean of the gradient over positions times that of the activation, the gradient is of the recorded loss and "
-    "not of the class's logit, a probe's own image is left out of the mean, labels of training probes dealt at random "
-    "are the null, shifts that rounding to the stored type may leave are 0, and limits of correlations are by leaving "
-    "out images, or classes, on Fisher's scale. Too few probes make a correlation over classes or checkpoints smaller "
-    "than it is, which no limit tells.",
+    "not of the class's logit, a probe's own image is left out of the mean, labels dealt to whole training images at "
+    "random are the null, shifts that rounding to the stored type may leave are 0, and limits of correlations are by "
+    "leaving out images, or classes, on Fisher's scale. Too few probes make a correlation over classes or checkpoints "
+    "smaller than it is, which no limit tells.",
     options=PatternShiftOptions,
     variables={
         **bounded(
@@ -42,7 +42,7 @@ ANALYSIS = Analysis(
         "shift": Variable(CELLS, "decision pattern shift, mean over probes", valid_range=APART, status="shift_status"),
         "shift_shuffled": Variable(
             CELLS,
-            "the same with the labels of training probes dealt at random",
+            "the same with the labels of training images dealt at random",
             valid_range=APART,
             status="null_status",
         ),

@@ -19,7 +19,7 @@ from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, reco
 from featdyn.analysis.status import ALIKE, FEW, NO_TRAINING_PROBES, NOT_FINITE
 from featdyn.compute import Plan
 from featdyn.errors import FeatdynError
-from featdyn.statistics.resampling import effective_groups, group_sums, mean_interval
+from featdyn.statistics.resampling import dealt, effective_groups, group_sums, mean_interval
 from featdyn.statistics.rounding import roundoff
 from featdyn.store import ArraySpec, Run
 
@@ -138,9 +138,9 @@ def _shifts(state: State, item: tuple[int, int]) -> tuple[Values, Values, dict[i
             flaws[s] = VANISHED if lost[mine].mean() > 0.5 else NOT_FINITE
     usable = finite & ~np.isin(of_set, list(flaws))
     gradient, activation = (np.where(usable[:, None], x, 0.0) for x in arrays)
-    dealt = labels.copy()
-    dealt[trained] = np.random.default_rng(seed).permutation(labels[trained])
-    found = [shift_of(gradient * activation, mine, labels, trained, origins) for mine in (labels, dealt)]
+    shuffled = labels.copy()
+    shuffled[trained] = labels[trained][dealt(int(trained.sum()), seed, origins[trained])]
+    found = [shift_of(gradient * activation, mine, labels, trained, origins) for mine in (labels, shuffled)]
     least = roundoff(spec.dtype) ** 2  # patterns along one direction are that far apart from rounding alone
     return np.where(found[0] < least, 0.0, found[0]), np.where(found[1] < least, 0.0, found[1]), flaws
 

@@ -38,6 +38,7 @@ class State:
     specs: list[ArraySpec]
     kept: NDArray[np.intp]  # places of the probes
     options: SimilarityOptions
+    origins: NDArray[np.int64]  # of these probes
     lost: NDArray[np.bool_]  # (layer, checkpoint), features that vanished in float16
     read: list[Features] | None = None  # of every layer and checkpoint, where they are kept
 
@@ -57,7 +58,7 @@ def similarity(context: Context[SimilarityOptions]) -> xr.Dataset:
     plans = [plan(run, specs, kept, len(items), options.block, cells.nbytes, once=once) for once in (True, False)]
     once = plans[0].fits(limits)
     context.admit(plans[0] if once else plans[1])
-    state = State(run, specs, kept, options, lost)
+    state = State(run, specs, kept, options, sets.origins[kept], lost)
     if once:
         with context.stage(state) as stage:
             state = replace(state, read=[*context.each(stage.map(_features, range(len(each))))])
@@ -113,7 +114,8 @@ def _block(state: State, item: tuple[range, range]) -> dict[tuple[int, int], Fou
 def _ready(state: State, i: int) -> Ready:
     c, t = divmod(i, state.run.checkpoints)
     x = _features(state, i) if state.read is None else state.read[i]
-    return Ready.of(x, state.options.seed, roundoff(state.specs[c].dtype), VANISHED if state.lost[c, t] else "")
+    rounded, flaw = roundoff(state.specs[c].dtype), VANISHED if state.lost[c, t] else ""
+    return Ready.of(x, state.options.seed, rounded, flaw, state.origins)
 
 
 def _features(state: State, i: int) -> Features:

@@ -27,6 +27,7 @@ class TangentKernelOptions(Sets, Seed):
 
 ANALYSIS = Analysis(
     name="tangent_kernel",
+    version=2,
     question="how far has the kernel that training follows turned since the start, and does it turn to the labels?",
     source="Empirical neural tangent kernel: Jacot et al. 2018; 1 less the cosine of kernels: Fort et al. 2020; "
     "centred alignment: Cortes et al. 2012. Gradients are by all parameters that are trained, of the network in "

@@ -135,5 +135,5 @@ ANALYSIS = Analysis(
         "isotropic_curvature": _curvature("curvature of the loss along random directions"),
     },
     compute="featdyn.analysis.gradient_noise.noise.compute:noise",
-    version=4,
+    version=5,
 )
