@@ -98,8 +98,9 @@ def test_copies_of_a_training_image_are_left_out_together():
         kept = images != g
         z, y = x[kept] - x[kept].mean(0), wanted[kept]
         weights = z.T @ np.linalg.solve(z @ z.T + unit * np.eye(len(z)), y - y.mean(0))
-        scores = (x[~kept] - x[kept].mean(0)) @ weights + y.mean(0)
+        scores = (x[~kept] - x[kept].mean(0)) @ weights + wanted.mean(0)  # classes keep their shares
         assert (found.left_out[~kept] == scores.argmax(1)).all()
+        np.testing.assert_allclose(found.scores(x[~kept] @ x.T, images[~kept]), scores, atol=1e-8)
     # Labels are noise: what is read with the other copies at hand is not there.
     assert (found.left_out == labels).mean() < 0.8 < (fit(x @ x.T, labels).left_out == labels).mean()
 

@@ -59,7 +59,7 @@ ANALYSIS = Analysis(
             "linear_accuracy",
             "cut set t",
             "share of probes whose label (the true one, where labels in use are noisy: attribute linear_labels) a "
-            "linear probe, fitted to training probes, has right; of training probes, each image left out in turn",
+            "linear probe, fitted to training probes without those of its image, has right",
             valid_range=SHARE,
             status="linear_status",
         ),
@@ -70,5 +70,5 @@ ANALYSIS = Analysis(
     streams=True,
     compute="featdyn.analysis.features.drift.compute:drift",
     section="featdyn.report.sections.drift:section",
-    version=3,
+    version=4,
 )

@@ -108,7 +108,8 @@ class Similarity:
                         said = probe.left_out
                         if s != train:  # in its own unit, as another set's may be far from the training set's
                             other, of_other = _centred(part, mean)
-                            said = probe.predict(np.ldexp(_inner(other, own).astype(np.float64), of_other - unit))
+                            inner = np.ldexp(_inner(other, own).astype(np.float64), of_other - unit)
+                            said = probe.predict(inner, self._origins_of(s))
                         right[s] = said == self._labels_of(s)
             wrong = [untrained or (NOT_FINITE if flaw == NOT_FINITE else "") for flaw in flaws]
             wrong = [why or ("" if len(mine) else NO_LABELS) for why, mine in zip(wrong, self._labelled, strict=True)]

@@ -1,0 +1,84 @@
+"""Probes that are copies of few images, in worlds where the truth is known: nothing is learned from a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from featdyn.analysis import analyses
+from featdyn.analysis.features.drift.linear_probe import fit
+from featdyn.analysis.features.representation.margin import Reader
+from featdyn.capture import Probes, Recorder
+from featdyn.store import Run
+
+drift, representation, similarity, richness = (
+    analyses()[name] for name in ("drift", "representation", "similarity", "richness")
+)
+Values = NDArray[np.float64]
+
+
+def recorded(
+    path: Path, features: Sequence[Values], labels: Any, split: Any, origin: Any, classes: int = 2
+) -> tuple[Run, nn.Module]:
+    """Record features ``(n, p)`` of each checkpoint, of a network whose first layer holds them."""
+    n, p = features[0].shape
+    first, last = nn.Linear(n, p, bias=False), nn.Linear(p, classes, bias=False)
+    model = nn.Sequential(first, last)
+    coords = {"split": np.array(split, dtype=object), "origin": origin}
+    probes = Probes(torch.eye(n), torch.as_tensor(np.array(labels)), coords)
+    torch.manual_seed(0)
+    with Recorder(model, probes, path, layers=["0"], dtype="float32") as recorder, torch.no_grad():
+        for t, x in enumerate(features):
+            first.weight.copy_(torch.as_tensor(x.T))
+            nn.init.normal_(last.weight)
+            recorder.record(step=t)
+    return Run(path), model
+
+
+def test_no_linear_probe_tells_copies_of_the_images_that_it_was_fitted_to(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images, steps = 60, 12
+    plain = [rng.normal(size=(images, 100)) for _ in range(steps)]
+    labels = np.tile(rng.permutation(np.arange(images) % 2), 2)
+    run, model = recorded(
+        tmp_path / "run.zarr",
+        [np.concatenate([x, x + 0.1 * rng.normal(size=x.shape)]) for x in plain],
+        labels,
+        ["train"] * images + ["corrupted"] * images,
+        np.tile(np.arange(images), 2),
+    )
+    accuracy = drift(run, model=model, cuts=("0",))["linear_accuracy"].mean(("cut", "t"))
+    assert float(accuracy.sel(set="train")) == pytest.approx(0.5, abs=0.08)  # it was 0
+    assert float(accuracy.sel(set="corrupted")) == pytest.approx(0.5, abs=0.08)  # it was 0.9
+    found = representation(run)
+    assert float(found["margin_positive"].sel(set="corrupted").mean()) == pytest.approx(0.5, abs=0.08)
+
+
+def test_margins_of_copies_are_those_of_regression_without_their_image() -> None:
+    rng = np.random.default_rng(0)
+    x, labels, images = rng.normal(size=(30, 4)), rng.integers(0, 3, 30), np.arange(30) // 2
+    labels[28:] = 3  # a class of one image is not learned without it
+    copies, theirs = x[::3] + 0.1 * rng.normal(size=(10, 4)), images[::3].copy()
+    theirs[0] = 99  # an image that nothing was fitted to
+    reader = Reader.of(x, labels, images)
+    assert isinstance(reader, Reader)
+    penalty, wanted, margins = reader.probe.penalty * np.square(reader.features).sum(1).mean(), np.eye(4)[labels], []
+    for new, label, image in zip(copies, labels[::3], theirs, strict=True):
+        kept = images != image
+        z = (x[kept] - x[kept].mean(0)) / reader.unit
+        w = np.linalg.solve(z.T @ z + penalty * np.eye(4), z.T @ (wanted[kept] - wanted[kept].mean(0)))
+        scores = (new - x[kept].mean(0)) / reader.unit @ w + wanted.mean(0)
+        rival = max((j for j in range(4) if j != label), key=lambda j: scores[j])
+        margins.append((scores[label] - scores[rival]) / np.linalg.norm(w[:, label] - w[:, rival]) * reader.unit)
+    found, _ = reader.margins(copies, labels[::3], theirs)
+    assert found["margin"] == pytest.approx(np.mean(margins), rel=1e-9)
+    assert found["margin_positive"] == pytest.approx(np.mean(np.array(margins) > 0))
+    assert reader.margins(x[28:], labels[28:], images[28:])[0] == {}
+    assert fit(x @ x.T, labels, images).left_out[28] != 3
