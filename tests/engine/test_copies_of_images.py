@@ -82,3 +82,17 @@ def test_margins_of_copies_are_those_of_regression_without_their_image() -> None
     assert found["margin_positive"] == pytest.approx(np.mean(np.array(margins) > 0))
     assert reader.margins(x[28:], labels[28:], images[28:])[0] == {}
     assert fit(x @ x.T, labels, images).left_out[28] != 3
+
+
+def test_features_that_have_nothing_in_common_are_not_alike_for_copies_in_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images, steps = np.repeat(np.arange(24), 8), 16
+    features = [rng.normal(size=(24, 6))[images] + 0.3 * rng.normal(size=(192, 6)) for _ in range(steps)]
+    run, model = recorded(tmp_path / "run.zarr", features, images % 2, ["test"] * 192, images)
+    found = drift(run, model=model, cuts=("0",), samples=192).isel(cut=0, cut2=0)
+    low, estimate, high = (
+        found[f"cka_debiased{end}"].values[~np.eye(steps, dtype=bool)] for end in ("_low", "", "_high")
+    )
+    assert found.attrs["cka_used"] == 24
+    assert abs(estimate.mean()) < 0.02  # it was 0.17
+    assert ((low <= 0) & (high >= 0)).mean() > 0.9  # it was 0.16
