@@ -15,6 +15,7 @@ from torch import nn
 from featdyn.analysis import analyses
 from featdyn.analysis.features.drift.linear_probe import fit
 from featdyn.analysis.features.representation.margin import Reader
+from featdyn.analysis.status import reasons
 from featdyn.capture import Probes, Recorder
 from featdyn.store import Run
 
@@ -96,3 +97,21 @@ def test_features_that_have_nothing_in_common_are_not_alike_for_copies_in_them(t
     assert found.attrs["cka_used"] == 24
     assert abs(estimate.mean()) < 0.02  # it was 0.17
     assert ((low <= 0) & (high >= 0)).mean() > 0.9  # it was 0.16
+
+
+def test_correlations_of_unrelated_features_are_those_in_another_order(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images, steps = np.repeat(np.arange(24), 8), 12
+    features = [rng.normal(size=(24, 6))[images] + 0.3 * rng.normal(size=(192, 6)) for _ in range(steps)]
+    run, _ = recorded(tmp_path / "run.zarr", features, images % 2, ["test"] * 192, images)
+    found = similarity(run, samples=192).isel(layer=0, layer2=0)
+    off = ~np.eye(steps, dtype=bool)
+    for name in ("cca", "svcca", "pwcca"):
+        mine, null = found[name].values[off], found[f"{name}_shuffled"].values[off]
+        assert mine.mean() == pytest.approx(null.mean(), abs=0.03)  # 0.40 stood beside 0.16
+    # 12 images tell nothing of 20 variables, however many copies there are of them.
+    wide = [rng.normal(size=(12, 20))[images % 12] + 0.05 * rng.normal(size=(192, 20)) for _ in range(2)]
+    run, _ = recorded(tmp_path / "wide.zarr", wide, images % 2, ["test"] * 192, images % 12)
+    found = similarity(run, samples=192)
+    assert np.isnan(found["cca"]).all()
+    assert set(reasons(found, "svcca").values.ravel()) == {"no more probes than variables"}

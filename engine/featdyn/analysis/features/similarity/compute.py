@@ -43,10 +43,12 @@ class State:
 
 
 def similarity(context: Context[SimilarityOptions]) -> xr.Dataset:
-    """Compare any two layers at any two checkpoints, on some probes of the unseen set."""
+    """Compare any two layers at any two checkpoints, on some probes of the unseen set, one of each image."""
     run, sets, options = context.run, context.sets, context.options
     s = sets.index(options.test) or 0
-    specs, kept = recorded(run, options.layers, "activation"), sets.choose(run, options.samples, options.seed)[s]
+    specs = recorded(run, options.layers, "activation")
+    # Of copies, correlations would be near 1 and neighbours the same whatever the features.
+    kept = sets.choose(run, options.samples, options.seed, per_origin=True)[s]
     lost = np.array([vanished(run, spec)[:, kept].mean(1) > 0.5 for spec in specs])  # (layer, checkpoint)
     steps, each = run.checkpoints, list(product(range(len(specs)), range(run.checkpoints)))
     spans = [range(i, min(i + options.block, len(each))) for i in range(0, len(each), options.block)]
