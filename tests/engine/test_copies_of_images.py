@@ -114,4 +114,23 @@ def test_correlations_of_unrelated_features_are_those_in_another_order(tmp_path:
     run, _ = recorded(tmp_path / "wide.zarr", wide, images % 2, ["test"] * 192, images % 12)
     found = similarity(run, samples=192)
     assert np.isnan(found["cca"]).all()
-    assert set(reasons(found, "svcca").values.ravel()) == {"no more probes than variables"}
+    assert (why := reasons(found, "svcca")) is not None
+    assert set(why.values.ravel()) == {"no more probes than variables"}
+
+
+def test_copies_add_no_dimension_and_take_none(tmp_path: Path) -> None:
+    """Isotropic in six dimensions: as many images as there are without copies, and of few nothing that is far off."""
+    rng, found = np.random.default_rng(0), {}
+    for count in (6, 72):
+        images = np.repeat(np.arange(count), 8)
+        features = [1 + rng.normal(size=(count, 6))[images] + 0.3 * rng.normal(size=(8 * count, 6)) for _ in range(8)]
+        path = tmp_path / f"{count}.zarr"
+        run, _ = recorded(path, features, images % 2, ["test"] * (8 * count), images)
+        found[count] = representation(run, samples=8 * count)
+    assert found[72].attrs.get("used", found[72]["used"].item()) == 72
+    assert float(found[72]["manifold_dimension"].mean()) == pytest.approx(6.1, abs=0.4)  # it was 4.7
+    assert float(found[72]["two_nn"].mean()) == pytest.approx(5.6, abs=0.8)
+    assert float(found[72]["manifold_capacity"].mean()) == pytest.approx(2 / 2 / 6, abs=0.06)
+    assert np.isnan(found[6]["manifold_dimension"]).all()
+    assert (why := reasons(found[6], "manifold_dimension")) is not None
+    assert set(why.values.ravel()) == {"a class has too few probes"}
