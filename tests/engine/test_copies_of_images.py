@@ -134,3 +134,17 @@ def test_copies_add_no_dimension_and_take_none(tmp_path: Path) -> None:
     assert np.isnan(found[6]["manifold_dimension"]).all()
     assert (why := reasons(found[6], "manifold_dimension")) is not None
     assert set(why.values.ravel()) == {"a class has too few probes"}
+
+
+def test_isotropic_features_of_copies_have_the_measure_of_that_many_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = np.repeat(np.arange(30), 10)
+    features = [rng.normal(size=(30, 12))[images] + 0.05 * rng.normal(size=(300, 12)) for _ in range(20)]
+    run, _ = recorded(tmp_path / "run.zarr", features, images % 3, ["test"] * 300, images, classes=3)
+    found = richness(run)
+    assert float(found["low_rank_isotropic"].mean()) == pytest.approx(float(found["low_rank"].mean()), abs=0.02)
+    # Outputs of three images hold any features, however many copies there are.
+    few = rng.normal(size=(3, 12))[images % 3] + 1e-9 * rng.normal(size=(300, 12))
+    run, _ = recorded(tmp_path / "few.zarr", [few], images % 2, ["test"] * 300, images % 3, classes=3)
+    assert (why := reasons(richness(run), "low_rank")) is not None
+    assert set(why.values.ravel()) == {"too few samples"}

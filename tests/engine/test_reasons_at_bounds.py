@@ -572,7 +572,7 @@ def test_richness_needs_features_and_outputs_that_vary_and_more_probes_than_dire
     def said(x: NDArray[Any], f: NDArray[Any]) -> str:
         with np.errstate(invalid="ignore"):
             moments = accumulate(np.asarray(x, float), outputs=np.asarray(f, float))
-        found, why = richness_cell._low_rank(moments, options)
+        found, why = richness_cell._low_rank(moments, options, int(moments.count))
         assert (found is None) == bool(why)
         return why
 
