@@ -45,7 +45,7 @@ def recorded(
 
 def test_no_linear_probe_tells_copies_of_the_images_that_it_was_fitted_to(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    images, steps = 60, 12
+    images, steps = 60, 8
     plain = [rng.normal(size=(images, 100)) for _ in range(steps)]
     labels = np.tile(rng.permutation(np.arange(images) % 2), 2)
     run, model = recorded(
@@ -127,7 +127,7 @@ def test_copies_add_no_dimension_and_take_none(tmp_path: Path) -> None:
         path = tmp_path / f"{count}.zarr"
         run, _ = recorded(path, features, images % 2, ["test"] * (8 * count), images)
         found[count] = representation(run, samples=8 * count)
-    assert found[72].attrs.get("used", found[72]["used"].item()) == 72
+    assert found[72]["used"].values.tolist() == [72]
     assert float(found[72]["manifold_dimension"].mean()) == pytest.approx(6.1, abs=0.4)  # it was 4.7
     assert float(found[72]["two_nn"].mean()) == pytest.approx(5.6, abs=0.8)
     assert float(found[72]["manifold_capacity"].mean()) == pytest.approx(2 / 2 / 6, abs=0.06)
