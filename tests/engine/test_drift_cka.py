@@ -127,25 +127,6 @@ def test_without_bounds_the_rest_is_the_same_and_another_package_s():
     np.testing.assert_allclose(np.maximum(without.debiased, 0), theirs, atol=1e-5)
 
 
-@pytest.mark.parametrize("sizes_of_groups", [(1, 2, 3, 1, 2), (2, 2, 2, 2), (4, 1, 1, 2), (5, 1, 2), (3, 3, 3)])
-def test_the_jackknife_leaves_out_whole_groups(sizes_of_groups):
-    groups = np.repeat(np.arange(len(sizes_of_groups)), sizes_of_groups)
-    order = np.random.default_rng(9).permutation(len(groups))
-    features, groups = draw(4, len(groups), (4, 6)), groups[order]
-    grams = Grams(2, len(groups))
-    for index, x in enumerate(features):
-        grams.put(index, x @ x.T)
-    found = grams.alignment(groups)
-    if len(groups) - max(sizes_of_groups) < 4:
-        assert np.isnan(found.low).all()
-        return
-    count = len(sizes_of_groups)
-    left_out = np.array([naive_unbiased(*(x[groups != g] for x in features)) for g in range(count)])
-    error = np.sqrt((count - 1) / count * np.square(left_out - left_out.mean()).sum())
-    assert found.high[0, 1] - found.debiased[0, 1] == pytest.approx(1.959964 * error, rel=2e-3)
-    assert found.debiased[0, 1] - found.low[0, 1] == pytest.approx(1.959964 * error, rel=2e-3)
-
-
 def test_a_scratch_file_changes_nothing(monkeypatch):
     features = draw(5, 14, (3, 6))
     inside = aligned(features)

@@ -3,7 +3,8 @@
 Kornblith, Norouzi, Lee, Hinton, "Similarity of neural network representations revisited" (2019):
 ``CKA(K, L) = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` with ``K = X X^T``. The biased HSIC is that of Gretton et al.
 (2005), ``tr(K H L H) / (n - 1)^2``; the debiased CKA takes the unbiased HSIC of Song et al. (2012), equation 5,
-instead. Intervals of the debiased CKA by the jackknife, over samples or groups of them, are our own choice.
+instead. Intervals of the debiased CKA by the jackknife over samples are our own choice. Samples must be
+independent: of several that are copies of one image all but one are to be left out, as each pair of copies is alike.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ import tempfile
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from featdyn.statistics import checks
 from featdyn.statistics.blas import one_thread
 from featdyn.statistics.resampling import Z95
 
@@ -57,11 +57,11 @@ class Grams:
         np.fill_diagonal(k, 0)
         self._outside[:, index] = k
 
-    def alignment(self, groups: ArrayLike | None = None, *, bounds: bool = True) -> Alignment:
+    def alignment(self, *, bounds: bool = True) -> Alignment:
         """Return the CKA between all pairs; ``bounds`` cost as much again, and are NaN where they are not asked for.
 
         NaN for features that do not vary, or, debiased, where fewer than four samples are there; bounds, where fewer
-        than four would be left: the jackknife leaves out the samples of one group ``(n,)`` together.
+        than four would be left by the jackknife.
         """
         n, matrices, _ = self._outside.shape
         rows = np.stack([part.sum(1, dtype=np.float64) for part in self._outside])  # (n, m): of K without its diagonal
@@ -76,29 +76,23 @@ class Grams:
         debiased = _normalised(_unbiased_hsic(n, products, squares, sums))
         error = np.full_like(debiased, np.nan)
         if bounds:
-            error = self._jackknife(debiased, products, rows, checks.groups(groups, n))
+            error = self._jackknife(debiased, products, rows)
         return Alignment(biased, debiased, debiased - Z95 * error, debiased + Z95 * error)
 
-    def _jackknife(self, full: Values, products: Values, rows: Values, member: NDArray[np.intp]) -> Values:
-        """Return the standard error of the debiased CKA, leaving out one group of samples after the other."""
-        n, units = len(rows), int(member.max()) + 1
-        if n - np.bincount(member).max() < 4:
+    def _jackknife(self, full: Values, products: Values, rows: Values) -> Values:
+        """Return the standard error of the debiased CKA, leaving out one sample after the other."""
+        n = len(rows)
+        if n < 5:
             return np.full_like(full, np.nan)
         first, second = np.zeros_like(full), np.zeros_like(full)
-        for unit in range(units):
-            mine, others = np.flatnonzero(member == unit), member != unit
-            without, left = products.copy(), rows[others]
-            for i in mine:
-                part = self._outside[i]
-                without -= 2 * _gram(part)
-                left = left - part[:, others].T
-            if len(mine) > 1:  # what lies between them was taken off twice
-                without += _gram(self._outside[mine][:, :, mine].swapaxes(0, 1).reshape(len(full), -1))
+        for i, part in enumerate(self._outside):
+            others = np.arange(n) != i
+            left = rows[others] - part[:, others].T
             single = np.ascontiguousarray(left.T, np.float32)
-            off = _normalised(_unbiased_hsic(n - len(mine), without, _gram(single), left.sum(0))) - full
+            off = _normalised(_unbiased_hsic(n - 1, products - 2 * _gram(part), _gram(single), left.sum(0))) - full
             first += off
             second += off**2
-        error: Values = np.sqrt(np.maximum((units - 1) / units * (second - first**2 / units), 0))
+        error: Values = np.sqrt(np.maximum((n - 1) / n * (second - first**2 / n), 0))
         return error
 
 

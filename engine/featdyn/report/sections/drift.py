@@ -32,8 +32,8 @@ TEXT = (
     "unbiased estimator of Song et al. (2012); 1 means the same features up to rotation, shift and scale, 0 unrelated "
     "ones.",
     "Linear probe: ridge regression of the true labels on the features of the training probes; its accuracy on "
-    "training probes leaves each out in turn. Straightness: the distance between a probe’s features at the first and "
-    "the last checkpoint over the length of their path.",
+    "training probes, or copies of them, leaves each image out in turn. Straightness: the distance between a probe’s "
+    "features at the first and the last checkpoint over the length of their path.",
 )
 CAVEAT = (
     "That these measures tell whether consistency is an artefact of convergence, the kind of linear probe and the "

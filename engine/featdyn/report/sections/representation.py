@@ -26,8 +26,8 @@ TEXT = (
     "dimension by two nearest neighbours is that of the surface on which features lie. Manifolds are the features of a "
     "class: their capacity is estimated from radius and dimension, an approximation; the mean field capacity, where it "
     "was asked for, is solved for.",
-    "The margin is that of a linear probe, fitted to the training probes, on all others; negative where it is wrong. "
-    "The table is of the last checkpoint.",
+    "The margin is that of a linear probe, fitted to the training probes without those of the same image, on all "
+    "others; negative where it is wrong. The table is of the last checkpoint.",
 )
 CAVEAT = (
     "Dimensions depend on how many probes there are: where one falls with fewer of them (half, quarter), it is not yet "

@@ -110,14 +110,18 @@ def of_moments(moments: Moments, *, centring: Centring = "outputs", tolerance: f
 
 
 def isotropic_reference(features: int, samples: int, rank: int) -> float:
-    """Return the measure of isotropic Gaussian features that are read out linearly: ``1 - sqrt(r/p) sqrt(1 + p/N)``.
+    """Return the measure of isotropic Gaussian features, ``samples`` independent ones, that are read out linearly.
 
-    Our own closed form, of r well below p and N: in simulations it is right to 0.007 with r up to a tenth of p, and
-    0.025 too low with r at 0.4 of p. NaN where r/p + r/N is not below 1, so that it cannot hold.
+    Our own closed form, with n = N - 1: ``1 - sqrt(r) (n + p - r) / sqrt(n p (n + p + 1))``, from the means of the
+    projected trace and of the squared norm of the scatter. In simulations of 5 to 64 features it was right to 0.003
+    with 30 samples or more, at any rank; of fewer it is too high, by up to 0.01 of 20 and 0.04 of 8. NaN where the rank
+    is above p or n, so that it cannot hold.
     """
-    if rank < 1 or features < 1 or samples < 1 or rank / features + rank / samples >= 1:
+    n = samples - 1
+    if rank < 1 or rank > min(features, n):
         return math.nan
-    return 1 - math.sqrt(rank / features) * math.sqrt(1 + features / samples)
+    shared = math.sqrt(rank) * (n + features - rank) / math.sqrt(n * features * (n + features + 1))
+    return max(1 - shared, 0.0)
 
 
 def paired(features: Any, others: Any, name: str) -> tuple[Values, Values]:

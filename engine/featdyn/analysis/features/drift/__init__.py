@@ -31,7 +31,8 @@ ANALYSIS = Analysis(
     source="That consistency is no artefact of convergence needs features that move (arXiv 2509.20334); which measures "
     "show it is our own choice. CKA: Kornblith et al. 2019, debiased by Song et al. 2012. Linear probes: ridge "
     "regression on labels, its penalty by exact left-out residuals (Allen 1974). Images are left out, or vary, as a "
-    "whole in every interval.",
+    "whole in every interval; CKA takes one probe of each (attribute cka_used: how many), drawn at random: our "
+    "own choice.",
     options=DriftOptions,
     variables={
         **_mean("motion", "mean of |z(t2) - z(t1)| / |z(t1)| over probes with z(t1) other than zero"),
@@ -59,7 +60,7 @@ ANALYSIS = Analysis(
             "linear_accuracy",
             "cut set t",
             "share of probes whose label (the true one, where labels in use are noisy: attribute linear_labels) a "
-            "linear probe, fitted to training probes, has right; of training probes, each image left out in turn",
+            "linear probe, fitted to training probes without those of its image, has right",
             valid_range=SHARE,
             status="linear_status",
         ),

@@ -47,7 +47,8 @@ NOT_AMONG = "training_probes_are_not_among_the_sets"
 class Similarity:
     """CKA and linear probes of a run, on the probes ``kept`` of each set.
 
-    CKA is of test probes where there are any, else of the first set; linear probes learn from training probes.
+    CKA is of test probes where there are any, else of the first set, one of each image: copies would be alike whatever
+    the features. Linear probes learn from training probes.
     """
 
     def __init__(
@@ -63,23 +64,33 @@ class Similarity:
         self._no_training = NOT_AMONG if ProbeSets.of(run).member(options.train).any() else NO_TRAINING_PROBES
         self._labels = labels if labels is not None and labels.dtype.kind in "iub" else None
         self._origins = [sets.origins[mine] for mine in kept]
+        images, places = (
+            self._origins[self._alike],
+            np.random.default_rng(options.seed).permutation(len(kept[self._alike])),
+        )
+        self._single = torch.from_numpy(np.sort(places[np.unique(images[places], return_index=True)[1]]))
         # Of each set, the places of those that have a label; -100, as in torch, is none.
         self._labelled = [
             np.flatnonzero(np.zeros(len(m)) if self._labels is None else self._labels[m] >= 0) for m in kept
         ]
 
     @property
+    def images(self) -> int:
+        """How many probes CKA is of."""
+        return len(self._single)
+
+    @property
     def task_bytes(self) -> int:
         """Bytes that :meth:`at` holds, beside batches on their way."""
         cuts, train = self._parts.cuts, 0 if self._train is None else len(self._kept[self._train])
         probes, widest = sum(map(len, self._kept)), 4 * max(prod(cut.shape) for cut in cuts)
-        gram = 4 * len(self._kept[self._alike]) ** 2
+        gram = 4 * self.images**2
         return probes * (self._parts.sample_bytes + 2 * widest) + len(cuts) * gram + FIT * 8 * train**2
 
     @property
     def result_bytes(self) -> int:
         """Bytes that :meth:`collect` holds."""
-        n, matrices = len(self._kept[self._alike]), len(self._parts.cuts) * len(self._parts.states)
+        n, matrices = self.images, len(self._parts.cuts) * len(self._parts.states)
         return min(4 * matrices * n**2, cka.HELD) + 4 * 8 * n**2 + 12 * 8 * matrices**2
 
     def at(self, t: int) -> list[Found]:
@@ -89,10 +100,10 @@ class Similarity:
         while features:
             z: Sequence[Tensor] = torch.split(features.pop(0).flatten(1), [len(mine) for mine in self._kept])
             flaws = [_flaw(part) for part in z]
-            alike, n = flaws[self._alike], len(z[self._alike])
-            gram = np.zeros((n, n), np.float32)
+            single = z[self._alike][self._single.to(z[self._alike].device)]
+            alike, gram = _flaw(single), np.zeros((self.images, self.images), np.float32)
             if not alike:  # by its own mean, from which that of other sets may be far away
-                gram = _own(_centred(z[self._alike], _mean(z[self._alike]))[0])
+                gram = _own(_centred(single, _mean(single))[0])
             untrained = self._untrained(flaws)
             right, penalty = [np.zeros(0, bool)] * len(z), np.nan
             if train is not None and not untrained:
@@ -108,7 +119,8 @@ class Similarity:
                         said = probe.left_out
                         if s != train:  # in its own unit, as another set's may be far from the training set's
                             other, of_other = _centred(part, mean)
-                            said = probe.predict(np.ldexp(_inner(other, own).astype(np.float64), of_other - unit))
+                            inner = np.ldexp(_inner(other, own).astype(np.float64), of_other - unit)
+                            said = probe.predict(inner, self._origins_of(s))
                         right[s] = said == self._labels_of(s)
             wrong = [untrained or (NOT_FINITE if flaw == NOT_FINITE else "") for flaw in flaws]
             wrong = [why or ("" if len(mine) else NO_LABELS) for why, mine in zip(wrong, self._labelled, strict=True)]
@@ -140,7 +152,7 @@ class Similarity:
         shape = cuts, len(sizes), steps
         accuracy, status = np.full((3, *shape), np.nan), Status(("cut", "set", "t"), shape)
         penalty, fitted = np.full((cuts, steps), np.nan), Status(("cut", "t"), (cuts, steps))
-        grams, flaws = cka.Grams(cuts * steps, sizes[self._alike]), np.full((cuts, steps), "", dtype=object)
+        grams, flaws = cka.Grams(cuts * steps, self.images), np.full((cuts, steps), "", dtype=object)
         for t, of_cuts in enumerate(found):
             for c, mine in enumerate(of_cuts):
                 grams.put(c * steps + t, mine.gram)
@@ -162,15 +174,12 @@ class Similarity:
 
     def _alignment(self, grams: cka.Grams, flaws: NDArray[np.object_]) -> xr.Dataset:
         cuts, steps = flaws.shape
-        found = grams.alignment(self._origins[self._alike])
-        images = np.bincount(np.unique(self._origins[self._alike], return_inverse=True)[1])
-        n, left = int(images.sum()), int(images.sum() - images.max())
-        result = xr.Dataset()
+        found, n, result = grams.alignment(), self.images, xr.Dataset()
         for name, explained, least, values in (
             ("cka", "cka_status", n >= 2, found.biased),
             ("cka_debiased", "cka_debiased_status", n >= 4, found.debiased),
-            ("cka_debiased_low", "cka_interval_status", left >= 4, found.low),
-            ("cka_debiased_high", "cka_interval_status", left >= 4, found.high),
+            ("cka_debiased_low", "cka_interval_status", n >= 5, found.low),
+            ("cka_debiased_high", "cka_interval_status", n >= 5, found.high),
         ):
             square = values.reshape(cuts, steps, cuts, steps).transpose(0, 2, 1, 3)
             status = Status(ACROSS, square.shape)

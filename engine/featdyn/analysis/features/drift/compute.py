@@ -44,7 +44,9 @@ def drift(context: Context[DriftOptions]) -> xr.Dataset:
     )
     if "split" in coords:
         result = result.assign_coords(split=("probe", coords["split"].values))
-    return result.assign_attrs(cka_set=tasks.similarity.name, linear_labels=tasks.similarity.labels)
+    return result.assign_attrs(
+        cka_set=tasks.similarity.name, cka_used=tasks.similarity.images, linear_labels=tasks.similarity.labels
+    )
 
 
 def plan(run: Run, tasks: _Tasks) -> Plan:

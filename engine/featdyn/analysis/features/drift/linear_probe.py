@@ -2,11 +2,13 @@
 
 Ridge regression of one-hot labels with an intercept, solved on the training probes' Gram matrix, since there are mostly
 fewer probes than features. One eigendecomposition serves every penalty, and gives the exact leave-one-out residuals by
-which the penalty is chosen (Allen's PRESS, 1974).
+which the penalty is chosen (Allen's PRESS, 1974). What is left out is judged with the shares of the classes among all
+training probes: our own choice, since where they are equal the own class would be the rarest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,18 +32,39 @@ class Probe:
     intercept: Values  # (class,)
     penalty: float  # in units of the mean squared norm
     left_out: NDArray[np.int64]  # prediction for each training sample of the probe that was fitted without its group
+    groups: NDArray[np.int64]  # (training sample,), as they were given
+    residuals: Values  # (training sample, class), of the regression without its group
+    shares: Values  # (training sample, class), by how much leaving out its group makes the classes' shares smaller
+    values: Values  # (n,), eigenvalues of the Gram matrix
+    vectors: Values  # (training sample, n), its eigenvectors less their means
+    shrunk: Values  # (n,), 1 / (eigenvalue + penalty)
 
-    def predict(self, gram: NDArray[np.float32] | Values) -> NDArray[np.int64]:
+    def predict(self, gram: NDArray[np.float32] | Values, groups: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """Return the class of each sample, from its inner products ``(n, training sample)`` with the training samples.
 
-        Features are those of :func:`fit`: centred by the training samples' mean.
+        Features are those of :func:`fit`: centred by the training samples' mean. A sample of one of its ``groups`` is
+        judged by the probe that was fitted without that group.
         """
-        found: NDArray[np.int64] = self.classes[self.scores(gram).argmax(1)]
+        found: NDArray[np.int64] = self.classes[self.scores(gram, groups).argmax(1)]
         return found
 
-    def scores(self, gram: NDArray[np.float32] | Values) -> Values:
-        """Return what each class is given ``(n, class)``, of which the largest decides."""
-        return np.asarray(gram @ self.weights + self.intercept)
+    def scores(self, gram: NDArray[np.float32] | Values, groups: NDArray[np.int64] | None = None) -> Values:
+        """Return what each class is given ``(n, class)``, of which the largest decides; ``groups`` as above."""
+        found = np.asarray(gram @ self.weights + self.intercept)
+        for mine, change, of_intercept in self.without(groups):
+            found[mine] += gram[mine] @ self.vectors @ change + of_intercept
+        return found
+
+    def without(self, groups: NDArray[np.int64] | None) -> Iterator[tuple[NDArray[np.intp], Values, Values]]:
+        """Yield, for each group of these that was fitted to, its places and what fitting without it changes.
+
+        By how much the rows change, in the basis of ``vectors`` ``(n, class)``, and the intercept. The probe without a
+        group is the one whose labels there are the left-out predictions; classes keep their shares.
+        """
+        for group in [] if groups is None else np.intersect1d(groups, self.groups):
+            there, mine = np.flatnonzero(self.groups == group), np.flatnonzero(groups == group)
+            change = self.shrunk[:, None] * (self.vectors[there].T @ self.residuals[there])
+            yield mine, -change, self.shares[there[0]] - self.residuals[there].sum(0) / len(self.groups)
 
 
 def fit(
@@ -68,7 +91,7 @@ def fit(
     values, vectors = eigh(np.asarray(gram, np.float64))
     values, turned = np.maximum(values, 0), vectors.T @ (wanted - intercept)
     unit = values.mean() or 1.0
-    best: tuple[float, float, Values, Values] | None = None
+    best: tuple[float, float, Values, Values, Values] | None = None
     for penalty in PENALTIES:
         shrunk = 1 / (values / unit + penalty)
         residuals = penalty * (vectors @ (shrunk[:, None] * turned))
@@ -80,7 +103,13 @@ def fit(
             left_out[mine] = np.linalg.solve(of_group + 1e-12 * np.eye(len(mine)), residuals[mine])
         press = float((left_out**2).sum())
         if best is None or press < best[0]:
-            best = press, float(penalty), residuals / (penalty * unit), wanted - left_out
+            best = press, float(penalty), residuals / (penalty * unit), left_out, shrunk / unit
     assert best is not None
-    _, penalty, weights, predicted = best
-    return Probe(classes, weights, intercept, penalty, classes[predicted.argmax(1)])
+    _, penalty, weights, off, shrunk = best
+    # With its own class rarer for being left out, a sample that features tell nothing of would never be right.
+    size = np.bincount(group)[group][:, None]
+    shares: Values = np.stack([np.bincount(group, each) for each in (wanted - intercept).T], 1)[group] / (n - size)
+    said = classes[(wanted - off + shares).argmax(1)]
+    given = group if groups is None else groups
+    less_mean = np.asarray(vectors - vectors.mean(0))
+    return Probe(classes, weights, intercept, penalty, said, given, off, shares, values, less_mean, shrunk)

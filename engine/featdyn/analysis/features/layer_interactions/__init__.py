@@ -34,7 +34,8 @@ ANALYSIS = Analysis(
                       "players, bit i being player i", status="status"),
         "v_output": Variable("t probe subset", "log-odds of the true class by the network", status="output_status"),
         "region": Variable("probe player", "number of the patch (row by row), word, ... that is the player"),
-        "loss": Variable(OF_SETS, "mean cross-entropy of the linear probe, of probes that are not masked",
+        "loss": Variable(OF_SETS, "mean cross-entropy of the linear probe, of probes that are not masked (images that "
+                         "it is fitted to, and copies of them in any set, are not held out)",
                          status="set_status"),
         "overlap": Variable(f"{OF_SETS} order", "strength that layer and output share", status="set_status"),
         "forget": Variable(f"{OF_SETS} order", "strength that only the layer has", status="set_status"),

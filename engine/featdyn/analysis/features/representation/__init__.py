@@ -54,7 +54,7 @@ GROUPS: dict[str, Measures] = {
 """Which variables each status explains."""
 
 
-MARGIN = "margin of a linear probe on held-out probes"
+MARGIN = "margin of a linear probe on held-out probes, that of an image it is fitted to without it"
 MEAN_FIELD = "mean field capacity of the classes together: how many for each dimension a plane tells apart"
 
 
@@ -86,11 +86,12 @@ ANALYSIS = Analysis(
     "Hurley and Rickard 2009. Hoyer 2004. TwoNN: Facco et al. 2017, by maximum likelihood. Manifolds: Chung et al. "
     "2018, Sorscher et al. 2022; mean field capacity as in the former, with margin 0 and classes taken as "
     "uncorrelated. Margin: a linear probe is fitted to the training probes; f_y less the largest other, over the "
-    "length of the difference of the two rows (after arXiv 2606.09658). Our own choice: that length, ridge "
-    "regression as the linear probe, the range of the power law, 30 neighbours and 95 %, that positions of maps and "
-    "tokens are averaged, means over classes. The dimension of a manifold is from unbiased estimates of the "
-    "traces of its covariance and of the square of that, so that it does not grow with the number of probes. The "
-    "intrinsic dimension depends on the number of probes, so that it is given for fewer too.",
+    "length of the difference of the two rows (after arXiv 2606.09658). Our own choice: one probe of each "
+    "image is taken (coordinate used: how many), that length, ridge regression as the linear probe, the range of the "
+    "power law, 30 neighbours and 95 %, that positions of maps and tokens are averaged, means over classes. The "
+    "dimension of a manifold is from unbiased estimates of the "
+    "traces of its covariance and of the square of that, so that it does not grow with the number of probes; a class "
+    "needs 8. The intrinsic dimension depends on the number of probes, so that it is given for fewer too.",
     options=RepresentationOptions,
     variables={
         **{

@@ -30,10 +30,11 @@ COPIES = 5
 
 
 def representation(context: Context[RepresentationOptions]) -> xr.Dataset:
-    """Measure some probes of each set at every recorded layer and checkpoint."""
+    """Measure some probes of each set, one of each image, at every recorded layer and checkpoint."""
     run, sets, options = context.run, context.sets, context.options
     specs = recorded(run, options.layers, "activation")
-    kept = sets.choose(run, options.samples, options.seed)
+    # Copies are near each other, and vary in fewer directions, than that many images.
+    kept = sets.choose(run, options.samples, options.seed, per_origin=True)
     shape, widths = (len(specs), len(kept), run.checkpoints), [variables(spec) for spec in specs]
     names = [name for held in GROUPS.values() for name in held]
     more: tuple[tuple[str, ...], tuple[str, ...]] = (CAPACITY, OF_CAPACITY) if options.capacity_draws else ((), ())

@@ -26,6 +26,7 @@ class Reader:
     mean: Values
     unit: float
     probe: Probe
+    labels: NDArray[np.int64]
     apart: Values  # (C, C), length of the difference of two classes' rows
 
     @classmethod
@@ -48,24 +49,32 @@ class Reader:
         probe = fit(gram, labels, origins)
         rows = probe.weights.T @ gram @ probe.weights  # inner products of the rows
         size = rows.diagonal()
-        return cls(z, mean, unit, probe, np.sqrt(np.maximum(size[:, None] + size - 2 * rows, 0)))
+        return cls(z, mean, unit, probe, labels, np.sqrt(np.maximum(size[:, None] + size - 2 * rows, 0)))
 
     def margins(self, x: Values, labels: NDArray[np.int64], origins: NDArray[np.int64]) -> tuple[dict[str, float], str]:
-        """Return mean margin with its interval and the share above zero, of probes with a label that was learned."""
+        """Return mean margin with its interval and the share above zero, of probes with a label that was learned.
+
+        A probe of an image that was learned from is judged by what is learned without it.
+        """
         place = np.searchsorted(self.probe.classes, labels)
         place = np.where(place < len(self.probe.classes), place, 0)
         known = self.probe.classes[place] == labels
+        for mine, _, _ in self.probe.without(origins):
+            known[mine] &= np.isin(labels[mine], self.labels[self.probe.groups != origins[mine[0]]])
         if not known.any():
             return {}, UNSEEN if (labels >= 0).any() else NO_LABELS
         place, z = place[known], (x[known] - self.mean) / self.unit
-        scores = self.probe.scores(z @ self.features.T)
+        scores = self.probe.scores(z @ self.features.T, origins[known])
         largest = float(self.apart.max())
         if not largest > 1e-9:
             return {}, WITHOUT_ROWS
         own, others = scores[np.arange(len(z)), place], scores.copy()
         others[np.arange(len(z)), place] = -np.inf
         rival = others.argmax(1)
-        length = self.apart[place, rival]
+        length, rows = self.apart[place, rival], self.probe.vectors.T @ self.probe.weights
+        for mine, change, _ in self.probe.without(origins[known]):
+            apart = (rows + change)[:, place[mine]] - (rows + change)[:, rival[mine]]
+            length[mine] = np.sqrt(self.probe.values @ apart**2)
         usable = length > 1e-9 * largest
         if not usable.any():
             return {}, WITHOUT_ROWS

@@ -47,8 +47,9 @@ ANALYSIS = Analysis(
     question="do features carry the learned function alone, or much that it does not use?",
     source="Low-rank measure and feature metrics: Nam et al., arXiv 2410.04264, whose full text was not at hand. Our "
     "own choice: outputs are centred before projecting, directions below 1e-6 of the largest do not count, explicit "
-    "formulas of the metrics, the value of isotropic features that stands beside the measure, positions of maps and "
-    "tokens are averaged, outputs with several axes count as one vector, intervals leave out whole images in a few "
+    "formulas of the metrics, the value of isotropic features that stands beside the measure (of as many independent "
+    "probes as there are images, copies being taken to be alike), positions of maps and tokens are averaged, "
+    "outputs with several axes count as one vector, intervals leave out whole images in a few "
     "folds, of each class its share where a set has equally many of each, and what ends BatchNorm's names is no "
     "weight. Few probes make the measure smaller: 4 for each feature are advised.",
     options=RichnessOptions,
@@ -58,7 +59,7 @@ ANALYSIS = Analysis(
         ),
         "low_rank_isotropic": Variable(
             CELLS,
-            "the low-rank measure of isotropic features of this width, number of probes and output rank",
+            "the low-rank measure of isotropic features of this width, number of images and output rank",
             valid_range=SHARE,
             status="isotropic_status",
         ),

@@ -19,6 +19,7 @@ from featdyn.statistics.alignment.spectrum import entropy_rank
 from featdyn.statistics.richness import (
     LowRank,
     feature_metrics_of_moments,
+    isotropic_reference,
     kernel_deviation_of_moments,
     low_rank_of_moments,
 )
@@ -52,6 +53,7 @@ class State:
     specs: list[ArraySpec]
     names: list[str]  # of the sets
     members: list[NDArray[np.bool_]]  # (probe,) for each set
+    images: list[int]  # of each set
     folds: list[NDArray[np.intp]]  # (probe,) for each set
     targets: Targets
     options: RichnessOptions
@@ -99,10 +101,12 @@ def _cell(state: State, at: tuple[int, int], total: Moments, parts: list[Moments
     (c, s), run, wanted = at, state.run, state.targets
     width, goals, kept = outputs(run), wanted.values.shape[1], keeps_moments(run)
     said, goal = _only(total, 0, width), _only(total, width, goals)
-    low_rank, flawed = _low_rank(said, state.options)
+    low_rank, flawed = _low_rank(said, state.options, state.images[s])
     if flawed:
         return {}, dict.fromkeys(STATUSES, flawed)
     assert low_rank is not None
+    # Copies vary as one: by their own number features of few images would look less isotropic than they are.
+    reference = isotropic_reference(low_rank.features, state.images[s], low_rank.rank)
     first = None if kept else _only(total, width + goals, None)
     first_flawed = NOT_KEPT if first is None else _first_flaw(first)
     target_flaw = _target_flaw(wanted, state.members[s], goal)
@@ -119,7 +123,7 @@ def _cell(state: State, at: tuple[int, int], total: Moments, parts: list[Moments
     )
     values: dict[str, Any] = {
         "low_rank": low_rank.value,
-        "low_rank_isotropic": low_rank.reference,
+        "low_rank_isotropic": reference,
         "output_rank": low_rank.rank,
         "effective_dimension": metrics.effective_dimension,
     }
@@ -134,7 +138,7 @@ def _cell(state: State, at: tuple[int, int], total: Moments, parts: list[Moments
         if np.isfinite(deviation.cosine):
             values["kernel_cosine"], cosine_flawed = deviation.cosine, ""
     reasons = {
-        "isotropic_status": BEYOND if np.isnan(low_rank.reference) else "",
+        "isotropic_status": BEYOND if np.isnan(reference) else "",
         "target_status": target_flaw,
         "kernel_status": first_flawed,
         "cosine_status": cosine_flawed,
@@ -168,7 +172,7 @@ def _folded(state: State, item: tuple[int, range, int]) -> list[list[Moments]]:
     return folded(run, state.specs[c], t, members, folds, beside)
 
 
-def _low_rank(said: Moments, options: RichnessOptions) -> tuple[LowRank | None, str]:
+def _low_rank(said: Moments, options: RichnessOptions, images: int) -> tuple[LowRank | None, str]:
     """Return the low-rank measure of features and outputs, or why there is none."""
     reason = flaw(said)
     of_outputs = flaw(Moments(said.count, said.output_mean, said.output_scatter))
@@ -177,14 +181,14 @@ def _low_rank(said: Moments, options: RichnessOptions) -> tuple[LowRank | None, 
     if reason:
         return None, reason
     found = low_rank_of_moments(said, centring=options.centring, tolerance=options.tolerance)
-    # Outputs that span all directions of so few probes hold any features whatever.
-    return (None, FEW) if found.rank >= found.samples - 1 else (found, "")
+    # Outputs that span all directions of so few images hold any features whatever.
+    return (None, FEW) if found.rank >= images - 1 else (found, "")
 
 
 def _bounded(moments: Moments, width: int, goals: int, options: RichnessOptions) -> dict[str, float]:
     """Return what has an interval, of the moments without one fold; NaN where there is none."""
     said, first = _only(moments, 0, width), _only(moments, width + goals, None)
-    low_rank, _ = _low_rank(said, options)
+    low_rank, _ = _low_rank(said, options, int(said.count))
     if low_rank is None:
         return dict.fromkeys(BOUNDED, np.nan)
     values = np.maximum(np.asarray(eigvalsh(said.second)), 0.0)

@@ -52,7 +52,8 @@ def richness(context: Context[RichnessOptions]) -> xr.Dataset:
     context.admit(plans[together, keeps])
     groups = [range(s, min(s + together, len(members))) for s in range(0, len(members), together)]
     lost, items = [vanished(run, spec) for spec in specs], list(product(range(len(specs)), groups, range(steps)))
-    state = State(run, specs, sets.names, members, folds, wanted, options, FirstVectors(run, keeps))
+    images = [len(np.unique(sets.origins[member])) for member in members]
+    state = State(run, specs, sets.names, members, images, folds, wanted, options, FirstVectors(run, keeps))
     with context.stage(state) as stage:
         for (c, group, t), of_sets in zip(items, context.each(stage.map(cells, items)), strict=True):
             for s, of_set in zip(group, of_sets, strict=True):

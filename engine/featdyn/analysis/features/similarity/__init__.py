@@ -39,7 +39,7 @@ def _variables() -> dict[str, Variable]:
     }
     for name, words in CCA.items():
         found[f"{name}_shuffled"] = Variable(
-            ACROSS, f"{words}, of images in another order", valid_range=SHARE, status=f"{name}_status"
+            ACROSS, f"{words}, of probes in another order", valid_range=SHARE, status=f"{name}_status"
         )
     return found
 
@@ -50,9 +50,10 @@ ANALYSIS = Analysis(
     question="how alike are any two layers at any two checkpoints, by measures other than CKA?",
     source="SVCCA: Raghu et al. 2017. PWCCA: Morcos et al. 2018. Shapes: Williams et al. 2021. RSA: Kriegeskorte et "
     "al. 2008. Neighbours: as in ReSi. Information imbalance: Glielmo et al. 2022. Of the set of unseen probes, or "
-    "the first (attribute similarity_set). Our own choice: positions of maps and tokens are averaged, directions "
+    "the first (attribute similarity_set). Our own choice: one probe of each image is taken (attribute used: how "
+    "many), positions of maps and tokens are averaged, directions "
     "below 1e-6 of the largest, or that rounding to the stored type may leave, do not count, distances that are equal "
-    "but for rounding are ties, and canonical correlations stand beside those of images in another order, as they rise "
+    "but for rounding are ties, and canonical correlations stand beside those of probes in another order, as they rise "
     "with the number of variables. CKA is in drift.",
     options=SimilarityOptions,
     variables=_variables(),

@@ -38,16 +38,17 @@ class State:
     specs: list[ArraySpec]
     kept: NDArray[np.intp]  # places of the probes
     options: SimilarityOptions
-    origins: NDArray[np.int64]  # of these probes
     lost: NDArray[np.bool_]  # (layer, checkpoint), features that vanished in float16
     read: list[Features] | None = None  # of every layer and checkpoint, where they are kept
 
 
 def similarity(context: Context[SimilarityOptions]) -> xr.Dataset:
-    """Compare any two layers at any two checkpoints, on some probes of the unseen set."""
+    """Compare any two layers at any two checkpoints, on some probes of the unseen set, one of each image."""
     run, sets, options = context.run, context.sets, context.options
     s = sets.index(options.test) or 0
-    specs, kept = recorded(run, options.layers, "activation"), sets.choose(run, options.samples, options.seed)[s]
+    specs = recorded(run, options.layers, "activation")
+    # Of copies, correlations would be near 1 and neighbours the same whatever the features.
+    kept = sets.choose(run, options.samples, options.seed, per_origin=True)[s]
     lost = np.array([vanished(run, spec)[:, kept].mean(1) > 0.5 for spec in specs])  # (layer, checkpoint)
     steps, each = run.checkpoints, list(product(range(len(specs)), range(run.checkpoints)))
     spans = [range(i, min(i + options.block, len(each))) for i in range(0, len(each), options.block)]
@@ -58,7 +59,7 @@ def similarity(context: Context[SimilarityOptions]) -> xr.Dataset:
     plans = [plan(run, specs, kept, len(items), options.block, cells.nbytes, once=once) for once in (True, False)]
     once = plans[0].fits(limits)
     context.admit(plans[0] if once else plans[1])
-    state = State(run, specs, kept, options, sets.origins[kept], lost)
+    state = State(run, specs, kept, options, lost)
     if once:
         with context.stage(state) as stage:
             state = replace(state, read=[*context.each(stage.map(_features, range(len(each))))])
@@ -114,8 +115,7 @@ def _block(state: State, item: tuple[range, range]) -> dict[tuple[int, int], Fou
 def _ready(state: State, i: int) -> Ready:
     c, t = divmod(i, state.run.checkpoints)
     x = _features(state, i) if state.read is None else state.read[i]
-    rounded, flaw = roundoff(state.specs[c].dtype), VANISHED if state.lost[c, t] else ""
-    return Ready.of(x, state.options.seed, rounded, flaw, state.origins)
+    return Ready.of(x, state.options.seed, roundoff(state.specs[c].dtype), VANISHED if state.lost[c, t] else "")
 
 
 def _features(state: State, i: int) -> Features:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from featdyn.analysis.features.similarity import MEASURES
 from featdyn.analysis.inputs.layer_vectors import EPS
 from featdyn.analysis.status import DEAD, FEW, NOT_FINITE
-from featdyn.statistics.resampling import dealt
 from featdyn.statistics.similarity.cca import Basis, canonical
 from featdyn.statistics.similarity.neighbours import first, imbalance, neighbours, overlap, squared
 from featdyn.statistics.similarity.paired import scaled
@@ -36,7 +35,7 @@ class Ready:
     """One representation of the chosen probes."""
 
     flaw: str
-    order: NDArray[np.intp]  # of another image for each: places of probes
+    order: NDArray[np.intp]  # another order of the probes
     unit: Values  # (n, min(n, p)), centred, of length 1, of more variables than probes in its own directions
     features: Values  # (n, p), as they are
     basis: Basis
@@ -46,11 +45,9 @@ class Ready:
     places: NDArray[np.float32]  # (n, n), ranks of each probe's distances
 
     @classmethod
-    def of(
-        cls, x: Values, seed: int, rounded: float, flaw: str = "", origins: NDArray[np.int64] | None = None
-    ) -> Ready:
+    def of(cls, x: Values, seed: int, rounded: float, flaw: str = "") -> Ready:
         """Make it of features ``(n, p)``, of numbers rounded by a share; ``flaw`` says what is known to be wrong."""
-        order, none = dealt(len(x), seed, origins), np.zeros((0, 0))
+        order, none = np.random.default_rng(seed).permutation(len(x)), np.zeros((0, 0))
         flaw = flaw or _flaw(x)
         if flaw:
             nobody = none.astype(bool)
@@ -75,7 +72,7 @@ def compared(a: Ready, b: Ready) -> Found:
     for name, share, weighted in (("cca", 1.0, False), ("svcca", SHARE, False), ("pwcca", 1.0, True)):
         x, y = (part.basis if share == 1 else part.basis.leading(share) for part in (a, b))
         features = a.features if weighted else None
-        for key, other in ((name, y), (f"{name}_shuffled", _reordered(y, a.order))):
+        for key, other in ((name, y), (f"{name}_shuffled", Basis(y.vectors[a.order], y.values))):
             found = canonical(x, other, features)
             if found is None:
                 reasons[f"{name}_status"] = VARIABLES
@@ -93,14 +90,6 @@ def compared(a: Ready, b: Ready) -> Found:
     else:
         values["jaccard"] = alike
     return values, reasons
-
-
-def _reordered(basis: Basis, order: NDArray[np.intp]) -> Basis:
-    """Return the basis of its rows in another order; some stand twice where images have different numbers of copies."""
-    rows = basis.vectors[order]
-    if not basis.values.size or (np.bincount(order) == 1).all():
-        return Basis(rows, basis.values)
-    return Basis.of(rows * basis.values)
 
 
 def _turned(basis: Basis) -> Values:
