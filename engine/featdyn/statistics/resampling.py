@@ -211,30 +211,6 @@ def effective_groups(groups: ArrayLike | None, size: int) -> float:
     return float(worth(size, np.square(np.bincount(checks.groups(groups, size))).sum()))
 
 
-def dealt(size: int, seed: int | list[int], groups: ArrayLike | None = None) -> NDArray[np.intp]:
-    """Return ``(size,)``, whose label or row each sample is dealt: groups are shuffled whole, for nulls.
-
-    See :func:`exchanged`.
-    """
-    member = checks.groups(groups, size)
-    return exchanged(member, np.random.default_rng(seed).permutation(int(member.max(initial=-1)) + 1))
-
-
-def exchanged(member: NDArray[np.intp], source: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return ``(N,)``, which sample each is given where the g-th group that comes has what ``source[g]`` names.
-
-    The k-th of a group is given the k-th of the other, from the first on again where there are fewer: a permutation
-    where groups are equally large.
-    """
-    member = np.argsort(np.argsort(np.unique(member, return_index=True)[1]))[member]  # numbered as they come
-    sizes, order = np.bincount(member), np.argsort(member, kind="stable")
-    starts = np.cumsum(sizes) - sizes
-    place = np.empty(len(member), np.intp)
-    place[order] = np.arange(len(member)) - starts[member[order]]
-    other = source[member]
-    return order[starts[other] + place % sizes[other]]
-
-
 def group_sums(x: Values, member: NDArray[np.intp]) -> Values:
     """Return the sums ``(..., group)`` of values ``(..., N)`` over the samples of each group ``member (N,)``."""
     order = np.argsort(member, kind="stable")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from featdyn.statistics import resampling
+from featdyn.statistics import dealing, resampling
 from featdyn.statistics.repeats import mean_difference, mean_estimate
 from tests.engine.statistics.stretched import units_of
 from tests.strategies import sizes
@@ -276,7 +276,7 @@ def test_what_is_dealt_is_of_whole_groups(groups):
     member = np.unique(np.arange(6) if groups is None else groups, return_inverse=True)[1]
     sizes, often = np.bincount(member), np.zeros((6, 6))
     for seed in range(300):
-        dealt = resampling.dealt(6, seed, groups)
+        dealt = dealing.dealt(6, seed, groups)
         for g in range(len(sizes)):
             mine, (source,) = dealt[member == g], set(member[dealt[member == g]].tolist())
             assert mine.tolist() == np.resize(np.flatnonzero(member == source), sizes[g]).tolist()

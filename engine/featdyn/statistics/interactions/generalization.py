@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from featdyn.statistics import checks
+from featdyn.statistics.dealing import exchanged
 from featdyn.statistics.interactions.extraction import AndOr
 from featdyn.statistics.interactions.ratio_of_sums import drawn, ratio_of_sums
 from featdyn.statistics.interactions.strength import Chosen, salient, strength_by_order
 from featdyn.statistics.interactions.subsets import Values, by_order
-from featdyn.statistics.resampling import Interval, exchanged
+from featdyn.statistics.resampling import Interval
 
 Need: TypeAlias = Literal["one", "majority", "all"]
 

@@ -24,7 +24,8 @@ from featdyn.analysis.inputs.targets import UNKNOWN
 from featdyn.analysis.status import FEW, NOT_FINITE, ONE_CLASS
 from featdyn.classes import class_logits
 from featdyn.compute import Plan
-from featdyn.statistics.resampling import dealt, share_interval
+from featdyn.statistics.dealing import dealt
+from featdyn.statistics.resampling import share_interval
 from featdyn.statistics.richness import of_class_moments
 from featdyn.statistics.richness.collapse import misses
 from featdyn.store import ArraySpec, Run

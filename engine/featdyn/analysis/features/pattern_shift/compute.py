@@ -19,7 +19,8 @@ from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, reco
 from featdyn.analysis.status import ALIKE, FEW, NO_TRAINING_PROBES, NOT_FINITE
 from featdyn.compute import Plan
 from featdyn.errors import FeatdynError
-from featdyn.statistics.resampling import dealt, effective_groups, group_sums, mean_interval
+from featdyn.statistics.dealing import dealt
+from featdyn.statistics.resampling import effective_groups, group_sums, mean_interval
 from featdyn.statistics.rounding import roundoff
 from featdyn.store import ArraySpec, Run
 
