@@ -70,5 +70,5 @@ ANALYSIS = Analysis(
     streams=True,
     compute="featdyn.analysis.features.drift.compute:drift",
     section="featdyn.report.sections.drift:section",
-    version=3,
+    version=4,
 )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from featdyn.analysis.features.drift import DriftOptions
 from featdyn.analysis.features.drift.linear_probe import fit
+from featdyn.analysis.inputs.class_labels import grouping_labels
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, Status
@@ -59,14 +60,11 @@ class Similarity:
         coords = run.coords
         self.labels = next((name for name in ("true_label", "label") if name in coords), "")
         """The coordinate that linear probes are fitted to and judged by."""
-        labels = coords[self.labels].values if self.labels else None
         self._no_training = NOT_AMONG if ProbeSets.of(run).member(options.train).any() else NO_TRAINING_PROBES
-        self._labels = labels if labels is not None and labels.dtype.kind in "iub" else None
+        self._labels = grouping_labels(run, self.labels)
         self._origins = [sets.origins[mine] for mine in kept]
-        # Of each set, the places of those that have a label; -100, as in torch, is none.
-        self._labelled = [
-            np.flatnonzero(np.zeros(len(m)) if self._labels is None else self._labels[m] >= 0) for m in kept
-        ]
+        # Of each set, the places of those that have a label.
+        self._labelled = [np.flatnonzero(self._labels[mine] >= 0) for mine in kept]
 
     @property
     def task_bytes(self) -> int:
@@ -116,8 +114,7 @@ class Similarity:
         return found
 
     def _labels_of(self, s: int) -> NDArray[np.int64]:
-        assert self._labels is not None
-        return np.asarray(self._labels[self._kept[s][self._labelled[s]]], np.int64)
+        return np.asarray(self._labels[self._kept[s][self._labelled[s]]])
 
     def _origins_of(self, s: int) -> NDArray[np.int64]:
         return self._origins[s][self._labelled[s]]
@@ -126,7 +123,7 @@ class Similarity:
         """Return why no linear probe can be fitted, or nothing."""
         if self._train is None:
             return self._no_training
-        if self._labels is None:
+        if not any(len(mine) for mine in self._labelled):
             return NO_LABELS
         if len(np.unique(self._origins_of(self._train))) < 2:
             return FEW

@@ -21,7 +21,7 @@ class PatternShiftOptions(Trained, Layers, Sets, Seed):
 
 ANALYSIS = Analysis(
     name="pattern_shift",
-    version=2,
+    version=3,
     question="does a probe use the channels that its class used in training, and does that go with its loss?",
     source="Decision pattern shift after arXiv 2605.13148, whose text was not at hand: 1 less the cosine of a probe's "
     "channel contributions and their mean over the training probes of its class. Our own choice: contributions are "

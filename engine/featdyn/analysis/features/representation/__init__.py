@@ -80,7 +80,7 @@ class RepresentationOptions(Trained, Layers, Sets, Seed):
 
 ANALYSIS = Analysis(
     name="representation",
-    version=3,
+    version=4,
     question="how many directions, dimensions and classes does each layer tell apart, and by what margin?",
     source="Effective rank: Roy and Vetterli 2007, of singular values and, as other papers do, of variances. Gini: "
     "Hurley and Rickard 2009. Hoyer 2004. TwoNN: Facco et al. 2017, by maximum likelihood. Manifolds: Chung et al. "

@@ -12,6 +12,7 @@ from featdyn.analysis.features.representation import GROUPS, OF_DIMENSION, Repre
 from featdyn.analysis.features.representation.capacity import STATUSES as OF_CAPACITY
 from featdyn.analysis.features.representation.capacity import capacity
 from featdyn.analysis.features.representation.margin import HELD_OUT, Reader
+from featdyn.analysis.inputs.class_labels import grouping_labels
 from featdyn.analysis.inputs.layer_vectors import EPS, chosen_vectors
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, ZERO
@@ -72,9 +73,7 @@ class State:
     ) -> State:
         """Return it; labels are the true ones, where labels in use are noisy."""
         name = next((name for name in ("true_label", "label") if name in run.paths("sample")), "")
-        given = run.values(name) if name else np.full(run.schema.samples, -1)
-        labels = given.astype(np.int64) if given.dtype.kind in "iub" else np.full(len(given), -1)
-        return cls(run, specs, kept, labels, sets.origins, sets.index(options.train), options)
+        return cls(run, specs, kept, grouping_labels(run, name), sets.origins, sets.index(options.train), options)
 
 
 def cell(state: State, item: tuple[int, int]) -> list[Found]:
