@@ -37,7 +37,8 @@ def mlp(act: type[nn.Module]) -> nn.Sequential:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a run of 290 probes in two blocks; those from 256 on are beyond 6 behind the first layer."""
     path: Path = tmp_path_factory.mktemp("other") / "r.zarr"
-    inputs, labels, model = torch.randn(290, 6), torch.arange(290) % 3, mlp(nn.ReLU)
+    model, labels = mlp(nn.ReLU), torch.arange(290) % 3
+    inputs = torch.randn(290, 6, generator=torch.Generator().manual_seed(0))
     inputs[:256] /= 10
     inputs[256:] *= 30
     split = np.array(["train"] * 256 + ["test"] * 34, object)
@@ -46,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             recorder.record(step=step)
             with torch.no_grad():
                 for parameter in model.parameters():
-                    parameter += 0.1
+                    parameter.add_(0.1)
     return Run(path)
 
 

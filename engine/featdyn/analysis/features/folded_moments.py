@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.inputs.layer_vectors import EPS, pieces, vectors
 from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.rounded_away import rounded_away
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NOT_FINITE, ZERO
 from featdyn.statistics.jackknife import folds, jackknife_interval
 from featdyn.store import ArraySpec, Run
@@ -85,6 +86,13 @@ def bounds(
         found = jackknife_interval(estimate, others, bounds=valid or (0.0, np.inf))
         low, high = found.low, found.high
     return float(low), float(high), "" if np.isfinite(high) else ALIKE
+
+
+def rounded(spec: ArraySpec, moments: Moments) -> str:
+    """Return why what varies of the features is lost in rounding, or ""."""
+    if moments.count < 2:
+        return ""
+    return rounded_away(spec, np.asarray(moments.mean), moments.scatter.diagonal() / moments.count, averaged=True)
 
 
 def flaw(moments: Moments) -> str:

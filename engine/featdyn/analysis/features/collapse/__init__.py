@@ -45,7 +45,7 @@ def _variables() -> dict[str, Variable]:
 
 ANALYSIS = Analysis(
     name="collapse",
-    version=3,
+    version=4,
     question="do the features of a class meet in one point, and do these points form a simplex that decides?",
     source="Neural collapse: Papyan, Han and Donoho 2020; NC3 in the form of public code, from the outputs at the "
     "class means, so that no weights are needed. Our own choice: with classes of unequal size the centre is the mean "

@@ -52,5 +52,5 @@ ANALYSIS = Analysis(
     streams=True,
     compute="featdyn.analysis.features.density.compute:density",
     section="featdyn.report.sections.density:section",
-    version=3,
+    version=4,
 )

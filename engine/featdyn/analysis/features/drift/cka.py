@@ -17,6 +17,7 @@ from featdyn.analysis.features.drift import DriftOptions
 from featdyn.analysis.features.drift.linear_probe import fit
 from featdyn.analysis.inputs.class_labels import grouping_labels
 from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.rounded_away import vectors_rounded_away
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, Status
 from featdyn.statistics import cka
@@ -54,6 +55,7 @@ class Similarity:
     def __init__(
         self, run: Run, parts: Stitchable, sets: ProbeSets, kept: list[NDArray[np.intp]], options: DriftOptions
     ) -> None:
+        self._run = run
         self._parts, self._kept, self._names = parts, kept, sets.names
         self.name = options.test if options.test in sets.names else sets.names[0]
         self._alike, self._train = sets.names.index(self.name), sets.index(options.train)
@@ -82,11 +84,12 @@ class Similarity:
 
     def at(self, t: int) -> list[Found]:
         """Return what is found at one checkpoint for each cut: its features at all of them are in memory at once."""
-        found, train = [], self._train
+        found, train = list[Found](), self._train
         features = self._parts.features.whole(t, np.concatenate(self._kept))
         while features:
             z: Sequence[Tensor] = torch.split(features.pop(0).flatten(1), [len(mine) for mine in self._kept])
-            flaws = [_flaw(part) for part in z]
+            cut = self._parts.cuts[len(found)].name
+            flaws = [self._rounded(cut, part) or _flaw(part) for part in z]
             alike, n = flaws[self._alike], len(z[self._alike])
             gram = np.zeros((n, n), np.float32)
             if not alike:  # by its own mean, from which that of other sets may be far away
@@ -112,6 +115,12 @@ class Similarity:
             wrong = [why or ("" if len(mine) else NO_LABELS) for why, mine in zip(wrong, self._labelled, strict=True)]
             found.append(Found(gram, alike, right, wrong, penalty, untrained))
         return found
+
+    def _rounded(self, cut: str, z: Tensor) -> str:
+        if self._parts.sources[cut] != "stored":
+            return ""
+        spec, x = self._run.schema[f"layers/{cut}/activation"], z.numpy(force=True)
+        return vectors_rounded_away(spec, x, averaged=False)
 
     def _labels_of(self, s: int) -> NDArray[np.int64]:
         return np.asarray(self._labels[self._kept[s][self._labelled[s]]])
@@ -173,7 +182,7 @@ class Similarity:
             status = Status(ACROSS, square.shape)
             if not least:
                 status.mark(FEW)
-            for reason in (NOT_FINITE, DEAD):
+            for reason in dict.fromkeys((NOT_FINITE, *flaws[flaws != ""])):
                 own = flaws == reason
                 if own.any():
                     status.mark(reason, own[:, None, :, None] | own[None, :, None, :])

@@ -40,5 +40,5 @@ ANALYSIS = Analysis(
     },
     compute="featdyn.analysis.features.layer_isotropy.compute:layer_isotropy",
     section="featdyn.report.sections.layer_isotropy:section",
-    version=3,
+    version=4,
 )

@@ -15,6 +15,7 @@ from featdyn.analysis.features.representation.margin import HELD_OUT, Reader
 from featdyn.analysis.inputs.class_labels import grouping_labels
 from featdyn.analysis.inputs.layer_vectors import EPS, chosen_vectors
 from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.rounded_away import vectors_rounded_away
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, ZERO
 from featdyn.statistics.alignment.spectrum import entropy_rank
 from featdyn.statistics.representation import (
@@ -83,12 +84,14 @@ def cell(state: State, item: tuple[int, int]) -> list[Found]:
     reader: Reader | str = NO_TRAINING_PROBES
     if state.train is not None:
         mine = state.kept[state.train]
-        reader = _flaw(each[state.train]) or Reader.of(each[state.train], state.labels[mine], state.origins[mine])
+        reader = _flaw_of(state.specs[c], each[state.train]) or Reader.of(
+            each[state.train], state.labels[mine], state.origins[mine]
+        )
     return [_of_set(state, c, s, x, reader) for s, x in enumerate(each)]
 
 
 def _of_set(state: State, c: int, s: int, x: Values, reader: Reader | str) -> Found:
-    places, flawed = state.kept[s], _flaw(x)
+    places, flawed = state.kept[s], _flaw_of(state.specs[c], x)
     labels = state.labels[places]
     if flawed in (NOT_FINITE, ZERO):
         return {}, dict.fromkeys([*GROUPS, *MARGINS, *_of_capacity(state.options)], flawed)
@@ -121,6 +124,11 @@ def _of_set(state: State, c: int, s: int, x: Values, reader: Reader | str) -> Fo
 def _of_capacity(options: RepresentationOptions) -> tuple[str, ...]:
     """Return the status variables of capacity, where it is asked for."""
     return OF_CAPACITY if options.capacity_draws else ()
+
+
+def _flaw_of(spec: ArraySpec, x: Values) -> str:
+    """Return why the features of a set have no measure, or ""."""
+    return vectors_rounded_away(spec, x, averaged=True) or _flaw(x)
 
 
 def _flaw(x: Values) -> str:

@@ -43,7 +43,7 @@ def _bounded(name: str, long_name: str, valid_range: tuple[float, float] | None 
 
 ANALYSIS = Analysis(
     name="richness",
-    version=2,
+    version=3,
     question="do features carry the learned function alone, or much that it does not use?",
     source="Low-rank measure and feature metrics: Nam et al., arXiv 2410.04264, whose full text was not at hand. Our "
     "own choice: outputs are centred before projecting, directions below 1e-6 of the largest do not count, explicit "

@@ -46,7 +46,7 @@ def _variables() -> dict[str, Variable]:
 
 ANALYSIS = Analysis(
     name="similarity",
-    version=2,
+    version=3,
     question="how alike are any two layers at any two checkpoints, by measures other than CKA?",
     source="SVCCA: Raghu et al. 2017. PWCCA: Morcos et al. 2018. Shapes: Williams et al. 2021. RSA: Kriegeskorte et "
     "al. 2008. Neighbours: as in ReSi. Information imbalance: Glielmo et al. 2022. Of the set of unseen probes, or "
