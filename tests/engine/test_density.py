@@ -146,7 +146,7 @@ def measured(
     options = DensityOptions(permutations=19, components=components)
     labels = compute._labels([images], options)[0]
     both = (points(z, rounding=rounding, varies=own) for z, own in zip((x, y), varies, strict=True))
-    found = compute._measured(*both, labels, images, options)
+    found = compute._measured(*both, None, labels, images, options)
     return [one if isinstance(one, str) else "taken" for one in found]
 
 

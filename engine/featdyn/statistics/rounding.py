@@ -14,6 +14,15 @@ def roundoff(dtype: Any) -> float:
     return float(np.finfo(kind).eps) / 2 if kind.kind == "f" else 0.0
 
 
+def rounding_share(unit: float, mean_square: float, variance: float) -> float:
+    """Return which share of a variance is rounding, of numbers with this mean square rounded by ``unit`` at most.
+
+    A number x is rounded within a spacing of ``unit |x|`` to ``2 unit |x|``, of which the square over 12 is 0.18
+    ``unit^2 x^2`` where magnitudes lie anywhere between two powers of 2: within a factor of 2 of what it is for one.
+    """
+    return 0.18 * unit**2 * mean_square / variance
+
+
 def noise_share(unit: float, mean_square: float, shape: tuple[int, int], largest: float) -> float:
     """Return the share of the largest singular value below which those of ``(n, p)`` numbers may be rounding.
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.inputs.layer_vectors import EPS, pieces, vectors
 from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.rounded_away import rounded_away
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NOT_FINITE, ZERO
 from featdyn.statistics.jackknife import folds, jackknife_interval
 from featdyn.statistics.resampling import worth
@@ -91,6 +92,13 @@ def bounds(
         low, high = found.low, found.high
     one = sizes is not None and worth(sum(sizes), np.square(sizes).sum()) <= 1
     return float(low), float(high), "" if np.isfinite(high) else FEW if one else ALIKE
+
+
+def rounded(spec: ArraySpec, moments: Moments) -> str:
+    """Return why what varies of the features is lost in rounding, or ""."""
+    if moments.count < 2:
+        return ""
+    return rounded_away(spec, np.asarray(moments.mean), moments.scatter.diagonal() / moments.count, averaged=True)
 
 
 def flaw(moments: Moments) -> str:

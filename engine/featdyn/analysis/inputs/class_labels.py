@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from featdyn.analysis.inputs.no_classes import not_classes
+from featdyn.analysis.inputs.no_classes import not_classes, stray_label, tells_loss
 from featdyn.analysis.inputs.positions import has_positions, mask_of
 from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.targets import GIVEN
@@ -58,6 +58,24 @@ def labelled(run: Run, sets: ProbeSets) -> tuple[ProbeSets, NDArray[np.int64]]:
     if not kept:
         raise FeatdynError(f"{run.path}: no probe has a label from 0 to {classes - 1}, the network's classes")
     return replace(sets, names=list(kept), members=list(kept.values())), np.where(known, given, 0).astype(np.int64)
+
+
+def grouping_labels(run: Run, name: str) -> NDArray[np.int64]:
+    """Return by which class ``(probe,)`` probes are grouped, where no prediction is asked for; -1 is none.
+
+    Integers of this name, without negative ones and what losses leave out: no class of the network, and without a
+    loss. Those that have one, or of which no loss was recorded, are classes of their own, as an encoder's are.
+    """
+    given = run.values(name) if name in run.paths("sample") else np.zeros(0)
+    if given.dtype.kind not in "iub":
+        return np.full(run.schema.samples, -1)
+    labels = given.astype(np.int64)
+    shape = run.schema["outputs/logits"].shape if "outputs/logits" in run.nodes else ()
+    if len(shape) == 2 and "label" in run.paths("sample") and tells_loss(run):
+        classes = max(2, shape[1])
+        if stray_label(run, classes) is None:
+            labels[labels >= classes] = -1
+    return np.where(labels >= 0, labels, -1)
 
 
 def predictions_labelled(run: Run, sets: ProbeSets) -> tuple[ProbeSets, NDArray[np.int64]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featdyn.analysis.cells import Cells
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.collapse import MEASURES, CollapseOptions
-from featdyn.analysis.features.folded_moments import bounds, flaw, fold_of, folded, left_out, whole
+from featdyn.analysis.features.folded_moments import bounds, flaw, fold_of, folded, left_out, rounded, whole
 from featdyn.analysis.inputs.class_labels import class_count, labelled
 from featdyn.analysis.inputs.lacking import keeps_moments
 from featdyn.analysis.inputs.layer_vectors import LOGITS, block_bytes, outputs, pieces, vectors
@@ -111,7 +111,7 @@ def _cell(state: State, item: tuple[int, ...]) -> tuple[dict[str, float], dict[s
 
     (parts,) = folded(run, state.specs[c], t, [member], [state.folds[s]], beside)
     total = _true(whole(parts), classes)
-    if reason := _flaw(total):
+    if reason := rounded(state.specs[c], total) or _flaw(total):
         return {}, dict.fromkeys(STATUSES, reason)
     null = _dealt(whole(parts), classes)
     values, reasons = _values(total, outputs(run))
@@ -139,7 +139,7 @@ def _from_moments(state: State, item: tuple[int, ...]) -> tuple[dict[str, float]
     if everyone.sum() > state.members[s].sum():
         return {}, dict.fromkeys(STATUSES, UNKNOWN)
     total = _dealt(kept_moments(run, state.specs[c], t, state.names[s], everyone), class_count(run))
-    if reason := _flaw(total):
+    if reason := rounded(state.specs[c], total) or _flaw(total):
         return {}, dict.fromkeys(STATUSES, reason)
     values, reasons = _values(total, outputs(run))
     return values, dict.fromkeys(STATUSES, NOT_KEPT) | reasons

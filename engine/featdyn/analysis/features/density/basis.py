@@ -63,6 +63,8 @@ class Points:
     centre: NDArray[np.float64]  # (component,), where one of the features lies
     rounding: NDArray[np.float64]  # (component,), what rounding leaves of equal features
     varies: bool  # whether features do, in the basis or beside it
+    size: float = 0.0  # squared length of that feature, in the variables that vary
+    zero: bool = True  # whether it is zero
 
     def beside(self, other: Points) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the points of both about the middle of their centres."""
@@ -115,7 +117,7 @@ def _project(
     s, t = item
     away = [np.empty((len(kept[s]), basis.axes.shape[1]), np.float32) for basis in bases[s]]
     centres = list[NDArray[Any]]()
-    varies = np.zeros(len(away), bool)
+    varies = [np.zeros(len(basis.axes), bool) for basis in bases[s]]  # (variable,)
     with np.errstate(invalid="ignore", over="ignore"):  # what is not finite stays so
         for mine, features in parts.features.over(t, kept[s]):  # all of a checkpoint's at once would not fit
             for c, (basis, features_at_cut) in enumerate(zip(bases[s], features, strict=True)):
@@ -124,10 +126,11 @@ def _project(
                     centres.append(z[0].copy())
                 z = z - centres[c]
                 away[c][mine] = z @ basis.axes
-                varies[c] |= bool((np.abs(z, out=z) > ROUNDING * np.abs(centres[c])).any())
+                varies[c] |= (np.abs(z, out=z) > ROUNDING * np.abs(centres[c])).any(0)
         found = []
         for points, centre, basis, moves in zip(away, centres, bases[s], varies, strict=True):
             exact, axes = centre.astype(np.float64), basis.axes.astype(np.float64)
             rounding = ROUNDING * np.sqrt(exact**2 @ axes**2)
-            found.append(Points(points, exact @ axes, rounding, bool(moves)))
+            size, zero = float(exact[moves] @ exact[moves]), not exact.any()
+            found.append(Points(points, exact @ axes, rounding, bool(moves.any()), size, zero))
     return found

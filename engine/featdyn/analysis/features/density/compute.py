@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.density import DensityOptions
 from featdyn.analysis.features.density.basis import FITTED, WIDTH, Points, fitted, projected
+from featdyn.analysis.inputs.rounded_away import constant, lost
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import DEAD, FEW, NO_LATER, NOT_FINITE, Status
 from featdyn.compute import Plan
 from featdyn.statistics import two_sample
 from featdyn.statistics.multiplicity import westfall_young
 from featdyn.statistics.two_sample import TwoSampleResult, labellings
-from featdyn.store import Run
+from featdyn.store import ArraySpec, Run
 
 MEASURES: dict[str, tuple[Callable[..., TwoSampleResult], int]] = {
     "total_variation": (two_sample.kde_total_variation, 2),
@@ -50,6 +51,7 @@ class _State:
 
     points: dict[tuple[int, int], list[Points]]
     pairs: list[tuple[int, int]]
+    specs: list[ArraySpec | None]  # of the cuts, None where features were computed
     labels: list[NDArray[np.bool_]]
     origins: list[NDArray[np.int64]]
     options: DensityOptions
@@ -81,7 +83,9 @@ def density(context: Context[DensityOptions]) -> xr.Dataset:
         for c, basis in enumerate(of_set):
             explained[c, s, : len(basis.explained)] = basis.explained
     items = [(c, s, i) for s in range(len(kept)) for c in range(len(parts.cuts)) for i in range(0, len(pairs), PAIRS)]
-    state = _State(points, pairs, _labels(origins, options), origins, options)
+    stored = [(cut.name, parts.sources[cut.name] == "stored") for cut in parts.cuts]
+    specs = [run.schema[f"layers/{name}/activation"] if there else None for name, there in stored]
+    state = _State(points, pairs, specs, _labels(origins, options), origins, options)
     with context.stage(state) as stage:
         for (c, s, start), of_pairs in zip(items, context.each(stage.map(_distances, items)), strict=True):
             for p, of_measures in enumerate(of_pairs, start):
@@ -150,18 +154,30 @@ def _distances(state: _State, item: tuple[int, int, int]) -> list[list[TwoSample
     """Return for a few pairs what each measure found, or why it cannot be taken."""
     c, s, start = item
     points, pairs = state.points[c, s], state.pairs[start : start + PAIRS]
-    return [_measured(points[t1], points[t2], state.labels[s], state.origins[s], state.options) for t1, t2 in pairs]
+    rest = state.specs[c], state.labels[s], state.origins[s], state.options
+    return [_measured(points[t1], points[t2], *rest) for t1, t2 in pairs]
 
 
 def _measured(
-    one: Points, other: Points, labels: NDArray[np.bool_], origins: NDArray[np.int64], options: DensityOptions
+    one: Points,
+    other: Points,
+    spec: ArraySpec | None,
+    labels: NDArray[np.bool_],
+    origins: NDArray[np.int64],
+    options: DensityOptions,
 ) -> list[TwoSampleResult | str]:
     images, found = len(np.unique(origins)), list[TwoSampleResult | str]()
     x, y = one.beside(other)
     pooled = np.concatenate([x, y])
     flaw = "" if np.isfinite(pooled).all() else NOT_FINITE
-    if not flaw and (np.ptp(pooled, axis=0) <= np.maximum(one.rounding, other.rounding)).all():
-        flaw = BESIDE if one.varies or other.varies else DEAD
+    if not flaw:
+        still = (np.ptp(pooled, axis=0) <= np.maximum(one.rounding, other.rounding)).all()
+        if still:
+            unknown = constant(spec) if spec is not None and not one.zero else ""
+            flaw = BESIDE if one.varies or other.varies else unknown or DEAD
+        elif spec is not None:
+            variance = float(pooled.var(0, dtype=np.float64).sum())
+            flaw = lost(spec, (one.size + other.size) / 2, variance, averaged=False)
     for name, (measure, least) in MEASURES.items():
         a, b = (x, y)
         if name == "total_variation" and not flaw:

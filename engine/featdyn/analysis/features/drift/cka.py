@@ -15,7 +15,9 @@ from torch import Tensor
 
 from featdyn.analysis.features.drift import DriftOptions
 from featdyn.analysis.features.drift.linear_probe import fit
+from featdyn.analysis.inputs.class_labels import grouping_labels
 from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.rounded_away import vectors_rounded_away
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, Status
 from featdyn.statistics import cka
@@ -54,25 +56,21 @@ class Similarity:
     def __init__(
         self, run: Run, parts: Stitchable, sets: ProbeSets, kept: list[NDArray[np.intp]], options: DriftOptions
     ) -> None:
+        self._run = run
         self._parts, self._kept, self._names = parts, kept, sets.names
         self.name = options.test if options.test in sets.names else sets.names[0]
         self._alike, self._train = sets.names.index(self.name), sets.index(options.train)
         coords = run.coords
         self.labels = next((name for name in ("true_label", "label") if name in coords), "")
         """The coordinate that linear probes are fitted to and judged by."""
-        labels = coords[self.labels].values if self.labels else None
         self._no_training = NOT_AMONG if ProbeSets.of(run).member(options.train).any() else NO_TRAINING_PROBES
-        self._labels = labels if labels is not None and labels.dtype.kind in "iub" else None
+        self._labels = grouping_labels(run, self.labels)
         self._origins = [sets.origins[mine] for mine in kept]
-        images, places = (
-            self._origins[self._alike],
-            np.random.default_rng(options.seed).permutation(len(kept[self._alike])),
-        )
+        images, shuffled = self._origins[self._alike], np.random.default_rng(options.seed)
+        places = shuffled.permutation(len(images))
         self._single = torch.from_numpy(np.sort(places[np.unique(images[places], return_index=True)[1]]))
-        # Of each set, the places of those that have a label; -100, as in torch, is none.
-        self._labelled = [
-            np.flatnonzero(np.zeros(len(m)) if self._labels is None else self._labels[m] >= 0) for m in kept
-        ]
+        # Of each set, the places of those that have a label.
+        self._labelled = [np.flatnonzero(self._labels[mine] >= 0) for mine in kept]
 
     @property
     def images(self) -> int:
@@ -95,13 +93,14 @@ class Similarity:
 
     def at(self, t: int) -> list[Found]:
         """Return what is found at one checkpoint for each cut: its features at all of them are in memory at once."""
-        found, train = [], self._train
+        found, train = list[Found](), self._train
         features = self._parts.features.whole(t, np.concatenate(self._kept))
         while features:
             z: Sequence[Tensor] = torch.split(features.pop(0).flatten(1), [len(mine) for mine in self._kept])
-            flaws = [_flaw(part) for part in z]
+            cut = self._parts.cuts[len(found)].name
+            flaws = [self._rounded(cut, part) or _flaw(part) for part in z]
             single = z[self._alike][self._single.to(z[self._alike].device)]
-            alike, gram = _flaw(single), np.zeros((self.images, self.images), np.float32)
+            alike, gram = self._rounded(cut, single) or _flaw(single), np.zeros((self.images, self.images), np.float32)
             if not alike:  # by its own mean, from which that of other sets may be far away
                 gram = _own(_centred(single, _mean(single))[0])
             untrained = self._untrained(flaws)
@@ -127,9 +126,14 @@ class Similarity:
             found.append(Found(gram, alike, right, wrong, penalty, untrained))
         return found
 
+    def _rounded(self, cut: str, z: Tensor) -> str:
+        if self._parts.sources[cut] != "stored":
+            return ""
+        spec, x = self._run.schema[f"layers/{cut}/activation"], z.numpy(force=True)
+        return vectors_rounded_away(spec, x, averaged=False)
+
     def _labels_of(self, s: int) -> NDArray[np.int64]:
-        assert self._labels is not None
-        return np.asarray(self._labels[self._kept[s][self._labelled[s]]], np.int64)
+        return np.asarray(self._labels[self._kept[s][self._labelled[s]]])
 
     def _origins_of(self, s: int) -> NDArray[np.int64]:
         return self._origins[s][self._labelled[s]]
@@ -138,7 +142,7 @@ class Similarity:
         """Return why no linear probe can be fitted, or nothing."""
         if self._train is None:
             return self._no_training
-        if self._labels is None:
+        if not any(len(mine) for mine in self._labelled):
             return NO_LABELS
         if len(np.unique(self._origins_of(self._train))) < 2:
             return FEW
@@ -185,7 +189,7 @@ class Similarity:
             status = Status(ACROSS, square.shape)
             if not least:
                 status.mark(FEW)
-            for reason in (NOT_FINITE, DEAD):
+            for reason in dict.fromkeys((NOT_FINITE, *flaws[flaws != ""])):
                 own = flaws == reason
                 if own.any():
                     status.mark(reason, own[:, None, :, None] | own[None, :, None, :])

@@ -14,6 +14,7 @@ from featdyn.analysis.context import Context
 from featdyn.analysis.features.layer_isotropy import LayerIsotropyOptions
 from featdyn.analysis.inputs.positions import mean_of_real, padding_of
 from featdyn.analysis.inputs.recorded_arrays import layer_coords, recorded
+from featdyn.analysis.inputs.rounded_away import vectors_rounded_away
 from featdyn.analysis.isotropy_cells import LEAST, Cell, bytes_of_tests, stacked, tested
 from featdyn.analysis.isotropy_variables import SHARES
 from featdyn.analysis.status import FEW, NOT_FINITE
@@ -68,7 +69,11 @@ def _cells(state: State, item: tuple[int, int]) -> list[tuple[Cell, int]]:
     c, t = item
     draws = _draws(run, specs[c], t, np.concatenate(kept))
     each = np.split(draws, np.cumsum([len(mine) for mine in kept])[:-1])
-    return [_cell(of_set, options) for of_set in each]
+    averaged, found = padding_of(run, specs[c]) is not None, []
+    for of_set in each:
+        flaw = vectors_rounded_away(specs[c], of_set, averaged=averaged)
+        found.append(((flaw, {}), len(of_set)) if flaw else _cell(of_set, options))
+    return found
 
 
 def _cell(draws: NDArray[np.float32], options: LayerIsotropyOptions) -> tuple[Cell, int]:

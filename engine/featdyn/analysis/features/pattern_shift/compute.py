@@ -14,6 +14,7 @@ from featdyn.analysis.cells import Cells
 from featdyn.analysis.context import Context
 from featdyn.analysis.features.pattern_shift import PatternShiftOptions
 from featdyn.analysis.features.pattern_shift.correlations import over_checkpoints, over_classes, with_loss
+from featdyn.analysis.inputs.class_labels import grouping_labels
 from featdyn.analysis.inputs.layer_vectors import block_bytes, chosen_vectors
 from featdyn.analysis.inputs.recorded_arrays import VANISHED, layer_coords, recorded, vanished, variables
 from featdyn.analysis.status import ALIKE, FEW, NO_TRAINING_PROBES, NOT_FINITE
@@ -61,8 +62,7 @@ def pattern_shift(context: Context[PatternShiftOptions]) -> xr.Dataset:
     every, of_set = np.concatenate(kept), np.repeat(np.arange(len(kept)), [len(k) for k in kept])
     order = np.argsort(every)
     every, of_set = every[order], of_set[order]
-    given = run.values("label")
-    labels = given[every].astype(np.int64) if given.dtype.kind in "iu" else np.full(len(every), -1)
+    labels = grouping_labels(run, "label")[every]
     origins, trained = sets.origins[every], of_set == (-1 if train is None else train)
     shape = len(specs), len(kept), run.checkpoints
     cells = Cells(DIMS, shape, NUMBERS, STATUSES)

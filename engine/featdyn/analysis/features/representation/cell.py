@@ -12,8 +12,10 @@ from featdyn.analysis.features.representation import GROUPS, OF_DIMENSION, Repre
 from featdyn.analysis.features.representation.capacity import STATUSES as OF_CAPACITY
 from featdyn.analysis.features.representation.capacity import capacity
 from featdyn.analysis.features.representation.margin import HELD_OUT, Reader
+from featdyn.analysis.inputs.class_labels import grouping_labels
 from featdyn.analysis.inputs.layer_vectors import EPS, chosen_vectors
 from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.rounded_away import vectors_rounded_away
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, ZERO
 from featdyn.statistics.alignment.spectrum import entropy_rank
 from featdyn.statistics.representation import (
@@ -73,9 +75,7 @@ class State:
     ) -> State:
         """Return it; labels are the true ones, where labels in use are noisy."""
         name = next((name for name in ("true_label", "label") if name in run.paths("sample")), "")
-        given = run.values(name) if name else np.full(run.schema.samples, -1)
-        labels = given.astype(np.int64) if given.dtype.kind in "iub" else np.full(len(given), -1)
-        return cls(run, specs, kept, labels, sets.origins, sets.index(options.train), options)
+        return cls(run, specs, kept, grouping_labels(run, name), sets.origins, sets.index(options.train), options)
 
 
 def cell(state: State, item: tuple[int, int]) -> list[Found]:
@@ -85,12 +85,14 @@ def cell(state: State, item: tuple[int, int]) -> list[Found]:
     reader: Reader | str = NO_TRAINING_PROBES
     if state.train is not None:
         mine = state.kept[state.train]
-        reader = _flaw(each[state.train]) or Reader.of(each[state.train], state.labels[mine], state.origins[mine])
+        reader = _flaw_of(state.specs[c], each[state.train]) or Reader.of(
+            each[state.train], state.labels[mine], state.origins[mine]
+        )
     return [_of_set(state, c, s, x, reader) for s, x in enumerate(each)]
 
 
 def _of_set(state: State, c: int, s: int, x: Values, reader: Reader | str) -> Found:
-    places, flawed = state.kept[s], _flaw(x)
+    places, flawed = state.kept[s], _flaw_of(state.specs[c], x)
     labels = state.labels[places]
     if flawed in (NOT_FINITE, ZERO):
         return {}, dict.fromkeys([*GROUPS, *MARGINS, *_of_capacity(state.options)], flawed)
@@ -124,6 +126,11 @@ def _of_set(state: State, c: int, s: int, x: Values, reader: Reader | str) -> Fo
 def _of_capacity(options: RepresentationOptions) -> tuple[str, ...]:
     """Return the status variables of capacity, where it is asked for."""
     return OF_CAPACITY if options.capacity_draws else ()
+
+
+def _flaw_of(spec: ArraySpec, x: Values) -> str:
+    """Return why the features of a set have no measure, or ""."""
+    return vectors_rounded_away(spec, x, averaged=True) or _flaw(x)
 
 
 def _flaw(x: Values) -> str:

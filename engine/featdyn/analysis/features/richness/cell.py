@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from featdyn.analysis.features.folded_moments import bounds, flaw, folded, left_out, whole
+from featdyn.analysis.features.folded_moments import bounds, flaw, folded, left_out, rounded, whole
 from featdyn.analysis.features.richness import RichnessOptions
 from featdyn.analysis.inputs.lacking import keeps_moments
 from featdyn.analysis.inputs.layer_vectors import LOGITS, outputs, vectors
@@ -102,13 +102,16 @@ def _cell(state: State, at: tuple[int, int], total: Moments, parts: list[Moments
     width, goals, kept = outputs(run), wanted.values.shape[1], keeps_moments(run)
     said, goal = _only(total, 0, width), _only(total, width, goals)
     low_rank, flawed = _low_rank(said, state.options, state.images[s])
-    if flawed:
+    if flawed := rounded(state.specs[c], said) or flawed:
         return {}, dict.fromkeys(STATUSES, flawed)
     assert low_rank is not None
     # Copies vary as one: by their own number features of few images would look less isotropic than they are.
     reference = isotropic_reference(low_rank.features, state.images[s], low_rank.rank)
     first = None if kept else _only(total, width + goals, None)
-    first_flawed = NOT_KEPT if first is None else _first_flaw(first)
+    first_flawed = NOT_KEPT
+    if first is not None:
+        then = Moments(first.count, first.output_mean, first.output_scatter)
+        first_flawed = rounded(state.specs[c], then) or _first_flaw(first)
     target_flaw = _target_flaw(wanted, state.members[s], goal)
     usable = said if target_flaw in (NO_TARGETS, ALL_ZERO) else goal  # what stands in for no targets is not given
     metrics = feature_metrics_of_moments(

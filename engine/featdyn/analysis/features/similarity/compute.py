@@ -21,6 +21,7 @@ from featdyn.analysis.features.similarity import CCA, MEASURES, SimilarityOption
 from featdyn.analysis.features.similarity.prepared import NEIGHBOURS, Found, Ready, compared
 from featdyn.analysis.inputs.layer_vectors import block_bytes, chosen_vectors
 from featdyn.analysis.inputs.recorded_arrays import VANISHED, recorded, vanished, variables
+from featdyn.analysis.inputs.rounded_away import vectors_rounded_away
 from featdyn.compute import Plan
 from featdyn.statistics.rounding import roundoff
 from featdyn.statistics.similarity import jaccard_chance
@@ -115,7 +116,9 @@ def _block(state: State, item: tuple[range, range]) -> dict[tuple[int, int], Fou
 def _ready(state: State, i: int) -> Ready:
     c, t = divmod(i, state.run.checkpoints)
     x = _features(state, i) if state.read is None else state.read[i]
-    return Ready.of(x, state.options.seed, roundoff(state.specs[c].dtype), VANISHED if state.lost[c, t] else "")
+    spec, flaw = state.specs[c], VANISHED if state.lost[c, t] else ""
+    flaw = flaw or vectors_rounded_away(spec, x, averaged=True)
+    return Ready.of(x, state.options.seed, roundoff(spec.dtype), flaw)
 
 
 def _features(state: State, i: int) -> Features:

@@ -42,6 +42,6 @@ ANALYSIS = Analysis(
         "stable_rank": _cell("sum of the variances over the largest, positions as observations"),
     },
     compute="featdyn.analysis.features.spectra.compute:spectra",
-    version=2,
+    version=3,
     section="featdyn.report.sections.spectra:section",
 )

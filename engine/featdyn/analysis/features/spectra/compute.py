@@ -12,6 +12,7 @@ from featdyn.analysis.context import Context
 from featdyn.analysis.features.spectra import SpectraOptions
 from featdyn.analysis.inputs.positions import padding_of
 from featdyn.analysis.inputs.recorded_arrays import VANISHED, is_maps, layer_coords, recorded, vanished, variables
+from featdyn.analysis.inputs.rounded_away import rounded_away
 from featdyn.analysis.status import DEAD, FEW, NOT_FINITE, Status
 from featdyn.compute import Plan
 from featdyn.statistics.alignment.spectrum import entropy_rank
@@ -27,6 +28,7 @@ AHEAD = 4
 COPIES = 3
 """A task holds so many copies of a block: as it was stored, one set's, and with its variables last."""
 
+Values: TypeAlias = NDArray[np.float64]
 Total: TypeAlias = list[Moments | None]  # of each set; None where a block has none of its probes
 
 
@@ -45,20 +47,21 @@ def spectra(context: Context[SpectraOptions]) -> xr.Dataset:
     with context.stage((run, specs, sets.members, masks)) as stage:
         for group, of_sets in zip(groups, context.each(stage.fold(_moments, groups, _merged, _spectra)), strict=True):
             c, t, _ = group[0]
-            for s, (count, values) in enumerate(of_sets):
+            for s, (count, values, mean, variances) in enumerate(of_sets):
                 counts[c, s] = count
-                if lost[c][t, sets.members[s]].mean() > 0.5:
-                    status.mark(VANISHED, (c, s, t))
-                    continue
-                if np.isnan(values["stable_rank"]):
+                why = VANISHED if lost[c][t, sets.members[s]].mean() > 0.5 else ""
+                if why := why or (rounded_away(specs[c], mean, variances, averaged=False) if count > 1 else ""):
+                    status.mark(why, (c, s, t))
+                    values = {name: np.full_like(value, np.nan) for name, value in values.items()}
+                elif np.isnan(values["stable_rank"]):
                     reason = DEAD if np.isfinite(values["variance"]) else NOT_FINITE
                     status.mark(reason if count > 1 else FEW, (c, s, t))
                 scale = specs[c].attrs.get("scale_factor", 1.0)  # blocks were read as stored
                 for name, value in values.items():
                     value = value * scale ** POWERS.get(name, 0)
-                    size = () if value.ndim == 0 else (max(widths),)
-                    array = found.setdefault(name, np.full((*shape, *size), np.nan))
-                    array[(c, s, t, slice(len(value))) if size else (c, s, t)] = value
+                    wide = () if value.ndim == 0 else (max(widths),)
+                    array = found.setdefault(name, np.full((*shape, *wide), np.nan))
+                    array[(c, s, t, slice(len(value))) if wide else (c, s, t)] = value
     result = xr.Dataset({name: ((*DIMS, "rank")[: array.ndim], array) for name, array in found.items()})
     coords = {**layer_coords(run, specs, sets), "width": ("layer", widths), "observations": (("layer", "set"), counts)}
     return result.assign(status=status.variable()).assign_coords(coords)
@@ -117,8 +120,8 @@ def _merged(a: Total, b: Total) -> Total:
     return [y if x is None else x if y is None else x + y for x, y in zip(a, b, strict=True)]
 
 
-def _spectra(state: State, total: Total) -> list[tuple[int, dict[str, NDArray[np.float64]]]]:
-    """Return for each set how many observations it has and what their covariance shows."""
+def _spectra(state: State, total: Total) -> list[tuple[int, dict[str, Values], Values, Values]]:
+    """Return for each set how many observations it has, what their covariance shows, and means and variances."""
     found = []
     for moments in total:
         assert moments is not None  # every set has a probe, and every probe a block
@@ -136,5 +139,6 @@ def _spectra(state: State, total: Total) -> list[tuple[int, dict[str, NDArray[np
                 "participation_ratio": sum_**2 / (values**2).sum() if varies else np.nan,
                 "stable_rank": sum_ / largest if varies else np.nan,
             }
-        found.append((moments.count, {name: np.asarray(value, np.float64) for name, value in summary.items()}))
+        numbers = {name: np.asarray(value, np.float64) for name, value in summary.items()}
+        found.append((moments.count, numbers, np.asarray(moments.mean), covariance.diagonal()))
     return found
