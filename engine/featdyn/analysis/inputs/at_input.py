@@ -24,10 +24,10 @@ def whole_network(run: Run, given: nn.Module | None, call: Call, *, checked: boo
     """
     network = network_of(run, given)
     model = of_one_input(run, network, call)
-    batches, states = Batches(run, device_of(model)), States(run, model)
+    batch, states = Batches(run, device_of(model))[0], States(run, model)
     if given is not None and not checked:
-        refuse_other_function(run, model, states, batches)
-    cut = at_input(model, batches[0].inputs)
+        refuse_other_function(run, model, states, batch)
+    cut = at_input(model, batch.inputs)
     read = Features(run, model, [cut], states, {cut.name: "recomputed"})
     again = partial(whole_network, run, given, call, checked=True)
     return Stitchable(

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
 from math import prod
 from typing import Any, TypeVar
 
@@ -160,16 +159,16 @@ def cut_network(
     network = network_of(run, model, empty=empty)
     model = of_one_input(run, network, call)
     empty = is_skeleton(model)
-    batches = Batches(run, device_for(model))
-    apart = _taken_apart(run, model, batches[0].inputs[:FEW], patterns, method)
+    batch = Batches(run, device_for(model))[0]
+    apart = _taken_apart(run, model, batch.inputs[:FEW], patterns, method)
     picked, found = apart.picked, apart.states
     if given is not None and isinstance(features, str):  # once, and not again on each worker
         if empty:
             pieces = pieces_of(run, apart.places, device_for(model))
-            for t, place in dict.fromkeys(product((0, run.checkpoints - 1), (0, len(batches) - 1))):
-                refuse_other_outputs(run, t, pieces.outputs(t, batches[place].inputs), batches[place])
+            for t in dict.fromkeys((0, run.checkpoints - 1)):
+                refuse_other_outputs(run, t, pieces.outputs(t, batch.inputs), batch)
         else:
-            refuse_other_function(run, model, found, batches)
+            refuse_other_function(run, model, found, batch)
     stored = source.stored_layers(run, picked, exact=features == "auto", masked=masked)
     if not isinstance(features, str):
         sources = dict(features)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featdyn.analysis.inputs.lacking import lacking
@@ -28,9 +26,7 @@ if TYPE_CHECKING:
 ROUNDING = 2e-3
 """Of the largest output: what another device may change, beside the network's own precision. Our own choice."""
 CHECKED = 8
-"""So many checkpoints tell whether a model is the one recorded. Our own choice."""
-PASSES = 16
-"""And so many recorded batches, over these checkpoints, two of each at least. Our own choice."""
+"""So many checkpoints tell whether a model is the one recorded."""
 HELD = 2**30
 """Bytes of weights in memory, for each model that takes them."""
 
@@ -70,44 +66,32 @@ def network_of(run: Run, model: nn.Module | None, *, empty: bool = False) -> nn.
     return network(run, empty=empty) if model is None else prepare(unwrap(model), channels_last=False)
 
 
-def refuse_other_function(run: Run, model: nn.Module, states: States, batches: Sequence[Batch]) -> None:
+def refuse_other_function(run: Run, model: nn.Module, states: States, batch: Batch) -> None:
     """Raise NetworkError where a model with the weights of a checkpoint does not give the outputs recorded then.
 
     Weights fit many networks: another activation, another order of the same layers, another constant. What was recorded
-    tells: at some checkpoints, the first and the last among them, batches of probes spread over all of them, all where
-    there are few. The model runs as analyses run it, as a twin without its hooks.
+    tells: of the first batch of probes at some checkpoints, the first and the last among them. The model runs as
+    analyses run it, as a twin without its hooks.
     """
     twin = eval_twin(model)
     hooks = _hooks(model) > _hooks(twin)
-    for t, places in _spread(run.checkpoints, len(batches)):
-        for batch in map(batches.__getitem__, places):
-            with torch.inference_mode():
-                found = functional_call(twin, states[t], (batch.inputs.clone(),))
-                refuse_other_outputs(run, t, found, batch, hooks=hooks)
-
-
-def _spread(checkpoints: int, batches: int) -> list[tuple[int, list[int]]]:
-    """Return some checkpoints, and for each the places of batches, other ones at the next where not all are taken."""
-    some = list(dict.fromkeys(np.linspace(0, checkpoints - 1, CHECKED).astype(int).tolist()))
-    stride = -(-batches // max(2, PASSES // len(some)))
-    return [(t, sorted(place % batches for place in range(i, i + batches, stride))) for i, t in enumerate(some)]
+    for t in dict.fromkeys(np.linspace(0, run.checkpoints - 1, CHECKED).astype(int).tolist()):
+        with torch.inference_mode():
+            refuse_other_outputs(run, t, functional_call(twin, states[t], (batch.inputs.clone(),)), batch, hooks=hooks)
 
 
 def refuse_other_outputs(run: Run, t: int, found: Any, batch: Batch, *, hooks: bool = False) -> None:
     """Raise NetworkError where these are not the outputs of a batch that were recorded at checkpoint ``t``.
 
-    How far is held against the largest output there or in the first block, as those of few probes may all be small.
     ``hooks`` says whether the model has some that it was run without.
     """
     path = "outputs/logits" if "outputs/logits" in run.nodes else "outputs/top_logits"
-    largest = _largest(run.block(path, t, 0))
-    start = batch.start - run.schema.block_slice(batch.block).start
-    recorded = run.block(path, t, batch.block)[start : start + batch.stop - batch.start]
+    recorded = run.block(path, t, batch.block)[: batch.stop - batch.start]
     if isinstance(found, Tensor) and path != "outputs/logits":
         found = found.topk(min(recorded.shape[-1], found.shape[-1]), dim=-1).values
     if not isinstance(found, Tensor) or found[: len(recorded)].shape != recorded.shape:
         raise NetworkError(f"{run.path}: the model's outputs have another shape than those recorded")
-    difference = 0.0
+    difference = largest = 0.0
     for one, row in zip(found, recorded, strict=False):  # in float64 all at once would take much
         there, exact = ~np.isnan(row), row.astype(np.float64)  # at padding there is nothing
         apart = np.abs(one.double().cpu().numpy() - exact).max(initial=0, where=there)
@@ -119,12 +103,6 @@ def refuse_other_outputs(run: Run, t: int, found: Any, batch: Batch, *, hooks: b
             f"{' without its hooks' if hooks else ''} differ by {difference:.3g} from those recorded, of up to "
             f"{largest:.3g}" + (": write what they do into its forward function" if hooks else "")
         )
-
-
-def _largest(block: NDArray[np.floating]) -> float:
-    """Return the largest magnitude, without a copy; 0 where there is none or it is infinite."""
-    found = float(max(-np.fmin.reduce(block, axis=None), np.fmax.reduce(block, axis=None)))
-    return found if math.isfinite(found) else 0.0
 
 
 def _hooks(model: nn.Module) -> int:

@@ -37,7 +37,7 @@ def averaging(context: Context[AveragingOptions]) -> xr.Dataset:
     rebuild = partial(AveragedNetworks, run, context.model, context.call, labels, np.flatnonzero(train))
     networks = rebuild()
     if context.model is not None:
-        refuse_other_function(run, networks.asked, networks.states, networks.batches)
+        refuse_other_function(run, networks.asked, networks.states, networks.batches[0])
     context.admit(networks.plan(len(windows)))
     blocks, shape = range(run.schema.blocks), (len(windows), len(labels))
     prediction, loss = np.full((len(AVERAGES), *shape), -1), np.full((len(AVERAGES), *shape), np.nan)

@@ -14,7 +14,7 @@ from featdyn.analysis.composites.batchnorm_statistics import OneValue, batch_nor
 from featdyn.analysis.inputs.features_at_cuts import Batches
 from featdyn.analysis.inputs.one_input import Inputs, of_one_input
 from featdyn.analysis.inputs.stitchable import BETWEEN
-from featdyn.analysis.inputs.weights import States, network_of, refuse_other_outputs
+from featdyn.analysis.inputs.weights import States, network_of
 from featdyn.analysis.inputs.widest import widest
 from featdyn.capture.call import Call
 from featdyn.capture.tap import device_of
@@ -91,8 +91,6 @@ class AveragedNetworks:
             rows = batch.stop - batch.start
             with torch.inference_mode():
                 logits = functional_call(self.model, state, (batch.inputs.clone(),))[:rows]
-            if window == 1 and not self._normalised:  # the last checkpoint itself, of which all outputs are recorded
-                refuse_other_outputs(self._run, self._run.checkpoints - 1, logits, batch)
             logs = _log_shares(class_logits(logits.double().cpu().numpy()))
             found.append(self._scores(logs, slice(batch.start, batch.stop)))
         predictions, losses = zip(*found, strict=True)
