@@ -140,5 +140,5 @@ def _spectra(state: State, total: Total) -> list[tuple[int, dict[str, Values], V
                 "stable_rank": sum_ / largest if varies else np.nan,
             }
         numbers = {name: np.asarray(value, np.float64) for name, value in summary.items()}
-        found.append((moments.count, numbers, np.asarray(moments.mean), covariance.diagonal().copy()))  # a view would keep all of it
+        found.append((moments.count, numbers, np.asarray(moments.mean), covariance.diagonal().copy()))
     return found
