@@ -82,14 +82,16 @@ def _default_threads():
     set_threads(None)
 
 
+BATCHES = {
+    "spectrum": st.sampled_from(sorted(SPECTRA)),
+    "n": st.integers(1, 45),
+    "batch": st.integers(0, 36),
+    "dtype": st.sampled_from(["float32", "float64"]),
+}
+
+
 @settings(deadline=None, max_examples=60)
-@given(
-    spectrum=st.sampled_from(sorted(SPECTRA)),
-    n=st.integers(1, 45),
-    batch=st.integers(0, 36),
-    dtype=st.sampled_from(["float32", "float64"]),
-    seed=st.integers(0, 1000),
-)
+@given(**BATCHES, seed=st.integers(0, 1000))
 def test_any_batch_of_any_spectrum(spectrum, n, batch, dtype, seed):
     a = stack(spectrum, batch, n, dtype, seed)
     values, vectors = eigh.eigh(a)
@@ -98,13 +100,7 @@ def test_any_batch_of_any_spectrum(spectrum, n, batch, dtype, seed):
 
 
 @settings(deadline=None, max_examples=100)
-@given(
-    spectrum=st.sampled_from(sorted(SPECTRA)),
-    n=st.integers(1, 45),
-    batch=st.integers(0, 36),
-    dtype=st.sampled_from(["float32", "float64"]),
-    data=st.data(),
-)
+@given(**BATCHES, data=st.data())
 def test_values_alone_of_any_batch(spectrum, n, batch, dtype, data):
     a, k = stack(spectrum, batch, n, dtype), data.draw(st.integers(1, n))
     values = eigh.eigvalsh(a, k)

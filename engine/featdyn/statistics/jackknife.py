@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from featdyn.statistics import checks
-from featdyn.statistics.resampling import Interval, worth
+from featdyn.statistics.resampling import Interval, effective_number
 
 ROUNDING = 1e-12
 """Estimates closer than this share of the upper bound, or of themselves where there is none, agree: our own choice."""
@@ -50,15 +50,15 @@ def jackknife_interval(
 
     ``sqrt((G - 1) / G sum (x_g - mean)^2)`` is the standard error (Tukey 1958), with G - 1 degrees of freedom. Of
     folds of different ``sizes (G,)``, as large groups make them, what is left without a fold of share w tells 1 - w of
-    what the fold does, and there are :func:`~resampling.worth` of them: as of :func:`~resampling.mean_interval`, our
-    own choice. Limits are kept within ``bounds``; they are NaN of fewer than two folds, where one carries all, where an
-    estimate is NaN, and where all agree: nothing says how they vary.
+    what the fold does, and there are :func:`~resampling.effective_number` of them: as of
+    :func:`~resampling.mean_interval`, our own choice. Limits are kept within ``bounds``; they are NaN of fewer than two
+    folds, where one carries all, where an estimate is NaN, and where all agree: nothing says how they vary.
     """
     values: NDArray[np.float64] = np.asarray(left_out, np.float64)
     count, tail = len(values), (1 - checks.fraction(level, "level")) / 2
     scale = bounds[1] if np.isfinite(bounds[1]) else abs(estimate)
     each = np.ones(count) if sizes is None else np.asarray(sizes, np.float64)
-    units = float(worth(each.sum(), np.square(each).sum())) if count > 1 else 1.0
+    units = effective_number(each) if count > 1 else 1.0
     known = units > 1 and bool(np.isfinite([*values, estimate]).all())
     if not known or np.ptp(values) <= ROUNDING * scale:
         return Interval(estimate, np.nan, np.nan)

@@ -109,7 +109,7 @@ def mean_interval(values: ArrayLike, *, groups: ArrayLike | None = None, level: 
         equal: nothing says how they vary.
     """
     x, member = _checked(values, groups, "values", -np.inf)
-    mean, units = x.mean(axis=-1), float(worth(x.shape[-1], np.square(np.bincount(member)).sum()))
+    mean, units = x.mean(axis=-1), effective_number(np.bincount(member))
     half, tail = np.full(mean.shape, np.nan), _tail(level)
     if units > 1:
         quantile = -stdtrit(units - 1, tail)
@@ -208,7 +208,13 @@ def effective_groups(groups: ArrayLike | None, size: int) -> float:
     After Kish (1965). 1 where that is below 1.5, as of one group with more than 0.8 of the samples: it alone does not
     tell how it varies. Both are featdyn's own choice.
     """
-    return float(worth(size, np.square(np.bincount(checks.groups(groups, size))).sum()))
+    return effective_number(np.bincount(checks.groups(groups, size)))
+
+
+def effective_number(sizes: ArrayLike) -> float:
+    """Return :func:`effective_groups` from the sizes ``(group,)`` of the groups."""
+    each = np.asarray(sizes, np.float64)
+    return float(worth(each.sum(), np.square(each).sum()))
 
 
 def group_sums(x: Values, member: NDArray[np.intp]) -> Values:
@@ -241,7 +247,7 @@ def _variance(x: Values, mean: Values, member: NDArray[np.intp]) -> tuple[Values
     """
     squares, n = np.square(group_sums(x - mean[..., None], member)), x.shape[-1]
     units, total = squares.shape[-1], squares.sum(axis=-1)
-    few = float(worth(n, np.square(np.bincount(member)).sum()))
+    few = effective_number(np.bincount(member))
     with np.errstate(divide="ignore", invalid="ignore"):
         kurtosis = units * np.square(squares).sum(axis=-1) / total**2
     freedom = np.minimum(2 * units / np.maximum(np.nan_to_num(kurtosis, nan=1.0) - 1, 1e-9), few - 1)
@@ -272,7 +278,7 @@ def _effective_size(x: Values, member: NDArray[np.intp], level: float) -> Any:
     least = n**2 / float(np.square(sizes).sum())
     if least == n:
         return float(n)
-    if worth(n, np.square(sizes).sum()) <= 1:
+    if effective_number(sizes) <= 1:
         return 1.0
     mean = x.mean(axis=-1)
     alone, (found, freedom) = np.abs(x).mean(axis=-1) - mean**2, _variance(x, mean, member)

@@ -15,7 +15,7 @@ from featdyn.analysis.inputs.probe_sets import ProbeSets
 from featdyn.analysis.inputs.rounded_away import rounded_away
 from featdyn.analysis.status import ALIKE, DEAD, FEW, NOT_FINITE, ZERO
 from featdyn.statistics.jackknife import folds, jackknife_interval
-from featdyn.statistics.resampling import worth
+from featdyn.statistics.resampling import effective_number
 from featdyn.store import ArraySpec, Run
 from featdyn_kernels.moments import Moments, accumulate
 
@@ -90,7 +90,7 @@ def bounds(
     else:
         found = jackknife_interval(estimate, others, sizes=sizes, bounds=valid or (0.0, np.inf))
         low, high = found.low, found.high
-    one = sizes is not None and worth(sum(sizes), np.square(sizes).sum()) <= 1
+    one = sizes is not None and effective_number(sizes) <= 1
     return float(low), float(high), "" if np.isfinite(high) else FEW if one else ALIKE
 
 

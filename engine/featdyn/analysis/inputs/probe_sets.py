@@ -93,12 +93,17 @@ class ProbeSets:
         for s, member in enumerate(self.members):
             places, random = np.flatnonzero(member), np.random.default_rng([seed, s])
             if per_origin:
-                shuffled = random.permutation(places)
-                places = np.sort(shuffled[np.unique(self.origins[shuffled], return_index=True)[1]])
+                places = one_of_each(places, self.origins[places], random)
             if len(places) > samples:
                 places = places[_balanced([kinds[i] if kinds else () for i in places], samples, random)]
             found.append(places)
         return found
+
+
+def one_of_each(places: NDArray[np.intp], origins: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.intp]:
+    """Return one of the places of each image, drawn at random, ascending; ``origins`` are those of the places."""
+    order = random.permutation(len(places))
+    return np.sort(places[order[np.unique(origins[order], return_index=True)[1]]])
 
 
 def _origins(run: Run, splits: NDArray[np.object_]) -> NDArray[np.int64]:

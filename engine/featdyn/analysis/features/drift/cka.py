@@ -16,7 +16,7 @@ from torch import Tensor
 from featdyn.analysis.features.drift import DriftOptions
 from featdyn.analysis.features.drift.linear_probe import fit
 from featdyn.analysis.inputs.class_labels import grouping_labels
-from featdyn.analysis.inputs.probe_sets import ProbeSets
+from featdyn.analysis.inputs.probe_sets import ProbeSets, one_of_each
 from featdyn.analysis.inputs.rounded_away import vectors_rounded_away
 from featdyn.analysis.inputs.stitchable import Stitchable
 from featdyn.analysis.status import DEAD, FEW, NO_LABELS, NO_TRAINING_PROBES, NOT_FINITE, ONE_CLASS, Status
@@ -66,9 +66,9 @@ class Similarity:
         self._no_training = NOT_AMONG if ProbeSets.of(run).member(options.train).any() else NO_TRAINING_PROBES
         self._labels = grouping_labels(run, self.labels)
         self._origins = [sets.origins[mine] for mine in kept]
-        images, shuffled = self._origins[self._alike], np.random.default_rng(options.seed)
-        places = shuffled.permutation(len(images))
-        self._single = torch.from_numpy(np.sort(places[np.unique(images[places], return_index=True)[1]]))
+        images = self._origins[self._alike]
+        single = one_of_each(np.arange(len(images)), images, np.random.default_rng(options.seed))
+        self._single = torch.from_numpy(single)
         # Of each set, the places of those that have a label.
         self._labelled = [np.flatnonzero(self._labels[mine] >= 0) for mine in kept]
 

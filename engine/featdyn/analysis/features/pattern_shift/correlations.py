@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featdyn.analysis.status import ALIKE, FEW
 from featdyn.statistics.jackknife import folds, jackknife_interval
-from featdyn.statistics.resampling import worth
+from featdyn.statistics.resampling import effective_number
 
 FOLDS = 32
 """Parts that are left out in turn, at most: our own choice."""
@@ -127,7 +127,7 @@ def _limited(name: str, found: float, others: list[float], sizes: list[float]) -
     """
     limits = jackknife_interval(_fisher(found), [_fisher(other) for other in others], sizes=sizes)
     low, high = np.tanh([limits.low, limits.high]).tolist()
-    one = worth(sum(sizes), np.square(sizes).sum()) <= 1
+    one = effective_number(sizes) <= 1
     reason = "" if np.isfinite(low) else FEW if one or not np.isfinite(others).all() else ALIKE
     return {name: found, f"{name}_low": low, f"{name}_high": high}, reason
 

@@ -82,17 +82,16 @@ def cell(state: State, item: tuple[int, int]) -> list[Found]:
     """Return for each set its values by variable, and the reasons of what is missing by status variable."""
     c, t = item
     each = [chosen_vectors(state.run, state.specs[c].path, t, places) for places in state.kept]
+    flaws = [_flaw_of(state.specs[c], x) for x in each]
     reader: Reader | str = NO_TRAINING_PROBES
     if state.train is not None:
         mine = state.kept[state.train]
-        reader = _flaw_of(state.specs[c], each[state.train]) or Reader.of(
-            each[state.train], state.labels[mine], state.origins[mine]
-        )
-    return [_of_set(state, c, s, x, reader) for s, x in enumerate(each)]
+        reader = flaws[state.train] or Reader.of(each[state.train], state.labels[mine], state.origins[mine])
+    return [_of_set(state, c, s, x, flaws[s], reader) for s, x in enumerate(each)]
 
 
-def _of_set(state: State, c: int, s: int, x: Values, reader: Reader | str) -> Found:
-    places, flawed = state.kept[s], _flaw_of(state.specs[c], x)
+def _of_set(state: State, c: int, s: int, x: Values, flawed: str, reader: Reader | str) -> Found:
+    places = state.kept[s]
     labels = state.labels[places]
     if flawed in (NOT_FINITE, ZERO):
         return {}, dict.fromkeys([*GROUPS, *MARGINS, *_of_capacity(state.options)], flawed)
